@@ -1,0 +1,215 @@
+//! WAYS OUT.
+use std::{
+    fmt,
+    net::SocketAddr,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use async_trait::async_trait;
+use ipnet::IpNet;
+
+use crate::{
+    mail::{address::Address, message::Message, outcome::Report},
+    route::ConnectorName,
+    secret::Secret,
+};
+
+pub mod capture;
+pub mod smtp;
+
+/// A lane: the connector, for graph with its mailbox. What is limited, closed and paused.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Lane {
+    /// The connector.
+    pub connector: ConnectorName,
+    /// The mailbox, where the connector has several.
+    pub mailbox: Option<String>,
+}
+
+impl fmt::Display for Lane {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.mailbox {
+            Some(mailbox) => write!(f, "{}/{mailbox}", self.connector),
+            None => write!(f, "{}", self.connector),
+        }
+    }
+}
+
+/// A way out. It never retries, never sleeps to pace itself and never touches the queue.
+#[async_trait]
+pub trait Connector: Send + Sync + fmt::Debug {
+    /// The lane this message takes.
+    fn lane(&self, message: &Message) -> Lane;
+    /// One attempt; returns before `deadline`, since only the connector knows whether the last octet was sent.
+    async fn deliver(&self, message: &Message, recipients: &[Address], deadline: Instant)
+    -> Report;
+    /// Logs in and sends nothing: `check --connect`, and a paused lane's probe. The text says what was found.
+    async fn probe(&self, deadline: Instant) -> Result<String, Report>;
+}
+
+/// One `[[connector]]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// Its name.
+    pub name: ConnectorName,
+    /// Jobs at once.
+    pub max_concurrent: usize,
+    /// Messages started in any window of that length, at most.
+    pub rate: Option<Rate>,
+    /// One delivery, all in all.
+    pub timeout: Duration,
+    /// Recipients of one job.
+    pub max_recipients: usize,
+    /// How to get there.
+    pub proxy: Proxy,
+    /// The kind and its own keys.
+    pub kind: Kind,
+}
+
+/// `"30/min"`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rate {
+    /// Starts.
+    pub count: u32,
+    /// In any window of this length.
+    pub per: Duration,
+}
+
+/// What kind of connector.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Kind {
+    /// An SMTP smarthost.
+    Smtp(Box<SmtpSettings>),
+    /// `.eml` files in a directory.
+    Capture {
+        /// The directory.
+        directory: PathBuf,
+    },
+    /// Accepts and drops.
+    Discard,
+}
+
+/// A proxy, checked.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Proxy {
+    /// `None`: straight.
+    pub via: Option<ProxyServer>,
+    /// Hosts (exact, `*.domain`) that are reached directly.
+    pub bypass_hosts: Vec<String>,
+    /// Networks that are reached directly; loopback always is.
+    pub bypass_networks: Vec<IpNet>,
+}
+
+/// The proxy itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProxyServer {
+    /// `http` (CONNECT) or `socks5`.
+    pub socks: bool,
+    /// Host.
+    pub host: String,
+    /// Port.
+    pub port: u16,
+    /// User and password.
+    pub login: Option<(String, Secret)>,
+}
+
+/// TLS towards an upstream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tls {
+    /// From the first octet.
+    Implicit,
+    /// Required upgrade.
+    StartTls,
+    /// Upgrade when offered.
+    Opportunistic,
+    /// None.
+    Off,
+}
+
+/// What is checked of the upstream's certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verify {
+    /// Chain, dates, name.
+    Full,
+    /// Chain and dates, not the name.
+    Certificate,
+    /// Nothing.
+    None,
+}
+
+/// How to log in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Auth {
+    /// The best the upstream offers.
+    Auto,
+    /// PLAIN.
+    Plain,
+    /// LOGIN.
+    Login,
+    /// Not at all.
+    None,
+}
+
+/// A correction of what an upstream's reply means.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Override {
+    /// The reply code.
+    pub code: u16,
+    /// The enhanced code; `None` = any.
+    pub enhanced: Option<(u8, u16, u16)>,
+    /// What it means.
+    pub class: Class,
+}
+
+/// The class of an [`Override`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Class {
+    /// As a 4xx.
+    Deferred,
+    /// As a 5xx.
+    Failed,
+    /// The upstream is not taking mail: the lane closes.
+    Down,
+    /// Our credentials or configuration: the lane pauses.
+    Misconfigured,
+    /// The sending mailbox alone.
+    MailboxRefused,
+}
+
+/// The keys of `type = "smtp"`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SmtpSettings {
+    /// Name or address.
+    pub host: String,
+    /// Port.
+    pub port: u16,
+    /// TLS.
+    pub tls: Tls,
+    /// What is checked.
+    pub verify: Verify,
+    /// Own roots (PEM) in place of the system's.
+    pub ca_file: Option<PathBuf>,
+    /// Client certificate chain and key (PEM).
+    pub client_certificate: Option<(PathBuf, PathBuf)>,
+    /// How to log in.
+    pub auth: Auth,
+    /// With whom; `None` = no login.
+    pub login: Option<(String, Secret)>,
+    /// Connections at once; also the default of `max_concurrent`.
+    pub max_connections: usize,
+    /// Then a new one.
+    pub messages_per_connection: u32,
+    /// An unused connection is closed after this.
+    pub idle_timeout: Duration,
+    /// The name said in EHLO; config fills in `hostname`.
+    pub helo: String,
+    /// Corrections, the configured ones before the service's built-in ones.
+    pub overrides: Vec<Override>,
+    /// Addresses that would be ourselves (our own listeners): connecting there is a loop.
+    pub own_addresses: Vec<SocketAddr>,
+}
+
+/// Where a connector puts its conversation when someone wants to read it (`postern test`); secrets already masked.
+pub type Recorder = Arc<dyn Fn(&str) + Send + Sync>;

@@ -1,0 +1,345 @@
+//! Addresses in their one canonical form: what policy judges is what the queue holds and what the wire carries.
+//!
+//! Apart because every other module relies on that form. The canonical form: the domain in lower case without a
+//! trailing dot, the local part without needless quotes and with its case kept. ASCII only (SMTPUTF8 is not offered).
+//! Finding an address inside a command or a header is done elsewhere (`smtp::server::command`, `mailboxes`).
+
+use std::{fmt, net::IpAddr};
+
+/// Why a text is not an address.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AddressError {
+    /// An octet above 127: SMTPUTF8 is not offered (553 5.6.7).
+    #[error("only ASCII addresses are accepted")]
+    NotAscii,
+    /// Not `local@domain` by RFC 5321 §4.1.2, with the reason.
+    #[error("{0}")]
+    Syntax(&'static str),
+}
+
+/// A domain name or an address literal, canonical.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Domain(Box<str>);
+
+impl Domain {
+    /// Reads a domain (RFC 5321 §4.1.2; underscores allowed, since they occur) or an address literal.
+    ///
+    /// # Errors
+    /// [`AddressError`] with the rule that is broken.
+    pub fn parse(text: &str) -> Result<Self, AddressError> {
+        if !text.is_ascii() {
+            return Err(AddressError::NotAscii);
+        }
+        if let Some(inner) = text.strip_prefix('[') {
+            let inner = inner
+                .strip_suffix(']')
+                .ok_or(AddressError::Syntax("an address literal ends with ]"))?;
+            let ip: IpAddr = match inner.get(..5) {
+                Some(tag) if tag.eq_ignore_ascii_case("IPv6:") => {
+                    inner[5..].parse::<std::net::Ipv6Addr>().map(IpAddr::V6)
+                }
+                _ => inner.parse::<std::net::Ipv4Addr>().map(IpAddr::V4),
+            }
+            .map_err(|_| AddressError::Syntax("not an address literal"))?;
+            return Ok(Self(match ip {
+                IpAddr::V4(ip) => format!("[{ip}]").into(),
+                IpAddr::V6(ip) => format!("[IPv6:{ip}]").into(),
+            }));
+        }
+        let name = text.strip_suffix('.').unwrap_or(text);
+        if name.is_empty() {
+            return Err(AddressError::Syntax("the domain is empty"));
+        }
+        if name.len() > 253 {
+            return Err(AddressError::Syntax("the domain is longer than 253 octets"));
+        }
+        for label in name.split('.') {
+            if label.is_empty() {
+                return Err(AddressError::Syntax("the domain has an empty label"));
+            }
+            if label.len() > 63 {
+                return Err(AddressError::Syntax(
+                    "a label of the domain is longer than 63 octets",
+                ));
+            }
+            if label.starts_with('-') || label.ends_with('-') {
+                return Err(AddressError::Syntax(
+                    "a label of the domain begins or ends with -",
+                ));
+            }
+            if !label
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+            {
+                return Err(AddressError::Syntax(
+                    "the domain has a character that domains do not have",
+                ));
+            }
+        }
+        Ok(Self(name.to_ascii_lowercase().into()))
+    }
+
+    /// The canonical text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// An address literal such as `[192.0.2.1]`.
+    pub fn is_literal(&self) -> bool {
+        self.0.starts_with('[')
+    }
+}
+
+impl fmt::Display for Domain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A mailbox, `local@domain`, canonical. Displays in wire form (quoted where it must be).
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Address {
+    local: Box<str>,
+    domain: Domain,
+}
+
+impl Address {
+    /// Reads `local@domain`; the local part is a dot-string or a quoted string (RFC 5321 §4.1.2). Dots may stand at
+    /// the end of a dot-string (some devices do), not at its start and not twice.
+    ///
+    /// # Errors
+    /// [`AddressError`] with the rule that is broken.
+    pub fn parse(text: &str) -> Result<Self, AddressError> {
+        if !text.is_ascii() {
+            return Err(AddressError::NotAscii);
+        }
+        let (local, rest) = split_local(text)?;
+        let domain = rest
+            .strip_prefix('@')
+            .ok_or(AddressError::Syntax("the address has no @domain"))?;
+        Ok(Self {
+            local: local.into(),
+            domain: Domain::parse(domain)?,
+        })
+    }
+
+    /// A bare local part such as `root`, completed.
+    ///
+    /// # Errors
+    /// [`AddressError`] when it is not a local part alone.
+    pub fn complete(local: &str, domain: &Domain) -> Result<Self, AddressError> {
+        if !local.is_ascii() {
+            return Err(AddressError::NotAscii);
+        }
+        let (local, rest) = split_local(local)?;
+        if !rest.is_empty() {
+            return Err(AddressError::Syntax("not a local part"));
+        }
+        Ok(Self {
+            local: local.into(),
+            domain: domain.clone(),
+        })
+    }
+
+    /// An address from its parts; `local` is the unquoted content.
+    ///
+    /// # Errors
+    /// [`AddressError`] when the content cannot be a local part, quoted or not.
+    pub fn from_parts(local: &str, domain: Domain) -> Result<Self, AddressError> {
+        check_local(local)?;
+        Ok(Self {
+            local: local.into(),
+            domain,
+        })
+    }
+
+    /// The local part without quotes, case kept.
+    pub fn local(&self) -> &str {
+        &self.local
+    }
+
+    /// The domain.
+    pub fn domain(&self) -> &Domain {
+        &self.domain
+    }
+
+    /// The next hop may read another route out of such a local part: `@ % !` inside, or `.`, `/`, `|` first, or
+    /// `/../` inside. Only a pattern that names it literally admits it.
+    pub fn is_risky(&self) -> bool {
+        self.local.contains(['@', '%', '!'])
+            || self.local.starts_with(['.', '/', '|'])
+            || self.local.contains("/../")
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if is_dot_string(&self.local) {
+            return write!(f, "{}@{}", self.local, self.domain);
+        }
+        f.write_str("\"")?;
+        for c in self.local.chars() {
+            if c == '"' || c == '\\' {
+                f.write_str("\\")?;
+            }
+            write!(f, "{c}")?;
+        }
+        write!(f, "\"@{}", self.domain)
+    }
+}
+
+/// RFC 5322 §3.2.3 atext.
+pub(crate) fn is_atext(b: u8) -> bool {
+    b.is_ascii_alphanumeric() || b"!#$%&'*+-/=?^_`{|}~".contains(&b)
+}
+
+fn is_dot_string(local: &str) -> bool {
+    // A dot at the end goes unquoted, as the devices that send it expect to get it back.
+    let body = local.strip_suffix('.').unwrap_or(local);
+    !body.is_empty()
+        && body
+            .split('.')
+            .all(|atom| !atom.is_empty() && atom.bytes().all(is_atext))
+}
+
+fn check_local(local: &str) -> Result<(), AddressError> {
+    if local.is_empty() {
+        return Err(AddressError::Syntax("the local part is empty"));
+    }
+    if local.len() > 64 {
+        return Err(AddressError::Syntax(
+            "the local part is longer than 64 octets",
+        ));
+    }
+    if !local.bytes().all(|b| (32..127).contains(&b)) {
+        return Err(AddressError::Syntax(
+            "the local part has a control character",
+        ));
+    }
+    Ok(())
+}
+
+/// The unquoted local part at the start of `text`, and what follows it.
+fn split_local(text: &str) -> Result<(String, &str), AddressError> {
+    let (local, rest) = if let Some(quoted) = text.strip_prefix('"') {
+        let mut local = String::new();
+        let mut chars = quoted.char_indices();
+        let end = loop {
+            match chars.next() {
+                None => return Err(AddressError::Syntax("the quoted local part has no end")),
+                Some((i, '"')) => break i,
+                Some((_, '\\')) => match chars.next() {
+                    Some((_, c)) => local.push(c),
+                    None => return Err(AddressError::Syntax("the quoted local part has no end")),
+                },
+                Some((_, c)) => local.push(c),
+            }
+        };
+        (local, &quoted[end + 1..])
+    } else {
+        let end = text.find('@').unwrap_or(text.len());
+        let local = &text[..end];
+        if !is_dot_string(local) {
+            return Err(AddressError::Syntax(if local.is_empty() {
+                "the local part is empty"
+            } else {
+                "the local part has a character or a dot where none may be"
+            }));
+        }
+        (local.to_owned(), &text[end..])
+    };
+    check_local(&local)?;
+    Ok((local, rest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(input: &str, expected: Result<&str, AddressError>) {
+        assert_eq!(
+            Address::parse(input).map(|a| a.to_string()).as_deref(),
+            expected.as_ref().map(|s| *s),
+            "{input}"
+        );
+    }
+
+    #[test]
+    fn addresses() {
+        for (input, output) in [
+            ("a@corp.com", "a@corp.com"),
+            ("X@CORP.Com.", "X@corp.com"),
+            ("\"abc\"@corp.com", "abc@corp.com"),
+            ("\"a b\"@corp.com", "\"a b\"@corp.com"),
+            ("\"a\\\"b\\\\c\"@corp.com", "\"a\\\"b\\\\c\"@corp.com"),
+            ("\"x@evil.tld\"@corp.com", "\"x@evil.tld\"@corp.com"),
+            ("ilo.@corp.com", "ilo.@corp.com"),
+            ("a@[10.0.0.5]", "a@[10.0.0.5]"),
+            ("a@[ipv6:0:0::1]", "a@[IPv6:::1]"),
+            ("a@my_host", "a@my_host"),
+            ("victim!v@corp.com", "victim!v@corp.com"),
+        ] {
+            check(input, Ok(output));
+            assert_eq!(
+                Address::parse(output).map(|a| a.to_string()).as_deref(),
+                Ok(output),
+                "prints back"
+            );
+        }
+        for input in [
+            "",
+            "a",
+            "@corp.com",
+            "a@",
+            "a@.",
+            "a@b..c",
+            "a@-b.c",
+            ".x@corp.com",
+            "x..y@corp.com",
+            "a b@corp.com",
+            "a@b@c",
+            "\"a@corp.com",
+            "\"a\"b@corp.com",
+            "a@[corp.com]",
+            "a@[1.2.3.4",
+            "a@b c",
+            "<a@b>",
+            "a@b>",
+            "\"\"@corp.com",
+            "\"a\r\n\"@corp.com",
+            "x@[fe80::1]",
+            "a..@corp.com",
+        ] {
+            assert!(
+                matches!(Address::parse(input), Err(AddressError::Syntax(_))),
+                "{input}"
+            );
+        }
+        check("\u{e4}@corp.com", Err(AddressError::NotAscii));
+        check("a@c\u{43e}rp.com", Err(AddressError::NotAscii));
+        assert!(Address::parse(&format!("{}@corp.com", "l".repeat(64))).is_ok());
+        assert!(Address::parse(&format!("{}@corp.com", "l".repeat(65))).is_err());
+        assert!(Address::parse(&format!("a@{}.com", "l".repeat(63))).is_ok());
+        assert!(Address::parse(&format!("a@{}.com", "l".repeat(64))).is_err());
+        assert!(Address::parse(&format!("a@{}", vec!["abcdefg"; 32].join("."))).is_err());
+    }
+
+    #[test]
+    fn risky_local_parts() {
+        for risky in [
+            "a%b@c.d",
+            "a!b@c.d",
+            "\"a@b\"@c.d",
+            "\".x\"@c.d",
+            "/x@c.d",
+            "|x@c.d",
+            "\"a/../b\"@c.d",
+            "a/../b@c.d",
+        ] {
+            if let Ok(address) = Address::parse(risky) {
+                assert!(address.is_risky(), "{risky}");
+            }
+        }
+        assert!(!Address::parse("a+b/c@c.d").unwrap().is_risky());
+    }
+}

@@ -1,0 +1,202 @@
+//! A message as it is held between acceptance and delivery: id, envelope, origin, header, body.
+//!
+//! Apart from `headers` and `mailboxes`, which look inside. It does not parse and it does not store.
+
+use std::{
+    fmt,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    str::FromStr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::SystemTime,
+};
+
+use bytes::Bytes;
+use ulid::Ulid;
+
+use super::address::Address;
+
+/// Bodies up to this many octets stay in memory and in the store's own table; larger ones are files in the spool.
+/// Measured: below it rows are faster and cheaper, above it files are.
+pub const BODY_IN_MEMORY: usize = 64 * 1024;
+
+/// The id of a message: 26 characters that sort by time of acceptance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct MessageId(Ulid);
+
+impl MessageId {
+    /// An id for a message that begins at `now`; `random` makes it unique within the millisecond.
+    pub fn new(now: SystemTime, random: u128) -> Self {
+        let ms = now
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .map_or(0, |d| d.as_millis() as u64);
+        Self(Ulid::from_parts(ms, random))
+    }
+
+    /// The 16 octets of the id, big-endian, so that octet order is time order.
+    pub fn to_bytes(self) -> [u8; 16] {
+        self.0.to_bytes()
+    }
+
+    /// Back from [`MessageId::to_bytes`].
+    pub fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(Ulid::from_bytes(bytes))
+    }
+}
+
+impl fmt::Display for MessageId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl FromStr for MessageId {
+    type Err = &'static str;
+    fn from_str(s: &str) -> Result<Self, Self::Err> {
+        if s.len() != 26 {
+            return Err("a message id has 26 characters");
+        }
+        Ulid::from_string(&s.to_ascii_uppercase())
+            .map(Self)
+            .map_err(|_| "not a message id")
+    }
+}
+
+/// Who the message is from and for, as SMTP said it (RFC 5321 §2.3.1), after rewriting.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Envelope {
+    /// `None` is the null sender `<>`.
+    pub sender: Option<Address>,
+    /// Each once, in the order of the RCPT commands.
+    pub recipients: Vec<Address>,
+    /// The client declared `BODY=8BITMIME`.
+    pub eight_bit: bool,
+}
+
+/// Where the message came from; for `Received:`, routes, log and trace.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origin {
+    /// The listener's name; `"bounce"` for a report of our own making.
+    pub listener: String,
+    /// The client's address (after a PROXY header).
+    pub peer: SocketAddr,
+    /// The name of the `[[client]]` section that the address belongs to.
+    pub client: Option<String>,
+    /// The argument of HELO/EHLO; `"unknown"` when there was none.
+    pub helo: String,
+    /// The session was encrypted.
+    pub tls: bool,
+    /// The client said EHLO.
+    pub esmtp: bool,
+    /// The `[[user]]` that logged in.
+    pub user: Option<String>,
+    /// When DATA began.
+    pub at: SystemTime,
+}
+
+/// One accepted message. What goes out is `header`, CRLF, `body`.
+#[derive(Debug, Clone)]
+pub struct Message {
+    /// Its id.
+    pub id: MessageId,
+    /// Sender and recipients.
+    pub envelope: Envelope,
+    /// Where it came from.
+    pub origin: Origin,
+    /// Complete fields, each ending in CRLF, without the empty line after them.
+    pub header: Bytes,
+    /// Everything after the empty line, lines ending in CRLF, dots not stuffed.
+    pub body: Body,
+}
+
+impl Message {
+    /// Octets of the whole content: header, empty line, body.
+    pub fn size(&self) -> u64 {
+        self.header.len() as u64 + 2 + self.body.len()
+    }
+}
+
+/// The body, where it is.
+#[derive(Debug, Clone)]
+pub enum Body {
+    /// Up to [`BODY_IN_MEMORY`] octets.
+    Memory(Bytes),
+    /// A file in the spool.
+    File(Arc<SpoolFile>),
+}
+
+impl Body {
+    /// Its octets.
+    pub fn len(&self) -> u64 {
+        match self {
+            Body::Memory(bytes) => bytes.len() as u64,
+            Body::File(file) => file.len(),
+        }
+    }
+
+    /// No octets at all.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// A body on disk. Until [`SpoolFile::keep`] the file belongs to whoever holds this value and is removed with it;
+/// after that it belongs to the store's row.
+#[derive(Debug)]
+pub struct SpoolFile {
+    path: PathBuf,
+    len: u64,
+    kept: AtomicBool,
+}
+
+impl SpoolFile {
+    /// A file just written, not yet named by any row.
+    pub fn new(path: PathBuf, len: u64) -> Self {
+        Self {
+            path,
+            len,
+            kept: AtomicBool::new(false),
+        }
+    }
+
+    /// A file that a committed row names.
+    pub fn stored(path: PathBuf, len: u64) -> Self {
+        Self {
+            path,
+            len,
+            kept: AtomicBool::new(true),
+        }
+    }
+
+    /// The row is committed: the file stays.
+    pub fn keep(&self) {
+        self.kept.store(true, Ordering::Release);
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Its octets.
+    pub fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// No octets at all.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+}
+
+impl Drop for SpoolFile {
+    fn drop(&mut self) {
+        if !self.kept.load(Ordering::Acquire) {
+            // Best effort: a file without a row is also deleted at the next start.
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}

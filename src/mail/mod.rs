@@ -1,0 +1,13 @@
+//! The words every module shares: addresses, messages, headers, replies, outcomes.
+//!
+//! Apart so that decisions and edges can speak of the same things without knowing each other. Nothing in here
+//! decides, waits or opens a socket.
+
+pub mod address;
+pub mod headers;
+pub mod mailboxes;
+pub mod message;
+pub mod outcome;
+pub mod pattern;
+pub mod repair;
+pub mod reply;

@@ -1,0 +1,304 @@
+//! The one matcher for allowlists, rewrites and routes (`design.md` §3).
+//!
+//! Apart so that a pattern means the same everywhere. A pattern is `*`, `<>`, DOMAIN or LOCAL@DOMAIN; DOMAIN is a
+//! name (exactly), `*.name` (any sub-domain, not the name itself) or `*`; LOCAL may hold `*`. It does not decide what
+//! a match means.
+
+use std::fmt;
+
+use super::address::{Address, Domain};
+
+/// One pattern.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pattern {
+    source: String,
+    form: Form,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Form {
+    Anything,
+    Null,
+    Mailbox { local: Local, domain: Names },
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Local {
+    Any,
+    Exactly(String),
+    /// Lower-case pieces between the stars, at least two.
+    Glob(Vec<String>),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Names {
+    Any,
+    Exactly(Domain),
+    /// `.corp.example`: a suffix that begins with a dot.
+    Below(String),
+}
+
+impl Pattern {
+    /// Reads a pattern as the configuration file has it; domains in Unicode are mapped by UTS 46.
+    ///
+    /// # Errors
+    /// A sentence for the administrator.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let form = match text {
+            "" => return Err("an empty pattern matches nothing; write \"*\" for anything, \"<>\" for the null sender".into()),
+            "*" => Form::Anything,
+            "<>" => Form::Null,
+            _ => match split_mailbox(text) {
+                None => Form::Mailbox { local: Local::Any, domain: names(text)? },
+                Some((local, domain)) => Form::Mailbox { local: local_part(local)?, domain: names(domain)? },
+            },
+        };
+        Ok(Self {
+            source: text.to_owned(),
+            form,
+        })
+    }
+
+    /// Whether it matches; `None` is the null sender, which only `<>` matches.
+    pub fn matches(&self, address: Option<&Address>) -> bool {
+        match (&self.form, address) {
+            (Form::Null, None) | (Form::Anything, Some(_)) => true,
+            (Form::Mailbox { local, domain }, Some(address)) => {
+                domain.matches(address.domain()) && local.matches(address.local())
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether an allowlist with this pattern lets the address pass: it matches and, where the local part is one that
+    /// a next hop may read a route out of ([`Address::is_risky`]), names that local part literally.
+    pub fn admits(&self, address: Option<&Address>) -> bool {
+        self.matches(address)
+            && address.is_none_or(|a| {
+                !a.is_risky()
+                    || matches!(
+                        &self.form,
+                        Form::Mailbox {
+                            local: Local::Exactly(_),
+                            ..
+                        }
+                    )
+            })
+    }
+
+    /// `*`, which stands for anybody.
+    pub fn is_anything(&self) -> bool {
+        match &self.form {
+            Form::Anything => true,
+            Form::Mailbox { local, domain } => {
+                matches!(domain, Names::Any) && matches!(local, Local::Any)
+            }
+            Form::Null => false,
+        }
+    }
+
+    /// `<>`.
+    pub fn is_null(&self) -> bool {
+        self.form == Form::Null
+    }
+}
+
+impl fmt::Display for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.source)
+    }
+}
+
+impl Local {
+    fn matches(&self, local: &str) -> bool {
+        match self {
+            Local::Any => true,
+            Local::Exactly(name) => name.eq_ignore_ascii_case(local),
+            Local::Glob(pieces) => glob(pieces, &local.to_ascii_lowercase()),
+        }
+    }
+}
+
+impl Names {
+    fn matches(&self, domain: &Domain) -> bool {
+        match self {
+            Names::Any => true,
+            Names::Exactly(name) => name == domain,
+            Names::Below(suffix) => {
+                domain.as_str().len() > suffix.len() && domain.as_str().ends_with(suffix.as_str())
+            }
+        }
+    }
+}
+
+/// First piece anchored at the start, last at the end, the others leftmost in between: linear, no backtracking.
+fn glob(pieces: &[String], text: &str) -> bool {
+    let [first, middle @ .., last] = pieces else {
+        return false;
+    };
+    let Some(mut rest) = text.strip_prefix(first.as_str()) else {
+        return false;
+    };
+    for piece in middle {
+        match rest.find(piece.as_str()) {
+            Some(at) => rest = &rest[at + piece.len()..],
+            None => return false,
+        }
+    }
+    rest.ends_with(last.as_str())
+}
+
+/// The last `@` outside quotes parts local from domain.
+fn split_mailbox(text: &str) -> Option<(&str, &str)> {
+    let from = if text.starts_with('"') {
+        text.rfind('"')?
+    } else {
+        0
+    };
+    text[from..]
+        .rfind('@')
+        .map(|at| (&text[..from + at], &text[from + at + 1..]))
+}
+
+fn local_part(text: &str) -> Result<Local, String> {
+    if text == "*" {
+        return Ok(Local::Any);
+    }
+    if !text.is_ascii() {
+        return Err("a local part is ASCII".into());
+    }
+    if text.starts_with('"') {
+        // A quoted local part is taken as it is; a star in it is a star.
+        let domain = Domain::parse("x").map_err(|e| e.to_string())?;
+        let address = Address::complete(text, &domain).map_err(|e| e.to_string())?;
+        return Ok(Local::Exactly(address.local().to_ascii_lowercase()));
+    }
+    if text.is_empty() {
+        return Err("the local part is empty; write \"*@domain\" or just the domain".into());
+    }
+    if text
+        .bytes()
+        .any(|b| b <= b' ' || b == 127 || b"<>()[],;:\\\"".contains(&b))
+    {
+        return Err("the local part has a character that must be quoted".into());
+    }
+    if text.contains('*') {
+        return Ok(Local::Glob(
+            text.to_ascii_lowercase()
+                .split('*')
+                .map(str::to_owned)
+                .collect(),
+        ));
+    }
+    Ok(Local::Exactly(text.to_ascii_lowercase()))
+}
+
+fn names(text: &str) -> Result<Names, String> {
+    if text == "*" {
+        return Ok(Names::Any);
+    }
+    if let Some(parent) = text.strip_prefix("*.") {
+        return Ok(Names::Below(format!(".{}", domain_from_file(parent)?)));
+    }
+    if text.contains('*') {
+        return Err("in a domain `*` stands alone or first, as in \"*.corp.example\"".into());
+    }
+    domain_from_file(text).map(Names::Exactly)
+}
+
+/// A domain as people write it: Unicode is mapped by UTS 46, an invalid `xn--` label is refused.
+///
+/// # Errors
+/// A sentence for the administrator.
+pub fn domain_from_file(text: &str) -> Result<Domain, String> {
+    if text.starts_with('[') {
+        return Domain::parse(text).map_err(|e| e.to_string());
+    }
+    if text.is_ascii() && !text.to_ascii_lowercase().contains("xn--") {
+        return Domain::parse(text).map_err(|e| e.to_string());
+    }
+    let ascii = idna::domain_to_ascii(text)
+        .map_err(|_| "not a valid internationalised domain (UTS 46)".to_owned())?;
+    Domain::parse(&ascii).map_err(|e| e.to_string())
+}
+
+/// The first pattern of a list that matches.
+pub fn find<'a>(patterns: &'a [Pattern], address: Option<&Address>) -> Option<&'a Pattern> {
+    patterns.iter().find(|p| p.matches(address))
+}
+
+/// The first pattern of an allowlist that admits.
+pub fn admitting<'a>(patterns: &'a [Pattern], address: Option<&Address>) -> Option<&'a Pattern> {
+    patterns.iter().find(|p| p.admits(address))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(pattern: &str, address: &str, expected: bool) {
+        let address = (address != "<>").then(|| Address::parse(address).unwrap());
+        assert_eq!(
+            Pattern::parse(pattern).unwrap().admits(address.as_ref()),
+            expected,
+            "{pattern} {address:?}"
+        );
+    }
+
+    #[test]
+    fn patterns() {
+        for (pattern, address, expected) in [
+            ("*", "a@b.c", true),
+            ("*", "<>", false),
+            ("*@*", "<>", false),
+            ("<>", "<>", true),
+            ("<>", "a@b.c", false),
+            ("corp.com", "A@CORP.com", true),
+            ("corp.com", "x@sub.corp.com", false),
+            ("corp.com", "x@evilcorp.com", false),
+            ("corp.com", "x@corp.com.evil.tld", false),
+            ("*.corp.com", "x@sub.corp.com", true),
+            ("*.corp.com", "x@a.b.corp.com", true),
+            ("*.corp.com", "x@corp.com", false),
+            ("*.corp.com", "x@evilcorp.com", false),
+            ("App@corp.com", "aPP@corp.com", true),
+            ("app@corp.com", "app+evil@corp.com", false),
+            ("root@*", "root@host.example", true),
+            ("app-*@corp.com", "APP-12@corp.com", true),
+            ("a*b*c@corp.com", "abc@corp.com", true),
+            ("a*b*c@corp.com", "ab@corp.com", false),
+            ("*-a@corp.com", "x-a@corp.com", true),
+            ("corp.com", "v%victim.tld@corp.com", false),
+            ("*", "v%victim.tld@corp.com", false),
+            ("v%*@corp.com", "v%victim.tld@corp.com", false),
+            ("v%victim.tld@corp.com", "v%victim.tld@corp.com", true),
+            (
+                "\"v@victim.tld\"@corp.com",
+                "\"v@victim.tld\"@corp.com",
+                true,
+            ),
+            ("corp.com", "\"v@victim.tld\"@corp.com", false),
+            ("b\u{fc}cher.example", "a@xn--bcher-kva.example", true),
+            ("corp.com.", "a@corp.com", true),
+            ("*", "a@[10.0.0.5]", true),
+            ("corp.com", "a@[10.0.0.5]", false),
+            ("[10.0.0.5]", "a@[10.0.0.5]", true),
+        ] {
+            check(pattern, address, expected);
+        }
+        for bad in [
+            "",
+            "@corp.com",
+            "a@",
+            "a@c*.com",
+            "*corp.com",
+            "xn--\u{e4}.com",
+            "xn--a.com",
+            "a b@corp.com",
+            "a@b c",
+            "a@<>",
+        ] {
+            assert!(Pattern::parse(bad).is_err(), "{bad}");
+        }
+    }
+}

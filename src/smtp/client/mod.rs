@@ -1,0 +1,4 @@
+//! The side that sends: reply parsing and the dialogue.
+
+pub mod dialogue;
+pub mod reply;

@@ -1,0 +1,6 @@
+//! The side that listens: command grammar, session, PROXY header, tolerance.
+
+pub mod command;
+pub mod proxy;
+pub mod session;
+pub mod tolerance;
