@@ -8,9 +8,11 @@ pub mod grants;
 pub mod network;
 pub mod rewrite;
 
+use std::net::IpAddr;
 
 use crate::mail::{
-    address::Domain,
+    address::{Address, Domain},
+    message::{MessageId, Origin},
     pattern::Pattern,
     reply::Reply,
 };
@@ -74,4 +76,82 @@ pub struct Who<'a> {
     pub client: Option<&'a Client>,
     /// The `[[user]]` that logged in.
     pub user: Option<&'a User>,
+}
+
+/// What the judgement of a header needs to know of its message.
+#[derive(Debug, Clone, Copy)]
+pub struct About<'a> {
+    /// Whose transaction it is.
+    pub who: Who<'a>,
+    /// For Received and a missing Message-ID.
+    pub id: MessageId,
+    /// For Received and a missing Date.
+    pub origin: &'a Origin,
+    /// The envelope sender as the client gave it; `None` is `<>`.
+    pub sender_given: Option<&'a Address>,
+    /// The envelope sender after rewriting.
+    pub sender: Option<&'a Address>,
+    /// The index of the rewrite that applied.
+    pub rewrite: Option<usize>,
+    /// The envelope recipients (Received names it when there is one).
+    pub recipients: &'a [Address],
+    /// For Received and a missing Message-ID.
+    pub hostname: &'a str,
+    /// The From that is added to a message from `<>` without one.
+    pub bounce_from: &'a Address,
+}
+
+impl Policy {
+    /// The `[[client]]` with the longest prefix over the address (`::ffff:a.b.c.d` equals `a.b.c.d`).
+    pub fn client(&self, ip: IpAddr) -> Option<&Client> {
+        let _ = ip;
+        todo!()
+    }
+
+    /// The `[[user]]` of that name.
+    pub fn user(&self, name: &str) -> Option<&User> {
+        let _ = name;
+        todo!()
+    }
+
+    /// At the greeting: whether a connection from there could ever send (554 5.7.1 ADDRESS is in no [[client]]).
+    pub fn connect(&self, ip: IpAddr, auth: AuthMode) -> Verdict {
+        let _ = (ip, auth);
+        todo!()
+    }
+
+    /// At MAIL, first: whether a login is still missing (530 5.7.0). `logged_in` is true after any accepted AUTH,
+    /// `who.user` is set only when it was a `[[user]]`.
+    pub fn login(&self, who: Who<'_>, auth: AuthMode, logged_in: bool) -> Verdict {
+        let _ = (who, auth, logged_in);
+        todo!()
+    }
+
+    /// The rewrite that applies to this envelope sender, never for `<>`.
+    pub fn rewrite(&self, sender: Option<&Address>) -> Option<(usize, &Rewrite)> {
+        let _ = sender;
+        todo!()
+    }
+
+    /// At MAIL: the sender after rewriting against allowlist, client and user.
+    pub fn mail(&self, who: Who<'_>, sender: Option<&Address>) -> Verdict {
+        let _ = (who, sender);
+        todo!()
+    }
+
+    /// At RCPT: the recipient against allowlist, client and user.
+    pub fn rcpt(&self, who: Who<'_>, recipient: &Address) -> Verdict {
+        let _ = (who, recipient);
+        todo!()
+    }
+
+    /// At the end of the header: repaired, rewritten, judged, with Received on top and Bcc and Return-Path out. `raw` is
+    /// complete lines ending in CRLF, without the empty line.
+    ///
+    /// # Errors
+    /// The reply that names the rule.
+    pub fn header(&self, raw: &[u8], about: &About<'_>) -> Result<Vec<u8>, Reply> {
+        let _ = (raw, about);
+        todo!()
+    }
 }
