@@ -142,12 +142,24 @@ mod tests {
         check("", "", "");
         check("A: b\r\n", "A: b\r\n", "");
         check("A: b\r\n c\r\n\r\n", "A: b\r\n c\r\n", "");
-        check("A: b\r\nHello there\r\nB: c\r\n\r\nx", "A: b\r\n", "Hello there\r\nB: c\r\n\r\nx");
+        check(
+            "A: b\r\nHello there\r\nB: c\r\n\r\nx",
+            "A: b\r\n",
+            "Hello there\r\nB: c\r\n\r\nx",
+        );
         check("Just text\r\n", "", "Just text\r\n");
-        check("From joe Mon Nov 23 10:00:00 2026\r\nA: b\r\n\r\nx", "A: b\r\n", "x");
+        check(
+            "From joe Mon Nov 23 10:00:00 2026\r\nA: b\r\n\r\nx",
+            "A: b\r\n",
+            "x",
+        );
         check("From joe Mon Nov 23 10:00:00 2026\r\n\r\nx", "", "x");
         check("From joe Mon Nov 23\r\n", "", "");
-        check("A: b\r\nFrom joe Mon\r\n\r\nx", "A: b\r\n", "From joe Mon\r\n\r\nx");
+        check(
+            "A: b\r\nFrom joe Mon\r\n\r\nx",
+            "A: b\r\n",
+            "From joe Mon\r\n\r\nx",
+        );
         // What is refused later stays in the header.
         check("From : a\r\n\r\nx", "From : a\r\n", "x");
         check(" a: b\r\nA: b\r\n\r\nx", " a: b\r\nA: b\r\n", "x");
@@ -170,18 +182,27 @@ mod tests {
     fn completed_mailboxes() {
         let address = Address::parse("me@corp.com").unwrap();
         for (value, expected) in [
-            (" Scanner 2nd floor", Some("Scanner 2nd floor <me@corp.com>")),
+            (
+                " Scanner 2nd floor",
+                Some("Scanner 2nd floor <me@corp.com>"),
+            ),
             ("root", Some("root <me@corp.com>")),
             ("", Some("me@corp.com")),
             (" <>", Some("me@corp.com")),
             ("Mailer < >", Some("Mailer <me@corp.com>")),
             (" \"Scan, 2\"", Some("\"Scan, 2\" <me@corp.com>")),
             ("Scan, 2", Some("\"Scan, 2\" <me@corp.com>")),
-            ("root (Cron \"x\")", Some("\"root (Cron \\\"x\\\")\" <me@corp.com>")),
+            (
+                "root (Cron \"x\")",
+                Some("\"root (Cron \\\"x\\\")\" <me@corp.com>"),
+            ),
             ("a\"b", Some("\"a\\\"b\" <me@corp.com>")),
             ("Scan\r\n ner", Some("Scan\r\n ner <me@corp.com>")),
             ("Scan,\r\n ner", Some("\"Scan, ner\" <me@corp.com>")),
-            ("=?utf-8?q?B=C3=BCro?=", Some("=?utf-8?q?B=C3=BCro?= <me@corp.com>")),
+            (
+                "=?utf-8?q?B=C3=BCro?=",
+                Some("=?utf-8?q?B=C3=BCro?= <me@corp.com>"),
+            ),
             ("B\u{fc}ro", Some("B\u{fc}ro <me@corp.com>")),
             ("a@b", None),
             ("\"a@b\"", None),
@@ -202,7 +223,10 @@ mod tests {
     #[test]
     fn dates() {
         let at = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1_795_430_400);
-        assert_eq!(date(at), "Mon, 23 Nov 2026 12:00:00 +0000".replace("Mon, 23 Nov", &date(at)[..11]));
+        assert_eq!(
+            date(at),
+            "Mon, 23 Nov 2026 12:00:00 +0000".replace("Mon, 23 Nov", &date(at)[..11])
+        );
         assert!(date(SystemTime::UNIX_EPOCH).ends_with("1970 00:00:00 +0000"));
     }
 }
