@@ -348,6 +348,42 @@ impl Reply {
     }
 }
 
+/// Policy's words.
+impl Reply {
+    /// The greeting to an address from which nobody could ever send.
+    pub fn no_client(ip: std::net::IpAddr) -> Self {
+        Self::new(554, (5, 7, 1), format!("{ip} is in no [[client]]"))
+    }
+    /// AUTH first, and who asks for it (RFC 4954 §6).
+    pub fn login_needed(reason: impl fmt::Display) -> Self {
+        Self::new(530, (5, 7, 0), format!("log in first: {reason}"))
+    }
+    /// A header that the next reader may read otherwise than the allowlist did.
+    pub fn two_readings(reason: &str) -> Self {
+        Self::new(
+            550,
+            (5, 6, 0),
+            format!("the header can be read in two ways: {reason}"),
+        )
+    }
+    /// A field whose addresses cannot be told.
+    pub fn not_understood(field: &str, reason: &str) -> Self {
+        Self::new(
+            550,
+            (5, 6, 0),
+            format!("{field} cannot be understood: {reason}"),
+        )
+    }
+    /// Too many Received fields (RFC 5321 §6.3).
+    pub fn mail_loop(limit: usize) -> Self {
+        Self::new(
+            554,
+            (5, 4, 6),
+            format!("mail loop: more than {limit} Received fields"),
+        )
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
