@@ -106,7 +106,11 @@ impl<'a> Delivery<'a> {
             to_answer: VecDeque::new(),
             stop: None,
             heard: false,
-            after: if reset { After::NeedsReset } else { After::Clean },
+            after: if reset {
+                After::NeedsReset
+            } else {
+                After::Clean
+            },
         }
     }
 
@@ -136,7 +140,8 @@ impl<'a> Delivery<'a> {
             self.lost("the upstream spoke out of turn", false);
             return Ask::Done;
         };
-        if command != Command::Reset {
+        // 421 to the first command on a connection that had been idle: it was closing before we spoke.
+        if command != Command::Reset && !(command == Command::Mail && reply.code == 421) {
             self.heard = true;
         }
         // RFC 5321 §3.8: the upstream closes. Before the dot nothing can have been taken.
@@ -191,9 +196,15 @@ impl<'a> Delivery<'a> {
         self.after = After::Useless;
         if reply.is_transient() || reply.is_permanent() {
             self.refuse_accepted(reply, "the message");
-            self.lost("the upstream answered before the message was complete", false);
+            self.lost(
+                "the upstream answered before the message was complete",
+                false,
+            );
         } else {
-            self.lost("the upstream accepted before the message was complete", false);
+            self.lost(
+                "the upstream accepted before the message was complete",
+                false,
+            );
         }
         Ask::Done
     }
@@ -378,7 +389,10 @@ impl<'a> Delivery<'a> {
             }
         } else {
             // 250 in place of 354: who knows what it takes the content for.
-            self.lost("the upstream answered DATA with neither 354 nor a refusal", false);
+            self.lost(
+                "the upstream answered DATA with neither 354 nor a refusal",
+                false,
+            );
             return Ask::Done;
         }
         self.transaction_over(out)

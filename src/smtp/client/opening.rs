@@ -8,11 +8,7 @@ use super::{
     capabilities::Capabilities,
     class::{Class, Override, Stop, classify, explained},
 };
-use crate::{
-    mail::reply::Reply,
-    secret::Secret,
-    smtp::sasl,
-};
+use crate::{mail::reply::Reply, secret::Secret, smtp::sasl};
 
 /// Whether to ask for TLS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

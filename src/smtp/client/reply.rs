@@ -38,7 +38,9 @@ impl fmt::Display for Broken {
             Broken::Endless => "a reply without an end",
             Broken::NoCode => "something that is no SMTP reply",
             Broken::MixedCodes => "a reply whose lines have different codes",
-            Broken::Tls => "TLS where plain SMTP was expected (is this a port for tls = \"implicit\"?)",
+            Broken::Tls => {
+                "TLS where plain SMTP was expected (is this a port for tls = \"implicit\"?)"
+            }
         })
     }
 }
