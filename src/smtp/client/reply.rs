@@ -248,7 +248,7 @@ mod tests {
             &[(550, Some((5, 7, 1)), "a\nb\nc")],
         );
         check(b"250 caf\xe9\x1b[31m\0\r\n", &[(250, None, "caf??[31m?")]);
-        check(b"250-   \r\n250-\r\n250 x\r\n", &[(250, None, "  \n\nx")]);
+        check(b"250-   \r\n250-\r\n250 x\r\n", &[(250, None, "   \n\nx")]);
     }
 
     #[test]
