@@ -17,6 +17,7 @@ use crate::{
 };
 
 pub mod capture;
+pub mod services;
 pub mod smtp;
 
 /// A lane: the connector, for graph with its mailbox. What is limited, closed and paused.
@@ -209,6 +210,8 @@ pub struct SmtpSettings {
     pub overrides: Vec<Override>,
     /// Addresses that would be ourselves (our own listeners): connecting there is a loop.
     pub own_addresses: Vec<SocketAddr>,
+    /// AUTH without TLS is allowed.
+    pub plaintext_credentials: bool,
 }
 
 /// Where a connector puts its conversation when someone wants to read it (`postern test`); secrets already masked.
