@@ -41,10 +41,7 @@ impl Capabilities {
             match keyword.as_str() {
                 // 0 = no fixed limit (RFC 1870 §4).
                 "SIZE" => {
-                    found.size = words
-                        .next()
-                        .and_then(|n| n.parse().ok())
-                        .filter(|n| *n > 0);
+                    found.size = words.next().and_then(|n| n.parse().ok()).filter(|n| *n > 0);
                 }
                 "PIPELINING" => found.pipelining = true,
                 "8BITMIME" => found.eight_bit = true,

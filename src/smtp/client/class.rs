@@ -33,9 +33,9 @@ pub enum Class {
 
 /// The class of a reply that is a refusal, at any stage.
 pub fn classify(reply: &Reply, overrides: &[Override]) -> Class {
-    let corrected = overrides.iter().find(|o| {
-        o.code == reply.code && (o.enhanced.is_none() || o.enhanced == reply.enhanced)
-    });
+    let corrected = overrides
+        .iter()
+        .find(|o| o.code == reply.code && (o.enhanced.is_none() || o.enhanced == reply.enhanced));
     if let Some(found) = corrected {
         return found.class;
     }
@@ -136,8 +136,12 @@ fn remedy(reply: &Reply, stage: &str) -> Option<&'static str> {
         (534, Some((5, 7, 9))) => {
             "the account needs an app password (Gmail: Google account, Security, App passwords)"
         }
-        (534, _) => "the upstream wants another or stronger way to log in: check auth, or use an app password",
-        (535, _) => "check username and password; accounts with two-step verification need an app password",
+        (534, _) => {
+            "the upstream wants another or stronger way to log in: check auth, or use an app password"
+        }
+        (535, _) => {
+            "check username and password; accounts with two-step verification need an app password"
+        }
         (538, _) => "the upstream wants TLS before a login: set tls = \"starttls\" or \"implicit\"",
         (530, Some((5, 7, 0))) => {
             "the upstream wants TLS or a login first: set tls = \"starttls\", username and password"
@@ -180,7 +184,12 @@ mod tests {
             (550, Some((5, 7, 30)), "", Class::Misconfigured),
             (535, Some((5, 7, 139)), "", Class::Misconfigured),
             (550, Some((5, 7, 60)), "", Class::MailboxRefused),
-            (554, Some((5, 2, 252)), "SendAsDenied", Class::MailboxRefused),
+            (
+                554,
+                Some((5, 2, 252)),
+                "SendAsDenied",
+                Class::MailboxRefused,
+            ),
             (
                 554,
                 Some((5, 2, 0)),
@@ -197,10 +206,19 @@ mod tests {
 
     #[test]
     fn remedies() {
-        let said = explained(&reply(535, Some((5, 7, 139)), "Authentication unsuccessful"), "AUTH");
-        assert!(said.text.starts_with("AUTH: Authentication unsuccessful -- basic authentication"));
+        let said = explained(
+            &reply(535, Some((5, 7, 139)), "Authentication unsuccessful"),
+            "AUTH",
+        );
+        assert!(
+            said.text
+                .starts_with("AUTH: Authentication unsuccessful -- basic authentication")
+        );
         assert!(said.text.contains("type \"graph\""));
-        assert_eq!(explained(&reply(450, None, "later"), "MAIL").text, "MAIL: later");
+        assert_eq!(
+            explained(&reply(450, None, "later"), "MAIL").text,
+            "MAIL: later"
+        );
         assert_eq!(bounded(&"x".repeat(5000)).len(), 1000);
     }
 }

@@ -106,7 +106,11 @@ impl<'a> Delivery<'a> {
             to_answer: VecDeque::new(),
             stop: None,
             heard: false,
-            after: if reset { After::NeedsReset } else { After::Clean },
+            after: if reset {
+                After::NeedsReset
+            } else {
+                After::Clean
+            },
         }
     }
 
@@ -136,7 +140,8 @@ impl<'a> Delivery<'a> {
             self.lost("the upstream spoke out of turn", false);
             return Ask::Done;
         };
-        if command != Command::Reset {
+        // 421 to the first command on a connection that had been idle: it was closing before we spoke.
+        if command != Command::Reset && !(command == Command::Mail && reply.code == 421) {
             self.heard = true;
         }
         // RFC 5321 §3.8: the upstream closes. Before the dot nothing can have been taken.
@@ -191,9 +196,15 @@ impl<'a> Delivery<'a> {
         self.after = After::Useless;
         if reply.is_transient() || reply.is_permanent() {
             self.refuse_accepted(reply, "the message");
-            self.lost("the upstream answered before the message was complete", false);
+            self.lost(
+                "the upstream answered before the message was complete",
+                false,
+            );
         } else {
-            self.lost("the upstream accepted before the message was complete", false);
+            self.lost(
+                "the upstream accepted before the message was complete",
+                false,
+            );
         }
         Ask::Done
     }
@@ -378,7 +389,10 @@ impl<'a> Delivery<'a> {
             }
         } else {
             // 250 in place of 354: who knows what it takes the content for.
-            self.lost("the upstream answered DATA with neither 354 nor a refusal", false);
+            self.lost(
+                "the upstream answered DATA with neither 354 nor a refusal",
+                false,
+            );
             return Ask::Done;
         }
         self.transaction_over(out)
@@ -479,5 +493,258 @@ fn short(reply: &Reply) -> Reply {
         code: reply.code,
         enhanced: reply.enhanced,
         text: bounded(&reply.text).to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::smtp::client::reply::Replies;
+
+    /// Plays `script` (octets of the upstream) by pieces of `chunk`; a reply to the dot follows the content. Returns
+    /// what was written and the report in short form.
+    fn play(
+        offered: &str,
+        script: &str,
+        recipients: usize,
+        chunk: usize,
+    ) -> (String, String, After) {
+        let envelope = Envelope {
+            sender: Address::parse("s@corp.example").ok(),
+            recipients: Vec::new(),
+            eight_bit: true,
+        };
+        let list: Vec<_> = (1..=recipients)
+            .map(|n| Address::parse(&format!("r{n}@x.example")).unwrap())
+            .collect();
+        let offered = Capabilities::parse(&format!("up\n{}", offered.replace(' ', "\n")));
+        let gmail = [Override {
+            code: 550,
+            enhanced: Some((5, 4, 5)),
+            class: Class::Deferred,
+        }];
+        let mail = Mail {
+            envelope: &envelope,
+            recipients: &list,
+            size: 100,
+        };
+        let mut work = Delivery::new(mail, &offered, &gmail, 2, false);
+        let mut pieces = script.as_bytes().chunks(chunk);
+        let mut replies = Replies::default();
+        let mut out = Vec::new();
+        let mut ask = work.begin(&mut out);
+        let mut in_doubt = false;
+        loop {
+            match ask {
+                Ask::Done => break,
+                Ask::Content => {
+                    out.extend_from_slice(b"[content]");
+                    ask = work.content_sent();
+                    in_doubt = true;
+                }
+                Ask::Read(_) => match replies.next_reply() {
+                    Ok(Some(reply)) => {
+                        in_doubt = false;
+                        ask = work.reply(&reply, &mut out);
+                    }
+                    Ok(None) => match pieces.next() {
+                        Some(piece) => replies.feed(piece),
+                        None => {
+                            work.lost("closed", in_doubt);
+                            break;
+                        }
+                    },
+                    Err(broken) => {
+                        work.lost(&broken.to_string(), in_doubt);
+                        break;
+                    }
+                },
+            }
+        }
+        let after = work.after();
+        let report = match work.report(String::new()) {
+            Report::Down { .. } => "down".into(),
+            Report::Misconfigured(_) => "misconfigured".into(),
+            Report::MailboxRefused(_) => "mailbox".into(),
+            Report::Tried { outcomes, .. } => outcomes
+                .iter()
+                .map(|(_, outcome)| match outcome {
+                    Outcome::Delivered(_) => "ok",
+                    Outcome::Deferred { .. } => "deferred",
+                    Outcome::InDoubt(_) => "doubt",
+                    Outcome::Failed(_) => "failed",
+                    Outcome::Unsuited(_) => "unsuited",
+                })
+                .collect::<Vec<_>>()
+                .join(" "),
+        };
+        (
+            String::from_utf8(out).unwrap().replace("\r\n", "|"),
+            report,
+            after,
+        )
+    }
+
+    /// The replies stand parted by `|`.
+    fn check(offered: &str, script: &str, recipients: usize, expected: &str, after: After) {
+        let script = script.replace('|', "\r\n");
+        let whole = play(offered, &script, recipients, script.len().max(1));
+        assert_eq!((whole.1.as_str(), whole.2), (expected, after), "{script}");
+        for chunk in 1..script.len() {
+            assert_eq!(play(offered, &script, recipients, chunk), whole, "{script}");
+        }
+    }
+
+    #[test]
+    fn outcomes() {
+        use After::{Clean, NeedsReset, Useless};
+        for offered in ["", "PIPELINING SIZE 8BITMIME"] {
+            let piped = !offered.is_empty();
+            for (script, recipients, expected, after) in [
+                ("250 a|250 b|354 c|250 d|", 1, "ok", Clean),
+                ("250|250|354|250|", 1, "ok", Clean),
+                ("250 a|250 b|571 x|354 c|250 d|", 2, "ok failed", Clean),
+                ("250 a|450 b|251 x|354 c|250 d|", 2, "deferred ok", Clean),
+                ("250 a|250 b|354 c|450 d|", 1, "deferred", Clean),
+                ("250 a|250 b|354 c|550 d|", 1, "failed", Clean),
+                ("250 a|250 b|354 c|550 5.4.5 d|", 1, "deferred", Clean),
+                ("250 a|250 b|354 c|421 d|", 1, "deferred", Useless),
+                ("250 a|250 b|354 c|25", 1, "doubt", Useless),
+                ("250 a|250 b|354 c|", 1, "doubt", Useless),
+                ("250 a|250 b|354 c|354 d|", 1, "doubt", Useless),
+                ("250 a|250 b|354 c|hello|", 1, "doubt", Useless),
+                ("250 a|250 b|550 x|354 c|", 2, "doubt failed", Useless),
+                ("250 a|250 b|450 x|", 1, "deferred", NeedsReset),
+                ("250 a|250 b|550 x|", 1, "failed", NeedsReset),
+                ("250 a|250 b|250 x|", 1, "deferred", Useless),
+                ("250 a|250 b|", 1, "deferred", Useless),
+                ("250 a|", 1, "deferred", Useless),
+                ("", 3, "deferred deferred deferred", Useless),
+                ("421 x|", 1, "deferred", Useless),
+                ("250 a|421 x|", 2, "deferred deferred", Useless),
+                ("250 a|250 b|421 x|", 2, "deferred deferred", Useless),
+                ("250 a|250 b|421 x|", 1, "deferred", Useless),
+                ("250 a|530 5.7.57 x|554 y|", 1, "misconfigured", NeedsReset),
+                ("250 a|250 x|250 y|354|554 5.2.252 x|", 2, "mailbox", Clean),
+                ("250 a|250 x|530 y|354|250 x|", 2, "ok deferred", Clean),
+            ] {
+                // Without PIPELINING nothing is said to DATA when nobody was accepted.
+                let script = if piped {
+                    script
+                } else {
+                    script.strip_suffix("554 y|").unwrap_or(script)
+                };
+                check(offered, script, recipients, expected, after);
+            }
+        }
+    }
+
+    #[test]
+    fn mail_refused() {
+        use After::Clean;
+        for (reply, expected) in [
+            ("450 x", "deferred"),
+            ("550 x", "failed"),
+            ("530 x", "misconfigured"),
+            ("550 5.7.30 x", "misconfigured"),
+            ("550 5.7.60 x", "mailbox"),
+        ] {
+            check("", &format!("{reply}|"), 1, expected, Clean);
+            let piped = format!("{reply}|503 x|503 x|");
+            check("PIPELINING", &piped, 1, expected, Clean);
+        }
+        check("", "550 x|", 3, "failed failed failed", Clean);
+        // 354 although nobody was accepted: the lone dot is sent, and whatever it says nothing was delivered.
+        let script = "550 x|503 x|354 x|250 taken|".replace('|', "\r\n");
+        let (out, report, after) = play("PIPELINING", &script, 1, 1000);
+        assert!(out.ends_with("DATA|.|"), "{out}");
+        assert_eq!((report.as_str(), after), ("failed", After::Useless));
+        let script = "250 x|550 x|354 x|554 x|".replace('|', "\r\n");
+        let (out, report, after) = play("PIPELINING", &script, 1, 1000);
+        assert!(out.ends_with("DATA|.|"), "{out}");
+        assert_eq!((report.as_str(), after), ("failed", After::NeedsReset));
+    }
+
+    #[test]
+    fn too_many_recipients() {
+        use After::{Clean, NeedsReset};
+        // Two a transaction; the second one is put off and follows in a transaction of its own.
+        check(
+            "PIPELINING",
+            "250 a|250 b|452 4.5.3 x|354 c|250 d|250 a|250 b|354 c|250 d|",
+            2,
+            "ok ok",
+            Clean,
+        );
+        check(
+            "",
+            "250 a|250 b|552 x|354 c|250 d|250 a|552 b|",
+            2,
+            "ok failed",
+            NeedsReset,
+        );
+        // X.2.X is that mailbox.
+        check(
+            "",
+            "250 a|250 b|552 5.2.2 x|354 c|250 d|",
+            2,
+            "ok failed",
+            Clean,
+        );
+        check("", "250 a|452 x|452 x|", 2, "deferred deferred", NeedsReset);
+        check(
+            "",
+            "250 a|250 b|250 b|354 c|250 d|250 a|550 b|250 R|250 a|250 b|354 c|250 d|",
+            3,
+            "ok ok failed",
+            NeedsReset,
+        );
+    }
+
+    #[test]
+    fn the_wire() {
+        let (out, ..) = play("PIPELINING SIZE 8BITMIME", "", 2, 1);
+        // "SIZE" alone announces no limit.
+        assert_eq!(
+            out,
+            "MAIL FROM:<s@corp.example> BODY=8BITMIME|RCPT TO:<r1@x.example>|RCPT TO:<r2@x.example>|DATA|"
+        );
+        let (out, ..) = play("", "", 2, 1);
+        assert_eq!(out, "MAIL FROM:<s@corp.example>|");
+    }
+
+    #[test]
+    fn too_large_for_the_upstream() {
+        let envelope = Envelope {
+            sender: None,
+            recipients: Vec::new(),
+            eight_bit: false,
+        };
+        let list = [Address::parse("\"foo@evil.tld> ORCPT=a@b\"@corp.com").unwrap()];
+        for (limit, expected) in [
+            (99, ""),
+            (
+                100,
+                "MAIL FROM:<> SIZE=100\r\nRCPT TO:<\"foo@evil.tld> ORCPT=a@b\"@corp.com>\r\nDATA\r\n",
+            ),
+        ] {
+            let offered = Capabilities::parse(&format!("up\nPIPELINING\nSIZE {limit}"));
+            let mail = Mail {
+                envelope: &envelope,
+                recipients: &list,
+                size: 100,
+            };
+            let mut out = Vec::new();
+            let mut work = Delivery::new(mail, &offered, &[], 100, false);
+            let ask = work.begin(&mut out);
+            assert_eq!(out, expected.as_bytes());
+            if ask == Ask::Done {
+                assert_eq!(work.after(), After::Clean);
+                let Report::Tried { outcomes, .. } = work.report(String::new()) else {
+                    panic!("tried");
+                };
+                assert!(matches!(&outcomes[0].1, Outcome::Unsuited(r) if r.code == 552));
+            }
+        }
     }
 }

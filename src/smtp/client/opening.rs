@@ -8,11 +8,7 @@ use super::{
     capabilities::Capabilities,
     class::{Class, Override, Stop, classify, explained},
 };
-use crate::{
-    mail::reply::Reply,
-    secret::Secret,
-    smtp::sasl,
-};
+use crate::{mail::reply::Reply, secret::Secret, smtp::sasl};
 
 /// Whether to ask for TLS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -349,5 +345,176 @@ impl<'a> Opening<'a> {
     fn secret(&mut self, out: &mut Vec<u8>, text: &str, shown: &'static str) {
         self.line(out, &[text]);
         self.shown = Some(shown);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::smtp::client::reply::Replies;
+
+    /// Plays replies parted by `|`; says what was written, then how it ended.
+    fn play(wishes: Wishes<'_>, script: &str) -> String {
+        let mut opening = Opening::new(wishes);
+        let mut replies = Replies::default();
+        replies.feed(script.replace('|', "\r\n").as_bytes());
+        let mut out = Vec::new();
+        let mut ask = Ask::Read(Stage::Greeting);
+        let end = loop {
+            match ask {
+                Ask::Ready => break "ready".to_owned(),
+                Ask::Handshake => {
+                    out.extend_from_slice(b"[tls]");
+                    ask = opening.secured(&mut out);
+                }
+                Ask::Read(stage) => {
+                    let Ok(Some(reply)) = replies.next_reply() else {
+                        break format!("waits at {stage}");
+                    };
+                    match opening.reply(&reply, &mut out) {
+                        Ok(next) => ask = next,
+                        Err(Stop::Down(_)) => break "down".to_owned(),
+                        Err(Stop::Misconfigured(_)) => break "misconfigured".to_owned(),
+                        Err(Stop::MailboxRefused(_)) => break "mailbox".to_owned(),
+                    }
+                }
+            }
+        };
+        let said = String::from_utf8(out).unwrap().replace("\r\n", "|");
+        format!("{said} {end}")
+    }
+
+    fn wishes<'a>(upgrade: Upgrade, login: Option<&'a (String, Secret)>) -> Wishes<'a> {
+        Wishes {
+            helo: "me",
+            upgrade,
+            encrypted: false,
+            login,
+            mechanism: None,
+            plaintext_credentials: true,
+            overrides: &[],
+        }
+    }
+
+    #[test]
+    fn openings() {
+        use Upgrade::{Never, Offered, Required};
+        for (upgrade, script, expected) in [
+            (Never, "220 hi|250 up|", "EHLO me| ready"),
+            (
+                Never,
+                "220-a|220 b|250-up|250-   |250-|250 |",
+                "EHLO me| ready",
+            ),
+            (Never, "554 no|", " down"),
+            (Never, "421 no|", " down"),
+            (Never, "530 x|", " misconfigured"),
+            (Never, "220 hi|502 x|250 up|", "EHLO me|HELO me| ready"),
+            (Never, "220 hi|500 x|550 up|", "EHLO me|HELO me| down"),
+            (Never, "220 hi|421 x|", "EHLO me| down"),
+            (Never, "220 hi|554 x|", "EHLO me| down"),
+            (Required, "220 hi|500 x|", "EHLO me| down"),
+            (Required, "220 hi|250 up|", "EHLO me| down"),
+            (
+                Required,
+                "220 hi|250-up|250 STARTTLS|454 x|",
+                "EHLO me|STARTTLS| down",
+            ),
+            (
+                Required,
+                "220 hi|250-up|250 starttls|354 x|",
+                "EHLO me|STARTTLS| down",
+            ),
+            (
+                Required,
+                "220 hi|250-up|250 starttls|220 go|250 up|",
+                "EHLO me|STARTTLS|[tls]EHLO me| ready",
+            ),
+            (Offered, "220 hi|250 up|", "EHLO me| ready"),
+            (Offered, "220 hi|500 x|250 up|", "EHLO me|HELO me| ready"),
+            (
+                Offered,
+                "220 hi|250-up|250 STARTTLS|454 x|",
+                "EHLO me|STARTTLS| ready",
+            ),
+        ] {
+            assert_eq!(play(wishes(upgrade, None), script), expected, "{script}");
+        }
+    }
+
+    #[test]
+    fn logins() {
+        let login = ("u".to_owned(), Secret::new("p"));
+        let long = ("u".to_owned(), Secret::new("p".repeat(500)));
+        let with = |login| wishes(Upgrade::Never, Some(login));
+        for (offer, replies, expected) in [
+            ("AUTH LOGIN PLAIN", "235 x|", "AUTH PLAIN AHUAcA==| ready"),
+            ("auth login plain", "235 x|", "AUTH PLAIN AHUAcA==| ready"),
+            (
+                "AUTH=LOGIN",
+                "334 x|334 |235 x|",
+                "AUTH LOGIN|dQ==|cA==| ready",
+            ),
+            (
+                "AUTH LOGIN",
+                "334 x|535 |",
+                "AUTH LOGIN|dQ==| misconfigured",
+            ),
+            ("AUTH PLAIN", "535 x|", "AUTH PLAIN AHUAcA==| misconfigured"),
+            ("AUTH PLAIN", "454 x|", "AUTH PLAIN AHUAcA==| down"),
+            ("AUTH PLAIN", "334 x|", "AUTH PLAIN AHUAcA==| down"),
+            ("AUTH PLAIN", "504 x|", "AUTH PLAIN AHUAcA==| misconfigured"),
+            (
+                "AUTH PLAIN LOGIN",
+                "504 x|334 |334 |235 |",
+                "AUTH PLAIN AHUAcA==|AUTH LOGIN|dQ==|cA==| ready",
+            ),
+            ("AUTH NTLM", "", " misconfigured"),
+            ("SIZE", "", " misconfigured"),
+        ] {
+            let script = format!("220 hi|250-up|250 {offer}|{replies}");
+            let expected = format!("EHLO me|{expected}");
+            assert_eq!(play(with(&login), &script), expected, "{script}");
+        }
+        let said = play(with(&long), "220 hi|250-up|250 AUTH PLAIN|334 |235 x|");
+        assert!(said.starts_with("EHLO me|AUTH PLAIN|AHUA"), "{said}");
+        assert!(said.ends_with("| ready"));
+        // Refused EHLO, but a login is wanted: no credentials after HELO.
+        assert_eq!(play(with(&login), "220 hi|500 x|"), "EHLO me| down");
+        // Not encrypted, and not allowed to go without.
+        let careful = Wishes {
+            plaintext_credentials: false,
+            ..with(&login)
+        };
+        let script = "220 hi|250-up|250 AUTH PLAIN|235 x|";
+        assert_eq!(play(careful, script), "EHLO me| misconfigured");
+        // What was offered before TLS is forgotten.
+        let upgraded = Wishes {
+            upgrade: Upgrade::Required,
+            ..with(&login)
+        };
+        let script = "220 hi|250-up|250-AUTH PLAIN|250 STARTTLS|220 go|250 up|";
+        assert_eq!(
+            play(upgraded, script),
+            "EHLO me|STARTTLS|[tls]EHLO me| misconfigured"
+        );
+    }
+
+    #[test]
+    fn secrets_are_not_shown() {
+        let login = ("u".to_owned(), Secret::new("p"));
+        let mut opening = Opening::new(wishes(Upgrade::Never, Some(&login)));
+        let mut out = Vec::new();
+        for (reply, text, shown) in [
+            (220, "", None),
+            (250, "up\nAUTH PLAIN LOGIN", Some("AUTH PLAIN ***")),
+            (504, "", None),
+            (334, "", Some("***")),
+            (334, "", Some("***")),
+            (235, "", None),
+        ] {
+            let _ = opening.reply(&Reply::plain(reply, text), &mut out);
+            assert_eq!(opening.shown(), shown, "{reply}");
+        }
     }
 }

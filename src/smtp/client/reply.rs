@@ -38,7 +38,9 @@ impl fmt::Display for Broken {
             Broken::Endless => "a reply without an end",
             Broken::NoCode => "something that is no SMTP reply",
             Broken::MixedCodes => "a reply whose lines have different codes",
-            Broken::Tls => "TLS where plain SMTP was expected (is this a port for tls = \"implicit\"?)",
+            Broken::Tls => {
+                "TLS where plain SMTP was expected (is this a port for tls = \"implicit\"?)"
+            }
         })
     }
 }
@@ -246,7 +248,7 @@ mod tests {
             &[(550, Some((5, 7, 1)), "a\nb\nc")],
         );
         check(b"250 caf\xe9\x1b[31m\0\r\n", &[(250, None, "caf??[31m?")]);
-        check(b"250-   \r\n250-\r\n250 x\r\n", &[(250, None, "  \n\nx")]);
+        check(b"250-   \r\n250-\r\n250 x\r\n", &[(250, None, "   \n\nx")]);
     }
 
     #[test]
