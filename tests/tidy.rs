@@ -21,7 +21,14 @@ const ROWS: &[&[&str]] = &[
 ];
 
 /// Files that hold decisions: no runtime, no clock, no environment.
-const PURE: &[&str] = &["mail/", "policy/", "route.rs", "smtp/", "delivery/plan.rs", "delivery/gate.rs"];
+const PURE: &[&str] = &[
+    "mail/",
+    "policy/",
+    "route.rs",
+    "smtp/",
+    "delivery/plan.rs",
+    "delivery/gate.rs",
+];
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
@@ -36,7 +43,12 @@ fn sources(folder: &Path) -> Vec<(String, String)> {
             if path.is_dir() {
                 folders.push(path);
             } else if path.extension().is_some_and(|e| e == "rs") {
-                let name = path.strip_prefix(folder).unwrap().to_str().unwrap().to_owned();
+                let name = path
+                    .strip_prefix(folder)
+                    .unwrap()
+                    .to_str()
+                    .unwrap()
+                    .to_owned();
                 found.push((name, fs::read_to_string(&path).unwrap()));
             }
         }
@@ -112,11 +124,21 @@ fn imports(text: &str) -> Vec<(usize, String)> {
             if let Some(group) = rest.strip_prefix('{') {
                 let inner = group.split('}').next().unwrap_or_default();
                 for part in inner.split(',') {
-                    found.push((number, part.trim().split("::").next().unwrap_or_default().to_owned()));
+                    found.push((
+                        number,
+                        part.trim()
+                            .split("::")
+                            .next()
+                            .unwrap_or_default()
+                            .to_owned(),
+                    ));
                 }
                 break;
             }
-            let name: String = rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+            let name: String = rest
+                .chars()
+                .take_while(|c| c.is_alphanumeric() || *c == '_')
+                .collect();
             found.push((number, name));
         }
     }
@@ -129,16 +151,25 @@ fn modules_import_only_from_lower_rows() {
     let mut wrong = Vec::new();
     let mut seen = 0;
     for (file, text) in sources(&root().join("src")) {
-        let Some(own) = row_of(module_of(&file)) else { continue };
+        let Some(own) = row_of(module_of(&file)) else {
+            continue;
+        };
         for (line, name) in imports(&text) {
             seen += 1;
             if name != module_of(&file) && row_of(&name).is_some_and(|row| row >= own) {
-                wrong.push(format!("src/{file}:{line}: `{}` may not import `{name}`", module_of(&file)));
+                wrong.push(format!(
+                    "src/{file}:{line}: `{}` may not import `{name}`",
+                    module_of(&file)
+                ));
             }
         }
     }
     assert!(seen > 50, "imports were recognised ({seen})");
-    assert!(wrong.is_empty(), "upward or sideways imports:\n{}", wrong.join("\n"));
+    assert!(
+        wrong.is_empty(),
+        "upward or sideways imports:\n{}",
+        wrong.join("\n")
+    );
 }
 
 #[test]
@@ -156,7 +187,14 @@ fn decisions_are_pure() {
             continue;
         }
         for (line, content) in code(&text) {
-            for word in ["tokio", "async ", "SystemTime::now", "Instant::now", "std::env", "std::net::Tcp"] {
+            for word in [
+                "tokio",
+                "async ",
+                "SystemTime::now",
+                "Instant::now",
+                "std::env",
+                "std::net::Tcp",
+            ] {
                 if content.contains(word) {
                     wrong.push(format!("src/{file}:{line}: {word}"));
                 }
@@ -171,7 +209,10 @@ fn files_can_be_read_in_a_sitting() {
     let mut long = Vec::new();
     let mut lengths = Vec::new();
     for (file, text) in sources(&root().join("src")) {
-        let lines = text.lines().take_while(|l| !l.starts_with("#[cfg(test)]")).count();
+        let lines = text
+            .lines()
+            .take_while(|l| !l.starts_with("#[cfg(test)]"))
+            .count();
         lengths.push(lines);
         if lines > 500 {
             long.push(format!("src/{file}: {lines} lines before its tests"));
@@ -179,7 +220,11 @@ fn files_can_be_read_in_a_sitting() {
     }
     assert!(long.is_empty(), "over 500:\n{}", long.join("\n"));
     lengths.sort_unstable();
-    assert!(lengths[lengths.len() / 2] <= 260, "median {}", lengths[lengths.len() / 2]);
+    assert!(
+        lengths[lengths.len() / 2] <= 260,
+        "median {}",
+        lengths[lengths.len() / 2]
+    );
 }
 
 #[test]
@@ -191,7 +236,11 @@ fn every_module_says_what_it_is() {
             silent.push(format!("src/{file}"));
         }
     }
-    assert!(silent.is_empty(), "no word at the top of:\n{}", silent.join("\n"));
+    assert!(
+        silent.is_empty(),
+        "no word at the top of:\n{}",
+        silent.join("\n")
+    );
 }
 
 #[test]
@@ -214,8 +263,14 @@ fn the_map_in_lib_rs_is_true() {
         }
     }
     let folders: BTreeSet<&String> = real.iter().filter(|n| n.ends_with('/')).collect();
-    let missing: Vec<_> = folders.iter().filter(|f| !map.contains(f.as_str())).collect();
-    assert!(missing.is_empty(), "folders that the map does not name: {missing:?}");
+    let missing: Vec<_> = folders
+        .iter()
+        .filter(|f| !map.contains(f.as_str()))
+        .collect();
+    assert!(
+        missing.is_empty(),
+        "folders that the map does not name: {missing:?}"
+    );
     let gone: Vec<_> = map.iter().filter(|n| !real.contains(n.as_str())).collect();
     assert!(gone.is_empty(), "the map names what is not there: {gone:?}");
 }
@@ -225,7 +280,14 @@ fn names_say_what_things_are() {
     let mut wrong = Vec::new();
     for (file, text) in sources(&root().join("src")) {
         for (line, content) in code(&text) {
-            for banned in ["fn get_", "mod util", "mod helper", "mod common", "Manager", "struct I"] {
+            for banned in [
+                "fn get_",
+                "mod util",
+                "mod helper",
+                "mod common",
+                "Manager",
+                "struct I",
+            ] {
                 let hit = match banned {
                     "struct I" => content
                         .split("struct I")

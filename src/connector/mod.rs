@@ -22,6 +22,7 @@ use crate::{
 
 pub mod capture;
 pub mod discard;
+pub mod discard;
 pub mod services;
 pub mod smtp;
 
