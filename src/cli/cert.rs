@@ -60,7 +60,10 @@ pub(super) fn run(arguments: &Arguments) -> Ended {
             .ok_or_else(|| {
                 Failure::new(
                     Exit::Usage,
-                    format_args!("--name {}: not a host name (addresses go to --ip)", output::safe(name)),
+                    format_args!(
+                        "--name {}: not a host name (addresses go to --ip)",
+                        output::safe(name)
+                    ),
                 )
             })?;
         names.push(if bare.len() == name.len() {
@@ -70,7 +73,13 @@ pub(super) fn run(arguments: &Arguments) -> Ended {
         });
     }
     names.extend(arguments.ip.iter().map(ToString::to_string));
-    let made = make(&arguments.dir, "relay", &names, arguments.days, arguments.force)?;
+    let made = make(
+        &arguments.dir,
+        "relay",
+        &names,
+        arguments.days,
+        arguments.force,
+    )?;
     let ca = if made.kept_ca { "kept" } else { "made" };
     output::line(format_args!(
         "{ca}  {}  the CA: devices that check certificates must trust it\n\
@@ -129,7 +138,9 @@ pub(super) fn make(
     let key = KeyPair::generate().map_err(fault)?;
     let mut params = CertificateParams::new(names.to_vec()).map_err(fault)?;
     if let Some(name) = names.first() {
-        params.distinguished_name.push(DnType::CommonName, name.as_str());
+        params
+            .distinguished_name
+            .push(DnType::CommonName, name.as_str());
     }
     let now = OffsetDateTime::from(output::now());
     // A day back: clocks of devices are not exact.

@@ -34,8 +34,8 @@ pub(super) fn run(path: Option<PathBuf>, arguments: &Arguments) -> Ended {
     } else {
         Secrets::CheckOnly
     };
-    let (config, notes) =
-        config::load(&path, secrets).map_err(|diagnostics| Failure::new(Exit::Config, diagnostics))?;
+    let (config, notes) = config::load(&path, secrets)
+        .map_err(|diagnostics| Failure::new(Exit::Config, diagnostics))?;
     for note in &notes {
         output::complain(note.to_string().trim_end());
     }

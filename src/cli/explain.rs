@@ -88,7 +88,10 @@ pub(super) fn run(path: Option<PathBuf>, arguments: &Arguments) -> Ended {
         }
         match &walked.refused {
             Some(reply) => output::line(format_args!("{:<10} {reply}", "refused"))?,
-            None => output::line(format_args!("{:<10} the message would be queued", "accepted"))?,
+            None => output::line(format_args!(
+                "{:<10} the message would be queued",
+                "accepted"
+            ))?,
         }
     }
     Ok(if walked.refused.is_some() {
@@ -121,11 +124,17 @@ fn walk(
         None => None,
         Some(name) => {
             let Some(user) = policy.user(name) else {
-                path.say("user", format!("there is no [[user]] named {:?}", output::safe(name)));
+                path.say(
+                    "user",
+                    format!("there is no [[user]] named {:?}", output::safe(name)),
+                );
                 return Err(Reply::new(535, (5, 7, 8), "authentication failed"));
             };
             if listener.auth == AuthMode::Off {
-                path.say("user", format!("{name:?} cannot log in: auth = \"off\" on this listener"));
+                path.say(
+                    "user",
+                    format!("{name:?} cannot log in: auth = \"off\" on this listener"),
+                );
                 return Err(Reply::new(503, (5, 5, 1), "AUTH is not offered here"));
             }
             path.say("user", format!("logged in as [[user]] {}", user.name));
@@ -154,7 +163,10 @@ fn walk(
     };
     let shown = sender.map_or_else(|| "<>".to_owned(), ToString::to_string);
     let lists = [
-        ("allowlist.senders".to_owned(), Some(&policy.allowlist.senders)),
+        (
+            "allowlist.senders".to_owned(),
+            Some(&policy.allowlist.senders),
+        ),
         (
             client.map_or_else(String::new, |c| format!("client {}", c.name)),
             client.and_then(|c| c.senders.as_ref()),
@@ -169,7 +181,10 @@ fn walk(
 
     let recipient = address(&arguments.to, config)?;
     let lists = [
-        ("allowlist.recipients".to_owned(), Some(&policy.allowlist.recipients)),
+        (
+            "allowlist.recipients".to_owned(),
+            Some(&policy.allowlist.recipients),
+        ),
         (
             client.map_or_else(String::new, |c| format!("client {}", c.name)),
             client.and_then(|c| c.recipients.as_ref()),
@@ -179,7 +194,12 @@ fn walk(
             user.and_then(|u| u.recipients.as_ref()),
         ),
     ];
-    path.lists("recipient", &recipient.to_string(), Some(&recipient), &lists);
+    path.lists(
+        "recipient",
+        &recipient.to_string(),
+        Some(&recipient),
+        &lists,
+    );
     judge(policy.rcpt(who, &recipient))?;
 
     let asked = Asked {
@@ -190,7 +210,10 @@ fn walk(
         listener: &listener.name,
     };
     let Some(route) = config.router.route(asked) else {
-        path.say("route", "no [[route]] takes this sender and recipient".to_owned());
+        path.say(
+            "route",
+            "no [[route]] takes this sender and recipient".to_owned(),
+        );
         return Err(Reply::new(
             550,
             (5, 7, 1),
@@ -202,7 +225,12 @@ fn walk(
         format!(
             "{}: {}, in this order",
             route.name,
-            names(route.connectors.iter().map(crate::route::ConnectorName::as_str))
+            names(
+                route
+                    .connectors
+                    .iter()
+                    .map(crate::route::ConnectorName::as_str)
+            )
         ),
     );
     path.route = Some(route.clone());

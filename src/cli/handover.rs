@@ -31,7 +31,10 @@ const LINE: u64 = 4096;
 const LINES: usize = 100;
 
 /// `$POSTERN_SMTP`.
-#[expect(clippy::disallowed_methods, reason = "documented variable of the commands")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "documented variable of the commands"
+)]
 pub(super) fn from_environment() -> Option<String> {
     std::env::var(OVERRIDE).ok().filter(|text| !text.is_empty())
 }
@@ -47,7 +50,10 @@ pub(super) fn door(config: &Config) -> Option<SocketAddr> {
         };
         let reachable = address.ip().is_unspecified() || address.ip() == here;
         let plain = listener.tls != TlsMode::Implicit && !listener.require_tls;
-        let expects_proxy = listener.proxy_protocol.iter().any(|net| net.contains(&here));
+        let expects_proxy = listener
+            .proxy_protocol
+            .iter()
+            .any(|net| net.contains(&here));
         let admits = client.is_some()
             && config.policy.connect(here, listener.auth) == Verdict::Accept
             && config.policy.login(who, listener.auth, false) == Verdict::Accept;
@@ -250,7 +256,12 @@ impl Line {
             match read {
                 Ok(0) => return Err(self.broken(&"it was closed")),
                 Ok(_) => {}
-                Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut
+                    ) =>
+                {
                     return Err(self.broken(&"no answer in time"));
                 }
                 Err(error) => return Err(self.broken(&error)),
@@ -285,7 +296,11 @@ impl Line {
 fn status(text: &str) -> Option<(u8, u16, u16)> {
     let mut parts = text.split('.');
     let status = (
-        parts.next()?.parse().ok().filter(|class| matches!(class, 2 | 4 | 5))?,
+        parts
+            .next()?
+            .parse()
+            .ok()
+            .filter(|class| matches!(class, 2 | 4 | 5))?,
         parts.next()?.parse().ok()?,
         parts.next()?.parse().ok()?,
     );
@@ -341,7 +356,9 @@ pub(super) fn hand_over(
 pub(super) fn speakable(address: &str) -> Result<(), Failure> {
     if address.is_empty()
         || address.len() > 1000
-        || address.bytes().any(|b| b < 32 || b == 127 || b == b'<' || b == b'>')
+        || address
+            .bytes()
+            .any(|b| b < 32 || b == 127 || b == b'<' || b == b'>')
     {
         return Err(Failure::new(
             Exit::Usage,

@@ -41,7 +41,12 @@ mod trace;
 
 /// A local SMTP relay gateway: takes mail from anything, keeps it safe on disk, and takes it out through a smarthost.
 #[derive(Debug, Parser)]
-#[command(name = "postern", version, max_term_width = 100, arg_required_else_help = true)]
+#[command(
+    name = "postern",
+    version,
+    max_term_width = 100,
+    arg_required_else_help = true
+)]
 struct Arguments {
     /// The configuration file [default: $POSTERN_CONFIG, else /etc/postern/config.toml]
     #[arg(short, long, value_name = "FILE", global = true)]
@@ -117,7 +122,11 @@ fn dispatch(argv: Vec<OsString>) -> Ended {
     let arguments = match Arguments::try_parse_from(argv) {
         Ok(arguments) => arguments,
         Err(error) => {
-            let exit = if error.use_stderr() { Exit::Usage } else { Exit::Ok };
+            let exit = if error.use_stderr() {
+                Exit::Usage
+            } else {
+                Exit::Ok
+            };
             // A reader that has gone is no failure of ours.
             let _ = error.print();
             return Ok(exit);
@@ -162,7 +171,10 @@ fn store(config: &Config) -> Result<Option<Arc<dyn Store>>, Failure> {
     let store = SqliteStore::open(&config.queue).map_err(|error| {
         Failure::new(
             Exit::Unavailable,
-            format_args!("cannot open the queue in {}: {error}", config.data_dir.display()),
+            format_args!(
+                "cannot open the queue in {}: {error}",
+                config.data_dir.display()
+            ),
         )
     })?;
     Ok(Some(store))

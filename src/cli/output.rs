@@ -162,7 +162,10 @@ mod tests {
         check("plain äö", "plain äö");
         check("a\x1b[31mb", "a\\u{1b}[31mb");
         check("a\r\nb\t", "a\\u{d}\\u{a}b\\u{9}");
-        check("x\u{202e}y\u{200f}\u{2066}", "x\\u{202e}y\\u{200f}\\u{2066}");
+        check(
+            "x\u{202e}y\u{200f}\u{2066}",
+            "x\\u{202e}y\\u{200f}\\u{2066}",
+        );
         for text in ["\u{1b}".repeat(500), "ä".repeat(500), "a".repeat(201)] {
             let cut = safe(&text);
             assert!(cut.len() <= MOST && cut.ends_with('…'), "{}", cut.len());
@@ -205,6 +208,9 @@ mod tests {
 
     #[test]
     fn sizes() {
-        assert_eq!([size(1), size(2048), size(36_700_160)], ["1 B", "2 KiB", "35.0 MiB"]);
+        assert_eq!(
+            [size(1), size(2048), size(36_700_160)],
+            ["1 B", "2 KiB", "35.0 MiB"]
+        );
     }
 }

@@ -14,7 +14,11 @@ use crate::secret::Secret;
 const MOST: u64 = 4096;
 
 pub(super) fn run() -> Ended {
-    let password = if io::stdin().is_terminal() { ask()? } else { read()? };
+    let password = if io::stdin().is_terminal() {
+        ask()?
+    } else {
+        read()?
+    };
     if password.reveal().is_empty() {
         return Err(Failure::new(Exit::Data, "an empty password is refused"));
     }
@@ -50,7 +54,10 @@ fn read() -> Result<Secret, Failure> {
     let line = text.strip_suffix('\n').unwrap_or(&text);
     let line = line.strip_suffix('\r').unwrap_or(line);
     if line.contains(['\n', '\0']) {
-        return Err(Failure::new(Exit::Data, "the password has more than one line"));
+        return Err(Failure::new(
+            Exit::Data,
+            "the password has more than one line",
+        ));
     }
     Ok(Secret::new(line))
 }

@@ -211,7 +211,12 @@ fn list(config: &Config, which: &Which, limit: Option<usize>, json: bool) -> End
                 filter.states = vec![State::Waiting, State::Sending, State::Held, State::Failed];
             }
             filter.limit = limit;
-            entries.extend(store.list(&filter, now).await.map_err(super::store_failure)?);
+            entries.extend(
+                store
+                    .list(&filter, now)
+                    .await
+                    .map_err(super::store_failure)?,
+            );
         }
         if let Some(limit) = limit {
             entries.truncate(limit);
@@ -281,9 +286,9 @@ fn blocked(entry: &Entry, router: &Router, lanes: &[LaneRow]) -> Option<String> 
         return None;
     }
     let shut = |name: &str| {
-        lanes.iter().any(|lane| {
-            lane.state != "open" && lane.lane.split('/').next() == Some(name)
-        })
+        lanes
+            .iter()
+            .any(|lane| lane.state != "open" && lane.lane.split('/').next() == Some(name))
     };
     if let Some(pinned) = &entry.pinned {
         return shut(pinned.as_str()).then(|| pinned.to_string());
@@ -340,7 +345,10 @@ async fn show(config: &Config, id: MessageId, json: bool) -> Ended {
         writeln!(
             out,
             "sender      {}",
-            entry.sender.as_deref().map_or_else(|| "<>".to_owned(), output::safe)
+            entry
+                .sender
+                .as_deref()
+                .map_or_else(|| "<>".to_owned(), output::safe)
         )?;
     }
     match &message {
@@ -356,7 +364,10 @@ async fn show(config: &Config, id: MessageId, json: bool) -> Ended {
             output::count(u64::from(entry.attempts), "attempt")
         )?;
         if let Some(lane) = blocked(entry, &config.router, &lanes) {
-            writeln!(out, "  blocked by connector {lane} (postern status says why)")?;
+            writeln!(
+                out,
+                "  blocked by connector {lane} (postern status says why)"
+            )?;
         } else if let Some(next) = entry.next_attempt {
             writeln!(out, "  next attempt {}", output::human(next))?;
         }

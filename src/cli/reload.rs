@@ -37,7 +37,10 @@ pub(super) fn run(path: Option<PathBuf>) -> Ended {
         kill_process(pid, Signal::HUP).map_err(|error| {
             Failure::new(
                 Exit::Refused,
-                format_args!("cannot signal the gateway (pid {}): {error}", pid.as_raw_nonzero()),
+                format_args!(
+                    "cannot signal the gateway (pid {}): {error}",
+                    pid.as_raw_nonzero()
+                ),
             )
         })?;
         let deadline = Instant::now() + PATIENCE;

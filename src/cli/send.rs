@@ -51,7 +51,10 @@ pub(super) fn run(path: Option<PathBuf>, arguments: &Arguments) -> Ended {
         }
     };
     let mut markdown = Vec::new();
-    io::stdin().lock().take(MOST + 1).read_to_end(&mut markdown)?;
+    io::stdin()
+        .lock()
+        .take(MOST + 1)
+        .read_to_end(&mut markdown)?;
     if markdown.len() as u64 > MOST {
         return Err(Failure::new(Exit::Data, "the text is too long"));
     }
@@ -74,7 +77,10 @@ pub(super) fn run(path: Option<PathBuf>, arguments: &Arguments) -> Ended {
     output::line(output::safe(&taken.reply.text))?;
     let mut exit = Exit::Ok;
     for (address, reply) in &taken.refused {
-        output::complain(format_args!("not sent to {}: {reply}", output::safe(address)));
+        output::complain(format_args!(
+            "not sent to {}: {reply}",
+            output::safe(address)
+        ));
         exit = handover::verdict("RCPT", reply);
     }
     Ok(exit)
@@ -131,14 +137,17 @@ fn compose(arguments: &Arguments, markdown: &str) -> Result<Vec<u8>, Failure> {
 
 /// Raw HTML in the Markdown is shown as text: what is sent is what was written, and no script or image comes along.
 fn to_html(markdown: &str) -> String {
-    let options = Options::ENABLE_TABLES | Options::ENABLE_STRIKETHROUGH | Options::ENABLE_TASKLISTS;
+    let options =
+        Options::ENABLE_TABLES | Options::ENABLE_STRIKETHROUGH | Options::ENABLE_TASKLISTS;
     let events = Parser::new_ext(markdown, options).map(|event| match event {
         Event::Html(text) | Event::InlineHtml(text) => Event::Text(text),
         other => other,
     });
     let mut body = String::new();
     html::push_html(&mut body, events);
-    format!("<!DOCTYPE html>\n<html><head><meta charset=\"utf-8\"></head><body>\n{body}</body></html>\n")
+    format!(
+        "<!DOCTYPE html>\n<html><head><meta charset=\"utf-8\"></head><body>\n{body}</body></html>\n"
+    )
 }
 
 fn attachment(path: &Path) -> Result<SinglePart, Failure> {
@@ -156,16 +165,20 @@ fn attachment(path: &Path) -> Result<SinglePart, Failure> {
     if content.len() as u64 > MOST {
         return Err(unreadable(&"it is too large for mail"));
     }
-    let name = path
-        .file_name()
-        .map_or_else(|| "attachment".to_owned(), |n| n.to_string_lossy().into_owned());
+    let name = path.file_name().map_or_else(
+        || "attachment".to_owned(),
+        |n| n.to_string_lossy().into_owned(),
+    );
     let kind = ContentType::parse(mime(&name)).map_err(|e| unreadable(&e))?;
     Ok(Attachment::new(name).body(content, kind))
 }
 
 /// By extension: what offices, scanners and scripts attach; the rest is octets.
 fn mime(name: &str) -> &'static str {
-    let extension = name.rsplit_once('.').map_or("", |(_, e)| e).to_ascii_lowercase();
+    let extension = name
+        .rsplit_once('.')
+        .map_or("", |(_, e)| e)
+        .to_ascii_lowercase();
     match extension.as_str() {
         "txt" | "log" | "md" => "text/plain; charset=utf-8",
         "csv" => "text/csv; charset=utf-8",
@@ -198,8 +211,14 @@ mod tests {
     #[test]
     fn html_in_markdown_is_text() {
         let html = to_html("# Hi\n\n<script>alert(1)</script>\n\na <b>c</b> **d**");
-        assert!(html.contains("<h1>Hi</h1>") && html.contains("<strong>d</strong>"), "{html}");
-        assert!(!html.contains("<script>") && !html.contains("<b>"), "{html}");
+        assert!(
+            html.contains("<h1>Hi</h1>") && html.contains("<strong>d</strong>"),
+            "{html}"
+        );
+        assert!(
+            !html.contains("<script>") && !html.contains("<b>"),
+            "{html}"
+        );
         assert!(html.contains("&lt;script&gt;"), "{html}");
     }
 }

@@ -94,7 +94,11 @@ pub(super) fn main(path: Option<PathBuf>, arguments: &[OsString]) -> Ended {
     }
     let sender = match wishes.sender {
         Some(sender) => sender,
-        None => format!("{}@{}", login()?, gethostname::gethostname().to_string_lossy()),
+        None => format!(
+            "{}@{}",
+            login()?,
+            gethostname::gethostname().to_string_lossy()
+        ),
     };
     if !sender.is_empty() {
         handover::speakable(&sender)?;
@@ -272,7 +276,10 @@ fn input(dot_is_text: bool) -> Result<Vec<u8>, Failure> {
         }
     }
     if text.len() as u64 > MOST {
-        return Err(Failure::new(Exit::Data, "sendmail: the message is too large"));
+        return Err(Failure::new(
+            Exit::Data,
+            "sendmail: the message is too large",
+        ));
     }
     Ok(text)
 }
@@ -323,9 +330,17 @@ fn prepare(wishes: &mut Wishes, input: &[u8]) -> Result<Vec<u8>, Failure> {
     {
         let sender = match &wishes.sender {
             Some(sender) if !sender.is_empty() => sender.clone(),
-            _ => format!("{}@{}", login()?, gethostname::gethostname().to_string_lossy()),
+            _ => format!(
+                "{}@{}",
+                login()?,
+                gethostname::gethostname().to_string_lossy()
+            ),
         };
-        headers::append(&mut header, "From", format!("{} <{sender}>", phrase(name)).as_bytes());
+        headers::append(
+            &mut header,
+            "From",
+            format!("{} <{sender}>", phrase(name)).as_bytes(),
+        );
     }
     let mut message = header;
     // What begins without an empty line is body all the same: the listener would put one there.
@@ -339,12 +354,19 @@ fn prepare(wishes: &mut Wishes, input: &[u8]) -> Result<Vec<u8>, Failure> {
 /// `To: root, admin`: programs of the machine write local names; the gateway completes or refuses them.
 fn local_names(value: &[u8], recipients: &mut Vec<String>) -> Result<(), ()> {
     let text = std::str::from_utf8(value).map_err(|_| ())?;
-    for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
+    for part in text
+        .split(',')
+        .map(str::trim)
+        .filter(|part| !part.is_empty())
+    {
         if let Ok(list) = mailboxes::parse(part.as_bytes()) {
             for mailbox in list {
                 once(recipients, mailbox.address.to_string());
             }
-        } else if part.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-+".contains(&b)) {
+        } else if part
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"._-+".contains(&b))
+        {
             once(recipients, part.to_owned());
         } else {
             return Err(());
@@ -458,13 +480,19 @@ mod tests {
         assert!(w.from_header && w.dot_is_text && w.recipients.is_empty());
         let w = wishes("-ti -oem -odb -v").unwrap();
         assert!(w.from_header && w.dot_is_text && w.verbose);
-        for line in ["-f a@b.c x@y.z", "-fa@b.c x@y.z", "-r a@b.c -- x@y.z", "-f <a@b.c> x@y.z"] {
+        for line in [
+            "-f a@b.c x@y.z",
+            "-fa@b.c x@y.z",
+            "-r a@b.c -- x@y.z",
+            "-f <a@b.c> x@y.z",
+        ] {
             let w = wishes(line).unwrap();
             assert_eq!(w.sender.as_deref(), Some("a@b.c"), "{line}");
             assert_eq!(w.recipients, ["x@y.z"], "{line}");
         }
         assert_eq!(wishes("-f <> x@y.z").unwrap().sender.as_deref(), Some(""));
-        let w = wishes("-F Name -O DeliveryMode=b -N never -B8BITMIME -q15m -oi a@b.c,d@e.f root").unwrap();
+        let w = wishes("-F Name -O DeliveryMode=b -N never -B8BITMIME -q15m -oi a@b.c,d@e.f root")
+            .unwrap();
         assert_eq!(w.recipients, ["a@b.c", "d@e.f", "root"]);
         assert!(wishes("-bs").unwrap().speak_smtp);
         assert_eq!(wishes("-- -t@x.y").unwrap().recipients, ["-t@x.y"]);
@@ -491,7 +519,12 @@ mod tests {
             Some("a@b.c"),
             &["x@y.z", "p@q.r", "h@i.j"],
         );
-        check("To: root, x@y.z\nhello\n", "To: root, x@y.z\r\n\r\nhello\r\n", None, &["root", "x@y.z"]);
+        check(
+            "To: root, x@y.z\nhello\n",
+            "To: root, x@y.z\r\n\r\nhello\r\n",
+            None,
+            &["root", "x@y.z"],
+        );
         check("To: x@y.z\n", "To: x@y.z\r\n", None, &["x@y.z"]);
         check("hello\n", "\r\nhello\r\n", None, &[]);
     }

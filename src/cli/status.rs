@@ -60,8 +60,8 @@ pub(super) fn run(path: Option<PathBuf>, arguments: &Arguments) -> Ended {
     let now = output::now();
     let waits = stats.oldest.map(|oldest| output::since(oldest, now));
     let lanes = all_lanes(&config, lanes);
-    let attention = lanes.iter().any(|lane| lane.state == "paused")
-        || waits.is_some_and(|waits| waits > OLD);
+    let attention =
+        lanes.iter().any(|lane| lane.state == "paused") || waits.is_some_and(|waits| waits > OLD);
     if arguments.json {
         output::json(&json!({
             "running": pid.is_some(),
@@ -136,15 +136,23 @@ fn print(
     lanes: &[LaneRow],
     now: SystemTime,
 ) -> std::io::Result<()> {
-    let text = |value: Option<&Value>| {
-        output::safe(value.and_then(Value::as_str).unwrap_or_default())
-    };
-    writeln!(out, "gateway     {}", running(pid).trim_start_matches("the gateway is "))?;
+    let text =
+        |value: Option<&Value>| output::safe(value.and_then(Value::as_str).unwrap_or_default());
+    writeln!(
+        out,
+        "gateway     {}",
+        running(pid).trim_start_matches("the gateway is ")
+    )?;
     if pid.is_some() {
         if note.get("started").is_some() {
             writeln!(out, "started     {}", text(note.get("started")))?;
         }
-        for listener in note.get("listeners").and_then(Value::as_array).into_iter().flatten() {
+        for listener in note
+            .get("listeners")
+            .and_then(Value::as_array)
+            .into_iter()
+            .flatten()
+        {
             writeln!(
                 out,
                 "listener    {} at {} (tls {})",
@@ -155,7 +163,12 @@ fn print(
         }
     }
     for lane in lanes {
-        write!(out, "connector   {} is {}", output::safe(&lane.lane), output::safe(&lane.state))?;
+        write!(
+            out,
+            "connector   {} is {}",
+            output::safe(&lane.lane),
+            output::safe(&lane.state)
+        )?;
         if lane.state == "open" {
             writeln!(out)?;
             continue;
@@ -172,9 +185,18 @@ fn print(
         stats.waiting, stats.sending, stats.held, stats.failed
     )?;
     if let Some(oldest) = stats.oldest {
-        writeln!(out, "oldest      waits for {}", output::span(output::since(oldest, now)))?;
+        writeln!(
+            out,
+            "oldest      waits for {}",
+            output::span(output::since(oldest, now))
+        )?;
     }
-    for certificate in note.get("certificates").and_then(Value::as_array).into_iter().flatten() {
+    for certificate in note
+        .get("certificates")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+    {
         writeln!(
             out,
             "certificate of listener {} is valid until {}",

@@ -59,7 +59,10 @@ pub(super) fn run(path: Option<PathBuf>, arguments: &Arguments) -> Ended {
     let from = match &arguments.from {
         Some(text) => address("--from", text)?,
         None => sender(&config, settings).ok_or_else(|| {
-            Failure::new(Exit::Usage, "give --from: no address that the allowlist admits comes to mind")
+            Failure::new(
+                Exit::Usage,
+                "give --from: no address that the allowlist admits comes to mind",
+            )
         })?,
     };
     for verdict in [
@@ -67,7 +70,10 @@ pub(super) fn run(path: Option<PathBuf>, arguments: &Arguments) -> Ended {
         config.policy.rcpt(Who::default(), &to),
     ] {
         if let Verdict::Reject(reply) = verdict {
-            return Err(Failure::new(Exit::Refused, format_args!("refused: {reply}")));
+            return Err(Failure::new(
+                Exit::Refused,
+                format_args!("refused: {reply}"),
+            ));
         }
     }
     let message = compose(&config, &from, &to)?;
@@ -102,7 +108,10 @@ fn explain(report: &Report) -> Ended {
         let (text, ends) = match outcome {
             Outcome::Delivered(_) => ("delivered", Exit::Ok),
             Outcome::Deferred { .. } => ("not now, the queue would try again", Exit::Later),
-            Outcome::InDoubt(_) => ("it may have arrived: no answer after the last octet", Exit::Later),
+            Outcome::InDoubt(_) => (
+                "it may have arrived: no answer after the last octet",
+                Exit::Later,
+            ),
             Outcome::Failed(_) => ("refused for good", Exit::Unavailable),
             Outcome::Unsuited(_) => ("not through this connector", Exit::Unavailable),
         };
@@ -153,8 +162,15 @@ fn compose(config: &Config, from: &Address, to: &Address) -> Result<Message, Fai
     let id = MessageId::new(at, fastrand::u128(..));
     let fault = |error: &dyn std::fmt::Display| Failure::new(Exit::Software, error);
     let mail = lettre::Message::builder()
-        .from(from.to_string().parse().map_err(|e: lettre::address::AddressError| fault(&e))?)
-        .to(to.to_string().parse().map_err(|e: lettre::address::AddressError| fault(&e))?)
+        .from(
+            from.to_string()
+                .parse()
+                .map_err(|e: lettre::address::AddressError| fault(&e))?,
+        )
+        .to(to
+            .to_string()
+            .parse()
+            .map_err(|e: lettre::address::AddressError| fault(&e))?)
         .subject("Postern test")
         .message_id(Some(format!("<{id}@{}>", config.hostname)))
         .date(at)

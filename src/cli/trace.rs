@@ -41,7 +41,10 @@ pub(super) fn run(path: Option<PathBuf>, arguments: &Arguments) -> Ended {
         if lives.is_empty() {
             return Err(Failure::new(
                 Exit::No,
-                format_args!("no message is known for {}", output::safe(&arguments.subject)),
+                format_args!(
+                    "no message is known for {}",
+                    output::safe(&arguments.subject)
+                ),
             ));
         }
         if arguments.json {
@@ -99,7 +102,12 @@ impl Life {
             sender.map_or_else(|| "<>".to_owned(), output::safe)
         )?;
         for event in &self.events {
-            write!(out, "  {}  {:<10}  ", output::human(event.at), output::safe(&event.kind))?;
+            write!(
+                out,
+                "  {}  {:<10}  ",
+                output::human(event.at),
+                output::safe(&event.kind)
+            )?;
             let shown: Vec<String> = event
                 .recipients
                 .iter()
@@ -156,7 +164,10 @@ async fn ids(store: &Arc<dyn Store>, subject: &str) -> Result<Vec<MessageId>, Fa
     let pattern = Pattern::parse(subject).map_err(|why| {
         Failure::new(
             Exit::Usage,
-            format_args!("{}: neither an id nor an address: {why}", output::safe(subject)),
+            format_args!(
+                "{}: neither an id nor an address: {why}",
+                output::safe(subject)
+            ),
         )
     })?;
     let mut ids = Vec::new();
