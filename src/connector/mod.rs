@@ -215,8 +215,6 @@ pub struct SmtpSettings {
     pub overrides: Vec<Override>,
     /// Addresses that would be ourselves (our own listeners): connecting there is a loop.
     pub own_addresses: Vec<SocketAddr>,
-    /// AUTH without TLS is allowed.
-    pub plaintext_credentials: bool,
 }
 
 /// Where a connector puts its conversation when someone wants to read it (`postern test`); secrets already masked.
