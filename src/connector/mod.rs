@@ -22,7 +22,6 @@ use crate::{
 
 pub mod capture;
 pub mod discard;
-pub mod discard;
 pub mod services;
 pub mod smtp;
 
