@@ -1,1 +1,4 @@
+//! The whole gateway from outside, one module for each subject.
 
+
+mod config;
