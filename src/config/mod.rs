@@ -202,9 +202,15 @@ fn read(
     let source = Source::new(path, text);
     // One slip makes many errors behind it; the first is the one to mend.
     let config = if let Some(fault) = faults.first() {
+        let said = fault.message();
         source.error(
             &fault.span().unwrap_or(0..0),
-            Fault::from(format!("this is not TOML: {}", values::plain(fault.message()))),
+            Fault {
+                message: format!("this is not TOML: {}", values::plain(said)),
+                hint: said
+                    .starts_with("string values must be quoted")
+                    .then(|| "put the value in quotes: key = \"value\"".to_owned()),
+            },
         );
         None
     } else {

@@ -4,11 +4,7 @@
 //! an unknown key. It resolves no secret and touches no file.
 
 use std::{
-    cell::RefCell,
-    collections::BTreeSet,
-    fmt::Display,
-    ops::RangeInclusive,
-    path::Path,
+    cell::RefCell, collections::BTreeSet, fmt::Display, ops::RangeInclusive, path::Path,
     time::Duration,
 };
 
@@ -49,6 +45,7 @@ struct Unknown {
     label: String,
     key: String,
     span: Span,
+    is_section: bool,
 }
 
 /// The text, and all that was found wrong with it so far.
@@ -113,7 +110,11 @@ impl<'a> Source<'a> {
         let asked = self.asked.borrow().clone();
         for unknown in self.unknown.take() {
             let fault = Fault {
-                message: format!("{}has no key `{}`", unknown.label, plain(&unknown.key)),
+                message: if unknown.is_section {
+                    format!("there is no section [{}]", plain(&unknown.key))
+                } else {
+                    format!("{}has no key `{}`", unknown.label, plain(&unknown.key))
+                },
                 hint: suggestion(&asked, unknown.section, &unknown.key),
             };
             self.error(&unknown.span, fault);
@@ -133,7 +134,10 @@ fn suggestion(asked: &Asked, section: &str, key: &str) -> Option<String> {
     }
     if let Some((of, name, form)) = asked.iter().find(|(_, name, _)| *name == key) {
         return Some(if of.is_empty() {
-            format!("did you mean `{}` at the top of the file, before the first section?", written(name, *form))
+            format!(
+                "did you mean `{}` at the top of the file, before the first section?",
+                written(name, *form)
+            )
         } else if is_repeated(asked, of) {
             format!("did you mean [[{of}]] `{name}`?")
         } else {
@@ -144,7 +148,8 @@ fn suggestion(asked: &Asked, section: &str, key: &str) -> Option<String> {
         let keys: Vec<_> = known()
             .map(|(_, name, form)| written(name, *form))
             .collect();
-        (!section.is_empty() && !keys.is_empty()).then(|| format!("its keys are {}", keys.join(", ")))
+        (!section.is_empty() && !keys.is_empty())
+            .then(|| format!("its keys are {}", keys.join(", ")))
     })
 }
 
@@ -165,7 +170,9 @@ fn written(name: &str, form: Form) -> String {
 /// Words that other programs use for the same things.
 fn foreign(section: &str, key: &str) -> Option<&'static str> {
     Some(match (section, key.to_ascii_lowercase().as_str()) {
-        ("connector", "secure" | "ssl" | "smtps") => "write tls = \"implicit\" (secure = true) or tls = \"opportunistic\" (secure = false)",
+        ("connector", "secure" | "ssl" | "smtps") => {
+            "write tls = \"implicit\" (secure = true) or tls = \"opportunistic\" (secure = false)"
+        }
         ("connector", "requiretls") => "write tls = \"starttls\"",
         ("connector", "ignoretls") => "write tls = \"off\"",
         ("connector", "verificationmode") => "write verify = \"full\", \"certificate\" or \"none\"",
@@ -173,7 +180,9 @@ fn foreign(section: &str, key: &str) -> Option<&'static str> {
         ("connector", "server" | "smarthost" | "relayhost") => "did you mean `host`?",
         ("" | "outbound", "allowedhosts") => "did you mean [outbound] `allowed_hosts`?",
         ("" | "allowlist", "domain_allowlist") => "write [allowlist] `senders` and `recipients`",
-        ("listener", "port" | "bind" | "host" | "listen") => "the port is part of the address: address = \"127.0.0.1:25\"",
+        ("listener", "port" | "bind" | "host" | "listen") => {
+            "the port is part of the address: address = \"127.0.0.1:25\""
+        }
         _ => return None,
     })
 }
@@ -236,8 +245,13 @@ impl<'a> Table<'a> {
     fn label(&self) -> String {
         match self.section {
             "" => "the top level ".to_owned(),
-            section if section.contains('.') => format!("the table of `{}` ", section.rsplit('.').next().unwrap_or(section)),
-            section if is_repeated(&self.source.asked.borrow(), section) => format!("[[{section}]] "),
+            section if section.contains('.') => format!(
+                "the table of `{}` ",
+                section.rsplit('.').next().unwrap_or(section)
+            ),
+            section if is_repeated(&self.source.asked.borrow(), section) => {
+                format!("[[{section}]] ")
+            }
             section => format!("[{section}] "),
         }
     }
@@ -286,9 +300,30 @@ impl<'a> Table<'a> {
     }
 
     fn wrong_type(&self, key: &str, entry: &Entry<'_>, wanted: &str) {
+        // What was meant, where only quotes or a unit are wrong.
+        let hint = match entry.value {
+            DeValue::Integer(number) if wanted.starts_with("a duration") => {
+                Some(format!("write {key} = \"{number}s\""))
+            }
+            DeValue::Integer(number) if wanted.starts_with("a size") => {
+                Some(format!("write {key} = \"{number}B\""))
+            }
+            DeValue::String(text) if wanted == "a number" && text.parse::<u64>().is_ok() => {
+                Some(format!("write {key} = {text}"))
+            }
+            DeValue::String(text) if wanted == "true or false" => match text.as_ref() {
+                "true" | "yes" | "on" => Some(format!("write {key} = true")),
+                "false" | "no" | "off" => Some(format!("write {key} = false")),
+                _ => None,
+            },
+            _ => None,
+        };
         self.source.error(
             &entry.span,
-            Fault::from(format!("`{key}` takes {wanted}, not {}", kind(entry.value))),
+            Fault {
+                message: format!("`{key}` takes {wanted}, not {}", kind(entry.value)),
+                hint,
+            },
         );
     }
 
@@ -407,12 +442,7 @@ impl<'a> Table<'a> {
     }
 
     /// A size within bounds, which are given as the file would write them.
-    pub(super) fn size(
-        &self,
-        key: &'static str,
-        (least, most): (&str, &str),
-        default: u64,
-    ) -> u64 {
+    pub(super) fn size(&self, key: &'static str, (least, most): (&str, &str), default: u64) -> u64 {
         let Some(At { value, span }) = self.parsed(key, "a size such as \"35MiB\"", values::size)
         else {
             return default;
@@ -426,13 +456,12 @@ impl<'a> Table<'a> {
     }
 
     /// One of a few words.
-    pub(super) fn choice<T: Clone>(
-        &self,
-        key: &'static str,
-        words: &[(&str, T)],
-    ) -> Option<At<T>> {
+    pub(super) fn choice<T: Clone>(&self, key: &'static str, words: &[(&str, T)]) -> Option<At<T>> {
         let all = || {
-            let quoted: Vec<_> = words.iter().map(|(word, _)| format!("\"{word}\"")).collect();
+            let quoted: Vec<_> = words
+                .iter()
+                .map(|(word, _)| format!("\"{word}\""))
+                .collect();
             match quoted.split_last() {
                 Some((last, rest)) if !rest.is_empty() => format!("{} or {last}", rest.join(", ")),
                 _ => quoted.join(""),
@@ -445,7 +474,11 @@ impl<'a> Table<'a> {
                 .map(|(_, value)| value.clone())
                 .ok_or_else(|| Fault {
                     message: format!("`{key}` takes {}, not \"{}\"", all(), plain(text)),
-                    hint: nearest(text, words.iter().map(|(word, _)| *word))
+                    hint: words
+                        .iter()
+                        .map(|(word, _)| *word)
+                        .find(|word| word.len() > 2 && text.to_lowercase().starts_with(word))
+                        .or_else(|| nearest(text, words.iter().map(|(word, _)| *word)))
                         .map(|word| format!("did you mean \"{word}\"?")),
                 })
         })
@@ -498,6 +531,15 @@ impl<'a> Table<'a> {
         })
     }
 
+    /// Whether the key is there and its list is written empty; a list whose entries are all wrong is not.
+    pub(super) fn is_empty_list(&self, key: &'static str) -> bool {
+        self.entries
+            .and_then(|entries| entries.get(key))
+            .is_some_and(
+                |value| matches!(value.get_ref(), DeValue::Array(array) if array.is_empty()),
+            )
+    }
+
     /// A list of patterns. `None`: absent, or not a list.
     pub(super) fn patterns(&self, key: &'static str) -> Option<Vec<Pattern>> {
         Some(bare(self.list(key, values::pattern)?.value))
@@ -520,7 +562,10 @@ impl<'a> Table<'a> {
             }) => Table::new(self.source, section, Some(table), span),
             Some(entry) => {
                 let fault = if let DeValue::Array(_) = entry.value {
-                    Fault::new(format!("there is one [{key}] only"), format!("write [{key}], with one pair of brackets"))
+                    Fault::new(
+                        format!("there is one [{key}] only"),
+                        format!("write [{key}], with one pair of brackets"),
+                    )
                 } else {
                     Fault::from(format!("`{key}` is a section, not {}", kind(entry.value)))
                 };
@@ -542,9 +587,12 @@ impl<'a> Table<'a> {
                 value: text.as_ref(),
                 span: entry.span,
             })),
-            DeValue::Table(table) => {
-                Some(Err(Table::new(self.source, section, Some(table), entry.span)))
-            }
+            DeValue::Table(table) => Some(Err(Table::new(
+                self.source,
+                section,
+                Some(table),
+                entry.span,
+            ))),
             _ => {
                 self.wrong_type(
                     key,
@@ -557,11 +605,7 @@ impl<'a> Table<'a> {
     }
 
     /// A list of inline tables.
-    pub(super) fn inline_tables(
-        &self,
-        key: &'static str,
-        section: &'static str,
-    ) -> Vec<Table<'a>> {
+    pub(super) fn inline_tables(&self, key: &'static str, section: &'static str) -> Vec<Table<'a>> {
         let Some(entry) = self.entry(key, Form::Key) else {
             return Vec::new();
         };
@@ -574,7 +618,10 @@ impl<'a> Table<'a> {
             if let DeValue::Table(table) = item.get_ref() {
                 tables.push(Table::new(self.source, section, Some(table), item.span()));
             } else {
-                let fault = format!("`{key}` takes a list of tables, and this is {}", kind(item.get_ref()));
+                let fault = format!(
+                    "`{key}` takes a list of tables, and this is {}",
+                    kind(item.get_ref())
+                );
                 self.source.error(&item.span(), fault);
             }
         }
@@ -595,7 +642,10 @@ impl<'a> Table<'a> {
                     }
                     self.source.error(
                         &item.span(),
-                        Fault::from(format!("`{key}` is a section, not {}", kind(item.get_ref()))),
+                        Fault::from(format!(
+                            "`{key}` is a section, not {}",
+                            kind(item.get_ref())
+                        )),
                     );
                     None
                 })
@@ -604,7 +654,9 @@ impl<'a> Table<'a> {
                 self.source.error(
                     &entry.span,
                     Fault::new(
-                        format!("there may be several [[{key}]], so it is written with two brackets"),
+                        format!(
+                            "there may be several [[{key}]], so it is written with two brackets"
+                        ),
                         format!("write [[{key}]]"),
                     ),
                 );
@@ -626,13 +678,21 @@ impl<'a> Table<'a> {
         let Some(entries) = self.entries.filter(|_| !taken.contains("*")) else {
             return;
         };
-        for (key, _) in entries {
+        for (key, value) in entries {
             if !taken.contains(key.get_ref().as_ref()) {
                 self.source.unknown.borrow_mut().push(Unknown {
                     section: self.section,
                     label: self.label(),
                     key: key.get_ref().to_string(),
                     span: key.span(),
+                    is_section: self.section.is_empty()
+                        && match value.get_ref() {
+                            DeValue::Table(_) => true,
+                            DeValue::Array(array) => array
+                                .iter()
+                                .any(|item| matches!(item.get_ref(), DeValue::Table(_))),
+                            _ => false,
+                        },
                 });
             }
         }

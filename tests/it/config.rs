@@ -18,12 +18,19 @@ fn environment() -> Environment {
 }
 
 fn parse(text: &str) -> Result<Config, Diagnostics> {
-    config::parse(text, Path::new("config.toml"), Secrets::Resolve, &environment())
-        .map(|(config, _)| config)
+    config::parse(
+        text,
+        Path::new("config.toml"),
+        Secrets::Resolve,
+        &environment(),
+    )
+    .map(|(config, _)| config)
 }
 
 fn files(folder: &str) -> Vec<PathBuf> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/config").join(folder);
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/config")
+        .join(folder);
     let mut files: Vec<_> = fs::read_dir(folder)
         .unwrap()
         .map(|entry| entry.unwrap().path())
@@ -75,7 +82,12 @@ fn bad_files_get_exactly_this_answer() {
 
 #[test]
 fn the_example_loads_as_it_stands() {
-    match config::parse(&example(), Path::new("config.example.toml"), Secrets::CheckOnly, &environment()) {
+    match config::parse(
+        &example(),
+        Path::new("config.example.toml"),
+        Secrets::CheckOnly,
+        &environment(),
+    ) {
         Ok((_, notes)) => assert!(notes.is_empty(), "{notes:?}"),
         Err(why) => panic!("{why}"),
     }
@@ -131,7 +143,12 @@ fn the_example_has_every_key_and_no_other() {
 #[test]
 fn the_commented_keys_are_right_too() {
     let text = uncommented();
-    let Err(said) = config::parse(&text, Path::new("config.toml"), Secrets::Ignore, &environment()) else {
+    let Err(said) = config::parse(
+        &text,
+        Path::new("config.toml"),
+        Secrets::Ignore,
+        &environment(),
+    ) else {
         panic!("`service` beside `host` is an error");
     };
     for diagnostic in said.iter().filter(|d| d.severity == Severity::Error) {
@@ -213,7 +230,10 @@ fn secrets_come_from_where_the_file_says() {
             panic!("smtp");
         };
         assert_eq!(smtp.login.as_ref().unwrap().1.reveal(), expected);
-        assert!(!format!("{config:?}").contains(expected), "a secret prints as ***");
+        assert!(
+            !format!("{config:?}").contains(expected),
+            "a secret prints as ***"
+        );
         assert!(config::parse(&text, &path, Secrets::Ignore, &Environment::default()).is_ok());
     }
 }
@@ -223,10 +243,18 @@ fn a_file_that_is_not_there_or_not_text() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("config.toml");
     let said = |path: &Path| config::load(path, Secrets::Ignore).unwrap_err().to_string();
-    assert!(said(&path).contains("cannot be read: No such file"), "{}", said(&path));
+    assert!(
+        said(&path).contains("cannot be read: No such file"),
+        "{}",
+        said(&path)
+    );
     assert!(said(folder.path()).contains("cannot be read: "));
     fs::write(&path, b"a = 1\nb = \"\xff\"\n").unwrap();
-    assert!(said(&path).contains("line 2 is not UTF-8"), "{}", said(&path));
+    assert!(
+        said(&path).contains("line 2 is not UTF-8"),
+        "{}",
+        said(&path)
+    );
 }
 
 #[test]
@@ -249,9 +277,36 @@ fn noise_is_answered() {
     let mut random = fastrand::Rng::with_seed(25);
     let text = uncommented();
     let lines: Vec<&str> = text.lines().collect();
-    let bits = ["\"", "[", "]", "=", "\n", "{", "}", "é", "\u{202e}", "\0", "0", "99999999999999999999", "-1", "''' ", "\"\"\"", "#", ".", "*", "<>", "@", "\r\n", "\t"];
+    let bits = [
+        "\"",
+        "[",
+        "]",
+        "=",
+        "\n",
+        "{",
+        "}",
+        "é",
+        "\u{202e}",
+        "\0",
+        "0",
+        "99999999999999999999",
+        "-1",
+        "''' ",
+        "\"\"\"",
+        "#",
+        ".",
+        "*",
+        "<>",
+        "@",
+        "\r\n",
+        "\t",
+    ];
     for _ in 0..3000 {
-        let mut mutated = if random.bool() { text.clone() } else { example() };
+        let mut mutated = if random.bool() {
+            text.clone()
+        } else {
+            example()
+        };
         for _ in 0..random.usize(1..6) {
             let mut at = random.usize(0..=mutated.len());
             while !mutated.is_char_boundary(at) {
@@ -274,14 +329,131 @@ fn noise_is_answered() {
                 break;
             }
         }
-        match config::parse(&mutated, Path::new("config.toml"), Secrets::Ignore, &environment()) {
+        match config::parse(
+            &mutated,
+            Path::new("config.toml"),
+            Secrets::Ignore,
+            &environment(),
+        ) {
             Ok(_) => {}
             Err(said) => {
                 assert!(said.errors() > 0, "{mutated}");
                 let said = said.to_string();
-                assert!(!said.chars().any(|c| c.is_control() && c != '\n'), "{said:?}");
+                assert!(
+                    !said.chars().any(|c| c.is_control() && c != '\n'),
+                    "{said:?}"
+                );
                 assert!(!said.contains('\u{202e}'), "{said:?}");
             }
         }
     }
+}
+
+/// A small file around one connector; what is left out stands for itself.
+fn around(listener: &str, connector: &str, rest: &str) -> String {
+    format!(
+        "[[listener]]\nname = \"l\"\naddress = \"127.0.0.1:25\"\n{listener}\n[allowlist]\nsenders = []\nrecipients = []\n\
+         [[route]]\nname = \"r\"\nconnectors = [\"c\"]\n[[connector]]\nname = \"c\"\n{connector}\n{rest}"
+    )
+}
+
+#[test]
+fn port_and_tls_complete_each_other() {
+    use postern::connector::{Kind, Tls};
+    for (written, port, tls) in [
+        ("", 587, Tls::StartTls),
+        ("port = 465", 465, Tls::Implicit),
+        ("port = 25", 25, Tls::StartTls),
+        ("tls = \"implicit\"", 465, Tls::Implicit),
+        ("tls = \"opportunistic\"", 25, Tls::Opportunistic),
+        ("tls = \"off\"\nport = 2525", 2525, Tls::Off),
+    ] {
+        let smtp = format!("type = \"smtp\"\nhost = \"h.example\"\n{written}");
+        let config = parse(&around("", &smtp, "")).unwrap();
+        let Kind::Smtp(smtp) = &config.connectors[0].kind else {
+            panic!("smtp");
+        };
+        assert_eq!((smtp.port, smtp.tls), (port, tls), "{written}");
+        assert_eq!(smtp.helo, "relay");
+        assert_eq!(smtp.own_addresses, ["127.0.0.1:25".parse().unwrap()]);
+    }
+}
+
+#[test]
+fn what_is_left_out_is_filled_in() {
+    let config = parse(&around(
+        "",
+        "type = \"discard\"",
+        "[queue]\nretry = [\"7s\"]\ngive_up = \"1h\"\n",
+    ))
+    .unwrap();
+    let loopback = &config.policy.clients[0];
+    assert_eq!(loopback.name, "loopback");
+    assert_eq!(format!("{:?}", loopback.networks), "[127.0.0.0/8, ::1/128]");
+    let route = &config.router.routes[0];
+    assert_eq!(route.retry, [std::time::Duration::from_secs(7)]);
+    assert_eq!(route.give_up, std::time::Duration::from_secs(3600));
+    assert_eq!(route.max_recipients, 1000);
+    assert_eq!(config.connectors[0].max_concurrent, 16);
+    assert_eq!(config.bounce_from.to_string(), "postmaster@relay");
+    assert_eq!(config.data_dir, Path::new("/var/lib/postern"));
+}
+
+#[test]
+fn what_is_probably_not_meant_is_a_warning() {
+    fn check(text: &str, expected: &str) {
+        match config::parse(
+            text,
+            Path::new("config.toml"),
+            Secrets::CheckOnly,
+            &environment(),
+        ) {
+            Ok((_, notes)) => {
+                let notes: Vec<_> = notes.iter().map(ToString::to_string).collect();
+                assert!(
+                    notes.len() == 1 && notes[0].contains(expected),
+                    "{expected}: {notes:#?}"
+                );
+            }
+            Err(why) => panic!("{why}"),
+        }
+    }
+    let smtp = "type = \"smtp\"\nhost = \"h.example\"";
+    let login = "username = \"u\"\npassword = \"p\"";
+    check(
+        &around("", &format!("{smtp}\nport = 465\ntls = \"starttls\""), ""),
+        "port 465 speaks TLS",
+    );
+    check(
+        &around("", &format!("{smtp}\nport = 587\ntls = \"implicit\""), ""),
+        "begin without TLS",
+    );
+    check(
+        &around("", &format!("{smtp}\n{login}\nverify = \"none\""), ""),
+        "anybody on the way",
+    );
+    check(
+        &around(
+            "",
+            &format!("{smtp}\nusername = \"u\"\npassword = {{ credential = \"c\" }}"),
+            "",
+        ),
+        ": the credential c is known to the unit only",
+    );
+    check(
+        &around("plaintext_auth = true", smtp, ""),
+        "`plaintext_auth` has no effect",
+    );
+    check(
+        &around(
+            "",
+            smtp,
+            "[[connector]]\nname = \"d\"\ntype = \"discard\"\n",
+        ),
+        "no route leads to",
+    );
+    check(
+        &around("", smtp, "[queue]\ngive_up = \"10s\"\n"),
+        "given up after one attempt",
+    );
 }

@@ -1,4 +1,3 @@
 //! The whole gateway from outside, one module for each subject.
 
-
 mod config;

@@ -46,7 +46,7 @@ pub(super) fn clients(ground: Ground<'_>, root: &Table<'_>) -> Clients {
         let name = names.read(ground, &table);
         table.requires("networks", "networks = [\"10.20.0.0/16\"]");
         let networks = table.networks("networks");
-        if let (true, Some(span)) = (networks.is_empty(), table.place("networks")) {
+        if let (true, Some(span)) = (table.is_empty_list("networks"), table.place("networks")) {
             ground.source.error(
                 &span,
                 Fault::new(
@@ -198,7 +198,10 @@ fn check_hash(text: &str) -> Result<(), Fault> {
         .map_err(|_| Fault::new("this is not a complete password hash", hint))?;
     if hash.algorithm.as_str() != "argon2id" {
         return Err(Fault::new(
-            format!("hashes of the kind {} are not known, argon2id is", values::plain(hash.algorithm.as_str())),
+            format!(
+                "hashes of the kind {} are not known, argon2id is",
+                values::plain(hash.algorithm.as_str())
+            ),
             hint,
         ));
     }
@@ -224,7 +227,10 @@ pub(super) fn allowlist(ground: Ground<'_>, root: &Table<'_>) -> Option<Allowlis
     let recipients = table.patterns("recipients");
     let header_recipients = table.flag("header_recipients", false);
     if table.is_present() {
-        table.requires("senders", "senders = [\"corp.example\"]; [\"*\"] is anybody, [] is nobody");
+        table.requires(
+            "senders",
+            "senders = [\"corp.example\"]; [\"*\"] is anybody, [] is nobody",
+        );
         table.requires(
             "recipients",
             "recipients = [\"corp.example\"]; [\"*\"] is anybody, [] is nobody",
@@ -260,8 +266,8 @@ pub(super) fn rewrites(ground: Ground<'_>, root: &Table<'_>) -> Vec<Rewrite> {
             }
             Ok(pattern)
         });
-        if let Some(At { value, span }) = &senders
-            && value.is_empty()
+        if let Some(At { span, .. }) = &senders
+            && table.is_empty_list("senders")
         {
             ground.source.error(
                 span,

@@ -90,7 +90,9 @@ impl Names {
 
     /// Whether there is a section of this name; the sentence for the administrator when there is not.
     fn lookup(&self, name: &str) -> Result<String, Fault> {
-        if self.known.iter().any(|(known, _)| known == name) {
+        // Without any section of the kind that is the mistake to mend, and it is said already.
+        let said = self.kind == "connector" && self.known.is_empty();
+        if said || self.known.iter().any(|(known, _)| known == name) {
             return Ok(name.to_owned());
         }
         let names: Vec<_> = self
