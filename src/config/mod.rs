@@ -23,11 +23,12 @@ use crate::{
 
 pub mod diagnostic;
 mod sections;
+mod source;
 mod table;
 pub mod values;
 
 pub use diagnostic::{Diagnostic, Diagnostics, Severity};
-use table::Source;
+use source::Source;
 use values::Fault;
 
 /// A file that is larger is not a configuration.
@@ -197,7 +198,7 @@ fn read(
     path: &Path,
     secrets: Secrets,
     env: &Environment,
-) -> (Option<Config>, Vec<Diagnostic>, table::Asked) {
+) -> (Option<Config>, Vec<Diagnostic>, source::Asked) {
     let (root, faults) = DeTable::parse_recoverable(text);
     let source = Source::new(path, text);
     // One slip makes many errors behind it; the first is the one to mend.

@@ -141,20 +141,20 @@ fn same_network_twice(ground: Ground<'_>, all: &[Located]) {
 #[derive(Debug)]
 pub(super) struct Users {
     pub(super) names: Names,
-    users: Vec<User>,
+    all: Vec<User>,
     /// The first section.
     pub(super) span: Option<Span>,
 }
 
 impl Users {
     pub(super) fn list(self) -> Vec<User> {
-        self.users
+        self.all
     }
 }
 
 pub(super) fn users(ground: Ground<'_>, root: &Table<'_>) -> Users {
     let mut names = Names::new("user");
-    let mut users = Vec::new();
+    let mut all = Vec::new();
     let mut first = None;
     for table in root.tables("user") {
         first.get_or_insert(table.span.clone());
@@ -170,7 +170,7 @@ pub(super) fn users(ground: Ground<'_>, root: &Table<'_>) -> Users {
         {
             ground.source.error(&given.span, fault);
         }
-        users.push(User {
+        all.push(User {
             name,
             password: password.map(|given| given.secret).unwrap_or_default(),
             senders: table.patterns("senders"),
@@ -180,7 +180,7 @@ pub(super) fn users(ground: Ground<'_>, root: &Table<'_>) -> Users {
     }
     Users {
         names,
-        users,
+        all,
         span: first,
     }
 }

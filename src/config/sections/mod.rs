@@ -12,7 +12,8 @@ use toml::{Spanned, de::DeTable};
 use super::{
     Config, Environment, Secrets,
     diagnostic::{Severity, Span},
-    table::{At, Source, Table, nearest},
+    source::{Source, nearest},
+    table::{At, Table},
     values::{Fault, plain},
 };
 
@@ -162,7 +163,7 @@ pub(super) fn read<'a>(
     let allowlist = client::allowlist(ground, &root);
     let rewrites = client::rewrites(ground, &root);
     let own_addresses = listeners.addresses();
-    let connectors = connector::read(ground, &root, &outbound, &general.hostname, own_addresses);
+    let connectors = connector::read(ground, &root, &outbound, &general.hostname, &own_addresses);
     let router = route::read(
         ground,
         &root,

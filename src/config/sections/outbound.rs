@@ -214,7 +214,8 @@ mod tests {
 
     #[test]
     fn proxies() {
-        fn check(text: &str, expected: Option<Option<(bool, &str, u16, Option<(&str, &str)>)>>) {
+        type Server<'a> = (bool, &'a str, u16, Option<(&'a str, &'a str)>);
+        fn check(text: &str, expected: Option<Option<Server<'_>>>) {
             let found = server(text).ok();
             assert_eq!(
                 found.as_ref().map(|s| s.as_ref().map(|s| (

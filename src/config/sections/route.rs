@@ -80,7 +80,10 @@ fn one(
 ) -> Route {
     let name = names.read(ground, table);
     let patterns = |key: &'static str| {
-        let list = table.patterns(key)?;
+        // A list that could not be read is no absent key.
+        let list = table
+            .patterns(key)
+            .or_else(|| table.has(key).then(Vec::new))?;
         if table.is_empty_list(key) {
             ground.source.error(
                 &table.place_or_header(key),
@@ -166,9 +169,10 @@ fn covers(first: &Route, second: &Route) -> bool {
         let anybody =
             || first.iter().any(Pattern::is_anything) && first.iter().any(Pattern::is_null);
         second.map_or_else(anybody, |second| {
-            second
-                .iter()
-                .all(|narrow| first.iter().any(|wide| includes(wide, narrow)))
+            !second.is_empty()
+                && second
+                    .iter()
+                    .all(|narrow| first.iter().any(|wide| includes(wide, narrow)))
         })
     }
     fn names(first: Option<&Vec<String>>, second: Option<&Vec<String>>) -> bool {
