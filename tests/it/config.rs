@@ -1,6 +1,8 @@
 //! The configuration as an administrator meets it: files that load, files that do not and what is said about them, the
 //! example held to the code, and noise.
 
+#![allow(clippy::unwrap_used, clippy::panic)]
+
 use std::{
     collections::BTreeSet,
     fs,
@@ -392,7 +394,7 @@ fn what_is_left_out_is_filled_in() {
     assert_eq!(format!("{:?}", loopback.networks), "[127.0.0.0/8, ::1/128]");
     let route = &config.router.routes[0];
     assert_eq!(route.retry, [std::time::Duration::from_secs(7)]);
-    assert_eq!(route.give_up, std::time::Duration::from_secs(3600));
+    assert_eq!(route.give_up, std::time::Duration::from_hours(1));
     assert_eq!(route.max_recipients, 1000);
     assert_eq!(config.connectors[0].max_concurrent, 16);
     assert_eq!(config.bounce_from.to_string(), "postmaster@relay");
@@ -456,4 +458,32 @@ fn what_is_probably_not_meant_is_a_warning() {
         &around("", smtp, "[queue]\ngive_up = \"10s\"\n"),
         "given up after one attempt",
     );
+}
+
+/// No way of writing a password wrongly shows it.
+#[test]
+fn a_mistake_near_a_password_does_not_show_it() {
+    for line in [
+        "password = \"hunter2",
+        "password = hunter2",
+        "password \"hunter2\"",
+        "password: \"hunter2\"",
+        "pasword = \"hunter2\"",
+        "passwort = \"hunter2\"",
+        "Password = \"hunter2\"",
+        "password = [\"hunter2\"]",
+        "password = { value = \"hunter2\" }",
+        "password = { env = 5, value = \"hunter2\" }",
+        "password = \"\"\"\nhunter2\n",
+        "password = '''\nhunter2\n",
+        "oauth = { client_secret = \"hunter2\" }",
+        "refresh_token = \"hunter2\"",
+        "proxy = \"https://me:hunter2@proxy:1\"",
+        "proxy = \"http://me:hunter2@proxy\"",
+        "password = \"hunter2\" x",
+    ] {
+        let smtp = "type = \"smtp\"\nhost = \"h.example\"\nusername = \"u\"";
+        let said = parse(&around("", smtp, line)).unwrap_err().to_string();
+        assert!(!said.contains("hunter2"), "{line}: {said}");
+    }
 }

@@ -70,6 +70,7 @@ impl<'a> Table<'a> {
     fn label(&self) -> String {
         match self.section {
             "" => "the top level ".to_owned(),
+            "secret" => "this table ".to_owned(),
             section if section.contains('.') => format!(
                 "the table of `{}` ",
                 section.rsplit('.').next().unwrap_or(section)
