@@ -330,21 +330,18 @@ fn value_start(chars: &[char], from: usize) -> Option<usize> {
     (at < chars.len()).then_some(at)
 }
 
-/// `{ env = … }`, `{ file = … }`, `{ credential = … }` hold no secret.
+/// `{ env = … }`, `{ file = … }`, `{ credential = … }` hold no secret; with anything else in it, it may.
 fn says_where(value: &[char]) -> bool {
     let text: String = value.iter().collect();
-    let Some(inside) = text.trim_start().strip_prefix('{') else {
-        return false;
-    };
-    let key: String = inside
-        .trim_start()
-        .chars()
-        .take_while(|c| c.is_ascii_alphanumeric() || *c == '_')
-        .collect();
-    matches!(key.as_str(), "env" | "file" | "credential")
-        && ["passw", "secret", "token"]
-            .iter()
-            .all(|part| !inside.to_ascii_lowercase().contains(&format!("{part} =")))
+    text.trim()
+        .strip_prefix('{')
+        .and_then(|text| text.strip_suffix('}'))
+        .is_some_and(|inside| {
+            inside.split(',').all(|pair| {
+                let key = pair.split('=').next().unwrap_or_default().trim();
+                matches!(key, "env" | "file" | "credential")
+            })
+        })
 }
 
 #[cfg(test)]

@@ -23,11 +23,12 @@ use crate::{
 
 pub mod diagnostic;
 mod sections;
+mod source;
 mod table;
 pub mod values;
 
 pub use diagnostic::{Diagnostic, Diagnostics, Severity};
-use table::Source;
+use source::Source;
 use values::Fault;
 
 /// A file that is larger is not a configuration.
@@ -197,17 +198,20 @@ fn read(
     path: &Path,
     secrets: Secrets,
     env: &Environment,
-) -> (Option<Config>, Vec<Diagnostic>, table::Asked) {
+) -> (Option<Config>, Vec<Diagnostic>, source::Asked) {
     let (root, faults) = DeTable::parse_recoverable(text);
     let source = Source::new(path, text);
     // One slip makes many errors behind it; the first is the one to mend.
     let config = if let Some(fault) = faults.first() {
+        let said = fault.message();
         source.error(
             &fault.span().unwrap_or(0..0),
-            Fault::from(format!(
-                "this is not TOML: {}",
-                values::plain(fault.message())
-            )),
+            Fault {
+                message: format!("this is not TOML: {}", values::plain(said)),
+                hint: said
+                    .starts_with("string values must be quoted")
+                    .then(|| "put the value in quotes: key = \"value\"".to_owned()),
+            },
         );
         None
     } else {

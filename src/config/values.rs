@@ -205,6 +205,9 @@ pub fn domain(text: &str) -> Result<Domain, Fault> {
 /// A [`Fault`] with the rule that is broken.
 pub fn address(text: &str) -> Result<Address, Fault> {
     let form = "write it as in \"postmaster@corp.example\", without a name and without < >";
+    if text.contains(['<', '>']) {
+        return Err(Fault::new("not an address alone", form));
+    }
     let (local, name) = text
         .rsplit_once('@')
         .ok_or_else(|| Fault::new("not an address: it has no @domain", form))?;

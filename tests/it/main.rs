@@ -4,6 +4,7 @@ mod harness;
 
 mod big;
 mod clients;
+mod config;
 mod crash;
 mod end_to_end;
 mod smarthost;

@@ -46,7 +46,7 @@ pub(super) fn clients(ground: Ground<'_>, root: &Table<'_>) -> Clients {
         let name = names.read(ground, &table);
         table.requires("networks", "networks = [\"10.20.0.0/16\"]");
         let networks = table.networks("networks");
-        if let (true, Some(span)) = (networks.is_empty(), table.place("networks")) {
+        if let (true, Some(span)) = (table.is_empty_list("networks"), table.place("networks")) {
             ground.source.error(
                 &span,
                 Fault::new(
@@ -141,20 +141,20 @@ fn same_network_twice(ground: Ground<'_>, all: &[Located]) {
 #[derive(Debug)]
 pub(super) struct Users {
     pub(super) names: Names,
-    users: Vec<User>,
+    all: Vec<User>,
     /// The first section.
     pub(super) span: Option<Span>,
 }
 
 impl Users {
     pub(super) fn list(self) -> Vec<User> {
-        self.users
+        self.all
     }
 }
 
 pub(super) fn users(ground: Ground<'_>, root: &Table<'_>) -> Users {
     let mut names = Names::new("user");
-    let mut users = Vec::new();
+    let mut all = Vec::new();
     let mut first = None;
     for table in root.tables("user") {
         first.get_or_insert(table.span.clone());
@@ -170,7 +170,7 @@ pub(super) fn users(ground: Ground<'_>, root: &Table<'_>) -> Users {
         {
             ground.source.error(&given.span, fault);
         }
-        users.push(User {
+        all.push(User {
             name,
             password: password.map(|given| given.secret).unwrap_or_default(),
             senders: table.patterns("senders"),
@@ -180,7 +180,7 @@ pub(super) fn users(ground: Ground<'_>, root: &Table<'_>) -> Users {
     }
     Users {
         names,
-        users,
+        all,
         span: first,
     }
 }
@@ -266,8 +266,8 @@ pub(super) fn rewrites(ground: Ground<'_>, root: &Table<'_>) -> Vec<Rewrite> {
             }
             Ok(pattern)
         });
-        if let Some(At { value, span }) = &senders
-            && value.is_empty()
+        if let Some(At { span, .. }) = &senders
+            && table.is_empty_list("senders")
         {
             ground.source.error(
                 span,

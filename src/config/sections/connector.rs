@@ -58,7 +58,7 @@ pub(super) fn read(
     root: &Table<'_>,
     outbound: &Outbound,
     hostname: &str,
-    own_addresses: Vec<SocketAddr>,
+    own_addresses: &[SocketAddr],
 ) -> Connectors {
     let mut connectors = Connectors {
         names: Names::new("connector"),
@@ -75,7 +75,7 @@ pub(super) fn read(
     }
     for table in root.tables("connector") {
         let name = connectors.names.read(ground, &table);
-        let settings = one(ground, &table, outbound, hostname, &own_addresses, &name);
+        let settings = one(ground, &table, outbound, hostname, own_addresses, &name);
         connectors.all.push((table.span.clone(), settings));
         table.finish();
     }

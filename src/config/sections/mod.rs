@@ -12,7 +12,8 @@ use toml::{Spanned, de::DeTable};
 use super::{
     Config, Environment, Secrets,
     diagnostic::{Severity, Span},
-    table::{At, Source, Table, nearest},
+    source::{Source, nearest},
+    table::{At, Table},
     values::{Fault, plain},
 };
 
@@ -90,7 +91,9 @@ impl Names {
 
     /// Whether there is a section of this name; the sentence for the administrator when there is not.
     fn lookup(&self, name: &str) -> Result<String, Fault> {
-        if self.known.iter().any(|(known, _)| known == name) {
+        // Without any section of the kind that is the mistake to mend, and it is said already.
+        let said = self.kind == "connector" && self.known.is_empty();
+        if said || self.known.iter().any(|(known, _)| known == name) {
             return Ok(name.to_owned());
         }
         let names: Vec<_> = self
@@ -160,7 +163,7 @@ pub(super) fn read<'a>(
     let allowlist = client::allowlist(ground, &root);
     let rewrites = client::rewrites(ground, &root);
     let own_addresses = listeners.addresses();
-    let connectors = connector::read(ground, &root, &outbound, &general.hostname, own_addresses);
+    let connectors = connector::read(ground, &root, &outbound, &general.hostname, &own_addresses);
     let router = route::read(
         ground,
         &root,

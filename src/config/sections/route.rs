@@ -56,8 +56,10 @@ pub(super) fn read(ground: Ground<'_>, root: &Table<'_>, known: &Known<'_>) -> R
         routes.push((route, table.span.clone()));
         table.finish();
     }
+    // A misspelt name is one mistake, not two.
+    let dangling = routes.iter().any(|(route, _)| route.connectors.is_empty());
     for (name, span) in &known.connectors.names.known {
-        if !name.is_empty() && !routes.is_empty() && !used.contains(name) {
+        if !routes.is_empty() && !dangling && !used.contains(name) {
             ground.source.warning(
                 span,
                 Fault::from(format!("no route leads to the connector \"{name}\"")),
@@ -78,8 +80,11 @@ fn one(
 ) -> Route {
     let name = names.read(ground, table);
     let patterns = |key: &'static str| {
-        let list = table.patterns(key)?;
-        if list.is_empty() {
+        // A list that could not be read is no absent key.
+        let list = table
+            .patterns(key)
+            .or_else(|| table.has(key).then(Vec::new))?;
+        if table.is_empty_list(key) {
             ground.source.error(
                 &table.place_or_header(key),
                 Fault::new(
@@ -99,7 +104,7 @@ fn one(
     if let Some(At { value, span }) =
         table.list("connectors", |text| known.connectors.names.lookup(text))
     {
-        if value.is_empty() {
+        if table.is_empty_list("connectors") {
             ground.source.error(
                 &span,
                 Fault::from("a route without connectors leads nowhere"),
@@ -164,9 +169,10 @@ fn covers(first: &Route, second: &Route) -> bool {
         let anybody =
             || first.iter().any(Pattern::is_anything) && first.iter().any(Pattern::is_null);
         second.map_or_else(anybody, |second| {
-            second
-                .iter()
-                .all(|narrow| first.iter().any(|wide| includes(wide, narrow)))
+            !second.is_empty()
+                && second
+                    .iter()
+                    .all(|narrow| first.iter().any(|wide| includes(wide, narrow)))
         })
     }
     fn names(first: Option<&Vec<String>>, second: Option<&Vec<String>>) -> bool {

@@ -27,7 +27,7 @@ pub(super) struct Given {
 }
 
 pub(super) fn read(ground: Ground<'_>, table: &Table<'_>, key: &'static str) -> Option<Given> {
-    match table.string_or_table(key, "connector.secret")? {
+    match table.string_or_table(key, "secret")? {
         Ok(At { value: "", span }) => {
             ground
                 .source

@@ -10,7 +10,8 @@ use super::{
 use crate::{
     config::{
         diagnostic::Span,
-        table::{At, Table, nearest},
+        source::nearest,
+        table::{At, Table},
         values::{Fault, is_plain, plain},
     },
     connector::{Auth, Class, Override, SmtpSettings, Tls, Verify, services},

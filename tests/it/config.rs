@@ -1,0 +1,489 @@
+//! The configuration as an administrator meets it: files that load, files that do not and what is said about them, the
+//! example held to the code, and noise.
+
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use postern::config::{self, Config, Diagnostics, Environment, Secrets, Severity};
+
+fn environment() -> Environment {
+    Environment {
+        vars: [("SMARTHOST_PASSWORD".to_owned(), "hunter2".to_owned())].into(),
+        credentials_directory: None,
+        hostname: "relay".to_owned(),
+    }
+}
+
+fn parse(text: &str) -> Result<Config, Diagnostics> {
+    config::parse(
+        text,
+        Path::new("config.toml"),
+        Secrets::Resolve,
+        &environment(),
+    )
+    .map(|(config, _)| config)
+}
+
+fn files(folder: &str) -> Vec<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/config")
+        .join(folder);
+    let mut files: Vec<_> = fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|e| e == "toml"))
+        .collect();
+    files.sort();
+    files
+}
+
+fn example() -> String {
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("config.example.toml")).unwrap()
+}
+
+#[test]
+fn good_files_load_without_a_word() {
+    for file in files("good") {
+        let text = fs::read_to_string(&file).unwrap();
+        match config::parse(&text, &file, Secrets::Resolve, &environment()) {
+            Ok((_, notes)) => assert!(notes.is_empty(), "{}: {notes:?}", file.display()),
+            Err(why) => panic!("{why}"),
+        }
+    }
+}
+
+/// `POSTERN_BLESS=1` writes what is said now; read it before it is committed.
+#[test]
+fn bad_files_get_exactly_this_answer() {
+    let bless = std::env::var_os("POSTERN_BLESS").is_some();
+    let mut wrong = String::new();
+    let files = files("bad");
+    assert!(files.len() >= 40);
+    for file in files {
+        let text = fs::read_to_string(&file).unwrap();
+        let name = Path::new(file.file_name().unwrap());
+        let Err(said) = config::parse(&text, name, Secrets::CheckOnly, &environment()) else {
+            panic!("{} loads", file.display());
+        };
+        let said = said.to_string();
+        assert!(!said.contains("hunter2"), "{said}");
+        let expected = file.with_extension("txt");
+        if bless {
+            fs::write(&expected, &said).unwrap();
+        } else if fs::read_to_string(&expected).unwrap_or_default() != said {
+            wrong.push_str(&said);
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong}");
+}
+
+#[test]
+fn the_example_loads_as_it_stands() {
+    match config::parse(
+        &example(),
+        Path::new("config.example.toml"),
+        Secrets::CheckOnly,
+        &environment(),
+    ) {
+        Ok((_, notes)) => assert!(notes.is_empty(), "{notes:?}"),
+        Err(why) => panic!("{why}"),
+    }
+}
+
+/// The example with every `# key = value` and `# [section]` in force.
+fn uncommented() -> String {
+    let mut text = String::new();
+    for line in example().lines() {
+        let bare = line.strip_prefix("# ").filter(|rest| {
+            rest.starts_with('[')
+                || rest.split_once(" = ").is_some_and(|(key, _)| {
+                    !key.is_empty() && key.bytes().all(|b| b.is_ascii_lowercase() || b == b'_')
+                })
+        });
+        text.push_str(bare.unwrap_or(line));
+        text.push('\n');
+    }
+    text
+}
+
+#[test]
+fn the_example_has_every_key_and_no_other() {
+    fn walk(section: &str, table: &toml::Table, keys: &mut BTreeSet<String>) {
+        for (key, value) in table {
+            keys.insert(format!("{section}.{key}"));
+            let inner = match (section, key.as_str()) {
+                ("", key) => key.to_owned(),
+                (_, "password") => "secret".to_owned(),
+                (section, key) => format!("{section}.{key}"),
+            };
+            match value {
+                toml::Value::Table(table) => walk(&inner, table, keys),
+                toml::Value::Array(array) => {
+                    for table in array.iter().filter_map(toml::Value::as_table) {
+                        walk(&inner, table, keys);
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+    let text = uncommented();
+    let mut written = BTreeSet::new();
+    walk("", &text.parse().unwrap(), &mut written);
+    let asked: BTreeSet<String> = config::keys(&text, &environment()).into_iter().collect();
+    // The three places a secret may be in; the example shows one and explains the others at its top.
+    written.extend(["secret.file".to_owned(), "secret.credential".to_owned()]);
+    assert_eq!(asked, written);
+    assert!(asked.len() > 90, "{}", asked.len());
+}
+
+#[test]
+fn the_commented_keys_are_right_too() {
+    let text = uncommented();
+    let Err(said) = config::parse(
+        &text,
+        Path::new("config.toml"),
+        Secrets::Ignore,
+        &environment(),
+    ) else {
+        panic!("`service` beside `host` is an error");
+    };
+    for diagnostic in said.iter().filter(|d| d.severity == Severity::Error) {
+        assert!(
+            diagnostic.message.starts_with("`service` already says"),
+            "{diagnostic}"
+        );
+    }
+}
+
+/// The example says defaults: without those keys the settings are the same.
+#[test]
+fn the_example_shows_the_defaults() {
+    let short = r#"
+hostname = "relay.corp.example"
+[[listener]]
+name = "local"
+address = "127.0.0.1:25"
+[[client]]
+name = "printers"
+networks = ["10.20.0.0/16"]
+[[client]]
+name = "this-machine"
+networks = ["127.0.0.0/8", "::1"]
+[allowlist]
+senders = ["corp.example"]
+recipients = ["corp.example", "*.partner.example"]
+[[rewrite]]
+senders = ["*@localhost", "root@*"]
+to = "noreply@corp.example"
+[[route]]
+name = "billing"
+senders = ["billing@corp.example"]
+recipients = ["corp.example"]
+clients = ["printers"]
+listeners = ["local"]
+connectors = ["smarthost", "archive"]
+retry = ["1m", "5m"]
+give_up = "1d"
+[[route]]
+name = "default"
+connectors = ["smarthost"]
+[[connector]]
+name = "smarthost"
+type = "smtp"
+host = "smtp.corp.example"
+[[connector]]
+name = "archive"
+type = "capture"
+directory = "/var/lib/postern/captured"
+"#;
+    let (short, long) = (parse(short).unwrap(), parse(&example()).unwrap());
+    assert_eq!(format!("{short:#?}"), format!("{long:#?}"));
+}
+
+#[test]
+fn secrets_come_from_where_the_file_says() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("pw"), "from file\n").unwrap();
+    fs::write(folder.path().join("cred"), "from systemd").unwrap();
+    let environment = Environment {
+        credentials_directory: Some(folder.path().to_owned()),
+        ..environment()
+    };
+    for (written, expected) in [
+        ("\"in the file\"", "in the file"),
+        ("{ env = \"SMARTHOST_PASSWORD\" }", "hunter2"),
+        ("{ file = \"pw\" }", "from file"),
+        ("{ credential = \"cred\" }", "from systemd"),
+    ] {
+        let text = format!(
+            "[[listener]]\nname = \"l\"\naddress = \"127.0.0.1:25\"\n[allowlist]\nsenders = []\nrecipients = []\n\
+             [[route]]\nname = \"r\"\nconnectors = [\"c\"]\n[[connector]]\nname = \"c\"\ntype = \"smtp\"\n\
+             host = \"h.example\"\nusername = \"u\"\npassword = {written}\n"
+        );
+        let path = folder.path().join("config.toml");
+        let (config, _) = config::parse(&text, &path, Secrets::Resolve, &environment).unwrap();
+        let postern::connector::Kind::Smtp(smtp) = &config.connectors[0].kind else {
+            panic!("smtp");
+        };
+        assert_eq!(smtp.login.as_ref().unwrap().1.reveal(), expected);
+        assert!(
+            !format!("{config:?}").contains(expected),
+            "a secret prints as ***"
+        );
+        assert!(config::parse(&text, &path, Secrets::Ignore, &Environment::default()).is_ok());
+    }
+}
+
+#[test]
+fn a_file_that_is_not_there_or_not_text() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("config.toml");
+    let said = |path: &Path| config::load(path, Secrets::Ignore).unwrap_err().to_string();
+    assert!(
+        said(&path).contains("cannot be read: No such file"),
+        "{}",
+        said(&path)
+    );
+    assert!(said(folder.path()).contains("cannot be read: "));
+    fs::write(&path, b"a = 1\nb = \"\xff\"\n").unwrap();
+    assert!(
+        said(&path).contains("line 2 is not UTF-8"),
+        "{}",
+        said(&path)
+    );
+}
+
+#[test]
+fn a_file_that_others_can_read_is_a_warning() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("config.toml");
+    fs::write(&path, example()).unwrap();
+    for (mode, warnings) in [(0o644, 1), (0o640, 0)] {
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        let (_, notes) = config::load(&path, Secrets::Ignore).unwrap();
+        assert_eq!(notes.len(), warnings, "{notes:?}");
+        assert!(notes.iter().all(|n| n.to_string().contains("chmod o-rwx ")));
+    }
+}
+
+/// Whatever the text, the answer is settings or a list of at least one error, and it can be printed.
+#[test]
+fn noise_is_answered() {
+    let mut random = fastrand::Rng::with_seed(25);
+    let text = uncommented();
+    let lines: Vec<&str> = text.lines().collect();
+    let bits = [
+        "\"",
+        "[",
+        "]",
+        "=",
+        "\n",
+        "{",
+        "}",
+        "é",
+        "\u{202e}",
+        "\0",
+        "0",
+        "99999999999999999999",
+        "-1",
+        "''' ",
+        "\"\"\"",
+        "#",
+        ".",
+        "*",
+        "<>",
+        "@",
+        "\r\n",
+        "\t",
+    ];
+    for _ in 0..3000 {
+        let mut mutated = if random.bool() {
+            text.clone()
+        } else {
+            example()
+        };
+        for _ in 0..random.usize(1..6) {
+            let mut at = random.usize(0..=mutated.len());
+            while !mutated.is_char_boundary(at) {
+                at -= 1;
+            }
+            match random.u8(0..4) {
+                0 => mutated.insert_str(at, bits[random.usize(0..bits.len())]),
+                1 => {
+                    if let Some(c) = mutated[at..].chars().next() {
+                        mutated.replace_range(at..at + c.len_utf8(), "");
+                    }
+                }
+                2 => {
+                    let line = lines[random.usize(0..lines.len())];
+                    mutated.insert_str(at, &format!("\n{line}\n"));
+                }
+                _ => mutated.truncate(at),
+            }
+            if mutated.len() < 200 {
+                break;
+            }
+        }
+        match config::parse(
+            &mutated,
+            Path::new("config.toml"),
+            Secrets::Ignore,
+            &environment(),
+        ) {
+            Ok(_) => {}
+            Err(said) => {
+                assert!(said.errors() > 0, "{mutated}");
+                let said = said.to_string();
+                assert!(
+                    !said.chars().any(|c| c.is_control() && c != '\n'),
+                    "{said:?}"
+                );
+                assert!(!said.contains('\u{202e}'), "{said:?}");
+            }
+        }
+    }
+}
+
+/// A small file around one connector; what is left out stands for itself.
+fn around(listener: &str, connector: &str, rest: &str) -> String {
+    format!(
+        "[[listener]]\nname = \"l\"\naddress = \"127.0.0.1:25\"\n{listener}\n[allowlist]\nsenders = []\nrecipients = []\n\
+         [[route]]\nname = \"r\"\nconnectors = [\"c\"]\n[[connector]]\nname = \"c\"\n{connector}\n{rest}"
+    )
+}
+
+#[test]
+fn port_and_tls_complete_each_other() {
+    use postern::connector::{Kind, Tls};
+    for (written, port, tls) in [
+        ("", 587, Tls::StartTls),
+        ("port = 465", 465, Tls::Implicit),
+        ("port = 25", 25, Tls::StartTls),
+        ("tls = \"implicit\"", 465, Tls::Implicit),
+        ("tls = \"opportunistic\"", 25, Tls::Opportunistic),
+        ("tls = \"off\"\nport = 2525", 2525, Tls::Off),
+    ] {
+        let smtp = format!("type = \"smtp\"\nhost = \"h.example\"\n{written}");
+        let config = parse(&around("", &smtp, "")).unwrap();
+        let Kind::Smtp(smtp) = &config.connectors[0].kind else {
+            panic!("smtp");
+        };
+        assert_eq!((smtp.port, smtp.tls), (port, tls), "{written}");
+        assert_eq!(smtp.helo, "relay");
+        assert_eq!(smtp.own_addresses, ["127.0.0.1:25".parse().unwrap()]);
+    }
+}
+
+#[test]
+fn what_is_left_out_is_filled_in() {
+    let config = parse(&around(
+        "",
+        "type = \"discard\"",
+        "[queue]\nretry = [\"7s\"]\ngive_up = \"1h\"\n",
+    ))
+    .unwrap();
+    let loopback = &config.policy.clients[0];
+    assert_eq!(loopback.name, "loopback");
+    assert_eq!(format!("{:?}", loopback.networks), "[127.0.0.0/8, ::1/128]");
+    let route = &config.router.routes[0];
+    assert_eq!(route.retry, [std::time::Duration::from_secs(7)]);
+    assert_eq!(route.give_up, std::time::Duration::from_hours(1));
+    assert_eq!(route.max_recipients, 1000);
+    assert_eq!(config.connectors[0].max_concurrent, 16);
+    assert_eq!(config.bounce_from.to_string(), "postmaster@relay");
+    assert_eq!(config.data_dir, Path::new("/var/lib/postern"));
+}
+
+#[test]
+fn what_is_probably_not_meant_is_a_warning() {
+    fn check(text: &str, expected: &str) {
+        match config::parse(
+            text,
+            Path::new("config.toml"),
+            Secrets::CheckOnly,
+            &environment(),
+        ) {
+            Ok((_, notes)) => {
+                let notes: Vec<_> = notes.iter().map(ToString::to_string).collect();
+                assert!(
+                    notes.len() == 1 && notes[0].contains(expected),
+                    "{expected}: {notes:#?}"
+                );
+            }
+            Err(why) => panic!("{why}"),
+        }
+    }
+    let smtp = "type = \"smtp\"\nhost = \"h.example\"";
+    let login = "username = \"u\"\npassword = \"p\"";
+    check(
+        &around("", &format!("{smtp}\nport = 465\ntls = \"starttls\""), ""),
+        "port 465 speaks TLS",
+    );
+    check(
+        &around("", &format!("{smtp}\nport = 587\ntls = \"implicit\""), ""),
+        "begin without TLS",
+    );
+    check(
+        &around("", &format!("{smtp}\n{login}\nverify = \"none\""), ""),
+        "anybody on the way",
+    );
+    check(
+        &around(
+            "",
+            &format!("{smtp}\nusername = \"u\"\npassword = {{ credential = \"c\" }}"),
+            "",
+        ),
+        ": the credential c is known to the unit only",
+    );
+    check(
+        &around("plaintext_auth = true", smtp, ""),
+        "`plaintext_auth` has no effect",
+    );
+    check(
+        &around(
+            "",
+            smtp,
+            "[[connector]]\nname = \"d\"\ntype = \"discard\"\n",
+        ),
+        "no route leads to",
+    );
+    check(
+        &around("", smtp, "[queue]\ngive_up = \"10s\"\n"),
+        "given up after one attempt",
+    );
+}
+
+/// No way of writing a password wrongly shows it.
+#[test]
+fn a_mistake_near_a_password_does_not_show_it() {
+    for line in [
+        "password = \"hunter2",
+        "password = hunter2",
+        "password \"hunter2\"",
+        "password: \"hunter2\"",
+        "pasword = \"hunter2\"",
+        "passwort = \"hunter2\"",
+        "Password = \"hunter2\"",
+        "password = [\"hunter2\"]",
+        "password = { value = \"hunter2\" }",
+        "password = { env = 5, value = \"hunter2\" }",
+        "password = \"\"\"\nhunter2\n",
+        "password = '''\nhunter2\n",
+        "oauth = { client_secret = \"hunter2\" }",
+        "refresh_token = \"hunter2\"",
+        "proxy = \"https://me:hunter2@proxy:1\"",
+        "proxy = \"http://me:hunter2@proxy\"",
+        "password = \"hunter2\" x",
+    ] {
+        let smtp = "type = \"smtp\"\nhost = \"h.example\"\nusername = \"u\"";
+        let said = parse(&around("", smtp, line)).unwrap_err().to_string();
+        assert!(!said.contains("hunter2"), "{line}: {said}");
+    }
+}
