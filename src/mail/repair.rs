@@ -222,11 +222,8 @@ mod tests {
 
     #[test]
     fn dates() {
-        let at = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1_795_430_400);
-        assert_eq!(
-            date(at),
-            "Mon, 23 Nov 2026 12:00:00 +0000".replace("Mon, 23 Nov", &date(at)[..11])
-        );
+        let at = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1_795_435_200);
+        assert_eq!(date(at), "Mon, 23 Nov 2026 12:00:00 +0000");
         assert!(date(SystemTime::UNIX_EPOCH).ends_with("1970 00:00:00 +0000"));
     }
 }
