@@ -150,7 +150,7 @@ mod tests {
             listeners: None,
             connectors: vec!["out".into()],
             retry: Vec::new(),
-            give_up: Duration::from_secs(60),
+            give_up: Duration::from_mins(1),
             max_recipients: 2,
         }
     }

@@ -259,8 +259,8 @@ mod tests {
 
     fn check(input: &str, expected: Result<&str, AddressError>) {
         assert_eq!(
-            Address::parse(input).map(|a| a.to_string()).as_deref(),
-            expected.as_ref().map(|s| *s),
+            Address::parse(input).map(|a| a.to_string()),
+            expected.map(str::to_owned),
             "{input}"
         );
     }

@@ -92,10 +92,10 @@ impl Seen {
                 return Err(Reply::mail_loop(policy.received_headers));
             }
         }
+        self.reply_to |= field.is("Reply-To");
         for (name, present) in [
             ("Date", &mut self.date),
             ("Message-ID", &mut self.message_id),
-            ("Reply-To", &mut self.reply_to),
         ] {
             if field.is(name) {
                 if field.is_blank() {
@@ -403,7 +403,7 @@ mod tests {
                     tls: false,
                     esmtp: true,
                     user: None,
-                    at: SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_435_200),
+                    at: SystemTime::UNIX_EPOCH + Duration::from_hours(498_732),
                 },
                 client: None,
                 user: None,
@@ -750,7 +750,9 @@ mod tests {
             let field = fields(&out).next().unwrap();
             assert!(field.is("Received"));
             for line in lines(field.raw) {
-                assert!(line.len() <= 78 || !line[1..].contains(&b' '), "{line:?}");
+                // One word may be longer than a line.
+                let longest = line.split(|b| *b == b' ').map(<[u8]>::len).max();
+                assert!(line.len() <= 78 || longest > Some(60), "{line:?}");
             }
             String::from_utf8(field.raw.to_vec()).unwrap()
         };
@@ -792,6 +794,24 @@ mod tests {
             assert_eq!(text.matches(['(', ')', ';']).count(), 3, "{text}");
             assert!(text.is_ascii() && text.len() < 600, "{text}");
         }
+    }
+
+    #[test]
+    fn a_field_far_down_is_judged() {
+        let many = "X-Filler: 0123456789\r\n".repeat(10_000);
+        check(
+            "me@corp.com",
+            &format!("{many}From: ceo@evil.tld\r\n"),
+            "550 5.7.1 From <ceo@evil.tld> is not in the allowlist",
+        );
+        check(
+            "me@corp.com",
+            &format!(
+                "From: {}ceo@evil.tld\r\n",
+                "a@corp.com,\r\n ".repeat(10_000)
+            ),
+            "550 5.7.1 From <ceo@evil.tld> is not in the allowlist",
+        );
     }
 
     #[test]
@@ -952,6 +972,17 @@ mod tests {
                     None,
                     "twice is once"
                 );
+            }
+            // The next reader may repair what it reads; whom it finds there may send, too.
+            let message = [&out[..], b"\r\n"].concat();
+            if let Some(read) = mail_parser::MessageParser::default().parse(&message)
+                && let Some(list) = read.from()
+            {
+                for found in list.iter().filter_map(|a| a.address.as_deref()) {
+                    let allowed =
+                        found.ends_with("@corp.com") || found.ends_with("@relay.corp.com");
+                    assert!(allowed, "{found:?} in {:?}", String::from_utf8_lossy(&out));
+                }
             }
             if sender != "<>" {
                 let again = setting.header(&out).unwrap();
