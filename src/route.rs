@@ -135,3 +135,143 @@ pub struct Routed {
     /// One row of the queue each.
     pub jobs: Vec<(RouteName, Vec<Address>)>,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn route(name: &str) -> Route {
+        Route {
+            name: name.into(),
+            senders: None,
+            recipients: None,
+            clients: None,
+            users: None,
+            listeners: None,
+            connectors: vec!["out".into()],
+            retry: Vec::new(),
+            give_up: Duration::from_mins(1),
+            max_recipients: 2,
+        }
+    }
+
+    #[expect(clippy::unnecessary_wraps, reason = "the shape of a route's list")]
+    fn patterns(list: &[&str]) -> Option<Vec<Pattern>> {
+        Some(list.iter().map(|p| Pattern::parse(p).unwrap()).collect())
+    }
+
+    fn router() -> Router {
+        let names = |list: &[&str]| Some(list.iter().map(|&n| n.to_owned()).collect());
+        Router {
+            routes: vec![
+                Route {
+                    senders: patterns(&["billing@corp.com"]),
+                    recipients: patterns(&["a.com"]),
+                    ..route("both")
+                },
+                Route {
+                    clients: names(&["printers"]),
+                    ..route("client")
+                },
+                Route {
+                    users: names(&["erp"]),
+                    ..route("user")
+                },
+                Route {
+                    listeners: names(&["tls"]),
+                    ..route("listener")
+                },
+                Route {
+                    senders: patterns(&["<>"]),
+                    ..route("null")
+                },
+                Route {
+                    recipients: patterns(&["*.b.com"]),
+                    ..route("recipient")
+                },
+                Route {
+                    senders: patterns(&["*"]),
+                    recipients: patterns(&["c.com"]),
+                    ..route("any")
+                },
+            ],
+        }
+    }
+
+    /// sender, recipient, client, user, listener
+    fn check(asked: (&str, &str, &str, &str, &str), expected: Option<&str>) {
+        let router = router();
+        let (sender, recipient, client, user, listener) = asked;
+        let sender = (sender != "<>").then(|| Address::parse(sender).unwrap());
+        let recipient = Address::parse(recipient).unwrap();
+        let found = router.route(Asked {
+            sender: sender.as_ref(),
+            recipient: &recipient,
+            client: (!client.is_empty()).then_some(client),
+            user: (!user.is_empty()).then_some(user),
+            listener,
+        });
+        assert_eq!(found.map(|r| r.name.as_str()), expected, "{asked:?}");
+    }
+
+    #[test]
+    fn first_match_wins() {
+        for (asked, expected) in [
+            (
+                ("billing@corp.com", "x@a.com", "printers", "erp", "tls"),
+                Some("both"),
+            ),
+            (
+                ("billing@corp.com", "x@c.com", "printers", "erp", "tls"),
+                Some("client"),
+            ),
+            (("x@corp.com", "x@c.com", "lan", "erp", "tls"), Some("user")),
+            (("x@corp.com", "x@c.com", "", "", "tls"), Some("listener")),
+            (("<>", "x@c.com", "", "", "local"), Some("null")),
+            (
+                ("x@corp.com", "x@sub.b.com", "", "", "local"),
+                Some("recipient"),
+            ),
+            (("x@corp.com", "x@c.com", "", "", "local"), Some("any")),
+            (("x@corp.com", "x@b.com", "", "", "local"), None),
+            (("x@corp.com", "v%c.com@evil.tld", "", "", "local"), None),
+        ] {
+            check(asked, expected);
+        }
+    }
+
+    #[test]
+    fn jobs_cover_the_envelope() {
+        let router = router();
+        let to = |n: usize, route: &str| {
+            (
+                Address::parse(&format!("r{n}@c.com")).unwrap(),
+                RouteName::from(route),
+            )
+        };
+        let routed = [
+            to(1, "any"),
+            to(2, "user"),
+            to(3, "any"),
+            to(4, "any"),
+            to(5, "user"),
+            to(6, "gone"),
+            to(7, "gone"),
+            to(8, "gone"),
+        ];
+        let jobs = router.jobs(&routed);
+        let seen: Vec<String> = jobs
+            .iter()
+            .map(|(route, to)| {
+                let locals: Vec<_> = to.iter().map(Address::local).collect();
+                format!("{route}: {}", locals.join(" "))
+            })
+            .collect();
+        assert_eq!(
+            seen,
+            ["any: r1 r3", "user: r2 r5", "any: r4", "gone: r6 r7 r8"]
+        );
+        assert!(router.jobs(&[]).is_empty());
+        assert!(router.named(&"any".into()).is_some() && router.named(&"gone".into()).is_none());
+    }
+}

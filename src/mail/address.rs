@@ -164,9 +164,10 @@ impl Address {
     }
 
     /// The next hop may read another route out of such a local part: `@ % !` inside, or `.`, `/`, `|` first, or
-    /// `/../` inside. Only a pattern that names it literally admits it.
+    /// `/../` inside, or `=?`, which some decode as an encoded word. Only a pattern that names it literally admits it.
     pub fn is_risky(&self) -> bool {
         self.local.contains(['@', '%', '!'])
+            || self.local.contains("=?")
             || self.local.starts_with(['.', '/', '|'])
             || self.local.contains("/../")
     }
@@ -258,8 +259,8 @@ mod tests {
 
     fn check(input: &str, expected: Result<&str, AddressError>) {
         assert_eq!(
-            Address::parse(input).map(|a| a.to_string()).as_deref(),
-            expected.as_ref().map(|s| *s),
+            Address::parse(input).map(|a| a.to_string()),
+            expected.map(str::to_owned),
             "{input}"
         );
     }
@@ -335,6 +336,7 @@ mod tests {
             "|x@c.d",
             "\"a/../b\"@c.d",
             "a/../b@c.d",
+            "=?q?v=40victim.tld=3e?=@c.d",
         ] {
             if let Ok(address) = Address::parse(risky) {
                 assert!(address.is_risky(), "{risky}");

@@ -440,3 +440,143 @@ fn dotted<'a>(value: &'a [u8], words: &[Token], other: Kind) -> Option<&'a [u8]>
         .then(|| value.get(first.start..last.end))
         .flatten()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Addresses in order; those in a name with `~` before them.
+    fn check(value: &str, expected: &[&str]) {
+        let found = parse(value.as_bytes()).unwrap_or_else(|e| panic!("{value:?}: {e}"));
+        let seen: Vec<String> = found
+            .iter()
+            .map(|m| format!("{}{}", if m.in_name { "~" } else { "" }, m.address))
+            .collect();
+        assert_eq!(seen, expected, "{value:?}");
+        for m in &found {
+            // What stands at the span reads as the address, and what is printed reads back.
+            let other = Address::parse("other@x.example").unwrap();
+            let replaced = format!("{}{other}{}", &value[..m.span.start], &value[m.span.end..]);
+            let again = parse(replaced.as_bytes()).unwrap();
+            assert!(again.iter().any(|m| m.address == other), "{replaced:?}");
+            assert_eq!(again.len(), found.len(), "{replaced:?}");
+            assert_eq!(
+                Address::parse(&m.address.to_string()).as_ref(),
+                Ok(&m.address)
+            );
+        }
+    }
+
+    #[test]
+    fn understood() {
+        for (value, expected) in [
+            (" a@corp.com", &["a@corp.com"][..]),
+            ("<a@corp.com>", &["a@corp.com"]),
+            ("A B <a@Corp.Com.>", &["a@corp.com"]),
+            ("A. B. C <a@corp.com>", &["a@corp.com"]),
+            ("\"A, <B>\" <a@corp.com>", &["a@corp.com"]),
+            ("\"ceo@evil.tld\" <a@corp.com>", &["a@corp.com"]),
+            ("\"John \\\"Jack\\\" Doe\" <a@corp.com>", &["a@corp.com"]),
+            ("a@corp.com (Cron (nested) Daemon)", &["a@corp.com"]),
+            ("(x) a@corp.com", &["a@corp.com"]),
+            ("(x\\)y) a@corp.com", &["a@corp.com"]),
+            ("a (x) @ (y) corp.com", &["a@corp.com"]),
+            ("x\r\n <a@corp.com>\r\n ", &["a@corp.com"]),
+            ("a@b, , c@d,", &["a@b", "c@d"]),
+            ("x: a@b, C <c@d>;", &["a@b", "c@d"]),
+            ("undisclosed-recipients:;", &[]),
+            ("Undisclosed recipients: ;", &[]),
+            ("x:;, a@b", &["a@b"]),
+            ("", &[]),
+            ("<@evil.tld:a@corp.com>", &["a@corp.com"]),
+            ("X <@a,@b:a@corp.com>", &["a@corp.com"]),
+            ("\"a b\"@corp.com", &["\"a b\"@corp.com"]),
+            ("\"a\"@corp.com", &["a@corp.com"]),
+            ("<\"x@evil.tld\"@corp.com>", &["\"x@evil.tld\"@corp.com"]),
+            ("a@[10.0.0.5]", &["a@[10.0.0.5]"]),
+            ("[Alert 1.2] disk <a@corp.com>", &["a@corp.com"]),
+            ("CORP\\user <a@corp.com>", &["a@corp.com"]),
+            ("B\u{fc}ro \u{202e} <a@corp.com>", &["a@corp.com"]),
+            ("=?utf-8?q?ceo=40evil.tld?= <a@corp.com>", &["a@corp.com"]),
+            ("a@b <a@b>", &["~a@b", "a@b"]),
+            ("'a@b' <a@b>", &["~a@b", "a@b"]),
+            ("x ceo@evil.tld y <a@b>", &["~ceo@evil.tld", "a@b"]),
+            ("\"c\"@evil.tld <a@b>", &["~c@evil.tld", "a@b"]),
+            ("\"x\"<a@b>", &["a@b"]),
+            ("x<a@b>", &["a@b"]),
+            ("ilo.@corp.com", &["ilo.@corp.com"]),
+        ] {
+            check(value, expected);
+        }
+    }
+
+    #[test]
+    fn refused() {
+        let deep = format!("{}{} a@b", "(".repeat(40), ")".repeat(40));
+        for value in [
+            "x <ceo@evil.tld> <a@corp.com>",
+            "<a@corp.com> x",
+            "<a@corp.com> <b@corp.com>",
+            "<<a@corp.com>>",
+            "<a@corp.com",
+            "a@corp.com>",
+            "<>",
+            "x <>",
+            "root",
+            "Doe, John <a@corp.com>",
+            "a@corp.com; b@corp.com",
+            "a@corp.com b@corp.com",
+            "x a@corp.com",
+            "ceo@evil.tld@corp.com",
+            "<ceo@evil.tld@corp.com>",
+            "<a@corp.com, ceo@evil.tld>",
+            "\"x\" ceo@evil.tld",
+            "ceo@evil.tld (<a@corp.com>)",
+            "(<ceo@evil.tld>) a@corp.com",
+            "\"\\\" <ceo@evil.tld> \" <a@corp.com>",
+            "x \\\" <ceo@evil.tld> \" <a@corp.com>",
+            "\"x <a@corp.com>",
+            "(x a@corp.com",
+            "x) a@corp.com",
+            "a@evil.tld (x) .corp.com",
+            "a@evil.tld .corp.com",
+            "a . b@corp.com",
+            "a@corp .com",
+            "a@corp.com\r\nFrom: b@c",
+            "a@corp.com\0",
+            "a\u{1b}b <a@corp.com>",
+            "\"a\u{7}\" <a@corp.com>",
+            "c\u{e4}@corp.com",
+            "a@c\u{43e}rp.com",
+            "=?utf-8?q?ceo=40evil.tld=3e?=@corp.com",
+            "x@[corp.com]",
+            "[ceo@evil.tld] <a@corp.com>",
+            "Scanner: x <a@corp.com>",
+            "x: y: a@b;;",
+            "x: a@b; c@d",
+            "a@b: c@d;",
+            ": a@b;",
+            ".x@corp.com",
+            "x..y@corp.com",
+            "@evil.tld:a@corp.com",
+            "<@evil.tld a@corp.com>",
+            "ceo @evil.tld <a@corp.com>",
+            "a@corp.com,\"",
+            deep.as_str(),
+        ] {
+            let found = parse(value.as_bytes());
+            assert!(found.is_err(), "{value:?}: {found:?}");
+        }
+    }
+
+    #[test]
+    fn the_worst_header_is_fast() {
+        for piece in [
+            "(", "\"", "<", "a@b,", "a ", ",", "a@b ", "(x)", "[", "\\\\", "<@a,", "x:;,",
+        ] {
+            let value = piece.repeat(256 * 1024 / piece.len());
+            let _ = parse(value.as_bytes());
+            let _ = parse(format!("{value}<a@b>").as_bytes());
+        }
+    }
+}

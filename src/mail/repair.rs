@@ -50,8 +50,7 @@ pub fn header_end(buf: &[u8], from: &mut usize, complete: bool) -> Option<Header
             body,
         };
         match line {
-            b"" => return Some(end(next)),
-            b"\r\n" | b"\n" => return Some(end(next)),
+            b"" | b"\r\n" | b"\n" => return Some(end(next)),
             [b' ' | b'\t', ..] => {}
             _ if name_of(line).is_some() || (start == 0 && mbox_line(buf) > 0) => {}
             _ => return Some(end(start)),
@@ -222,11 +221,8 @@ mod tests {
 
     #[test]
     fn dates() {
-        let at = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1_795_430_400);
-        assert_eq!(
-            date(at),
-            "Mon, 23 Nov 2026 12:00:00 +0000".replace("Mon, 23 Nov", &date(at)[..11])
-        );
+        let at = SystemTime::UNIX_EPOCH + std::time::Duration::from_hours(498_732);
+        assert_eq!(date(at), "Mon, 23 Nov 2026 12:00:00 +0000");
         assert!(date(SystemTime::UNIX_EPOCH).ends_with("1970 00:00:00 +0000"));
     }
 }

@@ -92,10 +92,10 @@ impl Seen {
                 return Err(Reply::mail_loop(policy.received_headers));
             }
         }
+        self.reply_to |= field.is("Reply-To");
         for (name, present) in [
             ("Date", &mut self.date),
             ("Message-ID", &mut self.message_id),
-            ("Reply-To", &mut self.reply_to),
         ] {
             if field.is(name) {
                 if field.is_blank() {
@@ -334,5 +334,661 @@ fn word(text: &str, most: usize) -> String {
         "unknown".to_owned()
     } else {
         word
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, SystemTime};
+
+    use super::*;
+    use crate::{
+        mail::{
+            message::{MessageId, Origin},
+            pattern::Pattern,
+        },
+        policy::{
+            Allowlist, Who,
+            grants::User,
+            network::Client,
+            rewrite::{ReplyTo, Rewrite},
+        },
+        secret::Secret,
+    };
+
+    fn patterns(list: &[&str]) -> Vec<Pattern> {
+        list.iter().map(|p| Pattern::parse(p).unwrap()).collect()
+    }
+
+    fn address(text: &str) -> Address {
+        Address::parse(text).unwrap()
+    }
+
+    fn policy() -> Policy {
+        Policy {
+            allowlist: Allowlist {
+                senders: patterns(&["corp.com"]),
+                recipients: patterns(&["corp.com"]),
+                header_recipients: false,
+            },
+            rewrites: vec![Rewrite {
+                senders: patterns(&["*@localhost", "root@*"]),
+                to: address("noreply@corp.com"),
+                reply_to: ReplyTo::Original,
+            }],
+            received_headers: 50,
+            ..Policy::default()
+        }
+    }
+
+    /// The transaction around a header.
+    struct Setting {
+        policy: Policy,
+        origin: Origin,
+        client: Option<Client>,
+        user: Option<User>,
+        sender_given: Option<Address>,
+        recipients: Vec<Address>,
+    }
+
+    impl Setting {
+        fn new(sender: &str) -> Self {
+            Self {
+                policy: policy(),
+                origin: Origin {
+                    listener: "local".into(),
+                    peer: "10.0.0.9:4711".parse().unwrap(),
+                    client: None,
+                    helo: "device".into(),
+                    tls: false,
+                    esmtp: true,
+                    user: None,
+                    at: SystemTime::UNIX_EPOCH + Duration::from_hours(498_732),
+                },
+                client: None,
+                user: None,
+                sender_given: (sender != "<>").then(|| address(sender)),
+                recipients: vec![address("to@corp.com")],
+            }
+        }
+
+        fn header(&self, raw: &[u8]) -> Result<Vec<u8>, Reply> {
+            let rule = self.policy.rewrite(self.sender_given.as_ref());
+            let bounce_from = address("postmaster@relay.corp.com");
+            self.policy.header(
+                raw,
+                &About {
+                    who: Who {
+                        client: self.client.as_ref(),
+                        user: self.user.as_ref(),
+                    },
+                    id: MessageId::from_bytes([1; 16]),
+                    origin: &self.origin,
+                    sender_given: self.sender_given.as_ref(),
+                    sender: rule.map_or(self.sender_given.as_ref(), |(_, r)| Some(&r.to)),
+                    rewrite: rule.map(|(index, _)| index),
+                    recipients: &self.recipients,
+                    hostname: "relay.corp.com",
+                    bounce_from: &bounce_from,
+                },
+            )
+        }
+
+        /// What leaves, without Received, Date and Message-ID; or the refusal.
+        fn rest(&self, raw: &[u8]) -> String {
+            match self.header(raw) {
+                Ok(out) => {
+                    String::from_utf8(headers::remove(&out, &["Received", "Date", "Message-ID"]))
+                        .unwrap()
+                }
+                Err(reply) => reply.to_string(),
+            }
+        }
+    }
+
+    fn check(sender: &str, raw: &str, expected: &str) {
+        assert_eq!(
+            Setting::new(sender).rest(raw.as_bytes()),
+            expected,
+            "{sender} {raw:?}"
+        );
+    }
+
+    #[test]
+    fn kept_and_repaired() {
+        for (raw, expected) in [
+            (
+                "From: a@corp.com\r\nSubject: x\r\n y\r\n",
+                "From: a@corp.com\r\nSubject: x\r\n y\r\n",
+            ),
+            ("fROM:A <a@corp.com>\r\n", "fROM:A <a@corp.com>\r\n"),
+            ("Subject:x\r\n", "Subject:x\r\nFrom: me@corp.com\r\n"),
+            ("", "From: me@corp.com\r\n"),
+            ("From:\r\n", "From: me@corp.com\r\n"),
+            (
+                "From: Scanner 2nd floor\r\n",
+                "From: Scanner 2nd floor <me@corp.com>\r\n",
+            ),
+            (
+                "From: root (Cron)\r\n",
+                "From: \"root (Cron)\" <me@corp.com>\r\n",
+            ),
+            ("From: <>\r\n", "From: me@corp.com\r\n"),
+            (
+                "From: a@corp.com\r\nBcc: secret@corp.com\r\nResent-bcc: x@y\r\nX: 1\r\nReturn-Path: <x@y>\r\n",
+                "From: a@corp.com\r\nX: 1\r\n",
+            ),
+            (
+                "From: a@corp.com\r\nDate:\r\nMessage-ID: \r\n",
+                "From: a@corp.com\r\n",
+            ),
+            ("From: <@evil.tld:a@corp.com>\r\n", "From: <a@corp.com>\r\n"),
+            (
+                "From: a@corp.com <a@corp.com>\r\n",
+                "From: a@corp.com <a@corp.com>\r\n",
+            ),
+            ("From: a@corp.com\r\n \r\n\t\r\n", "From: a@corp.com\r\n"),
+            (" \r\n", "From: me@corp.com\r\n"),
+            (
+                "From: a@corp.com\r\nSubject: \u{fc}",
+                "From: a@corp.com\r\nSubject: \u{fc}\r\n",
+            ),
+            (
+                "From: a@corp.com\r\nSubject: 1\r\nSubject: 2\r\nTo: a, ;\r\n",
+                "From: a@corp.com\r\nSubject: 1\r\nSubject: 2\r\nTo: a, ;\r\n",
+            ),
+            (
+                "From: a@corp.com\r\nReply-To: ceo@evil.tld\r\n",
+                "From: a@corp.com\r\nReply-To: ceo@evil.tld\r\n",
+            ),
+        ] {
+            check("me@corp.com", raw, expected);
+        }
+        check(
+            "<>",
+            "Subject: x\r\n",
+            "Subject: x\r\nFrom: postmaster@relay.corp.com\r\n",
+        );
+        check(
+            "<>",
+            "From: Mailer <>\r\n",
+            "From: Mailer <postmaster@relay.corp.com>\r\n",
+        );
+        check(
+            "<>",
+            "From: a@evil.tld\r\n",
+            "550 5.7.1 From <a@evil.tld> is not in the allowlist",
+        );
+    }
+
+    #[test]
+    fn refused() {
+        let ways = "550 5.6.0 the header can be read in two ways: ";
+        for (raw, expected) in [
+            (
+                "From: ceo@evil.tld\r\n",
+                "550 5.7.1 From <ceo@evil.tld> is not in the allowlist",
+            ),
+            (
+                "fRoM:ceo@evil.tld\r\n",
+                "550 5.7.1 From <ceo@evil.tld> is not in the allowlist",
+            ),
+            (
+                "From:\r\n\tceo@evil.tld\r\n",
+                "550 5.7.1 From <ceo@evil.tld> is not in the allowlist",
+            ),
+            (
+                "From: a@corp.com, ceo@evil.tld\r\n",
+                "550 5.7.1 From <ceo@evil.tld> is not in the allowlist",
+            ),
+            (
+                "From: x: a@corp.com, ceo@evil.tld;\r\n",
+                "550 5.7.1 From <ceo@evil.tld> is not in the allowlist",
+            ),
+            (
+                "From: ceo@evil.tld <a@corp.com>\r\n",
+                "550 5.7.1 From <ceo@evil.tld> is not in the allowlist",
+            ),
+            (
+                "From: x <ceo@evil.tld> <a@corp.com>\r\n",
+                "550 5.6.0 From cannot be understood: something follows an address or a group",
+            ),
+            (
+                "From: undisclosed:;@\r\n",
+                "550 5.6.0 From cannot be understood: something follows an address or a group",
+            ),
+            (
+                "From: a@corp.com\r\nSender: ceo@evil.tld\r\n",
+                "550 5.7.1 Sender <ceo@evil.tld> is not in the allowlist",
+            ),
+            (
+                "From: a@corp.com\r\nResent-From: a@corp.com\r\nResent-From: ceo@evil.tld\r\n",
+                "550 5.7.1 Resent-From <ceo@evil.tld> is not in the allowlist",
+            ),
+            (
+                "From: a@corp.com\r\nResent-Sender: ceo@evil.tld\r\n",
+                "550 5.7.1 Resent-Sender <ceo@evil.tld> is not in the allowlist",
+            ),
+            (
+                "From: a@corp.com\r\nResent-From: x\r\n",
+                "550 5.6.0 Resent-From cannot be understood: words that are no address",
+            ),
+            (
+                "From: a@corp.com\r\nResent-From:\r\n",
+                "550 5.6.0 Resent-From cannot be understood: it has no address",
+            ),
+            (
+                "From: \"x@evil.tld\"@corp.com\r\n",
+                "550 5.7.1 From <\"x@evil.tld\"@corp.com> is not in the allowlist: such a local part must be listed literally",
+            ),
+            (
+                "From: a@corp.com\r\nfrom: a@corp.com\r\n",
+                &format!("{ways}two From fields"),
+            ),
+            (
+                "Sender: a@corp.com\r\nSender: b@corp.com\r\n",
+                &format!("{ways}two Sender fields"),
+            ),
+            (
+                "From: a@corp.com\r\nFrom : ceo@evil.tld\r\n",
+                &format!("{ways}a field name with white space before the colon"),
+            ),
+            (
+                "Subject\t: x\r\n",
+                &format!("{ways}a field name with white space before the colon"),
+            ),
+            (
+                " From: a@corp.com\r\n",
+                &format!("{ways}its first line is no field"),
+            ),
+            (
+                "Subject: x\r\n \r\nFrom: a@corp.com\r\n",
+                &format!("{ways}a line of white space inside it"),
+            ),
+            ("Subject: x\0\r\n", &format!("{ways}a NUL or a bare CR")),
+            (
+                "Subject: x\rFrom: ceo@evil.tld\r\n",
+                &format!("{ways}a NUL or a bare CR"),
+            ),
+            (
+                "Subject: x\u{b}From: ceo@evil.tld\r\n",
+                &format!("{ways}a control character that may end a line"),
+            ),
+        ] {
+            check("me@corp.com", raw, expected);
+        }
+    }
+
+    #[test]
+    fn narrowed_by_client_and_user() {
+        let mut setting = Setting::new("me@corp.com");
+        setting.client = Some(Client {
+            name: "printers".into(),
+            senders: Some(patterns(&["me@corp.com", "both@corp.com"])),
+            ..Client::default()
+        });
+        setting.user = Some(User {
+            name: "erp".into(),
+            password: Secret::default(),
+            senders: Some(patterns(&["both@corp.com"])),
+            recipients: None,
+        });
+        for (raw, expected) in [
+            ("From: both@corp.com\r\n", "From: both@corp.com\r\n"),
+            (
+                "From: a@corp.com\r\n",
+                "550 5.7.1 From <a@corp.com> is not allowed for client printers",
+            ),
+            (
+                "From: me@corp.com\r\n",
+                "550 5.7.1 From <me@corp.com> is not allowed for user erp",
+            ),
+        ] {
+            assert_eq!(setting.rest(raw.as_bytes()), expected);
+        }
+    }
+
+    #[test]
+    fn header_recipients() {
+        let mut setting = Setting::new("me@corp.com");
+        setting.policy.allowlist.header_recipients = true;
+        for (raw, expected) in [
+            (
+                "From: a@corp.com\r\nTo: b@corp.com, x: c@corp.com;\r\n",
+                "From: a@corp.com\r\nTo: b@corp.com, x: c@corp.com;\r\n",
+            ),
+            (
+                "From: a@corp.com\r\nTo: undisclosed-recipients:;\r\n",
+                "From: a@corp.com\r\nTo: undisclosed-recipients:;\r\n",
+            ),
+            (
+                "From: a@corp.com\r\nCc: b@evil.tld\r\n",
+                "550 5.7.1 Cc <b@evil.tld> is not in the allowlist",
+            ),
+            (
+                "From: a@corp.com\r\nBcc: b@evil.tld\r\n",
+                "550 5.7.1 Bcc <b@evil.tld> is not in the allowlist",
+            ),
+            (
+                "From: a@corp.com\r\nTo: x <a@corp.com> <b@evil.tld>\r\n",
+                "550 5.6.0 To cannot be understood: something follows an address or a group",
+            ),
+        ] {
+            assert_eq!(setting.rest(raw.as_bytes()), expected, "{raw:?}");
+        }
+    }
+
+    #[test]
+    fn rewritten() {
+        for (sender, raw, expected) in [
+            (
+                "root@host.local",
+                "From: Cron <root@host.local>\r\n",
+                "From: Cron <noreply@corp.com>\r\nReply-To: root@host.local\r\n",
+            ),
+            (
+                "root@host.local",
+                "From: root@host.local (Cron)\r\nReply-To: a@b\r\n",
+                "From: noreply@corp.com (Cron)\r\nReply-To: a@b\r\n",
+            ),
+            (
+                "x@localhost",
+                "From: x@localhost\r\n",
+                "From: noreply@corp.com\r\n",
+            ),
+            (
+                "x@localhost",
+                "From: root@h <root@h>\r\nSender: x@localhost\r\n",
+                "From: noreply@corp.com <noreply@corp.com>\r\nSender: noreply@corp.com\r\nReply-To: root@h\r\n",
+            ),
+            (
+                "root@h",
+                "From: a@corp.com,\r\n \"R\" <root@h>\r\n",
+                "From: a@corp.com,\r\n \"R\" <noreply@corp.com>\r\nReply-To: root@h\r\n",
+            ),
+            (
+                "root@h",
+                "From: root\r\n",
+                "From: root <noreply@corp.com>\r\nReply-To: root@h\r\n",
+            ),
+            (
+                "root@h",
+                "",
+                "From: noreply@corp.com\r\nReply-To: root@h\r\n",
+            ),
+            (
+                "root@h",
+                "From: ceo@evil.tld\r\n",
+                "550 5.7.1 From <ceo@evil.tld> is not in the allowlist",
+            ),
+            (
+                "root@h",
+                "From: a@corp.com\r\nResent-From: root@h\r\n",
+                "550 5.7.1 Resent-From <root@h> is not in the allowlist",
+            ),
+            (
+                "me@corp.com",
+                "From: root@h\r\n",
+                "550 5.7.1 From <root@h> is not in the allowlist",
+            ),
+        ] {
+            check(sender, raw, expected);
+        }
+        let mut setting = Setting::new("root@h");
+        setting.policy.rewrites[0].reply_to = ReplyTo::Keep;
+        assert_eq!(
+            setting.rest(b"From: root@h\r\n"),
+            "From: noreply@corp.com\r\n"
+        );
+    }
+
+    #[test]
+    fn received_field() {
+        let mut setting = Setting::new("me@corp.com");
+        let top = |setting: &Setting| {
+            let out = setting.header(b"From: a@corp.com\r\n").unwrap();
+            let field = fields(&out).next().unwrap();
+            assert!(field.is("Received"));
+            for line in lines(field.raw) {
+                // One word may be longer than a line.
+                let longest = line.split(|b| *b == b' ').map(<[u8]>::len).max();
+                assert!(line.len() <= 78 || longest > Some(60), "{line:?}");
+            }
+            String::from_utf8(field.raw.to_vec()).unwrap()
+        };
+        assert_eq!(
+            top(&setting),
+            "Received: from device ([10.0.0.9]) by relay.corp.com\r\n\
+             \twith ESMTP id 01040G2081040G2081040G2081 for <to@corp.com>;\r\n\
+             \tMon, 23 Nov 2026 12:00:00 +0000\r\n"
+        );
+        for (esmtp, tls, user, keyword) in [
+            (false, false, false, "SMTP"),
+            (true, false, false, "ESMTP"),
+            (true, true, false, "ESMTPS"),
+            (true, false, true, "ESMTPA"),
+            (true, true, true, "ESMTPSA"),
+        ] {
+            setting.origin.esmtp = esmtp;
+            setting.origin.tls = tls;
+            setting.origin.user = user.then(|| "erp".into());
+            assert!(
+                top(&setting).contains(&format!("with {keyword} id ")),
+                "{keyword}"
+            );
+        }
+        setting.recipients.push(address("hidden@corp.com"));
+        assert!(!top(&setting).contains("hidden") && !top(&setting).contains("for <"));
+        setting.origin.peer = "[::ffff:10.0.0.9]:1".parse().unwrap();
+        assert!(top(&setting).contains("([10.0.0.9])"));
+        setting.origin.peer = "[fe80::1]:1".parse().unwrap();
+        assert!(top(&setting).contains("([IPv6:fe80::1])"));
+        for helo in [
+            "x (by evil)\t;\r\nFrom: ceo@evil.tld",
+            "\u{202e}\u{1b}",
+            "",
+            &"h".repeat(4096),
+        ] {
+            setting.origin.helo = helo.to_owned();
+            let text = top(&setting);
+            assert_eq!(text.matches(['(', ')', ';']).count(), 3, "{text}");
+            assert!(text.is_ascii() && text.len() < 600, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_field_far_down_is_judged() {
+        let many = "X-Filler: 0123456789\r\n".repeat(10_000);
+        check(
+            "me@corp.com",
+            &format!("{many}From: ceo@evil.tld\r\n"),
+            "550 5.7.1 From <ceo@evil.tld> is not in the allowlist",
+        );
+        check(
+            "me@corp.com",
+            &format!(
+                "From: {}ceo@evil.tld\r\n",
+                "a@corp.com,\r\n ".repeat(10_000)
+            ),
+            "550 5.7.1 From <ceo@evil.tld> is not in the allowlist",
+        );
+    }
+
+    #[test]
+    fn mail_loop() {
+        let setting = Setting::new("me@corp.com");
+        let raw = |count| format!("From: a@corp.com\r\n{}", "Received: x\r\n".repeat(count));
+        assert!(setting.header(raw(50).as_bytes()).is_ok());
+        let reply = setting.header(raw(51).as_bytes()).unwrap_err();
+        assert_eq!(
+            reply.to_string(),
+            "554 5.4.6 mail loop: more than 50 Received fields"
+        );
+    }
+
+    #[test]
+    fn added_once() {
+        let setting = Setting::new("me@corp.com");
+        let out = setting.header(b"Subject: x\r\n").unwrap();
+        let added = String::from_utf8(out).unwrap();
+        assert!(
+            added.ends_with(
+                "Subject: x\r\nFrom: me@corp.com\r\nDate: Mon, 23 Nov 2026 12:00:00 +0000\r\n\
+                 Message-ID: <01040G2081040G2081040G2081@relay.corp.com>\r\n"
+            ),
+            "{added}"
+        );
+        let again = setting.header(added.as_bytes()).unwrap();
+        assert!(
+            again.ends_with(added.as_bytes()),
+            "nothing but Received is new"
+        );
+    }
+
+    /// Golden messages: `NAME.eml` in, `NAME.out` out. A first line `sender ADDRESS` says who sends. The `.out` is the
+    /// message without Received, or the reply. Line ends are LF in the files.
+    #[test]
+    fn golden_messages() {
+        let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/messages");
+        let mut count = 0;
+        for entry in std::fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            if path.extension().is_none_or(|e| e != "eml") {
+                continue;
+            }
+            count += 1;
+            let input = std::fs::read_to_string(&path).unwrap();
+            let expected = std::fs::read_to_string(path.with_extension("out")).unwrap();
+            let (sender, message) = input
+                .strip_prefix("sender ")
+                .and_then(|rest| rest.split_once('\n'))
+                .unwrap();
+            let message = message.replace('\n', "\r\n").into_bytes();
+            let mut from = 0;
+            let end = repair::header_end(&message, &mut from, true).unwrap();
+            let out = match Setting::new(sender).header(&message[end.start..end.end]) {
+                Ok(header) => {
+                    let mut out = headers::remove(&header, &["Received"]);
+                    out.extend_from_slice(b"\r\n");
+                    out.extend_from_slice(&message[end.body..]);
+                    String::from_utf8(out).unwrap().replace("\r\n", "\n")
+                }
+                Err(reply) => format!("{reply}\n"),
+            };
+            assert_eq!(out, expected, "{}", path.display());
+        }
+        assert!(count >= 8, "{count} golden messages");
+    }
+
+    /// Header soup: whatever is accepted has one From, and everyone named in it may send.
+    #[test]
+    fn accepted_means_admitted() {
+        const PIECES: &[&str] = &[
+            "From",
+            "from",
+            "Sender",
+            "Resent-From",
+            "Subject",
+            "To",
+            "Bcc",
+            ":",
+            ": ",
+            " :",
+            "\r\n",
+            "\r\n",
+            "\r\n ",
+            "\r\n\t",
+            "a@corp.com",
+            "b@corp.com",
+            "ceo@evil.tld",
+            "root@h",
+            "x@localhost",
+            "<",
+            ">",
+            "<a@corp.com>",
+            "<ceo@evil.tld>",
+            "<root@h>",
+            "\"",
+            "\\",
+            "(",
+            ")",
+            ",",
+            ";",
+            ".",
+            "@",
+            " ",
+            "x",
+            "[",
+            "]",
+            "\u{fc}",
+            "=?utf-8?q?x?=",
+            "'",
+            "\0",
+            "\u{b}",
+            "From: ",
+            "From: A ",
+            "\r\nFrom: ",
+            "-",
+        ];
+        let mut accepted = 0;
+        for seed in 0..20_000 {
+            let mut random = fastrand::Rng::with_seed(seed);
+            let mut soup = String::from(if random.bool() { "From: " } else { "" });
+            for _ in 0..random.usize(1..14) {
+                soup.push_str(PIECES[random.usize(..PIECES.len())]);
+            }
+            soup.push_str("\r\n");
+            let sender = ["me@corp.com", "root@h", "<>"][random.usize(..3)];
+            let setting = Setting::new(sender);
+            let mut from = 0;
+            let end = repair::header_end(soup.as_bytes(), &mut from, true).unwrap();
+            let Ok(out) = setting.header(&soup.as_bytes()[end.start..end.end]) else {
+                continue;
+            };
+            accepted += 1;
+            let mut from = 0;
+            let whole = repair::header_end(&out, &mut from, true).unwrap();
+            assert_eq!((whole.start, whole.end), (0, out.len()), "{soup:?}");
+            let froms: Vec<_> = fields(&out).filter(|f| f.is("From")).collect();
+            assert_eq!(froms.len(), 1, "{soup:?}");
+            assert!(headers::value_of(&out, "Bcc").is_none());
+            for field in
+                fields(&out).filter(|f| f.is("From") || f.is("Sender") || f.is("Resent-From"))
+            {
+                let mut found = mailboxes::parse(field.value).unwrap();
+                assert!(!found.is_empty(), "{soup:?}");
+                for mailbox in &found {
+                    let domain = mailbox.address.domain().as_str();
+                    assert!(
+                        domain == "corp.com" || (sender == "<>" && domain == "relay.corp.com"),
+                        "{soup:?} {out:?}"
+                    );
+                    let text = mailbox.address.to_string();
+                    assert_eq!(Address::parse(&text).as_ref(), Ok(&mailbox.address));
+                }
+                let rule = setting.policy.rewrites.first();
+                assert_eq!(
+                    rewrite_value(field.value, &mut found, rule),
+                    None,
+                    "twice is once"
+                );
+            }
+            // The next reader may repair what it reads; whom it finds there may send, too.
+            let message = [&out[..], b"\r\n"].concat();
+            if let Some(read) = mail_parser::MessageParser::default().parse(&message)
+                && let Some(list) = read.from()
+            {
+                for found in list.iter().filter_map(|a| a.address.as_deref()) {
+                    let allowed =
+                        found.ends_with("@corp.com") || found.ends_with("@relay.corp.com");
+                    assert!(allowed, "{found:?} in {:?}", String::from_utf8_lossy(&out));
+                }
+            }
+            if sender != "<>" {
+                let again = setting.header(&out).unwrap();
+                assert!(again.ends_with(&out), "{soup:?}");
+            }
+        }
+        assert!(accepted > 1000, "{accepted}");
     }
 }

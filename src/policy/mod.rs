@@ -175,3 +175,310 @@ impl Policy {
         content::header(self, raw, about)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::secret::Secret;
+
+    fn patterns(list: &[&str]) -> Vec<Pattern> {
+        list.iter().map(|p| Pattern::parse(p).unwrap()).collect()
+    }
+
+    fn policy() -> Policy {
+        Policy {
+            clients: vec![
+                Client {
+                    name: "lan".into(),
+                    networks: vec!["10.0.0.0/8".parse().unwrap()],
+                    ..Client::default()
+                },
+                Client {
+                    name: "printers".into(),
+                    networks: vec!["10.20.0.0/16".parse().unwrap()],
+                    senders: Some(patterns(&["printer@corp.com"])),
+                    recipients: Some(patterns(&["corp.com"])),
+                    ..Client::default()
+                },
+                Client {
+                    name: "strict".into(),
+                    networks: vec!["10.30.0.0/16".parse().unwrap()],
+                    require_auth: true,
+                    ..Client::default()
+                },
+                Client {
+                    name: "insisting".into(),
+                    networks: vec!["10.40.0.0/16".parse().unwrap()],
+                    any_credentials: true,
+                    ..Client::default()
+                },
+            ],
+            users: vec![User {
+                name: "erp".into(),
+                password: Secret::new("x"),
+                senders: Some(patterns(&["erp@corp.com"])),
+                recipients: Some(patterns(&["*.partner.com"])),
+            }],
+            allowlist: Allowlist {
+                senders: patterns(&["corp.com"]),
+                recipients: patterns(&["corp.com", "*.partner.com"]),
+                header_recipients: false,
+            },
+            rewrites: vec![
+                Rewrite {
+                    senders: patterns(&["root@*"]),
+                    to: Address::parse("first@corp.com").unwrap(),
+                    reply_to: rewrite::ReplyTo::Original,
+                },
+                Rewrite {
+                    senders: patterns(&["*"]),
+                    to: Address::parse("second@corp.com").unwrap(),
+                    reply_to: rewrite::ReplyTo::Keep,
+                },
+            ],
+            received_headers: 50,
+            default_domain: None,
+        }
+    }
+
+    fn check(verdict: Verdict, expected: &str) {
+        match verdict {
+            Verdict::Accept => assert_eq!("", expected),
+            Verdict::Reject(reply) => assert_eq!(reply.to_string(), expected),
+        }
+    }
+
+    fn who<'a>(policy: &'a Policy, ip: &str, user: &str) -> Who<'a> {
+        Who {
+            client: policy.client(ip.parse().unwrap()),
+            user: policy.user(user),
+        }
+    }
+
+    #[test]
+    fn connecting() {
+        let policy = policy();
+        for (ip, auth, expected) in [
+            ("10.0.0.1", AuthMode::Off, ""),
+            ("::ffff:10.0.0.1", AuthMode::Off, ""),
+            (
+                "192.0.2.1",
+                AuthMode::Off,
+                "554 5.7.1 192.0.2.1 is in no [[client]]",
+            ),
+            (
+                "::ffff:192.0.2.1",
+                AuthMode::Off,
+                "554 5.7.1 192.0.2.1 is in no [[client]]",
+            ),
+            ("::1", AuthMode::Off, "554 5.7.1 ::1 is in no [[client]]"),
+            ("192.0.2.1", AuthMode::Optional, ""),
+            ("192.0.2.1", AuthMode::Required, ""),
+        ] {
+            check(policy.connect(ip.parse().unwrap(), auth), expected);
+        }
+    }
+
+    #[test]
+    fn logging_in() {
+        use AuthMode::{Off, Optional, Required};
+        let policy = policy();
+        let nobody = "530 5.7.0 log in first: your address is in no [[client]]";
+        let listener = "530 5.7.0 log in first: this listener asks for it";
+        let client = "530 5.7.0 log in first: client strict asks for it";
+        for (ip, user, auth, logged_in, expected) in [
+            ("10.0.0.1", "", Off, false, ""),
+            ("10.0.0.1", "", Optional, false, ""),
+            ("10.0.0.1", "", Required, false, listener),
+            // The user is gone since the login.
+            ("10.0.0.1", "", Required, true, listener),
+            ("10.0.0.1", "erp", Required, true, ""),
+            ("10.30.0.1", "", Optional, false, client),
+            ("10.30.0.1", "erp", Optional, true, ""),
+            ("192.0.2.1", "", Optional, false, nobody),
+            ("192.0.2.1", "", Required, true, nobody),
+            ("192.0.2.1", "erp", Optional, true, ""),
+            ("10.40.0.1", "", Off, false, ""),
+            ("10.40.0.1", "", Required, false, listener),
+            ("10.40.0.1", "", Required, true, ""),
+        ] {
+            check(
+                policy.login(who(&policy, ip, user), auth, logged_in),
+                expected,
+            );
+        }
+    }
+
+    #[test]
+    fn senders() {
+        let policy = policy();
+        for (ip, user, sender, expected) in [
+            ("10.0.0.1", "", "a@corp.com", ""),
+            ("10.0.0.1", "", "A@CORP.COM.", ""),
+            (
+                "10.0.0.1",
+                "",
+                "<>",
+                "550 5.7.1 sender <> is not in the allowlist",
+            ),
+            (
+                "10.0.0.1",
+                "",
+                "x@evilcorp.com",
+                "550 5.7.1 sender <x@evilcorp.com> is not in the allowlist",
+            ),
+            (
+                "10.0.0.1",
+                "",
+                "x@corp.com.evil.tld",
+                "550 5.7.1 sender <x@corp.com.evil.tld> is not in the allowlist",
+            ),
+            (
+                "10.0.0.1",
+                "",
+                "x@sub.corp.com",
+                "550 5.7.1 sender <x@sub.corp.com> is not in the allowlist",
+            ),
+            (
+                "10.0.0.1",
+                "",
+                "x@xn--crp-sed.com",
+                "550 5.7.1 sender <x@xn--crp-sed.com> is not in the allowlist",
+            ),
+            (
+                "10.0.0.1",
+                "",
+                "x@[10.0.0.5]",
+                "550 5.7.1 sender <x@[10.0.0.5]> is not in the allowlist",
+            ),
+            (
+                "10.0.0.1",
+                "",
+                "\"x@evil.tld\"@corp.com",
+                "550 5.7.1 sender <\"x@evil.tld\"@corp.com> is not in the allowlist: such a local part must be listed literally",
+            ),
+            ("10.20.0.1", "", "printer@corp.com", ""),
+            (
+                "10.20.0.1",
+                "",
+                "a@corp.com",
+                "550 5.7.1 sender <a@corp.com> is not allowed for client printers",
+            ),
+            (
+                "10.20.0.1",
+                "",
+                "printer+x@corp.com",
+                "550 5.7.1 sender <printer+x@corp.com> is not allowed for client printers",
+            ),
+            ("10.0.0.1", "erp", "erp@corp.com", ""),
+            (
+                "10.0.0.1",
+                "erp",
+                "a@corp.com",
+                "553 5.7.1 sender <a@corp.com> is not allowed for user erp",
+            ),
+            ("192.0.2.1", "erp", "erp@corp.com", ""),
+        ] {
+            let address = (sender != "<>").then(|| Address::parse(sender).unwrap());
+            check(
+                policy.mail(who(&policy, ip, user), address.as_ref()),
+                expected,
+            );
+        }
+        let null = Policy {
+            allowlist: Allowlist {
+                senders: patterns(&["*", "<>"]),
+                ..Allowlist::default()
+            },
+            ..Policy::default()
+        };
+        check(null.mail(Who::default(), None), "");
+        let empty = Policy::default();
+        assert!(matches!(
+            empty.mail(Who::default(), Some(&Address::parse("a@b").unwrap())),
+            Verdict::Reject(_)
+        ));
+    }
+
+    #[test]
+    fn recipients() {
+        let policy = policy();
+        for (ip, user, recipient, expected) in [
+            ("10.0.0.1", "", "x@corp.com", ""),
+            ("10.0.0.1", "", "x@a.partner.com", ""),
+            (
+                "10.0.0.1",
+                "",
+                "x@partner.com",
+                "550 5.7.1 recipient <x@partner.com> is not in the allowlist",
+            ),
+            (
+                "10.20.0.1",
+                "",
+                "x@a.partner.com",
+                "550 5.7.1 recipient <x@a.partner.com> is not allowed for client printers",
+            ),
+            (
+                "10.0.0.1",
+                "erp",
+                "x@corp.com",
+                "550 5.7.1 recipient <x@corp.com> is not allowed for user erp",
+            ),
+        ] {
+            let address = Address::parse(recipient).unwrap();
+            check(policy.rcpt(who(&policy, ip, user), &address), expected);
+        }
+        // What a next hop might route on: R71 to R78.
+        for recipient in [
+            "v@victim.tld",
+            "v%victim.tld@gw.corp.com",
+            "v%victim.tld@[127.0.0.1]",
+            "v%victim.tld@corp.com",
+            "\"v@victim.tld\"@gw.corp.com",
+            "\"v@victim.tld\"@corp.com",
+            "\"v%victim.tld\"@corp.com",
+            "\"foo@evil.tld> ORCPT=a@b\"@corp.com",
+            "victim.tld!v@corp.com",
+            "victim.tld!v@gw.corp.com",
+            "|x@corp.com",
+            "/etc/x@corp.com",
+            "\".x\"@corp.com",
+            "=?q?v=40victim.tld=3e?=@corp.com",
+        ] {
+            let address = Address::parse(recipient).unwrap();
+            let verdict = policy.rcpt(who(&policy, "10.0.0.1", ""), &address);
+            assert!(
+                matches!(&verdict, Verdict::Reject(r) if r.code == 550),
+                "{recipient}"
+            );
+        }
+        for malformed in [
+            "v@victim.tld@corp.com",
+            "v@victim.tld@",
+            "@gw.corp.com:v@victim.tld",
+            "x@corp.com>,<v@victim.tld",
+            "\"v@victim.tld\"",
+            "\"x\r\nRCPT TO:<v@victim.tld>\"@corp.com",
+        ] {
+            assert!(Address::parse(malformed).is_err(), "{malformed}");
+        }
+    }
+
+    #[test]
+    fn rewriting() {
+        let policy = policy();
+        for (sender, expected) in [
+            ("root@host.local", Some(0)),
+            ("ROOT@x", Some(0)),
+            ("a@b", Some(1)),
+            ("<>", None),
+        ] {
+            let address = (sender != "<>").then(|| Address::parse(sender).unwrap());
+            assert_eq!(
+                policy.rewrite(address.as_ref()).map(|(i, _)| i),
+                expected,
+                "{sender}"
+            );
+        }
+    }
+}

@@ -42,7 +42,8 @@ impl Rewrite {
     }
 }
 
-/// The addresses of a field that change: with another rule's address in their place, or without their source route.
+/// The addresses of a field that change: with the rule's address in their place, or without their source route or the
+/// dot behind their domain, as in the envelope.
 /// The mailboxes afterwards hold what leaves. `None` when the value stays as it is.
 pub(super) fn rewrite_value(
     value: &[u8],
@@ -55,7 +56,10 @@ pub(super) fn rewrite_value(
         let to = rewrite
             .filter(|r| mailbox.address != r.to && r.applies(&mailbox.address))
             .map(|r| &r.to);
-        if to.is_none() && !mailbox.routed {
+        let dotted = value
+            .get(mailbox.span.clone())
+            .is_some_and(|text| text.ends_with(b"."));
+        if to.is_none() && !mailbox.routed && !dotted {
             continue;
         }
         if let Some(to) = to {
