@@ -5,6 +5,12 @@
 //! `S: close`, `TLS` (handshake now), `--- connection` (a new one), `reload key = value`, `sink: N` (messages accepted
 //! so far), `body: text` (of the last message). `play = whole` (or `lines`, `octets`) restricts how it is played.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test says what is wrong by panicking"
+)]
+
 use std::{
     collections::VecDeque,
     fs,
@@ -91,8 +97,8 @@ impl Setting {
             users: None,
             listeners: None,
             connectors: vec!["sink".into()],
-            retry: vec![Duration::from_secs(60)],
-            give_up: Duration::from_secs(3600),
+            retry: vec![Duration::from_mins(1)],
+            give_up: Duration::from_hours(1),
             max_recipients: 100,
         };
         Self {
