@@ -197,7 +197,7 @@ impl Setting {
                     "whole" => Way::Whole,
                     "lines" => Way::Lines,
                     _ => Way::Octets,
-                }]
+                }];
             }
             _ => panic!("unknown key {key}"),
         }
@@ -485,7 +485,7 @@ fn every_dialogue_three_ways() {
         }
         for way in setting.ways.clone() {
             let played = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-                play(&path, &text, way, &setting)
+                play(&path, &text, way, &setting);
             }));
             if played.is_err() {
                 failed.push(format!("{} {way:?}", path.display()));

@@ -28,7 +28,11 @@ use crate::{
         message::{Envelope, MessageId, Origin},
         reply::Reply,
     },
-    policy::{AuthMode, Policy, Verdict, Who, grants::User, network::Client},
+    policy::{
+        AuthMode, Policy, Verdict,
+        grants::User,
+        network::{Client, ToleranceLevel},
+    },
     route::{RouteName, Router},
     secret::Secret,
 };
@@ -305,7 +309,7 @@ impl Session {
         match &self.client {
             None => true,
             Some(_) if self.tolerance.tls_on_plain_port => self.door.certificate,
-            Some(_) => !self.tolerance.blanks,
+            Some(client) => client.tolerance == ToleranceLevel::Strict,
         }
     }
 
