@@ -1,10 +1,12 @@
 //! The state machine of one SMTP session: bytes in, [`Step`]s out.
 //!
 //! Apart from sockets and time so that every dialogue can be played in memory, cut at any octet. It asks `policy` and
-//! the router and carries out nothing itself: TLS, password checks, files and the queue are the driver's. The
-//! commands are in `commands`, AUTH in `login`, the content in `receive`.
+//! the router and carries out nothing itself: TLS, password checks, files and the queue are the driver's. Octets
+//! become lines in `lines`; the commands are in `commands`, AUTH in `login`, the content in `receive`.
 
+mod answers;
 mod commands;
+mod lines;
 mod login;
 mod receive;
 
@@ -26,15 +28,16 @@ use crate::{
         message::{Envelope, MessageId, Origin},
         reply::Reply,
     },
-    policy::{AuthMode, Policy, Verdict, Who, grants::User, network::Client},
+    policy::{
+        AuthMode, Policy, Verdict,
+        grants::User,
+        network::{Client, ToleranceLevel},
+    },
     route::{RouteName, Router},
     secret::Secret,
 };
 
-use super::{
-    command::{self, Command},
-    tolerance::Tolerance,
-};
+use super::tolerance::Tolerance;
 use login::Exchange;
 use receive::Incoming;
 
@@ -251,13 +254,6 @@ struct Transaction {
     routed: Vec<(Address, RouteName)>,
 }
 
-/// Commands that send no mail, before 421.
-const JUNK_LIMIT: u32 = 100;
-/// Commands after a greeting of 554.
-const REFUSED_LIMIT: u32 = 10;
-/// Octets of one overlong line that are read before the session ends.
-const SKIP_LIMIT: usize = 64 * 1024;
-
 impl Session {
     /// A session that has just been accepted. `tls` when the socket is already encrypted (implicit TLS).
     pub fn new(door: Arc<Door>, peer: SocketAddr, tls: bool, weather: Weather) -> Self {
@@ -313,7 +309,7 @@ impl Session {
         match &self.client {
             None => true,
             Some(_) if self.tolerance.tls_on_plain_port => self.door.certificate,
-            Some(_) => !self.tolerance.blanks,
+            Some(client) => client.tolerance == ToleranceLevel::Strict,
         }
     }
 
@@ -333,13 +329,12 @@ impl Session {
                     input.clear();
                     return None;
                 }
+                Phase::Data(_) | Phase::Fresh if input.is_empty() => return None,
                 Phase::Verifying(_)
                 | Phase::Opening
                 | Phase::Storing { .. }
                 | Phase::Handshake { .. } => return None,
-                Phase::Data(_) if input.is_empty() => return None,
                 Phase::Data(_) => self.receive(input),
-                Phase::Fresh if input.is_empty() => return None,
                 Phase::Fresh => self.first_octets(input),
                 Phase::Command | Phase::Refused(_) | Phase::Auth(_) => {
                     if !self.line(input) {
@@ -441,228 +436,4 @@ impl Session {
     pub fn client(&self) -> Option<&str> {
         self.client.as_ref().map(|c| c.name.as_str())
     }
-}
-
-/// What the parts share.
-impl Session {
-    fn who(&self) -> Who<'_> {
-        Who {
-            client: self.client.as_ref(),
-            user: self.user.as_ref(),
-        }
-    }
-
-    fn push(&mut self, step: Step) {
-        self.pending.push_back(step);
-    }
-
-    fn say(&mut self, reply: Reply) {
-        self.push(Step::Reply(reply));
-    }
-
-    fn close(&mut self, reply: Option<Reply>) {
-        self.phase = Phase::Closed;
-        self.transaction = None;
-        self.push(Step::Close(reply));
-    }
-
-    /// The step after an answer of the driver. There always is one; a driver that answers unasked is told to close.
-    fn next(&mut self) -> Step {
-        self.pending.pop_front().unwrap_or_else(|| {
-            self.phase = Phase::Closed;
-            Step::Close(None)
-        })
-    }
-
-    /// A refusal for the log.
-    fn rejected(&mut self, stage: &'static str, recipient: Option<String>, reply: &Reply) {
-        let sender = self.transaction.as_ref().map(|t| named(t.given.as_ref()));
-        self.rejected_sender(stage, sender, recipient, reply);
-    }
-
-    fn rejected_sender(
-        &mut self,
-        stage: &'static str,
-        sender: Option<String>,
-        recipient: Option<String>,
-        reply: &Reply,
-    ) {
-        self.push(Step::Rejected(Box::new(Refusal {
-            stage,
-            sender,
-            recipient,
-            reply: reply.clone(),
-        })));
-    }
-
-    /// An error of the client: answered, counted, slowed down, and in the end closed.
-    fn error(&mut self, reply: Reply) {
-        self.errors += 1;
-        let most = self.rules.session_errors.max(1);
-        if self.errors >= most {
-            self.close(Some(Reply::too_many_errors()));
-            return;
-        }
-        let free = (most / 2).max(1);
-        if self.errors >= free {
-            let steps = self.errors - free + 1;
-            self.push(Step::Pause(Duration::from_millis(200) * steps.min(25)));
-        }
-        self.say(reply);
-    }
-
-    /// A command that sends no mail; false when it was one too many.
-    fn spend(&mut self) -> bool {
-        self.junk += 1;
-        if self.junk > JUNK_LIMIT {
-            self.close(Some(Reply::too_many_commands()));
-        }
-        self.junk <= JUNK_LIMIT
-    }
-
-    /// What came before the greeting.
-    fn first_octets(&mut self, input: &mut BytesMut) {
-        if self.is_tls_hello(input) {
-            if self.tolerance.tls_on_plain_port && self.door.certificate {
-                self.phase = Phase::Handshake { greet: true };
-                self.push(Step::ImplicitTls);
-            } else {
-                self.refuse_tls_hello();
-            }
-            return;
-        }
-        let end = memchr::memchr3(b' ', b'\r', b'\n', input).unwrap_or(input.len());
-        if let Ok(Command::Http) = command::parse(&input[..end], &self.tolerance) {
-            self.close(Some(Reply::not_http()));
-        } else if self.tolerance.early_talk {
-            let step = self.greet();
-            self.pending.push_front(step);
-        } else {
-            let reply = Reply::out_of_step("wait for the greeting");
-            self.rejected("connect", None, &reply);
-            self.close(Some(reply));
-        }
-    }
-
-    /// 0x16 is the record type of a handshake (RFC 8446 §5.1); no command begins with it.
-    fn is_tls_hello(&self, input: &BytesMut) -> bool {
-        !self.tls && input.first() == Some(&0x16)
-    }
-
-    fn refuse_tls_hello(&mut self) {
-        self.rejected("connect", None, &Reply::tls_on_plain_port());
-        self.close(None);
-    }
-
-    /// Takes one line; false when there is none yet.
-    fn line(&mut self, input: &mut BytesMut) -> bool {
-        if self.is_tls_hello(input) {
-            self.refuse_tls_hello();
-            return true;
-        }
-        let in_auth = matches!(self.phase, Phase::Auth(_));
-        let limit = if in_auth || is_auth(input) {
-            command::AUTH_LINE_LIMIT
-        } else {
-            command::LINE_LIMIT
-        };
-        let end = memchr::memchr(b'\n', input);
-        if let Some(skipped) = self.skipped {
-            let taken = end.map_or(input.len(), |end| end + 1);
-            bytes::Buf::advance(input, taken);
-            if skipped + taken > SKIP_LIMIT {
-                self.close(Some(Reply::line_too_long()));
-            } else if end.is_some() {
-                self.skipped = None;
-                self.too_long(in_auth);
-            } else {
-                self.skipped = Some(skipped + taken);
-                return false;
-            }
-            return true;
-        }
-        match end {
-            Some(end) if end < limit => {
-                let mut line = input.split_to(end + 1);
-                let crlf = line.ends_with(b"\r\n");
-                line.truncate(if crlf { end - 1 } else { end });
-                self.take(&line, crlf, input);
-                true
-            }
-            None if input.len() < limit => false,
-            _ => {
-                // Too long: nothing of it is kept, its end is still to come (or found at the next turn).
-                self.skipped = Some(0);
-                true
-            }
-        }
-    }
-
-    fn too_long(&mut self, in_auth: bool) {
-        if in_auth {
-            self.phase = Phase::Command;
-            self.error(Reply::auth_line_too_long());
-        } else if matches!(self.phase, Phase::Refused(_)) {
-            self.take_refused(Command::Unknown);
-        } else {
-            self.error(Reply::line_too_long());
-        }
-    }
-
-    fn take(&mut self, line: &[u8], crlf: bool, rest: &BytesMut) {
-        if let Phase::Auth(_) = self.phase {
-            self.auth_line(line);
-            return;
-        }
-        let parsed = if crlf || self.tolerance.bare_lf {
-            command::parse(line, &self.tolerance)
-        } else {
-            Err(Reply::bare_line_feed())
-        };
-        if let Phase::Refused(_) = self.phase {
-            self.take_refused(parsed.unwrap_or(Command::Unknown));
-            return;
-        }
-        let data_refused = std::mem::take(&mut self.data_refused);
-        if data_refused && matches!(parsed, Err(_) | Ok(Command::Unknown | Command::Blank)) {
-            // The message comes although there was no 354: none of it may be read as commands.
-            self.close(Some(Reply::out_of_step("DATA was refused; closing")));
-            return;
-        }
-        match parsed {
-            Ok(command) => self.command(command, rest),
-            Err(reply) => self.error(reply),
-        }
-    }
-
-    /// After a greeting of 554 (RFC 5321 §3.1).
-    fn take_refused(&mut self, command: Command<'_>) {
-        let Phase::Refused(count) = &mut self.phase else {
-            return;
-        };
-        *count += 1;
-        let last = *count >= REFUSED_LIMIT;
-        let reply = match command {
-            Command::Quit => return self.close(Some(Reply::bye())),
-            Command::Http => return self.close(Some(Reply::not_http())),
-            _ => Reply::bad_sequence("nothing but QUIT: see the greeting"),
-        };
-        if last {
-            self.close(Some(reply));
-        } else {
-            self.say(reply);
-        }
-    }
-}
-
-/// An AUTH command may be longer than others (RFC 4954 §4).
-fn is_auth(input: &[u8]) -> bool {
-    input
-        .get(..5)
-        .is_some_and(|verb| verb.eq_ignore_ascii_case(b"AUTH "))
-}
-
-/// A sender as the log shows it.
-fn named(sender: Option<&Address>) -> String {
-    sender.map_or_else(|| "<>".into(), ToString::to_string)
 }

@@ -1,4 +1,4 @@
-//! What the tests stand on: the real binary from a TOML text, a counting sink, real peers.
+//! What the tests stand on: the real binary from a TOML text, a counting sink, real peers, doubles that fail.
 
 pub mod gateway;
 pub mod peers;

@@ -16,7 +16,7 @@ use crate::{
     },
 };
 
-use super::{Phase, Session, Step, StoreWeather, Transaction, named};
+use super::{Phase, Session, Step, StoreWeather, Transaction, answers::named};
 
 impl Session {
     /// One command; `rest` is what the client has sent behind it.

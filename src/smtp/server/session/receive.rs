@@ -92,10 +92,10 @@ impl Session {
         }
         if incoming.refused.is_some() {
             incoming.kept.clear();
-        } else if incoming.header.is_none() {
-            if let Err(reply) = self.judge(&mut incoming, end.is_some()) {
-                unspool |= incoming.refuse(reply);
-            }
+        } else if incoming.header.is_none()
+            && let Err(reply) = self.judge(&mut incoming, end.is_some())
+        {
+            unspool |= incoming.refuse(reply);
         }
         if unspool {
             self.push(Step::Unspool);
@@ -208,9 +208,9 @@ impl Session {
             .retain(|step| !matches!(step, Step::Spool(_) | Step::Enqueue(_)));
         match &mut self.phase {
             Phase::Data(incoming) => {
-                if incoming.refuse(reply) {
-                    self.push(Step::Unspool);
-                }
+                // The driver may have made the file before it failed.
+                incoming.refuse(reply);
+                self.push(Step::Unspool);
             }
             Phase::Storing { close, .. } => {
                 let close = *close;

@@ -1,0 +1,160 @@
+//! Octets to lines: the first octets of a connection, the limits of a line, what a line is for.
+//!
+//! Apart because everything here happens before a command is understood, and must stay bounded whatever comes.
+
+use bytes::BytesMut;
+
+use crate::{
+    mail::reply::Reply,
+    smtp::server::command::{self, Command},
+};
+
+use super::{Phase, Session, Step};
+
+/// Commands after a greeting of 554.
+const REFUSED_LIMIT: u32 = 10;
+/// Octets of one overlong line that are read before the session ends.
+const SKIP_LIMIT: usize = 64 * 1024;
+
+impl Session {
+    /// What came before the greeting.
+    pub(super) fn first_octets(&mut self, input: &mut BytesMut) {
+        if self.is_tls_hello(input) {
+            if self.tolerance.tls_on_plain_port && self.door.certificate {
+                self.phase = Phase::Handshake { greet: true };
+                self.push(Step::ImplicitTls);
+            } else {
+                self.refuse_tls_hello();
+            }
+            return;
+        }
+        let end = memchr::memchr3(b' ', b'\r', b'\n', input).unwrap_or(input.len());
+        if let Ok(Command::Http) = command::parse(&input[..end], &self.tolerance) {
+            self.close(Some(Reply::not_http()));
+        } else if self.tolerance.early_talk {
+            let step = self.greet();
+            self.pending.push_front(step);
+        } else {
+            let reply = Reply::out_of_step("wait for the greeting");
+            self.rejected("connect", None, &reply);
+            self.close(Some(reply));
+        }
+    }
+
+    /// 0x16 is the record type of a handshake (RFC 8446 §5.1); no command begins with it.
+    fn is_tls_hello(&self, input: &BytesMut) -> bool {
+        !self.tls && input.first() == Some(&0x16)
+    }
+
+    fn refuse_tls_hello(&mut self) {
+        self.rejected("connect", None, &Reply::tls_on_plain_port());
+        self.close(None);
+    }
+
+    /// Takes one line; false when there is none yet.
+    pub(super) fn line(&mut self, input: &mut BytesMut) -> bool {
+        if self.is_tls_hello(input) {
+            self.refuse_tls_hello();
+            return true;
+        }
+        let in_auth = matches!(self.phase, Phase::Auth(_));
+        let limit = if in_auth || is_auth(input) {
+            command::AUTH_LINE_LIMIT
+        } else {
+            command::LINE_LIMIT
+        };
+        let end = memchr::memchr(b'\n', input);
+        if let Some(skipped) = self.skipped {
+            let taken = end.map_or(input.len(), |end| end + 1);
+            bytes::Buf::advance(input, taken);
+            if skipped + taken > SKIP_LIMIT {
+                self.close(Some(Reply::line_too_long()));
+            } else if end.is_some() {
+                self.skipped = None;
+                self.too_long(in_auth);
+            } else {
+                self.skipped = Some(skipped + taken);
+                return false;
+            }
+            return true;
+        }
+        match end {
+            Some(end) if end < limit => {
+                let mut line = input.split_to(end + 1);
+                let crlf = line.ends_with(b"\r\n");
+                line.truncate(if crlf { end - 1 } else { end });
+                self.take(&line, crlf, input);
+                true
+            }
+            None if input.len() < limit => false,
+            _ => {
+                // Too long: nothing of it is kept, its end is still to come (or found at the next turn).
+                self.skipped = Some(0);
+                true
+            }
+        }
+    }
+
+    fn too_long(&mut self, in_auth: bool) {
+        if in_auth {
+            self.phase = Phase::Command;
+            self.error(Reply::auth_line_too_long());
+        } else if matches!(self.phase, Phase::Refused(_)) {
+            self.take_refused(Command::Unknown);
+        } else {
+            self.error(Reply::line_too_long());
+        }
+    }
+
+    fn take(&mut self, line: &[u8], crlf: bool, rest: &BytesMut) {
+        if let Phase::Auth(_) = self.phase {
+            self.auth_line(line);
+            return;
+        }
+        let parsed = if crlf || self.tolerance.bare_lf {
+            command::parse(line, &self.tolerance)
+        } else {
+            Err(Reply::bare_line_feed())
+        };
+        if let Phase::Refused(_) = self.phase {
+            self.take_refused(parsed.unwrap_or(Command::Unknown));
+            return;
+        }
+        let data_refused = std::mem::take(&mut self.data_refused);
+        if data_refused && matches!(parsed, Err(_) | Ok(Command::Unknown | Command::Blank)) {
+            // The message comes although there was no 354: none of it may be read as commands.
+            self.close(Some(Reply::out_of_step("DATA was refused; closing")));
+            return;
+        }
+        match parsed {
+            Ok(command) => self.command(command, rest),
+            Err(reply) => self.error(reply),
+        }
+    }
+
+    /// After a greeting of 554 (RFC 5321 §3.1).
+    fn take_refused(&mut self, command: Command<'_>) {
+        let Phase::Refused(count) = &mut self.phase else {
+            return;
+        };
+        *count += 1;
+        let last = *count >= REFUSED_LIMIT;
+        let reply = match command {
+            Command::Quit => return self.close(Some(Reply::bye())),
+            Command::Http => return self.close(Some(Reply::not_http())),
+            _ => Reply::bad_sequence("nothing but QUIT: see the greeting"),
+        };
+        if last {
+            self.close(Some(reply));
+        } else {
+            self.say(reply);
+        }
+    }
+}
+
+/// An AUTH command may be longer than others (RFC 4954 §4).
+fn is_auth(input: &[u8]) -> bool {
+    input
+        .get(..5)
+        .is_some_and(|verb| verb.eq_ignore_ascii_case(b"AUTH "))
+}
