@@ -1,1 +1,4 @@
+//! One integration binary; a module for each subject.
 
+mod harness;
+mod store;
