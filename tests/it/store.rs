@@ -28,7 +28,7 @@ use postern::{
 
 use crate::harness::flaky::Flaky;
 
-const DAY: Duration = Duration::from_secs(86_400);
+const DAY: Duration = Duration::from_hours(24);
 
 fn at(seconds: u64) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000 + seconds)
@@ -829,4 +829,34 @@ async fn every_third_call_fails() {
         );
     }
     assert_eq!(good, 6);
+}
+
+#[tokio::test]
+async fn twenty_thousand() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let mut all = tokio::task::JoinSet::new();
+    for n in 0..20_000 {
+        let store = store.clone();
+        all.spawn(async move { store.insert(&mail(n, &["a@x.example"]), false, at(0)).await });
+    }
+    assert!(all.join_all().await.iter().all(Result::is_ok));
+    assert_eq!(store.claim(&ask(100), at(0)).await.unwrap().len(), 100);
+    assert_eq!(store.due().await.unwrap().len(), 1);
+    for verb in [
+        Verb::Hold,
+        Verb::Release,
+        Verb::Retry,
+        Verb::Fail,
+        Verb::Retry,
+        Verb::Drop,
+    ] {
+        let taken = store.command(&Filter::default(), &verb, at(9)).await;
+        assert_eq!(taken.unwrap(), 20_000, "{verb:?}");
+    }
+    store.prune(DAY, DAY, at(0) + 9 * DAY).await.unwrap();
+    assert_eq!(
+        store.list(&Filter::default(), at(9)).await.unwrap().len(),
+        100
+    );
 }
