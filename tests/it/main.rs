@@ -10,3 +10,4 @@ mod crash;
 mod dialogues;
 mod end_to_end;
 mod smarthost;
+mod store;

@@ -176,10 +176,6 @@ pub(super) fn release(change: &mut Change<'_>, jobs: &[i64]) -> rusqlite::Result
 }
 
 /// After a restart: what was leased may have been sent or not; it is due again, its attempts as they were.
-#[expect(
-    clippy::trivially_copy_pass_by_ref,
-    reason = "an operation takes the change by reference"
-)]
 pub(super) fn recover(change: &mut Change<'_>) -> rusqlite::Result<()> {
     let jobs: Vec<(i64, i64)> = change
         .conn

@@ -5,12 +5,8 @@
 //! own and never hold a transaction across an await. It has no clock but where a lease is lost.
 
 use std::{
-    collections::HashMap,
     path::{Path, PathBuf},
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex, PoisonError, atomic::Ordering},
     thread::JoinHandle,
     time::{Duration, SystemTime},
 };
@@ -22,8 +18,8 @@ use tokio::sync::{mpsc, oneshot};
 use super::{
     Settings,
     store::{
-        Ask, Entry, Event, Filter, Inserted, Job, JobId, LaneRow, Settlement, Stats, Store,
-        StoreError, Verb,
+        Ask, Entry, Event, Filter, Inserted, Job, LaneRow, Settlement, Stats, Store, StoreError,
+        Verb,
     },
 };
 use crate::{
@@ -33,19 +29,19 @@ use crate::{
 
 mod ballast;
 mod change;
+mod leases;
 mod open;
 mod operate;
+mod read;
 mod rows;
 mod writer;
 
-use rows::{Unread, micros, time};
+use leases::Keeper;
+use rows::{Unread, micros};
 use writer::{Change, Nudge, Op, Shared, Work, Writer, store_error};
 
 /// Connections for reading that are kept open.
 const READERS: usize = 4;
-/// Free pages that are left in the file, and how many are given back at a time.
-const FREE_PAGES: i64 = 1000;
-const VACUUM_STEP: i64 = 500;
 
 /// The store of `store = "sqlite"`.
 #[derive(Debug)]
@@ -123,7 +119,7 @@ impl SqliteStore {
         let (reply, answer) = oneshot::channel();
         let op = Work {
             takes_in,
-            work,
+            run: work,
             value: None,
             reply,
         };
@@ -233,7 +229,7 @@ impl Store for SqliteStore {
         // The content is read after the commit, so that nobody's write waits for it; the leases keep it in place.
         let spool = self.spool.clone();
         let (jobs, broken) = self
-            .query(move |conn| read_jobs(conn, leased, &spool))
+            .query(move |conn| read::jobs(conn, leased, &spool))
             .await?;
         if !broken.is_empty() {
             self.write(false, move |change| {
@@ -256,32 +252,7 @@ impl Store for SqliteStore {
     }
 
     async fn due(&self) -> Result<Vec<(RouteName, Option<ConnectorName>, SystemTime)>, StoreError> {
-        self.query(|conn| {
-            let mut next = conn.prepare_cached(DUE)?;
-            let mut found = Vec::new();
-            // From one (route, pin) to the next by the index: as many steps as there are of them, not of jobs.
-            let (mut route, mut pinned) = (String::new(), String::new());
-            while let Some((next_route, next_pin, due)) = next
-                .query_row(params![route, pinned], |row| {
-                    Ok((
-                        row.get::<_, String>(0)?,
-                        row.get::<_, String>(1)?,
-                        row.get(2)?,
-                    ))
-                })
-                .optional()?
-            {
-                (route, pinned) = (next_route, next_pin);
-                let pin = Some(pinned.as_str()).filter(|name| !name.is_empty());
-                found.push((
-                    RouteName::from(route.as_str()),
-                    pin.map(ConnectorName::from),
-                    time(due),
-                ));
-            }
-            Ok(found)
-        })
-        .await
+        self.query(read::due).await
     }
 
     async fn list(&self, filter: &Filter, _now: SystemTime) -> Result<Vec<Entry>, StoreError> {
@@ -311,7 +282,7 @@ impl Store for SqliteStore {
     }
 
     async fn events(&self, id: MessageId) -> Result<Vec<Event>, StoreError> {
-        self.query(move |conn| read_events(conn, id)).await
+        self.query(move |conn| read::events(conn, id)).await
     }
 
     async fn command(
@@ -338,49 +309,11 @@ impl Store for SqliteStore {
     }
 
     async fn stats(&self) -> Result<Stats, StoreError> {
-        self.query(|conn| {
-            let mut stats = Stats::default();
-            let mut statement = conn
-                .prepare_cached("SELECT state, count(*) FROM job WHERE state < 4 GROUP BY state")?;
-            let mut found = statement.query([])?;
-            while let Some(row) = found.next()? {
-                let count = row.get::<_, i64>(1)? as u64;
-                match row.get(0)? {
-                    rows::SENDING => stats.sending = count,
-                    rows::HELD => stats.held = count,
-                    rows::WAITING => stats.waiting = count,
-                    _ => stats.failed = count,
-                }
-            }
-            // Keys grow with time, so the least one is the oldest.
-            let oldest: Option<i64> = conn
-                .prepare_cached(
-                    "SELECT accepted FROM message WHERE key =
-                     (SELECT min(message) FROM job WHERE state < 4 AND state = 2)",
-                )?
-                .query_row([], |row| row.get(0))
-                .optional()?;
-            stats.oldest = oldest.map(time);
-            Ok(stats)
-        })
-        .await
+        self.query(read::stats).await
     }
 
     async fn lanes(&self) -> Result<Vec<LaneRow>, StoreError> {
-        self.query(|conn| {
-            conn.prepare_cached("SELECT lane, state, since, why, probe FROM lane ORDER BY lane")?
-                .query_map([], |row| {
-                    Ok(LaneRow {
-                        lane: row.get(0)?,
-                        state: row.get(1)?,
-                        since: time(row.get(2)?),
-                        why: row.get(3)?,
-                        probe: row.get::<_, Option<i64>>(4)?.map(time),
-                    })
-                })?
-                .collect()
-        })
-        .await
+        self.query(read::lanes).await
     }
 
     async fn set_lane(&self, lane: LaneRow) -> Result<(), StoreError> {
@@ -443,7 +376,10 @@ impl Store for SqliteStore {
                 break;
             }
         }
-        while self.write(false, |change| vacuum(change.conn)).await? {}
+        while self
+            .write(false, |change| read::vacuum(change.conn))
+            .await?
+        {}
         Ok(lines)
     }
 
@@ -451,7 +387,7 @@ impl Store for SqliteStore {
         self.write(false, change::recover).await?;
         let spool = self.spool.clone();
         self.query(move |conn| {
-            delete_orphans(conn, &spool);
+            read::delete_orphans(conn, &spool);
             Ok(())
         })
         .await
@@ -479,188 +415,5 @@ impl Store for SqliteStore {
 
     fn spool_dir(&self) -> &Path {
         &self.spool
-    }
-}
-
-/// The first waiting job after a (route, pin), in the order of the index.
-const DUE: &str = "SELECT route, pinned, due FROM job INDEXED BY job_due
-     WHERE state = 2 AND (route, pinned) > (?1, ?2) ORDER BY route, pinned, due LIMIT 1";
-
-type Broken = (i64, i64, String);
-
-fn read_jobs(
-    conn: &Connection,
-    leased: Vec<change::Leased>,
-    spool: &Path,
-) -> rusqlite::Result<(Vec<Job>, Vec<Broken>)> {
-    let mut messages = HashMap::new();
-    let mut jobs = Vec::with_capacity(leased.len());
-    let mut broken = Vec::new();
-    for job in leased {
-        let key = job.message;
-        if !messages.contains_key(&key) {
-            let read = match rows::load(conn, key, spool) {
-                Ok(Some(found)) => Ok(found),
-                Ok(None) => Err("its content is gone".to_owned()),
-                Err(Unread::Broken(why)) => Err(why),
-                Err(Unread::Store(error)) => return Err(error),
-            };
-            messages.insert(key, read);
-        }
-        match messages.get(&key) {
-            Some(Ok((message, recipients))) => jobs.push(Job {
-                id: JobId(job.id),
-                message: message.clone(),
-                route: RouteName::from(job.route.as_str()),
-                recipients: recipients
-                    .iter()
-                    .filter(|r| r.job == job.id && r.state <= rows::IN_DOUBT)
-                    .map(|r| r.address.clone())
-                    .collect(),
-                pinned: Some(job.pinned.as_str())
-                    .filter(|name| !name.is_empty())
-                    .map(ConnectorName::from),
-                attempts: job.attempts,
-                accepted: time(job.accepted),
-            }),
-            Some(Err(why)) => {
-                tracing::error!(
-                    message = key,
-                    why,
-                    "a queued message cannot be read and is held"
-                );
-                broken.push((job.id, key, why.clone()));
-            }
-            None => {}
-        }
-    }
-    Ok((jobs, broken))
-}
-
-fn read_events(conn: &Connection, id: MessageId) -> rusqlite::Result<Vec<Event>> {
-    let found: Option<(i64, i64, String)> = conn
-        .prepare_cached("SELECT key, accepted, origin FROM message WHERE id = ?1")?
-        .query_row([id.to_bytes()], |row| {
-            Ok((row.get(0)?, row.get(1)?, row.get(2)?))
-        })
-        .optional()?;
-    let Some((key, accepted, origin)) = found else {
-        return Ok(Vec::new());
-    };
-    // Every message was accepted: that line is made of its row and costs no row of its own.
-    let mut events = vec![Event {
-        at: time(accepted),
-        kind: "accepted".to_owned(),
-        recipients: Vec::new(),
-        text: rows::origin_from_json(&origin).map_or_else(String::new, |origin| {
-            format!("from {} by listener {}", origin.peer, origin.listener)
-        }),
-    }];
-    let mut statement = conn.prepare_cached(
-        "SELECT at, kind, recipients, text FROM event WHERE message = ?1 ORDER BY id",
-    )?;
-    let mut rows = statement.query([key])?;
-    while let Some(row) = rows.next()? {
-        events.push(Event {
-            at: time(row.get(0)?),
-            kind: row.get(1)?,
-            recipients: row
-                .get::<_, String>(2)?
-                .lines()
-                .map(str::to_owned)
-                .collect(),
-            text: row.get(3)?,
-        });
-    }
-    Ok(events)
-}
-
-/// Gives some free pages back to the disk; true while there are more.
-fn vacuum(conn: &Connection) -> rusqlite::Result<bool> {
-    let free = |conn: &Connection| {
-        conn.pragma_query_value(None, "freelist_count", |row| row.get::<_, i64>(0))
-    };
-    let before = free(conn)?;
-    if before <= FREE_PAGES {
-        return Ok(false);
-    }
-    // Each step of the statement frees one page.
-    let mut statement = conn.prepare(&format!("PRAGMA incremental_vacuum({VACUUM_STEP})"))?;
-    let mut steps = statement.query([])?;
-    while steps.next()?.is_some() {}
-    drop(steps);
-    Ok(free(conn)? < before)
-}
-
-/// Files whose message was never committed, or whose deletion a crash prevented.
-fn delete_orphans(conn: &Connection, spool: &Path) {
-    let Ok(files) = std::fs::read_dir(spool) else {
-        return;
-    };
-    for file in files.flatten() {
-        let name = file.file_name();
-        let id = name
-            .to_str()
-            .and_then(|name| name.parse::<MessageId>().ok());
-        let named = id.map_or(Ok(false), |id| {
-            conn.prepare_cached("SELECT 1 FROM message WHERE id = ?1 AND kept = 2")?
-                .exists([id.to_bytes()])
-        });
-        // Where the database cannot say, the file stays.
-        if matches!(named, Ok(false))
-            && let Err(error) = std::fs::remove_file(file.path())
-        {
-            tracing::warn!(file = %file.path().display(), %error, "a file without a message could not be deleted");
-        }
-    }
-}
-
-/// Makes [`Leases`].
-struct Keeper {
-    shared: Arc<Shared>,
-    inbox: Option<mpsc::WeakSender<Box<dyn Op>>>,
-}
-
-impl Keeper {
-    fn leases(&self, change: &mut Change<'_>, jobs: Vec<i64>) -> Leases {
-        let committed = Arc::new(AtomicBool::new(false));
-        change.committed.push(committed.clone());
-        Leases {
-            jobs,
-            committed,
-            shared: self.shared.clone(),
-            inbox: self.inbox.clone(),
-        }
-    }
-}
-
-/// Leases on their way to whoever asked for them: given back when that one has gone away meanwhile. A transaction
-/// that was rolled back has none to give.
-struct Leases {
-    jobs: Vec<i64>,
-    committed: Arc<AtomicBool>,
-    shared: Arc<Shared>,
-    inbox: Option<mpsc::WeakSender<Box<dyn Op>>>,
-}
-
-impl Leases {
-    fn handed_over(mut self) {
-        self.jobs.clear();
-    }
-}
-
-impl Drop for Leases {
-    fn drop(&mut self) {
-        if self.jobs.is_empty() || !self.committed.load(Ordering::Acquire) {
-            return;
-        }
-        self.shared
-            .abandoned
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .append(&mut self.jobs);
-        if let Some(inbox) = self.inbox.as_ref().and_then(mpsc::WeakSender::upgrade) {
-            let _ = inbox.try_send(Box::new(Nudge));
-        }
     }
 }

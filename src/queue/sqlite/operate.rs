@@ -243,7 +243,10 @@ fn apply(change: &mut Change<'_>, verb: &Verb, now: SystemTime) -> rusqlite::Res
             "state IN (0, 2) OR (state = 3 AND (SELECT kept FROM message WHERE key = picked.message) > 0)"
         }
         Verb::Hold => "state IN (0, 2)",
-        Verb::Release => "state IN (0, 1)",
+        // In flight there is something to release only after a wish to hold.
+        Verb::Release => {
+            "state = 1 OR (state = 0 AND (SELECT wishes FROM job WHERE id = picked.job) IS NOT NULL)"
+        }
         Verb::Fail => "state IN (0, 1, 2)",
         Verb::Drop | Verb::Reroute(_) => "state IN (0, 1, 2, 3)",
     };

@@ -31,7 +31,7 @@ pub(super) const OPEN: i64 = 0;
 pub(super) const IN_DOUBT: i64 = 1;
 pub(super) const GIVEN_UP: i64 = 2;
 pub(super) const DELIVERED: i64 = 3;
-pub(super) const DROPPED: i64 = 4;
+const DROPPED: i64 = 4;
 
 /// `message.kept`.
 pub(super) const IN_TABLE: i64 = 1;
@@ -62,8 +62,8 @@ pub(super) fn recipient_state(number: i64) -> &'static str {
         OPEN => "waiting",
         IN_DOUBT => "in doubt",
         GIVEN_UP => "failed",
-        DELIVERED => "done",
-        _ => "dropped",
+        DROPPED => "dropped",
+        _ => "done",
     }
 }
 
@@ -143,12 +143,11 @@ pub(super) struct Recipient {
     pub(super) state: i64,
 }
 
+/// A message, and its recipients with their states.
+pub(super) type Loaded = (Arc<Message>, Vec<Recipient>);
+
 /// A message as long as its content is kept, with its recipients in the order of the envelope.
-pub(super) fn load(
-    conn: &Connection,
-    key: i64,
-    spool: &Path,
-) -> Result<Option<(Arc<Message>, Vec<Recipient>)>, Unread> {
+pub(super) fn load(conn: &Connection, key: i64, spool: &Path) -> Result<Option<Loaded>, Unread> {
     let broken = |what: &str| Unread::Broken(what.to_owned());
     let row = conn
         .prepare_cached(

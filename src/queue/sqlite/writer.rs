@@ -51,7 +51,7 @@ pub(super) trait Op: Send {
 /// An operation from a closure, answered to whoever awaits.
 pub(super) struct Work<T, F> {
     pub(super) takes_in: bool,
-    pub(super) work: F,
+    pub(super) run: F,
     pub(super) value: Option<T>,
     pub(super) reply: oneshot::Sender<Result<T, StoreError>>,
 }
@@ -67,7 +67,7 @@ where
     fn run(&mut self, change: &mut Change<'_>) -> rusqlite::Result<()> {
         // An earlier run was rolled back, and what it promised goes first.
         self.value = None;
-        self.value = Some((self.work)(change)?);
+        self.value = Some((self.run)(change)?);
         Ok(())
     }
     fn answer(self: Box<Self>, result: Result<(), StoreError>) {
@@ -230,9 +230,8 @@ impl Writer {
                 self.shared.commits.fetch_add(1, Ordering::Relaxed);
             }
             Err(fault) => {
-                if !conn.is_autocommit() && conn.execute_batch("ROLLBACK").is_err() {
-                    self.break_off(fault);
-                } else if fault.is_breakage() {
+                let stuck = !conn.is_autocommit() && conn.execute_batch("ROLLBACK").is_err();
+                if stuck || fault.is_breakage() {
                     self.break_off(fault);
                 }
             }
@@ -315,7 +314,6 @@ impl Fault {
     /// Whether the connection can no longer be trusted; a busy, full or merely wrong statement leaves it sound.
     fn is_breakage(&self) -> bool {
         match self {
-            Fault::Full => false,
             Fault::Io(_) => true,
             Fault::Sqlite(rusqlite::Error::SqliteFailure(e, _)) => matches!(
                 e.code,
@@ -328,7 +326,7 @@ impl Fault {
                     | ErrorCode::PermissionDenied
                     | ErrorCode::OutOfMemory
             ),
-            Fault::Sqlite(_) => false,
+            Fault::Full | Fault::Sqlite(_) => false,
         }
     }
 

@@ -1,0 +1,228 @@
+//! What is read: due times, jobs with their messages, events, counts; and what is swept up.
+//!
+//! Apart from `operate`, which reads for the operator's filters. Nothing here changes a row.
+
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    path::Path,
+    time::SystemTime,
+};
+
+use rusqlite::{Connection, OptionalExtension as _, params};
+
+use super::{
+    change,
+    rows::{self, Unread, time},
+};
+use crate::{
+    mail::message::MessageId,
+    queue::store::{Event, Job, JobId, LaneRow, Stats},
+    route::{ConnectorName, RouteName},
+};
+
+/// Free pages that are left in the file, and how many are given back at a time.
+const FREE_PAGES: i64 = 1000;
+const VACUUM_STEP: i64 = 500;
+
+/// The first waiting job after a (route, pin), in the order of the index.
+const DUE: &str = "SELECT route, pinned, due FROM job INDEXED BY job_due
+     WHERE state = 2 AND (route, pinned) > (?1, ?2) ORDER BY route, pinned, due LIMIT 1";
+
+type Due = Vec<(RouteName, Option<ConnectorName>, SystemTime)>;
+
+/// The earliest due time for each (route, pin) that has waiting jobs.
+pub(super) fn due(conn: &Connection) -> rusqlite::Result<Due> {
+    let mut next = conn.prepare_cached(DUE)?;
+    let mut found = Vec::new();
+    // From one (route, pin) to the next by the index: as many steps as there are of them, not of jobs.
+    let (mut route, mut pinned) = (String::new(), String::new());
+    while let Some((next_route, next_pin, due)) = next
+        .query_row(params![route, pinned], |row| {
+            Ok((
+                row.get::<_, String>(0)?,
+                row.get::<_, String>(1)?,
+                row.get(2)?,
+            ))
+        })
+        .optional()?
+    {
+        (route, pinned) = (next_route, next_pin);
+        let pin = Some(pinned.as_str()).filter(|name| !name.is_empty());
+        found.push((
+            RouteName::from(route.as_str()),
+            pin.map(ConnectorName::from),
+            time(due),
+        ));
+    }
+    Ok(found)
+}
+
+/// Counts, of what is not yet history.
+pub(super) fn stats(conn: &Connection) -> rusqlite::Result<Stats> {
+    let mut stats = Stats::default();
+    let mut statement =
+        conn.prepare_cached("SELECT state, count(*) FROM job WHERE state < 4 GROUP BY state")?;
+    let mut found = statement.query([])?;
+    while let Some(row) = found.next()? {
+        let count = row.get::<_, i64>(1)? as u64;
+        match row.get(0)? {
+            rows::SENDING => stats.sending = count,
+            rows::HELD => stats.held = count,
+            rows::WAITING => stats.waiting = count,
+            _ => stats.failed = count,
+        }
+    }
+    // Keys grow with time, so the least one is the oldest.
+    let oldest: Option<i64> = conn
+        .prepare_cached(
+            "SELECT accepted FROM message WHERE key =
+                     (SELECT min(message) FROM job WHERE state < 4 AND state = 2)",
+        )?
+        .query_row([], |row| row.get(0))
+        .optional()?;
+    stats.oldest = oldest.map(time);
+    Ok(stats)
+}
+
+pub(super) fn lanes(conn: &Connection) -> rusqlite::Result<Vec<LaneRow>> {
+    conn.prepare_cached("SELECT lane, state, since, why, probe FROM lane ORDER BY lane")?
+        .query_map([], |row| {
+            Ok(LaneRow {
+                lane: row.get(0)?,
+                state: row.get(1)?,
+                since: time(row.get(2)?),
+                why: row.get(3)?,
+                probe: row.get::<_, Option<i64>>(4)?.map(time),
+            })
+        })?
+        .collect()
+}
+
+/// A job, its message, and why that cannot be read.
+pub(super) type Broken = (i64, i64, String);
+
+pub(super) fn jobs(
+    conn: &Connection,
+    leased: Vec<change::Leased>,
+    spool: &Path,
+) -> rusqlite::Result<(Vec<Job>, Vec<Broken>)> {
+    let mut messages = HashMap::new();
+    let mut jobs = Vec::with_capacity(leased.len());
+    let mut broken = Vec::new();
+    for job in leased {
+        let key = job.message;
+        let read = match messages.entry(key) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(free) => free.insert(match rows::load(conn, key, spool) {
+                Ok(Some(found)) => Ok(found),
+                Ok(None) => Err("its content is gone".to_owned()),
+                Err(Unread::Broken(why)) => Err(why),
+                Err(Unread::Store(error)) => return Err(error),
+            }),
+        };
+        match read {
+            Ok((message, recipients)) => jobs.push(Job {
+                id: JobId(job.id),
+                message: message.clone(),
+                route: RouteName::from(job.route.as_str()),
+                recipients: recipients
+                    .iter()
+                    .filter(|r| r.job == job.id && r.state <= rows::IN_DOUBT)
+                    .map(|r| r.address.clone())
+                    .collect(),
+                pinned: Some(job.pinned.as_str())
+                    .filter(|name| !name.is_empty())
+                    .map(ConnectorName::from),
+                attempts: job.attempts,
+                accepted: time(job.accepted),
+            }),
+            Err(why) => {
+                tracing::error!(
+                    message = key,
+                    why,
+                    "a queued message cannot be read and is held"
+                );
+                broken.push((job.id, key, why.clone()));
+            }
+        }
+    }
+    Ok((jobs, broken))
+}
+
+pub(super) fn events(conn: &Connection, id: MessageId) -> rusqlite::Result<Vec<Event>> {
+    let found: Option<(i64, i64, String)> = conn
+        .prepare_cached("SELECT key, accepted, origin FROM message WHERE id = ?1")?
+        .query_row([id.to_bytes()], |row| {
+            Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+        })
+        .optional()?;
+    let Some((key, accepted, origin)) = found else {
+        return Ok(Vec::new());
+    };
+    // Every message was accepted: that line is made of its row and costs no row of its own.
+    let mut events = vec![Event {
+        at: time(accepted),
+        kind: "accepted".to_owned(),
+        recipients: Vec::new(),
+        text: rows::origin_from_json(&origin).map_or_else(String::new, |origin| {
+            format!("from {} by listener {}", origin.peer, origin.listener)
+        }),
+    }];
+    let mut statement = conn.prepare_cached(
+        "SELECT at, kind, recipients, text FROM event WHERE message = ?1 ORDER BY id",
+    )?;
+    let mut rows = statement.query([key])?;
+    while let Some(row) = rows.next()? {
+        events.push(Event {
+            at: time(row.get(0)?),
+            kind: row.get(1)?,
+            recipients: row
+                .get::<_, String>(2)?
+                .lines()
+                .map(str::to_owned)
+                .collect(),
+            text: row.get(3)?,
+        });
+    }
+    Ok(events)
+}
+
+/// Gives some free pages back to the disk; true while there are more.
+pub(super) fn vacuum(conn: &Connection) -> rusqlite::Result<bool> {
+    let free = |conn: &Connection| {
+        conn.pragma_query_value(None, "freelist_count", |row| row.get::<_, i64>(0))
+    };
+    let before = free(conn)?;
+    if before <= FREE_PAGES {
+        return Ok(false);
+    }
+    // Each step of the statement frees one page.
+    let mut statement = conn.prepare(&format!("PRAGMA incremental_vacuum({VACUUM_STEP})"))?;
+    let mut steps = statement.query([])?;
+    while steps.next()?.is_some() {}
+    drop(steps);
+    Ok(free(conn)? < before)
+}
+
+/// Files whose message was never committed, or whose deletion a crash prevented.
+pub(super) fn delete_orphans(conn: &Connection, spool: &Path) {
+    let Ok(files) = std::fs::read_dir(spool) else {
+        return;
+    };
+    for file in files.flatten() {
+        let name = file.file_name();
+        let id = name
+            .to_str()
+            .and_then(|name| name.parse::<MessageId>().ok());
+        let named = id.map_or(Ok(false), |id| {
+            conn.prepare_cached("SELECT 1 FROM message WHERE id = ?1 AND kept = 2")?
+                .exists([id.to_bytes()])
+        });
+        // Where the database cannot say, the file stays.
+        if matches!(named, Ok(false))
+            && let Err(error) = std::fs::remove_file(file.path())
+        {
+            tracing::warn!(file = %file.path().display(), %error, "a file without a message could not be deleted");
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! A store that fails every nth call; all else goes to the store inside.
+
+use std::{
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, SystemTime},
+};
+
+use async_trait::async_trait;
+use postern::{
+    mail::message::{Message, MessageId},
+    queue::store::{
+        Ask, Entry, Event, Filter, Inserted, Job, LaneRow, Settlement, Stats, Store, StoreError,
+        Verb,
+    },
+    route::{ConnectorName, RouteName, Routed},
+};
+
+/// Fails before the call reaches the store, so nothing was changed.
+#[derive(Debug)]
+pub struct Flaky {
+    inside: Arc<dyn Store>,
+    every: u64,
+    calls: AtomicU64,
+}
+
+impl Flaky {
+    /// Fails call number `every`, twice `every`, and so on; 0 never.
+    pub fn new(inside: Arc<dyn Store>, every: u64) -> Arc<Self> {
+        Arc::new(Self {
+            inside,
+            every,
+            calls: AtomicU64::new(0),
+        })
+    }
+
+    fn pass(&self) -> Result<&dyn Store, StoreError> {
+        let call = self.calls.fetch_add(1, Ordering::Relaxed) + 1;
+        if self.every > 0 && call.is_multiple_of(self.every) {
+            return Err(StoreError::Unavailable("on purpose".to_owned()));
+        }
+        Ok(&*self.inside)
+    }
+}
+
+#[async_trait]
+impl Store for Flaky {
+    async fn insert(
+        &self,
+        mail: &Routed,
+        leased: bool,
+        now: SystemTime,
+    ) -> Result<Inserted, StoreError> {
+        self.pass()?.insert(mail, leased, now).await
+    }
+    async fn claim(&self, asks: &[Ask], now: SystemTime) -> Result<Vec<Job>, StoreError> {
+        self.pass()?.claim(asks, now).await
+    }
+    async fn settle(&self, settlement: Settlement, now: SystemTime) -> Result<(), StoreError> {
+        self.pass()?.settle(settlement, now).await
+    }
+    async fn due(&self) -> Result<Vec<(RouteName, Option<ConnectorName>, SystemTime)>, StoreError> {
+        self.pass()?.due().await
+    }
+    async fn list(&self, filter: &Filter, now: SystemTime) -> Result<Vec<Entry>, StoreError> {
+        self.pass()?.list(filter, now).await
+    }
+    async fn content(&self, id: MessageId) -> Result<Option<Arc<Message>>, StoreError> {
+        self.pass()?.content(id).await
+    }
+    async fn events(&self, id: MessageId) -> Result<Vec<Event>, StoreError> {
+        self.pass()?.events(id).await
+    }
+    async fn command(
+        &self,
+        filter: &Filter,
+        verb: &Verb,
+        now: SystemTime,
+    ) -> Result<u64, StoreError> {
+        self.pass()?.command(filter, verb, now).await
+    }
+    async fn stats(&self) -> Result<Stats, StoreError> {
+        self.pass()?.stats().await
+    }
+    async fn lanes(&self) -> Result<Vec<LaneRow>, StoreError> {
+        self.pass()?.lanes().await
+    }
+    async fn set_lane(&self, lane: LaneRow) -> Result<(), StoreError> {
+        self.pass()?.set_lane(lane).await
+    }
+    async fn note(&self, key: &str) -> Result<Option<String>, StoreError> {
+        self.pass()?.note(key).await
+    }
+    async fn set_note(&self, key: &str, value: String) -> Result<(), StoreError> {
+        self.pass()?.set_note(key, value).await
+    }
+    async fn prune(
+        &self,
+        keep_failed: Duration,
+        keep_history: Duration,
+        now: SystemTime,
+    ) -> Result<Vec<String>, StoreError> {
+        self.pass()?.prune(keep_failed, keep_history, now).await
+    }
+    async fn recover(&self) -> Result<(), StoreError> {
+        self.pass()?.recover().await
+    }
+    fn is_healthy(&self) -> bool {
+        self.inside.is_healthy()
+    }
+    async fn version(&self) -> Result<u64, StoreError> {
+        self.pass()?.version().await
+    }
+    fn spool_dir(&self) -> &Path {
+        self.inside.spool_dir()
+    }
+}

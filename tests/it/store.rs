@@ -1,0 +1,862 @@
+//! What every store must do, and what only the SQLite store can be asked.
+
+use std::{
+    os::unix::fs::PermissionsExt as _,
+    path::Path,
+    sync::{Arc, Mutex},
+    task::{Context, Waker},
+    time::{Duration, SystemTime},
+};
+
+use postern::{
+    mail::{
+        address::Address,
+        message::{Body, Envelope, Message, MessageId, Origin, SpoolFile},
+        outcome::Outcome,
+        pattern::Pattern,
+        reply::Reply,
+    },
+    queue::{
+        Queue, Settings,
+        sqlite::SqliteStore,
+        store::{
+            Ask, Event, Filter, Job, LaneRow, Settled, Settlement, State, Store, StoreError, Verb,
+        },
+    },
+    route::{ConnectorName, RouteName, Routed},
+};
+
+use crate::harness::flaky::Flaky;
+
+const DAY: Duration = Duration::from_hours(24);
+
+fn at(seconds: u64) -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000 + seconds)
+}
+
+fn address(text: &str) -> Address {
+    Address::parse(text).unwrap()
+}
+
+fn route() -> RouteName {
+    RouteName::from("main")
+}
+
+fn mail_with(n: u128, recipients: &[&str], body: Body) -> Routed {
+    let recipients: Vec<Address> = recipients.iter().map(|r| address(r)).collect();
+    Routed {
+        message: Arc::new(Message {
+            id: MessageId::new(at(0), n),
+            envelope: Envelope {
+                sender: Some(address("app@corp.example")),
+                recipients: recipients.clone(),
+                eight_bit: true,
+            },
+            origin: Origin {
+                listener: "local".into(),
+                peer: "127.0.0.1:1025".parse().unwrap(),
+                client: Some("printers".into()),
+                helo: "printer".into(),
+                tls: false,
+                esmtp: true,
+                user: None,
+                at: at(0),
+            },
+            header: "Subject: x\r\n".into(),
+            body,
+        }),
+        jobs: vec![(route(), recipients)],
+    }
+}
+
+fn mail(n: u128, recipients: &[&str]) -> Routed {
+    mail_with(n, recipients, Body::Memory("text\r\n".into()))
+}
+
+fn ask(limit: usize) -> Vec<Ask> {
+    vec![Ask {
+        route: route(),
+        pinned: None,
+        limit,
+    }]
+}
+
+fn settlement(job: &Job, recipients: Vec<(&str, Settled)>) -> Settlement {
+    Settlement {
+        job: job.id,
+        message: job.message.id,
+        recipients: recipients
+            .into_iter()
+            .map(|(a, s)| (address(a), s))
+            .collect(),
+        attempted: true,
+        next: at(60),
+        in_doubt: None,
+        bounces: Vec::new(),
+        events: vec![Event {
+            at: at(1),
+            kind: "tried".into(),
+            recipients: vec!["a@x.example".into(), "b@x.example".into()],
+            text: "via smarthost".into(),
+        }],
+    }
+}
+
+fn done() -> Settled {
+    Settled::Done(Outcome::Delivered(Reply::new(250, (2, 0, 0), "ok")))
+}
+fn failed() -> Settled {
+    Settled::Failed(Outcome::Failed(Reply::new(550, (5, 1, 1), "unknown")))
+}
+fn deferred() -> Settled {
+    Settled::Waiting(Outcome::Deferred {
+        reply: Reply::new(451, (4, 3, 0), "later"),
+        retry_after: None,
+    })
+}
+fn in_doubt() -> Settled {
+    Settled::InDoubt(Outcome::InDoubt(Reply::new(451, (4, 4, 2), "silence")))
+}
+
+fn only(id: MessageId) -> Filter {
+    Filter {
+        id: Some(id),
+        ..Filter::default()
+    }
+}
+
+/// State of the entry, and address and state of each recipient.
+async fn looks(store: &dyn Store, id: MessageId) -> (State, Vec<String>) {
+    let entries = store.list(&only(id), at(0)).await.unwrap();
+    assert_eq!(entries.len(), 1);
+    (
+        entries[0].state,
+        entries[0]
+            .recipients
+            .iter()
+            .map(|r| format!("{} {}", r.address, r.state))
+            .collect(),
+    )
+}
+
+async fn claim_one(store: &dyn Store, now: SystemTime) -> Job {
+    let mut jobs = store.claim(&ask(10), now).await.unwrap();
+    assert_eq!(jobs.len(), 1);
+    jobs.remove(0)
+}
+
+fn open(dir: &Path) -> Arc<SqliteStore> {
+    SqliteStore::open(&Settings {
+        data_dir: dir.join("data"),
+        keep_failed: 14 * DAY,
+        keep_history: 30 * DAY,
+    })
+    .unwrap()
+}
+
+/// Runs a case on every store there is.
+async fn on_each<F: AsyncFn(Arc<dyn Store>)>(case: F) {
+    let dir = tempfile::tempdir().unwrap();
+    let sqlite = open(dir.path());
+    case(sqlite).await;
+    let dir = tempfile::tempdir().unwrap();
+    case(Flaky::new(open(dir.path()), 0)).await;
+}
+
+#[tokio::test]
+async fn what_goes_in_comes_out() {
+    on_each(async |store| {
+        let sent = mail(1, &["a@x.example", "\"b c\"@x.example"]);
+        store.insert(&sent, false, at(0)).await.unwrap();
+        let again = store.insert(&sent, false, at(0)).await;
+        assert!(matches!(again, Err(StoreError::Unavailable(_))));
+        assert!(store.claim(&ask(0), at(0)).await.unwrap().is_empty());
+        let job = claim_one(&*store, at(0)).await;
+        assert_eq!(job.message.envelope, sent.message.envelope);
+        assert_eq!(job.message.origin, sent.message.origin);
+        assert_eq!(job.message.header, sent.message.header);
+        assert!(matches!(&job.message.body, Body::Memory(b) if &b[..] == b"text\r\n"));
+        assert_eq!(job.recipients, sent.message.envelope.recipients);
+        assert_eq!((job.attempts, job.accepted), (0, at(0)));
+        // Leased: nobody else sees it.
+        assert!(store.claim(&ask(9), at(99)).await.unwrap().is_empty());
+        assert!(store.due().await.unwrap().is_empty());
+        let whole = store.content(sent.message.id).await.unwrap().unwrap();
+        assert_eq!(whole.size(), sent.message.size());
+        let settled = settlement(
+            &job,
+            vec![("a@x.example", done()), ("\"b c\"@x.example", done())],
+        );
+        store.settle(settled, at(2)).await.unwrap();
+        assert_eq!(looks(&*store, sent.message.id).await.0, State::Done);
+        assert!(store.content(sent.message.id).await.unwrap().is_none());
+        let events = store.events(sent.message.id).await.unwrap();
+        assert_eq!(events[0].kind, "accepted");
+        assert_eq!(events[1].recipients, ["a@x.example", "b@x.example"]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn one_of_each_outcome() {
+    on_each(async |store| {
+        let sent = mail(
+            1,
+            &["a@x.example", "b@x.example", "c@x.example", "d@x.example"],
+        );
+        store.insert(&sent, true, at(0)).await.unwrap();
+        assert!(store.claim(&ask(9), at(9)).await.unwrap().is_empty());
+        store.recover().await.unwrap();
+        let job = claim_one(&*store, at(9)).await;
+        let mut settled = settlement(
+            &job,
+            vec![
+                ("a@x.example", done()),
+                ("b@x.example", deferred()),
+                ("c@x.example", failed()),
+                ("d@x.example", in_doubt()),
+            ],
+        );
+        settled.in_doubt = Some((ConnectorName::from("exchange"), at(300)));
+        settled.bounces = vec![mail(2, &["app@corp.example"])];
+        store.settle(settled, at(10)).await.unwrap();
+        assert_eq!(
+            looks(&*store, sent.message.id).await,
+            (
+                State::Waiting,
+                [
+                    "a@x.example done",
+                    "b@x.example waiting",
+                    "c@x.example failed",
+                    "d@x.example in doubt"
+                ]
+                .map(String::from)
+                .to_vec()
+            )
+        );
+        assert_eq!(
+            store.due().await.unwrap(),
+            vec![
+                (route(), None, at(10)),
+                (route(), Some(ConnectorName::from("exchange")), at(300))
+            ]
+        );
+        // The bounce first, then the deferred one alone.
+        assert_eq!(
+            claim_one(&*store, at(11)).await.message.id,
+            MessageId::new(at(0), 2)
+        );
+        let job = claim_one(&*store, at(60)).await;
+        assert_eq!(
+            (job.recipients.clone(), job.attempts),
+            (vec![address("b@x.example")], 1)
+        );
+        store
+            .settle(settlement(&job, vec![("b@x.example", done())]), at(61))
+            .await
+            .unwrap();
+        let pinned = vec![Ask {
+            route: route(),
+            pinned: Some(ConnectorName::from("exchange")),
+            limit: 5,
+        }];
+        assert!(store.claim(&pinned, at(299)).await.unwrap().is_empty());
+        let job = store.claim(&pinned, at(300)).await.unwrap().remove(0);
+        assert_eq!(job.recipients, [address("d@x.example")]);
+        // Nothing attempted: pinned still, no attempt counted, in doubt still.
+        let mut nothing = settlement(&job, vec![]);
+        nothing.attempted = false;
+        nothing.next = at(400);
+        store.settle(nothing, at(301)).await.unwrap();
+        let job = store.claim(&pinned, at(400)).await.unwrap().remove(0);
+        assert_eq!(job.attempts, 1);
+        store
+            .settle(settlement(&job, vec![("d@x.example", done())]), at(401))
+            .await
+            .unwrap();
+        // One failed: kept with its body.
+        assert_eq!(looks(&*store, sent.message.id).await.0, State::Failed);
+        assert!(store.content(sent.message.id).await.unwrap().is_some());
+        // Brought back, only the failed one.
+        let n = store
+            .command(&only(sent.message.id), &Verb::Retry, at(500))
+            .await;
+        assert_eq!(n.unwrap(), 1);
+        let job = claim_one(&*store, at(500)).await;
+        assert_eq!(job.recipients, [address("c@x.example")]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_settlement_may_be_written_twice() {
+    on_each(async |store| {
+        store
+            .insert(&mail(1, &["a@x.example"]), false, at(0))
+            .await
+            .unwrap();
+        let job = claim_one(&*store, at(0)).await;
+        for _ in 0..2 {
+            let mut settled = settlement(&job, vec![("a@x.example", failed())]);
+            settled.bounces = vec![mail(2, &["app@corp.example"])];
+            store.settle(settled, at(1)).await.unwrap();
+        }
+        assert_eq!(store.stats().await.unwrap().failed, 1);
+        assert_eq!(store.stats().await.unwrap().waiting, 1);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_wish_waits_for_the_settlement() {
+    on_each(async |store| {
+        let cases: [(Verb, State, &str); 5] = [
+            (Verb::Hold, State::Held, "waiting"),
+            (Verb::Drop, State::Done, "dropped"),
+            (Verb::Fail, State::Failed, "failed"),
+            (Verb::Retry, State::Waiting, "waiting"),
+            (
+                Verb::Reroute(RouteName::from("other")),
+                State::Waiting,
+                "waiting",
+            ),
+        ];
+        for (n, (verb, state, recipient)) in (1..).zip(cases) {
+            let sent = mail(n, &["a@x.example", "b@x.example"]);
+            store.insert(&sent, false, at(0)).await.unwrap();
+            let job = claim_one(&*store, at(0)).await;
+            let filter = only(sent.message.id);
+            assert_eq!(store.command(&filter, &verb, at(1)).await.unwrap(), 1);
+            assert_eq!(looks(&*store, sent.message.id).await.0, State::Sending);
+            let settled = settlement(
+                &job,
+                vec![("a@x.example", done()), ("b@x.example", deferred())],
+            );
+            store.settle(settled, at(2)).await.unwrap();
+            let (found, recipients) = looks(&*store, sent.message.id).await;
+            assert_eq!(found, state, "{verb:?}");
+            assert_eq!(
+                recipients,
+                [
+                    "a@x.example done".to_owned(),
+                    format!("b@x.example {recipient}")
+                ]
+            );
+            if verb == Verb::Retry {
+                assert_eq!(
+                    store.list(&filter, at(2)).await.unwrap()[0].next_attempt,
+                    Some(at(2))
+                );
+            }
+            assert_eq!(
+                store.content(sent.message.id).await.unwrap().is_none(),
+                verb == Verb::Drop
+            );
+            store.command(&filter, &Verb::Drop, at(3)).await.unwrap();
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn verbs_take_what_the_filter_says() {
+    on_each(async |store| {
+        for n in 1..=5 {
+            let to = format!("r{n}@x.example");
+            store
+                .insert(&mail(n, &[&to]), false, at(n as u64))
+                .await
+                .unwrap();
+        }
+        let filter = |states: Vec<State>| Filter {
+            states,
+            ..Filter::default()
+        };
+        let all = Filter::default();
+        let of = Filter {
+            recipient: Some(Pattern::parse("r2@x.example").unwrap()),
+            sender: Some(Pattern::parse("*@corp.example").unwrap()),
+            ..Filter::default()
+        };
+        assert_eq!(store.command(&of, &Verb::Hold, at(9)).await.unwrap(), 1);
+        assert_eq!(store.command(&of, &Verb::Hold, at(9)).await.unwrap(), 0);
+        // Retry does not release.
+        assert_eq!(store.command(&of, &Verb::Retry, at(9)).await.unwrap(), 0);
+        assert_eq!(store.claim(&ask(9), at(9)).await.unwrap().len(), 4);
+        store.recover().await.unwrap();
+        assert_eq!(store.command(&of, &Verb::Release, at(9)).await.unwrap(), 1);
+        let older = Filter {
+            older: Some(at(2)),
+            ..Filter::default()
+        };
+        assert_eq!(store.command(&older, &Verb::Fail, at(9)).await.unwrap(), 2);
+        assert_eq!(
+            store
+                .list(&filter(vec![State::Failed]), at(9))
+                .await
+                .unwrap()
+                .len(),
+            2
+        );
+        let stats = store.stats().await.unwrap();
+        assert_eq!(
+            (stats.waiting, stats.failed, stats.oldest),
+            (3, 2, Some(at(3)))
+        );
+        let two = Filter {
+            limit: Some(2),
+            states: vec![State::Waiting],
+            ..Filter::default()
+        };
+        let listed = store.list(&two, at(9)).await.unwrap();
+        assert_eq!(
+            listed.iter().map(|e| e.accepted).collect::<Vec<_>>(),
+            [at(3), at(4)]
+        );
+        let to = Verb::Reroute(RouteName::from("new"));
+        assert_eq!(store.command(&two, &to, at(9)).await.unwrap(), 2);
+        let moved = Filter {
+            route: Some(RouteName::from("new")),
+            ..Filter::default()
+        };
+        assert_eq!(store.list(&moved, at(9)).await.unwrap().len(), 2);
+        assert_eq!(store.command(&all, &Verb::Drop, at(9)).await.unwrap(), 5);
+        assert_eq!(store.command(&all, &Verb::Retry, at(9)).await.unwrap(), 0);
+        assert_eq!(
+            store
+                .list(&filter(vec![State::Done]), at(9))
+                .await
+                .unwrap()
+                .len(),
+            5
+        );
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn retention() {
+    on_each(async |store| {
+        for n in 1..=2 {
+            store
+                .insert(&mail(n, &["a@x.example"]), false, at(0))
+                .await
+                .unwrap();
+            let job = claim_one(&*store, at(0)).await;
+            let what = if n == 1 { done() } else { failed() };
+            store
+                .settle(settlement(&job, vec![("a@x.example", what)]), at(0))
+                .await
+                .unwrap();
+        }
+        store
+            .insert(&mail(3, &["a@x.example"]), false, at(0))
+            .await
+            .unwrap();
+        let prune = async |days: u32| {
+            store
+                .prune(14 * DAY, 30 * DAY, at(0) + days * DAY)
+                .await
+                .unwrap()
+        };
+        assert!(prune(13).await.is_empty());
+        let lines = prune(14).await;
+        assert_eq!(lines.len(), 1);
+        assert!(lines[0].contains("a@x.example"));
+        assert!(
+            store
+                .content(MessageId::new(at(0), 2))
+                .await
+                .unwrap()
+                .is_none()
+        );
+        assert_eq!(
+            store.list(&Filter::default(), at(0)).await.unwrap().len(),
+            3
+        );
+        assert!(prune(31).await.is_empty());
+        assert_eq!(
+            store.list(&Filter::default(), at(0)).await.unwrap().len(),
+            1
+        );
+        assert!(
+            store
+                .events(MessageId::new(at(0), 1))
+                .await
+                .unwrap()
+                .is_empty()
+        );
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn lanes_and_notes() {
+    on_each(async |store| {
+        let mut lane = LaneRow {
+            lane: "exchange/a@x.example".into(),
+            state: "paused".into(),
+            since: at(1),
+            why: "consent is missing".into(),
+            probe: Some(at(2)),
+        };
+        store.set_lane(lane.clone()).await.unwrap();
+        lane.state = "open".into();
+        lane.probe = None;
+        store.set_lane(lane.clone()).await.unwrap();
+        assert_eq!(store.lanes().await.unwrap(), [lane]);
+        assert_eq!(store.note("k").await.unwrap(), None);
+        store.set_note("k", "1".into()).await.unwrap();
+        store.set_note("k", "2".into()).await.unwrap();
+        assert_eq!(store.note("k").await.unwrap().as_deref(), Some("2"));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn large_bodies_are_files() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let file = |n: u128| {
+        let path = store.spool_dir().join(MessageId::new(at(0), n).to_string());
+        std::fs::write(&path, vec![b'x'; 100_000]).unwrap();
+        (path.clone(), Arc::new(SpoolFile::new(path, 100_000)))
+    };
+    let (path, body) = file(1);
+    store
+        .insert(
+            &mail_with(1, &["a@x.example"], Body::File(body)),
+            false,
+            at(0),
+        )
+        .await
+        .unwrap();
+    assert!(path.exists(), "kept when the row is committed");
+    let (orphan, body) = file(2);
+    std::mem::forget(body);
+    store.recover().await.unwrap();
+    assert!(path.exists() && !orphan.exists());
+    let job = claim_one(&*store, at(0)).await;
+    assert_eq!(job.message.body.len(), 100_000);
+    store
+        .settle(settlement(&job, vec![("a@x.example", done())]), at(1))
+        .await
+        .unwrap();
+    store.version().await.unwrap();
+    assert!(!path.exists(), "deleted with the message");
+
+    // A damaged message is put aside, the others go on.
+    let (path, body) = file(3);
+    store
+        .insert(
+            &mail_with(3, &["a@x.example"], Body::File(body)),
+            false,
+            at(0),
+        )
+        .await
+        .unwrap();
+    store
+        .insert(&mail(4, &["a@x.example"]), false, at(0))
+        .await
+        .unwrap();
+    std::fs::write(&path, "short").unwrap();
+    assert_eq!(
+        claim_one(&*store, at(0)).await.message.id,
+        MessageId::new(at(0), 4)
+    );
+    assert_eq!(
+        looks(&*store, MessageId::new(at(0), 3)).await.0,
+        State::Held
+    );
+}
+
+#[tokio::test]
+async fn reopened_it_is_as_it_was() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    store
+        .insert(&mail(1, &["a@x.example"]), false, at(0))
+        .await
+        .unwrap();
+    let job = claim_one(&*store, at(0)).await;
+    store
+        .command(&only(job.message.id), &Verb::Hold, at(1))
+        .await
+        .unwrap();
+    drop(store);
+    let store = open(dir.path());
+    assert_eq!(looks(&*store, job.message.id).await.0, State::Sending);
+    store.recover().await.unwrap();
+    assert_eq!(looks(&*store, job.message.id).await.0, State::Held);
+    let kinds: Vec<_> = store
+        .events(job.message.id)
+        .await
+        .unwrap()
+        .into_iter()
+        .map(|e| e.kind)
+        .collect();
+    assert_eq!(kinds, ["accepted", "held", "interrupted", "held"]);
+    drop(store);
+
+    let data = dir.path().join("data");
+    let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!((mode(&data), mode(&data.join("spool"))), (0o700, 0o700));
+    assert_eq!(
+        (mode(&data.join("queue.db")), mode(&data.join("ballast"))),
+        (0o600, 0o600)
+    );
+
+    let raw = rusqlite::Connection::open(data.join("queue.db")).unwrap();
+    let vacuum: i64 = raw
+        .pragma_query_value(None, "auto_vacuum", |r| r.get(0))
+        .unwrap();
+    assert_eq!(vacuum, 2, "incremental");
+    let plan = |sql: &str| -> String {
+        raw.prepare(&format!("EXPLAIN QUERY PLAN {sql}"))
+            .unwrap()
+            .query_map([], |r| r.get::<_, String>(3))
+            .unwrap()
+            .map(Result::unwrap)
+            .collect()
+    };
+    let claim = plan(
+        "SELECT id FROM job INDEXED BY job_due WHERE state = 2 AND route = 'a' AND pinned = '' AND due <= 5 ORDER BY due LIMIT 3",
+    );
+    assert!(
+        claim.contains("route=? AND pinned=? AND due<?") && !claim.contains("TEMP"),
+        "{claim}"
+    );
+    let due = plan(
+        "SELECT route, pinned, due FROM job INDEXED BY job_due WHERE state = 2 AND (route, pinned) > ('a', '') ORDER BY route, pinned, due LIMIT 1",
+    );
+    assert!(due.contains("SEARCH") && !due.contains("TEMP"), "{due}");
+    raw.pragma_update(None, "user_version", 99).unwrap();
+    let newer = SqliteStore::open(&Settings {
+        data_dir: data,
+        keep_failed: DAY,
+        keep_history: DAY,
+    });
+    assert!(newer.unwrap_err().to_string().contains("newer version"));
+}
+
+#[tokio::test]
+async fn many_share_one_commit() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let before = store.commits();
+    let mut all = tokio::task::JoinSet::new();
+    for n in 0..200 {
+        let store = store.clone();
+        all.spawn(async move { store.insert(&mail(n, &["a@x.example"]), false, at(0)).await });
+    }
+    // One of them fails and takes nobody along.
+    let twice = store.insert(&mail(1, &["a@x.example"]), false, at(0)).await;
+    let results = all.join_all().await;
+    assert_eq!(
+        results.iter().filter(|r| r.is_ok()).count() + usize::from(twice.is_ok()),
+        200
+    );
+    let commits = store.commits() - before;
+    assert!(commits < 100, "{commits} commits");
+    assert_eq!(store.stats().await.unwrap().waiting, 200);
+}
+
+#[tokio::test]
+async fn two_processes() {
+    let dir = tempfile::tempdir().unwrap();
+    let (one, two) = (open(dir.path()), open(dir.path()));
+    let seen = one.version().await.unwrap();
+    one.insert(&mail(1000, &["a@x.example"]), false, at(0))
+        .await
+        .unwrap();
+    assert_eq!(
+        one.version().await.unwrap(),
+        seen,
+        "its own writes do not count"
+    );
+    let mut all = tokio::task::JoinSet::new();
+    for n in 0..100 {
+        let store = if n % 2 == 0 { one.clone() } else { two.clone() };
+        all.spawn(async move { store.insert(&mail(n, &["a@x.example"]), false, at(0)).await });
+    }
+    assert!(all.join_all().await.iter().all(Result::is_ok));
+    assert_ne!(one.version().await.unwrap(), seen);
+    let claimed = tokio::join!(
+        async { one.claim(&ask(80), at(0)).await.unwrap().len() },
+        async { two.claim(&ask(80), at(0)).await.unwrap().len() }
+    );
+    assert_eq!(claimed.0 + claimed.1, 101, "none twice");
+}
+
+#[tokio::test]
+async fn a_full_disk_changes_nothing_and_heals() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    store
+        .insert(&mail(1, &["a@x.example"]), false, at(0))
+        .await
+        .unwrap();
+    let job = claim_one(&*store, at(0)).await;
+    store.limit_pages(1).await.unwrap();
+    let mut n = 2;
+    loop {
+        let body = Body::Memory(vec![b'x'; 60_000].into());
+        match store
+            .insert(&mail_with(n, &["a@x.example"], body), false, at(0))
+            .await
+        {
+            Ok(_) => n += 1,
+            Err(StoreError::Full) => break,
+            Err(other) => unreachable!("{other}"),
+        }
+        assert!(n < 10);
+    }
+    assert!(store.is_healthy());
+    let mut settled = settlement(&job, vec![("a@x.example", failed())]);
+    settled.bounces = vec![mail_with(
+        99,
+        &["app@corp.example"],
+        Body::Memory(vec![b'x'; 60_000].into()),
+    )];
+    assert!(matches!(
+        store.settle(settled, at(1)).await,
+        Err(StoreError::Full)
+    ));
+    assert_eq!(looks(&*store, job.message.id).await.0, State::Sending);
+    store.limit_pages(0).await.unwrap();
+    // The ballast was freed: no mail until it is back.
+    let now = store
+        .insert(&mail(50, &["a@x.example"]), false, at(0))
+        .await;
+    assert!(matches!(now, Err(StoreError::Full)));
+    store
+        .settle(settlement(&job, vec![("a@x.example", done())]), at(1))
+        .await
+        .unwrap();
+    assert_eq!(looks(&*store, job.message.id).await.0, State::Done);
+    while store
+        .insert(&mail(50, &["a@x.example"]), false, at(0))
+        .await
+        .is_err()
+    {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert!(dir.path().join("data/ballast").exists());
+}
+
+#[tokio::test]
+async fn a_lease_nobody_heard_of_is_given_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    store
+        .insert(&mail(1, &["a@x.example"]), false, at(0))
+        .await
+        .unwrap();
+    let asks = ask(1);
+    // Polled once: the writer has it, the caller is gone.
+    let mut claim = store.claim(&asks, at(0));
+    let mut context = Context::from_waker(Waker::noop());
+    assert!(claim.as_mut().poll(&mut context).is_pending());
+    drop(claim);
+    store.version().await.unwrap();
+    store.version().await.unwrap();
+    assert_eq!(
+        claim_one(&*store, at(0)).await.message.id,
+        MessageId::new(at(0), 1)
+    );
+}
+
+#[tokio::test]
+async fn accept_hands_over_or_rings() {
+    let dir = tempfile::tempdir().unwrap();
+    let queue = Queue::new(open(dir.path()));
+    queue
+        .accept(mail(1, &["a@x.example"]), at(0))
+        .await
+        .unwrap();
+    queue.changed().await;
+    let got = Arc::new(Mutex::new(Vec::new()));
+    let into = got.clone();
+    queue.set_reserve(Some(Arc::new(move |_: &Routed| {
+        let into = into.clone();
+        Some(
+            Box::new(move |jobs: Vec<Job>| into.lock().unwrap().extend(jobs))
+                as postern::queue::Ticket,
+        )
+    })));
+    queue
+        .accept(mail(2, &["b@x.example"]), at(0))
+        .await
+        .unwrap();
+    let job = got.lock().unwrap().remove(0);
+    assert_eq!(job.recipients, [address("b@x.example")]);
+    assert_eq!(
+        looks(&**queue.store(), job.message.id).await.0,
+        State::Sending
+    );
+    // An insert that fails keeps the ticket from being used.
+    assert!(
+        queue
+            .accept(mail(2, &["b@x.example"]), at(0))
+            .await
+            .is_err()
+    );
+    assert!(got.lock().unwrap().is_empty());
+    queue.set_reserve(None);
+    queue
+        .accept(mail(3, &["b@x.example"]), at(0))
+        .await
+        .unwrap();
+    queue.changed().await;
+    assert!(
+        queue
+            .spool_path(job.message.id)
+            .starts_with(dir.path().join("data/spool"))
+    );
+}
+
+#[tokio::test]
+async fn every_third_call_fails() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Flaky::new(open(dir.path()), 3);
+    let mut good = 0;
+    for n in 0..9 {
+        good += u32::from(
+            store
+                .insert(&mail(n, &["a@x.example"]), false, at(0))
+                .await
+                .is_ok(),
+        );
+    }
+    assert_eq!(good, 6);
+}
+
+#[tokio::test]
+async fn twenty_thousand() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let mut all = tokio::task::JoinSet::new();
+    for n in 0..20_000 {
+        let store = store.clone();
+        all.spawn(async move { store.insert(&mail(n, &["a@x.example"]), false, at(0)).await });
+    }
+    assert!(all.join_all().await.iter().all(Result::is_ok));
+    assert_eq!(store.claim(&ask(100), at(0)).await.unwrap().len(), 100);
+    assert_eq!(store.due().await.unwrap().len(), 1);
+    for verb in [
+        Verb::Hold,
+        Verb::Release,
+        Verb::Retry,
+        Verb::Fail,
+        Verb::Retry,
+        Verb::Drop,
+    ] {
+        let taken = store.command(&Filter::default(), &verb, at(9)).await;
+        assert_eq!(taken.unwrap(), 20_000, "{verb:?}");
+    }
+    store.prune(DAY, DAY, at(0) + 9 * DAY).await.unwrap();
+    assert_eq!(
+        store.list(&Filter::default(), at(9)).await.unwrap().len(),
+        100
+    );
+}
