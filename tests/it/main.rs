@@ -1,1 +1,3 @@
+//! One binary for all tests that open sockets or files.
 
+mod connector;
