@@ -392,8 +392,13 @@ impl Authority {
     fn new() -> Self {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+        // Every authority has a name of its own.
         let directory = tempfile::tempdir().unwrap();
+        params.distinguished_name.push(
+            rcgen::DnType::CommonName,
+            format!("authority of {}", directory.path().display()),
+        );
+        let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
         std::fs::write(directory.path().join("ca.pem"), issuer.pem()).unwrap();
         Self { directory, issuer }
     }
