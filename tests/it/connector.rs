@@ -1,5 +1,11 @@
 //! The smtp connector against upstreams that fail at every place and in every way, over real sockets and real TLS.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+
 use std::{
     fmt::Write as _,
     net::SocketAddr,
@@ -794,6 +800,45 @@ async fn probes() {
         assert!(text.contains(word), "{text}");
     }
     assert!(upstream.said("QUIT") && !upstream.said("MAIL"));
+}
+
+#[tokio::test]
+async fn the_record_shows_no_secret() {
+    let upstream = Upstream::start(Script {
+        offers: "AUTH_PLAIN",
+        ..Script::default()
+    })
+    .await;
+    let lines = Arc::new(Mutex::new(Vec::new()));
+    let shared = lines.clone();
+    let all = Settings {
+        name: "up".into(),
+        max_concurrent: 1,
+        rate: None,
+        timeout: Duration::from_secs(60),
+        max_recipients: 100,
+        proxy: Proxy::default(),
+        kind: Kind::Smtp(Box::new(SmtpSettings {
+            login: Some(("u".into(), Secret::new("p"))),
+            ..settings(upstream.address)
+        })),
+    };
+    let recorder = Arc::new(move |line: &str| shared.lock().unwrap().push(line.to_owned()));
+    let connector = postern::connector::build(&all, Some(recorder)).unwrap();
+    let report = connector.deliver(&small(), &recipients(), soon()).await;
+    assert_eq!(short(&report), "ok ok");
+    let record = lines.lock().unwrap().join("\n");
+    assert!(!record.contains("AHUAcA"), "{record}");
+    for line in [
+        "< 220 up.example ready",
+        "> AUTH PLAIN ***",
+        "< 235 2.7.0 welcome",
+        "> RCPT TO:<b@x.example>",
+        "> <message, 27 octets>",
+        "< 250 2.0.0 taken",
+    ] {
+        assert!(record.lines().any(|l| l == line), "{line} in {record}");
+    }
 }
 
 #[tokio::test]
