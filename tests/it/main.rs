@@ -6,6 +6,7 @@ mod harness;
 mod big;
 mod clients;
 mod config;
+mod connector;
 mod crash;
 mod dialogues;
 mod end_to_end;

@@ -323,10 +323,9 @@ impl Link {
             .await;
             match step {
                 Err(_) => return Err(Fault::Silent(Stage::Content)),
-                Ok(Ok(Ok(0))) => return Err(Fault::Lost(Stage::Content, None)),
+                Ok(Ok(Ok(0)) | Err(Ok(0))) => return Err(Fault::Lost(Stage::Content, None)),
                 Ok(Ok(Ok(n))) => done += n,
                 Ok(Ok(Err(e)) | Err(Err(e))) => return Err(Fault::Lost(Stage::Content, Some(e))),
-                Ok(Err(Ok(0))) => return Err(Fault::Lost(Stage::Content, None)),
                 Ok(Err(Ok(n))) => {
                     self.replies
                         .feed(self.incoming.get(..n).unwrap_or_default());

@@ -28,21 +28,18 @@ pub(super) fn client_config(settings: &SmtpSettings) -> Result<Arc<ClientConfig>
     let mut roots = RootCertStore::empty();
     let mut pinned = Vec::new();
     if settings.verify != Verify::None {
-        match &settings.ca_file {
-            Some(file) => {
-                pinned = certificates(file, "ca_file")?;
-                // A server's own certificate may not parse as a root; it is trusted as itself.
-                roots.add_parsable_certificates(pinned.iter().cloned());
-            }
-            None => {
-                let found = rustls_native_certs::load_native_certs();
-                roots.add_parsable_certificates(found.certs);
-                if roots.is_empty() {
-                    return Err(
-                        "the system has no trusted root certificates (on Debian: package ca-certificates); install them or set ca_file"
-                            .into(),
-                    );
-                }
+        if let Some(file) = &settings.ca_file {
+            pinned = certificates(file, "ca_file")?;
+            // A server's own certificate may not parse as a root; it is trusted as itself.
+            roots.add_parsable_certificates(pinned.iter().cloned());
+        } else {
+            let found = rustls_native_certs::load_native_certs();
+            roots.add_parsable_certificates(found.certs);
+            if roots.is_empty() {
+                return Err(
+                    "the system has no trusted root certificates (on Debian: package ca-certificates); install them or set ca_file"
+                        .into(),
+                );
             }
         }
     }

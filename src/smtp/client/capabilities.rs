@@ -78,8 +78,8 @@ impl Capabilities {
 mod tests {
     use super::*;
 
-    fn check(text: &str, expected: Capabilities) {
-        assert_eq!(Capabilities::parse(text), expected, "{text}");
+    fn check(text: &str, expected: &Capabilities) {
+        assert_eq!(&Capabilities::parse(text), expected, "{text}");
     }
 
     #[test]
@@ -89,17 +89,20 @@ mod tests {
             auth: list.iter().map(ToString::to_string).collect(),
             ..Capabilities::default()
         };
-        check("", Capabilities::default());
-        check("   \n\n \n", Capabilities::default());
-        check("h\nauth plain login\nAUTH=LOGIN", auth(&["PLAIN", "LOGIN"]));
-        check("h\nAUTH=LOGIN", auth(&["LOGIN"]));
-        check("h\nAUTH", auth(&[]));
-        check("h\nSIZE", auth(&[]));
-        check("h\nSIZE 0", auth(&[]));
-        check("h\nSIZE 99999999999999999999999", auth(&[]));
+        check("", &Capabilities::default());
+        check("   \n\n \n", &Capabilities::default());
+        check(
+            "h\nauth plain login\nAUTH=LOGIN",
+            &auth(&["PLAIN", "LOGIN"]),
+        );
+        check("h\nAUTH=LOGIN", &auth(&["LOGIN"]));
+        check("h\nAUTH", &auth(&[]));
+        check("h\nSIZE", &auth(&[]));
+        check("h\nSIZE 0", &auth(&[]));
+        check("h\nSIZE 99999999999999999999999", &auth(&[]));
         check(
             "mx.corp.example at your service\nSize 35882577\n8bitMIME\nStartTLS\nEnhancedStatusCodes\nPipelining\nSMTPUTF8\nCHUNKING",
-            Capabilities {
+            &Capabilities {
                 name: "mx.corp.example".into(),
                 size: Some(35_882_577),
                 pipelining: true,

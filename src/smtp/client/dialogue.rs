@@ -547,13 +547,13 @@ mod tests {
                         in_doubt = false;
                         ask = work.reply(&reply, &mut out);
                     }
-                    Ok(None) => match pieces.next() {
-                        Some(piece) => replies.feed(piece),
-                        None => {
+                    Ok(None) => {
+                        let Some(piece) = pieces.next() else {
                             work.lost("closed", in_doubt);
                             break;
-                        }
-                    },
+                        };
+                        replies.feed(piece);
+                    }
                     Err(broken) => {
                         work.lost(&broken.to_string(), in_doubt);
                         break;

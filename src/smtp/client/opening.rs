@@ -384,7 +384,7 @@ mod tests {
         format!("{said} {end}")
     }
 
-    fn wishes<'a>(upgrade: Upgrade, login: Option<&'a (String, Secret)>) -> Wishes<'a> {
+    fn wishes(upgrade: Upgrade, login: Option<&(String, Secret)>) -> Wishes<'_> {
         Wishes {
             helo: "me",
             upgrade,

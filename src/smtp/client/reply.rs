@@ -211,7 +211,9 @@ mod tests {
         (out, None, replies.is_drained())
     }
 
-    fn check(input: &[u8], expected: &[(u16, Option<(u8, u16, u16)>, &str)]) {
+    type Short<'a> = (u16, Option<(u8, u16, u16)>, &'a str);
+
+    fn check(input: &[u8], expected: &[Short<'_>]) {
         for chunk in 1..=input.len() {
             let (replies, broken, drained) = parse(input, chunk);
             let got: Vec<_> = replies

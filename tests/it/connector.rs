@@ -1,0 +1,949 @@
+//! The smtp connector against upstreams that fail at every place and in every way, over real sockets and real TLS.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+
+use std::{
+    fmt::Write as _,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex},
+    time::{Duration, Instant, SystemTime},
+};
+
+use postern::{
+    connector::{
+        Auth, Connector, Kind, Proxy, ProxyServer, Settings, SmtpSettings, Tls, Verify,
+        capture::Capture,
+        smtp::{Smtp, Timeouts},
+    },
+    mail::{
+        address::Address,
+        message::{Body, Envelope, Message, MessageId, Origin, SpoolFile},
+        outcome::{Outcome, Report},
+    },
+    secret::Secret,
+};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use tokio::{
+    io::{
+        AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _,
+        BufReader,
+    },
+    net::{TcpListener, TcpStream},
+    task::JoinSet,
+};
+use tokio_rustls::{
+    TlsAcceptor,
+    rustls::{
+        ServerConfig,
+        crypto::aws_lc_rs,
+        pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer},
+    },
+};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fault {
+    Says(&'static str),
+    Fin,
+    Rst,
+    Hang,
+}
+
+/// What the upstream does; everything else goes well.
+#[derive(Clone, Default)]
+struct Script {
+    /// At `banner EHLO STARTTLS AUTH MAIL RCPT1 RCPT2 DATA BODY EOD QUIT`.
+    faults: Vec<(&'static str, Fault)>,
+    /// Further EHLO lines, parted by spaces.
+    offers: &'static str,
+    tls: Option<Arc<ServerConfig>>,
+    implicit: bool,
+    /// After so many messages of one connection it says 421 unasked and closes.
+    closes_after: Option<u32>,
+}
+
+#[derive(Default)]
+struct Seen {
+    connections: u32,
+    lines: Vec<String>,
+    messages: Vec<(Vec<String>, Vec<u8>)>,
+}
+
+struct Upstream {
+    address: SocketAddr,
+    seen: Arc<Mutex<Seen>>,
+    _tasks: JoinSet<()>,
+}
+
+impl Upstream {
+    async fn start(script: Script) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let seen = Arc::new(Mutex::new(Seen::default()));
+        let mut tasks = JoinSet::new();
+        let shared = seen.clone();
+        tasks.spawn(async move {
+            let mut sessions = JoinSet::new();
+            while let Ok((stream, _)) = listener.accept().await {
+                shared.lock().unwrap().connections += 1;
+                sessions.spawn(serve(stream, script.clone(), shared.clone()));
+            }
+        });
+        Self {
+            address,
+            seen,
+            _tasks: tasks,
+        }
+    }
+
+    fn messages(&self) -> Vec<(Vec<String>, Vec<u8>)> {
+        self.seen.lock().unwrap().messages.clone()
+    }
+
+    fn said(&self, word: &str) -> bool {
+        self.seen
+            .lock()
+            .unwrap()
+            .lines
+            .iter()
+            .any(|l| l.contains(word))
+    }
+}
+
+async fn serve(stream: TcpStream, script: Script, seen: Arc<Mutex<Seen>>) {
+    // A session ends in an error when it was told to.
+    let raw = socket2::SockRef::from(&stream).try_clone().unwrap();
+    let result = if script.implicit {
+        match TlsAcceptor::from(script.tls.clone().unwrap())
+            .accept(stream)
+            .await
+        {
+            Ok(stream) => session(stream, &script, &seen, true, true)
+                .await
+                .map(|_| ()),
+            Err(_) => Err(Fault::Fin),
+        }
+    } else {
+        match session(stream, &script, &seen, false, true).await {
+            Ok(Some(stream)) => {
+                match TlsAcceptor::from(script.tls.clone().unwrap())
+                    .accept(stream)
+                    .await
+                {
+                    Ok(stream) => session(stream, &script, &seen, true, false)
+                        .await
+                        .map(|_| ()),
+                    Err(_) => Err(Fault::Fin),
+                }
+            }
+            Ok(None) => Ok(()),
+            Err(fault) => Err(fault),
+        }
+    };
+    if result == Err(Fault::Rst) {
+        raw.set_linger(Some(Duration::ZERO)).unwrap();
+    }
+}
+
+/// `Ok(Some)`: STARTTLS was agreed upon.
+async fn session<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: S,
+    script: &Script,
+    seen: &Mutex<Seen>,
+    encrypted: bool,
+    greets: bool,
+) -> Result<Option<S>, Fault> {
+    let mut stream = BufReader::new(stream);
+    let mut accepted: Vec<String> = Vec::new();
+    let (mut mail, mut asked, mut messages) = (false, 0, 0);
+    if greets {
+        answer(&mut stream, script, "banner", "220 up.example ready").await?;
+    }
+    loop {
+        let mut line = String::new();
+        if stream.read_line(&mut line).await.unwrap_or(0) == 0 {
+            return Ok(None);
+        }
+        let line = line.trim_end().to_owned();
+        seen.lock().unwrap().lines.push(line.clone());
+        let word = line.split(' ').next().unwrap().to_ascii_uppercase();
+        match word.as_str() {
+            "EHLO" | "HELO" => {
+                let mut text = String::from("250-up.example\r\n");
+                if script.tls.is_some() && !encrypted {
+                    text += "250-STARTTLS\r\n";
+                }
+                for word in script.offers.split_ascii_whitespace() {
+                    let _ = write!(text, "250-{}\r\n", word.replace('_', " "));
+                }
+                answer(&mut stream, script, "EHLO", &(text + "250 HELP")).await?;
+            }
+            "STARTTLS" => {
+                answer(&mut stream, script, "STARTTLS", "220 go").await?;
+                return Ok(Some(stream.into_inner()));
+            }
+            "AUTH" => {
+                answer(&mut stream, script, "AUTH", "235 2.7.0 welcome").await?;
+            }
+            "MAIL" => {
+                mail = answer(&mut stream, script, "MAIL", "250 2.1.0 ok").await?;
+                accepted.clear();
+                asked = 0;
+            }
+            "RCPT" if mail => {
+                asked += 1;
+                let stage = ["RCPT1", "RCPT2"].get(asked - 1).copied().unwrap_or("RCPT");
+                if answer(&mut stream, script, stage, "250 2.1.5 ok").await? {
+                    accepted.push(line);
+                }
+            }
+            "DATA" if !accepted.is_empty() => {
+                if !answer(&mut stream, script, "DATA", "354 go on").await? {
+                    continue;
+                }
+                let mut content = Vec::new();
+                answer(&mut stream, script, "BODY", "").await?;
+                while !content.ends_with(b"\r\n.\r\n") {
+                    if stream.read_until(b'\n', &mut content).await.unwrap_or(0) == 0 {
+                        return Ok(None);
+                    }
+                }
+                let recipients = std::mem::take(&mut accepted);
+                if answer(&mut stream, script, "EOD", "250 2.0.0 taken").await? {
+                    seen.lock().unwrap().messages.push((recipients, content));
+                }
+                mail = false;
+                messages += 1;
+                if script.closes_after == Some(messages) {
+                    let _ = stream.get_mut().write_all(b"421 4.4.2 enough\r\n").await;
+                    return Ok(None);
+                }
+            }
+            "RSET" => {
+                mail = false;
+                answer(&mut stream, script, "RSET", "250 ok").await?;
+            }
+            "QUIT" => {
+                answer(&mut stream, script, "QUIT", "221 bye").await?;
+                return Ok(None);
+            }
+            _ => {
+                answer(&mut stream, script, "", "503 5.5.1 not now").await?;
+            }
+        }
+    }
+}
+
+/// Says whether the answer was positive.
+async fn answer<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: &mut BufReader<S>,
+    script: &Script,
+    stage: &'static str,
+    text: &str,
+) -> Result<bool, Fault> {
+    let fault = script.faults.iter().find(|(s, _)| *s == stage);
+    let text = match fault {
+        None => text,
+        Some((_, Fault::Says(text))) => text,
+        Some((_, Fault::Hang)) => {
+            std::future::pending::<()>().await;
+            return Err(Fault::Hang);
+        }
+        Some((_, fault)) => return Err(*fault),
+    };
+    if !text.is_empty() {
+        let _ = stream
+            .get_mut()
+            .write_all(format!("{text}\r\n").as_bytes())
+            .await;
+        let _ = stream.get_mut().flush().await;
+    }
+    if text.starts_with("421") {
+        return Err(Fault::Fin);
+    }
+    Ok(text.starts_with(['2', '3']))
+}
+
+fn quick() -> Timeouts {
+    let short = Duration::from_millis(700);
+    Timeouts {
+        connect: short,
+        connect_each: short,
+        tls: Duration::from_secs(3),
+        greeting: short,
+        command: short,
+        data: short,
+        block: short,
+        dot: short,
+        quit: Duration::from_millis(200),
+    }
+}
+
+fn settings(address: SocketAddr) -> SmtpSettings {
+    SmtpSettings {
+        host: address.ip().to_string(),
+        port: address.port(),
+        tls: Tls::Off,
+        verify: Verify::Full,
+        ca_file: None,
+        client_certificate: None,
+        auth: Auth::Auto,
+        login: None,
+        plaintext_credentials: false,
+        max_connections: 4,
+        messages_per_connection: 100,
+        idle_timeout: Duration::from_secs(30),
+        helo: "relay.corp.example".into(),
+        overrides: Vec::new(),
+        own_addresses: Vec::new(),
+    }
+}
+
+fn connector(smtp: SmtpSettings) -> Smtp {
+    through(smtp, Proxy::default(), quick())
+}
+
+fn through(smtp: SmtpSettings, proxy: Proxy, timeouts: Timeouts) -> Smtp {
+    let settings = Settings {
+        name: "up".into(),
+        max_concurrent: 4,
+        rate: None,
+        timeout: Duration::from_secs(60),
+        max_recipients: 100,
+        proxy,
+        kind: Kind::Smtp(Box::new(smtp)),
+    };
+    Smtp::new(&settings, timeouts, None).unwrap()
+}
+
+fn message(body: Body) -> Message {
+    Message {
+        id: MessageId::new(SystemTime::now(), 7),
+        envelope: Envelope {
+            sender: Some(Address::parse("s@corp.example").unwrap()),
+            recipients: recipients(),
+            eight_bit: false,
+        },
+        origin: Origin {
+            listener: "local".into(),
+            peer: "127.0.0.1:1".parse().unwrap(),
+            client: None,
+            helo: "unknown".into(),
+            tls: false,
+            esmtp: false,
+            user: None,
+            at: SystemTime::now(),
+        },
+        header: "Subject: x\r\n".into(),
+        body,
+    }
+}
+
+fn small() -> Message {
+    message(Body::Memory("hello\r\n.dot\r\n".into()))
+}
+
+fn recipients() -> Vec<Address> {
+    ["a@x.example", "b@x.example"]
+        .map(|a| Address::parse(a).unwrap())
+        .to_vec()
+}
+
+fn soon() -> Instant {
+    Instant::now() + Duration::from_secs(20)
+}
+
+fn short(report: &Report) -> String {
+    match report {
+        Report::Down { .. } => "down".into(),
+        Report::Misconfigured(_) => "misconfigured".into(),
+        Report::MailboxRefused(_) => "mailbox".into(),
+        Report::Tried { outcomes, .. } => outcomes
+            .iter()
+            .map(|(_, outcome)| match outcome {
+                Outcome::Delivered(_) => "ok",
+                Outcome::Deferred { .. } => "deferred",
+                Outcome::InDoubt(_) => "doubt",
+                Outcome::Failed(_) => "failed",
+                Outcome::Unsuited(_) => "unsuited",
+            })
+            .collect::<Vec<_>>()
+            .join(" "),
+    }
+}
+
+fn text(report: Report) -> String {
+    match report {
+        Report::Down { reply, .. }
+        | Report::Misconfigured(reply)
+        | Report::MailboxRefused(reply) => reply.text,
+        Report::Tried { outcomes, .. } => outcomes[0].1.reply().text.clone(),
+    }
+}
+
+async fn deliver(connector: &Smtp, message: &Message) -> Report {
+    connector.deliver(message, &recipients(), soon()).await
+}
+
+struct Authority {
+    directory: tempfile::TempDir,
+    issuer: CertifiedIssuer<'static, KeyPair>,
+}
+
+impl Authority {
+    fn new() -> Self {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        // Every authority has a name of its own.
+        let directory = tempfile::tempdir().unwrap();
+        params.distinguished_name.push(
+            rcgen::DnType::CommonName,
+            format!("authority of {}", directory.path().display()),
+        );
+        let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+        std::fs::write(directory.path().join("ca.pem"), issuer.pem()).unwrap();
+        Self { directory, issuer }
+    }
+
+    fn file(&self) -> PathBuf {
+        self.directory.path().join("ca.pem")
+    }
+
+    /// A server of these names, valid in these years.
+    fn server(&self, names: &[&str], years: (i32, i32)) -> Arc<ServerConfig> {
+        let key = KeyPair::generate().unwrap();
+        let certificate = params(names, years).signed_by(&key, &self.issuer).unwrap();
+        server(certificate.der().clone(), &key)
+    }
+}
+
+fn params(names: &[&str], years: (i32, i32)) -> CertificateParams {
+    let names: Vec<String> = names.iter().map(ToString::to_string).collect();
+    let mut params = CertificateParams::new(names).unwrap();
+    params.not_before = rcgen::date_time_ymd(years.0, 1, 1);
+    params.not_after = rcgen::date_time_ymd(years.1, 1, 1);
+    params
+}
+
+fn server(certificate: CertificateDer<'static>, key: &KeyPair) -> Arc<ServerConfig> {
+    let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
+    let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate], key)
+        .unwrap();
+    Arc::new(config)
+}
+
+const NOW: (i32, i32) = (2020, 2090);
+
+#[tokio::test]
+async fn every_fault_at_every_stage() {
+    let authority = Authority::new();
+    let tls = authority.server(&["127.0.0.1"], NOW);
+    let faults = [
+        Fault::Says("451 4.3.0 later"),
+        Fault::Says("554 5.3.0 never"),
+        Fault::Says("421 4.3.2 closing"),
+        Fault::Fin,
+        Fault::Rst,
+        Fault::Hang,
+    ];
+    let expected = |stage: &str, fault: usize| match (stage, fault) {
+        ("AUTH", 1) => "misconfigured",
+        ("connect" | "banner" | "EHLO" | "STARTTLS" | "AUTH", _) => "down",
+        ("MAIL" | "DATA" | "EOD", 1) => "failed failed",
+        ("MAIL" | "DATA", _) | ("EOD", 0 | 2) => "deferred deferred",
+        ("EOD", _) => "doubt doubt",
+        ("RCPT1", 0) => "deferred ok",
+        ("RCPT1", 1) => "failed ok",
+        ("RCPT2", 0) => "ok deferred",
+        ("RCPT2", 1) => "ok failed",
+        ("RCPT1" | "RCPT2", _) => "deferred deferred",
+        _ => "ok ok",
+    };
+    let mut runs = JoinSet::new();
+    for offers in ["AUTH_PLAIN", "AUTH_PLAIN PIPELINING"] {
+        for stage in [
+            "connect", "banner", "EHLO", "STARTTLS", "AUTH", "MAIL", "RCPT1", "RCPT2", "DATA",
+            "EOD", "QUIT",
+        ] {
+            for (index, fault) in faults.into_iter().enumerate() {
+                let (tls, ca) = (tls.clone(), authority.file());
+                let wanted = expected(stage, index);
+                runs.spawn(async move {
+                    let at = if stage == "connect" { "banner" } else { stage };
+                    let upstream = Upstream::start(Script {
+                        faults: vec![(at, fault)],
+                        offers,
+                        tls: Some(tls),
+                        ..Script::default()
+                    })
+                    .await;
+                    let mut address = upstream.address;
+                    if stage == "connect" && index < 3 {
+                        // Refused: a port that nobody has any more.
+                        address = TcpListener::bind("127.0.0.1:0")
+                            .await
+                            .unwrap()
+                            .local_addr()
+                            .unwrap();
+                    }
+                    let connector = connector(SmtpSettings {
+                        tls: Tls::StartTls,
+                        ca_file: Some(ca),
+                        login: Some(("u".into(), Secret::new("p"))),
+                        messages_per_connection: 1,
+                        ..settings(address)
+                    });
+                    let report = deliver(&connector, &small()).await;
+                    let place = format!("{offers} {stage} {fault:?}: {report:?}");
+                    assert_eq!(short(&report), wanted, "{place}");
+                    let copies = upstream.messages();
+                    assert_eq!(copies.len(), usize::from(wanted.contains("ok")), "{place}");
+                    for (_, content) in copies {
+                        assert_eq!(
+                            content, b"Subject: x\r\n\r\nhello\r\n..dot\r\n.\r\n",
+                            "{place}"
+                        );
+                    }
+                });
+            }
+        }
+    }
+    while let Some(run) = runs.join_next().await {
+        run.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn connections_are_reused_and_renewed() {
+    for (script, per_connection, connections) in [
+        (Script::default(), 100, 1),
+        (Script::default(), 2, 3),
+        (
+            Script {
+                closes_after: Some(2),
+                ..Script::default()
+            },
+            100,
+            3,
+        ),
+        (
+            Script {
+                offers: "PIPELINING",
+                closes_after: Some(1),
+                ..Script::default()
+            },
+            100,
+            5,
+        ),
+    ] {
+        let upstream = Upstream::start(script).await;
+        let connector = connector(SmtpSettings {
+            messages_per_connection: per_connection,
+            ..settings(upstream.address)
+        });
+        for _ in 0..5 {
+            assert_eq!(short(&deliver(&connector, &small()).await), "ok ok");
+        }
+        assert_eq!(upstream.seen.lock().unwrap().connections, connections);
+        assert_eq!(upstream.messages().len(), 5);
+    }
+    // A refused transaction is taken back before the next one on the same connection.
+    let upstream = Upstream::start(Script {
+        faults: vec![
+            ("RCPT1", Fault::Says("550 no")),
+            ("RCPT2", Fault::Says("450 no")),
+        ],
+        ..Script::default()
+    })
+    .await;
+    let connector = connector(settings(upstream.address));
+    for _ in 0..2 {
+        assert_eq!(
+            short(&deliver(&connector, &small()).await),
+            "failed deferred"
+        );
+    }
+    assert!(upstream.said("RSET"));
+    assert_eq!(upstream.seen.lock().unwrap().connections, 1);
+}
+
+#[tokio::test]
+async fn idle_connections_are_closed() {
+    let upstream = Upstream::start(Script::default()).await;
+    let connector = connector(SmtpSettings {
+        idle_timeout: Duration::from_millis(50),
+        ..settings(upstream.address)
+    });
+    assert_eq!(short(&deliver(&connector, &small()).await), "ok ok");
+    for _ in 0..100 {
+        if upstream.said("QUIT") {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("no QUIT");
+}
+
+#[tokio::test]
+async fn large_bodies_and_an_upstream_that_has_enough() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("body");
+    let content = b"0123456789abcdef\r\n.\r\n..\r\n".repeat(200_000);
+    std::fs::write(&path, &content).unwrap();
+    let large = || {
+        message(Body::File(Arc::new(SpoolFile::stored(
+            path.clone(),
+            content.len() as u64,
+        ))))
+    };
+    let upstream = Upstream::start(Script::default()).await;
+    let ours = connector(settings(upstream.address));
+    assert_eq!(short(&deliver(&ours, &large()).await), "ok ok");
+    let got = upstream.messages().remove(0).1;
+    let wanted = b"0123456789abcdef\r\n..\r\n...\r\n".repeat(200_000);
+    assert!(got == [b"Subject: x\r\n\r\n", wanted.as_slice(), b".\r\n"].concat());
+    // Shorter than stored: no dot, so nothing arrives.
+    let broken = message(Body::File(Arc::new(SpoolFile::stored(
+        path.clone(),
+        content.len() as u64 + 1,
+    ))));
+    assert_eq!(short(&deliver(&ours, &broken).await), "deferred deferred");
+    assert_eq!(upstream.messages().len(), 1);
+    for (fault, expected) in [
+        (Fault::Says("552 5.3.4 too much"), "failed failed"),
+        (Fault::Says("452 4.3.1 full"), "deferred deferred"),
+        (Fault::Says("250 fine"), "deferred deferred"),
+        (Fault::Hang, "deferred deferred"),
+        (Fault::Fin, "deferred deferred"),
+        (Fault::Rst, "deferred deferred"),
+    ] {
+        let upstream = Upstream::start(Script {
+            faults: vec![("BODY", fault)],
+            ..Script::default()
+        })
+        .await;
+        let report = deliver(&connector(settings(upstream.address)), &large()).await;
+        assert_eq!(short(&report), expected, "{fault:?} {report:?}");
+    }
+}
+
+#[tokio::test]
+async fn size_is_respected() {
+    let upstream = Upstream::start(Script {
+        offers: "SIZE_10",
+        ..Script::default()
+    })
+    .await;
+    let connector = connector(settings(upstream.address));
+    assert_eq!(
+        short(&deliver(&connector, &small()).await),
+        "unsuited unsuited"
+    );
+    assert!(!upstream.said("MAIL"));
+}
+
+#[tokio::test]
+async fn odd_greetings_and_endless_replies() {
+    for (octets, word) in [
+        (b"HELLO\n".to_vec(), "no SMTP reply"),
+        (vec![b'2'; 1 << 20], "without an end"),
+        (b"220-x\r\n".repeat(100_000), "without an end"),
+        (vec![0; 5000], "without an end"),
+        (b"\x15\x03\x03\0\x02\x02\x28".to_vec(), "implicit"),
+        (Vec::new(), "implicit"),
+    ] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let _ = stream.write_all(&octets).await;
+                std::future::pending::<()>().await;
+            }
+        });
+        let report = deliver(&connector(settings(address)), &small()).await;
+        assert_eq!(short(&report), "down");
+        let text = text(report);
+        assert!(text.contains(word), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn certificates() {
+    let authority = Authority::new();
+    let stranger = Authority::new();
+    let key = KeyPair::generate().unwrap();
+    let own = params(&["127.0.0.1"], NOW).self_signed(&key).unwrap();
+    let old = params(&["127.0.0.1"], (2001, 2002))
+        .self_signed(&key)
+        .unwrap();
+    let other = params(&["other.example"], NOW).self_signed(&key).unwrap();
+    let write = |name: &str, pem: String| {
+        let file = authority.directory.path().join(name);
+        std::fs::write(&file, pem).unwrap();
+        file
+    };
+    let (own_file, old_file) = (write("own", own.pem()), write("old", old.pem()));
+    let other_file = write("other", other.pem());
+    let ca = authority.file();
+    let good = authority.server(&["127.0.0.1"], NOW);
+    let wrong = authority.server(&["other.example"], NOW);
+    let expired = authority.server(&["127.0.0.1"], (2001, 2002));
+    let early = authority.server(&["127.0.0.1"], (2080, 2090));
+    let unknown = stranger.server(&["127.0.0.1"], NOW);
+    let nameless = authority.server(&[], NOW);
+    let selfmade = |c: &rcgen::Certificate| server(c.der().clone(), &key);
+    let cases: Vec<(Arc<ServerConfig>, &Path, Verify, &str)> = vec![
+        (good.clone(), &ca, Verify::Full, ""),
+        (wrong.clone(), &ca, Verify::Full, "other.example"),
+        (wrong, &ca, Verify::Certificate, ""),
+        (nameless, &ca, Verify::Full, "is not for 127.0.0.1"),
+        (expired.clone(), &ca, Verify::Full, "expired on 2002-01-01"),
+        (expired.clone(), &ca, Verify::Certificate, "expired"),
+        (expired, &ca, Verify::None, ""),
+        (early, &ca, Verify::Full, "not valid before 2080-01-01"),
+        (unknown.clone(), &ca, Verify::Full, "unknown issuer"),
+        (unknown, &ca, Verify::None, ""),
+        (selfmade(&own), &ca, Verify::Full, "unknown issuer"),
+        (selfmade(&own), &own_file, Verify::Full, ""),
+        (good, &own_file, Verify::Full, "unknown issuer"),
+        (selfmade(&old), &old_file, Verify::Full, "expired"),
+        (selfmade(&other), &other_file, Verify::Full, "other.example"),
+        (selfmade(&other), &other_file, Verify::Certificate, ""),
+    ];
+    for (index, (tls, file, verify, problem)) in cases.into_iter().enumerate() {
+        for mode in [Tls::StartTls, Tls::Implicit, Tls::Opportunistic] {
+            let upstream = Upstream::start(Script {
+                tls: Some(tls.clone()),
+                implicit: mode == Tls::Implicit,
+                offers: "AUTH_PLAIN",
+                ..Script::default()
+            })
+            .await;
+            let connector = connector(SmtpSettings {
+                tls: mode,
+                verify,
+                ca_file: Some(file.to_owned()),
+                login: Some(("u".into(), Secret::new("p"))),
+                ..settings(upstream.address)
+            });
+            let report = deliver(&connector, &small()).await;
+            let wanted = if problem.is_empty() { "ok ok" } else { "down" };
+            assert_eq!(short(&report), wanted, "{index} {mode:?} {report:?}");
+            if !problem.is_empty() {
+                assert!(!upstream.said("AUTH"));
+                let text = text(report);
+                assert!(text.contains(problem), "{index}: {text}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn tls_where_it_is_not_expected_and_not_where_it_is() {
+    let authority = Authority::new();
+    let smtp = |address, tls| SmtpSettings {
+        tls,
+        ca_file: Some(authority.file()),
+        login: Some(("u".into(), Secret::new("p"))),
+        ..settings(address)
+    };
+    let plain = Upstream::start(Script::default()).await;
+    let report = deliver(&connector(smtp(plain.address, Tls::Implicit)), &small()).await;
+    assert_eq!(short(&report), "down");
+    assert!(text(report).contains("plain text"));
+    let report = deliver(&connector(smtp(plain.address, Tls::StartTls)), &small()).await;
+    assert_eq!(short(&report), "down");
+    assert!(!plain.said("AUTH"));
+
+    // Bytes behind the 220, in the same packet: an injected reply.
+    let injecting = Upstream::start(Script {
+        faults: vec![(
+            "STARTTLS",
+            Fault::Says("220 go\r\n250-evil\r\n250 AUTH PLAIN"),
+        )],
+        tls: Some(authority.server(&["127.0.0.1"], NOW)),
+        ..Script::default()
+    })
+    .await;
+    let report = deliver(&connector(smtp(injecting.address, Tls::StartTls)), &small()).await;
+    assert_eq!(short(&report), "down");
+    assert!(text(report).contains("injects"));
+    assert!(!injecting.said("AUTH"));
+}
+
+#[tokio::test]
+async fn probes() {
+    let authority = Authority::new();
+    let upstream = Upstream::start(Script {
+        tls: Some(authority.server(&["127.0.0.1"], NOW)),
+        offers: "AUTH_PLAIN SIZE_1000",
+        ..Script::default()
+    })
+    .await;
+    let connector = connector(SmtpSettings {
+        tls: Tls::StartTls,
+        ca_file: Some(authority.file()),
+        login: Some(("u".into(), Secret::new("p"))),
+        ..settings(upstream.address)
+    });
+    let text = connector.probe(soon()).await.unwrap();
+    for word in ["127.0.0.1", "TLSv1.3", "2090-01-01", "PLAIN", "1000 octets"] {
+        assert!(text.contains(word), "{text}");
+    }
+    assert!(upstream.said("QUIT") && !upstream.said("MAIL"));
+}
+
+#[tokio::test]
+async fn the_record_shows_no_secret() {
+    let upstream = Upstream::start(Script {
+        offers: "AUTH_PLAIN",
+        ..Script::default()
+    })
+    .await;
+    let lines = Arc::new(Mutex::new(Vec::new()));
+    let shared = lines.clone();
+    let all = Settings {
+        name: "up".into(),
+        max_concurrent: 1,
+        rate: None,
+        timeout: Duration::from_secs(60),
+        max_recipients: 100,
+        proxy: Proxy::default(),
+        kind: Kind::Smtp(Box::new(SmtpSettings {
+            login: Some(("u".into(), Secret::new("p"))),
+            ..settings(upstream.address)
+        })),
+    };
+    let recorder = Arc::new(move |line: &str| shared.lock().unwrap().push(line.to_owned()));
+    let connector = postern::connector::build(&all, Some(recorder)).unwrap();
+    let report = connector.deliver(&small(), &recipients(), soon()).await;
+    assert_eq!(short(&report), "ok ok");
+    let record = lines.lock().unwrap().join("\n");
+    assert!(!record.contains("AHUAcA"), "{record}");
+    for line in [
+        "< 220 up.example ready",
+        "> AUTH PLAIN ***",
+        "< 235 2.7.0 welcome",
+        "> RCPT TO:<b@x.example>",
+        "> <message, 27 octets>",
+        "< 250 2.0.0 taken",
+    ] {
+        assert!(record.lines().any(|l| l == line), "{line} in {record}");
+    }
+}
+
+#[tokio::test]
+async fn no_loop_to_ourselves() {
+    let upstream = Upstream::start(Script::default()).await;
+    let port = upstream.address.port();
+    for own in [
+        upstream.address,
+        SocketAddr::new("0.0.0.0".parse().unwrap(), port),
+    ] {
+        let connector = connector(SmtpSettings {
+            own_addresses: vec![own],
+            ..settings(upstream.address)
+        });
+        let report = deliver(&connector, &small()).await;
+        assert_eq!(short(&report), "misconfigured");
+    }
+    assert!(!upstream.said("EHLO"));
+}
+
+#[tokio::test]
+async fn a_dropped_delivery_closes_the_connection() {
+    let upstream = Upstream::start(Script {
+        faults: vec![("DATA", Fault::Hang)],
+        ..Script::default()
+    })
+    .await;
+    let connector = connector(settings(upstream.address));
+    let message = small();
+    let cut = tokio::time::timeout(Duration::from_millis(200), deliver(&connector, &message)).await;
+    assert!(cut.is_err());
+    // A deadline of our own: before the dot deferred, at once.
+    let begun = Instant::now();
+    let report = connector
+        .deliver(&message, &recipients(), begun + Duration::from_millis(200))
+        .await;
+    assert_eq!(short(&report), "deferred deferred");
+    assert!(begun.elapsed() < Duration::from_millis(650));
+}
+
+#[tokio::test]
+async fn proxies() {
+    // 127.0.0.1 is never proxied, so the name is one that only the proxy "knows".
+    let upstream = Upstream::start(Script::default()).await;
+    for (answer, expected) in [
+        ("HTTP/1.1 200 ok\r\n\r\n", "ok ok"),
+        ("HTTP/1.1 407 login\r\n\r\n", "misconfigured"),
+        ("HTTP/1.1 403 no\r\n\r\n", "down"),
+    ] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let target = upstream.address;
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async move {
+            let (mut near, _) = listener.accept().await.unwrap();
+            let mut request = Vec::new();
+            while !request.ends_with(b"\r\n\r\n") {
+                request.push(near.read_u8().await.unwrap());
+            }
+            let request = String::from_utf8(request).unwrap();
+            assert!(
+                request.starts_with("CONNECT mx.invalid:25 HTTP/1.1\r\n"),
+                "{request}"
+            );
+            assert!(
+                request.contains("Proxy-Authorization: Basic dTpw\r\n"),
+                "{request}"
+            );
+            near.write_all(answer.as_bytes()).await.unwrap();
+            let mut far = TcpStream::connect(target).await.unwrap();
+            let _ = tokio::io::copy_bidirectional(&mut near, &mut far).await;
+        });
+        let proxy = Proxy {
+            via: Some(ProxyServer {
+                socks: false,
+                host: "127.0.0.1".into(),
+                port,
+                login: Some(("u".into(), Secret::new("p"))),
+            }),
+            ..Proxy::default()
+        };
+        let smtp = SmtpSettings {
+            host: "mx.invalid".into(),
+            port: 25,
+            ..settings(target)
+        };
+        let report = deliver(&through(smtp, proxy, quick()), &small()).await;
+        assert_eq!(short(&report), expected, "{report:?}");
+    }
+}
+
+#[tokio::test]
+async fn captures() {
+    let directory = tempfile::tempdir().unwrap();
+    let capture = Capture::new("kept".into(), directory.path()).unwrap();
+    let message = small();
+    for name in [message.id.to_string(), format!("{}-1", message.id)] {
+        let report = capture.deliver(&message, &recipients(), soon()).await;
+        assert_eq!(short(&report), "ok ok");
+        let read =
+            |end: &str| std::fs::read(directory.path().join(format!("{name}.{end}"))).unwrap();
+        assert_eq!(read("eml"), b"Subject: x\r\n\r\nhello\r\n.dot\r\n");
+        let envelope: serde_json::Value = serde_json::from_slice(&read("json")).unwrap();
+        assert_eq!(envelope["sender"], "s@corp.example");
+        assert_eq!(envelope["recipients"][1], "b@x.example");
+    }
+    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 4);
+}
