@@ -372,7 +372,7 @@ mod tests {
         let message = message(Some("app@corp.example"), header);
         let id = MessageId::new(at(), 2);
         let to = address("app@corp.example");
-        let later = at() + Duration::from_secs(7200);
+        let later = at() + Duration::from_hours(2);
         let made = bounce(&message, failures, &settings(), &to, id, later);
         assert_eq!(
             made.envelope.sender, None,

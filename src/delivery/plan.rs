@@ -1,6 +1,6 @@
 //! What follows from what happened: retry when, fail over, give up, bounce, close or pause the lane.
 //!
-//! Apart because this is where mail is lost or doubled if it is wrong: `docs` row by row, no clock, no dice, no store.
+//! Apart because this is where mail is lost or doubled if it is wrong: no clock, no dice, no store.
 //! A job goes from connector to connector within one [`Attempt`]; [`Attempt::take`] hears each report,
 //! [`Attempt::finish`] draws the sum. It does not carry anything out.
 
@@ -305,7 +305,7 @@ pub fn step(retry: &[Duration], number: usize, jitter: f64) -> Duration {
         .get(number)
         .or(retry.last())
         .copied()
-        .unwrap_or(Duration::from_secs(60));
+        .unwrap_or(Duration::from_mins(1));
     step.mul_f64(0.8 + 0.4 * jitter.clamp(0.0, 1.0))
 }
 
@@ -326,9 +326,9 @@ mod tests {
         route::RouteName,
     };
 
-    const MINUTE: Duration = Duration::from_secs(60);
-    const GIVE_UP: Duration = Duration::from_secs(3600);
-    const IN_DOUBT_WAIT: Duration = Duration::from_secs(300);
+    const MINUTE: Duration = Duration::from_mins(1);
+    const GIVE_UP: Duration = Duration::from_hours(1);
+    const IN_DOUBT_WAIT: Duration = Duration::from_mins(5);
 
     fn start() -> SystemTime {
         SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000)
@@ -530,7 +530,7 @@ mod tests {
             "deferred, one last time at the end",
             (one, None, 9),
             &[tried(&[("x", deferred())])],
-            GIVE_UP - MINUTE,
+            MINUTE * 59,
             &expect(&[("x", 'w')], true, Some(60), None, &[]),
         );
         check(
