@@ -1,1 +1,243 @@
-//! stub
+//! The commands: one file each, argv in, exit status out.
+//!
+//! Apart because this is the one place that prints, and the one that may know everything below. A command holds no
+//! rule of its own: it asks the same policy, router, store and connectors that the gateway uses.
+
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::Arc,
+};
+
+use clap::{Parser, Subcommand};
+
+use crate::{
+    config::{self, Config, Secrets},
+    queue::{sqlite::SqliteStore, store::Store},
+};
+use exit::{Ended, Exit, Failure};
+
+pub mod exit;
+pub mod output;
+
+mod cert;
+mod check;
+mod completions;
+mod demo;
+mod explain;
+mod handover;
+mod man;
+mod password;
+mod queue;
+mod reload;
+mod run;
+mod send;
+mod sendmail;
+mod services;
+mod status;
+mod test;
+mod trace;
+
+/// A local SMTP relay gateway: takes mail from anything, keeps it safe on disk, and takes it out through a smarthost.
+#[derive(Debug, Parser)]
+#[command(
+    name = "postern",
+    version,
+    max_term_width = 100,
+    arg_required_else_help = true
+)]
+struct Arguments {
+    /// The configuration file [default: $POSTERN_CONFIG, else /etc/postern/config.toml]
+    #[arg(short, long, value_name = "FILE", global = true)]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the gateway in the foreground
+    Run,
+    /// Check the configuration; with --connect also log in at every connector
+    Check(check::Arguments),
+    /// Say which rule accepts or refuses a sender and recipient, and which way the mail would take
+    Explain(explain::Arguments),
+    /// Send one message through a connector now and print the conversation
+    Test(test::Arguments),
+    /// Say whether the gateway runs, and what needs attention
+    Status(status::Arguments),
+    /// Look at the queue and act on it, whether or not the gateway runs
+    #[command(subcommand)]
+    Queue(queue::Command),
+    /// Tell the life of a message, a line an event
+    Trace(trace::Arguments),
+    /// Send Markdown from standard input as text and HTML, through the gateway
+    Send(send::Arguments),
+    /// A drop-in for the sendmail program (also when called by that name)
+    #[command(disable_help_flag = true, after_help = sendmail::HELP)]
+    Sendmail {
+        /// As sendmail takes them
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
+    /// List the well-known services that a connector can name
+    Services(services::Arguments),
+    /// Hash a password for a [[user]]
+    HashPassword,
+    /// Make a private CA and a certificate for the listeners
+    Cert(cert::Arguments),
+    /// Check the configuration, then have the running gateway read it again
+    Reload,
+    /// Show everything at work in a temporary directory: no account, no network
+    Demo(demo::Arguments),
+    /// Print completions for a shell
+    Completions(completions::Arguments),
+    /// Print the manual page
+    Man(man::Arguments),
+}
+
+/// The program.
+pub fn main(argv: Vec<OsString>) -> ExitCode {
+    match dispatch(argv) {
+        Ok(exit) => ExitCode::from(exit.code()),
+        Err(failure) => {
+            if !failure.text.is_empty() {
+                output::complain(format_args!("{}", failure.text.trim_end()));
+            }
+            ExitCode::from(failure.code)
+        }
+    }
+}
+
+fn dispatch(argv: Vec<OsString>) -> Ended {
+    let called = argv.first().map(PathBuf::from);
+    if called.as_deref().and_then(Path::file_name) == Some("sendmail".as_ref()) {
+        return sendmail::main(None, argv.get(1..).unwrap_or_default());
+    }
+    // sendmail's options cannot be told to clap (`-oi`, `-fADDRESS`), so its part of the line is cut off first.
+    if let Some((config, rest)) = sendmail::cut(&argv) {
+        return sendmail::main(config, rest);
+    }
+    let arguments = match Arguments::try_parse_from(argv) {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            let exit = if error.use_stderr() {
+                Exit::Usage
+            } else {
+                Exit::Ok
+            };
+            // A reader that has gone is no failure of ours.
+            let _ = error.print();
+            return Ok(exit);
+        }
+    };
+    let config = arguments.config;
+    match arguments.command {
+        Command::Run => run::run(config),
+        Command::Check(arguments) => check::run(config, &arguments),
+        Command::Explain(arguments) => explain::run(config, &arguments),
+        Command::Test(arguments) => test::run(config, &arguments),
+        Command::Status(arguments) => status::run(config, &arguments),
+        Command::Queue(command) => queue::run(config, command),
+        Command::Trace(arguments) => trace::run(config, &arguments),
+        Command::Send(arguments) => send::run(config, &arguments),
+        Command::Sendmail { arguments } => sendmail::main(config, &arguments),
+        Command::Services(arguments) => services::run(&arguments),
+        Command::HashPassword => password::run(),
+        Command::Cert(arguments) => cert::run(&arguments),
+        Command::Reload => reload::run(config),
+        Command::Demo(arguments) => demo::run(&arguments),
+        Command::Completions(arguments) => completions::run(&arguments),
+        Command::Man(arguments) => man::run(&arguments),
+    }
+}
+
+/// The settings, for a command that only looks; warnings are `check`'s to print.
+fn settings(path: Option<PathBuf>, secrets: Secrets) -> Result<Config, Failure> {
+    let path = config::find(path);
+    config::load(&path, secrets)
+        .map(|(config, _)| config)
+        .map_err(|diagnostics| Failure::new(Exit::Config, diagnostics))
+}
+
+/// The store, if there is one yet: a command that looks shall not make one.
+fn store(config: &Config) -> Result<Option<Arc<dyn Store>>, Failure> {
+    match std::fs::metadata(config.data_dir.join(DATABASE)) {
+        Ok(_) => {}
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(unreadable(&config.data_dir, &error)),
+    }
+    let store = SqliteStore::open(&config.queue).map_err(|error| {
+        Failure::new(
+            Exit::Unavailable,
+            format_args!(
+                "cannot open the queue in {}: {error}",
+                config.data_dir.display()
+            ),
+        )
+    })?;
+    Ok(Some(store))
+}
+
+/// As [`store`], where a queue is needed.
+fn existing_store(config: &Config) -> Result<Arc<dyn Store>, Failure> {
+    store(config)?.ok_or_else(|| {
+        Failure::new(
+            Exit::NoInput,
+            format_args!(
+                "there is no queue in {} yet: the gateway never ran with this configuration",
+                config.data_dir.display()
+            ),
+        )
+    })
+}
+
+/// The file of the store inside `data_dir`.
+const DATABASE: &str = "queue.db";
+
+fn unreadable(directory: &Path, error: &std::io::Error) -> Failure {
+    let exit = if error.kind() == std::io::ErrorKind::PermissionDenied {
+        Exit::Refused
+    } else {
+        Exit::Io
+    };
+    Failure::new(
+        exit,
+        format_args!("cannot look into {}: {error}", directory.display()),
+    )
+}
+
+fn store_failure(error: crate::queue::store::StoreError) -> Failure {
+    Failure::new(Exit::Unavailable, error)
+}
+
+/// Runs what is asynchronous below; a command needs one thread and the blocking pool.
+fn block_on<T>(future: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new(Exit::System, error))?
+        .block_on(future)
+}
+
+/// The process that holds `data_dir/lock`, if one does.
+fn running(config: &Config) -> Result<Option<u32>, Failure> {
+    use rustix::fs::{FlockOperation, flock};
+    let path = config.data_dir.join("lock");
+    let file = match std::fs::File::open(&path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(unreadable(&config.data_dir, &error)),
+    };
+    match flock(&file, FlockOperation::NonBlockingLockShared) {
+        // Nobody holds it; closing the file gives it back.
+        Ok(()) => Ok(None),
+        Err(rustix::io::Errno::WOULDBLOCK) => {
+            let mut pid = String::new();
+            std::io::Read::read_to_string(&mut std::io::Read::take(&file, 32), &mut pid)?;
+            Ok(Some(pid.trim().parse().unwrap_or(0)))
+        }
+        Err(error) => Err(unreadable(&config.data_dir, &error.into())),
+    }
+}

@@ -128,6 +128,260 @@ impl Reply {
     pub fn too_many_connections() -> Self {
         Self::new(421, (4, 7, 0), "too many connections; try again later")
     }
+    /// The greeting.
+    pub fn greeting(hostname: &str) -> Self {
+        Self::plain(220, format!("{hostname} ESMTP Postern"))
+    }
+    /// EHLO or HELO: the name, and a line for each extension.
+    pub fn hello(lines: &str) -> Self {
+        Self::plain(250, lines)
+    }
+    /// RSET, NOOP.
+    pub fn okay() -> Self {
+        Self::new(250, (2, 0, 0), "ok")
+    }
+    /// MAIL.
+    pub fn sender_ok() -> Self {
+        Self::new(250, (2, 1, 0), "sender ok")
+    }
+    /// RCPT.
+    pub fn recipient_ok() -> Self {
+        Self::new(250, (2, 1, 5), "recipient ok")
+    }
+    /// DATA.
+    pub fn go_ahead() -> Self {
+        Self::plain(354, "end with <CRLF>.<CRLF>")
+    }
+    /// QUIT.
+    pub fn bye() -> Self {
+        Self::new(221, (2, 0, 0), "bye")
+    }
+    /// VRFY, always.
+    pub fn cannot_verify() -> Self {
+        Self::new(252, (2, 0, 0), "not verified here; send, and see")
+    }
+    /// HELP.
+    pub fn help() -> Self {
+        Self::new(
+            214,
+            (2, 0, 0),
+            "HELO EHLO MAIL RCPT DATA RSET NOOP VRFY QUIT STARTTLS AUTH",
+        )
+    }
+    /// STARTTLS.
+    pub fn start_tls() -> Self {
+        Self::new(220, (2, 0, 0), "ready for TLS")
+    }
+    /// A challenge of AUTH, already in base64.
+    pub fn challenge(base64: &str) -> Self {
+        Self::plain(334, base64)
+    }
+    /// AUTH done.
+    pub fn logged_in() -> Self {
+        Self::new(235, (2, 7, 0), "logged in")
+    }
+    /// No such command.
+    pub fn unknown_command() -> Self {
+        Self::new(500, (5, 5, 1), "command not recognised")
+    }
+    /// A line beyond the limit.
+    pub fn line_too_long() -> Self {
+        Self::new(500, (5, 5, 2), "line too long")
+    }
+    /// A line of AUTH beyond its limit (RFC 4954 section 6).
+    pub fn auth_line_too_long() -> Self {
+        Self::new(500, (5, 5, 6), "authentication line too long")
+    }
+    /// A CR, NUL or the like inside a command.
+    pub fn control_character() -> Self {
+        Self::new(500, (5, 5, 2), "control character in a command")
+    }
+    /// A command that ends in LF alone, where nothing is forgiven.
+    pub fn bare_line_feed() -> Self {
+        Self::new(500, (5, 5, 2), "commands end with CRLF")
+    }
+    /// An empty line, where nothing is forgiven.
+    pub fn empty_line() -> Self {
+        Self::new(500, (5, 5, 2), "empty line")
+    }
+    /// An argument where none may be, or none where one must be.
+    pub fn bad_argument(why: &str) -> Self {
+        Self::new(501, (5, 5, 4), why)
+    }
+    /// A parameter of MAIL or RCPT that is not well-formed.
+    pub fn bad_parameter(why: &str) -> Self {
+        Self::new(501, (5, 5, 4), why)
+    }
+    /// A parameter of MAIL or RCPT that was not offered.
+    pub fn unknown_parameter(key: &str) -> Self {
+        let key: String = key.chars().take(40).collect();
+        Self::new(555, (5, 5, 4), format!("parameter {key} is not offered"))
+    }
+    /// An octet above 127 in an address.
+    pub fn not_ascii() -> Self {
+        Self::new(553, (5, 6, 7), "only ASCII addresses are accepted")
+    }
+    /// A bare local part, and nothing to complete it with.
+    pub fn bare_local_part() -> Self {
+        Self::new(
+            553,
+            (5, 1, 3),
+            "the address has no @domain and no default_domain is configured",
+        )
+    }
+    /// Known, not done here.
+    pub fn not_implemented() -> Self {
+        Self::new(502, (5, 5, 1), "command not implemented")
+    }
+    /// Out of sequence.
+    pub fn bad_sequence(why: &str) -> Self {
+        Self::new(503, (5, 5, 1), why)
+    }
+    /// DATA, and nobody to send it to.
+    pub fn no_recipients() -> Self {
+        Self::new(554, (5, 5, 1), "no valid recipients")
+    }
+    /// A message was sent although DATA was refused, or a command before the greeting.
+    pub fn out_of_step(why: &str) -> Self {
+        Self::new(554, (5, 5, 0), why)
+    }
+    /// Octets behind STARTTLS in the same packet.
+    pub fn behind_starttls() -> Self {
+        Self::new(501, (5, 5, 2), "nothing may follow STARTTLS; closing")
+    }
+    /// STARTTLS first.
+    pub fn tls_needed() -> Self {
+        Self::new(530, (5, 7, 0), "STARTTLS is required first")
+    }
+    /// The login of this session does not count any more.
+    pub fn login_again() -> Self {
+        Self::new(530, (5, 7, 0), "log in again: the user was changed")
+    }
+    /// The client section is gone.
+    pub fn not_listed_any_more() -> Self {
+        Self::new(421, (4, 7, 0), "your address is in no [[client]] any more")
+    }
+    /// AUTH without TLS where it must be encrypted (RFC 4954 section 6).
+    pub fn auth_needs_tls() -> Self {
+        Self::new(538, (5, 7, 11), "AUTH needs TLS here; use STARTTLS first")
+    }
+    /// AUTH with something else than PLAIN or LOGIN.
+    pub fn unknown_mechanism() -> Self {
+        Self::new(504, (5, 5, 4), "AUTH mechanisms are PLAIN and LOGIN")
+    }
+    /// An AUTH response that cannot be read.
+    pub fn malformed_auth() -> Self {
+        Self::new(501, (5, 5, 2), "not a valid AUTH response")
+    }
+    /// `*` during AUTH.
+    pub fn auth_cancelled() -> Self {
+        Self::new(501, (5, 7, 0), "AUTH cancelled")
+    }
+    /// Wrong name or password; never says which.
+    pub fn auth_failed() -> Self {
+        Self::new(535, (5, 7, 8), "user name or password is wrong")
+    }
+    /// Too many failed AUTH from this address.
+    pub fn auth_throttled() -> Self {
+        Self::new(454, (4, 7, 0), "too many failed logins; try again later")
+    }
+    /// Too many failed AUTH in this session.
+    pub fn too_many_failures() -> Self {
+        Self::new(421, (4, 7, 0), "too many failed logins; closing")
+    }
+    /// Too many errors in this session.
+    pub fn too_many_errors() -> Self {
+        Self::new(421, (4, 7, 0), "too many errors; closing")
+    }
+    /// Too many commands that send no mail.
+    pub fn too_many_commands() -> Self {
+        Self::new(421, (4, 7, 0), "too many commands without mail; closing")
+    }
+    /// HTTP.
+    pub fn not_http() -> Self {
+        Self::new(421, (4, 7, 0), "this is SMTP, not HTTP; closing")
+    }
+    /// More messages in a minute than `limits.messages_per_minute`.
+    pub fn too_many_messages() -> Self {
+        Self::new(
+            450,
+            (4, 7, 1),
+            "more than messages_per_minute from your address; try again later",
+        )
+    }
+    /// Beyond `limits.message_size`.
+    pub fn message_too_big(limit: u64) -> Self {
+        Self::new(
+            552,
+            (5, 3, 4),
+            format!("the message is larger than message_size, {limit} octets"),
+        )
+    }
+    /// A header of more than 256 KiB.
+    pub fn header_too_big() -> Self {
+        Self::new(552, (5, 3, 4), "the header is larger than 256 KiB")
+    }
+    /// Beyond `limits.recipients`.
+    pub fn too_many_recipients(limit: usize) -> Self {
+        Self::new(
+            452,
+            (4, 5, 3),
+            format!("more than {limit} recipients; send the rest in another message"),
+        )
+    }
+    /// No `[[route]]` matches.
+    pub fn no_route(recipient: &str) -> Self {
+        let recipient: String = recipient.chars().take(200).collect();
+        Self::new(550, (5, 7, 1), format!("no [[route]] takes {recipient}"))
+    }
+    /// A bare CR, a NUL, or a dot line that is not framed by CRLF.
+    pub fn bad_line_endings(what: &str) -> Self {
+        Self::new(550, (5, 5, 2), format!("message refused: {what}; closing"))
+    }
+    /// A TLS ClientHello on a plain port; only the log sees it.
+    pub fn tls_on_plain_port() -> Self {
+        Self::new(
+            554,
+            (5, 5, 0),
+            "TLS handshake on a port that begins in clear text",
+        )
+    }
+}
+
+/// Policy's words.
+impl Reply {
+    /// The greeting to an address from which nobody could ever send.
+    pub fn no_client(ip: std::net::IpAddr) -> Self {
+        Self::new(554, (5, 7, 1), format!("{ip} is in no [[client]]"))
+    }
+    /// AUTH first, and who asks for it (RFC 4954 §6).
+    pub fn login_needed(reason: impl fmt::Display) -> Self {
+        Self::new(530, (5, 7, 0), format!("log in first: {reason}"))
+    }
+    /// A header that the next reader may read otherwise than the allowlist did.
+    pub fn two_readings(reason: &str) -> Self {
+        Self::new(
+            550,
+            (5, 6, 0),
+            format!("the header can be read in two ways: {reason}"),
+        )
+    }
+    /// A field whose addresses cannot be told.
+    pub fn not_understood(field: &str, reason: &str) -> Self {
+        Self::new(
+            550,
+            (5, 6, 0),
+            format!("{field} cannot be understood: {reason}"),
+        )
+    }
+    /// Too many Received fields (RFC 5321 §6.3).
+    pub fn mail_loop(limit: usize) -> Self {
+        Self::new(
+            554,
+            (5, 4, 6),
+            format!("mail loop: more than {limit} Received fields"),
+        )
+    }
 }
 
 #[cfg(test)]

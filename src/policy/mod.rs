@@ -16,7 +16,7 @@ use crate::mail::{
     pattern::Pattern,
     reply::Reply,
 };
-use grants::User;
+use grants::{Party, User};
 use network::Client;
 use rewrite::Rewrite;
 
@@ -104,45 +104,66 @@ pub struct About<'a> {
 impl Policy {
     /// The `[[client]]` with the longest prefix over the address (`::ffff:a.b.c.d` equals `a.b.c.d`).
     pub fn client(&self, ip: IpAddr) -> Option<&Client> {
-        let _ = ip;
-        todo!()
+        network::longest(&self.clients, ip)
     }
 
     /// The `[[user]]` of that name.
     pub fn user(&self, name: &str) -> Option<&User> {
-        let _ = name;
-        todo!()
+        self.users.iter().find(|user| user.name == name)
     }
 
     /// At the greeting: whether a connection from there could ever send (554 5.7.1 ADDRESS is in no [[client]]).
     pub fn connect(&self, ip: IpAddr, auth: AuthMode) -> Verdict {
-        let _ = (ip, auth);
-        todo!()
+        if auth == AuthMode::Off && self.client(ip).is_none() {
+            return Verdict::Reject(Reply::no_client(ip.to_canonical()));
+        }
+        Verdict::Accept
     }
 
     /// At MAIL, first: whether a login is still missing (530 5.7.0). `logged_in` is true after any accepted AUTH,
     /// `who.user` is set only when it was a `[[user]]`.
     pub fn login(&self, who: Who<'_>, auth: AuthMode, logged_in: bool) -> Verdict {
-        let _ = (who, auth, logged_in);
-        todo!()
+        // Any login will do for a client with `any_credentials`, and for nobody else.
+        let known = who.user.is_some()
+            || logged_in && who.client.is_some_and(|client| client.any_credentials);
+        if known {
+            return Verdict::Accept;
+        }
+        match who.client {
+            None => Verdict::Reject(Reply::login_needed("your address is in no [[client]]")),
+            Some(_) if auth == AuthMode::Required => {
+                Verdict::Reject(Reply::login_needed("this listener asks for it"))
+            }
+            Some(client) if client.require_auth => Verdict::Reject(Reply::login_needed(format!(
+                "client {} asks for it",
+                client.name
+            ))),
+            Some(_) => Verdict::Accept,
+        }
     }
 
     /// The rewrite that applies to this envelope sender, never for `<>`.
     pub fn rewrite(&self, sender: Option<&Address>) -> Option<(usize, &Rewrite)> {
-        let _ = sender;
-        todo!()
+        let sender = sender?;
+        self.rewrites
+            .iter()
+            .enumerate()
+            .find(|(_, rewrite)| rewrite.applies(sender))
     }
 
     /// At MAIL: the sender after rewriting against allowlist, client and user.
     pub fn mail(&self, who: Who<'_>, sender: Option<&Address>) -> Verdict {
-        let _ = (who, sender);
-        todo!()
+        grants::refusal(self, who, Party::Sender, sender).map_or(Verdict::Accept, |refusal| {
+            Verdict::Reject(refusal.at_mail())
+        })
     }
 
     /// At RCPT: the recipient against allowlist, client and user.
     pub fn rcpt(&self, who: Who<'_>, recipient: &Address) -> Verdict {
-        let _ = (who, recipient);
-        todo!()
+        grants::refusal(self, who, Party::Recipient, Some(recipient))
+            .map_or(Verdict::Accept, |refusal| {
+                Verdict::Reject(refusal.at_rcpt())
+            })
     }
 
     /// At the end of the header: repaired, rewritten, judged, with Received on top and Bcc and Return-Path out. `raw` is
@@ -151,7 +172,6 @@ impl Policy {
     /// # Errors
     /// The reply that names the rule.
     pub fn header(&self, raw: &[u8], about: &About<'_>) -> Result<Vec<u8>, Reply> {
-        let _ = (raw, about);
-        todo!()
+        content::header(self, raw, about)
     }
 }

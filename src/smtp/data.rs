@@ -1,1 +1,539 @@
-//! stub
+//! The content between 354 and the final dot: dots, line endings, size; both directions, any chunking.
+//!
+//! Apart from the session because smuggling lives here (CVE-2023-51764 and its kin): what ends a message must be decided
+//! by one piece of code that can be tested against every cut. It knows nothing of commands and keeps no content.
+
+/// What a [`Decoder`] forgives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Leniency {
+    /// `<LF>.<LF>` ends the message (`lf_only = true`).
+    pub lf_only: bool,
+    /// A bare CR is a line ending instead of a fault.
+    pub bare_cr: bool,
+}
+
+/// What makes a message unacceptable; reading goes on to the real end (RFC 5321 §4.1.1.4).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// CR without LF.
+    BareCr,
+    /// An octet 0.
+    Nul,
+    /// A line that is one dot, but not framed by CRLF on both sides.
+    FramedDot,
+}
+
+/// How the message ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// `<CRLF>.<CRLF>`.
+    Strict,
+    /// Another dot line, allowed by [`Leniency::lf_only`]: nothing behind it may be trusted.
+    Loose,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ending {
+    Crlf,
+    Lf,
+    Cr,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum At {
+    /// The first octet of a line.
+    Start,
+    /// Behind a dot at the start of a line, which is not written yet.
+    Dot,
+    /// Behind a CR; `dot` when all the line has is a dot.
+    Cr { dot: bool },
+    /// Anywhere else.
+    Text,
+}
+
+/// Wire to content: dots unstuffed, every line ending CRLF.
+#[derive(Debug)]
+pub struct Decoder {
+    leniency: Leniency,
+    at: At,
+    /// What ended the line before; the CRLF of the DATA command counts (RFC 5321 §4.1.1.4).
+    before: Ending,
+    fault: Option<Fault>,
+    taken: u64,
+    given: u64,
+}
+
+impl Decoder {
+    /// A decoder for the octets after 354.
+    pub fn new(leniency: Leniency) -> Self {
+        Self {
+            leniency,
+            at: At::Start,
+            before: Ending::Crlf,
+            fault: None,
+            taken: 0,
+            given: 0,
+        }
+    }
+
+    /// Takes octets from the front of `input`, appends content to `out`, and says how many it took. It takes all, or,
+    /// when the message ended, those up to and including the end.
+    pub fn decode(&mut self, input: &[u8], out: &mut impl Extend8) -> (usize, Option<End>) {
+        let before = out.length();
+        let (taken, end) = self.run(input, out);
+        self.taken += taken as u64;
+        self.given += (out.length() - before) as u64;
+        (taken, end)
+    }
+
+    /// The first fault so far. What was decoded after it means nothing.
+    pub fn fault(&self) -> Option<Fault> {
+        self.fault
+    }
+
+    /// Octets of the message so far: of the wire or of the content, whichever are more.
+    pub fn size(&self) -> u64 {
+        self.taken.max(self.given)
+    }
+
+    /// Octets of the content so far, as `SIZE` counts them (RFC 1870 §5).
+    pub fn content_size(&self) -> u64 {
+        self.given
+    }
+
+    fn run(&mut self, input: &[u8], out: &mut impl Extend8) -> (usize, Option<End>) {
+        // `input[run..i]` is content that is not copied yet.
+        let (mut run, mut i) = (0, 0);
+        while let Some(&octet) = input.get(i) {
+            match self.at {
+                At::Text => {
+                    let rest = &input[i..];
+                    let Some(found) = memchr::memchr3(b'\r', b'\n', 0, rest) else {
+                        break;
+                    };
+                    i += found;
+                    match rest[found] {
+                        b'\r' if rest.get(found + 1) == Some(&b'\n') => {
+                            // The usual case: the line stays part of the run.
+                            i += 2;
+                            self.line(Ending::Crlf);
+                        }
+                        b'\r' => {
+                            out.append(&input[run..i]);
+                            i += 1;
+                            run = i;
+                            self.at = At::Cr { dot: false };
+                        }
+                        b'\n' => {
+                            out.append(&input[run..i]);
+                            out.append(b"\r\n");
+                            i += 1;
+                            run = i;
+                            self.line(Ending::Lf);
+                        }
+                        _ => {
+                            self.blame(Fault::Nul);
+                            i += 1;
+                        }
+                    }
+                }
+                At::Start if octet == b'.' => {
+                    out.append(&input[run..i]);
+                    i += 1;
+                    run = i;
+                    self.at = At::Dot;
+                }
+                At::Start => self.at = At::Text,
+                At::Dot => match octet {
+                    b'\r' => {
+                        i += 1;
+                        run = i;
+                        self.at = At::Cr { dot: true };
+                    }
+                    b'\n' => {
+                        i += 1;
+                        run = i;
+                        if let Some(end) = self.dot_line(Ending::Lf) {
+                            return (i, Some(end));
+                        }
+                    }
+                    // The dot was stuffing (RFC 5321 §4.5.2).
+                    _ => self.at = At::Text,
+                },
+                At::Cr { dot } => {
+                    let ending = if octet == b'\n' {
+                        i += 1;
+                        Ending::Crlf
+                    } else {
+                        if !self.leniency.bare_cr {
+                            self.blame(Fault::BareCr);
+                        }
+                        Ending::Cr
+                    };
+                    run = i;
+                    if dot {
+                        if let Some(end) = self.dot_line(ending) {
+                            return (i, Some(end));
+                        }
+                    } else {
+                        out.append(b"\r\n");
+                        self.line(ending);
+                    }
+                }
+            }
+        }
+        out.append(&input[run..]);
+        (input.len(), None)
+    }
+
+    fn line(&mut self, ending: Ending) {
+        self.before = ending;
+        self.at = At::Start;
+    }
+
+    /// A line that is one dot has ended.
+    fn dot_line(&mut self, ending: Ending) -> Option<End> {
+        match (self.before, ending) {
+            (Ending::Crlf, Ending::Crlf) => Some(End::Strict),
+            (Ending::Crlf | Ending::Lf, Ending::Crlf | Ending::Lf) if self.leniency.lf_only => {
+                Some(End::Loose)
+            }
+            _ => {
+                self.blame(Fault::FramedDot);
+                self.line(ending);
+                None
+            }
+        }
+    }
+
+    fn blame(&mut self, fault: Fault) {
+        self.fault.get_or_insert(fault);
+    }
+}
+
+/// Something that octets can be appended to: `Vec<u8>` or `BytesMut`.
+pub trait Extend8 {
+    /// Appends.
+    fn append(&mut self, octets: &[u8]);
+    /// Octets in it.
+    fn length(&self) -> usize;
+}
+
+impl Extend8 for Vec<u8> {
+    fn append(&mut self, octets: &[u8]) {
+        self.extend_from_slice(octets);
+    }
+    fn length(&self) -> usize {
+        self.len()
+    }
+}
+
+impl Extend8 for bytes::BytesMut {
+    fn append(&mut self, octets: &[u8]) {
+        self.extend_from_slice(octets);
+    }
+    fn length(&self) -> usize {
+        self.len()
+    }
+}
+
+/// Content to wire: dots stuffed (RFC 5321 §4.5.2). No lone CR or LF ever leaves: each becomes CRLF.
+#[derive(Debug)]
+pub struct DotStuffer {
+    start: bool,
+    cr: bool,
+}
+
+impl Default for DotStuffer {
+    fn default() -> Self {
+        Self {
+            start: true,
+            cr: false,
+        }
+    }
+}
+
+impl DotStuffer {
+    /// A stuffer at the start of a message.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Appends the wire form of the next piece of content.
+    pub fn encode(&mut self, chunk: &[u8], out: &mut Vec<u8>) {
+        let (mut run, mut i) = (0, 0);
+        while let Some(&octet) = chunk.get(i) {
+            if self.cr {
+                // The CR is not written yet: whatever follows, the line ends here.
+                out.extend_from_slice(b"\r\n");
+                self.cr = false;
+                self.start = true;
+                if octet == b'\n' {
+                    i += 1;
+                }
+                run = i;
+                continue;
+            }
+            if self.start {
+                self.start = false;
+                if octet == b'.' {
+                    out.extend_from_slice(&chunk[run..i]);
+                    out.push(b'.');
+                    run = i;
+                }
+            }
+            let rest = &chunk[i..];
+            let Some(found) = memchr::memchr2(b'\r', b'\n', rest) else {
+                break;
+            };
+            i += found;
+            if rest[found] == b'\r' && rest.get(found + 1) == Some(&b'\n') {
+                i += 2;
+                self.start = true;
+            } else {
+                out.extend_from_slice(&chunk[run..i]);
+                if rest[found] == b'\r' {
+                    self.cr = true;
+                } else {
+                    out.extend_from_slice(b"\r\n");
+                    self.start = true;
+                }
+                i += 1;
+                run = i;
+            }
+        }
+        out.extend_from_slice(&chunk[run..]);
+    }
+
+    /// Ends the message: CRLF when the last line has none, then the final dot.
+    pub fn finish(&mut self, out: &mut Vec<u8>) {
+        if self.cr || !self.start {
+            out.extend_from_slice(b"\r\n");
+        }
+        out.extend_from_slice(b".\r\n");
+        *self = Self::default();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    type Outcome = (Vec<u8>, Option<Fault>, Option<End>, usize);
+
+    fn decode(wire: &[u8], size: usize, leniency: Leniency) -> Outcome {
+        let mut decoder = Decoder::new(leniency);
+        let (mut out, mut at, mut end) = (Vec::new(), 0, None);
+        for chunk in wire.chunks(size.max(1)) {
+            let (taken, ended) = decoder.decode(chunk, &mut out);
+            at += taken;
+            if ended.is_some() {
+                end = ended;
+                break;
+            }
+            assert_eq!(taken, chunk.len(), "takes all until the end");
+        }
+        (out, decoder.fault(), end, at)
+    }
+
+    /// Every chunking must agree; then the content, fault and end are compared.
+    fn check(
+        wire: &str,
+        leniency: Leniency,
+        content: Option<&str>,
+        fault: Option<Fault>,
+        end: Option<(End, usize)>,
+    ) {
+        let whole = decode(wire.as_bytes(), wire.len(), leniency);
+        for size in 1..=wire.len() {
+            let mut cut = decode(wire.as_bytes(), size, leniency);
+            if fault.is_some() {
+                cut.0.clone_from(&whole.0);
+            }
+            assert_eq!(cut, whole, "{wire:?} in chunks of {size}");
+        }
+        if let Some(content) = content {
+            assert_eq!(String::from_utf8_lossy(&whole.0), content, "{wire:?}");
+        }
+        assert_eq!(whole.1, fault, "{wire:?}");
+        assert_eq!(whole.2.map(|e| (e, whole.3)), end, "{wire:?}");
+    }
+
+    const PLAIN: Leniency = Leniency {
+        lf_only: false,
+        bare_cr: false,
+    };
+    const DEVICE: Leniency = Leniency {
+        lf_only: false,
+        bare_cr: true,
+    };
+    const LF: Leniency = Leniency {
+        lf_only: true,
+        bare_cr: false,
+    };
+
+    #[test]
+    fn content_and_ends() {
+        let strict = |n| Some((End::Strict, n));
+        check(".\r\nQUIT", PLAIN, Some(""), None, strict(3));
+        check("a\r\n.\r\nQUIT", PLAIN, Some("a\r\n"), None, strict(6));
+        check(
+            "..x\r\n..\r\n.y\r\n.\r\n",
+            PLAIN,
+            Some(".x\r\n.\r\ny\r\n"),
+            None,
+            strict(16),
+        );
+        check(
+            "a\nb\n\r\n.\r\n",
+            PLAIN,
+            Some("a\r\nb\r\n\r\n"),
+            None,
+            strict(9),
+        );
+        check(
+            "a\r\n. \r\n.\t\r\n .\r\n.\r\n",
+            PLAIN,
+            Some("a\r\n \r\n\t\r\n .\r\n"),
+            None,
+            strict(18),
+        );
+        check(
+            "a\n..b\r\n.\r\n",
+            PLAIN,
+            Some("a\r\n.b\r\n"),
+            None,
+            strict(10),
+        );
+        check("a\rb\r\n.\r\n", DEVICE, Some("a\r\nb\r\n"), None, strict(8));
+        check("a\r\r\n.\r\n", DEVICE, Some("a\r\n\r\n"), None, strict(7));
+        check("no end", PLAIN, Some("no end"), None, None);
+    }
+
+    #[test]
+    fn smuggling_never_ends_a_message() {
+        for (sequence, fault) in [
+            ("\n.\n", Fault::FramedDot),
+            ("\n.\r\n", Fault::FramedDot),
+            ("\r\n.\n", Fault::FramedDot),
+            ("\r.\r", Fault::BareCr),
+            ("\r.\n", Fault::BareCr),
+            ("\n.\r", Fault::BareCr),
+            ("\r.\r\n", Fault::BareCr),
+            ("\r\n.\r", Fault::BareCr),
+            ("\r\n.\r\r\n", Fault::BareCr),
+            ("\r\n\0.\r\n", Fault::Nul),
+            ("\r\n.\0\r\n", Fault::Nul),
+        ] {
+            let wire = format!("A{sequence}MAIL FROM:<a@b>\r\n.\r\nX");
+            let end = Some((End::Strict, wire.len() - 1));
+            check(&wire, PLAIN, None, Some(fault), end);
+        }
+        for first in [".\n", ".\r", "\n.\n", "\r.\r\n"] {
+            let wire = format!("{first}A\r\n.\r\nX");
+            let seen = decode(wire.as_bytes(), 1, PLAIN);
+            assert!(seen.1.is_some(), "{first:?}");
+            assert_eq!(seen.3, wire.len() - 1, "{first:?}");
+        }
+        // A bare CR is a line at device level, but it still frames no dot.
+        for sequence in ["\r.\r", "\r.\r\n", "\r\n.\rx", "\r.\n"] {
+            let wire = format!("A{sequence}B\r\n.\r\n");
+            let end = Some((End::Strict, wire.len()));
+            check(&wire, DEVICE, None, Some(Fault::FramedDot), end);
+        }
+    }
+
+    #[test]
+    fn lf_only_clients() {
+        check(
+            "a\nb\n.\nMAIL",
+            LF,
+            Some("a\r\nb\r\n"),
+            None,
+            Some((End::Loose, 6)),
+        );
+        check(
+            "a\r\n.\r\nMAIL",
+            LF,
+            Some("a\r\n"),
+            None,
+            Some((End::Strict, 6)),
+        );
+        check(
+            "a\n.\r\nMAIL",
+            LF,
+            Some("a\r\n"),
+            None,
+            Some((End::Loose, 5)),
+        );
+    }
+
+    /// Every message of up to 7 octets of this alphabet, in every chunk size: ends exactly at the first literal
+    /// `\r\n.\r\n`, the CRLF of the DATA command counted.
+    #[test]
+    fn the_end_is_the_literal_sequence() {
+        let alphabet = b"\r\n.a";
+        for n in 0..4usize.pow(7) {
+            let wire: Vec<u8> = (0..7).map(|k| alphabet[n / 4usize.pow(k) % 4]).collect();
+            let framed = [b"\r\n", &wire[..]].concat();
+            let expected = memchr::memmem::find(&framed, b"\r\n.\r\n").map(|at| at + 3);
+            for size in 1..=3 {
+                let (_, _, end, at) = decode(&wire, size, PLAIN);
+                assert_eq!(end.map(|_| at), expected, "{wire:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn decode_undoes_encode_for_every_chunking() {
+        let pieces: [&[u8]; 5] = [b"\r\n", b".", b"..", b"a", b"\x80b"];
+        for n in 0..5usize.pow(5) {
+            let mut content: Vec<u8> = (0..5)
+                .flat_map(|k| pieces[n / 5usize.pow(k) % 5].to_vec())
+                .collect();
+            content.extend_from_slice(b"\r\n");
+            for size in [1, 2, 3, content.len()] {
+                let (mut stuffer, mut wire) = (DotStuffer::new(), Vec::new());
+                for chunk in content.chunks(size) {
+                    stuffer.encode(chunk, &mut wire);
+                }
+                stuffer.finish(&mut wire);
+                for size in [1, 2, wire.len()] {
+                    let (out, fault, end, at) = decode(&wire, size, PLAIN);
+                    assert_eq!((out.as_slice(), fault), (content.as_slice(), None));
+                    assert_eq!((end, at), (Some(End::Strict), wire.len()));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_encoder_lets_no_lone_cr_or_lf_out() {
+        for (content, wire) in [
+            ("", ".\r\n"),
+            ("a", "a\r\n.\r\n"),
+            ("a\r", "a\r\n.\r\n"),
+            ("a\n.\nb\r\n", "a\r\n..\r\nb\r\n.\r\n"),
+            ("a\r.\rb\r\n", "a\r\n..\r\nb\r\n.\r\n"),
+            ("a\n.\r\nb", "a\r\n..\r\nb\r\n.\r\n"),
+            (".\r\n", "..\r\n.\r\n"),
+        ] {
+            for size in 1..=content.len().max(1) {
+                let (mut stuffer, mut out) = (DotStuffer::new(), Vec::new());
+                for chunk in content.as_bytes().chunks(size) {
+                    stuffer.encode(chunk, &mut out);
+                }
+                stuffer.finish(&mut out);
+                assert_eq!(String::from_utf8_lossy(&out), wire, "{content:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn counts_what_it_drops() {
+        let mut decoder = Decoder::new(PLAIN);
+        let mut out = Vec::new();
+        decoder.decode(&b".\n".repeat(1000), &mut out);
+        assert_eq!((decoder.size(), out.len()), (2000, 0));
+    }
+}

@@ -1,1 +1,142 @@
-//! stub
+//! SASL PLAIN (RFC 4616) and LOGIN: what the client says and what the server reads.
+//!
+//! Apart because both sides of a conversation need it. It checks no password; `listener` does.
+
+use base64::{
+    Engine as _,
+    alphabet::STANDARD as ALPHABET,
+    engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig, general_purpose::STANDARD},
+};
+
+use crate::secret::Secret;
+
+/// The challenge `Username:`; a Xerox leaves at any other wording.
+pub const LOGIN_USERNAME: &str = "VXNlcm5hbWU6";
+/// The challenge `Password:`.
+pub const LOGIN_PASSWORD: &str = "UGFzc3dvcmQ6";
+
+/// What we understand (RFC 4954 §3); names are compared without case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mechanism {
+    /// RFC 4616.
+    Plain,
+    /// Two prompts, never standardised, what devices speak.
+    Login,
+}
+
+impl Mechanism {
+    /// By name.
+    pub fn named(name: &str) -> Option<Self> {
+        if name.eq_ignore_ascii_case("PLAIN") {
+            Some(Self::Plain)
+        } else if name.eq_ignore_ascii_case("LOGIN") {
+            Some(Self::Login)
+        } else {
+            None
+        }
+    }
+}
+
+/// Why a response is no credentials.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Malformed {
+    /// Not base64, not UTF-8 or not in the mechanism's form: 501 5.5.2.
+    Syntax,
+    /// Readable but never right: empty, or to act as somebody else: 535 5.7.8.
+    Never,
+}
+
+/// The text of one response; `=` is the empty one (RFC 4954 §4).
+///
+/// # Errors
+/// [`Malformed::Syntax`].
+pub fn response(line: &[u8]) -> Result<Secret, Malformed> {
+    /// Some old clients leave the padding out.
+    const LENIENT: GeneralPurpose = GeneralPurpose::new(
+        &ALPHABET,
+        GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+    );
+    let line = line.trim_ascii();
+    if line == b"=" {
+        return Ok(Secret::default());
+    }
+    let octets = LENIENT.decode(line).map_err(|_| Malformed::Syntax)?;
+    String::from_utf8(octets)
+        .map(Secret::new)
+        .map_err(|_| Malformed::Syntax)
+}
+
+/// User and password of a PLAIN response (RFC 4616 §2). To authorise as another than the one who logs in is refused.
+///
+/// # Errors
+/// [`Malformed`].
+pub fn plain(response: &Secret) -> Result<(String, Secret), Malformed> {
+    let mut parts = response.reveal().split('\0');
+    let (Some(as_whom), Some(user), Some(password), None) =
+        (parts.next(), parts.next(), parts.next(), parts.next())
+    else {
+        return Err(Malformed::Syntax);
+    };
+    if !as_whom.is_empty() && as_whom != user {
+        return Err(Malformed::Never);
+    }
+    Ok((user.to_owned(), Secret::new(password)))
+}
+
+/// The client's PLAIN response, in base64: for the command line or after an empty 334.
+pub fn plain_response(user: &str, password: &Secret) -> String {
+    STANDARD.encode(format!("\0{user}\0{}", password.reveal()))
+}
+
+/// A text in base64: the client's LOGIN responses.
+pub fn base64(text: &str) -> String {
+    STANDARD.encode(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(text: &str, expected: Result<(&str, &str), Malformed>) {
+        let read = response(base64(text).as_bytes()).and_then(|r| plain(&r));
+        let read = read
+            .as_ref()
+            .map(|(u, p)| (u.as_str(), p.reveal()))
+            .map_err(|e| *e);
+        assert_eq!(read, expected, "{text:?}");
+    }
+
+    #[test]
+    fn plain_responses() {
+        check("\0erp\0secret", Ok(("erp", "secret")));
+        check("erp\0erp\0secret", Ok(("erp", "secret")));
+        check("\0\u{e4}\0\u{f6}", Ok(("\u{e4}", "\u{f6}")));
+        check("boss\0erp\0secret", Err(Malformed::Never));
+        check("erp\0secret", Err(Malformed::Syntax));
+        check("\0a\0b\0c", Err(Malformed::Syntax));
+        check("", Err(Malformed::Syntax));
+        let said = plain_response("erp", &Secret::new("secret"));
+        assert_eq!(said, "AGVycABzZWNyZXQ=");
+        assert_eq!(base64("Username:"), LOGIN_USERNAME);
+        assert_eq!(base64("Password:"), LOGIN_PASSWORD);
+    }
+
+    #[test]
+    fn responses() {
+        for (line, expected) in [
+            ("=", Ok("")),
+            ("", Ok("")),
+            ("ZXJw", Ok("erp")),
+            ("c2VjcmU=", Ok("secre")),
+            ("c2VjcmU", Ok("secre")),
+            ("!!!", Err(Malformed::Syntax)),
+            ("gICA", Err(Malformed::Syntax)),
+        ] {
+            let read = response(line.as_bytes());
+            assert_eq!(
+                read.as_ref().map(Secret::reveal),
+                expected.as_ref().map(|s| *s)
+            );
+        }
+    }
+}

@@ -1,4 +1,10 @@
-//! The integration tests, one binary.
+//! The one integration binary: the real gateway, real sockets, real peers.
 
-mod delivery;
 mod harness;
+
+mod big;
+mod clients;
+mod crash;
+mod delivery;
+mod end_to_end;
+mod smarthost;

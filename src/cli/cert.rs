@@ -1,0 +1,227 @@
+//! `postern cert`: a private CA and a certificate for the listeners.
+//!
+//! An existing CA is kept, since devices may already trust it. It does not touch the configuration.
+
+use std::{
+    fs,
+    io::Write as _,
+    net::IpAddr,
+    os::unix::fs::OpenOptionsExt as _,
+    path::{Path, PathBuf},
+};
+
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose,
+};
+use time::{Duration, OffsetDateTime};
+
+use super::{
+    exit::{Ended, Exit, Failure},
+    output,
+};
+use crate::mail::address::Domain;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// Where the files go
+    #[arg(long, value_name = "DIRECTORY", default_value = "certs")]
+    dir: PathBuf,
+    /// A name that devices use for the gateway; may be given several times
+    #[arg(long, value_name = "NAME", required_unless_present = "ip")]
+    name: Vec<String>,
+    /// An address that devices use for the gateway; may be given several times
+    #[arg(long, value_name = "ADDRESS")]
+    ip: Vec<IpAddr>,
+    /// How long the relay's certificate is valid
+    #[arg(long, default_value_t = 825, value_parser = clap::value_parser!(u32).range(1..=3650))]
+    days: u32,
+    /// Overwrite an existing relay certificate and key (never the CA)
+    #[arg(long)]
+    force: bool,
+}
+
+/// Where everything was put.
+#[derive(Debug)]
+pub(super) struct Made {
+    pub(super) ca: PathBuf,
+    pub(super) certificate: PathBuf,
+    pub(super) key: PathBuf,
+    kept_ca: bool,
+}
+
+pub(super) fn run(arguments: &Arguments) -> Ended {
+    let mut names = Vec::new();
+    for name in &arguments.name {
+        let bare = name.strip_prefix("*.").unwrap_or(name);
+        let domain = Domain::parse(bare)
+            .ok()
+            .filter(|domain| !domain.is_literal())
+            .ok_or_else(|| {
+                Failure::new(
+                    Exit::Usage,
+                    format_args!(
+                        "--name {}: not a host name (addresses go to --ip)",
+                        output::safe(name)
+                    ),
+                )
+            })?;
+        names.push(if bare.len() == name.len() {
+            domain.to_string()
+        } else {
+            format!("*.{domain}")
+        });
+    }
+    names.extend(arguments.ip.iter().map(ToString::to_string));
+    let made = make(
+        &arguments.dir,
+        "relay",
+        &names,
+        arguments.days,
+        arguments.force,
+    )?;
+    let ca = if made.kept_ca { "kept" } else { "made" };
+    output::line(format_args!(
+        "{ca}  {}  the CA: devices that check certificates must trust it\n\
+         made  {}  the relay's certificate for {}\n\
+         made  {}  its key: readable by you alone\n\n\
+         In the configuration:\n\n\
+         [[listener]]\n\
+         name = \"devices\"\n\
+         address = \"[::]:587\"\n\
+         tls = \"starttls\"\n\
+         certificate = {:?}\n\
+         key = {:?}\n\n\
+         On a device: import {} as a trusted root (\"CA certificate\"), and give the gateway by a name or\n\
+         address of the certificate. Debian and Ubuntu: copy it to /usr/local/share/ca-certificates/postern.crt and\n\
+         run update-ca-certificates. Keep {} off every other machine.",
+        made.ca.display(),
+        made.certificate.display(),
+        names.join(", "),
+        made.key.display(),
+        made.certificate.display().to_string(),
+        made.key.display().to_string(),
+        made.ca.display(),
+        made.ca.with_extension("key").display(),
+    ))?;
+    Ok(Exit::Ok)
+}
+
+/// Makes `NAME.pem` (with the CA behind it) and `NAME.key`, and `ca.pem` and `ca.key` unless they are there.
+pub(super) fn make(
+    directory: &Path,
+    file: &str,
+    names: &[String],
+    days: u32,
+    force: bool,
+) -> Result<Made, Failure> {
+    let made = |kept_ca| Made {
+        ca: directory.join("ca.pem"),
+        certificate: directory.join(file).with_extension("pem"),
+        key: directory.join(file).with_extension("key"),
+        kept_ca,
+    };
+    let paths = made(false);
+    if !force {
+        for path in [&paths.certificate, &paths.key] {
+            if path.exists() {
+                return Err(Failure::new(
+                    Exit::CannotCreate,
+                    format_args!("{} exists; --force overwrites it", path.display()),
+                ));
+            }
+        }
+    }
+    fs::create_dir_all(directory).map_err(|error| cannot(directory, &error))?;
+    let (ca_pem, issuer, kept) = authority(&paths.ca)?;
+
+    let key = KeyPair::generate().map_err(fault)?;
+    let mut params = CertificateParams::new(names.to_vec()).map_err(fault)?;
+    if let Some(name) = names.first() {
+        params
+            .distinguished_name
+            .push(DnType::CommonName, name.as_str());
+    }
+    let now = OffsetDateTime::from(output::now());
+    // A day back: clocks of devices are not exact.
+    params.not_before = now - Duration::days(1);
+    params.not_after = now + Duration::days(i64::from(days));
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    params.use_authority_key_identifier_extension = true;
+    let certificate = params.signed_by(&key, &issuer).map_err(fault)?;
+
+    write(&paths.key, &key.serialize_pem(), 0o600, force)?;
+    write(
+        &paths.certificate,
+        &format!("{}{ca_pem}", certificate.pem()),
+        0o644,
+        force,
+    )?;
+    Ok(made(kept))
+}
+
+/// The CA that is there, or a new one.
+fn authority(path: &Path) -> Result<(String, Issuer<'static, KeyPair>, bool), Failure> {
+    let key_path = path.with_extension("key");
+    if path.exists() || key_path.exists() {
+        let pem = fs::read_to_string(path).map_err(|error| unreadable(path, &error))?;
+        let key = fs::read_to_string(&key_path).map_err(|error| unreadable(&key_path, &error))?;
+        let key = KeyPair::from_pem(&key).map_err(|error| unreadable(&key_path, &error))?;
+        let issuer =
+            Issuer::from_ca_cert_pem(&pem, key).map_err(|error| unreadable(path, &error))?;
+        return Ok((pem, issuer, true));
+    }
+    let key = KeyPair::generate().map_err(fault)?;
+    let mut params = CertificateParams::new(Vec::new()).map_err(fault)?;
+    params
+        .distinguished_name
+        .push(DnType::CommonName, "Postern private CA");
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    let now = OffsetDateTime::from(output::now());
+    params.not_before = now - Duration::days(1);
+    params.not_after = now + Duration::days(3650);
+    let certificate = params.self_signed(&key).map_err(fault)?;
+    write(&key_path, &key.serialize_pem(), 0o600, false)?;
+    write(path, &certificate.pem(), 0o644, false)?;
+    Ok((certificate.pem(), Issuer::new(params, key), false))
+}
+
+/// Creates the file with its mode from the start: a key is never readable by others, not even for a moment.
+fn write(path: &Path, text: &str, mode: u32, replace: bool) -> Result<(), Failure> {
+    if replace {
+        match fs::remove_file(path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(cannot(path, &error));
+            }
+            _ => {}
+        }
+    }
+    fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(mode)
+        .open(path)
+        .and_then(|mut file| file.write_all(text.as_bytes()))
+        .map_err(|error| cannot(path, &error))
+}
+
+fn cannot(path: &Path, error: &std::io::Error) -> Failure {
+    Failure::new(
+        Exit::CannotCreate,
+        format_args!("cannot write {}: {error}", path.display()),
+    )
+}
+
+fn unreadable(path: &Path, error: &dyn std::fmt::Display) -> Failure {
+    Failure::new(
+        Exit::NoInput,
+        format_args!("cannot read {}: {error}", path.display()),
+    )
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
+fn fault(error: rcgen::Error) -> Failure {
+    Failure::new(Exit::Software, error)
+}

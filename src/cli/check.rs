@@ -1,0 +1,104 @@
+//! `postern check`: the configuration, and with `--connect` every connector.
+
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use tokio::task::JoinSet;
+
+use super::{
+    exit::{Ended, Exit, Failure},
+    output,
+};
+use crate::{
+    config::{self, Secrets},
+    connector,
+    mail::outcome::Report,
+};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// Also log in at every connector, without sending anything
+    #[arg(long)]
+    connect: bool,
+}
+
+/// One login, all in all.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+pub(super) fn run(path: Option<PathBuf>, arguments: &Arguments) -> Ended {
+    let path = config::find(path);
+    let secrets = if arguments.connect {
+        Secrets::Resolve
+    } else {
+        Secrets::CheckOnly
+    };
+    let (config, notes) = config::load(&path, secrets)
+        .map_err(|diagnostics| Failure::new(Exit::Config, diagnostics))?;
+    for note in &notes {
+        output::complain(note.to_string().trim_end());
+    }
+    output::line(format_args!(
+        "{}: ok ({}, {}, {})",
+        path.display(),
+        output::count(config.listeners.len() as u64, "listener"),
+        output::count(config.router.routes.len() as u64, "route"),
+        output::count(config.connectors.len() as u64, "connector"),
+    ))?;
+    if arguments.connect {
+        super::block_on(connect(config.connectors))
+    } else {
+        Ok(Exit::Ok)
+    }
+}
+
+/// All at once; each has its own deadline.
+async fn connect(connectors: Vec<connector::Settings>) -> Ended {
+    let mut logins = JoinSet::new();
+    for (place, settings) in connectors.into_iter().enumerate() {
+        logins.spawn(async move {
+            let deadline = Instant::now() + PATIENCE;
+            let result = match connector::build(&settings, None) {
+                Ok(connector) => {
+                    // The connector keeps the deadline; the second clock is for one that does not.
+                    match tokio::time::timeout(PATIENCE * 2, connector.probe(deadline)).await {
+                        Ok(Ok(found)) => Ok(found),
+                        Ok(Err(report)) => Err(said(&report)),
+                        Err(_) => Err("no answer in time".to_owned()),
+                    }
+                }
+                Err(text) => Err(text),
+            };
+            (place, settings.name, result)
+        });
+    }
+    let mut results = Vec::new();
+    while let Some(joined) = logins.join_next().await {
+        results.push(joined.map_err(|error| Failure::new(Exit::Software, error))?);
+    }
+    results.sort_by_key(|(place, ..)| *place);
+    let mut exit = Exit::Ok;
+    for (_, name, result) in results {
+        match result {
+            Ok(found) => output::line(format_args!("ok      {name}: {}", output::safe(&found)))?,
+            Err(why) => {
+                exit = Exit::Unavailable;
+                output::line(format_args!("failed  {name}: {}", output::cut(&why, 600)))?;
+            }
+        }
+    }
+    Ok(exit)
+}
+
+/// A report that is not a delivery, in plain words.
+pub(super) fn said(report: &Report) -> String {
+    match report {
+        Report::Down { reply, .. } => format!("the upstream is not taking mail: {reply}"),
+        Report::Misconfigured(reply) => {
+            format!("our configuration or credentials are not accepted: {reply}")
+        }
+        Report::MailboxRefused(reply) => format!("the sending mailbox is not accepted: {reply}"),
+        Report::Tried { via, .. } => format!("reached {via}"),
+    }
+}

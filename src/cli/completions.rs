@@ -1,0 +1,18 @@
+//! `postern completions SHELL`.
+
+use super::exit::{Ended, Exit};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// For which shell
+    shell: clap_complete::Shell,
+}
+
+pub(super) fn run(arguments: &Arguments) -> Ended {
+    let mut command = <super::Arguments as clap::CommandFactory>::command();
+    // Collected first: the generator panics when it cannot write.
+    let mut script = Vec::new();
+    clap_complete::generate(arguments.shell, &mut command, "postern", &mut script);
+    std::io::Write::write_all(&mut std::io::stdout().lock(), &script)?;
+    Ok(Exit::Ok)
+}

@@ -1,0 +1,413 @@
+//! Hands a message to the listener as any local program would: SMTP over a plain TCP connection.
+//!
+//! Apart because `send`, `sendmail` and `demo` share it. Blocking sockets with time-outs: one message, one connection,
+//! no retries. It chooses no TLS and no login, so it looks for a listener that asks for neither.
+
+use std::{
+    fmt,
+    io::{self, BufRead as _, BufReader, Read as _, Write as _},
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, ToSocketAddrs as _},
+    time::Duration,
+};
+
+use super::exit::{Exit, Failure};
+use crate::{
+    config::Config,
+    listener::{Bind, TlsMode},
+    mail::reply::Reply,
+    policy::{Verdict, Who},
+};
+
+/// Where to, when there is no configuration to ask.
+pub(super) const FALLBACK: &str = "127.0.0.1:25";
+
+/// Overrides everything.
+pub(super) const OVERRIDE: &str = "POSTERN_SMTP";
+
+/// Without an octet; after the final dot the gateway syncs to disk.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// RFC 5321 §4.5.3.1.5 says 512; some room for others.
+const LINE: u64 = 4096;
+const LINES: usize = 100;
+
+/// `$POSTERN_SMTP`.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "documented variable of the commands"
+)]
+pub(super) fn from_environment() -> Option<String> {
+    std::env::var(OVERRIDE).ok().filter(|text| !text.is_empty())
+}
+
+/// The first listener that admits 127.0.0.1 without TLS and AUTH.
+pub(super) fn door(config: &Config) -> Option<SocketAddr> {
+    let here = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    let client = config.policy.client(here);
+    let who = Who { client, user: None };
+    config.listeners.iter().find_map(|listener| {
+        let Bind::Address(address) = listener.bind else {
+            return None;
+        };
+        let reachable = address.ip().is_unspecified() || address.ip() == here;
+        let plain = listener.tls != TlsMode::Implicit && !listener.require_tls;
+        let expects_proxy = listener
+            .proxy_protocol
+            .iter()
+            .any(|net| net.contains(&here));
+        let admits = client.is_some()
+            && config.policy.connect(here, listener.auth) == Verdict::Accept
+            && config.policy.login(who, listener.auth, false) == Verdict::Accept;
+        (reachable && plain && !expects_proxy && admits && address.port() != 0)
+            .then(|| SocketAddr::new(here, address.port()))
+    })
+}
+
+/// Why a message was not handed over.
+#[derive(Debug)]
+pub(super) enum Unsent {
+    /// No connection, or it broke.
+    Broken(String),
+    /// A reply that ends it, and the step it came at.
+    Said(&'static str, Reply),
+    /// Every recipient was refused.
+    NoRecipient(Vec<(String, Reply)>),
+}
+
+/// A message that was taken.
+#[derive(Debug)]
+pub(super) struct Taken {
+    /// `250 2.0.0 queued as ID`.
+    pub(super) reply: Reply,
+    /// Recipients that were not.
+    pub(super) refused: Vec<(String, Reply)>,
+}
+
+impl Unsent {
+    /// By sysexits: later, a rule, a recipient, the data, or else not available.
+    pub(super) fn exit(&self) -> Exit {
+        match self {
+            Unsent::Broken(_) => Exit::Later,
+            Unsent::Said(step, reply) => verdict(step, reply),
+            Unsent::NoRecipient(refused) => {
+                if refused.iter().any(|(_, reply)| reply.is_transient()) {
+                    Exit::Later
+                } else {
+                    refused
+                        .first()
+                        .map_or(Exit::NoUser, |(_, reply)| verdict("RCPT", reply))
+                }
+            }
+        }
+    }
+}
+
+/// What a refusal means to the program that called.
+pub(super) fn verdict(step: &str, reply: &Reply) -> Exit {
+    match (reply.is_transient(), reply.enhanced, step) {
+        (true, ..) => Exit::Later,
+        (_, Some((5, 7, _)), _) => Exit::Refused,
+        (_, _, "RCPT") => Exit::NoUser,
+        (_, Some((5, 6, _) | (5, 5, 2) | (5, 3, 4) | (5, 1, _)), _) => Exit::Data,
+        _ => Exit::Unavailable,
+    }
+}
+
+impl fmt::Display for Unsent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Unsent::Broken(why) => f.write_str(why),
+            Unsent::Said(step, reply) => write!(f, "{step}: {reply}"),
+            Unsent::NoRecipient(refused) => {
+                for (place, (address, reply)) in refused.iter().enumerate() {
+                    if place > 0 {
+                        f.write_str("\n")?;
+                    }
+                    write!(f, "{}: {reply}", super::output::safe(address))?;
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+/// A connection that has been greeted.
+#[derive(Debug)]
+pub(super) struct Line {
+    stream: BufReader<TcpStream>,
+    address: String,
+}
+
+/// Connects to `host:port`.
+pub(super) fn dial(address: &str) -> Result<TcpStream, Unsent> {
+    let broken = |error: &dyn fmt::Display| {
+        Unsent::Broken(format!(
+            "cannot reach the gateway at {}: {error}",
+            super::output::safe(address)
+        ))
+    };
+    let mut last = None;
+    for target in address.to_socket_addrs().map_err(|e| broken(&e))? {
+        match TcpStream::connect_timeout(&target, Duration::from_secs(10)) {
+            Ok(stream) => {
+                stream
+                    .set_read_timeout(Some(PATIENCE))
+                    .and_then(|()| stream.set_write_timeout(Some(PATIENCE)))
+                    .and_then(|()| stream.set_nodelay(true))
+                    .map_err(|e| broken(&e))?;
+                return Ok(stream);
+            }
+            Err(error) => last = Some(error),
+        }
+    }
+    Err(last.map_or_else(|| broken(&"the name has no address"), |e| broken(&e)))
+}
+
+impl Line {
+    /// Greeting and EHLO.
+    pub(super) fn open(address: &str, name: &str) -> Result<Self, Unsent> {
+        let mut line = Self {
+            stream: BufReader::new(dial(address)?),
+            address: address.to_owned(),
+        };
+        line.expect("greeting", 220)?;
+        let name: String = name
+            .chars()
+            .filter(|c| c.is_ascii_alphanumeric() || "-.".contains(*c))
+            .collect();
+        let name = if name.is_empty() { "localhost" } else { &name };
+        line.command("EHLO", &format!("EHLO {name}"), 250)?;
+        Ok(line)
+    }
+
+    /// One message. `content` has CRLF line ends.
+    pub(super) fn send(
+        &mut self,
+        sender: &str,
+        recipients: &[String],
+        content: &[u8],
+    ) -> Result<Taken, Unsent> {
+        self.command("MAIL", &format!("MAIL FROM:<{sender}>"), 250)?;
+        let mut refused = Vec::new();
+        let mut accepted = 0_usize;
+        for recipient in recipients {
+            self.say(format!("RCPT TO:<{recipient}>\r\n").as_bytes())?;
+            let reply = self.reply()?;
+            if reply.is_positive() {
+                accepted += 1;
+            } else if reply.code == 421 {
+                return Err(Unsent::Said("RCPT", reply));
+            } else {
+                refused.push((recipient.clone(), reply));
+            }
+        }
+        if accepted == 0 {
+            self.quit();
+            return Err(Unsent::NoRecipient(refused));
+        }
+        self.command("DATA", "DATA", 354)?;
+        self.say(&stuffed(content))?;
+        let reply = self.reply()?;
+        if !reply.is_positive() {
+            return Err(Unsent::Said("DATA", reply));
+        }
+        Ok(Taken { reply, refused })
+    }
+
+    /// Politeness; what it answers does not matter any more.
+    pub(super) fn quit(&mut self) {
+        let _ = self.say(b"QUIT\r\n");
+        let _ = self.reply();
+    }
+
+    fn command(&mut self, step: &'static str, text: &str, code: u16) -> Result<Reply, Unsent> {
+        self.say(text.as_bytes())?;
+        self.say(b"\r\n")?;
+        self.expect(step, code)
+    }
+
+    fn expect(&mut self, step: &'static str, code: u16) -> Result<Reply, Unsent> {
+        let reply = self.reply()?;
+        if reply.code == code {
+            Ok(reply)
+        } else {
+            Err(Unsent::Said(step, reply))
+        }
+    }
+
+    fn say(&mut self, octets: &[u8]) -> Result<(), Unsent> {
+        let result = self.stream.get_mut().write_all(octets);
+        result.map_err(|error| self.broken(&error))
+    }
+
+    fn broken(&self, error: &dyn fmt::Display) -> Unsent {
+        Unsent::Broken(format!(
+            "the connection to the gateway at {} broke: {error}",
+            self.address
+        ))
+    }
+
+    /// RFC 5321 §4.2: lines of one code, the last one without a hyphen.
+    fn reply(&mut self) -> Result<Reply, Unsent> {
+        let mut text = Vec::new();
+        let mut enhanced = None;
+        for _ in 0..LINES {
+            let mut line = Vec::new();
+            let read = (&mut self.stream).take(LINE).read_until(b'\n', &mut line);
+            match read {
+                Ok(0) => return Err(self.broken(&"it was closed")),
+                Ok(_) => {}
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut
+                    ) =>
+                {
+                    return Err(self.broken(&"no answer in time"));
+                }
+                Err(error) => return Err(self.broken(&error)),
+            }
+            let line = String::from_utf8_lossy(&line);
+            let line = line.trim_end();
+            let code = line
+                .get(..3)
+                .and_then(|code| code.parse::<u16>().ok())
+                .filter(|code| (200..600).contains(code))
+                .ok_or_else(|| self.broken(&"what it said is not SMTP"))?;
+            let more = line.as_bytes().get(3) == Some(&b'-');
+            let mut rest = line.get(4..).unwrap_or_default();
+            if let Some((first, tail)) = rest.split_once(' ')
+                && let Some(status) = status(first)
+            {
+                enhanced = Some(status);
+                rest = tail;
+            }
+            text.push(rest.to_owned());
+            if !more {
+                let mut reply = Reply::plain(code, text.join("\n"));
+                reply.enhanced = enhanced;
+                return Ok(reply);
+            }
+        }
+        Err(self.broken(&"its reply does not end"))
+    }
+}
+
+/// `5.7.1` (RFC 3463).
+fn status(text: &str) -> Option<(u8, u16, u16)> {
+    let mut parts = text.split('.');
+    let status = (
+        parts
+            .next()?
+            .parse()
+            .ok()
+            .filter(|class| matches!(class, 2 | 4 | 5))?,
+        parts.next()?.parse().ok()?,
+        parts.next()?.parse().ok()?,
+    );
+    parts.next().is_none().then_some(status)
+}
+
+/// RFC 5321 §4.5.2, with the final dot.
+fn stuffed(content: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(content.len() + content.len() / 64 + 5);
+    for line in content.split_inclusive(|b| *b == b'\n') {
+        if line.starts_with(b".") {
+            out.push(b'.');
+        }
+        out.extend_from_slice(line);
+    }
+    if !out.is_empty() && !out.ends_with(b"\r\n") {
+        out.extend_from_slice(b"\r\n");
+    }
+    out.extend_from_slice(b".\r\n");
+    out
+}
+
+/// Every line end becomes CRLF; nothing else changes. A CR that stands alone stays, for the listener to judge.
+pub(super) fn crlf(text: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(text.len() + text.len() / 32);
+    for line in text.split_inclusive(|b| *b == b'\n') {
+        match line.strip_suffix(b"\n") {
+            Some(line) => {
+                out.extend_from_slice(line.strip_suffix(b"\r").unwrap_or(line));
+                out.extend_from_slice(b"\r\n");
+            }
+            None => out.extend_from_slice(line),
+        }
+    }
+    out
+}
+
+/// The whole way: connect, send, quit.
+pub(super) fn hand_over(
+    address: &str,
+    sender: &str,
+    recipients: &[String],
+    content: &[u8],
+) -> Result<Taken, Unsent> {
+    let name = gethostname::gethostname();
+    let mut line = Line::open(address, &name.to_string_lossy())?;
+    let taken = line.send(sender, recipients, content)?;
+    line.quit();
+    Ok(taken)
+}
+
+/// An address that can stand between angle brackets in a command: nothing in it ends the line or the path.
+pub(super) fn speakable(address: &str) -> Result<(), Failure> {
+    if address.is_empty()
+        || address.len() > 1000
+        || address
+            .bytes()
+            .any(|b| b < 32 || b == 127 || b == b'<' || b == b'>')
+    {
+        return Err(Failure::new(
+            Exit::Usage,
+            format_args!("not an address: {:?}", super::output::safe(address)),
+        ));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dots() {
+        for (input, expected) in [
+            ("", ".\r\n"),
+            ("a\r\n", "a\r\n.\r\n"),
+            ("a", "a\r\n.\r\n"),
+            (".a\r\n..\r\n.", "..a\r\n...\r\n..\r\n.\r\n"),
+        ] {
+            assert_eq!(stuffed(input.as_bytes()), expected.as_bytes(), "{input:?}");
+        }
+    }
+
+    #[test]
+    fn line_ends() {
+        for (input, expected) in [
+            ("a\nb\r\nc", "a\r\nb\r\nc"),
+            ("a\rb\n", "a\rb\r\n"),
+            ("\n\n", "\r\n\r\n"),
+            ("a\r\r\n", "a\r\r\n"),
+        ] {
+            assert_eq!(crlf(input.as_bytes()), expected.as_bytes(), "{input:?}");
+        }
+    }
+
+    #[test]
+    fn what_a_refusal_means() {
+        for (step, code, enhanced, expected) in [
+            ("MAIL", 452, (4, 3, 1), Exit::Later),
+            ("MAIL", 550, (5, 7, 1), Exit::Refused),
+            ("RCPT", 550, (5, 7, 1), Exit::Refused),
+            ("RCPT", 550, (5, 1, 1), Exit::NoUser),
+            ("DATA", 550, (5, 6, 0), Exit::Data),
+            ("DATA", 552, (5, 3, 4), Exit::Data),
+            ("DATA", 554, (5, 0, 0), Exit::Unavailable),
+        ] {
+            assert_eq!(verdict(step, &Reply::new(code, enhanced, "x")), expected);
+        }
+    }
+}

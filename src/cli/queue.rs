@@ -1,0 +1,540 @@
+//! `postern queue`: look at what waits and act on it, whether or not the gateway runs.
+
+use std::{
+    collections::HashMap,
+    fs,
+    io::{self, Write},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
+
+use mail_parser::MessageParser;
+use serde_json::json;
+
+use super::{
+    exit::{Ended, Exit, Failure},
+    output, trace,
+};
+use crate::{
+    config::{Config, Secrets},
+    mail::{
+        message::{Body, Message, MessageId},
+        pattern::Pattern,
+    },
+    queue::store::{Entry, Filter, LaneRow, State, Store, Verb},
+    route::{RouteName, Router},
+};
+
+#[derive(Debug, clap::Subcommand)]
+pub(super) enum Command {
+    /// List messages, oldest first: all but the done ones
+    List {
+        #[command(flatten)]
+        which: Which,
+        /// At most so many
+        #[arg(long)]
+        limit: Option<usize>,
+        /// For programs
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show one message: envelope, header summary, recipients, events
+    Show {
+        /// Its id
+        id: MessageId,
+        /// For programs
+        #[arg(long)]
+        json: bool,
+    },
+    /// Try again now; also brings failed recipients back and asks closed and paused connectors again
+    Retry(Which),
+    /// Do not try until released
+    Hold(Which),
+    /// Undo hold
+    Release(Which),
+    /// Give up now: to `failed`, without a bounce
+    Fail(Which),
+    /// Delete, with the body; the history keeps a line
+    Drop(Which),
+    /// Write a message as .eml
+    Export {
+        /// Its id
+        id: MessageId,
+        /// To this file [default: standard output]
+        #[arg(short, long, value_name = "FILE")]
+        output: Option<PathBuf>,
+    },
+}
+
+/// Which messages; everything given must hold.
+#[derive(Debug, clap::Args)]
+pub(super) struct Which {
+    /// Messages by id
+    #[arg(value_name = "ID")]
+    ids: Vec<MessageId>,
+    /// In this state
+    #[arg(long, value_parser = state)]
+    state: Vec<State>,
+    /// From this address or pattern
+    #[arg(long, value_name = "PATTERN", value_parser = Pattern::parse)]
+    sender: Option<Pattern>,
+    /// To this address or pattern
+    #[arg(long, value_name = "PATTERN", value_parser = Pattern::parse)]
+    recipient: Option<Pattern>,
+    /// By this route
+    #[arg(long, value_name = "NAME")]
+    route: Option<String>,
+    /// Accepted longer ago than this, e.g. 1h
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    older: Option<Duration>,
+    /// Every message
+    #[arg(long)]
+    all: bool,
+}
+
+impl Which {
+    /// One filter, or one for each id.
+    fn filters(&self) -> Vec<Filter> {
+        let filter = Filter {
+            id: None,
+            states: self.state.clone(),
+            sender: self.sender.clone(),
+            recipient: self.recipient.clone(),
+            route: self.route.as_deref().map(RouteName::from),
+            older: self
+                .older
+                .and_then(|older| output::now().checked_sub(older)),
+            limit: None,
+        };
+        if self.ids.is_empty() {
+            return vec![filter];
+        }
+        self.ids
+            .iter()
+            .map(|id| Filter {
+                id: Some(*id),
+                ..filter.clone()
+            })
+            .collect()
+    }
+
+    fn says_something(&self) -> bool {
+        self.all
+            || !self.ids.is_empty()
+            || !self.state.is_empty()
+            || self.sender.is_some()
+            || self.recipient.is_some()
+            || self.route.is_some()
+            || self.older.is_some()
+    }
+}
+
+pub(super) fn run(path: Option<PathBuf>, command: Command) -> Ended {
+    let (verb, done, which) = match command {
+        Command::List { which, limit, json } => {
+            let config = super::settings(path, Secrets::Ignore)?;
+            return list(&config, &which, limit, json);
+        }
+        Command::Show { id, json } => {
+            let config = super::settings(path, Secrets::Ignore)?;
+            return super::block_on(show(&config, id, json));
+        }
+        Command::Export { id, output } => {
+            let config = super::settings(path, Secrets::Ignore)?;
+            let store = super::existing_store(&config)?;
+            return super::block_on(export(store, id, output));
+        }
+        Command::Retry(which) => (Verb::Retry, "to be tried again now", which),
+        Command::Hold(which) => (Verb::Hold, "held", which),
+        Command::Release(which) => (Verb::Release, "released", which),
+        Command::Fail(which) => (Verb::Fail, "given up", which),
+        Command::Drop(which) => (Verb::Drop, "dropped", which),
+    };
+    if !which.says_something() {
+        return Err(Failure::new(
+            Exit::Usage,
+            "say which messages: an id, a filter (--state, --sender, --recipient, --route, --older), or --all",
+        ));
+    }
+    let config = super::settings(path, Secrets::Ignore)?;
+    let store = super::existing_store(&config)?;
+    super::block_on(async {
+        let mut taken = 0;
+        for filter in which.filters() {
+            taken += store
+                .command(&filter, &verb, output::now())
+                .await
+                .map_err(super::store_failure)?;
+        }
+        if verb == Verb::Retry {
+            reopen(&store).await?;
+        }
+        output::line(format_args!("{} {done}", output::count(taken, "message")))?;
+        Ok(if taken == 0 { Exit::No } else { Exit::Ok })
+    })
+}
+
+/// A retry is also the operator's word that the cause is mended: closed and paused lanes are asked at once.
+async fn reopen(store: &Arc<dyn Store>) -> Result<(), Failure> {
+    let now = output::now();
+    for lane in store.lanes().await.map_err(super::store_failure)? {
+        if lane.state != "open" {
+            store
+                .set_lane(LaneRow {
+                    probe: Some(now),
+                    ..lane
+                })
+                .await
+                .map_err(super::store_failure)?;
+        }
+    }
+    Ok(())
+}
+
+fn list(config: &Config, which: &Which, limit: Option<usize>, json: bool) -> Ended {
+    let Some(store) = super::store(config)? else {
+        if json {
+            output::json(&json!([]))?;
+        } else {
+            output::complain("the queue is empty: the gateway never ran with this configuration");
+        }
+        return Ok(Exit::Ok);
+    };
+    super::block_on(async {
+        let now = output::now();
+        let lanes = store.lanes().await.map_err(super::store_failure)?;
+        let mut entries = Vec::new();
+        for mut filter in which.filters() {
+            // Done ones are history: shown when asked for by name.
+            if filter.states.is_empty() && filter.id.is_none() && !which.all {
+                filter.states = vec![State::Waiting, State::Sending, State::Held, State::Failed];
+            }
+            filter.limit = limit;
+            entries.extend(
+                store
+                    .list(&filter, now)
+                    .await
+                    .map_err(super::store_failure)?,
+            );
+        }
+        if let Some(limit) = limit {
+            entries.truncate(limit);
+        }
+        if json {
+            let entries: Vec<_> = entries
+                .iter()
+                .map(|entry| entry_json(entry, &config.router, &lanes))
+                .collect();
+            output::json(&entries.into())?;
+            return Ok(Exit::Ok);
+        }
+        if entries.is_empty() {
+            output::complain("nothing in the queue matches");
+            return Ok(Exit::Ok);
+        }
+        let rows: Vec<Vec<String>> = entries
+            .iter()
+            .map(|entry| {
+                let next = match (entry.state, blocked(entry, &config.router, &lanes)) {
+                    (State::Waiting, Some(lane)) => format!("blocked by {lane}"),
+                    (State::Waiting, None) => entry
+                        .next_attempt
+                        .map_or_else(String::new, |at| output::ahead(at, now)),
+                    _ => String::new(),
+                };
+                vec![
+                    entry.id.to_string(),
+                    entry.state.to_string(),
+                    output::span(output::since(entry.accepted, now)),
+                    output::size(entry.size),
+                    entry.attempts.to_string(),
+                    entry
+                        .sender
+                        .as_deref()
+                        .map_or_else(|| "<>".to_owned(), |s| output::cut(s, 40)),
+                    recipients(entry),
+                    next,
+                ]
+            })
+            .collect();
+        let mut out = Vec::new();
+        output::table(
+            &mut out,
+            &["ID", "STATE", "AGE", "SIZE", "TRIES", "FROM", "TO", "NEXT"],
+            &rows,
+        )?;
+        io::stdout().lock().write_all(&out)?;
+        Ok(Exit::Ok)
+    })
+}
+
+fn recipients(entry: &Entry) -> String {
+    let first = entry
+        .recipients
+        .first()
+        .map_or_else(String::new, |r| output::cut(&r.address, 40));
+    match entry.recipients.len() {
+        0 | 1 => first,
+        n => format!("{first} +{}", n - 1),
+    }
+}
+
+/// The first connector of the route, when all of them are closed or paused; an in-doubt message has only one.
+fn blocked(entry: &Entry, router: &Router, lanes: &[LaneRow]) -> Option<String> {
+    if !matches!(entry.state, State::Waiting) {
+        return None;
+    }
+    let shut = |name: &str| {
+        lanes
+            .iter()
+            .any(|lane| lane.state != "open" && lane.lane.split('/').next() == Some(name))
+    };
+    if let Some(pinned) = &entry.pinned {
+        return shut(pinned.as_str()).then(|| pinned.to_string());
+    }
+    let route = router.named(&entry.route)?;
+    let all = route.connectors.iter().all(|name| shut(name.as_str()));
+    route
+        .connectors
+        .first()
+        .filter(|_| all)
+        .map(ToString::to_string)
+}
+
+fn entry_json(entry: &Entry, router: &Router, lanes: &[LaneRow]) -> serde_json::Value {
+    json!({
+        "id": entry.id.to_string(),
+        "route": entry.route.as_str(),
+        "state": entry.state.as_str(),
+        "sender": entry.sender.as_deref().unwrap_or("<>"),
+        "recipients": entry.recipients.iter().map(|r| json!({
+            "address": r.address,
+            "state": r.state,
+            "last_reply": r.last_reply,
+        })).collect::<Vec<_>>(),
+        "attempts": entry.attempts,
+        "next_attempt": entry.next_attempt.map(output::rfc3339),
+        "blocked_by": blocked(entry, router, lanes),
+        "size": entry.size,
+        "accepted_at": output::rfc3339(entry.accepted),
+    })
+}
+
+async fn show(config: &Config, id: MessageId, json: bool) -> Ended {
+    let store = super::existing_store(config)?;
+    let life = trace::life(&store, id).await?;
+    if life.entries.is_empty() {
+        return Err(Failure::new(Exit::No, format_args!("no message {id}")));
+    }
+    let message = store.content(id).await.map_err(super::store_failure)?;
+    let lanes = store.lanes().await.map_err(super::store_failure)?;
+    if json {
+        output::json(&json!({
+            "entries": life.entries.iter().map(|e| entry_json(e, &config.router, &lanes)).collect::<Vec<_>>(),
+            "header": message.as_ref().map(|m| String::from_utf8_lossy(&m.header).into_owned()),
+            "events": life.events.iter().map(trace::event_json).collect::<Vec<_>>(),
+        }))?;
+        return Ok(Exit::Ok);
+    }
+    let mut out = Vec::new();
+    if let Some(entry) = life.entries.first() {
+        writeln!(out, "message     {id}")?;
+        writeln!(out, "accepted    {}", output::human(entry.accepted))?;
+        writeln!(out, "size        {}", output::size(entry.size))?;
+        writeln!(
+            out,
+            "sender      {}",
+            entry
+                .sender
+                .as_deref()
+                .map_or_else(|| "<>".to_owned(), output::safe)
+        )?;
+    }
+    match &message {
+        Some(message) => summary(&mut out, message)?,
+        None => writeln!(out, "content     no longer kept")?,
+    }
+    for entry in &life.entries {
+        writeln!(
+            out,
+            "\nroute {}: {}, {}",
+            entry.route,
+            entry.state,
+            output::count(u64::from(entry.attempts), "attempt")
+        )?;
+        if let Some(lane) = blocked(entry, &config.router, &lanes) {
+            writeln!(
+                out,
+                "  blocked by connector {lane} (postern status says why)"
+            )?;
+        } else if let Some(next) = entry.next_attempt {
+            writeln!(out, "  next attempt {}", output::human(next))?;
+        }
+        for recipient in &entry.recipients {
+            writeln!(
+                out,
+                "  {}  {}{}",
+                output::safe(&recipient.address),
+                output::safe(&recipient.state),
+                recipient
+                    .last_reply
+                    .as_deref()
+                    .map_or_else(String::new, |reply| format!(": {}", output::safe(reply)))
+            )?;
+        }
+    }
+    writeln!(out)?;
+    life.print(&mut out)?;
+    io::stdout().lock().write_all(&out)?;
+    Ok(Exit::Ok)
+}
+
+/// Client, From, To, Subject and Message-ID, decoded to be read; nothing is decided by them.
+fn summary(out: &mut Vec<u8>, message: &Message) -> io::Result<()> {
+    let origin = &message.origin;
+    writeln!(
+        out,
+        "client      {} ({}) by listener {}{}",
+        origin.peer.ip(),
+        output::safe(&origin.helo),
+        output::safe(&origin.listener),
+        origin
+            .user
+            .as_deref()
+            .map_or_else(String::new, |user| format!(", user {}", output::safe(user)))
+    )?;
+    let mut raw = message.header.to_vec();
+    raw.extend_from_slice(b"\r\n");
+    let Some(parsed) = MessageParser::new().parse_headers(&raw) else {
+        return Ok(());
+    };
+    let raw_fields: HashMap<String, &str> = parsed
+        .headers_raw()
+        .map(|(name, value)| (name.to_ascii_lowercase(), value.trim()))
+        .collect();
+    for name in ["From", "To"] {
+        if let Some(value) = raw_fields.get(&name.to_ascii_lowercase()) {
+            writeln!(out, "{name:<11} {}", output::safe(value))?;
+        }
+    }
+    if let Some(subject) = parsed.subject() {
+        writeln!(out, "{:<11} {}", "Subject", output::safe(subject))?;
+    }
+    if let Some(id) = parsed.message_id() {
+        writeln!(out, "{:<11} <{}>", "Message-ID", output::safe(id))?;
+    }
+    Ok(())
+}
+
+async fn export(store: Arc<dyn Store>, id: MessageId, path: Option<PathBuf>) -> Ended {
+    let message = store
+        .content(id)
+        .await
+        .map_err(super::store_failure)?
+        .ok_or_else(|| {
+            Failure::new(
+                Exit::No,
+                format_args!("the content of {id} is not kept: unknown, or delivered already"),
+            )
+        })?;
+    match path {
+        None => {
+            let mut out = io::stdout().lock();
+            write_eml(&message, &mut out)?;
+        }
+        Some(path) => {
+            let cannot = |error: &io::Error| {
+                Failure::new(
+                    Exit::CannotCreate,
+                    format_args!("cannot write {}: {error}", path.display()),
+                )
+            };
+            let mut file = fs::OpenOptions::new()
+                .write(true)
+                .create_new(true)
+                .open(&path)
+                .map_err(|error| cannot(&error))?;
+            write_eml(&message, &mut file)?;
+            file.sync_all().map_err(|error| cannot(&error))?;
+        }
+    }
+    Ok(Exit::Ok)
+}
+
+fn write_eml(message: &Message, out: &mut dyn Write) -> Result<(), Failure> {
+    out.write_all(&message.header)?;
+    out.write_all(b"\r\n")?;
+    match &message.body {
+        Body::Memory(body) => out.write_all(body)?,
+        Body::File(spooled) => {
+            let mut file = fs::File::open(spooled.path()).map_err(|error| {
+                Failure::new(
+                    Exit::Io,
+                    format_args!("cannot read {}: {error}", spooled.path().display()),
+                )
+            })?;
+            io::copy(&mut file, out)?;
+        }
+    }
+    out.flush()?;
+    Ok(())
+}
+
+fn state(text: &str) -> Result<State, String> {
+    [
+        State::Waiting,
+        State::Sending,
+        State::Held,
+        State::Failed,
+        State::Done,
+    ]
+    .into_iter()
+    .find(|state| state.as_str() == text)
+    .ok_or_else(|| "waiting, sending, held, failed or done".to_owned())
+}
+
+/// As in the configuration: `90s`, `5m`, `2h`, `7d`.
+fn duration(text: &str) -> Result<Duration, String> {
+    let wrong = || "a number with s, m, h or d, such as 1h".to_owned();
+    let (digits, unit) = text
+        .char_indices()
+        .next_back()
+        .map(|(at, unit)| (text.get(..at).unwrap_or_default(), unit))
+        .ok_or_else(wrong)?;
+    let number: u64 = digits.parse().map_err(|_| wrong())?;
+    let seconds = match unit {
+        's' => 1,
+        'm' => 60,
+        'h' => 3600,
+        'd' => 86_400,
+        _ => return Err(wrong()),
+    };
+    number
+        .checked_mul(seconds)
+        .map(Duration::from_secs)
+        .ok_or_else(wrong)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations() {
+        for (text, seconds) in [
+            ("90s", Some(90)),
+            ("1h", Some(3600)),
+            ("7d", Some(604_800)),
+            ("", None),
+            ("h", None),
+            ("5", None),
+            ("-1h", None),
+            ("5ä", None),
+            ("99999999999999999999d", None),
+            ("999999999999999999d", None),
+        ] {
+            assert_eq!(duration(text).ok().map(|d| d.as_secs()), seconds, "{text}");
+        }
+    }
+}

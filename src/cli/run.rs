@@ -1,0 +1,16 @@
+//! `postern run`: the gateway in the foreground. It prints nothing but its log.
+
+use std::path::PathBuf;
+
+use super::exit::{Ended, Exit, Failure};
+use crate::{config, gateway};
+
+pub(super) fn run(config: Option<PathBuf>) -> Ended {
+    match gateway::run(config::find(config)) {
+        Ok(()) => Ok(Exit::Ok),
+        Err(error) => Err(Failure {
+            code: error.code,
+            text: error.text,
+        }),
+    }
+}

@@ -1,0 +1,59 @@
+//! `postern services`: what `service = "NAME"` of an smtp connector may be.
+
+use std::io::Write as _;
+
+use super::{
+    exit::{Ended, Exit},
+    output,
+};
+use crate::connector::{Tls, services};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// For programs
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(arguments: &Arguments) -> Ended {
+    if arguments.json {
+        let list: Vec<_> = services::all()
+            .iter()
+            .map(|service| {
+                serde_json::json!({
+                    "name": service.name,
+                    "host": service.host,
+                    "port": service.port,
+                    "tls": tls(service.tls),
+                })
+            })
+            .collect();
+        output::json(&list.into())?;
+        return Ok(Exit::Ok);
+    }
+    let rows: Vec<Vec<String>> = services::all()
+        .iter()
+        .map(|service| {
+            vec![
+                service.name.to_owned(),
+                service.host.to_owned(),
+                service.port.to_string(),
+                tls(service.tls).to_owned(),
+            ]
+        })
+        .collect();
+    let mut out = Vec::new();
+    output::table(&mut out, &["SERVICE", "HOST", "PORT", "TLS"], &rows)?;
+    std::io::stdout().lock().write_all(&out)?;
+    Ok(Exit::Ok)
+}
+
+/// The word of the configuration.
+pub(super) fn tls(tls: Tls) -> &'static str {
+    match tls {
+        Tls::Implicit => "implicit",
+        Tls::StartTls => "starttls",
+        Tls::Opportunistic => "opportunistic",
+        Tls::Off => "off",
+    }
+}

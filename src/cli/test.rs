@@ -1,0 +1,207 @@
+//! `postern test CONNECTOR`: one message now, past queue, rate and pause but not past the allowlists, with the
+//! conversation printed as it happens.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+
+use super::{
+    check::said,
+    exit::{Ended, Exit, Failure},
+    output,
+};
+use crate::{
+    config::{Config, Secrets},
+    connector::{self, Kind},
+    mail::{
+        address::Address,
+        message::{Body, Envelope, Message, MessageId, Origin},
+        outcome::{Outcome, Report},
+    },
+    policy::{Verdict, Who},
+};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// The name of a [[connector]]
+    connector: String,
+    /// The recipient
+    #[arg(long, value_name = "ADDRESS")]
+    to: String,
+    /// The sender [default: the connector's user name, or an address that the allowlist admits]
+    #[arg(long, value_name = "ADDRESS")]
+    from: Option<String>,
+}
+
+pub(super) fn run(path: Option<PathBuf>, arguments: &Arguments) -> Ended {
+    let config = super::settings(path, Secrets::Resolve)?;
+    let settings = config
+        .connectors
+        .iter()
+        .find(|c| c.name.as_str() == arguments.connector)
+        .ok_or_else(|| {
+            let names: Vec<&str> = config.connectors.iter().map(|c| c.name.as_str()).collect();
+            Failure::new(
+                Exit::Usage,
+                format_args!(
+                    "no connector named {:?}; there is {}",
+                    arguments.connector,
+                    names.join(", ")
+                ),
+            )
+        })?;
+    let to = address("--to", &arguments.to)?;
+    let from = match &arguments.from {
+        Some(text) => address("--from", text)?,
+        None => sender(&config, settings).ok_or_else(|| {
+            Failure::new(
+                Exit::Usage,
+                "give --from: no address that the allowlist admits comes to mind",
+            )
+        })?,
+    };
+    for verdict in [
+        config.policy.mail(Who::default(), Some(&from)),
+        config.policy.rcpt(Who::default(), &to),
+    ] {
+        if let Verdict::Reject(reply) = verdict {
+            return Err(Failure::new(
+                Exit::Refused,
+                format_args!("refused: {reply}"),
+            ));
+        }
+    }
+    let message = compose(&config, &from, &to)?;
+    let timeout = settings.timeout;
+    let recorder: connector::Recorder = Arc::new(|line: &str| {
+        // A reader that has gone does not stop the delivery.
+        let _ = output::line(output::cut(line.trim_end(), 1000));
+    });
+    let connector = connector::build(settings, Some(recorder))
+        .map_err(|text| Failure::new(Exit::Unavailable, text))?;
+    let report = super::block_on(async {
+        let deadline = Instant::now() + timeout;
+        let recipients = [to.clone()];
+        let delivery = connector.deliver(&message, &recipients, deadline);
+        // The connector keeps the deadline; this is for one that does not.
+        tokio::time::timeout(timeout + Duration::from_secs(30), delivery)
+            .await
+            .map_err(|_| Failure::new(Exit::Later, "no answer in time; it may have arrived"))
+    })?;
+    output::line("")?;
+    explain(&report)
+}
+
+fn explain(report: &Report) -> Ended {
+    let Report::Tried { outcomes, via } = report else {
+        output::line(format_args!("failed: {}", output::cut(&said(report), 600)))?;
+        return Ok(Exit::Unavailable);
+    };
+    let mut exit = Exit::Ok;
+    for (address, outcome) in outcomes {
+        let reply = output::safe(&outcome.reply().to_string());
+        let (text, ends) = match outcome {
+            Outcome::Delivered(_) => ("delivered", Exit::Ok),
+            Outcome::Deferred { .. } => ("not now, the queue would try again", Exit::Later),
+            Outcome::InDoubt(_) => (
+                "it may have arrived: no answer after the last octet",
+                Exit::Later,
+            ),
+            Outcome::Failed(_) => ("refused for good", Exit::Unavailable),
+            Outcome::Unsuited(_) => ("not through this connector", Exit::Unavailable),
+        };
+        output::line(format_args!("{address}: {text}: {reply}"))?;
+        if ends != Exit::Ok {
+            exit = ends;
+        }
+    }
+    output::line(format_args!("via {}", output::safe(via)))?;
+    Ok(exit)
+}
+
+fn address(option: &str, text: &str) -> Result<Address, Failure> {
+    Address::parse(text).map_err(|error| {
+        Failure::new(
+            Exit::Usage,
+            format_args!("{option} {}: {error}", output::safe(text)),
+        )
+    })
+}
+
+/// The likeliest sender: whom the connector logs in as, who bounces, whom the allowlist names.
+fn sender(config: &Config, settings: &connector::Settings) -> Option<Address> {
+    let login = match &settings.kind {
+        Kind::Smtp(smtp) => smtp.login.as_ref().map(|(name, _)| name.clone()),
+        Kind::Capture { .. } | Kind::Discard => None,
+    };
+    let named = config
+        .policy
+        .allowlist
+        .senders
+        .iter()
+        .map(ToString::to_string)
+        .flat_map(|pattern| {
+            let postmaster = format!("postmaster@{pattern}");
+            [pattern, postmaster]
+        });
+    login
+        .into_iter()
+        .chain([config.bounce_from.to_string()])
+        .chain(named)
+        .filter_map(|text| Address::parse(&text).ok())
+        .find(|address| config.policy.mail(Who::default(), Some(address)) == Verdict::Accept)
+}
+
+fn compose(config: &Config, from: &Address, to: &Address) -> Result<Message, Failure> {
+    let at = output::now();
+    let id = MessageId::new(at, fastrand::u128(..));
+    let fault = |error: &dyn std::fmt::Display| Failure::new(Exit::Software, error);
+    let mail = lettre::Message::builder()
+        .from(
+            from.to_string()
+                .parse()
+                .map_err(|e: lettre::address::AddressError| fault(&e))?,
+        )
+        .to(to
+            .to_string()
+            .parse()
+            .map_err(|e: lettre::address::AddressError| fault(&e))?)
+        .subject("Postern test")
+        .message_id(Some(format!("<{id}@{}>", config.hostname)))
+        .date(at)
+        .body(format!(
+            "This is a test message, sent by `postern test` on {}.\r\n\
+             When you can read it, this way out works.\r\n",
+            config.hostname
+        ))
+        .map_err(|e| fault(&e))?
+        .formatted();
+    let mail = Bytes::from(mail);
+    let end = memchr::memmem::find(&mail, b"\r\n\r\n")
+        .ok_or_else(|| fault(&"the composed message has no body"))?;
+    Ok(Message {
+        id,
+        envelope: Envelope {
+            sender: Some(from.clone()),
+            recipients: vec![to.clone()],
+            eight_bit: false,
+        },
+        origin: Origin {
+            listener: "test".to_owned(),
+            peer: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+            client: None,
+            helo: config.hostname.clone(),
+            tls: false,
+            esmtp: true,
+            user: None,
+            at,
+        },
+        header: mail.slice(..end + 2),
+        body: Body::Memory(mail.slice(end + 4..)),
+    })
+}

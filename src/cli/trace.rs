@@ -1,0 +1,194 @@
+//! `postern trace`: the life of a message, a line an event.
+
+use std::{io::Write, path::PathBuf, sync::Arc};
+
+use serde_json::json;
+
+use super::{
+    exit::{Ended, Exit, Failure},
+    output,
+};
+use crate::{
+    config::Secrets,
+    mail::{message::MessageId, pattern::Pattern},
+    queue::store::{Entry, Event, Filter, Store},
+};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// The id of a message, or an address (or pattern) of its sender or a recipient
+    #[arg(value_name = "ID or ADDRESS")]
+    subject: String,
+    /// At most so many messages, the newest ones
+    #[arg(long, default_value_t = 20)]
+    limit: usize,
+    /// For programs
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(path: Option<PathBuf>, arguments: &Arguments) -> Ended {
+    let config = super::settings(path, Secrets::Ignore)?;
+    let store = super::existing_store(&config)?;
+    super::block_on(async {
+        let ids = ids(&store, &arguments.subject).await?;
+        let skipped = ids.len().saturating_sub(arguments.limit);
+        let mut lives = Vec::new();
+        for id in ids.into_iter().skip(skipped) {
+            lives.push(life(&store, id).await?);
+        }
+        lives.retain(|life| !life.entries.is_empty() || !life.events.is_empty());
+        if lives.is_empty() {
+            return Err(Failure::new(
+                Exit::No,
+                format_args!(
+                    "no message is known for {}",
+                    output::safe(&arguments.subject)
+                ),
+            ));
+        }
+        if arguments.json {
+            let lives: Vec<_> = lives.iter().map(Life::json).collect();
+            output::json(&lives.into())?;
+            return Ok(Exit::Ok);
+        }
+        let mut out = Vec::new();
+        for (place, life) in lives.iter().enumerate() {
+            if place > 0 {
+                writeln!(out)?;
+            }
+            life.print(&mut out)?;
+        }
+        if skipped > 0 {
+            writeln!(out, "\n({skipped} older not shown; --limit shows more)")?;
+        }
+        std::io::stdout().lock().write_all(&out)?;
+        Ok(Exit::Ok)
+    })
+}
+
+/// One message: what it is now, and what happened to it.
+#[derive(Debug)]
+pub(super) struct Life {
+    pub(super) id: MessageId,
+    pub(super) entries: Vec<Entry>,
+    pub(super) events: Vec<Event>,
+}
+
+/// Everything the store knows of one message.
+pub(super) async fn life(store: &Arc<dyn Store>, id: MessageId) -> Result<Life, Failure> {
+    let filter = Filter {
+        id: Some(id),
+        ..Filter::default()
+    };
+    Ok(Life {
+        id,
+        entries: store
+            .list(&filter, output::now())
+            .await
+            .map_err(super::store_failure)?,
+        events: store.events(id).await.map_err(super::store_failure)?,
+    })
+}
+
+impl Life {
+    /// For people.
+    pub(super) fn print(&self, out: &mut dyn Write) -> std::io::Result<()> {
+        let sender = self.entries.first().and_then(|e| e.sender.as_deref());
+        writeln!(
+            out,
+            "{}  from {}",
+            self.id,
+            sender.map_or_else(|| "<>".to_owned(), output::safe)
+        )?;
+        for event in &self.events {
+            write!(
+                out,
+                "  {}  {:<10}  ",
+                output::human(event.at),
+                output::safe(&event.kind)
+            )?;
+            let shown: Vec<String> = event
+                .recipients
+                .iter()
+                .take(3)
+                .map(|r| output::cut(r, 80))
+                .collect();
+            if !shown.is_empty() {
+                write!(out, "{}", shown.join(", "))?;
+                if event.recipients.len() > shown.len() {
+                    write!(out, " and {} more", event.recipients.len() - shown.len())?;
+                }
+                write!(out, ": ")?;
+            }
+            writeln!(out, "{}", output::cut(&event.text, 400))?;
+        }
+        for entry in &self.entries {
+            for recipient in &entry.recipients {
+                writeln!(
+                    out,
+                    "  now: {} is {}, by route {}",
+                    output::cut(&recipient.address, 80),
+                    output::safe(&recipient.state),
+                    entry.route
+                )?;
+            }
+        }
+        Ok(())
+    }
+
+    fn json(&self) -> serde_json::Value {
+        json!({
+            "id": self.id.to_string(),
+            "sender": self.entries.first().and_then(|e| e.sender.as_deref()).unwrap_or("<>"),
+            "events": self.events.iter().map(event_json).collect::<Vec<_>>(),
+        })
+    }
+}
+
+/// An event for programs.
+pub(super) fn event_json(event: &Event) -> serde_json::Value {
+    json!({
+        "at": output::rfc3339(event.at),
+        "event": event.kind,
+        "recipients": event.recipients,
+        "text": event.text,
+    })
+}
+
+/// By id, else every message from or to the address, oldest first.
+async fn ids(store: &Arc<dyn Store>, subject: &str) -> Result<Vec<MessageId>, Failure> {
+    if let Ok(id) = subject.parse() {
+        return Ok(vec![id]);
+    }
+    let pattern = Pattern::parse(subject).map_err(|why| {
+        Failure::new(
+            Exit::Usage,
+            format_args!(
+                "{}: neither an id nor an address: {why}",
+                output::safe(subject)
+            ),
+        )
+    })?;
+    let mut ids = Vec::new();
+    for filter in [
+        Filter {
+            sender: Some(pattern.clone()),
+            ..Filter::default()
+        },
+        Filter {
+            recipient: Some(pattern),
+            ..Filter::default()
+        },
+    ] {
+        let entries = store
+            .list(&filter, output::now())
+            .await
+            .map_err(super::store_failure)?;
+        ids.extend(entries.into_iter().map(|entry| entry.id));
+    }
+    // Ids sort by time.
+    ids.sort_unstable();
+    ids.dedup();
+    Ok(ids)
+}
