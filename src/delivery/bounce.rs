@@ -307,3 +307,215 @@ fn date(at: SystemTime) -> String {
         .format(&Rfc2822)
         .unwrap_or_else(|_| "Thu, 01 Jan 1970 00:00:00 +0000".to_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{path::Path, time::Duration};
+
+    use super::*;
+    use crate::mail::reply::Reply;
+
+    fn at() -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000)
+    }
+
+    fn address(text: &str) -> Address {
+        Address::parse(text).unwrap()
+    }
+
+    fn settings() -> BounceSettings {
+        BounceSettings {
+            to_sender: true,
+            from: address("postmaster@corp.example"),
+            copy_to: vec![address("admin@corp.example"), address("app@corp.example")],
+            hostname: "relay.corp.example".into(),
+        }
+    }
+
+    fn message(sender: Option<&str>, header: &[u8]) -> Message {
+        Message {
+            id: MessageId::new(at(), 1),
+            envelope: Envelope {
+                sender: sender.map(address),
+                recipients: vec![address("x@partner.example")],
+                eight_bit: true,
+            },
+            origin: Origin {
+                listener: "local".into(),
+                peer: "127.0.0.1:1".parse().unwrap(),
+                client: None,
+                helo: "app".into(),
+                tls: false,
+                esmtp: true,
+                user: None,
+                at: at(),
+            },
+            header: Bytes::copy_from_slice(header),
+            body: Body::Memory(Bytes::from_static(b"secret\r\n")),
+        }
+    }
+
+    fn failure(recipient: &str, reply: Reply, gave_up: bool, in_doubt: bool) -> Failure {
+        Failure {
+            recipient: address(recipient),
+            reply,
+            gave_up,
+            in_doubt,
+            bounce: true,
+        }
+    }
+
+    const HEADER: &[u8] = b"From: App <app@corp.example>\r\nTo: x@partner.example\r\nSubject: Report\r\n of the day\r\nMessage-ID:\r\n <1@corp.example>\r\n";
+
+    /// The octets against the file of that name; `POSTERN_BLESS=1` writes the files anew.
+    fn check(name: &str, header: &[u8], failures: &[Failure]) -> String {
+        let message = message(Some("app@corp.example"), header);
+        let id = MessageId::new(at(), 2);
+        let to = address("app@corp.example");
+        let later = at() + Duration::from_hours(2);
+        let made = bounce(&message, failures, &settings(), &to, id, later);
+        assert_eq!(
+            made.envelope.sender, None,
+            "<>, so that it never comes back"
+        );
+        assert_eq!(made.envelope.recipients, [to]);
+        let Body::Memory(body) = &made.body else {
+            panic!("in memory")
+        };
+        let octets = [&made.header[..], b"\r\n", &body[..]].concat();
+        let text = String::from_utf8(octets).unwrap();
+        assert!(text.is_ascii());
+        assert!(text.lines().all(|line| line.len() <= 998));
+        assert!(
+            text.split("\r\n").all(|l| !l.contains(['\r', '\n'])),
+            "CRLF only"
+        );
+        assert!(!text.contains("secret"), "no body goes back");
+        let parsed = mail_parser::MessageParser::default()
+            .parse(text.as_bytes())
+            .unwrap();
+        assert_eq!(parsed.parts.len(), 4, "report and three parts");
+        let file =
+            Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/messages/dsn-{name}.eml"));
+        if std::env::var_os("POSTERN_BLESS").is_some() {
+            std::fs::write(&file, &text).unwrap();
+        }
+        let expected = std::fs::read_to_string(&file).unwrap();
+        // A checkout may have changed the line endings of the file.
+        assert_eq!(
+            text.replace("\r\n", "\n"),
+            expected.replace("\r\n", "\n"),
+            "{name}"
+        );
+        text
+    }
+
+    #[test]
+    fn golden() {
+        check(
+            "refused",
+            HEADER,
+            &[failure(
+                "x@partner.example",
+                Reply::new(
+                    550,
+                    (5, 1, 1),
+                    "no such user\nsee https://partner.example/5.1.1",
+                ),
+                false,
+                false,
+            )],
+        );
+        check(
+            "mixed",
+            HEADER,
+            &[
+                failure(
+                    "x@partner.example",
+                    Reply::new(450, (4, 2, 1), "later"),
+                    true,
+                    false,
+                ),
+                failure(
+                    "y@partner.example",
+                    Reply::plain(451, "connection lost"),
+                    true,
+                    true,
+                ),
+                failure(
+                    "\"a b\"@partner.example",
+                    Reply::plain(571, "\n\nno"),
+                    false,
+                    true,
+                ),
+            ],
+        );
+        let text = check(
+            "eight-bit",
+            "Subject: Gr\u{fc}\u{df}e \u{202e}\r\nX: trailing \r\n".as_bytes(),
+            &[failure(
+                "x@partner.example",
+                Reply::new(550, (5, 0, 0), "no"),
+                false,
+                false,
+            )],
+        );
+        assert!(text.contains("quoted-printable"));
+    }
+
+    #[test]
+    fn a_header_cannot_end_its_part_and_is_bounded() {
+        let one = [failure(
+            "x@partner.example",
+            Reply::new(550, (5, 0, 0), "no"),
+            false,
+            false,
+        )];
+        let id = MessageId::new(at(), 2);
+        let mut header = format!("X: a\r\n --=_{id}--\r\n").into_bytes();
+        for _ in 0..2000 {
+            header.extend_from_slice(b"Received: from somewhere\r\n\tby somewhere\r\n");
+        }
+        let message = message(Some("app@corp.example"), &header);
+        let made = bounce(&message, &one, &settings(), &address("a@b.c"), id, at());
+        assert!(made.body.len() < 40 * 1024);
+        let Body::Memory(body) = &made.body else {
+            panic!("in memory")
+        };
+        let text = String::from_utf8(body.to_vec()).unwrap();
+        assert_eq!(text.matches(&format!("--=_{id}--")).count(), 1);
+    }
+
+    #[test]
+    fn who_is_told() {
+        for (sender, header, expected) in [
+            (
+                Some("app@corp.example"),
+                "",
+                &["app@corp.example", "admin@corp.example"][..],
+            ),
+            (None, "", &[]),
+            (
+                Some("app@corp.example"),
+                "Auto-Submitted: auto-replied\r\n",
+                &[],
+            ),
+            (
+                Some("app@corp.example"),
+                "A: b\r\nauto-submitted:\r\n Auto-Replied; x=y\r\n",
+                &[],
+            ),
+            (
+                Some("app@corp.example"),
+                "Auto-Submitted: auto-generated\r\n",
+                &["app@corp.example", "admin@corp.example"],
+            ),
+        ] {
+            let told: Vec<String> = addressees(&message(sender, header.as_bytes()), &settings())
+                .iter()
+                .map(Address::to_string)
+                .collect();
+            assert_eq!(told, expected, "{header}");
+        }
+    }
+}

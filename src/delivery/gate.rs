@@ -11,10 +11,10 @@ use std::{
 use crate::connector::Rate;
 
 /// How often the login of a paused lane is tried.
-pub const PAUSE_PROBE: Duration = Duration::from_secs(5 * 60);
+pub const PAUSE_PROBE: Duration = Duration::from_mins(5);
 
 /// The longest wait that an upstream may ask for; more is cut, so that no reply can shut a lane for good.
-pub const LONGEST_WAIT: Duration = Duration::from_secs(24 * 60 * 60);
+pub const LONGEST_WAIT: Duration = Duration::from_hours(24);
 
 /// Whether a lane takes jobs at all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -253,7 +253,6 @@ impl Gate {
     /// When something changes by itself.
     pub fn wakes_at(&self) -> Option<Instant> {
         match self.state {
-            State::Open => None,
             State::Closed {
                 until,
                 probing: false,
@@ -262,7 +261,7 @@ impl Gate {
                 probe,
                 probing: false,
             } => Some(probe),
-            State::Closed { .. } | State::Paused { .. } => None,
+            State::Open | State::Closed { .. } | State::Paused { .. } => None,
         }
     }
 
@@ -298,11 +297,11 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    fn rate(count: u32, seconds: u64) -> Option<Rate> {
-        Some(Rate {
+    fn rate(count: u32, seconds: u64) -> Rate {
+        Rate {
             count,
-            per: SECOND * seconds as u32,
-        })
+            per: Duration::from_secs(seconds),
+        }
     }
 
     #[test]
@@ -370,7 +369,7 @@ mod tests {
     #[test]
     fn what_holds_a_permit_uses_up_the_window() {
         let now = Instant::now();
-        let mut gate = Gate::new(10, rate(2, 60));
+        let mut gate = Gate::new(10, Some(rate(2, 60)));
         assert_eq!(gate.ready(now), Ready::Now(2));
         gate.take(now);
         assert_eq!(gate.ready(now), Ready::Now(1));

@@ -12,13 +12,12 @@ use std::{
 use tokio::sync::Notify;
 
 use super::{
-    gate::{Gate, LONGEST_WAIT, PAUSE_PROBE, Ready, State},
+    gate::{Gate, PAUSE_PROBE, Ready, State},
     plan::{self, Block, Change},
 };
 use crate::{
     connector::{Lane, Rate, Settings},
     mail::reply::Reply,
-    queue::store::LaneRow,
     route::ConnectorName,
     telemetry::maillog,
 };
@@ -27,20 +26,20 @@ use crate::{
 const MOST_MAILBOXES: usize = 10_000;
 
 #[derive(Debug)]
-struct Entry {
-    gate: Gate,
-    since: SystemTime,
+pub(super) struct Entry {
+    pub(super) gate: Gate,
+    pub(super) since: SystemTime,
     /// What shut it, with the remedy.
-    why: Option<Reply>,
+    pub(super) why: Option<Reply>,
 }
 
 #[derive(Debug, Default)]
-struct Table {
-    lanes: HashMap<Lane, Entry>,
+pub(super) struct Table {
+    pub(super) lanes: HashMap<Lane, Entry>,
     /// How many of them are mailboxes.
     mailboxes: usize,
     /// Lanes whose row in the store is behind.
-    dirty: HashSet<Lane>,
+    pub(super) dirty: HashSet<Lane>,
     /// There is work that waits for a permit: whoever gives one back rings.
     hungry: bool,
 }
@@ -81,7 +80,7 @@ impl Drop for Permit {
 }
 
 impl Lanes {
-    fn table(&self) -> MutexGuard<'_, Table> {
+    pub(super) fn table(&self) -> MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -118,92 +117,6 @@ impl Lanes {
         drop(table);
         self.moved.notify_waiters();
         self.bell.notify_one();
-    }
-
-    /// What the store remembers, at start (`at_start`) or after another process wrote (an operator wants a probe now).
-    pub(super) fn read(&self, rows: &[LaneRow], at_start: bool, system: SystemTime) {
-        let now = Instant::now();
-        let mut table = self.table();
-        for row in rows {
-            let (connector, mailbox) = match row.lane.split_once('/') {
-                Some((connector, mailbox)) => (connector, Some(mailbox.to_owned())),
-                None => (row.lane.as_str(), None),
-            };
-            let lane = Lane {
-                connector: connector.into(),
-                mailbox,
-            };
-            let wanted = row.probe.is_some_and(|probe| probe <= system);
-            if !at_start {
-                if wanted && let Some(entry) = table.lanes.get_mut(&lane) {
-                    entry.gate.probe_now(now);
-                    // The row's probe time is old from now on.
-                    table.dirty.insert(lane);
-                }
-                continue;
-            }
-            if row.state == "open" || !table.lanes.contains_key(&connector_lane(&lane.connector)) {
-                continue;
-            }
-            let until = row
-                .probe
-                .and_then(|probe| probe.duration_since(system).ok())
-                .map_or(now, |wait| now + wait.min(LONGEST_WAIT));
-            if lane.mailbox.is_some() && !add_mailbox(&mut table, &lane) {
-                continue;
-            }
-            if let Some(entry) = table.lanes.get_mut(&lane) {
-                if row.state == "paused" && lane.mailbox.is_none() {
-                    entry.gate.pause(now);
-                } else {
-                    entry.gate.restore_closed(until);
-                }
-                entry.since = row.since;
-                entry.why = Some(Reply::new(451, (4, 4, 1), row.why.clone()));
-            }
-        }
-    }
-
-    /// Rows that changed since the last call.
-    pub(super) fn changed_rows(&self, system: SystemTime) -> Vec<LaneRow> {
-        let now = Instant::now();
-        let mut table = self.table();
-        let dirty: Vec<Lane> = table.dirty.drain().collect();
-        dirty
-            .into_iter()
-            .map(|lane| match table.lanes.get(&lane) {
-                Some(entry) => entry.row(&lane, now, system),
-                None => open_row(&lane, system),
-            })
-            .collect()
-    }
-
-    /// Writing one did not work: again with the next ones.
-    pub(super) fn still_dirty(&self, rows: &[LaneRow]) {
-        let mut table = self.table();
-        for row in rows {
-            let (connector, mailbox) = match row.lane.split_once('/') {
-                Some((connector, mailbox)) => (connector, Some(mailbox.to_owned())),
-                None => (row.lane.as_str(), None),
-            };
-            table.dirty.insert(Lane {
-                connector: connector.into(),
-                mailbox,
-            });
-        }
-    }
-
-    /// All lanes as they are now.
-    pub(super) fn snapshot(&self, system: SystemTime) -> Vec<LaneRow> {
-        let now = Instant::now();
-        let table = self.table();
-        let mut rows: Vec<LaneRow> = table
-            .lanes
-            .iter()
-            .map(|(lane, entry)| entry.row(lane, now, system))
-            .collect();
-        rows.sort_by(|a, b| a.lane.cmp(&b.lane));
-        rows
     }
 
     /// What may happen at a connector now.
@@ -361,12 +274,12 @@ impl Lanes {
                     let step = plan::step(retry, entry.gate.closings(), jitter);
                     let wait = step.max(wait.unwrap_or_default());
                     if entry.gate.close(now, wait, permit.probe) {
-                        said = entry.changed(&permit.lane, "closed", reply);
+                        said = Some(entry.changed(&permit.lane, "closed", reply));
                     }
                 }
                 Change::Pause(reply) => {
                     if entry.gate.pause(now + PAUSE_PROBE) {
-                        said = entry.changed(&permit.lane, "paused", reply);
+                        said = Some(entry.changed(&permit.lane, "paused", reply));
                     }
                 }
             }
@@ -380,7 +293,7 @@ impl Lanes {
                     entry.gate.open();
                     entry.gate.close(now, PAUSE_PROBE, true);
                     if news {
-                        said = entry.changed(mailbox, "paused", reply);
+                        said = Some(entry.changed(mailbox, "paused", reply));
                     } else {
                         table.dirty.insert(mailbox.clone());
                     }
@@ -493,36 +406,10 @@ impl Entry {
         lane: &Lane,
         state: &'static str,
         reply: &'a Reply,
-    ) -> Option<(Lane, &'static str, &'a Reply)> {
+    ) -> (Lane, &'static str, &'a Reply) {
         self.since = SystemTime::now();
         self.why = Some(reply.clone());
-        Some((lane.clone(), state, reply))
-    }
-
-    fn row(&self, lane: &Lane, now: Instant, system: SystemTime) -> LaneRow {
-        let (state, probe) = match self.gate.state() {
-            State::Open => return open_row(lane, self.since),
-            State::Closed { until, .. } if lane.mailbox.is_some() => ("paused", until),
-            State::Closed { until, .. } => ("closed", until),
-            State::Paused { probe, .. } => ("paused", probe),
-        };
-        LaneRow {
-            lane: lane.to_string(),
-            state: state.to_owned(),
-            since: self.since,
-            why: self.why.as_ref().map(Reply::to_string).unwrap_or_default(),
-            probe: Some(system + probe.saturating_duration_since(now)),
-        }
-    }
-}
-
-fn open_row(lane: &Lane, since: SystemTime) -> LaneRow {
-    LaneRow {
-        lane: lane.to_string(),
-        state: "open".to_owned(),
-        since,
-        why: String::new(),
-        probe: None,
+        (lane.clone(), state, reply)
     }
 }
 
@@ -536,7 +423,7 @@ fn limit(table: &mut Table, lane: Lane, max: usize, rate: Option<Rate>) {
 }
 
 /// Says whether it is there now.
-fn add_mailbox(table: &mut Table, lane: &Lane) -> bool {
+pub(super) fn add_mailbox(table: &mut Table, lane: &Lane) -> bool {
     if table.lanes.contains_key(lane) {
         return true;
     }

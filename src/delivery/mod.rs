@@ -33,6 +33,7 @@ pub mod gate;
 mod lanes;
 pub mod plan;
 mod round;
+mod rows;
 
 /// What delivery needs of the configuration besides router and connectors.
 #[derive(Debug, Clone, PartialEq, Eq)]

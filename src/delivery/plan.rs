@@ -1,6 +1,6 @@
 //! What follows from what happened: retry when, fail over, give up, bounce, close or pause the lane.
 //!
-//! Apart because this is where mail is lost or doubled if it is wrong: `docs` row by row, no clock, no dice, no store.
+//! Apart because this is where mail is lost or doubled if it is wrong: no clock, no dice, no store.
 //! A job goes from connector to connector within one [`Attempt`]; [`Attempt::take`] hears each report,
 //! [`Attempt::finish`] draws the sum. It does not carry anything out.
 
@@ -305,10 +305,493 @@ pub fn step(retry: &[Duration], number: usize, jitter: f64) -> Duration {
         .get(number)
         .or(retry.last())
         .copied()
-        .unwrap_or(Duration::from_secs(60));
+        .unwrap_or(Duration::from_mins(1));
     step.mul_f64(0.8 + 0.4 * jitter.clamp(0.0, 1.0))
 }
 
 fn earlier(a: SystemTime, b: SystemTime) -> SystemTime {
     a.min(b)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::{
+        mail::message::{Body, Envelope, Message, MessageId, Origin},
+        queue::store::JobId,
+        route::RouteName,
+    };
+
+    const MINUTE: Duration = Duration::from_mins(1);
+    const GIVE_UP: Duration = Duration::from_hours(1);
+    const IN_DOUBT_WAIT: Duration = Duration::from_mins(5);
+
+    fn start() -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000)
+    }
+
+    fn address(local: &str) -> Address {
+        Address::parse(&format!("{local}@x.example")).unwrap()
+    }
+
+    fn job(recipients: &[&str], pinned: Option<&str>, attempts: u32) -> Job {
+        let recipients: Vec<Address> = recipients.iter().map(|r| address(r)).collect();
+        Job {
+            id: JobId(1),
+            message: Arc::new(Message {
+                id: MessageId::new(start(), 1),
+                envelope: Envelope {
+                    sender: Some(address("sender")),
+                    recipients: recipients.clone(),
+                    eight_bit: false,
+                },
+                origin: Origin {
+                    listener: "l".into(),
+                    peer: "127.0.0.1:1".parse().unwrap(),
+                    client: None,
+                    helo: "h".into(),
+                    tls: false,
+                    esmtp: true,
+                    user: None,
+                    at: start(),
+                },
+                header: Bytes::new(),
+                body: Body::Memory(Bytes::new()),
+            }),
+            route: RouteName::from("r"),
+            recipients,
+            pinned: pinned.map(ConnectorName::from),
+            attempts,
+            accepted: start(),
+        }
+    }
+
+    fn route() -> Route {
+        Route {
+            name: "r".into(),
+            senders: None,
+            recipients: None,
+            clients: None,
+            users: None,
+            listeners: None,
+            connectors: vec!["a".into(), "b".into()],
+            retry: vec![MINUTE, MINUTE * 5],
+            give_up: GIVE_UP,
+            max_recipients: 100,
+        }
+    }
+
+    fn reply(code: u16) -> Reply {
+        Reply::plain(code, "said")
+    }
+
+    fn deferred() -> Outcome {
+        Outcome::Deferred {
+            reply: reply(450),
+            retry_after: None,
+        }
+    }
+
+    fn tried(outcomes: &[(&str, Outcome)]) -> Report {
+        Report::Tried {
+            outcomes: outcomes
+                .iter()
+                .map(|(r, o)| (address(r), o.clone()))
+                .collect(),
+            via: String::new(),
+        }
+    }
+
+    fn down() -> Report {
+        Report::Down {
+            reply: reply(421),
+            retry_after: None,
+        }
+    }
+
+    /// What became of the recipients, whether it counts, seconds until the next try (`None`: when the lane opens),
+    /// pin and seconds, and who is told.
+    #[derive(Debug, PartialEq)]
+    struct Sum {
+        states: Vec<(String, char)>,
+        attempted: bool,
+        next: Option<u64>,
+        pin: Option<(String, u64)>,
+        told: Vec<(String, bool)>,
+    }
+
+    fn sum(decision: &Decision, now: SystemTime) -> Sum {
+        Sum {
+            states: decision
+                .recipients
+                .iter()
+                .map(|(r, settled)| {
+                    let state = match settled {
+                        Settled::Done(_) => 'd',
+                        Settled::Failed(_) => 'f',
+                        Settled::Waiting(_) => 'w',
+                        Settled::InDoubt(_) => '?',
+                    };
+                    (r.local().to_owned(), state)
+                })
+                .collect(),
+            attempted: decision.attempted,
+            next: decision.next.duration_since(now).ok().map(|d| d.as_secs()),
+            pin: decision
+                .in_doubt
+                .as_ref()
+                .map(|(c, at)| (c.to_string(), at.duration_since(now).unwrap().as_secs())),
+            told: decision
+                .failures
+                .iter()
+                .filter(|f| f.bounce)
+                .map(|f| (f.recipient.local().to_owned(), f.in_doubt))
+                .collect(),
+        }
+    }
+
+    /// The job (recipients, pin, attempts) meets these reports by connectors a, b, … so long after acceptance.
+    fn check(
+        what: &str,
+        (recipients, pin, attempts): (&[&str], Option<&str>, u32),
+        reports: &[Report],
+        after: Duration,
+        expected: &Sum,
+    ) {
+        let now = start() + after;
+        let mut attempt = Attempt::new(&job(recipients, pin, attempts));
+        for (name, report) in ["a", "b", "c"].iter().zip(reports) {
+            assert!(!attempt.open().is_empty(), "{what}: {name} is called");
+            attempt.take(&ConnectorName::from(*name), report.clone());
+        }
+        let decision = attempt.finish(&route(), IN_DOUBT_WAIT, now, 0.5);
+        assert_eq!(&sum(&decision, now), expected, "{what}");
+    }
+
+    fn expect(
+        states: &[(&str, char)],
+        attempted: bool,
+        next: Option<u64>,
+        pin: Option<(&str, u64)>,
+        told: &[(&str, bool)],
+    ) -> Sum {
+        Sum {
+            states: states.iter().map(|(r, s)| ((*r).to_owned(), *s)).collect(),
+            attempted,
+            next,
+            pin: pin.map(|(c, s)| (c.to_owned(), s)),
+            told: told.iter().map(|(r, d)| ((*r).to_owned(), *d)).collect(),
+        }
+    }
+
+    #[test]
+    fn every_row_of_the_table() {
+        use Outcome::{Delivered, Failed, InDoubt, Unsuited};
+        let second = Duration::from_secs(1);
+        let one: &[&str] = &["x"];
+        let fresh = (one, None, 0);
+        check(
+            "delivered",
+            fresh,
+            &[tried(&[("x", Delivered(reply(250)))])],
+            second,
+            &expect(&[("x", 'd')], true, Some(60), None, &[]),
+        );
+        check(
+            "deferred, first step",
+            fresh,
+            &[tried(&[("x", deferred())])],
+            second,
+            &expect(&[("x", 'w')], true, Some(60), None, &[]),
+        );
+        check(
+            "deferred, the last step repeats",
+            (one, None, 9),
+            &[tried(&[("x", deferred())])],
+            second,
+            &expect(&[("x", 'w')], true, Some(300), None, &[]),
+        );
+        let asked = Outcome::Deferred {
+            reply: reply(429),
+            retry_after: Some(MINUTE * 2),
+        };
+        check(
+            "Retry-After is later",
+            fresh,
+            &[tried(&[("x", asked)])],
+            second,
+            &expect(&[("x", 'w')], true, Some(120), None, &[]),
+        );
+        check(
+            "deferred, one last time at the end",
+            (one, None, 9),
+            &[tried(&[("x", deferred())])],
+            MINUTE * 59,
+            &expect(&[("x", 'w')], true, Some(60), None, &[]),
+        );
+        check(
+            "deferred, given up",
+            (one, None, 9),
+            &[tried(&[("x", deferred())])],
+            GIVE_UP,
+            &expect(&[("x", 'f')], true, Some(300), None, &[("x", false)]),
+        );
+        check(
+            "failed",
+            fresh,
+            &[tried(&[("x", Failed(reply(550)))])],
+            second,
+            &expect(&[("x", 'f')], true, Some(60), None, &[("x", false)]),
+        );
+        check(
+            "in doubt: the later of step and wait",
+            fresh,
+            &[tried(&[("x", InDoubt(reply(451)))])],
+            second,
+            &expect(&[("x", '?')], true, Some(60), Some(("a", 300)), &[]),
+        );
+        check(
+            "in doubt, given up",
+            (one, Some("a"), 3),
+            &[tried(&[("x", InDoubt(reply(451)))])],
+            GIVE_UP,
+            &expect(&[("x", 'f')], true, Some(300), None, &[("x", true)]),
+        );
+        check(
+            "pinned, then refused: it may still have arrived",
+            (one, Some("a"), 3),
+            &[tried(&[("x", Failed(reply(550)))])],
+            second,
+            &expect(&[("x", 'f')], true, Some(300), None, &[("x", true)]),
+        );
+        check(
+            "down twice: waits for the lane",
+            fresh,
+            &[down(), down()],
+            second,
+            &expect(&[("x", 'w')], false, None, None, &[]),
+        );
+        check(
+            "down, given up",
+            fresh,
+            &[down(), down()],
+            GIVE_UP,
+            &expect(&[("x", 'f')], false, None, None, &[("x", false)]),
+        );
+        check(
+            "down, then the next takes it",
+            fresh,
+            &[down(), tried(&[("x", Delivered(reply(250)))])],
+            second,
+            &expect(&[("x", 'd')], true, Some(60), None, &[]),
+        );
+        check(
+            "down, then deferred by the next",
+            fresh,
+            &[down(), tried(&[("x", deferred())])],
+            second,
+            &expect(&[("x", 'w')], true, Some(60), None, &[]),
+        );
+        check(
+            "misconfigured: never given up",
+            fresh,
+            &[down(), Report::Misconfigured(reply(535))],
+            GIVE_UP * 100,
+            &expect(&[("x", 'w')], false, None, None, &[]),
+        );
+        check(
+            "mailbox refused: later",
+            fresh,
+            &[Report::MailboxRefused(reply(554))],
+            second,
+            &expect(&[("x", 'w')], false, Some(300), None, &[]),
+        );
+        check(
+            "mailbox refused, given up: nobody is told",
+            fresh,
+            &[Report::MailboxRefused(reply(554))],
+            GIVE_UP,
+            &expect(&[("x", 'f')], false, Some(60), None, &[]),
+        );
+        check(
+            "unsuited to all",
+            fresh,
+            &[
+                tried(&[("x", Unsuited(reply(552)))]),
+                tried(&[("x", Unsuited(reply(552)))]),
+            ],
+            second,
+            &expect(&[("x", 'f')], true, None, None, &[("x", false)]),
+        );
+        check(
+            "unsuited to one, the other is down: a step",
+            fresh,
+            &[tried(&[("x", Unsuited(reply(552)))]), down()],
+            second,
+            &expect(&[("x", 'w')], true, Some(60), None, &[]),
+        );
+    }
+
+    #[test]
+    fn recipients_go_their_own_ways() {
+        use Outcome::{Delivered, Failed, InDoubt, Unsuited};
+        check(
+            "one of each",
+            (&["a", "b", "c", "d"], None, 0),
+            &[tried(&[
+                ("a", Delivered(reply(250))),
+                ("b", deferred()),
+                ("c", Failed(reply(550))),
+                ("d", InDoubt(reply(451))),
+            ])],
+            MINUTE,
+            &expect(
+                &[("a", 'd'), ("b", 'w'), ("c", 'f'), ("d", '?')],
+                true,
+                Some(60),
+                Some(("a", 300)),
+                &[("c", false)],
+            ),
+        );
+        check(
+            "what is unsuited goes on alone",
+            (&["a", "b"], None, 0),
+            &[
+                tried(&[("a", Delivered(reply(250))), ("b", Unsuited(reply(552)))]),
+                tried(&[("b", Delivered(reply(250)))]),
+            ],
+            MINUTE,
+            &expect(&[("a", 'd'), ("b", 'd')], true, Some(60), None, &[]),
+        );
+        check(
+            "no second connector while one is in doubt",
+            (&["a", "b"], None, 0),
+            &[tried(&[
+                ("a", InDoubt(reply(451))),
+                ("b", Unsuited(reply(552))),
+            ])],
+            MINUTE,
+            &expect(
+                &[("a", '?'), ("b", 'w')],
+                true,
+                Some(60),
+                Some(("a", 300)),
+                &[],
+            ),
+        );
+        check(
+            "a recipient that the connector forgot is in doubt",
+            (&["a", "b"], None, 0),
+            &[tried(&[("a", Delivered(reply(250)))])],
+            MINUTE,
+            &expect(
+                &[("a", 'd'), ("b", '?')],
+                true,
+                Some(60),
+                Some(("a", 300)),
+                &[],
+            ),
+        );
+    }
+
+    #[test]
+    fn never_past_give_up_and_every_recipient_once() {
+        let mut random = fastrand::Rng::with_seed(3);
+        for _ in 0..20_000 {
+            let names = ["a", "b", "c", "d"];
+            let names = &names[..random.usize(1..=4)];
+            let mut attempt = Attempt::new(&job(names, None, random.u32(0..10)));
+            let mut done = Vec::new();
+            for connector in ["a", "b", "c"] {
+                let open = attempt.open();
+                if open.is_empty() || random.u8(0..4) == 0 {
+                    break;
+                }
+                assert!(
+                    open.iter().all(|r| !done.contains(r)),
+                    "sent again in one attempt"
+                );
+                let report = match random.u8(0..8) {
+                    0 => down(),
+                    1 => Report::MailboxRefused(reply(554)),
+                    _ => Report::Tried {
+                        outcomes: open
+                            .iter()
+                            .map(|r| {
+                                let outcome = match random.u8(0..5) {
+                                    0 => Outcome::Delivered(reply(250)),
+                                    1 => Outcome::Failed(reply(550)),
+                                    2 => Outcome::InDoubt(reply(451)),
+                                    3 => Outcome::Unsuited(reply(552)),
+                                    _ => deferred(),
+                                };
+                                if matches!(outcome, Outcome::Delivered(_) | Outcome::InDoubt(_)) {
+                                    done.push(r.clone());
+                                }
+                                (r.clone(), outcome)
+                            })
+                            .collect(),
+                        via: String::new(),
+                    },
+                };
+                attempt.take(&connector.into(), report);
+            }
+            let end = start() + GIVE_UP;
+            let now = start() + GIVE_UP.mul_f64(random.f64() * 1.2);
+            let decision = attempt.finish(&route(), IN_DOUBT_WAIT, now, random.f64());
+            let waits = decision
+                .recipients
+                .iter()
+                .any(|(_, s)| matches!(s, Settled::Waiting(_)));
+            let doubts = decision
+                .recipients
+                .iter()
+                .any(|(_, s)| matches!(s, Settled::InDoubt(_)));
+            assert_eq!(doubts, decision.in_doubt.is_some());
+            if now < end {
+                assert!(decision.next <= end);
+                assert!(decision.in_doubt.as_ref().is_none_or(|(_, at)| *at <= end));
+            } else {
+                assert!(!doubts);
+                assert!(!waits || decision.failures.is_empty() || decision.next > now);
+            }
+            let mut seen = std::collections::HashSet::new();
+            assert!(
+                decision
+                    .recipients
+                    .iter()
+                    .all(|(r, _)| seen.insert(r.clone()))
+            );
+            for failure in &decision.failures {
+                assert!(
+                    decision
+                        .recipients
+                        .iter()
+                        .any(|(r, s)| *r == failure.recipient && matches!(s, Settled::Failed(_)))
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn steps() {
+        let retry = [MINUTE, MINUTE * 5];
+        for (number, jitter, seconds) in [
+            (0, 0.0, 48),
+            (0, 1.0, 72),
+            (0, 0.5, 60),
+            (1, 0.5, 300),
+            (7, 0.0, 240),
+        ] {
+            assert_eq!(
+                step(&retry, number, jitter).as_secs_f64().round() as u64,
+                seconds
+            );
+        }
+        assert_eq!(step(&[], 0, 0.5), MINUTE);
+    }
 }

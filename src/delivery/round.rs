@@ -27,17 +27,17 @@ use crate::{
 /// The loop looks at least this often, since another process may have written.
 const AT_LEAST: Duration = Duration::from_secs(1);
 /// Between two prunings.
-const PRUNE: Duration = Duration::from_secs(60 * 60);
+const PRUNE: Duration = Duration::from_hours(1);
 /// Between two tries to find another route for what lost its own.
-const REROUTE: Duration = Duration::from_secs(60);
+const REROUTE: Duration = Duration::from_mins(1);
 /// One login.
-const LOGIN: Duration = Duration::from_secs(60);
+const LOGIN: Duration = Duration::from_mins(1);
 /// Jobs that one claim takes at most.
 const MOST_CLAIMED: usize = 500;
 /// Jobs that are looked at together when a closed lane's oldest may be past their time.
 const SWEEP: usize = 50;
 /// Between two such looks, at most.
-const SWEEP_EVERY: Duration = Duration::from_secs(60);
+const SWEEP_EVERY: Duration = Duration::from_mins(1);
 /// Entries that are given another route together.
 const REROUTED: usize = 100;
 

@@ -8,6 +8,7 @@ mod clients;
 mod config;
 mod connector;
 mod crash;
+mod delivery;
 mod dialogues;
 mod end_to_end;
 mod smarthost;

@@ -2,5 +2,6 @@
 
 pub mod flaky;
 pub mod gateway;
+pub mod memory;
 pub mod peers;
 pub mod sink;
