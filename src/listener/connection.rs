@@ -12,7 +12,6 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 use tokio::{
-    io::AsyncWriteExt,
     net::TcpStream,
     sync::watch,
     time::{Instant, sleep, timeout, timeout_at},
