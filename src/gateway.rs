@@ -296,10 +296,10 @@ impl Gateway {
     async fn wait(&mut self, signals: &mut Signals) {
         let mut certificates = interval(CERTIFICATES);
         certificates.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut daily = interval(Duration::from_secs(24 * 3600));
+        let mut daily = interval(Duration::from_hours(24));
         daily.reset();
         let watched = systemd::watchdog_interval();
-        let mut watchdog = interval(watched.unwrap_or(Duration::from_secs(3600)));
+        let mut watchdog = interval(watched.unwrap_or(Duration::from_hours(1)));
         loop {
             tokio::select! {
                 _ = signals.term.recv() => return,

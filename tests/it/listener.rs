@@ -380,3 +380,21 @@ async fn reload_is_all_or_nothing_and_says_who_has_the_port() {
     assert_eq!(gate.listeners.standing().len(), 1);
     gate.connect().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn behind_a_balancer_the_header_says_who_the_client_is() {
+    let gate = Gate::open(limits(), |_| Settings {
+        proxy_protocol: vec!["127.0.0.0/8".parse().unwrap()],
+        ..settings("one")
+    });
+    for (header, expected) in [
+        ("PROXY TCP4 127.0.0.9 127.0.0.1 1 25\r\n", "220 "),
+        ("PROXY TCP4 192.0.2.1 127.0.0.1 1 25\r\n", "554 5.7.1 "),
+        ("EHLO x\r\n", ""),
+    ] {
+        let mut tcp = TcpStream::connect(gate.address()).await.unwrap();
+        let reply = say(&mut tcp, header).await;
+        assert!(reply.starts_with(expected), "{header} {reply}");
+        assert_eq!(reply.is_empty(), expected.is_empty());
+    }
+}

@@ -1,1 +1,216 @@
-//! tests
+//! What dialogues cannot show: steps that are not replies.
+
+use super::*;
+use crate::{
+    mail::pattern::Pattern,
+    policy::{Allowlist, network::ToleranceLevel},
+    route::Route,
+};
+
+fn weather() -> Weather {
+    let any = || vec![Pattern::parse("*").unwrap()];
+    let policy = Policy {
+        clients: vec![Client {
+            name: "local".into(),
+            networks: vec!["127.0.0.1/32".parse().unwrap()],
+            ..Client::default()
+        }],
+        allowlist: Allowlist {
+            senders: any(),
+            recipients: any(),
+            header_recipients: false,
+        },
+        received_headers: 50,
+        ..Policy::default()
+    };
+    let route = Route {
+        name: "r".into(),
+        senders: None,
+        recipients: None,
+        clients: None,
+        users: None,
+        listeners: None,
+        connectors: vec!["c".into()],
+        retry: vec![],
+        give_up: Duration::ZERO,
+        max_recipients: 100,
+    };
+    Weather {
+        rules: Arc::new(Rules {
+            hostname: "gw".into(),
+            policy,
+            router: Router {
+                routes: vec![route],
+            },
+            bounce_from: Address::parse("postmaster@gw").unwrap(),
+            message_size: 1_000_000,
+            recipients: 10,
+            session_errors: 20,
+        }),
+        store: StoreWeather::Fine,
+        throttled: false,
+    }
+}
+
+fn session() -> Session {
+    let door = Door {
+        listener: "l".into(),
+        starttls: false,
+        require_tls: false,
+        certificate: false,
+        auth: AuthMode::Off,
+        plaintext_auth: false,
+    };
+    Session::new(
+        Arc::new(door),
+        "127.0.0.1:9".parse().unwrap(),
+        false,
+        weather(),
+    )
+}
+
+/// Feeds and names the steps, making an id where one is asked for.
+fn feed(session: &mut Session, octets: &[u8]) -> Vec<String> {
+    let mut input = BytesMut::from(octets);
+    let mut steps = Vec::new();
+    while let Some(step) = session.feed(&mut input) {
+        let step = match step {
+            Step::Data => session.data(
+                MessageId::from_bytes([1; 16]),
+                SystemTime::UNIX_EPOCH + Duration::from_secs(1),
+            ),
+            other => other,
+        };
+        steps.push(name(&step));
+    }
+    steps
+}
+
+fn name(step: &Step) -> String {
+    match step {
+        Step::Reply(reply) => reply.code.to_string(),
+        Step::Pause(_) => "pause".into(),
+        Step::StartTls(_) | Step::ImplicitTls => "tls".into(),
+        Step::Verify(_) => "verify".into(),
+        Step::Data => "data".into(),
+        Step::Spool(_) => "spool".into(),
+        Step::Unspool => "unspool".into(),
+        Step::Enqueue(_) => "enqueue".into(),
+        Step::Rejected(refusal) => format!("rejected {}", refusal.stage),
+        Step::Close(reply) => format!("close {}", reply.as_ref().map_or(0, |r| r.code)),
+    }
+}
+
+const OPEN: &[u8] = b"HELO a\r\nMAIL FROM:<a@b.c>\r\nRCPT TO:<d@e.f>\r\nDATA\r\n";
+
+fn opened() -> Session {
+    let mut session = session();
+    let _ = session.greet();
+    assert_eq!(feed(&mut session, OPEN), ["250", "250", "250", "354"]);
+    assert_eq!(session.stage(), Stage::Data);
+    session
+}
+
+#[test]
+fn nothing_is_said_before_it_is_on_disk() {
+    let mut session = opened();
+    let steps = feed(&mut session, b"Subject: s\r\n\r\nx\r\n.\r\nNOOP\r\n");
+    assert_eq!(steps, ["enqueue"], "the NOOP waits too");
+    assert!(!session.is_idle());
+    assert_eq!(name(&session.enqueued(Ok(()))), "250");
+    assert!(session.is_idle());
+
+    let mut session = opened();
+    feed(&mut session, b"Subject: s\r\n\r\nx\r\n.\r\n");
+    let step = session.enqueued(Err(Reply::storage_full()));
+    assert_eq!(name(&step), "rejected data");
+    assert_eq!(feed(&mut session, b"NOOP\r\n"), ["452", "250"]);
+}
+
+#[test]
+fn large_bodies_go_out_in_pieces() {
+    let mut session = opened();
+    let line = [&[b'a'; 998][..], b"\r\n"].concat();
+    let body = line.repeat(200);
+    let steps = feed(&mut session, &[b"Subject: s\r\n\r\n", &body[..]].concat());
+    assert!(
+        steps.len() >= 2 && steps.iter().all(|s| s == "spool"),
+        "{steps:?}"
+    );
+    let end = feed(&mut session, b".\r\n");
+    assert_eq!(end.last().map(String::as_str), Some("enqueue"), "{end:?}");
+}
+
+#[test]
+fn a_refused_large_message_leaves_no_file() {
+    let mut session = opened();
+    let line = [&[b'a'; 998][..], b"\r\n"].concat();
+    let body = line.repeat(200);
+    feed(&mut session, &[b"Subject: s\r\n\r\n", &body[..]].concat());
+    assert_eq!(feed(&mut session, b"a\rb\r\n"), ["unspool"]);
+    assert_eq!(feed(&mut session, &body), Vec::<String>::new());
+    assert_eq!(feed(&mut session, b".\r\n"), ["rejected data", "close 550"]);
+}
+
+#[test]
+fn a_full_disk_in_the_middle_and_at_the_end() {
+    let line = [&[b'a'; 998][..], b"\r\n"].concat();
+    let message = [b"Subject: s\r\n\r\n", &line.repeat(100)[..]].concat();
+    let mut session = opened();
+    assert_eq!(feed(&mut session, &message), ["spool"]);
+    session.spool_failed(StoreWeather::Full);
+    assert_eq!(
+        feed(&mut session, b"x\r\n.\r\n"),
+        ["unspool", "rejected data", "452"]
+    );
+
+    let mut session = opened();
+    feed(&mut session, &message);
+    let mut input = BytesMut::from(&b"x\r\n.\r\n"[..]);
+    let step = session.feed(&mut input).unwrap();
+    assert_eq!(name(&step), "spool");
+    session.spool_failed(StoreWeather::Failing);
+    assert_eq!(feed(&mut session, b""), ["unspool", "rejected data", "451"]);
+    assert!(session.is_idle());
+}
+
+#[test]
+fn errors_slow_down_and_then_end_the_session() {
+    let mut session = session();
+    let _ = session.greet();
+    let steps = feed(&mut session, &b"FOO\r\n".repeat(30));
+    assert_eq!(steps.iter().filter(|s| *s == "500").count(), 19);
+    assert_eq!(steps.iter().position(|s| s == "pause"), Some(9));
+    assert_eq!(steps.last().map(String::as_str), Some("close 421"));
+}
+
+#[test]
+fn who_is_looked_at_before_the_greeting() {
+    assert!(!session().peeks(), "a listed client need not wait");
+    let mut device = session();
+    device.tolerance = Tolerance::of(ToleranceLevel::Device);
+    assert!(!device.peeks());
+    device.door = Arc::new(Door {
+        certificate: true,
+        ..(*device.door).clone()
+    });
+    assert!(device.peeks(), "it may speak TLS at once");
+}
+
+/// Two sessions, one octet at a time and all at once, take the same steps.
+#[test]
+fn cut_anywhere_it_is_the_same_session() {
+    let wire = [OPEN, b"Subject: s\r\n\r\n..x\r\n.\r\n"].concat();
+    let whole = {
+        let mut session = session();
+        let _ = session.greet();
+        feed(&mut session, &wire)
+    };
+    for cut in 0..wire.len() {
+        let mut session = session();
+        let _ = session.greet();
+        let mut steps = feed(&mut session, &wire[..cut]);
+        steps.extend(feed(&mut session, &wire[cut..]));
+        assert_eq!(steps, whole, "cut at {cut}");
+    }
+}

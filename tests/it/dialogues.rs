@@ -1,0 +1,490 @@
+//! Plays `tests/dialogues/*.smtp` against the session, in memory, three ways: line by line, pipelined, octet by octet.
+//!
+//! A file is a few lines `# comment`, then `key = value` lines (see [`Setting`]), then the conversation:
+//! `C: text` (CRLF is added), `C! text\r\n\x00` (exactly these octets), `S: reply` (`*` stands for anything),
+//! `S: close`, `TLS` (handshake now), `--- connection` (a new one), `reload key = value`, `sink: N` (messages accepted
+//! so far), `body: text` (of the last message). `play = whole` (or `lines`, `octets`) restricts how it is played.
+
+use std::{
+    collections::VecDeque,
+    fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use bytes::BytesMut;
+use postern::{
+    mail::{
+        address::{Address, Domain},
+        message::MessageId,
+        pattern::Pattern,
+        reply::Reply,
+    },
+    policy::{
+        Allowlist, AuthMode, Policy,
+        grants::User,
+        network::{Client, ToleranceLevel},
+        rewrite::{ReplyTo, Rewrite},
+    },
+    route::{Route, Router},
+    secret::Secret,
+    smtp::server::session::{
+        Accepted, Authentication, Door, Rules, Session, Step, StoreWeather, Weather,
+    },
+};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Lines,
+    Whole,
+    Octets,
+}
+
+/// What a file can set; the base is the fixture of the attack catalogue.
+#[derive(Debug, Clone)]
+struct Setting {
+    peer: SocketAddr,
+    door: Door,
+    rules: Rules,
+    store: StoreWeather,
+    throttled: bool,
+    implicit: bool,
+    ways: Vec<Way>,
+}
+
+fn patterns(text: &str) -> Vec<Pattern> {
+    text.split_whitespace()
+        .map(|p| Pattern::parse(p).unwrap())
+        .collect()
+}
+
+impl Setting {
+    fn new() -> Self {
+        let client = Client {
+            name: "local".into(),
+            networks: vec!["127.0.0.0/8".parse().unwrap()],
+            ..Client::default()
+        };
+        let policy = Policy {
+            clients: vec![client],
+            users: vec![User {
+                name: "erp".into(),
+                password: Secret::new("hash-1"),
+                senders: Some(patterns("erp@corp.com")),
+                recipients: None,
+            }],
+            allowlist: Allowlist {
+                senders: patterns("corp.com"),
+                recipients: patterns("corp.com p@ext.org"),
+                header_recipients: false,
+            },
+            received_headers: 50,
+            ..Policy::default()
+        };
+        let route = Route {
+            name: "default".into(),
+            senders: None,
+            recipients: None,
+            clients: None,
+            users: None,
+            listeners: None,
+            connectors: vec!["sink".into()],
+            retry: vec![Duration::from_secs(60)],
+            give_up: Duration::from_secs(3600),
+            max_recipients: 100,
+        };
+        Self {
+            peer: "127.0.0.1:4000".parse().unwrap(),
+            door: Door {
+                listener: "test".into(),
+                starttls: false,
+                require_tls: false,
+                certificate: false,
+                auth: AuthMode::Off,
+                plaintext_auth: false,
+            },
+            rules: Rules {
+                hostname: "gw.corp.com".into(),
+                policy,
+                router: Router {
+                    routes: vec![route],
+                },
+                bounce_from: Address::parse("postmaster@gw.corp.com").unwrap(),
+                message_size: 100_000,
+                recipients: 1000,
+                session_errors: 20,
+            },
+            store: StoreWeather::Fine,
+            throttled: false,
+            implicit: false,
+            ways: vec![Way::Lines, Way::Whole, Way::Octets],
+        }
+    }
+
+    fn set(&mut self, key: &str, value: &str) {
+        let client = self.rules.policy.clients.first_mut();
+        let yes = value == "true";
+        match key {
+            "peer" => self.peer = value.parse().unwrap(),
+            "tolerance" => {
+                client.unwrap().tolerance = match value {
+                    "strict" => ToleranceLevel::Strict,
+                    "device" => ToleranceLevel::Device,
+                    _ => ToleranceLevel::Standard,
+                }
+            }
+            "lf_only" => client.unwrap().lf_only = yes,
+            "hide_starttls" => client.unwrap().hide_starttls = yes,
+            "require_auth" => client.unwrap().require_auth = yes,
+            "any_credentials" => client.unwrap().any_credentials = yes,
+            "clients" => {
+                let networks = value
+                    .split_whitespace()
+                    .map(|n| n.parse().unwrap())
+                    .collect();
+                client.unwrap().networks = networks;
+            }
+            "starttls" => (self.door.starttls, self.door.certificate) = (yes, yes),
+            "require_tls" => self.door.require_tls = yes,
+            "certificate" => self.door.certificate = yes,
+            "plaintext_auth" => self.door.plaintext_auth = yes,
+            "implicit" => self.implicit = yes,
+            "auth" => {
+                self.door.auth = match value {
+                    "required" => AuthMode::Required,
+                    "optional" => AuthMode::Optional,
+                    _ => AuthMode::Off,
+                }
+            }
+            "hash" => self.rules.policy.users[0].password = Secret::new(value),
+            "senders" => self.rules.policy.allowlist.senders = patterns(value),
+            "recipients" => self.rules.policy.allowlist.recipients = patterns(value),
+            "routed_recipients" => {
+                self.rules.router.routes[0].recipients = Some(patterns(value));
+            }
+            "rewrite" => {
+                let (from, to) = value.split_once(" to ").unwrap();
+                self.rules.policy.rewrites.push(Rewrite {
+                    senders: patterns(from),
+                    to: Address::parse(to).unwrap(),
+                    reply_to: ReplyTo::Original,
+                });
+            }
+            "default_domain" => {
+                self.rules.policy.default_domain = Some(Domain::parse(value).unwrap());
+            }
+            "message_size" => self.rules.message_size = value.parse().unwrap(),
+            "max_recipients" => self.rules.recipients = value.parse().unwrap(),
+            "session_errors" => self.rules.session_errors = value.parse().unwrap(),
+            "store" => {
+                self.store = match value {
+                    "full" => StoreWeather::Full,
+                    "failing" => StoreWeather::Failing,
+                    _ => StoreWeather::Fine,
+                }
+            }
+            "throttled" => self.throttled = yes,
+            "play" => {
+                self.ways = vec![match value {
+                    "whole" => Way::Whole,
+                    "lines" => Way::Lines,
+                    _ => Way::Octets,
+                }]
+            }
+            _ => panic!("unknown key {key}"),
+        }
+    }
+
+    fn weather(&self) -> Weather {
+        Weather {
+            rules: Arc::new(self.rules.clone()),
+            store: self.store,
+            throttled: self.throttled,
+        }
+    }
+}
+
+/// A session with its driver.
+struct Player {
+    session: Session,
+    weather: Weather,
+    input: BytesMut,
+    lines: VecDeque<String>,
+    closed: bool,
+    handshake: bool,
+    greeted: bool,
+    spool: Vec<u8>,
+    accepted: Vec<(Accepted, Vec<u8>)>,
+}
+
+impl Player {
+    fn new(setting: &Setting) -> Self {
+        let weather = setting.weather();
+        let door = Arc::new(setting.door.clone());
+        Self {
+            session: Session::new(door, setting.peer, setting.implicit, weather.clone()),
+            weather,
+            input: BytesMut::new(),
+            lines: VecDeque::new(),
+            closed: false,
+            handshake: false,
+            greeted: false,
+            spool: Vec::new(),
+            accepted: Vec::new(),
+        }
+    }
+
+    fn say(&mut self, reply: &Reply) {
+        let mut wire = Vec::new();
+        reply.write_to(&mut wire);
+        for line in String::from_utf8(wire).unwrap().lines() {
+            self.lines.push_back(line.to_owned());
+        }
+    }
+
+    fn greet(&mut self) {
+        if !self.greeted {
+            self.greeted = true;
+            let step = self.session.greet();
+            self.perform(step);
+        }
+    }
+
+    fn feed(&mut self, octets: &[u8]) {
+        if self.closed {
+            return;
+        }
+        self.input.extend_from_slice(octets);
+        self.session.refresh(self.weather.clone());
+        while let Some(step) = self.session.feed(&mut self.input) {
+            self.perform(step);
+        }
+    }
+
+    fn perform(&mut self, step: Step) {
+        match step {
+            Step::Reply(reply) => self.say(&reply),
+            Step::Pause(_) | Step::Rejected(_) => {}
+            Step::StartTls(reply) => {
+                assert!(self.input.is_empty(), "nothing may be left before TLS");
+                self.say(&reply);
+                self.handshake = true;
+            }
+            Step::ImplicitTls => self.handshake = true,
+            Step::Verify(credentials) => {
+                let right = credentials.user == "erp" && credentials.password.reveal() == "secret";
+                let step = self.session.verified(match credentials.user.as_str() {
+                    "throttled" => Authentication::Throttled,
+                    _ if right => Authentication::Accepted,
+                    _ => Authentication::Refused,
+                });
+                self.perform(step);
+            }
+            Step::Data => {
+                let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
+                let step = self
+                    .session
+                    .data(MessageId::new(now, self.accepted.len() as u128), now);
+                self.perform(step);
+            }
+            Step::Spool(piece) => self.spool.extend_from_slice(&piece),
+            Step::Unspool => self.spool.clear(),
+            Step::Enqueue(accepted) => {
+                let body = accepted
+                    .body
+                    .as_ref()
+                    .map_or_else(|| std::mem::take(&mut self.spool), |b| b.to_vec());
+                self.accepted.push((*accepted, body));
+                let step = self.session.enqueued(Ok(()));
+                self.perform(step);
+            }
+            Step::Close(reply) => {
+                if let Some(reply) = reply {
+                    self.say(&reply);
+                }
+                self.lines.push_back("close".into());
+                self.closed = true;
+            }
+        }
+    }
+
+    fn tls(&mut self) {
+        assert!(self.handshake, "no handshake was asked for");
+        self.handshake = false;
+        self.input.clear();
+        if let Some(step) = self.session.tls_started() {
+            self.perform(step);
+        }
+    }
+}
+
+fn unescape(text: &str) -> Vec<u8> {
+    let mut out = Vec::new();
+    let mut bytes = text.bytes();
+    while let Some(b) = bytes.next() {
+        if b != b'\\' {
+            out.push(b);
+            continue;
+        }
+        match bytes.next().unwrap() {
+            b'r' => out.push(b'\r'),
+            b'n' => out.push(b'\n'),
+            b't' => out.push(b'\t'),
+            b'\\' => out.push(b'\\'),
+            b'x' => {
+                let hex = [bytes.next().unwrap(), bytes.next().unwrap()];
+                out.push(u8::from_str_radix(std::str::from_utf8(&hex).unwrap(), 16).unwrap());
+            }
+            // `\{N*c}`: N times the character c.
+            b'{' => {
+                let inner: Vec<u8> = bytes.by_ref().take_while(|&b| b != b'}').collect();
+                let inner = String::from_utf8(inner).unwrap();
+                let (count, what) = inner.split_once('*').unwrap();
+                out.extend(what.as_bytes().repeat(count.parse().unwrap()));
+            }
+            other => panic!("unknown escape {}", char::from(other)),
+        }
+    }
+    out
+}
+
+fn matches(pattern: &str, line: &str) -> bool {
+    let mut parts = pattern.split('*');
+    let first = parts.next().unwrap();
+    let Some(mut rest) = line.strip_prefix(first) else {
+        return false;
+    };
+    let parts: Vec<&str> = parts.collect();
+    let Some((last, middle)) = parts.split_last() else {
+        return rest.is_empty();
+    };
+    for part in middle {
+        match rest.find(part) {
+            Some(at) => rest = &rest[at + part.len()..],
+            None => return false,
+        }
+    }
+    rest.ends_with(last)
+}
+
+fn play(path: &Path, text: &str, way: Way, setting: &Setting) {
+    let name = path.file_name().unwrap().to_string_lossy().into_owned();
+    let mut setting = setting.clone();
+    let mut player = Player::new(&setting);
+    let mut accepted = 0;
+    let mut waiting: Vec<u8> = Vec::new();
+    for (number, line) in text.lines().enumerate() {
+        let at = format!("{name}:{} {way:?}", number + 1);
+        let octets = if let Some(said) = line.strip_prefix("C: ") {
+            [said.as_bytes(), b"\r\n"].concat()
+        } else if line == "C:" {
+            b"\r\n".to_vec()
+        } else if let Some(said) = line.strip_prefix("C! ") {
+            unescape(said)
+        } else {
+            Vec::new()
+        };
+        if !octets.is_empty() {
+            // What is sent before any `S:` line is early talk; a greeting that is expected was asked for by its `S:`.
+            match way {
+                Way::Whole => waiting.extend(octets),
+                Way::Lines => player.feed(&octets),
+                Way::Octets => octets.iter().for_each(|o| player.feed(&[*o])),
+            }
+            continue;
+        }
+        if !waiting.is_empty() {
+            player.feed(&std::mem::take(&mut waiting));
+        }
+        if let Some(expected) = line.strip_prefix("S: ") {
+            if player.lines.is_empty() {
+                player.greet();
+            }
+            player.greeted = true;
+            let got = player.lines.pop_front();
+            assert!(
+                got.as_deref().is_some_and(|got| matches(expected, got)),
+                "{at}: expected {expected:?}, got {got:?} and then {:?}",
+                player.lines
+            );
+        } else if line == "TLS" {
+            player.tls();
+        } else if line == "--- connection" {
+            accepted += player.accepted.len();
+            assert!(player.lines.is_empty(), "{at}: unread {:?}", player.lines);
+            player = Player::new(&setting);
+        } else if let Some(change) = line.strip_prefix("reload ") {
+            let (key, value) = change.split_once('=').unwrap();
+            setting.set(key.trim(), value.trim());
+            player.weather = setting.weather();
+        } else if let Some(count) = line.strip_prefix("sink: ") {
+            let seen = accepted + player.accepted.len();
+            assert_eq!(seen.to_string(), count, "{at}: messages");
+        } else if let Some(body) = line.strip_prefix("body: ") {
+            let (_, last) = player.accepted.last().unwrap();
+            assert_eq!(
+                last.escape_ascii().to_string(),
+                unescape(body).escape_ascii().to_string(),
+                "{at}"
+            );
+        } else if let Some(field) = line.strip_prefix("header: ") {
+            let (last, _) = player.accepted.last().unwrap();
+            let header = String::from_utf8_lossy(&last.header).into_owned();
+            assert!(
+                header.lines().any(|line| matches(field, line)),
+                "{at}: no {field:?} in {header}"
+            );
+        } else if let Some(envelope) = line.strip_prefix("envelope: ") {
+            let (last, _) = player.accepted.last().unwrap();
+            let sender = last.envelope.sender.as_ref();
+            let mut seen = sender.map_or("<>".to_owned(), ToString::to_string);
+            for recipient in &last.envelope.recipients {
+                seen = format!("{seen} {recipient}");
+            }
+            assert_eq!(seen, envelope, "{at}");
+        }
+    }
+    if !waiting.is_empty() {
+        player.feed(&waiting);
+    }
+    assert!(
+        player.lines.is_empty(),
+        "{name} {way:?}: unread at the end: {:?}",
+        player.lines
+    );
+}
+
+#[test]
+fn every_dialogue_three_ways() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/dialogues");
+    let mut files: Vec<PathBuf> = fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|e| e == "smtp"))
+        .collect();
+    files.sort();
+    assert!(files.len() > 30, "the dialogues are there");
+    let mut failed = Vec::new();
+    for path in files {
+        let text = fs::read_to_string(&path).unwrap();
+        let mut setting = Setting::new();
+        for line in text.lines().take_while(|l| !l.starts_with(['C', 'S'])) {
+            if let Some((key, value)) = line.split_once('=')
+                && !line.starts_with('#')
+            {
+                setting.set(key.trim(), value.trim());
+            }
+        }
+        for way in setting.ways.clone() {
+            let played = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                play(&path, &text, way, &setting)
+            }));
+            if played.is_err() {
+                failed.push(format!("{} {way:?}", path.display()));
+            }
+        }
+    }
+    assert!(failed.is_empty(), "{failed:#?}");
+}
