@@ -186,7 +186,10 @@ async fn a_message_is_on_disk_before_250_and_a_batch_is_answered_in_one_write() 
     let replies = say(&mut tcp, BATCH).await;
     assert_eq!(replies.lines().count(), 3, "{replies}");
     let body = "x".repeat(70) + "\r\n";
-    let mail = format!("From: a@corp.test\r\nSubject: s\r\n\r\n{}.\r\n", body.repeat(5_000));
+    let mail = format!(
+        "From: a@corp.test\r\nSubject: s\r\n\r\n{}.\r\n",
+        body.repeat(5_000)
+    );
     let reply = say(&mut tcp, &mail).await;
     assert!(reply.starts_with("250 2.0.0 "), "{reply}");
     assert_eq!(gate.waiting().await, 1);
@@ -210,7 +213,12 @@ async fn a_message_is_on_disk_before_250_and_a_batch_is_answered_in_one_write() 
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     assert_eq!(gate.waiting().await, 1);
-    assert_eq!(std::fs::read_dir(gate.dir.path().join("spool")).unwrap().count(), 1);
+    assert_eq!(
+        std::fs::read_dir(gate.dir.path().join("spool"))
+            .unwrap()
+            .count(),
+        1
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -219,7 +227,9 @@ async fn half_close_after_the_dot_still_gets_the_reply() {
     let mut tcp = gate.connect().await;
     say(&mut tcp, "EHLO x\r\n").await;
     assert!(say(&mut tcp, BATCH).await.contains("354"));
-    tcp.write_all(b"From: a@corp.test\r\n\r\nhi\r\n.\r\n").await.unwrap();
+    tcp.write_all(b"From: a@corp.test\r\n\r\nhi\r\n.\r\n")
+        .await
+        .unwrap();
     tcp.shutdown().await.unwrap();
     assert!(some(&mut tcp).await.starts_with("250 2.0.0 "));
 }
@@ -249,7 +259,10 @@ async fn starttls_and_implicit_tls() {
             assert!(some(&mut tls).await.starts_with("220 "));
         }
         let ehlo = say(&mut tls, "EHLO x\r\n").await;
-        assert!(ehlo.contains("AUTH") && !ehlo.contains("STARTTLS"), "{ehlo}");
+        assert!(
+            ehlo.contains("AUTH") && !ehlo.contains("STARTTLS"),
+            "{ehlo}"
+        );
         // \0erp\0right, then a whole message.
         let reply = say(&mut tls, "AUTH PLAIN AGVycAByaWdodA==\r\n").await;
         assert!(reply.starts_with("235 "), "{reply}");
@@ -366,7 +379,11 @@ async fn reload_is_all_or_nothing_and_says_who_has_the_port() {
         bind: Bind::Address(taken.local_addr().unwrap()),
         ..settings("two")
     };
-    let error = gate.listeners.reload(&[other.clone()]).unwrap_err().to_string();
+    let error = gate
+        .listeners
+        .reload(&[other.clone()])
+        .unwrap_err()
+        .to_string();
     assert!(
         error.contains("is taken by") && error.contains(&format!("pid {}", std::process::id())),
         "{error}"

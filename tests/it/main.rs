@@ -1,7 +1,4 @@
 //! The integration tests, in one binary.
 
-<<<<<<< HEAD
-mod listener;
-=======
 mod dialogues;
->>>>>>> h-server
+mod listener;
