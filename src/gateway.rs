@@ -1,1 +1,464 @@
-//! stub
+//! Builds everything from a [`Config`]: run, reload, drain.
+//!
+//! Apart so that the order of things stands on one page: what is opened first, what may fail, what is told to whom. It knows
+//! every module and holds no rule of its own.
+
+use std::{
+    fmt,
+    fs::{DirBuilder, File, OpenOptions, TryLockError},
+    io::{Read, Write},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use rustix::process::{Resource, Rlimit};
+use serde_json::{Value, json};
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    time::{MissedTickBehavior, interval},
+};
+use tracing::{error, info, warn};
+
+use crate::{
+    config::{self, Config, Diagnostic, Secrets, Severity},
+    connector::{self, Connector},
+    delivery::{self, Delivery},
+    listener::{ListenerError, Listeners, Shared, TlsMode},
+    queue::{
+        Queue,
+        sqlite::SqliteStore,
+        store::{Store, StoreError},
+    },
+    smtp::server::session::Rules,
+    systemd, telemetry,
+};
+
+/// What is in flight has so long to finish.
+const GRACE: Duration = Duration::from_secs(30);
+/// Certificate files are looked at so often.
+const CERTIFICATES: Duration = Duration::from_secs(10);
+/// The note beside the queue that `status` and `reload` read.
+const NOTE: &str = "gateway";
+
+/// Why the gateway does not run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunError {
+    /// By sysexits: 71 a socket, 74 the store, 75 another instance or a full disk, 78 the configuration.
+    pub code: u8,
+    /// For people.
+    pub text: String,
+}
+
+impl fmt::Display for RunError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl std::error::Error for RunError {}
+
+impl RunError {
+    fn new(code: u8, text: impl fmt::Display) -> Self {
+        Self {
+            code,
+            text: text.to_string(),
+        }
+    }
+
+    fn system(text: impl fmt::Display) -> Self {
+        Self::new(71, text)
+    }
+}
+
+impl From<ListenerError> for RunError {
+    fn from(error: ListenerError) -> Self {
+        let code = match error {
+            ListenerError::Bind { .. } => 71,
+            ListenerError::Certificate { .. } => 78,
+        };
+        Self::new(code, error)
+    }
+}
+
+impl From<StoreError> for RunError {
+    fn from(error: StoreError) -> Self {
+        let code = match error {
+            StoreError::Full => 75,
+            StoreError::Unavailable(_) => 74,
+        };
+        Self::new(code, error)
+    }
+}
+
+/// Runs the gateway until it is told to stop (SIGTERM, SIGINT).
+///
+/// # Errors
+/// Why it could not start.
+pub fn run(path: PathBuf) -> Result<(), RunError> {
+    harden();
+    let (config, notes) =
+        config::load(&path, Secrets::Resolve).map_err(|e| RunError::new(78, e))?;
+    let log = telemetry::init(&config.log).map_err(|e| RunError::new(78, e))?;
+    tell(&notes);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| RunError::system(format!("no runtime: {e}")))?;
+    let result = runtime.block_on(Box::pin(serve(config)));
+    // A blocked disk must not keep the process.
+    runtime.shutdown_timeout(Duration::from_secs(2));
+    drop(log);
+    result
+}
+
+/// The rules of the session, from a configuration.
+pub fn rules(config: &Config) -> Rules {
+    Rules {
+        hostname: config.hostname.clone(),
+        policy: config.policy.clone(),
+        router: config.router.clone(),
+        bounce_from: config.bounce_from.clone(),
+        message_size: config.message_size,
+        recipients: config.recipients,
+        session_errors: config.session_errors,
+    }
+}
+
+/// Files are ours alone, memory does not end in a core dump (there are secrets in it), and there may be as many sockets as
+/// the administrator allows.
+fn harden() {
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+    let none = Rlimit {
+        current: Some(0),
+        maximum: Some(0),
+    };
+    // Each is best effort: systemd's unit says the same.
+    let _ = rustix::process::setrlimit(Resource::Core, none);
+    let files = rustix::process::getrlimit(Resource::Nofile);
+    let _ = rustix::process::setrlimit(
+        Resource::Nofile,
+        Rlimit {
+            current: files.maximum,
+            maximum: files.maximum,
+        },
+    );
+}
+
+fn tell(notes: &[Diagnostic]) {
+    for note in notes {
+        if note.severity == Severity::Note {
+            info!(event = "configuration", "{note}");
+        } else {
+            warn!(event = "configuration", "{note}");
+        }
+    }
+}
+
+/// Makes the directory and takes its lock; the file keeps it as long as it is open.
+fn lock(data_dir: &Path) -> Result<File, RunError> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(data_dir)
+        .map_err(|e| RunError::new(74, format!("{} cannot be made: {e}", data_dir.display())))?;
+    let path = data_dir.join("lock");
+    let io = |e: std::io::Error| RunError::new(74, format!("{}: {e}", path.display()));
+    let mut file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(&path)
+        .map_err(io)?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            let mut pid = String::new();
+            let _ = (&file).take(32).read_to_string(&mut pid);
+            return Err(RunError::new(
+                75,
+                format!(
+                    "a gateway already runs on {} (pid {})",
+                    data_dir.display(),
+                    pid.trim()
+                ),
+            ));
+        }
+        Err(TryLockError::Error(e)) => return Err(io(e)),
+    }
+    file.set_len(0).map_err(io)?;
+    writeln!(file, "{}", std::process::id()).map_err(io)?;
+    Ok(file)
+}
+
+type Connectors = Vec<(connector::Settings, Arc<dyn Connector>)>;
+
+fn connectors(config: &Config) -> Result<Connectors, RunError> {
+    config
+        .connectors
+        .iter()
+        .map(|settings| {
+            connector::build(settings, None)
+                .map(|built| (settings.clone(), built))
+                .map_err(|e| RunError::new(78, format!("connector \"{}\": {e}", settings.name)))
+        })
+        .collect()
+}
+
+fn setup(config: &Config, connectors: Connectors) -> delivery::Setup {
+    delivery::Setup {
+        router: config.router.clone(),
+        connectors,
+        settings: config.delivery.clone(),
+        keep_failed: config.queue.keep_failed,
+        keep_history: config.queue.keep_history,
+    }
+}
+
+/// What runs.
+struct Gateway {
+    config: Config,
+    store: Arc<dyn Store>,
+    shared: Arc<Shared>,
+    listeners: Listeners,
+    delivery: Delivery,
+    started: SystemTime,
+    /// What became of the last reload, as the note says it.
+    reload: Value,
+}
+
+async fn serve(config: Config) -> Result<(), RunError> {
+    let _lock = lock(&config.data_dir)?;
+    let mut signals = Signals::new().map_err(|e| RunError::system(format!("signals: {e}")))?;
+    let store: Arc<dyn Store> = SqliteStore::open(&config.queue)?;
+    store.recover().await?;
+    let connectors = connectors(&config)?;
+    let queue = Arc::new(Queue::new(Arc::clone(&store)));
+    let shared = Shared::new(
+        Arc::clone(&queue),
+        &config.data_dir,
+        rules(&config),
+        config.limits,
+    );
+    // Everything is bound before anything is accepted: `commit` comes when delivery is ready to take it.
+    let mut listeners = Listeners::new(Arc::clone(&shared))
+        .map_err(|e| RunError::system(format!("sockets from systemd: {e}")))?;
+    let prepared = listeners.prepare(&config.listeners)?;
+    let delivery = Delivery::start(queue, setup(&config, connectors));
+    listeners.commit(prepared);
+    listeners.warn_of_expiry();
+    let mut gateway = Gateway {
+        config,
+        store,
+        shared,
+        listeners,
+        delivery,
+        started: SystemTime::now(),
+        reload: Value::Null,
+    };
+    gateway.note().await;
+    info!(event = "ready", version = env!("CARGO_PKG_VERSION"), config = %gateway.config.path.display(), "ready");
+    systemd::ready(&gateway.status());
+    gateway.wait(&mut signals).await;
+    gateway.stop(&mut signals).await;
+    Ok(())
+}
+
+/// What the gateway is told from outside.
+struct Signals {
+    hup: Signal,
+    term: Signal,
+    int: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            hup: signal(SignalKind::hangup())?,
+            term: signal(SignalKind::terminate())?,
+            int: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn stop(&mut self) {
+        tokio::select! {
+            _ = self.term.recv() => {}
+            _ = self.int.recv() => {}
+        }
+    }
+}
+
+impl Gateway {
+    /// Until it is told to stop.
+    async fn wait(&mut self, signals: &mut Signals) {
+        let mut certificates = interval(CERTIFICATES);
+        certificates.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut daily = interval(Duration::from_hours(24));
+        daily.reset();
+        let watched = systemd::watchdog_interval();
+        let mut watchdog = interval(watched.unwrap_or(Duration::from_hours(1)));
+        loop {
+            tokio::select! {
+                _ = signals.term.recv() => return,
+                _ = signals.int.recv() => return,
+                Some(()) = signals.hup.recv() => self.reload().await,
+                _ = certificates.tick() => {
+                    if tokio::task::block_in_place(|| self.listeners.refresh_certificates()) {
+                        self.note().await;
+                    }
+                }
+                _ = daily.tick() => self.listeners.warn_of_expiry(),
+                _ = watchdog.tick() => if watched.is_some() { systemd::watchdog() },
+            }
+        }
+    }
+
+    /// All or nothing.
+    async fn reload(&mut self) {
+        systemd::reloading();
+        let at = telemetry::timestamp(SystemTime::now());
+        self.reload = match tokio::task::block_in_place(|| self.try_reload()) {
+            Ok(()) => {
+                info!(event = "reloaded", config = %self.config.path.display(), "reloaded");
+                json!({ "at": at, "error": null })
+            }
+            Err(error) => {
+                error!(event = "not reloaded", error = %error, "not reloaded; the old settings stay");
+                json!({ "at": at, "error": error.text })
+            }
+        };
+        self.note().await;
+        systemd::ready(&self.status());
+    }
+
+    fn try_reload(&mut self) -> Result<(), RunError> {
+        let (mut config, notes) =
+            config::load(&self.config.path, Secrets::Resolve).map_err(|e| RunError::new(78, e))?;
+        let connectors = connectors(&config)?;
+        let prepared = self.listeners.prepare(&config.listeners)?;
+        // From here on nothing fails.
+        tell(&notes);
+        if config.data_dir != self.config.data_dir {
+            warn!(
+                event = "restart needed",
+                key = "data_dir",
+                "data_dir has changed; that needs a restart, the old one stays"
+            );
+            config.data_dir.clone_from(&self.config.data_dir);
+            config
+                .queue
+                .data_dir
+                .clone_from(&self.config.queue.data_dir);
+        }
+        if config.log != self.config.log {
+            warn!(
+                event = "restart needed",
+                key = "log",
+                "[log] has changed; that needs a restart"
+            );
+            config.log.clone_from(&self.config.log);
+        }
+        self.shared.swap(rules(&config), config.limits);
+        self.delivery.reload(setup(&config, connectors));
+        self.listeners.commit(prepared);
+        self.config = config;
+        Ok(())
+    }
+
+    fn status(&self) -> String {
+        let listeners = self.listeners.standing();
+        let at: Vec<String> = listeners
+            .iter()
+            .flat_map(|l| l.addresses.iter().map(ToString::to_string))
+            .collect();
+        format!("listening on {}", at.join(", "))
+    }
+
+    /// Writes down what `postern status` and `postern reload` want to know.
+    async fn note(&self) {
+        let standing = self.listeners.standing();
+        let listeners: Vec<Value> = standing
+            .iter()
+            .flat_map(|l| {
+                let tls = match l.tls {
+                    TlsMode::Off => "off",
+                    TlsMode::StartTls => "starttls",
+                    TlsMode::Implicit => "implicit",
+                };
+                l.addresses
+                    .iter()
+                    .map(move |a| json!({ "name": l.name, "address": a.to_string(), "tls": tls }))
+            })
+            .collect();
+        let certificates: Vec<Value> = standing
+            .iter()
+            .filter_map(|l| {
+                let (file, end) = l.certificate.as_ref()?;
+                Some(json!({
+                    "listener": l.name,
+                    "file": file.display().to_string(),
+                    "not_after": telemetry::timestamp(*end),
+                }))
+            })
+            .collect();
+        let note = json!({
+            "pid": std::process::id(),
+            "started": telemetry::timestamp(self.started),
+            "config": self.config.path.display().to_string(),
+            "listeners": listeners,
+            "certificates": certificates,
+            "reload": self.reload,
+        });
+        if let Err(error) = self.store.set_note(NOTE, note.to_string()).await {
+            warn!(event = "status not written", error = %error, "status not written");
+        }
+    }
+
+    /// Drains; a second signal ends it at once.
+    async fn stop(self, signals: &mut Signals) {
+        systemd::stopping();
+        info!(
+            event = "stopping",
+            connections = self.shared.open_connections(),
+            "stopping"
+        );
+        let Self {
+            mut listeners,
+            delivery,
+            ..
+        } = self;
+        let drain = async {
+            let (cut, ()) = tokio::join!(listeners.drain(GRACE), delivery.drain(GRACE));
+            cut
+        };
+        tokio::select! {
+            cut = drain => info!(event = "stopped", cut, "stopped"),
+            () = signals.stop() => warn!(event = "stopped", "stopped at once, by a second signal"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_gateway_for_one_directory() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = dir.path().join("deep/data");
+        let first = lock(&data).unwrap();
+        let error = lock(&data).unwrap_err();
+        assert_eq!(error.code, 75);
+        assert!(
+            error
+                .text
+                .contains(&format!("(pid {})", std::process::id())),
+            "{error}"
+        );
+        drop(first);
+        lock(&data).unwrap();
+    }
+}

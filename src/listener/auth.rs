@@ -20,13 +20,13 @@ use crate::{
 
 /// Failures of one address within [`WINDOW`] after which it is throttled, and for how long they count.
 const FAILURES: u32 = 10;
-const WINDOW: Duration = Duration::from_secs(60);
+const WINDOW: Duration = Duration::from_mins(1);
 /// A refusal takes at least so long.
 const DELAY: Duration = Duration::from_secs(1);
 /// Addresses and logins that are remembered at most.
 const REMEMBERED: usize = 10_000;
 /// A password that was right need not be hashed again for so long: devices log in for every message.
-const FRESH: Duration = Duration::from_secs(300);
+const FRESH: Duration = Duration::from_mins(5);
 /// Longer names and passwords are refused unlooked.
 const LONGEST: usize = 1_024;
 

@@ -10,9 +10,8 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use tokio::{
-    io::AsyncWriteExt,
     net::TcpStream,
     sync::watch,
     time::{Instant, sleep, timeout, timeout_at},
@@ -32,7 +31,10 @@ use crate::{
     },
     queue::store::StoreError,
     route::Routed,
-    smtp::server::session::{Accepted, Credentials, Refusal, Session, Stage, Step, StoreWeather},
+    smtp::server::{
+        proxy,
+        session::{Accepted, Credentials, Refusal, Session, Stage, Step, StoreWeather},
+    },
     telemetry::{clean, maillog},
 };
 
@@ -41,7 +43,7 @@ const UNREAD: usize = 64 * 1024;
 /// Replies gathered before they are written, whatever follows.
 const UNSENT: usize = 64 * 1024;
 /// A client must take our replies within this time.
-const WRITE: Duration = Duration::from_secs(60);
+const WRITE: Duration = Duration::from_mins(1);
 /// And finish a TLS handshake, or a PROXY header, within this.
 const HANDSHAKE: Duration = Duration::from_secs(30);
 /// How long early talk is waited for before the greeting.
@@ -51,7 +53,7 @@ const UNWELCOME: Duration = Duration::from_secs(10);
 /// The least rate inside DATA, octets a second over `limits.data_timeout`.
 const LEAST_RATE: u64 = 500;
 /// Above this the client is told to come back; its own time-out is at least five minutes (RFC 5321 §4.5.3.2.6 says ten).
-const STORE: Duration = Duration::from_secs(240);
+const STORE: Duration = Duration::from_mins(4);
 /// How long and how much is read after our last word, so that a reset does not take it away from the client.
 const LINGER: Duration = Duration::from_secs(1);
 const LINGER_OCTETS: usize = 256 * 1024;
@@ -146,8 +148,23 @@ async fn proxied(
     input: &mut BytesMut,
     peer: SocketAddr,
 ) -> io::Result<SocketAddr> {
-    let _ = (wire, input, peer);
-    Err(io::ErrorKind::Unsupported.into())
+    loop {
+        match proxy::parse(input) {
+            Ok(Some(header)) => {
+                input.advance(header.len.min(input.len()));
+                return Ok(header.client.unwrap_or(peer));
+            }
+            Ok(None) if input.len() <= UNREAD => {}
+            Ok(None) => return Err(io::Error::other("an endless PROXY header")),
+            Err(text) => {
+                warn!(event = "proxy header", peer = %peer, error = text, "bad PROXY header");
+                return Err(io::Error::other(text));
+            }
+        }
+        if wire.read(input).await? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+    }
 }
 
 async fn handshake(wire: Wire, head: Bytes, port: &Port) -> io::Result<Wire> {
@@ -223,17 +240,16 @@ impl Connection {
         loop {
             let step = match next {
                 Next::End => return Ok(()),
-                Next::Step(step) => step,
-                Next::Feed => match self.feed() {
-                    Some(step) => step,
-                    None => match self.wait().await? {
-                        Some(step) => step,
-                        None => {
-                            next = Next::Feed;
-                            continue;
-                        }
-                    },
-                },
+                Next::Step(step) => Some(step),
+                Next::Feed => self.feed(),
+            };
+            let step = match step {
+                Some(step) => Some(step),
+                None => self.wait().await?,
+            };
+            let Some(step) = step else {
+                next = Next::Feed;
+                continue;
             };
             next = self.carry_out(step).await?;
         }
@@ -280,14 +296,13 @@ impl Connection {
             }
         }
         Ok(match self.read().await? {
-            Got::Octets => None,
             // Nobody is there to read a reply.
             Got::End => Some(Step::Close(None)),
             Got::Silence => Some(Step::Close(Some(Reply::timed_out()))),
             Got::Drain if self.session.is_idle() && self.input.is_empty() => {
                 Some(Step::Close(Some(Reply::shutting_down())))
             }
-            Got::Drain => None,
+            Got::Octets | Got::Drain => None,
         })
     }
 

@@ -125,6 +125,8 @@ pub struct Standing {
     pub name: String,
     /// Where it really listens.
     pub addresses: Vec<SocketAddr>,
+    /// Its TLS.
+    pub tls: TlsMode,
     /// The certificate's file and end, if there is one.
     pub certificate: Option<(PathBuf, SystemTime)>,
 }
@@ -264,6 +266,7 @@ impl Listeners {
                 Standing {
                     name: port.settings.name.clone(),
                     addresses: running.addresses.clone(),
+                    tls: port.settings.tls,
                     certificate: port
                         .tls
                         .as_ref()

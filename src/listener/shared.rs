@@ -28,7 +28,7 @@ const DISK_LOOK: Duration = Duration::from_secs(5);
 const REFUSALS_LOGGED: u32 = 60;
 /// Addresses that are remembered at most by one map.
 const ADDRESSES: usize = 50_000;
-const MINUTE: Duration = Duration::from_secs(60);
+const MINUTE: Duration = Duration::from_mins(1);
 
 /// One for the whole gateway.
 #[derive(Debug)]

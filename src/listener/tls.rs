@@ -14,7 +14,7 @@ use rustls::{
 };
 
 /// A warning is logged when a certificate ends within this time.
-pub const EXPIRES_SOON: Duration = Duration::from_secs(14 * 24 * 3600);
+pub const EXPIRES_SOON: Duration = Duration::from_hours(14 * 24);
 
 /// A loaded chain with its key.
 #[derive(Debug, Clone)]

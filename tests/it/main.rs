@@ -11,5 +11,6 @@ mod crash;
 mod delivery;
 mod dialogues;
 mod end_to_end;
+mod listener;
 mod smarthost;
 mod store;

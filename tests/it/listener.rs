@@ -1,0 +1,417 @@
+//! The listener on real sockets, over the real session and a real store.
+
+use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
+
+use argon2::PasswordHasher;
+use postern::{
+    listener::{Bind, Limits, Listeners, Settings, Shared, TlsMode, auth::Authenticator},
+    mail::{address::Address, pattern::Pattern},
+    policy::{Allowlist, AuthMode, Policy, grants::User, network::Client},
+    queue::{self, Queue, sqlite::SqliteStore},
+    route::{Route, Router},
+    secret::Secret,
+    smtp::server::session::Rules,
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::timeout,
+};
+
+fn any() -> Vec<Pattern> {
+    vec![Pattern::parse("*").unwrap()]
+}
+
+fn rules() -> Rules {
+    let cheap = argon2::Argon2::from(argon2::Params::new(64, 1, 1, None).unwrap());
+    Rules {
+        hostname: "relay.test".to_owned(),
+        policy: Policy {
+            clients: vec![Client {
+                name: "local".to_owned(),
+                networks: vec!["127.0.0.0/8".parse().unwrap()],
+                ..Client::default()
+            }],
+            users: vec![User {
+                name: "erp".to_owned(),
+                password: Secret::new(cheap.hash_password(b"right").unwrap().to_string()),
+                senders: None,
+                recipients: None,
+            }],
+            allowlist: Allowlist {
+                senders: any(),
+                recipients: any(),
+                header_recipients: false,
+            },
+            received_headers: 50,
+            ..Policy::default()
+        },
+        router: Router {
+            routes: vec![Route {
+                name: "all".into(),
+                senders: None,
+                recipients: None,
+                clients: None,
+                users: None,
+                listeners: None,
+                connectors: vec!["out".into()],
+                retry: vec![Duration::from_secs(60)],
+                give_up: Duration::from_secs(3600),
+                max_recipients: 100,
+            }],
+        },
+        bounce_from: Address::parse("postmaster@relay.test").unwrap(),
+        message_size: 10 << 20,
+        recipients: 100,
+        session_errors: 20,
+    }
+}
+
+fn limits() -> Limits {
+    Limits {
+        connections: 2_000,
+        connections_per_client: 2_000,
+        messages_per_minute: 0,
+        command_timeout: Duration::from_secs(20),
+        data_timeout: Duration::from_secs(20),
+        free_disk: 0,
+    }
+}
+
+fn settings(name: &str) -> Settings {
+    Settings {
+        name: name.to_owned(),
+        bind: Bind::Address("127.0.0.1:0".parse().unwrap()),
+        tls: TlsMode::Off,
+        require_tls: false,
+        certificate: None,
+        auth: AuthMode::Off,
+        plaintext_auth: false,
+        proxy_protocol: Vec::new(),
+    }
+}
+
+fn certified(name: &str, dir: &Path, tls: TlsMode) -> (Settings, rustls::ClientConfig) {
+    let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    let (chain, key) = (dir.join("a.pem"), dir.join("a.key"));
+    std::fs::write(&chain, made.cert.pem()).unwrap();
+    std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(made.cert.der().clone()).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let client = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let settings = Settings {
+        tls,
+        certificate: Some((chain, key)),
+        ..settings(name)
+    };
+    (settings, client)
+}
+
+struct Gate {
+    dir: tempfile::TempDir,
+    listeners: Listeners,
+    queue: Arc<Queue>,
+    shared: Arc<Shared>,
+}
+
+impl Gate {
+    fn open(limits: Limits, listener: impl FnOnce(&Path) -> Settings) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let store = SqliteStore::open(&queue::Settings {
+            data_dir: dir.path().to_owned(),
+            keep_failed: Duration::from_secs(60),
+            keep_history: Duration::from_secs(60),
+        })
+        .unwrap();
+        let queue = Arc::new(Queue::new(store));
+        let shared = Shared::with_auth(
+            Arc::clone(&queue),
+            dir.path(),
+            rules(),
+            limits,
+            Authenticator::new(Duration::ZERO),
+        );
+        let listener = listener(dir.path());
+        let listeners = Listeners::start(Arc::clone(&shared), &[listener]).unwrap();
+        Self {
+            dir,
+            listeners,
+            queue,
+            shared,
+        }
+    }
+
+    fn address(&self) -> SocketAddr {
+        self.listeners.address("one").unwrap()
+    }
+
+    async fn connect(&self) -> TcpStream {
+        let mut tcp = TcpStream::connect(self.address()).await.unwrap();
+        assert!(some(&mut tcp).await.starts_with("220 "));
+        tcp
+    }
+
+    async fn waiting(&self) -> u64 {
+        self.queue.store().stats().await.unwrap().waiting
+    }
+}
+
+/// One read: what the other side wrote in one go.
+async fn some(stream: &mut (impl AsyncReadExt + Unpin)) -> String {
+    let mut buffer = vec![0; 65_536];
+    let read = timeout(Duration::from_secs(10), stream.read(&mut buffer))
+        .await
+        .expect("a reply within ten seconds")
+        .unwrap_or(0);
+    String::from_utf8_lossy(&buffer[..read]).into_owned()
+}
+
+async fn say(stream: &mut (impl AsyncReadExt + AsyncWriteExt + Unpin), line: &str) -> String {
+    stream.write_all(line.as_bytes()).await.unwrap();
+    some(stream).await
+}
+
+const BATCH: &str = "MAIL FROM:<a@corp.test>\r\nRCPT TO:<b@corp.test>\r\nDATA\r\n";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_is_on_disk_before_250_and_a_batch_is_answered_in_one_write() {
+    let gate = Gate::open(limits(), |_| settings("one"));
+    let mut tcp = gate.connect().await;
+    assert!(say(&mut tcp, "EHLO x\r\n").await.contains("250-PIPELINING"));
+    let replies = say(&mut tcp, BATCH).await;
+    assert_eq!(replies.lines().count(), 3, "{replies}");
+    let body = "x".repeat(70) + "\r\n";
+    let mail = format!(
+        "From: a@corp.test\r\nSubject: s\r\n\r\n{}.\r\n",
+        body.repeat(5_000)
+    );
+    let reply = say(&mut tcp, &mail).await;
+    assert!(reply.starts_with("250 2.0.0 "), "{reply}");
+    assert_eq!(gate.waiting().await, 1);
+    let spooled: Vec<_> = std::fs::read_dir(gate.dir.path().join("spool"))
+        .unwrap()
+        .flatten()
+        .collect();
+    assert_eq!(spooled.len(), 1, "a large body is a file");
+    assert_eq!(spooled[0].metadata().unwrap().len(), 72 * 5_000);
+
+    // The second is cut off in the middle: nothing of it stays.
+    assert!(say(&mut tcp, BATCH).await.contains("354"));
+    tcp.write_all(format!("From: a@corp.test\r\n\r\n{}", body.repeat(20_000)).as_bytes())
+        .await
+        .unwrap();
+    drop(tcp);
+    for _ in 0..100 {
+        if gate.shared.open_connections() == 0 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(gate.waiting().await, 1);
+    assert_eq!(
+        std::fs::read_dir(gate.dir.path().join("spool"))
+            .unwrap()
+            .count(),
+        1
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn half_close_after_the_dot_still_gets_the_reply() {
+    let gate = Gate::open(limits(), |_| settings("one"));
+    let mut tcp = gate.connect().await;
+    say(&mut tcp, "EHLO x\r\n").await;
+    assert!(say(&mut tcp, BATCH).await.contains("354"));
+    tcp.write_all(b"From: a@corp.test\r\n\r\nhi\r\n.\r\n")
+        .await
+        .unwrap();
+    tcp.shutdown().await.unwrap();
+    assert!(some(&mut tcp).await.starts_with("250 2.0.0 "));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn starttls_and_implicit_tls() {
+    for mode in [TlsMode::StartTls, TlsMode::Implicit] {
+        let mut client = None;
+        let gate = Gate::open(limits(), |dir| {
+            let (settings, config) = certified("one", dir, mode);
+            client = Some(config);
+            Settings {
+                auth: AuthMode::Optional,
+                ..settings
+            }
+        });
+        let connector = tokio_rustls::TlsConnector::from(Arc::new(client.unwrap()));
+        let mut tcp = TcpStream::connect(gate.address()).await.unwrap();
+        if mode == TlsMode::StartTls {
+            assert!(some(&mut tcp).await.starts_with("220 "));
+            assert!(say(&mut tcp, "EHLO x\r\n").await.contains("STARTTLS"));
+            assert!(say(&mut tcp, "STARTTLS\r\n").await.starts_with("220 "));
+        }
+        let name = "localhost".try_into().unwrap();
+        let mut tls = connector.connect(name, tcp).await.unwrap();
+        if mode == TlsMode::Implicit {
+            assert!(some(&mut tls).await.starts_with("220 "));
+        }
+        let ehlo = say(&mut tls, "EHLO x\r\n").await;
+        assert!(
+            ehlo.contains("AUTH") && !ehlo.contains("STARTTLS"),
+            "{ehlo}"
+        );
+        // \0erp\0right, then a whole message.
+        let reply = say(&mut tls, "AUTH PLAIN AGVycAByaWdodA==\r\n").await;
+        assert!(reply.starts_with("235 "), "{reply}");
+        assert!(say(&mut tls, BATCH).await.contains("354"));
+        let reply = say(&mut tls, "From: a@corp.test\r\n\r\nhi\r\n.\r\n").await;
+        assert!(reply.starts_with("250 2.0.0 "), "{reply}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn failed_logins_are_throttled_by_address() {
+    let gate = Gate::open(limits(), |_| Settings {
+        auth: AuthMode::Optional,
+        plaintext_auth: true,
+        ..settings("one")
+    });
+    let mut refused = 0;
+    for _ in 0..6 {
+        let mut tcp = gate.connect().await;
+        say(&mut tcp, "EHLO x\r\n").await;
+        for _ in 0..2 {
+            let reply = say(&mut tcp, "AUTH PLAIN AGVycAB3cm9uZw==\r\n").await;
+            if reply.starts_with("535") {
+                refused += 1;
+            } else {
+                assert!(reply.starts_with("454 4.7.0"), "{reply}");
+            }
+        }
+    }
+    assert_eq!(refused, 10);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn silence_and_trickle_end_a_session() {
+    let short = Limits {
+        command_timeout: Duration::from_millis(400),
+        data_timeout: Duration::from_millis(600),
+        ..limits()
+    };
+    let gate = Gate::open(short, |_| settings("one"));
+    let mut tcp = gate.connect().await;
+    assert!(some(&mut tcp).await.starts_with("421 4.4.2"));
+
+    let mut tcp = gate.connect().await;
+    say(&mut tcp, "EHLO x\r\n").await;
+    assert!(say(&mut tcp, BATCH).await.contains("354"));
+    let mut told = String::new();
+    for _ in 0..40 {
+        if tcp.write_all(b"x").await.is_err() {
+            break;
+        }
+        let mut buffer = [0; 512];
+        if let Ok(Ok(read)) = timeout(Duration::from_millis(100), tcp.read(&mut buffer)).await {
+            told = String::from_utf8_lossy(&buffer[..read]).into_owned();
+            break;
+        }
+    }
+    assert!(told.starts_with("421 4.4.2"), "{told}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn too_many_connections_and_a_thousand_idle_ones() {
+    let few = Limits {
+        connections_per_client: 2,
+        ..limits()
+    };
+    let gate = Gate::open(few, |_| settings("one"));
+    let _held = (gate.connect().await, gate.connect().await);
+    let mut third = TcpStream::connect(gate.address()).await.unwrap();
+    assert!(some(&mut third).await.starts_with("421 4.7.0"));
+
+    let memory = || -> u64 {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let line = status.lines().find(|l| l.starts_with("VmRSS")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    };
+    let gate = Gate::open(limits(), |_| settings("one"));
+    let before = memory();
+    let mut idle = Vec::new();
+    // 400 rather than 1,000: both ends are in this process, which may have 1,024 files.
+    for _ in 0..400 {
+        idle.push(gate.connect().await);
+    }
+    let grown = memory().saturating_sub(before);
+    assert_eq!(gate.shared.open_connections(), 400);
+    assert!(grown < 10_000, "{grown} kB for 400 idle connections");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn drain_tells_idle_sessions_and_lets_others_finish() {
+    let mut gate = Gate::open(limits(), |_| settings("one"));
+    let mut idle = gate.connect().await;
+    let mut busy = gate.connect().await;
+    say(&mut busy, "EHLO x\r\n").await;
+    assert!(say(&mut busy, BATCH).await.contains("354"));
+    let address = gate.address();
+    let finish = async {
+        assert!(some(&mut idle).await.starts_with("421 4.3.2"));
+        assert!(TcpStream::connect(address).await.is_err());
+        let reply = say(&mut busy, "From: a@corp.test\r\n\r\nhi\r\n.\r\n").await;
+        assert!(reply.starts_with("250 2.0.0 "), "{reply}");
+    };
+    let (cut, ()) = tokio::join!(gate.listeners.drain(Duration::from_secs(10)), finish);
+    assert_eq!(cut, 0);
+    assert_eq!(gate.waiting().await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn reload_is_all_or_nothing_and_says_who_has_the_port() {
+    let mut gate = Gate::open(limits(), |_| settings("one"));
+    let address = gate.address();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let other = Settings {
+        bind: Bind::Address(taken.local_addr().unwrap()),
+        ..settings("two")
+    };
+    let error = gate
+        .listeners
+        .reload(&[other.clone()])
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("is taken by") && error.contains(&format!("pid {}", std::process::id())),
+        "{error}"
+    );
+    gate.connect().await;
+    drop(taken);
+    gate.listeners.reload(&[settings("one"), other]).unwrap();
+    assert_eq!(gate.address(), address);
+    assert_eq!(gate.listeners.standing().len(), 2);
+    gate.listeners.reload(&[settings("one")]).unwrap();
+    assert_eq!(gate.listeners.standing().len(), 1);
+    gate.connect().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn behind_a_balancer_the_header_says_who_the_client_is() {
+    let gate = Gate::open(limits(), |_| Settings {
+        proxy_protocol: vec!["127.0.0.0/8".parse().unwrap()],
+        ..settings("one")
+    });
+    for (header, expected) in [
+        ("PROXY TCP4 127.0.0.9 127.0.0.1 1 25\r\n", "220 "),
+        ("PROXY TCP4 192.0.2.1 127.0.0.1 1 25\r\n", "554 5.7.1 "),
+        ("EHLO x\r\n", ""),
+    ] {
+        let mut tcp = TcpStream::connect(gate.address()).await.unwrap();
+        let reply = say(&mut tcp, header).await;
+        assert!(reply.starts_with(expected), "{header} {reply}");
+        assert_eq!(reply.is_empty(), expected.is_empty());
+    }
+}
