@@ -1,7 +1,18 @@
 //! NOTHING IS LOST: accept, claim, settle, operator verbs.
-use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
+//!
+//! Apart from `store`, which keeps the rows, and from `delivery`, which it wakes and knows only as a ticket. It makes no
+//! decision about a message.
 
-use crate::route::Routed;
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
+
+use tokio::sync::Notify;
+
+use crate::{mail::message::MessageId, route::Routed};
 
 pub mod sqlite;
 pub mod store;
@@ -27,6 +38,8 @@ pub type Reserve = dyn Fn(&Routed) -> Option<Ticket> + Send + Sync;
 /// The durable queue: the store, and the bell that wakes delivery.
 pub struct Queue {
     store: Arc<dyn store::Store>,
+    reserve: RwLock<Option<Arc<Reserve>>>,
+    bell: Notify,
 }
 
 impl fmt::Debug for Queue {
@@ -40,7 +53,11 @@ impl fmt::Debug for Queue {
 impl Queue {
     /// A queue over an open store.
     pub fn new(store: Arc<dyn store::Store>) -> Self {
-        Self { store }
+        Self {
+            store,
+            reserve: RwLock::new(None),
+            bell: Notify::new(),
+        }
     }
 
     /// The store itself, for commands and delivery.
@@ -48,9 +65,14 @@ impl Queue {
         &self.store
     }
 
+    /// Where a large body of this message is written (0600) and synced before [`Queue::accept`].
+    pub fn spool_path(&self, id: MessageId) -> PathBuf {
+        self.store.spool_dir().join(id.to_string())
+    }
+
     /// Sets who is asked for the fast path; `None` switches it off (drain).
     pub fn set_reserve(&self, reserve: Option<Arc<Reserve>>) {
-        let _ = reserve;
+        *self.reserve.write().unwrap_or_else(PoisonError::into_inner) = reserve;
     }
 
     /// Makes the message durable; then hands it to delivery, or rings the bell.
@@ -62,13 +84,61 @@ impl Queue {
         mail: Routed,
         now: std::time::SystemTime,
     ) -> Result<(), store::StoreError> {
-        let _ = (mail, now);
-        todo!()
+        let ticket = self.ticket(&mail);
+        let inserted = self.store.insert(&mail, ticket.is_some(), now).await?;
+        // From here on nothing waits: what is leased in the store is handed over.
+        let Some(ticket) = ticket else {
+            self.wake();
+            return Ok(());
+        };
+        let message = mail.message;
+        let jobs = inserted
+            .jobs
+            .into_iter()
+            .zip(mail.jobs)
+            .map(|(id, (route, recipients))| store::Job {
+                id,
+                message: message.clone(),
+                route,
+                recipients,
+                pinned: None,
+                attempts: 0,
+                accepted: now,
+            })
+            .collect();
+        ticket(jobs);
+        Ok(())
     }
 
     /// Waits until something was accepted (or `wake` was called) since the last wait.
-    pub async fn changed(&self) {}
+    pub async fn changed(&self) {
+        self.bell.notified().await;
+    }
 
     /// Rings the bell.
-    pub fn wake(&self) {}
+    pub fn wake(&self) {
+        self.bell.notify_one();
+    }
+
+    /// Only for a message of one job: a permit is for one.
+    fn ticket(&self, mail: &Routed) -> Option<Ticket> {
+        if mail.jobs.len() != 1 {
+            return None;
+        }
+        let reserve = self
+            .reserve
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()?;
+        reserve(mail)
+    }
+}
+
+/// Octets that are free for this user on the disk of a directory.
+///
+/// # Errors
+/// The directory is not there, or the system does not say.
+pub fn free_space(dir: &Path) -> std::io::Result<u64> {
+    let found = rustix::fs::statvfs(dir)?;
+    Ok(found.f_bavail.saturating_mul(found.f_frsize))
 }

@@ -311,6 +311,8 @@ pub trait Store: Send + Sync + fmt::Debug {
     fn is_healthy(&self) -> bool;
     /// Changes whenever another process wrote to the store (an operator's verb).
     async fn version(&self) -> Result<u64, StoreError>;
+    /// Where the file of a large body is written before `insert` names it; the file's name is the message's id.
+    fn spool_dir(&self) -> &std::path::Path;
 }
 
 /// The raw content as it leaves, for `queue export`: header, empty line, in-memory body. `None` when the body is a file.

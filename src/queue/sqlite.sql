@@ -1,0 +1,69 @@
+-- The queue in one file. Times are microseconds since 1970 (UTC). Schema 1.
+
+CREATE TABLE message (
+    key       INTEGER PRIMARY KEY,
+    id        BLOB NOT NULL UNIQUE,        -- the 16 octets of the message id
+    accepted  INTEGER NOT NULL,
+    sender    TEXT,                        -- NULL is <>
+    eight_bit INTEGER NOT NULL,
+    origin    TEXT NOT NULL,               -- JSON
+    size      INTEGER NOT NULL,            -- header, empty line, body
+    body_len  INTEGER NOT NULL,
+    kept      INTEGER NOT NULL,            -- 0: content deleted; 1: body in `content`; 2: body in spool/ID
+    ended     INTEGER                      -- when the last of its jobs was finished or given up
+) STRICT;
+CREATE INDEX message_ended ON message (ended) WHERE ended IS NOT NULL;
+
+-- Apart from `message`, so that a change of state does not write the body again.
+CREATE TABLE content (
+    message INTEGER PRIMARY KEY,
+    header  BLOB NOT NULL,
+    body    BLOB                           -- NULL: in a file
+) STRICT;
+
+CREATE TABLE job (
+    id       INTEGER PRIMARY KEY,
+    message  INTEGER NOT NULL,
+    route    TEXT NOT NULL,
+    pinned   TEXT NOT NULL,                -- '': any connector of the route
+    state    INTEGER NOT NULL,             -- 0 sending, 1 held, 2 waiting, 3 failed, 4 done
+    due      INTEGER NOT NULL,
+    attempts INTEGER NOT NULL,
+    wishes   TEXT                          -- an operator's verbs since it was leased, a line each
+) STRICT;
+CREATE INDEX job_due ON job (route, pinned, due) WHERE state = 2;
+CREATE INDEX job_open ON job (state, message) WHERE state < 4;
+CREATE INDEX job_message ON job (message);
+
+CREATE TABLE recipient (
+    message  INTEGER NOT NULL,
+    position INTEGER NOT NULL,             -- in the order of the envelope
+    job      INTEGER NOT NULL,
+    address  TEXT NOT NULL,
+    state    INTEGER NOT NULL,             -- 0 waiting, 1 in doubt, 2 failed, 3 done, 4 dropped
+    reply    TEXT,
+    PRIMARY KEY (message, position)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE event (
+    id         INTEGER PRIMARY KEY,
+    message    INTEGER NOT NULL,
+    at         INTEGER NOT NULL,
+    kind       TEXT NOT NULL,
+    recipients TEXT NOT NULL,              -- a line each
+    text       TEXT NOT NULL
+) STRICT;
+CREATE INDEX event_message ON event (message);
+
+CREATE TABLE lane (
+    lane  TEXT PRIMARY KEY,
+    state TEXT NOT NULL,
+    since INTEGER NOT NULL,
+    why   TEXT NOT NULL,
+    probe INTEGER
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE note (
+    key   TEXT PRIMARY KEY,
+    value TEXT NOT NULL
+) STRICT, WITHOUT ROWID;

@@ -1,0 +1,418 @@
+//! What delivery and the listener write: insert, lease, settle.
+//!
+//! Apart from `operate`, which is the operator's, and from `writer`, which makes it durable. Each function runs inside
+//! a transaction that it neither begins nor ends, and may be run a second time after a rollback.
+
+use std::{collections::HashMap, time::SystemTime};
+
+use rusqlite::{OptionalExtension as _, params};
+
+use super::{
+    operate,
+    rows::{
+        DELIVERED, DONE, FAILED, GIVEN_UP, IN_DOUBT, IN_FILE, IN_TABLE, OPEN, SENDING, WAITING,
+        micros, origin_to_json,
+    },
+    writer::Change,
+};
+use crate::{
+    mail::message::{Body, MessageId},
+    queue::store::{Ask, Event, JobId, Settled, Settlement},
+    route::Routed,
+};
+
+/// The key of a message, if the store has it.
+pub(super) fn key_of(change: &Change<'_>, id: MessageId) -> rusqlite::Result<Option<i64>> {
+    change
+        .conn
+        .prepare_cached("SELECT key FROM message WHERE id = ?1")?
+        .query_row([id.to_bytes()], |row| row.get(0))
+        .optional()
+}
+
+/// A message with its content and jobs. `None`: the store has one of this id.
+pub(super) fn insert(
+    change: &mut Change<'_>,
+    mail: &Routed,
+    leased: bool,
+    now: SystemTime,
+) -> rusqlite::Result<Option<Vec<JobId>>> {
+    let message = &mail.message;
+    if key_of(change, message.id)?.is_some() {
+        return Ok(None);
+    }
+    let (kept, body) = match &message.body {
+        Body::Memory(bytes) => (IN_TABLE, Some(bytes.as_ref())),
+        Body::File(file) => {
+            change.keep.push(file.clone());
+            (IN_FILE, None)
+        }
+    };
+    let conn = change.conn;
+    conn.prepare_cached(
+        "INSERT INTO message (id, accepted, sender, eight_bit, origin, size, body_len, kept)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+    )?
+    .execute(params![
+        message.id.to_bytes(),
+        micros(now),
+        message.envelope.sender.as_ref().map(ToString::to_string),
+        message.envelope.eight_bit,
+        origin_to_json(&message.origin),
+        message.size() as i64,
+        message.body.len() as i64,
+        kept
+    ])?;
+    let key = conn.last_insert_rowid();
+    conn.prepare_cached("INSERT INTO content (message, header, body) VALUES (?1, ?2, ?3)")?
+        .execute(params![key, message.header.as_ref(), body])?;
+    let order: HashMap<_, _> = message.envelope.recipients.iter().zip(0_i64..).collect();
+    let mut extra = order.len() as i64;
+    let mut jobs = Vec::with_capacity(mail.jobs.len());
+    let mut insert_recipient = conn.prepare_cached(
+        "INSERT INTO recipient (message, position, job, address, state) VALUES (?1, ?2, ?3, ?4, 0)",
+    )?;
+    for (route, recipients) in &mail.jobs {
+        let state = if leased { SENDING } else { WAITING };
+        let job = insert_job(change, key, route.as_str(), "", state, micros(now), 0)?;
+        for address in recipients {
+            let position = order.get(address).copied().unwrap_or_else(|| {
+                extra += 1;
+                extra
+            });
+            insert_recipient.execute(params![key, position, job, address.to_string()])?;
+        }
+        jobs.push(JobId(job));
+    }
+    Ok(Some(jobs))
+}
+
+fn insert_job(
+    change: &Change<'_>,
+    message: i64,
+    route: &str,
+    pinned: &str,
+    state: i64,
+    due: i64,
+    attempts: i64,
+) -> rusqlite::Result<i64> {
+    change
+        .conn
+        .prepare_cached(
+            "INSERT INTO job (message, route, pinned, state, due, attempts) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+        )?
+        .execute(params![message, route, pinned, state, due, attempts])?;
+    Ok(change.conn.last_insert_rowid())
+}
+
+/// A job just leased.
+pub(super) struct Leased {
+    pub(super) id: i64,
+    pub(super) message: i64,
+    pub(super) route: String,
+    pub(super) pinned: String,
+    pub(super) attempts: u32,
+    pub(super) accepted: i64,
+}
+
+/// Leases the due jobs of the asks, oldest due first.
+pub(super) fn lease(
+    change: &mut Change<'_>,
+    asks: &[Ask],
+    now: SystemTime,
+) -> rusqlite::Result<Vec<Leased>> {
+    let conn = change.conn;
+    let mut leased = Vec::new();
+    for ask in asks {
+        let pinned = ask.pinned.as_ref().map_or("", |name| name.as_str());
+        let found = conn
+            .prepare_cached(CLAIM)?
+            .query_map(
+                params![ask.route.as_str(), pinned, micros(now), ask.limit as i64],
+                |row| {
+                    Ok(Leased {
+                        id: row.get(0)?,
+                        message: row.get(1)?,
+                        route: ask.route.as_str().to_owned(),
+                        pinned: pinned.to_owned(),
+                        attempts: row.get(2)?,
+                        accepted: row.get(3)?,
+                    })
+                },
+            )?
+            .collect::<rusqlite::Result<Vec<_>>>()?;
+        let mut lease = conn.prepare_cached("UPDATE job SET state = 0 WHERE id = ?1")?;
+        for job in found {
+            lease.execute([job.id])?;
+            leased.push(job);
+        }
+    }
+    Ok(leased)
+}
+
+/// Reads `limit` rows of the index, however many wait.
+pub(super) const CLAIM: &str =
+    "SELECT id, message, attempts, (SELECT accepted FROM message WHERE key = job.message)
+     FROM job INDEXED BY job_due
+     WHERE state = 2 AND route = ?1 AND pinned = ?2 AND due <= ?3 ORDER BY due LIMIT ?4";
+
+/// Gives leases back as if they had not been claimed; wishes are obeyed.
+pub(super) fn release(change: &mut Change<'_>, jobs: &[i64]) -> rusqlite::Result<()> {
+    for job in jobs {
+        let wishes: Option<Option<String>> = change
+            .conn
+            .prepare_cached("SELECT wishes FROM job WHERE id = ?1 AND state = 0")?
+            .query_row([job], |row| row.get(0))
+            .optional()?;
+        let Some(wishes) = wishes else { continue };
+        change
+            .conn
+            .prepare_cached("UPDATE job SET state = 2, wishes = NULL WHERE id = ?1")?
+            .execute([job])?;
+        // A store has no clock, but the lease was lost, not settled: now is when it is noticed.
+        operate::obey(change, &[*job], wishes.as_deref(), SystemTime::now())?;
+    }
+    Ok(())
+}
+
+/// After a restart: what was leased may have been sent or not; it is due again, its attempts as they were.
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "an operation takes the change by reference"
+)]
+pub(super) fn recover(change: &mut Change<'_>) -> rusqlite::Result<()> {
+    let jobs: Vec<(i64, i64)> = change
+        .conn
+        .prepare_cached("SELECT id, message FROM job WHERE state < 4 AND state = 0")?
+        .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
+        .collect::<rusqlite::Result<_>>()?;
+    for (_, message) in &jobs {
+        let event = Event {
+            at: SystemTime::now(),
+            kind: "interrupted".to_owned(),
+            recipients: Vec::new(),
+            text: "the gateway ended while it was being sent: it may arrive twice".to_owned(),
+        };
+        add_event(change, *message, &event)?;
+    }
+    let ids: Vec<i64> = jobs.iter().map(|(job, _)| *job).collect();
+    release(change, &ids)
+}
+
+/// Writes back what became of a job.
+pub(super) fn settle(
+    change: &mut Change<'_>,
+    settlement: &Settlement,
+    now: SystemTime,
+) -> rusqlite::Result<()> {
+    let conn = change.conn;
+    let JobId(id) = settlement.job;
+    let row = conn
+        .prepare_cached(
+            "SELECT j.message, j.route, j.pinned, j.attempts, j.wishes FROM job j
+             JOIN message m ON m.key = j.message WHERE j.id = ?1 AND m.id = ?2",
+        )?
+        .query_row(params![id, settlement.message.to_bytes()], |row| {
+            Ok((
+                row.get::<_, i64>(0)?,
+                row.get::<_, String>(1)?,
+                row.get::<_, String>(2)?,
+                row.get::<_, i64>(3)?,
+                row.get::<_, Option<String>>(4)?,
+            ))
+        })
+        .optional()?;
+    let Some((key, route, mut pinned, attempts, wishes)) = row else {
+        // Leased jobs are never deleted, so this is a mistake of the caller's; nothing a retry could mend.
+        tracing::error!(id = %settlement.message, job = id, "settled a job that is not in the store");
+        return Ok(());
+    };
+    let attempts = attempts + i64::from(settlement.attempted);
+
+    let known = conn
+        .prepare_cached(
+            "SELECT address, position, state FROM recipient WHERE message = ?1 AND job = ?2",
+        )?
+        .query_map([key, id], |row| {
+            Ok((row.get::<_, String>(0)?, (row.get(1)?, row.get(2)?)))
+        })?
+        .collect::<rusqlite::Result<HashMap<String, (i64, i64)>>>()?;
+    let mut open = known
+        .values()
+        .filter(|(_, state)| *state <= IN_DOUBT)
+        .count();
+    let mut failed = known.values().any(|(_, state)| *state == GIVEN_UP);
+    let mut doubtful = Vec::new();
+    for (address, settled) in &settlement.recipients {
+        let Some(&(position, before)) = known.get(&address.to_string()) else {
+            tracing::error!(id = %settlement.message, %address, "settled a recipient that is not the job's");
+            continue;
+        };
+        // What was delivered, given up or dropped stays so: a settlement may be written twice.
+        if before > IN_DOUBT {
+            continue;
+        }
+        let (state, outcome) = match settled {
+            Settled::Done(outcome) => (DELIVERED, outcome),
+            Settled::Failed(outcome) => (GIVEN_UP, outcome),
+            // A pinned job stays pinned: what was in doubt may still have arrived.
+            Settled::Waiting(outcome) if pinned.is_empty() => (OPEN, outcome),
+            Settled::Waiting(outcome) => (before, outcome),
+            Settled::InDoubt(outcome) => (IN_DOUBT, outcome),
+        };
+        failed |= state == GIVEN_UP;
+        if state > IN_DOUBT {
+            open -= 1;
+        }
+        if matches!(settled, Settled::InDoubt(_)) {
+            doubtful.push(position);
+        }
+        conn.prepare_cached(
+            "UPDATE recipient SET state = ?3, reply = ?4 WHERE message = ?1 AND position = ?2",
+        )?
+        .execute(params![
+            key,
+            position,
+            state,
+            bounded(&outcome.reply().to_string())
+        ])?;
+    }
+
+    let mut due = micros(settlement.next);
+    let mut jobs = vec![id];
+    if let Some((connector, at)) = &settlement.in_doubt
+        && !doubtful.is_empty()
+    {
+        if doubtful.len() == open {
+            connector.as_str().clone_into(&mut pinned);
+            due = micros(*at);
+        } else if pinned == connector.as_str() {
+            due = due.max(micros(*at));
+        } else {
+            let at = micros(*at);
+            let split = insert_job(
+                change,
+                key,
+                &route,
+                connector.as_str(),
+                WAITING,
+                at,
+                attempts,
+            )?;
+            for position in &doubtful {
+                conn.prepare_cached(
+                    "UPDATE recipient SET job = ?3 WHERE message = ?1 AND position = ?2",
+                )?
+                .execute([key, *position, split])?;
+            }
+            open -= doubtful.len();
+            jobs.push(split);
+        }
+    }
+    let state = match (open > 0, failed) {
+        (true, _) => WAITING,
+        (false, true) => FAILED,
+        (false, false) => DONE,
+    };
+    conn.prepare_cached(
+        "UPDATE job SET state = ?2, pinned = ?3, due = ?4, attempts = ?5, wishes = NULL WHERE id = ?1",
+    )?
+    .execute(params![id, state, pinned, due, attempts])?;
+
+    for event in &settlement.events {
+        add_event(change, key, event)?;
+    }
+    for bounce in &settlement.bounces {
+        insert(change, bounce, false, now)?;
+    }
+    operate::obey(change, &jobs, wishes.as_deref(), now)?;
+    close(change, key, now)
+}
+
+/// Ends a message whose jobs have all ended; without a failed recipient its content goes at once.
+pub(super) fn close(change: &mut Change<'_>, key: i64, now: SystemTime) -> rusqlite::Result<()> {
+    let least: Option<i64> = change
+        .conn
+        .prepare_cached("SELECT min(state) FROM job WHERE message = ?1")?
+        .query_row([key], |row| row.get(0))?;
+    if least.is_none_or(|state| state < FAILED) {
+        return Ok(());
+    }
+    change
+        .conn
+        .prepare_cached("UPDATE message SET ended = ?2 WHERE key = ?1 AND ended IS NULL")?
+        .execute([key, micros(now)])?;
+    if least == Some(DONE) {
+        discard(change, key)?;
+    }
+    Ok(())
+}
+
+/// Deletes the content of a message; the history stays.
+pub(super) fn discard(change: &mut Change<'_>, key: i64) -> rusqlite::Result<()> {
+    let row: Option<([u8; 16], i64)> = change
+        .conn
+        .prepare_cached("SELECT id, kept FROM message WHERE key = ?1")?
+        .query_row([key], |row| Ok((row.get(0)?, row.get(1)?)))
+        .optional()?;
+    let Some((id, kept)) = row else { return Ok(()) };
+    if kept == IN_FILE {
+        let name = MessageId::from_bytes(id).to_string();
+        change.unlink.push(change.spool.join(name));
+    }
+    change
+        .conn
+        .prepare_cached("DELETE FROM content WHERE message = ?1")?
+        .execute([key])?;
+    change
+        .conn
+        .prepare_cached("UPDATE message SET kept = 0 WHERE key = ?1")?
+        .execute([key])?;
+    Ok(())
+}
+
+pub(super) fn add_event(change: &Change<'_>, key: i64, event: &Event) -> rusqlite::Result<()> {
+    change
+        .conn
+        .prepare_cached(
+            "INSERT INTO event (message, at, kind, recipients, text) VALUES (?1, ?2, ?3, ?4, ?5)",
+        )?
+        .execute(params![
+            key,
+            micros(event.at),
+            event.kind,
+            event.recipients.join("\n"),
+            event.text
+        ])?;
+    Ok(())
+}
+
+/// Puts a job aside that cannot be read, so that the others go on.
+pub(super) fn quarantine(
+    change: &mut Change<'_>,
+    job: i64,
+    message: i64,
+    why: &str,
+    now: SystemTime,
+) -> rusqlite::Result<()> {
+    change
+        .conn
+        .prepare_cached("UPDATE job SET state = 1 WHERE id = ?1 AND state = 0")?
+        .execute([job])?;
+    let event = Event {
+        at: now,
+        kind: "held".to_owned(),
+        recipients: Vec::new(),
+        text: format!("put aside because it cannot be read: {why}"),
+    };
+    add_event(change, message, &event)
+}
+
+/// An upstream's words, as much of them as anyone will read.
+fn bounded(text: &str) -> &str {
+    let mut end = text.len().min(1000);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text.get(..end).unwrap_or_default()
+}

@@ -1,0 +1,666 @@
+//! The queue in one SQLite file, large bodies beside it in `spool/`.
+//!
+//! Apart from `store`, which says what a store promises. `open` makes the file, `writer` makes changes durable, many
+//! at a time; `change` and `operate` say what is changed; `rows` what the columns mean. Reads have connections of their
+//! own and never hold a transaction across an await. It has no clock but where a lease is lost.
+
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::JoinHandle,
+    time::{Duration, SystemTime},
+};
+
+use async_trait::async_trait;
+use rusqlite::{Connection, OptionalExtension as _, params};
+use tokio::sync::{mpsc, oneshot};
+
+use super::{
+    Settings,
+    store::{
+        Ask, Entry, Event, Filter, Inserted, Job, JobId, LaneRow, Settlement, Stats, Store,
+        StoreError, Verb,
+    },
+};
+use crate::{
+    mail::message::{Message, MessageId},
+    route::{ConnectorName, RouteName, Routed},
+};
+
+mod ballast;
+mod change;
+mod open;
+mod operate;
+mod rows;
+mod writer;
+
+use rows::{Unread, micros, time};
+use writer::{Change, Nudge, Op, Shared, Work, Writer, store_error};
+
+/// Connections for reading that are kept open.
+const READERS: usize = 4;
+/// Free pages that are left in the file, and how many are given back at a time.
+const FREE_PAGES: i64 = 1000;
+const VACUUM_STEP: i64 = 500;
+
+/// The store of `store = "sqlite"`.
+#[derive(Debug)]
+pub struct SqliteStore {
+    database: PathBuf,
+    spool: PathBuf,
+    readers: Arc<Mutex<Vec<Connection>>>,
+    shared: Arc<Shared>,
+    inbox: Option<mpsc::Sender<Box<dyn Op>>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl SqliteStore {
+    /// Opens the store, for the gateway and for commands alike; makes `data_dir` (0700), the database (0600) and
+    /// `spool/` (0700) when they are missing. Blocks for a moment.
+    ///
+    /// # Errors
+    /// The directory cannot be made, the file is not a database, was written by a newer version, or cannot sync.
+    pub fn open(settings: &Settings) -> Result<Arc<SqliteStore>, StoreError> {
+        let dir = &settings.data_dir;
+        let database = dir.join("queue.db");
+        let spool = dir.join("spool");
+        open::prepare(dir, &database, &spool)
+            .map_err(|e| StoreError::Unavailable(format!("{}: {e}", dir.display())))?;
+        let conn = open::writer(&database)?;
+        let shared = Arc::new(Shared::default());
+        let writer = Writer::new(
+            conn,
+            database.clone(),
+            spool.clone(),
+            ballast::Ballast::new(dir),
+            shared.clone(),
+        );
+        let (inbox, receiver) = mpsc::channel(writer::WAITING);
+        let thread = std::thread::Builder::new()
+            .name("queue".to_owned())
+            .spawn(move || writer.run(receiver))
+            .map_err(|e| StoreError::Unavailable(format!("no thread to write: {e}")))?;
+        Ok(Arc::new(SqliteStore {
+            database,
+            spool,
+            readers: Arc::default(),
+            shared,
+            inbox: Some(inbox),
+            thread: Some(thread),
+        }))
+    }
+
+    /// Transactions committed since it was opened; many calls share one.
+    pub fn commits(&self) -> u64 {
+        self.shared.commits.load(Ordering::Relaxed)
+    }
+
+    /// Lets the file grow to no more than so many pages of 4 KiB (0: no limit): a full disk for tests.
+    ///
+    /// # Errors
+    /// As any write.
+    #[doc(hidden)]
+    pub async fn limit_pages(&self, pages: u32) -> Result<(), StoreError> {
+        let pages = if pages == 0 { u32::MAX - 1 } else { pages };
+        self.write(false, move |change| {
+            change
+                .conn
+                .pragma_update_and_check(None, "max_page_count", pages, |_| Ok(()))
+        })
+        .await
+    }
+
+    async fn write<T, F>(&self, takes_in: bool, work: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnMut(&mut Change<'_>) -> rusqlite::Result<T> + Send + 'static,
+    {
+        let closed = || StoreError::Unavailable("it is closed".to_owned());
+        let (reply, answer) = oneshot::channel();
+        let op = Work {
+            takes_in,
+            work,
+            value: None,
+            reply,
+        };
+        let inbox = self.inbox.as_ref().ok_or_else(closed)?;
+        inbox.send(Box::new(op)).await.map_err(|_| closed())?;
+        answer.await.map_err(|_| closed())?
+    }
+
+    async fn read<T, E, F>(&self, work: F) -> Result<Result<T, E>, StoreError>
+    where
+        T: Send + 'static,
+        E: Send + 'static,
+        F: FnOnce(&Connection) -> Result<T, E> + Send + 'static,
+    {
+        let readers = self.readers.clone();
+        let database = self.database.clone();
+        let result = tokio::task::spawn_blocking(move || {
+            let pooled = readers.lock().unwrap_or_else(PoisonError::into_inner).pop();
+            let conn = match pooled {
+                Some(conn) => conn,
+                None => open::reader(&database)?,
+            };
+            let result = work(&conn);
+            // A connection that saw an error is not used again.
+            if result.is_ok() {
+                let mut readers = readers.lock().unwrap_or_else(PoisonError::into_inner);
+                if readers.len() < READERS {
+                    readers.push(conn);
+                }
+            }
+            Ok(result)
+        });
+        result
+            .await
+            .map_err(|e| StoreError::Unavailable(e.to_string()))?
+    }
+
+    async fn query<T, F>(&self, work: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    {
+        self.read(work).await?.map_err(|e| store_error(&e))
+    }
+
+    fn keeper(&self) -> Keeper {
+        Keeper {
+            shared: self.shared.clone(),
+            inbox: self.inbox.as_ref().map(mpsc::Sender::downgrade),
+        }
+    }
+}
+
+impl Drop for SqliteStore {
+    fn drop(&mut self) {
+        // What waits is still written; then the thread ends and the file is closed.
+        self.inbox = None;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+#[async_trait]
+impl Store for SqliteStore {
+    async fn insert(
+        &self,
+        mail: &Routed,
+        leased: bool,
+        now: SystemTime,
+    ) -> Result<Inserted, StoreError> {
+        let mail = mail.clone();
+        let keeper = self.keeper();
+        let done = self
+            .write(true, move |change| {
+                let Some(jobs) = change::insert(change, &mail, leased, now)? else {
+                    return Ok(None);
+                };
+                let ids = if leased {
+                    jobs.iter().map(|j| j.0).collect()
+                } else {
+                    Vec::new()
+                };
+                Ok(Some((jobs, keeper.leases(change, ids))))
+            })
+            .await?;
+        let (jobs, leases) = done.ok_or_else(|| {
+            StoreError::Unavailable("a message with this id is already there".to_owned())
+        })?;
+        leases.handed_over();
+        Ok(Inserted { jobs })
+    }
+
+    async fn claim(&self, asks: &[Ask], now: SystemTime) -> Result<Vec<Job>, StoreError> {
+        let asks = asks.to_vec();
+        let keeper = self.keeper();
+        let (leased, leases) = self
+            .write(false, move |change| {
+                let leased = change::lease(change, &asks, now)?;
+                let ids = leased.iter().map(|job| job.id).collect();
+                Ok((leased, keeper.leases(change, ids)))
+            })
+            .await?;
+        if leased.is_empty() {
+            return Ok(Vec::new());
+        }
+        // The content is read after the commit, so that nobody's write waits for it; the leases keep it in place.
+        let spool = self.spool.clone();
+        let (jobs, broken) = self
+            .query(move |conn| read_jobs(conn, leased, &spool))
+            .await?;
+        if !broken.is_empty() {
+            self.write(false, move |change| {
+                for (job, message, why) in &broken {
+                    change::quarantine(change, *job, *message, why, now)?;
+                }
+                Ok(())
+            })
+            .await?;
+        }
+        leases.handed_over();
+        Ok(jobs)
+    }
+
+    async fn settle(&self, settlement: Settlement, now: SystemTime) -> Result<(), StoreError> {
+        self.write(false, move |change| {
+            change::settle(change, &settlement, now)
+        })
+        .await
+    }
+
+    async fn due(&self) -> Result<Vec<(RouteName, Option<ConnectorName>, SystemTime)>, StoreError> {
+        self.query(|conn| {
+            let mut next = conn.prepare_cached(DUE)?;
+            let mut found = Vec::new();
+            // From one (route, pin) to the next by the index: as many steps as there are of them, not of jobs.
+            let (mut route, mut pinned) = (String::new(), String::new());
+            while let Some((next_route, next_pin, due)) = next
+                .query_row(params![route, pinned], |row| {
+                    Ok((
+                        row.get::<_, String>(0)?,
+                        row.get::<_, String>(1)?,
+                        row.get(2)?,
+                    ))
+                })
+                .optional()?
+            {
+                (route, pinned) = (next_route, next_pin);
+                let pin = Some(pinned.as_str()).filter(|name| !name.is_empty());
+                found.push((
+                    RouteName::from(route.as_str()),
+                    pin.map(ConnectorName::from),
+                    time(due),
+                ));
+            }
+            Ok(found)
+        })
+        .await
+    }
+
+    async fn list(&self, filter: &Filter, _now: SystemTime) -> Result<Vec<Entry>, StoreError> {
+        let filter = filter.clone();
+        self.query(move |conn| operate::list(conn, &filter)).await
+    }
+
+    async fn content(&self, id: MessageId) -> Result<Option<Arc<Message>>, StoreError> {
+        let spool = self.spool.clone();
+        let found = self
+            .read(move |conn| {
+                let key = conn
+                    .prepare_cached("SELECT key FROM message WHERE id = ?1")?
+                    .query_row([id.to_bytes()], |row| row.get(0))
+                    .optional()?;
+                match key {
+                    Some(key) => rows::load(conn, key, &spool),
+                    None => Ok(None),
+                }
+            })
+            .await?;
+        match found {
+            Ok(found) => Ok(found.map(|(message, _)| message)),
+            Err(Unread::Broken(why)) => Err(StoreError::Unavailable(format!("{id}: {why}"))),
+            Err(Unread::Store(error)) => Err(store_error(&error)),
+        }
+    }
+
+    async fn events(&self, id: MessageId) -> Result<Vec<Event>, StoreError> {
+        self.query(move |conn| read_events(conn, id)).await
+    }
+
+    async fn command(
+        &self,
+        filter: &Filter,
+        verb: &Verb,
+        now: SystemTime,
+    ) -> Result<u64, StoreError> {
+        let found = if operate::is_plain(filter) {
+            None
+        } else {
+            // Patterns take long on many rows: they are compared before the write lock is taken.
+            let filter = filter.clone();
+            Some(
+                self.query(move |conn| operate::matching(conn, &filter))
+                    .await?,
+            )
+        };
+        let (filter, verb) = (filter.clone(), verb.clone());
+        self.write(false, move |change| {
+            operate::command(change, &filter, found.as_deref(), &verb, now)
+        })
+        .await
+    }
+
+    async fn stats(&self) -> Result<Stats, StoreError> {
+        self.query(|conn| {
+            let mut stats = Stats::default();
+            let mut statement = conn
+                .prepare_cached("SELECT state, count(*) FROM job WHERE state < 4 GROUP BY state")?;
+            let mut found = statement.query([])?;
+            while let Some(row) = found.next()? {
+                let count = row.get::<_, i64>(1)? as u64;
+                match row.get(0)? {
+                    rows::SENDING => stats.sending = count,
+                    rows::HELD => stats.held = count,
+                    rows::WAITING => stats.waiting = count,
+                    _ => stats.failed = count,
+                }
+            }
+            // Keys grow with time, so the least one is the oldest.
+            let oldest: Option<i64> = conn
+                .prepare_cached(
+                    "SELECT accepted FROM message WHERE key =
+                     (SELECT min(message) FROM job WHERE state < 4 AND state = 2)",
+                )?
+                .query_row([], |row| row.get(0))
+                .optional()?;
+            stats.oldest = oldest.map(time);
+            Ok(stats)
+        })
+        .await
+    }
+
+    async fn lanes(&self) -> Result<Vec<LaneRow>, StoreError> {
+        self.query(|conn| {
+            conn.prepare_cached("SELECT lane, state, since, why, probe FROM lane ORDER BY lane")?
+                .query_map([], |row| {
+                    Ok(LaneRow {
+                        lane: row.get(0)?,
+                        state: row.get(1)?,
+                        since: time(row.get(2)?),
+                        why: row.get(3)?,
+                        probe: row.get::<_, Option<i64>>(4)?.map(time),
+                    })
+                })?
+                .collect()
+        })
+        .await
+    }
+
+    async fn set_lane(&self, lane: LaneRow) -> Result<(), StoreError> {
+        self.write(false, move |change| {
+            change
+                .conn
+                .prepare_cached("INSERT OR REPLACE INTO lane (lane, state, since, why, probe) VALUES (?1, ?2, ?3, ?4, ?5)")?
+                .execute(params![
+                    lane.lane,
+                    lane.state,
+                    micros(lane.since),
+                    lane.why,
+                    lane.probe.map(micros)
+                ])
+                .map(|_| ())
+        })
+        .await
+    }
+
+    async fn note(&self, key: &str) -> Result<Option<String>, StoreError> {
+        let key = key.to_owned();
+        self.query(move |conn| {
+            conn.prepare_cached("SELECT value FROM note WHERE key = ?1")?
+                .query_row([key], |row| row.get(0))
+                .optional()
+        })
+        .await
+    }
+
+    async fn set_note(&self, key: &str, value: String) -> Result<(), StoreError> {
+        let key = key.to_owned();
+        self.write(false, move |change| {
+            change
+                .conn
+                .prepare_cached("INSERT OR REPLACE INTO note (key, value) VALUES (?1, ?2)")?
+                .execute([&key, &value])
+                .map(|_| ())
+        })
+        .await
+    }
+
+    async fn prune(
+        &self,
+        keep_failed: Duration,
+        keep_history: Duration,
+        now: SystemTime,
+    ) -> Result<Vec<String>, StoreError> {
+        let failed = rows::before(now, keep_failed);
+        let history = rows::before(now, keep_history);
+        let mut lines = Vec::new();
+        // In small steps, so that mail waits for none of them long.
+        loop {
+            let (mut some, more) = self
+                .write(false, move |change| {
+                    operate::prune(change, failed, history, now)
+                })
+                .await?;
+            lines.append(&mut some);
+            if !more {
+                break;
+            }
+        }
+        while self.write(false, |change| vacuum(change.conn)).await? {}
+        Ok(lines)
+    }
+
+    async fn recover(&self) -> Result<(), StoreError> {
+        self.write(false, change::recover).await?;
+        let spool = self.spool.clone();
+        self.query(move |conn| {
+            delete_orphans(conn, &spool);
+            Ok(())
+        })
+        .await
+    }
+
+    fn is_healthy(&self) -> bool {
+        let broken = self.shared.broken.load(Ordering::Acquire);
+        if broken && let Some(inbox) = &self.inbox {
+            // Whoever asks would like it to work again: the writer tries, at most once a second.
+            let _ = inbox.try_send(Box::new(Nudge));
+        }
+        !broken
+    }
+
+    async fn version(&self) -> Result<u64, StoreError> {
+        // On the connection that writes: it sees every commit but its own.
+        self.write(false, |change| {
+            change
+                .conn
+                .pragma_query_value(None, "data_version", |row| row.get::<_, i64>(0))
+                .map(|version| version as u64)
+        })
+        .await
+    }
+
+    fn spool_dir(&self) -> &Path {
+        &self.spool
+    }
+}
+
+/// The first waiting job after a (route, pin), in the order of the index.
+const DUE: &str = "SELECT route, pinned, due FROM job INDEXED BY job_due
+     WHERE state = 2 AND (route, pinned) > (?1, ?2) ORDER BY route, pinned, due LIMIT 1";
+
+type Broken = (i64, i64, String);
+
+fn read_jobs(
+    conn: &Connection,
+    leased: Vec<change::Leased>,
+    spool: &Path,
+) -> rusqlite::Result<(Vec<Job>, Vec<Broken>)> {
+    let mut messages = HashMap::new();
+    let mut jobs = Vec::with_capacity(leased.len());
+    let mut broken = Vec::new();
+    for job in leased {
+        let key = job.message;
+        if !messages.contains_key(&key) {
+            let read = match rows::load(conn, key, spool) {
+                Ok(Some(found)) => Ok(found),
+                Ok(None) => Err("its content is gone".to_owned()),
+                Err(Unread::Broken(why)) => Err(why),
+                Err(Unread::Store(error)) => return Err(error),
+            };
+            messages.insert(key, read);
+        }
+        match messages.get(&key) {
+            Some(Ok((message, recipients))) => jobs.push(Job {
+                id: JobId(job.id),
+                message: message.clone(),
+                route: RouteName::from(job.route.as_str()),
+                recipients: recipients
+                    .iter()
+                    .filter(|r| r.job == job.id && r.state <= rows::IN_DOUBT)
+                    .map(|r| r.address.clone())
+                    .collect(),
+                pinned: Some(job.pinned.as_str())
+                    .filter(|name| !name.is_empty())
+                    .map(ConnectorName::from),
+                attempts: job.attempts,
+                accepted: time(job.accepted),
+            }),
+            Some(Err(why)) => {
+                tracing::error!(
+                    message = key,
+                    why,
+                    "a queued message cannot be read and is held"
+                );
+                broken.push((job.id, key, why.clone()));
+            }
+            None => {}
+        }
+    }
+    Ok((jobs, broken))
+}
+
+fn read_events(conn: &Connection, id: MessageId) -> rusqlite::Result<Vec<Event>> {
+    let found: Option<(i64, i64, String)> = conn
+        .prepare_cached("SELECT key, accepted, origin FROM message WHERE id = ?1")?
+        .query_row([id.to_bytes()], |row| {
+            Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+        })
+        .optional()?;
+    let Some((key, accepted, origin)) = found else {
+        return Ok(Vec::new());
+    };
+    // Every message was accepted: that line is made of its row and costs no row of its own.
+    let mut events = vec![Event {
+        at: time(accepted),
+        kind: "accepted".to_owned(),
+        recipients: Vec::new(),
+        text: rows::origin_from_json(&origin).map_or_else(String::new, |origin| {
+            format!("from {} by listener {}", origin.peer, origin.listener)
+        }),
+    }];
+    let mut statement = conn.prepare_cached(
+        "SELECT at, kind, recipients, text FROM event WHERE message = ?1 ORDER BY id",
+    )?;
+    let mut rows = statement.query([key])?;
+    while let Some(row) = rows.next()? {
+        events.push(Event {
+            at: time(row.get(0)?),
+            kind: row.get(1)?,
+            recipients: row
+                .get::<_, String>(2)?
+                .lines()
+                .map(str::to_owned)
+                .collect(),
+            text: row.get(3)?,
+        });
+    }
+    Ok(events)
+}
+
+/// Gives some free pages back to the disk; true while there are more.
+fn vacuum(conn: &Connection) -> rusqlite::Result<bool> {
+    let free = |conn: &Connection| {
+        conn.pragma_query_value(None, "freelist_count", |row| row.get::<_, i64>(0))
+    };
+    let before = free(conn)?;
+    if before <= FREE_PAGES {
+        return Ok(false);
+    }
+    // Each step of the statement frees one page.
+    let mut statement = conn.prepare(&format!("PRAGMA incremental_vacuum({VACUUM_STEP})"))?;
+    let mut steps = statement.query([])?;
+    while steps.next()?.is_some() {}
+    drop(steps);
+    Ok(free(conn)? < before)
+}
+
+/// Files whose message was never committed, or whose deletion a crash prevented.
+fn delete_orphans(conn: &Connection, spool: &Path) {
+    let Ok(files) = std::fs::read_dir(spool) else {
+        return;
+    };
+    for file in files.flatten() {
+        let name = file.file_name();
+        let id = name
+            .to_str()
+            .and_then(|name| name.parse::<MessageId>().ok());
+        let named = id.map_or(Ok(false), |id| {
+            conn.prepare_cached("SELECT 1 FROM message WHERE id = ?1 AND kept = 2")?
+                .exists([id.to_bytes()])
+        });
+        // Where the database cannot say, the file stays.
+        if matches!(named, Ok(false))
+            && let Err(error) = std::fs::remove_file(file.path())
+        {
+            tracing::warn!(file = %file.path().display(), %error, "a file without a message could not be deleted");
+        }
+    }
+}
+
+/// Makes [`Leases`].
+struct Keeper {
+    shared: Arc<Shared>,
+    inbox: Option<mpsc::WeakSender<Box<dyn Op>>>,
+}
+
+impl Keeper {
+    fn leases(&self, change: &mut Change<'_>, jobs: Vec<i64>) -> Leases {
+        let committed = Arc::new(AtomicBool::new(false));
+        change.committed.push(committed.clone());
+        Leases {
+            jobs,
+            committed,
+            shared: self.shared.clone(),
+            inbox: self.inbox.clone(),
+        }
+    }
+}
+
+/// Leases on their way to whoever asked for them: given back when that one has gone away meanwhile. A transaction
+/// that was rolled back has none to give.
+struct Leases {
+    jobs: Vec<i64>,
+    committed: Arc<AtomicBool>,
+    shared: Arc<Shared>,
+    inbox: Option<mpsc::WeakSender<Box<dyn Op>>>,
+}
+
+impl Leases {
+    fn handed_over(mut self) {
+        self.jobs.clear();
+    }
+}
+
+impl Drop for Leases {
+    fn drop(&mut self) {
+        if self.jobs.is_empty() || !self.committed.load(Ordering::Acquire) {
+            return;
+        }
+        self.shared
+            .abandoned
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .append(&mut self.jobs);
+        if let Some(inbox) = self.inbox.as_ref().and_then(mpsc::WeakSender::upgrade) {
+            let _ = inbox.try_send(Box::new(Nudge));
+        }
+    }
+}

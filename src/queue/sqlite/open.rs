@@ -1,0 +1,128 @@
+//! Opens the database: directories, permissions, pragmas, schema.
+//!
+//! Apart so that what makes a commit durable can be read in one place, and is asserted rather than hoped for.
+
+use std::{
+    fs::{File, OpenOptions, Permissions},
+    io,
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _},
+    path::Path,
+    time::Duration,
+};
+
+use rusqlite::{Connection, OpenFlags};
+
+use crate::queue::store::StoreError;
+
+/// The schema this program writes; in `user_version`.
+pub(super) const SCHEMA: i64 = 1;
+/// How long a write waits for another process's.
+const BUSY: Duration = Duration::from_secs(5);
+
+/// Makes what is missing: `data_dir` 0700, the database 0600, `spool` 0700.
+pub(super) fn prepare(data_dir: &Path, database: &Path, spool: &Path) -> io::Result<()> {
+    directory(data_dir)?;
+    directory(spool)?;
+    if !database.exists() {
+        // SQLite gives its journal the mode of the database.
+        create(database, false)?.sync_all()?;
+    }
+    sync_dir(data_dir)
+}
+
+fn directory(path: &Path) -> io::Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)?;
+    std::fs::set_permissions(path, Permissions::from_mode(0o700))
+}
+
+/// A file that only its owner may read, whatever the umask.
+pub(super) fn create(path: &Path, truncate: bool) -> io::Result<File> {
+    let file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(truncate)
+        .mode(0o600)
+        .open(path)?;
+    file.set_permissions(Permissions::from_mode(0o600))?;
+    Ok(file)
+}
+
+/// Makes the names in a directory durable.
+pub(super) fn sync_dir(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
+}
+
+/// The connection that writes; makes the schema when the file is new.
+pub(super) fn writer(database: &Path) -> Result<Connection, StoreError> {
+    let conn = connect(database, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    setup(&conn)?;
+    Ok(conn)
+}
+
+/// A connection that only reads.
+pub(super) fn reader(database: &Path) -> Result<Connection, StoreError> {
+    let conn = connect(database, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    conn.pragma_update(None, "query_only", true)
+        .map_err(unavailable)?;
+    Ok(conn)
+}
+
+fn connect(database: &Path, flags: OpenFlags) -> Result<Connection, StoreError> {
+    let conn = Connection::open_with_flags(database, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)
+        .map_err(unavailable)?;
+    conn.busy_timeout(BUSY).map_err(unavailable)?;
+    conn.set_prepared_statement_cache_capacity(128);
+    Ok(conn)
+}
+
+fn setup(conn: &Connection) -> Result<(), StoreError> {
+    let number = |pragma: &str| conn.pragma_query_value(None, pragma, |row| row.get::<_, i64>(0));
+    let found = number("user_version").map_err(unavailable)?;
+    if found > SCHEMA {
+        return Err(StoreError::Unavailable(format!(
+            "it was written by a newer version of Postern (schema {found}; this one knows {SCHEMA})"
+        )));
+    }
+    // Before the first table, else it has no effect.
+    conn.pragma_update(None, "auto_vacuum", "INCREMENTAL")
+        .map_err(unavailable)?;
+    let mode: String = conn
+        .pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))
+        .map_err(unavailable)?;
+    conn.pragma_update(None, "synchronous", "FULL")
+        .map_err(unavailable)?;
+    // 2 is FULL: every commit is synced. Without it a 250 would be a lie.
+    if mode != "wal" || number("synchronous").map_err(unavailable)? != 2 {
+        return Err(StoreError::Unavailable(
+            "SQLite does not give journal_mode=WAL and synchronous=FULL here".to_owned(),
+        ));
+    }
+    conn.pragma_update(None, "temp_store", "MEMORY")
+        .map_err(unavailable)?;
+    schema(conn).map_err(unavailable)
+}
+
+fn schema(conn: &Connection) -> rusqlite::Result<()> {
+    conn.execute_batch("BEGIN IMMEDIATE")?;
+    // Asked again under the lock: another process may have been first.
+    let found: i64 = conn.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    if found == 0 {
+        conn.execute_batch(include_str!("../sqlite.sql"))?;
+        conn.pragma_update(None, "user_version", SCHEMA)?;
+    }
+    conn.execute_batch("COMMIT")?;
+    conn.execute_batch(
+        "CREATE TEMP TABLE picked (job INTEGER PRIMARY KEY, message INTEGER, route TEXT, state INTEGER)",
+    )
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
+fn unavailable(error: rusqlite::Error) -> StoreError {
+    super::writer::store_error(&error)
+}

@@ -1,0 +1,405 @@
+//! What an operator sees and wishes: lists and verbs.
+//!
+//! Apart from `change`, which is the mail's own course. A verb first picks jobs into a temporary table and then
+//! acts on all of them with a few statements, so a hundred thousand cost about as many steps as rows.
+
+use std::{fmt::Write as _, time::SystemTime};
+
+use rusqlite::{Connection, params, types::Value};
+
+use super::{
+    change::{close, discard},
+    rows::{self, FAILED, micros, state_number},
+    writer::Change,
+};
+use crate::{
+    mail::{address::Address, message::MessageId},
+    queue::store::{Entry, EntryRecipient, Filter, Verb},
+    route::{ConnectorName, RouteName},
+};
+
+/// A message and a route.
+pub(super) type Key = (i64, String);
+
+/// The part of a filter that SQL can judge, over `job j`; the entry's state is the least of its jobs'.
+fn condition(filter: &Filter) -> (String, Vec<Value>) {
+    let mut sql = String::from(
+        "NOT EXISTS (SELECT 1 FROM job o WHERE o.message = j.message AND o.route = j.route AND o.state < j.state)",
+    );
+    let mut values = Vec::new();
+    if !filter.states.is_empty() {
+        let numbers: Vec<i64> = filter.states.iter().map(|s| state_number(*s)).collect();
+        if numbers.iter().all(|n| *n <= FAILED) {
+            // Lets the partial index serve, which leaves out the history.
+            sql.push_str(" AND j.state < 4");
+        }
+        let list: Vec<String> = numbers.iter().map(ToString::to_string).collect();
+        let _ = write!(sql, " AND j.state IN ({})", list.join(", "));
+    }
+    if let Some(id) = filter.id {
+        values.push(Value::Blob(id.to_bytes().to_vec()));
+        let _ = write!(
+            sql,
+            " AND j.message = (SELECT key FROM message WHERE id = ?{})",
+            values.len()
+        );
+    }
+    if let Some(route) = &filter.route {
+        values.push(Value::Text(route.as_str().to_owned()));
+        let _ = write!(sql, " AND j.route = ?{}", values.len());
+    }
+    if let Some(older) = filter.older {
+        values.push(Value::Integer(micros(older)));
+        let _ = write!(
+            sql,
+            " AND (SELECT accepted FROM message WHERE key = j.message) <= ?{}",
+            values.len()
+        );
+    }
+    (sql, values)
+}
+
+/// Whether SQL alone can judge the filter.
+pub(super) fn is_plain(filter: &Filter) -> bool {
+    filter.sender.is_none() && filter.recipient.is_none() && filter.limit.is_none()
+}
+
+/// The entries a filter takes, oldest first.
+pub(super) fn matching(conn: &Connection, filter: &Filter) -> rusqlite::Result<Vec<Key>> {
+    let (condition, values) = condition(filter);
+    let mut statement = conn.prepare_cached(&format!(
+        "SELECT DISTINCT j.message, j.route FROM job j WHERE {condition} ORDER BY j.message, j.route"
+    ))?;
+    let mut rows = statement.query(rusqlite::params_from_iter(values))?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()? {
+        if filter.limit.is_some_and(|limit| found.len() >= limit) {
+            break;
+        }
+        let key: Key = (row.get(0)?, row.get(1)?);
+        if patterns_match(conn, filter, &key)? {
+            found.push(key);
+        }
+    }
+    Ok(found)
+}
+
+fn patterns_match(conn: &Connection, filter: &Filter, key: &Key) -> rusqlite::Result<bool> {
+    if let Some(pattern) = &filter.sender {
+        let sender: Option<String> = conn
+            .prepare_cached("SELECT sender FROM message WHERE key = ?1")?
+            .query_row([key.0], |row| row.get(0))?;
+        let sender = match sender.as_deref().map(Address::parse) {
+            Some(Err(_)) => return Ok(false),
+            Some(Ok(address)) => Some(address),
+            None => None,
+        };
+        if !pattern.matches(sender.as_ref()) {
+            return Ok(false);
+        }
+    }
+    if let Some(pattern) = &filter.recipient {
+        return Ok(recipients(conn, key)?.iter().any(|recipient| {
+            Address::parse(&recipient.address).is_ok_and(|a| pattern.matches(Some(&a)))
+        }));
+    }
+    Ok(true)
+}
+
+fn recipients(conn: &Connection, key: &Key) -> rusqlite::Result<Vec<EntryRecipient>> {
+    conn.prepare_cached(
+        "SELECT r.address, r.state, r.reply FROM recipient r JOIN job j ON j.id = r.job
+         WHERE r.message = ?1 AND j.route = ?2 ORDER BY r.position",
+    )?
+    .query_map(params![key.0, key.1], |row| {
+        Ok(EntryRecipient {
+            address: row.get(0)?,
+            state: rows::recipient_state(row.get(1)?).to_owned(),
+            last_reply: row.get(2)?,
+        })
+    })?
+    .collect()
+}
+
+/// Entries for a list.
+pub(super) fn list(conn: &Connection, filter: &Filter) -> rusqlite::Result<Vec<Entry>> {
+    matching(conn, filter)?
+        .into_iter()
+        .map(|key| entry(conn, &key))
+        .collect()
+}
+
+fn entry(conn: &Connection, key: &Key) -> rusqlite::Result<Entry> {
+    let recipients = recipients(conn, key)?;
+    conn.prepare_cached(
+        "SELECT m.id, m.sender, m.size, m.accepted, min(j.state), max(j.attempts),
+                min(CASE WHEN j.state = 2 THEN j.due END), max(CASE WHEN j.state < 3 THEN j.pinned END)
+         FROM message m JOIN job j ON j.message = m.key WHERE m.key = ?1 AND j.route = ?2 GROUP BY m.key",
+    )?
+    .query_row(params![key.0, key.1], |row| {
+        Ok(Entry {
+            id: MessageId::from_bytes(row.get(0)?),
+            route: RouteName::from(key.1.as_str()),
+            state: rows::state(row.get(4)?),
+            sender: row.get(1)?,
+            recipients,
+            attempts: row.get(5)?,
+            next_attempt: row.get::<_, Option<i64>>(6)?.map(rows::time),
+            pinned: row
+                .get::<_, Option<String>>(7)?
+                .filter(|name| !name.is_empty())
+                .map(|name| ConnectorName::from(name.as_str())),
+            size: u64::try_from(row.get::<_, i64>(2)?).unwrap_or(0),
+            accepted: rows::time(row.get(3)?),
+        })
+    })
+}
+
+/// Carries out a verb on what the filter takes, or on the entries found before; the number of entries it took.
+pub(super) fn command(
+    change: &mut Change<'_>,
+    filter: &Filter,
+    found: Option<&[Key]>,
+    verb: &Verb,
+    now: SystemTime,
+) -> rusqlite::Result<u64> {
+    let conn = change.conn;
+    conn.execute_batch("DELETE FROM temp.picked")?;
+    if let Some(found) = found {
+        let mut pick = conn.prepare_cached(
+            "INSERT OR IGNORE INTO temp.picked SELECT id, message, route, state FROM job
+             WHERE message = ?1 AND route = ?2",
+        )?;
+        for (message, route) in found {
+            pick.execute(params![message, route])?;
+        }
+    } else {
+        let (condition, values) = condition(filter);
+        conn.prepare_cached(&format!(
+            "INSERT INTO temp.picked SELECT j.id, j.message, j.route, j.state FROM job j WHERE {condition}"
+        ))?
+        .execute(rusqlite::params_from_iter(values))?;
+        // With them the further jobs of the same entries.
+        conn.execute_batch(
+            "INSERT OR IGNORE INTO temp.picked SELECT j.id, j.message, j.route, j.state
+             FROM (SELECT DISTINCT message, route FROM temp.picked) p
+             CROSS JOIN job j ON j.message = p.message AND j.route = p.route",
+        )?;
+    }
+    apply(change, verb, now)
+}
+
+/// The wishes of a job that is now settled, in their order.
+pub(super) fn obey(
+    change: &mut Change<'_>,
+    jobs: &[i64],
+    wishes: Option<&str>,
+    now: SystemTime,
+) -> rusqlite::Result<()> {
+    for verb in wishes.unwrap_or_default().lines().filter_map(read_wish) {
+        change.conn.execute_batch("DELETE FROM temp.picked")?;
+        for job in jobs {
+            change
+                .conn
+                .prepare_cached(
+                    "INSERT INTO temp.picked SELECT id, message, route, state FROM job WHERE id = ?1",
+                )?
+                .execute([job])?;
+        }
+        apply(change, &verb, now)?;
+    }
+    Ok(())
+}
+
+fn wish(verb: &Verb) -> String {
+    match verb {
+        Verb::Retry => "retry".to_owned(),
+        Verb::Hold => "hold".to_owned(),
+        Verb::Release => "release".to_owned(),
+        Verb::Fail => "fail".to_owned(),
+        Verb::Drop => "drop".to_owned(),
+        Verb::Reroute(route) => format!("reroute {route}"),
+    }
+}
+
+fn read_wish(text: &str) -> Option<Verb> {
+    Some(match text {
+        "retry" => Verb::Retry,
+        "hold" => Verb::Hold,
+        "release" => Verb::Release,
+        "fail" => Verb::Fail,
+        "drop" => Verb::Drop,
+        _ => Verb::Reroute(RouteName::from(text.strip_prefix("reroute ")?)),
+    })
+}
+
+/// Acts on `picked`.
+fn apply(change: &mut Change<'_>, verb: &Verb, now: SystemTime) -> rusqlite::Result<u64> {
+    let conn = change.conn;
+    // What the verb means nothing to, it does not take: `picked` keeps the rest. A failed recipient beside waiting
+    // ones is in a waiting job.
+    let takes = match verb {
+        Verb::Retry => {
+            "state IN (0, 2) OR (state = 3 AND (SELECT kept FROM message WHERE key = picked.message) > 0)"
+        }
+        Verb::Hold => "state IN (0, 2)",
+        Verb::Release => "state IN (0, 1)",
+        Verb::Fail => "state IN (0, 1, 2)",
+        Verb::Drop | Verb::Reroute(_) => "state IN (0, 1, 2, 3)",
+    };
+    conn.execute_batch(&format!("DELETE FROM temp.picked WHERE NOT ({takes})"))?;
+    let taken: i64 = conn.query_row(
+        "SELECT count(*) FROM (SELECT DISTINCT message, route FROM temp.picked)",
+        [],
+        |row| row.get(0),
+    )?;
+    if taken == 0 {
+        return Ok(0);
+    }
+    let (kind, text) = match verb {
+        Verb::Retry => ("retried", "by the operator, route "),
+        Verb::Hold => ("held", "by the operator, route "),
+        Verb::Release => ("released", "by the operator, route "),
+        Verb::Fail => ("failed", "given up by the operator, route "),
+        Verb::Drop => ("dropped", "by the operator, route "),
+        Verb::Reroute(_) => ("rerouted", "by the operator, from route "),
+    };
+    let to = match verb {
+        Verb::Reroute(route) => format!(" to {route}"),
+        _ => String::new(),
+    };
+    conn.prepare_cached(
+        "INSERT INTO event (message, at, kind, recipients, text)
+         SELECT message, ?1, ?2, '', ?3 || route || ?4 || CASE WHEN min(state) = 0 THEN ', when it settles' ELSE '' END
+         FROM temp.picked GROUP BY message, route",
+    )?
+    .execute(params![micros(now), kind, text, to])?;
+    // In flight: the wish waits for the settlement. Said twice it is kept once.
+    let wish = wish(verb);
+    conn.prepare_cached(
+        "UPDATE job SET wishes = CASE
+             WHEN wishes IS NULL THEN ?1
+             WHEN wishes = ?1 OR wishes LIKE '%' || char(10) || ?1 THEN wishes
+             WHEN length(wishes) > 4000 THEN ?1
+             ELSE wishes || char(10) || ?1 END
+         WHERE id IN (SELECT job FROM temp.picked WHERE state = 0)",
+    )?
+    .execute([&wish])?;
+    let mut messages: Vec<i64> = Vec::new();
+    if matches!(verb, Verb::Fail | Verb::Drop) {
+        messages = conn
+            .prepare_cached("SELECT DISTINCT message FROM temp.picked WHERE state > 0")?
+            .query_map([], |row| row.get(0))?
+            .collect::<rusqlite::Result<_>>()?;
+    }
+    conn.execute_batch("DELETE FROM temp.picked WHERE state = 0")?;
+    let in_picked = "id IN (SELECT job FROM temp.picked)";
+    let of_picked =
+        "message IN (SELECT message FROM temp.picked) AND job IN (SELECT job FROM temp.picked)";
+    match verb {
+        Verb::Retry => {
+            conn.execute(
+                &format!("UPDATE recipient SET state = 0 WHERE {of_picked} AND state = 2"),
+                [],
+            )?;
+            conn.execute(
+                &format!("UPDATE job SET state = 2, due = ?1 WHERE {in_picked}"),
+                [micros(now)],
+            )?;
+            conn.execute_batch(
+                "UPDATE message SET ended = NULL WHERE ended IS NOT NULL AND key IN (SELECT message FROM temp.picked)",
+            )?;
+        }
+        Verb::Hold => {
+            conn.execute(&format!("UPDATE job SET state = 1 WHERE {in_picked}"), [])?;
+        }
+        Verb::Release => {
+            conn.execute(&format!("UPDATE job SET state = 2 WHERE {in_picked}"), [])?;
+        }
+        Verb::Fail => {
+            conn.execute(
+                &format!("UPDATE recipient SET state = 2 WHERE {of_picked} AND state < 2"),
+                [],
+            )?;
+            conn.execute(&format!("UPDATE job SET state = 3 WHERE {in_picked}"), [])?;
+        }
+        Verb::Drop => {
+            conn.execute(
+                &format!("UPDATE recipient SET state = 4 WHERE {of_picked} AND state < 3"),
+                [],
+            )?;
+            conn.execute(&format!("UPDATE job SET state = 4 WHERE {in_picked}"), [])?;
+        }
+        Verb::Reroute(route) => {
+            // A pin names a connector that the old route had; the operator has taken that decision.
+            conn.execute(
+                &format!("UPDATE job SET route = ?1, pinned = '' WHERE {in_picked}"),
+                [route.as_str()],
+            )?;
+        }
+    }
+    for message in messages {
+        close(change, message, now)?;
+    }
+    Ok(taken as u64)
+}
+
+/// What retention no longer keeps, some of it; a line for each failed message, and whether there may be more.
+pub(super) fn prune(
+    change: &mut Change<'_>,
+    keep_failed: i64,
+    keep_history: i64,
+    now: SystemTime,
+) -> rusqlite::Result<(Vec<String>, bool)> {
+    const STEP: i64 = 200;
+    let conn = change.conn;
+    let failed: Vec<(i64, [u8; 16], Option<String>)> = conn
+        .prepare_cached(
+            "SELECT DISTINCT m.key, m.id, m.sender FROM job j JOIN message m ON m.key = j.message
+             WHERE j.state < 4 AND j.state = 3 AND m.ended <= ?1 LIMIT ?2",
+        )?
+        .query_map([keep_failed, STEP], |row| {
+            Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+        })?
+        .collect::<rusqlite::Result<_>>()?;
+    let mut lines = Vec::new();
+    for (key, id, sender) in &failed {
+        let to: Vec<String> = conn
+            .prepare_cached(
+                "SELECT address FROM recipient WHERE message = ?1 AND state = 2 ORDER BY position LIMIT 5",
+            )?
+            .query_map([key], |row| row.get(0))?
+            .collect::<rusqlite::Result<_>>()?;
+        lines.push(format!(
+            "{} from <{}> to {}: failed, kept long enough, deleted",
+            MessageId::from_bytes(*id),
+            sender.as_deref().unwrap_or_default(),
+            to.join(", ")
+        ));
+        conn.prepare_cached("UPDATE job SET state = 4 WHERE message = ?1 AND state = 3")?
+            .execute([key])?;
+        conn.prepare_cached(
+            "INSERT INTO event (message, at, kind, recipients, text) VALUES (?1, ?2, 'deleted', '', 'kept long enough in failed')",
+        )?
+        .execute([*key, micros(now)])?;
+        discard(change, *key)?;
+    }
+    let old: Vec<i64> = conn
+        .prepare_cached(
+            "SELECT key FROM message WHERE ended <= ?1
+             AND NOT EXISTS (SELECT 1 FROM job WHERE message = key AND state < 4) LIMIT ?2",
+        )?
+        .query_map([keep_history, STEP], |row| row.get(0))?
+        .collect::<rusqlite::Result<_>>()?;
+    for key in &old {
+        discard(change, *key)?;
+        for table in ["event", "recipient", "job"] {
+            conn.prepare_cached(&format!("DELETE FROM {table} WHERE message = ?1"))?
+                .execute([key])?;
+        }
+        conn.prepare_cached("DELETE FROM message WHERE key = ?1")?
+            .execute([key])?;
+    }
+    let more = failed.len() as i64 == STEP || old.len() as i64 == STEP;
+    Ok((lines, more))
+}

@@ -1,0 +1,231 @@
+//! Rows to values and back: times, states, the origin, a whole message.
+//!
+//! Apart so that the numbers in the file have one meaning, said once. It decides nothing and writes nothing.
+
+use std::{
+    path::Path,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use rusqlite::{Connection, OptionalExtension as _};
+use serde_json::{Value, json};
+
+use crate::{
+    mail::{
+        address::Address,
+        message::{Body, Envelope, Message, MessageId, Origin, SpoolFile},
+    },
+    queue::store::State,
+};
+
+/// `job.state`: smaller is less finished, so the state of an entry is the least of its jobs'.
+pub(super) const SENDING: i64 = 0;
+pub(super) const HELD: i64 = 1;
+pub(super) const WAITING: i64 = 2;
+pub(super) const FAILED: i64 = 3;
+pub(super) const DONE: i64 = 4;
+
+/// `recipient.state`; the first two are open.
+pub(super) const OPEN: i64 = 0;
+pub(super) const IN_DOUBT: i64 = 1;
+pub(super) const GIVEN_UP: i64 = 2;
+pub(super) const DELIVERED: i64 = 3;
+pub(super) const DROPPED: i64 = 4;
+
+/// `message.kept`.
+pub(super) const IN_TABLE: i64 = 1;
+pub(super) const IN_FILE: i64 = 2;
+
+pub(super) fn state_number(state: State) -> i64 {
+    match state {
+        State::Sending => SENDING,
+        State::Held => HELD,
+        State::Waiting => WAITING,
+        State::Failed => FAILED,
+        State::Done => DONE,
+    }
+}
+
+pub(super) fn state(number: i64) -> State {
+    match number {
+        SENDING => State::Sending,
+        HELD => State::Held,
+        WAITING => State::Waiting,
+        FAILED => State::Failed,
+        _ => State::Done,
+    }
+}
+
+pub(super) fn recipient_state(number: i64) -> &'static str {
+    match number {
+        OPEN => "waiting",
+        IN_DOUBT => "in doubt",
+        GIVEN_UP => "failed",
+        DELIVERED => "done",
+        _ => "dropped",
+    }
+}
+
+/// Microseconds since 1970; a time before or absurdly far behind it becomes the nearest one that fits.
+pub(super) fn micros(time: SystemTime) -> i64 {
+    time.duration_since(SystemTime::UNIX_EPOCH)
+        .map_or(0, |d| i64::try_from(d.as_micros()).unwrap_or(i64::MAX))
+}
+
+pub(super) fn time(micros: i64) -> SystemTime {
+    SystemTime::UNIX_EPOCH
+        .checked_add(Duration::from_micros(u64::try_from(micros).unwrap_or(0)))
+        .unwrap_or(SystemTime::UNIX_EPOCH)
+}
+
+/// `now - back`, in microseconds.
+pub(super) fn before(now: SystemTime, back: Duration) -> i64 {
+    micros(now).saturating_sub(i64::try_from(back.as_micros()).unwrap_or(i64::MAX))
+}
+
+pub(super) fn origin_to_json(origin: &Origin) -> String {
+    json!({
+        "listener": origin.listener,
+        "peer": origin.peer.to_string(),
+        "client": origin.client,
+        "helo": origin.helo,
+        "tls": origin.tls,
+        "esmtp": origin.esmtp,
+        "user": origin.user,
+        "at": micros(origin.at),
+    })
+    .to_string()
+}
+
+pub(super) fn origin_from_json(text: &str) -> Option<Origin> {
+    let value: Value = serde_json::from_str(text).ok()?;
+    let owned = |key: &str| value.get(key).and_then(Value::as_str).map(str::to_owned);
+    let flag = |key: &str| value.get(key).and_then(Value::as_bool);
+    Some(Origin {
+        listener: owned("listener")?,
+        peer: owned("peer")?.parse().ok()?,
+        client: owned("client"),
+        helo: owned("helo")?,
+        tls: flag("tls")?,
+        esmtp: flag("esmtp")?,
+        user: owned("user"),
+        at: time(value.get("at")?.as_i64()?),
+    })
+}
+
+/// Why a message could not be read.
+#[derive(Debug)]
+pub(super) enum Unread {
+    /// The row or the file is damaged; the others are not.
+    Broken(String),
+    /// The database cannot be read at all.
+    Store(rusqlite::Error),
+}
+
+impl From<rusqlite::Error> for Unread {
+    fn from(error: rusqlite::Error) -> Self {
+        use rusqlite::{Error, ErrorCode};
+        match &error {
+            // One damaged page breaks one message, as far as anyone can tell.
+            Error::SqliteFailure(e, _) if e.code != ErrorCode::DatabaseCorrupt => {
+                Self::Store(error)
+            }
+            _ => Self::Broken(error.to_string()),
+        }
+    }
+}
+
+/// A recipient of a message: address, job, state.
+pub(super) struct Recipient {
+    pub(super) address: Address,
+    pub(super) job: i64,
+    pub(super) state: i64,
+}
+
+/// A message as long as its content is kept, with its recipients in the order of the envelope.
+pub(super) fn load(
+    conn: &Connection,
+    key: i64,
+    spool: &Path,
+) -> Result<Option<(Arc<Message>, Vec<Recipient>)>, Unread> {
+    let broken = |what: &str| Unread::Broken(what.to_owned());
+    let row = conn
+        .prepare_cached(
+            "SELECT m.id, m.sender, m.eight_bit, m.origin, m.body_len, m.kept, c.header, c.body
+             FROM message m LEFT JOIN content c ON c.message = m.key WHERE m.key = ?1",
+        )?
+        .query_row([key], |row| {
+            Ok((
+                row.get::<_, [u8; 16]>(0)?,
+                row.get::<_, Option<String>>(1)?,
+                row.get::<_, bool>(2)?,
+                row.get::<_, String>(3)?,
+                row.get::<_, i64>(4)?,
+                row.get::<_, i64>(5)?,
+                row.get::<_, Option<Vec<u8>>>(6)?,
+                row.get::<_, Option<Vec<u8>>>(7)?,
+            ))
+        })
+        .optional()?;
+    let Some((id, sender, eight_bit, origin, body_len, kept, header, body)) = row else {
+        return Ok(None);
+    };
+    if kept != IN_TABLE && kept != IN_FILE {
+        return Ok(None);
+    }
+    let id = MessageId::from_bytes(id);
+    let header = header.ok_or_else(|| broken("its content is missing"))?;
+    let body_len = u64::try_from(body_len).unwrap_or(0);
+    let body = if kept == IN_FILE {
+        let path = spool.join(id.to_string());
+        match std::fs::metadata(&path) {
+            Ok(found) if found.len() == body_len => {}
+            Ok(found) => {
+                return Err(Unread::Broken(format!(
+                    "its body file has {} octets, not {body_len}",
+                    found.len()
+                )));
+            }
+            Err(error) => return Err(Unread::Broken(format!("its body file: {error}"))),
+        }
+        Body::File(Arc::new(SpoolFile::stored(path, body_len)))
+    } else {
+        let body = body.ok_or_else(|| broken("its body is missing"))?;
+        if body.len() as u64 != body_len {
+            return Err(broken("its body has another length than its row says"));
+        }
+        Body::Memory(body.into())
+    };
+    let recipients = conn
+        .prepare_cached(
+            "SELECT address, job, state FROM recipient WHERE message = ?1 ORDER BY position",
+        )?
+        .query_map([key], |row| {
+            Ok((row.get::<_, String>(0)?, row.get(1)?, row.get(2)?))
+        })?
+        .map(|row| {
+            let (address, job, state) = row?;
+            Ok(Recipient {
+                address: Address::parse(&address).map_err(|e| Unread::Broken(e.to_string()))?,
+                job,
+                state,
+            })
+        })
+        .collect::<Result<Vec<_>, Unread>>()?;
+    let message = Message {
+        id,
+        envelope: Envelope {
+            sender: sender
+                .map(|text| Address::parse(&text))
+                .transpose()
+                .map_err(|e| Unread::Broken(e.to_string()))?,
+            recipients: recipients.iter().map(|r| r.address.clone()).collect(),
+            eight_bit,
+        },
+        origin: origin_from_json(&origin).ok_or_else(|| broken("its origin cannot be read"))?,
+        header: header.into(),
+        body,
+    };
+    Ok(Some((Arc::new(message), recipients)))
+}

@@ -1,0 +1,396 @@
+//! The one thread that writes: everything that waits goes into one transaction and one sync.
+//!
+//! Apart from `change` and `operate`, which say what is written. It knows batches, the full disk and the failing
+//! disk; it does not know messages. It never sleeps to collect a batch: while one commits, the next one gathers.
+//!
+//! After an I/O error nothing that the connection holds is trusted (a sync that failed once may succeed the next time
+//! without having written): the connection is closed, a new one is opened, and only when a write of its own went
+//! through, at most once a second, is anything taken again.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use rusqlite::{Connection, ErrorCode};
+use tokio::sync::{mpsc, oneshot};
+
+use super::{ballast::Ballast, open};
+use crate::{mail::message::SpoolFile, queue::store::StoreError};
+
+/// Operations that may wait for the writer; more wait in their callers.
+pub(super) const WAITING: usize = 1024;
+/// A broken store is tried again at most this often.
+const TRIAL: Duration = Duration::from_secs(1);
+
+/// What an operation works on, and what is to be done around its commit.
+pub(super) struct Change<'a> {
+    pub(super) conn: &'a Connection,
+    pub(super) spool: &'a Path,
+    /// Files that a row names from now on: the directory is synced before the commit, the files kept after it.
+    pub(super) keep: Vec<Arc<SpoolFile>>,
+    /// Files that no row names any more: deleted after the commit.
+    pub(super) unlink: Vec<PathBuf>,
+    /// Set once it is committed.
+    pub(super) committed: Vec<Arc<AtomicBool>>,
+}
+
+/// One unit of work; run again alone when the batch it was in failed.
+pub(super) trait Op: Send {
+    /// Takes in mail: refused while the disk is full.
+    fn takes_in(&self) -> bool;
+    fn run(&mut self, change: &mut Change<'_>) -> rusqlite::Result<()>;
+    /// Committed, or why not.
+    fn answer(self: Box<Self>, result: Result<(), StoreError>);
+}
+
+/// An operation from a closure, answered to whoever awaits.
+pub(super) struct Work<T, F> {
+    pub(super) takes_in: bool,
+    pub(super) work: F,
+    pub(super) value: Option<T>,
+    pub(super) reply: oneshot::Sender<Result<T, StoreError>>,
+}
+
+impl<T, F> Op for Work<T, F>
+where
+    T: Send,
+    F: FnMut(&mut Change<'_>) -> rusqlite::Result<T> + Send,
+{
+    fn takes_in(&self) -> bool {
+        self.takes_in
+    }
+    fn run(&mut self, change: &mut Change<'_>) -> rusqlite::Result<()> {
+        // An earlier run was rolled back, and what it promised goes first.
+        self.value = None;
+        self.value = Some((self.work)(change)?);
+        Ok(())
+    }
+    fn answer(self: Box<Self>, result: Result<(), StoreError>) {
+        let this = *self;
+        let value = match (result, this.value) {
+            (Ok(()), Some(value)) => Ok(value),
+            (Ok(()), None) => Err(StoreError::Unavailable("it was not run".to_owned())),
+            (Err(error), _) => Err(error),
+        };
+        // Nobody waits any more: a value that holds a lease gives it back when dropped.
+        let _ = this.reply.send(value);
+    }
+}
+
+/// Asks for nothing; makes the writer look at what else there is to do.
+pub(super) struct Nudge;
+
+impl Op for Nudge {
+    fn takes_in(&self) -> bool {
+        false
+    }
+    fn run(&mut self, _: &mut Change<'_>) -> rusqlite::Result<()> {
+        Ok(())
+    }
+    fn answer(self: Box<Self>, _: Result<(), StoreError>) {}
+}
+
+/// What the writer and the store share.
+#[derive(Debug, Default)]
+pub(super) struct Shared {
+    /// No I/O error since the last good write.
+    pub(super) broken: AtomicBool,
+    /// Transactions that were committed.
+    pub(super) commits: AtomicU64,
+    /// Leases whose claimer went away before it heard of them.
+    pub(super) abandoned: Mutex<Vec<i64>>,
+}
+
+/// The thread's own state.
+pub(super) struct Writer {
+    conn: Option<Connection>,
+    database: PathBuf,
+    spool: PathBuf,
+    ballast: Ballast,
+    shared: Arc<Shared>,
+    tried: Option<Instant>,
+}
+
+impl Writer {
+    pub(super) fn new(
+        conn: Connection,
+        database: PathBuf,
+        spool: PathBuf,
+        ballast: Ballast,
+        shared: Arc<Shared>,
+    ) -> Self {
+        Self {
+            conn: Some(conn),
+            database,
+            spool,
+            ballast,
+            shared,
+            tried: None,
+        }
+    }
+
+    /// Until every sender is gone and everything that waited is done.
+    pub(super) fn run(mut self, mut inbox: mpsc::Receiver<Box<dyn Op>>) {
+        while let Some(first) = inbox.blocking_recv() {
+            let mut batch = vec![first];
+            while batch.len() < WAITING
+                && let Ok(next) = inbox.try_recv()
+            {
+                batch.push(next);
+            }
+            self.batch(batch);
+        }
+    }
+
+    fn batch(&mut self, batch: Vec<Box<dyn Op>>) {
+        if let Err(why) = self.ready() {
+            for op in batch {
+                op.answer(Err(StoreError::Unavailable(why.clone())));
+            }
+            return;
+        }
+        self.release_abandoned();
+        let full = !self.ballast.is_there(&self.spool);
+        let (refused, mut batch): (Vec<_>, Vec<_>) =
+            batch.into_iter().partition(|op| full && op.takes_in());
+        for op in refused {
+            op.answer(Err(StoreError::Full));
+        }
+        if batch.is_empty() {
+            return;
+        }
+        match self.commit(&mut batch) {
+            Ok(unlink) => {
+                for op in batch {
+                    op.answer(Ok(()));
+                }
+                remove(&unlink);
+            }
+            // One of them failed and took the others along: each for itself.
+            Err(_) if batch.len() > 1 => {
+                for op in batch {
+                    self.alone(op);
+                }
+            }
+            Err(error) => {
+                for op in batch {
+                    self.failed(op, &error);
+                }
+            }
+        }
+    }
+
+    fn alone(&mut self, op: Box<dyn Op>) {
+        if let Err(why) = self.ready() {
+            return op.answer(Err(StoreError::Unavailable(why)));
+        }
+        let mut one = [op];
+        let result = self.commit(&mut one);
+        let [op] = one;
+        match result {
+            Ok(unlink) => {
+                op.answer(Ok(()));
+                remove(&unlink);
+            }
+            Err(error) => self.failed(op, &error),
+        }
+    }
+
+    /// On a full disk, what was sent must still be recorded as sent: the ballast makes room for it.
+    fn failed(&mut self, op: Box<dyn Op>, error: &Fault) {
+        let mut one = [op];
+        let mut error = error.to_store_error();
+        if matches!(error, StoreError::Full) && !one[0].takes_in() && self.ballast.free() {
+            match self.commit(&mut one) {
+                Ok(unlink) => {
+                    let [op] = one;
+                    op.answer(Ok(()));
+                    return remove(&unlink);
+                }
+                Err(again) => error = again.to_store_error(),
+            }
+        }
+        let [op] = one;
+        op.answer(Err(error));
+    }
+
+    /// One transaction; the files to delete now that it is committed.
+    fn commit(&mut self, batch: &mut [Box<dyn Op>]) -> Result<Vec<PathBuf>, Fault> {
+        let Some(conn) = &self.conn else {
+            return Err(Fault::Io("the database is closed".to_owned()));
+        };
+        let result = transaction(conn, &self.spool, batch);
+        match &result {
+            Ok(_) => {
+                self.shared.commits.fetch_add(1, Ordering::Relaxed);
+            }
+            Err(fault) => {
+                if !conn.is_autocommit() && conn.execute_batch("ROLLBACK").is_err() {
+                    self.break_off(fault);
+                } else if fault.is_breakage() {
+                    self.break_off(fault);
+                }
+            }
+        }
+        result
+    }
+
+    fn break_off(&mut self, fault: &Fault) {
+        tracing::error!(error = %fault.to_store_error(), "the store failed and is opened anew");
+        self.conn = None;
+        self.tried = Some(Instant::now());
+        self.shared.broken.store(true, Ordering::Release);
+    }
+
+    /// After an error: opens the database anew and writes to it before anything else may.
+    fn ready(&mut self) -> Result<(), String> {
+        if self.conn.is_some() {
+            return Ok(());
+        }
+        if self.tried.is_some_and(|at| at.elapsed() < TRIAL) {
+            return Err("it failed and is not tried again yet".to_owned());
+        }
+        self.tried = Some(Instant::now());
+        let conn = open::writer(&self.database).map_err(|e| e.to_string())?;
+        conn.execute_batch(
+            "BEGIN IMMEDIATE;
+             INSERT INTO note (key, value) VALUES ('store', 'opened anew')
+               ON CONFLICT (key) DO UPDATE SET value = excluded.value;
+             COMMIT",
+        )
+        .map_err(|e| e.to_string())?;
+        self.conn = Some(conn);
+        self.shared.broken.store(false, Ordering::Release);
+        tracing::info!("the store works again");
+        Ok(())
+    }
+
+    fn release_abandoned(&mut self) {
+        let ids = std::mem::take(
+            &mut *self
+                .shared
+                .abandoned
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner),
+        );
+        if ids.is_empty() {
+            return;
+        }
+        let mut release: [Box<dyn Op>; 1] = [Box::new(Release(ids.clone()))];
+        if self.commit(&mut release).is_err() {
+            self.shared
+                .abandoned
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .extend(ids);
+        }
+    }
+}
+
+struct Release(Vec<i64>);
+
+impl Op for Release {
+    fn takes_in(&self) -> bool {
+        false
+    }
+    fn run(&mut self, change: &mut Change<'_>) -> rusqlite::Result<()> {
+        super::change::release(change, &self.0)
+    }
+    fn answer(self: Box<Self>, _: Result<(), StoreError>) {}
+}
+
+/// Why a transaction did not happen.
+enum Fault {
+    Sqlite(rusqlite::Error),
+    Io(String),
+    Full,
+}
+
+impl Fault {
+    /// Whether the connection can no longer be trusted; a busy, full or merely wrong statement leaves it sound.
+    fn is_breakage(&self) -> bool {
+        match self {
+            Fault::Full => false,
+            Fault::Io(_) => true,
+            Fault::Sqlite(rusqlite::Error::SqliteFailure(e, _)) => matches!(
+                e.code,
+                ErrorCode::SystemIoFailure
+                    | ErrorCode::DatabaseCorrupt
+                    | ErrorCode::NotADatabase
+                    | ErrorCode::CannotOpen
+                    | ErrorCode::ReadOnly
+                    | ErrorCode::FileLockingProtocolFailed
+                    | ErrorCode::PermissionDenied
+                    | ErrorCode::OutOfMemory
+            ),
+            Fault::Sqlite(_) => false,
+        }
+    }
+
+    fn to_store_error(&self) -> StoreError {
+        match self {
+            Fault::Full => StoreError::Full,
+            Fault::Sqlite(error) => store_error(error),
+            Fault::Io(text) => StoreError::Unavailable(text.clone()),
+        }
+    }
+}
+
+/// What an error of the database means to a caller.
+pub(super) fn store_error(error: &rusqlite::Error) -> StoreError {
+    if error.sqlite_error_code() == Some(ErrorCode::DiskFull) {
+        StoreError::Full
+    } else {
+        StoreError::Unavailable(error.to_string())
+    }
+}
+
+fn transaction(
+    conn: &Connection,
+    spool: &Path,
+    batch: &mut [Box<dyn Op>],
+) -> Result<Vec<PathBuf>, Fault> {
+    // IMMEDIATE: a deferred one fails at once when another process has written since it read.
+    conn.execute_batch("BEGIN IMMEDIATE")
+        .map_err(Fault::Sqlite)?;
+    let mut change = Change {
+        conn,
+        spool,
+        keep: Vec::new(),
+        unlink: Vec::new(),
+        committed: Vec::new(),
+    };
+    for op in batch {
+        op.run(&mut change).map_err(Fault::Sqlite)?;
+    }
+    if !change.keep.is_empty() {
+        open::sync_dir(spool).map_err(|error| match error.kind() {
+            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => Fault::Full,
+            _ => Fault::Io(format!("{}: {error}", spool.display())),
+        })?;
+    }
+    conn.execute_batch("COMMIT").map_err(Fault::Sqlite)?;
+    for file in change.keep {
+        file.keep();
+    }
+    for flag in change.committed {
+        flag.store(true, Ordering::Release);
+    }
+    Ok(change.unlink)
+}
+
+fn remove(files: &[PathBuf]) {
+    for file in files {
+        if let Err(error) = std::fs::remove_file(file)
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            // The next start deletes it: no row names it.
+            tracing::warn!(file = %file.display(), %error, "a body could not be deleted");
+        }
+    }
+}
