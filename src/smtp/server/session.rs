@@ -1,5 +1,18 @@
 //! The state machine of one SMTP session: bytes in, [`Step`]s out.
+//!
+//! Apart from sockets and time so that every dialogue can be played in memory, cut at any octet. It asks `policy` and
+//! the router and carries out nothing itself: TLS, password checks, files and the queue are the driver's. The
+//! commands are in `commands`, AUTH in `login`, the content in `receive`.
+
+mod commands;
+mod login;
+mod receive;
+
+#[cfg(test)]
+mod tests;
+
 use std::{
+    collections::{HashSet, VecDeque},
     net::SocketAddr,
     sync::Arc,
     time::{Duration, SystemTime},
@@ -13,10 +26,17 @@ use crate::{
         message::{Envelope, MessageId, Origin},
         reply::Reply,
     },
-    policy::{AuthMode, Policy},
+    policy::{AuthMode, Policy, Verdict, Who, grants::User, network::Client},
     route::{RouteName, Router},
     secret::Secret,
 };
+
+use super::{
+    command::{self, Command},
+    tolerance::Tolerance,
+};
+use login::Exchange;
+use receive::Incoming;
 
 /// All a session asks, of one configuration. A reload makes a new one; a transaction finishes with the one it began with.
 #[derive(Debug, Clone)]
@@ -168,83 +188,481 @@ pub enum Stage {
 
 /// One session.
 #[derive(Debug)]
-pub struct Session {}
+pub struct Session {
+    door: Arc<Door>,
+    peer: SocketAddr,
+    tls: bool,
+    weather: Weather,
+    /// The rules that the last MAIL was judged by.
+    rules: Arc<Rules>,
+    client: Option<Client>,
+    tolerance: Tolerance,
+    /// The argument of HELO or EHLO.
+    helo: Option<String>,
+    esmtp: bool,
+    logged_in: bool,
+    user: Option<User>,
+    phase: Phase,
+    transaction: Option<Box<Transaction>>,
+    /// Steps that are decided but not taken yet.
+    pending: VecDeque<Step>,
+    errors: u32,
+    junk: u32,
+    auth_failures: u32,
+    /// Octets of an overlong line that were thrown away so far.
+    skipped: Option<usize>,
+    /// DATA was just refused: what comes next may be the message all the same.
+    data_refused: bool,
+}
+
+#[derive(Debug)]
+enum Phase {
+    /// Not greeted yet.
+    Fresh,
+    /// Between commands.
+    Command,
+    /// Greeted with 554; so many commands since.
+    Refused(u32),
+    /// Inside AUTH.
+    Auth(Exchange),
+    /// The driver checks this user's password.
+    Verifying(String),
+    /// The driver makes an id.
+    Opening,
+    /// Inside DATA.
+    Data(Box<Incoming>),
+    /// The driver makes it durable; whether the session ends after that.
+    Storing { id: MessageId, close: bool },
+    /// The driver does the handshake; whether the greeting is still to come.
+    Handshake { greet: bool },
+    /// Over.
+    Closed,
+}
+
+/// From MAIL to the end of DATA.
+#[derive(Debug)]
+struct Transaction {
+    given: Option<Address>,
+    sender: Option<Address>,
+    rewrite: Option<usize>,
+    eight_bit: bool,
+    recipients: Vec<Address>,
+    seen: HashSet<Address>,
+    routed: Vec<(Address, RouteName)>,
+}
+
+/// Commands that send no mail, before 421.
+const JUNK_LIMIT: u32 = 100;
+/// Commands after a greeting of 554.
+const REFUSED_LIMIT: u32 = 10;
+/// Octets of one overlong line that are read before the session ends.
+const SKIP_LIMIT: usize = 64 * 1024;
 
 impl Session {
     /// A session that has just been accepted. `tls` when the socket is already encrypted (implicit TLS).
     pub fn new(door: Arc<Door>, peer: SocketAddr, tls: bool, weather: Weather) -> Self {
-        let _ = (door, peer, tls, weather);
-        Self {}
+        let rules = Arc::clone(&weather.rules);
+        let client = rules.policy.client(peer.ip()).cloned();
+        let level = client.as_ref().map(|c| c.tolerance).unwrap_or_default();
+        Self {
+            door,
+            peer,
+            tls,
+            weather,
+            rules,
+            client,
+            tolerance: Tolerance::of(level),
+            helo: None,
+            esmtp: false,
+            logged_in: false,
+            user: None,
+            phase: Phase::Fresh,
+            transaction: None,
+            pending: VecDeque::new(),
+            errors: 0,
+            junk: 0,
+            auth_failures: 0,
+            skipped: None,
+            data_refused: false,
+        }
     }
 
     /// The greeting: 220, or 554 for an address that could never send here. Call once, before any `feed`, unless the session
     /// wants to look at the first octets (see [`Session::peeks`]).
     pub fn greet(&mut self) -> Step {
-        todo!()
+        match self.rules.policy.connect(self.peer.ip(), self.door.auth) {
+            Verdict::Accept => {
+                self.phase = Phase::Command;
+                Step::Reply(Reply::greeting(&self.rules.hostname))
+            }
+            Verdict::Reject(reply) => {
+                self.phase = Phase::Refused(0);
+                self.rejected("connect", None, &reply);
+                Step::Reply(reply)
+            }
+        }
     }
 
     /// The driver shall wait up to 300 ms for a first octet before greeting: early talk is looked at (554, or forgiven), and a
-    /// ClientHello on a plain port is served. False for a client that need not be looked at.
+    /// ClientHello on a plain port is served. False for a client that need not be looked at: one of a `[[client]]` is known,
+    /// and every connection of it would pay for the wait; what it has sent already may still be fed before [`Session::greet`].
     pub fn peeks(&self) -> bool {
-        todo!()
+        if self.tls {
+            return false;
+        }
+        match &self.client {
+            None => true,
+            Some(_) if self.tolerance.tls_on_plain_port => self.door.certificate,
+            Some(_) => !self.tolerance.blanks,
+        }
     }
 
     /// How things are now; cheap, called before every `feed`.
     pub fn refresh(&mut self, weather: Weather) {
-        let _ = weather;
+        self.weather = weather;
     }
 
     /// Takes octets from the front of `input` and says what to do; `None`: wants more input.
     pub fn feed(&mut self, input: &mut BytesMut) -> Option<Step> {
-        let _ = input;
-        todo!()
+        loop {
+            if let Some(step) = self.pending.pop_front() {
+                return Some(step);
+            }
+            match self.phase {
+                Phase::Closed => {
+                    input.clear();
+                    return None;
+                }
+                Phase::Verifying(_)
+                | Phase::Opening
+                | Phase::Storing { .. }
+                | Phase::Handshake { .. } => return None,
+                Phase::Data(_) if input.is_empty() => return None,
+                Phase::Data(_) => self.receive(input),
+                Phase::Fresh if input.is_empty() => return None,
+                Phase::Fresh => self.first_octets(input),
+                Phase::Command | Phase::Refused(_) | Phase::Auth(_) => {
+                    if !self.line(input) {
+                        return None;
+                    }
+                }
+            }
+        }
     }
 
     /// After [`Step::StartTls`] (`None`) or [`Step::ImplicitTls`] (the greeting). Everything said before is forgotten.
     pub fn tls_started(&mut self) -> Option<Step> {
-        todo!()
+        let greet = matches!(self.phase, Phase::Handshake { greet: true });
+        // RFC 3207 §4.2: nothing from before the handshake counts.
+        self.tls = true;
+        self.helo = None;
+        self.esmtp = false;
+        self.logged_in = false;
+        self.user = None;
+        self.transaction = None;
+        self.pending.clear();
+        self.phase = Phase::Command;
+        greet.then(|| self.greet())
     }
 
     /// After [`Step::Verify`].
     pub fn verified(&mut self, authentication: Authentication) -> Step {
-        let _ = authentication;
-        todo!()
+        self.login_result(authentication);
+        self.next()
     }
 
     /// After [`Step::Data`]: the 354.
     pub fn data(&mut self, id: MessageId, now: SystemTime) -> Step {
-        let _ = (id, now);
-        todo!()
+        let origin = Origin {
+            listener: self.door.listener.clone(),
+            peer: self.peer,
+            client: self.client.as_ref().map(|c| c.name.clone()),
+            helo: self.helo.clone().unwrap_or_else(|| "unknown".into()),
+            tls: self.tls,
+            esmtp: self.esmtp,
+            user: self.user.as_ref().map(|u| u.name.clone()),
+            at: now,
+        };
+        self.phase = Phase::Data(Box::new(Incoming::new(id, origin, self.leniency())));
+        Step::Reply(Reply::go_ahead())
     }
 
     /// The spool file could not be written: the rest of the message is read and dropped, the answer is 452 or 451.
     pub fn spool_failed(&mut self, store: StoreWeather) {
-        let _ = store;
+        let reply = match store {
+            StoreWeather::Full => Reply::storage_full(),
+            StoreWeather::Fine | StoreWeather::Failing => Reply::storage_failing(),
+        };
+        self.cannot_spool(reply);
     }
 
     /// After [`Step::Enqueue`]: `Ok` when it is on disk, else the reply to give.
     pub fn enqueued(&mut self, result: Result<(), Reply>) -> Step {
-        let _ = result;
-        todo!()
+        if let Phase::Storing { id, close } = self.phase {
+            let reply = match result {
+                Ok(()) => {
+                    self.errors = 0;
+                    self.junk = 0;
+                    Reply::queued(id)
+                }
+                Err(reply) => {
+                    self.rejected("data", None, &reply);
+                    reply
+                }
+            };
+            self.finish(reply, close);
+        }
+        self.next()
     }
 
     /// Which time-out applies.
     pub fn stage(&self) -> Stage {
-        todo!()
+        match self.phase {
+            Phase::Data(_) => Stage::Data,
+            _ => Stage::Command,
+        }
     }
 
     /// Between transactions: the driver may close with 421 now (drain).
     pub fn is_idle(&self) -> bool {
-        todo!()
+        matches!(
+            self.phase,
+            Phase::Fresh | Phase::Command | Phase::Refused(_) | Phase::Closed
+        ) && self.transaction.is_none()
+            && self.pending.is_empty()
     }
 
     /// Whether commands and replies of this session go to the log (`transcript = true`).
     pub fn wants_transcript(&self) -> bool {
-        todo!()
+        self.client.as_ref().is_some_and(|c| c.transcript)
     }
 
     /// Name of the client section, for the log.
     pub fn client(&self) -> Option<&str> {
-        todo!()
+        self.client.as_ref().map(|c| c.name.as_str())
     }
+}
+
+/// What the parts share.
+impl Session {
+    fn who(&self) -> Who<'_> {
+        Who {
+            client: self.client.as_ref(),
+            user: self.user.as_ref(),
+        }
+    }
+
+    fn push(&mut self, step: Step) {
+        self.pending.push_back(step);
+    }
+
+    fn say(&mut self, reply: Reply) {
+        self.push(Step::Reply(reply));
+    }
+
+    fn close(&mut self, reply: Option<Reply>) {
+        self.phase = Phase::Closed;
+        self.transaction = None;
+        self.push(Step::Close(reply));
+    }
+
+    /// The step after an answer of the driver. There always is one; a driver that answers unasked is told to close.
+    fn next(&mut self) -> Step {
+        self.pending.pop_front().unwrap_or_else(|| {
+            self.phase = Phase::Closed;
+            Step::Close(None)
+        })
+    }
+
+    /// A refusal for the log.
+    fn rejected(&mut self, stage: &'static str, recipient: Option<String>, reply: &Reply) {
+        let sender = self.transaction.as_ref().map(|t| named(t.given.as_ref()));
+        self.rejected_sender(stage, sender, recipient, reply);
+    }
+
+    fn rejected_sender(
+        &mut self,
+        stage: &'static str,
+        sender: Option<String>,
+        recipient: Option<String>,
+        reply: &Reply,
+    ) {
+        self.push(Step::Rejected(Box::new(Refusal {
+            stage,
+            sender,
+            recipient,
+            reply: reply.clone(),
+        })));
+    }
+
+    /// An error of the client: answered, counted, slowed down, and in the end closed.
+    fn error(&mut self, reply: Reply) {
+        self.errors += 1;
+        let most = self.rules.session_errors.max(1);
+        if self.errors >= most {
+            self.close(Some(Reply::too_many_errors()));
+            return;
+        }
+        let free = (most / 2).max(1);
+        if self.errors >= free {
+            let steps = self.errors - free + 1;
+            self.push(Step::Pause(Duration::from_millis(200) * steps.min(25)));
+        }
+        self.say(reply);
+    }
+
+    /// A command that sends no mail; false when it was one too many.
+    fn spend(&mut self) -> bool {
+        self.junk += 1;
+        if self.junk > JUNK_LIMIT {
+            self.close(Some(Reply::too_many_commands()));
+        }
+        self.junk <= JUNK_LIMIT
+    }
+
+    /// What came before the greeting.
+    fn first_octets(&mut self, input: &mut BytesMut) {
+        if self.is_tls_hello(input) {
+            if self.tolerance.tls_on_plain_port && self.door.certificate {
+                self.phase = Phase::Handshake { greet: true };
+                self.push(Step::ImplicitTls);
+            } else {
+                self.refuse_tls_hello();
+            }
+            return;
+        }
+        let end = memchr::memchr3(b' ', b'\r', b'\n', input).unwrap_or(input.len());
+        if let Ok(Command::Http) = command::parse(&input[..end], &self.tolerance) {
+            self.close(Some(Reply::not_http()));
+        } else if self.tolerance.early_talk {
+            let step = self.greet();
+            self.pending.push_front(step);
+        } else {
+            let reply = Reply::out_of_step("wait for the greeting");
+            self.rejected("connect", None, &reply);
+            self.close(Some(reply));
+        }
+    }
+
+    /// 0x16 is the record type of a handshake (RFC 8446 §5.1); no command begins with it.
+    fn is_tls_hello(&self, input: &BytesMut) -> bool {
+        !self.tls && input.first() == Some(&0x16)
+    }
+
+    fn refuse_tls_hello(&mut self) {
+        self.rejected("connect", None, &Reply::tls_on_plain_port());
+        self.close(None);
+    }
+
+    /// Takes one line; false when there is none yet.
+    fn line(&mut self, input: &mut BytesMut) -> bool {
+        if self.is_tls_hello(input) {
+            self.refuse_tls_hello();
+            return true;
+        }
+        let in_auth = matches!(self.phase, Phase::Auth(_));
+        let limit = if in_auth || is_auth(input) {
+            command::AUTH_LINE_LIMIT
+        } else {
+            command::LINE_LIMIT
+        };
+        let end = memchr::memchr(b'\n', input);
+        if let Some(skipped) = self.skipped {
+            let taken = end.map_or(input.len(), |end| end + 1);
+            bytes::Buf::advance(input, taken);
+            if skipped + taken > SKIP_LIMIT {
+                self.close(Some(Reply::line_too_long()));
+            } else if end.is_some() {
+                self.skipped = None;
+                self.too_long(in_auth);
+            } else {
+                self.skipped = Some(skipped + taken);
+                return false;
+            }
+            return true;
+        }
+        match end {
+            Some(end) if end < limit => {
+                let mut line = input.split_to(end + 1);
+                let crlf = line.ends_with(b"\r\n");
+                line.truncate(if crlf { end - 1 } else { end });
+                self.take(&line, crlf, input);
+                true
+            }
+            None if input.len() < limit => false,
+            _ => {
+                // Too long: nothing of it is kept, its end is still to come (or found at the next turn).
+                self.skipped = Some(0);
+                true
+            }
+        }
+    }
+
+    fn too_long(&mut self, in_auth: bool) {
+        if in_auth {
+            self.phase = Phase::Command;
+            self.error(Reply::auth_line_too_long());
+        } else if matches!(self.phase, Phase::Refused(_)) {
+            self.take_refused(Command::Unknown);
+        } else {
+            self.error(Reply::line_too_long());
+        }
+    }
+
+    fn take(&mut self, line: &[u8], crlf: bool, rest: &BytesMut) {
+        if let Phase::Auth(_) = self.phase {
+            self.auth_line(line);
+            return;
+        }
+        let parsed = if crlf || self.tolerance.bare_lf {
+            command::parse(line, &self.tolerance)
+        } else {
+            Err(Reply::bare_line_feed())
+        };
+        if let Phase::Refused(_) = self.phase {
+            self.take_refused(parsed.unwrap_or(Command::Unknown));
+            return;
+        }
+        let data_refused = std::mem::take(&mut self.data_refused);
+        if data_refused && matches!(parsed, Err(_) | Ok(Command::Unknown | Command::Blank)) {
+            // The message comes although there was no 354: none of it may be read as commands.
+            self.close(Some(Reply::out_of_step("DATA was refused; closing")));
+            return;
+        }
+        match parsed {
+            Ok(command) => self.command(command, rest),
+            Err(reply) => self.error(reply),
+        }
+    }
+
+    /// After a greeting of 554 (RFC 5321 §3.1).
+    fn take_refused(&mut self, command: Command<'_>) {
+        let Phase::Refused(count) = &mut self.phase else {
+            return;
+        };
+        *count += 1;
+        let last = *count >= REFUSED_LIMIT;
+        let reply = match command {
+            Command::Quit => return self.close(Some(Reply::bye())),
+            Command::Http => return self.close(Some(Reply::not_http())),
+            _ => Reply::bad_sequence("nothing but QUIT: see the greeting"),
+        };
+        if last {
+            self.close(Some(reply));
+        } else {
+            self.say(reply);
+        }
+    }
+}
+
+/// An AUTH command may be longer than others (RFC 4954 §4).
+fn is_auth(input: &[u8]) -> bool {
+    input
+        .get(..5)
+        .is_some_and(|verb| verb.eq_ignore_ascii_case(b"AUTH "))
+}
+
+/// A sender as the log shows it.
+fn named(sender: Option<&Address>) -> String {
+    sender.map_or_else(|| "<>".into(), ToString::to_string)
 }

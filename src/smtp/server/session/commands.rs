@@ -1,0 +1,315 @@
+//! The commands of a session, each in its place (RFC 5321 §4.1.4): what may come when, and who is asked.
+//!
+//! Apart from the machine around them, so that the order of the questions at MAIL and RCPT stands on one screen.
+
+use std::{collections::HashSet, sync::Arc};
+
+use bytes::BytesMut;
+
+use crate::{
+    mail::{address::Address, reply::Reply},
+    policy::Verdict,
+    route::Asked,
+    smtp::server::{
+        command::{self, Command},
+        tolerance::Tolerance,
+    },
+};
+
+use super::{Phase, Session, Step, StoreWeather, Transaction, named};
+
+impl Session {
+    /// One command; `rest` is what the client has sent behind it.
+    pub(super) fn command(&mut self, command: Command<'_>, rest: &BytesMut) {
+        if self.door.require_tls && !self.tls && !may_precede_tls(command) {
+            return self.error(Reply::tls_needed());
+        }
+        match command {
+            Command::Helo(argument) => self.hello(argument, false),
+            Command::Ehlo(argument) => self.hello(argument, true),
+            Command::Mail(argument) => self.mail(argument),
+            Command::Rcpt(argument) => self.rcpt(argument),
+            Command::Data(argument) => self.open_data(argument, rest),
+            Command::Rset(argument) if !argument.trim_ascii().is_empty() => {
+                self.error(Reply::bad_argument("RSET takes no argument"));
+            }
+            Command::Rset(_) => {
+                self.transaction = None;
+                self.harmless(Reply::okay());
+            }
+            Command::Noop => self.harmless(Reply::okay()),
+            Command::Help => self.harmless(Reply::help()),
+            Command::Vrfy => self.harmless(Reply::cannot_verify()),
+            Command::Quit => self.close(Some(Reply::bye())),
+            Command::StartTls(argument) => self.start_tls(argument, rest),
+            Command::Auth(argument) => self.auth(argument),
+            // Its payload follows at once and must not be read as commands.
+            Command::Bdat => self.close(Some(Reply::bad_sequence("CHUNKING is not offered"))),
+            Command::Http => {
+                let reply = Reply::not_http();
+                self.rejected("connect", None, &reply);
+                self.close(Some(reply));
+            }
+            Command::NotImplemented => self.error(Reply::not_implemented()),
+            Command::Blank if self.tolerance.blank_lines => {
+                self.spend();
+            }
+            Command::Blank => self.error(Reply::empty_line()),
+            Command::Unknown => self.error(Reply::unknown_command()),
+        }
+    }
+
+    fn harmless(&mut self, reply: Reply) {
+        if self.spend() {
+            self.say(reply);
+        }
+    }
+
+    fn hello(&mut self, argument: &[u8], esmtp: bool) {
+        if argument.trim_ascii().is_empty() && !self.tolerance.empty_helo {
+            return self.error(Reply::bad_argument("HELO and EHLO take a name"));
+        }
+        // RFC 5321 §4.1.4: EHLO clears the transaction; the login stays.
+        self.transaction = None;
+        self.helo = Some(command::helo_name(argument));
+        self.esmtp = esmtp;
+        let rules = Arc::clone(&self.weather.rules);
+        let mut lines = rules.hostname.clone();
+        if esmtp {
+            lines.push_str("\nPIPELINING\nSIZE ");
+            lines.push_str(&rules.message_size.to_string());
+            lines.push_str("\n8BITMIME\nENHANCEDSTATUSCODES");
+            if self.offers_starttls() {
+                lines.push_str("\nSTARTTLS");
+            }
+            if self.offers_auth() {
+                lines.push_str("\nAUTH PLAIN LOGIN");
+            }
+        }
+        self.harmless(Reply::hello(&lines));
+    }
+
+    fn offers_starttls(&self) -> bool {
+        let hidden = self.client.as_ref().is_some_and(|c| c.hide_starttls);
+        self.door.starttls && !self.tls && !hidden
+    }
+
+    fn start_tls(&mut self, argument: &[u8], rest: &BytesMut) {
+        if !argument.trim_ascii().is_empty() {
+            self.error(Reply::bad_argument("STARTTLS takes no argument"));
+        } else if self.tls {
+            self.error(Reply::bad_sequence("already encrypted"));
+        } else if !self.offers_starttls() {
+            self.error(Reply::not_implemented());
+        } else if self.transaction.is_some() || self.logged_in {
+            self.error(Reply::bad_sequence("STARTTLS comes before all else"));
+        } else if !rest.is_empty() {
+            // CVE-2011-0411: what came in clear text must not be acted on inside TLS.
+            let reply = Reply::behind_starttls();
+            self.rejected("connect", None, &reply);
+            self.close(Some(reply));
+        } else {
+            self.phase = Phase::Handshake { greet: false };
+            self.push(Step::StartTls(Reply::start_tls()));
+        }
+    }
+
+    /// MAIL: sequence, settings, login, form, weather, size, rewriting, policy.
+    fn mail(&mut self, argument: &[u8]) {
+        if self.helo.is_none() && !self.tolerance.no_helo {
+            return self.error(Reply::bad_sequence("say EHLO first"));
+        }
+        if self.transaction.is_some() {
+            return self.error(Reply::bad_sequence("one MAIL at a time"));
+        }
+        if !self.adopt_rules() {
+            return;
+        }
+        let rules = Arc::clone(&self.rules);
+        let policy = &rules.policy;
+        if let Verdict::Reject(reply) = policy.login(self.who(), self.door.auth, self.logged_in) {
+            self.rejected("mail", None, &reply);
+            return self.error(reply);
+        }
+        let bare = policy.default_domain.as_ref();
+        let mail = match command::mail(argument, &self.tolerance, bare) {
+            Ok(mail) => mail,
+            Err(reply) => {
+                let given = Some(shown(argument));
+                self.rejected_sender("mail", given, None, &reply);
+                return self.error(reply);
+            }
+        };
+        let given = Some(named(mail.sender.as_ref()));
+        let weather = match self.weather.store {
+            StoreWeather::Full => Some(Reply::storage_full()),
+            StoreWeather::Failing => Some(Reply::storage_failing()),
+            StoreWeather::Fine if self.weather.throttled => Some(Reply::too_many_messages()),
+            StoreWeather::Fine => None,
+        };
+        if let Some(reply) = weather {
+            // Ours to blame, not the client's: no error is counted.
+            self.rejected_sender("mail", given, None, &reply);
+            return self.say(reply);
+        }
+        if mail.size.is_some_and(|size| size > rules.message_size) {
+            let reply = Reply::message_too_big(rules.message_size);
+            self.rejected_sender("mail", given, None, &reply);
+            return self.error(reply);
+        }
+        let rewrite = policy.rewrite(mail.sender.as_ref());
+        let sender = match rewrite {
+            Some((_, rewrite)) => Some(rewrite.to.clone()),
+            None => mail.sender.clone(),
+        };
+        if let Verdict::Reject(reply) = policy.mail(self.who(), sender.as_ref()) {
+            self.rejected_sender("mail", given, None, &reply);
+            return self.error(reply);
+        }
+        self.transaction = Some(Box::new(Transaction {
+            given: mail.sender,
+            sender,
+            rewrite: rewrite.map(|(index, _)| index),
+            eight_bit: mail.eight_bit,
+            recipients: Vec::new(),
+            seen: HashSet::new(),
+            routed: Vec::new(),
+        }));
+        self.say(Reply::sender_ok());
+    }
+
+    /// After a reload: who this is by the new settings. False when that was answered already.
+    fn adopt_rules(&mut self) -> bool {
+        if Arc::ptr_eq(&self.rules, &self.weather.rules) {
+            return true;
+        }
+        self.rules = Arc::clone(&self.weather.rules);
+        let client = self.rules.policy.client(self.peer.ip()).cloned();
+        if client.is_none() && self.client.is_some() {
+            let reply = Reply::not_listed_any_more();
+            self.rejected("mail", None, &reply);
+            self.close(Some(reply));
+            return false;
+        }
+        let level = client.as_ref().map(|c| c.tolerance).unwrap_or_default();
+        self.tolerance = Tolerance::of(level);
+        self.client = client;
+        if let Some(old) = self.user.take() {
+            match self.rules.policy.user(&old.name) {
+                Some(new) if new.password == old.password => self.user = Some(new.clone()),
+                _ => {
+                    self.logged_in = false;
+                    let reply = Reply::login_again();
+                    self.rejected("mail", None, &reply);
+                    self.error(reply);
+                    return false;
+                }
+            }
+        }
+        true
+    }
+
+    /// RCPT: sequence, form, twice, limit, policy, route.
+    fn rcpt(&mut self, argument: &[u8]) {
+        let rules = Arc::clone(&self.rules);
+        let Some(transaction) = &self.transaction else {
+            return self.error(Reply::bad_sequence("say MAIL first"));
+        };
+        let bare = rules.policy.default_domain.as_ref();
+        let recipient = match command::rcpt(argument, &self.tolerance, bare) {
+            Ok(recipient) => recipient,
+            Err(reply) => {
+                self.rejected("rcpt", Some(shown(argument)), &reply);
+                return self.error(reply);
+            }
+        };
+        if transaction.seen.contains(&recipient) {
+            return self.say(Reply::recipient_ok());
+        }
+        if transaction.recipients.len() >= rules.recipients {
+            // Not an error of the client, who cannot know (RFC 5321 §4.5.3.1.10).
+            let reply = Reply::too_many_recipients(rules.recipients);
+            self.rejected("rcpt", Some(recipient.to_string()), &reply);
+            return self.say(reply);
+        }
+        let verdict = match rules.policy.rcpt(self.who(), &recipient) {
+            Verdict::Accept => rules
+                .router
+                .route(Asked {
+                    sender: transaction.sender.as_ref(),
+                    recipient: &recipient,
+                    client: self.client(),
+                    user: self.user.as_ref().map(|u| u.name.as_str()),
+                    listener: &self.door.listener,
+                })
+                .map(|route| route.name.clone())
+                .ok_or_else(|| Reply::no_route(&recipient.to_string())),
+            Verdict::Reject(reply) => Err(reply),
+        };
+        match verdict {
+            Ok(route) => self.admit(recipient, route),
+            Err(reply) => {
+                self.rejected("rcpt", Some(recipient.to_string()), &reply);
+                self.error(reply);
+            }
+        }
+    }
+
+    fn admit(&mut self, recipient: Address, route: crate::route::RouteName) {
+        if let Some(transaction) = &mut self.transaction {
+            transaction.seen.insert(recipient.clone());
+            transaction.recipients.push(recipient.clone());
+            transaction.routed.push((recipient, route));
+            self.say(Reply::recipient_ok());
+        }
+    }
+
+    fn open_data(&mut self, argument: &[u8], rest: &BytesMut) {
+        let ready = match &self.transaction {
+            _ if !argument.trim_ascii().is_empty() => {
+                Err(Reply::bad_argument("DATA takes no argument"))
+            }
+            None => Err(Reply::bad_sequence("say MAIL and RCPT first")),
+            Some(transaction) if transaction.recipients.is_empty() => Err(Reply::no_recipients()),
+            Some(_) => Ok(()),
+        };
+        match ready {
+            Ok(()) => {
+                self.phase = Phase::Opening;
+                self.push(Step::Data);
+            }
+            Err(_) if !rest.is_empty() => {
+                // DATA ends a pipelined group (RFC 2920 §3.1): what stands behind it is the message, not commands.
+                let reply = Reply::out_of_step("DATA was refused and more was sent; closing");
+                self.rejected("data", None, &reply);
+                self.close(Some(reply));
+            }
+            Err(reply) => {
+                self.data_refused = true;
+                self.error(reply);
+            }
+        }
+    }
+}
+
+/// RFC 3207 §4, and RSET, which costs nothing.
+fn may_precede_tls(command: Command<'_>) -> bool {
+    matches!(
+        command,
+        Command::Helo(_)
+            | Command::Ehlo(_)
+            | Command::Noop
+            | Command::Rset(_)
+            | Command::Quit
+            | Command::StartTls(_)
+            | Command::Blank
+            | Command::Http
+            | Command::Bdat
+    )
+}
+
+/// An argument that could not be read, for the log.
+fn shown(argument: &[u8]) -> String {
+    let short = argument.get(..200).unwrap_or(argument);
+    short.escape_ascii().to_string().chars().take(200).collect()
+}

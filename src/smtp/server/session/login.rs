@@ -1,0 +1,161 @@
+//! AUTH PLAIN and LOGIN inside a session (RFC 4954): offered when, asked how, counted.
+//!
+//! Apart because it is a dialogue within the dialogue. It checks no password; what a name and password are worth is
+//! the driver's answer.
+
+use crate::{
+    mail::reply::Reply,
+    policy::AuthMode,
+    secret::Secret,
+    smtp::sasl::{self, Malformed, Mechanism},
+};
+
+use super::{Authentication, Credentials, Phase, Session, Step};
+
+/// Failed AUTH in one session, the last answered 421.
+const AUTH_FAILURES: u32 = 3;
+
+/// What the next line of the client is.
+#[derive(Debug)]
+pub(super) enum Exchange {
+    /// The PLAIN response.
+    Plain,
+    /// The name, for LOGIN.
+    Name,
+    /// The password, for LOGIN.
+    Password { user: String },
+}
+
+impl Session {
+    /// Any name and password will do.
+    fn any_credentials(&self) -> bool {
+        self.client.as_ref().is_some_and(|c| c.any_credentials)
+    }
+
+    /// Whether EHLO announces AUTH: never where it cannot be used.
+    pub(super) fn offers_auth(&self) -> bool {
+        let covered = self.tls || self.door.plaintext_auth;
+        let tls_first = self.door.require_tls && !self.tls;
+        !self.logged_in
+            && !tls_first
+            && (self.any_credentials() || (self.door.auth != AuthMode::Off && covered))
+    }
+
+    /// The AUTH command. The blob of a refused one is neither looked at nor kept.
+    pub(super) fn auth(&mut self, argument: &[u8]) {
+        if self.logged_in {
+            return self.error(Reply::bad_sequence("already logged in"));
+        }
+        if self.transaction.is_some() {
+            return self.error(Reply::bad_sequence("not inside a transaction"));
+        }
+        if !self.offers_auth() {
+            return self.error(if self.door.auth == AuthMode::Off {
+                Reply::not_implemented()
+            } else {
+                Reply::auth_needs_tls()
+            });
+        }
+        if self.helo.is_none() && !self.tolerance.no_helo {
+            return self.error(Reply::bad_sequence("say EHLO first"));
+        }
+        let argument = argument.trim_ascii();
+        let end = argument
+            .iter()
+            .position(|b| b" \t".contains(b))
+            .unwrap_or(argument.len());
+        let (name, initial) = argument.split_at(end);
+        let initial = Some(initial.trim_ascii()).filter(|i| !i.is_empty());
+        if name.is_empty() {
+            return self.error(Reply::bad_argument("the form is AUTH MECHANISM"));
+        }
+        let Some(mechanism) = std::str::from_utf8(name).ok().and_then(Mechanism::named) else {
+            return self.error(Reply::unknown_mechanism());
+        };
+        let (exchange, challenge) = match mechanism {
+            Mechanism::Plain => (Exchange::Plain, ""),
+            Mechanism::Login => (Exchange::Name, sasl::LOGIN_USERNAME),
+        };
+        match initial {
+            Some(initial) => self.respond(exchange, initial),
+            None => self.ask(exchange, challenge),
+        }
+    }
+
+    /// A line inside the exchange.
+    pub(super) fn auth_line(&mut self, line: &[u8]) {
+        let Phase::Auth(exchange) = std::mem::replace(&mut self.phase, Phase::Command) else {
+            return;
+        };
+        if line.trim_ascii() == b"*" {
+            return self.error(Reply::auth_cancelled());
+        }
+        self.respond(exchange, line);
+    }
+
+    fn ask(&mut self, exchange: Exchange, challenge: &str) {
+        self.phase = Phase::Auth(exchange);
+        self.say(Reply::challenge(challenge));
+    }
+
+    fn respond(&mut self, exchange: Exchange, line: &[u8]) {
+        let read = sasl::response(line).and_then(|response| match exchange {
+            Exchange::Plain => sasl::plain(&response).map(Some),
+            Exchange::Name => {
+                let user = response.reveal().to_owned();
+                self.ask(Exchange::Password { user }, sasl::LOGIN_PASSWORD);
+                Ok(None)
+            }
+            Exchange::Password { user } => Ok(Some((user, response))),
+        });
+        match read {
+            Ok(None) => {}
+            Ok(Some((user, password))) => self.present(user, password),
+            Err(Malformed::Syntax) => self.failed(Reply::malformed_auth()),
+            Err(Malformed::Never) => self.failed(Reply::auth_failed()),
+        }
+    }
+
+    fn present(&mut self, user: String, password: Secret) {
+        if self.any_credentials() {
+            self.logged_in = true;
+            self.say(Reply::logged_in());
+        } else if user.is_empty() || password.reveal().is_empty() {
+            self.failed(Reply::auth_failed());
+        } else {
+            self.phase = Phase::Verifying(user.clone());
+            self.push(Step::Verify(Credentials { user, password }));
+        }
+    }
+
+    /// What the driver found.
+    pub(super) fn login_result(&mut self, authentication: Authentication) {
+        let Phase::Verifying(name) = std::mem::replace(&mut self.phase, Phase::Command) else {
+            self.close(None);
+            return;
+        };
+        let user = self.weather.rules.policy.user(&name).cloned();
+        match (authentication, user) {
+            (Authentication::Accepted, Some(user)) => {
+                self.logged_in = true;
+                self.user = Some(user);
+                self.say(Reply::logged_in());
+            }
+            // A reload has just removed the user.
+            (Authentication::Accepted, None) | (Authentication::Refused, _) => {
+                self.failed(Reply::auth_failed());
+            }
+            (Authentication::Throttled, _) => self.failed(Reply::auth_throttled()),
+        }
+    }
+
+    fn failed(&mut self, reply: Reply) {
+        self.auth_failures += 1;
+        self.rejected("auth", None, &reply);
+        if self.auth_failures >= AUTH_FAILURES {
+            self.close(Some(Reply::too_many_failures()));
+        } else {
+            self.error(reply);
+        }
+    }
+}

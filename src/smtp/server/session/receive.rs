@@ -1,0 +1,258 @@
+//! The content of a message as it arrives: header judged once, body kept or handed on in pieces, refusals held back to
+//! the end (RFC 5321 §4.1.1.4).
+//!
+//! Apart because it is the only part that sees many octets: they are bounded here. Nothing is stored here.
+
+use bytes::{Buf as _, Bytes, BytesMut};
+
+use crate::{
+    mail::{
+        message::{BODY_IN_MEMORY, Envelope, MessageId, Origin},
+        repair,
+        reply::Reply,
+    },
+    policy::About,
+    smtp::data::{Decoder, End, Fault, Leniency},
+};
+
+use super::{Accepted, Phase, Session, Step};
+
+/// A header beyond this is refused.
+const HEADER_LIMIT: usize = 256 * 1024;
+/// Octets looked at in one turn, and the size of the pieces that go to the spool.
+const PIECE: usize = 64 * 1024;
+
+/// A message on its way in.
+#[derive(Debug)]
+pub(super) struct Incoming {
+    id: MessageId,
+    origin: Origin,
+    decoder: Decoder,
+    /// Decoded: the raw header until it is judged, then body that is not handed on yet.
+    kept: BytesMut,
+    /// How far the end of the header was looked for.
+    looked: usize,
+    /// The header that leaves, once judged.
+    header: Option<Vec<u8>>,
+    /// The answer, when it is decided already; the rest is read and dropped.
+    refused: Option<Reply>,
+    /// Pieces went out.
+    spooled: bool,
+}
+
+impl Incoming {
+    pub(super) fn new(id: MessageId, origin: Origin, leniency: Leniency) -> Self {
+        Self {
+            id,
+            origin,
+            decoder: Decoder::new(leniency),
+            kept: BytesMut::new(),
+            looked: 0,
+            header: None,
+            refused: None,
+            spooled: false,
+        }
+    }
+
+    /// Keeps the first refusal; says whether a spool file must go.
+    fn refuse(&mut self, reply: Reply) -> bool {
+        self.refused.get_or_insert(reply);
+        self.kept = BytesMut::new();
+        std::mem::take(&mut self.spooled)
+    }
+}
+
+impl Session {
+    pub(super) fn leniency(&self) -> Leniency {
+        Leniency {
+            lf_only: self.client.as_ref().is_some_and(|c| c.lf_only),
+            bare_cr: self.tolerance.bare_cr,
+        }
+    }
+
+    /// Takes a piece of content.
+    pub(super) fn receive(&mut self, input: &mut BytesMut) {
+        let Phase::Data(mut incoming) = std::mem::replace(&mut self.phase, Phase::Closed) else {
+            return;
+        };
+        let piece = input.get(..PIECE).unwrap_or(input);
+        let (taken, end) = incoming.decoder.decode(piece, &mut incoming.kept);
+        input.advance(taken);
+
+        let limit = self.rules.message_size;
+        let size = incoming.decoder.size();
+        let fault = incoming.decoder.fault().map(fault_reply);
+        let mut unspool = false;
+        if let Some(reply) = &fault {
+            // It ends the session, whatever else is wrong.
+            unspool |= incoming.refuse(reply.clone());
+            incoming.refused = Some(reply.clone());
+        } else if incoming.decoder.content_size() > limit {
+            unspool |= incoming.refuse(Reply::message_too_big(limit));
+        }
+        if incoming.refused.is_some() {
+            incoming.kept.clear();
+        } else if incoming.header.is_none() {
+            if let Err(reply) = self.judge(&mut incoming, end.is_some()) {
+                unspool |= incoming.refuse(reply);
+            }
+        }
+        if unspool {
+            self.push(Step::Unspool);
+        }
+        match end {
+            Some(end) => self.ended(*incoming, end, fault.is_some()),
+            None if size > limit.saturating_add(limit / 2) => {
+                // Somebody who does not stop is not listened to any longer.
+                let reply = incoming
+                    .refused
+                    .unwrap_or_else(|| Reply::message_too_big(limit));
+                self.rejected("data", None, &reply);
+                self.close(Some(reply));
+            }
+            None => {
+                if let Some(piece) = spoolable(&mut incoming) {
+                    self.push(Step::Spool(piece));
+                }
+                self.phase = Phase::Data(incoming);
+            }
+        }
+    }
+
+    /// Looks for the end of the header and has it judged, once.
+    fn judge(&self, incoming: &mut Incoming, complete: bool) -> Result<(), Reply> {
+        let Some(found) = repair::header_end(&incoming.kept, &mut incoming.looked, complete) else {
+            if incoming.kept.len() > HEADER_LIMIT {
+                return Err(Reply::header_too_big());
+            }
+            return Ok(());
+        };
+        let raw = incoming
+            .kept
+            .get(found.start..found.end)
+            .unwrap_or_default();
+        if raw.len() > HEADER_LIMIT {
+            return Err(Reply::header_too_big());
+        }
+        let Some(transaction) = &self.transaction else {
+            return Err(Reply::bad_sequence("no transaction"));
+        };
+        let header = self.rules.policy.header(
+            raw,
+            &About {
+                who: self.who(),
+                id: incoming.id,
+                origin: &incoming.origin,
+                sender_given: transaction.given.as_ref(),
+                sender: transaction.sender.as_ref(),
+                rewrite: transaction.rewrite,
+                recipients: &transaction.recipients,
+                hostname: &self.rules.hostname,
+                bounce_from: &self.rules.bounce_from,
+            },
+        )?;
+        incoming.header = Some(header);
+        let body = found.body.min(incoming.kept.len());
+        incoming.kept.advance(body);
+        Ok(())
+    }
+
+    /// The final dot.
+    fn ended(&mut self, mut incoming: Incoming, end: End, fault: bool) {
+        // What stands behind a loose end could be smuggled: it is not read.
+        let close = fault || end == End::Loose;
+        if let Some(reply) = incoming.refused {
+            self.rejected("data", None, &reply);
+            if close {
+                return self.close(Some(reply));
+            }
+            self.phase = Phase::Command;
+            self.transaction = None;
+            return self.error(reply);
+        }
+        let (Some(transaction), Some(header)) = (self.transaction.take(), incoming.header) else {
+            // Cannot be: without a transaction there is no DATA, and without a header there is a refusal.
+            return self.close(None);
+        };
+        let body = if incoming.spooled || incoming.kept.len() > BODY_IN_MEMORY {
+            if !incoming.kept.is_empty() {
+                self.push(Step::Spool(incoming.kept.split().freeze()));
+            }
+            None
+        } else {
+            // A copy, so that a small body does not keep a large buffer alive.
+            Some(Bytes::copy_from_slice(&incoming.kept))
+        };
+        self.phase = Phase::Storing {
+            id: incoming.id,
+            close,
+        };
+        let jobs = self.rules.router.jobs(&transaction.routed);
+        self.push(Step::Enqueue(Box::new(Accepted {
+            id: incoming.id,
+            envelope: Envelope {
+                sender: transaction.sender,
+                recipients: transaction.recipients,
+                eight_bit: transaction.eight_bit,
+            },
+            origin: incoming.origin,
+            header: header.into(),
+            body,
+            jobs,
+        })));
+    }
+
+    /// The spool file failed, maybe after the final dot was read.
+    pub(super) fn cannot_spool(&mut self, reply: Reply) {
+        self.pending
+            .retain(|step| !matches!(step, Step::Spool(_) | Step::Enqueue(_)));
+        match &mut self.phase {
+            Phase::Data(incoming) => {
+                if incoming.refuse(reply) {
+                    self.push(Step::Unspool);
+                }
+            }
+            Phase::Storing { close, .. } => {
+                let close = *close;
+                self.push(Step::Unspool);
+                self.rejected("data", None, &reply);
+                self.finish(reply, close);
+            }
+            _ => {}
+        }
+    }
+
+    /// The reply to the final dot.
+    pub(super) fn finish(&mut self, reply: Reply, close: bool) {
+        self.transaction = None;
+        if close {
+            self.close(Some(reply));
+        } else {
+            self.phase = Phase::Command;
+            self.say(reply);
+        }
+    }
+}
+
+/// What of the body goes to the spool now: nothing up to the threshold, then pieces of a fair size.
+fn spoolable(incoming: &mut Incoming) -> Option<Bytes> {
+    incoming.header.as_ref()?;
+    let enough = if incoming.spooled {
+        incoming.kept.len() >= PIECE
+    } else {
+        incoming.kept.len() > BODY_IN_MEMORY
+    };
+    if !enough {
+        return None;
+    }
+    incoming.spooled = true;
+    Some(incoming.kept.split().freeze())
+}
+
+fn fault_reply(fault: Fault) -> Reply {
+    Reply::bad_line_endings(match fault {
+        Fault::BareCr => "a bare CR in it",
+        Fault::Nul => "a NUL in it",
+        Fault::FramedDot => "a dot line that is not framed by CRLF",
+    })
+}
