@@ -1,1 +1,158 @@
-//! stub
+//! Keeps messages as `.eml` files in a directory: staging systems, tests, `demo`.
+//!
+//! Apart from the queue's spool, which is not for people. The bytes stay as they are; the envelope stands beside them in
+//! a `.json`. A file is written under another name and renamed, so a reader never meets half a message.
+
+use std::{
+    fs, io,
+    io::Write as _,
+    path::{Path, PathBuf},
+    time::Instant,
+};
+
+use async_trait::async_trait;
+
+use super::{Connector, Lane};
+use crate::{
+    mail::{
+        address::Address,
+        message::{Body, Message},
+        outcome::{Outcome, Report},
+        reply::Reply,
+    },
+    route::ConnectorName,
+};
+
+/// `type = "capture"`.
+#[derive(Debug)]
+pub struct Capture {
+    name: ConnectorName,
+    directory: PathBuf,
+}
+
+impl Capture {
+    /// One that writes into `directory`, which is made if it is not there.
+    ///
+    /// # Errors
+    /// The directory cannot be made.
+    pub fn new(name: ConnectorName, directory: &Path) -> Result<Self, String> {
+        fs::create_dir_all(directory)
+            .map_err(|e| format!("directory {}: {e}", directory.display()))?;
+        Ok(Self {
+            name,
+            directory: directory.to_owned(),
+        })
+    }
+}
+
+#[async_trait]
+impl Connector for Capture {
+    fn lane(&self, _message: &Message) -> Lane {
+        Lane {
+            connector: self.name.clone(),
+            mailbox: None,
+        }
+    }
+
+    async fn deliver(
+        &self,
+        message: &Message,
+        recipients: &[Address],
+        _deadline: Instant,
+    ) -> Report {
+        let (message, directory) = (message.clone(), self.directory.clone());
+        let names: Vec<String> = recipients.iter().map(ToString::to_string).collect();
+        let written =
+            tokio::task::spawn_blocking(move || write(&directory, &message, &names)).await;
+        let outcome = match written {
+            Ok(Ok(file)) => {
+                Outcome::Delivered(Reply::new(250, (2, 0, 0), format!("kept as {file}")))
+            }
+            Ok(Err(e)) => {
+                return Report::Down {
+                    reply: Reply::new(
+                        451,
+                        (4, 3, 0),
+                        format!("directory {}: {e}", self.directory.display()),
+                    ),
+                    retry_after: None,
+                };
+            }
+            Err(e) => Outcome::Deferred {
+                reply: Reply::new(451, (4, 3, 0), e.to_string()),
+                retry_after: None,
+            },
+        };
+        Report::Tried {
+            outcomes: recipients
+                .iter()
+                .map(|r| (r.clone(), outcome.clone()))
+                .collect(),
+            via: format!("capture {}", self.directory.display()),
+        }
+    }
+
+    async fn probe(&self, _deadline: Instant) -> Result<String, Report> {
+        let file = self.directory.join(".probe");
+        match fs::write(&file, b"").and_then(|()| fs::remove_file(&file)) {
+            Ok(()) => Ok(format!("writes to {}", self.directory.display())),
+            Err(e) => Err(Report::Down {
+                reply: Reply::new(
+                    451,
+                    (4, 3, 0),
+                    format!("directory {}: {e}", self.directory.display()),
+                ),
+                retry_after: None,
+            }),
+        }
+    }
+}
+
+/// Writes both files, the message last, and says the message's name.
+fn write(directory: &Path, message: &Message, recipients: &[String]) -> io::Result<String> {
+    let mut content = tempfile(directory, message)?;
+    content.1.write_all(&message.header)?;
+    content.1.write_all(b"\r\n")?;
+    match &message.body {
+        Body::Memory(bytes) => content.1.write_all(bytes)?,
+        Body::File(file) => {
+            io::copy(&mut fs::File::open(file.path())?, &mut content.1)?;
+        }
+    }
+    content.1.sync_all()?;
+    let envelope = serde_json::json!({
+        "id": message.id.to_string(),
+        "sender": message.envelope.sender.as_ref().map(ToString::to_string),
+        "recipients": recipients,
+    });
+    for n in 0_u32.. {
+        let stem = match n {
+            0 => message.id.to_string(),
+            n => format!("{}-{n}", message.id),
+        };
+        // The envelope's file is the claim on the name: another job of the same message takes the next one.
+        let name = format!("{stem}.eml");
+        let json = directory.join(format!("{stem}.json"));
+        let made = fs::OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .open(&json);
+        let mut json = match made {
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => continue,
+            made => made?,
+        };
+        json.write_all(format!("{envelope}\n").as_bytes())?;
+        fs::rename(&content.0, directory.join(&name))?;
+        return Ok(name);
+    }
+    Err(io::ErrorKind::AlreadyExists.into())
+}
+
+fn tempfile(directory: &Path, message: &Message) -> io::Result<(PathBuf, fs::File)> {
+    let path = directory.join(format!(".{}-{:016x}.tmp", message.id, fastrand::u64(..)));
+    let file = fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .open(&path)?;
+    Ok((path, file))
+}

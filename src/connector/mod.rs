@@ -1,4 +1,8 @@
-//! WAYS OUT.
+//! WAYS OUT: the trait, its settings, and `build`, one match over the kinds.
+//!
+//! Apart from `delivery`, which decides when and whether to try again; a connector makes one attempt and says what came
+//! of it. It knows neither queue nor routes.
+
 use std::{
     fmt,
     net::SocketAddr,
@@ -17,7 +21,31 @@ use crate::{
 };
 
 pub mod capture;
+pub mod discard;
 pub mod smtp;
+
+pub use crate::smtp::client::class::{Class, Override};
+
+/// Makes the connector that the settings describe; `recorder` gets the conversation.
+///
+/// # Errors
+/// A sentence for people: which file or key cannot be used.
+pub fn build(
+    settings: &Settings,
+    recorder: Option<Recorder>,
+) -> Result<Arc<dyn Connector>, String> {
+    Ok(match &settings.kind {
+        Kind::Smtp(_) => Arc::new(smtp::Smtp::new(
+            settings,
+            smtp::Timeouts::default(),
+            recorder,
+        )?),
+        Kind::Capture { directory } => {
+            Arc::new(capture::Capture::new(settings.name.clone(), directory)?)
+        }
+        Kind::Discard => Arc::new(discard::Discard::new(settings.name.clone())),
+    })
+}
 
 /// A lane: the connector, for graph with its mailbox. What is limited, closed and paused.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -152,32 +180,6 @@ pub enum Auth {
     None,
 }
 
-/// A correction of what an upstream's reply means.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Override {
-    /// The reply code.
-    pub code: u16,
-    /// The enhanced code; `None` = any.
-    pub enhanced: Option<(u8, u16, u16)>,
-    /// What it means.
-    pub class: Class,
-}
-
-/// The class of an [`Override`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Class {
-    /// As a 4xx.
-    Deferred,
-    /// As a 5xx.
-    Failed,
-    /// The upstream is not taking mail: the lane closes.
-    Down,
-    /// Our credentials or configuration: the lane pauses.
-    Misconfigured,
-    /// The sending mailbox alone.
-    MailboxRefused,
-}
-
 /// The keys of `type = "smtp"`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SmtpSettings {
@@ -197,6 +199,8 @@ pub struct SmtpSettings {
     pub auth: Auth,
     /// With whom; `None` = no login.
     pub login: Option<(String, Secret)>,
+    /// The password may go over a line without TLS; over loopback it always may.
+    pub plaintext_credentials: bool,
     /// Connections at once; also the default of `max_concurrent`.
     pub max_connections: usize,
     /// Then a new one.

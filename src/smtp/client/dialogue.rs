@@ -1,1 +1,750 @@
-//! stub
+//! One delivery over an open conversation: MAIL, RCPT, DATA, content, as often as needed, and an outcome for every
+//! recipient.
+//!
+//! Apart from [`super::opening`], since from MAIL on the message is being attempted. It decides nothing about retry.
+
+use std::collections::VecDeque;
+
+use super::{
+    Stage,
+    capabilities::Capabilities,
+    class::{Class, Override, Stop, bounded, classify, explained},
+};
+use crate::mail::{
+    address::Address,
+    message::Envelope,
+    outcome::{Outcome, Report},
+    reply::Reply,
+};
+
+/// What to do next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ask {
+    /// Write what was appended to `out`, if anything, read a reply, give it to [`Delivery::reply`].
+    Read(Stage),
+    /// Write the content, dots stuffed and the final dot behind it; then call [`Delivery::content_sent`]. A reply that
+    /// comes before the final dot is written goes to [`Delivery::early_reply`].
+    Content,
+    /// Every recipient has its outcome.
+    Done,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Command {
+    Reset,
+    Mail,
+    Recipient(usize),
+    Data,
+    /// The final dot; or the lone one after a 354 that nobody wanted.
+    Dot,
+    LoneDot,
+}
+
+/// Whether and how the connection can serve another message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum After {
+    /// As it is.
+    Clean,
+    /// After RSET.
+    NeedsReset,
+    /// Not at all.
+    Useless,
+}
+
+/// The message as the dialogue sees it.
+#[derive(Debug, Clone, Copy)]
+pub struct Mail<'a> {
+    /// Sender, and whether the content is 8-bit.
+    pub envelope: &'a Envelope,
+    /// The recipients of this job.
+    pub recipients: &'a [Address],
+    /// Octets of the content, for SIZE.
+    pub size: u64,
+}
+
+/// One delivery.
+#[derive(Debug)]
+pub struct Delivery<'a> {
+    mail: Mail<'a>,
+    offered: &'a Capabilities,
+    overrides: &'a [Override],
+    chunk: usize,
+    outcomes: Vec<Option<Outcome>>,
+    /// Recipients of transactions to come.
+    later: VecDeque<usize>,
+    /// Those that the upstream has accepted in the transaction under way.
+    accepted: Vec<usize>,
+    /// Those of the transaction under way.
+    batch: Vec<usize>,
+    to_send: VecDeque<Command>,
+    to_answer: VecDeque<Command>,
+    /// Why the lane stops, if no outcome forbids saying so.
+    stop: Option<Stop>,
+    heard: bool,
+    after: After,
+}
+
+impl<'a> Delivery<'a> {
+    /// A delivery in transactions of at most `chunk` recipients; `reset`: the connection needs RSET first.
+    pub fn new(
+        mail: Mail<'a>,
+        offered: &'a Capabilities,
+        overrides: &'a [Override],
+        chunk: usize,
+        reset: bool,
+    ) -> Self {
+        Self {
+            mail,
+            offered,
+            overrides,
+            chunk: chunk.max(1),
+            outcomes: vec![None; mail.recipients.len()],
+            later: (0..mail.recipients.len()).collect(),
+            accepted: Vec::new(),
+            batch: Vec::new(),
+            to_send: VecDeque::new(),
+            to_answer: VecDeque::new(),
+            stop: None,
+            heard: false,
+            after: if reset {
+                After::NeedsReset
+            } else {
+                After::Clean
+            },
+        }
+    }
+
+    /// Begins.
+    pub fn begin(&mut self, out: &mut Vec<u8>) -> Ask {
+        if let Some(limit) = self.offered.size
+            && self.mail.size > limit
+        {
+            let reply = Reply::new(
+                552,
+                (5, 3, 4),
+                format!(
+                    "the message has {} octets, the upstream takes {limit}",
+                    self.mail.size
+                ),
+            );
+            self.later.clear();
+            self.fill(&Outcome::Unsuited(reply));
+            return Ask::Done;
+        }
+        self.next_transaction(out)
+    }
+
+    /// A reply came.
+    pub fn reply(&mut self, reply: &Reply, out: &mut Vec<u8>) -> Ask {
+        let Some(command) = self.to_answer.pop_front() else {
+            self.lost("the upstream spoke out of turn", false);
+            return Ask::Done;
+        };
+        // 421 to the first command on a connection that had been idle: it was closing before we spoke.
+        if command != Command::Reset && !(command == Command::Mail && reply.code == 421) {
+            self.heard = true;
+        }
+        // RFC 5321 §3.8: the upstream closes. Before the dot nothing can have been taken.
+        if reply.code == 421 && !matches!(command, Command::Dot | Command::LoneDot) {
+            self.after = After::Useless;
+            self.refuse_rest(reply, command);
+            return Ask::Done;
+        }
+        match command {
+            Command::Reset => {
+                if !reply.is_positive() {
+                    self.after = After::Useless;
+                    self.refuse_rest(reply, command);
+                    return Ask::Done;
+                }
+                self.after = After::Clean;
+            }
+            Command::Mail => {
+                if reply.is_positive() {
+                    self.after = After::NeedsReset;
+                } else {
+                    self.mail_refused(reply);
+                }
+            }
+            Command::Recipient(index) => self.recipient(index, reply),
+            Command::Data => return self.data(reply, out),
+            Command::LoneDot => {
+                // Whatever it says: no content was sent, so nothing was delivered. Who takes it is not to be trusted.
+                self.after = if reply.is_permanent() || reply.is_transient() && reply.code != 421 {
+                    After::NeedsReset
+                } else {
+                    After::Useless
+                };
+                return self.transaction_over(out);
+            }
+            Command::Dot => {
+                self.dot(reply);
+                return self.transaction_over(out);
+            }
+        }
+        self.send_next(out)
+    }
+
+    /// The last octet of the content, the final dot's line, was written.
+    pub fn content_sent(&mut self) -> Ask {
+        self.to_answer.push_back(Command::Dot);
+        Ask::Read(Stage::Dot)
+    }
+
+    /// A reply came while the content was being written: the upstream has enough. The connection is useless.
+    pub fn early_reply(&mut self, reply: &Reply) -> Ask {
+        self.after = After::Useless;
+        if reply.is_transient() || reply.is_permanent() {
+            self.refuse_accepted(reply, "the message");
+            self.lost(
+                "the upstream answered before the message was complete",
+                false,
+            );
+        } else {
+            self.lost(
+                "the upstream accepted before the message was complete",
+                false,
+            );
+        }
+        Ask::Done
+    }
+
+    /// The connection is lost, a limit of time has passed or a reply was broken. `dot_sent`: the last octet of the
+    /// content had been written, so that the message may have arrived.
+    pub fn lost(&mut self, cause: &str, dot_sent: bool) {
+        self.after = After::Useless;
+        let text = bounded(cause);
+        if dot_sent {
+            let reply = Reply::new(
+                451,
+                (4, 4, 2),
+                format!("no answer to the complete message, it may have arrived: {text}"),
+            );
+            for index in std::mem::take(&mut self.accepted) {
+                self.set(index, Outcome::InDoubt(reply.clone()));
+            }
+        }
+        self.later.clear();
+        let reply = Reply::new(451, (4, 4, 2), text);
+        self.fill(&deferred(reply));
+    }
+
+    /// No reply to MAIL or anything behind it has come: on a connection used before, another may be tried.
+    pub fn untouched(&self) -> bool {
+        !self.heard
+    }
+
+    /// What the connection is good for now.
+    pub fn after(&self) -> After {
+        self.after
+    }
+
+    /// The report; `via` says where it went. A recipient without an outcome is deferred.
+    pub fn report(self, via: String) -> Report {
+        let settled = self
+            .outcomes
+            .iter()
+            .flatten()
+            .any(|o| matches!(o, Outcome::Delivered(_) | Outcome::InDoubt(_)));
+        if let Some(stop) = self.stop
+            && !settled
+        {
+            return stop.into();
+        }
+        let outcomes = self
+            .mail
+            .recipients
+            .iter()
+            .zip(self.outcomes)
+            .map(|(address, outcome)| {
+                let outcome = outcome.unwrap_or_else(|| {
+                    deferred(Reply::new(451, (4, 4, 2), "the conversation ended early"))
+                });
+                (address.clone(), outcome)
+            })
+            .collect();
+        Report::Tried { outcomes, via }
+    }
+
+    fn next_transaction(&mut self, out: &mut Vec<u8>) -> Ask {
+        self.accepted.clear();
+        self.to_send.clear();
+        self.to_answer.clear();
+        let count = self.later.len().min(self.chunk);
+        self.batch = self.later.drain(..count).collect();
+        if self.batch.is_empty() {
+            return Ask::Done;
+        }
+        if self.after == After::Useless {
+            let reply = Reply::new(451, (4, 4, 2), "the connection is of no further use");
+            self.later.clear();
+            self.fill(&deferred(reply));
+            return Ask::Done;
+        }
+        if self.after == After::NeedsReset {
+            self.to_send.push_back(Command::Reset);
+        }
+        self.to_send.push_back(Command::Mail);
+        let recipients = self.batch.iter().map(|i| Command::Recipient(*i));
+        self.to_send.extend(recipients);
+        self.to_send.push_back(Command::Data);
+        self.send_next(out)
+    }
+
+    /// All that may be sent now: everything with PIPELINING (RFC 2920), else one command after each reply.
+    fn send_next(&mut self, out: &mut Vec<u8>) -> Ask {
+        if self.to_answer.is_empty() {
+            if self.to_send.front() == Some(&Command::Data) && self.accepted.is_empty() {
+                // Nobody to send to.
+                self.to_send.clear();
+            }
+            while let Some(command) = self.to_send.pop_front() {
+                self.write(command, out);
+                self.to_answer.push_back(command);
+                if !self.offered.pipelining {
+                    break;
+                }
+            }
+        }
+        match self.to_answer.front() {
+            Some(Command::Data) => Ask::Read(Stage::Data),
+            Some(Command::Dot | Command::LoneDot) => Ask::Read(Stage::Dot),
+            Some(_) => Ask::Read(Stage::Envelope),
+            None => self.transaction_over(out),
+        }
+    }
+
+    fn write(&self, command: Command, out: &mut Vec<u8>) {
+        use std::io::Write as _;
+        // Writing to a Vec cannot fail. `Address` prints itself quoted where it must be, and holds no control
+        // character, so it cannot leave its brackets.
+        let _ = match command {
+            Command::Reset => out.write_all(b"RSET\r\n"),
+            Command::Data => out.write_all(b"DATA\r\n"),
+            Command::Dot | Command::LoneDot => out.write_all(b".\r\n"),
+            Command::Recipient(index) => match self.mail.recipients.get(index) {
+                Some(address) => write!(out, "RCPT TO:<{address}>\r\n"),
+                None => Ok(()),
+            },
+            Command::Mail => {
+                let _ = match &self.mail.envelope.sender {
+                    Some(sender) => write!(out, "MAIL FROM:<{sender}>"),
+                    None => out.write_all(b"MAIL FROM:<>"),
+                };
+                if self.offered.size.is_some() {
+                    let _ = write!(out, " SIZE={}", self.mail.size);
+                }
+                if self.offered.eight_bit && self.mail.envelope.eight_bit {
+                    out.extend_from_slice(b" BODY=8BITMIME");
+                }
+                out.write_all(b"\r\n")
+            }
+        };
+    }
+
+    fn mail_refused(&mut self, reply: &Reply) {
+        // The sender or the message: it holds for the transactions to come as well.
+        self.later.clear();
+        let outcome = self.judge(reply, "MAIL");
+        self.fill(&outcome);
+        if !self.offered.pipelining {
+            self.to_send.clear();
+        }
+    }
+
+    fn recipient(&mut self, index: usize, reply: &Reply) {
+        if self.outcomes.get(index).is_some_and(Option::is_some) {
+            // MAIL was refused; what is said of its recipients counts for nothing, but for 354 to DATA.
+            return;
+        }
+        if reply.is_positive() {
+            self.accepted.push(index);
+            return;
+        }
+        // RFC 5321 §4.5.3.1.10: too many recipients, or 552 in its old meaning: the rest in another transaction. Each
+        // transaction settles the recipient it accepted, so this ends. X.2.X is about that mailbox alone.
+        let too_many = matches!(reply.code, 452 | 552)
+            && !self.accepted.is_empty()
+            && reply.enhanced.is_none_or(|(_, subject, _)| subject != 2);
+        if too_many {
+            self.later.push_back(index);
+            return;
+        }
+        let outcome = self.judge(reply, "RCPT");
+        self.set(index, outcome);
+    }
+
+    fn data(&mut self, reply: &Reply, out: &mut Vec<u8>) -> Ask {
+        if reply.code == 354 {
+            if !self.accepted.is_empty() {
+                return Ask::Content;
+            }
+            self.write(Command::LoneDot, out);
+            self.to_answer.push_back(Command::LoneDot);
+            return Ask::Read(Stage::Dot);
+        }
+        if reply.is_transient() || reply.is_permanent() {
+            if !self.accepted.is_empty() {
+                self.refuse_accepted(reply, "DATA");
+            }
+        } else {
+            // 250 in place of 354: who knows what it takes the content for.
+            self.lost(
+                "the upstream answered DATA with neither 354 nor a refusal",
+                false,
+            );
+            return Ask::Done;
+        }
+        self.transaction_over(out)
+    }
+
+    fn dot(&mut self, reply: &Reply) {
+        self.after = After::Clean;
+        if reply.is_positive() {
+            let outcome = Outcome::Delivered(short(reply));
+            for index in std::mem::take(&mut self.accepted) {
+                self.set(index, outcome.clone());
+            }
+        } else if reply.is_transient() || reply.is_permanent() {
+            self.refuse_accepted(reply, "the message");
+            if reply.code == 421 {
+                self.after = After::Useless;
+            }
+        } else {
+            self.lost("the upstream answered the final dot with a 3xx", true);
+        }
+    }
+
+    fn transaction_over(&mut self, out: &mut Vec<u8>) -> Ask {
+        if self.stop.is_some() {
+            // The lane stops here; what is left waits for it.
+            if let Some(stop) = &self.stop {
+                let reply = stop.reply().clone();
+                self.later.clear();
+                self.fill(&deferred(reply));
+            }
+            return Ask::Done;
+        }
+        self.next_transaction(out)
+    }
+
+    fn refuse_accepted(&mut self, reply: &Reply, stage: &str) {
+        let outcome = self.judge(reply, stage);
+        for index in std::mem::take(&mut self.accepted) {
+            self.set(index, outcome.clone());
+        }
+    }
+
+    fn refuse_rest(&mut self, reply: &Reply, command: Command) {
+        let stage = match command {
+            Command::Reset => "RSET",
+            Command::Mail => "MAIL",
+            Command::Recipient(_) => "RCPT",
+            Command::Data => "DATA",
+            Command::Dot | Command::LoneDot => "the message",
+        };
+        let outcome = match self.judge(reply, stage) {
+            // A refused RSET says nothing about the message.
+            Outcome::Failed(reply) if command == Command::Reset => deferred(reply),
+            outcome => outcome,
+        };
+        self.later.clear();
+        self.accepted.clear();
+        self.fill(&outcome);
+    }
+
+    /// The outcome that a refusal is; a refusal that concerns the lane is remembered as such.
+    fn judge(&mut self, reply: &Reply, stage: &str) -> Outcome {
+        let make = match classify(reply, self.overrides) {
+            Class::Deferred => return deferred(short(reply)),
+            Class::Failed => return Outcome::Failed(short(reply)),
+            Class::Down => Stop::Down,
+            Class::Misconfigured => Stop::Misconfigured,
+            Class::MailboxRefused => Stop::MailboxRefused,
+        };
+        let said = explained(reply, stage);
+        self.stop.get_or_insert_with(|| make(said.clone()));
+        deferred(said)
+    }
+
+    fn set(&mut self, index: usize, outcome: Outcome) {
+        if let Some(slot @ None) = self.outcomes.get_mut(index) {
+            *slot = Some(outcome);
+        }
+    }
+
+    fn fill(&mut self, outcome: &Outcome) {
+        for slot in self.outcomes.iter_mut().filter(|o| o.is_none()) {
+            *slot = Some(outcome.clone());
+        }
+    }
+}
+
+fn deferred(reply: Reply) -> Outcome {
+    Outcome::Deferred {
+        reply,
+        retry_after: None,
+    }
+}
+
+/// As said, but not at any length: the queue keeps it for every recipient.
+fn short(reply: &Reply) -> Reply {
+    Reply {
+        code: reply.code,
+        enhanced: reply.enhanced,
+        text: bounded(&reply.text).to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::smtp::client::reply::Replies;
+
+    /// Plays `script` (octets of the upstream) by pieces of `chunk`; a reply to the dot follows the content. Returns
+    /// what was written and the report in short form.
+    fn play(
+        offered: &str,
+        script: &str,
+        recipients: usize,
+        chunk: usize,
+    ) -> (String, String, After) {
+        let envelope = Envelope {
+            sender: Address::parse("s@corp.example").ok(),
+            recipients: Vec::new(),
+            eight_bit: true,
+        };
+        let list: Vec<_> = (1..=recipients)
+            .map(|n| Address::parse(&format!("r{n}@x.example")).unwrap())
+            .collect();
+        let offered = Capabilities::parse(&format!("up\n{}", offered.replace(' ', "\n")));
+        let gmail = [Override {
+            code: 550,
+            enhanced: Some((5, 4, 5)),
+            class: Class::Deferred,
+        }];
+        let mail = Mail {
+            envelope: &envelope,
+            recipients: &list,
+            size: 100,
+        };
+        let mut work = Delivery::new(mail, &offered, &gmail, 2, false);
+        let mut pieces = script.as_bytes().chunks(chunk);
+        let mut replies = Replies::default();
+        let mut out = Vec::new();
+        let mut ask = work.begin(&mut out);
+        let mut in_doubt = false;
+        loop {
+            match ask {
+                Ask::Done => break,
+                Ask::Content => {
+                    out.extend_from_slice(b"[content]");
+                    ask = work.content_sent();
+                    in_doubt = true;
+                }
+                Ask::Read(_) => match replies.next_reply() {
+                    Ok(Some(reply)) => {
+                        in_doubt = false;
+                        ask = work.reply(&reply, &mut out);
+                    }
+                    Ok(None) => match pieces.next() {
+                        Some(piece) => replies.feed(piece),
+                        None => {
+                            work.lost("closed", in_doubt);
+                            break;
+                        }
+                    },
+                    Err(broken) => {
+                        work.lost(&broken.to_string(), in_doubt);
+                        break;
+                    }
+                },
+            }
+        }
+        let after = work.after();
+        let report = match work.report(String::new()) {
+            Report::Down { .. } => "down".into(),
+            Report::Misconfigured(_) => "misconfigured".into(),
+            Report::MailboxRefused(_) => "mailbox".into(),
+            Report::Tried { outcomes, .. } => outcomes
+                .iter()
+                .map(|(_, outcome)| match outcome {
+                    Outcome::Delivered(_) => "ok",
+                    Outcome::Deferred { .. } => "deferred",
+                    Outcome::InDoubt(_) => "doubt",
+                    Outcome::Failed(_) => "failed",
+                    Outcome::Unsuited(_) => "unsuited",
+                })
+                .collect::<Vec<_>>()
+                .join(" "),
+        };
+        (
+            String::from_utf8(out).unwrap().replace("\r\n", "|"),
+            report,
+            after,
+        )
+    }
+
+    /// The replies stand parted by `|`.
+    fn check(offered: &str, script: &str, recipients: usize, expected: &str, after: After) {
+        let script = script.replace('|', "\r\n");
+        let whole = play(offered, &script, recipients, script.len().max(1));
+        assert_eq!((whole.1.as_str(), whole.2), (expected, after), "{script}");
+        for chunk in 1..script.len() {
+            assert_eq!(play(offered, &script, recipients, chunk), whole, "{script}");
+        }
+    }
+
+    #[test]
+    fn outcomes() {
+        use After::{Clean, NeedsReset, Useless};
+        for offered in ["", "PIPELINING SIZE 8BITMIME"] {
+            let piped = !offered.is_empty();
+            for (script, recipients, expected, after) in [
+                ("250 a|250 b|354 c|250 d|", 1, "ok", Clean),
+                ("250|250|354|250|", 1, "ok", Clean),
+                ("250 a|250 b|571 x|354 c|250 d|", 2, "ok failed", Clean),
+                ("250 a|450 b|251 x|354 c|250 d|", 2, "deferred ok", Clean),
+                ("250 a|250 b|354 c|450 d|", 1, "deferred", Clean),
+                ("250 a|250 b|354 c|550 d|", 1, "failed", Clean),
+                ("250 a|250 b|354 c|550 5.4.5 d|", 1, "deferred", Clean),
+                ("250 a|250 b|354 c|421 d|", 1, "deferred", Useless),
+                ("250 a|250 b|354 c|25", 1, "doubt", Useless),
+                ("250 a|250 b|354 c|", 1, "doubt", Useless),
+                ("250 a|250 b|354 c|354 d|", 1, "doubt", Useless),
+                ("250 a|250 b|354 c|hello|", 1, "doubt", Useless),
+                ("250 a|250 b|550 x|354 c|", 2, "doubt failed", Useless),
+                ("250 a|250 b|450 x|", 1, "deferred", NeedsReset),
+                ("250 a|250 b|550 x|", 1, "failed", NeedsReset),
+                ("250 a|250 b|250 x|", 1, "deferred", Useless),
+                ("250 a|250 b|", 1, "deferred", Useless),
+                ("250 a|", 1, "deferred", Useless),
+                ("", 3, "deferred deferred deferred", Useless),
+                ("421 x|", 1, "deferred", Useless),
+                ("250 a|421 x|", 2, "deferred deferred", Useless),
+                ("250 a|250 b|421 x|", 2, "deferred deferred", Useless),
+                ("250 a|250 b|421 x|", 1, "deferred", Useless),
+                ("250 a|530 5.7.57 x|554 y|", 1, "misconfigured", NeedsReset),
+                ("250 a|250 x|250 y|354|554 5.2.252 x|", 2, "mailbox", Clean),
+                ("250 a|250 x|530 y|354|250 x|", 2, "ok deferred", Clean),
+            ] {
+                // Without PIPELINING nothing is said to DATA when nobody was accepted.
+                let script = if piped {
+                    script
+                } else {
+                    script.strip_suffix("554 y|").unwrap_or(script)
+                };
+                check(offered, script, recipients, expected, after);
+            }
+        }
+    }
+
+    #[test]
+    fn mail_refused() {
+        use After::Clean;
+        for (reply, expected) in [
+            ("450 x", "deferred"),
+            ("550 x", "failed"),
+            ("530 x", "misconfigured"),
+            ("550 5.7.30 x", "misconfigured"),
+            ("550 5.7.60 x", "mailbox"),
+        ] {
+            check("", &format!("{reply}|"), 1, expected, Clean);
+            let piped = format!("{reply}|503 x|503 x|");
+            check("PIPELINING", &piped, 1, expected, Clean);
+        }
+        check("", "550 x|", 3, "failed failed failed", Clean);
+        // 354 although nobody was accepted: the lone dot is sent, and whatever it says nothing was delivered.
+        let script = "550 x|503 x|354 x|250 taken|".replace('|', "\r\n");
+        let (out, report, after) = play("PIPELINING", &script, 1, 1000);
+        assert!(out.ends_with("DATA|.|"), "{out}");
+        assert_eq!((report.as_str(), after), ("failed", After::Useless));
+        let script = "250 x|550 x|354 x|554 x|".replace('|', "\r\n");
+        let (out, report, after) = play("PIPELINING", &script, 1, 1000);
+        assert!(out.ends_with("DATA|.|"), "{out}");
+        assert_eq!((report.as_str(), after), ("failed", After::NeedsReset));
+    }
+
+    #[test]
+    fn too_many_recipients() {
+        use After::{Clean, NeedsReset};
+        // Two a transaction; the second one is put off and follows in a transaction of its own.
+        check(
+            "PIPELINING",
+            "250 a|250 b|452 4.5.3 x|354 c|250 d|250 a|250 b|354 c|250 d|",
+            2,
+            "ok ok",
+            Clean,
+        );
+        check(
+            "",
+            "250 a|250 b|552 x|354 c|250 d|250 a|552 b|",
+            2,
+            "ok failed",
+            NeedsReset,
+        );
+        // X.2.X is that mailbox.
+        check(
+            "",
+            "250 a|250 b|552 5.2.2 x|354 c|250 d|",
+            2,
+            "ok failed",
+            Clean,
+        );
+        check("", "250 a|452 x|452 x|", 2, "deferred deferred", NeedsReset);
+        check(
+            "",
+            "250 a|250 b|250 b|354 c|250 d|250 a|550 b|250 R|250 a|250 b|354 c|250 d|",
+            3,
+            "ok ok failed",
+            NeedsReset,
+        );
+    }
+
+    #[test]
+    fn the_wire() {
+        let (out, ..) = play("PIPELINING SIZE 8BITMIME", "", 2, 1);
+        // "SIZE" alone announces no limit.
+        assert_eq!(
+            out,
+            "MAIL FROM:<s@corp.example> BODY=8BITMIME|RCPT TO:<r1@x.example>|RCPT TO:<r2@x.example>|DATA|"
+        );
+        let (out, ..) = play("", "", 2, 1);
+        assert_eq!(out, "MAIL FROM:<s@corp.example>|");
+    }
+
+    #[test]
+    fn too_large_for_the_upstream() {
+        let envelope = Envelope {
+            sender: None,
+            recipients: Vec::new(),
+            eight_bit: false,
+        };
+        let list = [Address::parse("\"foo@evil.tld> ORCPT=a@b\"@corp.com").unwrap()];
+        for (limit, expected) in [
+            (99, ""),
+            (
+                100,
+                "MAIL FROM:<> SIZE=100\r\nRCPT TO:<\"foo@evil.tld> ORCPT=a@b\"@corp.com>\r\nDATA\r\n",
+            ),
+        ] {
+            let offered = Capabilities::parse(&format!("up\nPIPELINING\nSIZE {limit}"));
+            let mail = Mail {
+                envelope: &envelope,
+                recipients: &list,
+                size: 100,
+            };
+            let mut out = Vec::new();
+            let mut work = Delivery::new(mail, &offered, &[], 100, false);
+            let ask = work.begin(&mut out);
+            assert_eq!(out, expected.as_bytes());
+            if ask == Ask::Done {
+                assert_eq!(work.after(), After::Clean);
+                let Report::Tried { outcomes, .. } = work.report(String::new()) else {
+                    panic!("tried");
+                };
+                assert!(matches!(&outcomes[0].1, Outcome::Unsuited(r) if r.code == 552));
+            }
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! Accepts and drops: load tests.
+//!
+//! Apart because a test of the rest of the gateway wants a way out that costs nothing. It keeps nothing.
+
+use std::time::Instant;
+
+use async_trait::async_trait;
+
+use super::{Connector, Lane};
+use crate::{
+    mail::{
+        address::Address,
+        message::Message,
+        outcome::{Outcome, Report},
+        reply::Reply,
+    },
+    route::ConnectorName,
+};
+
+/// `type = "discard"`.
+#[derive(Debug)]
+pub struct Discard {
+    name: ConnectorName,
+}
+
+impl Discard {
+    /// One of this name.
+    pub fn new(name: ConnectorName) -> Self {
+        Self { name }
+    }
+}
+
+#[async_trait]
+impl Connector for Discard {
+    fn lane(&self, _message: &Message) -> Lane {
+        Lane {
+            connector: self.name.clone(),
+            mailbox: None,
+        }
+    }
+
+    async fn deliver(
+        &self,
+        _message: &Message,
+        recipients: &[Address],
+        _deadline: Instant,
+    ) -> Report {
+        let outcome = Outcome::Delivered(Reply::new(250, (2, 0, 0), "discarded"));
+        Report::Tried {
+            outcomes: recipients
+                .iter()
+                .map(|r| (r.clone(), outcome.clone()))
+                .collect(),
+            via: "discard".into(),
+        }
+    }
+
+    async fn probe(&self, _deadline: Instant) -> Result<String, Report> {
+        Ok("discards everything".into())
+    }
+}

@@ -1,0 +1,263 @@
+//! A TCP connection to an upstream: names, addresses, proxies.
+//!
+//! Apart from TLS and SMTP. It tries every address of a name, one family after the other in turn, and refuses to
+//! connect to one of our own listeners, which would be a mail loop.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    time::{Instant, timeout_at},
+};
+
+use crate::{
+    connector::{Proxy, ProxyServer},
+    smtp::client::class::{Stop, bounded},
+};
+
+/// Where to connect.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Target {
+    /// Straight to this address.
+    Direct(SocketAddr),
+    /// The proxy finds the host.
+    Proxied,
+}
+
+/// The addresses to try, in order; [`Target::Proxied`] alone where a proxy is in the way.
+pub(super) async fn targets(
+    host: &str,
+    port: u16,
+    proxy: &Proxy,
+    until: Instant,
+) -> Result<Vec<Target>, Stop> {
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    let literal: Option<IpAddr> = bare.parse().ok();
+    if proxy.via.is_some() && !is_direct(bare, literal, proxy) {
+        return Ok(vec![Target::Proxied]);
+    }
+    if let Some(ip) = literal {
+        return Ok(vec![Target::Direct(SocketAddr::new(ip, port))]);
+    }
+    let found = match timeout_at(until, tokio::net::lookup_host((bare, port))).await {
+        Err(_) => return Err(Stop::down(format!("DNS: no answer about {bare} in time"))),
+        Ok(Err(e)) => return Err(Stop::down(format!("DNS: {bare}: {e}"))),
+        Ok(Ok(found)) => found.collect::<Vec<_>>(),
+    };
+    if found.is_empty() {
+        return Err(Stop::down(format!("DNS: {bare} has no address")));
+    }
+    Ok(in_turn(&found).into_iter().map(Target::Direct).collect())
+}
+
+/// Connects to one target within `until`.
+pub(super) async fn connect(
+    target: &Target,
+    host: &str,
+    port: u16,
+    proxy: &Proxy,
+    own: &[SocketAddr],
+    until: Instant,
+) -> Result<TcpStream, Stop> {
+    let stream = match target {
+        Target::Direct(address) => {
+            let stream = match timeout_at(until, TcpStream::connect(address)).await {
+                Err(_) => return Err(Stop::down(format!("connect to {address}: no answer"))),
+                Ok(Err(e)) => return Err(Stop::down(format!("connect to {address}: {e}"))),
+                Ok(Ok(stream)) => stream,
+            };
+            if is_ourselves(&stream, own) {
+                return Err(Stop::misconfigured(format!(
+                    "connect: {address} is a listener of this gateway itself, mail would go round in circles; correct host and port"
+                )));
+            }
+            stream
+        }
+        Target::Proxied => {
+            let Some(server) = &proxy.via else {
+                return Err(Stop::down("no proxy"));
+            };
+            match timeout_at(until, through(server, host, port)).await {
+                Err(_) => {
+                    return Err(Stop::down(format!(
+                        "proxy {}:{}: no answer",
+                        server.host, server.port
+                    )));
+                }
+                Ok(result) => result?,
+            }
+        }
+    };
+    // Commands are written whole; nothing is gained by waiting for more.
+    let _ = stream.set_nodelay(true);
+    Ok(stream)
+}
+
+/// One family after the other in turn, the resolver's first one first: a dead family costs one try, not all.
+fn in_turn(found: &[SocketAddr]) -> Vec<SocketAddr> {
+    let first_is_v6 = found.first().is_some_and(SocketAddr::is_ipv6);
+    let (mut a, mut b): (Vec<_>, Vec<_>) = found.iter().partition(|x| x.is_ipv6() == first_is_v6);
+    a.reverse();
+    b.reverse();
+    let mut out: Vec<SocketAddr> = Vec::with_capacity(found.len());
+    while let Some(address) = a.pop() {
+        out.push(address);
+        out.extend(b.pop());
+    }
+    b.reverse();
+    out.extend(b);
+    let mut seen = Vec::new();
+    out.retain(|x| {
+        !seen.contains(x) && {
+            seen.push(*x);
+            true
+        }
+    });
+    out
+}
+
+fn is_direct(host: &str, literal: Option<IpAddr>, proxy: &Proxy) -> bool {
+    let host = host.trim_end_matches('.').to_ascii_lowercase();
+    if host == "localhost" || host.ends_with(".localhost") {
+        return true;
+    }
+    if let Some(ip) = literal {
+        let ip = ip.to_canonical();
+        return ip.is_loopback() || proxy.bypass_networks.iter().any(|n| n.contains(&ip));
+    }
+    proxy.bypass_hosts.iter().any(|pattern| {
+        let pattern = pattern.to_ascii_lowercase();
+        match pattern.strip_prefix('*') {
+            Some(suffix) => host.len() > suffix.len() && host.ends_with(suffix),
+            None => host == pattern,
+        }
+    })
+}
+
+fn is_ourselves(stream: &TcpStream, own: &[SocketAddr]) -> bool {
+    let (Ok(peer), Ok(local)) = (stream.peer_addr(), stream.local_addr()) else {
+        return false;
+    };
+    let ip = peer.ip().to_canonical();
+    own.iter().filter(|o| o.port() == peer.port()).any(|o| {
+        let ours = o.ip().to_canonical();
+        // A listener on every address answers on loopback and on whatever address we also speak from.
+        ours == ip || ours.is_unspecified() && (ip.is_loopback() || ip == local.ip().to_canonical())
+    })
+}
+
+async fn through(server: &ProxyServer, host: &str, port: u16) -> Result<TcpStream, Stop> {
+    let at = format!("proxy {}:{}", server.host, server.port);
+    let down = |e: &dyn std::fmt::Display| Stop::down(format!("{at}: {e}"));
+    let mut stream = TcpStream::connect((server.host.as_str(), server.port))
+        .await
+        .map_err(|e| down(&e))?;
+    if server.socks {
+        use tokio_socks::{Error, tcp::Socks5Stream};
+        let result = match &server.login {
+            None => Socks5Stream::connect_with_socket(stream, (host, port)).await,
+            Some((user, password)) => {
+                let password = password.reveal();
+                Socks5Stream::connect_with_password_and_socket(stream, (host, port), user, password)
+                    .await
+            }
+        };
+        return match result {
+            Ok(connected) => Ok(connected.into_inner()),
+            Err(
+                e @ (Error::PasswordAuthFailure(_)
+                | Error::NoAcceptableAuthMethods
+                | Error::InvalidAuthValues(_)),
+            ) => Err(Stop::misconfigured(format!(
+                "{at}: {e}; check user and password of the proxy"
+            ))),
+            Err(e) => Err(down(&e)),
+        };
+    }
+    let bracketed = if host.contains(':') && !host.starts_with('[') {
+        format!("[{host}]:{port}")
+    } else {
+        format!("{host}:{port}")
+    };
+    let login = server.login.as_ref().map_or_else(String::new, |(u, p)| {
+        let pair = STANDARD.encode(format!("{u}:{}", p.reveal()));
+        format!("Proxy-Authorization: Basic {pair}\r\n")
+    });
+    let request = format!("CONNECT {bracketed} HTTP/1.1\r\nHost: {bracketed}\r\n{login}\r\n");
+    stream
+        .write_all(request.as_bytes())
+        .await
+        .map_err(|e| down(&e))?;
+    // Octet by octet up to the empty line: what follows is the upstream's greeting.
+    let mut answer = Vec::with_capacity(512);
+    while !answer.ends_with(b"\r\n\r\n") {
+        if answer.len() > 16_384 {
+            return Err(down(&"an answer without an end"));
+        }
+        answer.push(stream.read_u8().await.map_err(|e| down(&e))?);
+    }
+    let text = String::from_utf8_lossy(&answer);
+    let line = bounded(text.lines().next().unwrap_or_default());
+    let status = line.split(' ').nth(1).unwrap_or_default();
+    match status {
+        "200" => Ok(stream),
+        "407" => Err(Stop::misconfigured(format!(
+            "{at}: 407, it wants a login: put user and password into the proxy's URL"
+        ))),
+        _ => Err(down(&line)),
+    }
+}
+
+/// What a connection attempt to one address may take.
+pub(super) fn slice(until: Instant, each: Duration) -> Instant {
+    until.min(Instant::now() + each)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn families_take_turns() {
+        let list = |text: &[&str]| -> Vec<SocketAddr> {
+            text.iter().map(|t| t.parse().unwrap()).collect()
+        };
+        for (input, output) in [
+            (vec!["1.1.1.1:1"], vec!["1.1.1.1:1"]),
+            (
+                vec!["[::1]:1", "[::2]:1", "1.1.1.1:1", "1.1.1.2:1", "1.1.1.3:1"],
+                vec!["[::1]:1", "1.1.1.1:1", "[::2]:1", "1.1.1.2:1", "1.1.1.3:1"],
+            ),
+            (vec!["1.1.1.1:1", "1.1.1.1:1"], vec!["1.1.1.1:1"]),
+        ] {
+            assert_eq!(in_turn(&list(&input)), list(&output));
+        }
+    }
+
+    #[test]
+    fn past_the_proxy() {
+        let proxy = Proxy {
+            via: None,
+            bypass_hosts: vec!["*.corp.example".into(), "mx.example".into()],
+            bypass_networks: vec!["10.0.0.0/8".parse().unwrap()],
+        };
+        for (host, direct) in [
+            ("localhost", true),
+            ("127.0.0.2", true),
+            ("::1", true),
+            ("a.Corp.example", true),
+            ("corp.example", false),
+            ("mx.example.", true),
+            ("x.mx.example", false),
+            ("10.1.1.1", true),
+            ("11.1.1.1", false),
+        ] {
+            assert_eq!(is_direct(host, host.parse().ok(), &proxy), direct, "{host}");
+        }
+    }
+}

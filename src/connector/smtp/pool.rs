@@ -1,0 +1,104 @@
+//! Connections kept open between messages.
+//!
+//! Apart from the conversation: it only lends and takes back. What it holds never outlives it.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError, Weak},
+    time::Duration,
+};
+
+use tokio::{task::JoinSet, time::Instant};
+
+use super::link::Link;
+
+/// The idle connections of one connector.
+#[derive(Debug)]
+pub(super) struct Pool {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    idle: Mutex<Vec<Link>>,
+    /// Leave-taking and the clock of idle connections; they end with the pool.
+    tasks: Mutex<JoinSet<()>>,
+    idle_timeout: Duration,
+}
+
+impl Pool {
+    pub(super) fn new(idle_timeout: Duration) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                idle: Mutex::default(),
+                tasks: Mutex::default(),
+                idle_timeout,
+            }),
+        }
+    }
+
+    /// A connection that is still good: nothing was said and nothing closed since it was put back.
+    pub(super) async fn take(&self) -> Option<Link> {
+        loop {
+            // The youngest: it is the likeliest to be alive.
+            let mut link = lock(&self.shared.idle).pop()?;
+            if link.idle_since.elapsed() < self.shared.idle_timeout && link.is_quiet().await {
+                return Some(link);
+            }
+        }
+    }
+
+    /// Keeps a connection for the next message.
+    pub(super) fn put(&self, mut link: Link) {
+        if self.shared.idle_timeout.is_zero() {
+            self.leave(link);
+            return;
+        }
+        link.idle_since = Instant::now();
+        let first = {
+            let mut idle = lock(&self.shared.idle);
+            idle.push(link);
+            idle.len() == 1
+        };
+        if first {
+            let shared = Arc::downgrade(&self.shared);
+            let mut tasks = lock(&self.shared.tasks);
+            while tasks.try_join_next().is_some() {}
+            tasks.spawn(expire(shared, self.shared.idle_timeout));
+        }
+    }
+
+    /// Says QUIT behind the caller's back.
+    pub(super) fn leave(&self, link: Link) {
+        let mut tasks = lock(&self.shared.tasks);
+        while tasks.try_join_next().is_some() {}
+        tasks.spawn(link.quit());
+    }
+}
+
+/// Closes connections that nobody used for the idle time, until none is left.
+async fn expire(shared: Weak<Shared>, after: Duration) {
+    loop {
+        let (next, old) = {
+            let Some(shared) = shared.upgrade() else {
+                return;
+            };
+            let mut idle = lock(&shared.idle);
+            let old: Vec<Link> = idle
+                .extract_if(.., |link| link.idle_since.elapsed() >= after)
+                .collect();
+            (idle.iter().map(|link| link.idle_since).min(), old)
+        };
+        for link in old {
+            link.quit().await;
+        }
+        match next {
+            Some(since) => tokio::time::sleep_until(since + after).await,
+            None => return,
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    // What is inside stays whole whoever panicked.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,224 @@
+//! What an upstream's refusal means: the message, the moment, or ourselves.
+//!
+//! Apart because it is the one place where a code becomes a consequence (the outcome table), with the corrections of
+//! the configuration before it. It never reads free text, but for one word that Exchange Online writes nowhere else.
+
+use crate::mail::{outcome::Report, reply::Reply};
+
+/// A correction of what an upstream's reply means.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Override {
+    /// The reply code.
+    pub code: u16,
+    /// The enhanced code; `None` = any.
+    pub enhanced: Option<(u8, u16, u16)>,
+    /// What it means.
+    pub class: Class,
+}
+
+/// What a refusal means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Class {
+    /// As a 4xx.
+    Deferred,
+    /// As a 5xx.
+    Failed,
+    /// The upstream is not taking mail: the lane closes.
+    Down,
+    /// Our credentials or configuration: the lane pauses.
+    Misconfigured,
+    /// The sending mailbox alone.
+    MailboxRefused,
+}
+
+/// The class of a reply that is a refusal, at any stage.
+pub fn classify(reply: &Reply, overrides: &[Override]) -> Class {
+    let corrected = overrides
+        .iter()
+        .find(|o| o.code == reply.code && (o.enhanced.is_none() || o.enhanced == reply.enhanced));
+    if let Some(found) = corrected {
+        return found.class;
+    }
+    match (reply.code, reply.enhanced) {
+        (500..=599, Some((5, 7, 60) | (5, 2, 252))) => Class::MailboxRefused,
+        // 554 5.2.0 STOREDRV.Submission.Exception:SendAsDeniedException…
+        (500..=599, _) if reply.text.contains("SendAsDenied") => Class::MailboxRefused,
+        (500..=599, Some((5, 7, 30 | 57 | 139))) | (530 | 534 | 535 | 538, _) => {
+            Class::Misconfigured
+        }
+        (500..=599, _) => Class::Failed,
+        _ => Class::Deferred,
+    }
+}
+
+/// Why a connector stops before anything was attempted for a message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Stop {
+    /// The upstream is not taking mail.
+    Down(Reply),
+    /// Our configuration or credentials.
+    Misconfigured(Reply),
+    /// The sending mailbox.
+    MailboxRefused(Reply),
+}
+
+impl From<Stop> for Report {
+    fn from(stop: Stop) -> Self {
+        match stop {
+            Stop::Down(reply) => Report::Down {
+                reply,
+                retry_after: None,
+            },
+            Stop::Misconfigured(reply) => Report::Misconfigured(reply),
+            Stop::MailboxRefused(reply) => Report::MailboxRefused(reply),
+        }
+    }
+}
+
+impl Stop {
+    /// Stops for a cause of our own finding: the upstream is down.
+    pub fn down(text: impl Into<String>) -> Self {
+        Stop::Down(Reply::new(451, (4, 4, 1), text))
+    }
+
+    /// Stops for a cause of our own finding: the configuration.
+    pub fn misconfigured(text: impl Into<String>) -> Self {
+        Stop::Misconfigured(Reply::new(451, (4, 3, 5), text))
+    }
+
+    /// The reply, whatever the reason.
+    pub fn reply(&self) -> &Reply {
+        match self {
+            Stop::Down(reply) | Stop::Misconfigured(reply) | Stop::MailboxRefused(reply) => reply,
+        }
+    }
+}
+
+/// The reply with the stage before its text and the remedy, if one is known, behind it.
+pub fn explained(reply: &Reply, stage: &str) -> Reply {
+    let said = bounded(&reply.text);
+    let text = match remedy(reply, stage) {
+        Some(remedy) => format!("{stage}: {said} -- {remedy}"),
+        None => format!("{stage}: {said}"),
+    };
+    Reply {
+        code: reply.code,
+        enhanced: reply.enhanced,
+        text,
+    }
+}
+
+/// What is kept of an upstream's text in an outcome: 1,000 octets.
+pub fn bounded(text: &str) -> &str {
+    let end = (0..=text.len().min(1000))
+        .rev()
+        .find(|i| text.is_char_boundary(*i));
+    text.get(..end.unwrap_or(0)).unwrap_or(text)
+}
+
+fn remedy(reply: &Reply, stage: &str) -> Option<&'static str> {
+    Some(match (reply.code, reply.enhanced) {
+        (_, Some((5, 7, 139))) => {
+            "basic authentication is switched off for this mailbox or tenant, or a policy blocks it: use a connector of type \"graph\", or enable authenticated SMTP (SMTP AUTH) for the mailbox again"
+        }
+        (_, Some((5, 7, 30))) => {
+            "Exchange Online no longer takes passwords here: use a connector of type \"graph\" or OAuth"
+        }
+        (_, Some((5, 7, 57))) => {
+            "the upstream wants a login: set username and password, or use a connector of type \"graph\""
+        }
+        (_, Some((5, 7, 60) | (5, 2, 252))) => {
+            "the account that logs in may not send as this sender: grant it \"Send As\", or rewrite the sender"
+        }
+        (500..=599, _) if reply.text.contains("SendAsDenied") => {
+            "the account that logs in may not send as this sender: grant it \"Send As\", or rewrite the sender"
+        }
+        (534, Some((5, 7, 9))) => {
+            "the account needs an app password (Gmail: Google account, Security, App passwords)"
+        }
+        (534, _) => {
+            "the upstream wants another or stronger way to log in: check auth, or use an app password"
+        }
+        (535, _) => {
+            "check username and password; accounts with two-step verification need an app password"
+        }
+        (538, _) => "the upstream wants TLS before a login: set tls = \"starttls\" or \"implicit\"",
+        (530, Some((5, 7, 0))) => {
+            "the upstream wants TLS or a login first: set tls = \"starttls\", username and password"
+        }
+        (530, _) => "the upstream wants a login: set username and password",
+        (500..=599, _) if stage == "AUTH" => "check username, password and auth",
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reply(code: u16, enhanced: Option<(u8, u16, u16)>, text: &str) -> Reply {
+        Reply {
+            code,
+            enhanced,
+            text: text.into(),
+        }
+    }
+
+    #[test]
+    fn classes() {
+        let gmail = [Override {
+            code: 550,
+            enhanced: Some((5, 4, 5)),
+            class: Class::Deferred,
+        }];
+        for (code, enhanced, text, class) in [
+            (450, None, "", Class::Deferred),
+            (421, Some((4, 7, 0)), "", Class::Deferred),
+            (550, Some((5, 1, 1)), "", Class::Failed),
+            (550, Some((5, 4, 5)), "", Class::Deferred),
+            (571, None, "", Class::Failed),
+            (530, None, "", Class::Misconfigured),
+            (530, Some((5, 7, 57)), "", Class::Misconfigured),
+            (534, None, "", Class::Misconfigured),
+            (538, None, "", Class::Misconfigured),
+            (550, Some((5, 7, 30)), "", Class::Misconfigured),
+            (535, Some((5, 7, 139)), "", Class::Misconfigured),
+            (550, Some((5, 7, 60)), "", Class::MailboxRefused),
+            (
+                554,
+                Some((5, 2, 252)),
+                "SendAsDenied",
+                Class::MailboxRefused,
+            ),
+            (
+                554,
+                Some((5, 2, 0)),
+                "STOREDRV.Submission.Exception:SendAsDeniedException.MapiExceptionSendAsDenied",
+                Class::MailboxRefused,
+            ),
+            (450, None, "SendAsDenied", Class::Deferred),
+            (250, None, "", Class::Deferred),
+        ] {
+            let reply = reply(code, enhanced, text);
+            assert_eq!(classify(&reply, &gmail), class, "{reply:?}");
+        }
+    }
+
+    #[test]
+    fn remedies() {
+        let said = explained(
+            &reply(535, Some((5, 7, 139)), "Authentication unsuccessful"),
+            "AUTH",
+        );
+        assert!(
+            said.text
+                .starts_with("AUTH: Authentication unsuccessful -- basic authentication")
+        );
+        assert!(said.text.contains("type \"graph\""));
+        assert_eq!(
+            explained(&reply(450, None, "later"), "MAIL").text,
+            "MAIL: later"
+        );
+        assert_eq!(bounded(&"x".repeat(5000)).len(), 1000);
+    }
+}

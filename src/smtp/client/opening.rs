@@ -1,0 +1,520 @@
+//! The beginning of a conversation: greeting, EHLO, STARTTLS, AUTH.
+//!
+//! Apart from the deliveries that follow, because nothing has been attempted for any message yet: whatever goes wrong
+//! here is a [`Stop`]. It sends no credentials over a line that is not encrypted unless it was told that it may.
+
+use super::{
+    Stage,
+    capabilities::Capabilities,
+    class::{Class, Override, Stop, classify, explained},
+};
+use crate::{mail::reply::Reply, secret::Secret, smtp::sasl};
+
+/// Whether to ask for TLS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Upgrade {
+    /// Never (it is off, or the line is encrypted from the first octet).
+    Never,
+    /// When offered.
+    Offered,
+    /// Always: without it the conversation ends.
+    Required,
+}
+
+/// How to log in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mechanism {
+    /// RFC 4616.
+    Plain,
+    /// `AUTH LOGIN`, two prompts.
+    Login,
+}
+
+/// What is wanted of the conversation.
+#[derive(Debug, Clone, Copy)]
+pub struct Wishes<'a> {
+    /// The name said in EHLO.
+    pub helo: &'a str,
+    /// TLS.
+    pub upgrade: Upgrade,
+    /// The line is encrypted already.
+    pub encrypted: bool,
+    /// Who logs in; `None` = nobody does.
+    pub login: Option<&'a (String, Secret)>,
+    /// With this mechanism; `None` = PLAIN, else LOGIN, as offered.
+    pub mechanism: Option<Mechanism>,
+    /// Credentials may go over a line without TLS.
+    pub plaintext_credentials: bool,
+    /// Corrections.
+    pub overrides: &'a [Override],
+}
+
+/// What to do next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ask {
+    /// Write what was appended to `out`, read a reply, give it to [`Opening::reply`].
+    Read(Stage),
+    /// Make the TLS handshake, then call [`Opening::secured`]. An octet that is already there is an attack.
+    Handshake,
+    /// Logged in; MAIL may follow.
+    Ready,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Greeting,
+    Ehlo,
+    Helo,
+    StartTls,
+    /// A PLAIN response is out; the bool: it was held back until a 334.
+    Plain {
+        held_back: bool,
+    },
+    LoginUser,
+    LoginPassword,
+    LoginResult,
+    Ready,
+}
+
+/// The opening of one connection.
+#[derive(Debug)]
+pub struct Opening<'a> {
+    wishes: Wishes<'a>,
+    state: State,
+    encrypted: bool,
+    offered: Capabilities,
+    mechanism: Option<Mechanism>,
+    shown: Option<&'static str>,
+}
+
+impl<'a> Opening<'a> {
+    /// Begins with reading the greeting ([`Stage::Greeting`]).
+    pub fn new(wishes: Wishes<'a>) -> Self {
+        Self {
+            wishes,
+            state: State::Greeting,
+            encrypted: wishes.encrypted,
+            offered: Capabilities::default(),
+            mechanism: None,
+            shown: None,
+        }
+    }
+
+    /// What the upstream offers, as of now.
+    pub fn offered(&self) -> &Capabilities {
+        &self.offered
+    }
+
+    /// The mechanism that was used.
+    pub fn mechanism(&self) -> Option<Mechanism> {
+        self.mechanism
+    }
+
+    /// How the octets just appended may be shown to people, where they hold a secret.
+    pub fn shown(&self) -> Option<&'static str> {
+        self.shown
+    }
+
+    /// A reply came.
+    ///
+    /// # Errors
+    /// [`Stop`]: the conversation ends here.
+    pub fn reply(&mut self, reply: &Reply, out: &mut Vec<u8>) -> Result<Ask, Stop> {
+        self.shown = None;
+        match self.state {
+            State::Greeting => {
+                if reply.is_positive() {
+                    Ok(self.hello(out))
+                } else {
+                    Err(self.stop(reply, "greeting"))
+                }
+            }
+            State::Ehlo if reply.is_positive() => {
+                self.offered = Capabilities::parse(&reply.text);
+                self.after_hello(out)
+            }
+            State::Ehlo => self.hello_refused(reply, out),
+            State::Helo if reply.is_positive() => {
+                self.offered = Capabilities {
+                    name: Capabilities::parse(&reply.text).name,
+                    ..Capabilities::default()
+                };
+                self.state = State::Ready;
+                Ok(Ask::Ready)
+            }
+            State::Helo => Err(self.stop(reply, "HELO")),
+            State::StartTls => match reply.code {
+                220 => Ok(Ask::Handshake),
+                _ if self.wishes.upgrade == Upgrade::Offered
+                    && classify(reply, self.wishes.overrides) != Class::Misconfigured
+                    && reply.code != 421
+                    && !reply.is_positive() =>
+                {
+                    // Offered and then refused: opportunistic goes on without.
+                    self.offered.starttls = false;
+                    self.log_in(out)
+                }
+                _ => Err(self.stop(reply, "STARTTLS")),
+            },
+            State::Plain { held_back: true } if reply.code == 334 => {
+                let response = self.plain_response();
+                self.secret(out, &response, "***");
+                self.state = State::Plain { held_back: false };
+                Ok(Ask::Read(Stage::Auth))
+            }
+            State::LoginUser if reply.code == 334 => {
+                // The prompt's text is not asked: "Username:" comes in many spellings, not all of them base64.
+                let user = self.wishes.login.map(|(user, _)| sasl::base64(user));
+                self.secret(out, &user.unwrap_or_default(), "***");
+                self.state = State::LoginPassword;
+                Ok(Ask::Read(Stage::Auth))
+            }
+            State::LoginPassword if reply.code == 334 => {
+                let password = self.wishes.login.map(|(_, p)| sasl::base64(p.reveal()));
+                self.secret(out, &password.unwrap_or_default(), "***");
+                self.state = State::LoginResult;
+                Ok(Ask::Read(Stage::Auth))
+            }
+            State::Plain { .. } | State::LoginUser | State::LoginPassword | State::LoginResult => {
+                self.login_result(reply, out)
+            }
+            State::Ready => Err(Stop::down("the upstream spoke out of turn")),
+        }
+    }
+
+    /// The handshake is done: everything said before it is forgotten (RFC 3207 §4.2).
+    pub fn secured(&mut self, out: &mut Vec<u8>) -> Ask {
+        self.encrypted = true;
+        self.offered = Capabilities::default();
+        self.hello(out)
+    }
+
+    fn hello(&mut self, out: &mut Vec<u8>) -> Ask {
+        self.line(out, &["EHLO ", self.wishes.helo]);
+        self.state = State::Ehlo;
+        Ask::Read(Stage::Hello)
+    }
+
+    fn hello_refused(&mut self, reply: &Reply, out: &mut Vec<u8>) -> Result<Ask, Stop> {
+        // 521 and 554 refuse us, not the word; any other 5xx comes from an upstream before RFC 1869.
+        let refuses_word = reply.is_permanent()
+            && !matches!(reply.code, 521 | 554)
+            && classify(reply, self.wishes.overrides) == Class::Failed;
+        if !refuses_word {
+            return Err(self.stop(reply, "EHLO"));
+        }
+        let needed = if self.wishes.upgrade == Upgrade::Required && !self.encrypted {
+            "TLS"
+        } else if self.wishes.login.is_some() {
+            "a login"
+        } else {
+            self.line(out, &["HELO ", self.wishes.helo]);
+            self.state = State::Helo;
+            return Ok(Ask::Read(Stage::Hello));
+        };
+        Err(Stop::Down(explained(
+            reply,
+            &format!("EHLO refused, and {needed} is required"),
+        )))
+    }
+
+    fn after_hello(&mut self, out: &mut Vec<u8>) -> Result<Ask, Stop> {
+        if !self.encrypted && self.wishes.upgrade != Upgrade::Never {
+            if self.offered.starttls {
+                self.line(out, &["STARTTLS"]);
+                self.state = State::StartTls;
+                return Ok(Ask::Read(Stage::StartTls));
+            }
+            if self.wishes.upgrade == Upgrade::Required {
+                return Err(Stop::down(
+                    "STARTTLS: the upstream does not offer it, and tls = \"starttls\" requires it",
+                ));
+            }
+        }
+        self.log_in(out)
+    }
+
+    fn log_in(&mut self, out: &mut Vec<u8>) -> Result<Ask, Stop> {
+        if self.wishes.login.is_none() {
+            self.state = State::Ready;
+            return Ok(Ask::Ready);
+        }
+        if !self.encrypted && !self.wishes.plaintext_credentials {
+            return Err(Stop::misconfigured(
+                "AUTH: the line is not encrypted, so the password is not sent; set tls = \"starttls\" or \"implicit\" (or plaintext_credentials = true)",
+            ));
+        }
+        let mechanism = match self.wishes.mechanism {
+            // Said by the administrator or known of the service: also where the upstream does not announce it.
+            Some(mechanism) => mechanism,
+            None if self.offered.offers("PLAIN") => Mechanism::Plain,
+            None if self.offered.offers("LOGIN") => Mechanism::Login,
+            None if self.offered.auth.is_empty() => {
+                return Err(Stop::misconfigured(if self.encrypted {
+                    "AUTH: the upstream offers no login on this port; check port and host, or remove username and password"
+                } else {
+                    "AUTH: the upstream offers no login without TLS; set tls = \"starttls\" or \"implicit\", or remove username and password"
+                }));
+            }
+            None => {
+                return Err(Stop::misconfigured(format!(
+                    "AUTH: the upstream offers {} only; Postern logs in with PLAIN or LOGIN",
+                    super::class::bounded(&self.offered.auth.join(" "))
+                )));
+            }
+        };
+        Ok(self.begin_login(mechanism, out))
+    }
+
+    fn begin_login(&mut self, mechanism: Mechanism, out: &mut Vec<u8>) -> Ask {
+        self.mechanism = Some(mechanism);
+        match mechanism {
+            Mechanism::Plain => {
+                let response = self.plain_response();
+                // RFC 5321 §4.5.3.1.4: a command line has 512 octets, its CRLF among them.
+                let held_back = "AUTH PLAIN \r\n".len() + response.len() > 512;
+                if held_back {
+                    self.line(out, &["AUTH PLAIN"]);
+                } else {
+                    self.line(out, &["AUTH PLAIN ", &response]);
+                    self.shown = Some("AUTH PLAIN ***");
+                }
+                self.state = State::Plain { held_back };
+            }
+            Mechanism::Login => {
+                self.line(out, &["AUTH LOGIN"]);
+                self.state = State::LoginUser;
+            }
+        }
+        Ask::Read(Stage::Auth)
+    }
+
+    fn login_result(&mut self, reply: &Reply, out: &mut Vec<u8>) -> Result<Ask, Stop> {
+        if reply.is_positive() {
+            self.state = State::Ready;
+            return Ok(Ask::Ready);
+        }
+        // Announced, and then not known: the other one may be.
+        if self.mechanism == Some(Mechanism::Plain)
+            && self.wishes.mechanism.is_none()
+            && reply.code == 504
+            && self.offered.offers("LOGIN")
+        {
+            return Ok(self.begin_login(Mechanism::Login, out));
+        }
+        if !reply.is_permanent() && !reply.is_transient() {
+            return Err(Stop::Down(explained(
+                reply,
+                "AUTH: the upstream asks for something that its mechanism does not have",
+            )));
+        }
+        let corrected = self.wishes.overrides.iter().any(|o| {
+            o.code == reply.code && (o.enhanced.is_none() || o.enhanced == reply.enhanced)
+        });
+        if reply.is_permanent() && !corrected {
+            return Err(Stop::Misconfigured(explained(reply, "AUTH")));
+        }
+        Err(self.stop(reply, "AUTH"))
+    }
+
+    fn stop(&self, reply: &Reply, stage: &str) -> Stop {
+        let said = explained(reply, stage);
+        match classify(reply, self.wishes.overrides) {
+            Class::Misconfigured => Stop::Misconfigured(said),
+            Class::MailboxRefused => Stop::MailboxRefused(said),
+            Class::Deferred | Class::Failed | Class::Down => Stop::Down(said),
+        }
+    }
+
+    fn plain_response(&self) -> String {
+        self.wishes
+            .login
+            .map(|(user, password)| sasl::plain_response(user, password))
+            .unwrap_or_default()
+    }
+
+    fn line(&mut self, out: &mut Vec<u8>, parts: &[&str]) {
+        self.shown = None;
+        for part in parts {
+            // Nothing from the configuration can begin a second command.
+            out.extend(part.bytes().filter(|b| !matches!(b, b'\r' | b'\n')));
+        }
+        out.extend_from_slice(b"\r\n");
+    }
+
+    fn secret(&mut self, out: &mut Vec<u8>, text: &str, shown: &'static str) {
+        self.line(out, &[text]);
+        self.shown = Some(shown);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::smtp::client::reply::Replies;
+
+    /// Plays replies parted by `|`; says what was written, then how it ended.
+    fn play(wishes: Wishes<'_>, script: &str) -> String {
+        let mut opening = Opening::new(wishes);
+        let mut replies = Replies::default();
+        replies.feed(script.replace('|', "\r\n").as_bytes());
+        let mut out = Vec::new();
+        let mut ask = Ask::Read(Stage::Greeting);
+        let end = loop {
+            match ask {
+                Ask::Ready => break "ready".to_owned(),
+                Ask::Handshake => {
+                    out.extend_from_slice(b"[tls]");
+                    ask = opening.secured(&mut out);
+                }
+                Ask::Read(stage) => {
+                    let Ok(Some(reply)) = replies.next_reply() else {
+                        break format!("waits at {stage}");
+                    };
+                    match opening.reply(&reply, &mut out) {
+                        Ok(next) => ask = next,
+                        Err(Stop::Down(_)) => break "down".to_owned(),
+                        Err(Stop::Misconfigured(_)) => break "misconfigured".to_owned(),
+                        Err(Stop::MailboxRefused(_)) => break "mailbox".to_owned(),
+                    }
+                }
+            }
+        };
+        let said = String::from_utf8(out).unwrap().replace("\r\n", "|");
+        format!("{said} {end}")
+    }
+
+    fn wishes<'a>(upgrade: Upgrade, login: Option<&'a (String, Secret)>) -> Wishes<'a> {
+        Wishes {
+            helo: "me",
+            upgrade,
+            encrypted: false,
+            login,
+            mechanism: None,
+            plaintext_credentials: true,
+            overrides: &[],
+        }
+    }
+
+    #[test]
+    fn openings() {
+        use Upgrade::{Never, Offered, Required};
+        for (upgrade, script, expected) in [
+            (Never, "220 hi|250 up|", "EHLO me| ready"),
+            (
+                Never,
+                "220-a|220 b|250-up|250-   |250-|250 |",
+                "EHLO me| ready",
+            ),
+            (Never, "554 no|", " down"),
+            (Never, "421 no|", " down"),
+            (Never, "530 x|", " misconfigured"),
+            (Never, "220 hi|502 x|250 up|", "EHLO me|HELO me| ready"),
+            (Never, "220 hi|500 x|550 up|", "EHLO me|HELO me| down"),
+            (Never, "220 hi|421 x|", "EHLO me| down"),
+            (Never, "220 hi|554 x|", "EHLO me| down"),
+            (Required, "220 hi|500 x|", "EHLO me| down"),
+            (Required, "220 hi|250 up|", "EHLO me| down"),
+            (
+                Required,
+                "220 hi|250-up|250 STARTTLS|454 x|",
+                "EHLO me|STARTTLS| down",
+            ),
+            (
+                Required,
+                "220 hi|250-up|250 starttls|354 x|",
+                "EHLO me|STARTTLS| down",
+            ),
+            (
+                Required,
+                "220 hi|250-up|250 starttls|220 go|250 up|",
+                "EHLO me|STARTTLS|[tls]EHLO me| ready",
+            ),
+            (Offered, "220 hi|250 up|", "EHLO me| ready"),
+            (Offered, "220 hi|500 x|250 up|", "EHLO me|HELO me| ready"),
+            (
+                Offered,
+                "220 hi|250-up|250 STARTTLS|454 x|",
+                "EHLO me|STARTTLS| ready",
+            ),
+        ] {
+            assert_eq!(play(wishes(upgrade, None), script), expected, "{script}");
+        }
+    }
+
+    #[test]
+    fn logins() {
+        let login = ("u".to_owned(), Secret::new("p"));
+        let long = ("u".to_owned(), Secret::new("p".repeat(500)));
+        let with = |login| wishes(Upgrade::Never, Some(login));
+        for (offer, replies, expected) in [
+            ("AUTH LOGIN PLAIN", "235 x|", "AUTH PLAIN AHUAcA==| ready"),
+            ("auth login plain", "235 x|", "AUTH PLAIN AHUAcA==| ready"),
+            (
+                "AUTH=LOGIN",
+                "334 x|334 |235 x|",
+                "AUTH LOGIN|dQ==|cA==| ready",
+            ),
+            (
+                "AUTH LOGIN",
+                "334 x|535 |",
+                "AUTH LOGIN|dQ==| misconfigured",
+            ),
+            ("AUTH PLAIN", "535 x|", "AUTH PLAIN AHUAcA==| misconfigured"),
+            ("AUTH PLAIN", "454 x|", "AUTH PLAIN AHUAcA==| down"),
+            ("AUTH PLAIN", "334 x|", "AUTH PLAIN AHUAcA==| down"),
+            ("AUTH PLAIN", "504 x|", "AUTH PLAIN AHUAcA==| misconfigured"),
+            (
+                "AUTH PLAIN LOGIN",
+                "504 x|334 |334 |235 |",
+                "AUTH PLAIN AHUAcA==|AUTH LOGIN|dQ==|cA==| ready",
+            ),
+            ("AUTH NTLM", "", " misconfigured"),
+            ("SIZE", "", " misconfigured"),
+        ] {
+            let script = format!("220 hi|250-up|250 {offer}|{replies}");
+            let expected = format!("EHLO me|{expected}");
+            assert_eq!(play(with(&login), &script), expected, "{script}");
+        }
+        let said = play(with(&long), "220 hi|250-up|250 AUTH PLAIN|334 |235 x|");
+        assert!(said.starts_with("EHLO me|AUTH PLAIN|AHUA"), "{said}");
+        assert!(said.ends_with("| ready"));
+        // Refused EHLO, but a login is wanted: no credentials after HELO.
+        assert_eq!(play(with(&login), "220 hi|500 x|"), "EHLO me| down");
+        // Not encrypted, and not allowed to go without.
+        let careful = Wishes {
+            plaintext_credentials: false,
+            ..with(&login)
+        };
+        let script = "220 hi|250-up|250 AUTH PLAIN|235 x|";
+        assert_eq!(play(careful, script), "EHLO me| misconfigured");
+        // What was offered before TLS is forgotten.
+        let upgraded = Wishes {
+            upgrade: Upgrade::Required,
+            ..with(&login)
+        };
+        let script = "220 hi|250-up|250-AUTH PLAIN|250 STARTTLS|220 go|250 up|";
+        assert_eq!(
+            play(upgraded, script),
+            "EHLO me|STARTTLS|[tls]EHLO me| misconfigured"
+        );
+    }
+
+    #[test]
+    fn secrets_are_not_shown() {
+        let login = ("u".to_owned(), Secret::new("p"));
+        let mut opening = Opening::new(wishes(Upgrade::Never, Some(&login)));
+        let mut out = Vec::new();
+        for (reply, text, shown) in [
+            (220, "", None),
+            (250, "up\nAUTH PLAIN LOGIN", Some("AUTH PLAIN ***")),
+            (504, "", None),
+            (334, "", Some("***")),
+            (334, "", Some("***")),
+            (235, "", None),
+        ] {
+            let _ = opening.reply(&Reply::plain(reply, text), &mut out);
+            assert_eq!(opening.shown(), shown, "{reply}");
+        }
+    }
+}
