@@ -1,1 +1,309 @@
-//! stub
+//! Failed recipients to a delivery status notification (RFC 3464), as octets.
+//!
+//! Apart because what a person reads on the worst day deserves a file of its own, and exact tests. It does not decide who
+//! gets one (`plan`) and does not send it: a bounce is a message through the queue like any other.
+
+use std::{
+    fmt::Write as _,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    time::SystemTime,
+};
+
+use bytes::Bytes;
+use time::{OffsetDateTime, format_description::well_known::Rfc2822};
+
+use super::{BounceSettings, plan::Failure};
+use crate::mail::{
+    address::Address,
+    message::{Body, Envelope, Message, MessageId, Origin},
+};
+
+/// So much of the original header is sent back.
+const MOST_HEADER: usize = 16 * 1024;
+/// So much of an upstream's reply is repeated.
+const MOST_REPLY: usize = 400;
+
+/// Who gets a report about this message: the sender, if wanted, and the administrators. Nobody for `<>`, and nobody for
+/// what a machine sent as an answer (RFC 3834 §2), so that two machines never answer each other's reports.
+pub fn addressees(message: &Message, settings: &BounceSettings) -> Vec<Address> {
+    let Some(sender) = &message.envelope.sender else {
+        return Vec::new();
+    };
+    if is_auto_replied(&message.header) {
+        return Vec::new();
+    }
+    let mut to: Vec<Address> = Vec::new();
+    if settings.to_sender {
+        to.push(sender.clone());
+    }
+    for copy in &settings.copy_to {
+        if !to.contains(copy) {
+            to.push(copy.clone());
+        }
+    }
+    to
+}
+
+/// The report to one of them. `id` names it.
+pub fn bounce(
+    message: &Message,
+    failures: &[Failure],
+    settings: &BounceSettings,
+    to: &Address,
+    id: MessageId,
+    now: SystemTime,
+) -> Message {
+    let boundary = format!("=_{id}");
+    let host = &settings.hostname;
+    let subject = match failures {
+        [one] if !one.in_doubt => format!("Not delivered to {}", one.recipient),
+        [one] => format!("Perhaps not delivered to {}", one.recipient),
+        many => format!("Not delivered to {} recipients", many.len()),
+    };
+    let mut header = String::new();
+    // Writing to a String cannot fail.
+    let _ = write!(
+        header,
+        "From: Mail delivery <{from}>\r\nTo: <{to}>\r\nSubject: {subject}\r\nDate: {date}\r\nMessage-ID: <{id}@{host}>\r\n",
+        from = settings.from,
+        date = date(now),
+    );
+    if let Some(original) = field(&message.header, "message-id").filter(|v| is_plain_id(v)) {
+        let _ = write!(
+            header,
+            "In-Reply-To: {original}\r\nReferences: {original}\r\n"
+        );
+    }
+    let _ = write!(
+        header,
+        "Auto-Submitted: auto-replied\r\nMIME-Version: 1.0\r\n\
+         Content-Type: multipart/report; report-type=delivery-status;\r\n boundary=\"{boundary}\"\r\n"
+    );
+
+    let mut body = String::new();
+    let _ = write!(
+        body,
+        "--{boundary}\r\nContent-Type: text/plain; charset=us-ascii\r\n\r\n{}\r\n\
+         --{boundary}\r\nContent-Type: message/delivery-status\r\n\r\n{}\r\n",
+        people(message, failures, host),
+        machines(message, failures, host, now),
+    );
+    let (original, eight_bit) = original(&message.header);
+    let _ = write!(
+        body,
+        "--{boundary}\r\nContent-Type: text/rfc822-headers\r\n{}\r\n{original}\r\n--{boundary}--\r\n",
+        if eight_bit {
+            "Content-Transfer-Encoding: quoted-printable\r\n"
+        } else {
+            ""
+        }
+    );
+
+    Message {
+        id,
+        envelope: Envelope {
+            sender: None,
+            recipients: vec![to.clone()],
+            eight_bit: false,
+        },
+        origin: Origin {
+            listener: "bounce".to_owned(),
+            peer: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0),
+            client: None,
+            helo: host.clone(),
+            tls: false,
+            esmtp: true,
+            user: None,
+            at: now,
+        },
+        header: Bytes::from(header),
+        body: Body::Memory(Bytes::from(body)),
+    }
+}
+
+/// What failed, in whose words, and what to do about it.
+fn people(message: &Message, failures: &[Failure], host: &str) -> String {
+    let mut out = String::new();
+    let _ = write!(
+        out,
+        "This is the mail relay {host}.\r\n\r\n\
+         Your message of {} could not be delivered to:\r\n",
+        date(message.origin.at)
+    );
+    for failure in failures {
+        let _ = write!(out, "\r\n  {}\r\n", failure.recipient);
+        let _ = write!(
+            out,
+            "    {}\r\n",
+            match (failure.gave_up, failure.in_doubt) {
+                (false, false) => "It was refused:",
+                (false, true) =>
+                    "An earlier attempt got no answer and may have arrived. A later one was refused:",
+                (true, false) => "It was tried until the time for it was over. The last answer:",
+                (true, true) =>
+                    "It may have arrived: the connection was lost after it was sent. The last answer:",
+            }
+        );
+        for line in said(failure).split('\n').take(10) {
+            let _ = write!(out, "    > {line}\r\n");
+        }
+    }
+    let _ = write!(
+        out,
+        "\r\nCheck the addresses and what the answers say. Then send it again{},\r\n\
+         or ask whoever looks after this relay: the number of the message is\r\n{}.\r\n",
+        if failures.iter().any(|f| f.in_doubt) {
+            " if it did not arrive"
+        } else {
+            ""
+        },
+        message.id
+    );
+    out
+}
+
+/// RFC 3464 §2.2 and §2.3: the fields for the message, then a group for each recipient.
+fn machines(message: &Message, failures: &[Failure], host: &str, now: SystemTime) -> String {
+    let mut out = format!(
+        "Reporting-MTA: dns; {host}\r\nX-Postern-Queue-ID: {}\r\nArrival-Date: {}\r\n",
+        message.id,
+        date(message.origin.at)
+    );
+    for failure in failures {
+        // RFC 3463: a code that says «not now» would contradict the action (RFC 3464 §2.3.4); after giving up it is
+        // 5.4.7, delivery time expired.
+        let status = match failure.reply.status() {
+            (5, b, c) => format!("5.{b}.{c}"),
+            _ if failure.gave_up => "5.4.7".to_owned(),
+            _ => "5.0.0".to_owned(),
+        };
+        let _ = write!(
+            out,
+            "\r\nFinal-Recipient: rfc822; {}\r\nAction: failed\r\nStatus: {status}\r\n\
+             Diagnostic-Code: smtp; {}\r\nLast-Attempt-Date: {}\r\n",
+            failure.recipient,
+            said(failure).replace('\n', "\r\n  "),
+            date(now),
+        );
+    }
+    out
+}
+
+/// The reply as the upstream said it, bounded, a line each, printable ASCII.
+fn said(failure: &Failure) -> String {
+    let reply = &failure.reply;
+    let mut out = reply.code.to_string();
+    if let Some((a, b, c)) = reply.enhanced {
+        let _ = write!(out, " {a}.{b}.{c}");
+    }
+    out.push(' ');
+    out.extend(reply.text.chars().take(MOST_REPLY).map(|c| {
+        if c == '\n' || (' '..='~').contains(&c) {
+            c
+        } else {
+            '?'
+        }
+    }));
+    // An empty line would end the group of fields (RFC 3464 §2.1).
+    out.split('\n')
+        .map(str::trim_end)
+        .filter(|line| !line.is_empty())
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
+/// The original header up to a whole field within the bound, and whether it had to be encoded to be 7-bit with lines of
+/// bearable length (RFC 2045 §6.7).
+fn original(header: &[u8]) -> (String, bool) {
+    let mut end = header.len();
+    if end > MOST_HEADER {
+        let cut = header.get(..MOST_HEADER).unwrap_or_default();
+        end = cut
+            .windows(3)
+            .rposition(|w| matches!(w, [b'\r', b'\n', next] if *next != b' ' && *next != b'\t'))
+            .map_or(0, |at| at + 2);
+    }
+    let header = header.get(..end).unwrap_or_default();
+    let plain = header
+        .split(|b| *b == b'\n')
+        .all(|line| line.len() <= 998 && line.iter().all(|b| *b < 128 && *b != 0));
+    // A boundary in it would end the part early; encoded, a line cannot begin with `--=_`.
+    if plain && !header.windows(4).any(|w| w == b"--=_") {
+        return (String::from_utf8_lossy(header).into_owned(), false);
+    }
+    let mut out = String::new();
+    for line in header.split(|b| *b == b'\n') {
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        let mut width = 0;
+        for (at, &b) in line.iter().enumerate() {
+            let last = at + 1 == line.len();
+            let literal = (b'!'..=b'~').contains(&b) && b != b'=' || (b == b' ' && !last);
+            let needs = if literal { 1 } else { 3 };
+            if width + needs > 75 {
+                out.push_str("=\r\n");
+                width = 0;
+            }
+            if literal {
+                out.push(char::from(b));
+            } else {
+                let _ = write!(out, "={b:02X}");
+            }
+            width += needs;
+        }
+        out.push_str("\r\n");
+    }
+    // The header ends in CRLF, so that the last piece of the split is empty.
+    out.truncate(out.len().saturating_sub(2));
+    (out, true)
+}
+
+/// RFC 3834 §5: `auto-replied` with or without parameters. What is merely generated (monitoring, cron) does want to know.
+fn is_auto_replied(header: &[u8]) -> bool {
+    field(header, "auto-submitted").is_some_and(|value| {
+        value
+            .split([';', ' ', '('])
+            .next()
+            .is_some_and(|word| word.eq_ignore_ascii_case("auto-replied"))
+    })
+}
+
+/// The unfolded value of the first field of that name; ASCII only.
+fn field(header: &[u8], name: &str) -> Option<String> {
+    let mut lines = header
+        .split(|b| *b == b'\n')
+        .map(|line| line.strip_suffix(b"\r").unwrap_or(line))
+        .peekable();
+    while let Some(line) = lines.next() {
+        let Some((key, rest)) = line.split_at_checked(name.len()) else {
+            continue;
+        };
+        if !key.eq_ignore_ascii_case(name.as_bytes()) {
+            continue;
+        }
+        let Some(rest) = rest.trim_ascii_start().strip_prefix(b":") else {
+            continue;
+        };
+        let mut value = rest.to_vec();
+        while let Some(more) = lines.next_if(|l| l.starts_with(b" ") || l.starts_with(b"\t")) {
+            value.extend_from_slice(more);
+        }
+        return value
+            .is_ascii()
+            .then(|| String::from_utf8_lossy(&value).trim().to_owned());
+    }
+    None
+}
+
+/// `<x@y>` that may be repeated in a field of ours as it is.
+fn is_plain_id(id: &str) -> bool {
+    id.len() <= 250
+        && id.starts_with('<')
+        && id.ends_with('>')
+        && id.bytes().all(|b| b.is_ascii_graphic())
+}
+
+fn date(at: SystemTime) -> String {
+    OffsetDateTime::from(at)
+        .format(&Rfc2822)
+        .unwrap_or_else(|_| "Thu, 01 Jan 1970 00:00:00 +0000".to_owned())
+}

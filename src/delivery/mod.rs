@@ -1,11 +1,38 @@
 //! SENDING: claim, pass the gate, deliver, settle.
-use std::time::Duration;
+//!
+//! The loop looks what is due, claims what the lanes have permits for, and starts a task for each job (`attempt`). What
+//! follows from a report is decided in `plan`, whether a lane takes jobs in `gate`. Delivery decides neither who may send
+//! nor which route is taken, and it is the only caller of connectors.
 
-use crate::mail::address::Address;
+use std::{
+    collections::{HashMap, HashSet},
+    fmt,
+    sync::{
+        Arc, Mutex, PoisonError, RwLock,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, SystemTime},
+};
 
+use tokio::{runtime::Handle, sync::watch, task::JoinSet};
+
+use self::{attempt::Task, lanes::Lanes, round::Round};
+use crate::{
+    connector::{self, Connector},
+    mail::address::Address,
+    queue::{
+        Queue, Reserve, Ticket,
+        store::{Job, LaneRow},
+    },
+    route::{ConnectorName, Route, RouteName, Routed, Router},
+};
+
+mod attempt;
 pub mod bounce;
 pub mod gate;
+mod lanes;
 pub mod plan;
+mod round;
 
 /// What delivery needs of the configuration besides router and connectors.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,4 +54,255 @@ pub struct BounceSettings {
     pub copy_to: Vec<Address>,
     /// Reporting-MTA.
     pub hostname: String,
+}
+
+/// All that delivery works with; replaced as a whole by a reload.
+#[derive(Debug)]
+pub struct Setup {
+    /// The routes, resolved by name at each attempt.
+    pub router: Router,
+    /// The connectors they name.
+    pub connectors: Vec<(connector::Settings, Arc<dyn Connector>)>,
+    /// In-doubt wait and bounces.
+    pub settings: Settings,
+    /// How long a message with a failed recipient is kept.
+    pub keep_failed: Duration,
+    /// How long it is remembered who, when, what became of it.
+    pub keep_history: Duration,
+}
+
+/// Delivery at work. Dropped, it stops at once; what was under way stays leased until the next start.
+pub struct Delivery {
+    shared: Arc<Shared>,
+    /// The loop.
+    main: JoinSet<()>,
+}
+
+impl fmt::Debug for Delivery {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Delivery").finish_non_exhaustive()
+    }
+}
+
+impl Delivery {
+    /// Begins to deliver what the queue holds. To be called within a tokio runtime.
+    pub fn start(queue: Arc<Queue>, setup: Setup) -> Self {
+        let built = Arc::new(Built::new(setup));
+        let lanes = Arc::new(Lanes::default());
+        lanes.configure(built.connectors.values().map(|(settings, _)| settings));
+        let shared = Arc::new(Shared {
+            queue,
+            lanes,
+            built: RwLock::new(built),
+            tasks: Mutex::new(Some(JoinSet::new())),
+            runtime: Handle::current(),
+            backlog: Mutex::new(HashSet::new()),
+            troubled: AtomicUsize::new(0),
+            stop: watch::Sender::new(false),
+        });
+        let mut main = JoinSet::new();
+        main.spawn(Round::new(Arc::clone(&shared)).run());
+        Self { shared, main }
+    }
+
+    /// New routes, connectors and settings. Jobs under way finish with what they began; a lane of the same name keeps its
+    /// state, and a paused one is tried at once.
+    pub fn reload(&self, setup: Setup) {
+        let built = Arc::new(Built::new(setup));
+        *self
+            .shared
+            .built
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = Arc::clone(&built);
+        self.shared
+            .lanes
+            .configure(built.connectors.values().map(|(settings, _)| settings));
+        self.shared.queue.wake();
+    }
+
+    /// Claims nothing more and waits for what is under way, at most for `grace`. What is not finished then stays leased, and
+    /// is released by the next start.
+    pub async fn drain(mut self, grace: Duration) {
+        self.shared.queue.set_reserve(None);
+        self.shared.stop.send_replace(true);
+        self.shared.lanes.stir();
+        let tasks = self.shared.take_tasks();
+        let all = async {
+            while self.main.join_next().await.is_some() {}
+            if let Some(mut tasks) = tasks {
+                while tasks.join_next().await.is_some() {}
+            }
+        };
+        if tokio::time::timeout(grace, all).await.is_err() {
+            tracing::warn!(
+                "some deliveries were cut off; they are tried again after the next start"
+            );
+        }
+    }
+
+    /// Every lane as it is now, for `status`.
+    pub fn lanes(&self) -> Vec<LaneRow> {
+        self.shared.lanes.snapshot(SystemTime::now())
+    }
+}
+
+impl Drop for Delivery {
+    fn drop(&mut self) {
+        self.shared.queue.set_reserve(None);
+        self.shared.stop.send_replace(true);
+        drop(self.shared.take_tasks());
+    }
+}
+
+/// A setup, by name.
+#[derive(Debug)]
+struct Built {
+    router: Router,
+    routes: HashMap<RouteName, Arc<Route>>,
+    connectors: HashMap<ConnectorName, (connector::Settings, Arc<dyn Connector>)>,
+    settings: Settings,
+    keep_failed: Duration,
+    keep_history: Duration,
+}
+
+impl Built {
+    fn new(setup: Setup) -> Self {
+        Self {
+            routes: setup
+                .router
+                .routes
+                .iter()
+                .map(|route| (route.name.clone(), Arc::new(route.clone())))
+                .collect(),
+            router: setup.router,
+            connectors: setup
+                .connectors
+                .into_iter()
+                .map(|(settings, connector)| (settings.name.clone(), (settings, connector)))
+                .collect(),
+            settings: setup.settings,
+            keep_failed: setup.keep_failed,
+            keep_history: setup.keep_history,
+        }
+    }
+
+    /// The connectors of a job in their order: of a pinned one that alone, if there still is such a connector.
+    fn candidates(&self, route: &Route, pinned: Option<&ConnectorName>) -> Vec<ConnectorName> {
+        match pinned {
+            Some(pin) if self.connectors.contains_key(pin) => vec![pin.clone()],
+            _ => route.connectors.clone(),
+        }
+    }
+}
+
+/// What the loop, the jobs and the fast path share.
+struct Shared {
+    queue: Arc<Queue>,
+    lanes: Arc<Lanes>,
+    built: RwLock<Arc<Built>>,
+    /// The jobs under way; `None` from the drain on.
+    tasks: Mutex<Option<JoinSet<()>>>,
+    runtime: Handle,
+    /// Routes with due work in the store: new mail queues up behind it.
+    backlog: Mutex<HashSet<RouteName>>,
+    /// Settlements that the store has not taken yet.
+    troubled: AtomicUsize,
+    stop: watch::Sender<bool>,
+}
+
+impl Shared {
+    fn built(&self) -> Arc<Built> {
+        Arc::clone(&self.built.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn take_tasks(&self) -> Option<JoinSet<()>> {
+        self.tasks
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
+    }
+
+    /// Starts a job. In the drain it is not started and stays leased.
+    fn spawn(&self, job: impl Future<Output = ()> + Send + 'static) {
+        let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(tasks) = tasks.as_mut() {
+            while tasks.try_join_next().is_some() {}
+            tasks.spawn_on(job, &self.runtime);
+        }
+    }
+
+    /// Whether what is sent can be written down as sent.
+    fn is_healthy(&self) -> bool {
+        self.troubled.load(Ordering::Acquire) == 0 && self.queue.store().is_healthy()
+    }
+
+    fn is_stopping(&self) -> bool {
+        *self.stop.borrow()
+    }
+
+    async fn stopping(&self) {
+        let mut stop = self.stop.subscribe();
+        // It fails when the sender is gone, and then it is over as well.
+        let _ = stop.wait_for(|stop| *stop).await;
+    }
+
+    fn set_backlog(&self, route: &RouteName, is: bool) {
+        let mut backlog = self.backlog.lock().unwrap_or_else(PoisonError::into_inner);
+        if is {
+            if !backlog.contains(route) {
+                backlog.insert(route.clone());
+            }
+        } else {
+            backlog.remove(route);
+        }
+    }
+
+    /// Whether all jobs of a message can start right now; if so, their places are kept.
+    fn reserve(self: &Arc<Self>, mail: &Routed) -> Option<Ticket> {
+        if self.is_stopping() || !self.is_healthy() {
+            return None;
+        }
+        let built = self.built();
+        let mut places = Vec::with_capacity(mail.jobs.len());
+        for (name, _) in &mail.jobs {
+            if self
+                .backlog
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .contains(name)
+            {
+                return None;
+            }
+            let route = built.routes.get(name)?;
+            let candidates = route.connectors.clone();
+            let start = candidates
+                .iter()
+                .position(|c| self.lanes.ready(c) != gate::Ready::Shut)?;
+            let permit = self
+                .lanes
+                .take(&lanes::connector_lane(candidates.get(start)?))?;
+            places.push((Arc::clone(route), candidates, start, permit));
+        }
+        let shared = Arc::clone(self);
+        Some(Box::new(move |jobs: Vec<Job>| {
+            for (job, (route, candidates, start, permit)) in jobs.into_iter().zip(places) {
+                shared.spawn(attempt::run(Task {
+                    shared: Arc::clone(&shared),
+                    built: Arc::clone(&built),
+                    route,
+                    candidates,
+                    start,
+                    permit,
+                    job,
+                }));
+            }
+        }))
+    }
+
+    /// The closure that the queue asks.
+    fn reserve_for_queue(self: &Arc<Self>) -> Arc<Reserve> {
+        // Weak: the queue must not keep alive what holds the queue.
+        let shared = Arc::downgrade(self);
+        Arc::new(move |mail: &Routed| shared.upgrade().and_then(|shared| shared.reserve(mail)))
+    }
 }

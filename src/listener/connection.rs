@@ -1,1 +1,590 @@
-//! stub
+//! Drives one session: reads, writes, waits, encrypts, and carries out each [`Step`].
+//!
+//! Apart from the session, which knows the protocol and no socket, and from the sockets that accept. It decides nothing
+//! about mail; it keeps the time-outs and the promise that `250` is written only after the store has said yes.
+
+use std::{
+    io,
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use bytes::{Bytes, BytesMut};
+use tokio::{
+    io::AsyncWriteExt,
+    net::TcpStream,
+    sync::watch,
+    time::{Instant, sleep, timeout, timeout_at},
+};
+use tracing::{debug, info, warn};
+
+use super::{
+    Port, TlsMode,
+    shared::{Place, PlaceOf, Shared},
+    spool::Spool,
+    wire::Wire,
+};
+use crate::{
+    mail::{
+        message::{Body, Message, MessageId},
+        reply::Reply,
+    },
+    queue::store::StoreError,
+    route::Routed,
+    smtp::server::session::{Accepted, Credentials, Refusal, Session, Stage, Step, StoreWeather},
+    telemetry::{clean, maillog},
+};
+
+/// Input that the session did not take yet: no more is read above it.
+const UNREAD: usize = 64 * 1024;
+/// Replies gathered before they are written, whatever follows.
+const UNSENT: usize = 64 * 1024;
+/// A client must take our replies within this time.
+const WRITE: Duration = Duration::from_secs(60);
+/// And finish a TLS handshake, or a PROXY header, within this.
+const HANDSHAKE: Duration = Duration::from_secs(30);
+/// How long early talk is waited for before the greeting.
+const PEEK: Duration = Duration::from_millis(300);
+/// A session greeted with 554 ends after this time.
+const UNWELCOME: Duration = Duration::from_secs(10);
+/// The least rate inside DATA, octets a second over `limits.data_timeout`.
+const LEAST_RATE: u64 = 500;
+/// Above this the client is told to come back; its own time-out is at least five minutes (RFC 5321 §4.5.3.2.6 says ten).
+const STORE: Duration = Duration::from_secs(240);
+/// How long and how much is read after our last word, so that a reset does not take it away from the client.
+const LINGER: Duration = Duration::from_secs(1);
+const LINGER_OCTETS: usize = 256 * 1024;
+
+/// Serves one connection until it ends. Nothing is returned: whatever is worth telling is in the log.
+pub(crate) async fn serve(
+    tcp: TcpStream,
+    peer: SocketAddr,
+    port: Arc<Port>,
+    shared: Arc<Shared>,
+    place: Place,
+) {
+    let _ = tcp.set_nodelay(true);
+    // Boxed: an idle connection costs what is in here, and most of it is only needed while something happens.
+    let result = Box::pin(admit(tcp, peer, port, shared, place)).await;
+    if let Err(error) = result {
+        // Clients vanish all the time, and that is no error of ours.
+        debug!(peer = %peer, error = %error, "connection ended");
+    }
+}
+
+async fn admit(
+    tcp: TcpStream,
+    peer: SocketAddr,
+    port: Arc<Port>,
+    shared: Arc<Shared>,
+    place: Place,
+) -> io::Result<()> {
+    let mut wire = Wire::new(tcp);
+    let mut input = BytesMut::new();
+    let mut peer = canonical(peer);
+    if port
+        .settings
+        .proxy_protocol
+        .iter()
+        .any(|n| n.contains(&peer.ip()))
+    {
+        peer = match timeout(HANDSHAKE, proxied(&mut wire, &mut input, peer)).await {
+            Ok(client) => canonical(client?),
+            Err(_) => return Err(io::ErrorKind::TimedOut.into()),
+        };
+    }
+    let Some(place_of) = shared.place_of(peer.ip()) else {
+        if port.settings.tls != TlsMode::Implicit {
+            wire.tell(&Reply::too_many_connections());
+        }
+        if let Some(suppressed) = shared.may_log_refusal(peer.ip()) {
+            info!(event = "rejected", stage = "connect", listener = %port.settings.name, peer = %peer, suppressed,
+                "rejected: connections_per_client");
+        }
+        return Ok(());
+    };
+    if port.settings.tls == TlsMode::Implicit {
+        let head = input.split().freeze();
+        wire = handshake(wire, head, &port).await?;
+    }
+    let session = Session::new(
+        Arc::clone(&port.door),
+        peer,
+        port.settings.tls == TlsMode::Implicit,
+        shared.weather(peer.ip()),
+    );
+    let drain = shared.drain();
+    let mut connection = Connection {
+        session,
+        wire,
+        input,
+        output: Vec::new(),
+        peer,
+        port,
+        shared,
+        spool: None,
+        id: None,
+        drain,
+        greeted: false,
+        secret_line: false,
+        deadline: None,
+        data: Rate::default(),
+        _places: (place, place_of),
+    };
+    connection.converse().await
+}
+
+/// `::ffff:a.b.c.d` is `a.b.c.d`.
+fn canonical(peer: SocketAddr) -> SocketAddr {
+    SocketAddr::new(peer.ip().to_canonical(), peer.port())
+}
+
+/// Reads the PROXY header and says who the client is; what follows it stays in `input`.
+async fn proxied(
+    wire: &mut Wire,
+    input: &mut BytesMut,
+    peer: SocketAddr,
+) -> io::Result<SocketAddr> {
+    let _ = (wire, input, peer);
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+async fn handshake(wire: Wire, head: Bytes, port: &Port) -> io::Result<Wire> {
+    let Some(tls) = &port.tls else {
+        return Err(io::Error::other("no certificate"));
+    };
+    let config = tls.certificate().config;
+    match timeout(HANDSHAKE, Box::pin(wire.encrypt(head, config))).await {
+        Ok(encrypted) => encrypted,
+        Err(_) => Err(io::ErrorKind::TimedOut.into()),
+    }
+}
+
+struct Connection {
+    session: Session,
+    wire: Wire,
+    input: BytesMut,
+    output: Vec<u8>,
+    peer: SocketAddr,
+    port: Arc<Port>,
+    shared: Arc<Shared>,
+    spool: Option<Box<Spool>>,
+    id: Option<MessageId>,
+    drain: watch::Receiver<bool>,
+    greeted: bool,
+    /// The next line may be a password, and is not for the transcript.
+    secret_line: bool,
+    /// The session ends then, whatever happens.
+    deadline: Option<Instant>,
+    data: Rate,
+    _places: (Place, PlaceOf),
+}
+
+/// How fast the client is inside DATA; only time spent waiting for it counts.
+#[derive(Debug, Default)]
+struct Rate {
+    waited: Duration,
+    octets: u64,
+}
+
+impl Rate {
+    /// Adds one wait; false when a whole `window` was slower than [`LEAST_RATE`].
+    fn keeps_up(&mut self, waited: Duration, octets: usize, window: Duration) -> bool {
+        self.waited += waited;
+        self.octets += octets as u64;
+        if self.waited < window {
+            return true;
+        }
+        let enough = self.octets as f64 >= LEAST_RATE as f64 * self.waited.as_secs_f64();
+        *self = Self::default();
+        enough
+    }
+}
+
+/// What came of waiting for the client.
+enum Got {
+    Octets,
+    End,
+    Silence,
+    Drain,
+}
+
+/// What follows a step.
+enum Next {
+    Feed,
+    Step(Step),
+    End,
+}
+
+impl Connection {
+    async fn converse(&mut self) -> io::Result<()> {
+        let mut next = self.begin().await?;
+        loop {
+            let step = match next {
+                Next::End => return Ok(()),
+                Next::Step(step) => step,
+                Next::Feed => match self.feed() {
+                    Some(step) => step,
+                    None => match self.wait().await? {
+                        Some(step) => step,
+                        None => {
+                            next = Next::Feed;
+                            continue;
+                        }
+                    },
+                },
+            };
+            next = self.carry_out(step).await?;
+        }
+    }
+
+    /// The greeting, after a look at whether the client talks first.
+    async fn begin(&mut self) -> io::Result<Next> {
+        if self.session.peeks()
+            && self.input.is_empty()
+            && let Ok(read) = timeout(PEEK, self.wire.read(&mut self.input)).await
+            && read? == 0
+        {
+            return Ok(Next::End);
+        }
+        if self.input.is_empty() {
+            return Ok(Next::Step(self.session.greet()));
+        }
+        Ok(Next::Feed)
+    }
+
+    fn feed(&mut self) -> Option<Step> {
+        self.session.refresh(self.shared.weather(self.peer.ip()));
+        if self.session.wants_transcript() && self.session.stage() == Stage::Command {
+            let before = self.input.clone();
+            let step = self.session.feed(&mut self.input);
+            let taken = before.len().saturating_sub(self.input.len());
+            self.transcribe_command(before.get(..taken).unwrap_or_default());
+            return step;
+        }
+        self.session.feed(&mut self.input)
+    }
+
+    /// Writes what is there, then waits for more input. `Some`: the session is over.
+    async fn wait(&mut self) -> io::Result<Option<Step>> {
+        self.flush().await?;
+        if self.input.len() > UNREAD {
+            return Err(io::Error::other("the session takes no more input"));
+        }
+        if self.input.is_empty() {
+            // An idle connection holds no buffer.
+            self.input = BytesMut::new();
+            if *self.drain.borrow() && self.session.is_idle() {
+                return Ok(Some(Step::Close(Some(Reply::shutting_down()))));
+            }
+        }
+        Ok(match self.read().await? {
+            Got::Octets => None,
+            // Nobody is there to read a reply.
+            Got::End => Some(Step::Close(None)),
+            Got::Silence => Some(Step::Close(Some(Reply::timed_out()))),
+            Got::Drain if self.session.is_idle() && self.input.is_empty() => {
+                Some(Step::Close(Some(Reply::shutting_down())))
+            }
+            Got::Drain => None,
+        })
+    }
+
+    async fn read(&mut self) -> io::Result<Got> {
+        let limits = self.shared.limits();
+        let inside = self.session.stage() == Stage::Data;
+        let silence = if inside {
+            limits.data_timeout
+        } else {
+            self.data = Rate::default();
+            limits.command_timeout
+        };
+        let began = Instant::now();
+        let mut until = began + silence;
+        if let Some(deadline) = self.deadline {
+            until = until.min(deadline);
+        }
+        let before = self.input.len();
+        if inside && self.input.capacity() - before < 16 * 1024 {
+            self.input.reserve(64 * 1024);
+        }
+        let draining = *self.drain.borrow_and_update();
+        let read = tokio::select! {
+            read = timeout_at(until, self.wire.read(&mut self.input)) => read,
+            _ = self.drain.changed(), if !draining => return Ok(Got::Drain),
+        };
+        let Ok(read) = read else {
+            return Ok(Got::Silence);
+        };
+        let octets = read?;
+        if octets == 0 {
+            return Ok(Got::End);
+        }
+        if inside
+            && !self
+                .data
+                .keeps_up(began.elapsed(), octets, limits.data_timeout)
+        {
+            return Ok(Got::Silence);
+        }
+        Ok(Got::Octets)
+    }
+
+    async fn carry_out(&mut self, step: Step) -> io::Result<Next> {
+        match step {
+            Step::Reply(reply) => {
+                self.say(&reply);
+                if self.output.len() > UNSENT {
+                    self.flush().await?;
+                }
+            }
+            Step::Pause(time) => {
+                self.flush().await?;
+                sleep(time).await;
+            }
+            Step::StartTls(reply) => {
+                self.say(&reply);
+                self.flush().await?;
+                return self.encrypt(Bytes::new()).await;
+            }
+            Step::ImplicitTls => {
+                self.flush().await?;
+                let head = self.input.split().freeze();
+                return self.encrypt(head).await;
+            }
+            Step::Verify(credentials) => {
+                self.flush().await?;
+                return Ok(Next::Step(self.verify(&credentials).await));
+            }
+            Step::Data => {
+                let now = SystemTime::now();
+                let random = (u128::from(fastrand::u64(..)) << 64) | u128::from(fastrand::u64(..));
+                let id = MessageId::new(now, random);
+                self.id = Some(id);
+                return Ok(Next::Step(self.session.data(id, now)));
+            }
+            Step::Spool(piece) => self.spool(&piece).await,
+            Step::Unspool => self.spool = None,
+            Step::Enqueue(accepted) => {
+                self.flush().await?;
+                let result = Box::pin(self.enqueue(*accepted)).await;
+                return Ok(Next::Step(self.session.enqueued(result)));
+            }
+            Step::Rejected(refusal) => self.log_refusal(&refusal),
+            Step::Close(reply) => {
+                if let Some(reply) = reply {
+                    self.say(&reply);
+                }
+                self.close().await?;
+                return Ok(Next::End);
+            }
+        }
+        Ok(Next::Feed)
+    }
+
+    fn say(&mut self, reply: &Reply) {
+        if !self.greeted {
+            self.greeted = true;
+            if reply.code == 554 {
+                self.deadline = Some(Instant::now() + UNWELCOME);
+            }
+        }
+        self.secret_line = reply.code == 334;
+        if self.session.wants_transcript() {
+            info!(event = "transcript", peer = %self.peer, from = "us", line = %clean(&reply.to_string()), "transcript");
+        }
+        reply.write_to(&mut self.output);
+    }
+
+    /// Every line but those that hold a password.
+    fn transcribe_command(&self, octets: &[u8]) {
+        if octets.is_empty() {
+            return;
+        }
+        let text = String::from_utf8_lossy(octets);
+        let line = text.trim_end_matches(['\r', '\n']);
+        let shown = if self.secret_line {
+            "***".to_owned()
+        } else if line
+            .trim_start()
+            .get(..4)
+            .is_some_and(|w| w.eq_ignore_ascii_case("AUTH"))
+        {
+            let words: Vec<_> = line.split_whitespace().take(3).collect();
+            let masked = if words.len() > 2 { " ***" } else { "" };
+            clean(&format!("AUTH {}{masked}", words.get(1).unwrap_or(&"")))
+        } else {
+            clean(line)
+        };
+        info!(event = "transcript", peer = %self.peer, from = "client", line = %shown, "transcript");
+    }
+
+    async fn flush(&mut self) -> io::Result<()> {
+        if self.output.is_empty() {
+            return Ok(());
+        }
+        let output = std::mem::take(&mut self.output);
+        timeout(WRITE, self.wire.write(&output))
+            .await
+            .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+    }
+
+    async fn encrypt(&mut self, head: Bytes) -> io::Result<Next> {
+        let wire = std::mem::replace(&mut self.wire, Wire::Gone);
+        match handshake(wire, head, &self.port).await {
+            Ok(wire) => self.wire = wire,
+            Err(error) => {
+                info!(event = "tls failed", listener = %self.port.settings.name, peer = %self.peer,
+                    error = %clean(&error.to_string()), "tls failed");
+                return Ok(Next::End);
+            }
+        }
+        // Nothing said in the clear counts any more.
+        self.input = BytesMut::new();
+        Ok(self.session.tls_started().map_or(Next::Feed, Next::Step))
+    }
+
+    async fn verify(&mut self, credentials: &Credentials) -> Step {
+        let rules = self.shared.rules();
+        let result = self
+            .shared
+            .auth
+            .check(credentials, &rules.policy.users, self.peer.ip())
+            .await;
+        self.session.verified(result)
+    }
+
+    async fn spool(&mut self, piece: &[u8]) {
+        let Some(id) = self.id else { return };
+        let path = self.shared.spool_path(id);
+        let spool = self.spool.get_or_insert_with(|| Box::new(Spool::new(path)));
+        if let Err(error) = Box::pin(spool.append(piece)).await {
+            self.spool = None;
+            warn!(event = "spool failed", id = %id, error = %error, "spool failed");
+            self.session.spool_failed(store_weather(&error));
+        }
+    }
+
+    /// On disk, or the reply that says why not.
+    async fn enqueue(&mut self, accepted: Accepted) -> Result<(), Reply> {
+        let began = Instant::now();
+        let id = accepted.id;
+        let body = match (accepted.body, self.spool.take()) {
+            (Some(body), _) => Body::Memory(body),
+            (None, None) => Body::Memory(Bytes::new()),
+            (None, Some(spool)) => match spool.finish().await {
+                Ok(file) => Body::File(Arc::new(file)),
+                Err(error) => {
+                    warn!(event = "spool failed", id = %id, error = %error, "spool failed");
+                    return Err(match store_weather(&error) {
+                        StoreWeather::Full => Reply::storage_full(),
+                        _ => Reply::storage_failing(),
+                    });
+                }
+            },
+        };
+        let message = Arc::new(Message {
+            id,
+            envelope: accepted.envelope,
+            origin: accepted.origin,
+            header: accepted.header,
+            body,
+        });
+        let mail = Routed {
+            message: Arc::clone(&message),
+            jobs: accepted.jobs,
+        };
+        let routes: Vec<_> = mail.jobs.iter().map(|(route, _)| route.clone()).collect();
+        let stored = timeout(STORE, self.shared.queue.accept(mail, SystemTime::now())).await;
+        match stored {
+            Ok(Ok(())) => {
+                let mut names: Vec<_> =
+                    routes.iter().map(crate::route::RouteName::as_str).collect();
+                names.dedup();
+                self.shared.count_message(self.peer.ip());
+                maillog::accepted(
+                    id,
+                    &message.origin,
+                    &message.envelope,
+                    message.size(),
+                    &names,
+                    began.elapsed(),
+                );
+                Ok(())
+            }
+            Ok(Err(error)) => {
+                tracing::error!(event = "not stored", id = %id, error = %error, "not stored");
+                Err(match error {
+                    StoreError::Full => Reply::storage_full(),
+                    StoreError::Unavailable(_) => Reply::storage_failing(),
+                })
+            }
+            Err(_) => {
+                tracing::error!(event = "not stored", id = %id, error = "the store took over four minutes", "not stored");
+                Err(Reply::storage_failing())
+            }
+        }
+    }
+
+    fn log_refusal(&self, refusal: &Refusal) {
+        let Some(suppressed) = self.shared.may_log_refusal(self.peer.ip()) else {
+            return;
+        };
+        maillog::rejected(&maillog::Rejected {
+            peer: self.peer,
+            client: self.session.client(),
+            listener: &self.port.settings.name,
+            stage: refusal.stage,
+            sender: refusal.sender.as_deref(),
+            recipient: refusal.recipient.as_deref(),
+            reply: &refusal.reply,
+            suppressed,
+        });
+    }
+
+    async fn close(&mut self) -> io::Result<()> {
+        self.spool = None;
+        self.flush().await?;
+        let _ = timeout(LINGER, async {
+            self.wire.shutdown().await?;
+            let mut read = 0;
+            while read < LINGER_OCTETS {
+                self.input.clear();
+                match self.wire.read(&mut self.input).await? {
+                    0 => break,
+                    octets => read += octets,
+                }
+            }
+            io::Result::Ok(())
+        })
+        .await;
+        Ok(())
+    }
+}
+
+fn store_weather(error: &io::Error) -> StoreWeather {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => StoreWeather::Full,
+        _ => StoreWeather::Failing,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn least_rate() {
+        let window = Duration::from_secs(10);
+        let second = Duration::from_secs(1);
+        let mut rate = Rate::default();
+        for _ in 0..9 {
+            assert!(rate.keeps_up(second, 1, window));
+        }
+        assert!(!rate.keeps_up(second, 1, window));
+        for _ in 0..50 {
+            assert!(rate.keeps_up(second, 500, window));
+        }
+    }
+}

@@ -1,1 +1,200 @@
-//! stub
+//! Certificates of listeners: PEM files to a rustls configuration, loaded again when the files change.
+//!
+//! Apart from the sockets so that a bad file is named before anything is bound. It does no handshake.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, PoisonError, RwLock},
+    time::{Duration, SystemTime},
+};
+
+use rustls::{
+    ServerConfig,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+};
+
+/// A warning is logged when a certificate ends within this time.
+pub const EXPIRES_SOON: Duration = Duration::from_secs(14 * 24 * 3600);
+
+/// A loaded chain with its key.
+#[derive(Debug, Clone)]
+pub struct Certificate {
+    /// For the handshake: TLS 1.2 and 1.3.
+    pub config: Arc<ServerConfig>,
+    /// When the first certificate of the chain ends.
+    pub not_after: SystemTime,
+}
+
+/// A certificate of a listener, and the files it comes from.
+#[derive(Debug)]
+pub struct Tls {
+    chain: PathBuf,
+    key: PathBuf,
+    current: RwLock<(Certificate, Stamp)>,
+}
+
+/// What a change of the files is seen by: time and size of both. A link that is turned (certbot) changes them too.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Stamp([Option<(SystemTime, u64)>; 2]);
+
+impl Tls {
+    /// Loads both files.
+    ///
+    /// # Errors
+    /// A sentence that names the file and what is wrong with it.
+    pub fn open(chain: &Path, key: &Path) -> Result<Self, String> {
+        let stamp = Stamp::of(chain, key);
+        let certificate = load(chain, key)?;
+        Ok(Self {
+            chain: chain.to_owned(),
+            key: key.to_owned(),
+            current: RwLock::new((certificate, stamp)),
+        })
+    }
+
+    /// What handshakes use now.
+    pub fn certificate(&self) -> Certificate {
+        self.current
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .0
+            .clone()
+    }
+
+    /// The file of the chain.
+    pub fn path(&self) -> &Path {
+        &self.chain
+    }
+
+    /// Loads again when the files have changed since the last look. `None`: they have not. Blocks on the disk.
+    ///
+    /// # Errors
+    /// As [`Tls::open`]; the old certificate stays, and the same files are not tried again.
+    pub fn refresh(&self) -> Option<Result<(), String>> {
+        let stamp = Stamp::of(&self.chain, &self.key);
+        let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
+        if current.1 == stamp {
+            return None;
+        }
+        current.1 = stamp;
+        Some(load(&self.chain, &self.key).map(|certificate| current.0 = certificate))
+    }
+}
+
+impl Stamp {
+    fn of(chain: &Path, key: &Path) -> Self {
+        Self([chain, key].map(|path| {
+            let meta = std::fs::metadata(path).ok()?;
+            Some((meta.modified().ok()?, meta.len()))
+        }))
+    }
+}
+
+/// Reads a PEM chain and its key.
+///
+/// # Errors
+/// A sentence that names the file and what is wrong with it.
+pub fn load(chain: &Path, key: &Path) -> Result<Certificate, String> {
+    let read = |path: &Path| {
+        std::fs::read(path).map_err(|e| format!("{} cannot be read: {e}", path.display()))
+    };
+    let certificates = CertificateDer::pem_slice_iter(&read(chain)?)
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|e| format!("{} is not PEM: {e}", chain.display()))?;
+    let Some(first) = certificates.first() else {
+        return Err(format!(
+            "{} holds no certificate (no \"BEGIN CERTIFICATE\" in it)",
+            chain.display()
+        ));
+    };
+    let not_after = ends(first).map_err(|e| {
+        format!(
+            "the first certificate in {} is broken: {e}",
+            chain.display()
+        )
+    })?;
+    let private = PrivateKeyDer::from_pem_slice(&read(key)?).map_err(|e| {
+        format!(
+            "{} holds no private key that can be used (PKCS#8, PKCS#1 or SEC1 in PEM, without a passphrase): {e}",
+            key.display()
+        )
+    })?;
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|e| e.to_string())?
+        .with_no_client_auth()
+        .with_single_cert(certificates, private)
+        .map_err(|e| match e {
+            rustls::Error::InconsistentKeys(_) => format!(
+                "the key in {} does not belong to the first certificate in {}",
+                key.display(),
+                chain.display()
+            ),
+            e => format!("{} with {}: {e}", chain.display(), key.display()),
+        })?;
+    Ok(Certificate {
+        config: Arc::new(config),
+        not_after,
+    })
+}
+
+fn ends(certificate: &CertificateDer<'_>) -> Result<SystemTime, String> {
+    let (_, parsed) =
+        x509_parser::parse_x509_certificate(certificate).map_err(|e| e.to_string())?;
+    let seconds = parsed.validity().not_after.timestamp();
+    SystemTime::UNIX_EPOCH
+        .checked_add(Duration::from_secs(seconds.max(0) as u64))
+        .ok_or_else(|| "its end is beyond all time".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mint(dir: &Path, name: &str) -> (PathBuf, PathBuf) {
+        let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+        let (chain, key) = (
+            dir.join(format!("{name}.pem")),
+            dir.join(format!("{name}.key")),
+        );
+        std::fs::write(&chain, made.cert.pem()).unwrap();
+        std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+        (chain, key)
+    }
+
+    #[test]
+    fn errors_name_the_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let (chain, key) = mint(dir.path(), "a");
+        let (_, other) = mint(dir.path(), "b");
+        let empty = dir.path().join("empty");
+        std::fs::write(&empty, "").unwrap();
+        assert!(load(&chain, &key).is_ok());
+        for (chain, key, expected) in [
+            (&chain, &other, "does not belong to"),
+            (&empty, &key, "holds no certificate"),
+            (&chain, &chain, "holds no private key"),
+            (&dir.path().join("none"), &key, "none cannot be read"),
+        ] {
+            let error = load(chain, key).unwrap_err();
+            assert!(error.contains(expected), "{error}");
+        }
+    }
+
+    #[test]
+    fn changed_files_are_seen_and_bad_ones_keep_the_old() {
+        let dir = tempfile::tempdir().unwrap();
+        let (chain, key) = mint(dir.path(), "a");
+        let tls = Tls::open(&chain, &key).unwrap();
+        let first = tls.certificate().config;
+        assert!(tls.refresh().is_none());
+        std::fs::write(&chain, "rubbish").unwrap();
+        assert!(tls.refresh().unwrap().is_err());
+        assert!(tls.refresh().is_none());
+        assert!(Arc::ptr_eq(&first, &tls.certificate().config));
+        mint(dir.path(), "a");
+        assert!(tls.refresh().unwrap().is_ok());
+        assert!(!Arc::ptr_eq(&first, &tls.certificate().config));
+    }
+}

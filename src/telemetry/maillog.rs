@@ -1,1 +1,191 @@
-//! stub
+//! The mail log: one line an event, with field names that do not change.
+//!
+//! Apart so that whoever searches, graphs or alarms on the log finds every name in one file. Whatever came from the network
+//! is cleaned and bounded here, so that no caller can forget. It decides nothing.
+
+use std::time::{Duration, SystemTime};
+
+use tracing::{info, warn};
+
+use super::{clean, timestamp};
+use crate::mail::{
+    address::Address,
+    message::{Envelope, MessageId, Origin},
+    reply::Reply,
+};
+
+/// Recipients that are named in one line; the count says how many there are.
+const NAMED: usize = 10;
+
+fn sender(sender: Option<&Address>) -> String {
+    sender.map_or_else(|| "<>".to_owned(), |a| clean(&a.to_string()))
+}
+
+/// A message is on disk and the client was told so. `routes` in their order; `took`: from the end of DATA to the disk.
+pub fn accepted(
+    id: MessageId,
+    origin: &Origin,
+    envelope: &Envelope,
+    size: u64,
+    routes: &[&str],
+    took: Duration,
+) {
+    let mut recipients = String::new();
+    for (i, recipient) in envelope.recipients.iter().take(NAMED).enumerate() {
+        if i > 0 {
+            recipients.push(',');
+        }
+        recipients.push_str(&clean(&recipient.to_string()));
+    }
+    if envelope.recipients.len() > NAMED {
+        recipients.push_str(",…");
+    }
+    info!(
+        event = "accepted",
+        id = %id,
+        listener = %origin.listener,
+        peer = %origin.peer,
+        client = origin.client.as_deref().unwrap_or("-"),
+        user = %clean(origin.user.as_deref().unwrap_or("-")),
+        helo = %clean(&origin.helo),
+        tls = origin.tls,
+        sender = %sender(envelope.sender.as_ref()),
+        recipients = %recipients,
+        count = envelope.recipients.len(),
+        size,
+        routes = %routes.join(","),
+        ms = took.as_millis() as u64,
+        "accepted"
+    );
+}
+
+/// What was refused, to whom.
+#[derive(Debug, Clone, Copy)]
+pub struct Rejected<'a> {
+    /// The client's address.
+    pub peer: std::net::SocketAddr,
+    /// Its `[[client]]`.
+    pub client: Option<&'a str>,
+    /// The listener.
+    pub listener: &'a str,
+    /// `connect`, `auth`, `mail`, `rcpt`, `data`.
+    pub stage: &'a str,
+    /// As given.
+    pub sender: Option<&'a str>,
+    /// As given.
+    pub recipient: Option<&'a str>,
+    /// What the client was told.
+    pub reply: &'a Reply,
+    /// Lines about this address that were left out since the last one.
+    pub suppressed: u64,
+}
+
+/// Something was refused.
+pub fn rejected(what: &Rejected<'_>) {
+    info!(
+        event = "rejected",
+        listener = %what.listener,
+        peer = %what.peer,
+        client = what.client.unwrap_or("-"),
+        stage = what.stage,
+        sender = %clean(what.sender.unwrap_or("-")),
+        recipient = %clean(what.recipient.unwrap_or("-")),
+        code = what.reply.code,
+        reply = %clean(&what.reply.to_string()),
+        suppressed = what.suppressed,
+        "rejected"
+    );
+}
+
+/// An upstream took responsibility for one recipient. `delay` counts from acceptance.
+#[allow(clippy::too_many_arguments)] // one event, its fields
+pub fn delivered(
+    id: MessageId,
+    recipient: &Address,
+    route: &str,
+    connector: &str,
+    via: &str,
+    reply: &Reply,
+    attempt: u32,
+    delay: Duration,
+) {
+    info!(
+        event = "delivered",
+        id = %id,
+        recipient = %clean(&recipient.to_string()),
+        route,
+        connector,
+        via = %clean(via),
+        reply = %clean(&reply.to_string()),
+        attempt,
+        delay_ms = delay.as_millis() as u64,
+        "delivered"
+    );
+}
+
+/// One recipient waits for another attempt. `in_doubt`: it may have arrived.
+#[allow(clippy::too_many_arguments)] // one event, its fields
+pub fn deferred(
+    id: MessageId,
+    recipient: &Address,
+    route: &str,
+    connector: &str,
+    reply: &Reply,
+    attempt: u32,
+    next: SystemTime,
+    in_doubt: bool,
+) {
+    warn!(
+        event = "deferred",
+        id = %id,
+        recipient = %clean(&recipient.to_string()),
+        route,
+        connector,
+        reply = %clean(&reply.to_string()),
+        attempt,
+        next = %timestamp(next),
+        in_doubt,
+        "deferred"
+    );
+}
+
+/// One recipient was given up; the message is kept in `failed`.
+pub fn failed(
+    id: MessageId,
+    recipient: &Address,
+    route: &str,
+    connector: &str,
+    reply: &Reply,
+    attempt: u32,
+) {
+    warn!(
+        event = "failed",
+        id = %id,
+        recipient = %clean(&recipient.to_string()),
+        route,
+        connector,
+        reply = %clean(&reply.to_string()),
+        attempt,
+        "failed"
+    );
+}
+
+/// A report about `id` was queued as `bounce` for `to`.
+pub fn bounced(id: MessageId, bounce: MessageId, to: &str) {
+    info!(event = "bounced", id = %id, bounce = %bounce, to = %clean(to), "bounced");
+}
+
+/// A lane is `closed` or `paused`. A paused one needs a person, so it is an error.
+pub fn connector_paused(lane: &str, state: &str, why: &Reply) {
+    let (lane, why) = (clean(lane), clean(&why.to_string()));
+    if state == "paused" {
+        tracing::error!(event = "connector paused", lane = %lane, state, why = %why, "connector paused");
+    } else {
+        warn!(event = "connector paused", lane = %lane, state, why = %why, "connector paused");
+    }
+}
+
+/// A lane is open again.
+pub fn connector_resumed(lane: &str) {
+    info!(event = "connector resumed", lane = %clean(lane), "connector resumed");
+}

@@ -1,5 +1,43 @@
-//! What the gateway says of itself.
+//! WHAT THE GATEWAY SAYS OF ITSELF: the log, as text for people, as JSON or with fields to the journal.
+//!
+//! Apart so that everybody else only names events and fields. A full pipe behind standard error never holds the gateway up:
+//! lines go through a bounded channel to one thread of their own, and what does not fit is counted and said later.
+//! It decides nothing and keeps nothing.
+
+use std::{
+    fmt::{self, Write as _},
+    io::{self, Write},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+        mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
+    },
+    thread::JoinHandle,
+    time::{Duration, SystemTime},
+};
+
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+use tracing::{
+    Event, Level, Subscriber,
+    field::{Field, Visit},
+};
+use tracing_subscriber::{
+    Layer,
+    filter::LevelFilter,
+    fmt::{FmtContext, FormatEvent, FormatFields, MakeWriter, format::Writer},
+    layer::SubscriberExt,
+    registry::LookupSpan,
+    util::SubscriberInitExt,
+};
+
 pub mod maillog;
+
+/// Text from the network is cut to so many octets in a log line.
+pub const NETWORK_TEXT: usize = 200;
+/// A single value of any origin is cut to so many octets.
+const ANY_TEXT: usize = 4_000;
+/// Lines that wait for standard error.
+const WAITING_LINES: usize = 4_096;
 
 /// `[log]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,4 +58,335 @@ pub enum Format {
     Json,
     /// To the journal, with fields.
     Journald,
+}
+
+/// Keeps the log going; what waits is written when it is dropped (for two seconds at most).
+#[derive(Debug)]
+pub struct Guard {
+    lines: Option<Lines>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if let Some(lines) = self.lines.take() {
+            // The subscriber keeps a sender for ever, so the end is a word of its own.
+            let _ = lines.sender.try_send(Line::End);
+        }
+        if let Some(thread) = self.thread.take() {
+            for _ in 0..200 {
+                if thread.is_finished() {
+                    return;
+                }
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        }
+    }
+}
+
+/// Starts the log of this process. Keep the guard until the end.
+///
+/// # Errors
+/// A sentence: an unknown level, no journal, or a log that was already started.
+pub fn init(settings: &Settings) -> Result<Guard, String> {
+    let level: LevelFilter = settings.level.parse().map_err(|_| {
+        format!(
+            "\"{}\" is no log level; one of error, warn, info, debug, trace",
+            clean(&settings.level)
+        )
+    })?;
+    let registry = tracing_subscriber::registry();
+    let started = |result: Result<(), _>| {
+        result.map_err(|_: tracing_subscriber::util::TryInitError| {
+            "the log was already started".to_owned()
+        })
+    };
+    if settings.format == Format::Journald {
+        let journal = tracing_journald::layer()
+            .map_err(|e| format!("the journal cannot be reached: {e}"))?
+            .with_field_prefix(Some("POSTERN".to_owned()))
+            .with_filter(level);
+        started(registry.with(journal).try_init())?;
+        return Ok(Guard {
+            lines: None,
+            thread: None,
+        });
+    }
+    let (lines, thread) = to_standard_error().map_err(|e| format!("the log thread: {e}"))?;
+    let layer = tracing_subscriber::fmt::layer()
+        .with_ansi(false)
+        .with_writer(lines.clone());
+    if settings.format == Format::Json {
+        let json = layer
+            .json()
+            .flatten_event(true)
+            .with_current_span(false)
+            .with_span_list(false)
+            .with_target(false)
+            .with_filter(level);
+        started(registry.with(json).try_init())?;
+    } else {
+        started(
+            registry
+                .with(layer.event_format(TextLines).with_filter(level))
+                .try_init(),
+        )?;
+    }
+    Ok(Guard {
+        lines: Some(lines),
+        thread: Some(thread),
+    })
+}
+
+/// Text from the network, made safe for a log or a terminal: whatever is not printable, or turns the direction of the text
+/// around, is escaped; at most [`NETWORK_TEXT`] octets.
+pub fn clean(text: &str) -> String {
+    let mut out = String::with_capacity(text.len().min(NETWORK_TEXT));
+    escape(text, NETWORK_TEXT, &mut out);
+    out
+}
+
+fn escape(text: &str, most: usize, out: &mut String) {
+    let start = out.len();
+    for c in text.chars() {
+        if out.len() - start > most.saturating_sub(10) {
+            out.push('…');
+            return;
+        }
+        if is_unsafe(c) {
+            // Writing to a String cannot fail.
+            let _ = write!(out, "{}", c.escape_default());
+        } else {
+            out.push(c);
+        }
+    }
+}
+
+/// Control characters (C0, C1, DEL), marks that reorder or hide text, line and paragraph separators, and private or unassigned
+/// ranges that terminals use for tricks.
+fn is_unsafe(c: char) -> bool {
+    c.is_control()
+        || matches!(c,
+            '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e0fff}')
+}
+
+/// A moment as the log and `--json` write it: RFC 3339, UTC, milliseconds.
+pub fn timestamp(at: SystemTime) -> String {
+    let at = OffsetDateTime::from(at);
+    at.replace_nanosecond(at.nanosecond() / 1_000_000 * 1_000_000)
+        .unwrap_or(at)
+        .format(&Rfc3339)
+        .unwrap_or_else(|_| at.unix_timestamp().to_string())
+}
+
+/// `time LEVEL message key=value …`
+struct TextLines;
+
+impl<S, N> FormatEvent<S, N> for TextLines
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(
+        &self,
+        _: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        let mut fields = TextFields::default();
+        event.record(&mut fields);
+        let level = match *event.metadata().level() {
+            Level::ERROR => "ERROR",
+            Level::WARN => "WARN ",
+            Level::INFO => "INFO ",
+            Level::DEBUG => "DEBUG",
+            Level::TRACE => "TRACE",
+        };
+        writeln!(
+            writer,
+            "{} {level} {}{}",
+            timestamp(SystemTime::now()),
+            fields.message,
+            fields.rest
+        )
+    }
+}
+
+#[derive(Default)]
+struct TextFields {
+    message: String,
+    rest: String,
+}
+
+impl Visit for TextFields {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        if field.name() == "message" {
+            escape(value, ANY_TEXT, &mut self.message);
+            return;
+        }
+        let _ = write!(self.rest, " {}=", field.name());
+        let bare = !value.is_empty()
+            && !value
+                .chars()
+                .any(|c| c.is_whitespace() || matches!(c, '"' | '\\' | '='));
+        if bare {
+            escape(value, ANY_TEXT, &mut self.rest);
+        } else {
+            self.rest.push('"');
+            let quoted = value.replace('\\', "\\\\").replace('"', "\\\"");
+            escape(&quoted, ANY_TEXT, &mut self.rest);
+            self.rest.push('"');
+        }
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.record_str(field, &format!("{value:?}"));
+    }
+}
+
+#[derive(Debug)]
+enum Line {
+    Text(Vec<u8>),
+    End,
+}
+
+/// The near end of the channel to the thread that writes.
+#[derive(Debug, Clone)]
+struct Lines {
+    sender: SyncSender<Line>,
+    dropped: Arc<AtomicU64>,
+}
+
+fn to_standard_error() -> io::Result<(Lines, JoinHandle<()>)> {
+    let (sender, receiver) = sync_channel(WAITING_LINES);
+    let dropped = Arc::new(AtomicU64::new(0));
+    let lines = Lines {
+        sender,
+        dropped: Arc::clone(&dropped),
+    };
+    let thread = std::thread::Builder::new()
+        .name("log".to_owned())
+        .spawn(move || write_lines(&receiver, &dropped, &mut io::stderr()))?;
+    Ok((lines, thread))
+}
+
+fn write_lines(receiver: &Receiver<Line>, dropped: &AtomicU64, out: &mut dyn Write) {
+    loop {
+        match receiver.recv_timeout(Duration::from_secs(1)) {
+            Ok(Line::Text(line)) => {
+                // There is nowhere to tell that the log cannot be written.
+                let _ = out.write_all(&line);
+            }
+            Ok(Line::End) | Err(RecvTimeoutError::Disconnected) => return,
+            Err(RecvTimeoutError::Timeout) => {
+                let lost = dropped.swap(0, Ordering::Relaxed);
+                if lost > 0 {
+                    let _ = writeln!(
+                        out,
+                        "{} WARN  log lines dropped count={lost}",
+                        timestamp(SystemTime::now())
+                    );
+                }
+            }
+        }
+    }
+}
+
+/// Collects one line; the line goes to the channel when it is dropped.
+struct OneLine<'a> {
+    lines: &'a Lines,
+    text: Vec<u8>,
+}
+
+impl Write for OneLine<'_> {
+    fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
+        self.text.extend_from_slice(octets);
+        Ok(octets.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Drop for OneLine<'_> {
+    fn drop(&mut self) {
+        let line = Line::Text(std::mem::take(&mut self.text));
+        if self.lines.sender.try_send(line).is_err() {
+            self.lines.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+impl<'a> MakeWriter<'a> for Lines {
+    type Writer = OneLine<'a>;
+
+    fn make_writer(&'a self) -> OneLine<'a> {
+        OneLine {
+            lines: self,
+            text: Vec::with_capacity(256),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn network_text() {
+        for (text, expected) in [
+            ("a@b.example", "a@b.example"),
+            ("x\r\nfake line", "x\\r\\nfake line"),
+            ("\u{1b}[31m", "\\u{1b}[31m"),
+            ("a\u{202e}b", "a\\u{202e}b"),
+            ("caf\u{e9}", "caf\u{e9}"),
+            ("\u{9b}2J", "\\u{9b}2J"),
+        ] {
+            assert_eq!(clean(text), expected);
+        }
+        for long in ["x".repeat(100_000), "\u{202e}".repeat(100_000)] {
+            assert!(clean(&long).len() <= NETWORK_TEXT + 3);
+        }
+    }
+
+    #[test]
+    fn text_line() {
+        let (sender, receiver) = sync_channel(8);
+        let lines = Lines {
+            sender,
+            dropped: Arc::default(),
+        };
+        let subscriber = tracing_subscriber::registry().with(
+            tracing_subscriber::fmt::layer()
+                .event_format(TextLines)
+                .with_writer(lines),
+        );
+        tracing::subscriber::with_default(subscriber, || {
+            tracing::info!(id = 7, who = "a \"b\"\nc", "accepted");
+        });
+        let Ok(Line::Text(line)) = receiver.try_recv() else {
+            panic!("no line")
+        };
+        let line = String::from_utf8(line).unwrap();
+        assert!(
+            line.ends_with("INFO  accepted id=7 who=\"a \\\"b\\\"\\nc\"\n"),
+            "{line}"
+        );
+    }
+
+    #[test]
+    fn full_channel_drops_and_counts() {
+        let (sender, receiver) = sync_channel(1);
+        let lines = Lines {
+            sender,
+            dropped: Arc::default(),
+        };
+        for _ in 0..3 {
+            lines.make_writer().write_all(b"x\n").unwrap();
+        }
+        assert_eq!(lines.dropped.load(Ordering::Relaxed), 2);
+        drop(receiver);
+    }
 }

@@ -1,0 +1,101 @@
+//! Files the configuration names: there, readable, of the right kind, and not for everybody's eyes.
+
+use std::path::PathBuf;
+
+use super::Ground;
+use crate::config::{
+    Secrets,
+    diagnostic::Span,
+    read_bounded, readable_by_others,
+    table::{At, Table},
+    values::{Fault, plain},
+};
+
+/// A path that names something.
+pub(super) fn path(text: &str) -> Result<String, Fault> {
+    if text.is_empty() || text.contains('\0') {
+        return Err(Fault::from("this is not a path".to_owned()));
+    }
+    Ok(text.to_owned())
+}
+
+/// What a PEM file must hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Pem {
+    Certificate,
+    Key,
+}
+
+/// A PEM file named by `key`.
+pub(super) fn pem(
+    ground: Ground<'_>,
+    table: &Table<'_>,
+    key: &'static str,
+    holds: Pem,
+) -> Option<PathBuf> {
+    let At { value, span } = table.parsed(key, "a path", path)?;
+    let path = ground.path(&value);
+    if ground.secrets == Secrets::Ignore {
+        return Some(path);
+    }
+    let shown = plain(&path.to_string_lossy());
+    match read_bounded(&path, 1 << 20) {
+        Err(why) => ground
+            .source
+            .error(&span, Fault::from(format!("{shown} cannot be read: {why}"))),
+        Ok(octets) => {
+            let (mark, what) = match holds {
+                Pem::Certificate => ("-----BEGIN CERTIFICATE-----", "certificate"),
+                Pem::Key => ("PRIVATE KEY-----", "private key"),
+            };
+            if memchr::memmem::find(&octets, mark.as_bytes()).is_none() {
+                ground.source.error(
+                    &span,
+                    Fault::from(format!("{shown} holds no {what} in PEM form")),
+                );
+            }
+            if holds == Pem::Key {
+                warn_readable(ground, &path, &span);
+            }
+        }
+    }
+    Some(path)
+}
+
+/// A certificate and its key: both or none.
+pub(super) fn pair(
+    ground: Ground<'_>,
+    table: &Table<'_>,
+    certificate: &'static str,
+    key: &'static str,
+) -> Option<(PathBuf, PathBuf)> {
+    let files = (
+        pem(ground, table, certificate, Pem::Certificate),
+        pem(ground, table, key, Pem::Key),
+    );
+    for (one, other) in [(certificate, key), (key, certificate)] {
+        if let (Some(span), false) = (table.place(one), table.has(other)) {
+            ground.source.error(
+                &span,
+                Fault::from(format!("`{one}` without `{other}`: both are needed")),
+            );
+        }
+    }
+    files.0.zip(files.1)
+}
+
+/// Warns of a file with a secret that others may read.
+pub(super) fn warn_readable(ground: Ground<'_>, path: &std::path::Path, span: &Span) {
+    if let Some(chmod) = readable_by_others(path) {
+        ground.source.warning(
+            span,
+            Fault::new(
+                format!(
+                    "every user of this machine can read {}",
+                    plain(&path.to_string_lossy())
+                ),
+                chmod,
+            ),
+        );
+    }
+}

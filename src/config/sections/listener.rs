@@ -1,0 +1,229 @@
+//! `[[listener]]`.
+
+use std::net::{IpAddr, SocketAddr};
+
+use ipnet::IpNet;
+
+use super::{Ground, Names, files, whole};
+use crate::{
+    config::{
+        diagnostic::Span,
+        table::{At, Table, bare},
+        values::{Fault, plain},
+    },
+    listener::{Bind, Settings, TlsMode},
+    policy::AuthMode,
+};
+
+/// All listeners, with the places that later checks point at.
+#[derive(Debug)]
+pub(super) struct Listeners {
+    pub(super) names: Names,
+    pub(super) all: Vec<Listener>,
+}
+
+#[derive(Debug)]
+pub(super) struct Listener {
+    pub(super) settings: Settings,
+    pub(super) auth_span: Span,
+}
+
+impl Listeners {
+    pub(super) fn list(self) -> Vec<Settings> {
+        self.all.into_iter().map(|l| l.settings).collect()
+    }
+
+    pub(super) fn addresses(&self) -> Vec<SocketAddr> {
+        self.all
+            .iter()
+            .filter_map(|l| match l.settings.bind {
+                Bind::Address(address) => Some(address),
+                Bind::Inherited(_) => None,
+            })
+            .collect()
+    }
+}
+
+impl Listener {
+    /// Whether only this machine can reach it. A PROXY header brings addresses from anywhere, and a socket from
+    /// systemd may be bound to anything.
+    pub(super) fn is_loopback(&self) -> bool {
+        self.settings.proxy_protocol.is_empty()
+            && matches!(self.settings.bind, Bind::Address(address) if address.ip().to_canonical().is_loopback())
+    }
+}
+
+pub(super) fn read(ground: Ground<'_>, root: &Table<'_>) -> Listeners {
+    let mut names = Names::new("listener");
+    let mut all: Vec<Listener> = Vec::new();
+    let mut binds: Vec<(Bind, Span)> = Vec::new();
+    let tables = root.tables("listener");
+    if tables.is_empty() && !root.has("listener") {
+        whole(
+            ground,
+            Fault::new(
+                "there is no [[listener]], so nobody could send anything",
+                "add\n[[listener]]\nname = \"local\"\naddress = \"127.0.0.1:25\"",
+            ),
+        );
+    }
+    for table in tables {
+        let (settings, bind_span) = one(ground, &mut names, &table);
+        if let Some(span) = bind_span {
+            if let Some((_, first)) = binds
+                .iter()
+                .find(|(bind, _)| collide(bind, &settings.bind))
+            {
+                ground.source.error(
+                    &span,
+                    Fault::from(format!(
+                        "the listener in line {} already takes this address",
+                        ground.source.line(first)
+                    )),
+                );
+            }
+            binds.push((settings.bind.clone(), span));
+        }
+        all.push(Listener {
+            settings,
+            auth_span: table.place_or_header("auth"),
+        });
+        table.finish();
+    }
+    Listeners { names, all }
+}
+
+fn one(ground: Ground<'_>, names: &mut Names, table: &Table<'_>) -> (Settings, Option<Span>) {
+    let name = names.read(ground, table);
+    table.requires("address", "address = \"127.0.0.1:25\"");
+    let bind = table.parsed("address", "an address and a port", bind);
+    let tls = table
+        .choice(
+            "tls",
+            &[
+                ("off", TlsMode::Off),
+                ("starttls", TlsMode::StartTls),
+                ("implicit", TlsMode::Implicit),
+            ],
+        )
+        .map_or(TlsMode::Off, |tls| tls.value);
+    let require_tls = table.flag("require_tls", false);
+    let certificate = files::pair(ground, table, "certificate", "key");
+    let has_pair = table.has("certificate") || table.has("key");
+    match tls {
+        TlsMode::Off if has_pair => ground.source.warning(
+            &table.place_or_header("certificate"),
+            Fault::new(
+                "the certificate is not offered: `tls` is \"off\"",
+                "add tls = \"starttls\" or tls = \"implicit\"",
+            ),
+        ),
+        TlsMode::StartTls | TlsMode::Implicit if !has_pair => ground.source.error(
+            &table.place_or_header("tls"),
+            Fault::new(
+                "TLS needs `certificate` and `key`",
+                "name two PEM files; `postern cert` makes a private CA and a certificate",
+            ),
+        ),
+        _ => {}
+    }
+    if require_tls && tls == TlsMode::Off {
+        ground.source.error(
+            &table.place_or_header("require_tls"),
+            Fault::new(
+                "`require_tls` without TLS: nobody could send anything",
+                "add tls = \"starttls\", `certificate` and `key`",
+            ),
+        );
+    }
+    let auth = table
+        .choice(
+            "auth",
+            &[
+                ("off", AuthMode::Off),
+                ("optional", AuthMode::Optional),
+                ("required", AuthMode::Required),
+            ],
+        )
+        .map_or(AuthMode::Off, |auth| auth.value);
+    let plaintext_auth = table.flag("plaintext_auth", false);
+    if plaintext_auth && auth == AuthMode::Off {
+        ground.source.warning(
+            &table.place_or_header("plaintext_auth"),
+            Fault::new(
+                "`plaintext_auth` has no effect: `auth` is \"off\"",
+                "add auth = \"optional\" or auth = \"required\"",
+            ),
+        );
+    }
+    let proxy_protocol: Vec<IpNet> = bare(table.networks("proxy_protocol"));
+    let (bind, span) = match bind {
+        Some(At { value, span }) => (value, Some(span)),
+        None => (Bind::Address(SocketAddr::from(([127, 0, 0, 1], 0))), None),
+    };
+    let settings = Settings {
+        name,
+        bind,
+        tls,
+        require_tls,
+        certificate,
+        auth,
+        plaintext_auth,
+        proxy_protocol,
+    };
+    (settings, span)
+}
+
+fn bind(text: &str) -> Result<Bind, Fault> {
+    if let Some(name) = text.strip_prefix("socket:") {
+        // systemd.socket(5), FileDescriptorName=: ASCII without control characters and `:`, at most 255.
+        if name.is_empty()
+            || name.len() > 255
+            || !name.bytes().all(|b| b.is_ascii_graphic() && b != b':')
+        {
+            return Err(Fault::new(
+                "not the name of a socket",
+                "write \"socket:NAME\", where the socket unit has FileDescriptorName=NAME",
+            ));
+        }
+        return Ok(Bind::Inherited(name.to_owned()));
+    }
+    if let Ok(address) = text.parse::<SocketAddr>() {
+        return Ok(Bind::Address(address));
+    }
+    let fault = |hint: String| Err(Fault::new("not an address with a port", hint));
+    if let Ok(ip) = text.trim_matches(['[', ']']).parse::<IpAddr>() {
+        return fault(format!("write \"{}\"", SocketAddr::new(ip, 25)));
+    }
+    if let Some((host, port)) = text.rsplit_once(':')
+        && let Ok(port) = port.parse::<u16>()
+    {
+        return match host {
+            "" | "*" => fault(format!(
+                "write \"0.0.0.0:{port}\" for every IPv4 address, \"[::]:{port}\" for every IPv6 address"
+            )),
+            "localhost" => fault(format!("write \"127.0.0.1:{port}\" or \"[::1]:{port}\"")),
+            _ => fault(format!(
+                "a listener is bound to an IP address, not to the name \"{}\"; \"0.0.0.0:{port}\" is every address",
+                plain(host)
+            )),
+        };
+    }
+    fault("write \"127.0.0.1:25\", \"0.0.0.0:25\", \"[::]:25\" or \"socket:NAME\"".to_owned())
+}
+
+/// Whether the second could not be bound beside the first. Port 0 takes a free one.
+fn collide(one: &Bind, other: &Bind) -> bool {
+    match (one, other) {
+        (Bind::Inherited(one), Bind::Inherited(other)) => one == other,
+        (Bind::Address(one), Bind::Address(other)) => {
+            one.port() != 0
+                && one.port() == other.port()
+                && one.is_ipv4() == other.is_ipv4()
+                && (one.ip() == other.ip()
+                    || one.ip().is_unspecified()
+                    || other.ip().is_unspecified())
+        }
+        _ => false,
+    }
+}

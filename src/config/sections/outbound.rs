@@ -1,0 +1,246 @@
+//! `[outbound]` and proxies: where connections may go, and through what.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use super::Ground;
+use crate::{
+    config::{
+        diagnostic::Span,
+        table::{Table, bare},
+        values::{self, Fault, plain},
+    },
+    connector::{Proxy, ProxyServer},
+    secret::Secret,
+};
+
+#[derive(Debug)]
+pub(super) struct Outbound {
+    allowed: Vec<String>,
+    /// The default of every connector.
+    pub(super) proxy: Proxy,
+}
+
+impl Outbound {
+    /// Says so when a host is not among `allowed_hosts`.
+    pub(super) fn check(&self, ground: Ground<'_>, span: &Span, host: &str) {
+        if !self.allowed.iter().any(|pattern| names(pattern, host)) {
+            ground.source.error(
+                span,
+                Fault::new(
+                    format!("the host {} is not in [outbound] `allowed_hosts`", plain(host)),
+                    format!("add \"{}\" to it", plain(host)),
+                ),
+            );
+        }
+    }
+
+    /// The proxy of one connector: its own, else the default.
+    pub(super) fn proxy_for(&self, ground: Ground<'_>, table: &Table<'_>) -> Proxy {
+        let mut proxy = self.proxy.clone();
+        if let Some(given) = table.parsed("proxy", "a proxy such as \"http://proxy:3128\"", server)
+        {
+            if let Some(server) = &given.value {
+                self.check(ground, &given.span, &server.host);
+            }
+            proxy.via = given.value;
+        }
+        proxy
+    }
+}
+
+pub(super) fn read(ground: Ground<'_>, root: &Table<'_>) -> Outbound {
+    let table = root.table("outbound", "outbound");
+    let allowed = table
+        .list("allowed_hosts", host_pattern)
+        .map_or_else(|| vec!["*".to_owned()], |list| bare(list.value));
+    let via = table.parsed("proxy", "a proxy such as \"http://proxy:3128\"", server);
+    let mut bypass_hosts = Vec::new();
+    let mut bypass_networks: Vec<IpNet> = Vec::new();
+    for entry in table
+        .list("proxy_bypass", |text| {
+            if text.contains('/') || text.parse::<IpAddr>().is_ok() {
+                values::network(text).map(Ok)
+            } else {
+                host_pattern(text).map(Err)
+            }
+        })
+        .map(|list| bare(list.value))
+        .unwrap_or_default()
+    {
+        match entry {
+            Ok(network) => bypass_networks.push(network),
+            Err(host) => bypass_hosts.push(host),
+        }
+    }
+    table.finish();
+    let via_span = via.as_ref().map(|at| at.span.clone());
+    let outbound = Outbound {
+        allowed,
+        proxy: Proxy {
+            via: via.and_then(|at| at.value),
+            bypass_hosts,
+            bypass_networks,
+        },
+    };
+    if let (Some(server), Some(span)) = (&outbound.proxy.via, via_span) {
+        outbound.check(ground, &span, &server.host);
+    }
+    outbound
+}
+
+/// `*`, `*.corp.example`, a name or an address; lower case, names as they go over the wire.
+fn host_pattern(text: &str) -> Result<String, Fault> {
+    if text == "*" {
+        return Ok(text.to_owned());
+    }
+    if let Some(parent) = text.strip_prefix("*.") {
+        return Ok(format!("*.{}", values::domain(parent)?));
+    }
+    host(text)
+}
+
+/// A host: a name as it goes over the wire, or an address.
+pub(super) fn host(text: &str) -> Result<String, Fault> {
+    if let Ok(ip) = text.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>() {
+        return Ok(ip.to_string());
+    }
+    if let Some((host, port)) = text.rsplit_once(':')
+        && port.parse::<u16>().is_ok()
+    {
+        return Err(Fault::new(
+            "a host has no port in it",
+            format!("write host = \"{}\" and port = {port}", plain(host)),
+        ));
+    }
+    if text.contains("://") {
+        return Err(Fault::new(
+            "a host is a name or an address, not a URL",
+            "write \"smtp.corp.example\"",
+        ));
+    }
+    values::domain(text).map(|name| name.to_string())
+}
+
+fn names(pattern: &str, host: &str) -> bool {
+    match pattern.strip_prefix("*.") {
+        _ if pattern == "*" => true,
+        Some(parent) => host
+            .strip_suffix(parent)
+            .is_some_and(|rest| rest.len() > 1 && rest.ends_with('.')),
+        None => pattern == host,
+    }
+}
+
+/// `"none"`, `"http://user:password@host:port"` or `"socks5://…"`.
+fn server(text: &str) -> Result<Option<ProxyServer>, Fault> {
+    let fault = |why: &str| {
+        Fault::new(
+            format!("not a proxy: {why}"),
+            "write \"http://host:port\", \"socks5://host:port\" or \"none\"; a login as in \"http://user:password@host:port\"",
+        )
+    };
+    if text == "none" {
+        return Ok(None);
+    }
+    let (scheme, rest) = text
+        .split_once("://")
+        .ok_or_else(|| fault("it does not begin with http:// or socks5://"))?;
+    let socks = match scheme {
+        "http" => false,
+        "socks5" | "socks5h" => true,
+        "https" => return Err(fault("TLS to the proxy itself is not supported")),
+        _ => return Err(fault("only http:// and socks5:// are known")),
+    };
+    let rest = rest.strip_suffix('/').unwrap_or(rest);
+    let (login, authority) = match rest.rsplit_once('@') {
+        Some((login, authority)) => (Some(login), authority),
+        None => (None, rest),
+    };
+    let login = match login {
+        None => None,
+        Some(login) => {
+            let (user, password) = login
+                .split_once(':')
+                .ok_or_else(|| fault("the login has no password"))?;
+            let decode =
+                |text| decode(text).ok_or_else(|| fault("the login has a % that stands for nothing"));
+            Some((decode(user)?, Secret::new(decode(password)?)))
+        }
+    };
+    let (name, port) = authority
+        .rsplit_once(':')
+        .ok_or_else(|| fault("it has no port"))?;
+    let port = port
+        .parse::<u16>()
+        .ok()
+        .filter(|port| *port > 0)
+        .ok_or_else(|| fault("it has no port"))?;
+    Ok(Some(ProxyServer {
+        socks,
+        host: host(name).map_err(|_| fault("its host is not a name or an address"))?,
+        port,
+        login,
+    }))
+}
+
+/// Percent-decoding (RFC 3986 §2.1).
+fn decode(text: &str) -> Option<String> {
+    let mut octets = Vec::with_capacity(text.len());
+    let mut rest = text.bytes();
+    while let Some(octet) = rest.next() {
+        if octet != b'%' {
+            octets.push(octet);
+            continue;
+        }
+        let mut digit = || char::from(rest.next()?).to_digit(16);
+        octets.push((digit()? * 16 + digit()?) as u8);
+    }
+    String::from_utf8(octets).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn proxies() {
+        fn check(text: &str, expected: Option<Option<(bool, &str, u16, Option<(&str, &str)>)>>) {
+            let found = server(text).ok();
+            assert_eq!(
+                found.as_ref().map(|s| s.as_ref().map(|s| (
+                    s.socks,
+                    s.host.as_str(),
+                    s.port,
+                    s.login.as_ref().map(|(user, pass)| (user.as_str(), pass.reveal()))
+                ))),
+                expected,
+                "{text}"
+            );
+        }
+        check("none", Some(None));
+        check("http://proxy:3128", Some(Some((false, "proxy", 3128, None))));
+        check(
+            "http://me:p%40ss:w@proxy.corp.example:3128/",
+            Some(Some((false, "proxy.corp.example", 3128, Some(("me", "p@ss:w"))))),
+        );
+        check("socks5://[::1]:1080", Some(Some((true, "::1", 1080, None))));
+        for text in ["", "proxy:3128", "https://p:1", "http://p", "http://p:0", "http://u@p:1", "http://u:%zz@p:1", "http://:1"] {
+            check(text, None);
+        }
+    }
+
+    #[test]
+    fn hosts() {
+        fn check(pattern: &str, host: &str, expected: bool) {
+            assert_eq!(names(pattern, host), expected, "{pattern} {host}");
+        }
+        check("*", "a.b", true);
+        check("a.b", "a.b", true);
+        check("*.b", "a.b", true);
+        check("*.b", "b", false);
+        check("*.b", "ab", false);
+        check("*.b", ".b", false);
+    }
+}

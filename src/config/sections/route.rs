@@ -1,0 +1,196 @@
+//! `[[route]]`: names that exist, and routes that can be reached.
+
+use super::{Ground, Names, connector::Connectors, general, whole};
+use crate::{
+    config::{
+        diagnostic::Span,
+        table::{At, Table, bare},
+        values::Fault,
+    },
+    mail::pattern::Pattern,
+    route::{ConnectorName, Route, RouteName, Router},
+};
+
+/// What routes may name, and what they inherit.
+pub(super) struct Known<'a> {
+    pub(super) listeners: &'a Names,
+    pub(super) clients: &'a Names,
+    pub(super) users: &'a Names,
+    pub(super) connectors: &'a Connectors,
+    pub(super) queue: &'a general::Queue,
+}
+
+pub(super) fn read(ground: Ground<'_>, root: &Table<'_>, known: &Known<'_>) -> Router {
+    if !root.has("route") {
+        whole(
+            ground,
+            Fault::new(
+                "there is no [[route]], so every recipient would be refused",
+                "add\n[[route]]\nname = \"default\"\nconnectors = [\"smarthost\"]",
+            ),
+        );
+    }
+    let mut names = Names::new("route");
+    let mut routes: Vec<(Route, Span)> = Vec::new();
+    let mut used: Vec<String> = Vec::new();
+    for table in root.tables("route") {
+        let route = one(ground, &mut names, &table, known, &mut used);
+        if let Some((first, span)) = routes.iter().find(|(first, _)| covers(first, &route)) {
+            ground.source.error(
+                &table.span,
+                Fault::new(
+                    format!(
+                        "this route is never reached: \"{}\" in line {} takes {}",
+                        first.name,
+                        ground.source.line(span),
+                        if is_catch_all(first) {
+                            "everything"
+                        } else {
+                            "all that it would take"
+                        }
+                    ),
+                    "the first route that matches wins: put the narrower one first",
+                ),
+            );
+        }
+        routes.push((route, table.span.clone()));
+        table.finish();
+    }
+    for (name, span) in &known.connectors.names.known {
+        if !name.is_empty() && !routes.is_empty() && !used.contains(name) {
+            ground.source.warning(
+                span,
+                Fault::from(format!("no route leads to the connector \"{name}\"")),
+            );
+        }
+    }
+    Router {
+        routes: routes.into_iter().map(|(route, _)| route).collect(),
+    }
+}
+
+fn one(
+    ground: Ground<'_>,
+    names: &mut Names,
+    table: &Table<'_>,
+    known: &Known<'_>,
+    used: &mut Vec<String>,
+) -> Route {
+    let name = names.read(ground, table);
+    let patterns = |key: &'static str| {
+        let list = table.patterns(key)?;
+        if list.is_empty() {
+            ground.source.error(
+                &table.place_or_header(key),
+                Fault::new(
+                    format!("a route with no {key} takes nothing"),
+                    format!("leave `{key}` out: an absent key matches anything"),
+                ),
+            );
+        }
+        Some(list)
+    };
+    let named = |key: &'static str, names: &Names| {
+        let list = bare(table.list(key, |text| names.lookup(text))?.value);
+        (!list.is_empty()).then_some(list)
+    };
+    table.requires("connectors", "connectors = [\"smarthost\"]");
+    let mut connectors: Vec<String> = Vec::new();
+    if let Some(At { value, span }) =
+        table.list("connectors", |text| known.connectors.names.lookup(text))
+    {
+        if value.is_empty() {
+            ground.source.error(
+                &span,
+                Fault::from("a route without connectors leads nowhere"),
+            );
+        }
+        for At { value, span } in value {
+            if connectors.contains(&value) {
+                ground.source.error(
+                    &span,
+                    Fault::from(format!("the connector \"{value}\" is named twice")),
+                );
+                continue;
+            }
+            connectors.push(value);
+        }
+    }
+    used.extend(connectors.iter().cloned());
+    let retry = general::retry(ground, table).unwrap_or_else(|| known.queue.retry.clone());
+    let give_up = general::give_up(table).unwrap_or(known.queue.give_up);
+    general::warn_hasty(ground, table, &retry, give_up);
+    Route {
+        name: RouteName::from(name.as_str()),
+        senders: patterns("senders"),
+        recipients: patterns("recipients"),
+        clients: named("clients", known.clients),
+        users: named("users", known.users),
+        listeners: named("listeners", known.listeners),
+        max_recipients: connectors
+            .iter()
+            .filter_map(|name| known.connectors.max_recipients(name))
+            .min()
+            .unwrap_or(100),
+        connectors: connectors
+            .iter()
+            .map(|name| ConnectorName::from(name.as_str()))
+            .collect(),
+        retry,
+        give_up,
+    }
+}
+
+fn is_catch_all(route: &Route) -> bool {
+    route.senders.is_none()
+        && takes_any_recipient(route)
+        && route.clients.is_none()
+        && route.users.is_none()
+        && route.listeners.is_none()
+}
+
+/// A recipient is never `<>`, so that `*` is everybody.
+fn takes_any_recipient(route: &Route) -> bool {
+    route
+        .recipients
+        .as_ref()
+        .is_none_or(|list| list.iter().any(Pattern::is_anything))
+}
+
+/// Whether the first takes everything the second would, as far as that is easily seen.
+fn covers(first: &Route, second: &Route) -> bool {
+    fn patterns(first: Option<&Vec<Pattern>>, second: Option<&Vec<Pattern>>) -> bool {
+        let Some(first) = first else { return true };
+        let anybody = || first.iter().any(Pattern::is_anything) && first.iter().any(Pattern::is_null);
+        second.map_or_else(anybody, |second| {
+            second
+                .iter()
+                .all(|narrow| first.iter().any(|wide| includes(wide, narrow)))
+        })
+    }
+    fn names(first: Option<&Vec<String>>, second: Option<&Vec<String>>) -> bool {
+        first.is_none_or(|first| {
+            second.is_some_and(|second| second.iter().all(|name| first.contains(name)))
+        })
+    }
+    patterns(first.senders.as_ref(), second.senders.as_ref())
+        && (takes_any_recipient(first)
+            || patterns(first.recipients.as_ref(), second.recipients.as_ref()))
+        && names(first.clients.as_ref(), second.clients.as_ref())
+        && names(first.users.as_ref(), second.users.as_ref())
+        && names(first.listeners.as_ref(), second.listeners.as_ref())
+}
+
+/// Whether one pattern matches all that another does; false when in doubt.
+fn includes(wide: &Pattern, narrow: &Pattern) -> bool {
+    if wide.is_anything() {
+        return !narrow.is_null();
+    }
+    let (wide, narrow) = (
+        wide.to_string().to_lowercase(),
+        narrow.to_string().to_lowercase(),
+    );
+    let domain = wide.strip_prefix("*@").unwrap_or(&wide);
+    wide == narrow
+        || (!domain.contains('@') && narrow.rsplit('@').next() == Some(domain) && domain != "<>")
+}

@@ -1,0 +1,331 @@
+//! The keys of `type = "smtp"`.
+
+use std::net::{IpAddr, SocketAddr};
+
+use super::{Ground, files, outbound::{self, Outbound}, seconds, secret};
+use crate::{
+    config::{
+        diagnostic::Span,
+        table::{At, Table, nearest},
+        values::{Fault, is_plain, plain},
+    },
+    connector::{Auth, Class, Override, SmtpSettings, Tls, Verify, services},
+    secret::Secret,
+};
+
+/// What the rest of the file says that this connector needs.
+pub(super) struct Around<'a> {
+    pub(super) outbound: &'a Outbound,
+    pub(super) hostname: &'a str,
+    pub(super) own_addresses: &'a [SocketAddr],
+    pub(super) proxied: bool,
+}
+
+/// Where it goes.
+struct Target {
+    host: String,
+    span: Span,
+    port: u16,
+    tls: Tls,
+    auth: Auth,
+    overrides: Vec<Override>,
+}
+
+pub(super) fn read(
+    ground: Ground<'_>,
+    table: &Table<'_>,
+    around: &Around<'_>,
+) -> Option<SmtpSettings> {
+    let target = target(ground, table);
+    let verify = table
+        .choice(
+            "verify",
+            &[
+                ("full", Verify::Full),
+                ("certificate", Verify::Certificate),
+                ("none", Verify::None),
+            ],
+        )
+        .map_or(Verify::Full, |verify| verify.value);
+    let ca_file = files::pem(ground, table, "ca_file", files::Pem::Certificate);
+    let client_certificate = files::pair(ground, table, "client_certificate", "client_key");
+    let auth = table.parsed("auth", "\"auto\", \"plain\", \"login\" or \"none\"", auth_of);
+    if let Some(span) = table.place("oauth") {
+        table.skip("oauth");
+        ground.source.error(&span, not_yet("oauth"));
+    }
+    let login = login(ground, table, auth.as_ref());
+    let plaintext_credentials = table.flag("plaintext_credentials", false);
+    let max_connections = table.number("max_connections", 1..=1000, 4) as usize;
+    let messages_per_connection =
+        table.number("messages_per_connection", 1..=1_000_000, 100) as u32;
+    let idle_timeout = table.duration("idle_timeout", ("1ms", "1h"), seconds(30));
+    let helo = table.parsed("helo", "a name", outbound::host);
+    let mut overrides = overrides(table);
+
+    let target = target?;
+    around.outbound.check(ground, &target.span, &target.host);
+    let loopback = is_loopback(&target.host);
+    let is_clear = matches!(target.tls, Tls::Off | Tls::Opportunistic);
+    if is_clear && login.is_some() && !loopback && !plaintext_credentials {
+        ground.source.error(
+            &table.place("tls").unwrap_or(target.span.clone()),
+            Fault::new(
+                format!("the password would go to {} without TLS, or without TLS being certain", plain(&target.host)),
+                "write tls = \"starttls\" or tls = \"implicit\"; plaintext_credentials = true if it must be so",
+            ),
+        );
+    }
+    if verify == Verify::None && login.is_some() && !loopback && !is_clear {
+        ground.source.warning(
+            &table.place_or_header("verify"),
+            Fault::new(
+                "with verify = \"none\" anybody on the way can read the password",
+                "name the certificate of the server in `ca_file`, or write verify = \"certificate\"",
+            ),
+        );
+    }
+    if !around.proxied {
+        refuse_loop(ground, around.own_addresses, &target);
+    }
+    overrides.extend(target.overrides);
+    Some(SmtpSettings {
+        host: target.host,
+        port: target.port,
+        tls: target.tls,
+        verify,
+        ca_file,
+        client_certificate,
+        auth: auth.map_or(target.auth, |auth| auth.value),
+        login,
+        max_connections,
+        messages_per_connection,
+        idle_timeout,
+        helo: helo.map_or_else(
+            || around.hostname.to_owned(),
+            |helo| match helo.value.parse::<IpAddr>() {
+                // RFC 5321 §4.1.3: an address is said as a literal.
+                Ok(IpAddr::V4(ip)) => format!("[{ip}]"),
+                Ok(IpAddr::V6(ip)) => format!("[IPv6:{ip}]"),
+                Err(_) => helo.value,
+            },
+        ),
+        overrides,
+        own_addresses: around.own_addresses.to_vec(),
+        plaintext_credentials,
+    })
+}
+
+/// `service`, or `host`, `port` and `tls`.
+fn target(ground: Ground<'_>, table: &Table<'_>) -> Option<Target> {
+    let service = table.parsed("service", "the name of a service", |text| {
+        services::find(text).ok_or_else(|| Fault {
+            message: format!("there is no well-known service \"{}\"", plain(text)),
+            hint: Some(
+                nearest(text, services::all().iter().map(|service| service.name)).map_or_else(
+                    || "`postern services` lists them; without one write `host`, `port` and `tls`".to_owned(),
+                    |name| format!("did you mean \"{name}\"? `postern services` lists them"),
+                ),
+            ),
+        })
+    });
+    let host = table.parsed("host", "a name or an address", outbound::host);
+    let port = table.number_if("port", 1..=65_535).map(|port| port as u16);
+    let tls = table.choice(
+        "tls",
+        &[
+            ("starttls", Tls::StartTls),
+            ("implicit", Tls::Implicit),
+            ("opportunistic", Tls::Opportunistic),
+            ("off", Tls::Off),
+        ],
+    );
+    if table.has("service") {
+        for key in ["host", "port", "tls"] {
+            if let Some(span) = table.place(key) {
+                ground.source.error(
+                    &span,
+                    Fault::new(
+                        format!("`service` already says `{key}`"),
+                        "write `service`, or `host`, `port` and `tls`",
+                    ),
+                );
+            }
+        }
+        let At {
+            value: service,
+            span,
+        } = service?;
+        return Some(Target {
+            host: service.host.to_owned(),
+            span,
+            port: service.port,
+            tls: service.tls,
+            auth: service.auth,
+            overrides: service.overrides(),
+        });
+    }
+    table.requires("host", "host = \"smtp.corp.example\", or service = \"…\"");
+    let tls_given = tls.map(|tls| tls.value);
+    let tls = tls_given.unwrap_or(if port == Some(465) {
+        Tls::Implicit
+    } else {
+        Tls::StartTls
+    });
+    let port = port.unwrap_or(match tls {
+        Tls::Implicit => 465,
+        Tls::StartTls => 587,
+        Tls::Opportunistic | Tls::Off => 25,
+    });
+    let odd = match (port, tls) {
+        (465, Tls::StartTls | Tls::Opportunistic) => {
+            Some(("port 465 speaks TLS from the first octet", "write tls = \"implicit\", or port = 587"))
+        }
+        (587 | 25, Tls::Implicit) => {
+            Some(("ports 587 and 25 begin without TLS", "write tls = \"starttls\", or port = 465"))
+        }
+        _ => None,
+    };
+    if let Some((message, hint)) = odd {
+        ground
+            .source
+            .warning(&table.place_or_header("tls"), Fault::new(message, hint));
+    }
+    let At { value: host, span } = host?;
+    Some(Target {
+        host,
+        span,
+        port,
+        tls,
+        auth: Auth::Auto,
+        overrides: Vec::new(),
+    })
+}
+
+/// The one place where a way to log in becomes known.
+fn auth_of(text: &str) -> Result<Auth, Fault> {
+    match text {
+        "auto" => Ok(Auth::Auto),
+        "plain" => Ok(Auth::Plain),
+        "login" => Ok(Auth::Login),
+        "none" => Ok(Auth::None),
+        "xoauth2" | "oauthbearer" => Err(not_yet(&format!("auth = \"{text}\""))),
+        _ => Err(Fault::new(
+            format!("`auth` takes \"auto\", \"plain\", \"login\" or \"none\", not \"{}\"", plain(text)),
+            "\"auto\" takes the best the upstream offers",
+        )),
+    }
+}
+
+fn not_yet(what: &str) -> Fault {
+    Fault::new(
+        format!("{what} is not in this version yet"),
+        "use `username` and `password` for now",
+    )
+}
+
+fn login(
+    ground: Ground<'_>,
+    table: &Table<'_>,
+    auth: Option<&At<Auth>>,
+) -> Option<(String, Secret)> {
+    let username = table.parsed("username", "a string", |text| {
+        if text.is_empty() || text.len() > 1000 || !text.chars().all(is_plain) {
+            return Err(Fault::from("this cannot be a user name"));
+        }
+        Ok(text.to_owned())
+    });
+    let password = secret::read(ground, table, "password");
+    for (one, other) in [("username", "password"), ("password", "username")] {
+        if let (Some(span), false) = (table.place(one), table.has(other)) {
+            ground.source.error(
+                &span,
+                Fault::from(format!("`{one}` without `{other}`: both are needed to log in")),
+            );
+        }
+    }
+    if let Some(At { value, span }) = auth {
+        let has_login = table.has("username") || table.has("password");
+        let fault = match value {
+            Auth::None if has_login => Some("auth = \"none\" beside a login: which of them is meant?"),
+            Auth::Plain | Auth::Login if !has_login => {
+                Some("this way to log in needs `username` and `password`")
+            }
+            _ => None,
+        };
+        if let Some(fault) = fault {
+            ground.source.error(span, Fault::from(fault));
+        }
+    }
+    Some((username?.value, password?.secret))
+}
+
+fn overrides(table: &Table<'_>) -> Vec<Override> {
+    let mut overrides = Vec::new();
+    for table in table.inline_tables("overrides", "connector.overrides") {
+        table.requires("code", "code = 550");
+        table.requires("class", "class = \"deferred\"");
+        let code = table.number_if("code", 400..=599);
+        let enhanced = table.parsed("enhanced", "a code such as \"5.4.5\"", |text| {
+            enhanced(text).ok_or_else(|| {
+                Fault::new("not an enhanced status code", "write it as in \"5.4.5\"")
+            })
+        });
+        let class = table.choice(
+            "class",
+            &[
+                ("deferred", Class::Deferred),
+                ("failed", Class::Failed),
+                ("down", Class::Down),
+                ("misconfigured", Class::Misconfigured),
+                ("mailbox refused", Class::MailboxRefused),
+            ],
+        );
+        table.finish();
+        if let (Some(code), Some(class)) = (code, class) {
+            overrides.push(Override {
+                code: code as u16,
+                enhanced: enhanced.map(|enhanced| enhanced.value),
+                class: class.value,
+            });
+        }
+    }
+    overrides
+}
+
+/// RFC 3463 §2: class `.` subject `.` detail.
+fn enhanced(text: &str) -> Option<(u8, u16, u16)> {
+    let mut parts = text.split('.');
+    let class = parts.next()?.parse().ok().filter(|c| matches!(c, 4 | 5))?;
+    let mut part = || parts.next()?.parse::<u16>().ok().filter(|n| *n < 1000);
+    let code = (class, part()?, part()?);
+    parts.next().is_none().then_some(code)
+}
+
+fn is_loopback(host: &str) -> bool {
+    host == "localhost"
+        || host
+            .parse::<IpAddr>()
+            .is_ok_and(|ip| ip.to_canonical().is_loopback())
+}
+
+/// A connector that leads to one of our own listeners. Names are looked up when connecting, not here.
+fn refuse_loop(ground: Ground<'_>, own: &[SocketAddr], target: &Target) {
+    let ip = match target.host.parse::<IpAddr>() {
+        Ok(ip) => ip.to_canonical(),
+        Err(_) if target.host == "localhost" => IpAddr::from([127, 0, 0, 1]),
+        Err(_) => return,
+    };
+    if own.iter().any(|own| {
+        own.port() == target.port
+            && (own.ip() == ip || (own.ip().is_unspecified() && ip.is_loopback()))
+    }) {
+        ground.source.error(
+            &target.span,
+            Fault::from(format!(
+                "{}:{} is a listener of this gateway: mail would go round in a circle",
+                target.host, target.port
+            )),
+        );
+    }
+}

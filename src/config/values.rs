@@ -1,0 +1,356 @@
+//! Durations, sizes and rates as the file writes them: `"5m"`, `"35MiB"`, `"30/min"`.
+//!
+//! Apart because they are plain text functions with tables of their own. They know no keys and no spans; `table` puts
+//! their words beside the place.
+
+use std::{
+    net::{IpAddr, Ipv6Addr},
+    time::Duration,
+};
+
+use ipnet::IpNet;
+
+use crate::{
+    connector::Rate,
+    mail::{
+        address::{Address, Domain},
+        pattern,
+    },
+};
+
+/// Why a text is not a value, and what to write instead.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    /// The sentence.
+    pub message: String,
+    /// What to do.
+    pub hint: Option<String>,
+}
+
+impl Fault {
+    /// With a hint.
+    pub fn new(message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self {
+            message: message.into(),
+            hint: Some(hint.into()),
+        }
+    }
+}
+
+impl From<String> for Fault {
+    fn from(message: String) -> Self {
+        Self {
+            message,
+            hint: None,
+        }
+    }
+}
+
+impl From<&str> for Fault {
+    fn from(message: &str) -> Self {
+        message.to_owned().into()
+    }
+}
+
+/// `"90s" "5m" "2h" "7d" "500ms"`.
+///
+/// # Errors
+/// A [`Fault`] that shows the form.
+pub fn duration(text: &str) -> Result<Duration, Fault> {
+    let fault = |why: &str| {
+        Fault::new(
+            format!("not a duration: {why}"),
+            "write a number and a unit, as in \"500ms\", \"90s\", \"5m\", \"2h\", \"7d\"",
+        )
+    };
+    let (number, unit) = split_unit(text).ok_or_else(|| fault("it has no number"))?;
+    let millis: u64 = match unit {
+        "ms" => 1,
+        "s" | "sec" => 1000,
+        "m" | "min" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        "" => return Err(fault("it has no unit")),
+        _ => return Err(fault("this unit is not known")),
+    };
+    number
+        .checked_mul(millis)
+        .map(Duration::from_millis)
+        .ok_or_else(|| fault("it is too long"))
+}
+
+/// `"35MiB" "10MB" "512KiB" "2GiB" "100B"`, in octets.
+///
+/// # Errors
+/// A [`Fault`] that shows the form.
+pub fn size(text: &str) -> Result<u64, Fault> {
+    let fault = |why: &str| {
+        Fault::new(
+            format!("not a size: {why}"),
+            "write a number and a unit, as in \"512KiB\", \"35MiB\", \"10MB\", \"2GiB\"",
+        )
+    };
+    let (number, unit) = split_unit(text).ok_or_else(|| fault("it has no number"))?;
+    let octets: u64 = match unit.to_ascii_lowercase().as_str() {
+        "b" => 1,
+        "kb" => 1000,
+        "mb" => 1_000_000,
+        "gb" => 1_000_000_000,
+        "kib" => 1 << 10,
+        "mib" => 1 << 20,
+        "gib" => 1 << 30,
+        "" => return Err(fault("it has no unit")),
+        _ => return Err(fault("this unit is not known")),
+    };
+    number
+        .checked_mul(octets)
+        .ok_or_else(|| fault("it is too large"))
+}
+
+/// `"30/min"`: starts in a window; `s`, `min`, `h` or `d`.
+///
+/// # Errors
+/// A [`Fault`] that shows the form.
+pub fn rate(text: &str) -> Result<Rate, Fault> {
+    let fault = |why: &str| {
+        Fault::new(
+            format!("not a rate: {why}"),
+            "write a number and a window, as in \"2/s\", \"30/min\", \"500/h\", \"2000/d\"",
+        )
+    };
+    let (count, window) = text
+        .split_once('/')
+        .ok_or_else(|| fault("it has no window"))?;
+    let count = count
+        .trim()
+        .parse::<u32>()
+        .map_err(|_| fault("it does not begin with a number"))?;
+    if count == 0 {
+        return Err(fault("0 would never send anything"));
+    }
+    let seconds = match window.trim() {
+        "s" | "sec" | "second" => 1,
+        "m" | "min" | "minute" => 60,
+        "h" | "hour" => 3600,
+        "d" | "day" => 86_400,
+        _ => return Err(fault("this window is not known")),
+    };
+    Ok(Rate {
+        count,
+        per: Duration::from_secs(seconds),
+    })
+}
+
+/// A network in CIDR form or a single address. IPv4 inside IPv6 (`::ffff:10.0.0.0/104`) is IPv4.
+///
+/// # Errors
+/// A [`Fault`]; host bits are refused with the network that was probably meant.
+pub fn network(text: &str) -> Result<IpNet, Fault> {
+    let form = "write it as in \"10.20.0.0/16\", \"192.0.2.7\" or \"fd00:1::/64\"";
+    if let Ok(ip) = text.parse::<IpAddr>() {
+        return Ok(IpNet::from(ip.to_canonical()));
+    }
+    if let "*" | "any" | "all" = text {
+        return Err(Fault::new(
+            "not a network",
+            "every address is \"0.0.0.0/0\" for IPv4 and \"::/0\" for IPv6",
+        ));
+    }
+    let network: IpNet = text
+        .parse()
+        .map_err(|_| Fault::new("not a network", form))?;
+    let masked = network.trunc();
+    if masked != network {
+        return Err(Fault::new(
+            format!(
+                "{network} is an address inside a network, with bits behind the /{}",
+                network.prefix_len()
+            ),
+            format!(
+                "write the network \"{masked}\", or the one address \"{}\"",
+                network.addr()
+            ),
+        ));
+    }
+    Ok(canonical(masked))
+}
+
+/// IPv4 inside IPv6 as what it is, since that is how connections are looked up.
+fn canonical(network: IpNet) -> IpNet {
+    let IpNet::V6(inner) = network else {
+        return network;
+    };
+    let is_mapped = |ip: Ipv6Addr| ip.to_ipv4_mapped();
+    match (is_mapped(inner.network()), inner.prefix_len().checked_sub(96)) {
+        (Some(ip), Some(prefix)) => IpNet::new(IpAddr::V4(ip), prefix).unwrap_or(network),
+        _ => network,
+    }
+}
+
+/// A domain as people write it.
+///
+/// # Errors
+/// A [`Fault`] with the rule that is broken.
+pub fn domain(text: &str) -> Result<Domain, Fault> {
+    pattern::domain_from_file(text)
+        .map_err(|why| Fault::from(format!("not a domain: {}", plain(&why))))
+}
+
+/// A mailbox, the domain as people write it.
+///
+/// # Errors
+/// A [`Fault`] with the rule that is broken.
+pub fn address(text: &str) -> Result<Address, Fault> {
+    let form = "write it as in \"postmaster@corp.example\", without a name and without < >";
+    let (local, name) = text
+        .rsplit_once('@')
+        .ok_or_else(|| Fault::new("not an address: it has no @domain", form))?;
+    Address::complete(local, &domain(name)?)
+        .map_err(|why| Fault::new(format!("not an address: {why}"), form))
+}
+
+/// A pattern, its fault worded as the others.
+///
+/// # Errors
+/// A [`Fault`] with the rule that is broken.
+pub fn pattern(text: &str) -> Result<pattern::Pattern, Fault> {
+    pattern::Pattern::parse(text).map_err(|why| {
+        Fault::new(
+            format!("not a pattern: {}", plain(&why)),
+            "a pattern is \"*\", \"<>\", \"corp.example\", \"*.corp.example\", \"app@corp.example\" or \"app-*@corp.example\"",
+        )
+    })
+}
+
+/// Text of the file inside a sentence: bounded, nothing that a terminal would obey.
+pub fn plain(text: &str) -> String {
+    let mut out = String::new();
+    for c in text.chars() {
+        if out.len() >= 200 {
+            out.push('…');
+            break;
+        }
+        if is_plain(c) {
+            out.push(c);
+        } else {
+            out.extend(c.escape_unicode());
+        }
+    }
+    out
+}
+
+/// Whether a character may go to a terminal as it is: no control character, nothing invisible that turns the text.
+pub fn is_plain(c: char) -> bool {
+    !c.is_control()
+        && !matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+}
+
+/// The digits at the start, and the rest without spaces around it.
+fn split_unit(text: &str) -> Option<(u64, &str)> {
+    let end = text
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(text.len());
+    let (digits, unit) = text.split_at(end);
+    Some((digits.parse().ok()?, unit.trim()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations() {
+        fn check(text: &str, expected: Option<u64>) {
+            assert_eq!(
+                duration(text).ok(),
+                expected.map(Duration::from_millis),
+                "{text}"
+            );
+        }
+        for (text, millis) in [
+            ("500ms", 500),
+            ("90s", 90_000),
+            ("5m", 300_000),
+            ("2h", 7_200_000),
+            ("7d", 604_800_000),
+            ("0s", 0),
+            ("5 m", 300_000),
+        ] {
+            check(text, Some(millis));
+        }
+        for text in [
+            "", "5", "m", "-5m", "5y", "1.5h", "5M", "99999999999999999999s", "18446744073709551615d", "5m5",
+        ] {
+            check(text, None);
+        }
+    }
+
+    #[test]
+    fn sizes() {
+        fn check(text: &str, expected: Option<u64>) {
+            assert_eq!(size(text).ok(), expected, "{text}");
+        }
+        for (text, octets) in [
+            ("35MiB", 36_700_160),
+            ("10MB", 10_000_000),
+            ("1kib", 1024),
+            ("2GiB", 2 << 30),
+            ("100 B", 100),
+        ] {
+            check(text, Some(octets));
+        }
+        for text in ["", "35", "MiB", "35M", "35 MiBs", "18446744073709551615GiB", "-1KB", "\u{661}KB"] {
+            check(text, None);
+        }
+    }
+
+    #[test]
+    fn rates() {
+        fn check(text: &str, expected: Option<(u32, u64)>) {
+            assert_eq!(
+                rate(text).ok(),
+                expected.map(|(count, per)| Rate {
+                    count,
+                    per: Duration::from_secs(per)
+                }),
+                "{text}"
+            );
+        }
+        check("30/min", Some((30, 60)));
+        check("1/s", Some((1, 1)));
+        check("2000 / day", Some((2000, 86_400)));
+        for text in ["", "30", "0/min", "-1/s", "30/", "30/fortnight", "/min", "4294967296/s"] {
+            check(text, None);
+        }
+    }
+
+    #[test]
+    fn networks() {
+        fn check(text: &str, expected: Option<&str>) {
+            assert_eq!(
+                network(text).ok().map(|n| n.to_string()).as_deref(),
+                expected,
+                "{text}"
+            );
+        }
+        check("10.20.0.0/16", Some("10.20.0.0/16"));
+        check("10.0.0.5", Some("10.0.0.5/32"));
+        check("::1", Some("::1/128"));
+        check("::ffff:10.0.0.0/104", Some("10.0.0.0/8"));
+        check("::ffff:10.0.0.1", Some("10.0.0.1/32"));
+        check("::/0", Some("::/0"));
+        for text in ["", "10.0.0.5/24", "10.0.0.0/33", "*", "corp.example", "10.0.0.0-10.0.0.9", "fd00::1/64"] {
+            check(text, None);
+        }
+        assert_eq!(
+            network("10.0.0.5/24").unwrap_err().hint.as_deref(),
+            Some("write the network \"10.0.0.0/24\", or the one address \"10.0.0.5\"")
+        );
+    }
+
+    #[test]
+    fn text_of_the_file_is_bounded_and_plain() {
+        assert_eq!(plain("a\u{1b}[31m\u{202e}b"), "a\\u{1b}[31m\\u{202e}b");
+        assert!(plain(&"x".repeat(100_000)).len() < 210);
+    }
+}

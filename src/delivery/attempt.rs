@@ -1,0 +1,391 @@
+//! One job, from the claim to the settlement: through the gates, to the connectors, into the store.
+//!
+//! Apart from the loop, which starts it and never waits for it: every job settles in a task of its own, so that the store
+//! can put many settlements into one sync.
+
+use std::{
+    future::poll_fn,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Arc, atomic::Ordering},
+    time::{Duration, Instant, SystemTime},
+};
+
+use super::{
+    Built, Shared, bounce,
+    lanes::Permit,
+    plan::{Attempt, Block, Decision},
+};
+use crate::{
+    connector::{Connector, Lane, Settings},
+    mail::{
+        address::Address,
+        message::{Message, MessageId},
+        outcome::{Outcome, Report},
+        reply::Reply,
+    },
+    queue::store::{Event, Job, Settled, Settlement},
+    route::{ConnectorName, Route, Routed},
+    telemetry::maillog,
+};
+
+/// A connector keeps its deadline itself; one that does not is cut off this much later.
+const OVERRUN: Duration = Duration::from_secs(30);
+/// Between two tries to write a settlement: at first, at most.
+const SETTLE_PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+
+/// What is needed for the job besides itself. `start` is the connector of `permit` in `candidates`; those before it were shut.
+pub(super) struct Task {
+    pub(super) shared: Arc<Shared>,
+    pub(super) built: Arc<Built>,
+    pub(super) route: Arc<Route>,
+    pub(super) candidates: Vec<ConnectorName>,
+    pub(super) start: usize,
+    pub(super) permit: Permit,
+    pub(super) job: Job,
+}
+
+/// Delivers and settles it.
+pub(super) async fn run(task: Task) {
+    let Task {
+        shared,
+        built,
+        route,
+        candidates,
+        start,
+        permit,
+        job,
+    } = task;
+    let mut attempt = Attempt::new(&job);
+    let mut via = String::new();
+    let mut reserved = Some(permit);
+    for name in candidates.iter().take(start) {
+        attempt.skip(shared.lanes.why(name));
+    }
+    for name in candidates.iter().skip(start) {
+        let open = attempt.open();
+        let Some((settings, connector)) = built.connectors.get(name) else {
+            reserved = None;
+            continue;
+        };
+        if open.is_empty() {
+            break;
+        }
+        let lane = mailbox_lane(connector.as_ref(), &job.message);
+        let entered = tokio::select! {
+            entered = enter(&shared, name, &lane, reserved.take()) => entered,
+            () = shared.stopping() => {
+                // Neither refused nor given up: put back as it was.
+                attempt.skip(Block::Paused(None));
+                break;
+            }
+        };
+        let (permit, mailbox) = match entered {
+            Ok(permits) => permits,
+            Err(block) => {
+                attempt.skip(block);
+                continue;
+            }
+        };
+        let report = call(connector.as_ref(), settings, &job.message, &open).await;
+        if let Report::Tried { via: where_to, .. } = &report {
+            via.clone_from(where_to);
+        }
+        let change = attempt.take(name, report);
+        shared
+            .lanes
+            .apply(&permit, &lane, &change, &route.retry, fastrand::f64());
+        drop(mailbox);
+        // Settled before the permit is free: otherwise settlements could pile up without bound. But the next connector
+        // must not be waited for with the permit of this one.
+        if attempt.open().is_empty() {
+            settle(&shared, &built, &route, &job, attempt, &via).await;
+            drop(permit);
+            return;
+        }
+    }
+    settle(&shared, &built, &route, &job, attempt, &via).await;
+}
+
+/// Puts back a job that no connector would take, or gives it up when its time is over.
+pub(super) async fn pass_over(
+    shared: Arc<Shared>,
+    built: Arc<Built>,
+    route: Arc<Route>,
+    blocks: Vec<Block>,
+    job: Job,
+) {
+    let mut attempt = Attempt::new(&job);
+    for block in blocks {
+        attempt.skip(block);
+    }
+    settle(&shared, &built, &route, &job, attempt, "").await;
+}
+
+/// Through the gate of the connector, past a mailbox that is refused, and when rate and store allow.
+async fn enter(
+    shared: &Arc<Shared>,
+    name: &ConnectorName,
+    lane: &Lane,
+    reserved: Option<Permit>,
+) -> Result<(Permit, Option<Permit>), Block> {
+    let mailbox = shared.lanes.mailbox(lane)?;
+    let mut permit = match reserved {
+        Some(permit) => permit,
+        None => shared.lanes.enter(name).await?,
+    };
+    // What cannot be recorded as sent would be sent again.
+    while !shared.is_healthy() {
+        tokio::time::sleep(SETTLE_PAUSE.0).await;
+    }
+    shared.lanes.start(&mut permit).await?;
+    Ok((permit, mailbox))
+}
+
+/// The lane of the sending mailbox: the connector's own word, or the envelope sender.
+fn mailbox_lane(connector: &dyn Connector, message: &Message) -> Lane {
+    let mut lane = connector.lane(message);
+    if lane.mailbox.is_none() {
+        lane.mailbox = Some(
+            message
+                .envelope
+                .sender
+                .as_ref()
+                .map_or_else(|| "<>".to_owned(), Address::to_string),
+        );
+    }
+    lane
+}
+
+/// Calls the connector; one that panics or overruns its deadline leaves every recipient in doubt.
+async fn call(
+    connector: &dyn Connector,
+    settings: &Settings,
+    message: &Message,
+    recipients: &[Address],
+) -> Report {
+    let deadline = Instant::now() + settings.timeout;
+    let mut delivery = connector.deliver(message, recipients, deadline);
+    let guarded = poll_fn(|context| {
+        match catch_unwind(AssertUnwindSafe(|| delivery.as_mut().poll(context))) {
+            Ok(poll) => poll.map(Some),
+            Err(_) => std::task::Poll::Ready(None),
+        }
+    });
+    let text = match tokio::time::timeout_at((deadline + OVERRUN).into(), guarded).await {
+        Ok(Some(report)) => return report,
+        Ok(None) => "the connector broke off in the middle of the delivery",
+        Err(_) => "the connector did not come back in time",
+    };
+    tracing::error!(id = %message.id, connector = %settings.name, "{text}");
+    let reply = Reply::new(451, (4, 3, 0), text);
+    Report::Tried {
+        outcomes: recipients
+            .iter()
+            .map(|recipient| (recipient.clone(), Outcome::InDoubt(reply.clone())))
+            .collect(),
+        via: String::new(),
+    }
+}
+
+/// Writes down what became of it, however long the store takes, and then says it in the log.
+async fn settle(
+    shared: &Shared,
+    built: &Built,
+    route: &Route,
+    job: &Job,
+    attempt: Attempt,
+    via: &str,
+) {
+    let now = SystemTime::now();
+    let by: Vec<(Address, ConnectorName)> = attempt
+        .answered()
+        .iter()
+        .map(|(recipient, _, connector)| (recipient.clone(), connector.clone()))
+        .collect();
+    let decision = attempt.finish(route, built.settings.in_doubt_wait, now, fastrand::f64());
+    let bounces = bounces(built, job, &decision, now);
+    let events = events(job, &decision, &by, via, &bounces, now);
+    let mut pause = SETTLE_PAUSE.0;
+    let mut troubled = false;
+    loop {
+        let settlement = Settlement {
+            job: job.id,
+            message: job.message.id,
+            recipients: decision.recipients.clone(),
+            attempted: decision.attempted,
+            next: decision.next,
+            in_doubt: decision.in_doubt.clone(),
+            bounces: bounces.clone(),
+            events: events.clone(),
+        };
+        match shared
+            .queue
+            .store()
+            .settle(settlement, SystemTime::now())
+            .await
+        {
+            Ok(()) => break,
+            Err(error) => {
+                if !troubled {
+                    troubled = true;
+                    shared.troubled.fetch_add(1, Ordering::AcqRel);
+                    tracing::error!(id = %job.message.id, %error, "what became of a message cannot be written down; trying until it can");
+                }
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(SETTLE_PAUSE.1);
+            }
+        }
+    }
+    if troubled && shared.troubled.fetch_sub(1, Ordering::AcqRel) == 1 {
+        shared.lanes.stir();
+    }
+    log(job, &decision, &by, via, now);
+    for bounce in &bounces {
+        if let Some(to) = bounce.message.envelope.recipients.first() {
+            maillog::bounced(job.message.id, bounce.message.id, &to.to_string());
+        }
+    }
+    if !bounces.is_empty() {
+        shared.queue.wake();
+    }
+}
+
+/// The reports for those who were given up, by the route of the message.
+fn bounces(built: &Built, job: &Job, decision: &Decision, now: SystemTime) -> Vec<Routed> {
+    let told: Vec<_> = decision
+        .failures
+        .iter()
+        .filter(|failure| failure.bounce)
+        .cloned()
+        .collect();
+    if told.is_empty() {
+        return Vec::new();
+    }
+    let settings = &built.settings.bounce;
+    bounce::addressees(&job.message, settings)
+        .into_iter()
+        .map(|to| {
+            let id = MessageId::new(now, fastrand::u128(..));
+            let message = bounce::bounce(&job.message, &told, settings, &to, id, now);
+            Routed {
+                message: Arc::new(message),
+                jobs: vec![(job.route.clone(), vec![to])],
+            }
+        })
+        .collect()
+}
+
+/// A line in the life of the message for each kind of thing that happened.
+fn events(
+    job: &Job,
+    decision: &Decision,
+    by: &[(Address, ConnectorName)],
+    via: &str,
+    bounces: &[Routed],
+    now: SystemTime,
+) -> Vec<Event> {
+    let mut events: Vec<Event> = Vec::new();
+    for (recipient, settled) in &decision.recipients {
+        let (kind, outcome) = match settled {
+            Settled::Done(outcome) => ("delivered", outcome),
+            Settled::Failed(outcome) => ("failed", outcome),
+            Settled::Waiting(outcome) => ("deferred", outcome),
+            Settled::InDoubt(outcome) => ("in doubt", outcome),
+        };
+        let mut text = connector_of(by, recipient).map_or_else(
+            || format!("route {}: {}", job.route, outcome.reply()),
+            |name| format!("{name} {via}: {}", outcome.reply()).replace(" :", ":"),
+        );
+        if let Settled::InDoubt(_) = settled {
+            text.push_str("; it may have arrived, and is sent again by the same connector");
+        }
+        match events.iter_mut().find(|e| e.kind == kind && e.text == text) {
+            Some(event) => event.recipients.push(recipient.to_string()),
+            None => events.push(Event {
+                at: now,
+                kind: kind.to_owned(),
+                recipients: vec![recipient.to_string()],
+                text,
+            }),
+        }
+    }
+    for bounce in bounces {
+        events.push(Event {
+            at: now,
+            kind: "bounced".to_owned(),
+            recipients: bounce
+                .message
+                .envelope
+                .recipients
+                .iter()
+                .map(Address::to_string)
+                .collect(),
+            text: format!("report {}", bounce.message.id),
+        });
+    }
+    events
+}
+
+fn log(
+    job: &Job,
+    decision: &Decision,
+    by: &[(Address, ConnectorName)],
+    via: &str,
+    now: SystemTime,
+) {
+    let id = job.message.id;
+    let route = job.route.as_str();
+    let number = job.attempts.saturating_add(u32::from(decision.attempted));
+    for (recipient, settled) in &decision.recipients {
+        let connector = connector_of(by, recipient).map_or("-", ConnectorName::as_str);
+        match settled {
+            Settled::Done(outcome) => {
+                let delay = now.duration_since(job.accepted).unwrap_or_default();
+                maillog::delivered(
+                    id,
+                    recipient,
+                    route,
+                    connector,
+                    via,
+                    outcome.reply(),
+                    number,
+                    delay,
+                );
+            }
+            Settled::Failed(outcome) => {
+                maillog::failed(id, recipient, route, connector, outcome.reply(), number);
+            }
+            Settled::Waiting(outcome) => maillog::deferred(
+                id,
+                recipient,
+                route,
+                connector,
+                outcome.reply(),
+                number,
+                decision.next,
+                job.pinned.is_some(),
+            ),
+            Settled::InDoubt(outcome) => {
+                let next = decision.in_doubt.as_ref().map_or(decision.next, |d| d.1);
+                maillog::deferred(
+                    id,
+                    recipient,
+                    route,
+                    connector,
+                    outcome.reply(),
+                    number,
+                    next,
+                    true,
+                );
+            }
+        }
+    }
+}
+
+fn connector_of<'a>(
+    by: &'a [(Address, ConnectorName)],
+    recipient: &Address,
+) -> Option<&'a ConnectorName> {
+    by.iter()
+        .find_map(|(address, connector)| (address == recipient).then_some(connector))
+}

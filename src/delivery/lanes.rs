@@ -1,0 +1,560 @@
+//! The gates of all lanes, shared by the loop, the jobs and the fast path; and who waits at them.
+//!
+//! Apart so that the one lock around the gates is held here, never across an await. It decides nothing that `gate`
+//! does not decide.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant, SystemTime},
+};
+
+use tokio::sync::Notify;
+
+use super::{
+    gate::{Gate, LONGEST_WAIT, PAUSE_PROBE, Ready, State},
+    plan::{self, Block, Change},
+};
+use crate::{
+    connector::{Lane, Rate, Settings},
+    mail::reply::Reply,
+    queue::store::LaneRow,
+    route::ConnectorName,
+    telemetry::maillog,
+};
+
+/// Mailboxes that are remembered as refused, at most: their number is up to the senders.
+const MOST_MAILBOXES: usize = 10_000;
+
+#[derive(Debug)]
+struct Entry {
+    gate: Gate,
+    since: SystemTime,
+    /// What shut it, with the remedy.
+    why: Option<Reply>,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    lanes: HashMap<Lane, Entry>,
+    /// How many of them are mailboxes.
+    mailboxes: usize,
+    /// Lanes whose row in the store is behind.
+    dirty: HashSet<Lane>,
+    /// There is work that waits for a permit: whoever gives one back rings.
+    hungry: bool,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct Lanes {
+    table: Mutex<Table>,
+    /// Rung when the loop should look again.
+    pub(super) bell: Notify,
+    /// Rung when a permit came back or a lane changed, for jobs that wait at a gate.
+    moved: Notify,
+}
+
+/// The right to be one of the jobs of a lane; dropped, it is given back.
+#[derive(Debug)]
+pub(super) struct Permit {
+    lanes: Arc<Lanes>,
+    lane: Lane,
+    started: bool,
+    probe: bool,
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        let ring = {
+            let mut table = self.lanes.table();
+            if let Some(entry) = table.lanes.get_mut(&self.lane) {
+                entry.gate.give(self.started, self.probe, Instant::now());
+            }
+            table.hungry
+        };
+        self.lanes.moved.notify_waiters();
+        if ring || self.probe {
+            self.lanes.bell.notify_one();
+        }
+    }
+}
+
+impl Lanes {
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The limits as configured now. Lanes of the same name keep their state; what is paused is tried at once.
+    pub(super) fn configure<'a>(&self, connectors: impl Iterator<Item = &'a Settings>) {
+        let now = Instant::now();
+        let mut table = self.table();
+        let mut named = HashSet::new();
+        for settings in connectors {
+            let lane = connector_lane(&settings.name);
+            named.insert(settings.name.clone());
+            limit(&mut table, lane, settings.max_concurrent, settings.rate);
+        }
+        let Table {
+            lanes,
+            dirty,
+            mailboxes,
+            ..
+        } = &mut *table;
+        for (lane, entry) in lanes.iter_mut() {
+            if !named.contains(&lane.connector) && entry.gate.open() {
+                // Its row must not say `paused` for ever.
+                dirty.insert(lane.clone());
+            }
+            if lane.mailbox.is_some() || matches!(entry.gate.state(), State::Paused { .. }) {
+                entry.gate.probe_now(now);
+            }
+        }
+        lanes.retain(|lane, entry| {
+            let keep = named.contains(&lane.connector) || entry.gate.taken() > 0;
+            *mailboxes -= usize::from(!keep && lane.mailbox.is_some());
+            keep
+        });
+        drop(table);
+        self.moved.notify_waiters();
+        self.bell.notify_one();
+    }
+
+    /// What the store remembers, at start (`at_start`) or after another process wrote (an operator wants a probe now).
+    pub(super) fn read(&self, rows: &[LaneRow], at_start: bool, system: SystemTime) {
+        let now = Instant::now();
+        let mut table = self.table();
+        for row in rows {
+            let (connector, mailbox) = match row.lane.split_once('/') {
+                Some((connector, mailbox)) => (connector, Some(mailbox.to_owned())),
+                None => (row.lane.as_str(), None),
+            };
+            let lane = Lane {
+                connector: connector.into(),
+                mailbox,
+            };
+            let wanted = row.probe.is_some_and(|probe| probe <= system);
+            if !at_start {
+                if wanted && let Some(entry) = table.lanes.get_mut(&lane) {
+                    entry.gate.probe_now(now);
+                    // The row's probe time is old from now on.
+                    table.dirty.insert(lane);
+                }
+                continue;
+            }
+            if row.state == "open" || !table.lanes.contains_key(&connector_lane(&lane.connector)) {
+                continue;
+            }
+            let until = row
+                .probe
+                .and_then(|probe| probe.duration_since(system).ok())
+                .map_or(now, |wait| now + wait.min(LONGEST_WAIT));
+            if lane.mailbox.is_some() && !add_mailbox(&mut table, &lane) {
+                continue;
+            }
+            if let Some(entry) = table.lanes.get_mut(&lane) {
+                if row.state == "paused" && lane.mailbox.is_none() {
+                    entry.gate.pause(now);
+                } else {
+                    entry.gate.restore_closed(until);
+                }
+                entry.since = row.since;
+                entry.why = Some(Reply::new(451, (4, 4, 1), row.why.clone()));
+            }
+        }
+    }
+
+    /// Rows that changed since the last call.
+    pub(super) fn changed_rows(&self, system: SystemTime) -> Vec<LaneRow> {
+        let now = Instant::now();
+        let mut table = self.table();
+        let dirty: Vec<Lane> = table.dirty.drain().collect();
+        dirty
+            .into_iter()
+            .map(|lane| match table.lanes.get(&lane) {
+                Some(entry) => entry.row(&lane, now, system),
+                None => open_row(&lane, system),
+            })
+            .collect()
+    }
+
+    /// Writing one did not work: again with the next ones.
+    pub(super) fn still_dirty(&self, rows: &[LaneRow]) {
+        let mut table = self.table();
+        for row in rows {
+            let (connector, mailbox) = match row.lane.split_once('/') {
+                Some((connector, mailbox)) => (connector, Some(mailbox.to_owned())),
+                None => (row.lane.as_str(), None),
+            };
+            table.dirty.insert(Lane {
+                connector: connector.into(),
+                mailbox,
+            });
+        }
+    }
+
+    /// All lanes as they are now.
+    pub(super) fn snapshot(&self, system: SystemTime) -> Vec<LaneRow> {
+        let now = Instant::now();
+        let table = self.table();
+        let mut rows: Vec<LaneRow> = table
+            .lanes
+            .iter()
+            .map(|(lane, entry)| entry.row(lane, now, system))
+            .collect();
+        rows.sort_by(|a, b| a.lane.cmp(&b.lane));
+        rows
+    }
+
+    /// What may happen at a connector now.
+    pub(super) fn ready(&self, connector: &ConnectorName) -> Ready {
+        self.table()
+            .lanes
+            .get_mut(&connector_lane(connector))
+            .map_or(Ready::Shut, |entry| entry.gate.ready(Instant::now()))
+    }
+
+    /// A permit of a connector, if there is one now.
+    pub(super) fn take(self: &Arc<Self>, lane: &Lane) -> Option<Permit> {
+        let probe = self
+            .table()
+            .lanes
+            .get_mut(lane)?
+            .gate
+            .take(Instant::now())?;
+        Some(Permit {
+            lanes: Arc::clone(self),
+            lane: lane.clone(),
+            started: false,
+            probe,
+        })
+    }
+
+    /// Waits for a permit of a connector; its lane being shut ends the wait.
+    ///
+    /// # Errors
+    /// Why it is passed over.
+    pub(super) async fn enter(
+        self: &Arc<Self>,
+        connector: &ConnectorName,
+    ) -> Result<Permit, Block> {
+        let lane = connector_lane(connector);
+        loop {
+            let moved = self.moved.notified();
+            tokio::pin!(moved);
+            moved.as_mut().enable();
+            if let Some(permit) = self.take(&lane) {
+                return Ok(permit);
+            }
+            match self.ready(connector) {
+                Ready::Shut => return Err(self.block(&lane)),
+                Ready::At(at) => {
+                    let _ = tokio::time::timeout_at(at.into(), moved).await;
+                }
+                Ready::Now(_) | Ready::Probe => {}
+                Ready::Full => moved.await,
+            }
+        }
+    }
+
+    /// Waits until rate and Retry-After let a job with a permit start.
+    ///
+    /// # Errors
+    /// The lane was shut meanwhile.
+    pub(super) async fn start(&self, permit: &mut Permit) -> Result<(), Block> {
+        loop {
+            let moved = self.moved.notified();
+            tokio::pin!(moved);
+            moved.as_mut().enable();
+            let at = {
+                let mut table = self.table();
+                let Some(entry) = table.lanes.get_mut(&permit.lane) else {
+                    return Err(Block::Down(None));
+                };
+                match entry.gate.state() {
+                    State::Open => {}
+                    State::Closed { .. } if permit.probe => {}
+                    State::Closed { .. } => return Err(Block::Down(entry.reply())),
+                    State::Paused { .. } => return Err(Block::Paused(entry.reply())),
+                }
+                match entry.gate.start(Instant::now()) {
+                    Ok(()) => {
+                        permit.started = true;
+                        return Ok(());
+                    }
+                    Err(at) => at,
+                }
+            };
+            let _ = tokio::time::timeout_at(at.into(), moved).await;
+        }
+    }
+
+    /// Whether this mailbox is refused at the moment; a permit is the one job that finds out whether it still is.
+    pub(super) fn mailbox(self: &Arc<Self>, lane: &Lane) -> Result<Option<Permit>, Block> {
+        {
+            let table = self.table();
+            if table.mailboxes == 0 || !table.lanes.contains_key(lane) {
+                return Ok(None);
+            }
+        }
+        match self.take(lane) {
+            Some(mut permit) => {
+                // It has no rate: having passed is having started.
+                if let Some(entry) = self.table().lanes.get_mut(lane) {
+                    permit.started = entry.gate.start(Instant::now()).is_ok();
+                }
+                Ok(Some(permit))
+            }
+            None => Err(Block::Mailbox(
+                self.table().lanes.get(lane).and_then(Entry::reply),
+            )),
+        }
+    }
+
+    fn block(&self, lane: &Lane) -> Block {
+        let table = self.table();
+        match table.lanes.get(lane) {
+            Some(entry) if matches!(entry.gate.state(), State::Paused { .. }) => {
+                Block::Paused(entry.reply())
+            }
+            Some(entry) => Block::Down(entry.reply()),
+            None => Block::Down(None),
+        }
+    }
+
+    /// Why a connector is passed over, when it was shut at the claim.
+    pub(super) fn why(&self, connector: &ConnectorName) -> Block {
+        self.block(&connector_lane(connector))
+    }
+
+    /// A report was heard from the lane of that permit. `retry` are the steps of the route, `mailbox` the sending one.
+    pub(super) fn apply(
+        &self,
+        permit: &Permit,
+        mailbox: &Lane,
+        change: &Change,
+        retry: &[Duration],
+        jitter: f64,
+    ) {
+        let now = Instant::now();
+        let mut table = self.table();
+        let Table {
+            lanes,
+            dirty,
+            mailboxes,
+            ..
+        } = &mut *table;
+        let mut said = None;
+        let mut resumed = Vec::new();
+        if let Some(entry) = lanes.get_mut(&permit.lane) {
+            match change {
+                Change::Open(_) | Change::PauseMailbox(_) => {
+                    if let Change::Open(Some(wait)) = change {
+                        entry.gate.hold(now, *wait);
+                    }
+                    // A pause ends with a login of its own, not because an old connection still works.
+                    if matches!(entry.gate.state(), State::Closed { .. }) && entry.gate.open() {
+                        resumed.push(permit.lane.clone());
+                    }
+                }
+                Change::Close(reply, wait) => {
+                    let step = plan::step(retry, entry.gate.closings(), jitter);
+                    let wait = step.max(wait.unwrap_or_default());
+                    if entry.gate.close(now, wait, permit.probe) {
+                        said = entry.changed(&permit.lane, "closed", reply);
+                    }
+                }
+                Change::Pause(reply) => {
+                    if entry.gate.pause(now + PAUSE_PROBE) {
+                        said = entry.changed(&permit.lane, "paused", reply);
+                    }
+                }
+            }
+        }
+        match change {
+            Change::PauseMailbox(reply) => {
+                if add_mailbox(&mut table, mailbox)
+                    && let Some(entry) = table.lanes.get_mut(mailbox)
+                {
+                    let news = entry.gate.state() == State::Open;
+                    entry.gate.open();
+                    entry.gate.close(now, PAUSE_PROBE, true);
+                    if news {
+                        said = entry.changed(mailbox, "paused", reply);
+                    } else {
+                        table.dirty.insert(mailbox.clone());
+                    }
+                }
+            }
+            Change::Open(_) => {
+                if mailbox.mailbox.is_some() && lanes.remove(mailbox).is_some() {
+                    *mailboxes -= 1;
+                    dirty.insert(mailbox.clone());
+                    resumed.push(mailbox.clone());
+                }
+            }
+            Change::Close(..) | Change::Pause(_) => {}
+        }
+        if let Some((lane, _, _)) = &said {
+            table.dirty.insert(lane.clone());
+        }
+        for lane in &resumed {
+            table.dirty.insert(lane.clone());
+        }
+        drop(table);
+        let news = said.is_some() || !resumed.is_empty();
+        if let Some((lane, state, reply)) = said {
+            maillog::connector_paused(&lane.to_string(), state, reply);
+        }
+        for lane in resumed {
+            maillog::connector_resumed(&lane.to_string());
+        }
+        if news {
+            self.moved.notify_waiters();
+            self.bell.notify_one();
+        }
+    }
+
+    /// Connectors whose login is to be tried now.
+    pub(super) fn logins(&self) -> Vec<ConnectorName> {
+        let now = Instant::now();
+        self.table()
+            .lanes
+            .iter_mut()
+            .filter_map(|(lane, entry)| {
+                (lane.mailbox.is_none() && entry.gate.take_login(now))
+                    .then(|| lane.connector.clone())
+            })
+            .collect()
+    }
+
+    /// What the login of a paused lane came to.
+    pub(super) fn logged_in(&self, connector: &ConnectorName, worked: Result<(), Reply>) {
+        let lane = connector_lane(connector);
+        let mut resumed = false;
+        {
+            let mut table = self.table();
+            let Some(entry) = table.lanes.get_mut(&lane) else {
+                return;
+            };
+            match worked {
+                Ok(()) => resumed = entry.gate.open(),
+                Err(reply) => {
+                    entry.gate.pause(Instant::now() + PAUSE_PROBE);
+                    entry.why = Some(reply);
+                }
+            }
+            table.dirty.insert(lane.clone());
+        }
+        if resumed {
+            maillog::connector_resumed(&lane.to_string());
+            self.moved.notify_waiters();
+        }
+        self.bell.notify_one();
+    }
+
+    /// The next time at which a lane changes by itself.
+    pub(super) fn wakes_at(&self) -> Option<Instant> {
+        self.table()
+            .lanes
+            .values()
+            .filter_map(|entry| entry.gate.wakes_at())
+            .min()
+    }
+
+    /// Whether a permit that comes back rings the bell.
+    pub(super) fn set_hungry(&self, hungry: bool) {
+        self.table().hungry = hungry;
+    }
+
+    /// Lets every job look again that waits at a gate (drain).
+    pub(super) fn stir(&self) {
+        self.moved.notify_waiters();
+        self.bell.notify_one();
+    }
+}
+
+impl Entry {
+    fn new(max: usize, rate: Option<Rate>) -> Self {
+        Self {
+            gate: Gate::new(max, rate),
+            since: SystemTime::now(),
+            why: None,
+        }
+    }
+
+    /// The report that shut it.
+    fn reply(&self) -> Option<Reply> {
+        self.why.clone()
+    }
+
+    fn changed<'a>(
+        &mut self,
+        lane: &Lane,
+        state: &'static str,
+        reply: &'a Reply,
+    ) -> Option<(Lane, &'static str, &'a Reply)> {
+        self.since = SystemTime::now();
+        self.why = Some(reply.clone());
+        Some((lane.clone(), state, reply))
+    }
+
+    fn row(&self, lane: &Lane, now: Instant, system: SystemTime) -> LaneRow {
+        let (state, probe) = match self.gate.state() {
+            State::Open => return open_row(lane, self.since),
+            State::Closed { until, .. } if lane.mailbox.is_some() => ("paused", until),
+            State::Closed { until, .. } => ("closed", until),
+            State::Paused { probe, .. } => ("paused", probe),
+        };
+        LaneRow {
+            lane: lane.to_string(),
+            state: state.to_owned(),
+            since: self.since,
+            why: self.why.as_ref().map(Reply::to_string).unwrap_or_default(),
+            probe: Some(system + probe.saturating_duration_since(now)),
+        }
+    }
+}
+
+fn open_row(lane: &Lane, since: SystemTime) -> LaneRow {
+    LaneRow {
+        lane: lane.to_string(),
+        state: "open".to_owned(),
+        since,
+        why: String::new(),
+        probe: None,
+    }
+}
+
+fn limit(table: &mut Table, lane: Lane, max: usize, rate: Option<Rate>) {
+    table
+        .lanes
+        .entry(lane)
+        .or_insert_with(|| Entry::new(max, rate))
+        .gate
+        .set_limits(max, rate);
+}
+
+/// Says whether it is there now.
+fn add_mailbox(table: &mut Table, lane: &Lane) -> bool {
+    if table.lanes.contains_key(lane) {
+        return true;
+    }
+    if table.mailboxes >= MOST_MAILBOXES {
+        return false;
+    }
+    table.mailboxes += 1;
+    // It has no limits of its own: those of its connector hold.
+    table
+        .lanes
+        .insert(lane.clone(), Entry::new(usize::MAX, None));
+    true
+}
+
+/// The lane of a connector as a whole.
+pub(super) fn connector_lane(connector: &ConnectorName) -> Lane {
+    Lane {
+        connector: connector.clone(),
+        mailbox: None,
+    }
+}

@@ -1,0 +1,495 @@
+//! The loop: what is due, who may take it, and what has to be done from time to time.
+//!
+//! Apart from the jobs, which it starts and does not wait for. Its work for a job is small: a claim takes as many at once as
+//! the lanes have room for.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
+};
+
+use tokio::task::JoinSet;
+
+use super::{
+    Built, Shared,
+    attempt::{self, Task},
+    gate::Ready,
+    lanes::{Permit, connector_lane},
+    plan::Block,
+};
+use crate::{
+    mail::{address::Address, outcome::Report, reply::Reply},
+    queue::store::{Ask, Filter, Job, State, StoreError, Verb},
+    route::{Asked, ConnectorName, Route, RouteName},
+};
+
+/// The loop looks at least this often, since another process may have written.
+const AT_LEAST: Duration = Duration::from_secs(1);
+/// Between two prunings.
+const PRUNE: Duration = Duration::from_secs(60 * 60);
+/// Between two tries to find another route for what lost its own.
+const REROUTE: Duration = Duration::from_secs(60);
+/// One login.
+const LOGIN: Duration = Duration::from_secs(60);
+/// Jobs that one claim takes at most.
+const MOST_CLAIMED: usize = 500;
+/// Jobs that are looked at together when a closed lane's oldest may be past their time.
+const SWEEP: usize = 50;
+/// Between two such looks, at most.
+const SWEEP_EVERY: Duration = Duration::from_secs(60);
+/// Entries that are given another route together.
+const REROUTED: usize = 100;
+
+/// The state of the loop.
+pub(super) struct Round {
+    shared: Arc<Shared>,
+    logins: JoinSet<()>,
+    version: Option<u64>,
+    checked: Option<Instant>,
+    pruned: Option<Instant>,
+    /// When another route was last looked for, for each that is gone.
+    rerouted: HashMap<RouteName, Instant>,
+    /// Routes and pins that are gone, and have been complained about.
+    complained: HashSet<String>,
+    /// When the mail of a route that is shut was last looked through.
+    swept: HashMap<RouteName, Instant>,
+    was_healthy: bool,
+}
+
+/// A claim to come: the permits for it, and where it starts.
+struct Claim {
+    ask: Ask,
+    route: Arc<Route>,
+    candidates: Vec<ConnectorName>,
+    start: usize,
+    permits: Vec<Permit>,
+}
+
+impl Round {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        Self {
+            shared,
+            logins: JoinSet::new(),
+            version: None,
+            checked: None,
+            pruned: None,
+            rerouted: HashMap::new(),
+            complained: HashSet::new(),
+            swept: HashMap::new(),
+            was_healthy: true,
+        }
+    }
+
+    pub(super) async fn run(mut self) {
+        self.recall().await;
+        self.shared
+            .queue
+            .set_reserve(Some(self.shared.reserve_for_queue()));
+        while !self.shared.is_stopping() {
+            let wait = self.look().await;
+            tokio::select! {
+                () = self.shared.queue.changed() => {}
+                () = self.shared.lanes.bell.notified() => {}
+                () = self.shared.stopping() => {}
+                Some(_) = self.logins.join_next(), if !self.logins.is_empty() => {}
+                () = tokio::time::sleep(wait) => {}
+            }
+        }
+        self.shared.queue.set_reserve(None);
+        self.write_lanes().await;
+    }
+
+    /// The lanes as the last run left them.
+    async fn recall(&mut self) {
+        loop {
+            match self.shared.queue.store().lanes().await {
+                Ok(rows) => {
+                    return self.shared.lanes.read(&rows, true, SystemTime::now());
+                }
+                Err(error) => {
+                    tracing::error!(%error, "the store cannot be read");
+                    tokio::select! {
+                        () = tokio::time::sleep(AT_LEAST) => {}
+                        () = self.shared.stopping() => return,
+                    }
+                }
+            }
+        }
+    }
+
+    /// One round; how long there is nothing to do unless somebody rings.
+    async fn look(&mut self) -> Duration {
+        let shared = Arc::clone(&self.shared);
+        let built = shared.built();
+        if !self.is_healthy().await {
+            return AT_LEAST;
+        }
+        self.write_lanes().await;
+        self.foreign_writes().await;
+        self.log_in(&built);
+        self.prune(&built).await;
+        match self.claim(&built).await {
+            Ok(wait) => {
+                let lanes = shared
+                    .lanes
+                    .wakes_at()
+                    .map_or(AT_LEAST, |at| at.saturating_duration_since(Instant::now()));
+                // A lane whose probe finds no job does not make the loop spin.
+                wait.min(lanes.max(Duration::from_millis(20))).min(AT_LEAST)
+            }
+            Err(error) => {
+                tracing::error!(%error, "the queue cannot be read; nothing is delivered until it can");
+                AT_LEAST
+            }
+        }
+    }
+
+    /// Whether the store works; when it did not, a note is written to find out whether it does again.
+    async fn is_healthy(&mut self) -> bool {
+        let store = self.shared.queue.store();
+        if !store.is_healthy() {
+            if self.was_healthy {
+                self.was_healthy = false;
+                tracing::error!("the store does not work: nothing is delivered until it does");
+            }
+            // Its failing again is no news.
+            let _ = store.set_note("store", "working".to_owned()).await;
+        }
+        let healthy = self.shared.is_healthy();
+        if healthy && !self.was_healthy {
+            self.was_healthy = true;
+            tracing::info!("the store works again");
+        }
+        healthy
+    }
+
+    async fn write_lanes(&mut self) {
+        let rows = self.shared.lanes.changed_rows(SystemTime::now());
+        for (at, row) in rows.iter().enumerate() {
+            if let Err(error) = self.shared.queue.store().set_lane(row.clone()).await {
+                tracing::error!(%error, "the state of a connector cannot be written");
+                self.shared
+                    .lanes
+                    .still_dirty(rows.get(at..).unwrap_or_default());
+                return;
+            }
+        }
+    }
+
+    /// An operator's `queue retry` sets the probe of a shut lane to now.
+    async fn foreign_writes(&mut self) {
+        if self.checked.is_some_and(|at| at.elapsed() < AT_LEAST) {
+            return;
+        }
+        self.checked = Some(Instant::now());
+        let store = self.shared.queue.store();
+        let Ok(version) = store.version().await else {
+            return;
+        };
+        let first = self.version.is_none();
+        if self.version.replace(version) != Some(version)
+            && !first
+            && let Ok(rows) = store.lanes().await
+        {
+            self.shared.lanes.read(&rows, false, SystemTime::now());
+        }
+    }
+
+    /// Tries the login of the paused lanes whose time has come.
+    fn log_in(&mut self, built: &Built) {
+        for name in self.shared.lanes.logins() {
+            let Some((_, connector)) = built.connectors.get(&name) else {
+                continue;
+            };
+            let connector = Arc::clone(connector);
+            let shared = Arc::clone(&self.shared);
+            self.logins.spawn(async move {
+                let mut watch = LoginWatch {
+                    shared,
+                    name,
+                    result: Err(Reply::new(451, (4, 3, 0), "the login broke off")),
+                };
+                let deadline = Instant::now() + LOGIN;
+                let probe = connector.probe(deadline);
+                let result = match tokio::time::timeout_at((deadline + LOGIN).into(), probe).await {
+                    Ok(Ok(_) | Err(Report::Tried { .. })) => Ok(()),
+                    Ok(Err(
+                        Report::Down { reply, .. }
+                        | Report::Misconfigured(reply)
+                        | Report::MailboxRefused(reply),
+                    )) => Err(reply),
+                    Err(_) => Err(Reply::new(451, (4, 4, 2), "the login did not come back")),
+                };
+                watch.result = result;
+            });
+        }
+    }
+
+    async fn prune(&mut self, built: &Built) {
+        if self.pruned.is_some_and(|at| at.elapsed() < PRUNE) {
+            return;
+        }
+        self.pruned = Some(Instant::now());
+        match self
+            .shared
+            .queue
+            .store()
+            .prune(built.keep_failed, built.keep_history, SystemTime::now())
+            .await
+        {
+            Ok(lines) => {
+                for line in lines {
+                    tracing::info!("{line}");
+                }
+            }
+            Err(error) => tracing::error!(%error, "what is no longer kept cannot be deleted"),
+        }
+    }
+
+    /// Claims what is due and has room; the time until something else is due.
+    async fn claim(&mut self, built: &Arc<Built>) -> Result<Duration, StoreError> {
+        let shared = Arc::clone(&self.shared);
+        // Set before the look: a permit that comes back during it rings.
+        shared.lanes.set_hungry(true);
+        let mut due = shared.queue.store().due().await?;
+        due.sort_by_key(|(_, _, at)| *at);
+        let now = SystemTime::now();
+        let mut wait = AT_LEAST;
+        let mut hungry = false;
+        let mut claims: Vec<Claim> = Vec::new();
+        let mut busy: HashSet<RouteName> = HashSet::new();
+        for (name, pinned, at) in due {
+            let later = at.duration_since(now).unwrap_or_default();
+            if !later.is_zero() {
+                wait = wait.min(later);
+                continue;
+            }
+            busy.insert(name.clone());
+            let Some(route) = built.routes.get(&name).cloned() else {
+                self.reroute(built, &name).await?;
+                continue;
+            };
+            if let Some(pin) = &pinned
+                && !built.connectors.contains_key(pin)
+                && self.complained.insert(format!("pin {pin}"))
+            {
+                tracing::warn!(route = %name, connector = %pin, "mail in doubt waits for a connector that is gone; the others of its route take it");
+            }
+            let candidates = built.candidates(&route, pinned.as_ref());
+            let mut claim = Claim {
+                ask: Ask {
+                    route: name,
+                    pinned,
+                    limit: 0,
+                },
+                route,
+                candidates,
+                start: 0,
+                permits: Vec::new(),
+            };
+            match self.room(&mut claim) {
+                Room::Some => claims.push(claim),
+                Room::Full => hungry = true,
+                Room::At(at) => wait = wait.min(at.saturating_duration_since(Instant::now())),
+                Room::Shut => self.sweep(built, &claim).await?,
+            }
+        }
+        for name in built.routes.keys() {
+            shared.set_backlog(name, busy.contains(name));
+        }
+        if claims.is_empty() {
+            shared.lanes.set_hungry(hungry);
+            return Ok(wait);
+        }
+        let asks: Vec<Ask> = claims.iter().map(|claim| claim.ask.clone()).collect();
+        let jobs = shared.queue.store().claim(&asks, SystemTime::now()).await?;
+        for job in jobs {
+            let Some(claim) = claims
+                .iter_mut()
+                .find(|c| c.ask.route == job.route && c.ask.pinned == job.pinned)
+            else {
+                continue;
+            };
+            if let Some(permit) = claim.permits.pop() {
+                shared.spawn(attempt::run(Task {
+                    shared: Arc::clone(&shared),
+                    built: Arc::clone(built),
+                    route: Arc::clone(&claim.route),
+                    candidates: claim.candidates.clone(),
+                    start: claim.start,
+                    permit,
+                    job,
+                }));
+            }
+        }
+        // Permits are left where there was no more; where there are none, there may be more.
+        for claim in &claims {
+            let more = claim.permits.is_empty();
+            hungry |= more;
+            if claim.ask.pinned.is_none() {
+                shared.set_backlog(&claim.ask.route, more);
+            }
+        }
+        shared.lanes.set_hungry(hungry);
+        drop(claims);
+        Ok(wait)
+    }
+
+    /// Takes the permits of the first connector that is not shut, as many as there are.
+    fn room(&self, claim: &mut Claim) -> Room {
+        let lanes = &self.shared.lanes;
+        for (at, name) in claim.candidates.iter().enumerate() {
+            let most = match lanes.ready(name) {
+                Ready::Shut => continue,
+                Ready::Full => return Room::Full,
+                Ready::At(at) => return Room::At(at),
+                Ready::Probe => 1,
+                Ready::Now(most) => most.min(MOST_CLAIMED),
+            };
+            claim.start = at;
+            let lane = connector_lane(name);
+            claim.permits = std::iter::from_fn(|| lanes.take(&lane))
+                .take(most)
+                .collect();
+            claim.ask.limit = claim.permits.len();
+            return if claim.permits.is_empty() {
+                Room::Full
+            } else {
+                Room::Some
+            };
+        }
+        Room::Shut
+    }
+
+    /// Where every connector is closed nothing is claimed, but what is past its time is still given up.
+    async fn sweep(&mut self, built: &Arc<Built>, claim: &Claim) -> Result<(), StoreError> {
+        let every = claim.route.give_up.clamp(AT_LEAST, SWEEP_EVERY);
+        if self
+            .swept
+            .get(&claim.ask.route)
+            .is_some_and(|at| at.elapsed() < every)
+        {
+            return Ok(());
+        }
+        let paused = |name| matches!(self.shared.lanes.why(name), Block::Paused(_));
+        if claim.candidates.iter().any(paused) {
+            return Ok(());
+        }
+        let ask = Ask {
+            limit: SWEEP,
+            ..claim.ask.clone()
+        };
+        let now = SystemTime::now();
+        let jobs = self.shared.queue.store().claim(&[ask], now).await?;
+        let over = |job: &Job| now >= job.accepted + claim.route.give_up;
+        if !jobs.iter().all(over) || jobs.len() < SWEEP {
+            self.swept.insert(claim.ask.route.clone(), Instant::now());
+        }
+        for job in jobs {
+            let blocks = if over(&job) {
+                claim
+                    .candidates
+                    .iter()
+                    .map(|name| self.shared.lanes.why(name))
+                    .collect()
+            } else {
+                vec![Block::Down(None)]
+            };
+            self.shared.spawn(attempt::pass_over(
+                Arc::clone(&self.shared),
+                Arc::clone(built),
+                Arc::clone(&claim.route),
+                blocks,
+                job,
+            ));
+        }
+        Ok(())
+    }
+
+    /// Mail whose route is gone from the configuration finds another, as if it had just come; or it waits.
+    async fn reroute(&mut self, built: &Built, old: &RouteName) -> Result<(), StoreError> {
+        let key = format!("route {old}");
+        if self
+            .rerouted
+            .get(old)
+            .is_some_and(|at| at.elapsed() < REROUTE)
+        {
+            return Ok(());
+        }
+        self.rerouted.insert(old.clone(), Instant::now());
+        let store = self.shared.queue.store();
+        let filter = Filter {
+            states: vec![State::Waiting],
+            route: Some(old.clone()),
+            limit: Some(REROUTED),
+            ..Filter::default()
+        };
+        let now = SystemTime::now();
+        let entries = store.list(&filter, now).await?;
+        let full = entries.len() == REROUTED;
+        let mut moved = false;
+        for entry in entries {
+            let Some(message) = store.content(entry.id).await? else {
+                continue;
+            };
+            let found = entry
+                .recipients
+                .iter()
+                .filter_map(|r| Address::parse(&r.address).ok())
+                .find_map(|recipient| {
+                    built.router.route(Asked {
+                        sender: message.envelope.sender.as_ref(),
+                        recipient: &recipient,
+                        client: message.origin.client.as_deref(),
+                        user: message.origin.user.as_deref(),
+                        listener: &message.origin.listener,
+                    })
+                });
+            let Some(route) = found else {
+                if self.complained.insert(key.clone()) {
+                    tracing::error!(route = %old, id = %entry.id, "mail waits for a route that is no longer configured, and no other matches it");
+                }
+                continue;
+            };
+            let one = Filter {
+                id: Some(entry.id),
+                route: Some(old.clone()),
+                ..Filter::default()
+            };
+            let verb = Verb::Reroute(route.name.clone());
+            store.command(&one, &verb, now).await?;
+            tracing::info!(id = %entry.id, from = %old, to = %route.name, "mail takes another route, since its own is no longer configured");
+            moved = true;
+        }
+        if moved {
+            if full {
+                self.rerouted.remove(old);
+            }
+            self.shared.queue.wake();
+        }
+        Ok(())
+    }
+}
+
+/// What [`Round::room`] found.
+enum Room {
+    Some,
+    Full,
+    At(Instant),
+    Shut,
+}
+
+/// Tells the lane what its login came to, also when the connector panics.
+struct LoginWatch {
+    shared: Arc<Shared>,
+    name: ConnectorName,
+    result: Result<(), Reply>,
+}
+
+impl Drop for LoginWatch {
+    fn drop(&mut self) {
+        let result = std::mem::replace(&mut self.result, Ok(()));
+        self.shared.lanes.logged_in(&self.name, result);
+    }
+}
