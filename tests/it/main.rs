@@ -1,3 +1,5 @@
-//! One integration binary; each module plays one part of the outside world.
+//! The integration tests, one binary; each module plays one part of the outside world.
 
 mod cli;
+mod delivery;
+mod harness;

@@ -1,0 +1,520 @@
+//! The loop of delivery, over a store in memory and connectors that follow a script.
+
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::{Duration, SystemTime},
+};
+
+use bytes::Bytes;
+use postern::{
+    connector::{self, Connector, Kind, Proxy, Rate},
+    delivery::{BounceSettings, Delivery, Settings, Setup},
+    mail::{
+        address::Address,
+        message::{Body, Envelope, Message, MessageId, Origin},
+        outcome::{Outcome, Report},
+        reply::Reply,
+    },
+    queue::Queue,
+    route::{Route, RouteName, Routed, Router},
+};
+
+use crate::harness::memory::{Act, Memory, Scripted};
+
+const STEP: Duration = Duration::from_millis(40);
+
+struct World {
+    store: Arc<Memory>,
+    queue: Arc<Queue>,
+    delivery: Delivery,
+}
+
+/// Settings of a test.
+#[derive(Clone)]
+struct Plan {
+    give_up: Duration,
+    concurrent: usize,
+    rate: Option<Rate>,
+    route: &'static str,
+}
+
+impl Default for Plan {
+    fn default() -> Self {
+        Self {
+            give_up: Duration::from_secs(600),
+            concurrent: 4,
+            rate: None,
+            route: "all",
+        }
+    }
+}
+
+fn setup(connectors: &[(&str, &Arc<Scripted>)], plan: &Plan) -> Setup {
+    Setup {
+        router: Router {
+            routes: vec![Route {
+                name: plan.route.into(),
+                senders: None,
+                recipients: None,
+                clients: None,
+                users: None,
+                listeners: None,
+                connectors: connectors.iter().map(|(name, _)| (*name).into()).collect(),
+                retry: vec![STEP],
+                give_up: plan.give_up,
+                max_recipients: 100,
+            }],
+        },
+        connectors: connectors
+            .iter()
+            .map(|(name, scripted)| {
+                let settings = connector::Settings {
+                    name: (*name).into(),
+                    max_concurrent: plan.concurrent,
+                    rate: plan.rate,
+                    timeout: Duration::from_secs(5),
+                    max_recipients: 100,
+                    proxy: Proxy::default(),
+                    kind: Kind::Discard,
+                };
+                (settings, Arc::clone(scripted) as Arc<dyn Connector>)
+            })
+            .collect(),
+        settings: Settings {
+            in_doubt_wait: STEP * 3,
+            bounce: BounceSettings {
+                to_sender: true,
+                from: address("postmaster@relay.example"),
+                copy_to: Vec::new(),
+                hostname: "relay.example".into(),
+            },
+        },
+        keep_failed: Duration::from_secs(3600),
+        keep_history: Duration::from_secs(3600),
+    }
+}
+
+fn world(connectors: &[(&str, &Arc<Scripted>)], plan: &Plan) -> World {
+    world_over(Arc::new(Memory::default()), connectors, plan)
+}
+
+fn world_over(store: Arc<Memory>, connectors: &[(&str, &Arc<Scripted>)], plan: &Plan) -> World {
+    let queue = Arc::new(Queue::new(
+        Arc::clone(&store) as Arc<dyn postern::queue::store::Store>
+    ));
+    let delivery = Delivery::start(Arc::clone(&queue), setup(connectors, plan));
+    World {
+        store,
+        queue,
+        delivery,
+    }
+}
+
+fn address(text: &str) -> Address {
+    Address::parse(text).unwrap()
+}
+
+fn mail(recipients: &[&str]) -> Routed {
+    let recipients: Vec<Address> = recipients
+        .iter()
+        .map(|local| address(&format!("{local}@partner.example")))
+        .collect();
+    let now = SystemTime::now();
+    Routed {
+        message: Arc::new(Message {
+            id: MessageId::new(now, fastrand::u128(..)),
+            envelope: Envelope {
+                sender: Some(address("app@corp.example")),
+                recipients: recipients.clone(),
+                eight_bit: false,
+            },
+            origin: Origin {
+                listener: "local".into(),
+                peer: "127.0.0.1:5".parse().unwrap(),
+                client: None,
+                helo: "app".into(),
+                tls: false,
+                esmtp: true,
+                user: None,
+                at: now,
+            },
+            header: Bytes::from_static(
+                b"From: app@corp.example\r\nMessage-ID: <1@corp.example>\r\n",
+            ),
+            body: Body::Memory(Bytes::from_static(b"hello\r\n")),
+        }),
+        jobs: vec![(RouteName::from("all"), recipients)],
+    }
+}
+
+impl World {
+    async fn accept(&self, recipients: &[&str]) {
+        let mail = mail(recipients);
+        self.queue.accept(mail, SystemTime::now()).await.unwrap();
+    }
+}
+
+async fn until(what: &str, mut is: impl FnMut() -> bool) {
+    for _ in 0..1000 {
+        if is() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    panic!("it never came to this: {what}");
+}
+
+fn down() -> Act {
+    Act::Report(Report::Down {
+        reply: Reply::new(451, (4, 4, 1), "connection refused"),
+        retry_after: None,
+    })
+}
+
+fn wrong_password() -> Report {
+    Report::Misconfigured(Reply::new(535, (5, 7, 8), "wrong password"))
+}
+
+fn deferred() -> Outcome {
+    Outcome::Deferred {
+        reply: Reply::new(450, (4, 2, 1), "later"),
+        retry_after: None,
+    }
+}
+
+fn refused() -> Outcome {
+    Outcome::Failed(Reply::new(550, (5, 1, 1), "no such user"))
+}
+
+#[tokio::test]
+async fn each_recipient_by_itself() {
+    let out = Scripted::new(
+        "out",
+        [Act::Mixed(vec![("no", refused()), ("later", deferred())])],
+    );
+    let world = world(&[("out", &out)], &Plan::default());
+    world.accept(&["yes", "no", "later"]).await;
+    until("a retry and a bounce", || out.count() == 3).await;
+    until("all settled", || {
+        world.store.rows().iter().all(|row| !row.leased)
+    })
+    .await;
+    let mut seen = out.seen();
+    seen.sort();
+    assert_eq!(
+        seen,
+        [
+            vec!["app@corp.example".to_owned()],
+            vec!["later@partner.example".to_owned()],
+            vec![
+                "yes@partner.example".to_owned(),
+                "no@partner.example".to_owned(),
+                "later@partner.example".to_owned()
+            ],
+        ]
+    );
+    assert_eq!(world.store.state("no@partner.example").unwrap(), "failed");
+    assert_eq!(world.store.state("yes@partner.example").unwrap(), "done");
+    assert_eq!(world.store.state("later@partner.example").unwrap(), "done");
+    let calls = out.calls.lock().unwrap().clone();
+    let bounce = calls
+        .iter()
+        .find(|call| call.recipients == ["app@corp.example"])
+        .unwrap();
+    assert_eq!(bounce.message.envelope.sender, None);
+    tokio::time::sleep(STEP * 3).await;
+    assert_eq!(out.count(), 3, "nothing twice");
+    world.delivery.drain(Duration::from_secs(5)).await;
+}
+
+#[tokio::test]
+async fn the_next_connector_now() {
+    let first = Scripted::new("first", []);
+    *first.otherwise.lock().unwrap() = down();
+    let second = Scripted::new("second", []);
+    let world = world(&[("first", &first), ("second", &second)], &Plan::default());
+    world.accept(&["a"]).await;
+    until("delivered by the second", || {
+        world.store.state("a@partner.example").as_deref() == Some("done")
+    })
+    .await;
+    assert_eq!((first.count(), second.count()), (1, 1));
+    until("the row of the lane", || {
+        world
+            .store
+            .lane("first")
+            .is_some_and(|l| l.state == "closed")
+    })
+    .await;
+    assert_eq!(world.store.rows()[0].job.attempts, 1);
+}
+
+#[tokio::test]
+async fn a_closed_lane_probes_and_lets_all_go_oldest_first() {
+    let out = Scripted::new("out", []);
+    *out.otherwise.lock().unwrap() = down();
+    let plan = Plan {
+        concurrent: 1,
+        ..Plan::default()
+    };
+    let world = world(&[("out", &out)], &plan);
+    world.accept(&["m0"]).await;
+    until("closed", || {
+        world.store.lane("out").is_some_and(|l| l.state == "closed")
+    })
+    .await;
+    for name in ["m1", "m2", "m3", "m4", "m5"] {
+        world.accept(&[name]).await;
+    }
+    let before = out.count();
+    tokio::time::sleep(STEP * 4).await;
+    let probes = out.count() - before;
+    assert!((1..=5).contains(&probes), "one a step: {probes}");
+    assert!(world.store.rows().iter().all(|row| row.job.attempts == 0));
+    *out.otherwise.lock().unwrap() = Act::Take;
+    let start = out.count();
+    until("all delivered", || {
+        (0..6).all(|i| {
+            world
+                .store
+                .state(&format!("m{i}@partner.example"))
+                .as_deref()
+                == Some("done")
+        })
+    })
+    .await;
+    let order: Vec<String> = out
+        .seen()
+        .into_iter()
+        .skip(start)
+        .map(|r| r[0][..2].to_owned())
+        .collect();
+    assert!(
+        order.ends_with(&["m1", "m2", "m3", "m4", "m5"].map(String::from)),
+        "{order:?}"
+    );
+    until("open", || {
+        world.store.lane("out").is_some_and(|l| l.state == "open")
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn paused_is_never_given_up_and_probes_on_demand() {
+    let out = Scripted::new("out", []);
+    *out.otherwise.lock().unwrap() = Act::Report(wrong_password());
+    *out.login.lock().unwrap() = Err(wrong_password());
+    let plan = Plan {
+        give_up: Duration::from_millis(50),
+        ..Plan::default()
+    };
+    let world = world(&[("out", &out)], &plan);
+    world.accept(&["a"]).await;
+    until("paused", || {
+        world.store.lane("out").is_some_and(|l| l.state == "paused")
+    })
+    .await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(out.count(), 1, "no try while it is paused");
+    assert_eq!(world.store.rows().len(), 1, "no bounce");
+    assert_eq!(world.store.state("a@partner.example").unwrap(), "waiting");
+
+    world.delivery.reload(setup(&[("out", &out)], &plan));
+    until("a login after the reload", || {
+        out.logins.load(Ordering::SeqCst) == 1
+    })
+    .await;
+    *out.otherwise.lock().unwrap() = Act::Take;
+    *out.login.lock().unwrap() = Ok(());
+    // Rows are written by the loop; the wish must not be overwritten by the row of the first login.
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    world.store.wish_probe("out");
+    until("delivered", || {
+        world.store.state("a@partner.example").as_deref() == Some("done")
+    })
+    .await;
+    assert_eq!(out.logins.load(Ordering::SeqCst), 2);
+}
+
+#[tokio::test]
+async fn a_panic_is_in_doubt_and_stays_with_its_connector() {
+    let first = Scripted::new("first", [Act::Panic]);
+    let second = Scripted::new("second", []);
+    let world = world(&[("first", &first), ("second", &second)], &Plan::default());
+    world.accept(&["a"]).await;
+    until("pinned", || {
+        world
+            .store
+            .rows()
+            .iter()
+            .any(|row| row.job.pinned == Some("first".into()))
+    })
+    .await;
+    until("sent again", || {
+        world.store.state("a@partner.example").as_deref() == Some("done")
+    })
+    .await;
+    assert_eq!((first.count(), second.count()), (2, 0));
+    let calls = first.calls.lock().unwrap();
+    assert!(calls[1].at - calls[0].at >= STEP * 3, "after in_doubt_wait");
+}
+
+#[tokio::test]
+async fn given_up_with_one_bounce() {
+    let out = Scripted::new("out", []);
+    *out.otherwise.lock().unwrap() = Act::Mixed(vec![("a", deferred())]);
+    let plan = Plan {
+        give_up: STEP * 4,
+        ..Plan::default()
+    };
+    let world = world(&[("out", &out)], &plan);
+    world.accept(&["a"]).await;
+    until("the bounce", || {
+        world.store.state("app@corp.example").as_deref() == Some("done")
+    })
+    .await;
+    assert_eq!(world.store.state("a@partner.example").unwrap(), "failed");
+    assert_eq!(world.store.rows().len(), 2, "exactly one");
+}
+
+#[tokio::test]
+async fn down_for_too_long_is_given_up_also_behind_the_probe() {
+    let out = Scripted::new("out", []);
+    *out.otherwise.lock().unwrap() = down();
+    let plan = Plan {
+        give_up: Duration::from_millis(300),
+        ..Plan::default()
+    };
+    let world = world(&[("out", &out)], &plan);
+    for name in ["a", "b", "c"] {
+        world.accept(&[name]).await;
+    }
+    until("all given up", || {
+        ["a", "b", "c"].iter().all(|name| {
+            world
+                .store
+                .state(&format!("{name}@partner.example"))
+                .as_deref()
+                == Some("failed")
+        })
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_bounce_that_fails_stays() {
+    let out = Scripted::new("out", []);
+    *out.otherwise.lock().unwrap() = Act::Mixed(vec![("a", refused()), ("app", refused())]);
+    let world = world(&[("out", &out)], &Plan::default());
+    world.accept(&["a"]).await;
+    until("the bounce failed", || {
+        world.store.state("app@corp.example").as_deref() == Some("failed")
+    })
+    .await;
+    assert_eq!(world.store.rows().len(), 2);
+}
+
+#[tokio::test]
+async fn a_store_that_fails_stops_delivery_and_loses_no_outcome() {
+    let out = Scripted::new("out", [Act::Slow(Duration::from_millis(100))]);
+    let world = world(&[("out", &out)], &Plan::default());
+    world.accept(&["a"]).await;
+    until("under way", || out.count() == 1).await;
+    world.store.broken.store(true, Ordering::SeqCst);
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert!(
+        world
+            .queue
+            .accept(mail(&["b"]), SystemTime::now())
+            .await
+            .is_err()
+    );
+    assert_eq!(world.store.state("a@partner.example").unwrap(), "waiting");
+    world.store.broken.store(false, Ordering::SeqCst);
+    until("settled", || {
+        world.store.state("a@partner.example").as_deref() == Some("done")
+    })
+    .await;
+    assert_eq!(out.count(), 1, "not sent again");
+    world.accept(&["b"]).await;
+    until("the next", || {
+        world.store.state("b@partner.example").as_deref() == Some("done")
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn drain_finishes_what_is_under_way() {
+    let out = Scripted::new("out", []);
+    *out.otherwise.lock().unwrap() = Act::Slow(Duration::from_millis(150));
+    let plan = Plan {
+        concurrent: 1,
+        ..Plan::default()
+    };
+    let world = world(&[("out", &out)], &plan);
+    world.accept(&["a"]).await;
+    world.accept(&["b"]).await;
+    until("under way", || out.count() == 1).await;
+    world.delivery.drain(Duration::from_secs(30)).await;
+    assert_eq!(out.count(), 1, "nothing new is claimed");
+    assert_eq!(world.store.state("a@partner.example").unwrap(), "done");
+    assert_eq!(world.store.state("b@partner.example").unwrap(), "waiting");
+}
+
+#[tokio::test]
+async fn the_rate_holds_and_is_no_reason_to_go_elsewhere() {
+    let first = Scripted::new("first", []);
+    let second = Scripted::new("second", []);
+    let per = Duration::from_millis(200);
+    let plan = Plan {
+        rate: Some(Rate { count: 3, per }),
+        ..Plan::default()
+    };
+    let world = world(&[("first", &first), ("second", &second)], &plan);
+    for i in 0..8 {
+        world.accept(&[&format!("m{i}")]).await;
+    }
+    until("all", || first.count() == 8).await;
+    assert_eq!(second.count(), 0);
+    let calls = first.calls.lock().unwrap();
+    for window in calls.windows(4) {
+        let apart = window[3].at - window[0].at;
+        // The connector hears of it a moment after the gate.
+        assert!(apart + Duration::from_millis(15) >= per, "{apart:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_backlog_goes_out_with_all_permits() {
+    let store = Arc::new(Memory::default());
+    let out = Scripted::new("out", []);
+    *out.otherwise.lock().unwrap() = Act::Slow(Duration::from_millis(5));
+    for i in 0..200 {
+        let mail = mail(&[&format!("m{i}")]);
+        postern::queue::store::Store::insert(store.as_ref(), &mail, false, SystemTime::now())
+            .await
+            .unwrap();
+    }
+    let world = world_over(store, &[("out", &out)], &Plan::default());
+    until("all", || {
+        world.store.rows().iter().all(|r| r.states[0].1 == "done")
+    })
+    .await;
+    assert_eq!(out.count(), 200);
+}
+
+#[tokio::test]
+async fn mail_of_a_route_that_is_gone_takes_another() {
+    let out = Scripted::new("out", []);
+    let plan = Plan {
+        route: "new",
+        ..Plan::default()
+    };
+    let world = world(&[("out", &out)], &plan);
+    world.accept(&["a"]).await;
+    until("delivered", || {
+        world.store.state("a@partner.example").as_deref() == Some("done")
+    })
+    .await;
+    assert_eq!(world.store.rows()[0].job.route, "new".into());
+}

@@ -1,0 +1,3 @@
+//! What the tests have in place of the world.
+
+pub(crate) mod memory;
