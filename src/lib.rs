@@ -1,4 +1,56 @@
-//! Postern (map to come).
+//! Postern: a local SMTP relay gateway. This page is the map; the code below it is the path of a message.
+//!
+//! ```text
+//!  application ──▶ listener::connection ──bytes──▶ smtp::server::Session ──▶ policy ──▶ route     (pure, in memory)
+//!                         │  Step::Enqueue
+//!                         ▼
+//!                  queue.accept ── one transaction, on disk ──▶ then, and only then, "250 queued as ID"
+//!                         ▼ wake
+//!                  delivery: claim Job ─▶ gate ─▶ connector.deliver ─▶ Report
+//!                         ▼
+//!                  plan(job, report, now) ─▶ Settlement
+//!                         ▼
+//!                  queue.settle ── one transaction: outcomes + next attempt + the bounce, if any
+//! ```
+//!
+//! A bounce is a new message through the same door, with `<>` as its sender, so it can never bounce again. `send` and the
+//! `sendmail` drop-in speak SMTP to the listener: one way in. `queue` commands open the store directly, so they work while
+//! the gateway is down.
+//!
+//! # The folders, in the order a message meets them
+//!
+//! - `mail/` the words every module shares: addresses, messages, headers, replies, outcomes
+//! - `policy/` MAY IT? pure rules over settings
+//! - `route.rs` WHERE TO?
+//! - `smtp/` HOW IT IS SAID: `server/` and `client/`, bytes in, steps out, no sockets
+//! - `listener/` SOCKETS IN
+//! - `queue/` NOTHING IS LOST: `store.rs` is the trait, `sqlite/` the rows and the one writer
+//! - `delivery/` SENDING: `plan.rs` and `gate.rs` decide, `bounce.rs` reports
+//! - `connector/` WAYS OUT: `smtp/`, capture, discard
+//! - `telemetry/` the log: `maillog.rs` holds one function for each event
+//! - `config/` TEXT TO SETTINGS: `sections/` reads each section into its module's own settings
+//! - `gateway.rs` builds everything from a configuration; run, reload, drain
+//! - `cli/` one file for each command
+//!
+//! # Who may import whom
+//!
+//! ```text
+//! cli │ gateway │ config │ delivery │ listener, connector │ smtp, queue │ policy, route, telemetry │ mail, secret, systemd
+//! ```
+//! A module imports only from rows to its right; neighbours in a row do not know each other. `config` sits above what it builds:
+//! nobody below has heard of TOML, environment variables or files. `tests/tidy.rs` holds this, and that the decisions are pure.
+//!
+//! # Invariants
+//!
+//! 1. `250` after DATA is written only after `insert` returned, and `insert` returns only when it is on disk.
+//! 2. Every change to queued mail is one store transaction; a failure and its bounce are the same one.
+//! 3. Only `listener` and `delivery` insert; only `delivery` calls connectors; connectors see neither queue nor routes.
+//! 4. Startup is recovery: claims are leases; a restart releases them. There is no repair code.
+//! 5. A delivery has a deadline; only the connector knows at which stage it was cut.
+//! 6. Unknown keys, dangling names, unmatched senders: refused at load or at RCPT, never at 3 a.m. in the queue.
+//! 7. No statics but the log subscriber. No `unwrap` outside tests. A panic ends one connection or one job.
+//! 8. Bytes of the body leave exactly as they came (line-ending repair and added header fields excepted).
+//! 9. Secrets have no `Display` and no `Serialize`.
 
 pub mod mail;
 pub mod secret;

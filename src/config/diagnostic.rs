@@ -363,7 +363,12 @@ mod tests {
         check("a\u{1b}b = 1", 2, 1, ("a\\u{1b}b = 1", "       ^"));
         check("x", 1, 0, ("x", " ^"));
         check("", 0, 0, ("", "^"));
-        check("passwort = \"hunter2\"", 0, 8, ("passwort = ***", "^^^^^^^^"));
+        check(
+            "passwort = \"hunter2\"",
+            0,
+            8,
+            ("passwort = ***", "^^^^^^^^"),
+        );
         check(
             "password = \"hunter2\"",
             11,
@@ -371,9 +376,24 @@ mod tests {
             ("password = ***", "           ^^^"),
         );
         check("pasword = \"hunter2\"", 0, 7, ("pasword = ***", "^^^^^^^"));
-        check("password \"hunter2\"", 9, 1, ("password ***", "         ^^^"));
-        check("password = hunter2", 11, 1, ("password = ***", "           ^^^"));
-        check("\"password\" = 'a b'", 13, 1, ("\"password\" = ***", "             ^^^"));
+        check(
+            "password \"hunter2\"",
+            9,
+            1,
+            ("password ***", "         ^^^"),
+        );
+        check(
+            "password = hunter2",
+            11,
+            1,
+            ("password = ***", "           ^^^"),
+        );
+        check(
+            "\"password\" = 'a b'",
+            13,
+            1,
+            ("\"password\" = ***", "             ^^^"),
+        );
         check(
             "password = { env = \"NAME\" }",
             19,
@@ -384,7 +404,10 @@ mod tests {
             "oauth = { provider = \"google\", client_secret = \"x\" }",
             0,
             5,
-            ("oauth = { provider = \"google\", client_secret = ***", "^^^^^"),
+            (
+                "oauth = { provider = \"google\", client_secret = ***",
+                "^^^^^",
+            ),
         );
         check(
             "proxy = \"http://me:hunter2@proxy:3128\"",
@@ -395,7 +418,12 @@ mod tests {
                 "        ^^^^^^^^^^^^^^^^^^^^^^^^^^",
             ),
         );
-        check("token_url = \"https://x\"", 0, 9, ("token_url = \"https://x\"", "^^^^^^^^^"));
+        check(
+            "token_url = \"https://x\"",
+            0,
+            9,
+            ("token_url = \"https://x\"", "^^^^^^^^^"),
+        );
         assert_eq!(quote("hunter2", 2, 1, true), ("***".into(), "^^^".into()));
     }
 

@@ -204,7 +204,10 @@ fn read(
     let config = if let Some(fault) = faults.first() {
         source.error(
             &fault.span().unwrap_or(0..0),
-            Fault::from(format!("this is not TOML: {}", values::plain(fault.message()))),
+            Fault::from(format!(
+                "this is not TOML: {}",
+                values::plain(fault.message())
+            )),
         );
         None
     } else {

@@ -4,11 +4,7 @@
 //! an unknown key. It resolves no secret and touches no file.
 
 use std::{
-    cell::RefCell,
-    collections::BTreeSet,
-    fmt::Display,
-    ops::RangeInclusive,
-    path::Path,
+    cell::RefCell, collections::BTreeSet, fmt::Display, ops::RangeInclusive, path::Path,
     time::Duration,
 };
 
@@ -133,7 +129,10 @@ fn suggestion(asked: &Asked, section: &str, key: &str) -> Option<String> {
     }
     if let Some((of, name, form)) = asked.iter().find(|(_, name, _)| *name == key) {
         return Some(if of.is_empty() {
-            format!("did you mean `{}` at the top of the file, before the first section?", written(name, *form))
+            format!(
+                "did you mean `{}` at the top of the file, before the first section?",
+                written(name, *form)
+            )
         } else if is_repeated(asked, of) {
             format!("did you mean [[{of}]] `{name}`?")
         } else {
@@ -144,7 +143,8 @@ fn suggestion(asked: &Asked, section: &str, key: &str) -> Option<String> {
         let keys: Vec<_> = known()
             .map(|(_, name, form)| written(name, *form))
             .collect();
-        (!section.is_empty() && !keys.is_empty()).then(|| format!("its keys are {}", keys.join(", ")))
+        (!section.is_empty() && !keys.is_empty())
+            .then(|| format!("its keys are {}", keys.join(", ")))
     })
 }
 
@@ -165,7 +165,9 @@ fn written(name: &str, form: Form) -> String {
 /// Words that other programs use for the same things.
 fn foreign(section: &str, key: &str) -> Option<&'static str> {
     Some(match (section, key.to_ascii_lowercase().as_str()) {
-        ("connector", "secure" | "ssl" | "smtps") => "write tls = \"implicit\" (secure = true) or tls = \"opportunistic\" (secure = false)",
+        ("connector", "secure" | "ssl" | "smtps") => {
+            "write tls = \"implicit\" (secure = true) or tls = \"opportunistic\" (secure = false)"
+        }
         ("connector", "requiretls") => "write tls = \"starttls\"",
         ("connector", "ignoretls") => "write tls = \"off\"",
         ("connector", "verificationmode") => "write verify = \"full\", \"certificate\" or \"none\"",
@@ -173,7 +175,9 @@ fn foreign(section: &str, key: &str) -> Option<&'static str> {
         ("connector", "server" | "smarthost" | "relayhost") => "did you mean `host`?",
         ("" | "outbound", "allowedhosts") => "did you mean [outbound] `allowed_hosts`?",
         ("" | "allowlist", "domain_allowlist") => "write [allowlist] `senders` and `recipients`",
-        ("listener", "port" | "bind" | "host" | "listen") => "the port is part of the address: address = \"127.0.0.1:25\"",
+        ("listener", "port" | "bind" | "host" | "listen") => {
+            "the port is part of the address: address = \"127.0.0.1:25\""
+        }
         _ => return None,
     })
 }
@@ -236,8 +240,13 @@ impl<'a> Table<'a> {
     fn label(&self) -> String {
         match self.section {
             "" => "the top level ".to_owned(),
-            section if section.contains('.') => format!("the table of `{}` ", section.rsplit('.').next().unwrap_or(section)),
-            section if is_repeated(&self.source.asked.borrow(), section) => format!("[[{section}]] "),
+            section if section.contains('.') => format!(
+                "the table of `{}` ",
+                section.rsplit('.').next().unwrap_or(section)
+            ),
+            section if is_repeated(&self.source.asked.borrow(), section) => {
+                format!("[[{section}]] ")
+            }
             section => format!("[{section}] "),
         }
     }
@@ -407,12 +416,7 @@ impl<'a> Table<'a> {
     }
 
     /// A size within bounds, which are given as the file would write them.
-    pub(super) fn size(
-        &self,
-        key: &'static str,
-        (least, most): (&str, &str),
-        default: u64,
-    ) -> u64 {
+    pub(super) fn size(&self, key: &'static str, (least, most): (&str, &str), default: u64) -> u64 {
         let Some(At { value, span }) = self.parsed(key, "a size such as \"35MiB\"", values::size)
         else {
             return default;
@@ -426,13 +430,12 @@ impl<'a> Table<'a> {
     }
 
     /// One of a few words.
-    pub(super) fn choice<T: Clone>(
-        &self,
-        key: &'static str,
-        words: &[(&str, T)],
-    ) -> Option<At<T>> {
+    pub(super) fn choice<T: Clone>(&self, key: &'static str, words: &[(&str, T)]) -> Option<At<T>> {
         let all = || {
-            let quoted: Vec<_> = words.iter().map(|(word, _)| format!("\"{word}\"")).collect();
+            let quoted: Vec<_> = words
+                .iter()
+                .map(|(word, _)| format!("\"{word}\""))
+                .collect();
             match quoted.split_last() {
                 Some((last, rest)) if !rest.is_empty() => format!("{} or {last}", rest.join(", ")),
                 _ => quoted.join(""),
@@ -520,7 +523,10 @@ impl<'a> Table<'a> {
             }) => Table::new(self.source, section, Some(table), span),
             Some(entry) => {
                 let fault = if let DeValue::Array(_) = entry.value {
-                    Fault::new(format!("there is one [{key}] only"), format!("write [{key}], with one pair of brackets"))
+                    Fault::new(
+                        format!("there is one [{key}] only"),
+                        format!("write [{key}], with one pair of brackets"),
+                    )
                 } else {
                     Fault::from(format!("`{key}` is a section, not {}", kind(entry.value)))
                 };
@@ -542,9 +548,12 @@ impl<'a> Table<'a> {
                 value: text.as_ref(),
                 span: entry.span,
             })),
-            DeValue::Table(table) => {
-                Some(Err(Table::new(self.source, section, Some(table), entry.span)))
-            }
+            DeValue::Table(table) => Some(Err(Table::new(
+                self.source,
+                section,
+                Some(table),
+                entry.span,
+            ))),
             _ => {
                 self.wrong_type(
                     key,
@@ -557,11 +566,7 @@ impl<'a> Table<'a> {
     }
 
     /// A list of inline tables.
-    pub(super) fn inline_tables(
-        &self,
-        key: &'static str,
-        section: &'static str,
-    ) -> Vec<Table<'a>> {
+    pub(super) fn inline_tables(&self, key: &'static str, section: &'static str) -> Vec<Table<'a>> {
         let Some(entry) = self.entry(key, Form::Key) else {
             return Vec::new();
         };
@@ -574,7 +579,10 @@ impl<'a> Table<'a> {
             if let DeValue::Table(table) = item.get_ref() {
                 tables.push(Table::new(self.source, section, Some(table), item.span()));
             } else {
-                let fault = format!("`{key}` takes a list of tables, and this is {}", kind(item.get_ref()));
+                let fault = format!(
+                    "`{key}` takes a list of tables, and this is {}",
+                    kind(item.get_ref())
+                );
                 self.source.error(&item.span(), fault);
             }
         }
@@ -595,7 +603,10 @@ impl<'a> Table<'a> {
                     }
                     self.source.error(
                         &item.span(),
-                        Fault::from(format!("`{key}` is a section, not {}", kind(item.get_ref()))),
+                        Fault::from(format!(
+                            "`{key}` is a section, not {}",
+                            kind(item.get_ref())
+                        )),
                     );
                     None
                 })
@@ -604,7 +615,9 @@ impl<'a> Table<'a> {
                 self.source.error(
                     &entry.span,
                     Fault::new(
-                        format!("there may be several [[{key}]], so it is written with two brackets"),
+                        format!(
+                            "there may be several [[{key}]], so it is written with two brackets"
+                        ),
                         format!("write [[{key}]]"),
                     ),
                 );

@@ -181,7 +181,10 @@ fn canonical(network: IpNet) -> IpNet {
         return network;
     };
     let is_mapped = |ip: Ipv6Addr| ip.to_ipv4_mapped();
-    match (is_mapped(inner.network()), inner.prefix_len().checked_sub(96)) {
+    match (
+        is_mapped(inner.network()),
+        inner.prefix_len().checked_sub(96),
+    ) {
         (Some(ip), Some(prefix)) => IpNet::new(IpAddr::V4(ip), prefix).unwrap_or(network),
         _ => network,
     }
@@ -279,7 +282,16 @@ mod tests {
             check(text, Some(millis));
         }
         for text in [
-            "", "5", "m", "-5m", "5y", "1.5h", "5M", "99999999999999999999s", "18446744073709551615d", "5m5",
+            "",
+            "5",
+            "m",
+            "-5m",
+            "5y",
+            "1.5h",
+            "5M",
+            "99999999999999999999s",
+            "18446744073709551615d",
+            "5m5",
         ] {
             check(text, None);
         }
@@ -299,7 +311,16 @@ mod tests {
         ] {
             check(text, Some(octets));
         }
-        for text in ["", "35", "MiB", "35M", "35 MiBs", "18446744073709551615GiB", "-1KB", "\u{661}KB"] {
+        for text in [
+            "",
+            "35",
+            "MiB",
+            "35M",
+            "35 MiBs",
+            "18446744073709551615GiB",
+            "-1KB",
+            "\u{661}KB",
+        ] {
             check(text, None);
         }
     }
@@ -319,7 +340,16 @@ mod tests {
         check("30/min", Some((30, 60)));
         check("1/s", Some((1, 1)));
         check("2000 / day", Some((2000, 86_400)));
-        for text in ["", "30", "0/min", "-1/s", "30/", "30/fortnight", "/min", "4294967296/s"] {
+        for text in [
+            "",
+            "30",
+            "0/min",
+            "-1/s",
+            "30/",
+            "30/fortnight",
+            "/min",
+            "4294967296/s",
+        ] {
             check(text, None);
         }
     }
@@ -339,7 +369,15 @@ mod tests {
         check("::ffff:10.0.0.0/104", Some("10.0.0.0/8"));
         check("::ffff:10.0.0.1", Some("10.0.0.1/32"));
         check("::/0", Some("::/0"));
-        for text in ["", "10.0.0.5/24", "10.0.0.0/33", "*", "corp.example", "10.0.0.0-10.0.0.9", "fd00::1/64"] {
+        for text in [
+            "",
+            "10.0.0.5/24",
+            "10.0.0.0/33",
+            "*",
+            "corp.example",
+            "10.0.0.0-10.0.0.9",
+            "fd00::1/64",
+        ] {
             check(text, None);
         }
         assert_eq!(

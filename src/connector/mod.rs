@@ -21,8 +21,8 @@ use crate::{
 };
 
 pub mod capture;
-pub mod services;
 pub mod discard;
+pub mod services;
 pub mod smtp;
 
 pub use crate::smtp::client::class::{Class, Override};
@@ -214,8 +214,6 @@ pub struct SmtpSettings {
     pub overrides: Vec<Override>,
     /// Addresses that would be ourselves (our own listeners): connecting there is a loop.
     pub own_addresses: Vec<SocketAddr>,
-    /// AUTH without TLS is allowed.
-    pub plaintext_credentials: bool,
 }
 
 /// Where a connector puts its conversation when someone wants to read it (`postern test`); secrets already masked.

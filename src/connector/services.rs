@@ -226,7 +226,12 @@ mod tests {
                 "{} without TLS",
                 service.name
             );
-            assert_eq!(service.port == 465, service.tls == Implicit, "{}", service.name);
+            assert_eq!(
+                service.port == 465,
+                service.tls == Implicit,
+                "{}",
+                service.name
+            );
         }
         assert!(all().is_sorted_by_key(|service| service.name.to_lowercase()));
     }
@@ -234,8 +239,11 @@ mod tests {
     #[test]
     fn the_daily_limit_of_gmail_is_no_failure() {
         let overrides = find("gmail").unwrap().overrides();
-        assert!(overrides.iter().any(|o| (o.code, o.enhanced, o.class)
-            == (550, Some((5, 4, 5)), Class::Deferred)));
+        assert!(
+            overrides
+                .iter()
+                .any(|o| (o.code, o.enhanced, o.class) == (550, Some((5, 4, 5)), Class::Deferred))
+        );
         assert!(find("gmx").unwrap().overrides().is_empty());
     }
 }

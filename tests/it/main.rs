@@ -1,5 +1,10 @@
-//! The integration tests, one binary; each module plays one part of the outside world.
+//! The one integration binary: the real gateway, real sockets, real peers.
 
-mod cli;
-mod delivery;
 mod harness;
+
+mod big;
+mod cli;
+mod clients;
+mod crash;
+mod end_to_end;
+mod smarthost;

@@ -198,7 +198,10 @@ fn check_hash(text: &str) -> Result<(), Fault> {
         .map_err(|_| Fault::new("this is not a complete password hash", hint))?;
     if hash.algorithm.as_str() != "argon2id" {
         return Err(Fault::new(
-            format!("hashes of the kind {} are not known, argon2id is", values::plain(hash.algorithm.as_str())),
+            format!(
+                "hashes of the kind {} are not known, argon2id is",
+                values::plain(hash.algorithm.as_str())
+            ),
             hint,
         ));
     }
@@ -224,7 +227,10 @@ pub(super) fn allowlist(ground: Ground<'_>, root: &Table<'_>) -> Option<Allowlis
     let recipients = table.patterns("recipients");
     let header_recipients = table.flag("header_recipients", false);
     if table.is_present() {
-        table.requires("senders", "senders = [\"corp.example\"]; [\"*\"] is anybody, [] is nobody");
+        table.requires(
+            "senders",
+            "senders = [\"corp.example\"]; [\"*\"] is anybody, [] is nobody",
+        );
         table.requires(
             "recipients",
             "recipients = [\"corp.example\"]; [\"*\"] is anybody, [] is nobody",

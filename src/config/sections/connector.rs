@@ -91,7 +91,8 @@ fn one(
     name: &str,
 ) -> Option<Settings> {
     table.requires("type", "type = \"smtp\"");
-    let Some(At { value: kind, .. }) = table.parsed("type", "\"smtp\", \"capture\" or \"discard\"", kind_of)
+    let Some(At { value: kind, .. }) =
+        table.parsed("type", "\"smtp\", \"capture\" or \"discard\"", kind_of)
     else {
         // Without its type nothing can be said of the other keys.
         table.skip_all();

@@ -118,8 +118,8 @@ pub(super) fn queue(ground: Ground<'_>, root: &Table<'_>, data_dir: &std::path::
             "write store = \"sqlite\"",
         )),
     });
-    let retry = retry(ground, &table)
-        .unwrap_or_else(|| [60, 300, 900, 1800, 3600].map(seconds).to_vec());
+    let retry =
+        retry(ground, &table).unwrap_or_else(|| [60, 300, 900, 1800, 3600].map(seconds).to_vec());
     let give_up = give_up(&table).unwrap_or(seconds(2 * 86_400));
     warn_hasty(ground, &table, &retry, give_up);
     let queue = Queue {

@@ -70,10 +70,7 @@ pub(super) fn read(ground: Ground<'_>, root: &Table<'_>) -> Listeners {
     for table in tables {
         let (settings, bind_span) = one(ground, &mut names, &table);
         if let Some(span) = bind_span {
-            if let Some((_, first)) = binds
-                .iter()
-                .find(|(bind, _)| collide(bind, &settings.bind))
-            {
+            if let Some((_, first)) = binds.iter().find(|(bind, _)| collide(bind, &settings.bind)) {
                 ground.source.error(
                     &span,
                     Fault::from(format!(

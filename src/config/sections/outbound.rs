@@ -29,7 +29,10 @@ impl Outbound {
             ground.source.error(
                 span,
                 Fault::new(
-                    format!("the host {} is not in [outbound] `allowed_hosts`", plain(host)),
+                    format!(
+                        "the host {} is not in [outbound] `allowed_hosts`",
+                        plain(host)
+                    ),
                     format!("add \"{}\" to it", plain(host)),
                 ),
             );
@@ -103,7 +106,11 @@ fn host_pattern(text: &str) -> Result<String, Fault> {
 
 /// A host: a name as it goes over the wire, or an address.
 pub(super) fn host(text: &str) -> Result<String, Fault> {
-    if let Ok(ip) = text.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>() {
+    if let Ok(ip) = text
+        .trim_start_matches('[')
+        .trim_end_matches(']')
+        .parse::<IpAddr>()
+    {
         return Ok(ip.to_string());
     }
     if let Some((host, port)) = text.rsplit_once(':')
@@ -164,8 +171,9 @@ fn server(text: &str) -> Result<Option<ProxyServer>, Fault> {
             let (user, password) = login
                 .split_once(':')
                 .ok_or_else(|| fault("the login has no password"))?;
-            let decode =
-                |text| decode(text).ok_or_else(|| fault("the login has a % that stands for nothing"));
+            let decode = |text| {
+                decode(text).ok_or_else(|| fault("the login has a % that stands for nothing"))
+            };
             Some((decode(user)?, Secret::new(decode(password)?)))
         }
     };
@@ -213,20 +221,39 @@ mod tests {
                     s.socks,
                     s.host.as_str(),
                     s.port,
-                    s.login.as_ref().map(|(user, pass)| (user.as_str(), pass.reveal()))
+                    s.login
+                        .as_ref()
+                        .map(|(user, pass)| (user.as_str(), pass.reveal()))
                 ))),
                 expected,
                 "{text}"
             );
         }
         check("none", Some(None));
-        check("http://proxy:3128", Some(Some((false, "proxy", 3128, None))));
+        check(
+            "http://proxy:3128",
+            Some(Some((false, "proxy", 3128, None))),
+        );
         check(
             "http://me:p%40ss:w@proxy.corp.example:3128/",
-            Some(Some((false, "proxy.corp.example", 3128, Some(("me", "p@ss:w"))))),
+            Some(Some((
+                false,
+                "proxy.corp.example",
+                3128,
+                Some(("me", "p@ss:w")),
+            ))),
         );
         check("socks5://[::1]:1080", Some(Some((true, "::1", 1080, None))));
-        for text in ["", "proxy:3128", "https://p:1", "http://p", "http://p:0", "http://u@p:1", "http://u:%zz@p:1", "http://:1"] {
+        for text in [
+            "",
+            "proxy:3128",
+            "https://p:1",
+            "http://p",
+            "http://p:0",
+            "http://u@p:1",
+            "http://u:%zz@p:1",
+            "http://:1",
+        ] {
             check(text, None);
         }
     }

@@ -161,7 +161,8 @@ fn takes_any_recipient(route: &Route) -> bool {
 fn covers(first: &Route, second: &Route) -> bool {
     fn patterns(first: Option<&Vec<Pattern>>, second: Option<&Vec<Pattern>>) -> bool {
         let Some(first) = first else { return true };
-        let anybody = || first.iter().any(Pattern::is_anything) && first.iter().any(Pattern::is_null);
+        let anybody =
+            || first.iter().any(Pattern::is_anything) && first.iter().any(Pattern::is_null);
         second.map_or_else(anybody, |second| {
             second
                 .iter()

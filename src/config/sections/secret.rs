@@ -57,7 +57,9 @@ fn elsewhere(ground: Ground<'_>, table: &Table<'_>, key: &str) -> Option<Given> 
     let file = table.parsed("file", "a path", path);
     let credential = table.parsed("credential", "the name of a systemd credential", |text| {
         if text.is_empty() || text.contains(['/', '\0']) || text.starts_with('.') {
-            return Err(Fault::from("this is not the name of a credential".to_owned()));
+            return Err(Fault::from(
+                "this is not the name of a credential".to_owned(),
+            ));
         }
         Ok(text.to_owned())
     });
@@ -66,8 +68,12 @@ fn elsewhere(ground: Ground<'_>, table: &Table<'_>, key: &str) -> Option<Given> 
         1 => {}
         _ => {
             return fault(Fault::new(
-                format!("`{key}` is a string, or a table with exactly one of `env`, `file` and `credential`"),
-                format!("write {key} = {{ env = \"NAME\" }}, {{ file = \"path\" }} or {{ credential = \"name\" }}"),
+                format!(
+                    "`{key}` is a string, or a table with exactly one of `env`, `file` and `credential`"
+                ),
+                format!(
+                    "write {key} = {{ env = \"NAME\" }}, {{ file = \"path\" }} or {{ credential = \"name\" }}"
+                ),
             ));
         }
     }
@@ -102,12 +108,18 @@ fn elsewhere(ground: Ground<'_>, table: &Table<'_>, key: &str) -> Option<Given> 
             (Some(directory), _) => match from_file(&directory.join(&name)) {
                 Ok(value) => value,
                 Err(why) => {
-                    return fault(Fault::new(why, format!("the unit needs LoadCredential={name}:/path")));
+                    return fault(Fault::new(
+                        why,
+                        format!("the unit needs LoadCredential={name}:/path"),
+                    ));
                 }
             },
             (None, Secrets::Resolve) => {
                 return fault(Fault::new(
-                    format!("the credential {} is not there: this process was not started by systemd with LoadCredential=", plain(&name)),
+                    format!(
+                        "the credential {} is not there: this process was not started by systemd with LoadCredential=",
+                        plain(&name)
+                    ),
                     "start it through the unit, or use { file = \"path\" }",
                 ));
             }

@@ -2,7 +2,11 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::{Ground, files, outbound::{self, Outbound}, seconds, secret};
+use super::{
+    Ground, files,
+    outbound::{self, Outbound},
+    seconds, secret,
+};
 use crate::{
     config::{
         diagnostic::Span,
@@ -49,7 +53,11 @@ pub(super) fn read(
         .map_or(Verify::Full, |verify| verify.value);
     let ca_file = files::pem(ground, table, "ca_file", files::Pem::Certificate);
     let client_certificate = files::pair(ground, table, "client_certificate", "client_key");
-    let auth = table.parsed("auth", "\"auto\", \"plain\", \"login\" or \"none\"", auth_of);
+    let auth = table.parsed(
+        "auth",
+        "\"auto\", \"plain\", \"login\" or \"none\"",
+        auth_of,
+    );
     if let Some(span) = table.place("oauth") {
         table.skip("oauth");
         ground.source.error(&span, not_yet("oauth"));
@@ -123,7 +131,10 @@ fn target(ground: Ground<'_>, table: &Table<'_>) -> Option<Target> {
             message: format!("there is no well-known service \"{}\"", plain(text)),
             hint: Some(
                 nearest(text, services::all().iter().map(|service| service.name)).map_or_else(
-                    || "`postern services` lists them; without one write `host`, `port` and `tls`".to_owned(),
+                    || {
+                        "`postern services` lists them; without one write `host`, `port` and `tls`"
+                            .to_owned()
+                    },
                     |name| format!("did you mean \"{name}\"? `postern services` lists them"),
                 ),
             ),
@@ -178,12 +189,14 @@ fn target(ground: Ground<'_>, table: &Table<'_>) -> Option<Target> {
         Tls::Opportunistic | Tls::Off => 25,
     });
     let odd = match (port, tls) {
-        (465, Tls::StartTls | Tls::Opportunistic) => {
-            Some(("port 465 speaks TLS from the first octet", "write tls = \"implicit\", or port = 587"))
-        }
-        (587 | 25, Tls::Implicit) => {
-            Some(("ports 587 and 25 begin without TLS", "write tls = \"starttls\", or port = 465"))
-        }
+        (465, Tls::StartTls | Tls::Opportunistic) => Some((
+            "port 465 speaks TLS from the first octet",
+            "write tls = \"implicit\", or port = 587",
+        )),
+        (587 | 25, Tls::Implicit) => Some((
+            "ports 587 and 25 begin without TLS",
+            "write tls = \"starttls\", or port = 465",
+        )),
         _ => None,
     };
     if let Some((message, hint)) = odd {
@@ -211,7 +224,10 @@ fn auth_of(text: &str) -> Result<Auth, Fault> {
         "none" => Ok(Auth::None),
         "xoauth2" | "oauthbearer" => Err(not_yet(&format!("auth = \"{text}\""))),
         _ => Err(Fault::new(
-            format!("`auth` takes \"auto\", \"plain\", \"login\" or \"none\", not \"{}\"", plain(text)),
+            format!(
+                "`auth` takes \"auto\", \"plain\", \"login\" or \"none\", not \"{}\"",
+                plain(text)
+            ),
             "\"auto\" takes the best the upstream offers",
         )),
     }
@@ -240,14 +256,18 @@ fn login(
         if let (Some(span), false) = (table.place(one), table.has(other)) {
             ground.source.error(
                 &span,
-                Fault::from(format!("`{one}` without `{other}`: both are needed to log in")),
+                Fault::from(format!(
+                    "`{one}` without `{other}`: both are needed to log in"
+                )),
             );
         }
     }
     if let Some(At { value, span }) = auth {
         let has_login = table.has("username") || table.has("password");
         let fault = match value {
-            Auth::None if has_login => Some("auth = \"none\" beside a login: which of them is meant?"),
+            Auth::None if has_login => {
+                Some("auth = \"none\" beside a login: which of them is meant?")
+            }
             Auth::Plain | Auth::Login if !has_login => {
                 Some("this way to log in needs `username` and `password`")
             }

@@ -1,3 +1,5 @@
-//! What the tests have in place of the world.
+//! What the tests stand on: the real binary from a TOML text, a counting sink, real peers.
 
-pub(crate) mod memory;
+pub mod gateway;
+pub mod peers;
+pub mod sink;

@@ -1,0 +1,339 @@
+//! The real binary, started from a configuration text on free ports, and ended by its own pid.
+
+use std::{
+    collections::HashMap,
+    fs::{self, File},
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    net::{SocketAddr, TcpStream},
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
+    time::{Duration, Instant},
+};
+
+use tempfile::TempDir;
+
+/// A running gateway. Dropping it kills the process.
+pub struct Gateway {
+    pub dir: TempDir,
+    child: Option<Child>,
+    starts: usize,
+    addresses: HashMap<String, SocketAddr>,
+}
+
+/// What most tests share: everything below `corp.example` may pass, out through `sink`.
+pub fn basic(upstream: SocketAddr) -> String {
+    format!(
+        r#"
+hostname = "relay.corp.example"
+data_dir = "data"
+
+[[listener]]
+name = "local"
+address = "127.0.0.1:0"
+
+[allowlist]
+senders = ["corp.example"]
+recipients = ["corp.example", "partner.example"]
+
+[[route]]
+name = "all"
+connectors = ["up"]
+retry = ["1s"]
+
+[[connector]]
+name = "up"
+type = "smtp"
+host = "127.0.0.1"
+port = {}
+tls = "off"
+"#,
+        upstream.port()
+    )
+}
+
+impl Gateway {
+    /// Starts it and waits until every listener listens.
+    pub fn start(config: &str) -> Self {
+        let dir = TempDir::new().unwrap();
+        fs::write(dir.path().join("config.toml"), config).unwrap();
+        Self::start_in(dir)
+    }
+
+    /// Starts it in a directory that holds a `config.toml` already.
+    pub fn start_in(dir: TempDir) -> Self {
+        let mut gateway = Self {
+            dir,
+            child: None,
+            starts: 0,
+            addresses: HashMap::new(),
+        };
+        gateway.restart();
+        gateway
+    }
+
+    /// The executable.
+    pub fn binary() -> &'static str {
+        env!("CARGO_BIN_EXE_postern")
+    }
+
+    /// Starts it (again) over the same directory.
+    pub fn restart(&mut self) {
+        assert!(self.child.is_none(), "it runs already");
+        self.starts += 1;
+        let log = File::create(self.log_path()).unwrap();
+        let child = Command::new(Self::binary())
+            .args(["run", "-c", "config.toml"])
+            .current_dir(self.dir.path())
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        self.child = Some(child);
+        let wanted = fs::read_to_string(self.config_path())
+            .unwrap()
+            .matches("[[listener]]")
+            .count();
+        let deadline = Instant::now() + Duration::from_secs(30);
+        loop {
+            self.addresses = listening(&self.log());
+            if self.addresses.len() >= wanted {
+                return;
+            }
+            if let Some(status) = self.child.as_mut().unwrap().try_wait().unwrap() {
+                self.child = None;
+                panic!("the gateway ended with {status}:\n{}", self.log());
+            }
+            assert!(
+                Instant::now() < deadline,
+                "not listening after 30 s:\n{}",
+                self.log()
+            );
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// `kill -9`.
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+    }
+
+    /// SIGTERM; the exit status.
+    pub fn terminate(&mut self) -> i32 {
+        let mut child = self.child.take().unwrap();
+        signal(child.id(), "TERM");
+        child.wait().unwrap().code().unwrap_or(-1)
+    }
+
+    /// SIGHUP.
+    pub fn hang_up(&self) {
+        signal(self.pid(), "HUP");
+    }
+
+    /// The process.
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().unwrap().id()
+    }
+
+    /// Resident memory in KiB: now, and the most it ever was.
+    pub fn memory_kib(&self) -> (u64, u64) {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let field = |name: &str| {
+            let line = status.lines().find(|l| l.starts_with(name)).unwrap();
+            line.split_whitespace().nth(1).unwrap().parse().unwrap()
+        };
+        (field("VmRSS:"), field("VmHWM:"))
+    }
+
+    /// Where a listener listens.
+    pub fn address(&self, listener: &str) -> SocketAddr {
+        *self
+            .addresses
+            .get(listener)
+            .unwrap_or_else(|| panic!("no listener {listener}: {}", self.log()))
+    }
+
+    /// The configuration file.
+    pub fn config_path(&self) -> PathBuf {
+        self.dir.path().join("config.toml")
+    }
+
+    /// A path below its directory.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn log_path(&self) -> PathBuf {
+        self.dir.path().join(format!("log.{}", self.starts))
+    }
+
+    /// All it has logged since its last start.
+    pub fn log(&self) -> String {
+        let mut text = Vec::new();
+        File::open(self.log_path())
+            .unwrap()
+            .read_to_end(&mut text)
+            .unwrap();
+        String::from_utf8_lossy(&text).into_owned()
+    }
+
+    /// Waits until the log has a line with all of these words.
+    pub fn wait_for_log(&self, words: &[&str]) -> String {
+        wait(&format!("log line with {words:?}"), || {
+            self.log()
+                .lines()
+                .find(|l| words.iter().all(|w| l.contains(w)))
+                .map(str::to_owned)
+        })
+    }
+
+    /// Runs a command of the same binary with the same configuration.
+    pub fn cli(&self, args: &[&str]) -> Output {
+        Command::new(Self::binary())
+            .args(args)
+            .args(["-c", "config.toml"])
+            .current_dir(self.dir.path())
+            .stdin(Stdio::null())
+            .output()
+            .unwrap()
+    }
+
+    /// A connection to a listener, greeting read.
+    pub fn connect(&self, listener: &str) -> Client {
+        let mut client = Client::connect(self.address(listener));
+        let greeting = client.reply();
+        assert!(greeting.starts_with("220 "), "{greeting}");
+        client
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        if std::thread::panicking() && self.child.is_some() {
+            eprintln!("--- log of the gateway\n{}", self.log());
+        }
+        self.kill();
+    }
+}
+
+/// Standard output of a command that must have succeeded.
+pub fn stdout(output: &Output) -> String {
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(
+        output.status.success(),
+        "{}\n{text}\n{}",
+        output.status,
+        String::from_utf8_lossy(&output.stderr)
+    );
+    text
+}
+
+/// Tries until there is an answer; fails after 30 s.
+pub fn wait<T>(what: &str, mut attempt: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    loop {
+        if let Some(answer) = attempt() {
+            return answer;
+        }
+        assert!(Instant::now() < deadline, "waited 30 s for {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn signal(pid: u32, name: &str) {
+    let status = Command::new("kill")
+        .args([format!("-{name}"), pid.to_string()])
+        .status()
+        .unwrap();
+    assert!(status.success());
+}
+
+/// `listening listener=NAME address=IP:PORT` in the log.
+fn listening(log: &str) -> HashMap<String, SocketAddr> {
+    let field = |line: &str, key: &str| {
+        let rest = line.split(&format!("{key}=")).nth(1)?;
+        Some(rest.split_whitespace().next()?.trim_matches('"').to_owned())
+    };
+    log.lines()
+        .filter(|l| l.contains("listening"))
+        .filter_map(|l| Some((field(l, "listener")?, field(l, "address")?.parse().ok()?)))
+        .collect()
+}
+
+/// A client that says exactly what it is told.
+pub struct Client {
+    pub stream: BufReader<TcpStream>,
+}
+
+impl Client {
+    /// Connects; the greeting is not read.
+    pub fn connect(address: SocketAddr) -> Self {
+        let stream = TcpStream::connect(address).unwrap();
+        stream
+            .set_read_timeout(Some(Duration::from_secs(30)))
+            .unwrap();
+        stream.set_nodelay(true).unwrap();
+        Self {
+            stream: BufReader::new(stream),
+        }
+    }
+
+    /// Octets as they are.
+    pub fn send(&mut self, bytes: &[u8]) {
+        self.stream.get_mut().write_all(bytes).unwrap();
+    }
+
+    /// One reply, its lines joined by `\n`; empty when the connection is closed.
+    pub fn reply(&mut self) -> String {
+        let mut text = String::new();
+        loop {
+            let mut line = String::new();
+            if self.stream.read_line(&mut line).unwrap_or(0) == 0 {
+                return text;
+            }
+            text.push_str(line.trim_end());
+            if line.as_bytes().get(3) != Some(&b'-') {
+                return text;
+            }
+            text.push('\n');
+        }
+    }
+
+    /// A command and its reply.
+    pub fn say(&mut self, command: &str) -> String {
+        self.send(format!("{command}\r\n").as_bytes());
+        self.reply()
+    }
+
+    /// Says it and expects a code.
+    pub fn expect(&mut self, command: &str, code: &str) -> String {
+        let reply = self.say(command);
+        assert!(reply.starts_with(code), "{command} -> {reply}");
+        reply
+    }
+
+    /// One whole message; the reply to the dot. `content` is lines ending in CRLF, dots stuffed.
+    pub fn mail(&mut self, from: &str, to: &[&str], content: &str) -> String {
+        self.expect(&format!("MAIL FROM:<{from}>"), "250");
+        for address in to {
+            self.expect(&format!("RCPT TO:<{address}>"), "250");
+        }
+        self.expect("DATA", "354");
+        self.send(content.as_bytes());
+        self.say(".")
+    }
+}
+
+/// The id in `250 2.0.0 queued as ID`.
+pub fn queued_id(reply: &str) -> String {
+    assert!(reply.starts_with("250 2.0.0 queued as "), "{reply}");
+    reply.rsplit(' ').next().unwrap().to_owned()
+}
+
+/// A file's octets as text with anything else replaced.
+pub fn read(path: &Path) -> String {
+    String::from_utf8_lossy(&fs::read(path).unwrap()).into_owned()
+}

@@ -1,0 +1,206 @@
+//! Real peers: clients run as programs, Postfix as an instance of its own on loopback.
+
+use std::{
+    fs,
+    net::TcpListener,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    sync::OnceLock,
+};
+
+use tempfile::TempDir;
+
+/// Whether `tests/run` set the peers up. Under it a missing peer fails the test; under plain `cargo test` the test says that it
+/// is left out.
+pub fn peers_expected() -> Option<PathBuf> {
+    std::env::var_os("POSTERN_PEERS").map(PathBuf::from)
+}
+
+/// True when the program can be run. Under `tests/run` it must.
+pub fn has(program: &str) -> bool {
+    let path = std::env::var("PATH").unwrap_or_default() + ":/usr/sbin:/sbin";
+    let found = path
+        .split(':')
+        .any(|dir| Path::new(dir).join(program).is_file());
+    assert!(
+        found || peers_expected().is_none(),
+        "{program} is missing; tests/run should have installed it"
+    );
+    if !found {
+        eprintln!("LEFT OUT: {program} is not installed; `tests/run` installs it");
+    }
+    found
+}
+
+/// A port nobody has just now.
+pub fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port()
+}
+
+/// A private CA and a certificate for `localhost` and 127.0.0.1, as PEM files in `dir`: `ca.pem`, `cert.pem`, `key.pem`.
+pub fn certificates(dir: &Path) {
+    use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+    let mut ca = CertificateParams::new(vec!["Test CA".to_owned()]).unwrap();
+    ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let ca_key = KeyPair::generate().unwrap();
+    let ca_cert = ca.self_signed(&ca_key).unwrap();
+    let issuer = Issuer::new(ca, ca_key);
+    let leaf =
+        CertificateParams::new(vec!["localhost".to_owned(), "127.0.0.1".to_owned()]).unwrap();
+    let key = KeyPair::generate().unwrap();
+    let cert = leaf.signed_by(&key, &issuer).unwrap();
+    fs::write(dir.join("ca.pem"), ca_cert.pem()).unwrap();
+    fs::write(dir.join("cert.pem"), cert.pem() + &ca_cert.pem()).unwrap();
+    fs::write(dir.join("key.pem"), key.serialize_pem()).unwrap();
+}
+
+/// A Postfix of its own: submission with STARTTLS and with implicit TLS, SASL over Cyrus (user `relay`, password `secret`), everything
+/// delivered to one maildir. Dropping it stops it.
+pub struct Postfix {
+    pub dir: TempDir,
+    pub starttls: u16,
+    pub implicit: u16,
+}
+
+impl Postfix {
+    /// Starts it; `None` when Postfix is not installed (never under `tests/run`).
+    pub fn start() -> Option<Self> {
+        if !has("postfix") || !has("saslpasswd2") {
+            return None;
+        }
+        // Postfix wants directories that its own users can reach.
+        let dir = tempfile::Builder::new()
+            .prefix("postern-postfix")
+            .tempdir_in("/tmp")
+            .unwrap();
+        let base = dir.path().to_str().unwrap().to_owned();
+        run("chmod", &["755", &base]);
+        for part in ["etc", "queue", "data", "sasl", "mail"] {
+            fs::create_dir(dir.path().join(part)).unwrap();
+        }
+        run("chown", &["postfix", &format!("{base}/data")]);
+        run("chown", &["65534:65534", &format!("{base}/mail")]);
+        certificates(dir.path());
+        let (starttls, implicit) = (free_port(), free_port());
+        fs::write(
+            dir.path().join("etc/main.cf"),
+            format!(
+                "compatibility_level = 3.6\n\
+                 queue_directory = {base}/queue\ndata_directory = {base}/data\n\
+                 command_directory = /usr/sbin\ndaemon_directory = /usr/lib/postfix/sbin\nmeta_directory = /etc/postfix\n\
+                 mail_owner = postfix\nsetgid_group = postdrop\nmyhostname = smarthost.test\nmydestination =\n\
+                 inet_interfaces = 127.0.0.1\ninet_protocols = ipv4\nmynetworks =\nalias_maps =\nlocal_recipient_maps =\n\
+                 maillog_file = {base}/mail.log\nmaillog_file_prefixes = /tmp\n\
+                 default_transport = virtual\nvirtual_transport = virtual\n\
+                 virtual_mailbox_domains =\nvirtual_mailbox_base = {base}/mail\nvirtual_mailbox_maps = static:inbox/\n\
+                 virtual_uid_maps = static:65534\nvirtual_gid_maps = static:65534\nvirtual_minimum_uid = 1\n\
+                 virtual_mailbox_limit = 0\nmessage_size_limit = 52428800\nmailbox_size_limit = 0\n\
+                 smtpd_tls_cert_file = {base}/cert.pem\nsmtpd_tls_key_file = {base}/key.pem\nsmtpd_tls_security_level = may\n\
+                 smtpd_tls_auth_only = yes\nsmtpd_sasl_auth_enable = yes\nsmtpd_sasl_type = cyrus\nsmtpd_sasl_path = smtpd\n\
+                 cyrus_sasl_config_path = {base}/sasl\nsmtpd_sasl_local_domain = test\n\
+                 smtpd_relay_restrictions = permit_sasl_authenticated,reject\nsmtpd_peername_lookup = no\n"
+            ),
+        )
+        .unwrap();
+        fs::write(
+            dir.path().join("etc/master.cf"),
+            format!(
+                "127.0.0.1:{starttls} inet n - n - - smtpd\n\
+                 127.0.0.1:{implicit} inet n - n - - smtpd -o smtpd_tls_wrappermode=yes\n\
+                 pickup unix n - n 60 1 pickup\ncleanup unix n - n - 0 cleanup\nqmgr unix n - n 300 1 qmgr\n\
+                 tlsmgr unix - - n 1000? 1 tlsmgr\nrewrite unix - - n - - trivial-rewrite\nbounce unix - - n - 0 bounce\n\
+                 defer unix - - n - 0 bounce\ntrace unix - - n - 0 bounce\nverify unix - - n - 1 verify\n\
+                 flush unix n - n 1000? 0 flush\nproxymap unix - - n - - proxymap\nshowq unix n - n - - showq\n\
+                 error unix - - n - - error\nretry unix - - n - - error\ndiscard unix - - n - - discard\n\
+                 virtual unix - n n - - virtual\nanvil unix - - n - 1 anvil\nscache unix - - n - 1 scache\n\
+                 postlog unix-dgram n - n - 1 postlogd\n"
+            ),
+        )
+        .unwrap();
+        fs::write(
+            dir.path().join("sasl/smtpd.conf"),
+            format!("pwcheck_method: auxprop\nauxprop_plugin: sasldb\nmech_list: PLAIN LOGIN\nsasldb_path: {base}/sasldb2\n"),
+        )
+        .unwrap();
+        run(
+            "sh",
+            &[
+                "-c",
+                &format!("printf secret | saslpasswd2 -p -c -f {base}/sasldb2 -u test relay"),
+            ],
+        );
+        run("chown", &["postfix", &format!("{base}/sasldb2")]);
+        run("postfix", &["-c", &format!("{base}/etc"), "start"]);
+        let this = Self {
+            dir,
+            starttls,
+            implicit,
+        };
+        super::gateway::wait("Postfix", || {
+            std::net::TcpStream::connect(("127.0.0.1", starttls)).ok()
+        });
+        Some(this)
+    }
+
+    /// The messages it has delivered.
+    pub fn inbox(&self) -> Vec<Vec<u8>> {
+        let Ok(entries) = fs::read_dir(self.dir.path().join("mail/inbox/new")) else {
+            return Vec::new();
+        };
+        let mut files: Vec<PathBuf> = entries.map(|e| e.unwrap().path()).collect();
+        files.sort();
+        files.iter().map(|f| fs::read(f).unwrap()).collect()
+    }
+
+    /// Waits for so many.
+    pub fn wait(&self, count: usize) -> Vec<Vec<u8>> {
+        super::gateway::wait(&format!("{count} mails in Postfix's maildir"), || {
+            let inbox = self.inbox();
+            (inbox.len() >= count).then_some(inbox)
+        })
+    }
+}
+
+impl Drop for Postfix {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let log = fs::read_to_string(self.dir.path().join("mail.log")).unwrap_or_default();
+            eprintln!("--- log of Postfix\n{log}");
+        }
+        let _ = Command::new("/usr/sbin/postfix")
+            .args(["-c", &format!("{}/etc", self.dir.path().display()), "stop"])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status();
+    }
+}
+
+/// Runs a program that must succeed; its standard output.
+pub fn run(program: &str, args: &[&str]) -> String {
+    let output = command(program)
+        .args(args)
+        .stdin(Stdio::null())
+        .output()
+        .unwrap_or_else(|e| panic!("{program}: {e}"));
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(
+        output.status.success(),
+        "{program} {args:?}: {}\n{text}\n{}",
+        output.status,
+        String::from_utf8_lossy(&output.stderr)
+    );
+    text
+}
+
+/// A command with the system directories on its PATH.
+pub fn command(program: &str) -> Command {
+    static PATH: OnceLock<String> = OnceLock::new();
+    let path = PATH.get_or_init(|| std::env::var("PATH").unwrap_or_default() + ":/usr/sbin:/sbin");
+    let mut command = Command::new(program);
+    command.env("PATH", path);
+    command
+}

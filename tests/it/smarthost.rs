@@ -1,0 +1,157 @@
+//! A real smarthost behind the gateway: Debian's Postfix with STARTTLS and SASL.
+
+use super::harness::{
+    gateway::{Gateway, basic, queued_id, stdout, wait},
+    peers::Postfix,
+};
+
+fn config(postfix: &Postfix, port: u16, tls: &str, auth: &str, password: &str) -> String {
+    basic(([127, 0, 0, 1], port).into()).replace("retry = [\"1s\"]", "retry = [\"2s\"]").replace(
+        "tls = \"off\"",
+        &format!(
+            "tls = \"{tls}\"\nauth = \"{auth}\"\nca_file = \"{}\"\nusername = \"relay\"\npassword = \"{password}\"",
+            postfix.dir.path().join("ca.pem").display()
+        ),
+    )
+}
+
+fn send(gateway: &Gateway, subject: &str, lines: usize) -> String {
+    let mut client = gateway.connect("local");
+    client.expect("EHLO app", "250");
+    let body = "\u{e4} line of text\r\n..\r\n".repeat(lines);
+    queued_id(&client.mail(
+        "app@corp.example",
+        &["x@corp.example"],
+        &format!("From: app@corp.example\r\nSubject: {subject}\r\n\r\n{body}"),
+    ))
+}
+
+#[test]
+fn postfix_with_starttls_and_with_implicit_tls() {
+    let Some(postfix) = Postfix::start() else {
+        return;
+    };
+    let mut arrived = 0;
+    for (port, tls) in [
+        (postfix.starttls, "starttls"),
+        (postfix.implicit, "implicit"),
+    ] {
+        for auth in ["plain", "login"] {
+            let gateway = Gateway::start(&config(&postfix, port, tls, auth, "secret"));
+            assert!(
+                stdout(&gateway.cli(&["check", "--connect"])).contains("up"),
+                "check --connect"
+            );
+            let subject = format!("{tls}-{auth}");
+            let id = send(&gateway, &subject, 3);
+            send(&gateway, &format!("{subject}-large"), 20_000);
+            arrived += 2;
+            let inbox = postfix.wait(arrived);
+            let small = inbox
+                .iter()
+                .map(|m| String::from_utf8_lossy(m).into_owned())
+                .find(|m| m.contains(&format!("Subject: {subject}\n")))
+                .unwrap();
+            assert!(small.contains("ESMTPSA"), "{small}");
+            assert!(
+                small.ends_with(&"\u{e4} line of text\n.\n".repeat(3)),
+                "{small}"
+            );
+            let large = inbox
+                .iter()
+                .map(|m| String::from_utf8_lossy(m).into_owned())
+                .find(|m| m.contains(&format!("Subject: {subject}-large\n")))
+                .unwrap();
+            assert!(
+                large.ends_with(&"\u{e4} line of text\n.\n".repeat(20_000)),
+                "the large body differs"
+            );
+            wait("delivered in the trace", || {
+                stdout(&gateway.cli(&["trace", &id]))
+                    .contains("delivered")
+                    .then_some(())
+            });
+            let test = stdout(&gateway.cli(&[
+                "test",
+                "up",
+                "--from",
+                "app@corp.example",
+                "--to",
+                "y@corp.example",
+            ]));
+            assert!(
+                test.contains("250 2.0.0") && test.contains("***") && !test.contains("secret"),
+                "{test}"
+            );
+            arrived += 1;
+            postfix.wait(arrived);
+        }
+    }
+}
+
+#[test]
+fn a_wrong_password_pauses_the_connector_and_keeps_the_mail() {
+    let Some(postfix) = Postfix::start() else {
+        return;
+    };
+    let gateway = Gateway::start(&config(
+        &postfix,
+        postfix.starttls,
+        "starttls",
+        "plain",
+        "wrong",
+    ));
+    let id = send(&gateway, "waits", 1);
+    wait("the connector is paused", || {
+        let output = gateway.cli(&["status"]);
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        (text.contains("paused") && text.contains("535") && output.status.code() == Some(1))
+            .then_some(())
+    });
+    let list: serde_json::Value =
+        serde_json::from_str(&stdout(&gateway.cli(&["queue", "list", "--json"]))).unwrap();
+    assert_eq!(list[0]["id"], id.as_str());
+    assert_eq!(list[0]["state"], "waiting");
+    assert_eq!(list[0]["blocked_by"], "up");
+    let check = gateway.cli(&["check", "--connect"]);
+    assert!(!check.status.success());
+    std::fs::write(
+        gateway.config_path(),
+        config(&postfix, postfix.starttls, "starttls", "plain", "secret"),
+    )
+    .unwrap();
+    stdout(&gateway.cli(&["reload"]));
+    postfix.wait(1);
+    wait("the connector is open again", || {
+        let text = String::from_utf8_lossy(&gateway.cli(&["status"]).stdout).into_owned();
+        (!text.contains("paused")).then_some(())
+    });
+    let log = gateway.log();
+    assert!(
+        !log.contains("wrong\"") && !log.contains("AHdyb25n"),
+        "no credentials in the log"
+    );
+}
+
+#[test]
+fn an_unknown_root_is_named_and_no_password_is_sent() {
+    let Some(postfix) = Postfix::start() else {
+        return;
+    };
+    let text = config(&postfix, postfix.starttls, "starttls", "plain", "secret");
+    let without: String = text
+        .lines()
+        .filter(|l| !l.starts_with("ca_file"))
+        .map(|l| format!("{l}\n"))
+        .collect();
+    let gateway = Gateway::start(&without);
+    send(&gateway, "waits", 1);
+    let status = wait("the connector is closed", || {
+        let text = String::from_utf8_lossy(&gateway.cli(&["status"]).stdout).into_owned();
+        text.contains("closed").then_some(text)
+    });
+    assert!(status.to_lowercase().contains("certificate"), "{status}");
+    assert!(postfix.inbox().is_empty());
+    let log = std::fs::read_to_string(postfix.dir.path().join("mail.log")).unwrap_or_default();
+    assert!(!log.contains("sasl_username"), "{log}");
+}
