@@ -168,7 +168,7 @@ fn store(config: &Config) -> Result<Option<Arc<dyn Store>>, Failure> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(unreadable(&config.data_dir, &error)),
     }
-    let store = SqliteStore::open(&config.queue).map_err(|error| {
+    let store: Arc<dyn Store> = SqliteStore::open(&config.queue).map_err(|error| {
         Failure::new(
             Exit::Unavailable,
             format_args!(

@@ -4,6 +4,7 @@
 mod harness;
 
 mod big;
+mod cli;
 mod clients;
 mod config;
 mod connector;
