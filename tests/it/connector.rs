@@ -312,7 +312,7 @@ fn through(smtp: SmtpSettings, proxy: Proxy, timeouts: Timeouts) -> Smtp {
         name: "up".into(),
         max_concurrent: 4,
         rate: None,
-        timeout: Duration::from_secs(60),
+        timeout: Duration::from_mins(1),
         max_recipients: 100,
         proxy,
         kind: Kind::Smtp(Box::new(smtp)),
@@ -815,7 +815,7 @@ async fn the_record_shows_no_secret() {
         name: "up".into(),
         max_concurrent: 1,
         rate: None,
-        timeout: Duration::from_secs(60),
+        timeout: Duration::from_mins(1),
         max_recipients: 100,
         proxy: Proxy::default(),
         kind: Kind::Smtp(Box::new(SmtpSettings {

@@ -290,7 +290,12 @@ impl Connector for Smtp {
             if used && after == After::Useless && work.untouched() && Instant::now() < deadline {
                 continue;
             }
-            let report = work.report(link.via.clone());
+            let mut via = link.via.clone();
+            if message.envelope.eight_bit && !offered.eight_bit {
+                // Sent as it is all the same; whoever looks for broken letters finds this.
+                via.push_str(" (8-bit content, no 8BITMIME)");
+            }
+            let report = work.report(via);
             link.offered = offered;
             self.done_with(link, after);
             return report;
