@@ -233,7 +233,8 @@ async fn play(
     let deadline = Instant::now() + PATIENCE;
     let life = loop {
         let life = trace::life(store, id).await?;
-        let done = !life.entries.is_empty() && life.entries.iter().all(|e| e.state == State::Done);
+        let over = |state| matches!(state, State::Done | State::Failed);
+        let done = !life.entries.is_empty() && life.entries.iter().all(|e| over(e.state));
         if done || Instant::now() >= deadline {
             break life;
         }
@@ -245,7 +246,7 @@ async fn play(
         output::line(format_args!("   {line}"))?;
     }
     if life.entries.is_empty() || life.entries.iter().any(|e| e.state != State::Done) {
-        return Ok(Err(format!("{id} was not delivered in time")));
+        return Ok(Err(format!("{id} was not delivered")));
     }
     let mailbox = match sample.becomes {
         Becomes::Delivered(mailbox) | Becomes::FailedOver(mailbox) | Becomes::Retried(mailbox) => {

@@ -86,8 +86,16 @@ fn services_man_and_completions() {
     let json: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
     assert!(json.as_array().unwrap().len() > 20);
     let page = text(&postern(&["man"], "").stdout);
-    for part in [".TH postern", "postern queue retry", "postern hash\\-password", "config"] {
-        assert!(page.contains(part) || page.contains(&part.replace('\\', "")), "{part}");
+    for part in [
+        ".TH postern",
+        "postern queue retry",
+        "postern hash\\-password",
+        "config",
+    ] {
+        assert!(
+            page.contains(part) || page.contains(&part.replace('\\', "")),
+            "{part}"
+        );
     }
     for shell in ["bash", "zsh", "fish"] {
         let script = postern(&["completions", shell], "");
@@ -117,26 +125,57 @@ fn a_reader_that_goes_away_is_no_panic() {
 fn certificates() {
     let dir = tempfile::tempdir().unwrap();
     let at = dir.path().join("certs");
-    let base = ["cert", "--dir", at.to_str().unwrap(), "--name", "relay.corp.example", "--ip", "10.0.0.5"];
+    let base = [
+        "cert",
+        "--dir",
+        at.to_str().unwrap(),
+        "--name",
+        "relay.corp.example",
+        "--ip",
+        "10.0.0.5",
+    ];
     let output = postern(&base, "");
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
     let said = text(&output.stdout);
-    assert!(said.contains("[[listener]]") && said.contains("ca.pem"), "{said}");
-    for (file, mode) in [("ca.pem", 0o644), ("ca.key", 0o600), ("relay.pem", 0o644), ("relay.key", 0o600)] {
-        let found = std::fs::metadata(at.join(file)).unwrap().permissions().mode() & 0o777;
+    assert!(
+        said.contains("[[listener]]") && said.contains("ca.pem"),
+        "{said}"
+    );
+    for (file, mode) in [
+        ("ca.pem", 0o644),
+        ("ca.key", 0o600),
+        ("relay.pem", 0o644),
+        ("relay.key", 0o600),
+    ] {
+        let found = std::fs::metadata(at.join(file))
+            .unwrap()
+            .permissions()
+            .mode()
+            & 0o777;
         assert_eq!(found & !mode, 0, "{file}: {found:o}");
     }
     let ca = std::fs::read(at.join("ca.pem")).unwrap();
     let relay = std::fs::read(at.join("relay.pem")).unwrap();
     assert!(relay.ends_with(&ca), "the chain holds the CA");
-    assert_eq!(postern(&base, "").status.code(), Some(73), "it refuses to overwrite");
+    assert_eq!(
+        postern(&base, "").status.code(),
+        Some(73),
+        "it refuses to overwrite"
+    );
     assert_eq!(std::fs::read(at.join("relay.pem")).unwrap(), relay);
     let mut forced = base.to_vec();
     forced.push("--force");
     assert_eq!(postern(&forced, "").status.code(), Some(0));
     assert_ne!(std::fs::read(at.join("relay.pem")).unwrap(), relay);
-    assert_eq!(std::fs::read(at.join("ca.pem")).unwrap(), ca, "the CA is kept");
-    let output = postern(&["cert", "--dir", at.to_str().unwrap(), "--name", "a b"], "");
+    assert_eq!(
+        std::fs::read(at.join("ca.pem")).unwrap(),
+        ca,
+        "the CA is kept"
+    );
+    let output = postern(
+        &["cert", "--dir", at.to_str().unwrap(), "--name", "a b"],
+        "",
+    );
     assert_eq!(output.status.code(), Some(64));
 }
 
@@ -173,7 +212,14 @@ fn script(replies: &'static [&'static str]) -> (String, JoinHandle<Vec<String>>)
 #[test]
 fn sendmail_hands_over() {
     let (address, told) = script(&[
-        "220 x", "250 x", "250 2.1.0 ok", "250 2.1.5 ok", "250 2.1.5 ok", "354 go", "250 2.0.0 queued as ID", "221 bye",
+        "220 x",
+        "250 x",
+        "250 2.1.0 ok",
+        "250 2.1.5 ok",
+        "250 2.1.5 ok",
+        "354 go",
+        "250 2.0.0 queued as ID",
+        "221 bye",
     ]);
     let output = postern_with(
         &["sendmail", "-t", "-i", "-fbounce@corp.example"],
@@ -195,10 +241,42 @@ fn sendmail_says_why_not() {
     for (replies, code) in [
         (&["421 4.3.2 later"][..], 75),
         (&["220 x", "250 x", "550 5.7.1 sender not allowed"], 77),
-        (&["220 x", "250 x", "250 ok", "550 5.7.1 recipient not allowed", "221 bye"], 77),
-        (&["220 x", "250 x", "250 ok", "550 5.1.1 who", "221 bye"], 67),
-        (&["220 x", "250 x", "250 ok", "250 ok", "354 go", "550 5.6.0 what"], 65),
-        (&["220 x", "250 x", "250 ok", "250 ok", "354 go", "452 4.3.1 full"], 75),
+        (
+            &[
+                "220 x",
+                "250 x",
+                "250 ok",
+                "550 5.7.1 recipient not allowed",
+                "221 bye",
+            ],
+            77,
+        ),
+        (
+            &["220 x", "250 x", "250 ok", "550 5.1.1 who", "221 bye"],
+            67,
+        ),
+        (
+            &[
+                "220 x",
+                "250 x",
+                "250 ok",
+                "250 ok",
+                "354 go",
+                "550 5.6.0 what",
+            ],
+            65,
+        ),
+        (
+            &[
+                "220 x",
+                "250 x",
+                "250 ok",
+                "250 ok",
+                "354 go",
+                "452 4.3.1 full",
+            ],
+            75,
+        ),
     ] {
         let (address, told) = script(replies);
         let output = postern_with(
@@ -206,19 +284,36 @@ fn sendmail_says_why_not() {
             "Subject: s\n\nx\n.\nnot sent\n",
             &[("POSTERN_SMTP", &address)],
         );
-        assert_eq!(output.status.code(), Some(code), "{replies:?}: {}", text(&output.stderr));
+        assert_eq!(
+            output.status.code(),
+            Some(code),
+            "{replies:?}: {}",
+            text(&output.stderr)
+        );
         assert!(!output.stderr.is_empty(), "{replies:?}");
         assert!(!told.join().unwrap().concat().contains("not sent"));
     }
-    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
-    let output = postern_with(&["sendmail", "-f", "a@b.c", "x@y.z"], "x\n", &[("POSTERN_SMTP", &free)]);
+    let free = TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .to_string();
+    let output = postern_with(
+        &["sendmail", "-f", "a@b.c", "x@y.z"],
+        "x\n",
+        &[("POSTERN_SMTP", &free)],
+    );
     assert_eq!(output.status.code(), Some(75));
 }
 
 #[test]
 fn sendmail_speaks_smtp() {
     let (address, told) = script(&["220 hello", "250 x", "221 bye"]);
-    let output = postern_with(&["sendmail", "-bs"], "EHLO x\r\nQUIT\r\n", &[("POSTERN_SMTP", &address)]);
+    let output = postern_with(
+        &["sendmail", "-bs"],
+        "EHLO x\r\nQUIT\r\n",
+        &[("POSTERN_SMTP", &address)],
+    );
     assert_eq!(text(&output.stdout), "220 hello\r\n250 x\r\n221 bye\r\n");
     assert_eq!(output.status.code(), Some(0));
     assert_eq!(told.join().unwrap(), ["EHLO x\r\n", "QUIT\r\n"]);
@@ -230,12 +325,28 @@ fn send_composes() {
     let file = dir.path().join("list.csv");
     std::fs::write(&file, "a,b\n").unwrap();
     let (address, told) = script(&[
-        "220 x", "250 x", "250 ok", "250 ok", "250 ok", "354 go", "250 2.0.0 queued as ID", "221 bye",
+        "220 x",
+        "250 x",
+        "250 ok",
+        "250 ok",
+        "250 ok",
+        "354 go",
+        "250 2.0.0 queued as ID",
+        "221 bye",
     ]);
     let output = postern_with(
         &[
-            "send", "--from", "ERP <erp@corp.example>", "--to", "b@corp.example", "--bcc", "c@corp.example",
-            "--subject", "Gr\u{fc}\u{df}e", "--attach", file.to_str().unwrap(),
+            "send",
+            "--from",
+            "ERP <erp@corp.example>",
+            "--to",
+            "b@corp.example",
+            "--bcc",
+            "c@corp.example",
+            "--subject",
+            "Gr\u{fc}\u{df}e",
+            "--attach",
+            file.to_str().unwrap(),
         ],
         "# Hi\n\n<script>x</script>\n",
         &[("POSTERN_SMTP", &address)],
@@ -244,8 +355,15 @@ fn send_composes() {
     assert_eq!(text(&output.stdout), "queued as ID\n");
     let told = told.join().unwrap().concat();
     for part in [
-        "MAIL FROM:<erp@corp.example>", "RCPT TO:<c@corp.example>", "multipart/mixed", "multipart/alternative",
-        "<h1>Hi</h1>", "# Hi", "list.csv", "text/csv", "&lt;script&gt;",
+        "MAIL FROM:<erp@corp.example>",
+        "RCPT TO:<c@corp.example>",
+        "multipart/mixed",
+        "multipart/alternative",
+        "<h1>Hi</h1>",
+        "# Hi",
+        "list.csv",
+        "text/csv",
+        "&lt;script&gt;",
     ] {
         assert!(told.contains(part), "{part} is not in {told}");
     }
