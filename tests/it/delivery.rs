@@ -518,3 +518,39 @@ async fn mail_of_a_route_that_is_gone_takes_another() {
     .await;
     assert_eq!(world.store.rows()[0].job.route, "new".into());
 }
+
+/// The same over the store that is used in earnest.
+#[tokio::test]
+async fn over_sqlite() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = postern::queue::sqlite::SqliteStore::open(&postern::queue::Settings {
+        data_dir: dir.path().to_owned(),
+        keep_failed: Duration::from_secs(3600),
+        keep_history: Duration::from_secs(3600),
+    })
+    .unwrap();
+    let queue = Arc::new(Queue::new(store));
+    let out = Scripted::new(
+        "out",
+        [
+            Act::Panic,
+            Act::Mixed(vec![("no", refused()), ("later", deferred())]),
+        ],
+    );
+    *out.otherwise.lock().unwrap() = Act::Take;
+    let delivery = Delivery::start(
+        Arc::clone(&queue),
+        setup(&[("out", &out)], &Plan::default()),
+    );
+    let now = SystemTime::now();
+    queue.accept(mail(&["doubt"]), now).await.unwrap();
+    until("the first", || out.count() == 1).await;
+    queue
+        .accept(mail(&["yes", "no", "later"]), now)
+        .await
+        .unwrap();
+    until("a retry, a bounce, and what was in doubt", || out.count() == 5).await;
+    delivery.drain(Duration::from_secs(5)).await;
+    let stats = queue.store().stats().await.unwrap();
+    assert_eq!((stats.waiting, stats.sending, stats.failed), (0, 0, 1));
+}

@@ -334,6 +334,10 @@ impl Store for Memory {
         Ok(())
     }
 
+    fn spool_dir(&self) -> &std::path::Path {
+        std::path::Path::new("/nonexistent")
+    }
+
     fn is_healthy(&self) -> bool {
         !self.unhealthy.load(Ordering::SeqCst)
     }
