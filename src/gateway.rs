@@ -96,6 +96,7 @@ impl From<StoreError> for RunError {
 ///
 /// # Errors
 /// Why it could not start.
+#[allow(clippy::needless_pass_by_value)] // called once, with a path made for it
 pub fn run(path: PathBuf) -> Result<(), RunError> {
     harden();
     let (config, notes) =

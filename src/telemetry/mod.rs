@@ -16,7 +16,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+use time::{OffsetDateTime, macros::format_description};
 use tracing::{
     Event, Level, Subscriber,
     field::{Field, Visit},
@@ -174,10 +174,10 @@ fn is_unsafe(c: char) -> bool {
 /// A moment as the log and `--json` write it: RFC 3339, UTC, milliseconds.
 pub fn timestamp(at: SystemTime) -> String {
     let at = OffsetDateTime::from(at);
-    at.replace_nanosecond(at.nanosecond() / 1_000_000 * 1_000_000)
-        .unwrap_or(at)
-        .format(&Rfc3339)
-        .unwrap_or_else(|_| at.unix_timestamp().to_string())
+    at.format(format_description!(
+        "[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z"
+    ))
+    .unwrap_or_else(|_| at.unix_timestamp().to_string())
 }
 
 /// `time LEVEL message key=value …`
