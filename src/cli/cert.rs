@@ -221,7 +221,6 @@ fn unreadable(path: &Path, error: &dyn std::fmt::Display) -> Failure {
     )
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
 fn fault(error: rcgen::Error) -> Failure {
     Failure::new(Exit::Software, error)
 }

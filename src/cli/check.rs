@@ -25,7 +25,7 @@ pub(super) struct Arguments {
 }
 
 /// One login, all in all.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 pub(super) fn run(path: Option<PathBuf>, arguments: &Arguments) -> Ended {
     let path = config::find(path);

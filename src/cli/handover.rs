@@ -25,7 +25,7 @@ pub(super) const FALLBACK: &str = "127.0.0.1:25";
 pub(super) const OVERRIDE: &str = "POSTERN_SMTP";
 
 /// Without an octet; after the final dot the gateway syncs to disk.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 /// RFC 5321 §4.5.3.1.5 says 512; some room for others.
 const LINE: u64 = 4096;
 const LINES: usize = 100;
@@ -107,7 +107,7 @@ pub(super) fn verdict(step: &str, reply: &Reply) -> Exit {
         (true, ..) => Exit::Later,
         (_, Some((5, 7, _)), _) => Exit::Refused,
         (_, _, "RCPT") => Exit::NoUser,
-        (_, Some((5, 6, _) | (5, 5, 2) | (5, 3, 4) | (5, 1, _)), _) => Exit::Data,
+        (_, Some((5, 6 | 1, _) | (5, 5, 2) | (5, 3, 4)), _) => Exit::Data,
         _ => Exit::Unavailable,
     }
 }

@@ -42,13 +42,12 @@ const MOST: u64 = 100 * 1024 * 1024;
 
 pub(super) fn run(path: Option<PathBuf>, arguments: &Arguments) -> Ended {
     let path = config::find(path);
-    let address = match handover::from_environment() {
-        Some(address) => address,
-        None => {
-            let (config, _) = config::load(&path, Secrets::Ignore)
-                .map_err(|diagnostics| Failure::new(Exit::Config, diagnostics))?;
-            listener(&config)?
-        }
+    let address = if let Some(address) = handover::from_environment() {
+        address
+    } else {
+        let (config, _) = config::load(&path, Secrets::Ignore)
+            .map_err(|diagnostics| Failure::new(Exit::Config, diagnostics))?;
+        listener(&config)?
     };
     let mut markdown = Vec::new();
     io::stdin()

@@ -25,7 +25,7 @@ pub(super) struct Arguments {
 }
 
 /// Mail that waits longer needs somebody.
-const OLD: Duration = Duration::from_secs(3600);
+const OLD: Duration = Duration::from_hours(1);
 
 pub(super) fn run(path: Option<PathBuf>, arguments: &Arguments) -> Ended {
     let config = super::settings(path, Secrets::Ignore)?;
