@@ -549,7 +549,10 @@ async fn over_sqlite() {
         .accept(mail(&["yes", "no", "later"]), now)
         .await
         .unwrap();
-    until("a retry, a bounce, and what was in doubt", || out.count() == 5).await;
+    until("a retry, a bounce, and what was in doubt", || {
+        out.count() == 5
+    })
+    .await;
     delivery.drain(Duration::from_secs(5)).await;
     let stats = queue.store().stats().await.unwrap();
     assert_eq!((stats.waiting, stats.sending, stats.failed), (0, 0, 1));
