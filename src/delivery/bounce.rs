@@ -396,7 +396,7 @@ mod tests {
             .unwrap();
         assert_eq!(parsed.parts.len(), 4, "report and three parts");
         let file =
-            Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/messages/dsn-{name}.eml"));
+            Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/messages/dsn/{name}.eml"));
         if std::env::var_os("POSTERN_BLESS").is_some() {
             std::fs::write(&file, &text).unwrap();
         }

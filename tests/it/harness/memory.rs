@@ -120,9 +120,6 @@ impl Memory {
 
 #[async_trait]
 impl Store for Memory {
-    fn spool_dir(&self) -> &std::path::Path {
-        std::path::Path::new("/nonexistent")
-    }
 
     async fn insert(
         &self,
