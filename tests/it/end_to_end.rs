@@ -76,7 +76,8 @@ fn one_message_from_client_to_upstream() {
 #[test]
 fn what_the_lists_refuse_never_leaves() {
     let sink = Sink::start();
-    let gateway = Gateway::start(&basic(sink.address));
+    let patient = "[limits]\nsession_errors = 1000\n\n[allowlist]";
+    let gateway = Gateway::start(&basic(sink.address).replace("[allowlist]", patient));
     let mut client = gateway.connect("local");
     client.expect("EHLO x", "250");
     for sender in [

@@ -1,5 +1,6 @@
 //! The one integration binary: the real gateway, real sockets, real peers.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(unreachable_pub, missing_docs)]
 
 mod harness;
 

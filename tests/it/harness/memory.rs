@@ -120,7 +120,6 @@ impl Memory {
 
 #[async_trait]
 impl Store for Memory {
-
     async fn insert(
         &self,
         mail: &Routed,

@@ -4,7 +4,7 @@ use std::{
     fs,
     net::TcpListener,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::{Child, Command, Stdio},
     sync::OnceLock,
 };
 
@@ -43,14 +43,24 @@ pub fn free_port() -> u16 {
 
 /// A private CA and a certificate for `localhost` and 127.0.0.1, as PEM files in `dir`: `ca.pem`, `cert.pem`, `key.pem`.
 pub fn certificates(dir: &Path) {
-    use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
-    let mut ca = CertificateParams::new(vec!["Test CA".to_owned()]).unwrap();
+    use rcgen::{
+        BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair,
+        KeyUsagePurpose,
+    };
+    let mut ca = CertificateParams::new(Vec::<String>::new()).unwrap();
     ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    ca.distinguished_name = DistinguishedName::new();
+    ca.distinguished_name.push(DnType::CommonName, "Test CA");
+    ca.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     let ca_key = KeyPair::generate().unwrap();
     let ca_cert = ca.self_signed(&ca_key).unwrap();
     let issuer = Issuer::new(ca, ca_key);
-    let leaf =
+    let mut leaf =
         CertificateParams::new(vec!["localhost".to_owned(), "127.0.0.1".to_owned()]).unwrap();
+    leaf.distinguished_name = DistinguishedName::new();
+    leaf.distinguished_name
+        .push(DnType::CommonName, "localhost");
+    leaf.use_authority_key_identifier_extension = true;
     let key = KeyPair::generate().unwrap();
     let cert = leaf.signed_by(&key, &issuer).unwrap();
     fs::write(dir.join("ca.pem"), ca_cert.pem()).unwrap();
@@ -58,18 +68,19 @@ pub fn certificates(dir: &Path) {
     fs::write(dir.join("key.pem"), key.serialize_pem()).unwrap();
 }
 
-/// A Postfix of its own: submission with STARTTLS and with implicit TLS, SASL over Cyrus (user `relay`, password `secret`), everything
+/// A Postfix of its own: submission with STARTTLS and with implicit TLS, SASL by a Dovecot of its own (user `relay`, password `secret`), everything
 /// delivered to one maildir. Dropping it stops it.
 pub struct Postfix {
     pub dir: TempDir,
     pub starttls: u16,
     pub implicit: u16,
+    dovecot: Child,
 }
 
 impl Postfix {
     /// Starts it; `None` when Postfix is not installed (never under `tests/run`).
     pub fn start() -> Option<Self> {
-        if !has("postfix") || !has("saslpasswd2") {
+        if !has("postfix") || !has("dovecot") {
             return None;
         }
         // Postfix wants directories that its own users can reach.
@@ -100,8 +111,7 @@ impl Postfix {
                  virtual_uid_maps = static:65534\nvirtual_gid_maps = static:65534\nvirtual_minimum_uid = 1\n\
                  virtual_mailbox_limit = 0\nmessage_size_limit = 52428800\nmailbox_size_limit = 0\n\
                  smtpd_tls_cert_file = {base}/cert.pem\nsmtpd_tls_key_file = {base}/key.pem\nsmtpd_tls_security_level = may\n\
-                 smtpd_tls_auth_only = yes\nsmtpd_sasl_auth_enable = yes\nsmtpd_sasl_type = cyrus\nsmtpd_sasl_path = smtpd\n\
-                 cyrus_sasl_config_path = {base}/sasl\nsmtpd_sasl_local_domain = test\n\
+                 smtpd_tls_auth_only = yes\nsmtpd_sasl_auth_enable = yes\nsmtpd_sasl_type = dovecot\nsmtpd_sasl_path = {base}/sasl/auth\n\
                  smtpd_relay_restrictions = permit_sasl_authenticated,reject\nsmtpd_peername_lookup = no\n"
             ),
         )
@@ -122,23 +132,33 @@ impl Postfix {
         )
         .unwrap();
         fs::write(
-            dir.path().join("sasl/smtpd.conf"),
-            format!("pwcheck_method: auxprop\nauxprop_plugin: sasldb\nmech_list: PLAIN LOGIN\nsasldb_path: {base}/sasldb2\n"),
+            dir.path().join("dovecot.conf"),
+            format!(
+                "base_dir = {base}/run\nstate_dir = {base}/run\nlog_path = {base}/dovecot.log\nprotocols =\nssl = no\n\
+                 default_internal_user = postfix\ndefault_login_user = postfix\ndefault_internal_group = postfix\n\
+                 auth_mechanisms = plain login\n\
+                 passdb {{\n  driver = passwd-file\n  args = {base}/users\n}}\n\
+                 service auth {{\n  unix_listener {base}/sasl/auth {{\n    mode = 0666\n  }}\n}}\n\
+                 service anvil {{\n  chroot =\n}}\n"
+            ),
         )
         .unwrap();
-        run(
-            "sh",
-            &[
-                "-c",
-                &format!("printf secret | saslpasswd2 -p -c -f {base}/sasldb2 -u test relay"),
-            ],
-        );
-        run("chown", &["postfix", &format!("{base}/sasldb2")]);
+        fs::write(dir.path().join("users"), "relay:{PLAIN}secret\n").unwrap();
+        let dovecot = command("dovecot")
+            .args(["-F", "-c", &format!("{base}/dovecot.conf")])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let socket = dir.path().join("sasl/auth");
+        super::gateway::wait("Dovecot's SASL", || socket.exists().then_some(()));
         run("postfix", &["-c", &format!("{base}/etc"), "start"]);
         let this = Self {
             dir,
             starttls,
             implicit,
+            dovecot,
         };
         super::gateway::wait("Postfix", || {
             std::net::TcpStream::connect(("127.0.0.1", starttls)).ok()
@@ -176,6 +196,11 @@ impl Drop for Postfix {
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .status();
+        // Its children end with it on SIGTERM.
+        let _ = Command::new("kill")
+            .arg(self.dovecot.id().to_string())
+            .status();
+        let _ = self.dovecot.wait();
     }
 }
 
