@@ -22,15 +22,16 @@
 //! - `mail/` the words every module shares: addresses, messages, headers, replies, outcomes
 //! - `policy/` MAY IT? pure rules over settings
 //! - `route.rs` WHERE TO?
-//! - `smtp/` HOW IT IS SAID: `server/` and `client/`, bytes in, steps out, no sockets
+//! - `smtp/` HOW IT IS SAID: `server/` (its state machine in `session/`) and `client/`, bytes in, steps out, no sockets
 //! - `listener/` SOCKETS IN
 //! - `queue/` NOTHING IS LOST: `store.rs` is the trait, `sqlite/` the rows and the one writer
 //! - `delivery/` SENDING: `plan.rs` and `gate.rs` decide, `bounce.rs` reports
 //! - `connector/` WAYS OUT: `smtp/`, capture, discard
 //! - `telemetry/` the log: `maillog.rs` holds one function for each event
-//! - `config/` TEXT TO SETTINGS: `sections/` reads each section into its module's own settings
+//! - `config/` TEXT TO SETTINGS: `table/` reads keys and collects every
+//!   problem, `sections/` makes each section its module's own settings
 //! - `gateway.rs` builds everything from a configuration; run, reload, drain
-//! - `cli/` one file for each command
+//! - `cli/` one file for each command; `demo/` holds the stand-in smarthost
 //!
 //! # Who may import whom
 //!

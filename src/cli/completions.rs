@@ -1,4 +1,4 @@
-//! `postern completions SHELL`.
+//! `postern completions SHELL`: the completion script of a shell, made from the same definition as `--help`. Needs no config.
 
 use super::exit::{Ended, Exit};
 

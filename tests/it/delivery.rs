@@ -41,7 +41,7 @@ struct Plan {
 impl Default for Plan {
     fn default() -> Self {
         Self {
-            give_up: Duration::from_secs(600),
+            give_up: Duration::from_mins(10),
             concurrent: 4,
             rate: None,
             route: "all",
@@ -89,8 +89,8 @@ fn setup(connectors: &[(&str, &Arc<Scripted>)], plan: &Plan) -> Setup {
                 hostname: "relay.example".into(),
             },
         },
-        keep_failed: Duration::from_secs(3600),
-        keep_history: Duration::from_secs(3600),
+        keep_failed: Duration::from_hours(1),
+        keep_history: Duration::from_hours(1),
     }
 }
 
@@ -525,8 +525,8 @@ async fn over_sqlite() {
     let dir = tempfile::tempdir().unwrap();
     let store = postern::queue::sqlite::SqliteStore::open(&postern::queue::Settings {
         data_dir: dir.path().to_owned(),
-        keep_failed: Duration::from_secs(3600),
-        keep_history: Duration::from_secs(3600),
+        keep_failed: Duration::from_hours(1),
+        keep_history: Duration::from_hours(1),
     })
     .unwrap();
     let queue = Arc::new(Queue::new(store));

@@ -55,8 +55,8 @@ fn rules() -> Rules {
                 users: None,
                 listeners: None,
                 connectors: vec!["out".into()],
-                retry: vec![Duration::from_secs(60)],
-                give_up: Duration::from_secs(3600),
+                retry: vec![Duration::from_mins(1)],
+                give_up: Duration::from_hours(1),
                 max_recipients: 100,
             }],
         },
@@ -124,8 +124,8 @@ impl Gate {
         let dir = tempfile::tempdir().unwrap();
         let store = SqliteStore::open(&queue::Settings {
             data_dir: dir.path().to_owned(),
-            keep_failed: Duration::from_secs(60),
-            keep_history: Duration::from_secs(60),
+            keep_failed: Duration::from_mins(1),
+            keep_history: Duration::from_mins(1),
         })
         .unwrap();
         let queue = Arc::new(Queue::new(store));

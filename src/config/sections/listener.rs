@@ -1,4 +1,4 @@
-//! `[[listener]]`.
+//! `[[listener]]` to `listener::Settings`: address, TLS and AUTH that fit together. Opens no socket and reads no certificate.
 
 use std::net::{IpAddr, SocketAddr};
 

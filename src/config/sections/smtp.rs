@@ -1,4 +1,4 @@
-//! The keys of `type = "smtp"`.
+//! The keys of `type = "smtp"` to `SmtpSettings`: what cannot work, or would show a password, is refused here. Dials nothing.
 
 use std::net::{IpAddr, SocketAddr};
 

@@ -109,7 +109,7 @@ fn session(
     mails: &Mutex<Vec<Received>>,
     script: &Script,
 ) -> std::io::Result<()> {
-    stream.set_read_timeout(Some(Duration::from_secs(120)))?;
+    stream.set_read_timeout(Some(Duration::from_mins(2)))?;
     stream.set_nodelay(true)?;
     let mut out = stream.try_clone()?;
     let mut input = BufReader::new(stream);
@@ -127,11 +127,10 @@ fn session(
             .unwrap_or_default()
             .to_ascii_uppercase();
         let special = script(&text);
-        if let Some(reply) = &special {
-            if reply.is_empty() {
+        if let Some(reply) = &special
+            && reply.is_empty() {
                 return Ok(());
             }
-        }
         let refused = special
             .as_ref()
             .is_some_and(|r| !r.starts_with('2') && !r.starts_with('3'));

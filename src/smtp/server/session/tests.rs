@@ -1,4 +1,4 @@
-//! What dialogues cannot show: steps that are not replies.
+//! What dialogues cannot show: steps that are not replies, spool pieces, settings that change under a session.
 
 use super::*;
 use crate::{
