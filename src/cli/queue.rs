@@ -26,6 +26,8 @@ use crate::{
     route::{RouteName, Router},
 };
 
+mod age;
+
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
     /// List messages, oldest first: all but the done ones
@@ -86,7 +88,7 @@ pub(super) struct Which {
     #[arg(long, value_name = "NAME")]
     route: Option<String>,
     /// Accepted longer ago than this, e.g. 1h
-    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    #[arg(long, value_name = "DURATION", value_parser = age::duration)]
     older: Option<Duration>,
     /// Every message
     #[arg(long)]
@@ -494,28 +496,6 @@ fn state(text: &str) -> Result<State, String> {
     .ok_or_else(|| "waiting, sending, held, failed or done".to_owned())
 }
 
-/// As in the configuration: `90s`, `5m`, `2h`, `7d`.
-fn duration(text: &str) -> Result<Duration, String> {
-    let wrong = || "a number with s, m, h or d, such as 1h".to_owned();
-    let (digits, unit) = text
-        .char_indices()
-        .next_back()
-        .map(|(at, unit)| (text.get(..at).unwrap_or_default(), unit))
-        .ok_or_else(wrong)?;
-    let number: u64 = digits.parse().map_err(|_| wrong())?;
-    let seconds = match unit {
-        's' => 1,
-        'm' => 60,
-        'h' => 3600,
-        'd' => 86_400,
-        _ => return Err(wrong()),
-    };
-    number
-        .checked_mul(seconds)
-        .map(Duration::from_secs)
-        .ok_or_else(wrong)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -534,7 +514,11 @@ mod tests {
             ("99999999999999999999d", None),
             ("999999999999999999d", None),
         ] {
-            assert_eq!(duration(text).ok().map(|d| d.as_secs()), seconds, "{text}");
+            assert_eq!(
+                age::duration(text).ok().map(|d| d.as_secs()),
+                seconds,
+                "{text}"
+            );
         }
     }
 }

@@ -38,6 +38,8 @@ use crate::{
     telemetry::{clean, maillog},
 };
 
+mod acts;
+
 /// Input that the session did not take yet: no more is read above it.
 const UNREAD: usize = 64 * 1024;
 /// Replies gathered before they are written, whatever follows.
@@ -458,123 +460,6 @@ impl Connection {
         // Nothing said in the clear counts any more.
         self.input = BytesMut::new();
         Ok(self.session.tls_started().map_or(Next::Feed, Next::Step))
-    }
-
-    async fn verify(&mut self, credentials: &Credentials) -> Step {
-        let rules = self.shared.rules();
-        let result = self
-            .shared
-            .auth
-            .check(credentials, &rules.policy.users, self.peer.ip())
-            .await;
-        self.session.verified(result)
-    }
-
-    async fn spool(&mut self, piece: &[u8]) {
-        let Some(id) = self.id else { return };
-        let path = self.shared.spool_path(id);
-        let spool = self.spool.get_or_insert_with(|| Box::new(Spool::new(path)));
-        if let Err(error) = Box::pin(spool.append(piece)).await {
-            self.spool = None;
-            warn!(event = "spool failed", id = %id, error = %error, "spool failed");
-            self.session.spool_failed(store_weather(&error));
-        }
-    }
-
-    /// On disk, or the reply that says why not.
-    async fn enqueue(&mut self, accepted: Accepted) -> Result<(), Reply> {
-        let began = Instant::now();
-        let id = accepted.id;
-        let body = match (accepted.body, self.spool.take()) {
-            (Some(body), _) => Body::Memory(body),
-            (None, None) => Body::Memory(Bytes::new()),
-            (None, Some(spool)) => match spool.finish().await {
-                Ok(file) => Body::File(Arc::new(file)),
-                Err(error) => {
-                    warn!(event = "spool failed", id = %id, error = %error, "spool failed");
-                    return Err(match store_weather(&error) {
-                        StoreWeather::Full => Reply::storage_full(),
-                        _ => Reply::storage_failing(),
-                    });
-                }
-            },
-        };
-        let message = Arc::new(Message {
-            id,
-            envelope: accepted.envelope,
-            origin: accepted.origin,
-            header: accepted.header,
-            body,
-        });
-        let mail = Routed {
-            message: Arc::clone(&message),
-            jobs: accepted.jobs,
-        };
-        let routes: Vec<_> = mail.jobs.iter().map(|(route, _)| route.clone()).collect();
-        let stored = timeout(STORE, self.shared.queue.accept(mail, SystemTime::now())).await;
-        match stored {
-            Ok(Ok(())) => {
-                let mut names: Vec<_> =
-                    routes.iter().map(crate::route::RouteName::as_str).collect();
-                names.dedup();
-                self.shared.count_message(self.peer.ip());
-                maillog::accepted(
-                    id,
-                    &message.origin,
-                    &message.envelope,
-                    message.size(),
-                    &names,
-                    began.elapsed(),
-                );
-                Ok(())
-            }
-            Ok(Err(error)) => {
-                tracing::error!(event = "not stored", id = %id, error = %error, "not stored");
-                Err(match error {
-                    StoreError::Full => Reply::storage_full(),
-                    StoreError::Unavailable(_) => Reply::storage_failing(),
-                })
-            }
-            Err(_) => {
-                tracing::error!(event = "not stored", id = %id, error = "the store took over four minutes", "not stored");
-                Err(Reply::storage_failing())
-            }
-        }
-    }
-
-    fn log_refusal(&self, refusal: &Refusal) {
-        let Some(suppressed) = self.shared.may_log_refusal(self.peer.ip()) else {
-            return;
-        };
-        maillog::rejected(&maillog::Rejected {
-            peer: self.peer,
-            client: self.session.client(),
-            listener: &self.port.settings.name,
-            stage: refusal.stage,
-            sender: refusal.sender.as_deref(),
-            recipient: refusal.recipient.as_deref(),
-            reply: &refusal.reply,
-            suppressed,
-        });
-    }
-
-    async fn close(&mut self) -> io::Result<()> {
-        self.spool = None;
-        self.flush().await?;
-        let _ = timeout(LINGER, async {
-            self.wire.shutdown().await?;
-            let mut read = 0;
-            while read < LINGER_OCTETS {
-                self.input.clear();
-                match self.wire.read(&mut self.input).await? {
-                    0 => break,
-                    octets => read += octets,
-                }
-            }
-            io::Result::Ok(())
-        })
-        .await;
-        Ok(())
     }
 }
 

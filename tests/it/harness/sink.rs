@@ -128,9 +128,10 @@ fn session(
             .to_ascii_uppercase();
         let special = script(&text);
         if let Some(reply) = &special
-            && reply.is_empty() {
-                return Ok(());
-            }
+            && reply.is_empty()
+        {
+            return Ok(());
+        }
         let refused = special
             .as_ref()
             .is_some_and(|r| !r.starts_with('2') && !r.starts_with('3'));
