@@ -23,7 +23,7 @@
 //! - `policy/` MAY IT? pure rules over settings
 //! - `route.rs` WHERE TO?
 //! - `smtp/` HOW IT IS SAID: `server/` (its state machine in `session/`) and `client/`, bytes in, steps out, no sockets
-//! - `listener/` SOCKETS IN
+//! - `listener/` SOCKETS IN: `connection/` drives one session
 //! - `queue/` NOTHING IS LOST: `store.rs` is the trait, `sqlite/` the rows and the one writer
 //! - `delivery/` SENDING: `plan.rs` and `gate.rs` decide, `bounce.rs` reports
 //! - `connector/` WAYS OUT: `smtp/`, capture, discard
@@ -31,7 +31,7 @@
 //! - `config/` TEXT TO SETTINGS: `table/` reads keys and collects every
 //!   problem, `sections/` makes each section its module's own settings
 //! - `gateway.rs` builds everything from a configuration; run, reload, drain
-//! - `cli/` one file for each command; `demo/` holds the stand-in smarthost
+//! - `cli/` one file for each command; `demo/` holds the stand-in smarthost, `queue/` the ages of its filters
 //!
 //! # Who may import whom
 //!

@@ -1,7 +1,11 @@
 //! What the compiler does not hold: who may import whom, what stays pure, how long a file may be, that the map in
 //! `src/lib.rs` is true, and that words keep their meaning. `src/lib.rs` explains the rules.
 
-#![allow(clippy::unwrap_used, clippy::panic)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::case_sensitive_file_extension_comparisons
+)]
 
 use std::{
     collections::BTreeSet,

@@ -129,7 +129,7 @@ mod tests {
         let path = dir.path().join("one");
         let mut spool = Spool::new(path.clone());
         for _ in 0..5 {
-            spool.append(&[b'x'; 100_000]).await.unwrap();
+            spool.append(&vec![b'x'; 100_000]).await.unwrap();
         }
         assert!(path.exists());
         let file = spool.finish().await.unwrap();
