@@ -39,7 +39,7 @@
 //! cli │ gateway │ config │ delivery │ listener, connector │ smtp, queue │ policy, route, telemetry │ mail, secret, systemd
 //! ```
 //! A module imports only from rows to its right; neighbours in a row do not know each other. `config` sits above what it builds:
-//! nobody below has heard of TOML, environment variables or files. `tests/tidy.rs` holds this, and that the decisions are pure.
+//! nobody below has heard of TOML, environment variables or files. A test (`tidy`) holds this, and that the decisions are pure.
 //!
 //! # Invariants
 //!

@@ -3,7 +3,11 @@
 //! Apart from the loop that drives the session, so that each can be read alone. The promise of the `250` is kept here: it is
 //! said only after the store has said yes.
 
-use super::*;
+use super::{
+    Accepted, Arc, Body, Bytes, Connection, Credentials, Instant, LINGER, LINGER_OCTETS, Message,
+    Refusal, Reply, Routed, STORE, Spool, Step, StoreError, StoreWeather, SystemTime, io, maillog,
+    store_weather, timeout, warn,
+};
 
 impl Connection {
     pub(super) async fn verify(&mut self, credentials: &Credentials) -> Step {
