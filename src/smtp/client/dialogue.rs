@@ -140,12 +140,16 @@ impl<'a> Delivery<'a> {
             self.lost("the upstream spoke out of turn", false);
             return Ask::Done;
         };
+        // 503 to MAIL says that the upstream has lost the thread (our login, after a RSET), not that it refuses this message.
+        let lost_thread = command == Command::Mail && self.lost_thread(reply);
         // 421 to the first command on a connection that had been idle: it was closing before we spoke.
-        if command != Command::Reset && !(command == Command::Mail && reply.code == 421) {
+        let closing = command == Command::Mail && reply.code == 421;
+        if command != Command::Reset && !closing && !lost_thread {
             self.heard = true;
         }
         // RFC 5321 §3.8: the upstream closes. Before the dot nothing can have been taken.
-        if reply.code == 421 && !matches!(command, Command::Dot | Command::LoneDot) {
+        let closes = reply.code == 421 && !matches!(command, Command::Dot | Command::LoneDot);
+        if closes || lost_thread {
             self.after = After::Useless;
             self.refuse_rest(reply, command);
             return Ask::Done;
@@ -455,6 +459,9 @@ impl<'a> Delivery<'a> {
 
     /// The outcome that a refusal is; a refusal that concerns the lane is remembered as such.
     fn judge(&mut self, reply: &Reply, stage: &str) -> Outcome {
+        if self.lost_thread(reply) {
+            return deferred(short(reply));
+        }
         let make = match classify(reply, self.overrides) {
             Class::Deferred => return deferred(short(reply)),
             Class::Failed => return Outcome::Failed(short(reply)),
@@ -465,6 +472,13 @@ impl<'a> Delivery<'a> {
         let said = explained(reply, stage);
         self.stop.get_or_insert_with(|| make(said.clone()));
         deferred(said)
+    }
+
+    /// A bad sequence of commands (RFC 5321 §4.2.4), unless an override says what this upstream means by it.
+    fn lost_thread(&self, reply: &Reply) -> bool {
+        reply.code == 503
+            && !self.overrides.iter().any(|o| o.code == 503)
+            && classify(reply, self.overrides) == Class::Failed
     }
 
     fn set(&mut self, index: usize, outcome: Outcome) {
@@ -654,6 +668,22 @@ mod tests {
             check("PIPELINING", &piped, 1, expected, Clean);
         }
         check("", "550 x|", 3, "failed failed failed", Clean);
+        // A lost login is not a refusal of the message: later, on another connection.
+        check(
+            "",
+            "503 5.5.1 login first|",
+            2,
+            "deferred deferred",
+            After::Useless,
+        );
+        check(
+            "PIPELINING",
+            "503 x|503 x|503 x|",
+            1,
+            "deferred",
+            After::Useless,
+        );
+        check("", "250 a|503 x|", 1, "deferred", After::NeedsReset);
         // 354 although nobody was accepted: the lone dot is sent, and whatever it says nothing was delivered.
         let script = "550 x|503 x|354 x|250 taken|".replace('|', "\r\n");
         let (out, report, after) = play("PIPELINING", &script, 1, 1000);
