@@ -178,6 +178,9 @@ impl Attempt {
     ) -> Decision {
         let end = self.accepted + route.give_up;
         let over = now >= end;
+        // A pause for our own credentials may have eaten the time (`design.md` §2, promise 4): what had fewer attempts than
+        // its first steps allow is not given up for a 4xx before it had them.
+        let held_back = self.attempts.saturating_add(1) < attempts_within(route);
         let step = step(&route.retry, self.attempts as usize, jitter);
         let mut wait = step;
         let mut recipients = Vec::new();
@@ -198,7 +201,9 @@ impl Attempt {
                     });
                     Settled::Failed(outcome)
                 }
-                Outcome::Deferred { ref reply, .. } | Outcome::InDoubt(ref reply) if over => {
+                Outcome::Deferred { ref reply, .. } | Outcome::InDoubt(ref reply)
+                    if over && !(held_back && matches!(outcome, Outcome::Deferred { .. })) =>
+                {
                     failures.push(Failure {
                         recipient: recipient.clone(),
                         reply: reply.clone(),
@@ -307,6 +312,17 @@ pub fn step(retry: &[Duration], number: usize, jitter: f64) -> Duration {
         .copied()
         .unwrap_or(Duration::from_mins(1));
     step.mul_f64(0.8 + 0.4 * jitter.clamp(0.0, 1.0))
+}
+
+/// The attempts that a message gets before `give_up` when nothing holds it back, each configured step counted once and at its
+/// longest.
+fn attempts_within(route: &Route) -> u32 {
+    let mut at = Duration::ZERO;
+    let fitting = route.retry.iter().take_while(|step| {
+        at = at.saturating_add(step.saturating_add(*step / 5));
+        at < route.give_up
+    });
+    1 + fitting.count() as u32
 }
 
 fn earlier(a: SystemTime, b: SystemTime) -> SystemTime {
@@ -538,6 +554,20 @@ mod tests {
             (one, None, 9),
             &[tried(&[("x", deferred())])],
             GIVE_UP,
+            &expect(&[("x", 'f')], true, Some(300), None, &[("x", false)]),
+        );
+        check(
+            "deferred, after a pause that ate the time: not before its first steps",
+            (one, None, 1),
+            &[tried(&[("x", deferred())])],
+            GIVE_UP * 50,
+            &expect(&[("x", 'w')], true, Some(300), None, &[]),
+        );
+        check(
+            "and then given up",
+            (one, None, 2),
+            &[tried(&[("x", deferred())])],
+            GIVE_UP * 50,
             &expect(&[("x", 'f')], true, Some(300), None, &[("x", false)]),
         );
         check(
