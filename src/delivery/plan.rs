@@ -319,7 +319,7 @@ pub fn step(retry: &[Duration], number: usize, jitter: f64) -> Duration {
 fn attempts_within(route: &Route) -> u32 {
     let mut at = Duration::ZERO;
     let fitting = route.retry.iter().take_while(|step| {
-        at = at.saturating_add(step.saturating_add(*step / 5));
+        at = at.saturating_add(step.saturating_add(**step / 5));
         at < route.give_up
     });
     1 + fitting.count() as u32
