@@ -3,7 +3,10 @@
 //! Apart because it is the one place where a code becomes a consequence (the outcome table), with the corrections of
 //! the configuration before it. It never reads free text, but for one word that Exchange Online writes nowhere else.
 
-use crate::mail::{outcome::Report, reply::Reply};
+use crate::mail::{
+    outcome::{Outcome, Report},
+    reply::Reply,
+};
 
 /// A correction of what an upstream's reply means.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -105,6 +108,21 @@ pub fn explained(reply: &Reply, stage: &str) -> Reply {
         code: reply.code,
         enhanced: reply.enhanced,
         text,
+    }
+}
+
+/// A bad sequence of commands (RFC 5321 §4.2.4): the upstream lost the thread, unless an override says what it means by that.
+pub fn lost_thread(reply: &Reply, overrides: &[Override]) -> bool {
+    reply.code == 503
+        && !overrides.iter().any(|o| o.code == 503)
+        && classify(reply, overrides) == Class::Failed
+}
+
+/// Not now, without a wish as to when.
+pub(super) fn deferred(reply: Reply) -> Outcome {
+    Outcome::Deferred {
+        reply,
+        retry_after: None,
     }
 }
 

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use super::{
     Stage,
     capabilities::Capabilities,
-    class::{Class, Override, Stop, bounded, classify, explained},
+    class::{Class, Override, Stop, bounded, classify, deferred, explained, lost_thread},
 };
 use crate::mail::{
     address::Address,
@@ -141,7 +141,7 @@ impl<'a> Delivery<'a> {
             return Ask::Done;
         };
         // 503 to MAIL says that the upstream has lost the thread (our login, after a RSET), not that it refuses this message.
-        let lost_thread = command == Command::Mail && self.lost_thread(reply);
+        let lost_thread = command == Command::Mail && lost_thread(reply, self.overrides);
         // 421 to the first command on a connection that had been idle: it was closing before we spoke.
         let closing = command == Command::Mail && reply.code == 421;
         if command != Command::Reset && !closing && !lost_thread {
@@ -459,7 +459,7 @@ impl<'a> Delivery<'a> {
 
     /// The outcome that a refusal is; a refusal that concerns the lane is remembered as such.
     fn judge(&mut self, reply: &Reply, stage: &str) -> Outcome {
-        if self.lost_thread(reply) {
+        if lost_thread(reply, self.overrides) {
             return deferred(short(reply));
         }
         let make = match classify(reply, self.overrides) {
@@ -474,13 +474,6 @@ impl<'a> Delivery<'a> {
         deferred(said)
     }
 
-    /// A bad sequence of commands (RFC 5321 §4.2.4), unless an override says what this upstream means by it.
-    fn lost_thread(&self, reply: &Reply) -> bool {
-        reply.code == 503
-            && !self.overrides.iter().any(|o| o.code == 503)
-            && classify(reply, self.overrides) == Class::Failed
-    }
-
     fn set(&mut self, index: usize, outcome: Outcome) {
         if let Some(slot @ None) = self.outcomes.get_mut(index) {
             *slot = Some(outcome);
@@ -491,13 +484,6 @@ impl<'a> Delivery<'a> {
         for slot in self.outcomes.iter_mut().filter(|o| o.is_none()) {
             *slot = Some(outcome.clone());
         }
-    }
-}
-
-fn deferred(reply: Reply) -> Outcome {
-    Outcome::Deferred {
-        reply,
-        retry_after: None,
     }
 }
 
