@@ -20,5 +20,6 @@ mod delivery;
 mod dialogues;
 mod end_to_end;
 mod listener;
+mod operator;
 mod smarthost;
 mod store;
