@@ -39,6 +39,9 @@ use crate::{
 };
 
 mod acts;
+mod transcript;
+
+use transcript::Transcript;
 
 /// Input that the session did not take yet: no more is read above it.
 const UNREAD: usize = 64 * 1024;
@@ -100,7 +103,7 @@ async fn admit(
     }
     let Some(place_of) = shared.place_of(peer.ip()) else {
         if port.settings.tls != TlsMode::Implicit {
-            wire.tell(&Reply::too_many_connections());
+            wire.tell(&Reply::too_many_from_address());
         }
         if let Some(suppressed) = shared.may_log_refusal(peer.ip()) {
             info!(event = "rejected", stage = "connect", listener = %port.settings.name, peer = %peer, suppressed,
@@ -110,7 +113,13 @@ async fn admit(
     };
     if port.settings.tls == TlsMode::Implicit {
         let head = input.split().freeze();
-        wire = handshake(wire, head, &port).await?;
+        wire = match handshake(wire, head, &port).await {
+            Ok(wire) => wire,
+            Err(error) => {
+                tell_of_failed_tls(&error, peer, &port, &shared);
+                return Ok(());
+            }
+        };
     }
     let session = Session::new(
         Arc::clone(&port.door),
@@ -131,7 +140,8 @@ async fn admit(
         id: None,
         drain,
         greeted: false,
-        secret_line: false,
+        transcript: Transcript::default(),
+        line_began: None,
         deadline: None,
         data: Rate::default(),
         _places: (place, place_of),
@@ -180,6 +190,19 @@ async fn handshake(wire: Wire, head: Bytes, port: &Port) -> io::Result<Wire> {
     }
 }
 
+/// A client that only looks whether the port is open (health checks) is not worth a line.
+fn tell_of_failed_tls(error: &io::Error, peer: SocketAddr, port: &Port, shared: &Shared) {
+    if matches!(
+        error.kind(),
+        io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset
+    ) {
+        debug!(peer = %peer, error = %error, "connection ended");
+    } else if let Some(suppressed) = shared.may_log_refusal(peer.ip()) {
+        info!(event = "tls failed", listener = %port.settings.name, peer = %peer,
+            error = %clean(&error.to_string()), suppressed, "tls failed");
+    }
+}
+
 struct Connection {
     session: Session,
     wire: Wire,
@@ -192,8 +215,9 @@ struct Connection {
     id: Option<MessageId>,
     drain: watch::Receiver<bool>,
     greeted: bool,
-    /// The next line may be a password, and is not for the transcript.
-    secret_line: bool,
+    transcript: Transcript,
+    /// When the line began that is not complete yet.
+    line_began: Option<Instant>,
     /// The session ends then, whatever happens.
     deadline: Option<Instant>,
     data: Rate,
@@ -259,8 +283,9 @@ impl Connection {
 
     /// The greeting, after a look at whether the client talks first.
     async fn begin(&mut self) -> io::Result<Next> {
-        if self.session.peeks()
-            && self.input.is_empty()
+        // Nobody waits who need not be looked at, but what is there already came before the greeting.
+        if self.input.is_empty()
+            && (self.session.peeks() || self.wire.is_talking())
             && let Ok(read) = timeout(PEEK, self.wire.read(&mut self.input)).await
             && read? == 0
         {
@@ -274,14 +299,19 @@ impl Connection {
 
     fn feed(&mut self) -> Option<Step> {
         self.session.refresh(self.shared.weather(self.peer.ip()));
-        if self.session.wants_transcript() && self.session.stage() == Stage::Command {
+        let step = if self.session.wants_transcript() && self.session.stage() == Stage::Command {
             let before = self.input.clone();
             let step = self.session.feed(&mut self.input);
             let taken = before.len().saturating_sub(self.input.len());
             self.transcribe_command(before.get(..taken).unwrap_or_default());
-            return step;
+            step
+        } else {
+            self.session.feed(&mut self.input)
+        };
+        if step.is_some() {
+            self.line_began = None;
         }
-        self.session.feed(&mut self.input)
+        step
     }
 
     /// Writes what is there, then waits for more input. `Some`: the session is over.
@@ -300,7 +330,7 @@ impl Connection {
         Ok(match self.read().await? {
             // Nobody is there to read a reply.
             Got::End => Some(Step::Close(None)),
-            Got::Silence => Some(Step::Close(Some(Reply::timed_out()))),
+            Got::Silence => Some(self.timed_out()),
             Got::Drain if self.session.is_idle() && self.input.is_empty() => {
                 Some(Step::Close(Some(Reply::shutting_down())))
             }
@@ -319,6 +349,12 @@ impl Connection {
         };
         let began = Instant::now();
         let mut until = began + silence;
+        if !inside && (!self.input.is_empty() || self.session.is_within_line()) {
+            // An octet now and then does not keep a connection: a command has as long as silence has.
+            until = until.min(*self.line_began.get_or_insert(began) + silence);
+        } else {
+            self.line_began = None;
+        }
         if let Some(deadline) = self.deadline {
             until = until.min(deadline);
         }
@@ -407,34 +443,19 @@ impl Connection {
                 self.deadline = Some(Instant::now() + UNWELCOME);
             }
         }
-        self.secret_line = reply.code == 334;
+        self.transcript.answered(reply.code);
         if self.session.wants_transcript() {
             info!(event = "transcript", peer = %self.peer, from = "us", line = %clean(&reply.to_string()), "transcript");
         }
         reply.write_to(&mut self.output);
     }
 
-    /// Every line but those that hold a password.
-    fn transcribe_command(&self, octets: &[u8]) {
+    fn transcribe_command(&mut self, octets: &[u8]) {
         if octets.is_empty() {
             return;
         }
-        let text = String::from_utf8_lossy(octets);
-        let line = text.trim_end_matches(['\r', '\n']);
-        let shown = if self.secret_line {
-            "***".to_owned()
-        } else if line
-            .trim_start()
-            .get(..4)
-            .is_some_and(|w| w.eq_ignore_ascii_case("AUTH"))
-        {
-            let words: Vec<_> = line.split_whitespace().take(3).collect();
-            let masked = if words.len() > 2 { " ***" } else { "" };
-            clean(&format!("AUTH {}{masked}", words.get(1).unwrap_or(&"")))
-        } else {
-            clean(line)
-        };
-        info!(event = "transcript", peer = %self.peer, from = "client", line = %shown, "transcript");
+        let line = self.transcript.shown(octets);
+        info!(event = "transcript", peer = %self.peer, from = "client", line = %line, "transcript");
     }
 
     async fn flush(&mut self) -> io::Result<()> {
@@ -452,8 +473,7 @@ impl Connection {
         match handshake(wire, head, &self.port).await {
             Ok(wire) => self.wire = wire,
             Err(error) => {
-                info!(event = "tls failed", listener = %self.port.settings.name, peer = %self.peer,
-                    error = %clean(&error.to_string()), "tls failed");
+                tell_of_failed_tls(&error, self.peer, &self.port, &self.shared);
                 return Ok(Next::End);
             }
         }

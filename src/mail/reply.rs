@@ -124,9 +124,21 @@ impl Reply {
     pub fn timed_out() -> Self {
         Self::new(421, (4, 4, 2), "timed out waiting for you; closing")
     }
-    /// Too many connections, in all or from this address.
+    /// Too many connections in all.
     pub fn too_many_connections() -> Self {
-        Self::new(421, (4, 7, 0), "too many connections; try again later")
+        Self::new(
+            421,
+            (4, 7, 0),
+            "limits.connections is reached; try again later",
+        )
+    }
+    /// Too many connections from this address.
+    pub fn too_many_from_address() -> Self {
+        Self::new(
+            421,
+            (4, 7, 0),
+            "connections_per_client is reached for your address; try again later",
+        )
     }
     /// The greeting.
     pub fn greeting(hostname: &str) -> Self {
@@ -290,8 +302,12 @@ impl Reply {
         Self::new(421, (4, 7, 0), "too many failed logins; closing")
     }
     /// Too many errors in this session.
-    pub fn too_many_errors() -> Self {
-        Self::new(421, (4, 7, 0), "too many errors; closing")
+    pub fn too_many_errors(limit: u32) -> Self {
+        Self::new(
+            421,
+            (4, 7, 0),
+            format!("too many errors, session_errors is {limit}; closing"),
+        )
     }
     /// Too many commands that send no mail.
     pub fn too_many_commands() -> Self {

@@ -324,6 +324,52 @@ async fn silence_and_trickle_end_a_session() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_command_in_crumbs_ends_a_session() {
+    let short = Limits {
+        command_timeout: Duration::from_millis(800),
+        ..limits()
+    };
+    let gate = Gate::open(short, |_| settings("one"));
+    // Never silent for long: an unfinished line, and one that is too long.
+    for begun in [String::new(), "x".repeat(5_000)] {
+        let mut tcp = gate.connect().await;
+        tcp.write_all(begun.as_bytes()).await.unwrap();
+        let mut told = String::new();
+        for _ in 0..100 {
+            if tcp.write_all(b"x").await.is_err() {
+                break;
+            }
+            let mut buffer = [0; 512];
+            if let Ok(Ok(read)) = timeout(Duration::from_millis(100), tcp.read(&mut buffer)).await {
+                told = String::from_utf8_lossy(&buffer[..read]).into_owned();
+                break;
+            }
+        }
+        assert!(told.starts_with("421 4.4.2"), "{told}");
+    }
+    // Whole commands, cut so that a piece of the next one is always there, go on.
+    let mut tcp = gate.connect().await;
+    tcp.write_all(b"NO").await.unwrap();
+    for _ in 0..15 {
+        let reply = say(&mut tcp, "OP\r\nNO").await;
+        assert!(reply.starts_with("250 "), "{reply}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+// One thread: the listener cannot accept before the client has connected and talked.
+#[tokio::test]
+async fn who_talks_before_the_greeting_is_refused_though_nobody_waits_for_it() {
+    let gate = Gate::open(limits(), |_| settings("one"));
+    let mut tcp = std::net::TcpStream::connect(gate.address()).unwrap();
+    std::io::Write::write_all(&mut tcp, b"EHLO x\r\n").unwrap();
+    tcp.set_nonblocking(true).unwrap();
+    let reply = some(&mut TcpStream::from_std(tcp).unwrap()).await;
+    assert!(reply.starts_with("554 5.5.0 "), "{reply}");
+    gate.connect().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn too_many_connections_and_a_thousand_idle_ones() {
     let few = Limits {
         connections_per_client: 2,

@@ -5,8 +5,8 @@
 
 use super::{
     Accepted, Arc, Body, Bytes, Connection, Credentials, Instant, LINGER, LINGER_OCTETS, Message,
-    Refusal, Reply, Routed, STORE, Spool, Step, StoreError, StoreWeather, SystemTime, io, maillog,
-    store_weather, timeout, warn,
+    Refusal, Reply, Routed, STORE, Spool, Stage, Step, StoreError, StoreWeather, SystemTime, io,
+    maillog, store_weather, timeout, warn,
 };
 
 impl Connection {
@@ -90,6 +90,21 @@ impl Connection {
                 Err(Reply::storage_failing())
             }
         }
+    }
+
+    /// An idle session that ends is nothing to tell; one that ends inside a line or a message is.
+    pub(super) fn timed_out(&mut self) -> Step {
+        let reply = Reply::timed_out();
+        let inside = self.session.stage() == Stage::Data;
+        if inside || self.line_began.is_some() {
+            self.log_refusal(&Refusal {
+                stage: if inside { "data" } else { "connect" },
+                sender: None,
+                recipient: None,
+                reply: reply.clone(),
+            });
+        }
+        Step::Close(Some(reply))
     }
 
     pub(super) fn log_refusal(&self, refusal: &Refusal) {

@@ -301,7 +301,7 @@ impl Session {
 
     /// The driver shall wait up to 300 ms for a first octet before greeting: early talk is looked at (554, or forgiven), and a
     /// ClientHello on a plain port is served. False for a client that need not be looked at: one of a `[[client]]` is known,
-    /// and every connection of it would pay for the wait; what it has sent already may still be fed before [`Session::greet`].
+    /// and every connection of it would pay for the wait; what it has sent already is fed before [`Session::greet`] all the same.
     pub fn peeks(&self) -> bool {
         if self.tls {
             return false;
@@ -425,6 +425,11 @@ impl Session {
             Phase::Fresh | Phase::Command | Phase::Refused(_) | Phase::Closed
         ) && self.transaction.is_none()
             && self.pending.is_empty()
+    }
+
+    /// Inside a line that is too long, whose beginning was thrown away.
+    pub fn is_within_line(&self) -> bool {
+        self.skipped.is_some()
     }
 
     /// Whether commands and replies of this session go to the log (`transcript = true`).

@@ -75,7 +75,9 @@ impl Session {
         self.errors += 1;
         let most = self.rules.session_errors.max(1);
         if self.errors >= most {
-            self.close(Some(Reply::too_many_errors()));
+            let reply = Reply::too_many_errors(most);
+            self.rejected("connect", None, &reply);
+            self.close(Some(reply));
             return;
         }
         let free = (most / 2).max(1);
@@ -90,7 +92,9 @@ impl Session {
     pub(super) fn spend(&mut self) -> bool {
         self.junk += 1;
         if self.junk > JUNK_LIMIT {
-            self.close(Some(Reply::too_many_commands()));
+            let reply = Reply::too_many_commands();
+            self.rejected("connect", None, &reply);
+            self.close(Some(reply));
         }
         self.junk <= JUNK_LIMIT
     }

@@ -22,7 +22,9 @@ impl Session {
     /// One command; `rest` is what the client has sent behind it.
     pub(super) fn command(&mut self, command: Command<'_>, rest: &BytesMut) {
         if self.door.require_tls && !self.tls && !may_precede_tls(command) {
-            return self.error(Reply::tls_needed());
+            let reply = Reply::tls_needed();
+            self.rejected("connect", None, &reply);
+            return self.error(reply);
         }
         match command {
             Command::Helo(argument) => self.hello(argument, false),

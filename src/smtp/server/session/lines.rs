@@ -30,7 +30,9 @@ impl Session {
         }
         let end = memchr::memchr3(b' ', b'\r', b'\n', input).unwrap_or(input.len());
         if let Ok(Command::Http) = command::parse(&input[..end], &self.tolerance) {
-            self.close(Some(Reply::not_http()));
+            let reply = Reply::not_http();
+            self.rejected("connect", None, &reply);
+            self.close(Some(reply));
         } else if self.tolerance.early_talk {
             let step = self.greet();
             self.pending.push_front(step);

@@ -50,11 +50,13 @@ impl Session {
             return self.error(Reply::bad_sequence("not inside a transaction"));
         }
         if !self.offers_auth() {
-            return self.error(if self.door.auth == AuthMode::Off {
+            let reply = if self.door.auth == AuthMode::Off {
                 Reply::not_implemented()
             } else {
                 Reply::auth_needs_tls()
-            });
+            };
+            self.rejected("auth", None, &reply);
+            return self.error(reply);
         }
         if self.helo.is_none() && !self.tolerance.no_helo {
             return self.error(Reply::bad_sequence("say EHLO first"));

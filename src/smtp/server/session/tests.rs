@@ -220,3 +220,30 @@ fn cut_anywhere_it_is_the_same_session() {
         assert_eq!(steps, whole, "cut at {cut}");
     }
 }
+
+/// What an administrator must find in the log: why a device was turned away before it could name a sender.
+#[test]
+fn refusals_without_a_transaction_are_told() {
+    let told = |lines: &str| {
+        let mut session = session();
+        session.greet();
+        let steps = feed(&mut session, lines.as_bytes());
+        steps
+            .into_iter()
+            .filter(|step| step.starts_with("rejected") || step.starts_with("close"))
+            .collect::<Vec<_>>()
+    };
+    for (lines, expected) in [
+        ("AUTH LOGIN\r\n".to_owned(), &["rejected auth"][..]),
+        ("X\r\n".repeat(20), &["rejected connect", "close 421"]),
+        ("NOOP\r\n".repeat(101), &["rejected connect", "close 421"]),
+        ("QUIT\r\n".to_owned(), &["close 221"]),
+    ] {
+        assert_eq!(told(&lines), expected, "{lines}");
+    }
+    let mut early = session();
+    assert_eq!(
+        feed(&mut early, b"GET / HTTP/1.1\r\n"),
+        ["rejected connect", "close 421"]
+    );
+}
