@@ -19,7 +19,7 @@ use tokio::{
 use tracing::{debug, info, warn};
 
 use super::{
-    Port, TlsMode,
+    Port, Slot, TlsMode, current,
     shared::{Place, PlaceOf, Shared},
     spool::Spool,
     wire::Wire,
@@ -39,6 +39,7 @@ use crate::{
 };
 
 mod acts;
+use acts::tell_of_failed_tls;
 mod transcript;
 
 use transcript::Transcript;
@@ -67,13 +68,13 @@ const LINGER_OCTETS: usize = 256 * 1024;
 pub(crate) async fn serve(
     tcp: TcpStream,
     peer: SocketAddr,
-    port: Arc<Port>,
+    slot: Slot,
     shared: Arc<Shared>,
     place: Place,
 ) {
     let _ = tcp.set_nodelay(true);
     // Boxed: an idle connection costs what is in here, and most of it is only needed while something happens.
-    let result = Box::pin(admit(tcp, peer, port, shared, place)).await;
+    let result = Box::pin(admit(tcp, peer, slot, shared, place)).await;
     if let Err(error) = result {
         // Clients vanish all the time, and that is no error of ours.
         debug!(peer = %peer, error = %error, "connection ended");
@@ -83,10 +84,11 @@ pub(crate) async fn serve(
 async fn admit(
     tcp: TcpStream,
     peer: SocketAddr,
-    port: Arc<Port>,
+    slot: Slot,
     shared: Arc<Shared>,
     place: Place,
 ) -> io::Result<()> {
+    let port = current(&slot);
     let mut wire = Wire::new(tcp);
     let mut input = BytesMut::new();
     let mut peer = canonical(peer);
@@ -135,6 +137,7 @@ async fn admit(
         output: Vec::new(),
         peer,
         port,
+        slot,
         shared,
         spool: None,
         id: None,
@@ -190,19 +193,6 @@ async fn handshake(wire: Wire, head: Bytes, port: &Port) -> io::Result<Wire> {
     }
 }
 
-/// A client that only looks whether the port is open (health checks) is not worth a line.
-fn tell_of_failed_tls(error: &io::Error, peer: SocketAddr, port: &Port, shared: &Shared) {
-    if matches!(
-        error.kind(),
-        io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset
-    ) {
-        debug!(peer = %peer, error = %error, "connection ended");
-    } else if let Some(suppressed) = shared.may_log_refusal(peer.ip()) {
-        info!(event = "tls failed", listener = %port.settings.name, peer = %peer,
-            error = %clean(&error.to_string()), suppressed, "tls failed");
-    }
-}
-
 struct Connection {
     session: Session,
     wire: Wire,
@@ -210,6 +200,8 @@ struct Connection {
     output: Vec<u8>,
     peer: SocketAddr,
     port: Arc<Port>,
+    /// Where a reload puts the listener's new settings.
+    slot: Slot,
     shared: Arc<Shared>,
     spool: Option<Box<Spool>>,
     id: Option<MessageId>,
@@ -299,6 +291,10 @@ impl Connection {
 
     fn feed(&mut self) -> Option<Step> {
         self.session.refresh(self.shared.weather(self.peer.ip()));
+        let port = current(&self.slot);
+        if !Arc::ptr_eq(&port, &self.port) && self.session.move_to(&port.door) {
+            self.port = port;
+        }
         let step = if self.session.wants_transcript() && self.session.stage() == Stage::Command {
             let before = self.input.clone();
             let step = self.session.feed(&mut self.input);

@@ -489,7 +489,7 @@ async fn accept(socket: TcpListener, slot: Slot, shared: Arc<Shared>) {
         connections.spawn(connection::serve(
             tcp,
             peer,
-            port,
+            Arc::clone(&slot),
             Arc::clone(&shared),
             place,
         ));

@@ -244,3 +244,30 @@ fn the_verbs_of_the_queue_work_while_it_runs_and_while_it_does_not() {
         "[]"
     );
 }
+
+#[test]
+fn a_reload_that_asks_for_logins_holds_for_open_sessions() {
+    let sink = Sink::start();
+    let gateway = Gateway::start(&basic(sink.address));
+    let mut client = gateway.connect("local");
+    client.expect("EHLO x", "250");
+    client.expect("MAIL FROM:<a@corp.example>", "250");
+    let (_, hash, _) = run(&gateway, &["hash-password"], b"secret\n");
+    let stricter = basic(sink.address).replace(
+        "address = \"127.0.0.1:0\"",
+        "address = \"127.0.0.1:0\"\nauth = \"required\"\nplaintext_auth = true",
+    ) + &format!(
+        "\n[[user]]\nname = \"erp\"\npassword = '{}'\n",
+        hash.lines().last().unwrap()
+    );
+    fs::write(gateway.config_path(), stricter).unwrap();
+    stdout(&gateway.cli(&["reload"]));
+    // The transaction under way finishes as it began; the next one is asked for a login.
+    client.expect("RCPT TO:<x@corp.example>", "250");
+    client.expect("DATA", "354");
+    assert!(client.say("Subject: s\r\n\r\nb\r\n.").starts_with("250"));
+    client.expect("MAIL FROM:<a@corp.example>", "530 5.7.0");
+    client.expect("AUTH PLAIN AGVycABzZWNyZXQ=", "235");
+    client.expect("MAIL FROM:<a@corp.example>", "250");
+    sink.wait(1);
+}

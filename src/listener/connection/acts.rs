@@ -3,10 +3,12 @@
 //! Apart from the loop that drives the session, so that each can be read alone. The promise of the `250` is kept here: it is
 //! said only after the store has said yes.
 
+use crate::telemetry::clean;
+
 use super::{
     Accepted, Arc, Body, Bytes, Connection, Credentials, Instant, LINGER, LINGER_OCTETS, Message,
-    Refusal, Reply, Routed, STORE, Spool, Stage, Step, StoreError, StoreWeather, SystemTime, io,
-    maillog, store_weather, timeout, warn,
+    Port, Refusal, Reply, Routed, STORE, Shared, SocketAddr, Spool, Stage, Step, StoreError,
+    StoreWeather, SystemTime, debug, info, io, maillog, store_weather, timeout, warn,
 };
 
 impl Connection {
@@ -140,5 +142,23 @@ impl Connection {
         })
         .await;
         Ok(())
+    }
+}
+
+/// A client that only looks whether the port is open (health checks) is not worth a line.
+pub(super) fn tell_of_failed_tls(
+    error: &io::Error,
+    peer: SocketAddr,
+    port: &Port,
+    shared: &Shared,
+) {
+    if matches!(
+        error.kind(),
+        io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset
+    ) {
+        debug!(peer = %peer, error = %error, "connection ended");
+    } else if let Some(suppressed) = shared.may_log_refusal(peer.ip()) {
+        info!(event = "tls failed", listener = %port.settings.name, peer = %peer,
+            error = %clean(&error.to_string()), suppressed, "tls failed");
     }
 }

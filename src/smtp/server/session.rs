@@ -318,6 +318,15 @@ impl Session {
         self.weather = weather;
     }
 
+    /// The listener has new settings; they are taken between transactions, and false says not yet.
+    pub fn move_to(&mut self, door: &Arc<Door>) -> bool {
+        let idle = self.is_idle();
+        if idle {
+            self.door = Arc::clone(door);
+        }
+        idle
+    }
+
     /// Takes octets from the front of `input` and says what to do; `None`: wants more input.
     pub fn feed(&mut self, input: &mut BytesMut) -> Option<Step> {
         loop {
