@@ -1,0 +1,339 @@
+//! What must hold for any octets; each is a fuzz target (`cargo fuzz run NAME --fuzz-dir tests/fuzz`), and a seeded run of all
+//! of them is part of `cargo test`.
+
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use bytes::BytesMut;
+use postern::{
+    mail::{
+        address::Address,
+        mailboxes,
+        message::{MessageId, Origin},
+        pattern::{Pattern, admitting},
+        repair,
+        reply::Reply,
+    },
+    policy::{
+        About, Allowlist, AuthMode, Policy, Who,
+        network::{Client, ToleranceLevel},
+    },
+    route::{Route, Router},
+    smtp::{
+        data::{Decoder, DotStuffer, End, Leniency},
+        server::{
+            command, proxy,
+            session::{Authentication, Door, Rules, Session, Step, StoreWeather, Weather},
+            tolerance::Tolerance,
+        },
+    },
+};
+
+const LEVELS: [ToleranceLevel; 3] = [
+    ToleranceLevel::Strict,
+    ToleranceLevel::Standard,
+    ToleranceLevel::Device,
+];
+
+/// What parses prints back to what parses the same.
+pub fn address(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else {
+        return;
+    };
+    if let Ok(address) = Address::parse(text) {
+        let printed = address.to_string();
+        assert!(
+            !printed.bytes().any(|b| b < b' ' || b > b'~'),
+            "{printed:?}"
+        );
+        assert_eq!(Address::parse(&printed).as_ref(), Ok(&address));
+    }
+}
+
+/// A recipient that is taken is one address, and the wire form of it is one word of a RCPT command.
+pub fn command(data: &[u8]) {
+    for level in LEVELS {
+        let tolerance = Tolerance::of(level);
+        let _ = command::parse(data, &tolerance);
+        let _ = command::mail(data, &tolerance, None);
+        if let Ok(address) = command::rcpt(data, &tolerance, None) {
+            let again = format!("<{address}>");
+            let read = command::rcpt(again.as_bytes(), &tolerance, None);
+            assert_eq!(read.as_ref(), Ok(&address), "{again}");
+        }
+    }
+}
+
+/// Any two pieces are the whole; what is decoded, stuffed and decoded again is the same.
+pub fn data(data: &[u8]) {
+    let Some((&cut, content)) = data.split_first() else {
+        return;
+    };
+    let leniency = Leniency {
+        lf_only: cut & 1 == 1,
+        bare_cr: cut & 2 == 2,
+    };
+    let (whole, end, fault) = decoded(leniency, &[content]);
+    let at = usize::from(cut) * content.len() / 256;
+    let (first, second) = content.split_at(at);
+    let parted = decoded(leniency, &[first, second]);
+    assert_eq!((&whole, &end, &fault), (&parted.0, &parted.1, &parted.2));
+    let octets: Vec<&[u8]> = content.chunks(1).collect();
+    let single = decoded(leniency, &octets);
+    assert_eq!((&whole, &end, &fault), (&single.0, &single.1, &single.2));
+
+    let strict = Leniency {
+        lf_only: false,
+        bare_cr: false,
+    };
+    if end.is_some() && fault.is_none() {
+        let mut stuffer = DotStuffer::new();
+        let mut wire = Vec::new();
+        stuffer.encode(&whole, &mut wire);
+        stuffer.finish(&mut wire);
+        let (again, end, fault) = decoded(strict, &[&wire]);
+        assert_eq!((again, fault), (whole, None));
+        assert!(end.is_some_and(|(taken, _)| taken == wire.len()));
+    }
+}
+
+type Decoded = (Vec<u8>, Option<(usize, String)>, Option<String>);
+
+fn decoded(leniency: Leniency, pieces: &[&[u8]]) -> Decoded {
+    let mut decoder = Decoder::new(leniency);
+    let mut out = Vec::new();
+    let mut taken_before = 0;
+    let mut end = None;
+    for piece in pieces {
+        let mut rest = *piece;
+        while !rest.is_empty() && end.is_none() {
+            let (taken, found): (usize, Option<End>) = decoder.decode(rest, &mut out);
+            assert!(taken <= rest.len() && (taken > 0 || found.is_some()));
+            taken_before += taken;
+            end = found.map(|found| (taken_before, format!("{found:?}")));
+            rest = &rest[taken..];
+        }
+    }
+    let fault = decoder.fault().map(|fault| format!("{fault:?}"));
+    (out, end, fault)
+}
+
+/// A PROXY header never reaches beyond the input.
+pub fn proxy(data: &[u8]) {
+    if let Ok(Some(header)) = proxy::parse(data) {
+        assert!(header.len > 0 && header.len <= data.len());
+    }
+}
+
+/// A header that is accepted has one From, and every address in From and Sender is on the list.
+pub fn headers(data: &[u8]) {
+    let mut raw = Vec::new();
+    for line in data.split(|b| *b == b'\n') {
+        raw.extend(line.iter().filter(|b| **b != b'\r'));
+        raw.extend_from_slice(b"\r\n");
+    }
+    let Some(end) = repair::header_end(&raw, &mut 0, true) else {
+        panic!("no more is to come, and no end was found");
+    };
+    assert!(end.start <= end.end && end.end <= end.body && end.body <= raw.len());
+    let policy = policy(ToleranceLevel::Standard);
+    let origin = origin();
+    let sender = listed();
+    let about = About {
+        who: Who::default(),
+        id: id(),
+        origin: &origin,
+        sender_given: Some(&sender),
+        sender: Some(&sender),
+        rewrite: None,
+        recipients: std::slice::from_ref(&sender),
+        hostname: "gw.test",
+        bounce_from: &sender,
+    };
+    let Ok(header) = policy.header(&raw[end.start..end.end], &about) else {
+        return;
+    };
+    assert!(header.ends_with(b"\r\n"));
+    let mut senders = 0;
+    for field in postern::mail::headers::fields(&header) {
+        if field.is("From") || field.is("Sender") {
+            senders += usize::from(field.is("From"));
+            let found = mailboxes::parse(field.value)
+                .unwrap_or_else(|e| panic!("accepted, and not understood: {e:?}"));
+            for mailbox in found {
+                let address = Some(&mailbox.address);
+                assert!(
+                    admitting(&policy.allowlist.senders, address).is_some(),
+                    "{}",
+                    mailbox.address
+                );
+            }
+        }
+        assert!(!field.is("Bcc") && !field.is("Return-Path"));
+    }
+    assert_eq!(senders, 1);
+}
+
+/// Whatever a client says: what is accepted is on the lists, and every reply is lines of printable ASCII.
+pub fn session(data: &[u8]) {
+    conversation(data);
+}
+
+/// As [`session`]; the number of messages that were accepted.
+pub fn conversation(data: &[u8]) -> usize {
+    let mut taken = 0;
+    let Some((&first, input)) = data.split_first() else {
+        return taken;
+    };
+    let level = LEVELS[usize::from(first) % 3];
+    let policy = policy(level);
+    let lists = policy.allowlist.clone();
+    let weather = Weather {
+        rules: Arc::new(Rules {
+            hostname: "gw.test".into(),
+            policy,
+            router: router(),
+            bounce_from: listed(),
+            message_size: 10_000,
+            recipients: 5,
+            session_errors: 50,
+        }),
+        store: StoreWeather::Fine,
+        throttled: false,
+    };
+    let door = Door {
+        listener: "l".into(),
+        starttls: first & 4 == 4,
+        require_tls: false,
+        certificate: first & 4 == 4,
+        auth: if first & 8 == 8 {
+            AuthMode::Optional
+        } else {
+            AuthMode::Off
+        },
+        plaintext_auth: true,
+    };
+    let mut session = Session::new(Arc::new(door), origin().peer, false, weather.clone());
+    let mut step = Some(session.greet());
+    let mut pieces = input.chunks(1 + usize::from(first) % 97);
+    let mut buffer = BytesMut::new();
+    loop {
+        while let Some(now) = step.take() {
+            step = match now {
+                Step::Reply(reply) => {
+                    printable(&reply);
+                    None
+                }
+                Step::Close(reply) => {
+                    if let Some(reply) = reply {
+                        printable(&reply);
+                    }
+                    return taken;
+                }
+                Step::StartTls(_) | Step::ImplicitTls => {
+                    buffer.clear();
+                    session.tls_started()
+                }
+                Step::Verify(_) => Some(session.verified(Authentication::Refused)),
+                Step::Data => Some(session.data(id(), origin().at)),
+                Step::Enqueue(accepted) => {
+                    assert!(admitting(&lists.senders, accepted.envelope.sender.as_ref()).is_some());
+                    assert!(!accepted.envelope.recipients.is_empty());
+                    for recipient in &accepted.envelope.recipients {
+                        assert!(
+                            admitting(&lists.recipients, Some(recipient)).is_some(),
+                            "{recipient}"
+                        );
+                    }
+                    let routed: usize = accepted.jobs.iter().map(|(_, to)| to.len()).sum();
+                    assert_eq!(routed, accepted.envelope.recipients.len());
+                    taken += 1;
+                    Some(session.enqueued(Ok(())))
+                }
+                Step::Pause(_) | Step::Spool(_) | Step::Unspool | Step::Rejected(_) => None,
+            };
+            if step.is_none() {
+                session.refresh(weather.clone());
+                step = session.feed(&mut buffer);
+            }
+        }
+        match pieces.next() {
+            Some(piece) => buffer.extend_from_slice(piece),
+            None => return taken,
+        }
+        step = session.feed(&mut buffer);
+    }
+}
+
+fn printable(reply: &Reply) {
+    let mut wire = Vec::new();
+    reply.write_to(&mut wire);
+    for line in wire.split_inclusive(|b| *b == b'\n') {
+        let Some(text) = line.strip_suffix(b"\r\n") else {
+            panic!("a reply line without its end");
+        };
+        assert!(text.len() <= 510 && text.iter().all(|b| (b' '..=b'~').contains(b)));
+    }
+}
+
+fn listed() -> Address {
+    Address::parse("a@corp.test").unwrap_or_else(|e| panic!("{e}"))
+}
+
+fn id() -> MessageId {
+    MessageId::new(origin().at, 7)
+}
+
+fn origin() -> Origin {
+    Origin {
+        listener: "l".into(),
+        peer: ([127, 0, 0, 1], 1).into(),
+        client: None,
+        helo: "x".into(),
+        tls: false,
+        esmtp: true,
+        user: None,
+        at: SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000),
+    }
+}
+
+fn patterns(text: &str) -> Vec<Pattern> {
+    vec![Pattern::parse(text).unwrap_or_else(|e| panic!("{e}"))]
+}
+
+fn policy(tolerance: ToleranceLevel) -> Policy {
+    Policy {
+        clients: vec![Client {
+            name: "c".into(),
+            networks: vec!["127.0.0.0/8".parse().unwrap_or_else(|e| panic!("{e}"))],
+            tolerance,
+            ..Client::default()
+        }],
+        allowlist: Allowlist {
+            senders: patterns("corp.test"),
+            recipients: patterns("corp.test"),
+            header_recipients: false,
+        },
+        received_headers: 50,
+        ..Policy::default()
+    }
+}
+
+fn router() -> Router {
+    Router {
+        routes: vec![Route {
+            name: "r".into(),
+            senders: None,
+            recipients: None,
+            clients: None,
+            users: None,
+            listeners: None,
+            connectors: vec!["x".into()],
+            retry: vec![Duration::from_secs(60)],
+            give_up: Duration::from_secs(3600),
+            max_recipients: 3,
+        }],
+    }
+}
