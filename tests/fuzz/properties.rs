@@ -45,7 +45,7 @@ pub fn address(data: &[u8]) {
     if let Ok(address) = Address::parse(text) {
         let printed = address.to_string();
         assert!(
-            !printed.bytes().any(|b| b < b' ' || b > b'~'),
+            !printed.bytes().any(|b| !(b' '..=b'~').contains(&b)),
             "{printed:?}"
         );
         assert_eq!(Address::parse(&printed).as_ref(), Ok(&address));
@@ -295,7 +295,7 @@ fn origin() -> Origin {
         tls: false,
         esmtp: true,
         user: None,
-        at: SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000),
+        at: SystemTime::UNIX_EPOCH + Duration::from_hours(500_000),
     }
 }
 
@@ -331,8 +331,8 @@ fn router() -> Router {
             users: None,
             listeners: None,
             connectors: vec!["x".into()],
-            retry: vec![Duration::from_secs(60)],
-            give_up: Duration::from_secs(3600),
+            retry: vec![Duration::from_mins(1)],
+            give_up: Duration::from_hours(1),
             max_recipients: 3,
         }],
     }
