@@ -45,13 +45,11 @@ pub fn watchdog() {
 /// What was handed over is not a listening TCP socket, or the names do not fit.
 pub fn inherited_sockets() -> io::Result<HashMap<String, Vec<TcpListener>>> {
     let mut sockets: HashMap<String, Vec<TcpListener>> = HashMap::new();
-    let mut handed = listenfd::ListenFd::from_env();
-    if handed.len() == 0 {
-        return Ok(sockets);
-    }
+    // The names first: taking the sockets removes what the names are checked against.
     let names: Vec<String> = sd_notify::listen_fds_with_names()?
         .map(|(_, name)| name)
         .collect();
+    let mut handed = listenfd::ListenFd::from_env();
     for (index, name) in names.into_iter().enumerate() {
         if let Some(socket) = handed.take_tcp_listener(index)? {
             sockets.entry(name).or_default().push(socket);

@@ -271,3 +271,39 @@ fn a_reload_that_asks_for_logins_holds_for_open_sessions() {
     client.expect("MAIL FROM:<a@corp.example>", "250");
     sink.wait(1);
 }
+
+#[test]
+fn a_socket_from_systemd_is_taken_over() {
+    if !super::harness::peers::has("systemd-socket-activate") {
+        return;
+    }
+    let sink = Sink::start();
+    let dir = tempfile::TempDir::new().unwrap();
+    let config = basic(sink.address).replace("127.0.0.1:0", "socket:smtp");
+    fs::write(dir.path().join("config.toml"), config).unwrap();
+    let address: std::net::SocketAddr = ([127, 0, 0, 1], free_port()).into();
+    // It holds the socket and starts the gateway, as the process it is, at the first connection.
+    let mut child = std::process::Command::new("systemd-socket-activate")
+        .args(["-l", &address.to_string(), "--fdname=smtp"])
+        .args([Gateway::binary(), "run", "-c", "config.toml"])
+        .current_dir(dir.path())
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut client = wait("the activated gateway", || {
+        std::net::TcpStream::connect(address).ok()?;
+        let mut client = super::harness::gateway::Client::connect(address);
+        client.reply().starts_with("220 ").then_some(client)
+    });
+    client.expect("EHLO x", "250");
+    let reply = client.mail(
+        "a@corp.example",
+        &["b@corp.example"],
+        "Subject: s\r\n\r\nb\r\n",
+    );
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(reply.starts_with("250 2.0.0 queued"), "{reply}");
+}
