@@ -1,0 +1,249 @@
+//! Commands that make things: a certificate that devices trust, the demo and what is left of it, the systemd units.
+
+use std::{
+    fs,
+    io::{BufRead as _, BufReader},
+    process::{Command, Stdio},
+};
+
+use super::harness::{
+    gateway::{Gateway, basic, stdout},
+    peers::{has, run},
+    sink::Sink,
+};
+
+#[test]
+fn a_certificate_from_cert_is_trusted_by_a_client_that_knows_its_ca() {
+    if !has("curl") {
+        return;
+    }
+    let sink = Sink::start();
+    let dir = tempfile::TempDir::new().unwrap();
+    let at = |name: &str| dir.path().join(name).display().to_string();
+    let made = Command::new(Gateway::binary())
+        .args([
+            "cert",
+            "--dir",
+            &at("certs"),
+            "--name",
+            "localhost",
+            "--ip",
+            "127.0.0.1",
+        ])
+        .output()
+        .unwrap();
+    let text = stdout(&made);
+    assert!(
+        text.contains("[[listener]]") && text.contains("ca.pem"),
+        "{text}"
+    );
+    use std::os::unix::fs::PermissionsExt as _;
+    for (file, mode) in [
+        ("ca.key", 0o600),
+        ("relay.key", 0o600),
+        ("relay.pem", 0o644),
+    ] {
+        let found = fs::metadata(at(&format!("certs/{file}")))
+            .unwrap()
+            .permissions()
+            .mode()
+            & 0o777;
+        assert_eq!(found, mode, "{file}");
+    }
+    let again = Command::new(Gateway::binary())
+        .args(["cert", "--dir", &at("certs"), "--name", "localhost"])
+        .output()
+        .unwrap();
+    assert!(!again.status.success(), "nothing is overwritten unasked");
+
+    let config = basic(sink.address).replace(
+        "address = \"127.0.0.1:0\"",
+        "address = \"127.0.0.1:0\"\ntls = \"starttls\"\nrequire_tls = true\ncertificate = \"certs/relay.pem\"\nkey = \"certs/relay.key\"",
+    );
+    fs::write(dir.path().join("config.toml"), config).unwrap();
+    fs::write(
+        dir.path().join("m.eml"),
+        "From: a@corp.example\r\nSubject: s\r\n\r\nb\r\n",
+    )
+    .unwrap();
+    let (ca, mail) = (at("certs/ca.pem"), at("m.eml"));
+    let gateway = Gateway::start_in(dir);
+    let port = gateway.address("local").port();
+    for host in ["localhost", "127.0.0.1"] {
+        let url = format!("smtp://{host}:{port}");
+        run(
+            "curl",
+            &[
+                "-sS",
+                "--max-time",
+                "30",
+                "--ssl-reqd",
+                "--cacert",
+                &ca,
+                "--mail-from",
+                "a@corp.example",
+                "--mail-rcpt",
+                "x@corp.example",
+                "-T",
+                &mail,
+                &url,
+            ],
+        );
+    }
+    sink.wait(2);
+    // A certificate that is replaced on disk is taken without a restart; one that is broken is not.
+    let before = fs::read(gateway.path("certs/relay.pem")).unwrap();
+    fs::write(gateway.path("certs/relay.pem"), "not a certificate").unwrap();
+    assert_eq!(gateway.cli(&["reload"]).status.code(), Some(78));
+    fs::write(gateway.path("certs/relay.pem"), before).unwrap();
+    stdout(&gateway.cli(&["reload"]));
+    let status: serde_json::Value =
+        serde_json::from_str(&stdout(&gateway.cli(&["status", "--json"]))).unwrap();
+    assert!(status.to_string().contains("not_after"), "{status}");
+}
+
+#[test]
+fn the_demo_shows_four_fates_and_leaves_nothing_behind() {
+    let place = tempfile::TempDir::new().unwrap();
+    let output = Command::new(Gateway::binary())
+        .arg("demo")
+        .env("TMPDIR", place.path())
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let text = stdout(&output);
+    for words in [
+        "delivered",
+        "550 5.7.1",
+        "deferred",
+        "fallback",
+        "All as it should be",
+    ] {
+        assert!(text.contains(words), "{words}: {text}");
+    }
+    assert_eq!(
+        fs::read_dir(place.path()).unwrap().count(),
+        0,
+        "something is left behind"
+    );
+}
+
+#[test]
+fn the_demo_that_stays_takes_mail_and_goes_with_ctrl_c() {
+    let place = tempfile::TempDir::new().unwrap();
+    let mut demo = Command::new(Gateway::binary())
+        .args(["demo", "--stay"])
+        .env("TMPDIR", place.path())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut address = None;
+    for line in BufReader::new(demo.stdout.take().unwrap()).lines() {
+        let line = line.unwrap();
+        if let Some(rest) = line.trim().strip_prefix("swaks --server ") {
+            address = rest.split(' ').next().map(str::to_owned);
+        }
+        if line.starts_with("the log:") {
+            break;
+        }
+    }
+    let mut client = super::harness::gateway::Client::connect(address.unwrap().parse().unwrap());
+    assert!(client.reply().starts_with("220 "));
+    client.expect("EHLO x", "250");
+    let reply = client.mail(
+        "erp@corp.example",
+        &["you@corp.example"],
+        "Subject: s\r\n\r\nb\r\n",
+    );
+    assert!(reply.starts_with("250 2.0.0 queued"), "{reply}");
+    run("kill", &["-INT", &demo.id().to_string()]);
+    let status = demo.wait().unwrap();
+    assert!(status.success(), "{status}");
+    assert_eq!(
+        fs::read_dir(place.path()).unwrap().count(),
+        0,
+        "something is left behind"
+    );
+}
+
+#[test]
+fn the_units_are_hardened_and_without_unknown_keys() {
+    if !has("systemd-analyze") {
+        return;
+    }
+    let unit = concat!(env!("CARGO_MANIFEST_DIR"), "/systemd/postern.service");
+    run(
+        "systemd-analyze",
+        &[
+            "security",
+            "--offline=yes",
+            "--threshold=20",
+            "--no-pager",
+            unit,
+        ],
+    );
+    let dir = tempfile::TempDir::new().unwrap();
+    for name in ["postern.service", "postern.socket"] {
+        let text =
+            fs::read_to_string(format!("{}/systemd/{name}", env!("CARGO_MANIFEST_DIR"))).unwrap();
+        // What it starts is not installed here.
+        let text: String = text
+            .lines()
+            .map(|l| {
+                if l.starts_with("ExecStart=") {
+                    "ExecStart=/bin/true\n".to_owned()
+                } else {
+                    format!("{l}\n")
+                }
+            })
+            .collect();
+        fs::write(dir.path().join(name), text).unwrap();
+        let output = Command::new("systemd-analyze")
+            .arg("verify")
+            .arg(dir.path().join(name))
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!said.contains("Unknown"), "{said}");
+    }
+}
+
+#[test]
+fn test_says_what_is_wrong_with_a_connector() {
+    let sink = Sink::scripted(|line| {
+        line.starts_with("RCPT")
+            .then(|| "550 5.1.1 no such user".to_owned())
+    });
+    let gateway = Gateway::start(&basic(sink.address));
+    let refused = gateway.cli(&[
+        "test",
+        "up",
+        "--from",
+        "a@corp.example",
+        "--to",
+        "x@corp.example",
+    ]);
+    let text = String::from_utf8_lossy(&refused.stdout).into_owned()
+        + &String::from_utf8_lossy(&refused.stderr);
+    assert!(
+        !refused.status.success() && text.contains("550 5.1.1 no such user"),
+        "{text}"
+    );
+    let unlisted = gateway.cli(&[
+        "test",
+        "up",
+        "--from",
+        "a@corp.example",
+        "--to",
+        "v@victim.tld",
+    ]);
+    assert_eq!(unlisted.status.code(), Some(77));
+    let unknown = gateway.cli(&["test", "pu", "--to", "x@corp.example"]);
+    let text = String::from_utf8_lossy(&unknown.stderr).into_owned();
+    assert!(!unknown.status.success() && text.contains("up"), "{text}");
+    assert_eq!(sink.count(), 0);
+    drop(sink);
+    let away = gateway.cli(&["check", "--connect"]);
+    assert_eq!(away.status.code(), Some(69));
+}
