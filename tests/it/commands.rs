@@ -3,6 +3,7 @@
 use std::{
     fs,
     io::{BufRead as _, BufReader},
+    os::unix::fs::PermissionsExt as _,
     process::{Command, Stdio},
 };
 
@@ -37,7 +38,6 @@ fn a_certificate_from_cert_is_trusted_by_a_client_that_knows_its_ca() {
         text.contains("[[listener]]") && text.contains("ca.pem"),
         "{text}"
     );
-    use std::os::unix::fs::PermissionsExt as _;
     for (file, mode) in [
         ("ca.key", 0o600),
         ("relay.key", 0o600),

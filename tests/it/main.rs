@@ -20,6 +20,7 @@ mod crash;
 mod delivery;
 mod dialogues;
 mod end_to_end;
+mod faults;
 mod fuzz;
 mod listener;
 mod operator;

@@ -1,0 +1,289 @@
+//! What goes wrong behind the gateway and below it: upstreams that vanish, hang or come back, disks that fill.
+
+use std::{
+    fs,
+    process::Command,
+    sync::atomic::{AtomicUsize, Ordering},
+    time::{Duration, Instant},
+};
+
+use super::harness::{
+    gateway::{Gateway, basic, queued_id, stdout, wait},
+    peers::free_port,
+    sink::Sink,
+};
+
+const CONTENT: &str = "From: App <app@corp.example>\r\nSubject: hello\r\n\r\nline\r\n";
+
+fn send(gateway: &Gateway, to: &str) -> String {
+    let mut client = gateway.connect("local");
+    client.expect("EHLO app", "250");
+    queued_id(&client.mail("app@corp.example", &[to], CONTENT))
+}
+
+fn field(text: &str, name: &str) -> String {
+    text.lines()
+        .find(|l| l.starts_with(name))
+        .unwrap_or_else(|| panic!("{name}: {text}"))
+        .to_owned()
+}
+
+/// A second connector, with its route keys.
+fn two(first: std::net::SocketAddr, second: std::net::SocketAddr) -> String {
+    basic(first).replace("connectors = [\"up\"]", "connectors = [\"up\", \"second\"]")
+        + &format!(
+            "\n[[connector]]\nname = \"second\"\ntype = \"smtp\"\nhost = \"127.0.0.1\"\nport = {}\ntls = \"off\"\n",
+            second.port()
+        )
+}
+
+#[test]
+fn an_answer_lost_after_the_last_byte_is_in_doubt_and_sent_again_the_same() {
+    let dots = AtomicUsize::new(0);
+    let sink = Sink::scripted(move |line| {
+        (line == "." && dots.fetch_add(1, Ordering::SeqCst) == 0).then(String::new)
+    });
+    let other = Sink::start();
+    let config = two(sink.address, other.address) + "\n[queue]\nin_doubt_wait = \"2s\"\n";
+    let gateway = Gateway::start(&config);
+    let id = send(&gateway, "x@corp.example");
+    let first = sink.wait(1).remove(0);
+    wait("in doubt", || {
+        stdout(&gateway.cli(&["trace", &id]))
+            .contains("in doubt")
+            .then_some(())
+    });
+    let list: serde_json::Value =
+        serde_json::from_str(&stdout(&gateway.cli(&["queue", "list", "--json"]))).unwrap();
+    assert_eq!(list[0]["recipients"][0]["state"], "in doubt", "{list}");
+    let second = sink.wait(2).remove(1);
+    for name in ["Message-ID: ", "Date: "] {
+        assert_eq!(field(&first.text(), name), field(&second.text(), name));
+    }
+    assert_eq!(first.data, second.data);
+    assert_eq!(other.count(), 0, "never over to another connector at once");
+    wait("done", || {
+        (stdout(&gateway.cli(&["queue", "list", "--json"])).trim() == "[]").then_some(())
+    });
+    assert_eq!(sink.count(), 2);
+}
+
+#[test]
+fn what_stays_in_doubt_is_given_up_and_the_bounce_says_that_it_may_have_arrived() {
+    let sink = Sink::scripted(|line| (line == ".").then(String::new));
+    let config = basic(sink.address)
+        .replace("retry = [\"1s\"]", "retry = [\"1s\"]\ngive_up = \"3s\"")
+        + "\n[queue]\nin_doubt_wait = \"1s\"\n\n[bounce]\nfrom = \"postmaster@corp.example\"\n";
+    let gateway = Gateway::start(&config);
+    let id = send(&gateway, "x@corp.example");
+    wait("failed", || {
+        let list: serde_json::Value =
+            serde_json::from_str(&stdout(&gateway.cli(&["queue", "list", "--json"]))).unwrap();
+        list.as_array()
+            .unwrap()
+            .iter()
+            .any(|e| e["id"] == id.as_str() && e["state"] == "failed")
+            .then_some(())
+    });
+    let bounce = wait("the bounce", || {
+        sink.mails().into_iter().find(|m| m.from.is_empty())
+    })
+    .text();
+    assert!(bounce.contains("may have arrived"), "{bounce}");
+    let bounces = |gateway: &Gateway| {
+        stdout(&gateway.cli(&["queue", "list", "--all", "--json"]))
+            .matches("\"sender\": null")
+            .count()
+    };
+    std::thread::sleep(Duration::from_secs(2));
+    assert!(bounces(&gateway) <= 1, "one bounce");
+}
+
+#[test]
+fn what_the_first_connector_cannot_take_goes_to_the_second_at_once_and_back_when_it_can() {
+    let port = free_port();
+    let second = Sink::start();
+    let gateway = Gateway::start(&two(([127, 0, 0, 1], port).into(), second.address));
+    send(&gateway, "x@corp.example");
+    second.wait(1);
+    let status = String::from_utf8_lossy(&gateway.cli(&["status"]).stdout).into_owned();
+    assert!(
+        status.contains("closed") && status.contains("Connection refused"),
+        "{status}"
+    );
+    // It is back: once its time has come, a message probes it and it is the first again.
+    let listener = std::net::TcpListener::bind(("127.0.0.1", port));
+    drop(listener);
+    let first = Sink::start();
+    fs::write(gateway.config_path(), two(first.address, second.address)).unwrap();
+    stdout(&gateway.cli(&["reload"]));
+    wait("the first takes mail again", || {
+        send(&gateway, "x@corp.example");
+        std::thread::sleep(Duration::from_millis(300));
+        (first.count() > 0).then_some(())
+    });
+}
+
+#[test]
+fn an_upstream_that_hangs_does_not_slow_another() {
+    let hung = Sink::scripted(|line| {
+        if line.starts_with("MAIL") {
+            std::thread::sleep(Duration::from_secs(60));
+        }
+        None
+    });
+    let quick = Sink::start();
+    let config = two(quick.address, hung.address)
+        .replace("connectors = [\"up\", \"second\"]", "connectors = [\"up\"]")
+        .replace(
+            "[[route]]\nname = \"all\"",
+            "[[route]]\nname = \"slow\"\nrecipients = [\"partner.example\"]\nconnectors = [\"second\"]\n\n[[route]]\nname = \"all\"",
+        );
+    let gateway = Gateway::start(&config);
+    for n in 0..20 {
+        send(&gateway, &format!("p{n}@partner.example"));
+    }
+    let start = Instant::now();
+    for n in 0..20 {
+        send(&gateway, &format!("x{n}@corp.example"));
+    }
+    quick.wait(20);
+    assert!(
+        start.elapsed() < Duration::from_secs(20),
+        "{:?}",
+        start.elapsed()
+    );
+    assert_eq!(hung.count(), 0);
+}
+
+#[test]
+fn a_rate_is_never_exceeded_in_any_window() {
+    let sink = Sink::start();
+    let config = basic(sink.address) + "rate = \"3/min\"\n";
+    let gateway = Gateway::start(&config);
+    for n in 0..6 {
+        send(&gateway, &format!("x{n}@corp.example"));
+    }
+    sink.wait(3);
+    std::thread::sleep(Duration::from_secs(3));
+    assert_eq!(sink.count(), 3, "three in a minute, no more");
+    let list: serde_json::Value =
+        serde_json::from_str(&stdout(&gateway.cli(&["queue", "list", "--json"]))).unwrap();
+    assert_eq!(list.as_array().unwrap().len(), 3);
+    assert!(
+        String::from_utf8_lossy(&gateway.cli(&["status"]).stdout).contains("open"),
+        "waiting for a rate is not down"
+    );
+}
+
+/// Takes the small disk away again, whatever happens.
+struct Unmount(std::path::PathBuf);
+impl Drop for Unmount {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn a_disk_that_is_full_refuses_and_recovers() {
+    let dir = tempfile::TempDir::new().unwrap();
+    let data = dir.path().join("data");
+    fs::create_dir(&data).unwrap();
+    let mounted = Command::new("mount")
+        .args(["-t", "tmpfs", "-o", "size=24m,mode=700", "tmpfs"])
+        .arg(&data)
+        .status();
+    if !mounted.is_ok_and(|s| s.success()) {
+        let root = super::harness::peers::run("id", &["-u"]).trim() == "0";
+        assert!(
+            !root || super::harness::peers::peers_expected().is_none(),
+            "a small tmpfs cannot be mounted"
+        );
+        eprintln!("LEFT OUT: a small tmpfs is mounted by root only");
+        return;
+    }
+    let _unmount = Unmount(data.clone());
+    let sink = Sink::start();
+    let port = free_port();
+    let config = basic(([127, 0, 0, 1], port).into()).replace(
+        "[allowlist]",
+        "[limits]\nfree_disk = \"2MiB\"\n\n[allowlist]",
+    );
+    fs::write(dir.path().join("config.toml"), config).unwrap();
+    let gateway = Gateway::start_in(dir);
+    // Until it is full; every message that was acknowledged must come out in the end.
+    let body = "0123456789012345678901234567890123456789012345678901234567890123456789012345\r\n"
+        .repeat(600);
+    let mut acknowledged = 0;
+    let refused = loop {
+        let mut client = gateway.connect("local");
+        client.expect("EHLO x", "250");
+        let reply = client.say("MAIL FROM:<app@corp.example>");
+        if !reply.starts_with("250") {
+            break reply;
+        }
+        client.expect("RCPT TO:<x@corp.example>", "250");
+        client.expect("DATA", "354");
+        client.send(format!("Subject: s\r\n\r\n{body}").as_bytes());
+        let reply = client.say(".");
+        if !reply.starts_with("250") {
+            break reply;
+        }
+        acknowledged += 1;
+        assert!(acknowledged < 2000, "24 MiB hold that much?");
+    };
+    assert!(refused.starts_with("452 4.3.1"), "{refused}");
+    assert!(acknowledged > 10, "{acknowledged}");
+    // What waits goes out although the disk is full, and then there is room again.
+    fs::write(
+        gateway.config_path(),
+        fs::read_to_string(gateway.config_path()).unwrap().replace(
+            &format!("port = {port}"),
+            &format!("port = {}", sink.address.port()),
+        ),
+    )
+    .unwrap();
+    stdout(&gateway.cli(&["reload"]));
+    sink.wait(acknowledged);
+    wait("mail is taken again", || {
+        let mut client = gateway.connect("local");
+        client.expect("EHLO x", "250");
+        client
+            .say("MAIL FROM:<app@corp.example>")
+            .starts_with("250")
+            .then_some(())
+    });
+    assert_eq!(sink.count(), acknowledged, "no copy more");
+    drop(gateway);
+}
+
+#[test]
+fn nothing_to_do_costs_nothing() {
+    let gateway = Gateway::start(&basic(([127, 0, 0, 1], free_port()).into()));
+    for n in 0..20 {
+        send(&gateway, &format!("x{n}@corp.example"));
+    }
+    wait("the connector is closed", || {
+        String::from_utf8_lossy(&gateway.cli(&["status"]).stdout)
+            .contains("closed")
+            .then_some(())
+    });
+    let ticks = || -> u64 {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", gateway.pid())).unwrap();
+        let fields: Vec<&str> = stat
+            .rsplit(')')
+            .next()
+            .unwrap()
+            .split_whitespace()
+            .collect();
+        fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+    };
+    let before = ticks();
+    std::thread::sleep(Duration::from_secs(3));
+    let spent = ticks() - before;
+    // A busy loop would be some 300 ticks of 10 ms.
+    assert!(
+        spent < 30,
+        "{spent} ticks of CPU in 3 s with everything blocked"
+    );
+}
