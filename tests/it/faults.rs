@@ -128,7 +128,7 @@ fn what_the_first_connector_cannot_take_goes_to_the_second_at_once_and_back_when
 fn an_upstream_that_hangs_does_not_slow_another() {
     let hung = Sink::scripted(|line| {
         if line.starts_with("MAIL") {
-            std::thread::sleep(Duration::from_secs(60));
+            std::thread::sleep(Duration::from_mins(1));
         }
         None
     });
