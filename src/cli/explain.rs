@@ -14,12 +14,16 @@ use crate::{
     config::{Config, Secrets},
     listener::{self, Bind, TlsMode},
     mail::{
-        address::{Address, AddressError},
+        address::Address,
         pattern::{self, Pattern},
         reply::Reply,
     },
-    policy::{AuthMode, Verdict, Who, network::Client},
+    policy::{
+        AuthMode, Verdict, Who,
+        network::{Client, ToleranceLevel},
+    },
     route::{Asked, Route},
+    smtp::server::{command, tolerance::Tolerance},
 };
 
 #[derive(Debug, clap::Args)]
@@ -128,14 +132,14 @@ fn walk(
                     "user",
                     format!("there is no [[user]] named {:?}", output::safe(name)),
                 );
-                return Err(Reply::new(535, (5, 7, 8), "authentication failed"));
+                return Err(Reply::auth_failed());
             };
             if listener.auth == AuthMode::Off {
                 path.say(
                     "user",
                     format!("{name:?} cannot log in: auth = \"off\" on this listener"),
                 );
-                return Err(Reply::new(503, (5, 5, 1), "AUTH is not offered here"));
+                return Err(Reply::not_implemented());
             }
             path.say("user", format!("logged in as [[user]] {}", user.name));
             Some(user)
@@ -145,11 +149,10 @@ fn walk(
     let lenient = client.is_some_and(|c| c.any_credentials);
     judge(policy.login(who, listener.auth, user.is_some() || lenient))?;
 
-    let given = if matches!(arguments.from.as_str(), "" | "<>") {
-        None
-    } else {
-        Some(address(&arguments.from, config)?)
-    };
+    // As the session reads MAIL and RCPT: what this client is forgiven, bare names completed.
+    let tolerance = Tolerance::of(client.map_or_else(ToleranceLevel::default, |c| c.tolerance));
+    let bare = policy.default_domain.as_ref();
+    let given = command::mail(&argument("FROM", &arguments.from), &tolerance, bare)?.sender;
     let rewritten = policy.rewrite(given.as_ref());
     let sender = match rewritten {
         Some((place, rewrite)) => {
@@ -179,7 +182,7 @@ fn walk(
     path.lists("sender", &shown, sender, &lists);
     judge(policy.mail(who, sender))?;
 
-    let recipient = address(&arguments.to, config)?;
+    let recipient = command::rcpt(&argument("TO", &arguments.to), &tolerance, bare)?;
     let lists = [
         (
             "allowlist.recipients".to_owned(),
@@ -214,11 +217,7 @@ fn walk(
             "route",
             "no [[route]] takes this sender and recipient".to_owned(),
         );
-        return Err(Reply::new(
-            550,
-            (5, 7, 1),
-            format!("no route for {recipient}"),
-        ));
+        return Err(Reply::no_route(&recipient.to_string()));
     };
     path.say(
         "route",
@@ -271,20 +270,13 @@ fn judge(verdict: Verdict) -> Result<(), Reply> {
     }
 }
 
-/// As MAIL and RCPT would read it: bare names are completed.
-fn address(text: &str, config: &Config) -> Result<Address, Reply> {
-    let bare = text
-        .strip_prefix('<')
-        .and_then(|t| t.strip_suffix('>'))
-        .unwrap_or(text);
-    let parsed = match &config.default_domain {
-        Some(domain) if !bare.contains('@') => Address::complete(bare, domain),
-        _ => Address::parse(bare),
-    };
-    parsed.map_err(|error| match error {
-        AddressError::NotAscii => Reply::new(553, (5, 6, 7), error.to_string()),
-        AddressError::Syntax(_) => Reply::new(553, (5, 1, 3), format!("{bare}: {error}")),
-    })
+/// The address as a client would write it behind MAIL or RCPT: in brackets.
+fn argument(word: &str, text: &str) -> Vec<u8> {
+    if text.starts_with('<') {
+        format!("{word}:{text}").into_bytes()
+    } else {
+        format!("{word}:<{text}>").into_bytes()
+    }
 }
 
 fn describe(listener: &listener::Settings) -> String {

@@ -247,3 +247,44 @@ fn test_says_what_is_wrong_with_a_connector() {
     let away = gateway.cli(&["check", "--connect"]);
     assert_eq!(away.status.code(), Some(69));
 }
+
+#[test]
+fn explain_says_what_the_session_says() {
+    let sink = Sink::start();
+    let config = basic(sink.address).replace(
+        "name = \"all\"\n",
+        "name = \"all\"\nrecipients = [\"corp.example\"]\n",
+    ) + "\n[[rewrite]]\nsenders = [\"root@*\"]\nto = \"noreply@corp.example\"\n";
+    let gateway = Gateway::start(&config);
+    let mut client = gateway.connect("local");
+    client.expect("EHLO x", "250");
+    for (from, to) in [
+        ("a@corp.example", "x@corp.example"),
+        ("root@host.local", "x@corp.example"),
+        ("a@evil.tld", "x@corp.example"),
+        ("", "x@corp.example"),
+        ("a@corp.example", "x@evil.tld"),
+        ("a@corp.example", "x@partner.example"),
+        ("a@corp.example", "v%w@corp.example"),
+        ("a@corp.example", "x"),
+        ("a@corp.example", "x..y@corp.example"),
+        ("a@corp.example", "\u{e4}@corp.example"),
+    ] {
+        client.expect("RSET", "250");
+        let mut said = client.say(&format!("MAIL FROM:<{from}>"));
+        if said.starts_with("250") {
+            said = client.say(&format!("RCPT TO:<{to}>"));
+        }
+        let explained = gateway.cli(&["explain", "--from", from, "--to", to]);
+        let text = String::from_utf8_lossy(&explained.stdout).into_owned();
+        if said.starts_with("250") {
+            assert!(
+                explained.status.success() && text.contains("up"),
+                "{from} {to}: {text}"
+            );
+        } else {
+            assert_eq!(explained.status.code(), Some(77), "{from} {to}: {text}");
+            assert!(text.contains(&said), "{from} {to}: {said} -- {text}");
+        }
+    }
+}
