@@ -58,8 +58,12 @@ pub(super) async fn run(task: Task) {
     let mut attempt = Attempt::new(&job);
     let mut via = String::new();
     let mut reserved = Some(permit);
+    // The connectors that could not take it, and why: a failover shows in the life of the message.
+    let mut passed = Vec::new();
     for name in candidates.iter().take(start) {
-        attempt.skip(shared.lanes.why(name));
+        let block = shared.lanes.why(name);
+        passed.push(passed_over(name, &block));
+        attempt.skip(block);
     }
     for name in candidates.iter().skip(start) {
         let open = attempt.open();
@@ -82,13 +86,21 @@ pub(super) async fn run(task: Task) {
         let (permit, mailbox) = match entered {
             Ok(permits) => permits,
             Err(block) => {
+                passed.push(passed_over(name, &block));
                 attempt.skip(block);
                 continue;
             }
         };
         let report = call(connector.as_ref(), settings, &job.message, &open).await;
-        if let Report::Tried { via: where_to, .. } = &report {
-            via.clone_from(where_to);
+        match &report {
+            Report::Tried { via: where_to, .. } => via.clone_from(where_to),
+            Report::Down { reply, .. } => passed.push(format!("{name} is down: {reply}")),
+            Report::Misconfigured(reply) => {
+                passed.push(format!("{name} is misconfigured: {reply}"));
+            }
+            Report::MailboxRefused(reply) => {
+                passed.push(format!("{name} refuses the mailbox: {reply}"));
+            }
         }
         let change = attempt.take(name, report);
         shared
@@ -98,12 +110,12 @@ pub(super) async fn run(task: Task) {
         // Settled before the permit is free: otherwise settlements could pile up without bound. But the next connector
         // must not be waited for with the permit of this one.
         if attempt.open().is_empty() {
-            settle(&shared, &built, &route, &job, attempt, &via).await;
+            settle(&shared, &built, &route, &job, attempt, &via, &passed).await;
             drop(permit);
             return;
         }
     }
-    settle(&shared, &built, &route, &job, attempt, &via).await;
+    settle(&shared, &built, &route, &job, attempt, &via, &passed).await;
 }
 
 /// Puts back a job that no connector would take, or gives it up when its time is over.
@@ -118,7 +130,19 @@ pub(super) async fn pass_over(
     for block in blocks {
         attempt.skip(block);
     }
-    settle(&shared, &built, &route, &job, attempt, "").await;
+    settle(&shared, &built, &route, &job, attempt, "", &[]).await;
+}
+
+fn passed_over(name: &ConnectorName, block: &Block) -> String {
+    let (state, reply) = match block {
+        Block::Down(reply) => ("closed", reply),
+        Block::Paused(reply) => ("paused", reply),
+        Block::Mailbox(reply) => ("closed to this mailbox", reply),
+    };
+    match reply {
+        Some(reply) => format!("{name} is {state}: {reply}"),
+        None => format!("{name} is {state}"),
+    }
 }
 
 /// Through the gate of the connector, past a mailbox that is refused, and when rate and store allow.
@@ -195,6 +219,7 @@ async fn settle(
     job: &Job,
     attempt: Attempt,
     via: &str,
+    passed: &[String],
 ) {
     let now = SystemTime::now();
     let by: Vec<(Address, ConnectorName)> = attempt
@@ -204,7 +229,17 @@ async fn settle(
         .collect();
     let decision = attempt.finish(route, built.settings.in_doubt_wait, now, fastrand::f64());
     let bounces = bounces(built, job, &decision, now);
-    let events = events(job, &decision, &by, via, &bounces, now);
+    let mut events = events(job, &decision, &by, via, &bounces, now);
+    if decision.attempted {
+        // Otherwise the reason stands in the line that says what it waits for.
+        let over = passed.iter().map(|text| Event {
+            at: now,
+            kind: "failover".to_owned(),
+            recipients: Vec::new(),
+            text: text.clone(),
+        });
+        events.splice(0..0, over);
+    }
     let mut pause = SETTLE_PAUSE.0;
     let mut troubled = false;
     loop {

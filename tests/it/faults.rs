@@ -104,8 +104,16 @@ fn what_the_first_connector_cannot_take_goes_to_the_second_at_once_and_back_when
     let port = free_port();
     let second = Sink::start();
     let gateway = Gateway::start(&two(([127, 0, 0, 1], port).into(), second.address));
-    send(&gateway, "x@corp.example");
+    let id = send(&gateway, "x@corp.example");
     second.wait(1);
+    let trace = wait("the trace says how it went", || {
+        let trace = stdout(&gateway.cli(&["trace", &id]));
+        trace.contains("delivered").then_some(trace)
+    });
+    assert!(
+        trace.contains("failover") && trace.contains("up is down: 451 4.4.1"),
+        "{trace}"
+    );
     let status = String::from_utf8_lossy(&gateway.cli(&["status"]).stdout).into_owned();
     assert!(
         status.contains("closed") && status.contains("Connection refused"),
