@@ -195,13 +195,31 @@ fn lock(data_dir: &Path) -> Result<File, RunError> {
     Ok(file)
 }
 
+/// When files were written and how large they are, to see that they have changed.
+#[derive(Debug, PartialEq, Eq)]
+struct Files(Vec<Option<(SystemTime, u64)>>);
+
+impl Files {
+    fn of(paths: &[PathBuf]) -> Self {
+        let look = |path: &PathBuf| {
+            let found = std::fs::metadata(path).ok()?;
+            Some((found.modified().ok()?, found.len()))
+        };
+        Self(paths.iter().map(look).collect())
+    }
+}
+
 type Connectors = Vec<(connector::Settings, Arc<dyn Connector>)>;
 
-fn connectors(config: &Config) -> Result<Connectors, RunError> {
+/// One that is in `kept` with equal settings stays as it is, its open connections with it.
+fn connectors(config: &Config, kept: &Connectors) -> Result<Connectors, RunError> {
     config
         .connectors
         .iter()
         .map(|settings| {
+            if let Some(equal) = kept.iter().find(|(known, _)| known == settings) {
+                return Ok(equal.clone());
+            }
             connector::build(settings, None)
                 .map(|built| (settings.clone(), built))
                 .map_err(|e| RunError::new(78, format!("connector \"{}\": {e}", settings.name)))
@@ -222,6 +240,8 @@ fn setup(config: &Config, connectors: Connectors) -> delivery::Setup {
 /// What runs.
 struct Gateway {
     config: Config,
+    connectors: Connectors,
+    files: Files,
     store: Arc<dyn Store>,
     shared: Arc<Shared>,
     listeners: Listeners,
@@ -236,7 +256,7 @@ async fn serve(config: Config) -> Result<(), RunError> {
     let mut signals = Signals::new().map_err(|e| RunError::system(format!("signals: {e}")))?;
     let store: Arc<dyn Store> = SqliteStore::open(&config.queue)?;
     store.recover().await?;
-    let connectors = connectors(&config)?;
+    let connectors = connectors(&config, &Vec::new())?;
     let queue = Arc::new(Queue::new(Arc::clone(&store)));
     let shared = Shared::new(
         Arc::clone(&queue),
@@ -248,10 +268,12 @@ async fn serve(config: Config) -> Result<(), RunError> {
     let mut listeners = Listeners::new(Arc::clone(&shared))
         .map_err(|e| RunError::system(format!("sockets from systemd: {e}")))?;
     let prepared = listeners.prepare(&config.listeners)?;
-    let delivery = Delivery::start(queue, setup(&config, connectors));
+    let delivery = Delivery::start(queue, setup(&config, connectors.clone()));
     listeners.commit(prepared);
     listeners.warn_of_expiry();
     let mut gateway = Gateway {
+        files: Files::of(&config.files),
+        connectors,
         config,
         store,
         shared,
@@ -310,6 +332,11 @@ impl Gateway {
                     if tokio::task::block_in_place(|| self.listeners.refresh_certificates()) {
                         self.note().await;
                     }
+                    let changed = tokio::task::block_in_place(|| Files::of(&self.config.files) != self.files);
+                    if changed {
+                        info!(event = "file changed", "a secret, certificate or key has changed; reloading");
+                        self.reload().await;
+                    }
                 }
                 _ = daily.tick() => self.listeners.warn_of_expiry(),
                 _ = watchdog.tick() => if watched.is_some() { systemd::watchdog() },
@@ -336,9 +363,16 @@ impl Gateway {
     }
 
     fn try_reload(&mut self) -> Result<(), RunError> {
+        // Looked at before they are read: what changes in between is seen at the next look. And once for each change, whatever
+        // becomes of it.
+        let files = Files::of(&self.config.files);
+        let same_files = files == self.files;
+        self.files = files;
         let (mut config, notes) =
             config::load(&self.config.path, Secrets::Resolve).map_err(|e| RunError::new(78, e))?;
-        let connectors = connectors(&config)?;
+        let none = Vec::new();
+        let kept = if same_files { &self.connectors } else { &none };
+        let connectors = connectors(&config, kept)?;
         let prepared = self.listeners.prepare(&config.listeners)?;
         // From here on nothing fails.
         tell(&notes);
@@ -363,8 +397,12 @@ impl Gateway {
             config.log.clone_from(&self.config.log);
         }
         self.shared.swap(rules(&config), config.limits);
-        self.delivery.reload(setup(&config, connectors));
+        self.delivery.reload(setup(&config, connectors.clone()));
         self.listeners.commit(prepared);
+        if config.files != self.config.files {
+            self.files = Files::of(&config.files);
+        }
+        self.connectors = connectors;
         self.config = config;
         Ok(())
     }

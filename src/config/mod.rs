@@ -69,6 +69,8 @@ pub struct Config {
     pub delivery: delivery::Settings,
     /// `bounce.from`.
     pub bounce_from: Address,
+    /// Secrets, certificates and keys that were read from files: when one changes, the configuration has.
+    pub files: Vec<PathBuf>,
 }
 
 /// What is done about secrets and other files the configuration names.

@@ -295,3 +295,64 @@ fn nothing_to_do_costs_nothing() {
         "{spent} ticks of CPU in 3 s with everything blocked"
     );
 }
+
+#[test]
+fn a_password_file_that_is_corrected_heals_a_paused_connector_by_itself() {
+    let sink = Sink::scripted(|line| {
+        if line.starts_with("EHLO") {
+            return Some("250-sink\r\n250 AUTH PLAIN".to_owned());
+        }
+        // AUTH PLAIN, user "u": "right" is AHUAcmlnaHQ=.
+        line.starts_with("AUTH").then(|| {
+            if line.ends_with("AHUAcmlnaHQ=") {
+                "235 2.7.0 ok"
+            } else {
+                "535 5.7.8 wrong"
+            }
+            .to_owned()
+        })
+    });
+    let dir = tempfile::TempDir::new().unwrap();
+    let config = basic(sink.address) + "username = \"u\"\npassword = { file = \"password\" }\n";
+    fs::write(dir.path().join("config.toml"), config).unwrap();
+    fs::write(dir.path().join("password"), "wrong\n").unwrap();
+    let gateway = Gateway::start_in(dir);
+    send(&gateway, "x@corp.example");
+    wait("paused", || {
+        String::from_utf8_lossy(&gateway.cli(&["status"]).stdout)
+            .contains("paused")
+            .then_some(())
+    });
+    fs::write(gateway.path("password"), "right\n").unwrap();
+    sink.wait(1);
+    gateway.wait_for_log(&["connector resumed"]);
+}
+
+#[test]
+fn a_reload_keeps_the_connections_of_connectors_that_did_not_change() {
+    let greeted = std::sync::Arc::new(AtomicUsize::new(0));
+    let seen = greeted.clone();
+    let sink = Sink::scripted(move |line| {
+        if line.starts_with("EHLO") {
+            seen.fetch_add(1, Ordering::SeqCst);
+        }
+        None
+    });
+    let gateway = Gateway::start(&basic(sink.address));
+    send(&gateway, "x@corp.example");
+    sink.wait(1);
+    stdout(&gateway.cli(&["reload"]));
+    send(&gateway, "x@corp.example");
+    sink.wait(2);
+    assert_eq!(greeted.load(Ordering::SeqCst), 1, "one connection for both");
+    let other = fs::read_to_string(gateway.config_path()).unwrap() + "helo = \"other.example\"\n";
+    fs::write(gateway.config_path(), other).unwrap();
+    stdout(&gateway.cli(&["reload"]));
+    send(&gateway, "x@corp.example");
+    sink.wait(3);
+    assert_eq!(
+        greeted.load(Ordering::SeqCst),
+        2,
+        "other settings, another connection"
+    );
+}

@@ -35,6 +35,7 @@ pub(super) fn pem(
 ) -> Option<PathBuf> {
     let At { value, span } = table.parsed(key, "a path", path)?;
     let path = ground.path(&value);
+    ground.files.borrow_mut().push(path.clone());
     if ground.secrets == Secrets::Ignore {
         return Some(path);
     }

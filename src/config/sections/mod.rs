@@ -3,6 +3,7 @@
 //! Apart from `table`, which knows TOML and no meaning, and from the modules, which know their settings and no TOML.
 
 use std::{
+    cell::RefCell,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -36,6 +37,8 @@ struct Ground<'a> {
     base: &'a Path,
     secrets: Secrets,
     env: &'a Environment,
+    /// Files that were named: what is in them belongs to the configuration.
+    files: &'a RefCell<Vec<PathBuf>>,
 }
 
 impl Ground<'_> {
@@ -144,7 +147,9 @@ pub(super) fn read<'a>(
     secrets: Secrets,
     env: &'a Environment,
 ) -> Option<Config> {
+    let files = RefCell::new(Vec::new());
     let ground = Ground {
+        files: &files,
         source,
         base,
         secrets,
@@ -212,6 +217,7 @@ pub(super) fn read<'a>(
             bounce,
         },
         bounce_from,
+        files: files.into_inner(),
     })
 }
 

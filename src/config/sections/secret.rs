@@ -96,7 +96,7 @@ fn elsewhere(ground: Ground<'_>, table: &Table<'_>, key: &str) -> Option<Given> 
             }
         }
     } else if let Some(At { value: file, span }) = file {
-        let path = ground.path(&file);
+        let path = watched(ground, ground.path(&file));
         warn_readable(ground, &path, &span);
         match from_file(&path) {
             Ok(value) => value,
@@ -105,7 +105,7 @@ fn elsewhere(ground: Ground<'_>, table: &Table<'_>, key: &str) -> Option<Given> 
     } else {
         let name = credential?.value;
         match (&ground.env.credentials_directory, ground.secrets) {
-            (Some(directory), _) => match from_file(&directory.join(&name)) {
+            (Some(directory), _) => match from_file(&watched(ground, directory.join(&name))) {
                 Ok(value) => value,
                 Err(why) => {
                     return fault(Fault::new(
@@ -143,6 +143,11 @@ fn elsewhere(ground: Ground<'_>, table: &Table<'_>, key: &str) -> Option<Given> 
         span: span.clone(),
         known: true,
     })
+}
+
+fn watched(ground: Ground<'_>, path: std::path::PathBuf) -> std::path::PathBuf {
+    ground.files.borrow_mut().push(path.clone());
+    path
 }
 
 fn from_file(path: &std::path::Path) -> Result<String, String> {
