@@ -19,6 +19,7 @@ mod crash;
 mod delivery;
 mod dialogues;
 mod end_to_end;
+mod faults;
 mod listener;
 mod operator;
 mod smarthost;
