@@ -13,7 +13,7 @@ use std::{
 use super::{
     Built, Shared, bounce,
     lanes::Permit,
-    plan::{Attempt, Block, Decision},
+    plan::{Attempt, Block, Change, Decision},
 };
 use crate::{
     connector::{Connector, Lane, Settings},
@@ -44,6 +44,9 @@ pub(super) struct Task {
     pub(super) job: Job,
 }
 
+/// The connectors that took nothing of a job, and why.
+type Passed = Vec<(ConnectorName, Block)>;
+
 /// Delivers and settles it.
 pub(super) async fn run(task: Task) {
     let Task {
@@ -58,8 +61,11 @@ pub(super) async fn run(task: Task) {
     let mut attempt = Attempt::new(&job);
     let mut via = String::new();
     let mut reserved = Some(permit);
+    let mut passed: Passed = Vec::new();
     for name in candidates.iter().take(start) {
-        attempt.skip(shared.lanes.why(name));
+        let block = shared.lanes.why(name);
+        passed.push((name.clone(), block.clone()));
+        attempt.skip(block);
     }
     for name in candidates.iter().skip(start) {
         let open = attempt.open();
@@ -82,6 +88,7 @@ pub(super) async fn run(task: Task) {
         let (permit, mailbox) = match entered {
             Ok(permits) => permits,
             Err(block) => {
+                passed.push((name.clone(), block.clone()));
                 attempt.skip(block);
                 continue;
             }
@@ -91,6 +98,9 @@ pub(super) async fn run(task: Task) {
             via.clone_from(where_to);
         }
         let change = attempt.take(name, report);
+        if let Some(block) = block_of(&change) {
+            passed.push((name.clone(), block));
+        }
         shared
             .lanes
             .apply(&permit, &lane, &change, &route.retry, fastrand::f64());
@@ -98,12 +108,12 @@ pub(super) async fn run(task: Task) {
         // Settled before the permit is free: otherwise settlements could pile up without bound. But the next connector
         // must not be waited for with the permit of this one.
         if attempt.open().is_empty() {
-            settle(&shared, &built, &route, &job, attempt, &via).await;
+            settle(&shared, &built, &route, &job, attempt, &via, &passed).await;
             drop(permit);
             return;
         }
     }
-    settle(&shared, &built, &route, &job, attempt, &via).await;
+    settle(&shared, &built, &route, &job, attempt, &via, &passed).await;
 }
 
 /// Puts back a job that no connector would take, or gives it up when its time is over.
@@ -118,7 +128,7 @@ pub(super) async fn pass_over(
     for block in blocks {
         attempt.skip(block);
     }
-    settle(&shared, &built, &route, &job, attempt, "").await;
+    settle(&shared, &built, &route, &job, attempt, "", &Vec::new()).await;
 }
 
 /// Through the gate of the connector, past a mailbox that is refused, and when rate and store allow.
@@ -195,6 +205,7 @@ async fn settle(
     job: &Job,
     attempt: Attempt,
     via: &str,
+    passed: &Passed,
 ) {
     let now = SystemTime::now();
     let by: Vec<(Address, ConnectorName)> = attempt
@@ -204,7 +215,15 @@ async fn settle(
         .collect();
     let decision = attempt.finish(route, built.settings.in_doubt_wait, now, fastrand::f64());
     let bounces = bounces(built, job, &decision, now);
-    let events = events(job, &decision, &by, via, &bounces, now);
+    let mut events = events(job, &decision, &by, via, &bounces, now);
+    if let Some((_, taker)) = by.first() {
+        events.splice(
+            0..0,
+            passed
+                .iter()
+                .map(|(name, block)| failover(name, block, taker, now)),
+        );
+    }
     let mut pause = SETTLE_PAUSE.0;
     let mut troubled = false;
     loop {
@@ -247,6 +266,35 @@ async fn settle(
     }
     if !bounces.is_empty() {
         shared.queue.wake();
+    }
+}
+
+/// What kept a job from the connector that reported this, if anything.
+fn block_of(change: &Change) -> Option<Block> {
+    match change {
+        Change::Open(_) => None,
+        Change::Close(reply, _) => Some(Block::Down(Some(reply.clone()))),
+        Change::Pause(reply) => Some(Block::Paused(Some(reply.clone()))),
+        Change::PauseMailbox(reply) => Some(Block::Mailbox(Some(reply.clone()))),
+    }
+}
+
+/// The line that says why it was not the first connector of the route.
+fn failover(name: &ConnectorName, block: &Block, taker: &ConnectorName, now: SystemTime) -> Event {
+    let (state, reply) = match block {
+        Block::Down(reply) => ("is closed", reply),
+        Block::Paused(reply) => ("is paused", reply),
+        Block::Mailbox(reply) => ("refuses the sending mailbox", reply),
+    };
+    let why = reply.as_ref().map(|reply| format!(": {reply}"));
+    Event {
+        at: now,
+        kind: "passed over".to_owned(),
+        recipients: Vec::new(),
+        text: format!(
+            "{name} {state}{}; it went to {taker}",
+            why.unwrap_or_default()
+        ),
     }
 }
 
