@@ -104,7 +104,7 @@ impl Life {
         for event in &self.events {
             write!(
                 out,
-                "  {}  {:<10}  ",
+                "  {}  {:<11}  ",
                 output::human(event.at),
                 output::safe(&event.kind)
             )?;

@@ -13,7 +13,7 @@ use std::{
 use super::{
     Built, Shared, bounce,
     lanes::Permit,
-    plan::{Attempt, Block, Decision},
+    plan::{Attempt, Block, Change, Decision},
 };
 use crate::{
     connector::{Connector, Lane, Settings},
@@ -44,6 +44,9 @@ pub(super) struct Task {
     pub(super) job: Job,
 }
 
+/// The connectors that took nothing of a job, and why.
+type Passed = Vec<(ConnectorName, Block)>;
+
 /// Delivers and settles it.
 pub(super) async fn run(task: Task) {
     let Task {
@@ -58,11 +61,10 @@ pub(super) async fn run(task: Task) {
     let mut attempt = Attempt::new(&job);
     let mut via = String::new();
     let mut reserved = Some(permit);
-    // The connectors that could not take it, and why: a failover shows in the life of the message.
-    let mut passed = Vec::new();
+    let mut passed: Passed = Vec::new();
     for name in candidates.iter().take(start) {
         let block = shared.lanes.why(name);
-        passed.push(passed_over(name, &block));
+        passed.push((name.clone(), block.clone()));
         attempt.skip(block);
     }
     for name in candidates.iter().skip(start) {
@@ -86,23 +88,19 @@ pub(super) async fn run(task: Task) {
         let (permit, mailbox) = match entered {
             Ok(permits) => permits,
             Err(block) => {
-                passed.push(passed_over(name, &block));
+                passed.push((name.clone(), block.clone()));
                 attempt.skip(block);
                 continue;
             }
         };
         let report = call(connector.as_ref(), settings, &job.message, &open).await;
-        match &report {
-            Report::Tried { via: where_to, .. } => via.clone_from(where_to),
-            Report::Down { reply, .. } => passed.push(format!("{name} is down: {reply}")),
-            Report::Misconfigured(reply) => {
-                passed.push(format!("{name} is misconfigured: {reply}"));
-            }
-            Report::MailboxRefused(reply) => {
-                passed.push(format!("{name} refuses the mailbox: {reply}"));
-            }
+        if let Report::Tried { via: where_to, .. } = &report {
+            via.clone_from(where_to);
         }
         let change = attempt.take(name, report);
+        if let Some(block) = block_of(&change) {
+            passed.push((name.clone(), block));
+        }
         shared
             .lanes
             .apply(&permit, &lane, &change, &route.retry, fastrand::f64());
@@ -130,19 +128,7 @@ pub(super) async fn pass_over(
     for block in blocks {
         attempt.skip(block);
     }
-    settle(&shared, &built, &route, &job, attempt, "", &[]).await;
-}
-
-fn passed_over(name: &ConnectorName, block: &Block) -> String {
-    let (state, reply) = match block {
-        Block::Down(reply) => ("closed", reply),
-        Block::Paused(reply) => ("paused", reply),
-        Block::Mailbox(reply) => ("closed to this mailbox", reply),
-    };
-    match reply {
-        Some(reply) => format!("{name} is {state}: {reply}"),
-        None => format!("{name} is {state}"),
-    }
+    settle(&shared, &built, &route, &job, attempt, "", &Vec::new()).await;
 }
 
 /// Through the gate of the connector, past a mailbox that is refused, and when rate and store allow.
@@ -219,7 +205,7 @@ async fn settle(
     job: &Job,
     attempt: Attempt,
     via: &str,
-    passed: &[String],
+    passed: &Passed,
 ) {
     let now = SystemTime::now();
     let by: Vec<(Address, ConnectorName)> = attempt
@@ -230,15 +216,13 @@ async fn settle(
     let decision = attempt.finish(route, built.settings.in_doubt_wait, now, fastrand::f64());
     let bounces = bounces(built, job, &decision, now);
     let mut events = events(job, &decision, &by, via, &bounces, now);
-    if decision.attempted {
-        // Otherwise the reason stands in the line that says what it waits for.
-        let over = passed.iter().map(|text| Event {
-            at: now,
-            kind: "failover".to_owned(),
-            recipients: Vec::new(),
-            text: text.clone(),
-        });
-        events.splice(0..0, over);
+    if let Some((_, taker)) = by.first() {
+        events.splice(
+            0..0,
+            passed
+                .iter()
+                .map(|(name, block)| failover(name, block, taker, now)),
+        );
     }
     let mut pause = SETTLE_PAUSE.0;
     let mut troubled = false;
@@ -282,6 +266,35 @@ async fn settle(
     }
     if !bounces.is_empty() {
         shared.queue.wake();
+    }
+}
+
+/// What kept a job from the connector that reported this, if anything.
+fn block_of(change: &Change) -> Option<Block> {
+    match change {
+        Change::Open(_) => None,
+        Change::Close(reply, _) => Some(Block::Down(Some(reply.clone()))),
+        Change::Pause(reply) => Some(Block::Paused(Some(reply.clone()))),
+        Change::PauseMailbox(reply) => Some(Block::Mailbox(Some(reply.clone()))),
+    }
+}
+
+/// The line that says why it was not the first connector of the route.
+fn failover(name: &ConnectorName, block: &Block, taker: &ConnectorName, now: SystemTime) -> Event {
+    let (state, reply) = match block {
+        Block::Down(reply) => ("is closed", reply),
+        Block::Paused(reply) => ("is paused", reply),
+        Block::Mailbox(reply) => ("refuses the sending mailbox", reply),
+    };
+    let why = reply.as_ref().map(|reply| format!(": {reply}"));
+    Event {
+        at: now,
+        kind: "passed over".to_owned(),
+        recipients: Vec::new(),
+        text: format!(
+            "{name} {state}{}; it went to {taker}",
+            why.unwrap_or_default()
+        ),
     }
 }
 

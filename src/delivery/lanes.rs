@@ -366,12 +366,13 @@ impl Lanes {
         self.bell.notify_one();
     }
 
-    /// The next time at which a lane changes by itself.
-    pub(super) fn wakes_at(&self) -> Option<Instant> {
+    /// The next time after `looked` at which a lane changes by itself.
+    pub(super) fn wakes_after(&self, looked: Instant) -> Option<Instant> {
         self.table()
             .lanes
             .values()
             .filter_map(|entry| entry.gate.wakes_at())
+            .filter(|at| *at > looked)
             .min()
     }
 

@@ -129,14 +129,15 @@ impl Round {
         self.foreign_writes().await;
         self.log_in(&built);
         self.prune(&built).await;
+        let looked = Instant::now();
         match self.claim(&built).await {
             Ok(wait) => {
+                // A probe that was due already found no job, and waits for the next one without making the loop spin.
                 let lanes = shared
                     .lanes
-                    .wakes_at()
+                    .wakes_after(looked)
                     .map_or(AT_LEAST, |at| at.saturating_duration_since(Instant::now()));
-                // A lane whose probe finds no job does not make the loop spin.
-                wait.min(lanes.max(Duration::from_millis(20))).min(AT_LEAST)
+                wait.min(lanes).min(AT_LEAST)
             }
             Err(error) => {
                 tracing::error!(%error, "the queue cannot be read; nothing is delivered until it can");

@@ -107,7 +107,7 @@ pub enum Settled {
 pub struct Event {
     /// When.
     pub at: SystemTime,
-    /// `accepted`, `delivered`, `deferred`, `in doubt`, `failed`, `bounced`, `held`, `released`, `retried`, `dropped`, …
+    /// `accepted`, `delivered`, `deferred`, `in doubt`, `failed`, `passed over`, `bounced`, `held`, `released`, `retried`, …
     pub kind: String,
     /// The recipients it is about, empty for all.
     pub recipients: Vec<String>,

@@ -19,6 +19,7 @@ mod connector;
 mod crash;
 mod delivery;
 mod dialogues;
+mod durability;
 mod end_to_end;
 mod faults;
 mod fuzz;

@@ -66,13 +66,18 @@ impl SqliteStore {
         let spool = dir.join("spool");
         open::prepare(dir, &database, &spool)
             .map_err(|e| StoreError::Unavailable(format!("{}: {e}", dir.display())))?;
-        let conn = open::writer(&database)?;
+        let mut ballast = ballast::Ballast::new(dir);
+        let conn = match open::writer(&database) {
+            // What waits on a full disk still goes out.
+            Err(StoreError::Full) if ballast.free() => open::writer(&database)?,
+            opened => opened?,
+        };
         let shared = Arc::new(Shared::default());
         let writer = Writer::new(
             conn,
             database.clone(),
             spool.clone(),
-            ballast::Ballast::new(dir),
+            ballast,
             shared.clone(),
         );
         let (inbox, receiver) = mpsc::channel(writer::WAITING);

@@ -255,18 +255,27 @@ impl Writer {
             return Err("it failed and is not tried again yet".to_owned());
         }
         self.tried = Some(Instant::now());
-        let conn = open::writer(&self.database).map_err(|e| e.to_string())?;
+        let opened = match self.reopen() {
+            // To open it takes room, too.
+            Err(StoreError::Full) if self.ballast.free() => self.reopen(),
+            opened => opened,
+        };
+        self.conn = Some(opened.map_err(|e| e.to_string())?);
+        self.shared.broken.store(false, Ordering::Release);
+        tracing::info!("the store works again");
+        Ok(())
+    }
+
+    fn reopen(&self) -> Result<Connection, StoreError> {
+        let conn = open::writer(&self.database)?;
         conn.execute_batch(
             "BEGIN IMMEDIATE;
              INSERT INTO note (key, value) VALUES ('store', 'opened anew')
                ON CONFLICT (key) DO UPDATE SET value = excluded.value;
              COMMIT",
         )
-        .map_err(|e| e.to_string())?;
-        self.conn = Some(conn);
-        self.shared.broken.store(false, Ordering::Release);
-        tracing::info!("the store works again");
-        Ok(())
+        .map_err(|e| store_error(&e))?;
+        Ok(conn)
     }
 
     fn release_abandoned(&mut self) {
@@ -341,7 +350,11 @@ impl Fault {
 
 /// What an error of the database means to a caller.
 pub(super) fn store_error(error: &rusqlite::Error) -> StoreError {
-    if error.sqlite_error_code() == Some(ErrorCode::DiskFull) {
+    // The index of the journal is a file of its own, and has another word for it.
+    let no_room = error
+        .sqlite_error()
+        .is_some_and(|e| e.extended_code == rusqlite::ffi::SQLITE_IOERR_SHMSIZE);
+    if no_room || error.sqlite_error_code() == Some(ErrorCode::DiskFull) {
         StoreError::Full
     } else {
         StoreError::Unavailable(error.to_string())
