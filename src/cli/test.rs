@@ -137,7 +137,7 @@ fn address(option: &str, text: &str) -> Result<Address, Failure> {
 fn sender(config: &Config, settings: &connector::Settings) -> Option<Address> {
     let login = match &settings.kind {
         Kind::Smtp(smtp) => smtp.login.as_ref().map(|(name, _)| name.clone()),
-        Kind::Capture { .. } | Kind::Discard => None,
+        Kind::Graph(_) | Kind::Capture { .. } | Kind::Discard => None,
     };
     let named = config
         .policy

@@ -121,6 +121,7 @@ pub(super) fn read(
         ),
         overrides,
         own_addresses: around.own_addresses.to_vec(),
+        oauth: None,
         plaintext_credentials,
     })
 }
