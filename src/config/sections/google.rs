@@ -65,6 +65,16 @@ pub(super) fn read(
     };
     match given.first().copied() {
         Some("service_account_file") => {
+            for key in ["client_id", "client_secret"] {
+                if let Some(span) = table.place(key) {
+                    ground.source.error(
+                        &span,
+                        Fault::from(format!(
+                            "`{key}` goes with a refresh token; the file of a service account says who it is"
+                        )),
+                    );
+                }
+            }
             table.requires("subject", "subject = \"printer@corp.example\", the mailbox");
             let At { value, span } = account?;
             let file = ground.path(&value);

@@ -180,7 +180,9 @@ fn grant(ground: Ground<'_>, table: &Table<'_>, is_smtp: bool) -> Option<Grant> 
     let is_delegated = is_smtp && table.has("refresh_token");
     let given: Vec<_> = all
         .into_iter()
-        .filter(|key| table.has(key) && !(is_delegated && *key == "client_secret"))
+        .filter(|key| table.has(key))
+        .filter(|key| is_smtp || *key != "refresh_token")
+        .filter(|key| !is_delegated || *key != "client_secret")
         .collect();
     one_of(ground, table, &given);
     let Some(kind) = given.first().copied() else {

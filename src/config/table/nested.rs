@@ -80,6 +80,16 @@ impl<'a> Table<'a> {
         let value = match entry.value {
             DeValue::Boolean(true) => None,
             DeValue::String(text) => Some(text.as_ref()),
+            DeValue::Boolean(false) => {
+                self.source.error(
+                    &entry.span,
+                    Fault::new(
+                        format!("`{key}` takes true or a string"),
+                        format!("leave `{key}` out"),
+                    ),
+                );
+                return None;
+            }
             _ => {
                 self.wrong_type(key, &entry, "true or a string");
                 return None;
