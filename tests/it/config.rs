@@ -758,6 +758,26 @@ fn a_route_knows_what_no_connector_of_it_takes() {
     check("\"c\"", None);
 }
 
+/// What the page says to write can be written.
+#[test]
+fn the_examples_of_the_page_on_exchange_load() {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/exchange-online.md");
+    let page = fs::read_to_string(page).unwrap();
+    let blocks: Vec<&str> = page
+        .split("```toml\n")
+        .skip(1)
+        .map(|rest| rest.split("```").next().unwrap())
+        .collect();
+    assert!(blocks.len() >= 7);
+    for block in blocks {
+        let text = around("", "type = \"discard\"", block);
+        let environment = environment();
+        if let Err(why) = config::parse(&text, Path::new("c.toml"), Secrets::Ignore, &environment) {
+            panic!("{block}\n{why}");
+        }
+    }
+}
+
 /// No way of writing a password wrongly shows it.
 #[test]
 fn a_mistake_near_a_password_does_not_show_it() {

@@ -1,4 +1,6 @@
-//! The keys of `type = "graph"`.
+//! The keys of `type = "graph"`, and the hosts it will open connections to.
+//!
+//! Apart from `oauth`, which reads who logs in: this is where the mail goes and how large it may be. It sends nothing.
 
 use super::{
     Ground, cloud,

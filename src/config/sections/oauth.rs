@@ -325,22 +325,20 @@ fn scope(
     if host == Some("smtp.hve.mx.microsoft") {
         return Some("https://outlook.office.com/.default".to_owned());
     }
-    match cloud.smtp_scope().filter(|_| !is_delegated) {
-        Some(scope) => Some(scope.to_owned()),
-        None => {
-            ground.source.error(
-                &table.place_or_header("cloud"),
-                Fault::new(
-                    format!(
-                        "the scope of SMTP in the cloud \"{}\" is not documented",
-                        cloud.name()
-                    ),
-                    "add scope = \"…\" as Microsoft's support names it",
-                ),
-            );
-            None
-        }
+    if let Some(scope) = cloud.smtp_scope().filter(|_| !is_delegated) {
+        return Some(scope.to_owned());
     }
+    ground.source.error(
+        &table.place_or_header("cloud"),
+        Fault::new(
+            format!(
+                "the scope of SMTP in the cloud \"{}\" is not documented",
+                cloud.name()
+            ),
+            "add scope = \"…\" as Microsoft's support names it",
+        ),
+    );
+    None
 }
 
 pub(super) fn token_url(table: &Table<'_>) -> Option<At<Web>> {
