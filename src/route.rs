@@ -60,6 +60,8 @@ pub struct Route {
     pub give_up: Duration,
     /// Recipients of one job at most: the least of its connectors' `max_recipients`.
     pub max_recipients: usize,
+    /// Content of more octets is refused by every one of its connectors; `None`: not by all.
+    pub max_size: Option<u64>,
 }
 
 /// What a route looks at.
@@ -152,6 +154,7 @@ mod tests {
             retry: Vec::new(),
             give_up: Duration::from_mins(1),
             max_recipients: 2,
+            max_size: None,
         }
     }
 

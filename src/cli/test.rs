@@ -136,7 +136,11 @@ fn address(option: &str, text: &str) -> Result<Address, Failure> {
 /// The likeliest sender: whom the connector logs in as, who bounces, whom the allowlist names.
 fn sender(config: &Config, settings: &connector::Settings) -> Option<Address> {
     let login = match &settings.kind {
-        Kind::Smtp(smtp) => smtp.login.as_ref().map(|(name, _)| name.clone()),
+        Kind::Smtp(smtp) => match (&smtp.oauth, &smtp.login) {
+            (Some((_, mailbox)), _) => Some(mailbox.clone()),
+            (None, login) => login.as_ref().map(|(name, _)| name.clone()),
+        },
+        Kind::Graph(graph) => graph.mailbox.clone(),
         Kind::Capture { .. } | Kind::Discard => None,
     };
     let named = config

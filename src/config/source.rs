@@ -173,6 +173,14 @@ fn foreign(section: &str, key: &str) -> Option<&'static str> {
         ("connector", "requiretls") => "write tls = \"starttls\"",
         ("connector", "ignoretls") => "write tls = \"off\"",
         ("connector", "verificationmode") => "write verify = \"full\", \"certificate\" or \"none\"",
+        ("connector", "oauthtokenurl") => {
+            "write `login_url`; in the `oauth` table of an smtp connector also `token_url`"
+        }
+        ("connector", "microsoftexchangeurl") => "did you mean `login_url`?",
+        ("connector", "microsoftgraphapiurl") => {
+            "did you mean `graph_url`? It is written without /v1.0"
+        }
+        ("connector", "microsoftgraphapiscope") => "did you mean `scope`?",
         ("connector", "user" | "login") => "did you mean `username`?",
         ("connector", "server" | "smarthost" | "relayhost") => "did you mean `host`?",
         ("" | "outbound", "allowedhosts") => "did you mean [outbound] `allowed_hosts`?",

@@ -22,6 +22,8 @@ use crate::{
 
 pub mod capture;
 pub mod discard;
+pub mod graph;
+pub mod oauth;
 pub mod services;
 pub mod smtp;
 
@@ -41,6 +43,7 @@ pub fn build(
             smtp::Timeouts::default(),
             recorder,
         )?),
+        Kind::Graph(_) => return Err("type = \"graph\" is not in this version yet".into()),
         Kind::Capture { directory } => {
             Arc::new(capture::Capture::new(settings.name.clone(), directory)?)
         }
@@ -111,6 +114,8 @@ pub struct Rate {
 pub enum Kind {
     /// An SMTP smarthost.
     Smtp(Box<SmtpSettings>),
+    /// Microsoft Graph.
+    Graph(Box<graph::Settings>),
     /// `.eml` files in a directory.
     Capture {
         /// The directory.
@@ -177,6 +182,10 @@ pub enum Auth {
     Plain,
     /// LOGIN.
     Login,
+    /// XOAUTH2 with a token of `SmtpSettings::oauth`.
+    Xoauth2,
+    /// OAUTHBEARER (RFC 7628) with a token of `SmtpSettings::oauth`.
+    OauthBearer,
     /// Not at all.
     None,
 }
@@ -200,6 +209,8 @@ pub struct SmtpSettings {
     pub auth: Auth,
     /// With whom; `None` = no login.
     pub login: Option<(String, Secret)>,
+    /// Where XOAUTH2 and OAUTHBEARER tokens come from, and the mailbox that `user=` names.
+    pub oauth: Option<(oauth::Settings, String)>,
     /// The password may go over a line without TLS; over loopback it always may.
     pub plaintext_credentials: bool,
     /// Connections at once; also the default of `max_concurrent`.

@@ -41,14 +41,8 @@ impl Service {
         }
         if self.host.ends_with(".office365.com") || self.host.ends_with(".outlook.com") {
             return vec![
-                // The recipients of the last 24 hours are too many.
-                rule(550, (5, 1, 90), Class::Deferred),
                 // The mailbox may not send as this sender.
                 rule(550, (5, 7, 60), Class::MailboxRefused),
-                // The mailbox is blocked for sending spam.
-                rule(550, (5, 1, 8), Class::MailboxRefused),
-                // The whole tenant is.
-                rule(550, (5, 7, 705), Class::Misconfigured),
                 // Basic authentication is switched off, for the tenant or for good.
                 rule(535, (5, 7, 139), Class::Misconfigured),
                 rule(550, (5, 7, 30), Class::Misconfigured),

@@ -398,6 +398,7 @@ mod tests {
             retry: vec![MINUTE, MINUTE * 5],
             give_up: GIVE_UP,
             max_recipients: 100,
+            max_size: None,
         }
     }
 

@@ -333,6 +333,14 @@ impl Reply {
             format!("the message is larger than message_size, {limit} octets"),
         )
     }
+    /// Beyond what every connector of the recipient's route takes.
+    pub fn too_big_for(connectors: &str, limit: u64) -> Self {
+        Self::new(
+            552,
+            (5, 3, 4),
+            format!("the message is larger than {connectors} takes, {limit} octets"),
+        )
+    }
     /// A header of more than 256 KiB.
     pub fn header_too_big() -> Self {
         Self::new(552, (5, 3, 4), "the header is larger than 256 KiB")

@@ -118,7 +118,7 @@ fn the_example_has_every_key_and_no_other() {
             keys.insert(format!("{section}.{key}"));
             let inner = match (section, key.as_str()) {
                 ("", key) => key.to_owned(),
-                (_, "password") => "secret".to_owned(),
+                (_, "password" | "client_secret" | "refresh_token") => "secret".to_owned(),
                 (section, key) => format!("{section}.{key}"),
             };
             match value {
@@ -151,11 +151,22 @@ fn the_commented_keys_are_right_too() {
         Secrets::Ignore,
         &environment(),
     ) else {
-        panic!("`service` beside `host` is an error");
+        panic!("`service` beside `host`, and several credentials, are errors");
     };
     for diagnostic in said.iter().filter(|d| d.severity == Severity::Error) {
+        // The alternatives that the example shows side by side, and nothing else.
+        let alternatives = [
+            "`service` already says",
+            "one credential is enough: ",
+            "a managed identity needs no ",
+            "`token_url` already says `login_url`",
+            "`client_id` goes with a refresh token",
+            "`client_secret` goes with a refresh token",
+        ];
         assert!(
-            diagnostic.message.starts_with("`service` already says"),
+            alternatives
+                .iter()
+                .any(|start| diagnostic.message.starts_with(start)),
             "{diagnostic}"
         );
     }
@@ -454,10 +465,317 @@ fn what_is_probably_not_meant_is_a_warning() {
         ),
         "no route leads to",
     );
+    let graph = format!("type = \"graph\"\n{APPLICATION}");
+    check(
+        &around("", &graph, ""),
+        "bounces are sent from the mailbox postmaster@relay",
+    );
+    let graph = format!("{graph}mailbox = \"p@corp.example\"\n");
+    for (keys, expected) in [
+        ("max_concurrent = 5", "refuses the fifth"),
+        ("mime_limit = \"4MiB\"", "3 MiB of a message"),
+    ] {
+        check(&around("", &format!("{graph}{keys}"), ""), expected);
+    }
+    check(
+        &around("", &graph.replace("hunter2", TENANT), ""),
+        "looks like the ID of the client secret",
+    );
+    check(
+        &around(
+            "",
+            &format!("{graph}cloud = \"china\""),
+            "[outbound]\nallowed_hosts = [\"*.cn\"]\n",
+        ),
+        "only when there is a large message",
+    );
     check(
         &around("", smtp, "[queue]\ngive_up = \"10s\"\n"),
         "given up after one attempt",
     );
+}
+
+const TENANT: &str = "11111111-2222-3333-4444-555555555555";
+const APPLICATION: &str = "tenant_id = \"11111111-2222-3333-4444-555555555555\"\n\
+                           client_id = \"66666666-7777-8888-9999-AAAAAAAAAAAA\"\nclient_secret = \"hunter2\"\n";
+
+fn graph(written: &str) -> postern::connector::graph::Settings {
+    let config = parse(&around("", &format!("type = \"graph\"\n{written}"), "")).unwrap();
+    let postern::connector::Kind::Graph(graph) = &config.connectors[0].kind else {
+        panic!("graph");
+    };
+    (**graph).clone()
+}
+
+#[test]
+fn graph_by_cloud_and_by_hand() {
+    /// Keys, token endpoint, scope, Graph.
+    fn check(written: &str, token_url: &str, scope: &str, graph_url: &str) {
+        let graph = graph(&format!("{APPLICATION}{written}"));
+        assert_eq!(graph.oauth.token_url, token_url, "{written}");
+        assert_eq!(graph.oauth.scope, scope, "{written}");
+        assert_eq!(graph.graph_url, graph_url, "{written}");
+    }
+    let at = |login: &str| format!("{login}/{TENANT}/oauth2/v2.0/token");
+    for (cloud, login, graph) in [
+        ("global", "login.microsoftonline.com", "graph.microsoft.com"),
+        ("gcc-high", "login.microsoftonline.us", "graph.microsoft.us"),
+        ("dod", "login.microsoftonline.us", "dod-graph.microsoft.us"),
+        (
+            "china",
+            "login.partner.microsoftonline.cn",
+            "microsoftgraph.chinacloudapi.cn",
+        ),
+    ] {
+        check(
+            &format!("cloud = \"{cloud}\""),
+            &at(&format!("https://{login}")),
+            &format!("https://{graph}/.default"),
+            &format!("https://{graph}"),
+        );
+    }
+    check(
+        "login_url = \"http://127.0.0.1:4001/\"\ngraph_url = \"http://localhost:4002/\"",
+        &at("http://127.0.0.1:4001"),
+        "https://graph.microsoft.com/.default",
+        "http://localhost:4002",
+    );
+    check(
+        "scope = \"https://graph.example/.default\"",
+        &at("https://login.microsoftonline.com"),
+        "https://graph.example/.default",
+        "https://graph.microsoft.com",
+    );
+}
+
+#[test]
+fn graph_has_the_limits_of_a_mailbox() {
+    use postern::connector::{Rate, graph::Large, oauth::Grant};
+    let text = around(
+        "",
+        &format!("type = \"graph\"\n{APPLICATION}"),
+        "[outbound]\nproxy = \"http://p:1\"\nproxy_bypass = [\"corp.example\"]\n",
+    );
+    let connector = parse(&text).unwrap().connectors.remove(0);
+    let minute = std::time::Duration::from_mins(1);
+    assert_eq!(
+        connector.rate,
+        Some(Rate {
+            count: 30,
+            per: minute
+        })
+    );
+    assert_eq!(
+        (connector.max_concurrent, connector.max_recipients),
+        (4, 500)
+    );
+    let postern::connector::Kind::Graph(graph) = connector.kind else {
+        panic!("graph");
+    };
+    assert_eq!(graph.mime_limit, 3_000_000);
+    assert_eq!(graph.large_messages, Large::Upload);
+    assert_eq!(graph.oauth.http.allowed_hosts, ["*"]);
+    assert_eq!(graph.oauth.http.proxy, connector.proxy);
+    assert_eq!(connector.proxy.bypass_hosts, ["corp.example"]);
+    let Grant::ClientSecret {
+        client_id,
+        client_secret,
+        basic,
+    } = graph.oauth.grant
+    else {
+        panic!("a secret");
+    };
+    assert_eq!(client_id, "66666666-7777-8888-9999-aaaaaaaaaaaa");
+    assert_eq!((client_secret.reveal(), basic), ("hunter2", false));
+}
+
+#[test]
+fn a_managed_identity_is_asked_for_a_resource() {
+    use postern::connector::oauth::Grant;
+    let settings = graph("managed_identity = true").oauth;
+    assert_eq!(
+        settings.token_url,
+        "http://169.254.169.254/metadata/identity/oauth2/token"
+    );
+    assert_eq!(settings.scope, "https://graph.microsoft.com/");
+    assert_eq!(settings.grant, Grant::ManagedIdentity { client_id: None });
+    let settings = graph(&format!(
+        "managed_identity = \"{TENANT}\"\nlogin_url = \"http://127.0.0.1:9\"\ncloud = \"gcc-high\""
+    ))
+    .oauth;
+    assert_eq!(
+        settings.token_url,
+        "http://127.0.0.1:9/metadata/identity/oauth2/token"
+    );
+    assert_eq!(settings.scope, "https://graph.microsoft.us/");
+}
+
+#[test]
+fn tokens_for_smtp() {
+    use postern::connector::{Auth, Kind};
+    /// Keys of the connector and of its `oauth`; login, mailbox, token endpoint, scope.
+    fn check(connector: &str, oauth: &str, expected: (Auth, &str, &str, &str)) {
+        let text = format!("type = \"smtp\"\n{connector}\n[connector.oauth]\n{oauth}");
+        let config = parse(&around("", &text, "")).unwrap();
+        let Kind::Smtp(smtp) = &config.connectors[0].kind else {
+            panic!("smtp");
+        };
+        let (settings, mailbox) = smtp.oauth.as_ref().unwrap();
+        let found = (
+            smtp.auth,
+            mailbox.as_str(),
+            settings.token_url.as_str(),
+            settings.scope.as_str(),
+        );
+        assert_eq!(found, expected, "{oauth}");
+    }
+    let entra =
+        "https://login.microsoftonline.com/11111111-2222-3333-4444-555555555555/oauth2/v2.0/token";
+    let microsoft =
+        format!("provider = \"microsoft\"\nmailbox = \"p@Corp.example\"\n{APPLICATION}");
+    let office = "service = \"Outlook365\"";
+    let scope = "https://outlook.office365.com/.default";
+    check(
+        office,
+        &microsoft,
+        (Auth::Xoauth2, "p@corp.example", entra, scope),
+    );
+    check(
+        "service = \"Outlook365\"\nauth = \"oauthbearer\"",
+        &microsoft,
+        (Auth::OauthBearer, "p@corp.example", entra, scope),
+    );
+    check(
+        "host = \"smtp.hve.mx.microsoft\"\nauth = \"auto\"",
+        &microsoft,
+        (
+            Auth::Xoauth2,
+            "p@corp.example",
+            entra,
+            "https://outlook.office.com/.default",
+        ),
+    );
+    let google = "provider = \"google\"\nclient_id = \"c\"\nclient_secret = \"s\"\nrefresh_token = \"r\"\nmailbox = \"p@corp.example\"\n";
+    check(
+        "service = \"Gmail\"",
+        google,
+        (
+            Auth::Xoauth2,
+            "p@corp.example",
+            "https://oauth2.googleapis.com/token",
+            "https://mail.google.com/",
+        ),
+    );
+    check(
+        "service = \"Gmail\"",
+        &format!("{google}token_url = \"http://127.0.0.1:9/t\""),
+        (
+            Auth::Xoauth2,
+            "p@corp.example",
+            "http://127.0.0.1:9/t",
+            "https://mail.google.com/",
+        ),
+    );
+    check(
+        "service = \"Hotmail\"",
+        &format!(
+            "provider = \"microsoft\"\nmailbox = \"p@outlook.com\"\ntenant_id = \"consumers\"\nclient_id = \"{TENANT}\"\nrefresh_token = \"r\""
+        ),
+        (
+            Auth::Xoauth2,
+            "p@outlook.com",
+            "https://login.microsoftonline.com/consumers/oauth2/v2.0/token",
+            "https://outlook.office.com/SMTP.Send offline_access",
+        ),
+    );
+}
+
+#[test]
+fn the_key_of_a_service_account_is_looked_into() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("google.json");
+    let smtp = "type = \"smtp\"\nservice = \"Gmail\"\n[connector.oauth]\nprovider = \"google\"\n\
+                service_account_file = \"google.json\"\nsubject = \"p@corp.example\"";
+    let check = |text: &str| {
+        fs::write(&file, text).unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+        let path = folder.path().join("config.toml");
+        config::parse(
+            &around("", smtp, ""),
+            &path,
+            Secrets::CheckOnly,
+            &environment(),
+        )
+    };
+    let key = "-----BEGIN PRIVATE KEY-----\\nhunter2\\n-----END PRIVATE KEY-----";
+    let whole = format!(
+        "{{\"type\":\"service_account\",\"client_email\":\"a@b\",\"private_key\":\"{key}\"}}"
+    );
+    assert!(check(&whole).is_ok());
+    for text in [
+        "",
+        "{}",
+        "[]",
+        "hunter2",
+        &whole.replace("service_account", "authorized_user"),
+        &whole.replace("client_email", "x"),
+    ] {
+        let said = check(text).unwrap_err().to_string();
+        assert!(
+            said.contains("is not the key of a service account"),
+            "{said}"
+        );
+        assert!(!said.contains("hunter2"), "{said}");
+    }
+}
+
+#[test]
+fn a_route_knows_what_no_connector_of_it_takes() {
+    fn check(connectors: &str, expected: Option<u64>) {
+        let graph = |name: &str, keys: &str| {
+            format!(
+                "[[connector]]\nname = \"{name}\"\ntype = \"graph\"\nmailbox = \"p@corp.example\"\n{APPLICATION}{keys}\n"
+            )
+        };
+        let rest = [
+            graph("small", "large_messages = \"refuse\"\nmime_limit = \"2MB\""),
+            graph("large", "large_messages = \"refuse\""),
+            graph("upload", ""),
+        ]
+        .concat();
+        let text = around("", "type = \"discard\"", &rest).replace(
+            "connectors = [\"c\"]",
+            &format!("connectors = [{connectors}]"),
+        );
+        let config = parse(&text).unwrap();
+        assert_eq!(config.router.routes[0].max_size, expected, "{connectors}");
+    }
+    check("\"small\"", Some(2_000_000));
+    check("\"small\", \"large\"", Some(3_000_000));
+    check("\"small\", \"upload\"", None);
+    check("\"small\", \"c\"", None);
+    check("\"c\"", None);
+}
+
+/// What the page says to write can be written.
+#[test]
+fn the_examples_of_the_page_on_exchange_load() {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/exchange-online.md");
+    let page = fs::read_to_string(page).unwrap();
+    let blocks: Vec<&str> = page
+        .split("```toml\n")
+        .skip(1)
+        .map(|rest| rest.split("```").next().unwrap())
+        .collect();
+    assert!(blocks.len() >= 7);
+    for block in blocks {
+        let text = around("", "type = \"discard\"", block);
+        let environment = environment();
+        if let Err(why) = config::parse(&text, Path::new("c.toml"), Secrets::Ignore, &environment) {
+            panic!("{block}\n{why}");
+        }
+    }
 }
 
 /// No way of writing a password wrongly shows it.

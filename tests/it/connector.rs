@@ -293,6 +293,7 @@ fn settings(address: SocketAddr) -> SmtpSettings {
         client_certificate: None,
         auth: Auth::Auto,
         login: None,
+        oauth: None,
         plaintext_credentials: false,
         max_connections: 4,
         messages_per_connection: 100,

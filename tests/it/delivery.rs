@@ -63,6 +63,7 @@ fn setup(connectors: &[(&str, &Arc<Scripted>)], plan: &Plan) -> Setup {
                 retry: vec![STEP],
                 give_up: plan.give_up,
                 max_recipients: 100,
+                max_size: None,
             }],
         },
         connectors: connectors

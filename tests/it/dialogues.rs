@@ -100,6 +100,7 @@ impl Setting {
             retry: vec![Duration::from_mins(1)],
             give_up: Duration::from_hours(1),
             max_recipients: 100,
+            max_size: None,
         };
         Self {
             peer: "127.0.0.1:4000".parse().unwrap(),
@@ -169,6 +170,15 @@ impl Setting {
             "recipients" => self.rules.policy.allowlist.recipients = patterns(value),
             "routed_recipients" => {
                 self.rules.router.routes[0].recipients = Some(patterns(value));
+            }
+            "route_max_size" => {
+                self.rules.router.routes[0].max_size = Some(value.parse().unwrap());
+            }
+            "second_route" => {
+                let mut second = self.rules.router.routes[0].clone();
+                second.recipients = Some(patterns(value));
+                second.max_size = None;
+                self.rules.router.routes.insert(0, second);
             }
             "rewrite" => {
                 let (from, to) = value.split_once(" to ").unwrap();

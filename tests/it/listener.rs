@@ -58,6 +58,7 @@ fn rules() -> Rules {
                 retry: vec![Duration::from_mins(1)],
                 give_up: Duration::from_hours(1),
                 max_recipients: 100,
+                max_size: None,
             }],
         },
         bounce_from: Address::parse("postmaster@relay.test").unwrap(),

@@ -2,15 +2,16 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use super::{Ground, Names, files, outbound::Outbound, seconds, smtp, whole};
+use super::{Ground, Names, files, graph, oauth::Way, outbound::Outbound, seconds, smtp, whole};
 use crate::{
     config::{
         diagnostic::Span,
         table::{At, Table},
         values::{self, Fault, plain},
     },
-    connector::{Kind, Settings},
-    route::ConnectorName,
+    connector::{Kind, Rate, Settings, graph::Large},
+    delivery::BounceSettings,
+    route::{ConnectorName, Router},
 };
 
 /// All connectors, with what routes ask of them.
@@ -37,12 +38,58 @@ impl Connectors {
             .find(|settings| settings.name.as_str() == name)
             .map(|settings| settings.max_recipients)
     }
+
+    /// Above this many octets the connector refuses a message, whatever happens.
+    pub(super) fn max_size(&self, name: &str) -> Option<u64> {
+        let settings = self
+            .all
+            .iter()
+            .filter_map(|(_, settings)| settings.as_ref())
+            .find(|settings| settings.name.as_str() == name)?;
+        match &settings.kind {
+            Kind::Graph(graph) if graph.large_messages == Large::Refuse => Some(graph.mime_limit),
+            _ => None,
+        }
+    }
+
+    /// Bounces through a graph connector without `mailbox` are sent from the mailbox of `bounce.from`, which was not set.
+    pub(super) fn note_bounces(
+        &self,
+        ground: Ground<'_>,
+        router: &Router,
+        bounce: &BounceSettings,
+    ) {
+        if !bounce.to_sender && bounce.copy_to.is_empty() {
+            return;
+        }
+        for (span, settings) in &self.all {
+            let Some(settings) = settings else { continue };
+            let is_open = matches!(&settings.kind, Kind::Graph(graph) if graph.mailbox.is_none());
+            let is_used = router
+                .routes
+                .iter()
+                .any(|route| route.connectors.contains(&settings.name));
+            if is_open && is_used {
+                ground.source.note(
+                    span,
+                    Fault::new(
+                        format!(
+                            "without `mailbox` here and without `from` in [bounce], bounces are sent from the mailbox {}",
+                            bounce.from
+                        ),
+                        "write [bounce] from = \"…\", a mailbox that exists in the tenant",
+                    ),
+                );
+            }
+        }
+    }
 }
 
 /// The type, before its own keys are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Type {
     Smtp,
+    Graph,
     Capture,
     Discard,
 }
@@ -51,6 +98,7 @@ enum Type {
 struct Defaults {
     max_concurrent: u64,
     max_recipients: u64,
+    rate: Option<Rate>,
 }
 
 pub(super) fn read(
@@ -91,9 +139,11 @@ fn one(
     name: &str,
 ) -> Option<Settings> {
     table.requires("type", "type = \"smtp\"");
-    let Some(At { value: kind, .. }) =
-        table.parsed("type", "\"smtp\", \"capture\" or \"discard\"", kind_of)
-    else {
+    let Some(At { value: kind, .. }) = table.parsed(
+        "type",
+        "\"smtp\", \"graph\", \"capture\" or \"discard\"",
+        kind_of,
+    ) else {
         // Without its type nothing can be said of the other keys.
         table.skip_all();
         return None;
@@ -108,14 +158,33 @@ fn one(
                     outbound,
                     hostname,
                     own_addresses,
-                    proxied: proxy.via.is_some(),
+                    proxy: &proxy,
                 },
             );
             let defaults = Defaults {
                 max_concurrent: smtp.as_ref().map_or(4, |smtp| smtp.max_connections as u64),
                 max_recipients: 100,
+                rate: None,
             };
             (smtp.map(|smtp| Kind::Smtp(Box::new(smtp))), defaults)
+        }
+        Type::Graph => {
+            let way = Way {
+                outbound,
+                proxy: &proxy,
+            };
+            (
+                graph::read(ground, table, way).map(|graph| Kind::Graph(Box::new(graph))),
+                // What Exchange Online allows a mailbox.
+                Defaults {
+                    max_concurrent: 4,
+                    max_recipients: 500,
+                    rate: Some(Rate {
+                        count: 30,
+                        per: seconds(60),
+                    }),
+                },
+            )
         }
         Type::Capture => {
             table.requires("directory", "directory = \"captured\"");
@@ -127,6 +196,7 @@ fn one(
                 Defaults {
                     max_concurrent: 4,
                     max_recipients: 1000,
+                    rate: None,
                 },
             )
         }
@@ -135,14 +205,24 @@ fn one(
             Defaults {
                 max_concurrent: 16,
                 max_recipients: 1000,
+                rate: None,
             },
         ),
     };
     let max_concurrent = table.number("max_concurrent", 1..=10_000, defaults.max_concurrent);
     let max_recipients = table.number("max_recipients", 1..=100_000, defaults.max_recipients);
+    if matches!(kind, Some(Kind::Graph(_))) && max_concurrent > 4 {
+        ground.source.warning(
+            &table.place_or_header("max_concurrent"),
+            Fault::new(
+                "Exchange Online takes 4 requests at once for a mailbox and refuses the fifth",
+                "write max_concurrent = 4",
+            ),
+        );
+    }
     let rate = table
         .parsed("rate", "a rate such as \"30/min\"", values::rate)
-        .map(|rate| rate.value);
+        .map_or(defaults.rate, |rate| Some(rate.value));
     let timeout: Duration = table.duration("timeout", ("1s", "1d"), seconds(15 * 60));
     Some(Settings {
         name: ConnectorName::from(name),
@@ -161,13 +241,10 @@ fn kind_of(text: &str) -> Result<Type, Fault> {
         "smtp" => Ok(Type::Smtp),
         "capture" => Ok(Type::Capture),
         "discard" => Ok(Type::Discard),
-        "graph" => Err(Fault::new(
-            "type = \"graph\" is not in this version yet",
-            "use type = \"smtp\" for now",
-        )),
+        "graph" => Ok(Type::Graph),
         _ => Err(Fault::new(
             format!("there is no connector type \"{}\"", plain(text)),
-            "the types are \"smtp\", \"capture\" and \"discard\"",
+            "the types are \"smtp\", \"graph\", \"capture\" and \"discard\"",
         )),
     }
 }

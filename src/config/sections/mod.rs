@@ -19,10 +19,14 @@ use super::{
 };
 
 mod client;
+mod cloud;
 mod connector;
 mod files;
 mod general;
+mod google;
+mod graph;
 mod listener;
+mod oauth;
 mod outbound;
 mod relay;
 mod route;
@@ -180,6 +184,11 @@ pub(super) fn read<'a>(
             queue: &queue,
         },
     );
+    if let Some(bounce) = &bounce
+        && !root.table("bounce", "bounce").has("from")
+    {
+        connectors.note_bounces(ground, &router, bounce);
+    }
     relay::check(ground, &listeners, &clients, &users, allowlist.as_ref());
 
     for later in ["admin", "alert"] {

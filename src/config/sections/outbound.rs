@@ -23,6 +23,16 @@ pub(super) struct Outbound {
 }
 
 impl Outbound {
+    /// Patterns of hosts, for the connectors that open connections of their own accord.
+    pub(super) fn allowed(&self) -> &[String] {
+        &self.allowed
+    }
+
+    /// Whether any host may be named.
+    pub(super) fn allows_all(&self) -> bool {
+        self.allowed.iter().any(|pattern| pattern == "*")
+    }
+
     /// Says so when a host is not among `allowed_hosts`.
     pub(super) fn check(&self, ground: Ground<'_>, span: &Span, host: &str) {
         if !self.allowed.iter().any(|pattern| names(pattern, host)) {
@@ -128,6 +138,14 @@ pub(super) fn host(text: &str) -> Result<String, Fault> {
         ));
     }
     values::domain(text).map(|name| name.to_string())
+}
+
+/// This machine, by address or by its usual name.
+pub(super) fn is_loopback(host: &str) -> bool {
+    host == "localhost"
+        || host
+            .parse::<IpAddr>()
+            .is_ok_and(|ip| ip.to_canonical().is_loopback())
 }
 
 fn names(pattern: &str, host: &str) -> bool {

@@ -132,6 +132,12 @@ fn one(
         clients: named("clients", known.clients),
         users: named("users", known.users),
         listeners: named("listeners", known.listeners),
+        // Any connector that takes it, takes it.
+        max_size: connectors
+            .iter()
+            .map(|name| known.connectors.max_size(name))
+            .collect::<Option<Vec<_>>>()
+            .and_then(|sizes| sizes.into_iter().max()),
         max_recipients: connectors
             .iter()
             .filter_map(|name| known.connectors.max_recipients(name))

@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::{
     Ground, files,
+    oauth::{self, Way},
     outbound::{self, Outbound},
     seconds, secret,
 };
@@ -14,7 +15,7 @@ use crate::{
         table::{At, Table},
         values::{Fault, is_plain, plain},
     },
-    connector::{Auth, Class, Override, SmtpSettings, Tls, Verify, services},
+    connector::{Auth, Class, Override, Proxy, SmtpSettings, Tls, Verify, services},
     secret::Secret,
 };
 
@@ -23,7 +24,7 @@ pub(super) struct Around<'a> {
     pub(super) outbound: &'a Outbound,
     pub(super) hostname: &'a str,
     pub(super) own_addresses: &'a [SocketAddr],
-    pub(super) proxied: bool,
+    pub(super) proxy: &'a Proxy,
 }
 
 /// Where it goes.
@@ -56,13 +57,20 @@ pub(super) fn read(
     let client_certificate = files::pair(ground, table, "client_certificate", "client_key");
     let auth = table.parsed(
         "auth",
-        "\"auto\", \"plain\", \"login\" or \"none\"",
+        "\"auto\", \"plain\", \"login\", \"xoauth2\", \"oauthbearer\" or \"none\"",
         auth_of,
     );
-    if let Some(span) = table.place("oauth") {
-        table.skip("oauth");
-        ground.source.error(&span, not_yet("oauth"));
-    }
+    let way = Way {
+        outbound: around.outbound,
+        proxy: around.proxy,
+    };
+    let host = target.as_ref().map(|target| target.host.as_str());
+    let oauth = table.inner("oauth", "connector.oauth").and_then(|inner| {
+        let oauth = oauth::table(ground, &inner, way, host);
+        inner.finish();
+        oauth
+    });
+    check_oauth(ground, table, auth.as_ref());
     let login = login(ground, table, auth.as_ref());
     let plaintext_credentials = table.flag("plaintext_credentials", false);
     let max_connections = table.number("max_connections", 1..=1000, 4) as usize;
@@ -74,27 +82,29 @@ pub(super) fn read(
 
     let target = target?;
     around.outbound.check(ground, &target.span, &target.host);
-    let loopback = is_loopback(&target.host);
+    let loopback = outbound::is_loopback(&target.host);
     let is_clear = matches!(target.tls, Tls::Off | Tls::Opportunistic);
-    if is_clear && login.is_some() && !loopback && !plaintext_credentials {
+    let what = if oauth.is_some() { "token" } else { "password" };
+    let has_credentials = login.is_some() || oauth.is_some();
+    if is_clear && has_credentials && !loopback && !plaintext_credentials {
         ground.source.error(
             &table.place("tls").unwrap_or(target.span.clone()),
             Fault::new(
-                format!("the password would go to {} without TLS, or without TLS being certain", plain(&target.host)),
+                format!("the {what} would go to {} without TLS, or without TLS being certain", plain(&target.host)),
                 "write tls = \"starttls\" or tls = \"implicit\"; plaintext_credentials = true if it must be so",
             ),
         );
     }
-    if verify == Verify::None && login.is_some() && !loopback && !is_clear {
+    if verify == Verify::None && has_credentials && !loopback && !is_clear {
         ground.source.warning(
             &table.place_or_header("verify"),
             Fault::new(
-                "with verify = \"none\" anybody on the way can read the password",
+                format!("with verify = \"none\" anybody on the way can read the {what}"),
                 "name the certificate of the server in `ca_file`, or write verify = \"certificate\"",
             ),
         );
     }
-    if !around.proxied {
+    if around.proxy.via.is_none() {
         refuse_loop(ground, around.own_addresses, &target);
     }
     overrides.extend(target.overrides);
@@ -105,7 +115,10 @@ pub(super) fn read(
         verify,
         ca_file,
         client_certificate,
-        auth: auth.map_or(target.auth, |auth| auth.value),
+        auth: match auth.map(|auth| auth.value) {
+            None | Some(Auth::Auto) if oauth.is_some() => Auth::Xoauth2,
+            auth => auth.unwrap_or(target.auth),
+        },
         login,
         max_connections,
         messages_per_connection,
@@ -121,6 +134,7 @@ pub(super) fn read(
         ),
         overrides,
         own_addresses: around.own_addresses.to_vec(),
+        oauth,
         plaintext_credentials,
     })
 }
@@ -223,10 +237,11 @@ fn auth_of(text: &str) -> Result<Auth, Fault> {
         "plain" => Ok(Auth::Plain),
         "login" => Ok(Auth::Login),
         "none" => Ok(Auth::None),
-        "xoauth2" | "oauthbearer" => Err(not_yet(&format!("auth = \"{text}\""))),
+        "xoauth2" => Ok(Auth::Xoauth2),
+        "oauthbearer" => Ok(Auth::OauthBearer),
         _ => Err(Fault::new(
             format!(
-                "`auth` takes \"auto\", \"plain\", \"login\" or \"none\", not \"{}\"",
+                "`auth` takes \"auto\", \"plain\", \"login\", \"xoauth2\", \"oauthbearer\" or \"none\", not \"{}\"",
                 plain(text)
             ),
             "\"auto\" takes the best the upstream offers",
@@ -234,11 +249,44 @@ fn auth_of(text: &str) -> Result<Auth, Fault> {
     }
 }
 
-fn not_yet(what: &str) -> Fault {
-    Fault::new(
-        format!("{what} is not in this version yet"),
-        "use `username` and `password` for now",
-    )
+/// `oauth` and the ways to log in that need it, and those that cannot be meant beside it.
+fn check_oauth(ground: Ground<'_>, table: &Table<'_>, auth: Option<&At<Auth>>) {
+    let needs = matches!(
+        auth.map(|auth| auth.value),
+        Some(Auth::Xoauth2 | Auth::OauthBearer)
+    );
+    let Some(place) = table.place("oauth") else {
+        if let Some(At { span, .. }) = auth.filter(|_| needs) {
+            ground.source.error(
+                span,
+                Fault::new(
+                    "this way to log in needs a token, and nothing says where it comes from",
+                    "add oauth = { provider = \"microsoft\", tenant_id = \"…\", client_id = \"…\", client_secret = { … }, mailbox = \"…\" }",
+                ),
+            );
+        }
+        return;
+    };
+    for key in ["username", "password"] {
+        if let Some(span) = table.place(key) {
+            ground.source.error(
+                &span,
+                Fault::new(
+                    format!("`{key}` beside `oauth`: which of them is meant?"),
+                    "with a token there is no password; the mailbox is `mailbox` in `oauth`",
+                ),
+            );
+        }
+    }
+    if auth.is_some_and(|auth| auth.value != Auth::Auto) && !needs {
+        ground.source.error(
+            &place,
+            Fault::new(
+                "`oauth` gives a token, and this `auth` does not use one",
+                "write auth = \"xoauth2\"",
+            ),
+        );
+    }
 }
 
 fn login(
@@ -321,13 +369,6 @@ fn enhanced(text: &str) -> Option<(u8, u16, u16)> {
     let mut part = || parts.next()?.parse::<u16>().ok().filter(|n| *n < 1000);
     let code = (class, part()?, part()?);
     parts.next().is_none().then_some(code)
-}
-
-fn is_loopback(host: &str) -> bool {
-    host == "localhost"
-        || host
-            .parse::<IpAddr>()
-            .is_ok_and(|ip| ip.to_canonical().is_loopback())
 }
 
 /// A connector that leads to one of our own listeners. Names are looked up when connecting, not here.

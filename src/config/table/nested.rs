@@ -60,6 +60,47 @@ impl<'a> Table<'a> {
         }
     }
 
+    /// A table as the value of a key.
+    pub(in crate::config) fn inner(
+        &self,
+        key: &'static str,
+        section: &'static str,
+    ) -> Option<Table<'a>> {
+        let entry = self.entry(key, Form::Key)?;
+        let DeValue::Table(table) = entry.value else {
+            self.wrong_type(key, &entry, "a table such as { provider = \"microsoft\" }");
+            return None;
+        };
+        Some(Table::new(self.source, section, Some(table), entry.span))
+    }
+
+    /// `true` (`None`), or a string.
+    pub(in crate::config) fn true_or_text(&self, key: &'static str) -> Option<At<Option<&'a str>>> {
+        let entry = self.entry(key, Form::Key)?;
+        let value = match entry.value {
+            DeValue::Boolean(true) => None,
+            DeValue::String(text) => Some(text.as_ref()),
+            DeValue::Boolean(false) => {
+                self.source.error(
+                    &entry.span,
+                    Fault::new(
+                        format!("`{key}` takes true or a string"),
+                        format!("leave `{key}` out"),
+                    ),
+                );
+                return None;
+            }
+            _ => {
+                self.wrong_type(key, &entry, "true or a string");
+                return None;
+            }
+        };
+        Some(At {
+            value,
+            span: entry.span,
+        })
+    }
+
     /// A list of inline tables.
     pub(in crate::config) fn inline_tables(
         &self,

@@ -101,7 +101,7 @@ impl Smtp {
     ) -> Result<Found, (Stop, bool)> {
         let loopback = peer.is_some_and(|p| p.ip().to_canonical().is_loopback());
         let login = match self.settings.auth {
-            Auth::None => None,
+            Auth::None | Auth::Xoauth2 | Auth::OauthBearer => None,
             Auth::Auto | Auth::Plain | Auth::Login => self.settings.login.as_ref(),
         };
         let mut opening = Opening::new(Wishes {
@@ -116,7 +116,7 @@ impl Smtp {
             mechanism: match self.settings.auth {
                 Auth::Plain => Some(Mechanism::Plain),
                 Auth::Login => Some(Mechanism::Login),
-                Auth::Auto | Auth::None => None,
+                Auth::Auto | Auth::None | Auth::Xoauth2 | Auth::OauthBearer => None,
             },
             plaintext_credentials: self.settings.plaintext_credentials || loopback,
             overrides: &self.settings.overrides,

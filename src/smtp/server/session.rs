@@ -252,6 +252,10 @@ struct Transaction {
     recipients: Vec<Address>,
     seen: HashSet<Address>,
     routed: Vec<(Address, RouteName)>,
+    /// Of `SIZE=` (RFC 1870).
+    size: Option<u64>,
+    /// Content of more octets is refused on the way to every recipient so far.
+    reach: u64,
 }
 
 impl Session {

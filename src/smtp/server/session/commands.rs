@@ -9,7 +9,7 @@ use bytes::BytesMut;
 use crate::{
     mail::{address::Address, reply::Reply},
     policy::Verdict,
-    route::Asked,
+    route::{Asked, Route},
     smtp::server::{
         command::{self, Command},
         tolerance::Tolerance,
@@ -176,6 +176,8 @@ impl Session {
             recipients: Vec::new(),
             seen: HashSet::new(),
             routed: Vec::new(),
+            size: mail.size,
+            reach: 0,
         }));
         self.say(Reply::sender_ok());
     }
@@ -244,12 +246,18 @@ impl Session {
                     user: self.user.as_ref().map(|u| u.name.as_str()),
                     listener: &self.door.listener,
                 })
-                .map(|route| route.name.clone())
                 .ok_or_else(|| Reply::no_route(&recipient.to_string())),
             Verdict::Reject(reply) => Err(reply),
         };
         match verdict {
-            Ok(route) => self.admit(recipient, route),
+            Ok(route) => {
+                if let Some(reply) = transaction.size.and_then(|size| too_big_for(route, size)) {
+                    // Not an error of the client, who was told of another limit.
+                    self.rejected("rcpt", Some(recipient.to_string()), &reply);
+                    return self.say(reply);
+                }
+                self.admit(recipient, route);
+            }
             Err(reply) => {
                 self.rejected("rcpt", Some(recipient.to_string()), &reply);
                 self.error(reply);
@@ -257,11 +265,13 @@ impl Session {
         }
     }
 
-    fn admit(&mut self, recipient: Address, route: crate::route::RouteName) {
+    fn admit(&mut self, recipient: Address, route: &Route) {
         if let Some(transaction) = &mut self.transaction {
             transaction.seen.insert(recipient.clone());
             transaction.recipients.push(recipient.clone());
-            transaction.routed.push((recipient, route));
+            transaction.routed.push((recipient, route.name.clone()));
+            let reach = route.max_size.unwrap_or(u64::MAX);
+            transaction.reach = transaction.reach.max(reach);
             self.say(Reply::recipient_ok());
         }
     }
@@ -292,6 +302,13 @@ impl Session {
             }
         }
     }
+}
+
+/// The refusal of a message that no connector of the route would take.
+fn too_big_for(route: &Route, size: u64) -> Option<Reply> {
+    let limit = route.max_size.filter(|limit| size > *limit)?;
+    let names: Vec<_> = route.connectors.iter().map(ToString::to_string).collect();
+    Some(Reply::too_big_for(&names.join(", "), limit))
 }
 
 /// RFC 3207 §4, and RSET, which costs nothing.

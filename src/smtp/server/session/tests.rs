@@ -34,6 +34,7 @@ fn weather() -> Weather {
         retry: vec![],
         give_up: Duration::ZERO,
         max_recipients: 100,
+        max_size: None,
     };
     Weather {
         rules: Arc::new(Rules {

@@ -1,0 +1,67 @@
+//! The keys of `type = "graph"`, and the hosts it will open connections to.
+//!
+//! Apart from `oauth`, which reads who logs in: this is where the mail goes and how large it may be. It sends nothing.
+
+use super::{
+    Ground, cloud,
+    oauth::{self, For, Way},
+};
+use crate::{
+    config::{table::Table, values::Fault},
+    connector::graph::{Large, Settings},
+};
+
+pub(super) fn read(ground: Ground<'_>, table: &Table<'_>, way: Way<'_>) -> Option<Settings> {
+    let cloud = cloud::read(table);
+    let oauth = oauth::microsoft(ground, table, way, cloud, For::Graph);
+    let given = cloud::graph_url(table);
+    let mailbox = oauth::mailbox(table).map(|mailbox| mailbox.value);
+    let mime_limit = table.size("mime_limit", ("1KB", "35MiB"), 3_000_000);
+    let large_messages = table
+        .choice(
+            "large_messages",
+            &[("upload", Large::Upload), ("refuse", Large::Refuse)],
+        )
+        .map_or(Large::Upload, |large| large.value);
+
+    // base64 makes 4 of 3 octets, and Graph takes no request above 4 MB.
+    if mime_limit > 3 << 20 {
+        ground.source.warning(
+            &table.place_or_header("mime_limit"),
+            Fault::new(
+                "Graph takes no request above 4 MB, which is 3 MiB of a message",
+                "write mime_limit = \"3MB\"; what is larger goes by upload",
+            ),
+        );
+    }
+    let span = table
+        .place("graph_url")
+        .or_else(|| table.place("cloud"))
+        .unwrap_or_else(|| table.span.clone());
+    let upload_host = cloud.upload_host().filter(|_| !table.has("graph_url"));
+    let graph = match given {
+        Some(given) => given.value,
+        None => cloud::web(cloud.graph()).ok()?,
+    };
+    way.outbound.check(ground, &span, &graph.host);
+    if large_messages == Large::Upload {
+        match upload_host {
+            Some(host) => way.outbound.check(ground, &span, host),
+            None if !way.outbound.allows_all() => ground.source.note(
+                &span,
+                Fault::new(
+                    "Graph names the host of uploads only when there is a large message, and then it must be in [outbound] `allowed_hosts`",
+                    "add it there, or write large_messages = \"refuse\"",
+                ),
+            ),
+            None => {}
+        }
+    }
+    Some(Settings {
+        oauth: oauth?,
+        graph_url: graph.url,
+        mailbox,
+        mime_limit,
+        large_messages,
+    })
+}

@@ -1,0 +1,83 @@
+//! Access tokens for graph and for smtp's XOAUTH2: fetched, cached, renewed early, one renewal in flight.
+//!
+//! Apart because two connectors need the same token and neither should know where it comes from. It sends no mail.
+
+use std::path::PathBuf;
+
+use super::Proxy;
+use crate::secret::Secret;
+
+/// Where HTTP may go, and how.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct HttpSettings {
+    /// How to get there. Loopback and the metadata address never go through it.
+    pub proxy: Proxy,
+    /// Own roots (PEM) beside the system's.
+    pub ca_file: Option<PathBuf>,
+    /// `outbound.allowed_hosts`: exact names and `*.domain`; `*` is anything. Checked on every request and redirect.
+    pub allowed_hosts: Vec<String>,
+}
+
+/// How tokens are asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// The token endpoint (of the metadata service for a managed identity).
+    pub token_url: String,
+    /// What the token is for; the resource for a managed identity.
+    pub scope: String,
+    /// Who asks.
+    pub grant: Grant,
+    /// How to get there.
+    pub http: HttpSettings,
+}
+
+/// Who asks for a token, and what proves it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Grant {
+    /// Microsoft client credentials with a client secret.
+    ClientSecret {
+        /// Application (client) id.
+        client_id: String,
+        /// Its secret.
+        client_secret: Secret,
+        /// `client_auth = "basic"`: in the Authorization header, both halves form-urlencoded.
+        basic: bool,
+    },
+    /// Microsoft client credentials with a certificate (PS256 assertion, `x5t#S256`).
+    Certificate {
+        /// Application (client) id.
+        client_id: String,
+        /// PEM certificate.
+        certificate: PathBuf,
+        /// PEM key.
+        key: PathBuf,
+    },
+    /// A managed identity of an Azure machine (IMDS).
+    ManagedIdentity {
+        /// Of a user-assigned identity.
+        client_id: Option<String>,
+    },
+    /// A federated token file (workload identity); re-read at every request.
+    Federated {
+        /// Application (client) id.
+        client_id: String,
+        /// The token file.
+        file: PathBuf,
+    },
+    /// Google service account with domain-wide delegation (RS256 JWT with `sub`).
+    GoogleServiceAccount {
+        /// The JSON key file.
+        file: PathBuf,
+        /// Whose mailbox.
+        subject: String,
+    },
+    /// A refresh token; a rotated one is kept before it is used.
+    RefreshToken {
+        /// Client id.
+        client_id: String,
+        /// Client secret, if the client has one.
+        client_secret: Option<Secret>,
+        /// The configured token.
+        refresh_token: Secret,
+    },
+}
