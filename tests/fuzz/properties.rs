@@ -334,6 +334,7 @@ fn router() -> Router {
             retry: vec![Duration::from_mins(1)],
             give_up: Duration::from_hours(1),
             max_recipients: 3,
+            max_size: None,
         }],
     }
 }
