@@ -23,6 +23,7 @@ use crate::{
 pub mod capture;
 pub mod discard;
 pub mod graph;
+pub mod http;
 pub mod oauth;
 pub mod services;
 pub mod smtp;
