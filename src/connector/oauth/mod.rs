@@ -7,6 +7,13 @@ use std::path::PathBuf;
 use super::Proxy;
 use crate::secret::Secret;
 
+mod answer;
+mod proof;
+mod source;
+
+pub(crate) use source::retry_after;
+pub use source::{Keep, Token, TokenSource};
+
 /// Where HTTP may go, and how.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct HttpSettings {
