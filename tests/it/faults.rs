@@ -520,3 +520,40 @@ fn what_is_no_longer_kept_leaves_no_file() {
     });
     assert_eq!(fs::read_dir(gateway.path("data/spool")).unwrap().count(), 0);
 }
+
+#[test]
+fn a_damaged_page_keeps_back_its_own_messages_alone() {
+    let go = Arc::new(AtomicBool::new(false));
+    let sink = Sink::scripted({
+        let go = go.clone();
+        move |line| {
+            (line.starts_with("MAIL") && !go.load(Ordering::Relaxed))
+                .then(|| "450 4.2.0 not now".to_owned())
+        }
+    });
+    let mut gateway = Gateway::start(&basic(sink.address));
+    let mut client = session(&gateway);
+    for n in 0..30 {
+        let content = format!(
+            "Subject: MARK{n:02}\r\n\r\n{}",
+            "0123456789\r\n".repeat(n * 10)
+        );
+        queued_id(&client.mail("app@corp.example", &["x@corp.example"], &content));
+    }
+    assert_eq!(gateway.terminate(), 0);
+    let file = gateway.path("data/queue.db");
+    let mut bytes = fs::read(&file).unwrap();
+    let at = bytes.windows(6).position(|w| w == b"MARK20").unwrap();
+    bytes[at / 4096 * 4096..][..4096].fill(0xAA);
+    fs::write(&file, bytes).unwrap();
+    gateway.restart();
+    go.store(true, Ordering::Relaxed);
+    wait("all that can be read", || {
+        let states = states(&gateway);
+        let held = states.iter().filter(|s| *s == "held").count();
+        let done = states.iter().filter(|s| *s == "done").count();
+        ((1..=4).contains(&held) && held + done == 30).then_some(())
+    });
+    let done = states(&gateway).iter().filter(|s| *s == "done").count();
+    assert_eq!(sink.count(), done);
+}
