@@ -557,3 +557,33 @@ fn a_damaged_page_keeps_back_its_own_messages_alone() {
     let done = states(&gateway).iter().filter(|s| *s == "done").count();
     assert_eq!(sink.count(), done);
 }
+
+#[test]
+fn a_second_signal_ends_it_at_once_and_the_message_is_sent_again() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let sink = Sink::scripted({
+        let asked = asked.clone();
+        move |line| {
+            if line == "." && asked.fetch_add(1, Ordering::Relaxed) == 0 {
+                std::thread::sleep(Duration::from_mins(1));
+            }
+            None
+        }
+    });
+    let mut gateway = Gateway::start(&basic(sink.address));
+    let mut client = session(&gateway);
+    let id = queued_id(&mail(&mut client));
+    wait("the dot", || {
+        (asked.load(Ordering::Relaxed) > 0).then_some(())
+    });
+    let pid = gateway.pid().to_string();
+    assert!(Command::new("kill").arg(&pid).status().unwrap().success());
+    gateway.wait_for_log(&["event=stopping"]);
+    assert_eq!(gateway.terminate(), 0);
+    assert_eq!(states(&gateway), ["sending"]);
+    gateway.restart();
+    sink.wait(1);
+    wait_for_states(&gateway, &["done"]);
+    let trace = stdout(&gateway.cli(&["trace", &id]));
+    assert!(trace.contains("it may arrive twice"), "{trace}");
+}
