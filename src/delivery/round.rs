@@ -26,7 +26,7 @@ use crate::{
 
 /// The loop looks at least this often, since another process may have written.
 const AT_LEAST: Duration = Duration::from_secs(1);
-/// Between two prunings.
+/// Between two prunings, at most; what is kept for a shorter time is looked at as often as that, but for a minute.
 const PRUNE: Duration = Duration::from_hours(1);
 /// Between two tries to find another route for what lost its own.
 const REROUTE: Duration = Duration::from_mins(1);
@@ -228,7 +228,9 @@ impl Round {
     }
 
     async fn prune(&mut self, built: &Built) {
-        if self.pruned.is_some_and(|at| at.elapsed() < PRUNE) {
+        let shortest = built.keep_failed.min(built.keep_history);
+        let every = shortest.clamp(Duration::from_mins(1), PRUNE);
+        if self.pruned.is_some_and(|at| at.elapsed() < every) {
             return;
         }
         self.pruned = Some(Instant::now());

@@ -520,3 +520,70 @@ fn what_is_no_longer_kept_leaves_no_file() {
     });
     assert_eq!(fs::read_dir(gateway.path("data/spool")).unwrap().count(), 0);
 }
+
+#[test]
+fn a_damaged_page_keeps_back_its_own_messages_alone() {
+    let go = Arc::new(AtomicBool::new(false));
+    let sink = Sink::scripted({
+        let go = go.clone();
+        move |line| {
+            (line.starts_with("MAIL") && !go.load(Ordering::Relaxed))
+                .then(|| "450 4.2.0 not now".to_owned())
+        }
+    });
+    let mut gateway = Gateway::start(&basic(sink.address));
+    let mut client = session(&gateway);
+    for n in 0..30 {
+        let content = format!(
+            "Subject: MARK{n:02}\r\n\r\n{}",
+            "0123456789\r\n".repeat(n * 10)
+        );
+        queued_id(&client.mail("app@corp.example", &["x@corp.example"], &content));
+    }
+    assert_eq!(gateway.terminate(), 0);
+    let file = gateway.path("data/queue.db");
+    let mut bytes = fs::read(&file).unwrap();
+    let at = bytes.windows(6).position(|w| w == b"MARK20").unwrap();
+    bytes[at / 4096 * 4096..][..4096].fill(0xAA);
+    fs::write(&file, bytes).unwrap();
+    gateway.restart();
+    go.store(true, Ordering::Relaxed);
+    wait("all that can be read", || {
+        let states = states(&gateway);
+        let held = states.iter().filter(|s| *s == "held").count();
+        let done = states.iter().filter(|s| *s == "done").count();
+        ((1..=4).contains(&held) && held + done == 30).then_some(())
+    });
+    let done = states(&gateway).iter().filter(|s| *s == "done").count();
+    assert_eq!(sink.count(), done);
+}
+
+#[test]
+fn a_second_signal_ends_it_at_once_and_the_message_is_sent_again() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let sink = Sink::scripted({
+        let asked = asked.clone();
+        move |line| {
+            if line == "." && asked.fetch_add(1, Ordering::Relaxed) == 0 {
+                std::thread::sleep(Duration::from_mins(1));
+            }
+            None
+        }
+    });
+    let mut gateway = Gateway::start(&basic(sink.address));
+    let mut client = session(&gateway);
+    let id = queued_id(&mail(&mut client));
+    wait("the dot", || {
+        (asked.load(Ordering::Relaxed) > 0).then_some(())
+    });
+    let pid = gateway.pid().to_string();
+    assert!(Command::new("kill").arg(&pid).status().unwrap().success());
+    gateway.wait_for_log(&["event=stopping"]);
+    assert_eq!(gateway.terminate(), 0);
+    assert_eq!(states(&gateway), ["sending"]);
+    gateway.restart();
+    sink.wait(1);
+    wait_for_states(&gateway, &["done"]);
+    let trace = stdout(&gateway.cli(&["trace", &id]));
+    assert!(trace.contains("it may arrive twice"), "{trace}");
+}

@@ -356,10 +356,14 @@ pub(super) fn discard(change: &mut Change<'_>, key: i64) -> rusqlite::Result<()>
         let name = MessageId::from_bytes(id).to_string();
         change.unlink.push(change.spool.join(name));
     }
-    change
-        .conn
-        .prepare_cached("DELETE FROM content WHERE message = ?1")?
-        .execute([key])?;
+    // In a damaged file to delete one body may touch the damage in another; that what was delivered is written down as
+    // delivered matters more, else nothing would be sent any more.
+    if !change.damaged {
+        change
+            .conn
+            .prepare_cached("DELETE FROM content WHERE message = ?1")?
+            .execute([key])?;
+    }
     change
         .conn
         .prepare_cached("UPDATE message SET kept = 0 WHERE key = ?1")?

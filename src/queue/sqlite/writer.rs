@@ -37,6 +37,8 @@ pub(super) struct Change<'a> {
     pub(super) unlink: Vec<PathBuf>,
     /// Set once it is committed.
     pub(super) committed: Vec<Arc<AtomicBool>>,
+    /// A page of the file is known to be damaged: what is only tidying up must not fail because of it.
+    pub(super) damaged: bool,
 }
 
 /// One unit of work; run again alone when the batch it was in failed.
@@ -114,6 +116,7 @@ pub(super) struct Writer {
     ballast: Ballast,
     shared: Arc<Shared>,
     tried: Option<Instant>,
+    damaged: bool,
 }
 
 impl Writer {
@@ -131,6 +134,7 @@ impl Writer {
             ballast,
             shared,
             tried: None,
+            damaged: false,
         }
     }
 
@@ -224,7 +228,7 @@ impl Writer {
         let Some(conn) = &self.conn else {
             return Err(Fault::Io("the database is closed".to_owned()));
         };
-        let result = transaction(conn, &self.spool, batch);
+        let result = transaction(conn, &self.spool, batch, self.damaged);
         match &result {
             Ok(_) => {
                 self.shared.commits.fetch_add(1, Ordering::Relaxed);
@@ -240,6 +244,13 @@ impl Writer {
     }
 
     fn break_off(&mut self, fault: &Fault) {
+        if fault.is_damage() && !self.damaged {
+            self.damaged = true;
+            tracing::error!(
+                file = %self.database.display(),
+                "the database is damaged: what can be read is sent, but stop the gateway soon, copy the file and repair it with `sqlite3 FILE .recover`"
+            );
+        }
         tracing::error!(error = %fault.to_store_error(), "the store failed and is opened anew");
         self.conn = None;
         self.tried = Some(Instant::now());
@@ -339,6 +350,10 @@ impl Fault {
         }
     }
 
+    fn is_damage(&self) -> bool {
+        matches!(self, Fault::Sqlite(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseCorrupt))
+    }
+
     fn to_store_error(&self) -> StoreError {
         match self {
             Fault::Full => StoreError::Full,
@@ -365,6 +380,7 @@ fn transaction(
     conn: &Connection,
     spool: &Path,
     batch: &mut [Box<dyn Op>],
+    damaged: bool,
 ) -> Result<Vec<PathBuf>, Fault> {
     // IMMEDIATE: a deferred one fails at once when another process has written since it read.
     conn.execute_batch("BEGIN IMMEDIATE")
@@ -375,6 +391,7 @@ fn transaction(
         keep: Vec::new(),
         unlink: Vec::new(),
         committed: Vec::new(),
+        damaged,
     };
     for op in batch {
         op.run(&mut change).map_err(Fault::Sqlite)?;
