@@ -23,7 +23,7 @@ use tracing::{error, info, warn};
 
 use crate::{
     config::{self, Config, Diagnostic, Secrets, Severity},
-    connector::{self, Connector},
+    connector::{self, Connector, Surroundings, oauth::Keep},
     delivery::{self, Delivery},
     listener::{ListenerError, Listeners, Shared, TlsMode},
     queue::{
@@ -195,6 +195,20 @@ fn lock(data_dir: &Path) -> Result<File, RunError> {
     Ok(file)
 }
 
+/// Rotated refresh tokens, as notes beside the queue.
+pub struct StoreKeep(pub Arc<dyn Store>);
+
+#[async_trait::async_trait]
+impl Keep for StoreKeep {
+    async fn load(&self, key: &str) -> Option<String> {
+        self.0.note(key).await.ok().flatten()
+    }
+
+    async fn save(&self, key: &str, value: String) -> Result<(), String> {
+        self.0.set_note(key, value).await.map_err(|e| e.to_string())
+    }
+}
+
 /// When files were written and how large they are, to see that they have changed.
 #[derive(Debug, PartialEq, Eq)]
 struct Files(Vec<Option<(SystemTime, u64)>>);
@@ -212,7 +226,11 @@ impl Files {
 type Connectors = Vec<(connector::Settings, Arc<dyn Connector>)>;
 
 /// One that is in `kept` with equal settings stays as it is, its open connections with it.
-fn connectors(config: &Config, kept: &Connectors) -> Result<Connectors, RunError> {
+fn connectors(
+    config: &Config,
+    kept: &Connectors,
+    store: &Arc<dyn Store>,
+) -> Result<Connectors, RunError> {
     config
         .connectors
         .iter()
@@ -220,7 +238,11 @@ fn connectors(config: &Config, kept: &Connectors) -> Result<Connectors, RunError
             if let Some(equal) = kept.iter().find(|(known, _)| known == settings) {
                 return Ok(equal.clone());
             }
-            connector::build(settings, None)
+            let around = Surroundings {
+                recorder: None,
+                keep: Some(Arc::new(StoreKeep(Arc::clone(store)))),
+            };
+            connector::build(settings, around)
                 .map(|built| (settings.clone(), built))
                 .map_err(|e| RunError::new(78, format!("connector \"{}\": {e}", settings.name)))
         })
@@ -256,7 +278,7 @@ async fn serve(config: Config) -> Result<(), RunError> {
     let mut signals = Signals::new().map_err(|e| RunError::system(format!("signals: {e}")))?;
     let store: Arc<dyn Store> = SqliteStore::open(&config.queue)?;
     store.recover().await?;
-    let connectors = connectors(&config, &Vec::new())?;
+    let connectors = connectors(&config, &Vec::new(), &store)?;
     let queue = Arc::new(Queue::new(Arc::clone(&store)));
     let shared = Shared::new(
         Arc::clone(&queue),
@@ -372,7 +394,7 @@ impl Gateway {
             config::load(&self.config.path, Secrets::Resolve).map_err(|e| RunError::new(78, e))?;
         let none = Vec::new();
         let kept = if same_files { &self.connectors } else { &none };
-        let connectors = connectors(&config, kept)?;
+        let connectors = connectors(&config, kept, &self.store)?;
         let prepared = self.listeners.prepare(&config.listeners)?;
         // From here on nothing fails.
         tell(&notes);

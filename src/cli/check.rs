@@ -2,6 +2,7 @@
 
 use std::{
     path::PathBuf,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -47,19 +48,27 @@ pub(super) fn run(path: Option<PathBuf>, arguments: &Arguments) -> Ended {
         output::count(config.connectors.len() as u64, "connector"),
     ))?;
     if arguments.connect {
-        super::block_on(connect(config.connectors))
+        let keep = super::keep(&config);
+        super::block_on(connect(config.connectors, keep))
     } else {
         Ok(Exit::Ok)
     }
 }
 
 /// All at once; each has its own deadline.
-async fn connect(connectors: Vec<connector::Settings>) -> Ended {
+async fn connect(
+    connectors: Vec<connector::Settings>,
+    keep: Option<Arc<dyn connector::oauth::Keep>>,
+) -> Ended {
     let mut logins = JoinSet::new();
     for (place, settings) in connectors.into_iter().enumerate() {
+        let around = connector::Surroundings {
+            recorder: None,
+            keep: keep.clone(),
+        };
         logins.spawn(async move {
             let deadline = Instant::now() + PATIENCE;
-            let result = match connector::build(&settings, None) {
+            let result = match connector::build(&settings, around) {
                 Ok(connector) => {
                     // The connector keeps the deadline; the second clock is for one that does not.
                     match tokio::time::timeout(PATIENCE * 2, connector.probe(deadline)).await {

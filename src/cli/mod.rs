@@ -14,6 +14,8 @@ use clap::{Parser, Subcommand};
 
 use crate::{
     config::{self, Config, Secrets},
+    connector::oauth::Keep,
+    gateway::StoreKeep,
     queue::{sqlite::SqliteStore, store::Store},
 };
 use exit::{Ended, Exit, Failure};
@@ -240,4 +242,9 @@ fn running(config: &Config) -> Result<Option<u32>, Failure> {
         }
         Err(error) => Err(unreadable(&config.data_dir, &error.into())),
     }
+}
+
+/// Where a command finds and keeps rotated refresh tokens: in the queue, if there is one.
+fn keep(config: &Config) -> Option<Arc<dyn Keep>> {
+    Some(Arc::new(StoreKeep(store(config).ok()??)))
 }

@@ -82,8 +82,14 @@ pub(super) fn run(path: Option<PathBuf>, arguments: &Arguments) -> Ended {
         // A reader that has gone does not stop the delivery.
         let _ = output::line(output::cut(line.trim_end(), 1000));
     });
-    let connector = connector::build(settings, Some(recorder))
-        .map_err(|text| Failure::new(Exit::Unavailable, text))?;
+    let connector = connector::build(
+        settings,
+        connector::Surroundings {
+            recorder: Some(recorder),
+            keep: super::keep(&config),
+        },
+    )
+    .map_err(|text| Failure::new(Exit::Unavailable, text))?;
     let report = super::block_on(async {
         let deadline = Instant::now() + timeout;
         let recipients = [to.clone()];

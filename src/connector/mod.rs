@@ -30,19 +30,25 @@ pub mod smtp;
 
 pub use crate::smtp::client::class::{Class, Override};
 
-/// Makes the connector that the settings describe; `recorder` gets the conversation.
+/// What a connector is given besides its settings.
+#[derive(Clone, Default)]
+pub struct Surroundings {
+    /// Gets the conversation.
+    pub recorder: Option<Recorder>,
+    /// Keeps rotated refresh tokens.
+    pub keep: Option<Arc<dyn oauth::Keep>>,
+}
+
+/// Makes the connector that the settings describe. It connects to nothing yet.
 ///
 /// # Errors
 /// A sentence for people: which file or key cannot be used.
-pub fn build(
-    settings: &Settings,
-    recorder: Option<Recorder>,
-) -> Result<Arc<dyn Connector>, String> {
+pub fn build(settings: &Settings, around: Surroundings) -> Result<Arc<dyn Connector>, String> {
     Ok(match &settings.kind {
         Kind::Smtp(_) => Arc::new(smtp::Smtp::new(
             settings,
             smtp::Timeouts::default(),
-            recorder,
+            around,
         )?),
         Kind::Graph(_) => return Err("type = \"graph\" is not in this version yet".into()),
         Kind::Capture { directory } => {

@@ -88,6 +88,23 @@ pub fn plain_response(user: &str, password: &Secret) -> String {
     STANDARD.encode(format!("\0{user}\0{}", password.reveal()))
 }
 
+/// The client's XOAUTH2 response (Google and Microsoft, no RFC), in base64.
+pub fn xoauth2_response(user: &str, token: &Secret) -> String {
+    STANDARD.encode(format!(
+        "user={user}\x01auth=Bearer {}\x01\x01",
+        token.reveal()
+    ))
+}
+
+/// The client's OAUTHBEARER response (RFC 7628 §3.1), in base64. In the name `=` and `,` are written as RFC 5801 §4 has it.
+pub fn oauthbearer_response(user: &str, token: &Secret) -> String {
+    let user = user.replace('=', "=3D").replace(',', "=2C");
+    STANDARD.encode(format!(
+        "n,a={user},\x01auth=Bearer {}\x01\x01",
+        token.reveal()
+    ))
+}
+
 /// A text in base64: the client's LOGIN responses.
 pub fn base64(text: &str) -> String {
     STANDARD.encode(text)
@@ -96,6 +113,19 @@ pub fn base64(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn bearer_responses() {
+        let token = Secret::new("TESTTOKEN");
+        assert_eq!(
+            xoauth2_response("relay@example.com", &token),
+            "dXNlcj1yZWxheUBleGFtcGxlLmNvbQFhdXRoPUJlYXJlciBURVNUVE9LRU4BAQ=="
+        );
+        assert_eq!(
+            oauthbearer_response("a=b,c@d", &token),
+            base64("n,a=a=3Db=2Cc@d,\x01auth=Bearer TESTTOKEN\x01\x01")
+        );
+    }
 
     fn check(text: &str, expected: Result<(&str, &str), Malformed>) {
         let read = response(base64(text).as_bytes()).and_then(|r| plain(&r));

@@ -318,7 +318,12 @@ fn through(smtp: SmtpSettings, proxy: Proxy, timeouts: Timeouts) -> Smtp {
         proxy,
         kind: Kind::Smtp(Box::new(smtp)),
     };
-    Smtp::new(&settings, timeouts, None).unwrap()
+    Smtp::new(
+        &settings,
+        timeouts,
+        postern::connector::Surroundings::default(),
+    )
+    .unwrap()
 }
 
 fn message(body: Body) -> Message {
@@ -825,7 +830,14 @@ async fn the_record_shows_no_secret() {
         })),
     };
     let recorder = Arc::new(move |line: &str| shared.lock().unwrap().push(line.to_owned()));
-    let connector = postern::connector::build(&all, Some(recorder)).unwrap();
+    let connector = postern::connector::build(
+        &all,
+        postern::connector::Surroundings {
+            recorder: Some(recorder),
+            keep: None,
+        },
+    )
+    .unwrap();
     let report = connector.deliver(&small(), &recipients(), soon()).await;
     assert_eq!(short(&report), "ok ok");
     let record = lines.lock().unwrap().join("\n");

@@ -11,7 +11,6 @@ mod answer;
 mod proof;
 mod source;
 
-pub(crate) use source::retry_after;
 pub use source::{Keep, Token, TokenSource};
 
 /// Where HTTP may go, and how.

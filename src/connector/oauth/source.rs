@@ -77,7 +77,7 @@ pub struct TokenSource {
     proof: Proof,
     keep: Option<Arc<dyn Keep>>,
     cached: StdMutex<Option<Cached>>,
-    /// Held by the one renewal in flight: the newest refresh token, once it was looked up.
+    /// Held by the one renewal in flight: the newest refresh token.
     renewal: Mutex<Option<Secret>>,
 }
 
@@ -169,8 +169,11 @@ impl TokenSource {
             Proof::Refresh { refresh_token, .. } => Some(refresh_token),
             _ => None,
         };
-        if let (Some(configured), None) = (configured, &*newest) {
-            *newest = self.kept(configured).await;
+        if let Some(configured) = configured
+            && let Some(kept) = self.kept(configured).await
+        {
+            // Looked up each time: a command may have renewed it meanwhile.
+            *newest = Some(kept);
         }
         let request = self
             .proof

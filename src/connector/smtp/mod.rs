@@ -25,7 +25,10 @@ use self::{
     pool::Pool,
 };
 use crate::{
-    connector::{Connector, Kind, Lane, Proxy, Recorder, Settings, SmtpSettings, Tls},
+    connector::{
+        Connector, Kind, Lane, Proxy, Recorder, Settings, SmtpSettings, Surroundings, Tls,
+        oauth::TokenSource,
+    },
     mail::{
         address::Address,
         message::{Body, Message},
@@ -59,6 +62,8 @@ pub struct Smtp {
     pool: Pool,
     permits: Semaphore,
     recorder: Option<Recorder>,
+    /// For XOAUTH2 and OAUTHBEARER, with the mailbox that logs in.
+    tokens: Option<(Arc<TokenSource>, String)>,
 }
 
 impl std::fmt::Debug for Smtp {
@@ -78,7 +83,7 @@ impl Smtp {
     pub fn new(
         settings: &Settings,
         timeouts: Timeouts,
-        recorder: Option<Recorder>,
+        around: Surroundings,
     ) -> Result<Self, String> {
         let Kind::Smtp(smtp) = &settings.kind else {
             return Err("not an smtp connector".into());
@@ -86,6 +91,10 @@ impl Smtp {
         let tls = match smtp.tls {
             Tls::Off => None,
             Tls::Implicit | Tls::StartTls | Tls::Opportunistic => Some(tls::client_config(smtp)?),
+        };
+        let tokens = match &smtp.oauth {
+            None => None,
+            Some((oauth, user)) => Some((TokenSource::new(oauth, around.keep)?, user.clone())),
         };
         Ok(Self {
             name: settings.name.clone(),
@@ -95,7 +104,8 @@ impl Smtp {
             tls,
             pool: Pool::new(smtp.idle_timeout),
             permits: Semaphore::new(smtp.max_connections.clamp(1, Semaphore::MAX_PERMITS)),
-            recorder,
+            recorder: around.recorder,
+            tokens,
             settings: (**smtp).clone(),
         })
     }
@@ -315,6 +325,8 @@ impl Connector for Smtp {
         let login = match mechanism {
             Some(Mechanism::Plain) => "logged in with PLAIN",
             Some(Mechanism::Login) => "logged in with LOGIN",
+            Some(Mechanism::Xoauth2) => "logged in with XOAUTH2",
+            Some(Mechanism::OauthBearer) => "logged in with OAUTHBEARER",
             None => "no login",
         };
         let size = link.offered.size.map_or_else(

@@ -15,6 +15,8 @@ use super::{
 };
 use crate::{
     connector::{Auth, SmtpSettings, Tls},
+    mail::outcome::Report,
+    secret::Secret,
     smtp::client::{
         Stage,
         class::Stop,
@@ -33,6 +35,29 @@ impl Smtp {
     /// A connection that is logged in. Where a name has several addresses, one that does not answer or does not greet
     /// gives way to the next.
     pub(super) async fn open(&self, deadline: Instant) -> Result<Found, Stop> {
+        let Some((tokens, user)) = &self.tokens else {
+            return self.open_as(self.settings.login.as_ref(), deadline).await;
+        };
+        // Before the connection: an upstream that waits for a slow token endpoint would hang up.
+        let token = tokens.token(deadline).await.map_err(no_token)?;
+        let login = (user.clone(), Secret::new(token.reveal()));
+        match self.open_as(Some(&login), deadline).await {
+            // Refused: it may have been revoked. Another one, once.
+            Err(Stop::Misconfigured(reply)) if reply.code == 535 => {
+                tokens.reject(&token);
+                let token = tokens.token(deadline).await.map_err(no_token)?;
+                let login = (user.clone(), Secret::new(token.reveal()));
+                self.open_as(Some(&login), deadline).await
+            }
+            found => found,
+        }
+    }
+
+    async fn open_as(
+        &self,
+        login: Option<&(String, Secret)>,
+        deadline: Instant,
+    ) -> Result<Found, Stop> {
         let SmtpSettings { host, port, .. } = &self.settings;
         let until = dial::slice(deadline, self.timeouts.connect);
         let targets = dial::targets(host, *port, &self.proxy, until).await?;
@@ -42,7 +67,7 @@ impl Smtp {
                 Target::Direct(_) => dial::slice(until, self.timeouts.connect_each),
                 Target::Proxied => until,
             };
-            match self.open_one(target, each, deadline).await {
+            match self.open_one(target, login, each, deadline).await {
                 Ok(found) => return Ok(found),
                 Err((stop, true)) => last = Some(stop),
                 Err((stop, false)) => return Err(stop),
@@ -55,6 +80,7 @@ impl Smtp {
     async fn open_one(
         &self,
         target: &Target,
+        login: Option<&(String, Secret)>,
         until: Instant,
         deadline: Instant,
     ) -> Result<Found, (Stop, bool)> {
@@ -89,7 +115,8 @@ impl Smtp {
                     .map_err(|s| (s, true))?,
             );
         }
-        self.converse_opening(link, facts, peer, deadline).await
+        self.converse_opening(link, facts, peer, login, deadline)
+            .await
     }
 
     async fn converse_opening(
@@ -97,13 +124,11 @@ impl Smtp {
         mut link: Link,
         mut facts: Option<tls::Facts>,
         peer: Option<SocketAddr>,
+        login: Option<&(String, Secret)>,
         deadline: Instant,
     ) -> Result<Found, (Stop, bool)> {
         let loopback = peer.is_some_and(|p| p.ip().to_canonical().is_loopback());
-        let login = match self.settings.auth {
-            Auth::None | Auth::Xoauth2 | Auth::OauthBearer => None,
-            Auth::Auto | Auth::Plain | Auth::Login => self.settings.login.as_ref(),
-        };
+        let login = login.filter(|_| self.settings.auth != Auth::None);
         let mut opening = Opening::new(Wishes {
             helo: &self.settings.helo,
             upgrade: match self.settings.tls {
@@ -116,7 +141,9 @@ impl Smtp {
             mechanism: match self.settings.auth {
                 Auth::Plain => Some(Mechanism::Plain),
                 Auth::Login => Some(Mechanism::Login),
-                Auth::Auto | Auth::None | Auth::Xoauth2 | Auth::OauthBearer => None,
+                Auth::Xoauth2 => Some(Mechanism::Xoauth2),
+                Auth::OauthBearer => Some(Mechanism::OauthBearer),
+                Auth::Auto | Auth::None => None,
             },
             plaintext_credentials: self.settings.plaintext_credentials || loopback,
             overrides: &self.settings.overrides,
@@ -229,5 +256,14 @@ impl Smtp {
             _ => "",
         };
         format!("{fault}{hint}")
+    }
+}
+
+/// What a token that cannot be had means here: nothing was attempted.
+fn no_token(report: Report) -> Stop {
+    match report {
+        Report::Misconfigured(reply) | Report::MailboxRefused(reply) => Stop::Misconfigured(reply),
+        Report::Down { reply, .. } => Stop::Down(reply),
+        Report::Tried { .. } => Stop::down("no token"),
     }
 }

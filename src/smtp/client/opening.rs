@@ -28,6 +28,22 @@ pub enum Mechanism {
     Plain,
     /// `AUTH LOGIN`, two prompts.
     Login,
+    /// An access token as Google and Microsoft want it.
+    Xoauth2,
+    /// RFC 7628.
+    OauthBearer,
+}
+
+impl Mechanism {
+    /// As it stands behind AUTH.
+    pub fn name(self) -> &'static str {
+        match self {
+            Mechanism::Plain => "PLAIN",
+            Mechanism::Login => "LOGIN",
+            Mechanism::Xoauth2 => "XOAUTH2",
+            Mechanism::OauthBearer => "OAUTHBEARER",
+        }
+    }
 }
 
 /// What is wanted of the conversation.
@@ -66,10 +82,12 @@ enum State {
     Ehlo,
     Helo,
     StartTls,
-    /// A PLAIN response is out; the bool: it was held back until a 334.
-    Plain {
+    /// The one response of PLAIN, XOAUTH2 or OAUTHBEARER is out, or held back until a 334.
+    Response {
         held_back: bool,
     },
+    /// A token was refused by a 334 with a reason in JSON; the answer to it is out, and the 5xx follows.
+    TokenRefused,
     LoginUser,
     LoginPassword,
     LoginResult,
@@ -156,10 +174,21 @@ impl<'a> Opening<'a> {
                 }
                 _ => Err(self.stop(reply, "STARTTLS")),
             },
-            State::Plain { held_back: true } if reply.code == 334 => {
-                let response = self.plain_response();
+            State::Response { held_back: true } if reply.code == 334 => {
+                let response = self.response();
                 self.secret(out, &response, "***");
-                self.state = State::Plain { held_back: false };
+                self.state = State::Response { held_back: false };
+                Ok(Ask::Read(Stage::Auth))
+            }
+            State::Response { held_back: false } if reply.code == 334 && self.bears_token() => {
+                // RFC 7628 §3.2.3 wants a lone ^A, XOAUTH2 an empty line.
+                let end = if self.mechanism == Some(Mechanism::OauthBearer) {
+                    "AQ=="
+                } else {
+                    ""
+                };
+                self.line(out, &[end]);
+                self.state = State::TokenRefused;
                 Ok(Ask::Read(Stage::Auth))
             }
             State::LoginUser if reply.code == 334 => {
@@ -175,9 +204,11 @@ impl<'a> Opening<'a> {
                 self.state = State::LoginResult;
                 Ok(Ask::Read(Stage::Auth))
             }
-            State::Plain { .. } | State::LoginUser | State::LoginPassword | State::LoginResult => {
-                self.login_result(reply, out)
-            }
+            State::Response { .. }
+            | State::TokenRefused
+            | State::LoginUser
+            | State::LoginPassword
+            | State::LoginResult => self.login_result(reply, out),
             State::Ready => Err(Stop::down("the upstream spoke out of turn")),
         }
     }
@@ -268,24 +299,25 @@ impl<'a> Opening<'a> {
 
     fn begin_login(&mut self, mechanism: Mechanism, out: &mut Vec<u8>) -> Ask {
         self.mechanism = Some(mechanism);
-        match mechanism {
-            Mechanism::Plain => {
-                let response = self.plain_response();
-                // RFC 5321 §4.5.3.1.4: a command line has 512 octets, its CRLF among them.
-                let held_back = "AUTH PLAIN \r\n".len() + response.len() > 512;
-                if held_back {
-                    self.line(out, &["AUTH PLAIN"]);
-                } else {
-                    self.line(out, &["AUTH PLAIN ", &response]);
-                    self.shown = Some("AUTH PLAIN ***");
-                }
-                self.state = State::Plain { held_back };
-            }
-            Mechanism::Login => {
-                self.line(out, &["AUTH LOGIN"]);
-                self.state = State::LoginUser;
-            }
+        if mechanism == Mechanism::Login {
+            self.line(out, &["AUTH LOGIN"]);
+            self.state = State::LoginUser;
+            return Ask::Read(Stage::Auth);
         }
+        let response = self.response();
+        // RFC 5321 §4.5.3.1.4: a command line has 512 octets, its CRLF among them.
+        let held_back = "AUTH  \r\n".len() + mechanism.name().len() + response.len() > 512;
+        if held_back {
+            self.line(out, &["AUTH ", mechanism.name()]);
+        } else {
+            self.line(out, &["AUTH ", mechanism.name(), " ", &response]);
+            self.shown = Some(match mechanism {
+                Mechanism::Xoauth2 => "AUTH XOAUTH2 ***",
+                Mechanism::OauthBearer => "AUTH OAUTHBEARER ***",
+                Mechanism::Plain | Mechanism::Login => "AUTH PLAIN ***",
+            });
+        }
+        self.state = State::Response { held_back };
         Ask::Read(Stage::Auth)
     }
 
@@ -326,11 +358,22 @@ impl<'a> Opening<'a> {
         }
     }
 
-    fn plain_response(&self) -> String {
-        self.wishes
-            .login
-            .map(|(user, password)| sasl::plain_response(user, password))
-            .unwrap_or_default()
+    fn bears_token(&self) -> bool {
+        matches!(
+            self.mechanism,
+            Some(Mechanism::Xoauth2 | Mechanism::OauthBearer)
+        )
+    }
+
+    fn response(&self) -> String {
+        let Some((user, secret)) = self.wishes.login else {
+            return String::new();
+        };
+        match self.mechanism {
+            Some(Mechanism::Xoauth2) => sasl::xoauth2_response(user, secret),
+            Some(Mechanism::OauthBearer) => sasl::oauthbearer_response(user, secret),
+            Some(Mechanism::Plain | Mechanism::Login) | None => sasl::plain_response(user, secret),
+        }
     }
 
     fn line(&mut self, out: &mut Vec<u8>, parts: &[&str]) {
