@@ -23,7 +23,7 @@ use tracing::{error, info, warn};
 
 use crate::{
     config::{self, Config, Diagnostic, Secrets, Severity},
-    connector::{self, Connector, Surroundings, oauth::Keep},
+    connector::{self, Connector, Surroundings},
     delivery::{self, Delivery},
     listener::{ListenerError, Listeners, Shared, TlsMode},
     queue::{
@@ -34,6 +34,10 @@ use crate::{
     smtp::server::session::Rules,
     systemd, telemetry,
 };
+
+mod keep;
+
+pub use keep::StoreKeep;
 
 /// What is in flight has so long to finish.
 const GRACE: Duration = Duration::from_secs(30);
@@ -193,20 +197,6 @@ fn lock(data_dir: &Path) -> Result<File, RunError> {
     file.set_len(0).map_err(io)?;
     writeln!(file, "{}", std::process::id()).map_err(io)?;
     Ok(file)
-}
-
-/// Rotated refresh tokens, as notes beside the queue.
-pub struct StoreKeep(pub Arc<dyn Store>);
-
-#[async_trait::async_trait]
-impl Keep for StoreKeep {
-    async fn load(&self, key: &str) -> Option<String> {
-        self.0.note(key).await.ok().flatten()
-    }
-
-    async fn save(&self, key: &str, value: String) -> Result<(), String> {
-        self.0.set_note(key, value).await.map_err(|e| e.to_string())
-    }
 }
 
 /// When files were written and how large they are, to see that they have changed.

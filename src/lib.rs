@@ -26,11 +26,11 @@
 //! - `listener/` SOCKETS IN: `connection/` drives one session
 //! - `queue/` NOTHING IS LOST: `store.rs` is the trait, `sqlite/` the rows and the one writer
 //! - `delivery/` SENDING: `plan.rs` and `gate.rs` decide, `bounce.rs` reports
-//! - `connector/` WAYS OUT: `smtp/`, capture, discard
+//! - `connector/` WAYS OUT: `smtp/`, capture, discard; `oauth/` gets access tokens, `http.rs` says where HTTP may go
 //! - `telemetry/` the log: `maillog.rs` holds one function for each event
 //! - `config/` TEXT TO SETTINGS: `table/` reads keys and collects every
 //!   problem, `sections/` makes each section its module's own settings
-//! - `gateway.rs` builds everything from a configuration; run, reload, drain
+//! - `gateway.rs` builds everything from a configuration; run, reload, drain (`gateway/` keeps refresh tokens)
 //! - `cli/` one file for each command; `demo/` holds the stand-in smarthost, `queue/` the ages of its filters
 //!
 //! # Who may import whom

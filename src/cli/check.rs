@@ -1,7 +1,7 @@
 //! `postern check`: the configuration, and with `--connect` every connector.
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -13,8 +13,8 @@ use super::{
     output,
 };
 use crate::{
-    config::{self, Secrets},
-    connector,
+    config::{self, Config, Secrets},
+    connector::{self, Kind, Surroundings},
     mail::outcome::Report,
 };
 
@@ -40,6 +40,7 @@ pub(super) fn run(path: Option<PathBuf>, arguments: &Arguments) -> Ended {
     for note in &notes {
         output::complain(note.to_string().trim_end());
     }
+    buildable(&path, &config)?;
     output::line(format_args!(
         "{}: ok ({}, {}, {})",
         path.display(),
@@ -53,6 +54,26 @@ pub(super) fn run(path: Option<PathBuf>, arguments: &Arguments) -> Ended {
     } else {
         Ok(Exit::Ok)
     }
+}
+
+/// What only shows when a connector is made of its files: a key that is not the certificate's, say. Nothing is connected to, and
+/// no directory is made.
+fn buildable(path: &Path, config: &Config) -> Result<(), Failure> {
+    for settings in &config.connectors {
+        if matches!(settings.kind, Kind::Smtp(_) | Kind::Graph(_))
+            && let Err(why) = connector::build(settings, Surroundings::default())
+        {
+            return Err(Failure::new(
+                Exit::Config,
+                format_args!(
+                    "error: {}: connector \"{}\": {why}",
+                    path.display(),
+                    settings.name
+                ),
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// All at once; each has its own deadline.

@@ -24,6 +24,7 @@ mod end_to_end;
 mod faults;
 mod fuzz;
 mod listener;
+mod oauth;
 mod operator;
 mod smarthost;
 mod store;

@@ -32,7 +32,7 @@ const EARLY: Duration = Duration::from_mins(5);
 /// After a renewal that failed while the old token is good: not again before this.
 const AGAIN: Duration = Duration::from_secs(30);
 /// One request.
-const REQUEST: Duration = Duration::from_secs(60);
+const REQUEST: Duration = Duration::from_mins(1);
 /// Retry-After is taken between these.
 const WAIT: (Duration, Duration) = (Duration::from_secs(1), Duration::from_hours(1));
 

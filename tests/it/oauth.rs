@@ -1,0 +1,694 @@
+//! Tokens: every grant against a strict endpoint of our own, and XOAUTH2 through the real gateway.
+
+use std::{
+    fs,
+    path::Path,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use base64::Engine as _;
+use postern::{
+    connector::{
+        Proxy, ProxyServer,
+        oauth::{Grant, HttpSettings, Keep, Settings, TokenSource},
+    },
+    mail::outcome::Report,
+    secret::Secret,
+};
+
+use super::harness::{
+    cloud_token::{Asked, Endpoint, check_assertion, granted, refused},
+    gateway::{Gateway, basic, queued_id, stdout, wait},
+    peers::{has, run},
+    sink::Sink,
+};
+
+fn http() -> HttpSettings {
+    HttpSettings {
+        allowed_hosts: vec!["*".into()],
+        ..HttpSettings::default()
+    }
+}
+
+fn settings(url: String, grant: Grant) -> Settings {
+    Settings {
+        token_url: url,
+        scope: "https://graph.example/.default".into(),
+        grant,
+        http: http(),
+    }
+}
+
+fn by_secret(url: String) -> Settings {
+    settings(
+        url,
+        Grant::ClientSecret {
+            client_id: "app".into(),
+            client_secret: Secret::new("s~e c+r/e=t&"),
+            basic: false,
+        },
+    )
+}
+
+fn soon() -> tokio::time::Instant {
+    tokio::time::Instant::from_std(Instant::now() + Duration::from_secs(20))
+}
+
+fn text(report: &Report) -> String {
+    match report {
+        Report::Down { reply, .. } => format!("down {}", reply.text),
+        Report::Misconfigured(reply) => format!("misconfigured {}", reply.text),
+        other => format!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_secret_is_urlencoded_in_the_body_or_in_basic() {
+    let endpoint = Endpoint::start(|_| granted("t1", 3599));
+    let source = TokenSource::new(&by_secret(endpoint.url("/t/oauth2/v2.0/token")), None).unwrap();
+    let token = source.token(soon()).await.unwrap();
+    assert_eq!(token.reveal(), "t1");
+    assert!(!format!("{token:?} {source:?}").contains("t1"));
+    let asked = endpoint.asked().remove(0);
+    assert_eq!(
+        asked.header("content-type"),
+        Some("application/x-www-form-urlencoded")
+    );
+    for (field, value) in [
+        ("grant_type", "client_credentials"),
+        ("client_id", "app"),
+        ("client_secret", "s~e c+r/e=t&"),
+        ("scope", "https://graph.example/.default"),
+    ] {
+        assert_eq!(asked.field(field).as_deref(), Some(value), "{}", asked.body);
+    }
+    let mut basic = by_secret(endpoint.url("/x"));
+    if let Grant::ClientSecret { basic, .. } = &mut basic.grant {
+        *basic = true;
+    }
+    TokenSource::new(&basic, None)
+        .unwrap()
+        .token(soon())
+        .await
+        .unwrap();
+    let asked = endpoint.asked().remove(1);
+    let pair = base64::engine::general_purpose::STANDARD
+        .decode(
+            asked
+                .header("authorization")
+                .unwrap()
+                .trim_start_matches("Basic "),
+        )
+        .unwrap();
+    assert_eq!(
+        String::from_utf8(pair).unwrap(),
+        "app:s%7Ee+c%2Br%2Fe%3Dt%26"
+    );
+    assert_eq!(asked.field("client_secret"), None);
+}
+
+#[tokio::test]
+async fn one_renewal_in_flight_for_any_number_of_jobs() {
+    let endpoint = Endpoint::start(|_| {
+        std::thread::sleep(Duration::from_millis(300));
+        granted("t", 3599)
+    });
+    let source = TokenSource::new(&by_secret(endpoint.url("/")), None).unwrap();
+    let mut jobs = tokio::task::JoinSet::new();
+    for _ in 0..100 {
+        let source = source.clone();
+        jobs.spawn(async move { source.token(soon()).await.unwrap().reveal().to_owned() });
+    }
+    while let Some(token) = jobs.join_next().await {
+        assert_eq!(token.unwrap(), "t");
+    }
+    assert_eq!(endpoint.asked().len(), 1);
+    // A refused token is forgotten once, whoever else still holds it.
+    let token = source.token(soon()).await.unwrap();
+    source.reject(&token);
+    source.token(soon()).await.unwrap();
+    source.token(soon()).await.unwrap();
+    assert_eq!(endpoint.asked().len(), 2);
+}
+
+#[tokio::test]
+async fn a_token_is_renewed_early_and_the_old_one_serves_while_the_endpoint_is_away() {
+    let count = AtomicUsize::new(0);
+    let endpoint = Endpoint::start(move |_| match count.fetch_add(1, Ordering::SeqCst) {
+        // Half of 8 s is the time of its renewal.
+        0 => granted("old", 8),
+        1 => (503, "Retry-After: 7\r\n".into(), String::new()),
+        _ => granted("new", 3599),
+    });
+    let source = TokenSource::new(&by_secret(endpoint.url("/")), None).unwrap();
+    assert_eq!(source.token(soon()).await.unwrap().reveal(), "old");
+    assert_eq!(source.token(soon()).await.unwrap().reveal(), "old");
+    assert_eq!(endpoint.asked().len(), 1);
+    std::thread::sleep(Duration::from_millis(4100));
+    let at = source.token(soon()).await;
+    // The renewal failed; what is left of the old one is under its limit, or it serves on.
+    assert!(
+        at.is_err() || at.as_ref().is_ok_and(|t| t.reveal() == "old"),
+        "{at:?}"
+    );
+    if let Err(Report::Down { retry_after, .. }) = &at {
+        assert_eq!(*retry_after, Some(Duration::from_secs(7)));
+    }
+    assert_eq!(endpoint.asked().len(), 2);
+    std::thread::sleep(Duration::from_secs(4));
+    assert_eq!(source.token(soon()).await.unwrap().reveal(), "new");
+}
+
+#[tokio::test]
+async fn errors_are_classed_and_name_the_remedy() {
+    for (said, expected) in [
+        (
+            refused("invalid_client", 7_000_222),
+            "misconfigured no token (invalid_client, AADSTS7000222): the client secret expired",
+        ),
+        (
+            refused("unauthorized_client", 700_016),
+            "misconfigured no token (unauthorized_client, AADSTS700016): there is no such application",
+        ),
+        (
+            (429, "Retry-After: 99999\r\n".into(), "{}".into()),
+            "down the token endpoint answered 429",
+        ),
+        (
+            (200, String::new(), "<html>sign in</html>".into()),
+            "down the token endpoint answered 200 with something that is not JSON",
+        ),
+        (
+            (302, "Location: http://127.0.0.1:1/\r\n".into(), "{}".into()),
+            "down the token endpoint answered 302",
+        ),
+    ] {
+        let endpoint = Endpoint::start(move |_| said.clone());
+        let source = TokenSource::new(&by_secret(endpoint.url("/")), None).unwrap();
+        let report = source.token(soon()).await.unwrap_err();
+        let found = text(&report);
+        assert!(found.starts_with(expected), "{found}");
+        assert!(!found.contains("s~e c+r"), "{found}");
+        assert_eq!(endpoint.asked().len(), 1, "no redirect is followed");
+        if let Report::Down {
+            retry_after: Some(wait),
+            ..
+        } = report
+        {
+            assert_eq!(wait, Duration::from_hours(1), "clamped");
+        }
+    }
+    let huge = Endpoint::start(|_| (200, String::new(), "x".repeat(3 << 20)));
+    let report = TokenSource::new(&by_secret(huge.url("/")), None)
+        .unwrap()
+        .token(soon())
+        .await
+        .unwrap_err();
+    assert!(
+        text(&report).contains("longer than 1 MiB"),
+        "{}",
+        text(&report)
+    );
+    let gone = by_secret("http://127.0.0.1:1/".into());
+    let report = TokenSource::new(&gone, None)
+        .unwrap()
+        .token(soon())
+        .await
+        .unwrap_err();
+    assert!(
+        text(&report).starts_with("down token: 127.0.0.1 cannot be reached"),
+        "{}",
+        text(&report)
+    );
+    let mut forbidden = by_secret("https://login.evil.tld/".into());
+    forbidden.http.allowed_hosts = vec!["login.example".into()];
+    let report = TokenSource::new(&forbidden, None)
+        .unwrap()
+        .token(soon())
+        .await
+        .unwrap_err();
+    assert!(
+        text(&report).contains("not in outbound.allowed_hosts"),
+        "{}",
+        text(&report)
+    );
+}
+
+/// A self-signed RSA certificate as openssl makes it: key.pem, cert.pem, public.pem, cert.der.
+fn certificate(dir: &Path) {
+    let at = |name: &str| dir.join(name).display().to_string();
+    run(
+        "openssl",
+        &[
+            "req",
+            "-x509",
+            "-newkey",
+            "rsa:2048",
+            "-nodes",
+            "-subj",
+            "/CN=app",
+            "-days",
+            "2",
+            "-keyout",
+            &at("key.pem"),
+            "-out",
+            &at("cert.pem"),
+        ],
+    );
+    run(
+        "openssl",
+        &[
+            "x509",
+            "-in",
+            &at("cert.pem"),
+            "-pubkey",
+            "-noout",
+            "-out",
+            &at("public.pem"),
+        ],
+    );
+    run(
+        "openssl",
+        &[
+            "x509",
+            "-in",
+            &at("cert.pem"),
+            "-outform",
+            "DER",
+            "-out",
+            &at("cert.der"),
+        ],
+    );
+}
+
+#[tokio::test]
+async fn a_certificate_signs_what_entra_checks() {
+    if !has("openssl") {
+        return;
+    }
+    let dir = tempfile::TempDir::new().unwrap();
+    certificate(dir.path());
+    let (der, public) = (
+        fs::read(dir.path().join("cert.der")).unwrap(),
+        fs::read(dir.path().join("public.pem")).unwrap(),
+    );
+    let own: Arc<Mutex<String>> = Arc::default();
+    let audience = own.clone();
+    let endpoint = Endpoint::start(move |asked: &Asked| {
+        match check_assertion(asked, &der, &public, "app", &audience.lock().unwrap()) {
+            Ok(()) => granted("by-certificate", 3599),
+            Err(why) => (
+                401,
+                String::new(),
+                format!(
+                    "{{\"error\":\"invalid_client\",\"error_codes\":[700027],\"why\":\"{why}\"}}"
+                ),
+            ),
+        }
+    });
+    let url = endpoint.url("/tenant/oauth2/v2.0/token");
+    own.lock().unwrap().clone_from(&url);
+    let grant = Grant::Certificate {
+        client_id: "app".into(),
+        certificate: dir.path().join("cert.pem"),
+        key: dir.path().join("key.pem"),
+    };
+    let source = TokenSource::new(&settings(url.clone(), grant), None).unwrap();
+    assert_eq!(
+        source
+            .token(soon())
+            .await
+            .map_err(|r| text(&r))
+            .unwrap()
+            .reveal(),
+        "by-certificate"
+    );
+    // Another key than the registered certificate's is refused, and named.
+    let other = tempfile::TempDir::new().unwrap();
+    certificate(other.path());
+    let grant = Grant::Certificate {
+        client_id: "app".into(),
+        certificate: dir.path().join("cert.pem"),
+        key: other.path().join("key.pem"),
+    };
+    let report = TokenSource::new(&settings(url, grant), None)
+        .unwrap()
+        .token(soon())
+        .await
+        .unwrap_err();
+    assert!(
+        text(&report).contains("AADSTS700027): the certificate is not the one"),
+        "{}",
+        text(&report)
+    );
+}
+
+#[tokio::test]
+async fn a_google_service_account_signs_for_the_mailbox() {
+    if !has("openssl") {
+        return;
+    }
+    let dir = tempfile::TempDir::new().unwrap();
+    certificate(dir.path());
+    let public = fs::read(dir.path().join("public.pem")).unwrap();
+    let endpoint = Endpoint::start(move |asked: &Asked| {
+        let assertion = asked.field("assertion").unwrap();
+        let mut rules = jsonwebtoken::Validation::new(jsonwebtoken::Algorithm::RS256);
+        rules.validate_aud = false;
+        let key = jsonwebtoken::DecodingKey::from_rsa_pem(&public).unwrap();
+        let claims = jsonwebtoken::decode::<serde_json::Value>(&assertion, &key, &rules)
+            .unwrap()
+            .claims;
+        assert_eq!(
+            asked.field("grant_type").as_deref(),
+            Some("urn:ietf:params:oauth:grant-type:jwt-bearer")
+        );
+        let fine = claims["sub"] == "erp@corp.example"
+            && claims["iss"] == "sa@project.example"
+            && claims["scope"] == "https://graph.example/.default";
+        if fine {
+            granted("by-google", 3599)
+        } else {
+            refused("invalid_grant", 0)
+        }
+    });
+    let key = fs::read_to_string(dir.path().join("key.pem")).unwrap();
+    let file = dir.path().join("account.json");
+    fs::write(&file, serde_json::json!({"type": "service_account", "client_email": "sa@project.example", "private_key_id": "k", "private_key": key}).to_string()).unwrap();
+    let grant = Grant::GoogleServiceAccount {
+        file,
+        subject: "erp@corp.example".into(),
+    };
+    let source = TokenSource::new(&settings(endpoint.url("/token"), grant), None).unwrap();
+    assert_eq!(
+        source
+            .token(soon())
+            .await
+            .map_err(|r| text(&r))
+            .unwrap()
+            .reveal(),
+        "by-google"
+    );
+}
+
+#[tokio::test]
+async fn a_federated_token_is_read_anew_and_a_managed_identity_is_asked_with_its_header() {
+    let dir = tempfile::TempDir::new().unwrap();
+    let file = dir.path().join("token");
+    fs::write(&file, "first\n").unwrap();
+    let endpoint = Endpoint::start(|asked| granted(&asked.field("client_assertion").unwrap(), 0));
+    let grant = Grant::Federated {
+        client_id: "app".into(),
+        file: file.clone(),
+    };
+    let source = TokenSource::new(&settings(endpoint.url("/"), grant), None).unwrap();
+    assert_eq!(source.token(soon()).await.unwrap().reveal(), "first");
+    fs::write(&file, "second").unwrap();
+    assert_eq!(source.token(soon()).await.unwrap().reveal(), "second");
+
+    let metadata = Endpoint::start(|asked| {
+        if asked.method != "GET"
+            || asked.header("metadata") != Some("true")
+            || asked.header("x-forwarded-for").is_some()
+        {
+            return (400, String::new(), "{}".into());
+        }
+        (
+            200,
+            String::new(),
+            r#"{"access_token":"by-identity","expires_in":"3599","token_type":"Bearer"}"#.into(),
+        )
+    });
+    let mut identity = settings(
+        metadata.url("/metadata/identity/oauth2/token"),
+        Grant::ManagedIdentity {
+            client_id: Some("own".into()),
+        },
+    );
+    // A proxy that does not exist: the metadata service is never asked through one.
+    identity.http.proxy = Proxy {
+        via: Some(ProxyServer {
+            socks: false,
+            host: "127.0.0.1".into(),
+            port: 1,
+            login: None,
+        }),
+        ..Proxy::default()
+    };
+    let source = TokenSource::new(&identity, None).unwrap();
+    assert_eq!(
+        source
+            .token(soon())
+            .await
+            .map_err(|r| text(&r))
+            .unwrap()
+            .reveal(),
+        "by-identity"
+    );
+    let asked = metadata.asked().remove(0);
+    for (field, value) in [
+        ("api-version", "2018-02-01"),
+        ("resource", "https://graph.example/.default"),
+        ("client_id", "own"),
+    ] {
+        assert_eq!(asked.field(field).as_deref(), Some(value));
+    }
+}
+
+/// A keep in memory that can refuse.
+#[derive(Default)]
+struct Notes {
+    saved: Mutex<Option<String>>,
+    full: bool,
+}
+
+#[async_trait::async_trait]
+impl Keep for Notes {
+    async fn load(&self, _key: &str) -> Option<String> {
+        self.saved.lock().unwrap().clone()
+    }
+    async fn save(&self, _key: &str, value: String) -> Result<(), String> {
+        if self.full {
+            return Err("full".into());
+        }
+        *self.saved.lock().unwrap() = Some(value);
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_rotated_refresh_token_is_kept_before_it_is_used() {
+    let count = AtomicUsize::new(0);
+    let endpoint = Endpoint::start(move |asked| {
+        let n = count.fetch_add(1, Ordering::SeqCst);
+        let body = serde_json::json!({"access_token": format!("after {}", asked.field("refresh_token").unwrap()).replace(' ', "-"), "expires_in": 0, "refresh_token": format!("r{}", n + 1)});
+        (200, String::new(), body.to_string())
+    });
+    let grant = |token: &str| Grant::RefreshToken {
+        client_id: "app".into(),
+        client_secret: None,
+        refresh_token: Secret::new(token),
+    };
+    let notes = Arc::new(Notes::default());
+    let source = TokenSource::new(
+        &settings(endpoint.url("/"), grant("r0")),
+        Some(notes.clone()),
+    )
+    .unwrap();
+    assert_eq!(source.token(soon()).await.unwrap().reveal(), "after-r0");
+    assert!(
+        notes
+            .saved
+            .lock()
+            .unwrap()
+            .as_ref()
+            .unwrap()
+            .ends_with(" r1")
+    );
+    assert_eq!(source.token(soon()).await.unwrap().reveal(), "after-r1");
+    // After a restart the kept one goes on; another configured one wins.
+    let again = TokenSource::new(
+        &settings(endpoint.url("/"), grant("r0")),
+        Some(notes.clone()),
+    )
+    .unwrap();
+    assert_eq!(again.token(soon()).await.unwrap().reveal(), "after-r2");
+    let other = TokenSource::new(&settings(endpoint.url("/"), grant("new")), Some(notes)).unwrap();
+    assert_eq!(other.token(soon()).await.unwrap().reveal(), "after-new");
+    // What cannot be kept is not used.
+    let full = Arc::new(Notes {
+        full: true,
+        ..Notes::default()
+    });
+    let source = TokenSource::new(&settings(endpoint.url("/"), grant("r0")), Some(full)).unwrap();
+    assert!(text(&source.token(soon()).await.unwrap_err()).contains("cannot be kept"));
+}
+
+/// An upstream that wants XOAUTH2 with this token, and a gateway that has it from the endpoint.
+fn mail_by_token(good: &'static str, first: &'static str, auth: &str) -> (Sink, Endpoint, Gateway) {
+    let sink = Sink::scripted(move |line| {
+        if line.starts_with("EHLO") {
+            return Some("250-sink\r\n250 AUTH XOAUTH2 OAUTHBEARER".to_owned());
+        }
+        if line.starts_with("AUTH") && line.split(' ').count() == 2 {
+            return Some("334 ".to_owned());
+        }
+        let response = line
+            .strip_prefix("AUTH XOAUTH2 ")
+            .or(line.strip_prefix("AUTH OAUTHBEARER "))
+            .unwrap_or(line);
+        let decoded = base64::engine::general_purpose::STANDARD
+            .decode(response)
+            .ok()
+            .and_then(|d| String::from_utf8(d).ok());
+        match decoded {
+            Some(text)
+                if text.contains(&format!("auth=Bearer {good}\u{1}\u{1}"))
+                    && text.contains("erp@corp.example") =>
+            {
+                Some("235 2.7.0 ok".to_owned())
+            }
+            Some(text) if text.contains("auth=Bearer") => {
+                Some("334 eyJzdGF0dXMiOiI0MDEifQ==".to_owned())
+            }
+            // The empty line (or ^A) after the 334 with the reason.
+            _ if line.is_empty() || line == "AQ==" => {
+                Some("535 5.7.3 Authentication unsuccessful".to_owned())
+            }
+            _ => None,
+        }
+    });
+    let count = AtomicUsize::new(0);
+    let endpoint = Endpoint::start(move |_| {
+        granted(
+            if count.fetch_add(1, Ordering::SeqCst) == 0 {
+                first
+            } else {
+                good
+            },
+            3599,
+        )
+    });
+    let oauth = format!(
+        "tls = \"off\"\nauth = \"{auth}\"\noauth = {{ provider = \"microsoft\", tenant_id = \"corp.example\", client_id = \"11111111-2222-3333-4444-555555555555\", client_secret = \"hush-hush-value\", mailbox = \"erp@corp.example\", token_url = \"{}\" }}",
+        endpoint.url("/t")
+    );
+    let gateway = Gateway::start(&basic(sink.address).replace("tls = \"off\"", &oauth));
+    (sink, endpoint, gateway)
+}
+
+fn send(gateway: &Gateway) -> String {
+    let mut client = gateway.connect("local");
+    client.expect("EHLO x", "250");
+    queued_id(&client.mail(
+        "erp@corp.example",
+        &["x@corp.example"],
+        "Subject: s\r\n\r\nb\r\n",
+    ))
+}
+
+#[test]
+fn mail_leaves_by_xoauth2_and_oauthbearer() {
+    let long: &'static str = Box::leak("T".repeat(3000).into_boxed_str());
+    for auth in ["xoauth2", "oauthbearer"] {
+        for token in ["short", long] {
+            let (sink, endpoint, gateway) = mail_by_token(token, token, auth);
+            send(&gateway);
+            sink.wait(1);
+            assert_eq!(endpoint.asked().len(), 1);
+            let test = stdout(&gateway.cli(&[
+                "test",
+                "up",
+                "--from",
+                "erp@corp.example",
+                "--to",
+                "y@corp.example",
+            ]));
+            assert!(
+                test.contains("***") && !test.contains("hush") && !test.contains(&"T".repeat(20)),
+                "{test}"
+            );
+            let log = gateway.log();
+            assert!(
+                !log.contains("hush-hush") && !log.contains("Bearer"),
+                "{log}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_token_that_is_refused_is_renewed_once_and_then_the_connector_pauses() {
+    let (sink, endpoint, gateway) = mail_by_token("good", "stale", "xoauth2");
+    send(&gateway);
+    sink.wait(1);
+    assert_eq!(endpoint.asked().len(), 2, "one renewal");
+    let sink = Sink::scripted(|line| {
+        if line.starts_with("EHLO") {
+            return Some("250-sink\r\n250 AUTH XOAUTH2".to_owned());
+        }
+        line.starts_with("AUTH").then(|| "535 5.7.139 Authentication unsuccessful, SmtpClientAuthentication is disabled for the Mailbox".to_owned())
+    });
+    let endpoint = Endpoint::start(|_| granted("t", 3599));
+    let oauth = format!(
+        "tls = \"off\"\nauth = \"xoauth2\"\noauth = {{ provider = \"microsoft\", tenant_id = \"corp.example\", client_id = \"11111111-2222-3333-4444-555555555555\", client_secret = \"hush-hush-value\", mailbox = \"erp@corp.example\", token_url = \"{}\" }}",
+        endpoint.url("/t")
+    );
+    let gateway = Gateway::start(&basic(sink.address).replace("tls = \"off\"", &oauth));
+    let id = send(&gateway);
+    let status = wait("paused", || {
+        let text = String::from_utf8_lossy(&gateway.cli(&["status"]).stdout).into_owned();
+        text.contains("paused").then_some(text)
+    });
+    assert!(status.contains("5.7.139"), "{status}");
+    assert_eq!(endpoint.asked().len(), 2, "one renewal, no storm");
+    assert!(stdout(&gateway.cli(&["trace", &id])).contains("is waiting"));
+    assert_eq!(sink.count(), 0);
+}
+
+#[test]
+fn a_token_failure_pauses_and_never_bounces() {
+    let sink = Sink::start();
+    let endpoint = Endpoint::start(|_| refused("invalid_client", 7_000_222));
+    let oauth = format!(
+        "tls = \"off\"\nauth = \"xoauth2\"\noauth = {{ provider = \"microsoft\", tenant_id = \"corp.example\", client_id = \"11111111-2222-3333-4444-555555555555\", client_secret = \"hush-hush-value\", mailbox = \"erp@corp.example\", token_url = \"{}\" }}",
+        endpoint.url("/t")
+    );
+    let config = basic(sink.address)
+        .replace("tls = \"off\"", &oauth)
+        .replace("retry = [\"1s\"]", "retry = [\"1s\"]\ngive_up = \"2s\"");
+    let gateway = Gateway::start(&config);
+    let id = send(&gateway);
+    let status = wait("paused", || {
+        let text = String::from_utf8_lossy(&gateway.cli(&["status"]).stdout).into_owned();
+        text.contains("paused").then_some(text)
+    });
+    assert!(
+        status.contains("the client secret expired; create a new one"),
+        "{status}"
+    );
+    std::thread::sleep(Duration::from_secs(3));
+    let list: serde_json::Value =
+        serde_json::from_str(&stdout(&gateway.cli(&["queue", "list", "--json"]))).unwrap();
+    assert_eq!(
+        (
+            list.as_array().unwrap().len(),
+            list[0]["id"].as_str(),
+            list[0]["state"].as_str()
+        ),
+        (1, Some(id.as_str()), Some("waiting")),
+        "{list}"
+    );
+    let check = gateway.cli(&["check", "--connect"]);
+    assert_eq!(check.status.code(), Some(69));
+    let text = String::from_utf8_lossy(&check.stdout).into_owned()
+        + &String::from_utf8_lossy(&check.stderr);
+    assert!(
+        text.contains("AADSTS7000222") && !text.contains("hush"),
+        "{text}"
+    );
+}
