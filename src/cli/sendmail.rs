@@ -6,7 +6,7 @@
 use std::{
     ffi::{OsStr, OsString},
     io::{self, BufRead as _, Read as _, Write as _},
-    net::Shutdown,
+    net::{Shutdown, TcpStream},
     os::unix::ffi::OsStrExt as _,
     path::PathBuf,
 };
@@ -446,23 +446,32 @@ fn bridge(address: &str) -> Ended {
     let mut down = handover::dial(address).map_err(|unsent| later(&unsent))?;
     // The session's own time-outs are the listener's.
     down.set_read_timeout(None).map_err(|e| later(&e))?;
-    let mut up = down.try_clone().map_err(|e| later(&e))?;
-    std::thread::spawn(move || {
-        // Ends with standard input; the listener then says what it has left to say. When the listener goes first this
-        // thread ends with the program.
-        let _ = io::copy(&mut io::stdin().lock(), &mut up);
-        let _ = up.shutdown(Shutdown::Write);
-    });
+    let up = down.try_clone().map_err(|e| later(&e))?;
     let mut out = io::stdout().lock();
     let mut piece = [0; 8192];
+    let mut waiting = Some(up);
     loop {
         let read = down.read(&mut piece).map_err(|e| later(&e))?;
         if read == 0 {
             return Ok(Exit::Ok);
         }
-        out.write_all(piece.get(..read).unwrap_or_default())?;
+        let heard = piece.get(..read).unwrap_or_default();
+        out.write_all(heard)?;
         out.flush()?;
+        // A program that writes before the greeting is common on a pipe and refused on the wire: its words wait here.
+        if heard.contains(&b'\n')
+            && let Some(up) = waiting.take()
+        {
+            std::thread::spawn(move || upload(up));
+        }
     }
+}
+
+/// Ends with standard input; the listener then says what it has left to say. When the listener goes first this ends with the
+/// program.
+fn upload(mut up: TcpStream) {
+    let _ = io::copy(&mut io::stdin().lock(), &mut up);
+    let _ = up.shutdown(Shutdown::Write);
 }
 
 #[cfg(test)]
