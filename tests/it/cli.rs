@@ -367,5 +367,5 @@ fn send_composes() {
     ] {
         assert!(told.contains(part), "{part} is not in {told}");
     }
-    assert!(!told.contains("Bcc"), "{told}");
+    assert!(!told.contains("\nBcc:"), "{told}");
 }
