@@ -5,6 +5,8 @@
 
 use super::oauth;
 
+pub mod recipients;
+
 /// The keys of `type = "graph"`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
