@@ -50,9 +50,7 @@ pub fn build(settings: &Settings, around: Surroundings) -> Result<Arc<dyn Connec
             smtp::Timeouts::default(),
             around,
         )?),
-        Kind::Graph(_) => {
-            return Err("type = \"graph\" is not in this version yet; use type = \"smtp\" with auth = \"xoauth2\" (docs/exchange-online.md)".into());
-        }
+        Kind::Graph(_) => Arc::new(graph::Graph::new(settings, around)?),
         Kind::Capture { directory } => {
             Arc::new(capture::Capture::new(settings.name.clone(), directory)?)
         }

@@ -3,9 +3,32 @@
 //! Apart from `smtp` because Graph has no envelope: To, Cc and Bcc are made equal to the job's recipients. It does not fetch
 //! tokens (`oauth`) and does not pace itself (`delivery::gate`).
 
-use super::oauth;
+use std::{sync::Arc, time::Instant as StdInstant};
 
+use async_trait::async_trait;
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use reqwest::{Url, header};
+use tokio::time::Instant;
+
+use super::{
+    Connector, Kind, Lane, Settings as AllSettings, Surroundings,
+    http::{Answer, Fault, Http, allowed},
+    oauth::{self, Token, TokenSource, retry_after},
+};
+use crate::{
+    mail::{
+        address::Address,
+        message::{Body, Message},
+        outcome::{Outcome, Report},
+        reply::Reply,
+    },
+    route::ConnectorName,
+};
+
+mod answer;
 pub mod recipients;
+
+use answer::Meaning;
 
 /// The keys of `type = "graph"`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,4 +53,315 @@ pub enum Large {
     Upload,
     /// 5.3.4, at SMTP `SIZE=` already where every connector of the route says so.
     Refuse,
+}
+
+/// A connector to Exchange Online.
+pub struct Graph {
+    name: ConnectorName,
+    settings: Settings,
+    base: Url,
+    http: Http,
+    tokens: Arc<TokenSource>,
+    recorder: Option<super::Recorder>,
+}
+
+impl std::fmt::Debug for Graph {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Graph")
+            .field("name", &self.name)
+            .field("settings", &self.settings)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Graph {
+    /// Reads keys and certificates; asks nobody yet.
+    ///
+    /// # Errors
+    /// A file or URL that cannot be used, or settings of another kind.
+    pub fn new(settings: &AllSettings, around: Surroundings) -> Result<Self, String> {
+        let Kind::Graph(graph) = &settings.kind else {
+            return Err("not a graph connector".into());
+        };
+        let base = Url::parse(&graph.graph_url).map_err(|e| format!("graph_url: {e}"))?;
+        allowed(&graph.oauth.http, &base)?;
+        Ok(Self {
+            name: settings.name.clone(),
+            base,
+            http: Http::new(&graph.oauth.http)?,
+            tokens: TokenSource::new(&graph.oauth, around.keep)?,
+            recorder: around.recorder,
+            settings: (**graph).clone(),
+        })
+    }
+
+    fn mailbox(&self, message: &Message) -> Option<String> {
+        match &self.settings.mailbox {
+            Some(mailbox) => Some(mailbox.clone()),
+            None => recipients::mailbox_of(&message.header).map(|a| a.to_string()),
+        }
+    }
+
+    fn record(&self, line: &str) {
+        if let Some(recorder) = &self.recorder {
+            recorder(line);
+        }
+    }
+
+    /// `/v1.0/users/MAILBOX/sendMail`, the mailbox percent-encoded as one segment.
+    fn url(&self, mailbox: &str) -> Result<Url, Fault> {
+        let mut url = self.base.clone();
+        url.path_segments_mut()
+            .map_err(|()| Fault::Unreached("graph_url is no URL with a path".into()))?
+            .pop_if_empty()
+            .extend(["v1.0", "users", mailbox, "sendMail"]);
+        Ok(url)
+    }
+
+    async fn post(
+        &self,
+        url: &Url,
+        token: &Token,
+        id: &str,
+        mime: &str,
+        deadline: Instant,
+    ) -> Result<Answer, Fault> {
+        self.record(&format!(
+            "> POST {url} <message, {} octets in base64>",
+            mime.len()
+        ));
+        let answer = self
+            .http
+            .send(url, deadline, |client, url| {
+                client
+                    .post(url)
+                    .header(header::AUTHORIZATION, format!("Bearer {}", token.reveal()))
+                    .header(header::CONTENT_TYPE, "text/plain")
+                    // For whoever asks Microsoft what became of it.
+                    .header("client-request-id", id)
+                    .body(mime.to_owned())
+            })
+            .await;
+        match &answer {
+            Ok(answer) => self.record(&format!("< {}", answer.status)),
+            Err(fault) => self.record(&format!("* {}", fault.text())),
+        }
+        answer
+    }
+
+    async fn send(
+        &self,
+        message: &Message,
+        to: &[Address],
+        mailbox: &str,
+        deadline: Instant,
+    ) -> Result<Meaning, Report> {
+        let unusable = |text: String| Report::Misconfigured(Reply::new(451, (4, 3, 5), text));
+        let url = self
+            .url(mailbox)
+            .map_err(|fault| unusable(fault.text().to_owned()))?;
+        let body = match &message.body {
+            Body::Memory(body) => body.clone(),
+            Body::File(file) => match tokio::fs::read(file.path()).await {
+                Ok(body) => body.into(),
+                Err(error) => {
+                    let reply =
+                        Reply::new(451, (4, 3, 0), format!("the body cannot be read: {error}"));
+                    return Ok(Meaning::Later(reply, None));
+                }
+            },
+        };
+        let mut content = recipients::rewritten(&message.header, to);
+        content.reserve(body.len() + 2);
+        content.extend_from_slice(b"\r\n");
+        content.extend_from_slice(&body);
+        let mime = STANDARD.encode(&content);
+        drop(content);
+        let id = request_id(message);
+        let mut token = self.tokens.token(deadline).await?;
+        for last in [false, true] {
+            let answer = match self.post(&url, &token, &id, &mime, deadline).await {
+                Ok(answer) => answer,
+                Err(Fault::Unanswered(text)) => {
+                    let text = format!("{text}; it may have been sent");
+                    return Ok(Meaning::InDoubt(Reply::new(451, (4, 4, 2), text)));
+                }
+                Err(fault) => return Err(fault.report("Graph")),
+            };
+            let request = answer
+                .headers
+                .get("request-id")
+                .and_then(|v| v.to_str().ok())
+                .unwrap_or_default();
+            let request: String = request
+                .chars()
+                .filter(|c| c.is_ascii_alphanumeric() || *c == '-')
+                .take(64)
+                .collect();
+            let meaning = answer::read(
+                answer.status.as_u16(),
+                &answer.body,
+                retry_after(&answer),
+                mailbox,
+                &request,
+            );
+            match meaning {
+                Meaning::Token(_) if !last => {
+                    self.tokens.reject(&token);
+                    token = self.tokens.token(deadline).await?;
+                }
+                Meaning::Token(reply) => {
+                    let text = format!(
+                        "{} although it is fresh; check tenant_id, cloud and scope, and this machine's clock",
+                        reply.text
+                    );
+                    return Err(unusable(text));
+                }
+                meaning => return Ok(meaning),
+            }
+        }
+        Err(unusable("no token was accepted".into()))
+    }
+
+    fn via(&self, mailbox: &str) -> String {
+        format!("{} as {mailbox}", self.base.host_str().unwrap_or_default())
+    }
+}
+
+#[async_trait]
+impl Connector for Graph {
+    fn lane(&self, message: &Message) -> Lane {
+        Lane {
+            connector: self.name.clone(),
+            mailbox: self.mailbox(message).map(|m| m.to_ascii_lowercase()),
+        }
+    }
+
+    async fn deliver(&self, message: &Message, to: &[Address], deadline: StdInstant) -> Report {
+        let Some(mailbox) = self.mailbox(message) else {
+            let reply = Reply::new(
+                550,
+                (5, 6, 0),
+                "Graph: the message is from no one mailbox (several addresses in From, no Sender)",
+            );
+            return tried(to, &Outcome::Failed(reply), String::new());
+        };
+        let via = self.via(&mailbox);
+        if message.size() > self.settings.mime_limit {
+            let text = match self.settings.large_messages {
+                Large::Refuse => {
+                    "Graph: the message is larger than mime_limit, and large_messages = \"refuse\""
+                }
+                Large::Upload => {
+                    "Graph: the message is larger than mime_limit, and upload sessions are not in this version yet"
+                }
+            };
+            return tried(
+                to,
+                &Outcome::Unsuited(Reply::new(552, (5, 3, 4), text)),
+                via,
+            );
+        }
+        let outcome = match self
+            .send(message, to, &mailbox, Instant::from_std(deadline))
+            .await
+        {
+            Err(report) => return report,
+            Ok(Meaning::Taken(reply)) => Outcome::Delivered(reply),
+            Ok(Meaning::Later(reply, retry_after)) => Outcome::Deferred { reply, retry_after },
+            Ok(Meaning::InDoubt(reply)) => Outcome::InDoubt(reply),
+            Ok(Meaning::Never(reply)) => Outcome::Failed(reply),
+            Ok(Meaning::Unsuited(reply)) => Outcome::Unsuited(reply),
+            Ok(Meaning::Mailbox(reply)) => return Report::MailboxRefused(reply),
+            Ok(Meaning::Token(reply)) => return Report::Misconfigured(reply),
+            Ok(Meaning::Down(reply)) => {
+                return Report::Down {
+                    reply,
+                    retry_after: None,
+                };
+            }
+        };
+        tried(to, &outcome, via)
+    }
+
+    /// A token, and what it says it may do. Nothing more is asked: an application with Mail.Send alone may ask nothing else.
+    async fn probe(&self, deadline: StdInstant) -> Result<String, Report> {
+        let token = self.tokens.token(Instant::from_std(deadline)).await?;
+        let mailbox = self
+            .settings
+            .mailbox
+            .as_deref()
+            .unwrap_or("the From of each message");
+        let Some(claims) = token.claims() else {
+            return Ok(format!(
+                "a token was given (it does not say what it may do); mailbox: {mailbox}"
+            ));
+        };
+        let list = |name: &str| -> Vec<&str> {
+            match claims.get(name) {
+                Some(serde_json::Value::Array(roles)) => {
+                    roles.iter().filter_map(|r| r.as_str()).collect()
+                }
+                Some(serde_json::Value::String(scopes)) => scopes.split(' ').collect(),
+                _ => Vec::new(),
+            }
+        };
+        let mut may = list("roles");
+        may.extend(list("scp"));
+        if may.is_empty() {
+            return Ok(format!(
+                "a token was given; it names no roles, which is right under RBAC for Applications (see Test-ServicePrincipalAuthorization); mailbox: {mailbox}"
+            ));
+        }
+        let can = |role: &str| may.iter().any(|m| m.eq_ignore_ascii_case(role));
+        if !can("Mail.Send") {
+            let named: Vec<&str> = may.iter().take(10).copied().collect();
+            return Err(Report::Misconfigured(Reply::new(
+                550,
+                (5, 7, 0),
+                format!(
+                    "the token may {}, but not Mail.Send: add the application permission Mail.Send and give admin consent",
+                    named.join(", ")
+                ),
+            )));
+        }
+        let large = match self.settings.large_messages {
+            Large::Upload if !can("Mail.ReadWrite") => {
+                "; without Mail.ReadWrite nothing above mime_limit can be sent"
+            }
+            _ => "",
+        };
+        Ok(format!(
+            "a token with Mail.Send was given{large}; mailbox: {mailbox}"
+        ))
+    }
+}
+
+fn tried(to: &[Address], outcome: &Outcome, via: String) -> Report {
+    Report::Tried {
+        outcomes: to
+            .iter()
+            .map(|address| (address.clone(), outcome.clone()))
+            .collect(),
+        via,
+    }
+}
+
+/// The message's id in the form of a GUID.
+fn request_id(message: &Message) -> String {
+    let hex: String = message
+        .id
+        .to_bytes()
+        .iter()
+        .map(|b| format!("{b:02x}"))
+        .collect();
+    let part = |range: std::ops::Range<usize>| hex.get(range).unwrap_or_default().to_owned();
+    format!(
+        "{}-{}-{}-{}-{}",
+        part(0..8),
+        part(8..12),
+        part(12..16),
+        part(16..20),
+        part(20..32)
+    )
 }

@@ -11,6 +11,7 @@ mod answer;
 mod proof;
 mod source;
 
+pub(crate) use source::retry_after;
 pub use source::{Keep, Token, TokenSource};
 
 /// Where HTTP may go, and how.

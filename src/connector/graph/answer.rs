@@ -1,0 +1,217 @@
+//! What Graph answered, as an outcome: a table over status and `error.code`, never over the message.
+//!
+//! Apart because it is pure (`design.md` §5; Graph's error reference). It sends nothing and waits for nothing.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::mail::reply::Reply;
+
+/// The daily quotas are counted over a day; asking more often helps nobody.
+const QUOTA: Duration = Duration::from_hours(1);
+
+/// What an answer means.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Meaning {
+    /// 202.
+    Taken(Reply),
+    /// Later.
+    Later(Reply, Option<Duration>),
+    /// It may have been sent.
+    InDoubt(Reply),
+    /// Never.
+    Never(Reply),
+    /// Not through this connector.
+    Unsuited(Reply),
+    /// This mailbox alone, until an administrator has repaired it.
+    Mailbox(Reply),
+    /// 401: another token, once.
+    Token(Reply),
+    /// Graph does not work as it should: a redirect, say.
+    Down(Reply),
+}
+
+/// Reads an answer to sendMail. `mailbox` and `request` (the request-id) are for the text.
+pub(super) fn read(
+    status: u16,
+    body: &[u8],
+    retry_after: Option<Duration>,
+    mailbox: &str,
+    request: &str,
+) -> Meaning {
+    let code = code(body);
+    let said = match (code.is_empty(), request.is_empty()) {
+        (true, true) => status.to_string(),
+        (false, true) => format!("{status} {code}"),
+        (true, false) => format!("{status} (request-id {request})"),
+        (false, false) => format!("{status} {code} (request-id {request})"),
+    };
+    let reply =
+        |smtp: u16, enhanced: (u8, u16, u16), text: String| Reply::new(smtp, enhanced, text);
+    let later = |wait| Meaning::Later(reply(451, (4, 3, 2), format!("Graph: {said}")), wait);
+    let never =
+        |enhanced, why: &str| Meaning::Never(reply(554, enhanced, format!("Graph: {said}: {why}")));
+    let quota = || {
+        let text =
+            format!("Graph: {said}: the mailbox {mailbox} has sent as much as it may for now");
+        Meaning::Later(
+            reply(452, (4, 2, 2), text),
+            Some(retry_after.unwrap_or_default().max(QUOTA)),
+        )
+    };
+    match (status, code.as_str()) {
+        (202, _) => Meaning::Taken(reply(250, (2, 0, 0), format!("Graph: accepted, {said}"))),
+        // A 200 has been seen with no mail sent; whoever tries again at once may send two.
+        (200..=299, _) => Meaning::InDoubt(reply(
+            451,
+            (4, 4, 2),
+            format!("Graph: {said} in place of 202; it may have been sent"),
+        )),
+        (300..=399, _) => Meaning::Down(reply(
+            451,
+            (4, 4, 1),
+            format!("Graph: {said}: a redirect, which is not followed; correct graph_url"),
+        )),
+        (400 | 403 | 429, "ErrorExceededMessageLimit") => quota(),
+        (401, _) => Meaning::Token(reply(
+            451,
+            (4, 7, 0),
+            format!("Graph: {said}: the token is not accepted"),
+        )),
+        (413, _) | (400, "ErrorMessageSizeExceeded") => Meaning::Unsuited(reply(
+            552,
+            (5, 3, 4),
+            format!("Graph: {said}: the message is larger than Graph takes"),
+        )),
+        (403, "ErrorSendAsDenied") => mailbox_refused(
+            &said,
+            mailbox,
+            "the From of the message is not a mailbox or alias that it may send as; check From, or grant Send As",
+        ),
+        (403, "ErrorQuotaExceeded") => mailbox_refused(&said, mailbox, "it is full; make room"),
+        (403, "ErrorAccountSuspend" | "ErrorMessageSubmissionBlocked") => mailbox_refused(
+            &said,
+            mailbox,
+            "it is blocked from sending; see the restricted entities of the tenant",
+        ),
+        (403, _) => mailbox_refused(
+            &said,
+            mailbox,
+            "the application may not send as it: grant the application permission Mail.Send with admin consent, or the role \"Application Mail.Send\" (RBAC for Applications) over it; a change takes up to 2 hours",
+        ),
+        (404, _) => mailbox_refused(
+            &said,
+            mailbox,
+            "there is no such mailbox in Exchange Online; correct `mailbox` or the From, or give it a licence",
+        ),
+        (504, _) => Meaning::InDoubt(reply(
+            451,
+            (4, 4, 7),
+            format!("Graph: {said}: no answer to the complete message, it may have been sent"),
+        )),
+        (408 | 409 | 429 | 500..=599, _) => later(retry_after),
+        (400, "ErrorInvalidRecipients") => {
+            never((5, 1, 3), "a recipient's address is not accepted")
+        }
+        (400, _) => never((5, 6, 0), "the message is not accepted"),
+        _ => never((5, 0, 0), "not accepted"),
+    }
+}
+
+fn mailbox_refused(said: &str, mailbox: &str, remedy: &str) -> Meaning {
+    Meaning::Mailbox(Reply::new(
+        550,
+        (5, 7, 60),
+        format!("Graph: {said}: mailbox {mailbox}: {remedy}"),
+    ))
+}
+
+/// The innermost `code` (Graph: walk `innererror` for the most specific one that we know), nothing longer or stranger than a word.
+fn code(body: &[u8]) -> String {
+    let Ok(content) = serde_json::from_slice::<Value>(body) else {
+        return String::new();
+    };
+    let code = content
+        .pointer("/error/code")
+        .and_then(Value::as_str)
+        .unwrap_or_default();
+    code.chars()
+        .filter(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '.'))
+        .take(64)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(status: u16, code: &str, expected: &str) {
+        let body = format!("{{\"error\":{{\"code\":\"{code}\",\"message\":\"m\"}}}}");
+        let meaning = read(
+            status,
+            body.as_bytes(),
+            Some(Duration::from_secs(9)),
+            "m@corp.example",
+            "r-1",
+        );
+        let found = match meaning {
+            Meaning::Taken(_) => "taken".to_owned(),
+            Meaning::Later(_, wait) => format!("later {}", wait.unwrap_or_default().as_secs()),
+            Meaning::InDoubt(_) => "in doubt".into(),
+            Meaning::Never(reply) => format!(
+                "never {}.{}.{}",
+                reply.status().0,
+                reply.status().1,
+                reply.status().2
+            ),
+            Meaning::Unsuited(_) => "unsuited".into(),
+            Meaning::Mailbox(_) => "mailbox".into(),
+            Meaning::Token(_) => "token".into(),
+            Meaning::Down(_) => "down".into(),
+        };
+        assert_eq!(found, expected, "{status} {code}");
+    }
+
+    #[test]
+    fn the_table() {
+        for (status, code, expected) in [
+            (202, "", "taken"),
+            (200, "", "in doubt"),
+            (302, "", "down"),
+            (400, "ErrorInvalidRecipients", "never 5.1.3"),
+            (400, "ErrorMimeContentInvalidBase64String", "never 5.6.0"),
+            (400, "ErrorMessageSizeExceeded", "unsuited"),
+            (400, "ErrorExceededMessageLimit", "later 3600"),
+            (403, "ErrorExceededMessageLimit", "later 3600"),
+            (429, "ErrorExceededMessageLimit", "later 3600"),
+            (401, "InvalidAuthenticationToken", "token"),
+            (403, "ErrorAccessDenied", "mailbox"),
+            (403, "ErrorSendAsDenied", "mailbox"),
+            (404, "ErrorInvalidUser", "mailbox"),
+            (404, "MailboxNotEnabledForRESTAPI", "mailbox"),
+            (413, "", "unsuited"),
+            (408, "", "later 9"),
+            (429, "ApplicationThrottled", "later 9"),
+            (500, "ErrorInternalServerError", "later 9"),
+            (502, "", "later 9"),
+            (503, "ErrorServerBusy", "later 9"),
+            (504, "UnknownError", "in doubt"),
+            (509, "", "later 9"),
+            (422, "", "never 5.0.0"),
+        ] {
+            check(status, code, expected);
+        }
+        let strange = read(
+            400,
+            b"{\"error\":{\"code\":\"\x1b[31mx y\"}}",
+            None,
+            "m@c.d",
+            "",
+        );
+        assert!(
+            matches!(&strange, Meaning::Never(r) if r.text.starts_with("Graph: 400: ")),
+            "{strange:?}"
+        );
+    }
+}
