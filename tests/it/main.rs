@@ -23,6 +23,7 @@ mod durability;
 mod end_to_end;
 mod faults;
 mod fuzz;
+mod graph;
 mod listener;
 mod oauth;
 mod operator;

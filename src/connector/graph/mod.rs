@@ -349,19 +349,14 @@ fn tried(to: &[Address], outcome: &Outcome, via: String) -> Report {
 
 /// The message's id in the form of a GUID.
 fn request_id(message: &Message) -> String {
-    let hex: String = message
-        .id
-        .to_bytes()
-        .iter()
-        .map(|b| format!("{b:02x}"))
-        .collect();
-    let part = |range: std::ops::Range<usize>| hex.get(range).unwrap_or_default().to_owned();
+    let number = u128::from_be_bytes(message.id.to_bytes());
+    let part = |shift: u32, digits: u32| (number >> shift) & ((1 << (digits * 4)) - 1);
     format!(
-        "{}-{}-{}-{}-{}",
-        part(0..8),
-        part(8..12),
-        part(12..16),
-        part(16..20),
-        part(20..32)
+        "{:08x}-{:04x}-{:04x}-{:04x}-{:012x}",
+        part(96, 8),
+        part(80, 4),
+        part(64, 4),
+        part(48, 4),
+        part(0, 12)
     )
 }

@@ -291,7 +291,10 @@ mod tests {
                         _ => address.clone(),
                     });
                 }
-                header.push_str(&format!("{name}: {}\r\n", members.join(", ")));
+                header.push_str(name);
+                header.push_str(": ");
+                header.push_str(&members.join(", "));
+                header.push_str("\r\n");
             }
             let envelope: Vec<Address> = (0..random.usize(1..7))
                 .map(|_| Address::parse(&pool[random.usize(0..pool.len())]).unwrap())

@@ -1,0 +1,276 @@
+//! Exchange Online through the real gateway: a tenant of our own stands in for Microsoft's.
+
+use std::{
+    collections::HashSet,
+    sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
+};
+
+use super::harness::{
+    cloud::{Tenant, error},
+    gateway::{Gateway, basic, queued_id, stdout, wait},
+};
+
+fn config(tenant: &Tenant, more: &str) -> String {
+    let base = basic(([127, 0, 0, 1], 1).into());
+    let (front, _) = base.split_once("[[connector]]").unwrap();
+    format!("{front}{}{more}", tenant.connector())
+}
+
+fn mail(gateway: &Gateway, from: &str, to: &[&str], content: &str) -> String {
+    let mut client = gateway.connect("local");
+    client.expect("EHLO app", "250");
+    queued_id(&client.mail(from, to, content))
+}
+
+fn set(addresses: &[&str]) -> HashSet<String> {
+    addresses.iter().map(|a| (*a).to_owned()).collect()
+}
+
+#[test]
+fn a_message_leaves_for_the_envelope_and_nobody_else() {
+    let tenant = Tenant::start(|_, _| None);
+    let gateway = Gateway::start(&config(&tenant, ""));
+    let content = "From: scan@corp.example <scan@corp.example>\r\nTo: X <x@corp.example>, v@victim.tld\r\nCc: undisclosed-recipients:;\r\nBcc: w@victim.tld\r\nResent-To: q@victim.tld\r\nReply-To: r@corp.example\r\nDate: Mon, 23 Nov 2026 10:00:00 +0000\r\nMessage-ID: <kept@corp.example>\r\nSubject: s\r\nMIME-Version: 1.0\r\nContent-Type: text/plain; charset=utf-8\r\n\r\n\u{e4} body\r\n..\r\n";
+    let id = mail(
+        &gateway,
+        "scan@corp.example",
+        &["x@corp.example", "y@partner.example"],
+        content,
+    );
+    let taken = tenant.wait(1).remove(0);
+    assert_eq!(taken.mailbox, "scan@corp.example");
+    assert_eq!(
+        taken.recipients,
+        set(&["x@corp.example", "y@partner.example"])
+    );
+    assert!(!taken.content.contains("victim"), "{}", taken.content);
+    for kept in [
+        "Message-ID: <kept@corp.example>",
+        "Date: Mon, 23 Nov 2026 10:00:00 +0000",
+        "Reply-To: r@corp.example",
+        "From: \"scan@corp.example\" <scan@corp.example>",
+    ] {
+        assert!(taken.content.contains(kept), "{kept}: {}", taken.content);
+    }
+    assert!(
+        taken.content.ends_with("\r\n\r\n\u{e4} body\r\n.\r\n"),
+        "{}",
+        taken.content
+    );
+    let trace = wait("the trace", || {
+        let trace = stdout(&gateway.cli(&["trace", &id]));
+        trace.contains("delivered").then_some(trace)
+    });
+    assert!(
+        trace.contains("as scan@corp.example") && trace.contains("r-1"),
+        "{trace}"
+    );
+    let log = gateway.log();
+    assert!(
+        !log.contains("hush") && !log.contains("eyJ"),
+        "a secret is in the log"
+    );
+    let check = stdout(&gateway.cli(&["check", "--connect"]));
+    assert!(
+        check.contains("Mail.Send") && !check.contains("eyJ"),
+        "{check}"
+    );
+    let test = stdout(&gateway.cli(&[
+        "test",
+        "up",
+        "--from",
+        "scan@corp.example",
+        "--to",
+        "x@corp.example",
+    ]));
+    assert!(
+        test.contains("202") && !test.contains("eyJ") && !test.contains("hush"),
+        "{test}"
+    );
+}
+
+#[test]
+fn every_outcome_ends_as_it_should() {
+    for (said, state, copies) in [
+        // 202 with Retry-After is delivered, and not sent again.
+        (
+            Some((202, "Retry-After: 5\r\n".to_owned(), String::new())),
+            "done",
+            0,
+        ),
+        (Some(error(400, "ErrorInvalidRecipients", "")), "failed", 0),
+        (Some(error(413, "x", "")), "failed", 0),
+        (
+            Some(error(503, "ErrorServerBusy", "Retry-After: 1\r\n")),
+            "done",
+            1,
+        ),
+        (
+            Some(error(429, "ApplicationThrottled", "Retry-After: 1\r\n")),
+            "done",
+            1,
+        ),
+        (
+            Some(error(401, "InvalidAuthenticationToken", "")),
+            "done",
+            1,
+        ),
+    ] {
+        let what = format!("{said:?}");
+        let tenant = Tenant::start(move |n, _| if n == 0 { said.clone() } else { None });
+        let gateway = Gateway::start(&config(&tenant, ""));
+        let id = mail(
+            &gateway,
+            "a@corp.example",
+            &["x@corp.example"],
+            "From: a@corp.example\r\nSubject: s\r\n\r\nb\r\n",
+        );
+        wait(&format!("{state} after {what}"), || {
+            let list: serde_json::Value =
+                serde_json::from_str(&stdout(&gateway.cli(&["queue", "list", "--all", "--json"])))
+                    .unwrap();
+            list.as_array()
+                .unwrap()
+                .iter()
+                .any(|e| e["id"] == id.as_str() && e["state"] == state)
+                .then_some(())
+        });
+        std::thread::sleep(Duration::from_millis(300));
+        let sent = tenant.mails();
+        let originals = sent
+            .iter()
+            .filter(|m| {
+                m.content.contains("Subject: s\r\n") && !m.content.contains("multipart/report")
+            })
+            .count();
+        let trace = stdout(&gateway.cli(&["trace", &id]));
+        assert_eq!(originals, copies, "{what}\n{trace}\n{sent:#?}");
+    }
+}
+
+#[test]
+fn a_504_is_in_doubt_and_sent_again_later_the_same() {
+    let tenant = Tenant::start(|n, _| (n == 0).then(|| error(504, "UnknownError", "")));
+    let gateway = Gateway::start(&config(&tenant, "\n[queue]\nin_doubt_wait = \"2s\"\n"));
+    let id = mail(
+        &gateway,
+        "a@corp.example",
+        &["x@corp.example"],
+        "From: a@corp.example\r\nSubject: s\r\n\r\nb\r\n",
+    );
+    wait("in doubt", || {
+        stdout(&gateway.cli(&["trace", &id]))
+            .contains("in doubt")
+            .then_some(())
+    });
+    assert!(tenant.mails().is_empty());
+    tenant.wait(1);
+}
+
+#[test]
+fn a_mailbox_that_is_refused_holds_its_own_mail_alone() {
+    let tenant = Tenant::start(|_, mailbox| {
+        (mailbox == "bad@corp.example").then(|| error(403, "ErrorAccessDenied", ""))
+    });
+    let gateway = Gateway::start(&config(&tenant, ""));
+    let held = mail(
+        &gateway,
+        "bad@corp.example",
+        &["x@corp.example"],
+        "From: bad@corp.example\r\nSubject: s\r\n\r\nb\r\n",
+    );
+    wait("the mailbox is paused", || {
+        let text = String::from_utf8_lossy(&gateway.cli(&["status"]).stdout).into_owned();
+        (text.contains("up/bad@corp.example") && text.contains("Mail.Send")).then_some(())
+    });
+    for n in 0..5 {
+        mail(
+            &gateway,
+            "good@corp.example",
+            &["x@corp.example"],
+            &format!("From: good@corp.example\r\nSubject: {n}\r\n\r\nb\r\n"),
+        );
+    }
+    tenant.wait(5);
+    wait("only the refused one is left", || {
+        let list: serde_json::Value =
+            serde_json::from_str(&stdout(&gateway.cli(&["queue", "list", "--json"]))).unwrap();
+        let list = list.as_array().unwrap();
+        (list.len() == 1 && list[0]["id"] == held.as_str() && list[0]["state"] == "waiting")
+            .then_some(())
+    });
+}
+
+#[test]
+fn a_hundred_messages_while_a_third_of_the_requests_fail() {
+    let failures = AtomicUsize::new(0);
+    let tenant = Tenant::start(move |n, _| {
+        // A fixed pseudo-random third.
+        let unlucky = (n * 7919 + 13) % 10 < 3;
+        unlucky.then(|| {
+            failures.fetch_add(1, Ordering::SeqCst);
+            match n % 3 {
+                0 => error(503, "ErrorServerBusy", ""),
+                1 => error(429, "ApplicationThrottled", "Retry-After: 1\r\n"),
+                _ => error(500, "ErrorInternalServerError", ""),
+            }
+        })
+    });
+    let gateway = Gateway::start(&config(&tenant, ""));
+    let mut client = gateway.connect("local");
+    client.expect("EHLO x", "250");
+    for n in 0..100 {
+        queued_id(&client.mail(
+            "a@corp.example",
+            &["x@corp.example"],
+            &format!("From: a@corp.example\r\nSubject: number {n}.\r\n\r\nb\r\n"),
+        ));
+    }
+    let mails = tenant.wait(100);
+    let subjects: HashSet<String> = mails
+        .iter()
+        .map(|m| {
+            m.content
+                .split("Subject: ")
+                .nth(1)
+                .unwrap()
+                .split("\r\n")
+                .next()
+                .unwrap()
+                .to_owned()
+        })
+        .collect();
+    assert_eq!((mails.len(), subjects.len()), (100, 100), "each once");
+    assert!(
+        tenant.most_at_once() <= 4,
+        "{} at once",
+        tenant.most_at_once()
+    );
+}
+
+#[test]
+fn a_message_too_large_for_this_connector_goes_to_the_next_or_fails_with_5_3_4() {
+    let tenant = Tenant::start(|_, _| None);
+    let sink = super::harness::sink::Sink::start();
+    let more = format!(
+        "mime_limit = \"100KB\"\n[[connector]]\nname = \"second\"\ntype = \"smtp\"\nhost = \"127.0.0.1\"\nport = {}\ntls = \"off\"\n",
+        sink.address.port()
+    );
+    let with_second = config(&tenant, &more)
+        .replace("connectors = [\"up\"]", "connectors = [\"up\", \"second\"]");
+    let gateway = Gateway::start(&with_second);
+    let large = format!(
+        "From: a@corp.example\r\nSubject: s\r\n\r\n{}",
+        "0123456789012345678901234567890123456789\r\n".repeat(5000)
+    );
+    mail(&gateway, "a@corp.example", &["x@corp.example"], &large);
+    sink.wait(1);
+    assert!(tenant.mails().is_empty());
+    let alone = Gateway::start(&config(&tenant, "mime_limit = \"100KB\"\n"));
+    let id = mail(&alone, "a@corp.example", &["x@corp.example"], &large);
+    wait("failed", || {
+        let shown = stdout(&alone.cli(&["queue", "show", &id]));
+        (shown.contains("failed") && shown.contains("5.3.4")).then_some(())
+    });
+}

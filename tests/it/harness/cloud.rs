@@ -1,0 +1,177 @@
+//! A tenant of our own: token endpoint and Graph's sendMail, from the public documentation, and as strict: the method, the URL, the
+//! content type, the token, the size, the base64 and how many ask at once are checked as the real one checks them.
+
+use std::{
+    collections::HashSet,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+
+use super::cloud_token::{Asked, Endpoint, Said, granted};
+
+/// One mail as the tenant took it.
+#[derive(Debug, Clone)]
+pub struct Taken {
+    /// The mailbox of the URL.
+    pub mailbox: String,
+    /// The MIME message.
+    pub content: String,
+    /// To, Cc and Bcc as a reader of its own finds them.
+    pub recipients: HashSet<String>,
+}
+
+/// What the tenant says before it looks at a mail; `None`: what is right.
+type Script = dyn Fn(usize, &str) -> Option<Said> + Send + Sync;
+
+/// The tenant.
+pub struct Tenant {
+    pub endpoint: Endpoint,
+    taken: Arc<Mutex<Vec<Taken>>>,
+    most_at_once: Arc<AtomicUsize>,
+}
+
+impl Tenant {
+    /// One that gives tokens and takes mail, unless the script (number of the request, mailbox) says otherwise.
+    pub fn start(script: impl Fn(usize, &str) -> Option<Said> + Send + Sync + 'static) -> Self {
+        let taken: Arc<Mutex<Vec<Taken>>> = Arc::default();
+        let most_at_once: Arc<AtomicUsize> = Arc::default();
+        let (tokens, requests, at_once) = (
+            AtomicUsize::new(0),
+            AtomicUsize::new(0),
+            AtomicUsize::new(0),
+        );
+        let script: Box<Script> = Box::new(script);
+        let (kept, most) = (taken.clone(), most_at_once.clone());
+        let endpoint = Endpoint::start(move |asked| {
+            if asked.target.ends_with("/oauth2/v2.0/token") {
+                let n = tokens.fetch_add(1, Ordering::SeqCst);
+                return granted(&token(n), 3599);
+            }
+            let now = at_once.fetch_add(1, Ordering::SeqCst) + 1;
+            most.fetch_max(now, Ordering::SeqCst);
+            let said = if now > 4 {
+                error(429, "ApplicationThrottled", "Retry-After: 1\r\n")
+            } else {
+                send_mail(asked, &requests, &tokens, &*script, &kept)
+            };
+            at_once.fetch_sub(1, Ordering::SeqCst);
+            said
+        });
+        Self {
+            endpoint,
+            taken,
+            most_at_once,
+        }
+    }
+
+    /// What it took.
+    pub fn mails(&self) -> Vec<Taken> {
+        self.taken.lock().unwrap().clone()
+    }
+
+    /// Waits for so many.
+    pub fn wait(&self, count: usize) -> Vec<Taken> {
+        super::gateway::wait(&format!("{count} mails in the tenant"), || {
+            let mails = self.mails();
+            (mails.len() >= count).then_some(mails)
+        })
+    }
+
+    /// The most requests that were ever under way.
+    pub fn most_at_once(&self) -> usize {
+        self.most_at_once.load(Ordering::SeqCst)
+    }
+
+    /// A connector section for it, named `up`.
+    pub fn connector(&self) -> String {
+        let url = self.endpoint.url("");
+        format!(
+            "[[connector]]\nname = \"up\"\ntype = \"graph\"\ntenant_id = \"corp.example\"\nclient_id = \"11111111-2222-3333-4444-555555555555\"\n\
+             client_secret = \"hush-hush-value\"\nlogin_url = \"{url}\"\ngraph_url = \"{url}\"\nrate = \"1000/min\"\n"
+        )
+    }
+}
+
+/// An error as Graph words it.
+pub fn error(status: u16, code: &str, headers: &str) -> Said {
+    let body = format!(
+        "{{\"error\":{{\"code\":\"{code}\",\"message\":\"words that may change\",\"innerError\":{{\"request-id\":\"r\"}}}}}}"
+    );
+    (status, headers.to_owned(), body)
+}
+
+/// The nth token: a JWT whose claims name the permission.
+fn token(n: usize) -> String {
+    let part = |text: String| base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(text);
+    format!(
+        "{}.{}.sig",
+        part("{\"alg\":\"RS256\"}".into()),
+        part(format!("{{\"n\":{n},\"roles\":[\"Mail.Send\"]}}"))
+    )
+}
+
+fn send_mail(
+    asked: &Asked,
+    requests: &AtomicUsize,
+    tokens: &AtomicUsize,
+    script: &Script,
+    kept: &Mutex<Vec<Taken>>,
+) -> Said {
+    let mailbox = asked
+        .target
+        .strip_prefix("/v1.0/users/")
+        .and_then(|rest| rest.strip_suffix("/sendMail"))
+        .map(|m| m.replace("%40", "@"));
+    let (Some(mailbox), "POST") = (mailbox, asked.method.as_str()) else {
+        return error(404, "UnknownResource", "");
+    };
+    let newest = token(tokens.load(Ordering::SeqCst).saturating_sub(1));
+    if asked.header("authorization") != Some(&format!("Bearer {newest}")) {
+        return error(401, "InvalidAuthenticationToken", "");
+    }
+    if let Some(said) = script(requests.fetch_add(1, Ordering::SeqCst), &mailbox) {
+        return said;
+    }
+    if asked.header("content-type") != Some("text/plain") {
+        return error(415, "UnsupportedMediaType", "");
+    }
+    if asked.body.len() > 4_000_000 {
+        return error(413, "RequestEntityTooLarge", "");
+    }
+    let Some(content) = STANDARD.decode(&asked.body).ok() else {
+        return error(400, "ErrorMimeContentInvalidBase64String", "");
+    };
+    let Some(parsed) = mail_parser::MessageParser::default().parse(&content) else {
+        return error(400, "ErrorMimeContentInvalid", "");
+    };
+    let mut recipients = HashSet::new();
+    for list in [
+        parsed.to(),
+        parsed.cc(),
+        parsed.bcc(),
+        parsed.resent_to(),
+        parsed.resent_cc(),
+        parsed.resent_bcc(),
+    ]
+    .into_iter()
+    .flatten()
+    {
+        for address in list.clone().into_list() {
+            recipients.insert(address.address.unwrap_or_default().to_lowercase());
+        }
+    }
+    if recipients.is_empty() {
+        return error(400, "ErrorInvalidRecipients", "");
+    }
+    let content = String::from_utf8_lossy(&content).into_owned();
+    kept.lock().unwrap().push(Taken {
+        mailbox,
+        content,
+        recipients,
+    });
+    (202, "request-id: r-1\r\n".into(), String::new())
+}
