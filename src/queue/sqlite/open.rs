@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, OpenFlags, config::DbConfig};
 
 use crate::queue::store::StoreError;
 
@@ -77,6 +77,10 @@ fn connect(database: &Path, flags: OpenFlags) -> Result<Connection, StoreError> 
     let conn = Connection::open_with_flags(database, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)
         .map_err(unavailable)?;
     conn.busy_timeout(BUSY).map_err(unavailable)?;
+    // Else a statement is compiled anew for every value it is given, where the value might change the plan: a sixth of all
+    // the time of a message. Every statement here names its index or has but one.
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)
+        .map_err(unavailable)?;
     conn.set_prepared_statement_cache_capacity(128);
     Ok(conn)
 }
