@@ -49,7 +49,7 @@ pub(super) fn run(path: Option<PathBuf>, arguments: &Arguments) -> Ended {
         output::count(config.connectors.len() as u64, "connector"),
     ))?;
     if arguments.connect {
-        let keep = super::keep(&config);
+        let keep = super::keep(&config)?;
         super::block_on(connect(config.connectors, keep))
     } else {
         Ok(Exit::Ok)

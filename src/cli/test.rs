@@ -86,7 +86,7 @@ pub(super) fn run(path: Option<PathBuf>, arguments: &Arguments) -> Ended {
         settings,
         connector::Surroundings {
             recorder: Some(recorder),
-            keep: super::keep(&config),
+            keep: super::keep(&config)?,
         },
     )
     .map_err(|text| Failure::new(Exit::Unavailable, text))?;

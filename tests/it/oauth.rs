@@ -468,8 +468,8 @@ struct Notes {
 
 #[async_trait::async_trait]
 impl Keep for Notes {
-    async fn load(&self, _key: &str) -> Option<String> {
-        self.saved.lock().unwrap().clone()
+    async fn load(&self, _key: &str) -> Result<Option<String>, String> {
+        Ok(self.saved.lock().unwrap().clone())
     }
     async fn save(&self, _key: &str, value: String) -> Result<(), String> {
         if self.full {
@@ -644,8 +644,11 @@ fn a_token_that_is_refused_is_renewed_once_and_then_the_connector_pauses() {
         let text = String::from_utf8_lossy(&gateway.cli(&["status"]).stdout).into_owned();
         text.contains("paused").then_some(text)
     });
-    assert!(status.contains("5.7.139"), "{status}");
-    assert_eq!(endpoint.asked().len(), 2, "one renewal, no storm");
+    assert!(
+        status.contains("5.7.139") && status.contains("Set-CASMailbox"),
+        "{status}"
+    );
+    assert_eq!(endpoint.asked().len(), 1, "no token heals this");
     assert!(stdout(&gateway.cli(&["trace", &id])).contains("is waiting"));
     assert_eq!(sink.count(), 0);
 }

@@ -167,6 +167,8 @@ pub(super) struct Link {
     pub(super) reset: bool,
     /// Since when it waits.
     pub(super) idle_since: Instant,
+    /// The login ends then, where it ends at all.
+    pub(super) good_until: Option<Instant>,
     recorder: Option<Recorder>,
     timeouts: Timeouts,
 }
@@ -190,6 +192,7 @@ impl Link {
             used: 0,
             reset: false,
             idle_since: Instant::now(),
+            good_until: None,
             recorder,
             timeouts,
         }
@@ -353,6 +356,11 @@ impl Link {
             // The reply may still be there to be read.
             Ok(_) => Ok(()),
         }
+    }
+
+    /// Its login has ended, or is about to.
+    pub(super) fn is_too_old(&self) -> bool {
+        self.good_until.is_some_and(|until| until <= Instant::now())
     }
 
     /// Nothing came and nothing closed while the link was idle.
