@@ -27,5 +27,6 @@ mod graph;
 mod listener;
 mod oauth;
 mod operator;
+mod proxy;
 mod smarthost;
 mod store;

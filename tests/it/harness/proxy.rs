@@ -8,7 +8,7 @@ use std::{
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, DistinguishedName, IsCa, Issuer, KeyPair,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair,
     KeyUsagePurpose,
 };
 use tokio::{
@@ -135,7 +135,10 @@ async fn pass(mut stream: TcpStream, there: SocketAddr) {
 
 fn place(rules: &Rules, target: &str) -> Option<SocketAddr> {
     let hosts = rules.hosts.iter();
-    hosts.into_iter().find(|(host, _)| *host == target).map(|h| h.1)
+    hosts
+        .into_iter()
+        .find(|(host, _)| *host == target)
+        .map(|h| h.1)
 }
 
 async fn connect(mut stream: TcpStream, rules: &Rules, seen: &Mutex<Vec<Asked>>) {
@@ -154,7 +157,9 @@ async fn connect(mut stream: TcpStream, rules: &Rules, seen: &Mutex<Vec<Asked>>)
         String::from_utf8(STANDARD.decode(pair).ok()?).ok()
     });
     note(seen, target, login.as_deref());
-    let wanted = rules.login.map(|(user, password)| format!("{user}:{password}"));
+    let wanted = rules
+        .login
+        .map(|(user, password)| format!("{user}:{password}"));
     let answer = match (method, place(rules, target)) {
         _ if rules.answer == Some("") => {
             // Silence, until the other side gives up.
@@ -179,21 +184,9 @@ async fn connect(mut stream: TcpStream, rules: &Rules, seen: &Mutex<Vec<Asked>>)
 
 /// RFC 1928, and RFC 1929 for the login.
 async fn socks(mut stream: TcpStream, rules: &Rules, seen: &Mutex<Vec<Asked>>) {
-    let _ = try_socks(&mut stream, rules, seen).await.map(|there| async move {
-        if let Some(there) = there {
-            pass(stream, there).await;
-        }
-    })
-    .unwrap_or_else(|_| unreachable!("its errors are swallowed"))
-    .await;
-}
-
-async fn try_socks(
-    stream: &mut TcpStream,
-    rules: &Rules,
-    seen: &Mutex<Vec<Asked>>,
-) -> Result<Option<SocketAddr>, ()> {
-    Ok(negotiate(stream, rules, seen).await.unwrap_or(None))
+    if let Ok(Some(there)) = negotiate(&mut stream, rules, seen).await {
+        pass(stream, there).await;
+    }
 }
 
 async fn negotiate(
@@ -242,7 +235,9 @@ async fn negotiate(
     let there = place(rules, &target);
     // 4: host unreachable.
     let verdict = if there.is_some() { 0 } else { 4 };
-    stream.write_all(&[5, verdict, 0, 1, 0, 0, 0, 0, 0, 0]).await?;
+    stream
+        .write_all(&[5, verdict, 0, 1, 0, 0, 0, 0, 0, 0])
+        .await?;
     Ok(there)
 }
 
@@ -355,7 +350,10 @@ async fn open(
     if begin == Begin::StartTls {
         stream.get_mut().write_all(b"220 front\r\n").await?;
         line(&mut stream).await?;
-        stream.get_mut().write_all(b"250-front\r\n250 STARTTLS\r\n").await?;
+        stream
+            .get_mut()
+            .write_all(b"250-front\r\n250 STARTTLS\r\n")
+            .await?;
         line(&mut stream).await?;
         stream.get_mut().write_all(b"220 go\r\n").await?;
     }
