@@ -29,5 +29,6 @@ mod listener;
 mod oauth;
 mod operator;
 mod proxy;
+mod secrets;
 mod smarthost;
 mod store;

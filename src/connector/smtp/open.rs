@@ -17,10 +17,13 @@ use crate::{
     connector::{Auth, SmtpSettings, Tls, oauth::Token},
     mail::outcome::Report,
     secret::Secret,
-    smtp::client::{
-        Stage,
-        class::Stop,
-        opening::{self, Mechanism, Opening, Upgrade, Wishes},
+    smtp::{
+        client::{
+            Stage,
+            class::Stop,
+            opening::{self, Mechanism, Opening, Upgrade, Wishes},
+        },
+        sasl,
     },
 };
 
@@ -227,6 +230,9 @@ impl Smtp {
             plaintext_credentials: self.settings.plaintext_credentials || loopback,
             overrides: &self.settings.overrides,
         });
+        if let Some((user, secret)) = login {
+            link.hide(sasl::forms(user, secret));
+        }
         let mut ask = opening::Ask::Read(Stage::Greeting);
         let mut greeted = false;
         loop {
@@ -269,6 +275,7 @@ impl Smtp {
                 opening::Ask::Ready => break,
             }
         }
+        link.hide(Vec::new());
         link.offered = opening.offered().clone();
         Ok(Found {
             mechanism: opening.mechanism(),
