@@ -14,7 +14,7 @@ use super::{
     tls,
 };
 use crate::{
-    connector::{Auth, SmtpSettings, Tls, oauth::Token},
+    connector::{Auth, SmtpSettings, Tls, oauth::Token, services::is_high_volume},
     mail::outcome::Report,
     secret::Secret,
     smtp::{
@@ -32,6 +32,11 @@ pub(super) struct Found {
     pub(super) link: Link,
     pub(super) tls: Option<tls::Facts>,
     pub(super) mechanism: Option<Mechanism>,
+}
+
+fn good_until(ends: Instant, is_hve: bool, now: Instant) -> Instant {
+    let end = ends.checked_sub(LEAVE).unwrap_or(ends);
+    if is_hve { end.min(now + HVE.1) } else { end }
 }
 
 /// Why there is no connection.
@@ -106,18 +111,12 @@ impl Smtp {
     }
 
     fn is_hve(&self) -> bool {
-        let host = self.settings.host.trim_end_matches('.');
-        host.eq_ignore_ascii_case("smtp-hve.office365.com")
-            || host.to_ascii_lowercase().ends_with(".hve.mx.microsoft")
+        is_high_volume(&self.settings.host)
     }
 
+    /// Until when a connection that logged in with this token serves.
     fn good_until(&self, token: &Token) -> Instant {
-        let end = token.ends().checked_sub(LEAVE).unwrap_or(token.ends());
-        if self.is_hve() {
-            end.min(Instant::now() + HVE.1)
-        } else {
-            end
-        }
+        good_until(token.ends(), self.is_hve(), Instant::now())
     }
 
     /// A refusal with what the token itself says is missing.
@@ -344,5 +343,27 @@ impl Smtp {
             _ => "",
         };
         format!("{fault}{hint}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_end_with_their_tokens() {
+        let (now, minutes) = (Instant::now(), Duration::from_mins);
+        for (left, is_hve, good) in [
+            (60, false, 59),
+            (60, true, 20),
+            (25, true, 20),
+            (15, true, 14),
+            (5, false, 4),
+        ] {
+            let until = good_until(now + minutes(left), is_hve, now);
+            assert_eq!(until, now + minutes(good), "{left} {is_hve}");
+        }
+        // What it wants of a token is more than it wants of a connection.
+        assert!(HVE.0 > HVE.1);
     }
 }
