@@ -26,7 +26,8 @@
 //! - `listener/` SOCKETS IN: `connection/` drives one session
 //! - `queue/` NOTHING IS LOST: `store.rs` is the trait, `sqlite/` the rows and the one writer
 //! - `delivery/` SENDING: `plan.rs` and `gate.rs` decide, `bounce.rs` reports
-//! - `connector/` WAYS OUT: `smtp/`, `graph/`, capture, discard; `oauth/` gets access tokens, `http.rs` says where HTTP may go
+//! - `connector/` WAYS OUT: `smtp/`, `graph/`, capture, discard; `oauth/` gets access tokens, `http/` says what a request may have
+//!   done and why it failed
 //! - `telemetry/` the log: `maillog.rs` holds one function for each event
 //! - `config/` TEXT TO SETTINGS: `table/` reads keys and collects every
 //!   problem, `sections/` makes each section its module's own settings

@@ -6,6 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
 use super::{
@@ -13,9 +14,13 @@ use super::{
     output,
 };
 use crate::{
-    config::{self, Config, Secrets},
+    config::{
+        self, Config, Secrets,
+        diagnostic::{Diagnostic, Severity},
+    },
     connector::{self, Kind, Surroundings},
     mail::outcome::Report,
+    route::ConnectorName,
 };
 
 #[derive(Debug, clap::Args)]
@@ -23,10 +28,15 @@ pub(super) struct Arguments {
     /// Also log in at every connector, without sending anything
     #[arg(long)]
     connect: bool,
+    /// For programs
+    #[arg(long)]
+    json: bool,
 }
 
 /// One login, all in all.
 const PATIENCE: Duration = Duration::from_mins(1);
+/// Why a connector does not work, with the remedy, in so many octets.
+pub(super) const SHOWN: usize = 900;
 
 pub(super) fn run(path: Option<PathBuf>, arguments: &Arguments) -> Ended {
     let path = config::find(path);
@@ -35,25 +45,99 @@ pub(super) fn run(path: Option<PathBuf>, arguments: &Arguments) -> Ended {
     } else {
         Secrets::CheckOnly
     };
-    let (config, notes) = config::load(&path, secrets)
-        .map_err(|diagnostics| Failure::new(Exit::Config, diagnostics))?;
-    for note in &notes {
-        output::complain(note.to_string().trim_end());
+    let (config, notes) = match config::load(&path, secrets) {
+        Ok(loaded) => loaded,
+        Err(diagnostics) if arguments.json => {
+            let problems: Vec<Value> = diagnostics.iter().map(problem).collect();
+            output::json(&json!({
+                "ok": false, "file": path.display().to_string(),
+                "problems": problems, "connect": null,
+            }))?;
+            return Ok(Exit::Config);
+        }
+        Err(diagnostics) => return Err(Failure::new(Exit::Config, diagnostics)),
+    };
+    if !arguments.json {
+        for note in &notes {
+            output::complain(note.to_string().trim_end());
+        }
     }
-    buildable(&path, &config)?;
-    output::line(format_args!(
-        "{}: ok ({}, {}, {})",
-        path.display(),
-        output::count(config.listeners.len() as u64, "listener"),
-        output::count(config.router.routes.len() as u64, "route"),
-        output::count(config.connectors.len() as u64, "connector"),
-    ))?;
-    if arguments.connect {
-        let keep = super::keep(&config);
-        super::block_on(connect(config.connectors, keep))
+    if let Err(failure) = buildable(&path, &config) {
+        if !arguments.json {
+            return Err(failure);
+        }
+        output::json(&json!({
+            "ok": false, "file": path.display().to_string(),
+            "problems": [{ "severity": "error", "message": failure.text }], "connect": null,
+        }))?;
+        return Ok(Exit::Config);
+    }
+    let (listeners, routes, connectors) = (
+        config.listeners.len(),
+        config.router.routes.len(),
+        config.connectors.len(),
+    );
+    if !arguments.json {
+        output::line(format_args!(
+            "{}: ok ({}, {}, {})",
+            path.display(),
+            output::count(listeners as u64, "listener"),
+            output::count(routes as u64, "route"),
+            output::count(connectors as u64, "connector"),
+        ))?;
+    }
+    let logins = if arguments.connect {
+        let keep = super::keep(&config)?;
+        Some(super::block_on(connect(config.connectors, keep))?)
     } else {
-        Ok(Exit::Ok)
+        None
+    };
+    let ok = logins.iter().flatten().all(|login| login.1.is_ok());
+    if arguments.json {
+        let problems: Vec<Value> = notes.iter().map(problem).collect();
+        output::json(&json!({
+            "ok": ok, "file": path.display().to_string(), "problems": problems,
+            "listeners": listeners, "routes": routes, "connectors": connectors,
+            "connect": logins.map(|logins| logins.iter().map(login_json).collect::<Vec<_>>()),
+        }))?;
+    } else {
+        for (name, result) in logins.into_iter().flatten() {
+            match result {
+                Ok(found) => {
+                    output::line(format_args!("ok      {name}: {}", output::safe(&found)))?;
+                }
+                Err((_, why)) => {
+                    output::line(format_args!("failed  {name}: {}", output::cut(&why, SHOWN)))?;
+                }
+            }
+        }
     }
+    Ok(if ok { Exit::Ok } else { Exit::Unavailable })
+}
+
+fn problem(diagnostic: &Diagnostic) -> Value {
+    json!({
+        "severity": match diagnostic.severity {
+            Severity::Error => "error",
+            Severity::Warning => "warning",
+            Severity::Note => "note",
+        },
+        "line": (diagnostic.line > 0).then_some(diagnostic.line),
+        "column": (diagnostic.line > 0).then_some(diagnostic.column),
+        "message": diagnostic.message,
+        "hint": diagnostic.hint,
+    })
+}
+
+/// A connector, and what its login came to: what was found, or the state it would be in, and why.
+type Login = (ConnectorName, Result<String, (&'static str, String)>);
+
+fn login_json((name, result): &Login) -> Value {
+    let (state, text) = match result {
+        Ok(found) => ("open", found),
+        Err((state, why)) => (*state, why),
+    };
+    json!({ "connector": name.as_str(), "ok": result.is_ok(), "state": state, "text": text })
 }
 
 /// What only shows when a connector is made of its files: a key that is not the certificate's, say. Nothing is connected to, and
@@ -80,7 +164,7 @@ fn buildable(path: &Path, config: &Config) -> Result<(), Failure> {
 async fn connect(
     connectors: Vec<connector::Settings>,
     keep: Option<Arc<dyn connector::oauth::Keep>>,
-) -> Ended {
+) -> Result<Vec<Login>, Failure> {
     let mut logins = JoinSet::new();
     for (place, settings) in connectors.into_iter().enumerate() {
         let around = connector::Surroundings {
@@ -94,31 +178,31 @@ async fn connect(
                     // The connector keeps the deadline; the second clock is for one that does not.
                     match tokio::time::timeout(PATIENCE * 2, connector.probe(deadline)).await {
                         Ok(Ok(found)) => Ok(found),
-                        Ok(Err(report)) => Err(said(&report)),
-                        Err(_) => Err("no answer in time".to_owned()),
+                        Ok(Err(report)) => Err((state(&report), said(&report))),
+                        Err(_) => Err(("down", "no answer in time".to_owned())),
                     }
                 }
-                Err(text) => Err(text),
+                Err(text) => Err(("misconfigured", text)),
             };
-            (place, settings.name, result)
+            (place, (settings.name, result))
         });
     }
     let mut results = Vec::new();
     while let Some(joined) = logins.join_next().await {
         results.push(joined.map_err(|error| Failure::new(Exit::Software, error))?);
     }
-    results.sort_by_key(|(place, ..)| *place);
-    let mut exit = Exit::Ok;
-    for (_, name, result) in results {
-        match result {
-            Ok(found) => output::line(format_args!("ok      {name}: {}", output::safe(&found)))?,
-            Err(why) => {
-                exit = Exit::Unavailable;
-                output::line(format_args!("failed  {name}: {}", output::cut(&why, 600)))?;
-            }
-        }
+    results.sort_by_key(|(place, _)| *place);
+    Ok(results.into_iter().map(|(_, login)| login).collect())
+}
+
+/// A report that is not a delivery, in a word for programs.
+pub(super) fn state(report: &Report) -> &'static str {
+    match report {
+        Report::Down { .. } => "down",
+        Report::Misconfigured(_) => "misconfigured",
+        Report::MailboxRefused(_) => "mailbox refused",
+        Report::Tried { .. } => "tried",
     }
-    Ok(exit)
 }
 
 /// A report that is not a delivery, in plain words.

@@ -14,7 +14,10 @@ use clap::{Parser, Subcommand};
 
 use crate::{
     config::{self, Config, Secrets},
-    connector::oauth::Keep,
+    connector::{
+        self, Kind,
+        oauth::{Grant, Keep},
+    },
     gateway::StoreKeep,
     queue::{sqlite::SqliteStore, store::Store},
 };
@@ -244,7 +247,17 @@ fn running(config: &Config) -> Result<Option<u32>, Failure> {
     }
 }
 
-/// Where a command finds and keeps rotated refresh tokens: in the queue, if there is one.
-fn keep(config: &Config) -> Option<Arc<dyn Keep>> {
-    Some(Arc::new(StoreKeep(store(config).ok()??)))
+/// Where a command finds and keeps rotated refresh tokens, if a connector has one: in the queue, if there is one.
+fn keep(config: &Config) -> Result<Option<Arc<dyn Keep>>, Failure> {
+    let rotates = |connector: &connector::Settings| match &connector.kind {
+        Kind::Smtp(smtp) => {
+            matches!(&smtp.oauth, Some((oauth, _)) if matches!(oauth.grant, Grant::RefreshToken { .. }))
+        }
+        Kind::Graph(_) | Kind::Capture { .. } | Kind::Discard => false,
+    };
+    if !config.connectors.iter().any(rotates) {
+        return Ok(None);
+    }
+    // A queue that is there and cannot be opened is a failure: what the endpoint gives for next time would be lost.
+    Ok(store(config)?.map(|store| Arc::new(StoreKeep(store)) as Arc<dyn Keep>))
 }

@@ -4,14 +4,15 @@
 use std::{
     net::{Ipv4Addr, SocketAddr},
     path::PathBuf,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
+use serde_json::json;
 
 use super::{
-    check::said,
+    check::{SHOWN, said, state},
     exit::{Ended, Exit, Failure},
     output,
 };
@@ -36,7 +37,13 @@ pub(super) struct Arguments {
     /// The sender [default: the connector's user name, or an address that the allowlist admits]
     #[arg(long, value_name = "ADDRESS")]
     from: Option<String>,
+    /// For programs
+    #[arg(long)]
+    json: bool,
 }
+
+/// Lines of a conversation that are kept.
+const LINES: usize = 10_000;
 
 pub(super) fn run(path: Option<PathBuf>, arguments: &Arguments) -> Ended {
     let config = super::settings(path, Secrets::Resolve)?;
@@ -78,15 +85,26 @@ pub(super) fn run(path: Option<PathBuf>, arguments: &Arguments) -> Ended {
     }
     let message = compose(&config, &from, &to)?;
     let timeout = settings.timeout;
-    let recorder: connector::Recorder = Arc::new(|line: &str| {
-        // A reader that has gone does not stop the delivery.
-        let _ = output::line(output::cut(line.trim_end(), 1000));
-    });
+    let conversation: Arc<Mutex<Vec<String>>> = Arc::default();
+    let recorder: connector::Recorder = if arguments.json {
+        let conversation = conversation.clone();
+        Arc::new(move |line: &str| {
+            let mut lines = conversation.lock().unwrap_or_else(PoisonError::into_inner);
+            if lines.len() < LINES {
+                lines.push(output::cut(line.trim_end(), 1000));
+            }
+        })
+    } else {
+        Arc::new(|line: &str| {
+            // A reader that has gone does not stop the delivery.
+            let _ = output::line(output::cut(line.trim_end(), 1000));
+        })
+    };
     let connector = connector::build(
         settings,
         connector::Surroundings {
             recorder: Some(recorder),
-            keep: super::keep(&config),
+            keep: super::keep(&config)?,
         },
     )
     .map_err(|text| Failure::new(Exit::Unavailable, text))?;
@@ -99,28 +117,29 @@ pub(super) fn run(path: Option<PathBuf>, arguments: &Arguments) -> Ended {
             .await
             .map_err(|_| Failure::new(Exit::Later, "no answer in time; it may have arrived"))
     })?;
+    if arguments.json {
+        let lines = conversation
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        return explain_json(settings, (&from, &to), &report, &lines);
+    }
     output::line("")?;
     explain(&report)
 }
 
 fn explain(report: &Report) -> Ended {
     let Report::Tried { outcomes, via } = report else {
-        output::line(format_args!("failed: {}", output::cut(&said(report), 600)))?;
+        output::line(format_args!(
+            "failed: {}",
+            output::cut(&said(report), SHOWN)
+        ))?;
         return Ok(Exit::Unavailable);
     };
     let mut exit = Exit::Ok;
     for (address, outcome) in outcomes {
-        let reply = output::safe(&outcome.reply().to_string());
-        let (text, ends) = match outcome {
-            Outcome::Delivered(_) => ("delivered", Exit::Ok),
-            Outcome::Deferred { .. } => ("not now, the queue would try again", Exit::Later),
-            Outcome::InDoubt(_) => (
-                "it may have arrived: no answer after the last octet",
-                Exit::Later,
-            ),
-            Outcome::Failed(_) => ("refused for good", Exit::Unavailable),
-            Outcome::Unsuited(_) => ("not through this connector", Exit::Unavailable),
-        };
+        let reply = output::cut(&outcome.reply().to_string(), SHOWN);
+        let (_, text, ends) = meaning(outcome);
         output::line(format_args!("{address}: {text}: {reply}"))?;
         if ends != Exit::Ok {
             exit = ends;
@@ -128,6 +147,55 @@ fn explain(report: &Report) -> Ended {
     }
     output::line(format_args!("via {}", output::safe(via)))?;
     Ok(exit)
+}
+
+fn explain_json(
+    settings: &connector::Settings,
+    (from, to): (&Address, &Address),
+    report: &Report,
+    conversation: &[String],
+) -> Ended {
+    // One recipient, so one outcome.
+    let (outcome, text, via, exit) = match report {
+        Report::Tried { outcomes, via } => match outcomes.first() {
+            Some((_, outcome)) => {
+                let (word, _, exit) = meaning(outcome);
+                (word, outcome.reply().to_string(), via.as_str(), exit)
+            }
+            None => ("failed", String::new(), via.as_str(), Exit::Software),
+        },
+        other => (state(other), said(other), "", Exit::Unavailable),
+    };
+    output::json(&json!({
+        "ok": exit == Exit::Ok,
+        "connector": settings.name.as_str(),
+        "from": from.to_string(),
+        "to": to.to_string(),
+        "outcome": outcome,
+        "text": text,
+        "via": via,
+        "conversation": conversation,
+    }))?;
+    Ok(exit)
+}
+
+/// An outcome in a word for programs, in words for people, and how the command ends.
+fn meaning(outcome: &Outcome) -> (&'static str, &'static str, Exit) {
+    match outcome {
+        Outcome::Delivered(_) => ("delivered", "delivered", Exit::Ok),
+        Outcome::Deferred { .. } => (
+            "deferred",
+            "not now, the queue would try again",
+            Exit::Later,
+        ),
+        Outcome::InDoubt(_) => (
+            "in doubt",
+            "it may have arrived: no answer after the last octet",
+            Exit::Later,
+        ),
+        Outcome::Failed(_) => ("failed", "refused for good", Exit::Unavailable),
+        Outcome::Unsuited(_) => ("unsuited", "not through this connector", Exit::Unavailable),
+    }
 }
 
 fn address(option: &str, text: &str) -> Result<Address, Failure> {

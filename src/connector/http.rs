@@ -3,21 +3,31 @@
 //! Apart so that both obey the same rules. It follows no redirect (a redirect could carry a token elsewhere), retries nothing
 //! and knows no endpoint.
 
-use std::{error::Error as _, net::IpAddr, time::Duration};
+mod body;
+mod fault;
+
+use std::{
+    net::IpAddr,
+    time::{Duration, SystemTime},
+};
 
 use reqwest::{
-    Certificate, Client, RequestBuilder, Response, StatusCode, Url, header::HeaderMap, redirect,
+    Body, Certificate, Client, RequestBuilder, Response, StatusCode, Url,
+    header::{self, HeaderMap},
+    redirect,
 };
 use tokio::time::{Instant, timeout_at};
 
-use super::{Proxy, oauth::HttpSettings};
-use crate::mail::{outcome::Report, reply::Reply};
+use self::body::{Counted, Progress};
+use super::{METADATA, ProxyServer, is_loopback, names, oauth::HttpSettings};
+
+pub use self::fault::Fault;
 
 /// Answers are read up to this many octets.
-const BODY: usize = 1 << 20;
+const ANSWER: usize = 1 << 20;
 const CONNECT: Duration = Duration::from_secs(30);
-/// The metadata service of Azure machines, which is reached directly, always.
-const METADATA: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(169, 254, 169, 254));
+/// Shorter than the patience of any front end: a request on a connection that is being closed is in doubt.
+const IDLE: Duration = Duration::from_secs(30);
 
 /// A client for one connector.
 #[derive(Debug)]
@@ -25,6 +35,8 @@ pub struct Http {
     direct: Client,
     proxied: Option<Client>,
     settings: HttpSettings,
+    /// It may ask the metadata service.
+    metadata: bool,
 }
 
 /// What came back.
@@ -36,38 +48,32 @@ pub struct Answer {
     pub headers: HeaderMap,
     /// The body, at most 1 MiB of it.
     pub body: Vec<u8>,
+    /// The body is all there: it did not break off, was not too late and not too long.
+    pub whole: bool,
 }
 
-/// Why nothing came back.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Fault {
-    /// The request did not leave whole: name, connection, TLS, proxy.
-    Unreached(String),
-    /// The proxy wants other credentials than it got.
-    ProxyRefused(String),
-    /// It may have been acted on: the answer was lost, late, or too long.
-    Unanswered(String),
+impl Answer {
+    /// How far this machine's clock is from that of the answer's Date (RFC 9110 §6.6.1), in words; `None`: near enough.
+    pub fn clock(&self, now: SystemTime) -> Option<String> {
+        let there = date(self.headers.get(header::DATE)?.to_str().ok()?)?;
+        let (off, way) = match now.duration_since(there) {
+            Ok(off) => (off, "ahead of"),
+            Err(error) => (error.duration(), "behind"),
+        };
+        let minutes = off.as_secs() / 60;
+        (minutes >= 2).then(|| {
+            format!("this machine's clock is {minutes} minutes {way} the endpoint's; set it right")
+        })
+    }
 }
 
-impl Fault {
-    /// The sentence.
-    pub fn text(&self) -> &str {
-        match self {
-            Fault::Unreached(text) | Fault::ProxyRefused(text) | Fault::Unanswered(text) => text,
-        }
-    }
-
-    /// As a report of something that was not attempted.
-    pub fn report(&self, stage: &str) -> Report {
-        let text = format!("{stage}: {}", self.text());
-        match self {
-            Fault::ProxyRefused(_) => Report::Misconfigured(Reply::new(451, (4, 3, 5), text)),
-            Fault::Unreached(_) | Fault::Unanswered(_) => Report::Down {
-                reply: Reply::new(451, (4, 4, 1), text),
-                retry_after: None,
-            },
-        }
-    }
+/// A date of HTTP (RFC 9110 §5.6.7), in the one form that is written today.
+pub(crate) fn date(text: &str) -> Option<SystemTime> {
+    let format = time::macros::format_description!(
+        "[weekday repr:short], [day] [month repr:short] [year] [hour]:[minute]:[second] GMT"
+    );
+    let at = time::PrimitiveDateTime::parse(text.trim(), format).ok()?;
+    Some(SystemTime::from(at.assume_utc()))
 }
 
 impl Http {
@@ -82,12 +88,19 @@ impl Http {
             let pem = std::fs::read(path).map_err(|e| format!("{shown} cannot be read: {e}"))?;
             certificates = Certificate::from_pem_bundle(&pem)
                 .map_err(|_| format!("{shown} holds no certificate in PEM form"))?;
+            if certificates.is_empty() {
+                return Err(format!("{shown} holds no certificate in PEM form"));
+            }
         }
         let build = |proxy: Option<reqwest::Proxy>| {
             let mut builder = Client::builder()
                 .user_agent(concat!("postern/", env!("CARGO_PKG_VERSION")))
                 .redirect(redirect::Policy::none())
+                .retry(reqwest::retry::never())
+                .referer(false)
                 .connect_timeout(CONNECT)
+                .pool_idle_timeout(IDLE)
+                // Nothing from HTTP_PROXY and its like: the configuration says all.
                 .no_proxy()
                 .tls_certs_merge(certificates.clone());
             if let Some(proxy) = proxy {
@@ -95,21 +108,13 @@ impl Http {
             }
             builder
                 .build()
-                .map_err(|e| format!("HTTP client: {}", chain(&e)))
+                .map_err(|e| format!("the HTTP client: {}", fault::chain(&e)))
         };
         let proxied = match &settings.proxy.via {
             None => None,
             Some(server) => {
-                let scheme = if server.socks { "socks5h" } else { "http" };
-                let mut url = Url::parse(&format!("{scheme}://{}:{}", server.host, server.port))
-                    .map_err(|e| format!("proxy: {e}"))?;
-                if let Some((user, password)) = &server.login {
-                    // Percent-encoded by the setters.
-                    let _ = url.set_username(user);
-                    let _ = url.set_password(Some(password.reveal()));
-                }
-                let proxy =
-                    reqwest::Proxy::all(url).map_err(|e| format!("proxy: {}", chain(&e)))?;
+                let proxy = reqwest::Proxy::all(proxy_url(server)?)
+                    .map_err(|e| format!("proxy: {}", fault::chain(&e)))?;
                 Some(build(Some(proxy))?)
             }
         };
@@ -117,7 +122,15 @@ impl Http {
             direct: build(None)?,
             proxied,
             settings: settings.clone(),
+            metadata: false,
         })
+    }
+
+    /// One that may ask the metadata service of Azure's machines, which has no TLS.
+    #[must_use]
+    pub fn for_metadata(mut self) -> Self {
+        self.metadata = true;
+        self
     }
 
     /// A request by `make`, which gets the client that may go there.
@@ -130,44 +143,67 @@ impl Http {
         deadline: Instant,
         make: impl FnOnce(&Client, Url) -> RequestBuilder,
     ) -> Result<Answer, Fault> {
-        allowed(&self.settings, url).map_err(Fault::Unreached)?;
-        let client = match &self.proxied {
-            Some(proxied) if !is_direct(&self.settings.proxy, url) => proxied,
+        if !(self.metadata && address(url) == Some(METADATA)) {
+            allowed(&self.settings, url).map_err(Fault::Unreached)?;
+        }
+        let host = url.host_str().unwrap_or_default().to_owned();
+        let proxy = self.settings.proxy.on_the_way_to(&host);
+        let client = match (&self.proxied, proxy) {
+            (Some(proxied), Some(_)) => proxied,
             _ => &self.direct,
         };
-        let host = url.host_str().unwrap_or_default().to_owned();
-        let request = make(client, url.clone());
-        let answered = timeout_at(deadline, async {
-            let response = request.send().await.map_err(|e| fault(&e, &host))?;
-            receive(response, &host).await
-        });
-        match answered.await {
-            Ok(answer) => answer,
-            Err(_) => Err(Fault::Unanswered(format!("{host} gave no answer in time"))),
+        let mut request = make(client, url.clone())
+            .build()
+            .map_err(|e| fault::of(&e, &host, proxy, false))?;
+        // An upstream can act on a request only when it has all of it.
+        let mut progress = Progress::whole();
+        if let Some(body) = request.body_mut().take() {
+            let (counted, begun) = Counted::new(body);
+            *request.body_mut() = Some(Body::wrap(counted));
+            progress = begun;
         }
+        let response = match timeout_at(deadline, client.execute(request)).await {
+            Ok(Ok(response)) => response,
+            Ok(Err(error)) => return Err(fault::of(&error, &host, proxy, !progress.cut())),
+            Err(_) if progress.cut() => {
+                return Err(Fault::Broken(format!(
+                    "{host} did not take the whole request in time"
+                )));
+            }
+            Err(_) => {
+                return Err(Fault::Unanswered(format!("{host} gave no answer in time")));
+            }
+        };
+        Ok(receive(response, deadline).await)
     }
 }
 
-async fn receive(mut response: Response, host: &str) -> Result<Answer, Fault> {
-    let (status, headers) = (response.status(), response.headers().clone());
-    let mut body = Vec::new();
+/// The status has come, and with it the outcome: a body that breaks off changes nothing of that.
+async fn receive(mut response: Response, deadline: Instant) -> Answer {
+    let mut answer = Answer {
+        status: response.status(),
+        headers: std::mem::take(response.headers_mut()),
+        body: Vec::new(),
+        whole: false,
+    };
     loop {
-        let chunk = response.chunk().await.map_err(|e| {
-            Fault::Unanswered(format!("{host}: the answer was cut off: {}", chain(&e)))
-        })?;
-        let Some(chunk) = chunk else { break };
-        if body.len() + chunk.len() > BODY {
-            return Err(Fault::Unanswered(format!(
-                "{host}: the answer is longer than 1 MiB"
-            )));
+        match timeout_at(deadline, response.chunk()).await {
+            Ok(Ok(Some(chunk))) => {
+                let room = ANSWER - answer.body.len();
+                answer
+                    .body
+                    .extend_from_slice(chunk.get(..room).unwrap_or(&chunk));
+                if chunk.len() > room {
+                    return answer;
+                }
+            }
+            Ok(Ok(None)) => {
+                answer.whole = true;
+                return answer;
+            }
+            Ok(Err(_)) | Err(_) => return answer,
         }
-        body.extend_from_slice(&chunk);
     }
-    Ok(Answer {
-        status,
-        headers,
-        body,
-    })
 }
 
 /// Whether `outbound.allowed_hosts` and the rule for `http://` let a request go there.
@@ -175,23 +211,24 @@ async fn receive(mut response: Response, host: &str) -> Result<Answer, Fault> {
 /// # Errors
 /// The sentence that says which rule forbids it.
 pub fn allowed(settings: &HttpSettings, url: &Url) -> Result<(), String> {
-    let host = url.host_str().unwrap_or_default().to_ascii_lowercase();
-    let plain_is_fine = is_local(url);
-    if url.scheme() != "https" && !(url.scheme() == "http" && plain_is_fine) {
-        return Err(format!(
-            "{}://{host} is not encrypted; https:// is required",
-            url.scheme()
-        ));
+    let host = url.host_str().unwrap_or_default();
+    match url.scheme() {
+        "https" => {}
+        "http" if is_loopback(host) => {}
+        scheme => {
+            return Err(format!(
+                "{scheme}://{host} is not encrypted; https:// is required"
+            ));
+        }
     }
-    let listed = settings.allowed_hosts.iter().any(|pattern| {
-        let pattern = pattern.to_ascii_lowercase();
-        pattern == "*"
-            || pattern == host
-            || pattern
-                .strip_prefix('*')
-                .is_some_and(|suffix| suffix.starts_with('.') && host.ends_with(suffix))
-    });
-    if listed || address(url) == Some(METADATA) {
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(format!("the URL of {host} has a login in it"));
+    }
+    if settings
+        .allowed_hosts
+        .iter()
+        .any(|pattern| names(pattern, host))
+    {
         Ok(())
     } else {
         Err(format!("{host} is not in outbound.allowed_hosts"))
@@ -202,131 +239,119 @@ fn address(url: &Url) -> Option<IpAddr> {
     url.host_str()?.trim_matches(['[', ']']).parse().ok()
 }
 
-/// Loopback and the metadata service.
-fn is_local(url: &Url) -> bool {
-    url.host_str() == Some("localhost")
-        || address(url).is_some_and(|ip| ip.to_canonical().is_loopback() || ip == METADATA)
-}
-
-fn is_direct(proxy: &Proxy, url: &Url) -> bool {
-    let host = url.host_str().unwrap_or_default();
-    is_local(url)
-        || proxy
-            .bypass_hosts
-            .iter()
-            .any(|pattern| match pattern.strip_prefix('*') {
-                Some(suffix) => host.ends_with(suffix),
-                None => host.eq_ignore_ascii_case(pattern),
-            })
-        || address(url).is_some_and(|ip| proxy.bypass_networks.iter().any(|n| n.contains(&ip)))
-}
-
-/// What went wrong, in the order of what people can repair. The URL is left out: it may hold what is not for the log.
-fn fault(error: &reqwest::Error, host: &str) -> Fault {
-    let said = chain(error);
-    let lower = said.to_ascii_lowercase();
-    if lower.contains("proxy auth") || lower.contains("407") {
-        return Fault::ProxyRefused(format!(
-            "the proxy asks for a login, or refuses the one it got (407); correct user and password in `proxy`: {said}"
-        ));
+fn proxy_url(server: &ProxyServer) -> Result<Url, String> {
+    let unusable = || format!("{server} is no address");
+    let scheme = if server.socks { "socks5h" } else { "http" };
+    let host = if server.host.contains(':') {
+        format!("[{}]", server.host)
+    } else {
+        server.host.clone()
+    };
+    let mut url =
+        Url::parse(&format!("{scheme}://{host}:{}", server.port)).map_err(|_| unusable())?;
+    if let Some((user, password)) = &server.login {
+        // The setters percent-encode everything but the percent sign itself.
+        let safe = |text: &str| text.replace('%', "%25");
+        url.set_username(&safe(user)).map_err(|()| unusable())?;
+        url.set_password(Some(&safe(password.reveal())))
+            .map_err(|()| unusable())?;
     }
-    if lower.contains("unknownissuer")
-        || lower.contains("unknown issuer")
-        || lower.contains("invalid peer certificate")
-    {
-        return Fault::Unreached(format!(
-            "the certificate of {host} is not trusted; if something on the way opens TLS (a proxy), give its CA as `ca_file`: {said}"
-        ));
-    }
-    if error.is_connect() || error.is_builder() {
-        return Fault::Unreached(format!("{host} cannot be reached: {said}"));
-    }
-    Fault::Unanswered(format!("{host}: {said}"))
-}
-
-/// The causes, the innermost last, without the URL.
-fn chain(error: &reqwest::Error) -> String {
-    let mut said = Vec::new();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        said.push(inner.to_string());
-        cause = inner.source();
-    }
-    if said.is_empty() {
-        said.push(if error.is_timeout() {
-            "timed out".to_owned()
-        } else {
-            "the request failed".to_owned()
-        });
-    }
-    said.join(": ")
+    Ok(url)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::secret::Secret;
 
     #[test]
     fn where_requests_may_go() {
-        let settings = HttpSettings {
-            allowed_hosts: vec!["login.example".into(), "*.graph.example".into()],
-            ..HttpSettings::default()
-        };
-        for (url, fine) in [
-            ("https://login.example/t", true),
-            ("https://LOGIN.example/t", true),
-            ("http://login.example/t", false),
-            ("https://login.example.evil.tld/t", false),
-            ("https://a.graph.example/", true),
-            ("https://graph.example/", false),
-            ("https://evilgraph.example/", false),
-            ("http://169.254.169.254/metadata", true),
-            ("http://127.0.0.1/", false),
-        ] {
-            assert_eq!(
-                allowed(&settings, &Url::parse(url).unwrap()).is_ok(),
-                fine,
-                "{url}"
-            );
+        fn check(hosts: &[&str], url: &str, expected: bool) {
+            let settings = HttpSettings {
+                allowed_hosts: hosts.iter().map(|h| (*h).to_owned()).collect(),
+                ..HttpSettings::default()
+            };
+            let found = allowed(&settings, &Url::parse(url).unwrap());
+            assert_eq!(found.is_ok(), expected, "{url} {found:?}");
         }
-        let any = HttpSettings {
-            allowed_hosts: vec!["*".into()],
-            ..HttpSettings::default()
-        };
-        for (url, fine) in [
-            ("http://127.0.0.1:1/", true),
-            ("http://[::1]/", true),
-            ("http://10.0.0.1/", false),
-            ("ftp://a.b/", false),
+        let listed = ["login.example", "*.graph.example", "::1"];
+        check(&listed, "https://login.example/t", true);
+        check(&listed, "https://LOGIN.example/t", true);
+        check(&listed, "https://login.example./t", true);
+        check(&listed, "http://login.example/t", false);
+        check(&listed, "https://login.example.evil.tld/t", false);
+        check(&listed, "https://login.example@evil.tld/t", false);
+        check(&listed, "https://u:p@login.example/t", false);
+        check(&listed, "https://a.graph.example/", true);
+        check(&listed, "https://graph.example/", false);
+        check(&listed, "https://evilgraph.example/", false);
+        check(&listed, "http://127.0.0.1/", false);
+        check(&listed, "http://[::1]:8080/", true);
+        check(&["*"], "http://127.0.0.1:1/", true);
+        check(&["*"], "http://localhost/", true);
+        check(&["*"], "http://2130706433/", true);
+        check(&["*"], "http://localhost.evil.tld/", false);
+        check(&["*"], "http://10.0.0.1/", false);
+        // The metadata service is for the one grant that asks it.
+        check(&["*"], "http://169.254.169.254/metadata", false);
+        check(&["*"], "ftp://127.0.0.1/", false);
+        check(&["*"], "file:///etc/passwd", false);
+        check(&[], "https://login.example/", false);
+    }
+
+    #[test]
+    fn proxies_as_urls() {
+        for (socks, host, login, expected) in [
+            (false, "p.example", None, "http://p.example:8080/"),
+            (true, "::1", None, "socks5h://[::1]:8080"),
+            (
+                true,
+                "p",
+                Some(("u:@", "p/#%41%")),
+                "socks5h://u%3A%40:p%2F%23%2541%25@p:8080",
+            ),
         ] {
-            assert_eq!(
-                allowed(&any, &Url::parse(url).unwrap()).is_ok(),
-                fine,
-                "{url}"
-            );
+            let server = ProxyServer {
+                socks,
+                host: host.into(),
+                port: 8080,
+                login: login.map(|(u, p): (&str, &str)| (u.into(), Secret::new(p))),
+            };
+            assert_eq!(proxy_url(&server).unwrap().as_str(), expected);
         }
     }
 
     #[test]
-    fn what_goes_past_the_proxy() {
-        let proxy = Proxy {
-            via: None,
-            bypass_hosts: vec!["*.corp.example".into(), "one.example".into()],
-            bypass_networks: vec!["10.0.0.0/8".parse().unwrap()],
-        };
-        for (url, direct) in [
-            ("https://a.corp.example/", true),
-            ("https://one.example/", true),
-            ("https://two.example/", false),
-            ("https://10.1.2.3/", true),
-            ("http://127.0.0.1/", true),
-            ("http://169.254.169.254/", true),
+    fn clocks() {
+        let at = date("Sun, 06 Nov 1994 08:49:37 GMT").unwrap();
+        for (seconds, expected) in [
+            (0_i64, None),
+            (119, None),
+            (-119, None),
+            (
+                600,
+                Some("this machine's clock is 10 minutes ahead of the endpoint's; set it right"),
+            ),
+            (
+                -7_200,
+                Some("this machine's clock is 120 minutes behind the endpoint's; set it right"),
+            ),
         ] {
-            assert_eq!(
-                is_direct(&proxy, &Url::parse(url).unwrap()),
-                direct,
-                "{url}"
+            let off = Duration::from_secs(seconds.unsigned_abs());
+            let now = if seconds < 0 { at - off } else { at + off };
+            let mut headers = HeaderMap::new();
+            headers.insert(
+                header::DATE,
+                "Sun, 06 Nov 1994 08:49:37 GMT".parse().unwrap(),
             );
+            let answer = Answer {
+                status: StatusCode::OK,
+                headers,
+                body: Vec::new(),
+                whole: true,
+            };
+            assert_eq!(answer.clock(now).as_deref(), expected, "{seconds}");
         }
+        assert_eq!(date("yesterday"), None);
     }
 }

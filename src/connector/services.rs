@@ -187,6 +187,12 @@ const SERVICES: &[Service] = &[
     service("Zoho", &[], &[], "smtp.zoho.com", 465, Implicit, Login),
 ];
 
+/// High Volume Email of Exchange Online, by its host of today and by the old one: it has a scope and rules for tokens of its own.
+pub fn is_high_volume(host: &str) -> bool {
+    let host = host.trim_end_matches('.').to_ascii_lowercase();
+    host == "smtp-hve.office365.com" || host.ends_with(".hve.mx.microsoft")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -204,6 +210,20 @@ mod tests {
         check("hotmail.com", Some("smtp-mail.outlook.com"));
         check("", None);
         check("gmial", None);
+    }
+
+    #[test]
+    fn high_volume_email() {
+        for (host, expected) in [
+            ("smtp.hve.mx.microsoft", true),
+            ("SMTP.HVE.mx.microsoft.", true),
+            ("smtp-hve.office365.com", true),
+            ("smtp.office365.com", false),
+            ("evilhve.mx.microsoft", false),
+            ("smtp.hve.mx.microsoft.evil.tld", false),
+        ] {
+            assert_eq!(is_high_volume(host), expected, "{host}");
+        }
     }
 
     #[test]

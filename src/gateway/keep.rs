@@ -11,8 +11,8 @@ pub struct StoreKeep(pub Arc<dyn Store>);
 
 #[async_trait::async_trait]
 impl Keep for StoreKeep {
-    async fn load(&self, key: &str) -> Option<String> {
-        self.0.note(key).await.ok().flatten()
+    async fn load(&self, key: &str) -> Result<Option<String>, String> {
+        self.0.note(key).await.map_err(|e| e.to_string())
     }
 
     async fn save(&self, key: &str, value: String) -> Result<(), String> {

@@ -110,6 +110,20 @@ pub fn base64(text: &str) -> String {
     STANDARD.encode(text)
 }
 
+/// The secret in every form in which a login says it, so that nobody repeats one.
+pub fn forms(user: &str, secret: &Secret) -> Vec<Secret> {
+    [
+        secret.reveal().to_owned(),
+        plain_response(user, secret),
+        xoauth2_response(user, secret),
+        oauthbearer_response(user, secret),
+        base64(secret.reveal()),
+    ]
+    .into_iter()
+    .map(Secret::new)
+    .collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -38,6 +38,9 @@ pub const NETWORK_TEXT: usize = 200;
 const ANY_TEXT: usize = 4_000;
 /// Lines that wait for standard error.
 const WAITING_LINES: usize = 4_096;
+/// How long the next lines are waited for, and how many octets of them are written at once.
+const GATHER: Duration = Duration::from_millis(2);
+const AT_ONCE: usize = 64 * 1024;
 
 /// `[log]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -274,9 +277,22 @@ fn to_standard_error() -> io::Result<(Lines, JoinHandle<()>)> {
 fn write_lines(receiver: &Receiver<Line>, dropped: &AtomicU64, out: &mut dyn Write) {
     loop {
         match receiver.recv_timeout(Duration::from_secs(1)) {
-            Ok(Line::Text(line)) => {
+            Ok(Line::Text(mut lines)) => {
+                // In a storm nobody is woken for each line, and many are written at once.
+                std::thread::sleep(GATHER);
+                let mut end = false;
+                while lines.len() < AT_ONCE && !end {
+                    match receiver.try_recv() {
+                        Ok(Line::Text(line)) => lines.extend_from_slice(&line),
+                        Ok(Line::End) => end = true,
+                        Err(_) => break,
+                    }
+                }
                 // There is nowhere to tell that the log cannot be written.
-                let _ = out.write_all(&line);
+                let _ = out.write_all(&lines);
+                if end {
+                    return;
+                }
             }
             Ok(Line::End) | Err(RecvTimeoutError::Disconnected) => return,
             Err(RecvTimeoutError::Timeout) => {

@@ -549,6 +549,92 @@ fn graph_by_cloud_and_by_hand() {
 }
 
 #[test]
+fn the_hosts_of_a_cloud_must_be_allowed() {
+    /// Hosts that are allowed, keys; the host that is missing.
+    fn check(hosts: &[&str], written: &str, missing: Option<&str>) {
+        let text = around(
+            "",
+            &format!("type = \"graph\"\n{APPLICATION}{written}"),
+            &format!("[outbound]\nallowed_hosts = {hosts:?}\n"),
+        );
+        let said = parse(&text).err().map(|e| e.to_string());
+        match (&said, missing) {
+            (None, None) => {}
+            (Some(said), Some(host)) => assert!(
+                said.contains(&format!(
+                    "the host {host} is not in [outbound] `allowed_hosts`"
+                )) && said.contains("1 error"),
+                "{hosts:?} {written}: {said}"
+            ),
+            _ => panic!("{hosts:?} {written}: {said:?}"),
+        }
+    }
+    for (cloud, login, graph, upload) in [
+        (
+            "global",
+            "login.microsoftonline.com",
+            "graph.microsoft.com",
+            Some("outlook.office.com"),
+        ),
+        (
+            "gcc-high",
+            "login.microsoftonline.us",
+            "graph.microsoft.us",
+            None,
+        ),
+        (
+            "dod",
+            "login.microsoftonline.us",
+            "dod-graph.microsoft.us",
+            None,
+        ),
+        (
+            "china",
+            "login.partner.microsoftonline.cn",
+            "microsoftgraph.chinacloudapi.cn",
+            None,
+        ),
+    ] {
+        let written = format!("cloud = \"{cloud}\"\n");
+        let all: Vec<&str> = [Some(login), Some(graph), upload]
+            .into_iter()
+            .flatten()
+            .collect();
+        check(&all, &written, None);
+        for host in &all {
+            let rest: Vec<&str> = all.iter().filter(|h| *h != host).copied().collect();
+            check(&rest, &written, Some(host));
+        }
+        // Without uploads their host is not needed.
+        check(
+            &[login, graph],
+            &format!("{written}large_messages = \"refuse\"\n"),
+            None,
+        );
+        // By hand: what is written counts, not the cloud.
+        check(
+            &["login.example", "*.graph.example"],
+            &format!(
+                "{written}login_url = \"https://login.example\"\ngraph_url = \"https://a.graph.example\"\n"
+            ),
+            None,
+        );
+        check(
+            &[login, graph],
+            &format!(
+                "{written}login_url = \"https://login.example\"\nlarge_messages = \"refuse\"\n"
+            ),
+            Some("login.example"),
+        );
+    }
+    check(
+        &["127.0.0.1"],
+        "login_url = \"http://127.0.0.1:1\"\ngraph_url = \"http://127.0.0.1:2\"\n",
+        None,
+    );
+}
+
+#[test]
 fn graph_has_the_limits_of_a_mailbox() {
     use postern::connector::{Rate, graph::Large, oauth::Grant};
     let text = around(
@@ -647,6 +733,16 @@ fn tokens_for_smtp() {
     );
     check(
         "host = \"smtp.hve.mx.microsoft\"\nauth = \"auto\"",
+        &microsoft,
+        (
+            Auth::Xoauth2,
+            "p@corp.example",
+            entra,
+            "https://outlook.office.com/.default",
+        ),
+    );
+    check(
+        "host = \"smtp-hve.office365.com\"",
         &microsoft,
         (
             Auth::Xoauth2,

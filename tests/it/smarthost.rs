@@ -1,8 +1,14 @@
 //! A real smarthost behind the gateway: Debian's Postfix with STARTTLS and SASL.
 
+use std::{
+    sync::atomic::{AtomicUsize, Ordering},
+    time::{SystemTime, UNIX_EPOCH},
+};
+
 use super::harness::{
+    cloud_token::{Endpoint, granted},
     gateway::{Gateway, basic, queued_id, stdout, wait},
-    peers::Postfix,
+    peers::{Postfix, TOKEN_KEY},
 };
 
 fn config(postfix: &Postfix, port: u16, tls: &str, auth: &str, password: &str) -> String {
@@ -154,4 +160,105 @@ fn an_unknown_root_is_named_and_no_password_is_sent() {
     assert!(postfix.inbox().is_empty());
     let log = std::fs::read_to_string(postfix.dir.path().join("mail.log")).unwrap_or_default();
     assert!(!log.contains("sasl_username"), "{log}");
+}
+
+/// A token for a mailbox that Dovecot judges by itself: so many seconds from now it ends, and it is at least so long.
+fn token(mailbox: &str, seconds: i64, length: usize) -> String {
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap()
+        .as_secs() as i64;
+    let claims = serde_json::json!({
+        "sub": mailbox, "iat": now - 7200, "nbf": now - 7200, "exp": now + seconds, "pad": "x".repeat(length),
+    });
+    let key = jsonwebtoken::EncodingKey::from_secret(TOKEN_KEY);
+    jsonwebtoken::encode(&jsonwebtoken::Header::default(), &claims, &key).unwrap()
+}
+
+fn by_token(postfix: &Postfix, port: u16, tls: &str, auth: &str, endpoint: &Endpoint) -> Gateway {
+    let text = config(postfix, port, tls, auth, "");
+    let (front, _) = text.split_once("username").unwrap();
+    Gateway::start(&format!(
+        "{front}oauth = {{ provider = \"microsoft\", tenant_id = \"corp.example\", client_id = \"11111111-2222-3333-4444-555555555555\", client_secret = \"hush-hush-value\", mailbox = \"erp@corp.example\", login_url = \"{}\" }}\n",
+        endpoint.url("")
+    ))
+}
+
+#[test]
+fn postfix_and_dovecot_take_tokens() {
+    let Some(postfix) = Postfix::start_with_tokens() else {
+        return;
+    };
+    let mut arrived = 0;
+    for (port, tls) in [
+        (postfix.starttls, "starttls"),
+        (postfix.implicit, "implicit"),
+    ] {
+        for auth in ["xoauth2", "oauthbearer"] {
+            // A short one goes on the command line, a long one after an empty 334.
+            for length in [0, 3000] {
+                let endpoint = Endpoint::start(move |_| {
+                    granted(&token("erp@corp.example", 3600, length), 3599)
+                });
+                let gateway = by_token(&postfix, port, tls, auth, &endpoint);
+                let check = stdout(&gateway.cli(&["check", "--connect"]));
+                let name = auth.to_uppercase();
+                assert!(check.contains(&format!("logged in with {name}")), "{check}");
+                send(&gateway, &format!("{tls}-{auth}-{length}"), 3);
+                arrived += 1;
+                let inbox = postfix.wait(arrived);
+                let subject = format!("Subject: {tls}-{auth}-{length}\n");
+                assert!(
+                    inbox
+                        .iter()
+                        .any(|m| String::from_utf8_lossy(m).contains(&subject)),
+                    "{subject}"
+                );
+                assert!(!gateway.log().contains("eyJ"));
+            }
+        }
+    }
+}
+
+#[test]
+fn dovecot_refuses_a_token_that_has_ended_and_takes_the_renewed_one() {
+    let Some(postfix) = Postfix::start_with_tokens() else {
+        return;
+    };
+    for auth in ["xoauth2", "oauthbearer"] {
+        let before = postfix.inbox().len();
+        let count = AtomicUsize::new(0);
+        // The endpoint says that the first one is good, and it is not.
+        let endpoint = Endpoint::start(move |_| match count.fetch_add(1, Ordering::SeqCst) {
+            0 => granted(&token("erp@corp.example", -60, 0), 3599),
+            _ => granted(&token("erp@corp.example", 3600, 0), 3599),
+        });
+        let gateway = by_token(&postfix, postfix.starttls, "starttls", auth, &endpoint);
+        send(&gateway, "renewed", 1);
+        postfix.wait(before + 1);
+        assert_eq!(endpoint.asked().len(), 2, "renewed once");
+        let log = std::fs::read_to_string(postfix.dir.path().join("mail.log")).unwrap();
+        assert!(
+            log.contains("authentication failed"),
+            "the first one was seen: {log}"
+        );
+    }
+    // One that is for somebody else is refused however often it is renewed.
+    let endpoint = Endpoint::start(|_| granted(&token("boss@corp.example", 3600, 0), 3599));
+    let gateway = by_token(&postfix, postfix.starttls, "starttls", "xoauth2", &endpoint);
+    let id = send(&gateway, "never", 1);
+    let status = wait("paused", || {
+        let text = String::from_utf8_lossy(&gateway.cli(&["status"]).stdout).into_owned();
+        text.contains("paused").then_some(text)
+    });
+    assert!(
+        status.contains("535") && status.contains("mailbox"),
+        "{status}"
+    );
+    let list: serde_json::Value =
+        serde_json::from_str(&stdout(&gateway.cli(&["queue", "list", "--json"]))).unwrap();
+    assert_eq!(
+        (list[0]["id"].as_str(), list[0]["state"].as_str()),
+        (Some(id.as_str()), Some("waiting"))
+    );
 }

@@ -3,10 +3,12 @@
 //! Apart from `oauth`, which reads who logs in. The hosts are those of Microsoft's page on national clouds; what its
 //! documentation leaves open has no default here and must be written.
 
-use super::outbound::is_loopback;
-use crate::config::{
-    table::{At, Table},
-    values::Fault,
+use crate::{
+    config::{
+        table::{At, Table},
+        values::Fault,
+    },
+    connector::is_loopback,
 };
 
 /// `cloud`.

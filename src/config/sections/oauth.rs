@@ -18,6 +18,7 @@ use crate::{
     connector::{
         Proxy,
         oauth::{Grant, HttpSettings, Settings},
+        services,
     },
 };
 
@@ -322,7 +323,7 @@ fn scope(
     if is_delegated && cloud == Cloud::Global {
         return Some("https://outlook.office.com/SMTP.Send offline_access".to_owned());
     }
-    if host == Some("smtp.hve.mx.microsoft") {
+    if host.is_some_and(services::is_high_volume) {
         return Some("https://outlook.office.com/.default".to_owned());
     }
     if let Some(scope) = cloud.smtp_scope().filter(|_| !is_delegated) {

@@ -11,7 +11,7 @@ use crate::{
         table::{Table, bare},
         values::{self, Fault, plain},
     },
-    connector::{Proxy, ProxyServer},
+    connector::{Proxy, ProxyServer, names},
     secret::Secret,
 };
 
@@ -140,24 +140,6 @@ pub(super) fn host(text: &str) -> Result<String, Fault> {
     values::domain(text).map(|name| name.to_string())
 }
 
-/// This machine, by address or by its usual name.
-pub(super) fn is_loopback(host: &str) -> bool {
-    host == "localhost"
-        || host
-            .parse::<IpAddr>()
-            .is_ok_and(|ip| ip.to_canonical().is_loopback())
-}
-
-fn names(pattern: &str, host: &str) -> bool {
-    match pattern.strip_prefix("*.") {
-        _ if pattern == "*" => true,
-        Some(parent) => host
-            .strip_suffix(parent)
-            .is_some_and(|rest| rest.len() > 1 && rest.ends_with('.')),
-        None => pattern == host,
-    }
-}
-
 /// `"none"`, `"http://user:password@host:port"` or `"socks5://…"`.
 fn server(text: &str) -> Result<Option<ProxyServer>, Fault> {
     let fault = |why: &str| {
@@ -266,18 +248,5 @@ mod tests {
         ] {
             check(text, "-");
         }
-    }
-
-    #[test]
-    fn hosts() {
-        fn check(pattern: &str, host: &str, expected: bool) {
-            assert_eq!(names(pattern, host), expected, "{pattern} {host}");
-        }
-        check("*", "a.b", true);
-        check("a.b", "a.b", true);
-        check("*.b", "a.b", true);
-        check("*.b", "b", false);
-        check("*.b", "ab", false);
-        check("*.b", ".b", false);
     }
 }

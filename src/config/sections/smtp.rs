@@ -15,7 +15,7 @@ use crate::{
         table::{At, Table},
         values::{Fault, is_plain, plain},
     },
-    connector::{Auth, Class, Override, Proxy, SmtpSettings, Tls, Verify, services},
+    connector::{Auth, Class, Override, Proxy, SmtpSettings, Tls, Verify, is_loopback, services},
     secret::Secret,
 };
 
@@ -82,7 +82,7 @@ pub(super) fn read(
 
     let target = target?;
     around.outbound.check(ground, &target.span, &target.host);
-    let loopback = outbound::is_loopback(&target.host);
+    let loopback = is_loopback(&target.host);
     let is_clear = matches!(target.tls, Tls::Off | Tls::Opportunistic);
     let what = if oauth.is_some() { "token" } else { "password" };
     let has_credentials = login.is_some() || oauth.is_some();

@@ -127,15 +127,43 @@ fn mailbox_refused(said: &str, mailbox: &str, remedy: &str) -> Meaning {
     ))
 }
 
-/// The innermost `code` (Graph: walk `innererror` for the most specific one that we know), nothing longer or stranger than a word.
+/// Codes that decide something in the table.
+const KNOWN: &[&str] = &[
+    "ErrorExceededMessageLimit",
+    "ErrorMessageSizeExceeded",
+    "ErrorSendAsDenied",
+    "ErrorQuotaExceeded",
+    "ErrorAccountSuspend",
+    "ErrorMessageSubmissionBlocked",
+    "ErrorInvalidRecipients",
+];
+/// Errors inside errors are followed so far.
+const DEPTH: usize = 8;
+
+/// The most specific `code` that we know: Graph puts errors inside errors (`innererror`, in more than one spelling), each more exact
+/// than the one around it. None known: the outermost.
 fn code(body: &[u8]) -> String {
-    let Ok(content) = serde_json::from_slice::<Value>(body) else {
-        return String::new();
-    };
-    let code = content
-        .pointer("/error/code")
-        .and_then(Value::as_str)
-        .unwrap_or_default();
+    let content: Value = serde_json::from_slice(body).unwrap_or_default();
+    let mut codes = Vec::new();
+    let mut error = content.get("error");
+    while let (Some(inner), true) = (error, codes.len() < DEPTH) {
+        codes.push(
+            inner
+                .get("code")
+                .and_then(Value::as_str)
+                .unwrap_or_default(),
+        );
+        error = ["innererror", "innerError"]
+            .into_iter()
+            .find_map(|key| inner.get(key));
+    }
+    let known = codes.iter().rev().find(|code| KNOWN.contains(*code));
+    let outermost = codes.iter().find(|code| !code.is_empty());
+    word(known.or(outermost).copied().unwrap_or_default())
+}
+
+/// Nothing longer or stranger than a word.
+fn word(code: &str) -> String {
     code.chars()
         .filter(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '.'))
         .take(64)
@@ -171,6 +199,49 @@ mod tests {
             Meaning::Down(_) => "down".into(),
         };
         assert_eq!(found, expected, "{status} {code}");
+    }
+
+    #[test]
+    fn the_most_specific_code_that_is_known_decides() {
+        for (body, expected) in [
+            (
+                r#"{"error":{"code":"BadRequest","innererror":{"code":"ErrorMessageSizeExceeded"}}}"#,
+                "ErrorMessageSizeExceeded",
+            ),
+            (
+                r#"{"error":{"code":"BadRequest","innerError":{"code":"x","innererror":{"code":"ErrorInvalidRecipients"}}}}"#,
+                "ErrorInvalidRecipients",
+            ),
+            (
+                r#"{"error":{"code":"ErrorSendAsDenied","innererror":{"code":"Unheard"}}}"#,
+                "ErrorSendAsDenied",
+            ),
+            (
+                r#"{"error":{"code":"ErrorSendAsDenied","innererror":{"code":"ErrorQuotaExceeded"}}}"#,
+                "ErrorQuotaExceeded",
+            ),
+            (
+                r#"{"error":{"code":"Outer","innererror":{"code":"Inner"}}}"#,
+                "Outer",
+            ),
+            (r#"{"error":{"innererror":{"code":"Inner"}}}"#, "Inner"),
+            (
+                r#"{"error":{"code":"a","innererror":{"request-id":"r"}}}"#,
+                "a",
+            ),
+            (r#"{"error":{"code":7,"innererror":[]}}"#, ""),
+            (r#"{"error":"text"}"#, ""),
+            (r#"{"code":"outside"}"#, ""),
+            ("<html>", ""),
+            ("", ""),
+        ] {
+            assert_eq!(code(body.as_bytes()), expected, "{body}");
+        }
+        let mut deep = r#"{"code":"ErrorInvalidRecipients"}"#.to_owned();
+        for _ in 0..50 {
+            deep = format!(r#"{{"code":"c","innererror":{deep}}}"#);
+        }
+        assert_eq!(code(format!(r#"{{"error":{deep}}}"#).as_bytes()), "c");
     }
 
     #[test]

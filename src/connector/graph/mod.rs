@@ -3,7 +3,10 @@
 //! Apart from `smtp` because Graph has no envelope: To, Cc and Bcc are made equal to the job's recipients. It does not fetch
 //! tokens (`oauth`) and does not pace itself (`delivery::gate`).
 
-use std::{sync::Arc, time::Instant as StdInstant};
+use std::{
+    sync::Arc,
+    time::{Instant as StdInstant, SystemTime},
+};
 
 use async_trait::async_trait;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
@@ -186,6 +189,10 @@ impl Graph {
                     let text = format!("{text}; it may have been sent");
                     return Ok(Meaning::InDoubt(Reply::new(451, (4, 4, 2), text)));
                 }
+                Err(Fault::Broken(text)) => {
+                    // Graph has not had all of it, so it cannot have sent it.
+                    return Ok(Meaning::Later(Reply::new(451, (4, 4, 2), text), None));
+                }
                 Err(fault) => return Err(fault.report("Graph")),
             };
             let request = answer
@@ -206,16 +213,18 @@ impl Graph {
                 &request,
             );
             match meaning {
-                Meaning::Token(_) if !last => {
-                    self.tokens.reject(&token);
-                    token = self.tokens.token(deadline).await?;
-                }
                 Meaning::Token(reply) => {
-                    let text = format!(
-                        "{} although it is fresh; check tenant_id, cloud and scope, and this machine's clock",
-                        reply.text
-                    );
-                    return Err(unusable(text));
+                    self.tokens.reject(&token);
+                    if !last {
+                        let fresh = self.tokens.token(deadline).await?;
+                        // An endpoint with a cache of its own may give the same one, which would be refused again.
+                        if fresh != token {
+                            token = fresh;
+                            continue;
+                        }
+                        self.tokens.reject(&fresh);
+                    }
+                    return Err(unusable(refused_twice(&reply, &token, &answer)));
                 }
                 meaning => return Ok(meaning),
             }
@@ -297,36 +306,22 @@ impl Connector for Graph {
                 "a token was given (it does not say what it may do); mailbox: {mailbox}"
             ));
         };
-        let list = |name: &str| -> Vec<&str> {
-            match claims.get(name) {
-                Some(serde_json::Value::Array(roles)) => {
-                    roles.iter().filter_map(|r| r.as_str()).collect()
-                }
-                Some(serde_json::Value::String(scopes)) => scopes.split(' ').collect(),
-                _ => Vec::new(),
-            }
-        };
-        let mut may = list("roles");
-        may.extend(list("scp"));
-        if may.is_empty() {
+        if claims.may.is_empty() {
             return Ok(format!(
                 "a token was given; it names no roles, which is right under RBAC for Applications (see Test-ServicePrincipalAuthorization); mailbox: {mailbox}"
             ));
         }
-        let can = |role: &str| may.iter().any(|m| m.eq_ignore_ascii_case(role));
-        if !can("Mail.Send") {
-            let named: Vec<&str> = may.iter().take(10).copied().collect();
+        if let Some(missing) = claims.missing(&["Mail.Send"]) {
             return Err(Report::Misconfigured(Reply::new(
                 550,
                 (5, 7, 0),
                 format!(
-                    "the token may {}, but not Mail.Send: add the application permission Mail.Send and give admin consent",
-                    named.join(", ")
+                    "{missing}: add the application permission Mail.Send and give admin consent"
                 ),
             )));
         }
         let large = match self.settings.large_messages {
-            Large::Upload if !can("Mail.ReadWrite") => {
+            Large::Upload if !claims.names("Mail.ReadWrite") => {
                 "; without Mail.ReadWrite nothing above mime_limit can be sent"
             }
             _ => "",
@@ -335,6 +330,21 @@ impl Connector for Graph {
             "a token with Mail.Send was given{large}; mailbox: {mailbox}"
         ))
     }
+}
+
+/// A token that is fresh and still not accepted.
+fn refused_twice(reply: &Reply, token: &Token, answer: &Answer) -> String {
+    let meant = match token.claims() {
+        Some(claims) if !claims.audience.is_empty() => format!(" (it is for {})", claims.audience),
+        _ => String::new(),
+    };
+    let clock = answer
+        .clock(SystemTime::now())
+        .unwrap_or_else(|| "and this machine's clock".to_owned());
+    format!(
+        "{} although it is fresh{meant}; check tenant_id, cloud and scope, {clock}",
+        reply.text
+    )
 }
 
 fn tried(to: &[Address], outcome: &Outcome, via: String) -> Report {

@@ -8,9 +8,12 @@ use super::Proxy;
 use crate::secret::Secret;
 
 mod answer;
+mod claims;
 mod proof;
+mod refresh;
 mod source;
 
+pub use claims::Claims;
 pub(crate) use source::retry_after;
 pub use source::{Keep, Token, TokenSource};
 

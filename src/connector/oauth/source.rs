@@ -1,28 +1,30 @@
-//! The token source: cached, renewed early, one renewal in flight for any number of jobs.
+//! The token source: one token, kept until shortly before it ends, and one renewal under way for all who wait.
 //!
-//! Apart from `proof`, which says who asks, and from `answer`, which says what came back.
+//! Apart from `proof`, which says who asks, and from `answer`, which says what came back. A renewal is a task of its own: a job that
+//! gives up waiting, or a reload, does not end it half-way, with a rotated refresh token on the line.
 
 use std::{
     fmt,
-    sync::{Arc, Mutex as StdMutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime},
 };
 
 use async_trait::async_trait;
-use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use reqwest::{Url, header};
 use tokio::{
-    sync::Mutex,
+    sync::watch,
+    task::JoinSet,
     time::{Instant, timeout_at},
 };
 
 use super::{
-    Settings,
+    Claims, Settings,
     answer::{self, Granted},
-    proof::{Proof, sha256},
+    proof::Proof,
+    refresh::Refresh,
 };
 use crate::{
-    connector::http::{Answer, Http},
+    connector::http::{Answer, Http, date},
     mail::{outcome::Report, reply::Reply},
     secret::Secret,
 };
@@ -31,8 +33,8 @@ use crate::{
 const EARLY: Duration = Duration::from_mins(5);
 /// After a renewal that failed while the old token is good: not again before this.
 const AGAIN: Duration = Duration::from_secs(30);
-/// One request.
-const REQUEST: Duration = Duration::from_mins(1);
+/// One renewal, all in all.
+const RENEWAL: Duration = Duration::from_mins(1);
 /// Retry-After is taken between these.
 const WAIT: (Duration, Duration) = (Duration::from_secs(1), Duration::from_hours(1));
 
@@ -40,51 +42,98 @@ const WAIT: (Duration, Duration) = (Duration::from_secs(1), Duration::from_hours
 #[async_trait]
 pub trait Keep: Send + Sync {
     /// What was saved last.
-    async fn load(&self, key: &str) -> Option<String>;
+    async fn load(&self, key: &str) -> Result<Option<String>, String>;
     /// Returns when it is on disk.
     async fn save(&self, key: &str, value: String) -> Result<(), String>;
 }
 
 /// An access token. Prints as `***`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Token(Secret);
+#[derive(Debug, Clone)]
+pub struct Token {
+    secret: Secret,
+    ends: Instant,
+}
+
+/// The same token is the same, whenever it came.
+impl PartialEq for Token {
+    fn eq(&self, other: &Self) -> bool {
+        self.secret == other.secret
+    }
+}
+
+impl Eq for Token {}
 
 impl Token {
     /// For the one place that puts it on the wire.
     pub fn reveal(&self) -> &str {
-        self.0.reveal()
+        self.secret.reveal()
     }
 
-    /// What it says of itself, not verified: for telling an administrator what is missing. `None`: it is opaque.
-    pub fn claims(&self) -> Option<serde_json::Value> {
-        let body = self.reveal().split('.').nth(1)?;
-        serde_json::from_slice(&URL_SAFE_NO_PAD.decode(body.trim_end_matches('=')).ok()?).ok()
+    /// When it ends, by what the endpoint said.
+    pub fn ends(&self) -> Instant {
+        self.ends
     }
+
+    /// What it says of itself. `None`: it is opaque.
+    pub fn claims(&self) -> Option<Claims> {
+        Claims::read(self.reveal())
+    }
+}
+
+/// Gives out access tokens.
+pub struct TokenSource {
+    inner: Arc<Inner>,
+    /// Renewals under way.
+    renewals: Mutex<JoinSet<()>>,
+}
+
+struct Inner {
+    settings: Settings,
+    url: Url,
+    http: Http,
+    proof: Proof,
+    refresh: Option<Refresh>,
+    state: Mutex<State>,
+}
+
+/// What a renewal came to; `None`: it is under way.
+type Renewed = Option<Result<Token, Report>>;
+
+#[derive(Default)]
+struct State {
+    cached: Option<Cached>,
+    renewal: Option<watch::Receiver<Renewed>>,
+    /// Not before this, while the old token is good.
+    again: Option<Instant>,
 }
 
 #[derive(Debug, Clone)]
 struct Cached {
     token: Token,
-    renew: Instant,
-    ends: Instant,
+    lifetime: Duration,
 }
 
-/// Gives out access tokens.
-pub struct TokenSource {
-    settings: Settings,
-    url: Url,
-    http: Http,
-    proof: Proof,
-    keep: Option<Arc<dyn Keep>>,
-    cached: StdMutex<Option<Cached>>,
-    /// Held by the one renewal in flight: the newest refresh token.
-    renewal: Mutex<Option<Secret>>,
+impl Cached {
+    /// Good for so long, or for half of its life where that is less.
+    fn lasts(&self, least: Duration, now: Instant) -> bool {
+        now + least.min(self.lifetime / 2) < self.token.ends
+    }
+}
+
+impl Drop for TokenSource {
+    fn drop(&mut self) {
+        // Each ends by itself, with its rotated token written down.
+        let renewals = self.renewals.get_mut();
+        renewals
+            .unwrap_or_else(PoisonError::into_inner)
+            .detach_all();
+    }
 }
 
 impl fmt::Debug for TokenSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TokenSource")
-            .field("token_url", &self.settings.token_url)
+            .field("token_url", &self.inner.settings.token_url)
             .finish_non_exhaustive()
     }
 }
@@ -95,96 +144,215 @@ impl TokenSource {
     /// # Errors
     /// A file or URL that cannot be used.
     pub fn new(settings: &Settings, keep: Option<Arc<dyn Keep>>) -> Result<Arc<Self>, String> {
-        Ok(Arc::new(Self {
+        let proof = Proof::read(settings)?;
+        let http = Http::new(&settings.http)?;
+        let http = match &proof {
+            Proof::ManagedIdentity { .. } => http.for_metadata(),
+            _ => http,
+        };
+        let refresh = match &proof {
+            Proof::Refresh {
+                client_id,
+                refresh_token,
+                ..
+            } => Some(Refresh::new(
+                &settings.token_url,
+                client_id,
+                refresh_token,
+                keep,
+            )),
+            _ => None,
+        };
+        let inner = Inner {
             url: Url::parse(&settings.token_url).map_err(|e| format!("token_url: {e}"))?,
-            http: Http::new(&settings.http)?,
-            proof: Proof::read(settings)?,
+            http,
+            proof,
+            refresh,
             settings: settings.clone(),
-            keep,
-            cached: StdMutex::new(None),
-            renewal: Mutex::new(None),
+            state: Mutex::default(),
+        };
+        Ok(Arc::new(Self {
+            inner: Arc::new(inner),
+            renewals: Mutex::default(),
         }))
     }
 
-    /// A token that is good now.
+    /// A token that is good for five minutes yet.
     ///
     /// # Errors
     /// [`Report::Down`] when the endpoint cannot be had, [`Report::Misconfigured`] with the remedy when it refuses.
     pub async fn token(&self, deadline: Instant) -> Result<Token, Report> {
-        if let Some(token) = self.fresh() {
-            return Ok(token);
-        }
-        let late = || Report::Down {
-            reply: Reply::new(451, (4, 4, 1), "no token in time"),
+        self.token_lasting(EARLY, deadline).await
+    }
+
+    /// A token that is good for `least` yet, or for half of its life where that is less. An old one serves to its end while it
+    /// cannot be renewed.
+    ///
+    /// # Errors
+    /// As [`Self::token`].
+    pub async fn token_lasting(&self, least: Duration, deadline: Instant) -> Result<Token, Report> {
+        let mut renewal = {
+            let mut state = self.inner.state();
+            let now = Instant::now();
+            if let Some(cached) = &state.cached {
+                let is_early = state.again.is_some_and(|again| now < again);
+                if cached.lasts(least, now) || is_early && now < cached.token.ends {
+                    return Ok(cached.token.clone());
+                }
+            }
+            match &state.renewal {
+                Some(renewal) => renewal.clone(),
+                None => self.begin(&mut state),
+            }
+        };
+        let came = timeout_at(deadline, renewal.wait_for(Option::is_some)).await;
+        let down = |text: &str| Report::Down {
+            reply: Reply::new(451, (4, 4, 1), text),
             retry_after: None,
         };
-        let mut newest = timeout_at(deadline, self.renewal.lock())
-            .await
-            .map_err(|_| late())?;
-        // Somebody else may have renewed it meanwhile.
-        if let Some(token) = self.fresh() {
-            return Ok(token);
-        }
-        let until = deadline.min(Instant::now() + REQUEST);
-        match self.renew(&mut newest, until).await {
-            Ok(token) => Ok(token),
-            Err(report @ Report::Down { .. }) => self.still_good().ok_or(report),
-            Err(report) => Err(report),
-        }
+        let report = match came {
+            Ok(Ok(renewed)) => match &*renewed {
+                Some(Ok(token)) => return Ok(token.clone()),
+                Some(Err(report)) => report.clone(),
+                None => down("no token"),
+            },
+            Ok(Err(_)) => down("the renewal of the token broke off"),
+            Err(_) => down("no token in time"),
+        };
+        self.inner.still_good().ok_or(report)
     }
 
     /// The upstream refused it (401): forgotten, unless another one is there already.
     pub fn reject(&self, token: &Token) {
-        let mut cached = self.cached();
-        if cached.as_ref().is_some_and(|c| c.token == *token) {
-            *cached = None;
+        let mut state = self.inner.state();
+        if state.cached.as_ref().is_some_and(|c| c.token == *token) {
+            state.cached = None;
         }
     }
 
-    fn cached(&self) -> std::sync::MutexGuard<'_, Option<Cached>> {
-        self.cached.lock().unwrap_or_else(PoisonError::into_inner)
+    fn begin(&self, state: &mut State) -> watch::Receiver<Renewed> {
+        let (sender, receiver) = watch::channel(None);
+        state.renewal = Some(receiver.clone());
+        let inner = self.inner.clone();
+        let mut renewals = self.renewals.lock().unwrap_or_else(PoisonError::into_inner);
+        while renewals.try_join_next().is_some() {}
+        renewals.spawn(async move {
+            // Also when the renewal panics: the next one to ask begins another.
+            let over = Over(&inner);
+            let renewed = inner.renew().await;
+            drop(over);
+            sender.send_replace(Some(renewed));
+        });
+        receiver
+    }
+}
+
+/// The end of a renewal, however it came.
+struct Over<'a>(&'a Inner);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.state().renewal = None;
+    }
+}
+
+impl Inner {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn fresh(&self) -> Option<Token> {
-        let now = Instant::now();
-        self.cached()
-            .as_ref()
-            .filter(|c| now < c.renew && now < c.ends)
-            .map(|c| c.token.clone())
-    }
-
-    /// The old one serves while the endpoint is away.
     fn still_good(&self) -> Option<Token> {
-        let now = Instant::now();
-        let mut cached = self.cached();
-        let old = cached
-            .as_mut()
-            .filter(|c| now + Duration::from_secs(5) < c.ends)?;
-        old.renew = now + AGAIN;
-        Some(old.token.clone())
+        let state = self.state();
+        let cached = state.cached.as_ref()?;
+        (Instant::now() < cached.token.ends).then(|| cached.token.clone())
     }
 
-    async fn renew(&self, newest: &mut Option<Secret>, until: Instant) -> Result<Token, Report> {
-        let configured = match &self.proof {
-            Proof::Refresh { refresh_token, .. } => Some(refresh_token),
-            _ => None,
-        };
-        if let Some(configured) = configured
-            && let Some(kept) = self.kept(configured).await
-        {
-            // Looked up each time: a command may have renewed it meanwhile.
-            *newest = Some(kept);
+    /// Asks, and keeps what came.
+    async fn renew(&self) -> Result<Token, Report> {
+        let asked = Instant::now();
+        let granted = self.granted(asked + RENEWAL).await;
+        let mut state = self.state();
+        match granted {
+            Ok(Granted {
+                token, lifetime, ..
+            }) => {
+                let token = Token {
+                    secret: token,
+                    ends: asked + lifetime,
+                };
+                state.again = None;
+                state.cached = Some(Cached {
+                    token: token.clone(),
+                    lifetime,
+                });
+                Ok(token)
+            }
+            Err(report) => {
+                let (reply, wish) = match &report {
+                    Report::Down { reply, retry_after } => (Some(reply), *retry_after),
+                    Report::Misconfigured(reply) | Report::MailboxRefused(reply) => {
+                        (Some(reply), None)
+                    }
+                    Report::Tried { .. } => (None, None),
+                };
+                let now = Instant::now();
+                state.again = Some(now + wish.unwrap_or_default().max(AGAIN));
+                let left = state
+                    .cached
+                    .as_ref()
+                    .map(|c| c.token.ends.saturating_duration_since(now));
+                if let (Some(left), Some(reply)) = (left.filter(|left| !left.is_zero()), reply) {
+                    tracing::warn!(seconds_left = left.as_secs(), error = %reply.text, "the token cannot be renewed; the old one serves until it ends");
+                }
+                Err(report)
+            }
         }
+    }
+
+    /// A token, its rotated refresh token on disk.
+    async fn granted(&self, until: Instant) -> Result<Granted, Report> {
+        let Some(refresh) = &self.refresh else {
+            return self.ask(None, until).await.map_err(|(report, _)| report);
+        };
+        let unkept = |why: String| Report::Down {
+            reply: Reply::new(451, (4, 3, 0), why),
+            retry_after: None,
+        };
+        let current = refresh.current().await.map_err(unkept)?;
+        let granted = match self.ask(Some(&current), until).await {
+            // The one that was kept is dead (a store from a backup, say); the configured one may live.
+            Err((_, true)) if refresh.configured_instead_of(&current).is_some() => {
+                let configured = refresh.configured_instead_of(&current);
+                self.ask(configured, until).await
+            }
+            granted => granted,
+        };
+        let granted = granted.map_err(|(report, _)| report)?;
+        if let Some(rotated) = &granted.rotated {
+            // Before anything uses what came with it: the endpoint may not take the old one again.
+            refresh.rotated(rotated).await.map_err(unkept)?;
+        }
+        Ok(granted)
+    }
+
+    /// One request; the bool of an error: the refresh token was refused.
+    async fn ask(
+        &self,
+        refresh: Option<&Secret>,
+        until: Instant,
+    ) -> Result<Granted, (Report, bool)> {
         let request = self
             .proof
             .request(
                 &self.settings,
-                newest.as_ref(),
+                refresh,
                 SystemTime::now(),
                 fastrand::u128(..),
             )
-            .map_err(|text| Report::Misconfigured(Reply::new(451, (4, 3, 5), text)))?;
-        let asked = Instant::now();
+            .map_err(|text| {
+                let reply = Reply::new(451, (4, 3, 5), text);
+                (Report::Misconfigured(reply), false)
+            })?;
         let answer = self
             .http
             .send(&self.url, until, |client, mut url| {
@@ -201,67 +369,16 @@ impl TokenSource {
                     .body(form(&request.form))
             })
             .await
-            .map_err(|fault| fault.report("token"))?;
-        let (status, wait) = (answer.status.as_u16(), retry_after(&answer));
-        let granted = if request.metadata {
-            answer::read_metadata(status, &answer.body, wait)
-        } else {
-            answer::read(status, &answer.body, wait)
-        }?;
-        let Granted {
-            token,
-            lifetime,
-            rotated,
-        } = granted;
-        if let (Some(configured), Some(rotated)) = (configured, rotated) {
-            // On disk before anything uses what came with it: the endpoint may not take the old one again.
-            self.save(configured, &rotated).await?;
-            *newest = Some(rotated);
-        }
-        let token = Token(token);
-        *self.cached() = Some(Cached {
-            token: token.clone(),
-            // A short-lived one is used for half of its time.
-            renew: asked + lifetime.saturating_sub(EARLY).max(lifetime / 2),
-            ends: asked + lifetime,
-        });
-        Ok(token)
-    }
-
-    fn key(&self) -> String {
-        let who = match &self.proof {
-            Proof::Refresh { client_id, .. } => client_id.as_str(),
-            _ => "",
-        };
-        format!("refresh token of {} at {}", who, self.settings.token_url)
-    }
-
-    /// The rotated token, if it descends from the one that is configured now: another configured token wins.
-    async fn kept(&self, configured: &Secret) -> Option<Secret> {
-        let saved = self.keep.as_ref()?.load(&self.key()).await?;
-        let (hash, token) = saved.split_once(' ')?;
-        (hash == sha256(configured.reveal().as_bytes())).then(|| Secret::new(token))
-    }
-
-    async fn save(&self, configured: &Secret, rotated: &Secret) -> Result<(), Report> {
-        let Some(keep) = &self.keep else {
-            return Ok(());
-        };
-        let value = format!(
-            "{} {}",
-            sha256(configured.reveal().as_bytes()),
-            rotated.reveal()
-        );
-        keep.save(&self.key(), value)
-            .await
-            .map_err(|why| Report::Down {
-                reply: Reply::new(
-                    451,
-                    (4, 3, 0),
-                    format!("the new refresh token cannot be kept: {why}"),
-                ),
-                retry_after: None,
-            })
+            .map_err(|fault| (fault.report("token"), false))?;
+        answer::read(&answer, request.metadata, retry_after(&answer)).map_err(|refused| {
+            let mut report = refused.report;
+            if let Report::Misconfigured(reply) = &mut report
+                && let Some(clock) = answer.clock(SystemTime::now())
+            {
+                reply.text = format!("{}; {clock}", reply.text);
+            }
+            (report, refused.is_grant)
+        })
     }
 }
 
@@ -275,24 +392,121 @@ fn form(fields: &[(&'static str, String)]) -> String {
 
 /// Retry-After in seconds or as a date (RFC 9110 §10.2.3), clamped.
 pub(crate) fn retry_after(answer: &Answer) -> Option<Duration> {
-    let text = answer
-        .headers
-        .get(header::RETRY_AFTER)?
-        .to_str()
-        .ok()?
-        .trim();
-    let wait = if let Ok(seconds) = text.parse() {
-        Duration::from_secs(seconds)
+    let text = answer.headers.get(header::RETRY_AFTER)?.to_str().ok()?;
+    wait(text.trim(), SystemTime::now())
+}
+
+fn wait(text: &str, now: SystemTime) -> Option<Duration> {
+    let wait = if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) {
+        // More digits than a number can have are a long time too.
+        Duration::from_secs(text.parse().unwrap_or(u64::MAX))
     } else {
-        let format = time::macros::format_description!(
-            "[weekday repr:short], [day] [month repr:short] [year] [hour]:[minute]:[second] GMT"
-        );
-        let at = time::PrimitiveDateTime::parse(text, format)
-            .ok()?
-            .assume_utc();
-        SystemTime::from(at)
-            .duration_since(SystemTime::now())
-            .unwrap_or_default()
+        date(text)?.duration_since(now).unwrap_or_default()
     };
     Some(wait.clamp(WAIT.0, WAIT.1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::connector::oauth::{Grant, HttpSettings};
+
+    #[test]
+    fn wishes_to_wait() {
+        let now = date("Wed, 21 Oct 2015 07:27:01 GMT").unwrap();
+        for (text, seconds) in [
+            ("0", Some(1)),
+            ("30", Some(30)),
+            ("99999999999999999999999", Some(3600)),
+            ("Wed, 21 Oct 2015 07:28:00 GMT", Some(59)),
+            ("Tue, 21 Oct 2014 07:28:00 GMT", Some(1)),
+            ("Fri, 21 Oct 2095 07:28:00 GMT", Some(3600)),
+            ("-5", None),
+            ("soon", None),
+            ("", None),
+        ] {
+            assert_eq!(wait(text, now), seconds.map(Duration::from_secs), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_short_life_is_used_for_half() {
+        let now = Instant::now();
+        let minutes = Duration::from_mins;
+        for (lifetime, left, wanted, lasts) in [
+            (minutes(60), minutes(6), minutes(5), true),
+            (minutes(60), minutes(4), minutes(5), false),
+            (minutes(60), minutes(24), minutes(25), false),
+            (minutes(60), minutes(26), minutes(25), true),
+            (minutes(60), minutes(31), minutes(120), true),
+            (minutes(4), minutes(3), minutes(5), true),
+            (minutes(4), minutes(1), minutes(5), false),
+            (minutes(0), minutes(0), minutes(5), false),
+        ] {
+            let token = Token {
+                secret: Secret::new("t"),
+                ends: now + left,
+            };
+            let cached = Cached { token, lifetime };
+            assert_eq!(
+                cached.lasts(wanted, now),
+                lasts,
+                "{lifetime:?} {left:?} {wanted:?}"
+            );
+        }
+    }
+
+    /// Nobody listens where it asks.
+    fn deaf() -> Arc<TokenSource> {
+        let settings = Settings {
+            token_url: "http://127.0.0.1:1/token".into(),
+            scope: "s".into(),
+            grant: Grant::ManagedIdentity { client_id: None },
+            http: HttpSettings {
+                allowed_hosts: vec!["*".into()],
+                ..HttpSettings::default()
+            },
+        };
+        TokenSource::new(&settings, None).unwrap()
+    }
+
+    fn remember(source: &TokenSource, left: Duration) -> Token {
+        let token = Token {
+            secret: Secret::new("old"),
+            ends: Instant::now() + left,
+        };
+        source.inner.state().cached = Some(Cached {
+            token: token.clone(),
+            lifetime: Duration::from_hours(1),
+        });
+        token
+    }
+
+    #[tokio::test]
+    async fn the_old_token_serves_while_its_renewal_fails() {
+        let source = deaf();
+        let soon = || Instant::now() + Duration::from_secs(30);
+        let old = remember(&source, Duration::from_mins(4));
+        assert_eq!(source.token(soon()).await.unwrap(), old);
+        assert!(source.inner.state().again.is_some(), "it was tried");
+        assert_eq!(source.token(soon()).await.unwrap(), old);
+        // It has ended.
+        remember(&source, Duration::ZERO);
+        let report = source.token(soon()).await.unwrap_err();
+        assert!(matches!(report, Report::Down { .. }), "{report:?}");
+        // Long enough: nobody is asked.
+        source.inner.state().again = None;
+        let old = remember(&source, Duration::from_mins(6));
+        assert_eq!(source.token(soon()).await.unwrap(), old);
+        assert!(source.inner.state().again.is_none());
+        // Another one that came meanwhile stays.
+        let other = Token {
+            secret: Secret::new("other"),
+            ends: Instant::now(),
+        };
+        source.reject(&other);
+        assert!(source.inner.state().cached.is_some());
+        source.reject(&old);
+        assert!(source.inner.state().cached.is_none());
+    }
 }

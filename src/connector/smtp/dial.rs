@@ -26,10 +26,10 @@ pub(super) enum Target {
     /// Straight to this address.
     Direct(SocketAddr),
     /// The proxy finds the host.
-    Proxied,
+    Proxied(ProxyServer),
 }
 
-/// The addresses to try, in order; [`Target::Proxied`] alone where a proxy is in the way.
+/// The addresses to try, in order; [`Target::Proxied`] alone where a proxy is on the way.
 pub(super) async fn targets(
     host: &str,
     port: u16,
@@ -38,8 +38,8 @@ pub(super) async fn targets(
 ) -> Result<Vec<Target>, Stop> {
     let bare = host.trim_start_matches('[').trim_end_matches(']');
     let literal: Option<IpAddr> = bare.parse().ok();
-    if proxy.via.is_some() && !is_direct(bare, literal, proxy) {
-        return Ok(vec![Target::Proxied]);
+    if let Some(server) = proxy.on_the_way_to(bare) {
+        return Ok(vec![Target::Proxied(server.clone())]);
     }
     if let Some(ip) = literal {
         return Ok(vec![Target::Direct(SocketAddr::new(ip, port))]);
@@ -60,7 +60,6 @@ pub(super) async fn connect(
     target: &Target,
     host: &str,
     port: u16,
-    proxy: &Proxy,
     own: &[SocketAddr],
     until: Instant,
 ) -> Result<TcpStream, Stop> {
@@ -78,20 +77,10 @@ pub(super) async fn connect(
             }
             stream
         }
-        Target::Proxied => {
-            let Some(server) = &proxy.via else {
-                return Err(Stop::down("no proxy"));
-            };
-            match timeout_at(until, through(server, host, port)).await {
-                Err(_) => {
-                    return Err(Stop::down(format!(
-                        "proxy {}:{}: no answer",
-                        server.host, server.port
-                    )));
-                }
-                Ok(result) => result?,
-            }
-        }
+        Target::Proxied(server) => match timeout_at(until, through(server, host, port)).await {
+            Err(_) => return Err(Stop::down(format!("{server} gave no answer"))),
+            Ok(result) => result?,
+        },
     };
     // Commands are written whole; nothing is gained by waiting for more.
     let _ = stream.set_nodelay(true);
@@ -121,24 +110,6 @@ fn in_turn(found: &[SocketAddr]) -> Vec<SocketAddr> {
     out
 }
 
-fn is_direct(host: &str, literal: Option<IpAddr>, proxy: &Proxy) -> bool {
-    let host = host.trim_end_matches('.').to_ascii_lowercase();
-    if host == "localhost" || host.ends_with(".localhost") {
-        return true;
-    }
-    if let Some(ip) = literal {
-        let ip = ip.to_canonical();
-        return ip.is_loopback() || proxy.bypass_networks.iter().any(|n| n.contains(&ip));
-    }
-    proxy.bypass_hosts.iter().any(|pattern| {
-        let pattern = pattern.to_ascii_lowercase();
-        match pattern.strip_prefix('*') {
-            Some(suffix) => host.len() > suffix.len() && host.ends_with(suffix),
-            None => host == pattern,
-        }
-    })
-}
-
 fn is_ourselves(stream: &TcpStream, own: &[SocketAddr]) -> bool {
     let (Ok(peer), Ok(local)) = (stream.peer_addr(), stream.local_addr()) else {
         return false;
@@ -152,11 +123,11 @@ fn is_ourselves(stream: &TcpStream, own: &[SocketAddr]) -> bool {
 }
 
 async fn through(server: &ProxyServer, host: &str, port: u16) -> Result<TcpStream, Stop> {
-    let at = format!("proxy {}:{}", server.host, server.port);
-    let down = |e: &dyn std::fmt::Display| Stop::down(format!("{at}: {e}"));
+    let down = |e: &dyn std::fmt::Display| Stop::down(format!("{server}: {e}"));
     let mut stream = TcpStream::connect((server.host.as_str(), server.port))
         .await
         .map_err(|e| down(&e))?;
+    let host = host.trim_start_matches('[').trim_end_matches(']');
     if server.socks {
         use tokio_socks::{Error, tcp::Socks5Stream};
         let result = match &server.login {
@@ -173,13 +144,11 @@ async fn through(server: &ProxyServer, host: &str, port: u16) -> Result<TcpStrea
                 e @ (Error::PasswordAuthFailure(_)
                 | Error::NoAcceptableAuthMethods
                 | Error::InvalidAuthValues(_)),
-            ) => Err(Stop::misconfigured(format!(
-                "{at}: {e}; check user and password of the proxy"
-            ))),
+            ) => Err(Stop::misconfigured(server.refuses_login(&e.to_string()))),
             Err(e) => Err(down(&e)),
         };
     }
-    let bracketed = if host.contains(':') && !host.starts_with('[') {
+    let authority = if host.contains(':') {
         format!("[{host}]:{port}")
     } else {
         format!("{host}:{port}")
@@ -188,7 +157,7 @@ async fn through(server: &ProxyServer, host: &str, port: u16) -> Result<TcpStrea
         let pair = STANDARD.encode(format!("{u}:{}", p.reveal()));
         format!("Proxy-Authorization: Basic {pair}\r\n")
     });
-    let request = format!("CONNECT {bracketed} HTTP/1.1\r\nHost: {bracketed}\r\n{login}\r\n");
+    let request = format!("CONNECT {authority} HTTP/1.1\r\nHost: {authority}\r\n{login}\r\n");
     stream
         .write_all(request.as_bytes())
         .await
@@ -203,13 +172,13 @@ async fn through(server: &ProxyServer, host: &str, port: u16) -> Result<TcpStrea
     }
     let text = String::from_utf8_lossy(&answer);
     let line = bounded(text.lines().next().unwrap_or_default());
-    let status = line.split(' ').nth(1).unwrap_or_default();
-    match status {
-        "200" => Ok(stream),
-        "407" => Err(Stop::misconfigured(format!(
-            "{at}: 407, it wants a login: put user and password into the proxy's URL"
+    // RFC 9110 §9.3.6: any 2xx opens the tunnel.
+    match line.split(' ').nth(1).unwrap_or_default() {
+        status if status.len() == 3 && status.starts_with('2') => Ok(stream),
+        "407" => Err(Stop::misconfigured(server.refuses_login("407"))),
+        _ => Err(Stop::down(format!(
+            "{server} opens no way to {authority}: {line}"
         ))),
-        _ => Err(down(&line)),
     }
 }
 
@@ -236,28 +205,6 @@ mod tests {
             (vec!["1.1.1.1:1", "1.1.1.1:1"], vec!["1.1.1.1:1"]),
         ] {
             assert_eq!(in_turn(&list(&input)), list(&output));
-        }
-    }
-
-    #[test]
-    fn past_the_proxy() {
-        let proxy = Proxy {
-            via: None,
-            bypass_hosts: vec!["*.corp.example".into(), "mx.example".into()],
-            bypass_networks: vec!["10.0.0.0/8".parse().unwrap()],
-        };
-        for (host, direct) in [
-            ("localhost", true),
-            ("127.0.0.2", true),
-            ("::1", true),
-            ("a.Corp.example", true),
-            ("corp.example", false),
-            ("mx.example.", true),
-            ("x.mx.example", false),
-            ("10.1.1.1", true),
-            ("11.1.1.1", false),
-        ] {
-            assert_eq!(is_direct(host, host.parse().ok(), &proxy), direct, "{host}");
         }
     }
 }

@@ -20,6 +20,7 @@ use tokio_rustls::client::TlsStream;
 use crate::{
     connector::Recorder,
     mail::reply::Reply,
+    secret::Secret,
     smtp::client::{
         Stage,
         capabilities::Capabilities,
@@ -167,8 +168,12 @@ pub(super) struct Link {
     pub(super) reset: bool,
     /// Since when it waits.
     pub(super) idle_since: Instant,
+    /// The login ends then, where it ends at all.
+    pub(super) good_until: Option<Instant>,
     recorder: Option<Recorder>,
     timeouts: Timeouts,
+    /// What replies must not repeat, while logging in.
+    hidden: Vec<Secret>,
 }
 
 impl std::fmt::Debug for Link {
@@ -190,9 +195,16 @@ impl Link {
             used: 0,
             reset: false,
             idle_since: Instant::now(),
+            good_until: None,
             recorder,
             timeouts,
+            hidden: Vec::new(),
         }
+    }
+
+    /// Replies to AUTH do not repeat these, whole or in part: an upstream that does not understand a line may quote it.
+    pub(super) fn hide(&mut self, secrets: Vec<Secret>) {
+        self.hidden = secrets;
     }
 
     /// Puts a line into the record.
@@ -263,7 +275,10 @@ impl Link {
     async fn read_until(&mut self, stage: Stage, until: Instant) -> Result<Reply, Fault> {
         loop {
             match self.replies.next_reply() {
-                Ok(Some(reply)) => {
+                Ok(Some(mut reply)) => {
+                    if stage == Stage::Auth && !self.hidden.is_empty() {
+                        reply.text = masked(&reply.text, &self.hidden);
+                    }
                     self.record_reply(&reply);
                     return Ok(reply);
                 }
@@ -355,6 +370,11 @@ impl Link {
         }
     }
 
+    /// Its login has ended, or is about to.
+    pub(super) fn is_too_old(&self) -> bool {
+        self.good_until.is_some_and(|until| until <= Instant::now())
+    }
+
     /// Nothing came and nothing closed while the link was idle.
     pub(super) async fn is_quiet(&mut self) -> bool {
         if !self.replies.is_drained() {
@@ -393,6 +413,72 @@ impl Link {
             .map_or_else(String::new, |(a, b, c)| format!("{a}.{b}.{c} "));
         for line in bounded(&reply.text).split('\n') {
             self.record(|| format!("< {} {enhanced}{line}", reply.code));
+        }
+    }
+}
+
+/// Words of the text that are part of a secret become `***`; short ones are words of a language.
+fn masked(text: &str, secrets: &[Secret]) -> String {
+    /// Of what a secret may be made that is worth one.
+    fn is_secret(c: char) -> bool {
+        c.is_ascii_alphanumeric() || matches!(c, '+' | '/' | '=' | '-' | '_' | '.' | '~')
+    }
+    /// So many letters of a secret are no accident.
+    const LEAST: usize = 8;
+    let mut out = text.to_owned();
+    for secret in secrets.iter().map(Secret::reveal) {
+        if secret.len() >= LEAST {
+            out = out.replace(secret, "***");
+        }
+    }
+    let parts: Vec<String> = out
+        .split_inclusive(|c| !is_secret(c))
+        .map(|part| {
+            let word = part.trim_end_matches(|c| !is_secret(c));
+            let is_secret =
+                |s: &Secret| s.reveal() == word || word.len() >= LEAST && s.reveal().contains(word);
+            if !word.is_empty() && secrets.iter().any(is_secret) {
+                part.replace(word, "***")
+            } else {
+                part.to_owned()
+            }
+        })
+        .collect();
+    parts.concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn replies_do_not_repeat_secrets() {
+        let secrets = [
+            Secret::new("dXNlcj1yZWxheUBleGFtcGxlLmNvbQ=="),
+            Secret::new("pass word"),
+            Secret::new("p"),
+            Secret::new(""),
+        ];
+        for (text, expected) in [
+            (
+                "5.7.3 Authentication unsuccessful",
+                "5.7.3 Authentication unsuccessful",
+            ),
+            (
+                "Unrecognized command 'dXNlcj1yZWxheUBleGFtcGxlLmNvbQ=='",
+                "Unrecognized command '***'",
+            ),
+            (
+                "what is dXNlcj1yZWxheUBl?\nand GxlLmNvbQ==",
+                "what is ***?\nand ***",
+            ),
+            ("pass word is wrong", "*** is wrong"),
+            ("pass is wrong", "pass is wrong"),
+            ("p is wrong", "*** is wrong"),
+            ("dXNlcj0", "dXNlcj0"),
+            ("", ""),
+        ] {
+            assert_eq!(masked(text, &secrets), expected);
         }
     }
 }

@@ -229,7 +229,7 @@ impl Smtp {
         }
         link.used += 1;
         link.reset = after == After::NeedsReset;
-        if link.used >= self.settings.messages_per_connection {
+        if link.used >= self.settings.messages_per_connection || link.is_too_old() {
             self.pool.leave(link);
         } else {
             self.pool.put(link);
@@ -279,7 +279,7 @@ impl Connector for Smtp {
                 Some(link) => link,
                 None => match Box::pin(self.open(deadline)).await {
                     Ok(found) => found.link,
-                    Err(stop) => return stop.into(),
+                    Err(report) => return report,
                 },
             };
             let offered = std::mem::take(&mut link.offered);

@@ -2,7 +2,7 @@
 //!
 //! Apart from deliveries: nothing in here has attempted a message, so every failure is a [`Stop`].
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, time::Duration};
 
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::{TlsConnector, rustls};
@@ -14,13 +14,16 @@ use super::{
     tls,
 };
 use crate::{
-    connector::{Auth, SmtpSettings, Tls},
+    connector::{Auth, SmtpSettings, Tls, oauth::Token, services::is_high_volume},
     mail::outcome::Report,
     secret::Secret,
-    smtp::client::{
-        Stage,
-        class::Stop,
-        opening::{self, Mechanism, Opening, Upgrade, Wishes},
+    smtp::{
+        client::{
+            Stage,
+            class::Stop,
+            opening::{self, Mechanism, Opening, Upgrade, Wishes},
+        },
+        sasl,
     },
 };
 
@@ -31,25 +34,104 @@ pub(super) struct Found {
     pub(super) mechanism: Option<Mechanism>,
 }
 
+fn good_until(ends: Instant, is_hve: bool, now: Instant) -> Instant {
+    let end = ends.checked_sub(LEAVE).unwrap_or(ends);
+    if is_hve { end.min(now + HVE.1) } else { end }
+}
+
+/// Why there is no connection.
+struct Failed {
+    stop: Stop,
+    /// Another address may do better.
+    other: bool,
+    /// Another token may do.
+    is_token_refused: bool,
+}
+
+impl Failed {
+    fn new(stop: Stop, other: bool) -> Self {
+        Self {
+            stop,
+            other,
+            is_token_refused: false,
+        }
+    }
+}
+
+impl From<Stop> for Failed {
+    fn from(stop: Stop) -> Self {
+        Self::new(stop, false)
+    }
+}
+
+/// High Volume Email wants a token that lasts for twenty minutes, and forgets a login after them.
+const HVE: (Duration, Duration) = (Duration::from_mins(25), Duration::from_mins(20));
+/// Elsewhere a token is good to its end.
+const LEAST: Duration = Duration::from_mins(5);
+/// A connection is left so long before its token ends.
+const LEAVE: Duration = Duration::from_mins(1);
+
 impl Smtp {
     /// A connection that is logged in. Where a name has several addresses, one that does not answer or does not greet
-    /// gives way to the next.
-    pub(super) async fn open(&self, deadline: Instant) -> Result<Found, Stop> {
+    /// gives way to the next. A token that is refused is renewed once, where another one may help.
+    pub(super) async fn open(&self, deadline: Instant) -> Result<Found, Report> {
         let Some((tokens, user)) = &self.tokens else {
-            return self.open_as(self.settings.login.as_ref(), deadline).await;
+            let found = self.open_as(self.settings.login.as_ref(), deadline).await;
+            return found.map_err(|failed| failed.stop.into());
         };
+        let least = if self.is_hve() { HVE.0 } else { LEAST };
         // Before the connection: an upstream that waits for a slow token endpoint would hang up.
-        let token = tokens.token(deadline).await.map_err(no_token)?;
-        let login = (user.clone(), Secret::new(token.reveal()));
-        match self.open_as(Some(&login), deadline).await {
-            // Refused: it may have been revoked. Another one, once.
-            Err(Stop::Misconfigured(reply)) if reply.code == 535 => {
-                tokens.reject(&token);
-                let token = tokens.token(deadline).await.map_err(no_token)?;
-                let login = (user.clone(), Secret::new(token.reveal()));
-                self.open_as(Some(&login), deadline).await
+        let mut token = tokens.token_lasting(least, deadline).await?;
+        let mut is_renewed = false;
+        loop {
+            let login = (user.clone(), Secret::new(token.reveal()));
+            let failed = match self.open_as(Some(&login), deadline).await {
+                Ok(mut found) => {
+                    found.link.good_until = Some(self.good_until(&token));
+                    return Ok(found);
+                }
+                Err(failed) => failed,
+            };
+            if !failed.is_token_refused {
+                return Err(failed.stop.into());
             }
-            found => found,
+            // Refused twice it is forgotten all the same: the next probe asks for another.
+            tokens.reject(&token);
+            if is_renewed {
+                return Err(self.wanting(failed.stop, &token).into());
+            }
+            is_renewed = true;
+            let fresh = tokens.token_lasting(least, deadline).await?;
+            if fresh == token {
+                // The endpoint has a cache of its own; the same login again would be refused again.
+                return Err(self.wanting(failed.stop, &token).into());
+            }
+            token = fresh;
+        }
+    }
+
+    fn is_hve(&self) -> bool {
+        is_high_volume(&self.settings.host)
+    }
+
+    /// Until when a connection that logged in with this token serves.
+    fn good_until(&self, token: &Token) -> Instant {
+        good_until(token.ends(), self.is_hve(), Instant::now())
+    }
+
+    /// A refusal with what the token itself says is missing.
+    fn wanting(&self, stop: Stop, token: &Token) -> Stop {
+        let needed: &[&str] = if self.is_hve() {
+            &["Mail.Send"]
+        } else {
+            &["SMTP.SendAsApp", "SMTP.Send"]
+        };
+        match (stop, token.claims().and_then(|c| c.missing(needed))) {
+            (Stop::Misconfigured(mut reply), Some(missing)) => {
+                reply.text = format!("{}; {missing}", reply.text);
+                Stop::Misconfigured(reply)
+            }
+            (stop, _) => stop,
         }
     }
 
@@ -57,7 +139,7 @@ impl Smtp {
         &self,
         login: Option<&(String, Secret)>,
         deadline: Instant,
-    ) -> Result<Found, Stop> {
+    ) -> Result<Found, Failed> {
         let SmtpSettings { host, port, .. } = &self.settings;
         let until = dial::slice(deadline, self.timeouts.connect);
         let targets = dial::targets(host, *port, &self.proxy, until).await?;
@@ -65,40 +147,39 @@ impl Smtp {
         for target in &targets {
             let each = match target {
                 Target::Direct(_) => dial::slice(until, self.timeouts.connect_each),
-                Target::Proxied => until,
+                Target::Proxied(_) => until,
             };
             match self.open_one(target, login, each, deadline).await {
-                Ok(found) => return Ok(found),
-                Err((stop, true)) => last = Some(stop),
-                Err((stop, false)) => return Err(stop),
+                Err(failed) if failed.other => last = Some(failed),
+                found => return found,
             }
         }
-        Err(last.unwrap_or_else(|| Stop::down(format!("{host} has no address"))))
+        Err(last.unwrap_or_else(|| Stop::down(format!("{host} has no address")).into()))
     }
 
-    /// One address; the bool of an error: another address may do better.
+    /// One address.
     async fn open_one(
         &self,
         target: &Target,
         login: Option<&(String, Secret)>,
         until: Instant,
         deadline: Instant,
-    ) -> Result<Found, (Stop, bool)> {
+    ) -> Result<Found, Failed> {
         let SmtpSettings {
             host,
             port,
             own_addresses,
             ..
         } = &self.settings;
-        let tcp = dial::connect(target, host, *port, &self.proxy, own_addresses, until)
+        let tcp = dial::connect(target, host, *port, own_addresses, until)
             .await
             .map_err(|stop| {
                 let other = matches!(stop, Stop::Down(_));
-                (stop, other)
+                Failed::new(stop, other)
             })?;
         let peer = match target {
             Target::Direct(address) => Some(*address),
-            Target::Proxied => None,
+            Target::Proxied(_) => None,
         };
         let via = match peer {
             Some(address) => format!("{host}[{}]:{port}", address.ip()),
@@ -110,9 +191,9 @@ impl Smtp {
         let mut facts = None;
         if self.settings.tls == Tls::Implicit {
             facts = Some(
-                self.handshake(&mut link, deadline)
+                self.handshake(&mut link, peer, deadline)
                     .await
-                    .map_err(|s| (s, true))?,
+                    .map_err(|stop| Failed::new(stop, true))?,
             );
         }
         self.converse_opening(link, facts, peer, login, deadline)
@@ -126,7 +207,7 @@ impl Smtp {
         peer: Option<SocketAddr>,
         login: Option<&(String, Secret)>,
         deadline: Instant,
-    ) -> Result<Found, (Stop, bool)> {
+    ) -> Result<Found, Failed> {
         let loopback = peer.is_some_and(|p| p.ip().to_canonical().is_loopback());
         let login = login.filter(|_| self.settings.auth != Auth::None);
         let mut opening = Opening::new(Wishes {
@@ -148,6 +229,9 @@ impl Smtp {
             plaintext_credentials: self.settings.plaintext_credentials || loopback,
             overrides: &self.settings.overrides,
         });
+        if let Some((user, secret)) = login {
+            link.hide(sasl::forms(user, secret));
+        }
         let mut ask = opening::Ask::Read(Stage::Greeting);
         let mut greeted = false;
         loop {
@@ -160,32 +244,29 @@ impl Smtp {
                     };
                     let reply = heard.map_err(|fault| {
                         let other = !greeted && !matches!(fault, Fault::Silent(_));
-                        (Stop::down(self.name_fault(&fault)), other)
+                        Failed::new(Stop::down(self.name_fault(&fault)), other)
                     })?;
                     let mut out = std::mem::take(&mut link.out);
                     let next = opening.reply(&reply, &mut out);
                     link.out = out;
                     ask = next.map_err(|stop| {
                         let other = !greeted && matches!(stop, Stop::Down(_));
-                        (stop, other)
+                        Failed {
+                            is_token_refused: opening.is_token_refused(),
+                            ..Failed::new(stop, other)
+                        }
                     })?;
                     greeted = true;
-                    self.check_loop(&opening, peer).map_err(|s| (s, false))?;
+                    self.check_loop(&opening, peer)?;
                 }
                 opening::Ask::Handshake => {
                     if !link.is_drained() {
-                        return Err((
-                            Stop::down(
-                                "STARTTLS: something was said between the 220 and the handshake; somebody on the way injects replies",
-                            ),
-                            false,
-                        ));
+                        return Err(Stop::down(
+                            "STARTTLS: something was said between the 220 and the handshake; somebody on the way injects replies",
+                        )
+                        .into());
                     }
-                    facts = Some(
-                        self.handshake(&mut link, deadline)
-                            .await
-                            .map_err(|s| (s, false))?,
-                    );
+                    facts = Some(self.handshake(&mut link, peer, deadline).await?);
                     let mut out = std::mem::take(&mut link.out);
                     ask = opening.secured(&mut out);
                     link.out = out;
@@ -193,6 +274,7 @@ impl Smtp {
                 opening::Ask::Ready => break,
             }
         }
+        link.hide(Vec::new());
         link.offered = opening.offered().clone();
         Ok(Found {
             mechanism: opening.mechanism(),
@@ -218,7 +300,12 @@ impl Smtp {
         Ok(())
     }
 
-    async fn handshake(&self, link: &mut Link, deadline: Instant) -> Result<tls::Facts, Stop> {
+    async fn handshake(
+        &self,
+        link: &mut Link,
+        peer: Option<SocketAddr>,
+        deadline: Instant,
+    ) -> Result<tls::Facts, Stop> {
         let host = self.settings.host.trim_matches(['[', ']']);
         let (Some(config), Ok(name)) = (
             &self.tls,
@@ -236,7 +323,7 @@ impl Smtp {
         let implicit = self.settings.tls == Tls::Implicit;
         let stream = match timeout_at(until, connector.connect(name, tcp)).await {
             Err(_) => return Err(Stop::down("TLS: no answer to the handshake in time")),
-            Ok(Err(e)) => return Err(Stop::down(tls::explain(&e, host, implicit))),
+            Ok(Err(e)) => return Err(Stop::down(tls::explain(&e, host, implicit, peer.is_none()))),
             Ok(Ok(stream)) => stream,
         };
         let facts = tls::facts(stream.get_ref().1);
@@ -259,11 +346,24 @@ impl Smtp {
     }
 }
 
-/// What a token that cannot be had means here: nothing was attempted.
-fn no_token(report: Report) -> Stop {
-    match report {
-        Report::Misconfigured(reply) | Report::MailboxRefused(reply) => Stop::Misconfigured(reply),
-        Report::Down { reply, .. } => Stop::Down(reply),
-        Report::Tried { .. } => Stop::down("no token"),
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_end_with_their_tokens() {
+        let (now, minutes) = (Instant::now(), Duration::from_mins);
+        for (left, is_hve, good) in [
+            (60, false, 59),
+            (60, true, 20),
+            (25, true, 20),
+            (15, true, 14),
+            (5, false, 4),
+        ] {
+            let until = good_until(now + minutes(left), is_hve, now);
+            assert_eq!(until, now + minutes(good), "{left} {is_hve}");
+        }
+        // What it wants of a token is more than it wants of a connection.
+        assert!(HVE.0 > HVE.1);
     }
 }

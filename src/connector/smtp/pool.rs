@@ -41,6 +41,10 @@ impl Pool {
         loop {
             // The youngest: it is the likeliest to be alive.
             let mut link = lock(&self.shared.idle).pop()?;
+            if link.is_too_old() {
+                self.leave(link);
+                continue;
+            }
             if link.idle_since.elapsed() < self.shared.idle_timeout && link.is_quiet().await {
                 return Some(link);
             }

@@ -17,7 +17,10 @@ use tokio_rustls::rustls::{
     server::ParsedCertificate,
 };
 
-use crate::connector::{SmtpSettings, Verify};
+use crate::connector::{
+    SmtpSettings, Verify,
+    certificate::{day, problem},
+};
 
 /// The TLS side of a connector, files read.
 ///
@@ -171,11 +174,11 @@ fn check_dates(certificate: &CertificateDer<'_>, now: UnixTime) -> Result<(), Er
     Ok(())
 }
 
-/// Why a handshake failed, for people; `host` is the name that was asked for.
-pub(super) fn explain(error: &std::io::Error, host: &str, implicit: bool) -> String {
+/// Why a handshake failed, for people; `host` is the name that was asked for, `proxied` says whether a proxy is in between.
+pub(super) fn explain(error: &std::io::Error, host: &str, implicit: bool, proxied: bool) -> String {
     let inner = error.get_ref().and_then(|e| e.downcast_ref::<Error>());
     let why = match inner {
-        Some(Error::InvalidCertificate(problem)) => certificate_problem(problem, host),
+        Some(Error::InvalidCertificate(fault)) => problem(fault, host, proxied),
         Some(Error::InvalidMessage(_)) if implicit => {
             "the port answered in plain text; it is not a port for tls = \"implicit\" (try tls = \"starttls\")"
                 .into()
@@ -190,45 +193,6 @@ pub(super) fn explain(error: &std::io::Error, host: &str, implicit: bool) -> Str
         None => error.to_string(),
     };
     format!("TLS: {why}")
-}
-
-fn certificate_problem(problem: &CertificateError, host: &str) -> String {
-    match problem {
-        CertificateError::Expired => "the upstream's certificate has expired".into(),
-        CertificateError::ExpiredContext { not_after, .. } => format!(
-            "the upstream's certificate expired on {}",
-            day(not_after.as_secs())
-        ),
-        CertificateError::NotValidYet => "the upstream's certificate is not valid yet".into(),
-        CertificateError::NotValidYetContext { not_before, .. } => format!(
-            "the upstream's certificate is not valid before {}; is the clock right?",
-            day(not_before.as_secs())
-        ),
-        CertificateError::UnknownIssuer => {
-            "the upstream's certificate is from an unknown issuer; set ca_file to its issuer's certificate or to the server's own"
-                .into()
-        }
-        CertificateError::NotValidForName => {
-            format!("the upstream's certificate is not for {host}")
-        }
-        CertificateError::NotValidForNameContext { presented, .. } => {
-            let mut names = presented.join(", ");
-            if names.is_empty() {
-                names = "no name at all (a common name does not count)".into();
-            }
-            format!(
-                "the upstream's certificate is not for {host} but for {}",
-                crate::smtp::client::class::bounded(&names)
-            )
-        }
-        other => {
-            let text = format!("{other:?}");
-            if text.contains("CaUsedAsEndEntity") {
-                return "the upstream's certificate is self-signed or an issuer's own; put that very certificate into ca_file to trust it".into();
-            }
-            format!("the upstream's certificate is not valid: {other}")
-        }
-    }
 }
 
 /// What is said of an encrypted line.
@@ -270,9 +234,4 @@ pub(super) fn facts(connection: &rustls::ClientConnection) -> Facts {
         line,
         expires,
     }
-}
-
-fn day(seconds: u64) -> String {
-    time::OffsetDateTime::from_unix_timestamp(i64::try_from(seconds).unwrap_or(i64::MAX))
-        .map_or_else(|_| "an unknown day".into(), |t| t.date().to_string())
 }

@@ -100,7 +100,7 @@ impl SqliteStore {
         self.shared.commits.load(Ordering::Relaxed)
     }
 
-    /// Lets the file grow to no more than so many pages of 4 KiB (0: no limit): a full disk for tests.
+    /// Lets the file grow to no more than so many pages of 8 KiB (0: no limit): a full disk for tests.
     ///
     /// # Errors
     /// As any write.

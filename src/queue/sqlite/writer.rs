@@ -383,8 +383,11 @@ fn transaction(
     damaged: bool,
 ) -> Result<Vec<PathBuf>, Fault> {
     // IMMEDIATE: a deferred one fails at once when another process has written since it read.
-    conn.execute_batch("BEGIN IMMEDIATE")
-        .map_err(Fault::Sqlite)?;
+    let run = |statement: &str| {
+        let mut statement = conn.prepare_cached(statement)?;
+        statement.execute([]).map(|_| ())
+    };
+    run("BEGIN IMMEDIATE").map_err(Fault::Sqlite)?;
     let mut change = Change {
         conn,
         spool,
@@ -402,7 +405,7 @@ fn transaction(
             _ => Fault::Io(format!("{}: {error}", spool.display())),
         })?;
     }
-    conn.execute_batch("COMMIT").map_err(Fault::Sqlite)?;
+    run("COMMIT").map_err(Fault::Sqlite)?;
     for file in change.keep {
         file.keep();
     }

@@ -43,10 +43,11 @@ pub fn classify(reply: &Reply, overrides: &[Override]) -> Class {
         return found.class;
     }
     match (reply.code, reply.enhanced) {
-        (500..=599, Some((5, 7, 60) | (5, 2, 252))) => Class::MailboxRefused,
+        // 5.7.62: the From is not the account of High Volume Email.
+        (500..=599, Some((5, 7, 60 | 62) | (5, 2, 252))) => Class::MailboxRefused,
         // 554 5.2.0 STOREDRV.Submission.Exception:SendAsDeniedException…
         (500..=599, _) if reply.text.contains("SendAsDenied") => Class::MailboxRefused,
-        (500..=599, Some((5, 7, 30 | 57 | 139))) | (530 | 534 | 535 | 538, _) => {
+        (500..=599, Some((5, 7, 30 | 57 | 139 | 240))) | (530 | 534 | 535 | 538, _) => {
             Class::Misconfigured
         }
         (500..=599, _) => Class::Failed,
@@ -134,7 +135,73 @@ pub fn bounded(text: &str) -> &str {
     text.get(..end.unwrap_or(0)).unwrap_or(text)
 }
 
+/// The stage of a login with a token, whose refusals have remedies of their own.
+pub(super) const TOKEN_STAGE: &str = "AUTH with a token";
+
+/// Whether another token may be taken where this one was refused. Of mailbox, tenant, permission and form no token says anything.
+pub(super) fn heals_by_renewal(reply: &Reply) -> bool {
+    match (reply.code, reply.enhanced) {
+        // 5.7.9 and 5.7.14 are Gmail's "an app password" and "by a browser".
+        (_, Some((5, 7, 9 | 14 | 30 | 57 | 60 | 139 | 144 | 240) | (5, 5, _))) => false,
+        (535, _) | (_, Some((5, 7, 3 | 8 | 142 | 143))) => reply.is_permanent(),
+        _ => false,
+    }
+}
+
+/// What to do about a token that was refused at login.
+fn token_remedy(reply: &Reply) -> Option<&'static str> {
+    Some(match (reply.code, reply.enhanced) {
+        (_, Some((5, 7, 3))) => {
+            "the token is not accepted for this mailbox: the application needs SMTP.SendAsApp of Office 365 Exchange Online with admin consent, New-ServicePrincipal with the object ID of its Enterprise application, and Add-MailboxPermission (or the role \"Application SMTP.SendAsApp\"); a change takes up to 2 hours"
+        }
+        (_, Some((5, 7, 139))) => {
+            "SMTP AUTH is switched off for this mailbox or tenant, or a policy blocks it: Set-CASMailbox MAILBOX -SmtpClientAuthenticationDisabled $false, look at security defaults and Conditional Access, or use a connector of type \"graph\""
+        }
+        (_, Some((5, 7, 30))) => {
+            "the upstream takes no password, and has not seen a token: see that auth is \"xoauth2\" and that host is the one of Exchange Online"
+        }
+        (_, Some((5, 7, 57))) => {
+            "the upstream wants a login that it has not seen; check host, port and auth"
+        }
+        (_, Some((5, 7, 60))) => {
+            "the application may not send as this mailbox: correct mailbox, or grant it the mailbox (Add-MailboxPermission, Send As)"
+        }
+        (_, Some((5, 7, 142))) => {
+            "the token ends too soon: this upstream wants it to last for 20 minutes yet; see that the token lifetime policy of the tenant gives more, and that this machine's clock is right"
+        }
+        (_, Some((5, 7, 143))) => "the token has expired: set this machine's clock right",
+        (_, Some((5, 7, 144))) => {
+            "the application may not send: it needs the application permission Mail.Send of Office 365 Exchange Online, with admin consent"
+        }
+        (_, Some((5, 7, 240))) => {
+            "the application may not use this account: Add-HVEAppAccess for the application"
+        }
+        (_, Some((5, 7, 9))) => {
+            "the account wants an app password or OAuth: see that auth is \"xoauth2\""
+        }
+        (_, Some((5, 7, 14))) => {
+            "Google wants this account to sign in by a browser first, or has blocked it: sign in there as the mailbox, and see its security page"
+        }
+        (_, Some((5, 5, 121..=126))) => {
+            "the upstream does not understand the login; check mailbox and auth"
+        }
+        (530 | 538, _) => {
+            "the upstream wants TLS before a login: set tls = \"starttls\" or \"implicit\""
+        }
+        (502..=504, _) => {
+            "the upstream does not know this way to log in; check host, port and auth"
+        }
+        (500..=599, _) => {
+            "the token is not accepted for this mailbox: check mailbox (Google: subject, or whose refresh token it is), scope (Gmail: https://mail.google.com/), and that the application may send for it"
+        }
+        _ => return None,
+    })
+}
+
 fn remedy(reply: &Reply, stage: &str) -> Option<&'static str> {
+    if stage == TOKEN_STAGE {
+        return token_remedy(reply);
+    }
     Some(match (reply.code, reply.enhanced) {
         (_, Some((5, 7, 139))) => {
             "basic authentication is switched off for this mailbox or tenant, or a policy blocks it: use a connector of type \"graph\", or enable authenticated SMTP (SMTP AUTH) for the mailbox again"
@@ -156,6 +223,10 @@ fn remedy(reply: &Reply, stage: &str) -> Option<&'static str> {
         }
         (534, _) => {
             "the upstream wants another or stronger way to log in: check auth, or use an app password"
+        }
+        (_, Some((5, 7, 62))) => "the From must be the account that logs in: rewrite the sender",
+        (535, Some((5, 7, 3))) => {
+            "check username and password, and that SMTP AUTH is on for the mailbox; Exchange Online stops taking passwords: use a connector of type \"graph\" or OAuth"
         }
         (535, _) => {
             "check username and password; accounts with two-step verification need an app password"
@@ -202,6 +273,8 @@ mod tests {
             (550, Some((5, 7, 30)), "", Class::Misconfigured),
             (535, Some((5, 7, 139)), "", Class::Misconfigured),
             (550, Some((5, 7, 60)), "", Class::MailboxRefused),
+            (550, Some((5, 7, 62)), "", Class::MailboxRefused),
+            (550, Some((5, 7, 240)), "", Class::Misconfigured),
             (
                 554,
                 Some((5, 2, 252)),
@@ -220,6 +293,42 @@ mod tests {
             let reply = reply(code, enhanced, text);
             assert_eq!(classify(&reply, &gmail), class, "{reply:?}");
         }
+    }
+
+    /// The table of 535 and its like: what a login with a token makes of each.
+    #[test]
+    fn refused_tokens() {
+        for (code, enhanced, is_renewed, words) in [
+            (535, Some((5, 7, 3)), true, "SMTP.SendAsApp"),
+            (535, Some((5, 7, 8)), true, "https://mail.google.com/"),
+            (535, None, true, "check mailbox"),
+            (535, Some((5, 7, 142)), true, "20 minutes"),
+            (535, Some((5, 7, 143)), true, "clock"),
+            (535, Some((5, 7, 139)), false, "Set-CASMailbox"),
+            (550, Some((5, 7, 30)), false, "xoauth2"),
+            (530, Some((5, 7, 57)), false, "auth"),
+            (535, Some((5, 7, 57)), false, "auth"),
+            (550, Some((5, 7, 60)), false, "Send As"),
+            (535, Some((5, 7, 144)), false, "Mail.Send"),
+            (550, Some((5, 7, 240)), false, "Add-HVEAppAccess"),
+            (501, Some((5, 5, 121)), false, "mailbox and auth"),
+            (501, Some((5, 5, 126)), false, "mailbox and auth"),
+            (504, Some((5, 5, 4)), false, "way to log in"),
+            (534, Some((5, 7, 9)), false, "app password"),
+            (534, Some((5, 7, 14)), false, "browser"),
+            (538, None, false, "TLS"),
+        ] {
+            let reply = reply(code, enhanced, "no");
+            let said = explained(&reply, TOKEN_STAGE).text;
+            assert!(said.contains(words), "{reply:?}: {said}");
+            assert_eq!(heals_by_renewal(&reply), is_renewed, "{reply:?}");
+        }
+        let later = reply(454, Some((4, 7, 0)), "later");
+        assert!(!heals_by_renewal(&later));
+        assert_eq!(
+            explained(&later, TOKEN_STAGE).text,
+            "AUTH with a token: later"
+        );
     }
 
     #[test]

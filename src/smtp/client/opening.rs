@@ -6,7 +6,7 @@
 use super::{
     Stage,
     capabilities::Capabilities,
-    class::{Class, Override, Stop, classify, explained},
+    class::{Class, Override, Stop, TOKEN_STAGE, classify, explained, heals_by_renewal},
 };
 use crate::{mail::reply::Reply, secret::Secret, smtp::sasl};
 
@@ -43,6 +43,11 @@ impl Mechanism {
             Mechanism::Xoauth2 => "XOAUTH2",
             Mechanism::OauthBearer => "OAUTHBEARER",
         }
+    }
+
+    /// It takes an access token.
+    pub fn bears_token(self) -> bool {
+        matches!(self, Mechanism::Xoauth2 | Mechanism::OauthBearer)
     }
 }
 
@@ -103,6 +108,7 @@ pub struct Opening<'a> {
     offered: Capabilities,
     mechanism: Option<Mechanism>,
     shown: Option<&'static str>,
+    is_token_refused: bool,
 }
 
 impl<'a> Opening<'a> {
@@ -115,6 +121,7 @@ impl<'a> Opening<'a> {
             offered: Capabilities::default(),
             mechanism: None,
             shown: None,
+            is_token_refused: false,
         }
     }
 
@@ -126,6 +133,11 @@ impl<'a> Opening<'a> {
     /// The mechanism that was used.
     pub fn mechanism(&self) -> Option<Mechanism> {
         self.mechanism
+    }
+
+    /// The conversation ended because the token was refused, for a reason that another token may heal.
+    pub fn is_token_refused(&self) -> bool {
+        self.is_token_refused
     }
 
     /// How the octets just appended may be shown to people, where they hold a secret.
@@ -180,7 +192,9 @@ impl<'a> Opening<'a> {
                 self.state = State::Response { held_back: false };
                 Ok(Ask::Read(Stage::Auth))
             }
-            State::Response { held_back: false } if reply.code == 334 && self.bears_token() => {
+            State::Response { held_back: false }
+                if reply.code == 334 && self.mechanism.is_some_and(Mechanism::bears_token) =>
+            {
                 // RFC 7628 §3.2.3 wants a lone ^A, XOAUTH2 an empty line.
                 let end = if self.mechanism == Some(Mechanism::OauthBearer) {
                     "AQ=="
@@ -204,6 +218,9 @@ impl<'a> Opening<'a> {
                 self.state = State::LoginResult;
                 Ok(Ask::Read(Stage::Auth))
             }
+            State::TokenRefused if reply.is_positive() => Err(Stop::down(
+                "AUTH: the upstream refused the token and then took it",
+            )),
             State::Response { .. }
             | State::TokenRefused
             | State::LoginUser
@@ -272,10 +289,24 @@ impl<'a> Opening<'a> {
         }
         if !self.encrypted && !self.wishes.plaintext_credentials {
             return Err(Stop::misconfigured(
-                "AUTH: the line is not encrypted, so the password is not sent; set tls = \"starttls\" or \"implicit\" (or plaintext_credentials = true)",
+                "AUTH: the line is not encrypted, so no password or token is sent; set tls = \"starttls\" or \"implicit\" (or plaintext_credentials = true)",
             ));
         }
         let mechanism = match self.wishes.mechanism {
+            // A token goes to nobody who does not ask for one: to a wrong host, or one that is not ready for it.
+            Some(mechanism)
+                if mechanism.bears_token() && !self.offered.offers(mechanism.name()) =>
+            {
+                let offered = if self.offered.auth.is_empty() {
+                    "no login".to_owned()
+                } else {
+                    super::class::bounded(&self.offered.auth.join(" ")).to_owned()
+                };
+                return Err(Stop::misconfigured(format!(
+                    "AUTH: the upstream offers {offered}, not {}, so the token is not sent; check host, port and auth",
+                    mechanism.name()
+                )));
+            }
             // Said by the administrator or known of the service: also where the upstream does not announce it.
             Some(mechanism) => mechanism,
             None if self.offered.offers("PLAIN") => Mechanism::Plain,
@@ -340,13 +371,16 @@ impl<'a> Opening<'a> {
                 "AUTH: the upstream asks for something that its mechanism does not have",
             )));
         }
+        let bears_token = self.mechanism.is_some_and(Mechanism::bears_token);
+        let stage = if bears_token { TOKEN_STAGE } else { "AUTH" };
+        self.is_token_refused = bears_token && heals_by_renewal(reply);
         let corrected = self.wishes.overrides.iter().any(|o| {
             o.code == reply.code && (o.enhanced.is_none() || o.enhanced == reply.enhanced)
         });
         if reply.is_permanent() && !corrected {
-            return Err(Stop::Misconfigured(explained(reply, "AUTH")));
+            return Err(Stop::Misconfigured(explained(reply, stage)));
         }
-        Err(self.stop(reply, "AUTH"))
+        Err(self.stop(reply, stage))
     }
 
     fn stop(&self, reply: &Reply, stage: &str) -> Stop {
@@ -356,13 +390,6 @@ impl<'a> Opening<'a> {
             Class::MailboxRefused => Stop::MailboxRefused(said),
             Class::Deferred | Class::Failed | Class::Down => Stop::Down(said),
         }
-    }
-
-    fn bears_token(&self) -> bool {
-        matches!(
-            self.mechanism,
-            Some(Mechanism::Xoauth2 | Mechanism::OauthBearer)
-        )
     }
 
     fn response(&self) -> String {
@@ -541,6 +568,64 @@ mod tests {
             play(upgraded, script),
             "EHLO me|STARTTLS|[tls]EHLO me| misconfigured"
         );
+    }
+
+    #[test]
+    fn tokens() {
+        let user = "relay@example.com".to_owned();
+        let short = (user.clone(), Secret::new("TESTTOKEN"));
+        let long = (user, Secret::new("t".repeat(3000)));
+        let ehlo = "220 hi|250-up|250 AUTH LOGIN XOAUTH2 OAUTHBEARER|";
+        let with = |mechanism, login, script: &str| {
+            let wishes = Wishes {
+                mechanism: Some(mechanism),
+                ..wishes(Upgrade::Never, Some(login))
+            };
+            play(wishes, script)
+        };
+        let line = "EHLO me|AUTH XOAUTH2 dXNlcj1yZWxheUBleGFtcGxlLmNvbQFhdXRoPUJlYXJlciBURVNUVE9LRU4BAQ==|";
+        for (script, expected) in [
+            ("235 ok|", " ready"),
+            ("535 5.7.3 no|", " misconfigured"),
+            (
+                "334 eyJzdGF0dXMiOiI0MDEifQ==|535 5.7.8 no|",
+                "| misconfigured",
+            ),
+            ("334 not base64 at all|454 4.7.0 later|", "| down"),
+            ("334 e30=|235 ok|", "| down"),
+            ("334 e30=|334 e30=|", "| down"),
+            ("432 4.3.2 busy|", " down"),
+            ("454 4.7.0 later|", " down"),
+            ("504 5.5.4 what|", " misconfigured"),
+            ("501 5.5.121 bad|", " misconfigured"),
+            ("550 5.7.30 no|", " misconfigured"),
+        ] {
+            let said = with(Mechanism::Xoauth2, &short, &format!("{ehlo}{script}"));
+            assert_eq!(said, format!("{line}{expected}"), "{script}");
+        }
+        let said = with(
+            Mechanism::OauthBearer,
+            &short,
+            &format!("{ehlo}334 e30=|535 no|"),
+        );
+        assert!(said.ends_with("|AQ==| misconfigured"), "{said}");
+        let said = with(Mechanism::Xoauth2, &long, &format!("{ehlo}334 |235 ok|"));
+        assert!(
+            said.starts_with("EHLO me|AUTH XOAUTH2|dXNl") && said.ends_with("| ready"),
+            "{said}"
+        );
+        // Not announced: not sent.
+        for offer in ["250 up|", "250-up|250 AUTH PLAIN LOGIN|"] {
+            let said = with(Mechanism::Xoauth2, &short, &format!("220 hi|{offer}"));
+            assert_eq!(said, "EHLO me| misconfigured", "{offer}");
+        }
+        // Not encrypted: not sent.
+        let careful = Wishes {
+            mechanism: Some(Mechanism::Xoauth2),
+            plaintext_credentials: false,
+            ..wishes(Upgrade::Never, Some(&short))
+        };
+        assert_eq!(play(careful, ehlo), "EHLO me| misconfigured");
     }
 
     #[test]

@@ -142,6 +142,45 @@ pub fn check_assertion(
     Ok(())
 }
 
+/// Checks an assertion as Google does: RS256 over the account's key, `kid`, audience, issuer, `sub`, at most an hour, begun by now.
+pub fn check_google(
+    asked: &Asked,
+    public_key: &[u8],
+    issuer: &str,
+    audience: &str,
+) -> Result<Value, String> {
+    if asked.method != "POST"
+        || asked.header("content-type") != Some("application/x-www-form-urlencoded")
+        || asked.field("grant_type").as_deref()
+            != Some("urn:ietf:params:oauth:grant-type:jwt-bearer")
+    {
+        return Err("the form".into());
+    }
+    let assertion = asked.field("assertion").ok_or("no assertion")?;
+    let header = jsonwebtoken::decode_header(&assertion).map_err(|e| e.to_string())?;
+    if header.typ.as_deref() != Some("JWT") || header.kid.is_none() {
+        return Err("typ or kid".into());
+    }
+    let mut rules = Validation::new(Algorithm::RS256);
+    rules.set_audience(&[audience]);
+    rules.set_issuer(&[issuer]);
+    rules.set_required_spec_claims(&["exp", "aud", "iss", "sub"]);
+    rules.leeway = 5;
+    let key = DecodingKey::from_rsa_pem(public_key).map_err(|e| e.to_string())?;
+    let claims = jsonwebtoken::decode::<Value>(&assertion, &key, &rules)
+        .map_err(|e| e.to_string())?
+        .claims;
+    let number = |name: &str| claims[name].as_u64().unwrap_or_default();
+    let now = std::time::SystemTime::now()
+        .duration_since(std::time::SystemTime::UNIX_EPOCH)
+        .unwrap()
+        .as_secs();
+    if number("iat") == 0 || number("iat") > now + 5 || number("exp") - number("iat") > 3600 {
+        return Err("token must be short-lived and in a reasonable timeframe".into());
+    }
+    Ok(claims)
+}
+
 fn serve(stream: TcpStream, script: &Script, seen: &Mutex<Vec<Asked>>) -> std::io::Result<()> {
     stream.set_read_timeout(Some(Duration::from_secs(30)))?;
     let mut out = stream.try_clone()?;

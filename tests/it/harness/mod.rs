@@ -6,4 +6,5 @@ pub mod flaky;
 pub mod gateway;
 pub mod memory;
 pub mod peers;
+pub mod proxy;
 pub mod sink;

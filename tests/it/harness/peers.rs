@@ -8,6 +8,7 @@ use std::{
     sync::OnceLock,
 };
 
+use base64::Engine as _;
 use tempfile::TempDir;
 
 /// Whether `tests/run` set the peers up. Under it a missing peer fails the test; under plain `cargo test` the test says that it
@@ -68,6 +69,9 @@ pub fn certificates(dir: &Path) {
     fs::write(dir.join("key.pem"), key.serialize_pem()).unwrap();
 }
 
+/// What signs the tokens that Dovecot takes.
+pub const TOKEN_KEY: &[u8] = b"a key of thirty-two octets, or so";
+
 /// A Postfix of its own: submission with STARTTLS and with implicit TLS, SASL by a Dovecot of its own (user `relay`, password `secret`), everything
 /// delivered to one maildir. Dropping it stops it.
 pub struct Postfix {
@@ -80,6 +84,21 @@ pub struct Postfix {
 impl Postfix {
     /// Starts it; `None` when Postfix is not installed (never under `tests/run`).
     pub fn start() -> Option<Self> {
+        Self::start_with(
+            "plain login",
+            "passdb {\n  driver = passwd-file\n  args = BASE/users\n}\n",
+        )
+    }
+
+    /// As [`Self::start`], with XOAUTH2 and OAUTHBEARER: Dovecot checks the tokens itself, JWTs signed with [`TOKEN_KEY`] (HS256).
+    pub fn start_with_tokens() -> Option<Self> {
+        Self::start_with(
+            "xoauth2 oauthbearer",
+            "passdb {\n  driver = oauth2\n  mechanisms = xoauth2 oauthbearer\n  args = BASE/oauth2.conf\n}\n",
+        )
+    }
+
+    fn start_with(mechanisms: &str, passdb: &str) -> Option<Self> {
         if !has("postfix") || !has("dovecot") {
             return None;
         }
@@ -136,10 +155,23 @@ impl Postfix {
             format!(
                 "base_dir = {base}/run\nstate_dir = {base}/run\nlog_path = {base}/dovecot.log\nprotocols =\nssl = no\n\
                  default_internal_user = postfix\ndefault_login_user = postfix\ndefault_internal_group = postfix\n\
-                 auth_mechanisms = plain login\n\
-                 passdb {{\n  driver = passwd-file\n  args = {base}/users\n}}\n\
+                 auth_mechanisms = {mechanisms}\n{}\
                  service auth {{\n  unix_listener {base}/sasl/auth {{\n    mode = 0666\n  }}\n}}\n\
-                 service anvil {{\n  chroot =\n}}\n"
+                 service anvil {{\n  chroot =\n}}\n",
+                passdb.replace("BASE", &base),
+            ),
+        )
+        .unwrap();
+        fs::create_dir_all(dir.path().join("keys/default/HS256")).unwrap();
+        fs::write(
+            dir.path().join("keys/default/HS256/default"),
+            base64::engine::general_purpose::STANDARD.encode(TOKEN_KEY),
+        )
+        .unwrap();
+        fs::write(
+            dir.path().join("oauth2.conf"),
+            format!(
+                "introspection_mode = local\nlocal_validation_key_dict = fs:posix:prefix={base}/keys/\nusername_attribute = sub\n"
             ),
         )
         .unwrap();

@@ -1,0 +1,143 @@
+//! Why an HTTP request got no answer, and whether it may have been acted on.
+//!
+//! Apart from the sending: it reads the causes behind an error and names the one that people can repair. The URL is left out, since
+//! it may hold what is not for the log.
+
+use std::error::Error as StdError;
+
+use tokio_rustls::rustls;
+
+use crate::{
+    connector::{ProxyServer, certificate},
+    mail::{outcome::Report, reply::Reply},
+    smtp::client::class::bounded,
+};
+
+/// Why nothing came back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fault {
+    /// Nothing was asked: name, connection, TLS, proxy.
+    Unreached(String),
+    /// The proxy wants other credentials than it got; nothing was asked.
+    ProxyRefused(String),
+    /// It broke, or the time was over, before the last octet of the request: it cannot have been acted on.
+    Broken(String),
+    /// The whole request is out, and it may have been acted on: the answer was lost or late.
+    Unanswered(String),
+}
+
+impl Fault {
+    /// The sentence.
+    pub fn text(&self) -> &str {
+        match self {
+            Fault::Unreached(text)
+            | Fault::ProxyRefused(text)
+            | Fault::Broken(text)
+            | Fault::Unanswered(text) => text,
+        }
+    }
+
+    /// As a report of something that was not attempted.
+    pub fn report(&self, stage: &str) -> Report {
+        let text = format!("{stage}: {}", self.text());
+        match self {
+            Fault::ProxyRefused(_) => Report::Misconfigured(Reply::new(451, (4, 3, 5), text)),
+            Fault::Unreached(_) | Fault::Broken(_) | Fault::Unanswered(_) => Report::Down {
+                reply: Reply::new(451, (4, 4, 1), text),
+                retry_after: None,
+            },
+        }
+    }
+}
+
+/// The fault behind an error of the request to `host`, through `proxy`; `is_sent`: its last octet was handed over.
+pub(super) fn of(
+    error: &reqwest::Error,
+    host: &str,
+    proxy: Option<&ProxyServer>,
+    is_sent: bool,
+) -> Fault {
+    let said = chain(error);
+    for cause in causes(error) {
+        if let Some(problem) = tls_error(cause) {
+            let why = match problem {
+                rustls::Error::InvalidCertificate(problem) => {
+                    certificate::problem(problem, host, proxy.is_some())
+                }
+                other => other.to_string(),
+            };
+            return Fault::Unreached(format!("{host}: TLS: {why}"));
+        }
+        if let Some(proxy) = proxy
+            && let Some(what) = login_refused(&cause.to_string())
+        {
+            return Fault::ProxyRefused(format!("{host}: {}", proxy.refuses_login(what)));
+        }
+    }
+    let by = proxy.map_or_else(String::new, |proxy| format!(" by {proxy}"));
+    if error.is_dns() {
+        return Fault::Unreached(format!("{host} cannot be reached{by}: DNS: {said}"));
+    }
+    if error.is_connect() || error.is_builder() {
+        return Fault::Unreached(format!("{host} cannot be reached{by}: {said}"));
+    }
+    if is_sent {
+        Fault::Unanswered(format!("{host}: {said}"))
+    } else {
+        Fault::Broken(format!(
+            "{host}: the connection broke before the request was whole: {said}"
+        ))
+    }
+}
+
+/// The causes in one line, the innermost last.
+pub(super) fn chain(error: &reqwest::Error) -> String {
+    let mut said: Vec<String> = causes(error).map(ToString::to_string).collect();
+    said.dedup();
+    if said.is_empty() {
+        said.push(if error.is_timeout() {
+            "timed out".to_owned()
+        } else {
+            "the request failed".to_owned()
+        });
+    }
+    bounded(&said.join(": ")).to_owned()
+}
+
+fn causes(error: &reqwest::Error) -> impl Iterator<Item = &(dyn StdError + 'static)> {
+    let mut next = error.source();
+    std::iter::from_fn(move || {
+        let cause = next?;
+        next = cause.source();
+        Some(cause)
+    })
+}
+
+/// The proxy's client has no type for it, only these words: of CONNECT (407), and of SOCKS5 (RFC 1928 §3, RFC 1929 §2).
+fn login_refused(text: &str) -> Option<&'static str> {
+    [
+        ("proxy authorization required", "407"),
+        ("credentials not accepted", "user and password"),
+        (
+            "does not support user/pass authentication",
+            "no way to log in that is common to both",
+        ),
+        (
+            "implements authentication incorrectly",
+            "another way to log in than was offered",
+        ),
+    ]
+    .into_iter()
+    .find_map(|(words, what)| text.contains(words).then_some(what))
+}
+
+fn tls_error<'a>(cause: &'a (dyn StdError + 'static)) -> Option<&'a rustls::Error> {
+    if let Some(error) = cause.downcast_ref::<rustls::Error>() {
+        return Some(error);
+    }
+    let inner = cause.downcast_ref::<std::io::Error>()?.get_ref()?;
+    if let Some(error) = inner.downcast_ref::<rustls::Error>() {
+        return Some(error);
+    }
+    tls_error(inner.downcast_ref::<std::io::Error>()?)
+}

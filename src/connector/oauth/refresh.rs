@@ -1,0 +1,115 @@
+//! The refresh token: the configured one, or the one that it was rotated to.
+//!
+//! Apart from the asking, because a rotated token is worth more than a request: it is on disk before anything uses what came with it,
+//! and what could not be written down is not forgotten.
+
+use std::sync::Arc;
+
+use tokio::sync::Mutex;
+
+use super::{Keep, proof::sha256};
+use crate::secret::Secret;
+
+/// A refresh token and where it is kept.
+pub(super) struct Refresh {
+    configured: Secret,
+    /// Of the configured token: another one that is configured wins over what was kept for this.
+    print: String,
+    key: String,
+    keep: Option<Arc<dyn Keep>>,
+    now: Mutex<Now>,
+}
+
+#[derive(Default)]
+struct Now {
+    rotated: Option<Secret>,
+    /// It is not on disk yet.
+    is_unsaved: bool,
+}
+
+impl Refresh {
+    /// Looks nothing up yet.
+    pub(super) fn new(
+        token_url: &str,
+        client_id: &str,
+        configured: &Secret,
+        keep: Option<Arc<dyn Keep>>,
+    ) -> Self {
+        let print = sha256(configured.reveal().as_bytes());
+        Self {
+            configured: configured.clone(),
+            // With the print, since one client may have several mailboxes, each with a token of its own.
+            key: format!("refresh token of {client_id} at {token_url} from {print}"),
+            print,
+            keep,
+            now: Mutex::default(),
+        }
+    }
+
+    /// The token to present.
+    ///
+    /// # Errors
+    /// The newest one is still not on disk, or what is there cannot be read: an old one in its place might not be taken, and
+    /// an endpoint that sees one twice may withdraw them all.
+    pub(super) async fn current(&self) -> Result<Secret, String> {
+        let mut now = self.now.lock().await;
+        if now.is_unsaved
+            && let Some(rotated) = &now.rotated
+        {
+            self.save(rotated).await?;
+            now.is_unsaved = false;
+        } else if let Some(kept) = self.load().await? {
+            // Looked up each time: a command may have rotated it meanwhile.
+            now.rotated = Some(kept);
+        }
+        Ok(now
+            .rotated
+            .clone()
+            .unwrap_or_else(|| self.configured.clone()))
+    }
+
+    /// The configured one, where another was tried in vain.
+    pub(super) fn configured_instead_of(&self, tried: &Secret) -> Option<&Secret> {
+        (self.configured != *tried).then_some(&self.configured)
+    }
+
+    /// The endpoint gave this one for next time. Returns when it is on disk.
+    ///
+    /// # Errors
+    /// Why it is not; it is kept in memory, and written before the next request.
+    pub(super) async fn rotated(&self, token: &Secret) -> Result<(), String> {
+        let mut now = self.now.lock().await;
+        if now.rotated.as_ref().unwrap_or(&self.configured) == token {
+            return Ok(());
+        }
+        now.rotated = Some(token.clone());
+        now.is_unsaved = true;
+        self.save(token).await?;
+        now.is_unsaved = false;
+        Ok(())
+    }
+
+    async fn load(&self) -> Result<Option<Secret>, String> {
+        let Some(keep) = &self.keep else {
+            return Ok(None);
+        };
+        let saved = keep
+            .load(&self.key)
+            .await
+            .map_err(|why| format!("the kept refresh token cannot be read: {why}"))?;
+        let kept = saved.as_deref().and_then(|saved| saved.split_once(' '));
+        Ok(kept
+            .filter(|(print, _)| *print == self.print)
+            .map(|(_, token)| Secret::new(token)))
+    }
+
+    async fn save(&self, token: &Secret) -> Result<(), String> {
+        let Some(keep) = &self.keep else {
+            return Ok(());
+        };
+        let value = format!("{} {}", self.print, token.reveal());
+        keep.save(&self.key, value)
+            .await
+            .map_err(|why| format!("the new refresh token cannot be kept: {why}"))
+    }
+}

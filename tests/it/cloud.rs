@@ -1,0 +1,555 @@
+//! Exchange Online when it misbehaves: connections that break in the middle, and what `check --connect` and `test` make of everything
+//! that can be wrong.
+
+use std::{
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    net::{SocketAddr, TcpListener, TcpStream},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use tempfile::TempDir;
+
+use super::harness::{
+    cloud::error,
+    cloud_token::{Endpoint, Said, granted, refused},
+    gateway::{Gateway, basic, queued_id, stdout, wait},
+    sink::Sink,
+};
+
+/// What happens to a request for sendMail when so many octets of its body were read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Then {
+    /// The connection is closed.
+    Close,
+    /// Nothing, for ten seconds.
+    Silence,
+    /// A refusal, and then it is closed.
+    Refuse,
+}
+
+/// A Graph that breaks the first request, and takes the second; it counts those that it had whole.
+fn breaking(most: usize, then: Then) -> (SocketAddr, Arc<AtomicUsize>) {
+    let listener =
+        socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    // So that what is not read does not all fit between here and there.
+    listener.set_recv_buffer_size(65_536).unwrap();
+    let any: SocketAddr = ([127, 0, 0, 1], 0).into();
+    listener.bind(&any.into()).unwrap();
+    listener.listen(16).unwrap();
+    let listener = TcpListener::from(listener);
+    let address = listener.local_addr().unwrap();
+    let (whole, requests): (Arc<AtomicUsize>, Arc<AtomicUsize>) = Default::default();
+    let counter = whole.clone();
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let (counter, requests) = (counter.clone(), requests.clone());
+            std::thread::spawn(move || serve(stream, most, then, &counter, &requests));
+        }
+    });
+    (address, whole)
+}
+
+fn serve(
+    stream: TcpStream,
+    most: usize,
+    then: Then,
+    whole: &AtomicUsize,
+    requests: &AtomicUsize,
+) -> Option<()> {
+    let mut out = stream.try_clone().ok()?;
+    let mut input = BufReader::new(stream);
+    loop {
+        let mut head = String::new();
+        while !head.ends_with("\r\n\r\n") {
+            if input.read_line(&mut head).ok()? == 0 {
+                return None;
+            }
+        }
+        let length: usize = head
+            .to_ascii_lowercase()
+            .split_once("content-length: ")
+            .and_then(|(_, rest)| rest.split("\r\n").next()?.parse().ok())
+            .unwrap();
+        let is_token = head.contains("/oauth2/v2.0/token");
+        let is_first = !is_token && requests.fetch_add(1, Ordering::SeqCst) == 0;
+        let wanted = if is_first { length.min(most) } else { length };
+        let mut body = vec![0; wanted];
+        input.read_exact(&mut body).ok()?;
+        if !is_token && wanted == length {
+            whole.fetch_add(1, Ordering::SeqCst);
+        }
+        let answer = if is_token {
+            let (_, _, body) = granted("t", 3599);
+            format!(
+                "HTTP/1.1 200 X\r\nContent-Length: {}\r\n\r\n{body}",
+                body.len()
+            )
+        } else if is_first {
+            match then {
+                Then::Close => return None,
+                Then::Silence => {
+                    std::thread::sleep(Duration::from_secs(10));
+                    return None;
+                }
+                Then::Refuse => {
+                    "HTTP/1.1 503 X\r\nRetry-After: 1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+                        .to_owned()
+                }
+            }
+        } else {
+            "HTTP/1.1 202 X\r\nContent-Length: 0\r\n\r\n".to_owned()
+        };
+        out.write_all(answer.as_bytes()).ok()?;
+        if is_first {
+            return None;
+        }
+    }
+}
+
+fn config(connector: &str) -> String {
+    let base = basic(([127, 0, 0, 1], 1).into());
+    let (front, _) = base.split_once("[[connector]]").unwrap();
+    format!("{front}[[connector]]\nname = \"up\"\n{connector}\n[queue]\nin_doubt_wait = \"1s\"\n")
+}
+
+fn graph(at: &str) -> String {
+    format!(
+        "type = \"graph\"\ntenant_id = \"corp.example\"\nclient_id = \"11111111-2222-3333-4444-555555555555\"\n\
+         client_secret = \"hush-hush-value\"\nlogin_url = \"{at}\"\ngraph_url = \"{at}\"\nrate = \"1000/min\"\n"
+    )
+}
+
+#[test]
+fn a_request_that_broke_before_its_last_octet_was_not_sent_and_one_that_broke_after_it_is_in_doubt()
+{
+    // More than the kernel takes in on the way: 10 MB in base64, its largest buffer for sending has 4.
+    let body = "0123456789012345678901234567890123456789012345678901234567890123456789\r\n";
+    let large = format!(
+        "Subject: s\r\nFrom: a@corp.example\r\n\r\n{}",
+        body.repeat(100_000)
+    );
+    for (most, then, event, copies) in [
+        (100_000, Then::Close, "deferred", 1),
+        (0, Then::Close, "deferred", 1),
+        (100_000, Then::Refuse, "deferred", 1),
+        (100_000, Then::Silence, "deferred", 1),
+        (usize::MAX, Then::Close, "in doubt", 2),
+        (usize::MAX, Then::Silence, "in doubt", 2),
+        (usize::MAX, Then::Refuse, "deferred", 2),
+    ] {
+        let (address, whole) = breaking(most, then);
+        let connector =
+            graph(&format!("http://{address}")) + "timeout = \"4s\"\nmime_limit = \"35MiB\"\n";
+        let gateway = Gateway::start(&config(&connector));
+        let mut client = gateway.connect("local");
+        client.expect("EHLO app", "250");
+        let id = queued_id(&client.mail("a@corp.example", &["x@corp.example"], &large));
+        let trace = wait(&format!("the end after {most} {then:?}"), || {
+            let trace = stdout(&gateway.cli(&["trace", &id]));
+            trace.contains("delivered").then_some(trace)
+        });
+        for other in ["deferred", "in doubt"] {
+            assert_eq!(
+                trace.contains(other),
+                other == event,
+                "{most} {then:?}: {trace}"
+            );
+        }
+        assert_eq!(
+            whole.load(Ordering::SeqCst),
+            copies,
+            "{most} {then:?}: {trace}"
+        );
+    }
+}
+
+/// A token of Entra that says this of itself.
+fn token(claims: &str) -> Said {
+    let part = |text: &str| URL_SAFE_NO_PAD.encode(text);
+    granted(
+        &format!("{}.{}.c2ln", part("{\"alg\":\"RS256\"}"), part(claims)),
+        3599,
+    )
+}
+
+/// A command over a configuration, no gateway running: exit status, and all it printed.
+fn command(config: &str, args: &[&str]) -> (i32, String) {
+    let dir = TempDir::new().unwrap();
+    let file = dir.path().join("config.toml");
+    std::fs::write(&file, config).unwrap();
+    let output = std::process::Command::new(Gateway::binary())
+        .args(args)
+        .arg("-c")
+        .arg(&file)
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned()
+        + &String::from_utf8_lossy(&output.stderr);
+    assert!(!text.contains("hush") && !text.contains("c2ln"), "{text}");
+    (output.status.code().unwrap(), text)
+}
+
+/// The Date of a machine whose clock is so many seconds ahead of ours.
+fn date(ahead: i64) -> String {
+    let at = time::OffsetDateTime::now_utc() + time::Duration::seconds(ahead);
+    let format = time::macros::format_description!(
+        "[weekday repr:short], [day] [month repr:short] [year] [hour]:[minute]:[second] GMT"
+    );
+    format!("Date: {}\r\n", at.format(&format).unwrap())
+}
+
+#[test]
+fn check_names_what_is_broken_and_what_to_do() {
+    let clock = {
+        let (status, _, body) = refused("invalid_client", 700_024);
+        (status, date(1800), body)
+    };
+    for (said, exit, state, words) in [
+        (
+            refused("invalid_client", 7_000_215),
+            69,
+            "misconfigured",
+            &["client secret is wrong", "its Value"][..],
+        ),
+        (
+            refused("invalid_client", 7_000_222),
+            69,
+            "misconfigured",
+            &["client secret expired; create a new one under Certificates & secrets"],
+        ),
+        (
+            refused("invalid_client", 700_027),
+            69,
+            "misconfigured",
+            &["certificate", "upload"],
+        ),
+        (
+            refused("unauthorized_client", 700_016),
+            69,
+            "misconfigured",
+            &["no such application", "client_id and tenant_id"],
+        ),
+        (
+            refused("invalid_request", 90_002),
+            69,
+            "misconfigured",
+            &["no such tenant", "tenant_id"],
+        ),
+        (
+            refused("invalid_grant", 53_003),
+            69,
+            "misconfigured",
+            &["Conditional Access"],
+        ),
+        (
+            refused("invalid_grant", 65_001),
+            69,
+            "misconfigured",
+            &["consent"],
+        ),
+        (
+            clock,
+            69,
+            "misconfigured",
+            &["this machine's clock is 29 minutes behind the endpoint's; set it right"],
+        ),
+        (
+            (503, String::new(), String::new()),
+            69,
+            "down",
+            &["answered 503"],
+        ),
+        (
+            (
+                302,
+                "Location: https://portal.hotel.example/\r\n".into(),
+                String::new(),
+            ),
+            69,
+            "down",
+            &["a redirect"],
+        ),
+        (
+            (
+                200,
+                String::new(),
+                "<html>Welcome to the guest network</html>".into(),
+            ),
+            69,
+            "down",
+            &["not JSON", "nothing in between"],
+        ),
+        (
+            token(r#"{"roles":["User.Read.All","Mail.Read"]}"#),
+            69,
+            "misconfigured",
+            &[
+                "the token may User.Read.All, Mail.Read, but not Mail.Send",
+                "admin consent",
+            ],
+        ),
+        (
+            token(r#"{"roles":["Mail.Send"]}"#),
+            0,
+            "open",
+            &[
+                "Mail.Send was given",
+                "without Mail.ReadWrite nothing above mime_limit",
+            ],
+        ),
+        (
+            token(r#"{"roles":["Mail.Send","Mail.ReadWrite"]}"#),
+            0,
+            "open",
+            &["Mail.Send was given; mailbox: the From of each message"],
+        ),
+        (
+            token(r#"{"scp":"Mail.Send offline_access"}"#),
+            0,
+            "open",
+            &["Mail.Send was given"],
+        ),
+        (
+            token("{}"),
+            0,
+            "open",
+            &[
+                "names no roles, which is right under RBAC",
+                "Test-ServicePrincipalAuthorization",
+            ],
+        ),
+        (granted("opaque", 3599), 0, "open", &["a token was given"]),
+    ] {
+        let what = format!("{said:?}");
+        let endpoint = Endpoint::start(move |_| said.clone());
+        let config = config(&graph(&endpoint.url("")));
+        let (code, text) = command(&config, &["check", "--connect"]);
+        assert_eq!(code, exit, "{what}: {text}");
+        let (code, json) = command(&config, &["check", "--connect", "--json"]);
+        assert_eq!(code, exit, "{json}");
+        let json = &json[json.find('{').unwrap()..];
+        let json: serde_json::Value = serde_json::from_str(json).unwrap();
+        assert_eq!(json["ok"], exit == 0, "{json}");
+        let login = &json["connect"][0];
+        assert_eq!(
+            (&login["connector"], &login["state"]),
+            (&"up".into(), &state.into())
+        );
+        for word in words {
+            assert!(text.contains(word), "{word}: {text}");
+            assert!(login["text"].as_str().unwrap().contains(word), "{login}");
+        }
+        assert!(
+            endpoint.asked().iter().all(|a| a.target.contains("/token")),
+            "nothing is asked of Graph"
+        );
+    }
+    // The network.
+    for (at, words) in [
+        ("http://127.0.0.1:1", "127.0.0.1 cannot be reached"),
+        ("https://no-such-host.invalid", "DNS"),
+    ] {
+        let (code, text) = command(&config(&graph(at)), &["check", "--connect"]);
+        assert_eq!(code, 69);
+        assert!(text.contains(words), "{text}");
+    }
+}
+
+#[test]
+fn test_names_what_is_broken_and_what_to_do() {
+    for (said, exit, outcome, words) in [
+        (
+            (202, "request-id: r-7\r\n".to_owned(), String::new()),
+            0,
+            "delivered",
+            &["accepted", "r-7"][..],
+        ),
+        (
+            error(404, "ErrorInvalidUser", ""),
+            69,
+            "mailbox refused",
+            &["no such mailbox", "correct `mailbox`", "p@corp.example"],
+        ),
+        (
+            error(404, "MailboxNotEnabledForRESTAPI", ""),
+            69,
+            "mailbox refused",
+            &["licence"],
+        ),
+        (
+            error(403, "ErrorAccessDenied", ""),
+            69,
+            "mailbox refused",
+            &["Mail.Send with admin consent", "\"Application Mail.Send\"", "2 hours"],
+        ),
+        (
+            error(403, "ErrorSendAsDenied", ""),
+            69,
+            "mailbox refused",
+            &["grant Send As"],
+        ),
+        (
+            error(401, "InvalidAuthenticationToken", ""),
+            69,
+            "misconfigured",
+            &[
+                "although it is fresh (it is for https://outlook.example)",
+                "tenant_id, cloud and scope",
+                "clock",
+            ],
+        ),
+        (
+            (401, date(-7200), "{}".into()),
+            69,
+            "misconfigured",
+            &["clock is 120 minutes ahead of the endpoint's; set it right"],
+        ),
+        (
+            error(429, "ApplicationThrottled", "Retry-After: 7\r\n"),
+            75,
+            "deferred",
+            &["429 ApplicationThrottled"],
+        ),
+        (error(504, "UnknownError", ""), 75, "in doubt", &["may have been sent"]),
+        (
+            error(400, "ErrorInvalidRecipients", ""),
+            69,
+            "failed",
+            &["recipient"],
+        ),
+        (
+            (
+                400,
+                String::new(),
+                r#"{"error":{"code":"BadRequest","innererror":{"code":"ErrorMessageSizeExceeded"}}}"#.into(),
+            ),
+            69,
+            "unsuited",
+            &["larger than Graph takes"],
+        ),
+    ] {
+        let what = format!("{said:?}");
+        let endpoint = Endpoint::start(move |asked| {
+            if asked.target.contains("/token") {
+                return token(r#"{"aud":"https://outlook.example","roles":["Mail.Send"]}"#);
+            }
+            said.clone()
+        });
+        let config = config(&(graph(&endpoint.url("")) + "mailbox = \"p@corp.example\"\n"));
+        let args = ["test", "up", "--to", "x@corp.example"];
+        let (code, text) = command(&config, &args);
+        assert_eq!(code, exit, "{what}: {text}");
+        let (code, json) = command(&config, &[&args[..], &["--json"]].concat());
+        assert_eq!(code, exit, "{json}");
+        let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+        assert_eq!((&json["ok"], &json["outcome"]), (&(exit == 0).into(), &outcome.into()), "{json}");
+        assert!(json["conversation"].as_array().unwrap().len() > 1, "{json}");
+        for word in words {
+            assert!(text.contains(word), "{word}: {text}");
+            assert!(json["text"].as_str().unwrap().contains(word), "{word}: {json}");
+        }
+    }
+}
+
+#[test]
+fn a_refused_smtp_login_says_what_the_token_lacks() {
+    for (claims, reply, requests, words) in [
+        (
+            r#"{"roles":["Mail.Send"]}"#,
+            "535 5.7.3 Authentication unsuccessful",
+            2,
+            &[
+                "New-ServicePrincipal",
+                "the token may Mail.Send, but not SMTP.SendAsApp or SMTP.Send",
+            ][..],
+        ),
+        (
+            "{}",
+            "535 5.7.3 Authentication unsuccessful",
+            2,
+            &["names no roles", "Test-ServicePrincipalAuthorization"],
+        ),
+        (
+            r#"{"roles":["SMTP.SendAsApp"]}"#,
+            "535 5.7.139 Authentication unsuccessful, SmtpClientAuthentication is disabled",
+            1,
+            &["Set-CASMailbox"],
+        ),
+        (
+            r#"{"roles":["SMTP.SendAsApp"]}"#,
+            "550 5.7.30 Basic authentication is not supported for Client Submission",
+            1,
+            &["xoauth2"],
+        ),
+        (
+            r#"{"roles":["SMTP.SendAsApp"]}"#,
+            "535 5.7.8 no",
+            2,
+            &["check mailbox"],
+        ),
+        (
+            r#"{"roles":["SMTP.SendAsApp"]}"#,
+            "454 4.7.0 later",
+            1,
+            &["not taking mail", "later"],
+        ),
+    ] {
+        let count = Arc::new(AtomicUsize::new(0));
+        let logins = count.clone();
+        let sink = Sink::scripted(move |line| match line.split(' ').next() {
+            Some("EHLO") => Some("250-sink\r\n250 AUTH XOAUTH2".to_owned()),
+            Some("AUTH") => {
+                logins.fetch_add(1, Ordering::SeqCst);
+                Some("334 eyJzdGF0dXMiOiI0MDEifQ==".to_owned())
+            }
+            Some("") => Some(reply.to_owned()),
+            _ => None,
+        });
+        let asked = AtomicUsize::new(0);
+        let claims = claims.to_owned();
+        let endpoint = Endpoint::start(move |_| {
+            // Another one each time.
+            let n = asked.fetch_add(1, Ordering::SeqCst);
+            token(&format!("{{\"n\":{n},{}", claims.trim_start_matches('{')).replace(",}", "}"))
+        });
+        let config = config(&format!(
+            "type = \"smtp\"\nhost = \"127.0.0.1\"\nport = {}\ntls = \"off\"\nauth = \"xoauth2\"\noauth = {{ provider = \"microsoft\", tenant_id = \"corp.example\", client_id = \"11111111-2222-3333-4444-555555555555\", client_secret = \"hush-hush-value\", mailbox = \"p@corp.example\", login_url = \"{}\" }}\n",
+            sink.address.port(),
+            endpoint.url("")
+        ));
+        let (code, text) = command(&config, &["check", "--connect"]);
+        assert_eq!(code, 69, "{text}");
+        for word in words {
+            assert!(text.contains(word), "{word}: {text}");
+        }
+        assert_eq!(endpoint.asked().len(), requests, "{reply}");
+        assert_eq!(count.load(Ordering::SeqCst), requests, "{reply}");
+    }
+    // The endpoint gives the same one again: no second login with it.
+    let count = Arc::new(AtomicUsize::new(0));
+    let logins = count.clone();
+    let sink = Sink::scripted(move |line| match line.split(' ').next() {
+        Some("EHLO") => Some("250-sink\r\n250 AUTH XOAUTH2".to_owned()),
+        Some("AUTH") => {
+            logins.fetch_add(1, Ordering::SeqCst);
+            Some("535 5.7.3 no".to_owned())
+        }
+        _ => None,
+    });
+    let endpoint = Endpoint::start(|_| granted("same", 3599));
+    let config = config(&format!(
+        "type = \"smtp\"\nhost = \"127.0.0.1\"\nport = {}\ntls = \"off\"\noauth = {{ provider = \"microsoft\", managed_identity = true, mailbox = \"p@corp.example\", login_url = \"{}\" }}\n",
+        sink.address.port(),
+        endpoint.url("")
+    ));
+    let (code, _) = command(&config, &["check", "--connect"]);
+    assert_eq!(
+        (code, endpoint.asked().len(), count.load(Ordering::SeqCst)),
+        (69, 2, 1)
+    );
+}
