@@ -201,6 +201,7 @@ pub(super) fn state(report: &Report) -> &'static str {
         Report::Down { .. } => "down",
         Report::Misconfigured(_) => "misconfigured",
         Report::MailboxRefused(_) => "mailbox refused",
+        Report::Throttled { .. } => "throttled",
         Report::Tried { .. } => "tried",
     }
 }
@@ -213,6 +214,7 @@ pub(super) fn said(report: &Report) -> String {
             format!("our configuration or credentials are not accepted: {reply}")
         }
         Report::MailboxRefused(reply) => format!("the sending mailbox is not accepted: {reply}"),
+        Report::Throttled { reply, .. } => format!("the upstream wants less for now: {reply}"),
         Report::Tried { via, .. } => format!("reached {via}"),
     }
 }

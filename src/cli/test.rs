@@ -129,7 +129,7 @@ pub(super) fn run(path: Option<PathBuf>, arguments: &Arguments) -> Ended {
 }
 
 fn explain(report: &Report) -> Ended {
-    let Report::Tried { outcomes, via } = report else {
+    let Report::Tried { outcomes, via, .. } = report else {
         output::line(format_args!(
             "failed: {}",
             output::cut(&said(report), SHOWN)
@@ -157,7 +157,7 @@ fn explain_json(
 ) -> Ended {
     // One recipient, so one outcome.
     let (outcome, text, via, exit) = match report {
-        Report::Tried { outcomes, via } => match outcomes.first() {
+        Report::Tried { outcomes, via, .. } => match outcomes.first() {
             Some((_, outcome)) => {
                 let (word, _, exit) = meaning(outcome);
                 (word, outcome.reply().to_string(), via.as_str(), exit)

@@ -89,6 +89,7 @@ impl Connector for Capture {
                 .map(|r| (r.clone(), outcome.clone()))
                 .collect(),
             via: format!("capture {}", self.directory.display()),
+            pause: None,
         }
     }
 

@@ -52,6 +52,7 @@ impl Connector for Discard {
                 .map(|r| (r.clone(), outcome.clone()))
                 .collect(),
             via: "discard".into(),
+            pause: None,
         }
     }
 

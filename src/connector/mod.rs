@@ -82,6 +82,10 @@ impl fmt::Display for Lane {
 pub trait Connector: Send + Sync + fmt::Debug {
     /// The lane this message takes.
     fn lane(&self, message: &Message) -> Lane;
+    /// Octets that delivering it will send, as far as [`Limits::upload`] counts them.
+    fn upload(&self, _message: &Message, _recipients: &[Address]) -> u64 {
+        0
+    }
     /// One attempt; returns before `deadline`, since only the connector knows whether the last octet was sent.
     async fn deliver(&self, message: &Message, recipients: &[Address], deadline: Instant)
     -> Report;
@@ -94,9 +98,9 @@ pub trait Connector: Send + Sync + fmt::Debug {
 pub struct Settings {
     /// Its name.
     pub name: ConnectorName,
-    /// Jobs at once.
+    /// Jobs at once; of a graph connector for each mailbox.
     pub max_concurrent: usize,
-    /// Messages started in any window of that length, at most.
+    /// Messages in any window of that length, at most; of a graph connector for each mailbox.
     pub rate: Option<Rate>,
     /// One delivery, all in all.
     pub timeout: Duration,
@@ -108,11 +112,57 @@ pub struct Settings {
     pub kind: Kind,
 }
 
+impl Settings {
+    /// What holds for all jobs of the connector together, and what for those of each mailbox. A graph connector with a
+    /// `mailbox` is that mailbox.
+    pub fn limits(&self) -> (Limits, Option<Limits>) {
+        let mut all = Limits {
+            concurrent: self.max_concurrent,
+            rate: self.rate,
+            upload: None,
+        };
+        let Kind::Graph(graph) = &self.kind else {
+            return (all, None);
+        };
+        all.upload = graph.upload_rate;
+        if graph.mailbox.is_some() {
+            all.concurrent = all.concurrent.min(graph.max_connections);
+            return (all, None);
+        }
+        let together = Limits {
+            concurrent: graph.max_connections,
+            rate: None,
+            upload: None,
+        };
+        (together, Some(all))
+    }
+}
+
+/// What a lane takes at most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Jobs at once (at least one).
+    pub concurrent: usize,
+    /// Messages.
+    pub rate: Option<Rate>,
+    /// Octets.
+    pub upload: Option<Upload>,
+}
+
 /// `"30/min"`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rate {
-    /// Starts.
+    /// Messages.
     pub count: u32,
+    /// In any window of this length.
+    pub per: Duration,
+}
+
+/// `"150MB/5min"`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Upload {
+    /// Octets as they go over the wire (base64 and all).
+    pub octets: u64,
     /// In any window of this length.
     pub per: Duration,
 }

@@ -194,6 +194,7 @@ async fn call(
             .map(|recipient| (recipient.clone(), Outcome::InDoubt(reply.clone())))
             .collect(),
         via: String::new(),
+        pause: None,
     }
 }
 

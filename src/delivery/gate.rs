@@ -1,4 +1,4 @@
-//! May a lane start a job now? Permits, the rate window, Retry-After, closed and paused.
+//! May a lane start a job now? Permits, the windows of rate and upload, Retry-After, closed and paused.
 //!
 //! Apart because it is arithmetic over times that are given as arguments: whoever holds the gates holds the clock too.
 //! It knows neither jobs nor connectors, and it never waits.
@@ -8,13 +8,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::connector::Rate;
+use crate::connector::Limits;
 
 /// How often the login of a paused lane is tried.
 pub const PAUSE_PROBE: Duration = Duration::from_mins(5);
 
 /// The longest wait that an upstream may ask for; more is cut, so that no reply can shut a lane for good.
 pub const LONGEST_WAIT: Duration = Duration::from_hours(24);
+
+/// Entries of a window from which on neighbours become one, so that no rate takes much memory.
+const FINE: usize = 256;
 
 /// Whether a lane takes jobs at all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,9 +47,9 @@ pub enum Ready {
     Now(usize),
     /// One job may go and see whether the upstream is back.
     Probe,
-    /// Not before this (rate or Retry-After). Not a reason to go elsewhere.
+    /// Not before this (rate, upload or Retry-After). Not a reason to go elsewhere.
     At(Instant),
-    /// Every permit is taken. Not a reason to go elsewhere.
+    /// Nothing until a job under way is done. Not a reason to go elsewhere.
     Full,
     /// Closed or paused: the next connector, please.
     Shut,
@@ -55,40 +58,41 @@ pub enum Ready {
 /// The limits and the state of one lane.
 #[derive(Debug)]
 pub struct Gate {
-    max: usize,
-    rate: Option<Rate>,
+    limits: Limits,
     taken: usize,
     /// Permits that are taken and have not started: they will use up the rate.
     unstarted: usize,
-    /// The last starts, oldest first, at most `rate.count` of them.
-    starts: VecDeque<Instant>,
+    messages: Window,
+    octets: Window,
+    /// Octets that the next message needs and did not find; until they are there, no other overtakes it.
+    short: u64,
     not_before: Option<Instant>,
+    /// How often in a row it was throttled.
+    throttlings: usize,
     state: State,
     closings: usize,
 }
 
 impl Gate {
-    /// An open gate. `max` is the number of jobs at once (at least one).
-    pub fn new(max: usize, rate: Option<Rate>) -> Self {
+    /// An open gate.
+    pub fn new(limits: Limits) -> Self {
         Self {
-            max: max.max(1),
-            rate,
+            limits,
             taken: 0,
             unstarted: 0,
-            starts: VecDeque::new(),
+            messages: Window::default(),
+            octets: Window::default(),
+            short: 0,
             not_before: None,
+            throttlings: 0,
             state: State::Open,
             closings: 0,
         }
     }
 
     /// New limits; what is under way stays counted.
-    pub fn set_limits(&mut self, max: usize, rate: Option<Rate>) {
-        self.max = max.max(1);
-        if self.rate.is_none() {
-            self.starts.clear();
-        }
-        self.rate = rate;
+    pub fn set_limits(&mut self, limits: Limits) {
+        self.limits = limits;
     }
 
     /// The state.
@@ -101,9 +105,29 @@ impl Gate {
         self.closings
     }
 
+    /// How often in a row it was throttled.
+    pub fn throttlings(&self) -> usize {
+        self.throttlings
+    }
+
     /// Jobs that hold a permit.
     pub fn taken(&self) -> usize {
         self.taken
+    }
+
+    /// Until when the upstream wants nothing.
+    pub fn held(&self, now: Instant) -> Option<Instant> {
+        self.not_before.filter(|at| now < *at)
+    }
+
+    /// Whether a new gate would say the same.
+    pub fn is_idle(&mut self, now: Instant) -> bool {
+        self.expire(now);
+        self.taken == 0
+            && self.state == State::Open
+            && self.held(now).is_none()
+            && self.messages.is_empty()
+            && self.octets.is_empty()
     }
 
     /// What may happen now.
@@ -113,18 +137,18 @@ impl Gate {
             State::Closed { until, .. } if now < until => return Ready::Shut,
             State::Closed { .. } => {
                 return match self.pace(now) {
-                    Err(at) => Ready::At(at),
+                    Err(at) => at.map_or(Ready::Full, Ready::At),
                     Ok(_) => Ready::Probe,
                 };
             }
             State::Open => {}
         }
-        let free = self.max.saturating_sub(self.taken);
+        let free = self.limits.concurrent.max(1).saturating_sub(self.taken);
         if free == 0 {
             return Ready::Full;
         }
         match self.pace(now) {
-            Err(at) => Ready::At(at),
+            Err(at) => at.map_or(Ready::Full, Ready::At),
             Ok(starts) => match starts.saturating_sub(self.unstarted) {
                 // Those that hold a permit use up the window; they ring when they are done.
                 0 => Ready::Full,
@@ -150,41 +174,65 @@ impl Gate {
         Some(probe)
     }
 
-    /// A job with a permit starts, unless rate or Retry-After want it to wait until then.
-    ///
-    /// # Errors
-    /// The time to ask again.
-    pub fn start(&mut self, now: Instant) -> Result<(), Instant> {
-        self.pace(now)?;
-        self.unstarted = self.unstarted.saturating_sub(1);
-        if let Some(rate) = self.rate {
-            while self.starts.len() >= (rate.count as usize).max(1) {
-                self.starts.pop_front();
-            }
-            self.starts.push_back(now);
+    /// A job with a permit starts and will send so many octets, unless rate, upload or Retry-After want it to wait;
+    /// says whether it does. [`Gate::ready`] knows from when on it would.
+    pub fn start(&mut self, now: Instant, octets: u64) -> bool {
+        if self.pace(now).is_err() {
+            return false;
         }
-        Ok(())
+        if let Some(upload) = self.limits.upload {
+            // What is larger than the whole window goes when there is nothing else in it.
+            let needed = octets.min(upload.octets);
+            if self.octets.room(upload.octets) < needed {
+                self.short = needed;
+                return false;
+            }
+        }
+        self.unstarted = self.unstarted.saturating_sub(1);
+        self.messages.begin(1);
+        self.octets.begin(octets);
+        true
     }
 
-    /// Gives a permit back. `started`: [`Gate::start`] was granted. `probe`: as [`Gate::take`] said.
-    pub fn give(&mut self, started: bool, probe: bool, now: Instant) {
+    /// Gives a permit back. `started`: the octets with which [`Gate::start`] said yes. `probe`: as [`Gate::take`] said.
+    pub fn give(&mut self, started: Option<u64>, probe: bool, now: Instant) {
         self.taken = self.taken.saturating_sub(1);
-        if !started {
+        if let Some(octets) = started {
+            // Counted from the start until a window after the end: nobody here knows when in between the upstream counts
+            // it, and one that took long must not make room before it arrives.
+            self.messages.end(1, self.limits.rate.map(|r| r.per), now);
+            self.octets
+                .end(octets, self.limits.upload.map(|u| u.per), now);
+        } else {
             self.unstarted = self.unstarted.saturating_sub(1);
         }
         // A probe that came to nothing: the next job may be it.
         if probe && let State::Closed { until, probing } = &mut self.state {
             *probing = false;
-            if !started {
+            if started.is_none() {
                 *until = (*until).min(now);
             }
         }
     }
 
-    /// The upstream asked for a pause; nothing starts before `now + wait`.
-    pub fn hold(&mut self, now: Instant, wait: Duration) {
+    /// The upstream asked for a pause; nothing starts before `now + wait`. Says whether that is news.
+    pub fn hold(&mut self, now: Instant, wait: Duration) -> bool {
+        let news = self.held(now).is_none();
         let at = now + wait.min(LONGEST_WAIT);
         self.not_before = Some(self.not_before.map_or(at, |old| old.max(at)));
+        news
+    }
+
+    /// The upstream refused a job because there were too many; as [`Gate::hold`]. What was under way together counts once.
+    pub fn throttle(&mut self, now: Instant, wait: Duration) -> bool {
+        let news = self.hold(now, wait);
+        self.throttlings = self.throttlings.saturating_add(usize::from(news));
+        news
+    }
+
+    /// The upstream took a job.
+    pub fn thrive(&mut self) {
+        self.throttlings = 0;
     }
 
     /// The upstream is down. Only what was started while the lane was open, or the probe, may close it (again);
@@ -261,39 +309,116 @@ impl Gate {
                 probe,
                 probing: false,
             } => Some(probe),
-            State::Open | State::Closed { .. } | State::Paused { .. } => None,
+            State::Open => self.not_before,
+            State::Closed { .. } | State::Paused { .. } => None,
         }
     }
 
-    /// How many may start now by rate and Retry-After, or when the next one may.
-    fn pace(&mut self, now: Instant) -> Result<usize, Instant> {
+    /// How many may start now, or when the next one may; `Err(None)`: when one that is under way has ended.
+    fn pace(&mut self, now: Instant) -> Result<usize, Option<Instant>> {
         if let Some(at) = self.not_before {
             if now < at {
-                return Err(at);
+                return Err(Some(at));
             }
             self.not_before = None;
         }
-        let Some(rate) = self.rate else {
+        self.expire(now);
+        match self.limits.upload {
+            Some(upload) if self.short > 0 => {
+                let needed = self.short.min(upload.octets);
+                if self.octets.room(upload.octets) < needed {
+                    return Err(self.octets.frees(needed, upload.octets, upload.per));
+                }
+                self.short = 0;
+            }
+            _ => self.short = 0,
+        }
+        let Some(rate) = self.limits.rate else {
             return Ok(usize::MAX);
         };
-        while self
-            .starts
-            .front()
-            .is_some_and(|start| now.saturating_duration_since(*start) >= rate.per)
+        let count = u64::from(rate.count.max(1));
+        match self.messages.room(count) {
+            0 => Err(self.messages.frees(1, count, rate.per)),
+            room => Ok(usize::try_from(room).unwrap_or(usize::MAX)),
+        }
+    }
+
+    /// Forgets what is no longer in a window.
+    fn expire(&mut self, now: Instant) {
+        self.messages.expire(self.limits.rate.map(|r| r.per), now);
+        self.octets.expire(self.limits.upload.map(|u| u.per), now);
+    }
+}
+
+/// How much of something there was: what is under way, and what ended less than a window ago.
+#[derive(Debug, Default)]
+struct Window {
+    under_way: u64,
+    /// First and last end, and how much; oldest first.
+    ended: VecDeque<(Instant, Instant, u64)>,
+    sum: u64,
+}
+
+impl Window {
+    fn is_empty(&self) -> bool {
+        self.under_way == 0 && self.ended.is_empty()
+    }
+
+    fn begin(&mut self, amount: u64) {
+        self.under_way = self.under_way.saturating_add(amount);
+    }
+
+    fn end(&mut self, amount: u64, per: Option<Duration>, now: Instant) {
+        self.under_way = self.under_way.saturating_sub(amount);
+        let (Some(per), 1..) = (per, amount) else {
+            return;
+        };
+        self.sum = self.sum.saturating_add(amount);
+        let many = self.ended.len() >= FINE;
+        match self.ended.back_mut() {
+            // Together they count until the last of them is over.
+            Some((first, last, sum))
+                if many && now.saturating_duration_since(*first) < per / FINE as u32 =>
+            {
+                *last = now;
+                *sum = sum.saturating_add(amount);
+            }
+            _ => self.ended.push_back((now, now, amount)),
+        }
+    }
+
+    fn expire(&mut self, per: Option<Duration>, now: Instant) {
+        while let Some((_, last, amount)) = self.ended.front()
+            && per.is_none_or(|per| now.saturating_duration_since(*last) >= per)
         {
-            self.starts.pop_front();
+            self.sum = self.sum.saturating_sub(*amount);
+            self.ended.pop_front();
         }
-        let count = (rate.count as usize).max(1);
-        match (count.saturating_sub(self.starts.len()), self.starts.front()) {
-            (0, Some(oldest)) => Err(*oldest + rate.per),
-            (left, _) => Ok(left),
-        }
+    }
+
+    /// What may begin now.
+    fn room(&self, most: u64) -> u64 {
+        most.saturating_sub(self.under_way.saturating_add(self.sum))
+    }
+
+    /// When there will be room for `needed`, if nothing that is under way stands against it.
+    fn frees(&self, needed: u64, most: u64, per: Duration) -> Option<Instant> {
+        let mut used = self.under_way.saturating_add(self.sum);
+        let allowed = most.saturating_sub(needed);
+        self.ended
+            .iter()
+            .find(|(_, _, amount)| {
+                used = used.saturating_sub(*amount);
+                used <= allowed
+            })
+            .map(|(_, last, _)| *last + per)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::connector::{Rate, Upload};
 
     const SECOND: Duration = Duration::from_secs(1);
 
@@ -304,99 +429,281 @@ mod tests {
         }
     }
 
+    fn gate(concurrent: usize, rate: Option<Rate>, upload: Option<Upload>) -> Gate {
+        Gate::new(Limits {
+            concurrent,
+            rate,
+            upload,
+        })
+    }
+
+    /// A job that was let through: from when to when it was under way, and how much it sent.
+    struct Sent {
+        from: Instant,
+        until: Option<Instant>,
+        octets: u64,
+    }
+
+    /// Whenever between its start and its end the upstream counts a message: never more than allowed in any window, and
+    /// no message waits that could have gone.
     #[test]
-    fn never_more_starts_in_any_window_and_no_slower_than_that() {
+    fn never_more_in_any_window_and_no_slower_than_that() {
         let mut random = fastrand::Rng::with_seed(7);
-        for _ in 0..50 {
+        for round in 0..60 {
             let count = random.u32(1..8);
             let per = Duration::from_millis(random.u64(50..500));
+            let upload = Upload {
+                octets: random.u64(50..400),
+                per: Duration::from_millis(random.u64(50..900)),
+            };
             let max = random.usize(1..20);
-            let mut gate = Gate::new(max, Some(Rate { count, per }));
+            let mut gate = gate(
+                max,
+                (round % 3 != 0).then_some(Rate { count, per }),
+                (round % 3 != 1).then_some(upload),
+            );
+            let (rated, budgeted) = (round % 3 != 0, round % 3 != 1);
             let mut now = Instant::now();
-            let mut starts: Vec<Instant> = Vec::new();
-            let mut running: Vec<bool> = Vec::new();
+            let mut sent: Vec<Sent> = Vec::new();
+            let mut running: Vec<Option<usize>> = Vec::new();
+            let mut asked: Option<u64> = None;
             for _ in 0..2000 {
                 now += Duration::from_millis(random.u64(0..40));
-                if random.bool()
-                    && let Some(started) = running.pop()
-                {
-                    gate.give(started, false, now);
+                if random.bool() && !running.is_empty() {
+                    let at = random.usize(..running.len());
+                    let started = running.swap_remove(at);
+                    if let Some(at) = started {
+                        sent[at].until = Some(now);
+                    }
+                    gate.give(started.map(|at| sent[at].octets), false, now);
                 }
+                let within = |per: Duration, of: fn(&Sent) -> u64| -> u64 {
+                    sent.iter()
+                        .filter(|s| s.until.is_none_or(|until| now - until < per))
+                        .map(of)
+                        .sum()
+                };
+                let messages = within(per, |_| 1);
+                let octets = within(upload.per, |s| s.octets);
                 if let Some(probe) = gate.take(now) {
                     assert!(!probe);
-                    running.push(false);
+                    running.push(None);
+                } else if asked.is_none() && running.len() < max {
+                    let unstarted = running.iter().filter(|s| s.is_none()).count() as u64;
+                    assert!(rated && messages + unstarted >= u64::from(count));
                 }
-                if let Some(slot) = running.iter_mut().find(|started| !**started)
+                if let Some(slot) = running.iter_mut().find(|started| started.is_none())
                     && random.bool()
                 {
-                    match gate.start(now) {
-                        Ok(()) => {
-                            *slot = true;
-                            starts.push(now);
-                        }
-                        Err(at) => {
-                            // As fast as possible: it only says no when the window is full.
-                            let within = starts.iter().filter(|s| now - **s < per).count();
-                            assert_eq!(within, count as usize);
-                            assert!(at > now && at <= now + per);
+                    // The first in line stays the first.
+                    let next = asked.unwrap_or_else(|| random.u64(1..upload.octets + 20));
+                    let fits = octets + next.min(upload.octets) <= upload.octets;
+                    if gate.start(now, next) {
+                        assert!(!budgeted || fits);
+                        asked = None;
+                        *slot = Some(sent.len());
+                        sent.push(Sent {
+                            from: now,
+                            until: None,
+                            octets: next,
+                        });
+                    } else {
+                        assert!((budgeted && !fits) || (rated && messages >= u64::from(count)));
+                        asked = budgeted.then_some(next).filter(|_| !fits).or(asked);
+                        if let Ready::At(at) = gate.ready(now) {
+                            assert!(at > now && at <= now + per.max(upload.per));
                         }
                     }
                 }
                 assert!(running.len() <= max);
                 assert_eq!(gate.taken(), running.len());
             }
-            for window in starts.windows(count as usize + 1) {
-                assert!(window[count as usize] - window[0] >= per);
+            // Anywhere between start and end: the worst are those that arrive at the end against those that arrive at once.
+            for (at, last) in sent.iter().enumerate() {
+                let before = |per: Duration| {
+                    sent[..=at].iter().filter(move |s| {
+                        s.until.is_none_or(|until| until + per > last.from) || s.from == last.from
+                    })
+                };
+                assert!(!rated || before(per).count() <= count as usize);
+                let sum: u64 = before(upload.per).map(|s| s.octets).sum();
+                assert!(
+                    !budgeted || sum <= upload.octets || before(upload.per).count() == 1,
+                    "{sum}"
+                );
             }
         }
     }
 
     #[test]
+    fn a_large_rate_takes_little_memory() {
+        let mut now = Instant::now();
+        let mut gate = gate(10, Some(rate(1_000_000, 60)), None);
+        for _ in 0..200_000 {
+            now += Duration::from_micros(300);
+            gate.take(now).unwrap();
+            assert!(gate.start(now, 0));
+            gate.give(Some(0), false, now);
+        }
+        assert!(gate.messages.ended.len() <= 2 * FINE + 1);
+        assert!(!gate.is_idle(now + SECOND * 59));
+        assert!(gate.is_idle(now + SECOND * 60));
+    }
+
+    #[test]
     fn permits() {
         let now = Instant::now();
-        let mut gate = Gate::new(2, None);
+        let mut gate = gate(2, None, None);
         assert_eq!(gate.ready(now), Ready::Now(2));
         assert_eq!(gate.take(now), Some(false));
         assert_eq!(gate.take(now), Some(false));
         assert_eq!(gate.ready(now), Ready::Full);
         assert_eq!(gate.take(now), None);
-        gate.give(false, false, now);
+        gate.give(None, false, now);
         assert_eq!(gate.ready(now), Ready::Now(1));
-        gate.set_limits(1, None);
+        gate.set_limits(Limits {
+            concurrent: 1,
+            rate: None,
+            upload: None,
+        });
         assert_eq!(gate.ready(now), Ready::Full);
+        assert!(!gate.is_idle(now));
     }
 
     #[test]
     fn what_holds_a_permit_uses_up_the_window() {
         let now = Instant::now();
-        let mut gate = Gate::new(10, Some(rate(2, 60)));
+        let mut gate = gate(10, Some(rate(2, 60)), None);
         assert_eq!(gate.ready(now), Ready::Now(2));
         gate.take(now);
         assert_eq!(gate.ready(now), Ready::Now(1));
         gate.take(now);
         assert_eq!(gate.ready(now), Ready::Full);
-        assert_eq!(gate.start(now), Ok(()));
-        assert_eq!(gate.start(now), Ok(()));
-        assert_eq!(gate.ready(now), Ready::At(now + SECOND * 60));
-        assert_eq!(gate.ready(now + SECOND * 60), Ready::Now(2));
+        assert!(gate.start(now, 0) && gate.start(now, 0));
+        assert_eq!(gate.ready(now), Ready::Full, "nobody knows until when");
+        gate.give(Some(0), false, now + SECOND);
+        assert_eq!(gate.ready(now + SECOND), Ready::At(now + SECOND * 61));
+        // The other one takes longer than a window, and counts all the time.
+        let later = now + SECOND * 61;
+        assert_eq!(gate.ready(later), Ready::Now(1));
+        gate.take(later);
+        assert!(gate.start(later, 0));
+        gate.give(Some(0), false, later);
+        gate.give(Some(0), false, later + SECOND);
+        assert_eq!(
+            gate.ready(later + SECOND * 2),
+            Ready::At(later + SECOND * 60)
+        );
+        assert_eq!(gate.ready(later + SECOND * 61), Ready::Now(2));
+    }
+
+    /// Jobs of so many octets, each over at once at second 0, 1, …; then when the next one of so many may go.
+    #[test]
+    fn upload() {
+        fn check(sent: &[u64], next: u64, expected: Option<u64>) {
+            let now = Instant::now();
+            let upload = Upload {
+                octets: 100,
+                per: SECOND * 300,
+            };
+            let mut gate = gate(4, None, Some(upload));
+            let mut at = now;
+            for octets in sent {
+                gate.take(at).unwrap();
+                assert!(gate.start(at, *octets), "{sent:?}");
+                gate.give(Some(*octets), false, at);
+                at += SECOND;
+            }
+            gate.take(at).unwrap();
+            let fits = gate.start(at, next);
+            gate.give(fits.then_some(next), false, at);
+            let found = match gate.ready(at) {
+                Ready::Now(_) => None,
+                Ready::At(at) => Some((at - now).as_secs()),
+                other => panic!("{other:?}"),
+            };
+            assert_eq!((fits, found), (expected.is_none(), expected), "{sent:?}");
+            if let Some(seconds) = expected {
+                let free = now + SECOND * seconds as u32;
+                assert_eq!(gate.take(free - SECOND), None);
+                assert_eq!(gate.take(free), Some(false));
+                assert!(gate.start(free, next));
+            }
+        }
+        check(&[], 100, None);
+        check(&[60, 40], 0, None);
+        check(&[60, 30], 10, None);
+        check(&[60, 30], 11, Some(300));
+        check(&[60, 30], 71, Some(301));
+        check(&[10, 10, 10], 90, Some(301));
+        // Larger than the window: when it is empty.
+        check(&[], 1000, None);
+        check(&[1], 1000, Some(300));
+        check(&[20, 30, 40], 1000, Some(302));
+    }
+
+    #[test]
+    fn a_large_one_is_not_overtaken_until_it_fits() {
+        let now = Instant::now();
+        let upload = Upload {
+            octets: 100,
+            per: SECOND * 300,
+        };
+        let mut gate = gate(4, None, Some(upload));
+        gate.take(now);
+        assert!(gate.start(now, 80));
+        gate.take(now);
+        assert!(!gate.start(now, 50));
+        gate.give(None, false, now);
+        assert_eq!(gate.ready(now), Ready::Full, "80 are still under way");
+        gate.give(Some(80), false, now + SECOND);
+        let free = now + SECOND * 301;
+        assert_eq!(gate.ready(now + SECOND), Ready::At(free));
+        // More is allowed now: it fits at once.
+        gate.set_limits(Limits {
+            concurrent: 4,
+            rate: None,
+            upload: Some(Upload {
+                octets: 130,
+                ..upload
+            }),
+        });
+        assert_eq!(gate.ready(now + SECOND), Ready::Now(4));
     }
 
     #[test]
     fn retry_after_holds_and_does_not_shut() {
         let now = Instant::now();
-        let mut gate = Gate::new(1, None);
-        gate.hold(now, SECOND * 10);
-        gate.hold(now, SECOND * 5);
+        let mut gate = gate(1, None, None);
+        assert!(gate.hold(now, SECOND * 10));
+        assert!(!gate.hold(now, SECOND * 5), "no news");
         assert_eq!(gate.ready(now), Ready::At(now + SECOND * 10));
+        assert_eq!(gate.wakes_at(), Some(now + SECOND * 10));
+        assert!(!gate.is_idle(now + SECOND * 9));
+        assert!(gate.is_idle(now + SECOND * 10));
         assert_eq!(gate.ready(now + SECOND * 10), Ready::Now(1));
         gate.hold(now, Duration::MAX);
         assert_eq!(gate.ready(now), Ready::At(now + LONGEST_WAIT));
     }
 
     #[test]
+    fn throttled_together_counts_once() {
+        let mut now = Instant::now();
+        let mut gate = gate(4, None, None);
+        for expected in 1..4 {
+            assert!(gate.throttle(now, SECOND));
+            assert!(!gate.throttle(now, SECOND));
+            assert_eq!(gate.throttlings(), expected);
+            now += SECOND;
+        }
+        gate.thrive();
+        assert_eq!(gate.throttlings(), 0);
+    }
+
+    #[test]
     fn closed_lets_one_probe_through() {
         let now = Instant::now();
-        let mut gate = Gate::new(4, None);
+        let mut gate = gate(4, None, None);
         assert!(gate.close(now, SECOND * 60, false));
         assert!(
             !gate.close(now, SECOND * 600, false),
@@ -409,26 +716,26 @@ mod tests {
         assert_eq!(gate.take(later), Some(true));
         assert_eq!(gate.take(later), None, "exactly one");
         assert!(gate.close(later, SECOND * 300, true));
-        gate.give(true, true, later);
+        gate.give(Some(0), true, later);
         assert_eq!(gate.closings(), 2);
         assert_eq!(gate.ready(later + SECOND * 299), Ready::Shut);
         let later = later + SECOND * 300;
         assert_eq!(gate.take(later), Some(true));
-        gate.give(false, true, later);
+        gate.give(None, true, later);
         assert_eq!(
             gate.take(later),
             Some(true),
             "one that did not start is no answer"
         );
         assert!(gate.open());
-        gate.give(true, true, later);
+        gate.give(Some(0), true, later);
         assert_eq!((gate.ready(later), gate.closings()), (Ready::Now(4), 0));
     }
 
     #[test]
     fn paused_waits_for_a_login() {
         let now = Instant::now();
-        let mut gate = Gate::new(4, None);
+        let mut gate = gate(4, None, None);
         assert!(gate.pause(now + PAUSE_PROBE));
         assert!(!gate.close(now, SECOND, false), "paused stays paused");
         assert_eq!(gate.take(now + PAUSE_PROBE * 2), None);

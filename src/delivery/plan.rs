@@ -420,6 +420,7 @@ mod tests {
                 .map(|(r, o)| (address(r), o.clone()))
                 .collect(),
             via: String::new(),
+            pause: None,
         }
     }
 
@@ -767,6 +768,7 @@ mod tests {
                             })
                             .collect(),
                         via: String::new(),
+                        pause: None,
                     },
                 };
                 attempt.take(&connector.into(), report);

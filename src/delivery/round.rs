@@ -214,7 +214,7 @@ impl Round {
                 let deadline = Instant::now() + LOGIN;
                 let probe = connector.probe(deadline);
                 let result = match tokio::time::timeout_at((deadline + LOGIN).into(), probe).await {
-                    Ok(Ok(_) | Err(Report::Tried { .. })) => Ok(()),
+                    Ok(Ok(_) | Err(Report::Tried { .. } | Report::Throttled { .. })) => Ok(()),
                     Ok(Err(
                         Report::Down { reply, .. }
                         | Report::Misconfigured(reply)

@@ -54,11 +54,20 @@ pub enum Report {
     Misconfigured(Reply),
     /// As `Misconfigured`, for the sending mailbox alone.
     MailboxRefused(Reply),
+    /// Nothing was taken: the upstream wants less in this time. The lane waits; it costs no attempt and is no reason to go elsewhere.
+    Throttled {
+        /// What the upstream said.
+        reply: Reply,
+        /// Not before this; `None`: the upstream did not say.
+        retry_after: Option<Duration>,
+    },
     /// It was attempted; an outcome for every recipient of the call.
     Tried {
         /// One for each recipient, in the order given.
         outcomes: Vec<(Address, Outcome)>,
         /// Where it went and how, for log and trace: `smtp.corp.example[192.0.2.7]:587 TLSv1.3`.
         via: String,
+        /// It was answered, and nothing else is wanted before this.
+        pause: Option<Duration>,
     },
 }

@@ -368,6 +368,7 @@ fn short(report: &Report) -> String {
         Report::Down { .. } => "down".into(),
         Report::Misconfigured(_) => "misconfigured".into(),
         Report::MailboxRefused(_) => "mailbox".into(),
+        Report::Throttled { .. } => "throttled".into(),
         Report::Tried { outcomes, .. } => outcomes
             .iter()
             .map(|(_, outcome)| match outcome {
@@ -386,6 +387,7 @@ fn text(report: Report) -> String {
     match report {
         Report::Down { reply, .. }
         | Report::Misconfigured(reply)
+        | Report::Throttled { reply, .. }
         | Report::MailboxRefused(reply) => reply.text,
         Report::Tried { outcomes, .. } => outcomes[0].1.reply().text.clone(),
     }

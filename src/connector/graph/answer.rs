@@ -10,14 +10,18 @@ use crate::mail::reply::Reply;
 
 /// The daily quotas are counted over a day; asking more often helps nobody.
 const QUOTA: Duration = Duration::from_hours(1);
+/// The tenant's bandwidth (509) is not counted by the second either.
+const BANDWIDTH: Duration = Duration::from_mins(10);
 
 /// What an answer means.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Meaning {
-    /// 202.
-    Taken(Reply),
+    /// 202; with a wait it is taken all the same, and the mailbox pauses.
+    Taken(Reply, Option<Duration>),
     /// Later.
     Later(Reply, Option<Duration>),
+    /// It was not looked at: the mailbox sends too much, or Graph has too much to do.
+    Throttled(Reply, Option<Duration>),
     /// It may have been sent.
     InDoubt(Reply),
     /// Never.
@@ -49,19 +53,22 @@ pub(super) fn read(
     };
     let reply =
         |smtp: u16, enhanced: (u8, u16, u16), text: String| Reply::new(smtp, enhanced, text);
-    let later = |wait| Meaning::Later(reply(451, (4, 3, 2), format!("Graph: {said}")), wait);
+    let busy = || reply(451, (4, 3, 2), format!("Graph: {said}"));
     let never =
         |enhanced, why: &str| Meaning::Never(reply(554, enhanced, format!("Graph: {said}: {why}")));
     let quota = || {
         let text =
             format!("Graph: {said}: the mailbox {mailbox} has sent as much as it may for now");
-        Meaning::Later(
+        Meaning::Throttled(
             reply(452, (4, 2, 2), text),
             Some(retry_after.unwrap_or_default().max(QUOTA)),
         )
     };
     match (status, code.as_str()) {
-        (202, _) => Meaning::Taken(reply(250, (2, 0, 0), format!("Graph: accepted, {said}"))),
+        (202, _) => Meaning::Taken(
+            reply(250, (2, 0, 0), format!("Graph: accepted, {said}")),
+            retry_after,
+        ),
         // A 200 has been seen with no mail sent; whoever tries again at once may send two.
         (200..=299, _) => Meaning::InDoubt(reply(
             451,
@@ -110,7 +117,17 @@ pub(super) fn read(
             (4, 4, 7),
             format!("Graph: {said}: no answer to the complete message, it may have been sent"),
         )),
-        (408 | 409 | 429 | 500..=599, _) => later(retry_after),
+        (429, _) => Meaning::Throttled(
+            reply(451, (4, 3, 2), format!("Graph: {said}: too much at once")),
+            retry_after,
+        ),
+        (509, _) => Meaning::Throttled(
+            busy(),
+            Some(retry_after.unwrap_or_default().max(BANDWIDTH)),
+        ),
+        // Without a wish it may be the message that Graph cannot cope with, and that must end some day.
+        (503, _) if retry_after.is_some() => Meaning::Throttled(busy(), retry_after),
+        (408 | 409 | 500..=599, _) => Meaning::Later(busy(), retry_after),
         (400, "ErrorInvalidRecipients") => {
             never((5, 1, 3), "a recipient's address is not accepted")
         }
@@ -174,18 +191,22 @@ fn word(code: &str) -> String {
 mod tests {
     use super::*;
 
-    fn check(status: u16, code: &str, expected: &str) {
+    fn check(status: u16, code: &str, retry_after: Option<u64>, expected: &str) {
+        let seconds = |wait: Option<Duration>| {
+            wait.map_or_else(|| "-".to_owned(), |wait| wait.as_secs().to_string())
+        };
         let body = format!("{{\"error\":{{\"code\":\"{code}\",\"message\":\"m\"}}}}");
         let meaning = read(
             status,
             body.as_bytes(),
-            Some(Duration::from_secs(9)),
+            retry_after.map(Duration::from_secs),
             "m@corp.example",
             "r-1",
         );
         let found = match meaning {
-            Meaning::Taken(_) => "taken".to_owned(),
-            Meaning::Later(_, wait) => format!("later {}", wait.unwrap_or_default().as_secs()),
+            Meaning::Taken(_, wait) => format!("taken {}", seconds(wait)),
+            Meaning::Later(_, wait) => format!("later {}", seconds(wait)),
+            Meaning::Throttled(_, wait) => format!("throttled {}", seconds(wait)),
             Meaning::InDoubt(_) => "in doubt".into(),
             Meaning::Never(reply) => format!(
                 "never {}.{}.{}",
@@ -247,15 +268,15 @@ mod tests {
     #[test]
     fn the_table() {
         for (status, code, expected) in [
-            (202, "", "taken"),
+            (202, "", "taken 9"),
             (200, "", "in doubt"),
             (302, "", "down"),
             (400, "ErrorInvalidRecipients", "never 5.1.3"),
             (400, "ErrorMimeContentInvalidBase64String", "never 5.6.0"),
             (400, "ErrorMessageSizeExceeded", "unsuited"),
-            (400, "ErrorExceededMessageLimit", "later 3600"),
-            (403, "ErrorExceededMessageLimit", "later 3600"),
-            (429, "ErrorExceededMessageLimit", "later 3600"),
+            (400, "ErrorExceededMessageLimit", "throttled 3600"),
+            (403, "ErrorExceededMessageLimit", "throttled 3600"),
+            (429, "ErrorExceededMessageLimit", "throttled 3600"),
             (401, "InvalidAuthenticationToken", "token"),
             (403, "ErrorAccessDenied", "mailbox"),
             (403, "ErrorSendAsDenied", "mailbox"),
@@ -263,15 +284,32 @@ mod tests {
             (404, "MailboxNotEnabledForRESTAPI", "mailbox"),
             (413, "", "unsuited"),
             (408, "", "later 9"),
-            (429, "ApplicationThrottled", "later 9"),
+            (409, "", "later 9"),
+            (429, "ApplicationThrottled", "throttled 9"),
             (500, "ErrorInternalServerError", "later 9"),
             (502, "", "later 9"),
-            (503, "ErrorServerBusy", "later 9"),
+            (503, "ErrorServerBusy", "throttled 9"),
             (504, "UnknownError", "in doubt"),
-            (509, "", "later 9"),
+            (509, "", "throttled 600"),
             (422, "", "never 5.0.0"),
         ] {
-            check(status, code, expected);
+            check(status, code, Some(9), expected);
+        }
+        for (status, code, retry_after, expected) in [
+            (202, "", None, "taken -"),
+            (429, "TooManyRequests", None, "throttled -"),
+            (
+                429,
+                "ErrorExceededMessageLimit",
+                Some(7200),
+                "throttled 7200",
+            ),
+            (503, "ErrorServerBusy", None, "later -"),
+            (500, "", None, "later -"),
+            (509, "", None, "throttled 600"),
+            (509, "", Some(3600), "throttled 3600"),
+        ] {
+            check(status, code, retry_after, expected);
         }
         let strange = read(
             400,

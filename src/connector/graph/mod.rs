@@ -14,7 +14,7 @@ use reqwest::{Url, header};
 use tokio::time::Instant;
 
 use super::{
-    Connector, Kind, Lane, Settings as AllSettings, Surroundings,
+    Connector, Kind, Lane, Settings as AllSettings, Surroundings, Upload,
     http::{Answer, Fault, Http, allowed},
     oauth::{self, Token, TokenSource, retry_after},
 };
@@ -46,6 +46,10 @@ pub struct Settings {
     pub mime_limit: u64,
     /// What then happens.
     pub large_messages: Large,
+    /// Octets that each mailbox takes.
+    pub upload_rate: Option<Upload>,
+    /// Requests at once, of all mailboxes together.
+    pub max_connections: usize,
 }
 
 /// What happens to a message above `mime_limit`.
@@ -246,6 +250,20 @@ impl Connector for Graph {
         }
     }
 
+    fn upload(&self, message: &Message, to: &[Address]) -> u64 {
+        let size = message.size();
+        if size <= self.settings.mime_limit {
+            // To the octet: the header as it will be, an empty line and the body, 4 for every 3.
+            let header = recipients::rewritten(&message.header, to).len() as u64;
+            (header + 2 + message.body.len()).div_ceil(3) * 4
+        } else if self.settings.large_messages == Large::Upload {
+            // Attachments leave decoded, so this is rather more than what is sent.
+            size
+        } else {
+            0
+        }
+    }
+
     async fn deliver(&self, message: &Message, to: &[Address], deadline: StdInstant) -> Report {
         let Some(mailbox) = self.mailbox(message) else {
             let reply = Reply::new(
@@ -271,12 +289,19 @@ impl Connector for Graph {
                 via,
             );
         }
+        let mut pause = None;
         let outcome = match self
             .send(message, to, &mailbox, Instant::from_std(deadline))
             .await
         {
             Err(report) => return report,
-            Ok(Meaning::Taken(reply)) => Outcome::Delivered(reply),
+            Ok(Meaning::Taken(reply, wish)) => {
+                pause = wish;
+                Outcome::Delivered(reply)
+            }
+            Ok(Meaning::Throttled(reply, retry_after)) => {
+                return Report::Throttled { reply, retry_after };
+            }
             Ok(Meaning::Later(reply, retry_after)) => Outcome::Deferred { reply, retry_after },
             Ok(Meaning::InDoubt(reply)) => Outcome::InDoubt(reply),
             Ok(Meaning::Never(reply)) => Outcome::Failed(reply),
@@ -290,7 +315,11 @@ impl Connector for Graph {
                 };
             }
         };
-        tried(to, &outcome, via)
+        let mut report = tried(to, &outcome, via);
+        if let Report::Tried { pause: asked, .. } = &mut report {
+            *asked = pause;
+        }
+        report
     }
 
     /// A token, and what it says it may do. Nothing more is asked: an application with Mail.Send alone may ask nothing else.
@@ -354,6 +383,7 @@ fn tried(to: &[Address], outcome: &Outcome, via: String) -> Report {
             .map(|address| (address.clone(), outcome.clone()))
             .collect(),
         via,
+        pause: None,
     }
 }
 

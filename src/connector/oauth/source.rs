@@ -293,7 +293,7 @@ impl Inner {
                     Report::Misconfigured(reply) | Report::MailboxRefused(reply) => {
                         (Some(reply), None)
                     }
-                    Report::Tried { .. } => (None, None),
+                    Report::Throttled { .. } | Report::Tried { .. } => (None, None),
                 };
                 let now = Instant::now();
                 state.again = Some(now + wish.unwrap_or_default().max(AGAIN));

@@ -270,6 +270,7 @@ impl Connector for Smtp {
                     .map(|r| (r.clone(), outcome.clone()))
                     .collect(),
                 via: self.settings.host.clone(),
+                pause: None,
             };
         };
         let mut idle = self.pool.take().await;

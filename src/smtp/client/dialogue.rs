@@ -267,7 +267,11 @@ impl<'a> Delivery<'a> {
                 (address.clone(), outcome)
             })
             .collect();
-        Report::Tried { outcomes, via }
+        Report::Tried {
+            outcomes,
+            via,
+            pause: None,
+        }
     }
 
     fn next_transaction(&mut self, out: &mut Vec<u8>) -> Ask {

@@ -439,6 +439,7 @@ impl Connector for Scripted {
         Report::Tried {
             outcomes: outcomes.collect(),
             via: format!("{}.example[192.0.2.1]:25", self.name),
+            pause: None,
         }
     }
 
