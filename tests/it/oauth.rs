@@ -514,6 +514,21 @@ async fn a_federated_token_is_read_anew_and_a_managed_identity_is_asked_with_its
     assert_eq!(source.token(soon()).await.unwrap().reveal(), "first");
     fs::write(&file, "second").unwrap();
     assert_eq!(source.token(soon()).await.unwrap().reveal(), "second");
+    for (content, expected) in [
+        (Some("two words"), "holds no token"),
+        (Some(" \n"), "holds no token"),
+        (None, "cannot be read"),
+    ] {
+        match content {
+            Some(content) => fs::write(&file, content).unwrap(),
+            None => fs::remove_file(&file).unwrap(),
+        }
+        let found = text(&source.token(soon()).await.unwrap_err());
+        assert!(
+            found.starts_with("misconfigured federated_token_file ") && found.contains(expected),
+            "{found}"
+        );
+    }
 
     let metadata = Endpoint::start(|asked| {
         if asked.method != "GET"
@@ -961,6 +976,8 @@ fn a_token_failure_pauses_and_never_bounces() {
         status.contains("the client secret expired; create a new one"),
         "{status}"
     );
+    // In the log too, whole.
+    gateway.wait_for_log(&["connector paused", "AADSTS7000222", "set client_secret"]);
     std::thread::sleep(Duration::from_secs(3));
     let list: serde_json::Value =
         serde_json::from_str(&stdout(&gateway.cli(&["queue", "list", "--json"]))).unwrap();
