@@ -2,6 +2,7 @@
 //! what they were told. Then all that was logged, printed and written is searched, for base64 and form encoding too.
 
 use std::{
+    collections::HashMap,
     fs,
     path::Path,
     sync::{
@@ -109,7 +110,8 @@ fn tokens(asked: &Asked, mode: usize, seen: &Seen, count: &AtomicUsize) -> Said 
 
 /// An SMTP server that takes tokens; when it does not, it quotes the line.
 fn exchange(mode: Arc<AtomicUsize>) -> Sink {
-    let last = Mutex::new(String::new());
+    // What this connection said (each has a thread of its own): a server quotes its own client, not another's.
+    let last = Mutex::new(HashMap::new());
     Sink::scripted(move |line| {
         let is_refusing = mode.load(Ordering::SeqCst) != FINE;
         let word = line.split(' ').next().unwrap_or_default();
@@ -120,7 +122,12 @@ fn exchange(mode: Arc<AtomicUsize>) -> Sink {
             ("AUTH", None) => return Some("334 ".to_owned()),
             ("AUTH", Some(response)) => response,
             ("", _) => {
-                let quoted = last.lock().unwrap().clone();
+                let quoted: String = last
+                    .lock()
+                    .unwrap()
+                    .get(&std::thread::current().id())
+                    .cloned()
+                    .unwrap_or_default();
                 return Some(format!(
                     "535-5.7.3 Unrecognized command '{quoted}'\r\n535 5.7.3 no"
                 ));
@@ -133,7 +140,9 @@ fn exchange(mode: Arc<AtomicUsize>) -> Sink {
         }
         let decoded = STANDARD.decode(response).unwrap_or_default();
         let token = String::from_utf8_lossy(&decoded).replace(['\u{1}', '\r', '\n'], " ");
-        *last.lock().unwrap() = format!("{response} {token}");
+        last.lock()
+            .unwrap()
+            .insert(std::thread::current().id(), format!("{response} {token}"));
         Some(format!("334 {}", STANDARD.encode(r#"{"status":"401"}"#)))
     })
 }

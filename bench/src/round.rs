@@ -1,0 +1,134 @@
+//! One scenario against one relay: open the sink, send, wait for the last arrival, and say what was seen.
+
+use crate::{load, sink, tls};
+use anyhow::Result;
+use clap::Args;
+use serde::Serialize;
+use std::net::SocketAddr;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+use tokio_rustls::TlsAcceptor;
+
+/// What to send, where, and how.
+#[derive(Args, Clone)]
+pub struct Options {
+    /// The relay
+    #[arg(long)]
+    pub target: SocketAddr,
+    /// Where the relay sends to: opened here
+    #[arg(long)]
+    pub sink: SocketAddr,
+    /// Connections at a time
+    #[arg(long, default_value_t = 50)]
+    pub sessions: usize,
+    /// Messages in all
+    #[arg(long, default_value_t = 2000)]
+    pub messages: usize,
+    /// Octets of each message
+    #[arg(long, default_value_t = 10_240)]
+    pub size: usize,
+    /// A connection for every message
+    #[arg(long)]
+    pub one_each: bool,
+    /// STARTTLS towards the relay
+    #[arg(long)]
+    pub tls_in: bool,
+    /// The sink offers STARTTLS
+    #[arg(long)]
+    pub tls_out: bool,
+    /// Seconds without an arrival after which the rest counts as lost
+    #[arg(long, default_value_t = 15)]
+    pub quiet: u64,
+}
+
+/// What one scenario gave.
+#[derive(Serialize, Clone, Debug)]
+pub struct Measured {
+    /// 250s after the dot.
+    pub accepted: usize,
+    /// 250s for each second, from the first connect to the last 250.
+    pub accepted_per_second: f64,
+    /// Arrivals for each second, from the first connect to the last arrival.
+    pub end_to_end_per_second: f64,
+    /// Dot to 250, milliseconds.
+    pub wait_p50_ms: f64,
+    /// Dot to 250, milliseconds.
+    pub wait_p99_ms: f64,
+    /// Accepted with a 250, never seen at the sink.
+    pub lost: usize,
+    /// Arrivals above one, of all numbers.
+    pub duplicates: usize,
+    /// Arrivals with another body than was sent.
+    pub damaged: usize,
+    /// Sessions that broke off.
+    pub faults: usize,
+    /// The first of them in words.
+    pub fault: Option<String>,
+    /// Connections that the relay opened to the sink.
+    pub connections_out: usize,
+}
+
+/// Runs one scenario.
+pub fn run(options: &Options) -> Result<Measured> {
+    let acceptor = if options.tls_out {
+        Some(TlsAcceptor::from(tls::server()?.0))
+    } else {
+        None
+    };
+    let sink = sink::Sink::open(options.sink, acceptor)?;
+    measure(options, &sink)
+}
+
+/// Runs one scenario with a sink that is open already.
+pub fn measure(options: &Options, sink: &sink::Sink) -> Result<Measured> {
+    sink.expect(options.messages);
+    let plan = load::Plan {
+        target: options.target,
+        sessions: options.sessions,
+        messages: options.messages,
+        size: options.size,
+        one_each: options.one_each,
+        tls: options.tls_in.then(tls::client),
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let start = Instant::now();
+    let seen = runtime.block_on(tokio::task::LocalSet::new().run_until(async {
+        let seen = load::run(&plan).await?;
+        sink.wait_for(seen.accepted.len(), Duration::from_secs(options.quiet))
+            .await;
+        anyhow::Ok(seen)
+    }))?;
+    let times = sink.count.times.lock().expect("lock").clone();
+    let mut waits = seen.waits;
+    waits.sort_unstable();
+    let at = |share: f64| {
+        waits
+            .get(((waits.len() as f64 - 1.0) * share).round() as usize)
+            .map_or(0.0, |&n| n as f64 / 1e6)
+    };
+    let last = Duration::from_nanos(sink.count.last.load(Ordering::SeqCst))
+        .saturating_sub(start.duration_since(sink.start));
+    let unique = times.iter().filter(|&&n| n > 0).count();
+    Ok(Measured {
+        accepted: seen.accepted.len(),
+        accepted_per_second: seen.accepted.len() as f64 / seen.took.as_secs_f64().max(1e-9),
+        end_to_end_per_second: unique as f64 / last.as_secs_f64().max(1e-9),
+        wait_p50_ms: at(0.5),
+        wait_p99_ms: at(0.99),
+        lost: seen
+            .accepted
+            .iter()
+            .filter(|&&n| times.get(n) == Some(&0))
+            .count(),
+        duplicates: times
+            .iter()
+            .map(|&n| usize::from(n).saturating_sub(1))
+            .sum(),
+        damaged: sink.count.damaged.load(Ordering::SeqCst),
+        faults: seen.faults.len(),
+        fault: seen.faults.first().cloned(),
+        connections_out: sink.count.connections.load(Ordering::SeqCst),
+    })
+}
