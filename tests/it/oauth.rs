@@ -419,6 +419,19 @@ async fn a_certificate_signs_what_entra_checks() {
             .reveal(),
         "by-certificate"
     );
+    // A new one on disk is used for the next token, without a reload: here the endpoint does not know it yet.
+    let old = ["key.pem", "cert.pem"].map(|name| fs::read(dir.path().join(name)).unwrap());
+    certificate(dir.path());
+    source.reject(&source.token(soon()).await.unwrap());
+    let found = text(&source.token(soon()).await.unwrap_err());
+    assert!(found.contains("AADSTS700027"), "{found}");
+    fs::remove_file(dir.path().join("key.pem")).unwrap();
+    let found = text(&source.token(soon()).await.unwrap_err());
+    assert!(found.contains("key.pem cannot be read"), "{found}");
+    for (name, octets) in ["key.pem", "cert.pem"].into_iter().zip(&old) {
+        fs::write(dir.path().join(name), octets).unwrap();
+    }
+    assert!(source.token(soon()).await.is_ok());
     // Another key than the registered certificate's is refused, and named.
     let other = tempfile::TempDir::new().unwrap();
     certificate(other.path());

@@ -1,7 +1,7 @@
 //! What proves who asks: the form of each grant, with assertions signed here.
 //!
-//! Apart from `source`, which decides when to ask. It reads its keys once, at load, so that a key that cannot be used is a
-//! problem of the configuration; a federated token alone is read at every request, since it rotates.
+//! Apart from `source`, which decides when to ask. Keys are read at load, so that one that cannot be used is a problem of the
+//! configuration, and again for every request, since certificates are renewed and federated tokens rotate.
 
 use std::{
     fs,
