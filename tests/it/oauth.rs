@@ -200,17 +200,16 @@ fn a_connection_is_left_before_its_token_ends() {
         }
         _ => None,
     });
-    // It is left a minute before: after four seconds.
-    let endpoint = Endpoint::start(|_| granted("t", 64));
+    // It is left a minute before: after ten seconds.
+    let endpoint = Endpoint::start(|_| granted("t", 70));
     let gateway = Gateway::start(&xoauth2(
         &sink,
-        "",
+        "max_connections = 1",
         &format!("{MICROSOFT}, token_url = \"{}\"", endpoint.url("/t")),
     ));
-    for (expected, pause) in [(1, 0), (1, 5), (2, 0)] {
+    for (sent, expected, pause) in [(1, 1, 0), (2, 1, 11), (3, 2, 0)] {
         send(&gateway);
-        let count = sink.count();
-        sink.wait(count + 1);
+        sink.wait(sent);
         assert_eq!(logins.load(Ordering::SeqCst), expected);
         std::thread::sleep(Duration::from_secs(pause));
     }
