@@ -23,7 +23,7 @@ use postern::{
 
 use super::harness::{
     cloud_token::{Asked, Endpoint, check_assertion, check_google, granted, refused},
-    gateway::{Gateway, basic, queued_id, stdout, wait},
+    gateway::{Gateway, basic, send, stdout, wait},
     peers::{has, run},
     sink::Sink,
 };
@@ -893,16 +893,6 @@ fn mail_by_token(good: &'static str, first: &'static str, auth: &str) -> (Sink, 
     );
     let gateway = Gateway::start(&basic(sink.address).replace("tls = \"off\"", &oauth));
     (sink, endpoint, gateway)
-}
-
-fn send(gateway: &Gateway) -> String {
-    let mut client = gateway.connect("local");
-    client.expect("EHLO x", "250");
-    queued_id(&client.mail(
-        "erp@corp.example",
-        &["x@corp.example"],
-        "Subject: s\r\n\r\nb\r\n",
-    ))
 }
 
 #[test]
