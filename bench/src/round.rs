@@ -110,6 +110,7 @@ pub fn measure(options: &Options, sink: &sink::Sink) -> Result<Measured> {
     };
     let last = Duration::from_nanos(sink.count.last.load(Ordering::SeqCst))
         .saturating_sub(start.duration_since(sink.start));
+    let (lost, duplicates) = tally(&seen.accepted, &times);
     let unique = times.iter().filter(|&&n| n > 0).count();
     Ok(Measured {
         accepted: seen.accepted.len(),
@@ -117,18 +118,75 @@ pub fn measure(options: &Options, sink: &sink::Sink) -> Result<Measured> {
         end_to_end_per_second: unique as f64 / last.as_secs_f64().max(1e-9),
         wait_p50_ms: at(0.5),
         wait_p99_ms: at(0.99),
-        lost: seen
-            .accepted
-            .iter()
-            .filter(|&&n| times.get(n) == Some(&0))
-            .count(),
-        duplicates: times
-            .iter()
-            .map(|&n| usize::from(n).saturating_sub(1))
-            .sum(),
+        lost,
+        duplicates,
         damaged: sink.count.damaged.load(Ordering::SeqCst),
         faults: seen.faults.len(),
         fault: seen.faults.first().cloned(),
         connections_out: sink.count.connections.load(Ordering::SeqCst),
     })
+}
+
+/// How many of the accepted never arrived, and how many arrivals were one too many.
+fn tally(accepted: &[usize], times: &[u8]) -> (usize, usize) {
+    let lost = accepted
+        .iter()
+        .filter(|&&n| times.get(n).is_none_or(|&n| n == 0))
+        .count();
+    let again = times
+        .iter()
+        .map(|&n| usize::from(n).saturating_sub(1))
+        .sum();
+    (lost, again)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options(target: SocketAddr, sink: SocketAddr) -> Options {
+        Options {
+            target,
+            sink,
+            sessions: 3,
+            messages: 20,
+            size: 2000,
+            one_each: false,
+            tls_in: false,
+            tls_out: false,
+            quiet: 1,
+        }
+    }
+
+    fn sink() -> sink::Sink {
+        sink::Sink::open("127.0.0.1:0".parse().unwrap(), None).unwrap()
+    }
+
+    #[test]
+    fn straight_to_the_sink_all_arrives_once() {
+        let sink = sink();
+        let measured = measure(&options(sink.address, sink.address), &sink).unwrap();
+        let wrong = (
+            measured.lost,
+            measured.duplicates,
+            measured.damaged,
+            measured.faults,
+        );
+        assert_eq!((measured.accepted, wrong), (20, (0, 0, 0, 0)));
+    }
+
+    #[test]
+    fn a_relay_that_keeps_everything_has_lost_it() {
+        let (relay, sink) = (sink(), sink());
+        relay.expect(20);
+        let measured = measure(&options(relay.address, sink.address), &sink).unwrap();
+        assert_eq!((measured.accepted, measured.lost), (20, 20));
+    }
+
+    #[test]
+    fn what_is_lost_and_what_came_twice() {
+        assert_eq!(tally(&[0, 1, 2], &[1, 1, 1]), (0, 0));
+        assert_eq!(tally(&[0, 1, 2], &[1, 0, 3]), (1, 2));
+        assert_eq!(tally(&[7], &[1]), (1, 0));
+    }
 }

@@ -9,6 +9,7 @@ use std::{
 use serde_json::{Value, json};
 
 use super::{
+    check::SHOWN,
     exit::{Ended, Exit},
     output,
 };
@@ -177,7 +178,7 @@ fn print(
         if let Some(probe) = lane.probe {
             write!(out, ", asked again {}", output::ahead(probe, now))?;
         }
-        writeln!(out, "\n            {}", output::cut(&lane.why, 600))?;
+        writeln!(out, "\n            {}", output::cut(&lane.why, SHOWN))?;
     }
     writeln!(
         out,

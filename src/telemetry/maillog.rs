@@ -7,12 +7,15 @@ use std::time::{Duration, SystemTime};
 
 use tracing::{info, warn};
 
-use super::{clean, timestamp};
+use super::{clean, clean_to, timestamp};
 use crate::mail::{
     address::Address,
     message::{Envelope, MessageId, Origin},
     reply::Reply,
 };
+
+/// Why a connector stops, with the remedy, in so many octets.
+const REMEDY: usize = 1_000;
 
 /// Recipients that are named in one line; the count says how many there are.
 const NAMED: usize = 10;
@@ -177,7 +180,8 @@ pub fn bounced(id: MessageId, bounce: MessageId, to: &str) {
 
 /// A lane is `closed` or `paused`. A paused one needs a person, so it is an error.
 pub fn connector_paused(lane: &str, state: &str, why: &Reply) {
-    let (lane, why) = (clean(lane), clean(&why.to_string()));
+    // With the remedy at its end.
+    let (lane, why) = (clean(lane), clean_to(&why.to_string(), REMEDY));
     if state == "paused" {
         tracing::error!(event = "connector paused", lane = %lane, state, why = %why, "connector paused");
     } else {

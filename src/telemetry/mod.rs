@@ -144,8 +144,13 @@ pub fn init(settings: &Settings) -> Result<Guard, String> {
 /// Text from the network, made safe for a log or a terminal: whatever is not printable, or turns the direction of the text
 /// around, is escaped; at most [`NETWORK_TEXT`] octets.
 pub fn clean(text: &str) -> String {
-    let mut out = String::with_capacity(text.len().min(NETWORK_TEXT));
-    escape(text, NETWORK_TEXT, &mut out);
+    clean_to(text, NETWORK_TEXT)
+}
+
+/// As [`clean`], of another length: for sentences of our own with words from the network in them.
+pub fn clean_to(text: &str, most: usize) -> String {
+    let mut out = String::with_capacity(text.len().min(most));
+    escape(text, most, &mut out);
     out
 }
 

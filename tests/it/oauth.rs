@@ -23,7 +23,7 @@ use postern::{
 
 use super::harness::{
     cloud_token::{Asked, Endpoint, check_assertion, check_google, granted, refused},
-    gateway::{Gateway, basic, queued_id, stdout, wait},
+    gateway::{Gateway, basic, send, stdout, wait},
     peers::{has, run},
     sink::Sink,
 };
@@ -200,17 +200,16 @@ fn a_connection_is_left_before_its_token_ends() {
         }
         _ => None,
     });
-    // It is left a minute before: after four seconds.
-    let endpoint = Endpoint::start(|_| granted("t", 64));
+    // It is left a minute before: after ten seconds.
+    let endpoint = Endpoint::start(|_| granted("t", 70));
     let gateway = Gateway::start(&xoauth2(
         &sink,
-        "",
+        "max_connections = 1",
         &format!("{MICROSOFT}, token_url = \"{}\"", endpoint.url("/t")),
     ));
-    for (expected, pause) in [(1, 0), (1, 5), (2, 0)] {
+    for (sent, expected, pause) in [(1, 1, 0), (2, 1, 11), (3, 2, 0)] {
         send(&gateway);
-        let count = sink.count();
-        sink.wait(count + 1);
+        sink.wait(sent);
         assert_eq!(logins.load(Ordering::SeqCst), expected);
         std::thread::sleep(Duration::from_secs(pause));
     }
@@ -419,6 +418,19 @@ async fn a_certificate_signs_what_entra_checks() {
             .reveal(),
         "by-certificate"
     );
+    // A new one on disk is used for the next token, without a reload: here the endpoint does not know it yet.
+    let old = ["key.pem", "cert.pem"].map(|name| fs::read(dir.path().join(name)).unwrap());
+    certificate(dir.path());
+    source.reject(&source.token(soon()).await.unwrap());
+    let found = text(&source.token(soon()).await.unwrap_err());
+    assert!(found.contains("AADSTS700027"), "{found}");
+    fs::remove_file(dir.path().join("key.pem")).unwrap();
+    let found = text(&source.token(soon()).await.unwrap_err());
+    assert!(found.contains("key.pem cannot be read"), "{found}");
+    for (name, octets) in ["key.pem", "cert.pem"].into_iter().zip(&old) {
+        fs::write(dir.path().join(name), octets).unwrap();
+    }
+    assert!(source.token(soon()).await.is_ok());
     // Another key than the registered certificate's is refused, and named.
     let other = tempfile::TempDir::new().unwrap();
     certificate(other.path());
@@ -514,6 +526,21 @@ async fn a_federated_token_is_read_anew_and_a_managed_identity_is_asked_with_its
     assert_eq!(source.token(soon()).await.unwrap().reveal(), "first");
     fs::write(&file, "second").unwrap();
     assert_eq!(source.token(soon()).await.unwrap().reveal(), "second");
+    for (content, expected) in [
+        (Some("two words"), "holds no token"),
+        (Some(" \n"), "holds no token"),
+        (None, "cannot be read"),
+    ] {
+        match content {
+            Some(content) => fs::write(&file, content).unwrap(),
+            None => fs::remove_file(&file).unwrap(),
+        }
+        let found = text(&source.token(soon()).await.unwrap_err());
+        assert!(
+            found.starts_with("misconfigured federated_token_file ") && found.contains(expected),
+            "{found}"
+        );
+    }
 
     let metadata = Endpoint::start(|asked| {
         if asked.method != "GET"
@@ -868,16 +895,6 @@ fn mail_by_token(good: &'static str, first: &'static str, auth: &str) -> (Sink, 
     (sink, endpoint, gateway)
 }
 
-fn send(gateway: &Gateway) -> String {
-    let mut client = gateway.connect("local");
-    client.expect("EHLO x", "250");
-    queued_id(&client.mail(
-        "erp@corp.example",
-        &["x@corp.example"],
-        "Subject: s\r\n\r\nb\r\n",
-    ))
-}
-
 #[test]
 fn mail_leaves_by_xoauth2_and_oauthbearer() {
     let long: &'static str = Box::leak("T".repeat(3000).into_boxed_str());
@@ -961,6 +978,8 @@ fn a_token_failure_pauses_and_never_bounces() {
         status.contains("the client secret expired; create a new one"),
         "{status}"
     );
+    // In the log too, whole.
+    gateway.wait_for_log(&["connector paused", "AADSTS7000222", "set client_secret"]);
     std::thread::sleep(Duration::from_secs(3));
     let list: serde_json::Value =
         serde_json::from_str(&stdout(&gateway.cli(&["queue", "list", "--json"]))).unwrap();

@@ -7,7 +7,7 @@ use tempfile::TempDir;
 
 use super::harness::{
     cloud::Tenant,
-    gateway::{Gateway, basic, queued_id, stdout, wait},
+    gateway::{Gateway, basic, send, stdout, wait},
     proxy::{Asked, Authority, Begin, Front, Kind, Proxy, Rules},
     sink::Sink,
 };
@@ -116,16 +116,6 @@ fn url(proxy: &Proxy, kind: Kind, login: &str) -> String {
         Kind::Socks5 => "socks5",
     };
     format!("proxy = \"{scheme}://{login}{}\"", proxy.address)
-}
-
-fn send(gateway: &Gateway) -> String {
-    let mut client = gateway.connect("local");
-    client.expect("EHLO x", "250");
-    queued_id(&client.mail(
-        "erp@corp.example",
-        &["x@corp.example"],
-        "From: erp@corp.example\r\nSubject: s\r\n\r\nb\r\n",
-    ))
 }
 
 fn check(gateway: &Gateway) -> String {

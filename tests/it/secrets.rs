@@ -20,7 +20,7 @@ use tempfile::TempDir;
 
 use super::harness::{
     cloud_token::{Asked, Endpoint, Said, granted},
-    gateway::{Gateway, basic, queued_id, wait},
+    gateway::{Gateway, basic, send, wait},
     proxy::{Authority, Begin, Front, Kind, Proxy, Rules},
     sink::Sink,
 };
@@ -241,16 +241,6 @@ fn files(dir: &Path, found: &mut Vec<(String, Vec<u8>)>) {
             found.push((path.display().to_string(), fs::read(&path).unwrap()));
         }
     }
-}
-
-fn send(gateway: &Gateway) -> String {
-    let mut client = gateway.connect("local");
-    client.expect("EHLO x", "250");
-    queued_id(&client.mail(
-        "erp@corp.example",
-        &["x@corp.example"],
-        "From: erp@corp.example\r\nSubject: s\r\n\r\nb\r\n",
-    ))
 }
 
 /// Runs a gateway through success and both failures, and searches all it leaves. `fixed` are the secrets it was given; `in_store` says

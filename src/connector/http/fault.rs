@@ -58,6 +58,21 @@ pub(super) fn of(
     is_sent: bool,
 ) -> Fault {
     let said = chain(error);
+    // What breaks later, be it TLS, tells nothing about who can be reached.
+    if error.is_connect() || error.is_dns() || error.is_builder() {
+        return unreached(error, host, proxy, &said);
+    }
+    if is_sent {
+        Fault::Unanswered(format!("{host}: {said}"))
+    } else {
+        Fault::Broken(format!(
+            "{host}: the connection broke before the request was whole: {said}"
+        ))
+    }
+}
+
+/// Why there was no connection to ask anything on.
+fn unreached(error: &reqwest::Error, host: &str, proxy: Option<&ProxyServer>, said: &str) -> Fault {
     for cause in causes(error) {
         if let Some(problem) = tls_error(cause) {
             let why = match problem {
@@ -75,19 +90,8 @@ pub(super) fn of(
         }
     }
     let by = proxy.map_or_else(String::new, |proxy| format!(" by {proxy}"));
-    if error.is_dns() {
-        return Fault::Unreached(format!("{host} cannot be reached{by}: DNS: {said}"));
-    }
-    if error.is_connect() || error.is_builder() {
-        return Fault::Unreached(format!("{host} cannot be reached{by}: {said}"));
-    }
-    if is_sent {
-        Fault::Unanswered(format!("{host}: {said}"))
-    } else {
-        Fault::Broken(format!(
-            "{host}: the connection broke before the request was whole: {said}"
-        ))
-    }
+    let dns = if error.is_dns() { "DNS: " } else { "" };
+    Fault::Unreached(format!("{host} cannot be reached{by}: {dns}{said}"))
 }
 
 /// The causes in one line, the innermost last.

@@ -1,10 +1,11 @@
 //! What proves who asks: the form of each grant, with assertions signed here.
 //!
-//! Apart from `source`, which decides when to ask. It reads its keys once, at load, so that a key that cannot be used is a
-//! problem of the configuration; a federated token alone is read at every request, since it rotates.
+//! Apart from `source`, which decides when to ask. Keys are read at load, so that one that cannot be used is a problem of the
+//! configuration, and again for every request, since certificates are renewed and federated tokens rotate.
 
 use std::{
     fs,
+    io::Read as _,
     path::Path,
     time::{Duration, SystemTime},
 };
@@ -21,6 +22,8 @@ use crate::secret::Secret;
 
 /// An assertion is good for so long (Entra wants 5 to 10 minutes, Google at most an hour).
 const ASSERTION: Duration = Duration::from_mins(8);
+/// No token of a platform is larger.
+const FEDERATED: u64 = 1 << 20;
 const ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 const JWT_BEARER: &str = "urn:ietf:params:oauth:grant-type:jwt-bearer";
 
@@ -174,7 +177,7 @@ impl Proof {
                 form.push(("client_id", client_id.clone()));
                 form.push(("scope", settings.scope.clone()));
                 form.push(("client_assertion_type", ASSERTION_TYPE.into()));
-                form.push(("client_assertion", text(file)?.trim().to_owned()));
+                form.push(("client_assertion", federated(file)?));
             }
             Proof::ServiceAccount {
                 email,
@@ -269,6 +272,20 @@ fn window(now: SystemTime) -> (u64, u64) {
         .duration_since(SystemTime::UNIX_EPOCH)
         .unwrap_or_default();
     (now.as_secs(), (now + ASSERTION).as_secs())
+}
+
+/// The token of a workload identity, as it stands in the file now.
+fn federated(path: &Path) -> Result<String, String> {
+    let shown = path.display();
+    let mut token = String::new();
+    fs::File::open(path)
+        .and_then(|file| file.take(FEDERATED).read_to_string(&mut token))
+        .map_err(|e| format!("federated_token_file {shown} cannot be read: {e}"))?;
+    let token = token.trim();
+    if token.is_empty() || !token.bytes().all(|b| b.is_ascii_graphic()) {
+        return Err(format!("federated_token_file {shown} holds no token"));
+    }
+    Ok(token.to_owned())
 }
 
 fn text(path: &Path) -> Result<String, String> {

@@ -91,7 +91,6 @@ struct Inner {
     settings: Settings,
     url: Url,
     http: Http,
-    proof: Proof,
     refresh: Option<Refresh>,
     state: Mutex<State>,
 }
@@ -166,7 +165,6 @@ impl TokenSource {
         let inner = Inner {
             url: Url::parse(&settings.token_url).map_err(|e| format!("token_url: {e}"))?,
             http,
-            proof,
             refresh,
             settings: settings.clone(),
             state: Mutex::default(),
@@ -341,14 +339,12 @@ impl Inner {
         refresh: Option<&Secret>,
         until: Instant,
     ) -> Result<Granted, (Report, bool)> {
-        let request = self
-            .proof
-            .request(
-                &self.settings,
-                refresh,
-                SystemTime::now(),
-                fastrand::u128(..),
-            )
+        // Keys are read anew: a certificate that was renewed on disk is used from then on.
+        let request = Proof::read(&self.settings)
+            .and_then(|proof| {
+                let random = fastrand::u128(..);
+                proof.request(&self.settings, refresh, SystemTime::now(), random)
+            })
             .map_err(|text| {
                 let reply = Reply::new(451, (4, 3, 5), text);
                 (Report::Misconfigured(reply), false)

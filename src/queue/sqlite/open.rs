@@ -80,7 +80,7 @@ fn connect(database: &Path, flags: OpenFlags) -> Result<Connection, StoreError> 
         .map_err(unavailable)?;
     conn.busy_timeout(BUSY).map_err(unavailable)?;
     // Else a statement is compiled anew for every value it is given, where the value might change the plan: a sixth of all
-    // the time of a message. Every statement here names its index or has but one.
+    // the time of a message. No plan may depend on a value then, so a partial index is asked for by literals.
     conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)
         .map_err(unavailable)?;
     conn.set_prepared_statement_cache_capacity(128);

@@ -241,6 +241,12 @@ mod tests {
     #[test]
     fn due_costs_the_same_whatever_waits() {
         let conn = Connection::open_in_memory().unwrap();
+        // As `open` has it.
+        conn.set_db_config(
+            rusqlite::config::DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG,
+            true,
+        )
+        .unwrap();
         conn.execute_batch(include_str!("../sqlite.sql")).unwrap();
         for (route, pinned, jobs) in [("a", "", 5000), ("a", "one", 3), ("b", "", 5000)] {
             for due in 0..jobs {

@@ -100,10 +100,10 @@ impl Stop {
 
 /// The reply with the stage before its text and the remedy, if one is known, behind it.
 pub fn explained(reply: &Reply, stage: &str) -> Reply {
-    let said = bounded(&reply.text);
     let text = match remedy(reply, stage) {
-        Some(remedy) => format!("{stage}: {said} -- {remedy}"),
-        None => format!("{stage}: {said}"),
+        // Short, so that the remedy is still read where a text is cut.
+        Some(remedy) => format!("{stage}: {} -- {remedy}", cut(&reply.text, 300)),
+        None => format!("{stage}: {}", bounded(&reply.text)),
     };
     Reply {
         code: reply.code,
@@ -129,10 +129,11 @@ pub(super) fn deferred(reply: Reply) -> Outcome {
 
 /// What is kept of an upstream's text in an outcome: 1,000 octets.
 pub fn bounded(text: &str) -> &str {
-    let end = (0..=text.len().min(1000))
-        .rev()
-        .find(|i| text.is_char_boundary(*i));
-    text.get(..end.unwrap_or(0)).unwrap_or(text)
+    cut(text, 1000)
+}
+
+fn cut(text: &str, most: usize) -> &str {
+    text.get(..text.floor_char_boundary(most)).unwrap_or(text)
 }
 
 /// The stage of a login with a token, whose refusals have remedies of their own.

@@ -327,6 +327,17 @@ impl Client {
     }
 }
 
+/// Hands one small mail over, where it does not matter which; its id.
+pub fn send(gateway: &Gateway) -> String {
+    let mut client = gateway.connect("local");
+    client.expect("EHLO x", "250");
+    queued_id(&client.mail(
+        "erp@corp.example",
+        &["x@corp.example"],
+        "From: erp@corp.example\r\nSubject: s\r\n\r\nb\r\n",
+    ))
+}
+
 /// The id in `250 2.0.0 queued as ID`.
 pub fn queued_id(reply: &str) -> String {
     assert!(reply.starts_with("250 2.0.0 queued as "), "{reply}");

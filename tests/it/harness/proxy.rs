@@ -270,7 +270,8 @@ impl Authority {
         }
     }
 
-    fn server(&self, names: &[&str]) -> rustls::ServerConfig {
+    /// A server with a certificate of this authority.
+    pub fn server(&self, names: &[&str]) -> rustls::ServerConfig {
         let names: Vec<String> = names.iter().map(|n| (*n).to_owned()).collect();
         let key = KeyPair::generate().unwrap();
         let leaf = CertificateParams::new(names).unwrap();
