@@ -16,18 +16,19 @@ use super::{
     plan::{self, Block, Change},
 };
 use crate::{
-    connector::{Lane, Rate, Settings},
+    connector::{Lane, Limits, Settings},
     mail::reply::Reply,
     route::ConnectorName,
     telemetry::maillog,
 };
 
-/// Mailboxes that are remembered as refused, at most: their number is up to the senders.
-const MOST_MAILBOXES: usize = 10_000;
-
 #[derive(Debug)]
 pub(super) struct Entry {
     pub(super) gate: Gate,
+    /// The limits of each mailbox, where the connector has several.
+    pub(super) each: Option<Limits>,
+    /// The upstream's wish to wait was told of, and that it is over was not yet.
+    pub(super) held: bool,
     pub(super) since: SystemTime,
     /// What shut it, with the remedy.
     pub(super) why: Option<Reply>,
@@ -37,7 +38,9 @@ pub(super) struct Entry {
 pub(super) struct Table {
     pub(super) lanes: HashMap<Lane, Entry>,
     /// How many of them are mailboxes.
-    mailboxes: usize,
+    pub(super) mailboxes: usize,
+    /// When those of them that are idle were last dropped.
+    pub(super) tidied: Option<Instant>,
     /// Lanes whose row in the store is behind.
     pub(super) dirty: HashSet<Lane>,
     /// There is work that waits for a permit: whoever gives one back rings.
@@ -59,7 +62,8 @@ pub(super) struct Lanes {
 pub(super) struct Permit {
     lanes: Arc<Lanes>,
     lane: Lane,
-    started: bool,
+    /// The octets that it began to send.
+    started: Option<u64>,
     probe: bool,
 }
 
@@ -92,8 +96,15 @@ impl Lanes {
         for settings in connectors {
             let lane = connector_lane(&settings.name);
             named.insert(settings.name.clone());
-            limit(&mut table, lane, settings.max_concurrent, settings.rate);
+            let (together, each) = settings.limits();
+            let entry = table
+                .lanes
+                .entry(lane)
+                .or_insert_with(|| Entry::new(together));
+            entry.gate.set_limits(together);
+            entry.each = each;
         }
+        table.limit_mailboxes();
         let Table {
             lanes,
             dirty,
@@ -101,8 +112,9 @@ impl Lanes {
             ..
         } = &mut *table;
         for (lane, entry) in lanes.iter_mut() {
-            if !named.contains(&lane.connector) && entry.gate.open() {
+            if !named.contains(&lane.connector) && (entry.gate.open() || entry.held) {
                 // Its row must not say `paused` for ever.
+                entry.held = false;
                 dirty.insert(lane.clone());
             }
             if lane.mailbox.is_some() || matches!(entry.gate.state(), State::Paused { .. }) {
@@ -138,7 +150,7 @@ impl Lanes {
         Some(Permit {
             lanes: Arc::clone(self),
             lane: lane.clone(),
-            started: false,
+            started: None,
             probe,
         })
     }
@@ -170,58 +182,26 @@ impl Lanes {
         }
     }
 
-    /// Waits until rate and Retry-After let a job with a permit start.
+    /// A job with a permit starts, and will send so many octets.
     ///
     /// # Errors
-    /// The lane was shut meanwhile.
-    pub(super) async fn start(&self, permit: &mut Permit) -> Result<(), Block> {
-        loop {
-            let moved = self.moved.notified();
-            tokio::pin!(moved);
-            moved.as_mut().enable();
-            let at = {
-                let mut table = self.table();
-                let Some(entry) = table.lanes.get_mut(&permit.lane) else {
-                    return Err(Block::Down(None));
-                };
-                match entry.gate.state() {
-                    State::Open => {}
-                    State::Closed { .. } if permit.probe => {}
-                    State::Closed { .. } => return Err(Block::Down(entry.reply())),
-                    State::Paused { .. } => return Err(Block::Paused(entry.reply())),
-                }
-                match entry.gate.start(Instant::now()) {
-                    Ok(()) => {
-                        permit.started = true;
-                        return Ok(());
-                    }
-                    Err(at) => at,
-                }
-            };
-            let _ = tokio::time::timeout_at(at.into(), moved).await;
+    /// The lane was shut meanwhile, or wants nothing for now.
+    pub(super) fn start(&self, permit: &mut Permit, octets: u64) -> Result<(), Block> {
+        let mut table = self.table();
+        let Some(entry) = table.lanes.get_mut(&permit.lane) else {
+            return Err(Block::Down(None));
+        };
+        match entry.gate.state() {
+            State::Open => {}
+            State::Closed { .. } if permit.probe => {}
+            State::Closed { .. } => return Err(entry.shut(&permit.lane)),
+            State::Paused { .. } => return Err(Block::Paused(entry.reply())),
         }
-    }
-
-    /// Whether this mailbox is refused at the moment; a permit is the one job that finds out whether it still is.
-    pub(super) fn mailbox(self: &Arc<Self>, lane: &Lane) -> Result<Option<Permit>, Block> {
-        {
-            let table = self.table();
-            if table.mailboxes == 0 || !table.lanes.contains_key(lane) {
-                return Ok(None);
-            }
+        if !entry.gate.start(Instant::now(), octets) {
+            return Err(Block::Throttled(None));
         }
-        match self.take(lane) {
-            Some(mut permit) => {
-                // It has no rate: having passed is having started.
-                if let Some(entry) = self.table().lanes.get_mut(lane) {
-                    permit.started = entry.gate.start(Instant::now()).is_ok();
-                }
-                Ok(Some(permit))
-            }
-            None => Err(Block::Mailbox(
-                self.table().lanes.get(lane).and_then(Entry::reply),
-            )),
-        }
+        permit.started = Some(octets);
+        Ok(())
     }
 
     fn block(&self, lane: &Lane) -> Block {
