@@ -11,7 +11,7 @@ use std::{
 use ipnet::IpNet;
 
 use crate::{
-    connector::Rate,
+    connector::{Rate, Upload},
     mail::{
         address::{Address, Domain},
         pattern,
@@ -107,7 +107,7 @@ pub fn size(text: &str) -> Result<u64, Fault> {
         .ok_or_else(|| fault("it is too large"))
 }
 
-/// `"30/min"`: starts in a window; `s`, `min`, `h` or `d`.
+/// `"30/min"`, `"100/10min"`: messages in a window; `s`, `min`, `h` or `d`.
 ///
 /// # Errors
 /// A [`Fault`] that shows the form.
@@ -115,10 +115,10 @@ pub fn rate(text: &str) -> Result<Rate, Fault> {
     let fault = |why: &str| {
         Fault::new(
             format!("not a rate: {why}"),
-            "write a number and a window, as in \"2/s\", \"30/min\", \"500/h\", \"2000/d\"",
+            "write a number and a window, as in \"2/s\", \"30/min\", \"100/10min\", \"2000/d\"",
         )
     };
-    let (count, window) = text
+    let (count, per) = text
         .split_once('/')
         .ok_or_else(|| fault("it has no window"))?;
     let count = count
@@ -128,17 +128,53 @@ pub fn rate(text: &str) -> Result<Rate, Fault> {
     if count == 0 {
         return Err(fault("0 would never send anything"));
     }
-    let seconds = match window.trim() {
+    let per = window(per).map_err(fault)?;
+    Ok(Rate { count, per })
+}
+
+/// `"150MB/5min"`: octets in a window.
+///
+/// # Errors
+/// A [`Fault`] that shows the form.
+pub fn upload(text: &str) -> Result<Upload, Fault> {
+    let fault = |why: &str| {
+        Fault::new(
+            format!("not an upload rate: {why}"),
+            "write a size and a window, as in \"150MB/5min\", \"1GB/h\"",
+        )
+    };
+    let (octets, per) = text
+        .split_once('/')
+        .ok_or_else(|| fault("it has no window"))?;
+    let octets = size(octets.trim())?;
+    if octets == 0 {
+        return Err(fault("0 would never send anything"));
+    }
+    let per = window(per).map_err(fault)?;
+    Ok(Upload { octets, per })
+}
+
+/// `min`, `5min`: up to a week.
+fn window(text: &str) -> Result<Duration, &'static str> {
+    let text = text.trim();
+    let end = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at_checked(end).unwrap_or((text, ""));
+    let unit = match unit {
         "s" | "sec" | "second" => 1,
         "m" | "min" | "minute" => 60,
         "h" | "hour" => 3600,
         "d" | "day" => 86_400,
-        _ => return Err(fault("this window is not known")),
+        _ => return Err("this window is not known"),
     };
-    Ok(Rate {
-        count,
-        per: Duration::from_secs(seconds),
-    })
+    let number = match number {
+        "" => 1,
+        number => number.parse::<u64>().unwrap_or(u64::MAX),
+    };
+    match number.saturating_mul(unit) {
+        0 => Err("its window is empty"),
+        seconds @ 1..=604_800 => Ok(Duration::from_secs(seconds)),
+        _ => Err("its window is longer than a week"),
+    }
 }
 
 /// A network in CIDR form or a single address. IPv4 inside IPv6 (`::ffff:10.0.0.0/104`) is IPv4.
@@ -343,6 +379,9 @@ mod tests {
         check("30/min", Some((30, 60)));
         check("1/s", Some((1, 1)));
         check("2000 / day", Some((2000, 86_400)));
+        check("30/6s", Some((30, 6)));
+        check("100/10min", Some((100, 600)));
+        check("1/7d", Some((1, 604_800)));
         for text in [
             "",
             "30",
@@ -352,7 +391,26 @@ mod tests {
             "30/fortnight",
             "/min",
             "4294967296/s",
+            "30/0s",
+            "30/8d",
+            "30/-1s",
+            "30/1.5s",
+            "30/5",
+            "30/99999999999999999999s",
         ] {
+            check(text, None);
+        }
+    }
+
+    #[test]
+    fn upload_rates() {
+        fn check(text: &str, expected: Option<(u64, u64)>) {
+            let found = upload(text).ok().map(|u| (u.octets, u.per.as_secs()));
+            assert_eq!(found, expected, "{text}");
+        }
+        check("150MB/5min", Some((150_000_000, 300)));
+        check("1GiB / h", Some((1 << 30, 3600)));
+        for text in ["", "150MB", "150/5min", "0MB/min", "/min", "1MB/", "1MB/x"] {
             check(text, None);
         }
     }

@@ -12,7 +12,7 @@ use std::{
 
 use super::{
     Built, Shared, bounce,
-    lanes::Permit,
+    lanes::Pass,
     plan::{Attempt, Block, Change, Decision},
 };
 use crate::{
@@ -33,14 +33,14 @@ const OVERRUN: Duration = Duration::from_secs(30);
 /// Between two tries to write a settlement: at first, at most.
 const SETTLE_PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
-/// What is needed for the job besides itself. `start` is the connector of `permit` in `candidates`; those before it were shut.
+/// What is needed for the job besides itself. `start` is the connector of `pass` in `candidates`; those before it were shut.
 pub(super) struct Task {
     pub(super) shared: Arc<Shared>,
     pub(super) built: Arc<Built>,
     pub(super) route: Arc<Route>,
     pub(super) candidates: Vec<ConnectorName>,
     pub(super) start: usize,
-    pub(super) permit: Permit,
+    pub(super) pass: Pass,
     pub(super) job: Job,
 }
 
@@ -55,15 +55,19 @@ pub(super) async fn run(task: Task) {
         route,
         candidates,
         start,
-        permit,
+        pass,
         job,
     } = task;
     let mut attempt = Attempt::new(&job);
     let mut via = String::new();
-    let mut reserved = Some(permit);
+    let mut reserved = Some(pass);
     let mut passed: Passed = Vec::new();
     for name in candidates.iter().take(start) {
-        let block = shared.lanes.why(name);
+        let mailbox = built
+            .connectors
+            .get(name)
+            .map(|(_, connector)| mailbox_lane(connector.as_ref(), &job.message));
+        let block = shared.lanes.why(name, mailbox.as_ref());
         passed.push((name.clone(), block.clone()));
         attempt.skip(block);
     }
@@ -77,16 +81,23 @@ pub(super) async fn run(task: Task) {
             break;
         }
         let lane = mailbox_lane(connector.as_ref(), &job.message);
+        let octets = connector.upload(&job.message, &open);
         let entered = tokio::select! {
-            entered = enter(&shared, name, &lane, reserved.take()) => entered,
+            entered = enter(&shared, name, &lane, reserved.take(), octets) => entered,
             () = shared.stopping() => {
                 // Neither refused nor given up: put back as it was.
                 attempt.skip(Block::Paused(None));
                 break;
             }
         };
-        let (permit, mailbox) = match entered {
-            Ok(permits) => permits,
+        let pass = match entered {
+            Ok(pass) => pass,
+            // A wait is no reason to go elsewhere.
+            Err(block @ Block::Throttled(..)) => {
+                attempt.skip(block);
+                attempt.queue_up(shared.lanes.has_mailboxes(name).then(|| lane.to_string()));
+                break;
+            }
             Err(block) => {
                 passed.push((name.clone(), block.clone()));
                 attempt.skip(block);
@@ -103,13 +114,16 @@ pub(super) async fn run(task: Task) {
         }
         shared
             .lanes
-            .apply(&permit, &lane, &change, &route.retry, fastrand::f64());
-        drop(mailbox);
+            .apply(&pass, &lane, &change, &route.retry, fastrand::f64());
+        let throttled = matches!(change, Change::Throttle(..));
+        if throttled {
+            attempt.queue_up(shared.lanes.has_mailboxes(name).then(|| lane.to_string()));
+        }
         // Settled before the permit is free: otherwise settlements could pile up without bound. But the next connector
         // must not be waited for with the permit of this one.
-        if attempt.open().is_empty() {
+        if throttled || attempt.open().is_empty() {
             settle(&shared, &built, &route, &job, attempt, &via, &passed).await;
-            drop(permit);
+            drop(pass);
             return;
         }
     }
@@ -131,28 +145,37 @@ pub(super) async fn pass_over(
     settle(&shared, &built, &route, &job, attempt, "", &Vec::new()).await;
 }
 
-/// Through the gate of the connector, past a mailbox that is refused, and when rate and store allow.
+/// Through the gates of connector and mailbox, and when the store allows.
 async fn enter(
     shared: &Arc<Shared>,
     name: &ConnectorName,
     lane: &Lane,
-    reserved: Option<Permit>,
-) -> Result<(Permit, Option<Permit>), Block> {
-    let mailbox = shared.lanes.mailbox(lane)?;
-    let mut permit = match reserved {
+    reserved: Option<Pass>,
+    octets: u64,
+) -> Result<Pass, Block> {
+    let (connector, mailbox) = match reserved.map(|pass| pass.split(lane)) {
+        Some((connector, mailbox)) => (Some(connector), mailbox),
+        None => (None, None),
+    };
+    let mailbox = match mailbox {
+        Some(permit) => Some(permit),
+        None => shared.lanes.mailbox(lane)?,
+    };
+    let connector = match connector {
         Some(permit) => permit,
         None => shared.lanes.enter(name).await?,
     };
+    let mut pass = Pass::of(connector, mailbox);
     // What cannot be recorded as sent would be sent again.
     while !shared.is_healthy() {
         tokio::time::sleep(SETTLE_PAUSE.0).await;
     }
-    shared.lanes.start(&mut permit).await?;
-    Ok((permit, mailbox))
+    shared.lanes.start(&mut pass, octets)?;
+    Ok(pass)
 }
 
 /// The lane of the sending mailbox: the connector's own word, or the envelope sender.
-fn mailbox_lane(connector: &dyn Connector, message: &Message) -> Lane {
+pub(super) fn mailbox_lane(connector: &dyn Connector, message: &Message) -> Lane {
     let mut lane = connector.lane(message);
     if lane.mailbox.is_none() {
         lane.mailbox = Some(
@@ -234,6 +257,7 @@ async fn settle(
             recipients: decision.recipients.clone(),
             attempted: decision.attempted,
             next: decision.next,
+            lane: decision.lane.clone(),
             in_doubt: decision.in_doubt.clone(),
             bounces: bounces.clone(),
             events: events.clone(),
@@ -273,7 +297,7 @@ async fn settle(
 /// What kept a job from the connector that reported this, if anything.
 fn block_of(change: &Change) -> Option<Block> {
     match change {
-        Change::Open(_) => None,
+        Change::Open(_) | Change::Throttle(..) => None,
         Change::Close(reply, _) => Some(Block::Down(Some(reply.clone()))),
         Change::Pause(reply) => Some(Block::Paused(Some(reply.clone()))),
         Change::PauseMailbox(reply) => Some(Block::Mailbox(Some(reply.clone()))),
@@ -286,6 +310,7 @@ fn failover(name: &ConnectorName, block: &Block, taker: &ConnectorName, now: Sys
         Block::Down(reply) => ("is closed", reply),
         Block::Paused(reply) => ("is paused", reply),
         Block::Mailbox(reply) => ("refuses the sending mailbox", reply),
+        Block::Throttled(reply, _) => ("wants nothing for now", reply),
     };
     let why = reply.as_ref().map(|reply| format!(": {reply}"));
     Event {

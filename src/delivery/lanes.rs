@@ -4,7 +4,7 @@
 //! does not decide.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashSet,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant, SystemTime},
 };
@@ -12,40 +12,16 @@ use std::{
 use tokio::sync::Notify;
 
 use super::{
-    gate::{Gate, PAUSE_PROBE, Ready, State},
+    gate::{PAUSE_PROBE, Ready, State},
     plan::{self, Block, Change},
+    table::{News, Table, connector_lane},
 };
 use crate::{
-    connector::{Lane, Limits, Settings},
+    connector::{Lane, Settings},
     mail::reply::Reply,
     route::ConnectorName,
     telemetry::maillog,
 };
-
-#[derive(Debug)]
-pub(super) struct Entry {
-    pub(super) gate: Gate,
-    /// The limits of each mailbox, where the connector has several.
-    pub(super) each: Option<Limits>,
-    /// The upstream's wish to wait was told of, and that it is over was not yet.
-    pub(super) held: bool,
-    pub(super) since: SystemTime,
-    /// What shut it, with the remedy.
-    pub(super) why: Option<Reply>,
-}
-
-#[derive(Debug, Default)]
-pub(super) struct Table {
-    pub(super) lanes: HashMap<Lane, Entry>,
-    /// How many of them are mailboxes.
-    pub(super) mailboxes: usize,
-    /// When those of them that are idle were last dropped.
-    pub(super) tidied: Option<Instant>,
-    /// Lanes whose row in the store is behind.
-    pub(super) dirty: HashSet<Lane>,
-    /// There is work that waits for a permit: whoever gives one back rings.
-    hungry: bool,
-}
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -83,6 +59,24 @@ impl Drop for Permit {
     }
 }
 
+/// What a job needs: a permit of the connector, and one of the mailbox where that is limited or was refused.
+#[derive(Debug)]
+pub(super) struct Pass {
+    connector: Permit,
+    mailbox: Option<Permit>,
+}
+
+impl Pass {
+    /// What of it is good for a job of that mailbox.
+    pub(super) fn split(self, mailbox: &Lane) -> (Permit, Option<Permit>) {
+        (self.connector, self.mailbox.filter(|m| m.lane == *mailbox))
+    }
+
+    pub(super) fn of(connector: Permit, mailbox: Option<Permit>) -> Self {
+        Self { connector, mailbox }
+    }
+}
+
 impl Lanes {
     pub(super) fn table(&self) -> MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
@@ -90,75 +84,105 @@ impl Lanes {
 
     /// The limits as configured now. Lanes of the same name keep their state; what is paused is tried at once.
     pub(super) fn configure<'a>(&self, connectors: impl Iterator<Item = &'a Settings>) {
-        let now = Instant::now();
         let mut table = self.table();
         let mut named = HashSet::new();
         for settings in connectors {
-            let lane = connector_lane(&settings.name);
-            named.insert(settings.name.clone());
             let (together, each) = settings.limits();
-            let entry = table
-                .lanes
-                .entry(lane)
-                .or_insert_with(|| Entry::new(together));
-            entry.gate.set_limits(together);
-            entry.each = each;
+            table.limit(connector_lane(&settings.name), together, each);
+            named.insert(settings.name.clone());
         }
-        table.limit_mailboxes();
-        let Table {
-            lanes,
-            dirty,
-            mailboxes,
-            ..
-        } = &mut *table;
-        for (lane, entry) in lanes.iter_mut() {
-            if !named.contains(&lane.connector) && (entry.gate.open() || entry.held) {
-                // Its row must not say `paused` for ever.
-                entry.held = false;
-                dirty.insert(lane.clone());
-            }
-            if lane.mailbox.is_some() || matches!(entry.gate.state(), State::Paused { .. }) {
-                entry.gate.probe_now(now);
-            }
-        }
-        lanes.retain(|lane, entry| {
-            let keep = named.contains(&lane.connector) || entry.gate.taken() > 0;
-            *mailboxes -= usize::from(!keep && lane.mailbox.is_some());
-            keep
-        });
+        table.limited(&named, Instant::now());
         drop(table);
-        self.moved.notify_waiters();
-        self.bell.notify_one();
+        self.stir();
     }
 
-    /// What may happen at a connector now.
-    pub(super) fn ready(&self, connector: &ConnectorName) -> Ready {
-        self.table()
-            .lanes
-            .get_mut(&connector_lane(connector))
-            .map_or(Ready::Shut, |entry| entry.gate.ready(Instant::now()))
+    /// Whether each mailbox of a connector has limits of its own.
+    pub(super) fn has_mailboxes(&self, connector: &ConnectorName) -> bool {
+        self.table().each(connector).is_some()
     }
 
-    /// A permit of a connector, if there is one now.
-    pub(super) fn take(self: &Arc<Self>, lane: &Lane) -> Option<Permit> {
+    /// What may happen at a connector now, for mail of any mailbox or of this one.
+    pub(super) fn ready(&self, connector: &ConnectorName, mailbox: Option<&Lane>) -> Ready {
+        let now = Instant::now();
+        let mut table = self.table();
+        let Some(entry) = table.lanes.get_mut(&connector_lane(connector)) else {
+            return Ready::Shut;
+        };
+        let whole = entry.gate.ready(now);
+        let own = match mailbox.map(|lane| table.mailbox(lane, now)) {
+            None | Some(Ok(None)) => return whole,
+            Some(Ok(Some(entry))) => entry.gate.ready(now),
+            Some(Err(_)) => Ready::Full,
+        };
+        match (whole, own) {
+            (Ready::Shut, _) | (_, Ready::Shut) => Ready::Shut,
+            (Ready::At(a), Ready::At(b)) => Ready::At(a.max(b)),
+            (Ready::At(at), _) | (_, Ready::At(at)) => Ready::At(at),
+            (Ready::Full, _) | (_, Ready::Full) => Ready::Full,
+            (Ready::Probe, _) | (_, Ready::Probe) => Ready::Probe,
+            (Ready::Now(a), Ready::Now(b)) => Ready::Now(a.min(b)),
+        }
+    }
+
+    /// A pass for a connector and a mailbox of it, if there is one now.
+    pub(super) fn take(
+        self: &Arc<Self>,
+        connector: &ConnectorName,
+        mailbox: Option<&Lane>,
+    ) -> Option<Pass> {
+        let mailbox = match mailbox {
+            Some(lane) => self.mailbox(lane).ok()?,
+            None => None,
+        };
+        let connector = self.permit(&connector_lane(connector))?;
+        Some(Pass { connector, mailbox })
+    }
+
+    fn permit(self: &Arc<Self>, lane: &Lane) -> Option<Permit> {
         let probe = self
             .table()
             .lanes
             .get_mut(lane)?
             .gate
             .take(Instant::now())?;
-        Some(Permit {
+        Some(self.permitted(lane, probe))
+    }
+
+    fn permitted(self: &Arc<Self>, lane: &Lane, probe: bool) -> Permit {
+        Permit {
             lanes: Arc::clone(self),
             lane: lane.clone(),
             started: None,
             probe,
-        })
+        }
     }
 
-    /// Waits for a permit of a connector; its lane being shut ends the wait.
+    /// A permit of a mailbox; `None`: it needs none. Of one that was refused, the permit is for the one job that finds out
+    /// whether it still is.
     ///
     /// # Errors
-    /// Why it is passed over.
+    /// It is refused, or has to wait.
+    pub(super) fn mailbox(self: &Arc<Self>, lane: &Lane) -> Result<Option<Permit>, Block> {
+        let now = Instant::now();
+        let mut table = self.table();
+        let Some(entry) = table.mailbox(lane, now)? else {
+            return Ok(None);
+        };
+        let Some(probe) = entry.gate.take(now) else {
+            return Err(match entry.block(lane, now) {
+                // It was not this job's fault, and nothing was said of it.
+                Block::Throttled(_, wait) => Block::Throttled(None, wait),
+                block => block,
+            });
+        };
+        drop(table);
+        Ok(Some(self.permitted(lane, probe)))
+    }
+
+    /// Waits for a permit of a connector; its lane being shut, or asked by the upstream to wait, ends the wait.
+    ///
+    /// # Errors
+    /// Why it takes nothing.
     pub(super) async fn enter(
         self: &Arc<Self>,
         connector: &ConnectorName,
@@ -168,12 +192,15 @@ impl Lanes {
             let moved = self.moved.notified();
             tokio::pin!(moved);
             moved.as_mut().enable();
-            if let Some(permit) = self.take(&lane) {
+            if let Some(permit) = self.permit(&lane) {
                 return Ok(permit);
             }
-            match self.ready(connector) {
-                Ready::Shut => return Err(self.block(&lane)),
+            match self.ready(connector, None) {
+                Ready::Shut => return Err(self.why(connector, None)),
                 Ready::At(at) => {
+                    if let Block::Throttled(Some(_), wait) = self.why(connector, None) {
+                        return Err(Block::Throttled(None, wait));
+                    }
                     let _ = tokio::time::timeout_at(at.into(), moved).await;
                 }
                 Ready::Now(_) | Ready::Probe => {}
@@ -182,130 +209,119 @@ impl Lanes {
         }
     }
 
-    /// A job with a permit starts, and will send so many octets.
+    /// A job with a pass starts, and will send so many octets.
     ///
     /// # Errors
-    /// The lane was shut meanwhile, or wants nothing for now.
-    pub(super) fn start(&self, permit: &mut Permit, octets: u64) -> Result<(), Block> {
+    /// A lane was shut meanwhile, or wants nothing for now.
+    pub(super) fn start(&self, pass: &mut Pass, octets: u64) -> Result<(), Block> {
+        let now = Instant::now();
         let mut table = self.table();
-        let Some(entry) = table.lanes.get_mut(&permit.lane) else {
-            return Err(Block::Down(None));
-        };
-        match entry.gate.state() {
-            State::Open => {}
-            State::Closed { .. } if permit.probe => {}
-            State::Closed { .. } => return Err(entry.shut(&permit.lane)),
-            State::Paused { .. } => return Err(Block::Paused(entry.reply())),
+        for permit in pass.mailbox.iter_mut().chain([&mut pass.connector]) {
+            let Some(entry) = table.lanes.get_mut(&permit.lane) else {
+                return Err(Block::Down(None));
+            };
+            let open = match entry.gate.state() {
+                State::Open => true,
+                State::Closed { .. } => permit.probe,
+                State::Paused { .. } => false,
+            };
+            if !open {
+                return Err(entry.block(&permit.lane, now));
+            }
+            if !entry.gate.start(now, octets) {
+                return Err(match entry.block(&permit.lane, now) {
+                    Block::Throttled(_, wait) => Block::Throttled(None, wait),
+                    _ => Block::Throttled(None, Duration::ZERO),
+                });
+            }
+            permit.started = Some(octets);
         }
-        if !entry.gate.start(Instant::now(), octets) {
-            return Err(Block::Throttled(None));
-        }
-        permit.started = Some(octets);
         Ok(())
     }
 
-    fn block(&self, lane: &Lane) -> Block {
-        let table = self.table();
-        match table.lanes.get(lane) {
-            Some(entry) if matches!(entry.gate.state(), State::Paused { .. }) => {
-                Block::Paused(entry.reply())
-            }
-            Some(entry) => Block::Down(entry.reply()),
-            None => Block::Down(None),
+    /// Why a connector takes no mail of any mailbox, or of this one, at the moment.
+    pub(super) fn why(&self, connector: &ConnectorName, mailbox: Option<&Lane>) -> Block {
+        let now = Instant::now();
+        let lane = connector_lane(connector);
+        let mut table = self.table();
+        let whole = table.lanes.get_mut(&lane).map(|e| e.block(&lane, now));
+        if let Some(block @ (Block::Down(_) | Block::Paused(_))) = whole {
+            return block;
+        }
+        let own = mailbox.and_then(|lane| Some(table.lanes.get_mut(lane)?.block(lane, now)));
+        match (own, whole) {
+            (Some(block @ (Block::Mailbox(_) | Block::Throttled(Some(_), _))), _)
+            | (_, Some(block @ Block::Throttled(Some(_), _))) => block,
+            _ => Block::Down(None),
         }
     }
 
-    /// Why a connector is passed over, when it was shut at the claim.
-    pub(super) fn why(&self, connector: &ConnectorName) -> Block {
-        self.block(&connector_lane(connector))
-    }
-
-    /// A report was heard from the lane of that permit. `retry` are the steps of the route, `mailbox` the sending one.
+    /// A report was heard of a job with that pass. `retry` are the steps of the route, `mailbox` the sending one.
     pub(super) fn apply(
         &self,
-        permit: &Permit,
+        pass: &Pass,
         mailbox: &Lane,
         change: &Change,
         retry: &[Duration],
         jitter: f64,
     ) {
-        let now = Instant::now();
+        let whole = &pass.connector.lane;
         let mut table = self.table();
-        let Table {
-            lanes,
-            dirty,
-            mailboxes,
-            ..
-        } = &mut *table;
-        let mut said = None;
-        let mut resumed = Vec::new();
-        if let Some(entry) = lanes.get_mut(&permit.lane) {
-            match change {
-                Change::Open(_) | Change::PauseMailbox(_) => {
-                    if let Change::Open(Some(wait)) = change {
-                        entry.gate.hold(now, *wait);
-                    }
-                    // A pause ends with a login of its own, not because an old connection still works.
-                    if matches!(entry.gate.state(), State::Closed { .. }) && entry.gate.open() {
-                        resumed.push(permit.lane.clone());
-                    }
-                }
-                Change::Close(reply, wait) => {
-                    let step = plan::step(retry, entry.gate.closings(), jitter);
-                    let wait = step.max(wait.unwrap_or_default());
-                    if entry.gate.close(now, wait, permit.probe) {
-                        said = Some(entry.changed(&permit.lane, "closed", reply));
-                    }
-                }
-                Change::Pause(reply) => {
-                    if entry.gate.pause(now + PAUSE_PROBE) {
-                        said = Some(entry.changed(&permit.lane, "paused", reply));
-                    }
-                }
-            }
-        }
+        // Where mailboxes are limited, the upstream counts by mailbox.
+        let counted = match &pass.mailbox {
+            Some(permit) if table.each(&whole.connector).is_some() => &permit.lane,
+            _ => whole,
+        };
         match change {
+            Change::Open(wait) => {
+                table.open(whole);
+                table.open(mailbox);
+                if let Some(wait) = wait {
+                    let text = format!("the upstream asked for a pause of {} s", wait.as_secs());
+                    let reply = Reply::new(451, (4, 3, 2), text);
+                    table.hold(counted, &reply, Some(*wait), false);
+                }
+            }
+            Change::Throttle(reply, wait) => table.hold(counted, reply, *wait, true),
+            Change::Close(reply, wait) => {
+                let closings = table.lanes.get(whole).map_or(0, |e| e.gate.closings());
+                let step = plan::step(retry, closings, jitter);
+                let wait = step.max(wait.unwrap_or_default());
+                table.close(whole, reply, wait, pass.connector.probe);
+            }
+            Change::Pause(reply) => table.pause(whole, reply),
             Change::PauseMailbox(reply) => {
-                if add_mailbox(&mut table, mailbox)
-                    && let Some(entry) = table.lanes.get_mut(mailbox)
-                {
-                    let news = entry.gate.state() == State::Open;
-                    entry.gate.open();
-                    entry.gate.close(now, PAUSE_PROBE, true);
-                    if news {
-                        said = Some(entry.changed(mailbox, "paused", reply));
-                    } else {
-                        table.dirty.insert(mailbox.clone());
-                    }
-                }
+                table.open(whole);
+                table.refuse(mailbox, reply);
             }
-            Change::Open(_) => {
-                if mailbox.mailbox.is_some() && lanes.remove(mailbox).is_some() {
-                    *mailboxes -= 1;
-                    dirty.insert(mailbox.clone());
-                    resumed.push(mailbox.clone());
-                }
-            }
-            Change::Close(..) | Change::Pause(_) => {}
         }
-        if let Some((lane, _, _)) = &said {
-            table.dirty.insert(lane.clone());
-        }
-        for lane in &resumed {
-            table.dirty.insert(lane.clone());
-        }
+        self.tell(table);
+    }
+
+    /// Logs what is new, and lets everybody look who waits.
+    fn tell(&self, mut table: MutexGuard<'_, Table>) {
+        let news = std::mem::take(&mut table.news);
         drop(table);
-        let news = said.is_some() || !resumed.is_empty();
-        if let Some((lane, state, reply)) = said {
-            maillog::connector_paused(&lane.to_string(), state, reply);
+        for (lane, news) in &news {
+            let lane = lane.to_string();
+            match news {
+                News::Shut(state, reply) => maillog::connector_paused(&lane, state, reply),
+                News::Throttled(wait, reply) => {
+                    maillog::connector_throttled(&lane, SystemTime::now() + *wait, reply);
+                }
+                News::Resumed => maillog::connector_resumed(&lane),
+            }
         }
-        for lane in resumed {
-            maillog::connector_resumed(&lane.to_string());
+        if !news.is_empty() {
+            self.stir();
         }
-        if news {
-            self.moved.notify_waiters();
-            self.bell.notify_one();
-        }
+    }
+
+    /// What time alone changes: waits that are over, mailboxes that are idle.
+    pub(super) fn pass_time(&self) {
+        let mut table = self.table();
+        table.pass_time(Instant::now());
+        self.tell(table);
     }
 
     /// Connectors whose login is to be tried now.
@@ -324,24 +340,24 @@ impl Lanes {
     /// What the login of a paused lane came to.
     pub(super) fn logged_in(&self, connector: &ConnectorName, worked: Result<(), Reply>) {
         let lane = connector_lane(connector);
-        let mut resumed = false;
         {
             let mut table = self.table();
             let Some(entry) = table.lanes.get_mut(&lane) else {
                 return;
             };
             match worked {
-                Ok(()) => resumed = entry.gate.open(),
+                Ok(()) => {
+                    if entry.gate.open() {
+                        table.news.push((lane.clone(), News::Resumed));
+                    }
+                }
                 Err(reply) => {
                     entry.gate.pause(Instant::now() + PAUSE_PROBE);
                     entry.why = Some(reply);
                 }
             }
-            table.dirty.insert(lane.clone());
-        }
-        if resumed {
-            maillog::connector_resumed(&lane.to_string());
-            self.moved.notify_waiters();
+            table.dirty.insert(lane);
+            self.tell(table);
         }
         self.bell.notify_one();
     }
@@ -365,64 +381,5 @@ impl Lanes {
     pub(super) fn stir(&self) {
         self.moved.notify_waiters();
         self.bell.notify_one();
-    }
-}
-
-impl Entry {
-    fn new(max: usize, rate: Option<Rate>) -> Self {
-        Self {
-            gate: Gate::new(max, rate),
-            since: SystemTime::now(),
-            why: None,
-        }
-    }
-
-    /// The report that shut it.
-    fn reply(&self) -> Option<Reply> {
-        self.why.clone()
-    }
-
-    fn changed<'a>(
-        &mut self,
-        lane: &Lane,
-        state: &'static str,
-        reply: &'a Reply,
-    ) -> (Lane, &'static str, &'a Reply) {
-        self.since = SystemTime::now();
-        self.why = Some(reply.clone());
-        (lane.clone(), state, reply)
-    }
-}
-
-fn limit(table: &mut Table, lane: Lane, max: usize, rate: Option<Rate>) {
-    table
-        .lanes
-        .entry(lane)
-        .or_insert_with(|| Entry::new(max, rate))
-        .gate
-        .set_limits(max, rate);
-}
-
-/// Says whether it is there now.
-pub(super) fn add_mailbox(table: &mut Table, lane: &Lane) -> bool {
-    if table.lanes.contains_key(lane) {
-        return true;
-    }
-    if table.mailboxes >= MOST_MAILBOXES {
-        return false;
-    }
-    table.mailboxes += 1;
-    // It has no limits of its own: those of its connector hold.
-    table
-        .lanes
-        .insert(lane.clone(), Entry::new(usize::MAX, None));
-    true
-}
-
-/// The lane of a connector as a whole.
-pub(super) fn connector_lane(connector: &ConnectorName) -> Lane {
-    Lane {
-        connector: connector.clone(),
-        mailbox: None,
     }
 }

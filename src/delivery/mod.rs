@@ -8,7 +8,7 @@ use std::{
     collections::{HashMap, HashSet},
     fmt,
     sync::{
-        Arc, Mutex, PoisonError, RwLock,
+        Arc, Mutex, MutexGuard, PoisonError, RwLock,
         atomic::{AtomicUsize, Ordering},
     },
     time::{Duration, SystemTime},
@@ -34,6 +34,7 @@ mod lanes;
 pub mod plan;
 mod round;
 mod rows;
+mod table;
 
 /// What delivery needs of the configuration besides router and connectors.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -196,6 +197,9 @@ impl Built {
     }
 }
 
+/// Of each route, whether mail that waits for no lane is due, and for which lanes other mail is.
+type Backlog = HashSet<(RouteName, Option<String>)>;
+
 /// What the loop, the jobs and the fast path share.
 struct Shared {
     queue: Arc<Queue>,
@@ -204,8 +208,8 @@ struct Shared {
     /// The jobs under way; `None` from the drain on.
     tasks: Mutex<Option<JoinSet<()>>>,
     runtime: Handle,
-    /// Routes with due work in the store: new mail queues up behind it.
-    backlog: Mutex<HashSet<RouteName>>,
+    /// Routes, and lanes among their mail, with due work in the store: new mail queues up behind it.
+    backlog: Mutex<Backlog>,
     /// Settlements that the store has not taken yet.
     troubled: AtomicUsize,
     stop: watch::Sender<bool>,
@@ -247,15 +251,8 @@ impl Shared {
         let _ = stop.wait_for(|stop| *stop).await;
     }
 
-    fn set_backlog(&self, route: &RouteName, is: bool) {
-        let mut backlog = self.backlog.lock().unwrap_or_else(PoisonError::into_inner);
-        if is {
-            if !backlog.contains(route) {
-                backlog.insert(route.clone());
-            }
-        } else {
-            backlog.remove(route);
-        }
+    fn backlog(&self) -> MutexGuard<'_, Backlog> {
+        self.backlog.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether all jobs of a message can start right now; if so, their places are kept.
@@ -266,34 +263,41 @@ impl Shared {
         let built = self.built();
         let mut places = Vec::with_capacity(mail.jobs.len());
         for (name, _) in &mail.jobs {
-            if self
-                .backlog
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .contains(name)
-            {
+            if self.backlog().contains(&(name.clone(), None)) {
                 return None;
             }
             let route = built.routes.get(name)?;
             let candidates = route.connectors.clone();
             let start = candidates
                 .iter()
-                .position(|c| self.lanes.ready(c) != gate::Ready::Shut)?;
-            let permit = self
-                .lanes
-                .take(&lanes::connector_lane(candidates.get(start)?))?;
-            places.push((Arc::clone(route), candidates, start, permit));
+                .position(|c| self.lanes.ready(c, None) != gate::Ready::Shut)?;
+            let first = candidates.get(start)?;
+            let mailbox = if self.lanes.has_mailboxes(first) {
+                let (_, connector) = built.connectors.get(first)?;
+                Some(attempt::mailbox_lane(connector.as_ref(), &mail.message))
+            } else {
+                None
+            };
+            if let Some(lane) = &mailbox
+                && self
+                    .backlog()
+                    .contains(&(name.clone(), Some(lane.to_string())))
+            {
+                return None;
+            }
+            let pass = self.lanes.take(first, mailbox.as_ref())?;
+            places.push((Arc::clone(route), candidates, start, pass));
         }
         let shared = Arc::clone(self);
         Some(Box::new(move |jobs: Vec<Job>| {
-            for (job, (route, candidates, start, permit)) in jobs.into_iter().zip(places) {
+            for (job, (route, candidates, start, pass)) in jobs.into_iter().zip(places) {
                 shared.spawn(attempt::run(Task {
                     shared: Arc::clone(&shared),
                     built: Arc::clone(&built),
                     route,
                     candidates,
                     start,
-                    permit,
+                    pass,
                     job,
                 }));
             }

@@ -24,6 +24,8 @@ pub enum Change {
     Open(Option<Duration>),
     /// Close it for the lane's retry step, or this if it is longer.
     Close(Reply, Option<Duration>),
+    /// It wants less: start nothing before the wait is over, or before it seems right if none was asked for.
+    Throttle(Reply, Option<Duration>),
     /// Pause it.
     Pause(Reply),
     /// Pause the mailbox alone.
@@ -39,6 +41,9 @@ pub enum Block {
     Paused(Option<Reply>),
     /// The mailbox is refused, just now or before.
     Mailbox(Option<Reply>),
+    /// It has to wait, about that long; with a reply when the upstream said so, else by its own limits. No other connector is
+    /// asked in its place.
+    Throttled(Option<Reply>, Duration),
 }
 
 /// A recipient that was given up.
@@ -65,6 +70,8 @@ pub struct Decision {
     pub attempted: bool,
     /// When what waits is due again.
     pub next: SystemTime,
+    /// The lane whose turn it waits for.
+    pub lane: Option<String>,
     /// What is in doubt waits with this connector until then.
     pub in_doubt: Option<(ConnectorName, SystemTime)>,
     /// Who was given up, for log and bounce.
@@ -84,6 +91,7 @@ pub struct Attempt {
     blocks: Vec<Block>,
     attempted: bool,
     doubtful: Option<ConnectorName>,
+    lane: Option<String>,
 }
 
 impl Attempt {
@@ -98,6 +106,7 @@ impl Attempt {
             blocks: Vec::new(),
             attempted: false,
             doubtful: None,
+            lane: job.lane.clone(),
         }
     }
 
@@ -120,6 +129,11 @@ impl Attempt {
         self.blocks.push(block);
     }
 
+    /// It has to wait for its turn in that lane.
+    pub fn queue_up(&mut self, lane: Option<String>) {
+        self.lane = lane;
+    }
+
     /// A connector reported.
     pub fn take(&mut self, connector: &ConnectorName, report: Report) -> Change {
         match report {
@@ -135,9 +149,19 @@ impl Attempt {
                 self.blocks.push(Block::Mailbox(Some(reply.clone())));
                 Change::PauseMailbox(reply)
             }
-            Report::Tried { mut outcomes, .. } => {
+            Report::Throttled { reply, retry_after } => {
+                let wait = retry_after.unwrap_or_default();
+                self.blocks
+                    .push(Block::Throttled(Some(reply.clone()), wait));
+                Change::Throttle(reply, retry_after)
+            }
+            Report::Tried {
+                mut outcomes,
+                pause,
+                ..
+            } => {
                 self.attempted = true;
-                let mut wait = None;
+                let mut wait = pause;
                 for (recipient, unsuited) in std::mem::take(&mut self.open) {
                     let outcome = match outcomes.iter().position(|(r, _)| *r == recipient) {
                         Some(at) => outcomes.swap_remove(at).1,
@@ -229,9 +253,22 @@ impl Attempt {
         // What the connectors that could still take them keep the rest waiting for.
         let paused = self.blocks.iter().any(|b| matches!(b, Block::Paused(_)));
         let mailbox = self.blocks.iter().any(|b| matches!(b, Block::Mailbox(_)));
+        // What only waits for its turn is not given up for our own limits.
+        let queued = self
+            .blocks
+            .iter()
+            .any(|b| matches!(b, Block::Throttled(None, _)));
         let blocked = !self.blocks.is_empty();
+        for block in &self.blocks {
+            if let Block::Throttled(_, asked) = block {
+                wait = wait.max((*asked).min(LONGEST_WAIT));
+            }
+        }
         let last = self.blocks.iter().rev().find_map(|block| match block {
-            Block::Down(reply) | Block::Paused(reply) | Block::Mailbox(reply) => reply.clone(),
+            Block::Down(reply)
+            | Block::Paused(reply)
+            | Block::Mailbox(reply)
+            | Block::Throttled(reply, _) => reply.clone(),
         });
         let mut untouched = !self.open.is_empty();
         for (recipient, unsuited) in self.open {
@@ -253,7 +290,7 @@ impl Attempt {
             untouched &= unsuited.is_none();
             let said = last.clone().or(unsuited);
             // Never because of our own configuration or credentials.
-            if over && blocked && !paused {
+            if over && blocked && !paused && !queued {
                 let reply = said.unwrap_or_else(|| {
                     Reply::new(
                         451,
@@ -288,6 +325,7 @@ impl Attempt {
             // The lane holds it, not the time: when it opens, the oldest is first.
             self.accepted
         };
+        let lane = self.lane.filter(|_| next == self.accepted);
         // Kept by a pause beyond its end: not in a circle.
         let next = if over && next != self.accepted {
             now + wait.max(step)
@@ -298,6 +336,7 @@ impl Attempt {
             recipients,
             attempted: self.attempted,
             next,
+            lane,
             in_doubt,
             failures,
         }
@@ -381,6 +420,7 @@ mod tests {
             route: RouteName::from("r"),
             recipients,
             pinned: pinned.map(ConnectorName::from),
+            lane: None,
             attempts,
             accepted: start(),
         }

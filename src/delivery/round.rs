@@ -12,15 +12,16 @@ use std::{
 use tokio::task::JoinSet;
 
 use super::{
-    Built, Shared,
+    Backlog, Built, Shared,
     attempt::{self, Task},
     gate::Ready,
-    lanes::{Permit, connector_lane},
+    lanes::Pass,
     plan::Block,
 };
 use crate::{
+    connector::Lane,
     mail::{address::Address, outcome::Report, reply::Reply},
-    queue::store::{Ask, Filter, Job, State, StoreError, Verb},
+    queue::store::{Ask, Due, Filter, Job, State, StoreError, Verb},
     route::{Asked, ConnectorName, Route, RouteName},
 };
 
@@ -52,18 +53,29 @@ pub(super) struct Round {
     rerouted: HashMap<RouteName, Instant>,
     /// Routes and pins that are gone, and have been complained about.
     complained: HashSet<String>,
-    /// When the mail of a route that is shut was last looked through.
-    swept: HashMap<RouteName, Instant>,
+    /// When the mail of a route and lane that is shut was last looked through.
+    swept: HashMap<(RouteName, Option<String>), Instant>,
     was_healthy: bool,
 }
 
-/// A claim to come: the permits for it, and where it starts.
+/// A claim to come: the passes for it, and where it starts.
 struct Claim {
     ask: Ask,
     route: Arc<Route>,
     candidates: Vec<ConnectorName>,
     start: usize,
-    permits: Vec<Permit>,
+    passes: Vec<Pass>,
+}
+
+impl Claim {
+    /// The mailbox of that connector whose turn this mail waits for.
+    fn mailbox(&self, connector: &ConnectorName) -> Option<Lane> {
+        let (name, mailbox) = self.ask.lane.as_ref()?.split_once('/')?;
+        (name == connector.as_str()).then(|| Lane {
+            connector: connector.clone(),
+            mailbox: Some(mailbox.to_owned()),
+        })
+    }
 }
 
 impl Round {
@@ -125,6 +137,7 @@ impl Round {
         if !self.is_healthy().await {
             return AT_LEAST;
         }
+        shared.lanes.pass_time();
         self.write_lanes().await;
         self.foreign_writes().await;
         self.log_in(&built);
@@ -256,19 +269,25 @@ impl Round {
         // Set before the look: a permit that comes back during it rings.
         shared.lanes.set_hungry(true);
         let mut due = shared.queue.store().due().await?;
-        due.sort_by_key(|(_, _, at)| *at);
+        due.sort_by_key(|due| due.at);
         let now = SystemTime::now();
         let mut wait = AT_LEAST;
         let mut hungry = false;
         let mut claims: Vec<Claim> = Vec::new();
-        let mut busy: HashSet<RouteName> = HashSet::new();
-        for (name, pinned, at) in due {
+        let mut busy = Backlog::new();
+        for Due {
+            route: name,
+            pinned,
+            lane,
+            at,
+        } in due
+        {
             let later = at.duration_since(now).unwrap_or_default();
             if !later.is_zero() {
                 wait = wait.min(later);
                 continue;
             }
-            busy.insert(name.clone());
+            busy.insert((name.clone(), lane.clone()));
             let Some(route) = built.routes.get(&name).cloned() else {
                 self.reroute(built, &name).await?;
                 continue;
@@ -284,23 +303,26 @@ impl Round {
                 ask: Ask {
                     route: name,
                     pinned,
+                    lane,
                     limit: 0,
                 },
                 route,
                 candidates,
                 start: 0,
-                permits: Vec::new(),
+                passes: Vec::new(),
             };
             match self.room(&mut claim) {
                 Room::Some => claims.push(claim),
                 Room::Full => hungry = true,
                 Room::At(at) => wait = wait.min(at.saturating_duration_since(Instant::now())),
+                Room::Held(at) => {
+                    wait = wait.min(at.saturating_duration_since(Instant::now()));
+                    self.sweep(built, &claim).await?;
+                }
                 Room::Shut => self.sweep(built, &claim).await?,
             }
         }
-        for name in built.routes.keys() {
-            shared.set_backlog(name, busy.contains(name));
-        }
+        *shared.backlog() = busy;
         if claims.is_empty() {
             shared.lanes.set_hungry(hungry);
             return Ok(wait);
@@ -310,28 +332,32 @@ impl Round {
         for job in jobs {
             let Some(claim) = claims
                 .iter_mut()
-                .find(|c| c.ask.route == job.route && c.ask.pinned == job.pinned)
+                .find(|Claim { ask, .. }| {
+                    ask.route == job.route && ask.pinned == job.pinned && ask.lane == job.lane
+                })
             else {
                 continue;
             };
-            if let Some(permit) = claim.permits.pop() {
+            if let Some(pass) = claim.passes.pop() {
                 shared.spawn(attempt::run(Task {
                     shared: Arc::clone(&shared),
                     built: Arc::clone(built),
                     route: Arc::clone(&claim.route),
                     candidates: claim.candidates.clone(),
                     start: claim.start,
-                    permit,
+                    pass,
                     job,
                 }));
             }
         }
-        // Permits are left where there was no more; where there are none, there may be more.
+        // Passes are left where there was no more; where there are none, there may be more.
         for claim in &claims {
-            let more = claim.permits.is_empty();
+            let more = claim.passes.is_empty();
             hungry |= more;
-            if claim.ask.pinned.is_none() {
-                shared.set_backlog(&claim.ask.route, more);
+            if claim.ask.pinned.is_none() && !more {
+                shared
+                    .backlog()
+                    .remove(&(claim.ask.route.clone(), claim.ask.lane.clone()));
             }
         }
         shared.lanes.set_hungry(hungry);
@@ -339,24 +365,30 @@ impl Round {
         Ok(wait)
     }
 
-    /// Takes the permits of the first connector that is not shut, as many as there are.
+    /// Takes the passes of the first connector that is not shut, as many as there are.
     fn room(&self, claim: &mut Claim) -> Room {
         let lanes = &self.shared.lanes;
         for (at, name) in claim.candidates.iter().enumerate() {
-            let most = match lanes.ready(name) {
+            let mailbox = claim.mailbox(name);
+            let most = match lanes.ready(name, mailbox.as_ref()) {
                 Ready::Shut => continue,
                 Ready::Full => return Room::Full,
-                Ready::At(at) => return Room::At(at),
+                Ready::At(at) => {
+                    let held = matches!(
+                        lanes.why(name, mailbox.as_ref()),
+                        Block::Throttled(Some(_), _)
+                    );
+                    return if held { Room::Held(at) } else { Room::At(at) };
+                }
                 Ready::Probe => 1,
                 Ready::Now(most) => most.min(MOST_CLAIMED),
             };
             claim.start = at;
-            let lane = connector_lane(name);
-            claim.permits = std::iter::from_fn(|| lanes.take(&lane))
+            claim.passes = std::iter::from_fn(|| lanes.take(name, mailbox.as_ref()))
                 .take(most)
                 .collect();
-            claim.ask.limit = claim.permits.len();
-            return if claim.permits.is_empty() {
+            claim.ask.limit = claim.passes.len();
+            return if claim.passes.is_empty() {
                 Room::Full
             } else {
                 Room::Some
@@ -365,18 +397,21 @@ impl Round {
         Room::Shut
     }
 
-    /// Where every connector is closed nothing is claimed, but what is past its time is still given up.
+    /// Where every connector is closed, or the upstream asked for a pause, nothing is claimed, but what is past its time is still given up.
     async fn sweep(&mut self, built: &Arc<Built>, claim: &Claim) -> Result<(), StoreError> {
         let every = claim.route.give_up.clamp(AT_LEAST, SWEEP_EVERY);
+        let which = (claim.ask.route.clone(), claim.ask.lane.clone());
         if self
             .swept
-            .get(&claim.ask.route)
+            .get(&which)
             .is_some_and(|at| at.elapsed() < every)
         {
             return Ok(());
         }
-        let paused = |name| matches!(self.shared.lanes.why(name), Block::Paused(_));
-        if claim.candidates.iter().any(paused) {
+        let lanes = &self.shared.lanes;
+        let why = |name: &ConnectorName| lanes.why(name, claim.mailbox(name).as_ref());
+        let is_paused = |name| matches!(why(name), Block::Paused(_));
+        if claim.candidates.iter().any(is_paused) {
             return Ok(());
         }
         let ask = Ask {
@@ -387,15 +422,13 @@ impl Round {
         let jobs = self.shared.queue.store().claim(&[ask], now).await?;
         let over = |job: &Job| now >= job.accepted + claim.route.give_up;
         if !jobs.iter().all(over) || jobs.len() < SWEEP {
-            self.swept.insert(claim.ask.route.clone(), Instant::now());
+            let now = Instant::now();
+            self.swept.retain(|_, at| now < *at + SWEEP_EVERY);
+            self.swept.insert(which, now);
         }
         for job in jobs {
             let blocks = if over(&job) {
-                claim
-                    .candidates
-                    .iter()
-                    .map(|name| self.shared.lanes.why(name))
-                    .collect()
+                claim.candidates.iter().map(why).collect()
             } else {
                 vec![Block::Down(None)]
             };
@@ -480,6 +513,8 @@ enum Room {
     Some,
     Full,
     At(Instant),
+    /// The upstream asked for it.
+    Held(Instant),
     Shut,
 }
 

@@ -6,7 +6,8 @@ use std::time::{Instant, SystemTime};
 
 use super::{
     gate::{LONGEST_WAIT, State},
-    lanes::{Entry, Lanes, add_mailbox, connector_lane},
+    lanes::Lanes,
+    table::{Entry, connector_lane},
 };
 use crate::{connector::Lane, mail::reply::Reply, queue::store::LaneRow};
 
@@ -33,14 +34,16 @@ impl Lanes {
                 .probe
                 .and_then(|probe| probe.duration_since(system).ok())
                 .map_or(now, |wait| now + wait.min(LONGEST_WAIT));
-            if lane.mailbox.is_some() && !add_mailbox(&mut table, &lane) {
+            if lane.mailbox.is_some() && !table.add_mailbox(&lane, now) {
                 continue;
             }
             if let Some(entry) = table.lanes.get_mut(&lane) {
-                if row.state == "paused" && lane.mailbox.is_none() {
-                    entry.gate.pause(now);
-                } else {
-                    entry.gate.restore_closed(until);
+                match row.state.as_str() {
+                    "throttled" => entry.restore_held(now, until.saturating_duration_since(now)),
+                    "paused" if lane.mailbox.is_none() => {
+                        entry.gate.pause(now);
+                    }
+                    _ => entry.gate.restore_closed(until),
                 }
                 entry.since = row.since;
                 entry.why = Some(Reply::new(451, (4, 4, 1), row.why.clone()));
@@ -87,7 +90,10 @@ impl Lanes {
 impl Entry {
     fn row(&self, lane: &Lane, now: Instant, system: SystemTime) -> LaneRow {
         let (state, probe) = match self.gate.state() {
-            State::Open => return open_row(lane, self.since),
+            State::Open => match self.gate.held(now) {
+                Some(until) if self.held => ("throttled", until),
+                _ => return open_row(lane, self.since),
+            },
             State::Closed { until, .. } if lane.mailbox.is_some() => ("paused", until),
             State::Closed { until, .. } => ("closed", until),
             State::Paused { probe, .. } => ("paused", probe),

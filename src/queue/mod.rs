@@ -102,6 +102,7 @@ impl Queue {
                 route,
                 recipients,
                 pinned: None,
+                lane: None,
                 attempts: 0,
                 accepted: now,
             })

@@ -1,4 +1,4 @@
--- The queue in one file. Times are microseconds since 1970 (UTC). Schema 1.
+-- The queue in one file. Times are microseconds since 1970 (UTC). Schema 2.
 
 CREATE TABLE message (
     key       INTEGER PRIMARY KEY,
@@ -26,12 +26,13 @@ CREATE TABLE job (
     message  INTEGER NOT NULL,
     route    TEXT NOT NULL,
     pinned   TEXT NOT NULL,                -- '': any connector of the route
+    lane     TEXT NOT NULL DEFAULT '',     -- connector/mailbox whose turn it waits for; '': of none
     state    INTEGER NOT NULL,             -- 0 sending, 1 held, 2 waiting, 3 failed, 4 done
     due      INTEGER NOT NULL,
     attempts INTEGER NOT NULL,
     wishes   TEXT                          -- an operator's verbs since it was leased, a line each
 ) STRICT;
-CREATE INDEX job_due ON job (route, pinned, due) WHERE state = 2;
+CREATE INDEX job_due ON job (route, pinned, lane, due) WHERE state = 2;
 CREATE INDEX job_open ON job (state, message) WHERE state < 4;
 CREATE INDEX job_message ON job (message);
 

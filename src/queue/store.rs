@@ -50,21 +50,38 @@ pub struct Job {
     pub recipients: Vec<Address>,
     /// In doubt: only this connector may try again.
     pub pinned: Option<ConnectorName>,
+    /// The lane whose turn it waited for, as [`Settlement::lane`] said.
+    pub lane: Option<String>,
     /// Attempts that were made before (closed lanes do not count).
     pub attempts: u32,
     /// When the message was accepted.
     pub accepted: SystemTime,
 }
 
-/// What to claim: due jobs of one route and pin, oldest due first.
+/// What to claim: due jobs of one route, pin and lane, oldest due first.
 #[derive(Debug, Clone)]
 pub struct Ask {
     /// The route.
     pub route: RouteName,
     /// `None`: jobs that are not pinned.
     pub pinned: Option<ConnectorName>,
+    /// `None`: jobs that wait for no lane.
+    pub lane: Option<String>,
     /// At most so many.
     pub limit: usize,
+}
+
+/// Waiting jobs of one route, pin and lane.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Due {
+    /// As in [`Ask`].
+    pub route: RouteName,
+    /// As in [`Ask`].
+    pub pinned: Option<ConnectorName>,
+    /// As in [`Ask`].
+    pub lane: Option<String>,
+    /// The earliest due time among them.
+    pub at: SystemTime,
 }
 
 /// What is written back for a job, in one transaction; the lease ends. Recipients of the job that are not named in
@@ -81,6 +98,9 @@ pub struct Settlement {
     pub attempted: bool,
     /// When a recipient stays waiting: when the job is due again. Ignored when none does.
     pub next: SystemTime,
+    /// When a recipient stays waiting, and not in doubt: it waits for its turn in this lane (`connector/mailbox`), and is
+    /// claimed only by an ask for it. So those behind it need not wait for what the lane cannot take yet.
+    pub lane: Option<String>,
     /// The waiting recipients that are in doubt get a job of their own, pinned to this connector, due then.
     pub in_doubt: Option<(ConnectorName, SystemTime)>,
     /// Bounces, inserted in the same transaction.
@@ -187,6 +207,8 @@ pub struct Entry {
     pub next_attempt: Option<SystemTime>,
     /// In-doubt connector, if any.
     pub pinned: Option<ConnectorName>,
+    /// The lane whose turn a waiting job of it waits for.
+    pub lane: Option<String>,
     /// Octets of the content.
     pub size: u64,
     /// When.
@@ -226,13 +248,13 @@ pub enum Verb {
 pub struct LaneRow {
     /// `connector` or `connector/mailbox`.
     pub lane: String,
-    /// `open`, `closed`, `paused`.
+    /// `open`, `closed`, `paused`, `throttled`.
     pub state: String,
     /// Since when.
     pub since: SystemTime,
     /// The report that did it, with the remedy.
     pub why: String,
-    /// When one job (or a login) tries again.
+    /// When one job (or a login) tries again, or the upstream wants mail again.
     pub probe: Option<SystemTime>,
 }
 
@@ -272,8 +294,8 @@ pub trait Store: Send + Sync + fmt::Debug {
     async fn claim(&self, asks: &[Ask], now: SystemTime) -> Result<Vec<Job>, StoreError>;
     /// Writes back what happened and ends the lease; obeys an operator's wish that came meanwhile.
     async fn settle(&self, settlement: Settlement, now: SystemTime) -> Result<(), StoreError>;
-    /// The earliest due time of waiting jobs, and every (route, pin) that has waiting jobs.
-    async fn due(&self) -> Result<Vec<(RouteName, Option<ConnectorName>, SystemTime)>, StoreError>;
+    /// Every route, pin and lane that has waiting jobs, and when the first of them is due.
+    async fn due(&self) -> Result<Vec<Due>, StoreError>;
     /// For lists.
     async fn list(&self, filter: &Filter, now: SystemTime) -> Result<Vec<Entry>, StoreError>;
     /// The message itself, as long as its body is kept.

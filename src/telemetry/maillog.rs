@@ -189,6 +189,12 @@ pub fn connector_paused(lane: &str, state: &str, why: &Reply) {
     }
 }
 
+/// The upstream asked for a pause; what waits for the lane goes on by itself afterwards.
+pub fn connector_throttled(lane: &str, until: SystemTime, why: &Reply) {
+    let (lane, why) = (clean(lane), clean_to(&why.to_string(), REMEDY));
+    warn!(event = "connector paused", lane = %lane, state = "throttled", until = %timestamp(until), why = %why, "connector paused");
+}
+
 /// A lane is open again.
 pub fn connector_resumed(lane: &str) {
     info!(event = "connector resumed", lane = %clean(lane), "connector resumed");

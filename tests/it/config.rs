@@ -659,6 +659,13 @@ fn graph_has_the_limits_of_a_mailbox() {
         panic!("graph");
     };
     assert_eq!(graph.mime_limit, 3_000_000);
+    assert_eq!(graph.max_connections, 16);
+    let upload = graph.upload_rate.unwrap();
+    assert_eq!(
+        (upload.octets, upload.per.as_secs()),
+        (150_000_000, 300),
+        "octets and seconds"
+    );
     assert_eq!(graph.large_messages, Large::Upload);
     assert_eq!(graph.oauth.http.allowed_hosts, ["*"]);
     assert_eq!(graph.oauth.http.proxy, connector.proxy);

@@ -20,7 +20,7 @@ use postern::{
         Queue, Settings,
         sqlite::SqliteStore,
         store::{
-            Ask, Event, Filter, Job, LaneRow, Settled, Settlement, State, Store, StoreError, Verb,
+            Ask, Due, Event, Filter, Job, LaneRow, Settled, Settlement, State, Store, StoreError, Verb,
         },
     },
     route::{ConnectorName, RouteName, Routed},
@@ -77,8 +77,18 @@ fn ask(limit: usize) -> Vec<Ask> {
     vec![Ask {
         route: route(),
         pinned: None,
+        lane: None,
         limit,
     }]
+}
+
+fn due(pinned: Option<&str>, lane: Option<&str>, at: SystemTime) -> Due {
+    Due {
+        route: route(),
+        pinned: pinned.map(ConnectorName::from),
+        lane: lane.map(str::to_owned),
+        at,
+    }
 }
 
 fn settlement(job: &Job, recipients: Vec<(&str, Settled)>) -> Settlement {
@@ -91,6 +101,7 @@ fn settlement(job: &Job, recipients: Vec<(&str, Settled)>) -> Settlement {
             .collect(),
         attempted: true,
         next: at(60),
+        lane: None,
         in_doubt: None,
         bounces: Vec::new(),
         events: vec![Event {
@@ -237,8 +248,8 @@ async fn one_of_each_outcome() {
         assert_eq!(
             store.due().await.unwrap(),
             vec![
-                (route(), None, at(10)),
-                (route(), Some(ConnectorName::from("exchange")), at(300))
+                due(None, None, at(10)),
+                due(Some("exchange"), None, at(300))
             ]
         );
         // The bounce first, then the deferred one alone.
@@ -258,6 +269,7 @@ async fn one_of_each_outcome() {
         let pinned = vec![Ask {
             route: route(),
             pinned: Some(ConnectorName::from("exchange")),
+            lane: None,
             limit: 5,
         }];
         assert!(store.claim(&pinned, at(299)).await.unwrap().is_empty());
@@ -620,14 +632,14 @@ async fn reopened_it_is_as_it_was() {
             .collect()
     };
     let claim = plan(
-        "SELECT id FROM job INDEXED BY job_due WHERE state = 2 AND route = 'a' AND pinned = '' AND due <= 5 ORDER BY due LIMIT 3",
+        "SELECT id FROM job INDEXED BY job_due WHERE state = 2 AND route = 'a' AND pinned = '' AND lane = '' AND due <= 5 ORDER BY due LIMIT 3",
     );
     assert!(
-        claim.contains("route=? AND pinned=? AND due<?") && !claim.contains("TEMP"),
+        claim.contains("route=? AND pinned=? AND lane=? AND due<?") && !claim.contains("TEMP"),
         "{claim}"
     );
     let due = plan(
-        "SELECT route, pinned, due FROM job INDEXED BY job_due WHERE state = 2 AND (route, pinned) > ('a', '') ORDER BY route, pinned, due LIMIT 1",
+        "SELECT route, pinned, lane, due FROM job INDEXED BY job_due WHERE state = 2 AND route = 'a' AND pinned = '' AND lane > '' ORDER BY lane, due LIMIT 1",
     );
     assert!(due.contains("SEARCH") && !due.contains("TEMP"), "{due}");
     raw.pragma_update(None, "user_version", 99).unwrap();
@@ -829,6 +841,115 @@ async fn every_third_call_fails() {
         );
     }
     assert_eq!(good, 6);
+}
+
+#[tokio::test]
+async fn what_waits_for_its_turn_in_a_lane_is_claimed_for_that_lane_alone() {
+    on_each(async |store| {
+        let in_lane = |lane: &str| {
+            vec![Ask {
+                lane: Some(lane.into()),
+                ..ask(10).remove(0)
+            }]
+        };
+        for n in 1..=4 {
+            store
+                .insert(&mail(n, &["a@x.example", "b@x.example"]), false, at(0))
+                .await
+                .unwrap();
+        }
+        for (job, lane) in store
+            .claim(&ask(3), at(0))
+            .await
+            .unwrap()
+            .iter()
+            .zip(["up/a", "up/a", "up/b"])
+        {
+            let mut settlement = settlement(job, Vec::new());
+            (settlement.attempted, settlement.next) = (false, at(0));
+            settlement.lane = Some(lane.into());
+            store.settle(settlement, at(1)).await.unwrap();
+        }
+        assert_eq!(
+            store.due().await.unwrap(),
+            vec![
+                due(None, None, at(0)),
+                due(None, Some("up/a"), at(0)),
+                due(None, Some("up/b"), at(0)),
+            ]
+        );
+        let entries = store.list(&Filter::default(), at(1)).await.unwrap();
+        let lanes: Vec<_> = entries.iter().map(|e| e.lane.as_deref()).collect();
+        assert_eq!(
+            lanes,
+            [Some("up/a"), Some("up/a"), Some("up/b"), None],
+            "as an operator sees it"
+        );
+        // Behind three that wait for their lanes, nothing waits.
+        let free = store.claim(&ask(10), at(1)).await.unwrap();
+        assert_eq!((free.len(), &free[0].lane), (1, &None));
+        let of_a = store.claim(&in_lane("up/a"), at(1)).await.unwrap();
+        assert_eq!((of_a.len(), of_a[0].attempts), (2, 0));
+        assert_eq!(of_a[0].lane.as_deref(), Some("up/a"));
+        // What was tried waits for its time; what is in doubt for its time, too, whatever is said of a lane.
+        store
+            .settle(settlement(&of_a[0], vec![("a@x.example", deferred())]), at(2))
+            .await
+            .unwrap();
+        let mut doubt = settlement(
+            &of_a[1],
+            vec![("a@x.example", in_doubt()), ("b@x.example", deferred())],
+        );
+        doubt.in_doubt = Some((ConnectorName::from("exchange"), at(70)));
+        doubt.lane = Some("up/a".into());
+        store.settle(doubt, at(2)).await.unwrap();
+        // Another route has other lanes.
+        let moved = store
+            .command(
+                &only(MessageId::new(at(0), 3)),
+                &Verb::Reroute(RouteName::from("other")),
+                at(3),
+            )
+            .await;
+        assert_eq!(moved.unwrap(), 1);
+        let mut other = due(None, None, at(0));
+        other.route = RouteName::from("other");
+        let mut expected = vec![
+            other,
+            due(None, None, at(60)),
+            due(None, Some("up/a"), at(60)),
+            due(Some("exchange"), None, at(70)),
+        ];
+        expected.sort_by(|a, b| a.route.as_str().cmp(b.route.as_str()));
+        assert_eq!(store.due().await.unwrap(), expected);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_queue_of_the_first_schema_is_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    for n in 1..=3 {
+        store
+            .insert(&mail(n, &["a@x.example"]), false, at(0))
+            .await
+            .unwrap();
+    }
+    drop(store);
+    let raw = rusqlite::Connection::open(dir.path().join("data/queue.db")).unwrap();
+    raw.execute_batch(
+        "DROP INDEX job_due; ALTER TABLE job DROP COLUMN lane;
+         CREATE INDEX job_due ON job (route, pinned, due) WHERE state = 2; PRAGMA user_version = 1",
+    )
+    .unwrap();
+    drop(raw);
+    for _ in 0..2 {
+        let store = open(dir.path());
+        assert_eq!(store.due().await.unwrap(), vec![due(None, None, at(0))]);
+        assert_eq!(store.claim(&ask(1), at(0)).await.unwrap().len(), 1);
+    }
+    assert_eq!(open(dir.path()).claim(&ask(9), at(0)).await.unwrap().len(), 1);
 }
 
 #[tokio::test]

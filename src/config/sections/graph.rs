@@ -5,10 +5,17 @@
 use super::{
     Ground, cloud,
     oauth::{self, For, Way},
+    seconds,
 };
 use crate::{
-    config::{table::Table, values::Fault},
-    connector::graph::{Large, Settings},
+    config::{
+        table::Table,
+        values::{self, Fault},
+    },
+    connector::{
+        Upload,
+        graph::{Large, Settings},
+    },
 };
 
 pub(super) fn read(ground: Ground<'_>, table: &Table<'_>, way: Way<'_>) -> Option<Settings> {
@@ -23,6 +30,22 @@ pub(super) fn read(ground: Ground<'_>, table: &Table<'_>, way: Way<'_>) -> Optio
             &[("upload", Large::Upload), ("refuse", Large::Refuse)],
         )
         .map_or(Large::Upload, |large| large.value);
+
+    // What Exchange Online allows a mailbox.
+    let upload_rate = table
+        .parsed(
+            "upload_rate",
+            "an upload rate such as \"150MB/5min\"",
+            values::upload,
+        )
+        .map_or(
+            Upload {
+                octets: 150_000_000,
+                per: seconds(300),
+            },
+            |rate| rate.value,
+        );
+    let max_connections = table.number("max_connections", 1..=1000, 16) as usize;
 
     // base64 makes 4 of 3 octets, and Graph takes no request above 4 MB.
     if mime_limit > 3 << 20 {
@@ -63,5 +86,7 @@ pub(super) fn read(ground: Ground<'_>, table: &Table<'_>, way: Way<'_>) -> Optio
         mailbox,
         mime_limit,
         large_messages,
+        upload_rate: Some(upload_rate),
+        max_connections,
     })
 }

@@ -111,6 +111,7 @@ pub(super) struct Leased {
     pub(super) message: i64,
     pub(super) route: String,
     pub(super) pinned: String,
+    pub(super) lane: String,
     pub(super) attempts: u32,
     pub(super) accepted: i64,
 }
@@ -125,16 +126,24 @@ pub(super) fn lease(
     let mut leased = Vec::new();
     for ask in asks {
         let pinned = ask.pinned.as_ref().map_or("", |name| name.as_str());
+        let lane = ask.lane.as_deref().unwrap_or_default();
         let found = conn
             .prepare_cached(CLAIM)?
             .query_map(
-                params![ask.route.as_str(), pinned, micros(now), ask.limit as i64],
+                params![
+                    ask.route.as_str(),
+                    pinned,
+                    lane,
+                    micros(now),
+                    ask.limit as i64
+                ],
                 |row| {
                     Ok(Leased {
                         id: row.get(0)?,
                         message: row.get(1)?,
                         route: ask.route.as_str().to_owned(),
                         pinned: pinned.to_owned(),
+                        lane: lane.to_owned(),
                         attempts: row.get(2)?,
                         accepted: row.get(3)?,
                     })
@@ -154,7 +163,8 @@ pub(super) fn lease(
 pub(super) const CLAIM: &str =
     "SELECT id, message, attempts, (SELECT accepted FROM message WHERE key = job.message)
      FROM job INDEXED BY job_due
-     WHERE state = 2 AND route = ?1 AND pinned = ?2 AND due <= ?3 ORDER BY due LIMIT ?4";
+     WHERE state = 2 AND route = ?1 AND pinned = ?2 AND lane = ?3 AND due <= ?4
+     ORDER BY due LIMIT ?5";
 
 /// Gives leases back as if they had not been claimed; wishes are obeyed.
 pub(super) fn release(change: &mut Change<'_>, jobs: &[i64]) -> rusqlite::Result<()> {
@@ -275,6 +285,7 @@ pub(super) fn settle(
     }
 
     let mut due = micros(settlement.next);
+    let mut lane = settlement.lane.as_deref().unwrap_or_default();
     let mut jobs = vec![id];
     if let Some((connector, at)) = &settlement.in_doubt
         && !doubtful.is_empty()
@@ -282,6 +293,7 @@ pub(super) fn settle(
         if doubtful.len() == open {
             connector.as_str().clone_into(&mut pinned);
             due = micros(*at);
+            lane = "";
         } else if pinned == connector.as_str() {
             due = due.max(micros(*at));
         } else {
@@ -311,9 +323,9 @@ pub(super) fn settle(
         (false, false) => DONE,
     };
     conn.prepare_cached(
-        "UPDATE job SET state = ?2, pinned = ?3, due = ?4, attempts = ?5, wishes = NULL WHERE id = ?1",
+        "UPDATE job SET state = ?2, pinned = ?3, lane = ?4, due = ?5, attempts = ?6, wishes = NULL WHERE id = ?1",
     )?
-    .execute(params![id, state, pinned, due, attempts])?;
+    .execute(params![id, state, pinned, lane, due, attempts])?;
 
     for event in &settlement.events {
         add_event(change, key, event)?;

@@ -18,13 +18,13 @@ use tokio::sync::{mpsc, oneshot};
 use super::{
     Settings,
     store::{
-        Ask, Entry, Event, Filter, Inserted, Job, LaneRow, Settlement, Stats, Store, StoreError,
+        Ask, Due, Entry, Event, Filter, Inserted, Job, LaneRow, Settlement, Stats, Store, StoreError,
         Verb,
     },
 };
 use crate::{
     mail::message::{Message, MessageId},
-    route::{ConnectorName, RouteName, Routed},
+    route::Routed,
 };
 
 mod ballast;
@@ -256,7 +256,7 @@ impl Store for SqliteStore {
         .await
     }
 
-    async fn due(&self) -> Result<Vec<(RouteName, Option<ConnectorName>, SystemTime)>, StoreError> {
+    async fn due(&self) -> Result<Vec<Due>, StoreError> {
         self.query(read::due).await
     }
 

@@ -15,7 +15,11 @@ use rusqlite::{Connection, OpenFlags, config::DbConfig};
 use crate::queue::store::StoreError;
 
 /// The schema this program writes; in `user_version`.
-pub(super) const SCHEMA: i64 = 1;
+pub(super) const SCHEMA: i64 = 2;
+/// What schema 1 lacks.
+const FROM_1: &str = "ALTER TABLE job ADD COLUMN lane TEXT NOT NULL DEFAULT '';
+     DROP INDEX job_due;
+     CREATE INDEX job_due ON job (route, pinned, lane, due) WHERE state = 2;";
 /// Octets of a page of the file; a file that is there keeps its own.
 const PAGE: i64 = 8192;
 /// How long a write waits for another process's.
@@ -121,8 +125,12 @@ fn schema(conn: &Connection) -> rusqlite::Result<()> {
     conn.execute_batch("BEGIN IMMEDIATE")?;
     // Asked again under the lock: another process may have been first.
     let found: i64 = conn.pragma_query_value(None, "user_version", |row| row.get(0))?;
-    if found == 0 {
-        conn.execute_batch(include_str!("../sqlite.sql"))?;
+    match found {
+        0 => conn.execute_batch(include_str!("../sqlite.sql"))?,
+        1 => conn.execute_batch(FROM_1)?,
+        _ => {}
+    }
+    if found < SCHEMA {
         conn.pragma_update(None, "user_version", SCHEMA)?;
     }
     conn.execute_batch("COMMIT")?;

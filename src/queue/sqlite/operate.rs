@@ -133,7 +133,8 @@ fn entry(conn: &Connection, key: &Key) -> rusqlite::Result<Entry> {
     let recipients = recipients(conn, key)?;
     conn.prepare_cached(
         "SELECT m.id, m.sender, m.size, m.accepted, min(j.state), max(j.attempts),
-                min(CASE WHEN j.state = 2 THEN j.due END), max(CASE WHEN j.state < 3 THEN j.pinned END)
+                min(CASE WHEN j.state = 2 THEN j.due END), max(CASE WHEN j.state < 3 THEN j.pinned END),
+                max(CASE WHEN j.state = 2 THEN j.lane END)
          FROM message m JOIN job j ON j.message = m.key WHERE m.key = ?1 AND j.route = ?2 GROUP BY m.key",
     )?
     .query_row(params![key.0, key.1], |row| {
@@ -149,6 +150,9 @@ fn entry(conn: &Connection, key: &Key) -> rusqlite::Result<Entry> {
                 .get::<_, Option<String>>(7)?
                 .filter(|name| !name.is_empty())
                 .map(|name| ConnectorName::from(name.as_str())),
+            lane: row
+                .get::<_, Option<String>>(8)?
+                .filter(|lane| !lane.is_empty()),
             size: u64::try_from(row.get::<_, i64>(2)?).unwrap_or(0),
             accepted: rows::time(row.get(3)?),
         })
@@ -336,7 +340,7 @@ fn apply(change: &mut Change<'_>, verb: &Verb, now: SystemTime) -> rusqlite::Res
         Verb::Reroute(route) => {
             // A pin names a connector that the old route had; the operator has taken that decision.
             conn.execute(
-                &format!("UPDATE job SET route = ?1, pinned = '' WHERE {in_picked}"),
+                &format!("UPDATE job SET route = ?1, pinned = '', lane = '' WHERE {in_picked}"),
                 [route.as_str()],
             )?;
         }

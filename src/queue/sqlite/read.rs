@@ -5,10 +5,9 @@
 use std::{
     collections::{HashMap, hash_map::Entry},
     path::Path,
-    time::SystemTime,
 };
 
-use rusqlite::{Connection, OptionalExtension as _, params};
+use rusqlite::{Connection, OptionalExtension as _};
 
 use super::{
     change,
@@ -16,7 +15,7 @@ use super::{
 };
 use crate::{
     mail::message::MessageId,
-    queue::store::{Event, Job, JobId, LaneRow, Stats},
+    queue::store::{Due, Event, Job, JobId, LaneRow, Stats},
     route::{ConnectorName, RouteName},
 };
 
@@ -24,42 +23,53 @@ use crate::{
 const FREE_PAGES: i64 = 1000;
 const VACUUM_STEP: i64 = 500;
 
-/// The first waiting job of the next pin of a route, and of the next route. Two questions, since one over the pair of columns
-/// would step through every job of the route that it starts from.
-const NEXT_PIN: &str = "SELECT route, pinned, due FROM job INDEXED BY job_due
-     WHERE state = 2 AND route = ?1 AND pinned > ?2 ORDER BY pinned, due LIMIT 1";
-const NEXT_ROUTE: &str = "SELECT route, pinned, due FROM job INDEXED BY job_due
-     WHERE state = 2 AND route > ?1 ORDER BY route, pinned, due LIMIT 1";
+/// The first waiting job of the next lane of a route and pin, of the next pin, and of the next route. Three questions, since one
+/// over the columns together would step through every job of those that it starts from.
+const NEXT_LANE: &str = "SELECT route, pinned, lane, due FROM job INDEXED BY job_due
+     WHERE state = 2 AND route = ?1 AND pinned = ?2 AND lane > ?3 ORDER BY lane, due LIMIT 1";
+const NEXT_PIN: &str = "SELECT route, pinned, lane, due FROM job INDEXED BY job_due
+     WHERE state = 2 AND route = ?1 AND pinned > ?2 ORDER BY pinned, lane, due LIMIT 1";
+const NEXT_ROUTE: &str = "SELECT route, pinned, lane, due FROM job INDEXED BY job_due
+     WHERE state = 2 AND route > ?1 ORDER BY route, pinned, lane, due LIMIT 1";
 
-type Due = Vec<(RouteName, Option<ConnectorName>, SystemTime)>;
-
-/// The earliest due time for each (route, pin) that has waiting jobs.
-pub(super) fn due(conn: &Connection) -> rusqlite::Result<Due> {
+/// The earliest due time for each route, pin and lane that has waiting jobs.
+pub(super) fn due(conn: &Connection) -> rusqlite::Result<Vec<Due>> {
+    let mut next_lane = conn.prepare_cached(NEXT_LANE)?;
     let mut next_pin = conn.prepare_cached(NEXT_PIN)?;
     let mut next_route = conn.prepare_cached(NEXT_ROUTE)?;
-    let row = |row: &rusqlite::Row<'_>| -> rusqlite::Result<(String, String, i64)> {
-        Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+    let row = |row: &rusqlite::Row<'_>| -> rusqlite::Result<(String, String, String, i64)> {
+        Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
     };
     let mut found = Vec::new();
-    // From one (route, pin) to the next by the index: as many steps as there are of them, not of jobs.
-    let (mut route, mut pinned) = (String::new(), String::new());
+    // From one to the next by the index: as many steps as there are of them, not of jobs.
+    let (mut route, mut pinned, mut lane) = (String::new(), String::new(), String::new());
     loop {
-        let mut next = next_pin.query_row(params![route, pinned], row).optional()?;
+        let mut next = next_lane
+            .query_row([&route, &pinned, &lane], row)
+            .optional()?;
+        if next.is_none() {
+            next = next_pin.query_row([&route, &pinned], row).optional()?;
+        }
         if next.is_none() {
             next = next_route.query_row([&route], row).optional()?;
         }
-        let Some((on_route, on_pin, due)) = next else {
+        let Some((on_route, on_pin, on_lane, due)) = next else {
             break;
         };
-        (route, pinned) = (on_route, on_pin);
-        let pin = Some(pinned.as_str()).filter(|name| !name.is_empty());
-        found.push((
-            RouteName::from(route.as_str()),
-            pin.map(ConnectorName::from),
-            time(due),
-        ));
+        (route, pinned, lane) = (on_route, on_pin, on_lane);
+        found.push(Due {
+            route: RouteName::from(route.as_str()),
+            pinned: some(&pinned).map(ConnectorName::from),
+            lane: some(&lane).map(str::to_owned),
+            at: time(due),
+        });
     }
     Ok(found)
+}
+
+/// A column in which nothing is an empty text.
+fn some(text: &str) -> Option<&str> {
+    Some(text).filter(|text| !text.is_empty())
 }
 
 /// Counts, of what is not yet history.
@@ -135,9 +145,8 @@ pub(super) fn jobs(
                     .filter(|r| r.job == job.id && r.state <= rows::IN_DOUBT)
                     .map(|r| r.address.clone())
                     .collect(),
-                pinned: Some(job.pinned.as_str())
-                    .filter(|name| !name.is_empty())
-                    .map(ConnectorName::from),
+                pinned: some(&job.pinned).map(ConnectorName::from),
+                lane: some(&job.lane).map(str::to_owned),
                 attempts: job.attempts,
                 accepted: time(job.accepted),
             }),

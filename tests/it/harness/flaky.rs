@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use postern::{
     mail::message::{Message, MessageId},
     queue::store::{
-        Ask, Entry, Event, Filter, Inserted, Job, LaneRow, Settlement, Stats, Store, StoreError,
+        Ask, Due, Entry, Event, Filter, Inserted, Job, LaneRow, Settlement, Stats, Store, StoreError,
         Verb,
     },
     route::{ConnectorName, RouteName, Routed},
@@ -62,7 +62,7 @@ impl Store for Flaky {
     async fn settle(&self, settlement: Settlement, now: SystemTime) -> Result<(), StoreError> {
         self.pass()?.settle(settlement, now).await
     }
-    async fn due(&self) -> Result<Vec<(RouteName, Option<ConnectorName>, SystemTime)>, StoreError> {
+    async fn due(&self) -> Result<Vec<Due>, StoreError> {
         self.pass()?.due().await
     }
     async fn list(&self, filter: &Filter, now: SystemTime) -> Result<Vec<Entry>, StoreError> {

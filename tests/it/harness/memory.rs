@@ -19,7 +19,7 @@ use postern::{
         reply::Reply,
     },
     queue::store::{
-        Ask, Entry, EntryRecipient, Event, Filter, Inserted, Job, JobId, LaneRow, Settled,
+        Ask, Due, Entry, EntryRecipient, Event, Filter, Inserted, Job, JobId, LaneRow, Settled,
         Settlement, State, Stats, Store, StoreError, Verb,
     },
     route::{ConnectorName, RouteName, Routed},
@@ -102,6 +102,7 @@ impl Memory {
                         route: route.clone(),
                         recipients: recipients.clone(),
                         pinned: None,
+                        lane: None,
                         attempts: 0,
                         accepted: now,
                     },
@@ -144,6 +145,7 @@ impl Store for Memory {
                         && row.due <= now
                         && row.job.route == ask.route
                         && row.job.pinned == ask.pinned
+                        && row.job.lane == ask.lane
                 })
                 .collect();
             due.sort_by_key(|row| row.due);
@@ -197,11 +199,13 @@ impl Store for Memory {
             }
             row.leased = false;
             row.due = settlement.next;
+            row.job.lane = settlement.lane;
             row.job.attempts += u32::from(settlement.attempted);
             if let Some((connector, due)) = settlement.in_doubt {
                 let mut new = row.clone();
                 new.job.pinned = Some(connector);
                 new.due = due;
+                new.job.lane = None;
                 pinned = Some(new);
             }
             if let Some(mut new) = pinned.take() {
@@ -222,15 +226,21 @@ impl Store for Memory {
         Ok(())
     }
 
-    async fn due(&self) -> Result<Vec<(RouteName, Option<ConnectorName>, SystemTime)>, StoreError> {
-        let mut due: HashMap<(RouteName, Option<ConnectorName>), SystemTime> = HashMap::new();
+    async fn due(&self) -> Result<Vec<Due>, StoreError> {
+        let mut due: HashMap<_, SystemTime> = HashMap::new();
         for row in self.rows().into_iter().filter(Row::waits) {
             let at = due
-                .entry((row.job.route, row.job.pinned))
+                .entry((row.job.route, row.job.pinned, row.job.lane))
                 .or_insert(row.due);
             *at = row.due.min(*at);
         }
-        Ok(due.into_iter().map(|((r, p), at)| (r, p, at)).collect())
+        let due = due.into_iter().map(|((route, pinned, lane), at)| Due {
+            route,
+            pinned,
+            lane,
+            at,
+        });
+        Ok(due.collect())
     }
 
     async fn list(&self, filter: &Filter, _: SystemTime) -> Result<Vec<Entry>, StoreError> {
@@ -255,6 +265,7 @@ impl Store for Memory {
                 attempts: row.job.attempts,
                 next_attempt: Some(row.due),
                 pinned: row.job.pinned,
+                lane: row.job.lane,
                 size: 0,
                 accepted: row.job.accepted,
             })

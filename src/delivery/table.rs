@@ -1,0 +1,371 @@
+//! The gates by lane, what is to be said of them, and how many mailboxes are remembered.
+//!
+//! Apart from `lanes`, which holds the lock around it and wakes whoever waits. It waits for nothing and writes nothing.
+
+use std::{
+    collections::{HashMap, HashSet},
+    time::{Duration, Instant, SystemTime},
+};
+
+use super::{
+    gate::{Gate, PAUSE_PROBE, Ready, State},
+    plan::Block,
+};
+use crate::{
+    connector::{Lane, Limits},
+    mail::reply::Reply,
+    route::ConnectorName,
+};
+
+/// Mailboxes that are remembered, at most: their number is up to the senders.
+const MOST_MAILBOXES: usize = 10_000;
+/// Between two looks for mailboxes that are idle, at least: when there are few, and when there are too many.
+const TIDY: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(1));
+/// What a mailbox waits for a place among those that are remembered.
+const CROWDED: Duration = Duration::from_secs(5);
+/// Waits after a 429 that names none: at first, at most; each is twice the one before.
+const THROTTLED: (Duration, Duration) = (Duration::from_secs(2), Duration::from_mins(15));
+/// A mailbox of a connector that gives it no limits of its own.
+const UNLIMITED: Limits = Limits {
+    concurrent: usize::MAX,
+    rate: None,
+    upload: None,
+};
+
+/// A lane.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) gate: Gate,
+    /// Of a connector: the limits of each mailbox, where it has several.
+    pub(super) each: Option<Limits>,
+    /// Its row says that the upstream asked it to wait.
+    pub(super) held: bool,
+    /// That it waits stands in the log, and that this is over does not yet.
+    told: bool,
+    pub(super) since: SystemTime,
+    /// What shut it, with the remedy.
+    pub(super) why: Option<Reply>,
+}
+
+/// What is to be logged of a lane.
+#[derive(Debug)]
+pub(super) enum News {
+    /// `closed` or `paused`.
+    Shut(&'static str, Reply),
+    /// The upstream wants nothing for that long.
+    Throttled(Duration, Reply),
+    /// It works again.
+    Resumed,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct Table {
+    pub(super) lanes: HashMap<Lane, Entry>,
+    /// How many of them are mailboxes.
+    mailboxes: usize,
+    /// When those of them that are idle were last dropped.
+    tidied: Option<Instant>,
+    /// Lanes whose row in the store is behind.
+    pub(super) dirty: HashSet<Lane>,
+    /// Not yet logged.
+    pub(super) news: Vec<(Lane, News)>,
+    /// There is work that waits for a permit: whoever gives one back rings.
+    pub(super) hungry: bool,
+}
+
+impl Table {
+    /// Of a connector.
+    pub(super) fn limit(&mut self, lane: Lane, together: Limits, each: Option<Limits>) {
+        let entry = self
+            .lanes
+            .entry(lane)
+            .or_insert_with(|| Entry::new(together));
+        entry.gate.set_limits(together);
+        entry.each = each;
+    }
+
+    /// Once every connector has its limits: those of their mailboxes, and what is no longer named is forgotten.
+    pub(super) fn limited(&mut self, named: &HashSet<ConnectorName>, now: Instant) {
+        let each: HashMap<ConnectorName, Limits> = self
+            .lanes
+            .iter()
+            .filter_map(|(lane, entry)| Some((lane.connector.clone(), entry.each?)))
+            .collect();
+        for (lane, entry) in &mut self.lanes {
+            if !named.contains(&lane.connector) && (entry.gate.open() || entry.held) {
+                // Its row must not say `paused` for ever.
+                entry.held = false;
+                self.dirty.insert(lane.clone());
+            }
+            if lane.mailbox.is_some() {
+                let limits = each.get(&lane.connector).copied();
+                entry.gate.set_limits(limits.unwrap_or(UNLIMITED));
+            }
+            if lane.mailbox.is_some() || matches!(entry.gate.state(), State::Paused { .. }) {
+                entry.gate.probe_now(now);
+            }
+        }
+        self.lanes
+            .retain(|lane, entry| named.contains(&lane.connector) || entry.gate.taken() > 0);
+        self.mailboxes = self.lanes.keys().filter(|l| l.mailbox.is_some()).count();
+    }
+
+    /// The limits of each mailbox of a connector, where it has several.
+    pub(super) fn each(&self, connector: &ConnectorName) -> Option<Limits> {
+        self.lanes.get(&connector_lane(connector))?.each
+    }
+
+    /// The lane of a mailbox, if anything is to be counted or remembered for it.
+    ///
+    /// # Errors
+    /// There are too many.
+    pub(super) fn mailbox(
+        &mut self,
+        lane: &Lane,
+        now: Instant,
+    ) -> Result<Option<&mut Entry>, Block> {
+        if !self.lanes.contains_key(lane) {
+            if lane.mailbox.is_none() {
+                return Ok(None);
+            }
+            let Some(limits) = self.each(&lane.connector) else {
+                return Ok(None);
+            };
+            if !self.add(lane, limits, now) {
+                return Err(Block::Throttled(None, CROWDED));
+            }
+        }
+        Ok(self.lanes.get_mut(lane))
+    }
+
+    /// Makes a mailbox known that is to be remembered in any case; says whether there was room.
+    pub(super) fn add_mailbox(&mut self, lane: &Lane, now: Instant) -> bool {
+        let limits = self.each(&lane.connector).unwrap_or(UNLIMITED);
+        self.lanes.contains_key(lane) || self.add(lane, limits, now)
+    }
+
+    fn add(&mut self, lane: &Lane, limits: Limits, now: Instant) -> bool {
+        if self.mailboxes >= MOST_MAILBOXES {
+            self.tidy(now, TIDY.1);
+        }
+        if self.mailboxes >= MOST_MAILBOXES {
+            // What is remembered of one that was refused longest ago, its next message finds out again.
+            let oldest = self
+                .lanes
+                .iter()
+                .filter(|(lane, entry)| lane.mailbox.is_some() && entry.is_refused())
+                .min_by_key(|(_, entry)| entry.since)
+                .map(|(lane, _)| lane.clone());
+            let Some(oldest) = oldest else {
+                return false;
+            };
+            self.forget(&oldest);
+            self.dirty.insert(oldest);
+        }
+        self.mailboxes += 1;
+        self.lanes.insert(lane.clone(), Entry::new(limits));
+        true
+    }
+
+    fn forget(&mut self, lane: &Lane) {
+        if self.lanes.remove(lane).is_some() {
+            self.mailboxes = self.mailboxes.saturating_sub(1);
+        }
+    }
+
+    /// Drops the mailboxes of which a new entry would say the same, unless that was done a moment ago.
+    fn tidy(&mut self, now: Instant, every: Duration) {
+        if self.tidied.is_some_and(|at| now < at + every) {
+            return;
+        }
+        self.tidied = Some(now);
+        let Self {
+            lanes,
+            mailboxes,
+            dirty,
+            news,
+            ..
+        } = self;
+        lanes.retain(|lane, entry| {
+            if lane.mailbox.is_none() || !entry.gate.is_idle(now) {
+                return true;
+            }
+            if entry.held {
+                dirty.insert(lane.clone());
+            }
+            if entry.told {
+                news.push((lane.clone(), News::Resumed));
+            }
+            *mailboxes = mailboxes.saturating_sub(1);
+            false
+        });
+    }
+
+    /// What time alone changes.
+    pub(super) fn pass_time(&mut self, now: Instant) {
+        for (lane, entry) in &mut self.lanes {
+            if entry.held && entry.gate.held(now).is_none() {
+                entry.held = false;
+                self.dirty.insert(lane.clone());
+            }
+        }
+        self.tidy(now, TIDY.0);
+    }
+
+    /// The upstream is down.
+    pub(super) fn close(&mut self, lane: &Lane, reply: &Reply, wait: Duration, probe: bool) {
+        if let Some(entry) = self.lanes.get_mut(lane)
+            && entry.gate.close(Instant::now(), wait, probe)
+        {
+            let news = entry.shut("closed", reply);
+            self.changed(lane, news);
+        }
+    }
+
+    /// Our fault.
+    pub(super) fn pause(&mut self, lane: &Lane, reply: &Reply) {
+        if let Some(entry) = self.lanes.get_mut(lane)
+            && entry.gate.pause(Instant::now() + PAUSE_PROBE)
+        {
+            let news = entry.shut("paused", reply);
+            self.changed(lane, news);
+        }
+    }
+
+    /// The upstream refuses this mailbox.
+    pub(super) fn refuse(&mut self, lane: &Lane, reply: &Reply) {
+        let now = Instant::now();
+        if !self.add_mailbox(lane, now) {
+            return;
+        }
+        if let Some(entry) = self.lanes.get_mut(lane) {
+            let is_news = !entry.gate.open();
+            entry.gate.close(now, PAUSE_PROBE, true);
+            if is_news {
+                let news = entry.shut("paused", reply);
+                self.changed(lane, news);
+            } else {
+                self.dirty.insert(lane.clone());
+            }
+        }
+    }
+
+    /// The upstream answers there.
+    pub(super) fn open(&mut self, lane: &Lane) {
+        let Some(entry) = self.lanes.get_mut(lane) else {
+            return;
+        };
+        entry.gate.thrive();
+        // A pause ends with a login of its own, not because an old connection still works.
+        let resumed = matches!(entry.gate.state(), State::Closed { .. }) && entry.gate.open();
+        let over = entry.told && entry.gate.held(Instant::now()).is_none();
+        entry.told &= !over;
+        if resumed || over {
+            self.changed(lane, News::Resumed);
+        }
+        if resumed && lane.mailbox.is_some() && self.each(&lane.connector).is_none() {
+            self.forget(lane);
+        }
+    }
+
+    /// The upstream wants nothing before the wait is over; `None`: it did not say how long. `refused`: it took nothing either.
+    pub(super) fn hold(
+        &mut self,
+        lane: &Lane,
+        reply: &Reply,
+        wait: Option<Duration>,
+        refused: bool,
+    ) {
+        let now = Instant::now();
+        let Some(entry) = self.lanes.get_mut(lane) else {
+            return;
+        };
+        let number = u32::try_from(entry.gate.throttlings()).unwrap_or(u32::MAX);
+        let growing = THROTTLED.0 * 2_u32.saturating_pow(number.min(16));
+        let wait = wait.unwrap_or(growing.min(THROTTLED.1));
+        let before = entry.gate.held(now);
+        if refused {
+            entry.gate.throttle(now, wait);
+        } else {
+            entry.gate.hold(now, wait);
+        }
+        let until = entry.gate.held(now);
+        if until == before {
+            return;
+        }
+        if !entry.held {
+            entry.since = SystemTime::now();
+        }
+        entry.held = true;
+        entry.why = Some(reply.clone());
+        if entry.told {
+            self.dirty.insert(lane.clone());
+        } else {
+            entry.told = true;
+            self.changed(lane, News::Throttled(wait, reply.clone()));
+        }
+    }
+
+    fn changed(&mut self, lane: &Lane, news: News) {
+        self.dirty.insert(lane.clone());
+        self.news.push((lane.clone(), news));
+    }
+}
+
+impl Entry {
+    fn new(limits: Limits) -> Self {
+        Self {
+            gate: Gate::new(limits),
+            each: None,
+            held: false,
+            told: false,
+            since: SystemTime::now(),
+            why: None,
+        }
+    }
+
+    /// As the store remembers it: the upstream wants nothing for that long.
+    pub(super) fn restore_held(&mut self, now: Instant, wait: Duration) {
+        self.gate.hold(now, wait);
+        (self.held, self.told) = (true, true);
+    }
+
+    /// Refused, and nobody asks at the moment.
+    fn is_refused(&self) -> bool {
+        self.gate.taken() == 0 && matches!(self.gate.state(), State::Closed { .. })
+    }
+
+    /// Why a lane takes nothing now.
+    pub(super) fn block(&mut self, lane: &Lane, now: Instant) -> Block {
+        let why = self.why.clone();
+        match self.gate.state() {
+            State::Paused { .. } => return Block::Paused(why),
+            State::Closed { .. } if lane.mailbox.is_some() => return Block::Mailbox(why),
+            State::Closed { .. } => return Block::Down(why),
+            State::Open => {}
+        }
+        if let Some(at) = self.gate.held(now) {
+            return Block::Throttled(why, at.saturating_duration_since(now));
+        }
+        let wait = match self.gate.ready(now) {
+            Ready::At(at) => at.saturating_duration_since(now),
+            _ => Duration::ZERO,
+        };
+        Block::Throttled(None, wait)
+    }
+
+    fn shut(&mut self, state: &'static str, reply: &Reply) -> News {
+        self.since = SystemTime::now();
+        self.why = Some(reply.clone());
+        News::Shut(state, reply.clone())
+    }
+}
+
+/// The lane of a connector as a whole.
+pub(super) fn connector_lane(connector: &ConnectorName) -> Lane {
+    Lane {
+        connector: connector.clone(),
+        mailbox: None,
+    }
+}
