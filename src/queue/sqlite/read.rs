@@ -243,7 +243,7 @@ pub(super) fn delete_orphans(conn: &Connection, spool: &Path) {
 
 #[cfg(test)]
 mod tests {
-    use rusqlite::StatementStatus;
+    use rusqlite::{StatementStatus, params};
 
     use super::*;
 
@@ -257,11 +257,17 @@ mod tests {
         )
         .unwrap();
         conn.execute_batch(include_str!("../sqlite.sql")).unwrap();
-        for (route, pinned, jobs) in [("a", "", 5000), ("a", "one", 3), ("b", "", 5000)] {
+        for (route, pinned, lane, jobs) in [
+            ("a", "", "", 5000),
+            ("a", "", "up/m", 5000),
+            ("a", "one", "", 3),
+            ("a", "one", "one/m", 5000),
+            ("b", "", "", 5000),
+        ] {
             for due in 0..jobs {
                 conn.execute(
-                    "INSERT INTO job (message, route, pinned, state, due, attempts) VALUES (1, ?1, ?2, 2, ?3, 0)",
-                    params![route, pinned, due],
+                    "INSERT INTO job (message, route, pinned, lane, state, due, attempts) VALUES (1, ?1, ?2, ?3, 2, ?4, 0)",
+                    params![route, pinned, lane, due],
                 )
                 .unwrap();
             }
@@ -269,11 +275,23 @@ mod tests {
         let found = due(&conn).unwrap();
         let names: Vec<_> = found
             .iter()
-            .map(|(route, pin, _)| (route.as_str(), pin.as_ref().map(ConnectorName::as_str)))
+            .map(|due| {
+                let pin = due.pinned.as_ref().map_or("", ConnectorName::as_str);
+                (due.route.as_str(), pin, due.lane.as_deref().unwrap_or(""))
+            })
             .collect();
-        assert_eq!(names, [("a", None), ("a", Some("one")), ("b", None)]);
+        assert_eq!(
+            names,
+            [
+                ("a", "", ""),
+                ("a", "", "up/m"),
+                ("a", "one", ""),
+                ("a", "one", "one/m"),
+                ("b", "", "")
+            ]
+        );
         let mut steps = 0;
-        for question in [NEXT_PIN, NEXT_ROUTE] {
+        for question in [NEXT_LANE, NEXT_PIN, NEXT_ROUTE] {
             let statement = conn.prepare_cached(question).unwrap();
             steps += statement.get_status(StatementStatus::VmStep);
         }

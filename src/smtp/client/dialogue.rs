@@ -570,6 +570,7 @@ mod tests {
             Report::Down { .. } => "down".into(),
             Report::Misconfigured(_) => "misconfigured".into(),
             Report::MailboxRefused(_) => "mailbox".into(),
+            Report::Throttled { .. } => "throttled".into(),
             Report::Tried { outcomes, .. } => outcomes
                 .iter()
                 .map(|(_, outcome)| match outcome {

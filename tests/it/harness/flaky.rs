@@ -16,7 +16,7 @@ use postern::{
         Ask, Due, Entry, Event, Filter, Inserted, Job, LaneRow, Settlement, Stats, Store, StoreError,
         Verb,
     },
-    route::{ConnectorName, RouteName, Routed},
+    route::Routed,
 };
 
 /// Fails before the call reaches the store, so nothing was changed.

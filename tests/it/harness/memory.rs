@@ -22,7 +22,7 @@ use postern::{
         Ask, Due, Entry, EntryRecipient, Event, Filter, Inserted, Job, JobId, LaneRow, Settled,
         Settlement, State, Stats, Store, StoreError, Verb,
     },
-    route::{ConnectorName, RouteName, Routed},
+    route::{ConnectorName, Routed},
 };
 
 /// A row.
