@@ -240,6 +240,10 @@ fn list(config: &Config, which: &Which, limit: Option<usize>, json: bool) -> End
             .map(|entry| {
                 let next = match (entry.state, blocked(entry, &config.router, &lanes)) {
                     (State::Waiting, Some(lane)) => format!("blocked by {lane}"),
+                    (State::Waiting, None) if entry.lane.is_some() => {
+                        let lane = entry.lane.as_deref().unwrap_or_default();
+                        format!("its turn in {}", output::cut(lane, 60))
+                    }
                     (State::Waiting, None) => entry
                         .next_attempt
                         .map_or_else(String::new, |at| output::ahead(at, now)),
@@ -288,9 +292,11 @@ fn blocked(entry: &Entry, router: &Router, lanes: &[LaneRow]) -> Option<String> 
         return None;
     }
     let shut = |name: &str| {
-        lanes
-            .iter()
-            .any(|lane| lane.state != "open" && lane.lane.split('/').next() == Some(name))
+        lanes.iter().any(|lane| {
+            // A mailbox that has to wait holds up its own mail alone.
+            let waits = lane.state == "throttled" && lane.lane.contains('/');
+            lane.state != "open" && !waits && lane.lane.split('/').next() == Some(name)
+        })
     };
     if let Some(pinned) = &entry.pinned {
         return shut(pinned.as_str()).then(|| pinned.to_string());
@@ -318,6 +324,7 @@ fn entry_json(entry: &Entry, router: &Router, lanes: &[LaneRow]) -> serde_json::
         "attempts": entry.attempts,
         "next_attempt": entry.next_attempt.map(output::rfc3339),
         "blocked_by": blocked(entry, router, lanes),
+        "waits_for": entry.lane,
         "size": entry.size,
         "accepted_at": output::rfc3339(entry.accepted),
     })
@@ -370,6 +377,8 @@ async fn show(config: &Config, id: MessageId, json: bool) -> Ended {
                 out,
                 "  blocked by connector {lane} (postern status says why)"
             )?;
+        } else if let Some(lane) = &entry.lane {
+            writeln!(out, "  waits for its turn in {}", output::safe(lane))?;
         } else if let Some(next) = entry.next_attempt {
             writeln!(out, "  next attempt {}", output::human(next))?;
         }

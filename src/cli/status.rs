@@ -96,7 +96,7 @@ fn running(pid: Option<u32>) -> String {
     }
 }
 
-/// A row for every configured connector, and for each mailbox that was ever not open.
+/// A row for every configured connector, and for each mailbox that is not open.
 fn all_lanes(config: &Config, mut rows: Vec<LaneRow>) -> Vec<LaneRow> {
     for connector in &config.connectors {
         if !rows.iter().any(|row| row.lane == connector.name.as_str()) {
@@ -176,7 +176,11 @@ fn print(
         }
         write!(out, " since {}", output::human(lane.since))?;
         if let Some(probe) = lane.probe {
-            write!(out, ", asked again {}", output::ahead(probe, now))?;
+            let what = match lane.state.as_str() {
+                "throttled" => "goes on",
+                _ => "asked again",
+            };
+            write!(out, ", {what} {}", output::ahead(probe, now))?;
         }
         writeln!(out, "\n            {}", output::cut(&lane.why, SHOWN))?;
     }

@@ -130,11 +130,13 @@ pub(super) fn run(path: Option<PathBuf>, arguments: &Arguments) -> Ended {
 
 fn explain(report: &Report) -> Ended {
     let Report::Tried { outcomes, via, .. } = report else {
-        output::line(format_args!(
-            "failed: {}",
-            output::cut(&said(report), SHOWN)
-        ))?;
-        return Ok(Exit::Unavailable);
+        let (word, exit) = match report {
+            Report::Throttled { .. } => ("deferred", Exit::Later),
+            _ => ("failed", Exit::Unavailable),
+        };
+        let said = output::cut(&said(report), SHOWN);
+        output::line(format_args!("{word}: {said}"))?;
+        return Ok(exit);
     };
     let mut exit = Exit::Ok;
     for (address, outcome) in outcomes {
@@ -164,6 +166,7 @@ fn explain_json(
             }
             None => ("failed", String::new(), via.as_str(), Exit::Software),
         },
+        throttled @ Report::Throttled { .. } => ("deferred", said(throttled), "", Exit::Later),
         other => (state(other), said(other), "", Exit::Unavailable),
     };
     output::json(&json!({

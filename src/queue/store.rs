@@ -311,7 +311,7 @@ pub trait Store: Send + Sync + fmt::Debug {
     ) -> Result<u64, StoreError>;
     /// Counts.
     async fn stats(&self) -> Result<Stats, StoreError>;
-    /// Every lane that was ever not open.
+    /// Every lane that was ever not open, but for mailboxes that are open again.
     async fn lanes(&self) -> Result<Vec<LaneRow>, StoreError>;
     /// Writes one.
     async fn set_lane(&self, lane: LaneRow) -> Result<(), StoreError>;

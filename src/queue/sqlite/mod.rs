@@ -323,6 +323,14 @@ impl Store for SqliteStore {
 
     async fn set_lane(&self, lane: LaneRow) -> Result<(), StoreError> {
         self.write(false, move |change| {
+            // Of connectors there are few, of mailboxes as many as senders; one that is open again is like one never seen.
+            if lane.state == "open" && lane.lane.contains('/') {
+                return change
+                    .conn
+                    .prepare_cached("DELETE FROM lane WHERE lane = ?1")?
+                    .execute([&lane.lane])
+                    .map(|_| ());
+            }
             change
                 .conn
                 .prepare_cached("INSERT OR REPLACE INTO lane (lane, state, since, why, probe) VALUES (?1, ?2, ?3, ?4, ?5)")?
