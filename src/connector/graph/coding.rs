@@ -152,7 +152,16 @@ pub(super) fn unquoted_printable(encoded: &[u8], lines: bool) -> Vec<u8> {
                     _ => out.push(b'='),
                 },
             },
-            b' ' | b'\t' if lines && blank_to_line_end(after) => {}
+            b' ' | b'\t' if lines => {
+                // The whole run at once: it may be as long as the message, and is looked at only once.
+                let more = after.iter().take_while(|b| matches!(b, b' ' | b'\t'));
+                let (more, behind) = after.split_at(more.count());
+                if !matches!(behind.first(), None | Some(b'\r' | b'\n')) {
+                    out.push(*first);
+                    out.extend_from_slice(more);
+                }
+                rest = behind;
+            }
             other => out.push(*other),
         }
     }
@@ -172,13 +181,6 @@ fn soft_break(after: &[u8]) -> Option<&[u8]> {
         .strip_prefix(b"\n")
 }
 
-fn blank_to_line_end(after: &[u8]) -> bool {
-    matches!(
-        after.iter().find(|b| !matches!(b, b' ' | b'\t')),
-        None | Some(b'\r' | b'\n')
-    )
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -195,6 +197,7 @@ mod tests {
             ("a=3db= \t\r\nc=", "a=bc"),
             ("a \t\r\nb ", "a\r\nb"),
             ("a=20\r\n", "a \r\n"),
+            (" a \t b\t\n \n", " a \t b\n\n"),
             // `=` that was never encoded.
             ("?x=y&z=q=\"", "?x=y&z=q=\""),
             ("=C3=A4=\n=C3=B6", "\u{e4}\u{f6}"),
@@ -202,6 +205,15 @@ mod tests {
             check(encoded, true, expected);
         }
         check("a =", false, "a =");
+    }
+
+    /// Each blank looked at the rest of the run once: at this size the test would not end.
+    #[test]
+    fn a_line_of_blanks_without_end() {
+        let mut line = vec![b' '; 8 << 20];
+        assert_eq!(unquoted_printable(&line, true), b"");
+        line.push(b'x');
+        assert!(unquoted_printable(&line, true) == line);
     }
 
     #[test]

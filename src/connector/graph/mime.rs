@@ -19,7 +19,7 @@ const DEPTH: usize = 20;
 /// Parts of a message, all in all; Exchange Online takes 250 attachments.
 const PARTS: usize = 1000;
 /// Octets of a part's header that are looked at.
-const HEADER: usize = 64 * 1024;
+pub(super) const HEADER: usize = 64 * 1024;
 
 /// A part, or the message itself.
 #[derive(Debug, Clone, PartialEq, Eq)]

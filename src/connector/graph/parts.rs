@@ -231,7 +231,8 @@ fn name(part: &Part, number: usize, body: &[u8]) -> String {
         return name;
     }
     if part.kind == "message/rfc822" && part.encoding == Encoding::Plain {
-        let (header, _) = mime::header_of(body.get(part.body.clone()).unwrap_or_default());
+        let inner = body.get(part.body.clone()).unwrap_or_default();
+        let (header, _) = mime::header_of(inner.get(..mime::HEADER).unwrap_or(inner));
         let subject = headers::value_of(header, "Subject").unwrap_or_default();
         let subject = clean(&words::text(subject).replace(['/', '\\', ':'], "_"));
         if !subject.is_empty() {
