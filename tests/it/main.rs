@@ -25,6 +25,7 @@ mod end_to_end;
 mod faults;
 mod fuzz;
 mod graph;
+mod graph_large;
 mod http;
 mod listener;
 mod oauth;

@@ -45,12 +45,7 @@ pub(super) fn read(
     request: &str,
 ) -> Meaning {
     let code = code(body);
-    let said = match (code.is_empty(), request.is_empty()) {
-        (true, true) => status.to_string(),
-        (false, true) => format!("{status} {code}"),
-        (true, false) => format!("{status} (request-id {request})"),
-        (false, false) => format!("{status} {code} (request-id {request})"),
-    };
+    let said = said(status, body, request);
     let reply =
         |smtp: u16, enhanced: (u8, u16, u16), text: String| Reply::new(smtp, enhanced, text);
     let busy = || reply(451, (4, 3, 2), format!("Graph: {said}"));
@@ -136,6 +131,79 @@ pub(super) fn read(
     }
 }
 
+/// Status, code and request-id, as texts begin.
+pub(super) fn said(status: u16, body: &[u8], request: &str) -> String {
+    let code = code(body);
+    match (code.is_empty(), request.is_empty()) {
+        (true, true) => status.to_string(),
+        (false, true) => format!("{status} {code}"),
+        (true, false) => format!("{status} (request-id {request})"),
+        (false, false) => format!("{status} {code} (request-id {request})"),
+    }
+}
+
+/// What is done before a draft is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Step {
+    /// For what an earlier attempt left.
+    Search,
+    /// The draft.
+    Create,
+    /// A small attachment.
+    Attach,
+    /// An upload session.
+    Session,
+}
+
+/// Reads an answer to a step that did not do what it should: nothing was sent, so nothing is in doubt, and what is missing is a
+/// permission that smaller messages do without.
+pub(super) fn prepare(
+    step: Step,
+    status: u16,
+    body: &[u8],
+    retry_after: Option<Duration>,
+    mailbox: &str,
+    request: &str,
+) -> Meaning {
+    let code = code(body);
+    let said = said(status, body, request);
+    let unsuited = |why: &str| {
+        let text = format!("Graph: {said}: {why}");
+        Meaning::Unsuited(Reply::new(552, (5, 3, 4), text))
+    };
+    let later = |why: &str| {
+        let text = format!("Graph: {said}: {why}");
+        Meaning::Later(Reply::new(451, (4, 3, 2), text), retry_after)
+    };
+    match (status, code.as_str(), step) {
+        // About the mailbox, whatever is asked of it.
+        (_, "ErrorExceededMessageLimit", _)
+        | (
+            403,
+            "ErrorSendAsDenied"
+            | "ErrorQuotaExceeded"
+            | "ErrorAccountSuspend"
+            | "ErrorMessageSubmissionBlocked",
+            _,
+        ) => read(status, body, retry_after, mailbox, request),
+        (403, _, _) => unsuited(
+            "a message above mime_limit needs the permission Mail.ReadWrite (RBAC for Applications: \"Application Mail.ReadWrite\") over the mailbox; grant it, or write large_messages = \"refuse\"",
+        ),
+        (404, "ErrorItemNotFound", _) => later("the draft is gone"),
+        (404 | 405, _, Step::Session) => unsuited(
+            "there are no upload sessions here (US Government clouds have none); write large_messages = \"refuse\"",
+        ),
+        (400, _, Step::Search | Step::Session) => unsuited("what drafts need is not accepted"),
+        (200..=299 | 504, _, _) => later("a part of a draft"),
+        _ => read(status, body, retry_after, mailbox, request),
+    }
+}
+
+/// The attachment is to be sent in one request instead.
+pub(super) fn is_too_small(body: &[u8]) -> bool {
+    code(body) == "ErrorAttachmentSizeShouldNotBeLessThanMinimumSize"
+}
+
 fn mailbox_refused(said: &str, mailbox: &str, remedy: &str) -> Meaning {
     Meaning::Mailbox(Reply::new(
         550,
@@ -191,35 +259,65 @@ fn word(code: &str) -> String {
 mod tests {
     use super::*;
 
-    fn check(status: u16, code: &str, retry_after: Option<u64>, expected: &str) {
+    fn kind_of(meaning: Meaning) -> String {
         let seconds = |wait: Option<Duration>| {
             wait.map_or_else(|| "-".to_owned(), |wait| wait.as_secs().to_string())
         };
-        let body = format!("{{\"error\":{{\"code\":\"{code}\",\"message\":\"m\"}}}}");
-        let meaning = read(
-            status,
-            body.as_bytes(),
-            retry_after.map(Duration::from_secs),
-            "m@corp.example",
-            "r-1",
-        );
-        let found = match meaning {
+        match meaning {
             Meaning::Taken(_, wait) => format!("taken {}", seconds(wait)),
             Meaning::Later(_, wait) => format!("later {}", seconds(wait)),
             Meaning::Throttled(_, wait) => format!("throttled {}", seconds(wait)),
             Meaning::InDoubt(_) => "in doubt".into(),
-            Meaning::Never(reply) => format!(
-                "never {}.{}.{}",
-                reply.status().0,
-                reply.status().1,
-                reply.status().2
-            ),
+            Meaning::Never(reply) => {
+                let (class, subject, detail) = reply.status();
+                format!("never {class}.{subject}.{detail}")
+            }
             Meaning::Unsuited(_) => "unsuited".into(),
             Meaning::Mailbox(_) => "mailbox".into(),
             Meaning::Token(_) => "token".into(),
             Meaning::Down(_) => "down".into(),
-        };
-        assert_eq!(found, expected, "{status} {code}");
+        }
+    }
+
+    fn answer(code: &str) -> Vec<u8> {
+        format!("{{\"error\":{{\"code\":\"{code}\",\"message\":\"m\"}}}}").into_bytes()
+    }
+
+    fn check(status: u16, code: &str, retry_after: Option<u64>, expected: &str) {
+        let wait = retry_after.map(Duration::from_secs);
+        let meaning = read(status, &answer(code), wait, "m@corp.example", "r-1");
+        assert_eq!(kind_of(meaning), expected, "{status} {code}");
+    }
+
+    #[test]
+    fn before_a_draft_is_sent() {
+        use Step::{Attach, Create, Search, Session};
+        for (step, status, code, expected) in [
+            (Search, 403, "ErrorAccessDenied", "unsuited"),
+            (Create, 403, "ErrorAccessDenied", "unsuited"),
+            (Attach, 403, "", "unsuited"),
+            (Create, 403, "ErrorQuotaExceeded", "mailbox"),
+            (Create, 403, "ErrorSendAsDenied", "mailbox"),
+            (Session, 400, "ErrorExceededMessageLimit", "throttled 3600"),
+            (Create, 404, "ErrorInvalidUser", "mailbox"),
+            (Create, 400, "ErrorInvalidRecipients", "never 5.1.3"),
+            (Create, 400, "InvalidInternetMessageHeader", "never 5.6.0"),
+            (Create, 504, "UnknownError", "later 9"),
+            (Create, 200, "", "later 9"),
+            (Create, 401, "InvalidAuthenticationToken", "token"),
+            (Attach, 404, "ErrorItemNotFound", "later 9"),
+            (Attach, 413, "", "unsuited"),
+            (Attach, 400, "ErrorMessageSizeExceeded", "unsuited"),
+            (Attach, 503, "ErrorServerBusy", "throttled 9"),
+            (Session, 404, "UnknownResource", "unsuited"),
+            (Session, 400, "BadRequest", "unsuited"),
+            (Search, 400, "BadRequest", "unsuited"),
+            (Search, 429, "ApplicationThrottled", "throttled 9"),
+        ] {
+            let wait = Some(Duration::from_secs(9));
+            let meaning = prepare(step, status, &answer(code), wait, "m@corp.example", "r-1");
+            assert_eq!(kind_of(meaning), expected, "{step:?} {status} {code}");
+        }
     }
 
     #[test]

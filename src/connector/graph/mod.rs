@@ -1,22 +1,23 @@
-//! Microsoft Graph `sendMail` for Exchange Online.
+//! Microsoft Graph for Exchange Online: `sendMail`, and for large messages a draft that is sent.
 //!
 //! Apart from `smtp` because Graph has no envelope: To, Cc and Bcc are made equal to the job's recipients. It does not fetch
 //! tokens (`oauth`) and does not pace itself (`delivery::gate`).
+//!
+//! `recipients` decides who gets it; `ask` is one request and `answer` what an answer means. Of a large message `mime` finds the
+//! parts, `parts` and `fields` say what they become (with `words` and `coding` to decode them), `draft` (with `steps` and
+//! `upload`) carries it out.
 
-use std::{
-    sync::Arc,
-    time::{Instant as StdInstant, SystemTime},
-};
+use std::{sync::Arc, time::Instant as StdInstant};
 
 use async_trait::async_trait;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use reqwest::{Url, header};
-use tokio::time::Instant;
+use reqwest::{Method, Url};
+use tokio::{sync::Semaphore, time::Instant};
 
 use super::{
     Connector, Kind, Lane, Settings as AllSettings, Surroundings, Upload,
-    http::{Answer, Fault, Http, allowed},
-    oauth::{self, Token, TokenSource, retry_after},
+    http::{Fault, Http, allowed},
+    oauth::{self, TokenSource, retry_after},
 };
 use crate::{
     mail::{
@@ -29,9 +30,19 @@ use crate::{
 };
 
 mod answer;
+mod ask;
+mod coding;
+mod draft;
+mod fields;
+mod mime;
+mod parts;
 pub mod recipients;
+mod steps;
+mod upload;
+mod words;
 
 use answer::Meaning;
+use ask::{Request, Silence};
 
 /// The keys of `type = "graph"`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,6 +79,8 @@ pub struct Graph {
     settings: Settings,
     base: Url,
     http: Http,
+    /// One large message at a time: each is in memory.
+    large: Semaphore,
     tokens: Arc<TokenSource>,
     recorder: Option<super::Recorder>,
 }
@@ -96,6 +109,7 @@ impl Graph {
             name: settings.name.clone(),
             base,
             http: Http::new(&graph.oauth.http)?,
+            large: Semaphore::new(1),
             tokens: TokenSource::new(&graph.oauth, around.keep)?,
             recorder: around.recorder,
             settings: (**graph).clone(),
@@ -109,53 +123,6 @@ impl Graph {
         }
     }
 
-    fn record(&self, line: &str) {
-        if let Some(recorder) = &self.recorder {
-            recorder(line);
-        }
-    }
-
-    /// `/v1.0/users/MAILBOX/sendMail`, the mailbox percent-encoded as one segment.
-    fn url(&self, mailbox: &str) -> Result<Url, Fault> {
-        let mut url = self.base.clone();
-        url.path_segments_mut()
-            .map_err(|()| Fault::Unreached("graph_url is no URL with a path".into()))?
-            .pop_if_empty()
-            .extend(["v1.0", "users", mailbox, "sendMail"]);
-        Ok(url)
-    }
-
-    async fn post(
-        &self,
-        url: &Url,
-        token: &Token,
-        id: &str,
-        mime: &str,
-        deadline: Instant,
-    ) -> Result<Answer, Fault> {
-        self.record(&format!(
-            "> POST {url} <message, {} octets in base64>",
-            mime.len()
-        ));
-        let answer = self
-            .http
-            .send(url, deadline, |client, url| {
-                client
-                    .post(url)
-                    .header(header::AUTHORIZATION, format!("Bearer {}", token.reveal()))
-                    .header(header::CONTENT_TYPE, "text/plain")
-                    // For whoever asks Microsoft what became of it.
-                    .header("client-request-id", id)
-                    .body(mime.to_owned())
-            })
-            .await;
-        match &answer {
-            Ok(answer) => self.record(&format!("< {}", answer.status)),
-            Err(fault) => self.record(&format!("* {}", fault.text())),
-        }
-        answer
-    }
-
     async fn send(
         &self,
         message: &Message,
@@ -163,19 +130,12 @@ impl Graph {
         mailbox: &str,
         deadline: Instant,
     ) -> Result<Meaning, Report> {
-        let unusable = |text: String| Report::Misconfigured(Reply::new(451, (4, 3, 5), text));
-        let url = self
-            .url(mailbox)
-            .map_err(|fault| unusable(fault.text().to_owned()))?;
+        let url = self.url(mailbox, &["sendMail"]).map_err(ask::unusable)?;
         let body = match &message.body {
             Body::Memory(body) => body.clone(),
             Body::File(file) => match tokio::fs::read(file.path()).await {
                 Ok(body) => body.into(),
-                Err(error) => {
-                    let reply =
-                        Reply::new(451, (4, 3, 0), format!("the body cannot be read: {error}"));
-                    return Ok(Meaning::Later(reply, None));
-                }
+                Err(error) => return Ok(unreadable(&error)),
             },
         };
         let mut content = recipients::rewritten(&message.header, to);
@@ -184,56 +144,38 @@ impl Graph {
         content.extend_from_slice(&body);
         let mime = STANDARD.encode(&content);
         drop(content);
-        let id = request_id(message);
-        let mut token = self.tokens.token(deadline).await?;
-        for last in [false, true] {
-            let answer = match self.post(&url, &token, &id, &mime, deadline).await {
-                Ok(answer) => answer,
-                Err(Fault::Unanswered(text)) => {
-                    let text = format!("{text}; it may have been sent");
-                    return Ok(Meaning::InDoubt(Reply::new(451, (4, 4, 2), text)));
-                }
-                Err(Fault::Broken(text)) => {
-                    // Graph has not had all of it, so it cannot have sent it.
-                    return Ok(Meaning::Later(Reply::new(451, (4, 4, 2), text), None));
-                }
-                Err(fault) => return Err(fault.report("Graph")),
-            };
-            let request = answer
-                .headers
-                .get("request-id")
-                .and_then(|v| v.to_str().ok())
-                .unwrap_or_default();
-            let request: String = request
-                .chars()
-                .filter(|c| c.is_ascii_alphanumeric() || *c == '-')
-                .take(64)
-                .collect();
-            let meaning = answer::read(
-                answer.status.as_u16(),
-                &answer.body,
-                retry_after(&answer),
-                mailbox,
-                &request,
-            );
-            match meaning {
-                Meaning::Token(reply) => {
-                    self.tokens.reject(&token);
-                    if !last {
-                        let fresh = self.tokens.token(deadline).await?;
-                        // An endpoint with a cache of its own may give the same one, which would be refused again.
-                        if fresh != token {
-                            token = fresh;
-                            continue;
-                        }
-                        self.tokens.reject(&fresh);
-                    }
-                    return Err(unusable(refused_twice(&reply, &token, &answer)));
-                }
-                meaning => return Ok(meaning),
+        let request = Request {
+            method: Method::POST,
+            url: &url,
+            kind: "text/plain",
+            body: mime.into(),
+            id: &ask::request_id(message),
+        };
+        let answer = match self.ask(&request, deadline).await {
+            Ok(answer) => answer,
+            Err(Silence::Token(report)) => return Err(report),
+            Err(Silence::Graph(Fault::Unanswered(text))) => {
+                let text = format!("{text}; it may have been sent");
+                return Ok(Meaning::InDoubt(Reply::new(451, (4, 4, 2), text)));
             }
+            Err(Silence::Graph(Fault::Broken(text))) => {
+                // Graph has not had all of it, so it cannot have sent it.
+                return Ok(Meaning::Later(Reply::new(451, (4, 4, 2), text), None));
+            }
+            Err(Silence::Graph(fault)) => return Err(fault.report("Graph")),
+        };
+        if answer.status.as_u16() == 413 && self.settings.large_messages == Large::Upload {
+            // The limit of this request is lower than mime_limit.
+            drop(request);
+            return self.send_large(message, to, mailbox, deadline).await;
         }
-        Err(unusable("no token was accepted".into()))
+        Ok(answer::read(
+            answer.status.as_u16(),
+            &answer.body,
+            retry_after(&answer),
+            mailbox,
+            &ask::request_of(&answer),
+        ))
     }
 
     fn via(&self, mailbox: &str) -> String {
@@ -274,15 +216,10 @@ impl Connector for Graph {
             return tried(to, &Outcome::Failed(reply), String::new());
         };
         let via = self.via(&mailbox);
-        if message.size() > self.settings.mime_limit {
-            let text = match self.settings.large_messages {
-                Large::Refuse => {
-                    "Graph: the message is larger than mime_limit, and large_messages = \"refuse\""
-                }
-                Large::Upload => {
-                    "Graph: the message is larger than mime_limit, and upload sessions are not in this version yet"
-                }
-            };
+        let large = message.size() > self.settings.mime_limit;
+        if large && self.settings.large_messages == Large::Refuse {
+            let text =
+                "Graph: the message is larger than mime_limit, and large_messages = \"refuse\"";
             return tried(
                 to,
                 &Outcome::Unsuited(Reply::new(552, (5, 3, 4), text)),
@@ -290,10 +227,13 @@ impl Connector for Graph {
             );
         }
         let mut pause = None;
-        let outcome = match self
-            .send(message, to, &mailbox, Instant::from_std(deadline))
-            .await
-        {
+        let deadline = Instant::from_std(deadline);
+        let sent = if large {
+            self.send_large(message, to, &mailbox, deadline).await
+        } else {
+            self.send(message, to, &mailbox, deadline).await
+        };
+        let outcome = match sent {
             Err(report) => return report,
             Ok(Meaning::Taken(reply, wish)) => {
                 pause = wish;
@@ -361,21 +301,6 @@ impl Connector for Graph {
     }
 }
 
-/// A token that is fresh and still not accepted.
-fn refused_twice(reply: &Reply, token: &Token, answer: &Answer) -> String {
-    let meant = match token.claims() {
-        Some(claims) if !claims.audience.is_empty() => format!(" (it is for {})", claims.audience),
-        _ => String::new(),
-    };
-    let clock = answer
-        .clock(SystemTime::now())
-        .unwrap_or_else(|| "and this machine's clock".to_owned());
-    format!(
-        "{} although it is fresh{meant}; check tenant_id, cloud and scope, {clock}",
-        reply.text
-    )
-}
-
 fn tried(to: &[Address], outcome: &Outcome, via: String) -> Report {
     Report::Tried {
         outcomes: to
@@ -387,16 +312,8 @@ fn tried(to: &[Address], outcome: &Outcome, via: String) -> Report {
     }
 }
 
-/// The message's id in the form of a GUID.
-fn request_id(message: &Message) -> String {
-    let number = u128::from_be_bytes(message.id.to_bytes());
-    let part = |shift: u32, digits: u32| (number >> shift) & ((1 << (digits * 4)) - 1);
-    format!(
-        "{:08x}-{:04x}-{:04x}-{:04x}-{:012x}",
-        part(96, 8),
-        part(80, 4),
-        part(64, 4),
-        part(48, 4),
-        part(0, 12)
-    )
+/// The body is not where it should be.
+fn unreadable(error: &std::io::Error) -> Meaning {
+    let text = format!("the body cannot be read: {error}");
+    Meaning::Later(Reply::new(451, (4, 3, 0), text), None)
 }

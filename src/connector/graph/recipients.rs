@@ -147,7 +147,7 @@ fn phrase(raw: &[u8]) -> Vec<u8> {
 }
 
 /// Quotes and their backslashes out.
-fn unquoted(raw: &[u8]) -> Vec<u8> {
+pub(super) fn unquoted(raw: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(raw.len());
     let mut octets = raw.iter();
     let mut inside = false;

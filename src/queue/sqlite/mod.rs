@@ -120,16 +120,28 @@ impl SqliteStore {
         T: Send + 'static,
         F: FnMut(&mut Change<'_>) -> rusqlite::Result<T> + Send + 'static,
     {
+        self.submit(takes_in, false, work).await
+    }
+
+    async fn submit<T, F>(&self, takes_in: bool, can_wait: bool, work: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnMut(&mut Change<'_>) -> rusqlite::Result<T> + Send + 'static,
+    {
         let closed = || StoreError::Unavailable("it is closed".to_owned());
         let (reply, answer) = oneshot::channel();
         let op = Work {
             takes_in,
+            can_wait,
             run: work,
             value: None,
             reply,
         };
         let inbox = self.inbox.as_ref().ok_or_else(closed)?;
         inbox.send(Box::new(op)).await.map_err(|_| closed())?;
+        if !can_wait && let Some(thread) = &self.thread {
+            thread.thread().unpark();
+        }
         answer.await.map_err(|_| closed())?
     }
 
@@ -250,7 +262,7 @@ impl Store for SqliteStore {
     }
 
     async fn settle(&self, settlement: Settlement, now: SystemTime) -> Result<(), StoreError> {
-        self.write(false, move |change| {
+        self.submit(false, true, move |change| {
             change::settle(change, &settlement, now)
         })
         .await

@@ -1,7 +1,9 @@
 //! The one thread that writes: everything that waits goes into one transaction and one sync.
 //!
 //! Apart from `change` and `operate`, which say what is written. It knows batches, the full disk and the failing
-//! disk; it does not know messages. It never sleeps to collect a batch: while one commits, the next one gathers.
+//! disk; it does not know messages. While one batch commits, the next one gathers; mail is never made to wait for more. Outcomes
+//! alone wait a moment for the next mail when mail is coming in: a client that sends one message after the other would
+//! otherwise find the disk busy with the outcome of the one before.
 //!
 //! After an I/O error nothing that the connection holds is trusted (a sync that failed once may succeed the next time
 //! without having written): the connection is closed, a new one is opened, and only when a write of its own went
@@ -27,6 +29,11 @@ pub(super) const WAITING: usize = 1024;
 /// A broken store is tried again at most this often.
 const TRIAL: Duration = Duration::from_secs(1);
 
+/// Outcomes wait so long for mail, which then shares its sync with them,
+const PATIENCE: Duration = Duration::from_millis(1);
+/// if the last mail was committed no longer ago than this.
+const RECENT: Duration = Duration::from_millis(5);
+
 /// What an operation works on, and what is to be done around its commit.
 pub(super) struct Change<'a> {
     pub(super) conn: &'a Connection,
@@ -45,6 +52,10 @@ pub(super) struct Change<'a> {
 pub(super) trait Op: Send {
     /// Takes in mail: refused while the disk is full.
     fn takes_in(&self) -> bool;
+    /// Nobody is kept waiting by a moment more.
+    fn can_wait(&self) -> bool {
+        false
+    }
     fn run(&mut self, change: &mut Change<'_>) -> rusqlite::Result<()>;
     /// Committed, or why not.
     fn answer(self: Box<Self>, result: Result<(), StoreError>);
@@ -53,6 +64,7 @@ pub(super) trait Op: Send {
 /// An operation from a closure, answered to whoever awaits.
 pub(super) struct Work<T, F> {
     pub(super) takes_in: bool,
+    pub(super) can_wait: bool,
     pub(super) run: F,
     pub(super) value: Option<T>,
     pub(super) reply: oneshot::Sender<Result<T, StoreError>>,
@@ -65,6 +77,9 @@ where
 {
     fn takes_in(&self) -> bool {
         self.takes_in
+    }
+    fn can_wait(&self) -> bool {
+        self.can_wait
     }
     fn run(&mut self, change: &mut Change<'_>) -> rusqlite::Result<()> {
         // An earlier run was rolled back, and what it promised goes first.
@@ -140,14 +155,27 @@ impl Writer {
 
     /// Until every sender is gone and everything that waited is done.
     pub(super) fn run(mut self, mut inbox: mpsc::Receiver<Box<dyn Op>>) {
+        let mut mail = None;
         while let Some(first) = inbox.blocking_recv() {
             let mut batch = vec![first];
-            while batch.len() < WAITING
-                && let Ok(next) = inbox.try_recv()
-            {
-                batch.push(next);
+            gather(&mut batch, &mut inbox);
+            if mail.is_some_and(|at: Instant| at.elapsed() < RECENT) {
+                let until = Instant::now() + PATIENCE;
+                while batch.iter().all(|op| op.can_wait()) {
+                    let left = until.saturating_duration_since(Instant::now());
+                    if left.is_zero() {
+                        break;
+                    }
+                    // Whoever brings what cannot wait wakes this thread.
+                    std::thread::park_timeout(left);
+                    gather(&mut batch, &mut inbox);
+                }
             }
+            let takes_in = batch.iter().any(|op| op.takes_in());
             self.batch(batch);
+            if takes_in {
+                mail = Some(Instant::now());
+            }
         }
     }
 
@@ -308,6 +336,15 @@ impl Writer {
                 .unwrap_or_else(PoisonError::into_inner)
                 .extend(ids);
         }
+    }
+}
+
+/// What waits, up to the size of a batch.
+fn gather(batch: &mut Vec<Box<dyn Op>>, inbox: &mut mpsc::Receiver<Box<dyn Op>>) {
+    while batch.len() < WAITING
+        && let Ok(next) = inbox.try_recv()
+    {
+        batch.push(next);
     }
 }
 

@@ -11,7 +11,10 @@ use std::{
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 
-use super::cloud_token::{Asked, Endpoint, Said, granted};
+use super::{
+    cloud_drafts::Drafts,
+    cloud_token::{Asked, Endpoint, Said, granted},
+};
 
 /// One mail as the tenant took it.
 #[derive(Debug, Clone)]
@@ -30,6 +33,8 @@ type Script = dyn Fn(usize, &str) -> Option<Said> + Send + Sync;
 /// The tenant.
 pub struct Tenant {
     pub endpoint: Endpoint,
+    /// What is done by drafts; without the permission Mail.ReadWrite nothing.
+    pub drafts: Drafts,
     taken: Arc<Mutex<Vec<Taken>>>,
     most_at_once: Arc<AtomicUsize>,
 }
@@ -37,6 +42,20 @@ pub struct Tenant {
 impl Tenant {
     /// One that gives tokens and takes mail, unless the script (number of the request, mailbox) says otherwise.
     pub fn start(script: impl Fn(usize, &str) -> Option<Said> + Send + Sync + 'static) -> Self {
+        Self::start_as(&["Mail.Send"], script)
+    }
+
+    /// One whose application may also write drafts.
+    pub fn with_drafts() -> Self {
+        Self::start_as(&["Mail.Send", "Mail.ReadWrite"], |_, _| None)
+    }
+
+    fn start_as(
+        roles: &'static [&'static str],
+        script: impl Fn(usize, &str) -> Option<Said> + Send + Sync + 'static,
+    ) -> Self {
+        let drafts = Drafts::start();
+        let to_drafts = drafts.clone();
         let taken: Arc<Mutex<Vec<Taken>>> = Arc::default();
         let most_at_once: Arc<AtomicUsize> = Arc::default();
         let (tokens, requests, at_once) = (
@@ -49,20 +68,29 @@ impl Tenant {
         let endpoint = Endpoint::start(move |asked| {
             if asked.target.ends_with("/oauth2/v2.0/token") {
                 let n = tokens.fetch_add(1, Ordering::SeqCst);
-                return granted(&token(n), 3599);
+                return granted(&token(n, roles), 3599);
             }
             let now = at_once.fetch_add(1, Ordering::SeqCst) + 1;
             most.fetch_max(now, Ordering::SeqCst);
             let said = if now > 4 {
                 error(429, "ApplicationThrottled", "Retry-After: 1\r\n")
+            } else if !is_authorized(asked, &tokens, roles) {
+                error(401, "InvalidAuthenticationToken", "")
+            } else if asked.target.contains("/messages") {
+                if roles.contains(&"Mail.ReadWrite") {
+                    to_drafts.answer(asked)
+                } else {
+                    error(403, "ErrorAccessDenied", "")
+                }
             } else {
-                send_mail(asked, &requests, &tokens, &*script, &kept)
+                send_mail(asked, &requests, &*script, &kept)
             };
             at_once.fetch_sub(1, Ordering::SeqCst);
             said
         });
         Self {
             endpoint,
+            drafts,
             taken,
             most_at_once,
         }
@@ -105,19 +133,24 @@ pub fn error(status: u16, code: &str, headers: &str) -> Said {
 }
 
 /// The nth token: a JWT whose claims name the permission.
-fn token(n: usize) -> String {
+fn token(n: usize, roles: &[&str]) -> String {
     let part = |text: String| base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(text);
     format!(
         "{}.{}.sig",
         part("{\"alg\":\"RS256\"}".into()),
-        part(format!("{{\"n\":{n},\"roles\":[\"Mail.Send\"]}}"))
+        part(format!("{{\"n\":{n},\"roles\":{roles:?}}}"))
     )
+}
+
+/// Only the newest token is good.
+fn is_authorized(asked: &Asked, tokens: &AtomicUsize, roles: &[&str]) -> bool {
+    let newest = token(tokens.load(Ordering::SeqCst).saturating_sub(1), roles);
+    asked.header("authorization") == Some(&format!("Bearer {newest}"))
 }
 
 fn send_mail(
     asked: &Asked,
     requests: &AtomicUsize,
-    tokens: &AtomicUsize,
     script: &Script,
     kept: &Mutex<Vec<Taken>>,
 ) -> Said {
@@ -129,10 +162,6 @@ fn send_mail(
     let (Some(mailbox), "POST") = (mailbox, asked.method.as_str()) else {
         return error(404, "UnknownResource", "");
     };
-    let newest = token(tokens.load(Ordering::SeqCst).saturating_sub(1));
-    if asked.header("authorization") != Some(&format!("Bearer {newest}")) {
-        return error(401, "InvalidAuthenticationToken", "");
-    }
     if let Some(said) = script(requests.fetch_add(1, Ordering::SeqCst), &mailbox) {
         return said;
     }

@@ -44,7 +44,7 @@ impl Asked {
     }
 }
 
-/// Status, further header lines, body.
+/// Status (0: none, the connection is closed), further header lines, body.
 pub type Said = (u16, String, String);
 type Script = dyn Fn(&Asked) -> Said + Send + Sync;
 
@@ -218,6 +218,10 @@ fn serve(stream: TcpStream, script: &Script, seen: &Mutex<Vec<Asked>>) -> std::i
         };
         seen.lock().unwrap().push(asked.clone());
         let (status, more, body) = script(&asked);
+        // The connection ends without an answer.
+        if status == 0 {
+            return Ok(());
+        }
         write!(
             out,
             "HTTP/1.1 {status} X\r\nContent-Type: application/json\r\n{more}Content-Length: {}\r\n\r\n{body}",

@@ -1,6 +1,7 @@
 //! What the tests stand on: the real binary from a TOML text, a counting sink, real peers, doubles that fail.
 
 pub mod cloud;
+pub mod cloud_drafts;
 pub mod cloud_token;
 pub mod flaky;
 pub mod gateway;

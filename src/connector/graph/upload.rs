@@ -1,0 +1,263 @@
+//! One attachment by an upload session: in pieces, in order, resumed where Graph says.
+//!
+//! Apart from `draft` because it speaks to another host, whose URL is the credential: it goes into no log, and no token goes there.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use reqwest::{Method, Url, header};
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use super::{
+    answer::Step,
+    coding::Content,
+    parts::Attachment,
+    steps::{Draft, Stop},
+};
+use crate::connector::{
+    http::{Answer, Fault, allowed},
+    oauth::retry_after,
+};
+
+/// Ten times 320 KiB: a multiple of what OneDrive's sessions ask for, and less than the 4 MB of a request.
+const PIECE: usize = 3_276_800;
+/// One piece; a line of 256 kbit/s needs 100 seconds for it.
+const PIECE_TIME: Duration = Duration::from_mins(4);
+/// Tries of a piece, with growing pauses.
+const TRIES: u32 = 4;
+/// Sessions for an attachment: one may be lost.
+const SESSIONS: u32 = 2;
+/// Octets of the URL of a session.
+const URL: usize = 16 * 1024;
+
+/// What came of a session.
+enum Session {
+    /// The attachment is there.
+    Done,
+    /// The session is not: expired, or forgotten.
+    Lost,
+}
+
+/// What an upload session says of itself.
+enum Said {
+    /// It goes on there.
+    Next(usize),
+    /// The attachment is there.
+    Done,
+    /// Try again, after this.
+    Again(Option<Duration>, String),
+    /// It is not what we think it is.
+    Astray,
+    /// There is no such session.
+    Lost,
+    /// Too large.
+    Never,
+}
+
+impl Draft<'_> {
+    /// An attachment that is too large for one request.
+    pub(super) async fn upload(
+        &self,
+        id: &str,
+        attachment: &Attachment,
+        content: &mut Content,
+    ) -> Result<(), Stop> {
+        for _ in 0..SESSIONS {
+            let url = self.session(id, attachment, content.len()).await?;
+            match self.pieces(&url, content).await? {
+                Session::Done => return Ok(()),
+                Session::Lost => {}
+            }
+        }
+        Err(Stop::later(
+            "upload sessions end before the upload does",
+            None,
+        ))
+    }
+
+    /// A session's URL.
+    async fn session(&self, id: &str, attachment: &Attachment, size: usize) -> Result<Url, Stop> {
+        let mut item = json!({
+            "attachmentType": "file",
+            "name": attachment.name,
+            "contentType": attachment.kind,
+            "size": size,
+            "isInline": attachment.inline,
+        });
+        if let (Some(item), Some(content_id)) = (item.as_object_mut(), &attachment.content_id) {
+            item.insert("contentId".into(), content_id.clone().into());
+        }
+        let url = self.url(&[id, "attachments", "createUploadSession"])?;
+        let body = json!({"AttachmentItem": item}).to_string();
+        let request = self.request(Method::POST, &url, body.into());
+        let answer = self.patiently(Step::Session, &request, self.until).await?;
+        let made: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+        let url = made
+            .get("uploadUrl")
+            .and_then(Value::as_str)
+            .filter(|url| url.len() <= URL)
+            .and_then(|url| Url::parse(url).ok());
+        let url = url.ok_or_else(|| Stop::later("the upload session has no URL", None))?;
+        match allowed(&self.graph.settings.oauth.http, &url) {
+            Ok(()) => Ok(url),
+            Err(why) => Err(Stop::unsuited(format!(
+                "uploads go to a host that may not be asked ({why}); allow it, or write large_messages = \"refuse\""
+            ))),
+        }
+    }
+
+    /// All pieces, one after the other. After a bad answer it is asked where the upload stands; where that cannot be asked, the piece
+    /// is sent again, and is refused if it is there.
+    async fn pieces(&self, url: &Url, content: &mut Content) -> Result<Session, Stop> {
+        let total = content.len();
+        let unconfirmed = || Stop::later("the end of an upload was not confirmed", None);
+        let (mut next, mut tries) = (0, 0);
+        // A piece is on its way of which nobody knows whether it arrived; where it stands is to be asked; it could not be.
+        let (mut unsure, mut asking, mut blind) = (false, false, false);
+        loop {
+            let piece = content.piece(next, PIECE);
+            let end = next + piece.len();
+            let said = if asking {
+                standing(&self.ask_session(url).await)
+            } else {
+                said(&self.put(url, next, total, piece).await, end == total)
+            };
+            match said {
+                Said::Done => return Ok(Session::Done),
+                // Everything is there, and nothing was confirmed.
+                Said::Next(at) if at == total => return Err(unconfirmed()),
+                Said::Next(at) if at <= end => {
+                    if at > next {
+                        tries = 0;
+                    } else if !asking {
+                        tries += 1;
+                    }
+                    next = at;
+                    (unsure, asking, blind) = (false, false, false);
+                }
+                Said::Again(wait, text) => {
+                    let text = format!("an upload was interrupted: {text}");
+                    if tries >= TRIES {
+                        return Err(Stop::later(text, wait));
+                    }
+                    if let Err(wait) = self.wait(wait, tries).await {
+                        return Err(Stop::later(text, Some(wait)));
+                    }
+                    tries += 1;
+                    (unsure, asking) = (true, true);
+                }
+                Said::Astray if asking => (asking, blind) = (false, true),
+                Said::Astray if !blind => {
+                    tries += 1;
+                    (unsure, asking) = (true, true);
+                }
+                Said::Never => {
+                    return Err(Stop::unsuited(
+                        "the attachment is larger than the mailbox takes",
+                    ));
+                }
+                // Gone, perhaps because it was complete: then the attachment is there, and must not be there twice.
+                _ if unsure && end == total => return Err(unconfirmed()),
+                _ => return Ok(Session::Lost),
+            }
+            if tries > TRIES {
+                return Err(Stop::later("an upload does not get on", None));
+            }
+        }
+    }
+
+    async fn put(
+        &self,
+        url: &Url,
+        from: usize,
+        total: usize,
+        piece: Bytes,
+    ) -> Result<Answer, Fault> {
+        let last = (from + piece.len()).saturating_sub(1);
+        let range = format!("bytes {from}-{last}/{total}");
+        // The rest of the URL is a credential.
+        let host = url.host_str().unwrap_or_default();
+        self.graph.record(&format!("> PUT {host} <{range}>"));
+        let until = self.until.min(Instant::now() + PIECE_TIME);
+        let sent = self.graph.http.send(url, until, |client, url| {
+            client
+                .put(url)
+                .header(header::CONTENT_TYPE, "application/octet-stream")
+                .header(header::CONTENT_RANGE, &range)
+                .body(piece)
+        });
+        let answer = sent.await;
+        self.graph.note(&answer);
+        answer
+    }
+
+    async fn ask_session(&self, url: &Url) -> Result<Answer, Fault> {
+        let host = url.host_str().unwrap_or_default();
+        self.graph.record(&format!("> GET {host}"));
+        let until = self.until.min(Instant::now() + PIECE_TIME);
+        let asked = self.graph.http.send(url, until, reqwest::Client::get);
+        let answer = asked.await;
+        self.graph.note(&answer);
+        answer
+    }
+}
+
+/// What the answer to a piece says; `last`: to the last one.
+fn said(answer: &Result<Answer, Fault>, last: bool) -> Said {
+    let answer = match answer {
+        Ok(answer) => answer,
+        Err(fault) => return Said::Again(None, fault.text().to_owned()),
+    };
+    match answer.status.as_u16() {
+        201 => Said::Done,
+        200 | 202 => match next_of(&answer.body) {
+            Some(next) => Said::Next(next),
+            None if last => Said::Done,
+            None => Said::Astray,
+        },
+        401 | 403 | 404 | 410 => Said::Lost,
+        413 => Said::Never,
+        status @ (408 | 429 | 500..=599) => Said::Again(retry_after(answer), status.to_string()),
+        _ => Said::Astray,
+    }
+}
+
+/// What the answer to the question where it stands says. That question may not be known there.
+fn standing(answer: &Result<Answer, Fault>) -> Said {
+    match said(answer, false) {
+        Said::Done | Said::Never => Said::Astray,
+        said => said,
+    }
+}
+
+/// The first of `nextExpectedRanges`: `"123"`, `"123-"` and `"123-456"` occur.
+fn next_of(body: &[u8]) -> Option<usize> {
+    let said: Value = serde_json::from_slice(body).ok()?;
+    let ranges = said
+        .get("nextExpectedRanges")
+        .or_else(|| said.get("NextExpectedRanges"))?;
+    let first = ranges.as_array()?.first()?.as_str()?;
+    first.split('-').next()?.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_it_goes_on() {
+        for (body, expected) in [
+            (r#"{"nextExpectedRanges":["2097152"]}"#, Some(2_097_152)),
+            (r#"{"nextExpectedRanges":["0-"]}"#, Some(0)),
+            (r#"{"nextExpectedRanges":["5-9","12-"]}"#, Some(5)),
+            (r#"{"NextExpectedRanges":["7"]}"#, Some(7)),
+            (r#"{"nextExpectedRanges":[]}"#, None),
+            (r#"{"nextExpectedRanges":["x"]}"#, None),
+            (r#"{"nextExpectedRanges":["-5"]}"#, None),
+            ("", None),
+        ] {
+            assert_eq!(next_of(body.as_bytes()), expected, "{body}");
+        }
+    }
+}
