@@ -32,5 +32,6 @@ mod oauth;
 mod operator;
 mod proxy;
 mod secrets;
+mod shaping;
 mod smarthost;
 mod store;

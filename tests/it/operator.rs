@@ -223,6 +223,7 @@ fn the_verbs_of_the_queue_work_while_it_runs_and_while_it_does_not() {
         "attempts",
         "next_attempt",
         "blocked_by",
+        "waits_for",
         "size",
         "accepted_at",
     ] {

@@ -513,9 +513,17 @@ async fn lanes_and_notes() {
             probe: Some(at(2)),
         };
         store.set_lane(lane.clone()).await.unwrap();
-        lane.state = "open".into();
-        lane.probe = None;
+        let mailbox = lane.clone();
+        lane.lane = "exchange".into();
         store.set_lane(lane.clone()).await.unwrap();
+        assert_eq!(store.lanes().await.unwrap(), [lane.clone(), mailbox]);
+        // Of mailboxes there are as many as senders: one that is open is forgotten.
+        for name in ["exchange/a@x.example", "exchange"] {
+            lane.lane = name.into();
+            lane.state = "open".into();
+            lane.probe = None;
+            store.set_lane(lane.clone()).await.unwrap();
+        }
         assert_eq!(store.lanes().await.unwrap(), [lane]);
         assert_eq!(store.note("k").await.unwrap(), None);
         store.set_note("k", "1".into()).await.unwrap();

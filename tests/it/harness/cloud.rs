@@ -1,5 +1,5 @@
 //! A tenant of our own: token endpoint and Graph's sendMail, from the public documentation, and as strict: the method, the URL, the
-//! content type, the token, the size, the base64 and how many ask at once are checked as the real one checks them.
+//! content type, the token, the size, the base64 and what each mailbox is sent are checked as the real one checks them.
 
 use std::{
     collections::HashSet,
@@ -13,6 +13,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 
 use super::{
     cloud_drafts::Drafts,
+    cloud_limits::{Counter, Limits},
     cloud_token::{Asked, Endpoint, Said, granted},
 };
 
@@ -36,45 +37,51 @@ pub struct Tenant {
     /// What is done by drafts; without the permission Mail.ReadWrite nothing.
     pub drafts: Drafts,
     taken: Arc<Mutex<Vec<Taken>>>,
-    most_at_once: Arc<AtomicUsize>,
+    counter: Counter,
 }
 
 impl Tenant {
     /// One that gives tokens and takes mail, unless the script (number of the request, mailbox) says otherwise.
     pub fn start(script: impl Fn(usize, &str) -> Option<Said> + Send + Sync + 'static) -> Self {
-        Self::start_as(&["Mail.Send"], script)
+        Self::start_as(&["Mail.Send"], Limits::default(), script)
+    }
+
+    /// One with limits of its own.
+    pub fn limited(
+        limits: Limits,
+        script: impl Fn(usize, &str) -> Option<Said> + Send + Sync + 'static,
+    ) -> Self {
+        Self::start_as(&["Mail.Send"], limits, script)
     }
 
     /// One whose application may also write drafts.
     pub fn with_drafts() -> Self {
-        Self::start_as(&["Mail.Send", "Mail.ReadWrite"], |_, _| None)
+        let roles = &["Mail.Send", "Mail.ReadWrite"];
+        Self::start_as(roles, Limits::default(), |_, _| None)
     }
 
     fn start_as(
         roles: &'static [&'static str],
+        limits: Limits,
         script: impl Fn(usize, &str) -> Option<Said> + Send + Sync + 'static,
     ) -> Self {
         let drafts = Drafts::start();
         let to_drafts = drafts.clone();
         let taken: Arc<Mutex<Vec<Taken>>> = Arc::default();
-        let most_at_once: Arc<AtomicUsize> = Arc::default();
-        let (tokens, requests, at_once) = (
-            AtomicUsize::new(0),
-            AtomicUsize::new(0),
-            AtomicUsize::new(0),
-        );
+        let (tokens, requests) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let counter = Counter::new(limits);
         let script: Box<Script> = Box::new(script);
-        let (kept, most) = (taken.clone(), most_at_once.clone());
+        let (kept, counts) = (taken.clone(), counter.clone());
         let endpoint = Endpoint::start(move |asked| {
             if asked.target.ends_with("/oauth2/v2.0/token") {
                 let n = tokens.fetch_add(1, Ordering::SeqCst);
                 return granted(&token(n, roles), 3599);
             }
-            let now = at_once.fetch_add(1, Ordering::SeqCst) + 1;
-            most.fetch_max(now, Ordering::SeqCst);
-            let said = if now > 4 {
-                error(429, "ApplicationThrottled", "Retry-After: 1\r\n")
-            } else if !is_authorized(asked, &tokens, roles) {
+            let _entered = match counts.enter(asked) {
+                Ok(entered) => entered,
+                Err(said) => return said,
+            };
+            if !is_authorized(asked, &tokens, roles) {
                 error(401, "InvalidAuthenticationToken", "")
             } else if asked.target.contains("/messages") {
                 if roles.contains(&"Mail.ReadWrite") {
@@ -84,15 +91,13 @@ impl Tenant {
                 }
             } else {
                 send_mail(asked, &requests, &*script, &kept)
-            };
-            at_once.fetch_sub(1, Ordering::SeqCst);
-            said
+            }
         });
         Self {
             endpoint,
             drafts,
             taken,
-            most_at_once,
+            counter,
         }
     }
 
@@ -109,9 +114,14 @@ impl Tenant {
         })
     }
 
-    /// The most requests that were ever under way.
+    /// The most requests of one mailbox that were ever under way.
     pub fn most_at_once(&self) -> usize {
-        self.most_at_once.load(Ordering::SeqCst)
+        self.counter.most_at_once()
+    }
+
+    /// Where a limit was passed.
+    pub fn violations(&self) -> Vec<String> {
+        self.counter.violations()
     }
 
     /// A connector section for it, named `up`.
