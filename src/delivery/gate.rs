@@ -230,6 +230,12 @@ impl Gate {
         news
     }
 
+    /// As if the pause were over.
+    #[cfg(test)]
+    pub(super) fn release(&mut self) {
+        self.not_before = None;
+    }
+
     /// The upstream took a job.
     pub fn thrive(&mut self) {
         self.throttlings = 0;

@@ -680,6 +680,31 @@ mod tests {
             GIVE_UP * 100,
             &expect(&[("x", 'w')], false, None, None, &[]),
         );
+        let throttled = Report::Throttled {
+            reply: reply(451),
+            retry_after: Some(MINUTE * 7),
+        };
+        check(
+            "throttled: waits for the lane, and it counts for nothing",
+            fresh,
+            &[throttled.clone()],
+            second,
+            &expect(&[("x", 'w')], false, None, None, &[]),
+        );
+        check(
+            "unsuited to one, throttled by the next: at the wish",
+            fresh,
+            &[tried(&[("x", Unsuited(reply(552)))]), throttled.clone()],
+            second,
+            &expect(&[("x", 'w')], true, Some(420), None, &[]),
+        );
+        check(
+            "throttled until the end",
+            fresh,
+            &[throttled],
+            GIVE_UP,
+            &expect(&[("x", 'f')], false, None, None, &[("x", false)]),
+        );
         check(
             "mailbox refused: later",
             fresh,
@@ -776,6 +801,49 @@ mod tests {
     }
 
     #[test]
+    fn what_waits_for_its_turn_keeps_its_place_and_is_not_given_up() {
+        // After so long, with these blocks and this lane: the seconds until it is tried again (`None`: when the lane has
+        // room), and the lane that it queues up in.
+        fn check(
+            after: Duration,
+            blocks: &[Block],
+            lane: Option<&str>,
+            expected: (Option<u64>, Option<&str>),
+        ) {
+            let now = start() + after;
+            let mut attempt = Attempt::new(&job(&["x"], None, 0));
+            for block in blocks {
+                attempt.skip(block.clone());
+            }
+            attempt.queue_up(lane.map(str::to_owned));
+            let decision = attempt.finish(&route(), IN_DOUBT_WAIT, now, 0.5);
+            let next = decision.next.duration_since(now).ok();
+            assert_eq!(
+                (next.map(|d| d.as_secs()), decision.lane.as_deref()),
+                expected,
+                "{blocks:?}"
+            );
+            assert!(!decision.attempted && decision.failures.is_empty());
+            assert_eq!(decision.in_doubt, None);
+        }
+        let (second, lane) = (Duration::from_secs(1), Some("a/m@x.example"));
+        let turn = |seconds| Block::Throttled(None, Duration::from_secs(seconds));
+        check(second, &[turn(9)], lane, (None, lane));
+        check(GIVE_UP * 9, &[turn(9)], lane, (None, lane));
+        check(second, &[Block::Down(None), turn(9)], lane, (None, lane));
+        // The lane of the second connector would not keep it from the first, which refuses it now.
+        check(
+            second,
+            &[Block::Mailbox(None), turn(9)],
+            lane,
+            (Some(300), None),
+        );
+        check(second, &[turn(9)], None, (Some(9), None));
+        check(second, &[turn(0)], None, (None, None));
+        check(second, &[Block::Down(None)], lane, (None, lane));
+    }
+
+    #[test]
     fn never_past_give_up_and_every_recipient_once() {
         let mut random = fastrand::Rng::with_seed(3);
         for _ in 0..20_000 {
@@ -792,8 +860,12 @@ mod tests {
                     open.iter().all(|r| !done.contains(r)),
                     "sent again in one attempt"
                 );
-                let report = match random.u8(0..8) {
+                let report = match random.u8(0..9) {
                     0 => down(),
+                    8 => Report::Throttled {
+                        reply: reply(451),
+                        retry_after: None,
+                    },
                     1 => Report::MailboxRefused(reply(554)),
                     _ => Report::Tried {
                         outcomes: open

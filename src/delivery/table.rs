@@ -369,3 +369,113 @@ pub(super) fn connector_lane(connector: &ConnectorName) -> Lane {
         mailbox: None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn lane(mailbox: &str) -> Lane {
+        Lane {
+            connector: "up".into(),
+            mailbox: Some(mailbox.to_owned()),
+        }
+    }
+
+    fn table() -> Table {
+        let mut table = Table::default();
+        let each = Limits {
+            concurrent: 4,
+            rate: Some(crate::connector::Rate {
+                count: 30,
+                per: SECOND * 60,
+            }),
+            upload: None,
+        };
+        table.limit(connector_lane(&"up".into()), UNLIMITED, Some(each));
+        table
+    }
+
+    #[test]
+    fn idle_mailboxes_are_forgotten() {
+        let (mut table, now) = (table(), Instant::now());
+        for n in 0..100 {
+            let entry = table.mailbox(&lane(&n.to_string()), now).unwrap().unwrap();
+            assert_eq!(entry.gate.take(now), Some(false));
+            assert!(entry.gate.start(now, 1));
+        }
+        table.pass_time(now + SECOND * 100);
+        assert_eq!(table.mailboxes, 100, "under way");
+        for n in 0..100 {
+            let entry = table.lanes.get_mut(&lane(&n.to_string())).unwrap();
+            entry.gate.give(Some(1), false, now + SECOND * 100);
+        }
+        table.pass_time(now + SECOND * 120);
+        assert_eq!(table.mailboxes, 100, "counted for a minute");
+        table.pass_time(now + SECOND * 161);
+        assert_eq!((table.mailboxes, table.lanes.len()), (0, 1));
+        assert!(table.dirty.is_empty() && table.news.is_empty());
+    }
+
+    #[test]
+    fn there_are_never_too_many() {
+        let (mut table, now) = (table(), Instant::now());
+        let reply = Reply::new(550, (5, 7, 60), "no");
+        for n in 0..MOST_MAILBOXES {
+            if n % 2 == 0 {
+                table.refuse(&lane(&n.to_string()), &reply);
+            } else {
+                let entry = table.mailbox(&lane(&n.to_string()), now).unwrap().unwrap();
+                assert!(entry.gate.take(now).is_some());
+            }
+        }
+        table.dirty.clear();
+        // Those that were refused make room for others, the oldest first; those with work under way do not.
+        for n in 0..MOST_MAILBOXES / 2 {
+            let entry = table.mailbox(&lane(&format!("new{n}")), now);
+            assert!(entry.unwrap().unwrap().gate.take(now).is_some());
+            assert_eq!(table.mailboxes, MOST_MAILBOXES);
+            if n == 0 {
+                assert!(table.dirty.contains(&lane("0")), "its row goes too");
+            }
+        }
+        let one_more = table.mailbox(&lane("more"), now).map(|_| ());
+        assert_eq!(one_more, Err(Block::Throttled(None, CROWDED)));
+        assert_eq!(table.lanes.len(), MOST_MAILBOXES + 1);
+        assert!(table.mailbox(&lane("1"), now).unwrap().is_some());
+    }
+
+    #[test]
+    fn a_row_of_refusals_is_one_piece_of_news() {
+        let (mut table, now) = (table(), Instant::now());
+        let (lane, reply) = (lane("m"), Reply::new(451, (4, 3, 2), "too much"));
+        table.mailbox(&lane, now).unwrap();
+        let waits: Vec<u64> = (0..14)
+            .map(|_| {
+                table.hold(&lane, &reply, None, true);
+                let entry = table.lanes.get_mut(&lane).unwrap();
+                let at = entry.gate.held(Instant::now()).unwrap();
+                // As if the time had passed.
+                let wait = at.duration_since(now).as_secs_f64().round() as u64;
+                entry.gate.release();
+                wait
+            })
+            .collect();
+        assert_eq!(
+            waits,
+            [2, 4, 8, 16, 32, 64, 128, 256, 512, 900, 900, 900, 900, 900]
+        );
+        assert_eq!(table.news.len(), 1, "{:?}", table.news);
+        table.open(&lane);
+        assert!(matches!(table.news[1].1, News::Resumed));
+        table.open(&lane);
+        assert_eq!(table.news.len(), 2);
+        table.hold(&lane, &reply, None, true);
+        let at = table.lanes[&lane].gate.held(now).unwrap();
+        assert!(at < now + SECOND * 3, "from the beginning");
+        table.hold(&lane, &reply, Some(SECOND * 9), false);
+        table.open(&lane);
+        assert_eq!(table.news.len(), 3, "still waiting");
+    }
+}

@@ -486,6 +486,73 @@ async fn the_rate_holds_and_is_no_reason_to_go_elsewhere() {
 }
 
 #[tokio::test]
+async fn an_upstream_that_wants_less_is_waited_for() {
+    let throttled = |seconds| {
+        Act::Report(Report::Throttled {
+            reply: Reply::new(451, (4, 3, 2), "too much"),
+            retry_after: Some(Duration::from_secs(seconds)),
+        })
+    };
+    let first = Scripted::new("first", [throttled(1)]);
+    let second = Scripted::new("second", []);
+    let world = world(&[("first", &first), ("second", &second)], &Plan::default());
+    let begin = Instant::now();
+    world.accept(&["a"]).await;
+    until("asked", || first.count() == 1).await;
+    until("the lane says so", || {
+        let row = world.store.lane("first");
+        row.is_some_and(|row| row.state == "throttled" && row.probe.is_some())
+    })
+    .await;
+    for i in 0..5 {
+        world.accept(&[&format!("m{i}")]).await;
+    }
+    until("all", || first.count() == 7).await;
+    assert!(begin.elapsed() >= Duration::from_secs(1));
+    assert_eq!(second.count(), 0, "no reason to go elsewhere");
+    until("settled", || {
+        world.store.rows().iter().all(|r| r.states[0].1 == "done")
+    })
+    .await;
+    for row in world.store.rows() {
+        assert_eq!(row.job.attempts, 1, "the refusal was no attempt");
+    }
+    until("open", || {
+        world.store.lane("first").unwrap().state == "open"
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_wait_beyond_give_up_ends_there() {
+    let reply = Reply::new(451, (4, 3, 2), "too much");
+    let out = Scripted::new(
+        "out",
+        [Act::Report(Report::Throttled {
+            reply,
+            retry_after: Some(Duration::from_hours(1)),
+        })],
+    );
+    let plan = Plan {
+        give_up: Duration::from_secs(2),
+        ..Plan::default()
+    };
+    let world = world(&[("out", &out)], &plan);
+    world.accept(&["a"]).await;
+    world.accept(&["b"]).await;
+    for recipient in ["a@partner.example", "b@partner.example"] {
+        until("given up", || {
+            world.store.state(recipient).as_deref() == Some("failed")
+        })
+        .await;
+    }
+    let calls = out.count();
+    assert!(calls <= 2, "{calls} calls");
+    let bounces = world.store.rows().len() - 2;
+    assert_eq!(bounces, 2, "the sender is told of both");
+}
+
+#[tokio::test]
 async fn a_backlog_goes_out_with_all_permits() {
     let store = Arc::new(Memory::default());
     let out = Scripted::new("out", []);
