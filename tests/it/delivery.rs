@@ -496,7 +496,7 @@ async fn an_upstream_that_wants_less_is_waited_for() {
     let first = Scripted::new("first", [throttled(1)]);
     let second = Scripted::new("second", []);
     let world = world(&[("first", &first), ("second", &second)], &Plan::default());
-    let begin = Instant::now();
+    let begin = std::time::Instant::now();
     world.accept(&["a"]).await;
     until("asked", || first.count() == 1).await;
     until("the lane says so", || {
@@ -526,13 +526,11 @@ async fn an_upstream_that_wants_less_is_waited_for() {
 #[tokio::test]
 async fn a_wait_beyond_give_up_ends_there() {
     let reply = Reply::new(451, (4, 3, 2), "too much");
-    let out = Scripted::new(
-        "out",
-        [Act::Report(Report::Throttled {
-            reply,
-            retry_after: Some(Duration::from_hours(1)),
-        })],
-    );
+    let out = Scripted::new("out", []);
+    *out.otherwise.lock().unwrap() = Act::Report(Report::Throttled {
+        reply,
+        retry_after: Some(Duration::from_hours(1)),
+    });
     let plan = Plan {
         give_up: Duration::from_secs(2),
         ..Plan::default()
