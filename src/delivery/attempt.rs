@@ -93,7 +93,7 @@ pub(super) async fn run(task: Task) {
         let pass = match entered {
             Ok(pass) => pass,
             // A wait is no reason to go elsewhere.
-            Err(block @ Block::Throttled(..)) => {
+            Err(block @ (Block::Throttled(..) | Block::Crowded(_))) => {
                 attempt.skip(block);
                 attempt.queue_up(shared.lanes.turn_in(&lane));
                 break;
@@ -311,6 +311,7 @@ fn failover(name: &ConnectorName, block: &Block, taker: &ConnectorName, now: Sys
         Block::Paused(reply) => ("is paused", reply),
         Block::Mailbox(reply) => ("refuses the sending mailbox", reply),
         Block::Throttled(reply, _) => ("wants nothing for now", reply),
+        Block::Crowded(_) => ("has too many mailboxes", &None),
     };
     let why = reply.as_ref().map(|reply| format!(": {reply}"));
     Event {

@@ -44,6 +44,8 @@ pub enum Block {
     /// It has to wait, about that long; with a reply when the upstream said so, else by its own limits. No other connector is
     /// asked in its place.
     Throttled(Option<Reply>, Duration),
+    /// There are more mailboxes than are remembered: after this. No other connector is asked in its place.
+    Crowded(Duration),
 }
 
 /// A recipient that was given up.
@@ -254,14 +256,18 @@ impl Attempt {
         let paused = self.blocks.iter().any(|b| matches!(b, Block::Paused(_)));
         let mailbox = self.blocks.iter().any(|b| matches!(b, Block::Mailbox(_)));
         // What only waits for its turn is not given up for our own limits.
-        let mut queued = None;
+        let (mut queued, mut crowded) = (false, None);
         for block in &self.blocks {
-            if let Block::Throttled(said, asked) = block {
-                let asked = (*asked).min(LONGEST_WAIT);
-                wait = wait.max(asked);
-                if said.is_none() {
-                    queued = Some(asked);
+            match block {
+                Block::Throttled(said, asked) => {
+                    wait = wait.max((*asked).min(LONGEST_WAIT));
+                    queued |= said.is_none();
                 }
+                Block::Crowded(asked) => {
+                    queued = true;
+                    crowded = Some(*asked);
+                }
+                Block::Down(_) | Block::Paused(_) | Block::Mailbox(_) => {}
             }
         }
         let blocked = !self.blocks.is_empty();
@@ -270,9 +276,8 @@ impl Attempt {
             | Block::Paused(reply)
             | Block::Mailbox(reply)
             | Block::Throttled(reply, _) => reply.clone(),
+            Block::Crowded(_) => None,
         });
-        // Without a lane to queue up in, it is put off.
-        let put_off = queued.filter(|wait| self.lane.is_none() && !wait.is_zero());
         let mut untouched = !self.open.is_empty();
         for (recipient, unsuited) in self.open {
             // Unsuited to every connector there is, and none was kept out.
@@ -293,7 +298,7 @@ impl Attempt {
             untouched &= unsuited.is_none();
             let said = last.clone().or(unsuited);
             // Never because of our own configuration or credentials.
-            if over && blocked && !paused && queued.is_none() {
+            if over && blocked && !paused && !queued {
                 let reply = said.unwrap_or_else(|| {
                     Reply::new(
                         451,
@@ -324,7 +329,7 @@ impl Attempt {
             earlier(now + wait, end.max(now))
         } else if mailbox {
             earlier(now + PAUSE_PROBE, end.max(now))
-        } else if let Some(wait) = put_off {
+        } else if let Some(wait) = crowded {
             now + wait
         } else {
             // The lane holds it, not the time: when it opens, the oldest is first.
@@ -687,7 +692,7 @@ mod tests {
         check(
             "throttled: waits for the lane, and it counts for nothing",
             fresh,
-            &[throttled.clone()],
+            std::slice::from_ref(&throttled),
             second,
             &expect(&[("x", 'w')], false, None, None, &[]),
         );
@@ -838,8 +843,15 @@ mod tests {
             lane,
             (Some(300), None),
         );
-        check(second, &[turn(9)], None, (Some(9), None));
-        check(second, &[turn(0)], None, (None, None));
+        check(second, &[turn(9)], None, (None, None));
+        let crowded = Block::Crowded(Duration::from_secs(5));
+        check(
+            second,
+            std::slice::from_ref(&crowded),
+            None,
+            (Some(5), None),
+        );
+        check(second, &[crowded], lane, (Some(5), None));
         check(second, &[Block::Down(None)], lane, (None, lane));
     }
 

@@ -133,7 +133,7 @@ impl Table {
                 return Ok(None);
             };
             if !self.add(lane, limits, now) {
-                return Err(Block::Throttled(None, CROWDED));
+                return Err(Block::Crowded(CROWDED));
             }
         }
         Ok(self.lanes.get_mut(lane))
@@ -441,7 +441,7 @@ mod tests {
             }
         }
         let one_more = table.mailbox(&lane("more"), now).map(|_| ());
-        assert_eq!(one_more, Err(Block::Throttled(None, CROWDED)));
+        assert_eq!(one_more, Err(Block::Crowded(CROWDED)));
         assert_eq!(table.lanes.len(), MOST_MAILBOXES + 1);
         assert!(table.mailbox(&lane("1"), now).unwrap().is_some());
     }
