@@ -95,7 +95,7 @@ pub(super) async fn run(task: Task) {
             // A wait is no reason to go elsewhere.
             Err(block @ Block::Throttled(..)) => {
                 attempt.skip(block);
-                attempt.queue_up(shared.lanes.has_mailboxes(name).then(|| lane.to_string()));
+                attempt.queue_up(shared.lanes.turn_in(&lane));
                 break;
             }
             Err(block) => {
@@ -117,7 +117,7 @@ pub(super) async fn run(task: Task) {
             .apply(&pass, &lane, &change, &route.retry, fastrand::f64());
         let throttled = matches!(change, Change::Throttle(..));
         if throttled {
-            attempt.queue_up(shared.lanes.has_mailboxes(name).then(|| lane.to_string()));
+            attempt.queue_up(shared.lanes.turn_in(&lane));
         }
         // Settled before the permit is free: otherwise settlements could pile up without bound. But the next connector
         // must not be waited for with the permit of this one.

@@ -625,7 +625,7 @@ mod tests {
             assert_eq!((fits, found), (expected.is_none(), expected), "{sent:?}");
             if let Some(seconds) = expected {
                 let free = now + SECOND * seconds as u32;
-                assert_eq!(gate.take(free - SECOND), None);
+                assert_eq!(gate.take(free.checked_sub(SECOND).unwrap()), None);
                 assert_eq!(gate.take(free), Some(false));
                 assert!(gate.start(free, next));
             }

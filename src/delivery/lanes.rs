@@ -101,6 +101,14 @@ impl Lanes {
         self.table().each(connector).is_some()
     }
 
+    /// The name of the lane that mail of this mailbox queues up in, where it is limited and remembered.
+    pub(super) fn turn_in(&self, mailbox: &Lane) -> Option<String> {
+        let table = self.table();
+        table.each(&mailbox.connector)?;
+        let is_known = table.lanes.contains_key(mailbox);
+        is_known.then(|| mailbox.to_string())
+    }
+
     /// What may happen at a connector now, for mail of any mailbox or of this one.
     pub(super) fn ready(&self, connector: &ConnectorName, mailbox: Option<&Lane>) -> Ready {
         let now = Instant::now();
@@ -277,7 +285,10 @@ impl Lanes {
                 table.open(whole);
                 table.open(mailbox);
                 if let Some(wait) = wait {
-                    let text = format!("the upstream asked for a pause of {} s", wait.as_secs());
+                    let text = format!(
+                        "the upstream asked for a pause of {} s (Retry-After)",
+                        wait.as_secs()
+                    );
                     let reply = Reply::new(451, (4, 3, 2), text);
                     table.hold(counted, &reply, Some(*wait), false);
                 }

@@ -32,6 +32,7 @@ pub mod bounce;
 pub mod gate;
 mod lanes;
 pub mod plan;
+mod reroute;
 mod round;
 mod rows;
 mod table;

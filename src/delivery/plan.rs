@@ -254,22 +254,25 @@ impl Attempt {
         let paused = self.blocks.iter().any(|b| matches!(b, Block::Paused(_)));
         let mailbox = self.blocks.iter().any(|b| matches!(b, Block::Mailbox(_)));
         // What only waits for its turn is not given up for our own limits.
-        let queued = self
-            .blocks
-            .iter()
-            .any(|b| matches!(b, Block::Throttled(None, _)));
-        let blocked = !self.blocks.is_empty();
+        let mut queued = None;
         for block in &self.blocks {
-            if let Block::Throttled(_, asked) = block {
-                wait = wait.max((*asked).min(LONGEST_WAIT));
+            if let Block::Throttled(said, asked) = block {
+                let asked = (*asked).min(LONGEST_WAIT);
+                wait = wait.max(asked);
+                if said.is_none() {
+                    queued = Some(asked);
+                }
             }
         }
+        let blocked = !self.blocks.is_empty();
         let last = self.blocks.iter().rev().find_map(|block| match block {
             Block::Down(reply)
             | Block::Paused(reply)
             | Block::Mailbox(reply)
             | Block::Throttled(reply, _) => reply.clone(),
         });
+        // Without a lane to queue up in, it is put off.
+        let put_off = queued.filter(|wait| self.lane.is_none() && !wait.is_zero());
         let mut untouched = !self.open.is_empty();
         for (recipient, unsuited) in self.open {
             // Unsuited to every connector there is, and none was kept out.
@@ -290,7 +293,7 @@ impl Attempt {
             untouched &= unsuited.is_none();
             let said = last.clone().or(unsuited);
             // Never because of our own configuration or credentials.
-            if over && blocked && !paused && !queued {
+            if over && blocked && !paused && queued.is_none() {
                 let reply = said.unwrap_or_else(|| {
                     Reply::new(
                         451,
@@ -321,6 +324,8 @@ impl Attempt {
             earlier(now + wait, end.max(now))
         } else if mailbox {
             earlier(now + PAUSE_PROBE, end.max(now))
+        } else if let Some(wait) = put_off {
+            now + wait
         } else {
             // The lane holds it, not the time: when it opens, the oldest is first.
             self.accepted

@@ -20,17 +20,15 @@ use super::{
 };
 use crate::{
     connector::Lane,
-    mail::{address::Address, outcome::Report, reply::Reply},
-    queue::store::{Ask, Due, Filter, Job, State, StoreError, Verb},
-    route::{Asked, ConnectorName, Route, RouteName},
+    mail::{outcome::Report, reply::Reply},
+    queue::store::{Ask, Due, Job, StoreError},
+    route::{ConnectorName, Route, RouteName},
 };
 
 /// The loop looks at least this often, since another process may have written.
 const AT_LEAST: Duration = Duration::from_secs(1);
 /// Between two prunings, at most; what is kept for a shorter time is looked at as often as that, but for a minute.
 const PRUNE: Duration = Duration::from_hours(1);
-/// Between two tries to find another route for what lost its own.
-const REROUTE: Duration = Duration::from_mins(1);
 /// One login.
 const LOGIN: Duration = Duration::from_mins(1);
 /// Jobs that one claim takes at most.
@@ -39,20 +37,18 @@ const MOST_CLAIMED: usize = 500;
 const SWEEP: usize = 50;
 /// Between two such looks, at most.
 const SWEEP_EVERY: Duration = Duration::from_mins(1);
-/// Entries that are given another route together.
-const REROUTED: usize = 100;
 
 /// The state of the loop.
 pub(super) struct Round {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     logins: JoinSet<()>,
     version: Option<u64>,
     checked: Option<Instant>,
     pruned: Option<Instant>,
     /// When another route was last looked for, for each that is gone.
-    rerouted: HashMap<RouteName, Instant>,
+    pub(super) rerouted: HashMap<RouteName, Instant>,
     /// Routes and pins that are gone, and have been complained about.
-    complained: HashSet<String>,
+    pub(super) complained: HashSet<String>,
     /// When the mail of a route and lane that is shut was last looked through.
     swept: HashMap<(RouteName, Option<String>), Instant>,
     was_healthy: bool,
@@ -330,12 +326,9 @@ impl Round {
         let asks: Vec<Ask> = claims.iter().map(|claim| claim.ask.clone()).collect();
         let jobs = shared.queue.store().claim(&asks, SystemTime::now()).await?;
         for job in jobs {
-            let Some(claim) = claims
-                .iter_mut()
-                .find(|Claim { ask, .. }| {
-                    ask.route == job.route && ask.pinned == job.pinned && ask.lane == job.lane
-                })
-            else {
+            let Some(claim) = claims.iter_mut().find(|Claim { ask, .. }| {
+                ask.route == job.route && ask.pinned == job.pinned && ask.lane == job.lane
+            }) else {
                 continue;
             };
             if let Some(pass) = claim.passes.pop() {
@@ -439,70 +432,6 @@ impl Round {
                 blocks,
                 job,
             ));
-        }
-        Ok(())
-    }
-
-    /// Mail whose route is gone from the configuration finds another, as if it had just come; or it waits.
-    async fn reroute(&mut self, built: &Built, old: &RouteName) -> Result<(), StoreError> {
-        let key = format!("route {old}");
-        if self
-            .rerouted
-            .get(old)
-            .is_some_and(|at| at.elapsed() < REROUTE)
-        {
-            return Ok(());
-        }
-        self.rerouted.insert(old.clone(), Instant::now());
-        let store = self.shared.queue.store();
-        let filter = Filter {
-            states: vec![State::Waiting],
-            route: Some(old.clone()),
-            limit: Some(REROUTED),
-            ..Filter::default()
-        };
-        let now = SystemTime::now();
-        let entries = store.list(&filter, now).await?;
-        let full = entries.len() == REROUTED;
-        let mut moved = false;
-        for entry in entries {
-            let Some(message) = store.content(entry.id).await? else {
-                continue;
-            };
-            let found = entry
-                .recipients
-                .iter()
-                .filter_map(|r| Address::parse(&r.address).ok())
-                .find_map(|recipient| {
-                    built.router.route(Asked {
-                        sender: message.envelope.sender.as_ref(),
-                        recipient: &recipient,
-                        client: message.origin.client.as_deref(),
-                        user: message.origin.user.as_deref(),
-                        listener: &message.origin.listener,
-                    })
-                });
-            let Some(route) = found else {
-                if self.complained.insert(key.clone()) {
-                    tracing::error!(route = %old, id = %entry.id, "mail waits for a route that is no longer configured, and no other matches it");
-                }
-                continue;
-            };
-            let one = Filter {
-                id: Some(entry.id),
-                route: Some(old.clone()),
-                ..Filter::default()
-            };
-            let verb = Verb::Reroute(route.name.clone());
-            store.command(&one, &verb, now).await?;
-            tracing::info!(id = %entry.id, from = %old, to = %route.name, "mail takes another route, since its own is no longer configured");
-            moved = true;
-        }
-        if moved {
-            if full {
-                self.rerouted.remove(old);
-            }
-            self.shared.queue.wake();
         }
         Ok(())
     }

@@ -20,7 +20,8 @@ use postern::{
         Queue, Settings,
         sqlite::SqliteStore,
         store::{
-            Ask, Due, Event, Filter, Job, LaneRow, Settled, Settlement, State, Store, StoreError, Verb,
+            Ask, Due, Event, Filter, Job, LaneRow, Settled, Settlement, State, Store, StoreError,
+            Verb,
         },
     },
     route::{ConnectorName, RouteName, Routed},
@@ -901,7 +902,10 @@ async fn what_waits_for_its_turn_in_a_lane_is_claimed_for_that_lane_alone() {
         assert_eq!(of_a[0].lane.as_deref(), Some("up/a"));
         // What was tried waits for its time; what is in doubt for its time, too, whatever is said of a lane.
         store
-            .settle(settlement(&of_a[0], vec![("a@x.example", deferred())]), at(2))
+            .settle(
+                settlement(&of_a[0], vec![("a@x.example", deferred())]),
+                at(2),
+            )
             .await
             .unwrap();
         let mut doubt = settlement(
@@ -957,7 +961,10 @@ async fn a_queue_of_the_first_schema_is_read() {
         assert_eq!(store.due().await.unwrap(), vec![due(None, None, at(0))]);
         assert_eq!(store.claim(&ask(1), at(0)).await.unwrap().len(), 1);
     }
-    assert_eq!(open(dir.path()).claim(&ask(9), at(0)).await.unwrap().len(), 1);
+    assert_eq!(
+        open(dir.path()).claim(&ask(9), at(0)).await.unwrap().len(),
+        1
+    );
 }
 
 #[tokio::test]

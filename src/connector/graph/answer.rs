@@ -116,10 +116,9 @@ pub(super) fn read(
             reply(451, (4, 3, 2), format!("Graph: {said}: too much at once")),
             retry_after,
         ),
-        (509, _) => Meaning::Throttled(
-            busy(),
-            Some(retry_after.unwrap_or_default().max(BANDWIDTH)),
-        ),
+        (509, _) => {
+            Meaning::Throttled(busy(), Some(retry_after.unwrap_or_default().max(BANDWIDTH)))
+        }
         // Without a wish it may be the message that Graph cannot cope with, and that must end some day.
         (503, _) if retry_after.is_some() => Meaning::Throttled(busy(), retry_after),
         (408 | 409 | 500..=599, _) => Meaning::Later(busy(), retry_after),

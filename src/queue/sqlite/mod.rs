@@ -18,8 +18,8 @@ use tokio::sync::{mpsc, oneshot};
 use super::{
     Settings,
     store::{
-        Ask, Due, Entry, Event, Filter, Inserted, Job, LaneRow, Settlement, Stats, Store, StoreError,
-        Verb,
+        Ask, Due, Entry, Event, Filter, Inserted, Job, LaneRow, Settlement, Stats, Store,
+        StoreError, Verb,
     },
 };
 use crate::{

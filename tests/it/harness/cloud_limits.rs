@@ -28,8 +28,8 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             at_once: 4,
-            messages: (usize::MAX, Duration::from_secs(60)),
-            octets: (150_000_000, Duration::from_secs(300)),
+            messages: (usize::MAX, Duration::from_mins(1)),
+            octets: (150_000_000, Duration::from_mins(5)),
         }
     }
 }
@@ -64,7 +64,11 @@ pub struct Entered {
 impl Drop for Entered {
     fn drop(&mut self) {
         let mut state = self.counter.state.lock().unwrap();
-        state.mailboxes.entry(self.mailbox.clone()).or_default().under_way -= 1;
+        state
+            .mailboxes
+            .entry(self.mailbox.clone())
+            .or_default()
+            .under_way -= 1;
     }
 }
 
@@ -78,7 +82,10 @@ impl Counter {
 
     /// A request comes: the right to go on, or what it is told.
     pub fn enter(&self, asked: &Asked) -> Result<Entered, Said> {
-        let rest = asked.target.strip_prefix("/v1.0/users/").unwrap_or_default();
+        let rest = asked
+            .target
+            .strip_prefix("/v1.0/users/")
+            .unwrap_or_default();
         let mailbox = rest.split('/').next().unwrap_or_default().to_lowercase();
         let is_send = asked.target.ends_with("/sendMail") || asked.target.ends_with("/send");
         let now = Instant::now();
@@ -90,7 +97,8 @@ impl Counter {
         one.sends.retain(|at| now.duration_since(*at) < per);
         one.sends.extend(is_send.then_some(now));
         let (octets, window) = self.limits.octets;
-        one.octets.retain(|(at, _)| now.duration_since(*at) < window);
+        one.octets
+            .retain(|(at, _)| now.duration_since(*at) < window);
         if asked.method != "GET" {
             one.octets.push((now, asked.body.len()));
         }

@@ -13,8 +13,8 @@ use async_trait::async_trait;
 use postern::{
     mail::message::{Message, MessageId},
     queue::store::{
-        Ask, Due, Entry, Event, Filter, Inserted, Job, LaneRow, Settlement, Stats, Store, StoreError,
-        Verb,
+        Ask, Due, Entry, Event, Filter, Inserted, Job, LaneRow, Settlement, Stats, Store,
+        StoreError, Verb,
     },
     route::Routed,
 };
