@@ -552,7 +552,8 @@ fn a_damaged_page_keeps_back_its_own_messages_alone() {
         let states = states(&gateway);
         let held = states.iter().filter(|s| *s == "held").count();
         let done = states.iter().filter(|s| *s == "done").count();
-        ((1..=4).contains(&held) && held + done == 30).then_some(())
+        // The rows and texts of so many may lie in half a page of 8 KiB.
+        ((1..=8).contains(&held) && held + done == 30).then_some(())
     });
     let done = states(&gateway).iter().filter(|s| *s == "done").count();
     assert_eq!(sink.count(), done);
