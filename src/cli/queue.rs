@@ -23,10 +23,11 @@ use crate::{
         pattern::Pattern,
     },
     queue::store::{Entry, Filter, LaneRow, State, Store, Verb},
-    route::{RouteName, Router},
+    route::RouteName,
 };
 
 mod age;
+mod entry;
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
@@ -226,7 +227,7 @@ fn list(config: &Config, which: &Which, limit: Option<usize>, json: bool) -> End
         if json {
             let entries: Vec<_> = entries
                 .iter()
-                .map(|entry| entry_json(entry, &config.router, &lanes))
+                .map(|entry| entry::json(entry, &config.router, &lanes))
                 .collect();
             output::json(&entries.into())?;
             return Ok(Exit::Ok);
@@ -238,7 +239,7 @@ fn list(config: &Config, which: &Which, limit: Option<usize>, json: bool) -> End
         let rows: Vec<Vec<String>> = entries
             .iter()
             .map(|entry| {
-                let next = match (entry.state, blocked(entry, &config.router, &lanes)) {
+                let next = match (entry.state, entry::blocked(entry, &config.router, &lanes)) {
                     (State::Waiting, Some(lane)) => format!("blocked by {lane}"),
                     (State::Waiting, None) if entry.lane.is_some() => {
                         let lane = entry.lane.as_deref().unwrap_or_default();
@@ -286,50 +287,6 @@ fn recipients(entry: &Entry) -> String {
     }
 }
 
-/// The first connector of the route, when all of them are closed or paused; an in-doubt message has only one.
-fn blocked(entry: &Entry, router: &Router, lanes: &[LaneRow]) -> Option<String> {
-    if !matches!(entry.state, State::Waiting) {
-        return None;
-    }
-    let shut = |name: &str| {
-        lanes.iter().any(|lane| {
-            // A mailbox that has to wait holds up its own mail alone.
-            let waits = lane.state == "throttled" && lane.lane.contains('/');
-            lane.state != "open" && !waits && lane.lane.split('/').next() == Some(name)
-        })
-    };
-    if let Some(pinned) = &entry.pinned {
-        return shut(pinned.as_str()).then(|| pinned.to_string());
-    }
-    let route = router.named(&entry.route)?;
-    let all = route.connectors.iter().all(|name| shut(name.as_str()));
-    route
-        .connectors
-        .first()
-        .filter(|_| all)
-        .map(ToString::to_string)
-}
-
-fn entry_json(entry: &Entry, router: &Router, lanes: &[LaneRow]) -> serde_json::Value {
-    json!({
-        "id": entry.id.to_string(),
-        "route": entry.route.as_str(),
-        "state": entry.state.as_str(),
-        "sender": entry.sender.as_deref().unwrap_or("<>"),
-        "recipients": entry.recipients.iter().map(|r| json!({
-            "address": r.address,
-            "state": r.state,
-            "last_reply": r.last_reply,
-        })).collect::<Vec<_>>(),
-        "attempts": entry.attempts,
-        "next_attempt": entry.next_attempt.map(output::rfc3339),
-        "blocked_by": blocked(entry, router, lanes),
-        "waits_for": entry.lane,
-        "size": entry.size,
-        "accepted_at": output::rfc3339(entry.accepted),
-    })
-}
-
 async fn show(config: &Config, id: MessageId, json: bool) -> Ended {
     let store = super::existing_store(config)?;
     let life = trace::life(&store, id).await?;
@@ -340,7 +297,7 @@ async fn show(config: &Config, id: MessageId, json: bool) -> Ended {
     let lanes = store.lanes().await.map_err(super::store_failure)?;
     if json {
         output::json(&json!({
-            "entries": life.entries.iter().map(|e| entry_json(e, &config.router, &lanes)).collect::<Vec<_>>(),
+            "entries": life.entries.iter().map(|e| entry::json(e, &config.router, &lanes)).collect::<Vec<_>>(),
             "header": message.as_ref().map(|m| String::from_utf8_lossy(&m.header).into_owned()),
             "events": life.events.iter().map(trace::event_json).collect::<Vec<_>>(),
         }))?;
@@ -372,7 +329,7 @@ async fn show(config: &Config, id: MessageId, json: bool) -> Ended {
             entry.state,
             output::count(u64::from(entry.attempts), "attempt")
         )?;
-        if let Some(lane) = blocked(entry, &config.router, &lanes) {
+        if let Some(lane) = entry::blocked(entry, &config.router, &lanes) {
             writeln!(
                 out,
                 "  blocked by connector {lane} (postern status says why)"

@@ -255,17 +255,13 @@ impl<'a> Delivery<'a> {
         {
             return stop.into();
         }
+        let early = || deferred(Reply::new(451, (4, 4, 2), "the conversation ended early"));
         let outcomes = self
             .mail
             .recipients
             .iter()
             .zip(self.outcomes)
-            .map(|(address, outcome)| {
-                let outcome = outcome.unwrap_or_else(|| {
-                    deferred(Reply::new(451, (4, 4, 2), "the conversation ended early"))
-                });
-                (address.clone(), outcome)
-            })
+            .map(|(address, outcome)| (address.clone(), outcome.unwrap_or_else(early)))
             .collect();
         Report::Tried {
             outcomes,
