@@ -223,6 +223,17 @@ fn one(
     let rate = table
         .parsed("rate", "a rate such as \"30/min\"", values::rate)
         .map_or(defaults.rate, |rate| Some(rate.value));
+    if let (Some(Kind::Graph(_)), Some(rate)) = (&kind, rate)
+        && u64::from(rate.count) * 60 > rate.per.as_secs() * 30
+    {
+        ground.source.warning(
+            &table.place_or_header("rate"),
+            Fault::new(
+                "Exchange Online takes 30 messages a minute of a mailbox and refuses more",
+                "write rate = \"30/min\"",
+            ),
+        );
+    }
     let timeout: Duration = table.duration("timeout", ("1s", "1d"), seconds(15 * 60));
     Some(Settings {
         name: ConnectorName::from(name),

@@ -31,20 +31,28 @@ pub(super) fn read(ground: Ground<'_>, table: &Table<'_>, way: Way<'_>) -> Optio
         )
         .map_or(Large::Upload, |large| large.value);
 
-    // What Exchange Online allows a mailbox.
+    let allowed = Upload {
+        octets: 150_000_000,
+        per: seconds(300),
+    };
     let upload_rate = table
         .parsed(
             "upload_rate",
             "an upload rate such as \"150MB/5min\"",
             values::upload,
         )
-        .map_or(
-            Upload {
-                octets: 150_000_000,
-                per: seconds(300),
-            },
-            |rate| rate.value,
+        .map_or(allowed, |rate| rate.value);
+    let per_window =
+        |one: Upload, other: Upload| u128::from(one.octets) * u128::from(other.per.as_secs());
+    if per_window(upload_rate, allowed) > per_window(allowed, upload_rate) {
+        ground.source.warning(
+            &table.place_or_header("upload_rate"),
+            Fault::new(
+                "Exchange Online takes 150 MB in 5 minutes of a mailbox and refuses more",
+                "write upload_rate = \"150MB/5min\"",
+            ),
         );
+    }
     let max_connections = table.number("max_connections", 1..=1000, 16) as usize;
 
     // base64 makes 4 of 3 octets, and Graph takes no request above 4 MB.

@@ -12,28 +12,19 @@ use aws_lc_rs::digest;
 use bytes::Bytes;
 use reqwest::Method;
 use serde_json::{Value, json};
-use tokio::{
-    io::AsyncReadExt as _,
-    time::{Instant, timeout_at},
-};
+use tokio::time::{Instant, timeout_at};
 
 use super::{
     Graph,
     answer::{self, Meaning},
     ask::{self, Silence},
-    fields,
+    body_of, fields,
     parts::{self, Attachment, Parts},
     steps::{Deleted, Draft, Left, Stop, TIDYING, TRIES},
-    unreadable,
 };
 use crate::{
     connector::{http::Fault, oauth::retry_after},
-    mail::{
-        address::Address,
-        message::{Body, Message},
-        outcome::Report,
-        reply::Reply,
-    },
+    mail::{address::Address, message::Message, outcome::Report, reply::Reply},
 };
 
 /// Octets of a request: 4 MB in the documentation, 4 MiB where it was measured.
@@ -94,20 +85,7 @@ impl Draft<'_> {
         message: &Message,
         to: &[Address],
     ) -> Result<(Bytes, Vec<Attachment>, Bytes), Meaning> {
-        let body = match &message.body {
-            Body::Memory(body) => body.clone(),
-            Body::File(file) => {
-                let mut body = Vec::with_capacity(usize::try_from(file.len()).unwrap_or_default());
-                let read = async {
-                    let mut file = tokio::fs::File::open(file.path()).await?;
-                    file.read_to_end(&mut body).await
-                };
-                if let Err(error) = read.await {
-                    return Err(unreadable(&error));
-                }
-                body.into()
-            }
-        };
+        let body = body_of(message).await?;
         let (header, to, key) = (message.header.clone(), to.to_vec(), self.key.clone());
         // Work for the processor, not for the loop that serves the sockets.
         let taken = tokio::task::spawn_blocking(move || {

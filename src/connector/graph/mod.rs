@@ -11,6 +11,7 @@ use std::{sync::Arc, time::Instant as StdInstant};
 
 use async_trait::async_trait;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
+use bytes::Bytes;
 use reqwest::{Method, Url};
 use tokio::{sync::Semaphore, time::Instant};
 
@@ -131,12 +132,9 @@ impl Graph {
         deadline: Instant,
     ) -> Result<Meaning, Report> {
         let url = self.url(mailbox, &["sendMail"]).map_err(ask::unusable)?;
-        let body = match &message.body {
-            Body::Memory(body) => body.clone(),
-            Body::File(file) => match tokio::fs::read(file.path()).await {
-                Ok(body) => body.into(),
-                Err(error) => return Ok(unreadable(&error)),
-            },
+        let body = match body_of(message).await {
+            Ok(body) => body,
+            Err(meaning) => return Ok(meaning),
         };
         let mut content = recipients::rewritten(&message.header, to);
         content.reserve(body.len() + 2);
@@ -312,8 +310,16 @@ fn tried(to: &[Address], outcome: &Outcome, via: String) -> Report {
     }
 }
 
-/// The body is not where it should be.
-fn unreadable(error: &std::io::Error) -> Meaning {
-    let text = format!("the body cannot be read: {error}");
-    Meaning::Later(Reply::new(451, (4, 3, 0), text), None)
+/// The body, from wherever it is.
+async fn body_of(message: &Message) -> Result<Bytes, Meaning> {
+    match &message.body {
+        Body::Memory(body) => Ok(body.clone()),
+        Body::File(file) => match tokio::fs::read(file.path()).await {
+            Ok(body) => Ok(body.into()),
+            Err(error) => {
+                let text = format!("the body cannot be read: {error}");
+                Err(Meaning::Later(Reply::new(451, (4, 3, 0), text), None))
+            }
+        },
+    }
 }
