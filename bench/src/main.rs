@@ -1,13 +1,16 @@
 //! `postern-bench`: measures SMTP relays beside each other. See `bench/README.md`.
 
+mod disk;
 mod load;
 mod message;
+mod rest;
 mod round;
 mod sink;
 mod tls;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
+use std::path::PathBuf;
 
 #[derive(Parser)]
 #[command(about = "Measures SMTP relays beside each other")]
@@ -20,6 +23,14 @@ struct Arguments {
 enum Verb {
     /// One scenario against one relay that sends on to the sink opened here; prints one line of JSON
     Round(round::Options),
+    /// Mail for a relay whose smarthost is away: it stays in the queue; prints one line of JSON
+    Fill(rest::Fill),
+    /// Connections that say EHLO and nothing more, until standard input ends; prints how many stand
+    Hold(rest::Hold),
+    /// The same octets by raw group commit, the limit of the disk; prints one line of JSON
+    Disk(disk::Options),
+    /// A certificate for the sink and the relays: cert.pem and key.pem in this folder
+    Cert { dir: PathBuf },
 }
 
 fn main() -> Result<()> {
@@ -28,9 +39,11 @@ fn main() -> Result<()> {
         .install_default()
         .ok();
     match verb {
-        Verb::Round(options) => {
-            println!("{}", serde_json::to_string(&round::run(&options)?)?);
-            Ok(())
-        }
+        Verb::Round(options) => println!("{}", serde_json::to_string(&round::run(&options)?)?),
+        Verb::Fill(options) => println!("{}", rest::fill(&options)?),
+        Verb::Hold(options) => rest::hold(&options)?,
+        Verb::Disk(options) => println!("{}", disk::run(&options)?),
+        Verb::Cert { dir } => tls::make(&dir)?,
     }
+    Ok(())
 }

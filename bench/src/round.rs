@@ -5,6 +5,7 @@ use anyhow::Result;
 use clap::Args;
 use serde::Serialize;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use tokio_rustls::TlsAcceptor;
@@ -33,9 +34,9 @@ pub struct Options {
     /// STARTTLS towards the relay
     #[arg(long)]
     pub tls_in: bool,
-    /// The sink offers STARTTLS
+    /// The sink offers STARTTLS with cert.pem and key.pem of this folder
     #[arg(long)]
-    pub tls_out: bool,
+    pub tls_out: Option<PathBuf>,
     /// Seconds without an arrival after which the rest counts as lost
     #[arg(long, default_value_t = 15)]
     pub quiet: u64,
@@ -70,10 +71,9 @@ pub struct Measured {
 
 /// Runs one scenario.
 pub fn run(options: &Options) -> Result<Measured> {
-    let acceptor = if options.tls_out {
-        Some(TlsAcceptor::from(tls::server()?.0))
-    } else {
-        None
+    let acceptor = match &options.tls_out {
+        Some(dir) => Some(TlsAcceptor::from(tls::server(dir)?)),
+        None => None,
     };
     let sink = sink::Sink::open(options.sink, acceptor)?;
     measure(options, &sink)
@@ -101,13 +101,7 @@ pub fn measure(options: &Options, sink: &sink::Sink) -> Result<Measured> {
         anyhow::Ok(seen)
     }))?;
     let times = sink.count.times.lock().expect("lock").clone();
-    let mut waits = seen.waits;
-    waits.sort_unstable();
-    let at = |share: f64| {
-        waits
-            .get(((waits.len() as f64 - 1.0) * share).round() as usize)
-            .map_or(0.0, |&n| n as f64 / 1e6)
-    };
+    let (wait_p50_ms, wait_p99_ms) = percentiles(seen.waits);
     let last = Duration::from_nanos(sink.count.last.load(Ordering::SeqCst))
         .saturating_sub(start.duration_since(sink.start));
     let (lost, duplicates) = tally(&seen.accepted, &times);
@@ -116,8 +110,8 @@ pub fn measure(options: &Options, sink: &sink::Sink) -> Result<Measured> {
         accepted: seen.accepted.len(),
         accepted_per_second: seen.accepted.len() as f64 / seen.took.as_secs_f64().max(1e-9),
         end_to_end_per_second: unique as f64 / last.as_secs_f64().max(1e-9),
-        wait_p50_ms: at(0.5),
-        wait_p99_ms: at(0.99),
+        wait_p50_ms,
+        wait_p99_ms,
         lost,
         duplicates,
         damaged: sink.count.damaged.load(Ordering::SeqCst),
@@ -125,6 +119,17 @@ pub fn measure(options: &Options, sink: &sink::Sink) -> Result<Measured> {
         fault: seen.faults.first().cloned(),
         connections_out: sink.count.connections.load(Ordering::SeqCst),
     })
+}
+
+/// The median and the 99th percentile, in milliseconds.
+pub fn percentiles(mut waits: Vec<u64>) -> (f64, f64) {
+    waits.sort_unstable();
+    let at = |share: f64| {
+        waits
+            .get(((waits.len() as f64 - 1.0) * share).round() as usize)
+            .map_or(0.0, |&n| n as f64 / 1e6)
+    };
+    (at(0.5), at(0.99))
 }
 
 /// How many of the accepted never arrived, and how many arrivals were one too many.
@@ -153,7 +158,7 @@ mod tests {
             size: 2000,
             one_each: false,
             tls_in: false,
-            tls_out: false,
+            tls_out: None,
             quiet: 1,
         }
     }
@@ -181,6 +186,13 @@ mod tests {
         relay.expect(20);
         let measured = measure(&options(relay.address, sink.address), &sink).unwrap();
         assert_eq!((measured.accepted, measured.lost), (20, 20));
+    }
+
+    #[test]
+    fn percentiles_of_a_hundred() {
+        let waits = (1..=101).rev().map(|n| n * 1_000_000).collect();
+        assert_eq!(percentiles(waits), (51.0, 100.0));
+        assert_eq!(percentiles(Vec::new()), (0.0, 0.0));
     }
 
     #[test]

@@ -32,6 +32,10 @@ pub struct Count {
 /// A sink that runs.
 pub struct Sink {
     /// Where it listens.
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "known to whoever opened it, but for tests")
+    )]
     pub address: SocketAddr,
     /// What arrived.
     pub count: Arc<Count>,
@@ -53,7 +57,8 @@ impl Sink {
                 .enable_all()
                 .build()
                 .expect("runtime");
-            runtime.block_on(async move {
+            let local = tokio::task::LocalSet::new();
+            local.block_on(&runtime, async move {
                 let listener = TcpListener::from_std(listener).expect("listener");
                 loop {
                     let Ok((stream, _)) = listener.accept().await else {
@@ -62,7 +67,9 @@ impl Sink {
                     let _ = stream.set_nodelay(true);
                     let (count, tls) = (shared.clone(), tls.clone());
                     count.connections.fetch_add(1, Ordering::Relaxed);
-                    tokio::spawn(async move { serve(stream, tls, &count, start).await });
+                    tokio::task::spawn_local(async move {
+                        serve(stream, tls, &count, start).await;
+                    });
                 }
             });
         });

@@ -1,20 +1,30 @@
-//! TLS for both ends of a run: a certificate made on the spot for the sink, and a client that takes any.
+//! TLS for both ends of a run: a certificate made on the spot, and a client that takes any.
 
 use anyhow::Result;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, Error, ServerConfig, SignatureScheme};
+use std::path::Path;
 use std::sync::Arc;
 
-/// A server with a certificate for `localhost`; its PEM goes to whoever must trust it.
-pub fn server() -> Result<(Arc<ServerConfig>, String)> {
-    let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()])?;
-    let key =
-        PrivateKeyDer::try_from(made.signing_key.serialize_der()).map_err(anyhow::Error::msg)?;
+/// Makes `cert.pem` and `key.pem` in `dir`, for `localhost` and 127.0.0.1: for the sink, and for the relays' own door.
+pub fn make(dir: &Path) -> Result<()> {
+    let names = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
+    let made = rcgen::generate_simple_self_signed(names)?;
+    std::fs::write(dir.join("cert.pem"), made.cert.pem())?;
+    std::fs::write(dir.join("key.pem"), made.signing_key.serialize_pem())?;
+    Ok(())
+}
+
+/// A server with the certificate that [`make`] left in `dir`.
+pub fn server(dir: &Path) -> Result<Arc<ServerConfig>> {
+    let chain = CertificateDer::pem_file_iter(dir.join("cert.pem"))?.collect::<Result<_, _>>()?;
+    let key = PrivateKeyDer::from_pem_file(dir.join("key.pem"))?;
     let config = ServerConfig::builder()
         .with_no_client_auth()
-        .with_single_cert(vec![made.cert.der().clone()], key)?;
-    Ok((Arc::new(config), made.cert.pem()))
+        .with_single_cert(chain, key)?;
+    Ok(Arc::new(config))
 }
 
 /// A client that takes any certificate: the relay's is not what is measured.

@@ -1,0 +1,264 @@
+#!/usr/bin/env python3
+"""Runs every scenario against every relay in interleaved rounds, and writes what was measured as JSON. Called by bench/run."""
+import argparse
+import json
+import os
+import platform
+import resource
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+from account import Group
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+BENCH = f"{HERE}/target/release/postern-bench"
+# name, sessions, messages, octets, more options of `postern-bench round`
+SCENARIOS = [
+    ("1-session", 1, 1000, 10240, []),
+    ("10-sessions", 10, 3000, 10240, []),
+    ("50-sessions", 50, 5000, 10240, []),
+    ("200-sessions", 200, 5000, 10240, []),
+    ("one-each", 50, 2000, 10240, ["--one-each"]),
+    ("starttls", 50, 3000, 10240, ["tls"]),
+    ("5MB", 10, 50, 5_000_000, []),
+]
+# Relays that take a second for what Postern does in the tenth of one get fewer messages.
+SHARE = {"exim": 0.2, "haraka": 0.3, "opensmtpd": 0.4, "postfix": 0.6}
+
+
+def say(text):
+    print(text, file=sys.stderr, flush=True)
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+class Relay:
+    """One start of one peer, in a folder and a control group of its own."""
+
+    def __init__(self, args, name, tls=False, at=None):
+        self.name, self.script, self.at = name, f"{HERE}/peers/{name}.sh", at
+        self.dir = tempfile.mkdtemp(dir=args.work, prefix=name)
+        os.chmod(self.dir, 0o755)
+        self.port, self.sink = free_port(), free_port()
+        self.env = dict(os.environ, CERTS=args.certs)
+        if tls:
+            self.env.update(TLS_IN="1", TLS_OUT="1")
+        self.args = args
+        self.start()
+
+    def start(self):
+        self.group = Group(self.name)
+        begun = time.monotonic()
+        out = open(f"{self.dir}/start", "ab")
+        subprocess.run(
+            [self.script, "start", self.args.cache, self.dir, str(self.port), str(self.sink)],
+            env=self.env, preexec_fn=self.group.enter, stdout=out, stderr=out, stdin=subprocess.DEVNULL, check=True, timeout=60,
+        )
+        while time.monotonic() < begun + 60:
+            try:
+                socket.create_connection(("127.0.0.1", self.port), 1).close()
+                self.listening = time.monotonic() - begun
+                return
+            except OSError:
+                time.sleep(0.005)
+        self.end()
+        raise RuntimeError(f"{self.name} does not listen")
+
+    def end(self):
+        subprocess.run([self.script, "stop", self.dir], env=self.env, timeout=60, check=False)
+        self.group.kill()
+        shutil.rmtree(self.dir, ignore_errors=True)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.end()
+
+
+def bench(*arguments):
+    done = subprocess.run([BENCH, *map(str, arguments)], stdout=subprocess.PIPE, check=True, timeout=1200)
+    return json.loads(done.stdout)
+
+
+def settle(relay):
+    """Waits until the relay has nothing left to do, so that its processor time is whole."""
+    before = relay.group.cpu()
+    for _ in range(40):
+        time.sleep(0.25)
+        now = relay.group.cpu()
+        if now - before < 0.005:
+            return
+        before = now
+
+
+def throughput(args, peer, scenario):
+    name, sessions, messages, size, more = scenario
+    tls = "tls" in more
+    options = [o for o in more if o != "tls"]
+    common = ["--sessions", sessions, "--messages", messages, "--size", size, *options]
+    if peer == "disk":
+        return bench("disk", "--dir", args.work, "--producers", sessions, "--messages", messages, "--size", size)
+    if tls:
+        common += ["--tls-in", "--tls-out", args.certs]
+    if peer == "direct":
+        at = f"127.0.0.1:{free_port()}"
+        return bench("round", "--target", at, "--sink", at, *common)
+    common[3] = max(int(messages * SHARE.get(peer, 1)), sessions)
+    with Relay(args, peer, tls) as relay:
+        time.sleep(0.5)
+        before = relay.group.cpu()
+        found = bench("round", "--target", f"127.0.0.1:{relay.port}", "--sink", f"127.0.0.1:{relay.sink}", *common)
+        settle(relay)
+        found["cpu_per_1000"] = (relay.group.cpu() - before) * 1000 / max(found["accepted"], 1)
+        return found
+
+
+class Watch(threading.Thread):
+    """Looks at the memory five times a second; a relay of one process has an exact peak besides."""
+
+    def __init__(self, group):
+        super().__init__(daemon=True)
+        self.group, self.over, self.most = group, threading.Event(), {"rss": 0, "pss": 0}
+
+    def run(self):
+        while not self.over.wait(0.2):
+            now = self.group.memory()
+            self.most = {key: max(self.most[key], now[key]) for key in now}
+
+    def end(self):
+        self.over.set()
+        self.join()
+        exact = self.group.peak()
+        if exact is not None:
+            self.most = {"rss": exact, "pss": max(exact, self.most["pss"])}
+        return self.most
+
+
+def memory(args, peer):
+    """Idle, with 1,000 connections that do nothing, and the peak of three loads, each on a relay just started."""
+    found = {}
+    with Relay(args, peer) as relay:
+        time.sleep(2)
+        found["idle"] = relay.group.memory()
+        hold = subprocess.Popen([BENCH, "hold", "--target", f"127.0.0.1:{relay.port}", "--connections", "1000"],
+                                stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        stand = hold.stdout.readline().strip()
+        time.sleep(1)
+        found["1000 connections"] = relay.group.memory() if stand == "1000" else None
+        hold.stdin.close()
+        hold.wait(60)
+    loads = [("50 sessions", 50, 3000, 10240), ("10 × 5 MB", 10, 50, 5_000_000), ("50 × 35 MiB", 50, 50, 35 << 20)]
+    for name, sessions, messages, size in loads:
+        with Relay(args, peer) as relay:
+            watch = Watch(relay.group)
+            watch.start()
+            messages = max(int(messages * SHARE.get(peer, 1)), sessions)
+            got = bench("round", "--target", f"127.0.0.1:{relay.port}", "--sink", f"127.0.0.1:{relay.sink}",
+                        "--sessions", sessions, "--messages", messages, "--size", size)
+            found[name] = dict(watch.end(), lost=got["lost"], faults=got["faults"])
+    return found
+
+
+def backlog(args, peer, messages):
+    """So many messages wait for a smarthost that is away; everything is killed at once; how long until it listens again."""
+    with Relay(args, peer) as relay:
+        got = bench("fill", "--target", f"127.0.0.1:{relay.port}", "--messages", messages)
+        relay.group.kill()
+        relay.start()
+        return {"queued": got["accepted"], "faults": got["faults"], "listening_s": relay.listening,
+                "memory": relay.group.memory()}
+
+
+def growth(args, messages, steps):
+    """The processor time and the rate of each step while the queue grows: 1 KB each, nothing leaves."""
+    found = []
+    with Relay(args, "postern") as relay:
+        for step in range(steps):
+            before = relay.group.cpu()
+            got = bench("fill", "--target", f"127.0.0.1:{relay.port}", "--messages", messages // steps, "--size", 1024)
+            found.append({"queued": (step + 1) * messages // steps, "accepted_per_second": got["accepted_per_second"],
+                          "cpu_per_1000": (relay.group.cpu() - before) * 1000 / max(got["accepted"], 1),
+                          "wait_p99_ms": got["wait_p99_ms"], "faults": got["faults"],
+                          "memory": relay.group.memory()})
+            say(f"growth: {found[-1]}")
+    return found
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--peers", default="postfix,postern,exim,opensmtpd,haraka")
+    parser.add_argument("--scenarios", default="", help="only these, by name, with commas")
+    parser.add_argument("--only", default="rounds,memory,backlog", help="of rounds, memory, backlog, growth")
+    parser.add_argument("--cache", required=True)
+    parser.add_argument("--out", required=True)
+    args = parser.parse_args()
+    resource.setrlimit(resource.RLIMIT_NOFILE, (65536, 65536))
+    args.work = tempfile.mkdtemp(prefix="postern-bench-", dir=os.path.dirname(args.out))
+    os.chmod(args.work, 0o755)
+    args.certs = f"{args.work}/certs"
+    os.mkdir(args.certs)
+    subprocess.run([BENCH, "cert", args.certs], check=True)
+    # Each relay reads the key as the user that it runs as.
+    os.chmod(f"{args.certs}/key.pem", 0o644)
+    asked = args.only.split(",")
+    chosen = [s for s in SCENARIOS if not args.scenarios or s[0] in args.scenarios.split(",")]
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=HERE, capture_output=True, text=True, check=False)
+    result = {
+        "commit": commit.stdout.strip() or "unknown", "date": time.strftime("%Y-%m-%d"), "kernel": platform.release(),
+        "processors": os.cpu_count(), "rounds": {}, "memory": {}, "backlog": {}, "growth": [], "absent": {},
+    }
+    peers = []
+    for peer in args.peers.split(","):
+        script = f"{HERE}/peers/{peer}.sh"
+        done = subprocess.run([script, "install", args.cache], capture_output=True, text=True, check=False) \
+            if os.path.exists(script) else None
+        if done is not None and done.returncode == 0:
+            peers.append(peer)
+        else:
+            result["absent"][peer] = (done.stderr or done.stdout).strip()[-300:] if done else "no script"
+            say(f"{peer} cannot be had here: {result['absent'][peer]}")
+
+    def keep():
+        with open(args.out, "w") as out:
+            json.dump(result, out, indent=1)
+
+    try:
+        for turn in range(args.rounds if "rounds" in asked else 0):
+            for scenario in chosen:
+                for peer in ["direct", "disk", *peers]:
+                    try:
+                        found = throughput(args, peer, scenario)
+                    except Exception as fault:  # noqa: BLE001 (one peer that fails must not take the others with it)
+                        found = {"failed": str(fault)}
+                    result["rounds"].setdefault(scenario[0], {}).setdefault(peer, []).append(found)
+                    say(f"round {turn + 1} {scenario[0]} {peer}: {json.dumps(found)}")
+                    keep()
+        for peer in peers if "memory" in asked else []:
+            try:
+                result["memory"][peer] = memory(args, peer)
+            except Exception as fault:  # noqa: BLE001
+                result["memory"][peer] = {"failed": str(fault)}
+            say(f"memory {peer}: {json.dumps(result['memory'][peer])}")
+            keep()
+        if "backlog" in asked:
+            result["backlog"]["postern"] = backlog(args, "postern", 100_000)
+            say(f"backlog: {result['backlog']}")
+        if "growth" in asked:
+            result["growth"] = growth(args, 1_000_000, 10)
+        keep()
+    finally:
+        shutil.rmtree(args.work, ignore_errors=True)
+
+
+main()
