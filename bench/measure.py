@@ -203,7 +203,8 @@ def main():
     parser.add_argument("--cache", required=True)
     parser.add_argument("--out", required=True)
     args = parser.parse_args()
-    resource.setrlimit(resource.RLIMIT_NOFILE, (65536, 65536))
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     args.work = tempfile.mkdtemp(prefix="postern-bench-", dir=os.path.dirname(args.out))
     os.chmod(args.work, 0o755)
     args.certs = f"{args.work}/certs"
