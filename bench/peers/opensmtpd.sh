@@ -1,0 +1,73 @@
+#!/usr/bin/env bash
+# OpenSMTPD as an instance of its own, run from its unpacked package, since the installed one would drive out Postfix. Its spool
+# has a fixed place, so it runs in a mount namespace where its own folder is there. Set as an expert would: 50 connections to the
+# smarthost, no delays, large batches. It does not sync what it answers with 250; that is how it is made.
+#   opensmtpd.sh install CACHE | start CACHE DIR PORT SINK | stop DIR
+set -euo pipefail
+case $1 in
+install)
+    mkdir -p "$2/opensmtpd"
+    cd "$2/opensmtpd"
+    if [ ! -x usr/sbin/smtpd ]; then
+        apt-get update -qq
+        apt-get download -qq opensmtpd 2>/dev/null || { echo "opensmtpd is in no package source" >&2; exit 77; }
+        for package in ./*.deb; do dpkg -x "$package" .; done
+    fi
+    if ldd usr/sbin/smtpd | grep -q 'not found'; then
+        mapfile -t libraries < <(apt-get install -s --no-install-recommends opensmtpd | sed -n 's/^Inst \(lib[^ ]*\).*/\1/p')
+        DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${libraries[@]}" >/dev/null
+    fi
+    # What its package makes: two users, and the places that it has fixed.
+    mkdir -p /var/spool/smtpd /var/lib/opensmtpd/empty
+    for user in opensmtpd opensmtpq; do
+        id "$user" >/dev/null 2>&1 || useradd --system --no-create-home --home-dir /var/lib/opensmtpd/empty --shell /usr/sbin/nologin "$user"
+    done
+    ;;
+start)
+    program=$2/opensmtpd/usr/sbin/smtpd dir=$3
+    mkdir -p "$dir/spool"
+    chmod 711 "$dir/spool"
+    pki='' tls='' out="smtp+notls://127.0.0.1:$5"
+    if [ -n "${TLS_IN:-}" ]; then
+        install -m 600 "$CERTS/key.pem" "$dir/key.pem"
+        pki="pki bench cert \"$CERTS/cert.pem\"
+pki bench key \"$dir/key.pem\""
+        tls='tls pki bench'
+    fi
+    [ -z "${TLS_OUT:-}" ] || out="smtp+tls://127.0.0.1:$5"
+    cat >"$dir/smtpd.conf" <<END
+$pki
+smtp max-message-size 50M
+smtp limit max-mails 1000000
+mta limit max-conn-per-host 50
+mta limit max-conn-per-route 50
+mta limit max-conn-per-source 50
+mta limit max-conn-per-connector 50
+mta limit max-conn-per-relay 50
+mta limit max-conn-per-domain 50
+mta limit conn-delay-host 0
+mta limit conn-delay-route 0
+mta limit conn-delay-source 0
+mta limit conn-delay-connector 0
+mta limit conn-delay-relay 0
+mta limit conn-delay-domain 0
+mta limit sess-delay-transaction 0
+mta limit max-mail-per-session 1000
+scheduler limit max-inflight 10000
+scheduler limit max-evp-batch-size 1024
+scheduler limit max-msg-batch-size 1024
+scheduler limit max-schedule 1024
+listen on 127.0.0.1 port $4 $tls
+action "out" relay host $out
+match from any for any action "out"
+END
+    unshare --mount --propagation private bash -c \
+        'mount --bind "$1/spool" /var/spool/smtpd && exec "$2" -d -f "$1/smtpd.conf"' - "$dir" "$program" >"$dir/out" 2>&1 &
+    echo $! >"$dir/pid"
+    ;;
+stop)
+    pid=$(cat "$2/pid" 2>/dev/null) || exit 0
+    kill "$pid" 2>/dev/null || exit 0
+    while kill -0 "$pid" 2>/dev/null; do sleep 0.05; done
+    ;;
+esac
