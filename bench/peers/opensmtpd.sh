@@ -51,8 +51,8 @@ mta limit conn-delay-source 0
 mta limit conn-delay-connector 0
 mta limit conn-delay-relay 0
 mta limit conn-delay-domain 0
-mta limit sess-delay-transaction 0
-mta limit max-mail-per-session 1000
+mta limit session-transaction-delay 0
+mta limit session-mail-max 1000
 scheduler limit max-inflight 10000
 scheduler limit max-evp-batch-size 1024
 scheduler limit max-msg-batch-size 1024
