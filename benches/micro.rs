@@ -1,0 +1,383 @@
+//! Micro-benchmarks of what a message passes through: `cargo bench`.
+//!
+//! Apart from `bench/`, which measures the whole gateway beside other relays. Each benchmark asserts once, outside of what is
+//! measured, that the measured call does what it should.
+#![allow(
+    clippy::unwrap_used,
+    missing_docs,
+    reason = "a benchmark may end at once"
+)]
+
+use std::{
+    hint::black_box,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use divan::{Bencher, counter::BytesCount};
+use postern::{
+    mail::{
+        address::Address,
+        message::{Body, Envelope, Message, MessageId, Origin},
+        outcome::Outcome,
+        pattern::Pattern,
+        reply::Reply,
+    },
+    policy::{About, Allowlist, Policy, Verdict, Who, network::Client, network::ToleranceLevel},
+    queue::{
+        Settings,
+        sqlite::SqliteStore,
+        store::{Ask, Event, JobId, Settled, Settlement, Store as _},
+    },
+    route::{RouteName, Routed},
+    smtp::{
+        data::{Decoder, DotStuffer, End, Leniency},
+        server::{command, tolerance::Tolerance},
+    },
+};
+
+fn main() {
+    divan::main();
+}
+
+fn address(text: &str) -> Address {
+    Address::parse(text).unwrap()
+}
+
+/// Lines of 76 octets, each or none beginning with a stuffed dot, and the end.
+fn wire(octets: usize, dots: bool) -> Vec<u8> {
+    let mut wire = Vec::new();
+    while wire.len() < octets {
+        if dots {
+            wire.extend_from_slice(b".");
+        }
+        wire.extend_from_slice(&[b'.'; 1][..usize::from(dots)]);
+        wire.extend_from_slice(&[b'x'; 76]);
+        wire.extend_from_slice(b"\r\n");
+    }
+    wire.extend_from_slice(b".\r\n");
+    wire
+}
+
+fn decode(bencher: Bencher<'_, '_>, octets: usize, dots: bool) {
+    let wire = wire(octets, dots);
+    let mut out = Vec::with_capacity(wire.len());
+    let decode = |out: &mut Vec<u8>| {
+        out.clear();
+        let mut decoder = Decoder::new(Leniency::default());
+        decoder.decode(black_box(&wire), out)
+    };
+    assert_eq!(decode(&mut out), (wire.len(), Some(End::Strict)));
+    let lines = wire.split(|c| *c == b'\n').count() - 2;
+    assert_eq!(out.len(), wire.len() - 3 - if dots { lines } else { 0 });
+    bencher
+        .counter(BytesCount::new(wire.len()))
+        .bench_local(|| decode(&mut out));
+}
+
+#[divan::bench(args = [10_240, 1 << 20])]
+fn data_decoder(bencher: Bencher<'_, '_>, octets: usize) {
+    decode(bencher, octets, false);
+}
+
+#[divan::bench(args = [10_240, 1 << 20])]
+fn data_decoder_every_line_stuffed(bencher: Bencher<'_, '_>, octets: usize) {
+    decode(bencher, octets, true);
+}
+
+#[divan::bench(args = [10_240, 1 << 20])]
+fn dot_stuffer(bencher: Bencher<'_, '_>, octets: usize) {
+    let content = vec![b'x'; octets];
+    let mut out = Vec::with_capacity(octets + 5);
+    let stuff = |out: &mut Vec<u8>| {
+        out.clear();
+        let mut stuffer = DotStuffer::new();
+        stuffer.encode(black_box(&content), out);
+        stuffer.finish(out);
+    };
+    stuff(&mut out);
+    assert!(out.ends_with(b"\r\n.\r\n") && out.len() == octets + 5);
+    bencher
+        .counter(BytesCount::new(octets))
+        .bench_local(|| stuff(&mut out));
+}
+
+#[divan::bench(args = ["EHLO printer.corp.example", "MAIL FROM:<app@corp.example> SIZE=10240 BODY=8BITMIME", "XYZZY"])]
+fn command_line(bencher: Bencher<'_, '_>, line: &str) {
+    let tolerance = Tolerance::of(ToleranceLevel::Standard);
+    let known = command::parse(line.as_bytes(), &tolerance).is_ok();
+    assert_eq!(known, line != "XYZZY");
+    bencher.bench_local(|| command::parse(black_box(line.as_bytes()), &tolerance).is_ok());
+}
+
+#[divan::bench]
+fn rcpt_argument(bencher: Bencher<'_, '_>) {
+    let tolerance = Tolerance::of(ToleranceLevel::Standard);
+    let rest = b"<someone@corp.example>";
+    let found = command::rcpt(rest, &tolerance, None);
+    assert_eq!(found.ok(), Some(address("someone@corp.example")));
+    bencher.bench_local(|| command::rcpt(black_box(rest), &tolerance, None).is_ok());
+}
+
+fn policy(entries: usize) -> Policy {
+    let mut senders: Vec<Pattern> = (1..entries)
+        .map(|n| Pattern::parse(&format!("app{n}@host{n}.corp.example")).unwrap())
+        .collect();
+    senders.push(Pattern::parse("corp.example").unwrap());
+    Policy {
+        clients: vec![Client {
+            name: "lan".into(),
+            networks: vec!["10.0.0.0/8".parse().unwrap()],
+            ..Client::default()
+        }],
+        allowlist: Allowlist {
+            recipients: senders.clone(),
+            senders,
+            header_recipients: false,
+        },
+        received_headers: 50,
+        ..Policy::default()
+    }
+}
+
+/// MAIL and RCPT of one message; the pattern that admits stands last.
+#[divan::bench(args = [10, 1000])]
+fn policy_decision(bencher: Bencher<'_, '_>, entries: usize) {
+    let policy = policy(entries);
+    let (sender, recipient) = (address("app@corp.example"), address("ops@corp.example"));
+    let decide = |sender: &Address| {
+        let who = Who {
+            client: policy.client("10.1.2.3".parse().unwrap()),
+            user: None,
+        };
+        (
+            policy.mail(who, Some(sender)),
+            policy.rcpt(who, black_box(&recipient)),
+        )
+    };
+    assert_eq!(decide(&sender), (Verdict::Accept, Verdict::Accept));
+    assert_ne!(decide(&address("app@evil.example")).0, Verdict::Accept);
+    bencher.bench_local(|| decide(black_box(&sender)));
+}
+
+fn origin() -> Origin {
+    Origin {
+        listener: "local".into(),
+        peer: "10.1.2.3:1025".parse().unwrap(),
+        client: Some("lan".into()),
+        helo: "printer".into(),
+        tls: false,
+        esmtp: true,
+        user: None,
+        at: SystemTime::UNIX_EPOCH,
+    }
+}
+
+/// Judged and edited: Received on top, Date and Message-ID where they are missing, Bcc out.
+#[divan::bench]
+fn header_edits(bencher: Bencher<'_, '_>) {
+    let policy = policy(10);
+    let raw =
+        b"From: App <app@corp.example>\r\nTo: Ops <ops@corp.example>\r\nBcc: boss@corp.example\r\n\
+        Subject: The backup of last night\r\nMIME-Version: 1.0\r\nContent-Type: text/plain\r\n";
+    let (origin, sender) = (origin(), address("app@corp.example"));
+    let recipients = [address("ops@corp.example")];
+    let who = Who {
+        client: policy.client("10.1.2.3".parse().unwrap()),
+        user: None,
+    };
+    let about = About {
+        who,
+        id: MessageId::new(SystemTime::UNIX_EPOCH, 1),
+        origin: &origin,
+        sender_given: Some(&sender),
+        sender: Some(&sender),
+        rewrite: None,
+        recipients: &recipients,
+        hostname: "relay.corp.example",
+        bounce_from: &sender,
+    };
+    let header = String::from_utf8(policy.header(raw, &about).unwrap()).unwrap();
+    assert!(header.starts_with("Received: ") && !header.contains("Bcc:"));
+    bencher.bench_local(|| policy.header(black_box(raw), &about).is_ok());
+}
+
+/// A store in a folder of its own, and the runtime that asks it.
+struct Bench {
+    runtime: tokio::runtime::Runtime,
+    store: Arc<SqliteStore>,
+    number: u128,
+    _dir: tempfile::TempDir,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let settings = Settings {
+            data_dir: dir.path().into(),
+            keep_failed: Duration::from_hours(24),
+            keep_history: Duration::from_hours(24),
+        };
+        Self {
+            runtime: tokio::runtime::Builder::new_current_thread()
+                .build()
+                .unwrap(),
+            store: SqliteStore::open(&settings).unwrap(),
+            number: 0,
+            _dir: dir,
+        }
+    }
+
+    fn mails(&mut self, count: usize) -> Vec<Routed> {
+        let recipients = vec![address("ops@corp.example")];
+        (0..count)
+            .map(|_| {
+                self.number += 1;
+                let envelope = Envelope {
+                    sender: Some(address("app@corp.example")),
+                    recipients: recipients.clone(),
+                    eight_bit: true,
+                };
+                let message = Message {
+                    id: MessageId::new(SystemTime::UNIX_EPOCH, self.number),
+                    envelope,
+                    origin: origin(),
+                    header: "Subject: x\r\n".into(),
+                    body: Body::Memory(vec![b'x'; 10_240].into()),
+                };
+                Routed {
+                    message: Arc::new(message),
+                    jobs: vec![(RouteName::from("main"), recipients.clone())],
+                }
+            })
+            .collect()
+    }
+
+    /// Inserts them at the same time; the jobs.
+    fn insert(&self, mails: &[Routed], leased: bool) -> Vec<JobId> {
+        let now = SystemTime::UNIX_EPOCH;
+        self.together(
+            mails
+                .iter()
+                .map(|mail| async move { self.store.insert(mail, leased, now).await }),
+        )
+        .into_iter()
+        .flat_map(|inserted| inserted.unwrap().jobs)
+        .collect()
+    }
+
+    fn settle(&self, mails: &[Routed], jobs: &[JobId]) {
+        let now = SystemTime::UNIX_EPOCH;
+        let settlements = mails.iter().zip(jobs).map(|(mail, job)| Settlement {
+            job: *job,
+            message: mail.message.id,
+            recipients: vec![(
+                mail.message.envelope.recipients[0].clone(),
+                Settled::Done(Outcome::Delivered(Reply::new(250, (2, 0, 0), "ok"))),
+            )],
+            attempted: true,
+            next: now,
+            lane: None,
+            in_doubt: None,
+            bounces: Vec::new(),
+            events: vec![Event {
+                at: now,
+                kind: "delivered".to_owned(),
+                recipients: vec!["ops@corp.example".to_owned()],
+                text: "sink: 250 2.0.0 ok".to_owned(),
+            }],
+        });
+        for result in self.together(settlements.map(|s| self.store.settle(s, now))) {
+            result.unwrap();
+        }
+    }
+
+    fn together<F: Future>(&self, all: impl Iterator<Item = F>) -> Vec<F::Output> {
+        self.runtime.block_on(async {
+            let mut waiting: Vec<_> = all.map(Box::pin).collect();
+            let mut done: Vec<Option<F::Output>> = waiting.iter().map(|_| None).collect();
+            std::future::poll_fn(|context| {
+                for (future, done) in waiting.iter_mut().zip(&mut done) {
+                    if done.is_none()
+                        && let std::task::Poll::Ready(output) = future.as_mut().poll(context)
+                    {
+                        *done = Some(output);
+                    }
+                }
+                if done.iter().all(Option::is_some) {
+                    std::task::Poll::Ready(())
+                } else {
+                    std::task::Poll::Pending
+                }
+            })
+            .await;
+            done.into_iter().flatten().collect()
+        })
+    }
+
+    fn waiting(&self) -> u64 {
+        self.runtime.block_on(self.store.stats()).unwrap().waiting
+    }
+}
+
+/// So many messages of 10 KB at the same time, on disk.
+#[divan::bench(args = [1, 50], sample_count = 50, sample_size = 1)]
+fn store_insert(bencher: Bencher<'_, '_>, count: usize) {
+    let mut bench = Bench::new();
+    let mails = bench.mails(count);
+    bench.insert(&mails, false);
+    assert_eq!(bench.waiting(), count as u64);
+    let bench = std::cell::RefCell::new(bench);
+    bencher
+        .counter(count)
+        .with_inputs(|| bench.borrow_mut().mails(count))
+        .bench_local_refs(|mails| bench.borrow().insert(mails, false));
+}
+
+/// The outcome of so many messages at the same time, on disk.
+#[divan::bench(args = [1, 50], sample_count = 50, sample_size = 1)]
+fn store_settle(bencher: Bencher<'_, '_>, count: usize) {
+    let bench = std::cell::RefCell::new(Bench::new());
+    let leased = || {
+        let mails = bench.borrow_mut().mails(count);
+        let jobs = bench.borrow().insert(&mails, true);
+        (mails, jobs)
+    };
+    let (mails, jobs) = leased();
+    bench.borrow().settle(&mails, &jobs);
+    let sending = |bench: &Bench| {
+        let stats = bench.runtime.block_on(bench.store.stats());
+        stats.unwrap().sending
+    };
+    assert_eq!(sending(&bench.borrow()), 0);
+    bencher
+        .counter(count)
+        .with_inputs(leased)
+        .bench_local_refs(|(mails, jobs)| bench.borrow().settle(mails, jobs));
+}
+
+/// Claims that many of 200 that wait, with their content.
+#[divan::bench(args = [1, 50], sample_count = 20, sample_size = 1)]
+fn store_claim(bencher: Bencher<'_, '_>, count: usize) {
+    let filled = || {
+        let mut bench = Bench::new();
+        let mails = bench.mails(200);
+        bench.insert(&mails, false);
+        bench
+    };
+    let claim = |bench: &Bench| {
+        let ask = Ask {
+            route: RouteName::from("main"),
+            pinned: None,
+            lane: None,
+            limit: count,
+        };
+        let claimed = bench.store.claim(&[ask], SystemTime::UNIX_EPOCH);
+        bench.runtime.block_on(claimed).unwrap().len()
+    };
+    assert_eq!(claim(&filled()), count);
+    bencher
+        .counter(count)
+        .with_inputs(filled)
+        .bench_local_refs(|bench| claim(bench));
+}
