@@ -372,7 +372,8 @@ fn store_claim(bencher: Bencher<'_, '_>, count: usize) {
             lane: None,
             limit: count,
         };
-        let claimed = bench.store.claim(&[ask], SystemTime::UNIX_EPOCH);
+        let asks = [ask];
+        let claimed = bench.store.claim(&asks, SystemTime::UNIX_EPOCH);
         bench.runtime.block_on(claimed).unwrap().len()
     };
     assert_eq!(claim(&filled()), count);
