@@ -124,21 +124,23 @@ def throughput(args, peer, scenario):
 
 
 class Watch(threading.Thread):
-    """Looks at the memory five times a second; a relay of one process has an exact peak besides."""
+    """Looks at the memory five times a second; a relay that never had but one process has an exact peak besides."""
 
     def __init__(self, group):
         super().__init__(daemon=True)
+        self.alone = True
         self.group, self.over, self.most = group, threading.Event(), {"rss": 0, "pss": 0}
 
     def run(self):
         while not self.over.wait(0.2):
+            self.alone &= len(self.group.pids()) == 1
             now = self.group.memory()
             self.most = {key: max(self.most[key], now[key]) for key in now}
 
     def end(self):
         self.over.set()
         self.join()
-        exact = self.group.peak()
+        exact = self.group.peak() if self.alone else None
         if exact is not None:
             self.most = {"rss": exact, "pss": max(exact, self.most["pss"])}
         return self.most
