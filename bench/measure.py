@@ -28,7 +28,9 @@ SCENARIOS = [
     ("5MB", 10, 50, 5_000_000, []),
 ]
 # Relays that take a second for what Postern does in the tenth of one get fewer messages.
-SHARE = {"exim": 0.2, "haraka": 0.3, "opensmtpd": 0.4, "postfix": 0.6}
+SHARE = {"chasquid": 0.4, "exim": 0.2, "haraka": 0.3, "opensmtpd": 0.4, "postfix": 0.6}
+# It holds ten times the size of a message for each session: 50 × 35 MiB took 8.5 GB.
+SPARED = {("chasquid", "50 × 35 MiB")}
 
 
 def say(text):
@@ -161,6 +163,8 @@ def memory(args, peer):
         hold.wait(60)
     loads = [("50 sessions", 50, 3000, 10240), ("10 × 5 MB", 10, 50, 5_000_000), ("50 × 35 MiB", 50, 50, 35 << 20)]
     for name, sessions, messages, size in loads:
+        if (peer, name) in SPARED:
+            continue
         with Relay(args, peer) as relay:
             watch = Watch(relay.group)
             watch.start()
@@ -199,7 +203,7 @@ def growth(args, messages, steps):
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--peers", default="postfix,postern,exim,opensmtpd,haraka")
+    parser.add_argument("--peers", default="postfix,postern,exim,opensmtpd,haraka,chasquid")
     parser.add_argument("--scenarios", default="", help="only these, by name, with commas")
     parser.add_argument("--only", default="rounds,memory,backlog", help="of rounds, memory, backlog, growth")
     parser.add_argument("--cache", required=True)

@@ -16,6 +16,7 @@ use std::{
 use rustix::process::{Resource, Rlimit};
 use serde_json::{Value, json};
 use tokio::{
+    runtime::Handle,
     signal::unix::{Signal, SignalKind, signal},
     time::{MissedTickBehavior, interval},
 };
@@ -36,6 +37,7 @@ use crate::{
 };
 
 mod keep;
+mod threads;
 
 pub use keep::StoreKeep;
 
@@ -107,13 +109,13 @@ pub fn run(path: PathBuf) -> Result<(), RunError> {
         config::load(&path, Secrets::Resolve).map_err(|e| RunError::new(78, e))?;
     let log = telemetry::init(&config.log).map_err(|e| RunError::new(78, e))?;
     tell(&notes);
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .map_err(|e| RunError::system(format!("no runtime: {e}")))?;
-    let result = runtime.block_on(Box::pin(serve(config)));
+    let no_threads = |e| RunError::system(format!("no runtime: {e}"));
+    let inwards = threads::of("listener").map_err(no_threads)?;
+    let outwards = threads::of("delivery").map_err(no_threads)?;
+    let result = inwards.block_on(Box::pin(serve(config, outwards.handle().clone())));
     // A blocked disk must not keep the process.
-    runtime.shutdown_timeout(Duration::from_secs(2));
+    inwards.shutdown_timeout(Duration::from_secs(2));
+    outwards.shutdown_timeout(Duration::from_secs(2));
     drop(log);
     result
 }
@@ -263,7 +265,7 @@ struct Gateway {
     reload: Value,
 }
 
-async fn serve(config: Config) -> Result<(), RunError> {
+async fn serve(config: Config, outwards: Handle) -> Result<(), RunError> {
     let _lock = lock(&config.data_dir)?;
     let mut signals = Signals::new().map_err(|e| RunError::system(format!("signals: {e}")))?;
     let store: Arc<dyn Store> = SqliteStore::open(&config.queue)?;
@@ -280,7 +282,10 @@ async fn serve(config: Config) -> Result<(), RunError> {
     let mut listeners = Listeners::new(Arc::clone(&shared))
         .map_err(|e| RunError::system(format!("sockets from systemd: {e}")))?;
     let prepared = listeners.prepare(&config.listeners)?;
-    let delivery = Delivery::start(queue, setup(&config, connectors.clone()));
+    let delivery = {
+        let _within = outwards.enter();
+        Delivery::start(queue, setup(&config, connectors.clone()))
+    };
     listeners.commit(prepared);
     listeners.warn_of_expiry();
     let mut gateway = Gateway {

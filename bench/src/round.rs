@@ -96,7 +96,7 @@ pub fn measure(options: &Options, sink: &sink::Sink) -> Result<Measured> {
     let start = Instant::now();
     let seen = runtime.block_on(tokio::task::LocalSet::new().run_until(async {
         let seen = load::run(&plan).await?;
-        sink.wait_for(seen.accepted.len(), Duration::from_secs(options.quiet))
+        sink.wait_for(&seen.accepted, Duration::from_secs(options.quiet))
             .await;
         anyhow::Ok(seen)
     }))?;

@@ -88,12 +88,12 @@ impl Sink {
         self.count.connections.store(0, Ordering::SeqCst);
     }
 
-    /// Waits until `messages` have arrived, or nothing has for `quiet`.
-    pub async fn wait_for(&self, messages: usize, quiet: Duration) {
+    /// Waits until all of these numbers have arrived, or nothing has for `quiet`. (What arrives besides was not answered 250.)
+    pub async fn wait_for(&self, numbers: &[usize], quiet: Duration) {
         let (mut seen, mut since) = (0, Instant::now());
         loop {
             let arrived = self.count.arrived.load(Ordering::SeqCst);
-            if arrived >= messages || since.elapsed() > quiet {
+            if since.elapsed() > quiet || arrived >= numbers.len() && self.has_all(numbers) {
                 return;
             }
             if arrived != seen {
@@ -101,6 +101,13 @@ impl Sink {
             }
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
+    }
+
+    fn has_all(&self, numbers: &[usize]) -> bool {
+        let times = self.count.times.lock().expect("lock");
+        numbers
+            .iter()
+            .all(|&n| times.get(n).is_some_and(|&times| times > 0))
     }
 }
 

@@ -39,13 +39,17 @@ use crate::{
 };
 
 mod acts;
-use acts::tell_of_failed_tls;
 mod transcript;
 
+use acts::{Untold, tell_of_failed_tls};
 use transcript::Transcript;
 
 /// Input that the session did not take yet: no more is read above it.
 const UNREAD: usize = 64 * 1024;
+/// The first pieces of a message are read into so much room.
+const PIECE: usize = 16 * 1024;
+/// What an idle connection may hold of it.
+const IDLE: usize = 512;
 /// Replies gathered before they are written, whatever follows.
 const UNSENT: usize = 64 * 1024;
 /// A client must take our replies within this time.
@@ -141,6 +145,7 @@ async fn admit(
         shared,
         spool: None,
         id: None,
+        untold: None,
         drain,
         greeted: false,
         transcript: Transcript::default(),
@@ -205,6 +210,8 @@ struct Connection {
     shared: Arc<Shared>,
     spool: Option<Box<Spool>>,
     id: Option<MessageId>,
+    /// Accepted, and not in the log yet: the client's 250 goes first.
+    untold: Option<Untold>,
     drain: watch::Receiver<bool>,
     greeted: bool,
     transcript: Transcript,
@@ -317,8 +324,9 @@ impl Connection {
             return Err(io::Error::other("the session takes no more input"));
         }
         if self.input.is_empty() {
-            // An idle connection holds no buffer.
-            self.input = BytesMut::new();
+            if self.input.capacity() > IDLE {
+                self.input = BytesMut::new();
+            }
             if *self.drain.borrow() && self.session.is_idle() {
                 return Ok(Some(Step::Close(Some(Reply::shutting_down()))));
             }
@@ -355,8 +363,10 @@ impl Connection {
             until = until.min(deadline);
         }
         let before = self.input.len();
-        if inside && self.input.capacity() - before < 16 * 1024 {
-            self.input.reserve(64 * 1024);
+        if inside && self.input.capacity() - before < PIECE {
+            // Most messages are small.
+            let large = self.session.received() > PIECE as u64;
+            self.input.reserve(if large { UNREAD } else { PIECE });
         }
         let draining = *self.drain.borrow_and_update();
         let read = tokio::select! {
@@ -459,9 +469,11 @@ impl Connection {
             return Ok(());
         }
         let output = std::mem::take(&mut self.output);
-        timeout(WRITE, self.wire.write(&output))
+        let written = timeout(WRITE, self.wire.write(&output))
             .await
-            .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+            .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+        self.untold = None;
+        written
     }
 
     async fn encrypt(&mut self, head: Bytes) -> io::Result<Next> {

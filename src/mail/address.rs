@@ -176,7 +176,9 @@ impl Address {
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if is_dot_string(&self.local) {
-            return write!(f, "{}@{}", self.local, self.domain);
+            f.write_str(&self.local)?;
+            f.write_str("@")?;
+            return f.write_str(self.domain.as_str());
         }
         f.write_str("\"")?;
         for c in self.local.chars() {
@@ -191,7 +193,8 @@ impl fmt::Display for Address {
 
 /// RFC 5322 §3.2.3 atext.
 pub(crate) fn is_atext(b: u8) -> bool {
-    b.is_ascii_alphanumeric() || b"!#$%&'*+-/=?^_`{|}~".contains(&b)
+    matches!(b,
+        b'0'..=b'9' | b'A'..=b'Z' | b'^'..=b'~' | b'!' | b'#'..=b'\'' | b'*' | b'+' | b'-' | b'/' | b'=' | b'?')
 }
 
 fn is_dot_string(local: &str) -> bool {

@@ -22,7 +22,7 @@ impl Reply {
         Self {
             code,
             enhanced: Some(enhanced),
-            text: clean(&text.into()),
+            text: clean(text.into()),
         }
     }
 
@@ -31,7 +31,7 @@ impl Reply {
         Self {
             code,
             enhanced: None,
-            text: clean(&text.into()),
+            text: clean(text.into()),
         }
     }
 
@@ -52,15 +52,16 @@ impl Reply {
 
     /// Appends the wire form; a line is at most 512 octets (RFC 5321 §4.5.3.1.5), longer text is cut.
     pub fn write_to(&self, out: &mut Vec<u8>) {
-        use std::io::Write as _;
         let mut lines = self.text.split('\n').peekable();
         while let Some(line) = lines.next() {
             let start = out.len();
-            let mark = if lines.peek().is_some() { '-' } else { ' ' };
-            // Writing to a Vec cannot fail.
-            let _ = write!(out, "{:03}{mark}", self.code);
+            append_number(out, self.code, 3);
+            out.push(if lines.peek().is_some() { b'-' } else { b' ' });
             if let Some((a, b, c)) = self.enhanced {
-                let _ = write!(out, "{a}.{b}.{c} ");
+                for (number, mark) in [(u16::from(a), b'.'), (b, b'.'), (c, b' ')] {
+                    append_number(out, number, 1);
+                    out.push(mark);
+                }
             }
             out.extend_from_slice(line.as_bytes());
             out.truncate(start + 510);
@@ -81,12 +82,33 @@ impl fmt::Display for Reply {
         if let Some((a, b, c)) = self.enhanced {
             write!(f, " {a}.{b}.{c}")?;
         }
-        write!(f, " {}", self.text.replace('\n', " / "))
+        let mut mark = " ";
+        for line in self.text.split('\n') {
+            f.write_str(mark)?;
+            f.write_str(line)?;
+            mark = " / ";
+        }
+        Ok(())
+    }
+}
+
+/// A number with at least so many digits.
+fn append_number(out: &mut Vec<u8>, number: u16, digits: u32) {
+    let mut unit = 10_u16.pow(digits - 1);
+    while number / 10 >= unit {
+        unit *= 10;
+    }
+    while unit > 0 {
+        out.push(b'0' + (number / unit % 10) as u8);
+        unit /= 10;
     }
 }
 
 /// Only printable ASCII and `\n` may stand in a reply; whatever else a client got into it becomes `?`.
-fn clean(text: &str) -> String {
+fn clean(text: String) -> String {
+    if text.bytes().all(|b| matches!(b, b'\n' | b' '..=b'~')) {
+        return text;
+    }
     text.chars()
         .map(|c| {
             if c == '\n' || (' '..='~').contains(&c) {

@@ -1,4 +1,4 @@
--- The queue in one file. Times are microseconds since 1970 (UTC). Schema 2.
+-- The queue in one file. Times are microseconds since 1970 (UTC). Schema 3.
 
 CREATE TABLE message (
     key       INTEGER PRIMARY KEY,
@@ -22,7 +22,7 @@ CREATE TABLE content (
 ) STRICT;
 
 CREATE TABLE job (
-    id       INTEGER PRIMARY KEY,
+    id       INTEGER PRIMARY KEY,          -- message * 1048576 + a number within it: those of a message stand together
     message  INTEGER NOT NULL,
     route    TEXT NOT NULL,
     pinned   TEXT NOT NULL,                -- '': any connector of the route
@@ -34,7 +34,6 @@ CREATE TABLE job (
 ) STRICT;
 CREATE INDEX job_due ON job (route, pinned, lane, due) WHERE state = 2;
 CREATE INDEX job_open ON job (state, message) WHERE state < 4;
-CREATE INDEX job_message ON job (message);
 
 CREATE TABLE recipient (
     message  INTEGER NOT NULL,
@@ -43,9 +42,12 @@ CREATE TABLE recipient (
     address  TEXT NOT NULL,
     state    INTEGER NOT NULL,             -- 0 waiting, 1 in doubt, 2 failed, 3 done, 4 dropped
     reply    TEXT,
+    at       INTEGER,                      -- when it was delivered, and how: its line in the life of the message
+    said     TEXT,
     PRIMARY KEY (message, position)
 ) STRICT, WITHOUT ROWID;
 
+-- The life of a message, but for what its own row (accepted) and those of its recipients (delivered) say.
 CREATE TABLE event (
     id         INTEGER PRIMARY KEY,
     message    INTEGER NOT NULL,

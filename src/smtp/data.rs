@@ -104,8 +104,18 @@ impl Decoder {
     fn run(&mut self, input: &[u8], out: &mut impl Extend8) -> (usize, Option<End>) {
         // `input[run..i]` is content that is not copied yet.
         let (mut run, mut i) = (0, 0);
+        let mut usual = true;
         while let Some(&octet) = input.get(i) {
             match self.at {
+                At::Start if usual && octet != b'.' => match plain_lines(&input[i..]) {
+                    Some(0) => self.at = At::Text,
+                    Some(octets) => {
+                        i += octets;
+                        self.before = Ending::Crlf;
+                    }
+                    // Looked at line by line from here on, so that nothing is searched twice.
+                    None => usual = false,
+                },
                 At::Text => {
                     let rest = &input[i..];
                     let Some(found) = memchr::memchr3(b'\r', b'\n', 0, rest) else {
@@ -211,6 +221,27 @@ impl Decoder {
     }
 }
 
+/// Octets at the front of `input`, which begins a line, that are whole lines ending CRLF without a dot in front: nearly all of
+/// nearly every message, found at the speed of a few searches. `None`: there is a NUL or a lone CR among them.
+fn plain_lines(input: &[u8]) -> Option<usize> {
+    let mut end = 0;
+    let mut lines = 0;
+    for lf in memchr::memchr_iter(b'\n', input) {
+        if lf == 0 || input[lf - 1] != b'\r' {
+            break;
+        }
+        end = lf + 1;
+        lines += 1;
+        if input.get(end) == Some(&b'.') {
+            break;
+        }
+    }
+    let found = &input[..end];
+    let is_clean =
+        memchr::memchr(0, found).is_none() && memchr::memchr_iter(b'\r', found).count() == lines;
+    is_clean.then_some(end)
+}
+
 /// Something that octets can be appended to: `Vec<u8>` or `BytesMut`.
 pub trait Extend8 {
     /// Appends.
@@ -262,6 +293,7 @@ impl DotStuffer {
     /// Appends the wire form of the next piece of content.
     pub fn encode(&mut self, chunk: &[u8], out: &mut Vec<u8>) {
         let (mut run, mut i) = (0, 0);
+        let mut usual = true;
         while let Some(&octet) = chunk.get(i) {
             if self.cr {
                 // The CR is not written yet: whatever follows, the line ends here.
@@ -275,12 +307,21 @@ impl DotStuffer {
                 continue;
             }
             if self.start {
-                self.start = false;
                 if octet == b'.' {
                     out.extend_from_slice(&chunk[run..i]);
                     out.push(b'.');
                     run = i;
+                } else if usual {
+                    match plain_lines(&chunk[i..]) {
+                        Some(0) => {}
+                        Some(octets) => {
+                            i += octets;
+                            continue;
+                        }
+                        None => usual = false,
+                    }
                 }
+                self.start = false;
             }
             let rest = &chunk[i..];
             let Some(found) = memchr::memchr2(b'\r', b'\n', rest) else {

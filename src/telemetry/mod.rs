@@ -16,7 +16,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use time::{OffsetDateTime, macros::format_description};
+use time::OffsetDateTime;
 use tracing::{
     Event, Level, Subscriber,
     field::{Field, Visit},
@@ -155,6 +155,11 @@ pub fn clean_to(text: &str, most: usize) -> String {
 }
 
 fn escape(text: &str, most: usize, out: &mut String) {
+    // Nearly all text is short and printable ASCII.
+    if text.len() + 10 <= most && text.bytes().all(|b| matches!(b, b' '..=b'~')) {
+        out.push_str(text);
+        return;
+    }
     let start = out.len();
     for c in text.chars() {
         if out.len() - start > most.saturating_sub(10) {
@@ -182,10 +187,24 @@ fn is_unsafe(c: char) -> bool {
 /// A moment as the log and `--json` write it: RFC 3339, UTC, milliseconds.
 pub fn timestamp(at: SystemTime) -> String {
     let at = OffsetDateTime::from(at);
-    at.format(format_description!(
-        "[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z"
-    ))
-    .unwrap_or_else(|_| at.unix_timestamp().to_string())
+    let parts = [
+        (at.year().unsigned_abs(), 4, '-'),
+        (u32::from(u8::from(at.month())), 2, '-'),
+        (u32::from(at.day()), 2, 'T'),
+        (u32::from(at.hour()), 2, ':'),
+        (u32::from(at.minute()), 2, ':'),
+        (u32::from(at.second()), 2, '.'),
+        (u32::from(at.millisecond()), 3, 'Z'),
+    ];
+    let mut text = String::with_capacity(24);
+    for (number, digits, mark) in parts {
+        for digit in (0..digits).rev() {
+            let digit = number / 10_u32.pow(digit) % 10;
+            text.push(char::from_digit(digit, 10).unwrap_or('0'));
+        }
+        text.push(mark);
+    }
+    text
 }
 
 /// `time LEVEL message key=value …`
@@ -202,7 +221,7 @@ where
         mut writer: Writer<'_>,
         event: &Event<'_>,
     ) -> fmt::Result {
-        let mut fields = TextFields::default();
+        let mut fields = TextFields::new();
         event.record(&mut fields);
         let level = match *event.metadata().level() {
             Level::ERROR => "ERROR",
@@ -211,45 +230,74 @@ where
             Level::DEBUG => "DEBUG",
             Level::TRACE => "TRACE",
         };
-        writeln!(
-            writer,
-            "{} {level} {}{}",
-            timestamp(SystemTime::now()),
-            fields.message,
-            fields.rest
-        )
+        writer.write_str(&timestamp(SystemTime::now()))?;
+        for part in [" ", level, " ", &fields.message, &fields.rest, "\n"] {
+            writer.write_str(part)?;
+        }
+        Ok(())
     }
 }
 
-#[derive(Default)]
 struct TextFields {
     message: String,
     rest: String,
+    /// A value on its way into one of them.
+    value: String,
 }
 
-impl Visit for TextFields {
-    fn record_str(&mut self, field: &Field, value: &str) {
-        if field.name() == "message" {
+impl TextFields {
+    /// With room for a usual line.
+    fn new() -> Self {
+        Self {
+            message: String::with_capacity(32),
+            rest: String::with_capacity(512),
+            value: String::with_capacity(128),
+        }
+    }
+
+    fn put(&mut self, name: &str, value: &str) {
+        if name == "message" {
             escape(value, ANY_TEXT, &mut self.message);
             return;
         }
-        let _ = write!(self.rest, " {}=", field.name());
         let bare = !value.is_empty()
             && !value
                 .chars()
                 .any(|c| c.is_whitespace() || matches!(c, '"' | '\\' | '='));
+        self.rest.push(' ');
+        self.rest.push_str(name);
+        self.rest.push('=');
         if bare {
             escape(value, ANY_TEXT, &mut self.rest);
         } else {
             self.rest.push('"');
-            let quoted = value.replace('\\', "\\\\").replace('"', "\\\"");
-            escape(&quoted, ANY_TEXT, &mut self.rest);
+            if value.contains(['"', '\\']) {
+                let quoted = value.replace('\\', "\\\\").replace('"', "\\\"");
+                escape(&quoted, ANY_TEXT, &mut self.rest);
+            } else {
+                escape(value, ANY_TEXT, &mut self.rest);
+            }
             self.rest.push('"');
         }
     }
 
+    fn put_formatted(&mut self, field: &Field, value: fmt::Arguments<'_>) {
+        let mut text = std::mem::take(&mut self.value);
+        text.clear();
+        // Writing to a String cannot fail, but a value may refuse to be written.
+        let _ = text.write_fmt(value);
+        self.put(field.name(), &text);
+        self.value = text;
+    }
+}
+
+impl Visit for TextFields {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.put(field.name(), value);
+    }
+
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        self.record_str(field, &format!("{value:?}"));
+        self.put_formatted(field, format_args!("{value:?}"));
     }
 }
 
@@ -280,25 +328,10 @@ fn to_standard_error() -> io::Result<(Lines, JoinHandle<()>)> {
 }
 
 fn write_lines(receiver: &Receiver<Line>, dropped: &AtomicU64, out: &mut dyn Write) {
+    let mut gathered = Vec::new();
     loop {
         match receiver.recv_timeout(Duration::from_secs(1)) {
-            Ok(Line::Text(mut lines)) => {
-                // In a storm nobody is woken for each line, and many are written at once.
-                std::thread::sleep(GATHER);
-                let mut end = false;
-                while lines.len() < AT_ONCE && !end {
-                    match receiver.try_recv() {
-                        Ok(Line::Text(line)) => lines.extend_from_slice(&line),
-                        Ok(Line::End) => end = true,
-                        Err(_) => break,
-                    }
-                }
-                // There is nowhere to tell that the log cannot be written.
-                let _ = out.write_all(&lines);
-                if end {
-                    return;
-                }
-            }
+            Ok(Line::Text(line)) => gathered = line,
             Ok(Line::End) | Err(RecvTimeoutError::Disconnected) => return,
             Err(RecvTimeoutError::Timeout) => {
                 let lost = dropped.swap(0, Ordering::Relaxed);
@@ -309,6 +342,28 @@ fn write_lines(receiver: &Receiver<Line>, dropped: &AtomicU64, out: &mut dyn Wri
                         timestamp(SystemTime::now())
                     );
                 }
+            }
+        }
+        // While lines keep coming they are looked for instead of waited for: whoever writes one wakes nobody.
+        while !gathered.is_empty() {
+            std::thread::sleep(GATHER);
+            let mut end = false;
+            while gathered.len() < AT_ONCE && !end {
+                match receiver.try_recv() {
+                    Ok(Line::Text(line)) => gathered.extend_from_slice(&line),
+                    Ok(Line::End) => end = true,
+                    Err(_) => break,
+                }
+            }
+            // There is nowhere to tell that the log cannot be written.
+            let _ = out.write_all(&gathered);
+            if end {
+                return;
+            }
+            gathered.clear();
+            std::thread::sleep(GATHER);
+            if let Ok(Line::Text(line)) = receiver.try_recv() {
+                gathered = line;
             }
         }
     }
@@ -346,7 +401,7 @@ impl<'a> MakeWriter<'a> for Lines {
     fn make_writer(&'a self) -> OneLine<'a> {
         OneLine {
             lines: self,
-            text: Vec::with_capacity(256),
+            text: Vec::with_capacity(512),
         }
     }
 }

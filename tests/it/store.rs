@@ -939,6 +939,126 @@ async fn what_waits_for_its_turn_in_a_lane_is_claimed_for_that_lane_alone() {
 }
 
 #[tokio::test]
+async fn deliveries_are_remembered_with_their_recipients() {
+    on_each(async |store| {
+        let all = ["a@x.example", "b@x.example", "c@x.example"];
+        store.insert(&mail(1, &all), false, at(0)).await.unwrap();
+        let event = |seconds, kind: &str, recipients: &[&str], text: &str| Event {
+            at: at(seconds),
+            kind: kind.into(),
+            recipients: recipients.iter().map(|&r| r.to_owned()).collect(),
+            text: text.into(),
+        };
+        let job = claim_one(&*store, at(0)).await;
+        let over = event(1, "passed over", &[], "first is closed");
+        let both = event(
+            1,
+            "delivered",
+            &["a@x.example", "c@x.example"],
+            "up: 250 ok",
+        );
+        let later = event(1, "deferred", &["b@x.example"], "up: 451 later");
+        let mut first = settlement(
+            &job,
+            vec![
+                ("a@x.example", done()),
+                ("b@x.example", deferred()),
+                ("c@x.example", done()),
+            ],
+        );
+        first.events = vec![over.clone(), both.clone(), later.clone()];
+        store.settle(first, at(1)).await.unwrap();
+        let job = claim_one(&*store, at(60)).await;
+        let alone = event(61, "delivered", &["b@x.example"], "up: 250 ok");
+        let mut second = settlement(&job, vec![("b@x.example", done())]);
+        second.events = vec![alone.clone()];
+        store.settle(second, at(61)).await.unwrap();
+        let events = store.events(job.message.id).await.unwrap();
+        assert_eq!(events[1..], [over, later, both, alone]);
+    })
+    .await;
+}
+
+/// Jobs had numbers of their own and an index by message; a delivery was an event.
+const TO_SCHEMA_2: &str = "
+    ALTER TABLE recipient DROP COLUMN at;
+    ALTER TABLE recipient DROP COLUMN said;
+    CREATE TABLE number (job INTEGER PRIMARY KEY, n INTEGER NOT NULL);
+    INSERT INTO number SELECT id, row_number() OVER (ORDER BY id DESC) FROM job;
+    UPDATE recipient SET job = (SELECT n FROM number WHERE number.job = recipient.job);
+    UPDATE job SET id = -(SELECT n FROM number WHERE number.job = job.id);
+    UPDATE job SET id = -id;
+    DROP TABLE number;
+    CREATE INDEX job_message ON job (message);
+    PRAGMA user_version = 2;";
+
+#[tokio::test]
+async fn a_queue_of_the_second_schema_is_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let two_routes = Routed {
+        jobs: vec![
+            (route(), vec![address("a@x.example")]),
+            (RouteName::from("other"), vec![address("b@x.example")]),
+        ],
+        ..mail(1, &["a@x.example", "b@x.example"])
+    };
+    let id = two_routes.message.id;
+    store.insert(&two_routes, false, at(0)).await.unwrap();
+    store
+        .insert(&mail(2, &["c@x.example"]), false, at(0))
+        .await
+        .unwrap();
+    drop(store);
+    let raw = rusqlite::Connection::open(dir.path().join("data/queue.db")).unwrap();
+    raw.execute_batch(TO_SCHEMA_2).unwrap();
+    raw.execute_batch(
+        "INSERT INTO event (message, at, kind, recipients, text) SELECT key, 5, 'delivered', 'z@x.example', 'as it was' FROM message",
+    )
+    .unwrap();
+    drop(raw);
+
+    let store = open(dir.path());
+    let job = claim_one_of(&*store, &ask(9), id).await;
+    assert_eq!(job.recipients, [address("a@x.example")]);
+    store
+        .settle(settlement(&job, vec![("a@x.example", done())]), at(1))
+        .await
+        .unwrap();
+    let (state, recipients) = {
+        let entries = store.list(&only(id), at(0)).await.unwrap();
+        let open = entries
+            .iter()
+            .find(|e| e.route.as_str() == "other")
+            .unwrap();
+        (open.state, open.recipients.len())
+    };
+    assert_eq!((state, recipients), (State::Waiting, 1));
+    let kinds: Vec<_> = store
+        .events(id)
+        .await
+        .unwrap()
+        .into_iter()
+        .map(|event| event.text)
+        .collect();
+    assert!(kinds.contains(&"as it was".to_owned()), "{kinds:?}");
+    // The other job is still found, by the same numbers, and ends the message.
+    let mut other = ask(9).remove(0);
+    other.route = RouteName::from("other");
+    let job = claim_one_of(&*store, &[other], id).await;
+    store
+        .settle(settlement(&job, vec![("b@x.example", done())]), at(2))
+        .await
+        .unwrap();
+    assert!(store.content(id).await.unwrap().is_none());
+}
+
+async fn claim_one_of(store: &dyn Store, asks: &[Ask], id: MessageId) -> Job {
+    let jobs = store.claim(asks, at(0)).await.unwrap();
+    jobs.into_iter().find(|job| job.message.id == id).unwrap()
+}
+
+#[tokio::test]
 async fn a_queue_of_the_first_schema_is_read() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path());
@@ -950,6 +1070,7 @@ async fn a_queue_of_the_first_schema_is_read() {
     }
     drop(store);
     let raw = rusqlite::Connection::open(dir.path().join("data/queue.db")).unwrap();
+    raw.execute_batch(TO_SCHEMA_2).unwrap();
     raw.execute_batch(
         "DROP INDEX job_due; ALTER TABLE job DROP COLUMN lane;
          CREATE INDEX job_due ON job (route, pinned, due) WHERE state = 2; PRAGMA user_version = 1",

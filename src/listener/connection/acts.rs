@@ -3,7 +3,9 @@
 //! Apart from the loop that drives the session, so that each can be read alone. The promise of the `250` is kept here: it is
 //! said only after the store has said yes.
 
-use crate::telemetry::clean;
+use std::time::Duration;
+
+use crate::{route::RouteName, telemetry::clean};
 
 use super::{
     Accepted, Arc, Body, Bytes, Connection, Credentials, Instant, LINGER, LINGER_OCTETS, Message,
@@ -62,22 +64,17 @@ impl Connection {
             message: Arc::clone(&message),
             jobs: accepted.jobs,
         };
-        let routes: Vec<_> = mail.jobs.iter().map(|(route, _)| route.clone()).collect();
+        let mut routes: Vec<_> = mail.jobs.iter().map(|(route, _)| route.clone()).collect();
+        routes.dedup();
         let stored = timeout(STORE, self.shared.queue.accept(mail, SystemTime::now())).await;
         match stored {
             Ok(Ok(())) => {
-                let mut names: Vec<_> =
-                    routes.iter().map(crate::route::RouteName::as_str).collect();
-                names.dedup();
                 self.shared.count_message(self.peer.ip());
-                maillog::accepted(
-                    id,
-                    &message.origin,
-                    &message.envelope,
-                    message.size(),
-                    &names,
-                    began.elapsed(),
-                );
+                self.untold = Some(Untold {
+                    message,
+                    routes,
+                    took: began.elapsed(),
+                });
                 Ok(())
             }
             Ok(Err(error)) => {
@@ -142,6 +139,27 @@ impl Connection {
         })
         .await;
         Ok(())
+    }
+}
+
+/// A message that is on disk; dropped, it is told in the log.
+pub(super) struct Untold {
+    message: Arc<Message>,
+    routes: Vec<RouteName>,
+    took: Duration,
+}
+
+impl Drop for Untold {
+    fn drop(&mut self) {
+        let names: Vec<_> = self.routes.iter().map(RouteName::as_str).collect();
+        maillog::accepted(
+            self.message.id,
+            &self.message.origin,
+            &self.message.envelope,
+            self.message.size(),
+            &names,
+            self.took,
+        );
     }
 }
 

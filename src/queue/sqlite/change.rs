@@ -3,32 +3,29 @@
 //! Apart from `operate`, which is the operator's, and from `writer`, which makes it durable. Each function runs inside
 //! a transaction that it neither begins nor ends, and may be run a second time after a rollback.
 
-use std::{collections::HashMap, time::SystemTime};
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::SystemTime,
+};
 
 use rusqlite::{OptionalExtension as _, params};
 
 use super::{
     operate,
     rows::{
-        DELIVERED, DONE, FAILED, GIVEN_UP, IN_DOUBT, IN_FILE, IN_TABLE, OPEN, SENDING, WAITING,
-        micros, origin_to_json,
+        self, DELIVERED, DELIVERY, DONE, FAILED, GIVEN_UP, IN_DOUBT, IN_FILE, IN_TABLE, JOB_BITS,
+        OPEN, SENDING, WAITING, micros, origin_to_json,
     },
     writer::Change,
 };
 use crate::{
-    mail::message::{Body, MessageId},
+    mail::{
+        address::Address,
+        message::{Body, MessageId},
+    },
     queue::store::{Ask, Event, JobId, Settled, Settlement},
     route::Routed,
 };
-
-/// The key of a message, if the store has it.
-pub(super) fn key_of(change: &Change<'_>, id: MessageId) -> rusqlite::Result<Option<i64>> {
-    change
-        .conn
-        .prepare_cached("SELECT key FROM message WHERE id = ?1")?
-        .query_row([id.to_bytes()], |row| row.get(0))
-        .optional()
-}
 
 /// A message with its content and jobs. `None`: the store has one of this id.
 pub(super) fn insert(
@@ -38,43 +35,48 @@ pub(super) fn insert(
     now: SystemTime,
 ) -> rusqlite::Result<Option<Vec<JobId>>> {
     let message = &mail.message;
-    if key_of(change, message.id)?.is_some() {
-        return Ok(None);
-    }
     let (kept, body) = match &message.body {
         Body::Memory(bytes) => (IN_TABLE, Some(bytes.as_ref())),
-        Body::File(file) => {
-            change.keep.push(file.clone());
-            (IN_FILE, None)
-        }
+        Body::File(_) => (IN_FILE, None),
     };
     let conn = change.conn;
-    conn.prepare_cached(
-        "INSERT INTO message (id, accepted, sender, eight_bit, origin, size, body_len, kept)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
-    )?
-    .execute(params![
-        message.id.to_bytes(),
-        micros(now),
-        message.envelope.sender.as_ref().map(ToString::to_string),
-        message.envelope.eight_bit,
-        origin_to_json(&message.origin),
-        message.size() as i64,
-        message.body.len() as i64,
-        kept
-    ])?;
+    let inserted = conn
+        .prepare_cached(
+            "INSERT INTO message (id, accepted, sender, eight_bit, origin, size, body_len, kept)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT (id) DO NOTHING",
+        )?
+        .execute(params![
+            message.id.to_bytes(),
+            micros(now),
+            message.envelope.sender.as_ref().map(ToString::to_string),
+            message.envelope.eight_bit,
+            origin_to_json(&message.origin),
+            message.size() as i64,
+            message.body.len() as i64,
+            kept
+        ])?;
+    if inserted == 0 {
+        return Ok(None);
+    }
+    if let Body::File(file) = &message.body {
+        change.keep.push(file.clone());
+    }
     let key = conn.last_insert_rowid();
     conn.prepare_cached("INSERT INTO content (message, header, body) VALUES (?1, ?2, ?3)")?
         .execute(params![key, message.header.as_ref(), body])?;
-    let order: HashMap<_, _> = message.envelope.recipients.iter().zip(0_i64..).collect();
+    // The recipients of an only job are in the order of the envelope already.
+    let order: HashMap<_, _> = match mail.jobs.as_slice() {
+        [_] => HashMap::new(),
+        _ => message.envelope.recipients.iter().zip(0_i64..).collect(),
+    };
     let mut extra = order.len() as i64;
     let mut jobs = Vec::with_capacity(mail.jobs.len());
     let mut insert_recipient = conn.prepare_cached(
         "INSERT INTO recipient (message, position, job, address, state) VALUES (?1, ?2, ?3, ?4, 0)",
     )?;
-    for (route, recipients) in &mail.jobs {
+    for ((route, recipients), job) in mail.jobs.iter().zip(rows::job_ids(key).0..) {
         let state = if leased { SENDING } else { WAITING };
-        let job = insert_job(change, key, route.as_str(), "", state, micros(now), 0)?;
+        insert_job(change, job, route.as_str(), "", state, micros(now), 0)?;
         for address in recipients {
             let position = order.get(address).copied().unwrap_or_else(|| {
                 extra += 1;
@@ -89,20 +91,21 @@ pub(super) fn insert(
 
 fn insert_job(
     change: &Change<'_>,
-    message: i64,
+    id: i64,
     route: &str,
     pinned: &str,
     state: i64,
     due: i64,
     attempts: i64,
-) -> rusqlite::Result<i64> {
+) -> rusqlite::Result<()> {
+    let message = id >> JOB_BITS;
     change
         .conn
         .prepare_cached(
-            "INSERT INTO job (message, route, pinned, state, due, attempts) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+            "INSERT INTO job (id, message, route, pinned, state, due, attempts) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
         )?
-        .execute(params![message, route, pinned, state, due, attempts])?;
-    Ok(change.conn.last_insert_rowid())
+        .execute(params![id, message, route, pinned, state, due, attempts])
+        .map(|_| ())
 }
 
 /// A job just leased.
@@ -114,6 +117,8 @@ pub(super) struct Leased {
     pub(super) lane: String,
     pub(super) attempts: u32,
     pub(super) accepted: i64,
+    /// The message's own id.
+    pub(super) of: MessageId,
 }
 
 /// Leases the due jobs of the asks, oldest due first.
@@ -146,6 +151,7 @@ pub(super) fn lease(
                         lane: lane.to_owned(),
                         attempts: row.get(2)?,
                         accepted: row.get(3)?,
+                        of: MessageId::from_bytes(row.get(4)?),
                     })
                 },
             )?
@@ -160,11 +166,10 @@ pub(super) fn lease(
 }
 
 /// Reads `limit` rows of the index, however many wait.
-pub(super) const CLAIM: &str =
-    "SELECT id, message, attempts, (SELECT accepted FROM message WHERE key = job.message)
-     FROM job INDEXED BY job_due
-     WHERE state = 2 AND route = ?1 AND pinned = ?2 AND lane = ?3 AND due <= ?4
-     ORDER BY due LIMIT ?5";
+pub(super) const CLAIM: &str = "SELECT j.id, j.message, j.attempts, m.accepted, m.id
+     FROM job j INDEXED BY job_due CROSS JOIN message m ON m.key = j.message
+     WHERE j.state = 2 AND j.route = ?1 AND j.pinned = ?2 AND j.lane = ?3 AND j.due <= ?4
+     ORDER BY j.due LIMIT ?5";
 
 /// Gives leases back as if they had not been claimed; wishes are obeyed.
 pub(super) fn release(change: &mut Change<'_>, jobs: &[i64]) -> rusqlite::Result<()> {
@@ -215,7 +220,7 @@ pub(super) fn settle(
     let JobId(id) = settlement.job;
     let row = conn
         .prepare_cached(
-            "SELECT j.message, j.route, j.pinned, j.attempts, j.wishes FROM job j
+            "SELECT j.message, j.route, j.pinned, j.attempts, j.wishes, m.kept FROM job j
              JOIN message m ON m.key = j.message WHERE j.id = ?1 AND m.id = ?2",
         )?
         .query_row(params![id, settlement.message.to_bytes()], |row| {
@@ -225,10 +230,11 @@ pub(super) fn settle(
                 row.get::<_, String>(2)?,
                 row.get::<_, i64>(3)?,
                 row.get::<_, Option<String>>(4)?,
+                row.get::<_, i64>(5)?,
             ))
         })
         .optional()?;
-    let Some((key, route, mut pinned, attempts, wishes)) = row else {
+    let Some((key, route, mut pinned, attempts, wishes, kept)) = row else {
         // Leased jobs are never deleted, so this is a mistake of the caller's; nothing a retry could mend.
         tracing::error!(id = %settlement.message, job = id, "settled a job that is not in the store");
         return Ok(());
@@ -242,7 +248,7 @@ pub(super) fn settle(
         .query_map([key, id], |row| {
             Ok((row.get::<_, String>(0)?, (row.get(1)?, row.get(2)?)))
         })?
-        .collect::<rusqlite::Result<HashMap<String, (i64, i64)>>>()?;
+        .collect::<rusqlite::Result<BTreeMap<String, (i64, i64)>>>()?;
     let mut open = known
         .values()
         .filter(|(_, state)| *state <= IN_DOUBT)
@@ -273,14 +279,19 @@ pub(super) fn settle(
         if matches!(settled, Settled::InDoubt(_)) {
             doubtful.push(position);
         }
+        let line = (state == DELIVERED)
+            .then(|| delivery_of(settlement, address))
+            .flatten();
         conn.prepare_cached(
-            "UPDATE recipient SET state = ?3, reply = ?4 WHERE message = ?1 AND position = ?2",
+            "UPDATE recipient SET state = ?3, reply = ?4, at = ?5, said = ?6 WHERE message = ?1 AND position = ?2",
         )?
         .execute(params![
             key,
             position,
             state,
-            bounded(&outcome.reply().to_string())
+            bounded(&outcome.reply().to_string()),
+            line.map(|event| micros(event.at)),
+            line.map(|event| &event.text)
         ])?;
     }
 
@@ -298,9 +309,13 @@ pub(super) fn settle(
             due = due.max(micros(*at));
         } else {
             let at = micros(*at);
-            let split = insert_job(
+            let (first, last) = rows::job_ids(key);
+            let split = conn
+                .prepare_cached("SELECT max(id) + 1 FROM job WHERE id BETWEEN ?1 AND ?2")?
+                .query_row([first, last], |row| row.get(0))?;
+            insert_job(
                 change,
-                key,
+                split,
                 &route,
                 connector.as_str(),
                 WAITING,
@@ -327,46 +342,74 @@ pub(super) fn settle(
     )?
     .execute(params![id, state, pinned, lane, due, attempts])?;
 
-    for event in &settlement.events {
+    // A delivery is told by the row of its recipient.
+    for event in settlement.events.iter().filter(|e| e.kind != DELIVERY) {
         add_event(change, key, event)?;
     }
     for bounce in &settlement.bounces {
         insert(change, bounce, false, now)?;
     }
     operate::obey(change, &jobs, wishes.as_deref(), now)?;
-    close(change, key, now)
+    close(change, key, Some((settlement.message, kept)), now)
 }
 
-/// Ends a message whose jobs have all ended; without a failed recipient its content goes at once.
-pub(super) fn close(change: &mut Change<'_>, key: i64, now: SystemTime) -> rusqlite::Result<()> {
+/// The line that says how a recipient was served.
+fn delivery_of<'a>(settlement: &'a Settlement, recipient: &Address) -> Option<&'a Event> {
+    let mut lines = settlement.events.iter().filter(|e| e.kind == DELIVERY);
+    let only = lines.clone().count() == 1;
+    // Where there is one, and it names all who were served, it need not be searched.
+    lines.find(|event| {
+        only && event.recipients.len() == settlement.recipients.len()
+            || event.recipients.contains(&recipient.to_string())
+    })
+}
+
+/// Ends a message whose jobs have all ended; without a failed recipient its content goes at once. `known`: its id and
+/// `kept`, from whoever has read them.
+pub(super) fn close(
+    change: &mut Change<'_>,
+    key: i64,
+    known: Option<(MessageId, i64)>,
+    now: SystemTime,
+) -> rusqlite::Result<()> {
+    let (first, last) = rows::job_ids(key);
     let least: Option<i64> = change
         .conn
-        .prepare_cached("SELECT min(state) FROM job WHERE message = ?1")?
-        .query_row([key], |row| row.get(0))?;
-    if least.is_none_or(|state| state < FAILED) {
-        return Ok(());
+        .prepare_cached("SELECT min(state) FROM job WHERE id BETWEEN ?1 AND ?2")?
+        .query_row([first, last], |row| row.get(0))?;
+    match least {
+        Some(DONE) => discard(change, key, known, Some(now)),
+        Some(FAILED) => change
+            .conn
+            .prepare_cached("UPDATE message SET ended = ?2 WHERE key = ?1 AND ended IS NULL")?
+            .execute([key, micros(now)])
+            .map(|_| ()),
+        _ => Ok(()),
     }
-    change
-        .conn
-        .prepare_cached("UPDATE message SET ended = ?2 WHERE key = ?1 AND ended IS NULL")?
-        .execute([key, micros(now)])?;
-    if least == Some(DONE) {
-        discard(change, key)?;
-    }
-    Ok(())
 }
 
-/// Deletes the content of a message; the history stays.
-pub(super) fn discard(change: &mut Change<'_>, key: i64) -> rusqlite::Result<()> {
-    let row: Option<([u8; 16], i64)> = change
-        .conn
-        .prepare_cached("SELECT id, kept FROM message WHERE key = ?1")?
-        .query_row([key], |row| Ok((row.get(0)?, row.get(1)?)))
-        .optional()?;
-    let Some((id, kept)) = row else { return Ok(()) };
+/// Deletes the content of a message; the history stays. It `ended` then, if it has not before.
+pub(super) fn discard(
+    change: &mut Change<'_>,
+    key: i64,
+    known: Option<(MessageId, i64)>,
+    ended: Option<SystemTime>,
+) -> rusqlite::Result<()> {
+    let known = match known {
+        Some(known) => Some(known),
+        None => change
+            .conn
+            .prepare_cached("SELECT id, kept FROM message WHERE key = ?1")?
+            .query_row([key], |row| {
+                Ok((MessageId::from_bytes(row.get(0)?), row.get(1)?))
+            })
+            .optional()?,
+    };
+    let Some((id, kept)) = known else {
+        return Ok(());
+    };
     if kept == IN_FILE {
-        let name = MessageId::from_bytes(id).to_string();
-        change.unlink.push(change.spool.join(name));
+        change.unlink.push(change.spool.join(id.to_string()));
     }
     // In a damaged file to delete one body may touch the damage in another; that what was delivered is written down as
     // delivered matters more, else nothing would be sent any more.
@@ -378,8 +421,8 @@ pub(super) fn discard(change: &mut Change<'_>, key: i64) -> rusqlite::Result<()>
     }
     change
         .conn
-        .prepare_cached("UPDATE message SET kept = 0 WHERE key = ?1")?
-        .execute([key])?;
+        .prepare_cached("UPDATE message SET kept = 0, ended = coalesce(ended, ?2) WHERE key = ?1")?
+        .execute(params![key, ended.map(micros)])?;
     Ok(())
 }
 

@@ -5,10 +5,11 @@
 //! own and never hold a transaction across an await. It has no clock but where a lease is lost.
 
 use std::{
+    collections::HashMap,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError, atomic::Ordering},
     thread::JoinHandle,
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use async_trait::async_trait;
@@ -18,7 +19,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::{
     Settings,
     store::{
-        Ask, Due, Entry, Event, Filter, Inserted, Job, LaneRow, Settlement, Stats, Store,
+        Ask, Due, Entry, Event, Filter, Inserted, Job, JobId, LaneRow, Settlement, Stats, Store,
         StoreError, Verb,
     },
 };
@@ -29,6 +30,7 @@ use crate::{
 
 mod ballast;
 mod change;
+mod fresh;
 mod leases;
 mod open;
 mod operate;
@@ -36,6 +38,7 @@ mod read;
 mod rows;
 mod writer;
 
+use fresh::Fresh;
 use leases::Keeper;
 use rows::{Unread, micros};
 use writer::{Change, Nudge, Op, Shared, Work, Writer, store_error};
@@ -50,6 +53,7 @@ pub struct SqliteStore {
     spool: PathBuf,
     readers: Arc<Mutex<Vec<Connection>>>,
     shared: Arc<Shared>,
+    fresh: Fresh,
     inbox: Option<mpsc::Sender<Box<dyn Op>>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -90,6 +94,7 @@ impl SqliteStore {
             spool,
             readers: Arc::default(),
             shared,
+            fresh: Fresh::default(),
             inbox: Some(inbox),
             thread: Some(thread),
         }))
@@ -182,6 +187,12 @@ impl SqliteStore {
         self.read(work).await?.map_err(|e| store_error(&e))
     }
 
+    /// A job just leased whose message is still in memory: at its first attempt all of its recipients are open.
+    fn at_hand(&self, job: &change::Leased) -> Option<Job> {
+        let (message, recipients) = self.fresh.take(JobId(job.id), job.of)?;
+        (job.attempts == 0 && job.pinned.is_empty()).then(|| job.with(message, recipients))
+    }
+
     fn keeper(&self) -> Keeper {
         Keeper {
             shared: self.shared.clone(),
@@ -208,11 +219,11 @@ impl Store for SqliteStore {
         leased: bool,
         now: SystemTime,
     ) -> Result<Inserted, StoreError> {
-        let mail = mail.clone();
+        let written = mail.clone();
         let keeper = self.keeper();
         let done = self
             .write(true, move |change| {
-                let Some(jobs) = change::insert(change, &mail, leased, now)? else {
+                let Some(jobs) = change::insert(change, &written, leased, now)? else {
                     return Ok(None);
                 };
                 let ids = if leased {
@@ -227,6 +238,9 @@ impl Store for SqliteStore {
             StoreError::Unavailable("a message with this id is already there".to_owned())
         })?;
         leases.handed_over();
+        if !leased {
+            self.fresh.put(mail, &jobs, Instant::now());
+        }
         Ok(Inserted { jobs })
     }
 
@@ -240,14 +254,30 @@ impl Store for SqliteStore {
                 Ok((leased, keeper.leases(change, ids)))
             })
             .await?;
+        let order: HashMap<JobId, usize> =
+            leased.iter().map(|job| JobId(job.id)).zip(0..).collect();
+        let mut jobs = Vec::with_capacity(leased.len());
+        let leased: Vec<_> = leased
+            .into_iter()
+            .filter_map(|job| match self.at_hand(&job) {
+                Some(found) => {
+                    jobs.push(found);
+                    None
+                }
+                None => Some(job),
+            })
+            .collect();
         if leased.is_empty() {
-            return Ok(Vec::new());
+            leases.handed_over();
+            return Ok(jobs);
         }
         // The content is read after the commit, so that nobody's write waits for it; the leases keep it in place.
         let spool = self.spool.clone();
-        let (jobs, broken) = self
+        let (mut read, broken) = self
             .query(move |conn| read::jobs(conn, leased, &spool))
             .await?;
+        jobs.append(&mut read);
+        jobs.sort_by_key(|job| order.get(&job.id));
         if !broken.is_empty() {
             self.write(false, move |change| {
                 for (job, message, why) in &broken {

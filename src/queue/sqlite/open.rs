@@ -15,13 +15,34 @@ use rusqlite::{Connection, OpenFlags, config::DbConfig};
 use crate::queue::store::StoreError;
 
 /// The schema this program writes; in `user_version`.
-pub(super) const SCHEMA: i64 = 2;
+pub(super) const SCHEMA: i64 = 3;
 /// What schema 1 lacks.
 const FROM_1: &str = "ALTER TABLE job ADD COLUMN lane TEXT NOT NULL DEFAULT '';
      DROP INDEX job_due;
      CREATE INDEX job_due ON job (route, pinned, lane, due) WHERE state = 2;";
+/// What schema 2 has otherwise: jobs under numbers of their own, found by an index; a row for every delivery.
+const FROM_2: &str = "ALTER TABLE recipient ADD COLUMN at INTEGER;
+     ALTER TABLE recipient ADD COLUMN said TEXT;
+     CREATE TABLE job_3 (
+       id INTEGER PRIMARY KEY, message INTEGER NOT NULL, route TEXT NOT NULL, pinned TEXT NOT NULL,
+       lane TEXT NOT NULL DEFAULT '', state INTEGER NOT NULL, due INTEGER NOT NULL, attempts INTEGER NOT NULL,
+       wishes TEXT, was INTEGER NOT NULL
+     ) STRICT;
+     INSERT INTO job_3
+       SELECT message * 1048576 + row_number() OVER (PARTITION BY message ORDER BY id) - 1,
+              message, route, pinned, lane, state, due, attempts, wishes, id FROM job;
+     CREATE UNIQUE INDEX job_was ON job_3 (was);
+     UPDATE recipient SET job = (SELECT id FROM job_3 WHERE was = recipient.job);
+     DROP TABLE job;
+     DROP INDEX job_was;
+     ALTER TABLE job_3 DROP COLUMN was;
+     ALTER TABLE job_3 RENAME TO job;
+     CREATE INDEX job_due ON job (route, pinned, lane, due) WHERE state = 2;
+     CREATE INDEX job_open ON job (state, message) WHERE state < 4;";
 /// Octets of a page of the file; a file that is there keeps its own.
 const PAGE: i64 = 8192;
+/// Pages that the writer keeps in memory, as the negative of KiB: what it writes it soon changes and deletes again.
+const CACHE: i64 = -6144;
 /// How long a write waits for another process's.
 const BUSY: Duration = Duration::from_secs(5);
 
@@ -116,6 +137,8 @@ fn setup(conn: &Connection) -> Result<(), StoreError> {
             "SQLite does not give journal_mode=WAL and synchronous=FULL here".to_owned(),
         ));
     }
+    conn.pragma_update(None, "cache_size", CACHE)
+        .map_err(unavailable)?;
     conn.pragma_update(None, "temp_store", "MEMORY")
         .map_err(unavailable)?;
     schema(conn).map_err(unavailable)
@@ -125,10 +148,13 @@ fn schema(conn: &Connection) -> rusqlite::Result<()> {
     conn.execute_batch("BEGIN IMMEDIATE")?;
     // Asked again under the lock: another process may have been first.
     let found: i64 = conn.pragma_query_value(None, "user_version", |row| row.get(0))?;
-    match found {
-        0 => conn.execute_batch(include_str!("../sqlite.sql"))?,
-        1 => conn.execute_batch(FROM_1)?,
-        _ => {}
+    if found == 0 {
+        conn.execute_batch(include_str!("../sqlite.sql"))?;
+    }
+    for (schema, change) in [(1, FROM_1), (2, FROM_2)] {
+        if (1..=schema).contains(&found) {
+            conn.execute_batch(change)?;
+        }
     }
     if found < SCHEMA {
         conn.pragma_update(None, "user_version", SCHEMA)?;

@@ -24,7 +24,8 @@ pub(super) type Key = (i64, String);
 /// The part of a filter that SQL can judge, over `job j`; the entry's state is the least of its jobs'.
 fn condition(filter: &Filter) -> (String, Vec<Value>) {
     let mut sql = String::from(
-        "NOT EXISTS (SELECT 1 FROM job o WHERE o.message = j.message AND o.route = j.route AND o.state < j.state)",
+        "NOT EXISTS (SELECT 1 FROM job o WHERE o.id BETWEEN j.message << 20 AND (j.message << 20) + 1048575
+           AND o.route = j.route AND o.state < j.state)",
     );
     let mut values = Vec::new();
     if !filter.states.is_empty() {
@@ -38,10 +39,10 @@ fn condition(filter: &Filter) -> (String, Vec<Value>) {
     }
     if let Some(id) = filter.id {
         values.push(Value::Blob(id.to_bytes().to_vec()));
+        let key = format!("(SELECT key FROM message WHERE id = ?{})", values.len());
         let _ = write!(
             sql,
-            " AND j.message = (SELECT key FROM message WHERE id = ?{})",
-            values.len()
+            " AND j.id BETWEEN {key} << 20 AND ({key} << 20) + 1048575"
         );
     }
     if let Some(route) = &filter.route {
@@ -135,7 +136,8 @@ fn entry(conn: &Connection, key: &Key) -> rusqlite::Result<Entry> {
         "SELECT m.id, m.sender, m.size, m.accepted, min(j.state), max(j.attempts),
                 min(CASE WHEN j.state = 2 THEN j.due END), max(CASE WHEN j.state < 3 THEN j.pinned END),
                 max(CASE WHEN j.state = 2 THEN j.lane END)
-         FROM message m JOIN job j ON j.message = m.key WHERE m.key = ?1 AND j.route = ?2 GROUP BY m.key",
+         FROM message m JOIN job j ON j.id BETWEEN m.key << 20 AND (m.key << 20) + 1048575
+         WHERE m.key = ?1 AND j.route = ?2 GROUP BY m.key",
     )?
     .query_row(params![key.0, key.1], |row| {
         Ok(Entry {
@@ -172,7 +174,7 @@ pub(super) fn command(
     if let Some(found) = found {
         let mut pick = conn.prepare_cached(
             "INSERT OR IGNORE INTO temp.picked SELECT id, message, route, state FROM job
-             WHERE message = ?1 AND route = ?2",
+             WHERE id BETWEEN ?1 << 20 AND (?1 << 20) + 1048575 AND route = ?2",
         )?;
         for (message, route) in found {
             pick.execute(params![message, route])?;
@@ -187,7 +189,7 @@ pub(super) fn command(
         conn.execute_batch(
             "INSERT OR IGNORE INTO temp.picked SELECT j.id, j.message, j.route, j.state
              FROM (SELECT DISTINCT message, route FROM temp.picked) p
-             CROSS JOIN job j ON j.message = p.message AND j.route = p.route",
+             CROSS JOIN job j ON j.id BETWEEN p.message << 20 AND (p.message << 20) + 1048575 AND j.route = p.route",
         )?;
     }
     apply(change, verb, now)
@@ -346,7 +348,7 @@ fn apply(change: &mut Change<'_>, verb: &Verb, now: SystemTime) -> rusqlite::Res
         }
     }
     for message in messages {
-        close(change, message, now)?;
+        close(change, message, None, now)?;
     }
     Ok(taken as u64)
 }
@@ -383,27 +385,32 @@ pub(super) fn prune(
             sender.as_deref().unwrap_or_default(),
             to.join(", ")
         ));
-        conn.prepare_cached("UPDATE job SET state = 4 WHERE message = ?1 AND state = 3")?
-            .execute([key])?;
+        conn.prepare_cached(
+            "UPDATE job SET state = 4 WHERE id BETWEEN ?1 << 20 AND (?1 << 20) + 1048575 AND state = 3",
+        )?
+        .execute([key])?;
         conn.prepare_cached(
             "INSERT INTO event (message, at, kind, recipients, text) VALUES (?1, ?2, 'deleted', '', 'kept long enough in failed')",
         )?
         .execute([*key, micros(now)])?;
-        discard(change, *key)?;
+        discard(change, *key, None, None)?;
     }
     let old: Vec<i64> = conn
         .prepare_cached(
             "SELECT key FROM message WHERE ended <= ?1
-             AND NOT EXISTS (SELECT 1 FROM job WHERE message = key AND state < 4) LIMIT ?2",
+             AND NOT EXISTS (SELECT 1 FROM job WHERE id BETWEEN key << 20 AND (key << 20) + 1048575 AND state < 4) LIMIT ?2",
         )?
         .query_map([keep_history, STEP], |row| row.get(0))?
         .collect::<rusqlite::Result<_>>()?;
     for key in &old {
-        discard(change, *key)?;
-        for table in ["event", "recipient", "job"] {
+        discard(change, *key, None, None)?;
+        for table in ["event", "recipient"] {
             conn.prepare_cached(&format!("DELETE FROM {table} WHERE message = ?1"))?
                 .execute([key])?;
         }
+        let (first, last) = rows::job_ids(*key);
+        conn.prepare_cached("DELETE FROM job WHERE id BETWEEN ?1 AND ?2")?
+            .execute([first, last])?;
         conn.prepare_cached("DELETE FROM message WHERE key = ?1")?
             .execute([key])?;
     }

@@ -5,6 +5,7 @@
 use std::{
     collections::{HashMap, hash_map::Entry},
     path::Path,
+    sync::Arc,
 };
 
 use rusqlite::{Connection, OptionalExtension as _};
@@ -14,7 +15,10 @@ use super::{
     rows::{self, Unread, time},
 };
 use crate::{
-    mail::message::MessageId,
+    mail::{
+        address::Address,
+        message::{Message, MessageId},
+    },
     queue::store::{Due, Event, Job, JobId, LaneRow, Stats},
     route::{ConnectorName, RouteName},
 };
@@ -113,6 +117,22 @@ pub(super) fn lanes(conn: &Connection) -> rusqlite::Result<Vec<LaneRow>> {
         .collect()
 }
 
+impl change::Leased {
+    /// The job for delivery.
+    pub(super) fn with(&self, message: Arc<Message>, recipients: Vec<Address>) -> Job {
+        Job {
+            id: JobId(self.id),
+            message,
+            route: RouteName::from(self.route.as_str()),
+            recipients,
+            pinned: some(&self.pinned).map(ConnectorName::from),
+            lane: some(&self.lane).map(str::to_owned),
+            attempts: self.attempts,
+            accepted: time(self.accepted),
+        }
+    }
+}
+
 /// A job, its message, and why that cannot be read.
 pub(super) type Broken = (i64, i64, String);
 
@@ -136,20 +156,14 @@ pub(super) fn jobs(
             }),
         };
         match read {
-            Ok((message, recipients)) => jobs.push(Job {
-                id: JobId(job.id),
-                message: message.clone(),
-                route: RouteName::from(job.route.as_str()),
-                recipients: recipients
+            Ok((message, recipients)) => {
+                let open = recipients
                     .iter()
                     .filter(|r| r.job == job.id && r.state <= rows::IN_DOUBT)
                     .map(|r| r.address.clone())
-                    .collect(),
-                pinned: some(&job.pinned).map(ConnectorName::from),
-                lane: some(&job.lane).map(str::to_owned),
-                attempts: job.attempts,
-                accepted: time(job.accepted),
-            }),
+                    .collect();
+                jobs.push(job.with(message.clone(), open));
+            }
             Err(why) => {
                 tracing::error!(
                     message = key,
@@ -198,7 +212,34 @@ pub(super) fn events(conn: &Connection, id: MessageId) -> rusqlite::Result<Vec<E
             text: row.get(3)?,
         });
     }
+    for delivery in deliveries(conn, key)? {
+        // Behind what happened until then.
+        let place = events.partition_point(|event| event.at <= delivery.at);
+        events.insert(place, delivery);
+    }
     Ok(events)
+}
+
+/// The lines that the rows of the recipients tell: one for all who were served together.
+fn deliveries(conn: &Connection, key: i64) -> rusqlite::Result<Vec<Event>> {
+    let mut statement = conn.prepare_cached(
+        "SELECT at, said, address FROM recipient WHERE message = ?1 AND said IS NOT NULL ORDER BY at, position",
+    )?;
+    let mut rows = statement.query([key])?;
+    let mut found: Vec<Event> = Vec::new();
+    while let Some(row) = rows.next()? {
+        let (at, text, address) = (time(row.get(0)?), row.get::<_, String>(1)?, row.get(2)?);
+        match found.iter_mut().find(|e| e.at == at && e.text == text) {
+            Some(event) => event.recipients.push(address),
+            None => found.push(Event {
+                at,
+                kind: rows::DELIVERY.to_owned(),
+                recipients: vec![address],
+                text,
+            }),
+        }
+    }
+    Ok(found)
 }
 
 /// Gives some free pages back to the disk; true while there are more.

@@ -3,13 +3,15 @@
 //! Apart so that the numbers in the file have one meaning, said once. It decides nothing and writes nothing.
 
 use std::{
+    borrow::Cow,
+    net::SocketAddr,
     path::Path,
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
 use rusqlite::{Connection, OptionalExtension as _};
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
 
 use crate::{
     mail::{
@@ -26,12 +28,24 @@ pub(super) const WAITING: i64 = 2;
 pub(super) const FAILED: i64 = 3;
 pub(super) const DONE: i64 = 4;
 
+/// The jobs of a message have the ids from `message << JOB_BITS` on: see `sqlite.sql`.
+pub(super) const JOB_BITS: i64 = 20;
+
+/// The ids that the jobs of a message can have, first and last.
+pub(super) fn job_ids(message: i64) -> (i64, i64) {
+    let first = message << JOB_BITS;
+    (first, first | ((1 << JOB_BITS) - 1))
+}
+
 /// `recipient.state`; the first two are open.
 pub(super) const OPEN: i64 = 0;
 pub(super) const IN_DOUBT: i64 = 1;
 pub(super) const GIVEN_UP: i64 = 2;
 pub(super) const DELIVERED: i64 = 3;
 const DROPPED: i64 = 4;
+
+/// The kind of event that the row of a recipient tells.
+pub(super) const DELIVERY: &str = "delivered";
 
 /// `message.kept`.
 pub(super) const IN_TABLE: i64 = 1;
@@ -84,33 +98,45 @@ pub(super) fn before(now: SystemTime, back: Duration) -> i64 {
     micros(now).saturating_sub(i64::try_from(back.as_micros()).unwrap_or(i64::MAX))
 }
 
+/// [`Origin`] as its column has it.
+#[derive(Serialize, Deserialize)]
+struct OriginRow<'a> {
+    listener: Cow<'a, str>,
+    peer: SocketAddr,
+    client: Option<Cow<'a, str>>,
+    helo: Cow<'a, str>,
+    tls: bool,
+    esmtp: bool,
+    user: Option<Cow<'a, str>>,
+    at: i64,
+}
+
 pub(super) fn origin_to_json(origin: &Origin) -> String {
-    json!({
-        "listener": origin.listener,
-        "peer": origin.peer.to_string(),
-        "client": origin.client,
-        "helo": origin.helo,
-        "tls": origin.tls,
-        "esmtp": origin.esmtp,
-        "user": origin.user,
-        "at": micros(origin.at),
-    })
-    .to_string()
+    let row = OriginRow {
+        listener: Cow::Borrowed(&origin.listener),
+        peer: origin.peer,
+        client: origin.client.as_deref().map(Cow::Borrowed),
+        helo: Cow::Borrowed(&origin.helo),
+        tls: origin.tls,
+        esmtp: origin.esmtp,
+        user: origin.user.as_deref().map(Cow::Borrowed),
+        at: micros(origin.at),
+    };
+    // It has no part that cannot be written as JSON.
+    serde_json::to_string(&row).unwrap_or_default()
 }
 
 pub(super) fn origin_from_json(text: &str) -> Option<Origin> {
-    let value: Value = serde_json::from_str(text).ok()?;
-    let owned = |key: &str| value.get(key).and_then(Value::as_str).map(str::to_owned);
-    let flag = |key: &str| value.get(key).and_then(Value::as_bool);
+    let row: OriginRow<'_> = serde_json::from_str(text).ok()?;
     Some(Origin {
-        listener: owned("listener")?,
-        peer: owned("peer")?.parse().ok()?,
-        client: owned("client"),
-        helo: owned("helo")?,
-        tls: flag("tls")?,
-        esmtp: flag("esmtp")?,
-        user: owned("user"),
-        at: time(value.get("at")?.as_i64()?),
+        listener: row.listener.into_owned(),
+        peer: row.peer,
+        client: row.client.map(Cow::into_owned),
+        helo: row.helo.into_owned(),
+        tls: row.tls,
+        esmtp: row.esmtp,
+        user: row.user.map(Cow::into_owned),
+        at: time(row.at),
     })
 }
 

@@ -29,8 +29,8 @@ pub(super) const WAITING: usize = 1024;
 /// A broken store is tried again at most this often.
 const TRIAL: Duration = Duration::from_secs(1);
 
-/// Outcomes wait so long for mail, which then shares its sync with them,
-const PATIENCE: Duration = Duration::from_millis(1);
+/// Outcomes wait so long for mail to share its sync with, at most,
+const PATIENCE: Duration = Duration::from_millis(3);
 /// if the last mail was committed no longer ago than this.
 const RECENT: Duration = Duration::from_millis(5);
 
@@ -155,21 +155,28 @@ impl Writer {
 
     /// Until every sender is gone and everything that waited is done.
     pub(super) fn run(mut self, mut inbox: mpsc::Receiver<Box<dyn Op>>) {
-        let mut mail = None;
-        while let Some(first) = inbox.blocking_recv() {
-            let mut batch = vec![first];
+        let mut mail: Option<Instant> = None;
+        loop {
+            let mut batch = Vec::new();
             gather(&mut batch, &mut inbox);
-            if mail.is_some_and(|at: Instant| at.elapsed() < RECENT) {
+            if mail.is_some_and(|at| at.elapsed() < RECENT) {
                 let until = Instant::now() + PATIENCE;
                 while batch.iter().all(|op| op.can_wait()) {
                     let left = until.saturating_duration_since(Instant::now());
                     if left.is_zero() {
                         break;
                     }
-                    // Whoever brings what cannot wait wakes this thread.
+                    // Whoever brings what cannot wait wakes this thread; an outcome wakes nobody.
                     std::thread::park_timeout(left);
                     gather(&mut batch, &mut inbox);
                 }
+            }
+            if batch.is_empty() {
+                let Some(first) = inbox.blocking_recv() else {
+                    return;
+                };
+                batch.push(first);
+                gather(&mut batch, &mut inbox);
             }
             let takes_in = batch.iter().any(|op| op.takes_in());
             self.batch(batch);
@@ -198,6 +205,8 @@ impl Writer {
         }
         match self.commit(&mut batch) {
             Ok(unlink) => {
+                // First those for whom a client waits.
+                batch.sort_by_key(|op| op.can_wait());
                 for op in batch {
                     op.answer(Ok(()));
                 }

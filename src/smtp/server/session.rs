@@ -431,6 +431,14 @@ impl Session {
         }
     }
 
+    /// Octets of the message that is coming in; 0 outside DATA.
+    pub fn received(&self) -> u64 {
+        match &self.phase {
+            Phase::Data(incoming) => incoming.size(),
+            _ => 0,
+        }
+    }
+
     /// Between transactions: the driver may close with 421 now (drain).
     pub fn is_idle(&self) -> bool {
         matches!(

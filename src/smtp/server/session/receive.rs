@@ -54,6 +54,11 @@ impl Incoming {
         }
     }
 
+    /// Octets so far.
+    pub(super) fn size(&self) -> u64 {
+        self.decoder.size()
+    }
+
     /// Keeps the first refusal; says whether a spool file must go.
     fn refuse(&mut self, reply: Reply) -> bool {
         self.refused.get_or_insert(reply);
@@ -76,6 +81,10 @@ impl Session {
             return;
         };
         let piece = input.get(..PIECE).unwrap_or(input);
+        if incoming.kept.is_empty() && incoming.refused.is_none() {
+            // Room for all of it at once, where all of it is there.
+            incoming.kept.reserve(piece.len());
+        }
         let (taken, end) = incoming.decoder.decode(piece, &mut incoming.kept);
         input.advance(taken);
 

@@ -1,0 +1,181 @@
+//! Mail that was accepted a moment ago and waits for its turn: kept in memory too, so that a claim need not read it back.
+//!
+//! Apart because it is a copy and never the truth: what is not here is read from the store, and what is here is given out
+//! only for a row that the store has just leased. It is bounded, and forgets what nobody comes for.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use crate::{
+    mail::{
+        address::Address,
+        message::{Body, Message, MessageId},
+    },
+    queue::store::JobId,
+    route::Routed,
+};
+
+/// Octets that are kept at most. What is due first is claimed first, so what comes when it is full is left out.
+const ROOM: usize = 4 * 1024 * 1024;
+/// What one entry takes besides its content, roughly.
+const ENTRY: usize = 1024;
+/// Whoever is not claimed by then has another fate than to be sent soon.
+const FRESH: Duration = Duration::from_secs(20);
+/// Between two looks for what is that old.
+const LOOK: Duration = Duration::from_secs(5);
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct Fresh(Mutex<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    jobs: HashMap<JobId, Entry>,
+    octets: usize,
+    looked: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    message: Arc<Message>,
+    recipients: Vec<Address>,
+    octets: usize,
+    since: Instant,
+}
+
+impl Fresh {
+    /// Keeps a message whose jobs were just inserted, if there is room.
+    pub(super) fn put(&self, mail: &Routed, jobs: &[JobId], now: Instant) {
+        let message = &mail.message;
+        // What is in a file is looked at when it is claimed: whether it still is what it was.
+        let Body::Memory(body) = &message.body else {
+            return;
+        };
+        let addresses = message.envelope.recipients.len() * 128;
+        let octets = ENTRY + message.header.len() + body.len() + addresses;
+        let mut inner = self.lock();
+        for (job, (_, recipients)) in jobs.iter().zip(&mail.jobs) {
+            if inner.octets + octets > ROOM && !inner.tidy(now, octets) {
+                return;
+            }
+            let entry = Entry {
+                message: Arc::clone(message),
+                recipients: recipients.clone(),
+                octets,
+                since: now,
+            };
+            inner.octets += octets;
+            if let Some(old) = inner.jobs.insert(*job, entry) {
+                inner.octets -= old.octets;
+            }
+        }
+    }
+
+    /// Takes out a job that was just leased for its first attempt, if it is here and of that message (the numbers of rows
+    /// that were deleted are given again).
+    pub(super) fn take(&self, job: JobId, id: MessageId) -> Option<(Arc<Message>, Vec<Address>)> {
+        let mut inner = self.lock();
+        let entry = inner.jobs.remove(&job)?;
+        inner.octets -= entry.octets;
+        (entry.message.id == id).then_some((entry.message, entry.recipients))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    /// Forgets what is old; whether there is room for so many octets then.
+    fn tidy(&mut self, now: Instant, octets: usize) -> bool {
+        if self.looked.is_none_or(|at| now >= at + LOOK) {
+            self.looked = Some(now);
+            self.jobs.retain(|_, entry| now < entry.since + FRESH);
+            self.octets = self.jobs.values().map(|entry| entry.octets).sum();
+        }
+        self.octets + octets <= ROOM
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::{
+        mail::message::{Envelope, Origin},
+        route::RouteName,
+    };
+
+    fn mail(number: u128, octets: usize) -> Routed {
+        let to = Address::parse("b@corp.example").unwrap();
+        Routed {
+            message: Arc::new(Message {
+                id: MessageId::new(SystemTime::UNIX_EPOCH, number),
+                envelope: Envelope {
+                    sender: None,
+                    recipients: vec![to.clone()],
+                    eight_bit: false,
+                },
+                origin: Origin {
+                    listener: "l".into(),
+                    peer: ([127, 0, 0, 1], 1).into(),
+                    client: None,
+                    helo: "h".into(),
+                    tls: false,
+                    esmtp: true,
+                    user: None,
+                    at: SystemTime::UNIX_EPOCH,
+                },
+                header: Bytes::from_static(b"Subject: x\r\n"),
+                body: Body::Memory(Bytes::from(vec![b'x'; octets])),
+            }),
+            jobs: vec![(RouteName::from("r"), vec![to])],
+        }
+    }
+
+    #[test]
+    fn what_was_put_is_taken_once() {
+        let (fresh, now) = (Fresh::default(), Instant::now());
+        let one = mail(1, 10);
+        fresh.put(&one, &[JobId(7)], now);
+        let (message, recipients) = fresh.take(JobId(7), one.message.id).unwrap();
+        assert_eq!((message.id, recipients.len()), (one.message.id, 1));
+        assert!(fresh.take(JobId(7), one.message.id).is_none());
+        assert_eq!(fresh.lock().octets, 0);
+    }
+
+    #[test]
+    fn the_number_of_a_deleted_row_given_again_is_another_message() {
+        let (fresh, now) = (Fresh::default(), Instant::now());
+        fresh.put(&mail(1, 10), &[JobId(7)], now);
+        assert!(fresh.take(JobId(7), mail(2, 10).message.id).is_none());
+        fresh.put(&mail(1, 10), &[JobId(7)], now);
+        fresh.put(&mail(2, 10), &[JobId(7)], now);
+        assert!(fresh.take(JobId(7), mail(2, 10).message.id).is_some());
+        assert_eq!(fresh.lock().octets, 0);
+    }
+
+    #[test]
+    fn it_is_bounded_and_forgets() {
+        let (fresh, now) = (Fresh::default(), Instant::now());
+        for number in 0..10_000 {
+            fresh.put(&mail(number, 10_000), &[JobId(number as i64)], now);
+        }
+        let first = fresh.lock().jobs.len();
+        assert!(fresh.lock().octets <= ROOM && (300..400).contains(&first));
+        // What is due first is here.
+        assert!(fresh.lock().jobs.contains_key(&JobId(0)));
+        let later = now + FRESH;
+        fresh.put(&mail(10_000, 10_000), &[JobId(10_000)], later);
+        assert_eq!(fresh.lock().jobs.len(), 1);
+        // A message that is larger than all the room is left out.
+        fresh.put(&mail(1, ROOM), &[JobId(1)], later);
+        assert_eq!(fresh.lock().jobs.len(), 1);
+    }
+}
