@@ -31,6 +31,9 @@ const AT_LEAST: Duration = Duration::from_secs(1);
 const PRUNE: Duration = Duration::from_hours(1);
 /// One login.
 const LOGIN: Duration = Duration::from_mins(1);
+/// What is due is asked anew at least this often; until then, while each claim finds as much as it asks for, nothing has changed
+/// that matters.
+const KNOWN: Duration = Duration::from_millis(50);
 /// Jobs that one claim takes at most.
 const MOST_CLAIMED: usize = 500;
 /// Jobs that are looked at together when a closed lane's oldest may be past their time.
@@ -43,6 +46,8 @@ pub(super) struct Round {
     pub(super) shared: Arc<Shared>,
     logins: JoinSet<()>,
     version: Option<u64>,
+    /// What was due, and when that was asked.
+    due: Option<(Instant, Vec<Due>)>,
     checked: Option<Instant>,
     pruned: Option<Instant>,
     /// When another route was last looked for, for each that is gone.
@@ -80,6 +85,7 @@ impl Round {
             shared,
             logins: JoinSet::new(),
             version: None,
+            due: None,
             checked: None,
             pruned: None,
             rerouted: HashMap::new(),
@@ -264,10 +270,21 @@ impl Round {
         let shared = Arc::clone(&self.shared);
         // Set before the look: a permit that comes back during it rings.
         shared.lanes.set_hungry(true);
-        let mut due = shared.queue.store().due().await?;
-        due.sort_by_key(|due| due.at);
-        let now = SystemTime::now();
+        let known = self.due.take().filter(|(asked, _)| asked.elapsed() < KNOWN);
         let mut wait = AT_LEAST;
+        let (asked, due) = match known {
+            Some((asked, due)) => {
+                wait = KNOWN;
+                (asked, due)
+            }
+            None => {
+                let mut due = shared.queue.store().due().await?;
+                due.sort_by_key(|due| due.at);
+                (Instant::now(), due)
+            }
+        };
+        let now = SystemTime::now();
+        let mut same = true;
         let mut hungry = false;
         let mut claims: Vec<Claim> = Vec::new();
         let mut busy = Backlog::new();
@@ -276,7 +293,7 @@ impl Round {
             pinned,
             lane,
             at,
-        } in due
+        } in due.clone()
         {
             let later = at.duration_since(now).unwrap_or_default();
             if !later.is_zero() {
@@ -286,6 +303,7 @@ impl Round {
             busy.insert((name.clone(), lane.clone()));
             let Some(route) = built.routes.get(&name).cloned() else {
                 self.reroute(built, &name).await?;
+                same = false;
                 continue;
             };
             if let Some(pin) = &pinned
@@ -321,6 +339,7 @@ impl Round {
         *shared.backlog() = busy;
         if claims.is_empty() {
             shared.lanes.set_hungry(hungry);
+            self.due = (hungry && same).then_some((asked, due));
             return Ok(wait);
         }
         let asks: Vec<Ask> = claims.iter().map(|claim| claim.ask.clone()).collect();
@@ -347,6 +366,7 @@ impl Round {
         for claim in &claims {
             let more = claim.passes.is_empty();
             hungry |= more;
+            same &= more;
             if claim.ask.pinned.is_none() && !more {
                 shared
                     .backlog()
@@ -355,6 +375,7 @@ impl Round {
         }
         shared.lanes.set_hungry(hungry);
         drop(claims);
+        self.due = same.then_some((asked, due));
         Ok(wait)
     }
 

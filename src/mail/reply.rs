@@ -446,4 +446,15 @@ mod tests {
         );
         assert!(text.lines().all(|l| l.len() <= 510));
     }
+
+    #[test]
+    fn numbers() {
+        for number in [0, 7, 10, 99, 100, 250, 999, 1000, 9999, 10_000, u16::MAX] {
+            let (mut free, mut three) = (Vec::new(), Vec::new());
+            append_number(&mut free, number, 1);
+            append_number(&mut three, number, 3);
+            assert_eq!(free, format!("{number}").into_bytes());
+            assert_eq!(three, format!("{number:03}").into_bytes());
+        }
+    }
 }

@@ -328,44 +328,57 @@ fn to_standard_error() -> io::Result<(Lines, JoinHandle<()>)> {
 }
 
 fn write_lines(receiver: &Receiver<Line>, dropped: &AtomicU64, out: &mut dyn Write) {
-    let mut gathered = Vec::new();
+    // Lines came a moment ago: the next ones are looked for instead of waited for, so that whoever writes one wakes nobody.
+    let mut busy = false;
     loop {
-        match receiver.recv_timeout(Duration::from_secs(1)) {
-            Ok(Line::Text(line)) => gathered = line,
-            Ok(Line::End) | Err(RecvTimeoutError::Disconnected) => return,
-            Err(RecvTimeoutError::Timeout) => {
-                let lost = dropped.swap(0, Ordering::Relaxed);
-                if lost > 0 {
-                    let _ = writeln!(
-                        out,
-                        "{} WARN  log lines dropped count={lost}",
-                        timestamp(SystemTime::now())
-                    );
-                }
+        let next = if busy {
+            std::thread::sleep(GATHER);
+            receiver.try_recv().ok()
+        } else {
+            match receiver.recv_timeout(Duration::from_secs(1)) {
+                Ok(line) => Some(line),
+                Err(RecvTimeoutError::Timeout) => None,
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+        };
+        let Some(first) = next else {
+            if !std::mem::take(&mut busy) {
+                tell_of_lost(dropped, out);
+            }
+            continue;
+        };
+        if !busy {
+            // The first of many, maybe.
+            std::thread::sleep(GATHER);
+        }
+        busy = true;
+        let mut lines = Vec::new();
+        let mut end = false;
+        for line in std::iter::once(first).chain(receiver.try_iter()) {
+            match line {
+                Line::Text(line) => lines.extend_from_slice(&line),
+                Line::End => end = true,
+            }
+            if end || lines.len() >= AT_ONCE {
+                break;
             }
         }
-        // While lines keep coming they are looked for instead of waited for: whoever writes one wakes nobody.
-        while !gathered.is_empty() {
-            std::thread::sleep(GATHER);
-            let mut end = false;
-            while gathered.len() < AT_ONCE && !end {
-                match receiver.try_recv() {
-                    Ok(Line::Text(line)) => gathered.extend_from_slice(&line),
-                    Ok(Line::End) => end = true,
-                    Err(_) => break,
-                }
-            }
-            // There is nowhere to tell that the log cannot be written.
-            let _ = out.write_all(&gathered);
-            if end {
-                return;
-            }
-            gathered.clear();
-            std::thread::sleep(GATHER);
-            if let Ok(Line::Text(line)) = receiver.try_recv() {
-                gathered = line;
-            }
+        // There is nowhere to tell that the log cannot be written.
+        let _ = out.write_all(&lines);
+        if end {
+            return;
         }
+    }
+}
+
+fn tell_of_lost(dropped: &AtomicU64, out: &mut dyn Write) {
+    let lost = dropped.swap(0, Ordering::Relaxed);
+    if lost > 0 {
+        let _ = writeln!(
+            out,
+            "{} WARN  log lines dropped count={lost}",
+            timestamp(SystemTime::now())
+        );
     }
 }
 
@@ -450,6 +463,43 @@ mod tests {
             line.ends_with("INFO  accepted id=7 who=\"a \\\"b\\\"\\nc\"\n"),
             "{line}"
         );
+    }
+
+    #[test]
+    fn every_line_is_written_in_order_until_the_end() {
+        let (sender, receiver) = sync_channel(10_000);
+        let mut expected = String::new();
+        for n in 0..5000 {
+            let line = format!("line {n}\n");
+            expected.push_str(&line);
+            sender.send(Line::Text(line.into_bytes())).unwrap();
+        }
+        let ending = std::thread::spawn(move || {
+            // While it looks for more, and while it waits for more.
+            for (pause, line) in [(5, "late\n"), (30, "later\n")] {
+                std::thread::sleep(Duration::from_millis(pause));
+                sender.send(Line::Text(line.into())).unwrap();
+            }
+            std::thread::sleep(Duration::from_millis(1));
+            sender.send(Line::End).unwrap();
+            sender
+        });
+        let mut out = Vec::new();
+        write_lines(&receiver, &AtomicU64::new(0), &mut out);
+        assert_eq!(String::from_utf8(out).unwrap(), expected + "late\nlater\n");
+        drop(ending.join().unwrap());
+    }
+
+    #[test]
+    fn a_moment_in_the_log() {
+        for (micros, expected) in [
+            (0, "1970-01-01T00:00:00.000Z"),
+            (1_798_761_599_999_900, "2026-12-31T23:59:59.999Z"),
+            (951_782_400_050_000, "2000-02-29T00:00:00.050Z"),
+        ] {
+            let at = SystemTime::UNIX_EPOCH + Duration::from_micros(micros);
+            assert_eq!(timestamp(at), expected);
+        }
     }
 
     #[test]

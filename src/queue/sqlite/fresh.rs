@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// Octets that are kept at most. What is due first is claimed first, so what comes when it is full is left out.
-const ROOM: usize = 4 * 1024 * 1024;
+const ROOM: usize = 16 * 1024 * 1024;
 /// What one entry takes besides its content, roughly.
 const ENTRY: usize = 1024;
 /// Whoever is not claimed by then has another fate than to be sent soon.
@@ -168,7 +168,7 @@ mod tests {
             fresh.put(&mail(number, 10_000), &[JobId(number as i64)], now);
         }
         let first = fresh.lock().jobs.len();
-        assert!(fresh.lock().octets <= ROOM && (300..400).contains(&first));
+        assert!(fresh.lock().octets <= ROOM && (1400..1600).contains(&first));
         // What is due first is here.
         assert!(fresh.lock().jobs.contains_key(&JobId(0)));
         let later = now + FRESH;
