@@ -112,11 +112,13 @@ pub fn run(path: PathBuf) -> Result<(), RunError> {
     let no_threads = |e| RunError::system(format!("no runtime: {e}"));
     let inwards = threads::of("listener").map_err(no_threads)?;
     let outwards = threads::of("delivery").map_err(no_threads)?;
+    // Until the last delivery has ended nobody else may begin with what it holds.
+    let lock = lock(&config.data_dir)?;
     let result = inwards.block_on(Box::pin(serve(config, outwards.handle().clone())));
     // A blocked disk must not keep the process.
-    inwards.shutdown_timeout(Duration::from_secs(2));
     outwards.shutdown_timeout(Duration::from_secs(2));
-    drop(log);
+    inwards.shutdown_timeout(Duration::from_secs(2));
+    drop((lock, log));
     result
 }
 
@@ -266,7 +268,6 @@ struct Gateway {
 }
 
 async fn serve(config: Config, outwards: Handle) -> Result<(), RunError> {
-    let _lock = lock(&config.data_dir)?;
     let mut signals = Signals::new().map_err(|e| RunError::system(format!("signals: {e}")))?;
     let store: Arc<dyn Store> = SqliteStore::open(&config.queue)?;
     store.recover().await?;

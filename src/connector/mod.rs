@@ -356,7 +356,7 @@ pub struct SmtpSettings {
     pub oauth: Option<(oauth::Settings, String)>,
     /// The password may go over a line without TLS; over loopback it always may.
     pub plaintext_credentials: bool,
-    /// Connections at once; the default of `max_concurrent` follows from it.
+    /// Connections at once; also the default of `max_concurrent`.
     pub max_connections: usize,
     /// Then a new one.
     pub messages_per_connection: u32,

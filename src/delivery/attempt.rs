@@ -119,11 +119,18 @@ pub(super) async fn run(task: Task) {
         if throttled {
             attempt.queue_up(shared.lanes.turn_in(&lane));
         }
-        // Settled before the permit is free: otherwise settlements could pile up without bound. But the next connector
-        // must not be waited for with the permit of this one.
+        // The next job need not wait until this one is on disk, as long as not too many are not. And the next connector must
+        // not be waited for with the permit of this one.
         if throttled || attempt.open().is_empty() {
+            let slip = shared.unwritten.try_acquire();
+            let kept = if slip.is_ok() {
+                drop(pass);
+                None
+            } else {
+                Some(pass)
+            };
             settle(&shared, &built, &route, &job, attempt, &via, &passed).await;
-            drop(pass);
+            drop((slip, kept));
             return;
         }
     }

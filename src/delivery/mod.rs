@@ -14,7 +14,11 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use tokio::{runtime::Handle, sync::watch, task::JoinSet};
+use tokio::{
+    runtime::Handle,
+    sync::{Semaphore, watch},
+    task::JoinSet,
+};
 
 use self::{attempt::Task, lanes::Lanes, round::Round};
 use crate::{
@@ -36,6 +40,10 @@ mod reroute;
 mod round;
 mod rows;
 mod table;
+
+/// Deliveries that may be done and not written down yet while others take their place: so many more could be sent twice after a
+/// crash at that moment.
+const UNWRITTEN: usize = 64;
 
 /// What delivery needs of the configuration besides router and connectors.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -100,6 +108,7 @@ impl Delivery {
             tasks: Mutex::new(Some(JoinSet::new())),
             runtime: Handle::current(),
             backlog: Mutex::new(HashSet::new()),
+            unwritten: Semaphore::new(UNWRITTEN),
             troubled: AtomicUsize::new(0),
             stop: watch::Sender::new(false),
         });
@@ -211,6 +220,8 @@ struct Shared {
     runtime: Handle,
     /// Routes, and lanes among their mail, with due work in the store: new mail queues up behind it.
     backlog: Mutex<Backlog>,
+    /// For what was delivered and is not written down yet, beyond the permits of the lanes.
+    unwritten: Semaphore,
     /// Settlements that the store has not taken yet.
     troubled: AtomicUsize,
     stop: watch::Sender<bool>,

@@ -272,16 +272,13 @@ impl Round {
         shared.lanes.set_hungry(true);
         let known = self.due.take().filter(|(asked, _)| asked.elapsed() < KNOWN);
         let mut wait = AT_LEAST;
-        let (asked, due) = match known {
-            Some((asked, due)) => {
-                wait = KNOWN;
-                (asked, due)
-            }
-            None => {
-                let mut due = shared.queue.store().due().await?;
-                due.sort_by_key(|due| due.at);
-                (Instant::now(), due)
-            }
+        let (asked, due) = if let Some(known) = known {
+            wait = KNOWN;
+            known
+        } else {
+            let mut due = shared.queue.store().due().await?;
+            due.sort_by_key(|due| due.at);
+            (Instant::now(), due)
         };
         let now = SystemTime::now();
         let mut same = true;

@@ -48,8 +48,6 @@ use transcript::Transcript;
 const UNREAD: usize = 64 * 1024;
 /// The first pieces of a message are read into so much room.
 const PIECE: usize = 16 * 1024;
-/// What an idle connection may hold of it.
-const IDLE: usize = 512;
 /// Replies gathered before they are written, whatever follows.
 const UNSENT: usize = 64 * 1024;
 /// A client must take our replies within this time.
@@ -324,9 +322,8 @@ impl Connection {
             return Err(io::Error::other("the session takes no more input"));
         }
         if self.input.is_empty() {
-            if self.input.capacity() > IDLE {
-                self.input = BytesMut::new();
-            }
+            // An idle connection holds no buffer.
+            self.input = BytesMut::new();
             if *self.drain.borrow() && self.session.is_idle() {
                 return Ok(Some(Step::Close(Some(Reply::shutting_down()))));
             }

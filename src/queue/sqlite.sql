@@ -30,7 +30,8 @@ CREATE TABLE job (
     state    INTEGER NOT NULL,             -- 0 sending, 1 held, 2 waiting, 3 failed, 4 done
     due      INTEGER NOT NULL,
     attempts INTEGER NOT NULL,
-    wishes   TEXT                          -- an operator's verbs since it was leased, a line each
+    wishes   TEXT,                         -- an operator's verbs since it was leased, a line each
+    CHECK (id >> 20 = message)
 ) STRICT;
 CREATE INDEX job_due ON job (route, pinned, lane, due) WHERE state = 2;
 CREATE INDEX job_open ON job (state, message) WHERE state < 4;

@@ -986,9 +986,16 @@ const TO_SCHEMA_2: &str = "
     CREATE TABLE number (job INTEGER PRIMARY KEY, n INTEGER NOT NULL);
     INSERT INTO number SELECT id, row_number() OVER (ORDER BY id DESC) FROM job;
     UPDATE recipient SET job = (SELECT n FROM number WHERE number.job = recipient.job);
-    UPDATE job SET id = -(SELECT n FROM number WHERE number.job = job.id);
-    UPDATE job SET id = -id;
+    CREATE TABLE old (
+        id INTEGER PRIMARY KEY, message INTEGER NOT NULL, route TEXT NOT NULL, pinned TEXT NOT NULL,
+        lane TEXT NOT NULL DEFAULT '', state INTEGER NOT NULL, due INTEGER NOT NULL, attempts INTEGER NOT NULL, wishes TEXT
+    ) STRICT;
+    INSERT INTO old SELECT n, message, route, pinned, lane, state, due, attempts, wishes FROM job JOIN number ON number.job = id;
     DROP TABLE number;
+    DROP TABLE job;
+    ALTER TABLE old RENAME TO job;
+    CREATE INDEX job_due ON job (route, pinned, lane, due) WHERE state = 2;
+    CREATE INDEX job_open ON job (state, message) WHERE state < 4;
     CREATE INDEX job_message ON job (message);
     PRAGMA user_version = 2;";
 
@@ -1017,6 +1024,24 @@ async fn a_queue_of_the_second_schema_is_read() {
     )
     .unwrap();
     drop(raw);
+
+    // Nobody changes it while a gateway of that version runs.
+    let path = dir.path().join("data/lock");
+    let lock = std::fs::File::create(&path).unwrap();
+    lock.lock().unwrap();
+    std::fs::write(&path, "1\n").unwrap();
+    let refused = SqliteStore::open(&Settings {
+        data_dir: dir.path().join("data"),
+        keep_failed: DAY,
+        keep_history: DAY,
+    });
+    assert!(
+        refused
+            .unwrap_err()
+            .to_string()
+            .contains("restart it first")
+    );
+    drop(lock);
 
     let store = open(dir.path());
     let job = claim_one_of(&*store, &ask(9), id).await;

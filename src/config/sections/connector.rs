@@ -94,9 +94,6 @@ enum Type {
     Discard,
 }
 
-/// `max_concurrent` is at most this.
-const MOST_CONCURRENT: u64 = 10_000;
-
 /// What the type decides of the keys that all have.
 struct Defaults {
     max_concurrent: u64,
@@ -164,14 +161,8 @@ fn one(
                     proxy: &proxy,
                 },
             );
-            // As many again as can talk are next in line or being written down, so that no connection waits for the disk;
-            // where a rate is counted, what has started must not wait, and there are as many as connections.
-            let each = if table.has("rate") { 1 } else { 2 };
             let defaults = Defaults {
-                max_concurrent: smtp
-                    .as_ref()
-                    .map_or(8, |smtp| smtp.max_connections as u64 * each)
-                    .min(MOST_CONCURRENT),
+                max_concurrent: smtp.as_ref().map_or(4, |smtp| smtp.max_connections as u64),
                 max_recipients: 100,
                 rate: None,
             };
@@ -218,11 +209,7 @@ fn one(
             },
         ),
     };
-    let max_concurrent = table.number(
-        "max_concurrent",
-        1..=MOST_CONCURRENT,
-        defaults.max_concurrent,
-    );
+    let max_concurrent = table.number("max_concurrent", 1..=10_000, defaults.max_concurrent);
     let max_recipients = table.number("max_recipients", 1..=100_000, defaults.max_recipients);
     if matches!(kind, Some(Kind::Graph(_))) && max_concurrent > 4 {
         ground.source.warning(

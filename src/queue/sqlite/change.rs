@@ -255,6 +255,7 @@ pub(super) fn settle(
         .count();
     let mut failed = known.values().any(|(_, state)| *state == GIVEN_UP);
     let mut doubtful = Vec::new();
+    let deliveries = Deliveries::of_settlement(settlement);
     for (address, settled) in &settlement.recipients {
         let Some(&(position, before)) = known.get(&address.to_string()) else {
             tracing::error!(id = %settlement.message, %address, "settled a recipient that is not the job's");
@@ -280,7 +281,7 @@ pub(super) fn settle(
             doubtful.push(position);
         }
         let line = (state == DELIVERED)
-            .then(|| delivery_of(settlement, address))
+            .then(|| deliveries.of(address))
             .flatten();
         conn.prepare_cached(
             "UPDATE recipient SET state = ?3, reply = ?4, at = ?5, said = ?6 WHERE message = ?1 AND position = ?2",
@@ -353,15 +354,38 @@ pub(super) fn settle(
     close(change, key, Some((settlement.message, kept)), now)
 }
 
-/// The line that says how a recipient was served.
-fn delivery_of<'a>(settlement: &'a Settlement, recipient: &Address) -> Option<&'a Event> {
-    let mut lines = settlement.events.iter().filter(|e| e.kind == DELIVERY);
-    let only = lines.clone().count() == 1;
-    // Where there is one, and it names all who were served, it need not be searched.
-    lines.find(|event| {
-        only && event.recipients.len() == settlement.recipients.len()
-            || event.recipients.contains(&recipient.to_string())
-    })
+/// The lines that say how the recipients were served.
+enum Deliveries<'a> {
+    /// All by one.
+    One(&'a Event),
+    /// By their addresses.
+    Each(HashMap<&'a str, &'a Event>),
+}
+
+impl<'a> Deliveries<'a> {
+    fn of_settlement(settlement: &'a Settlement) -> Self {
+        let mut lines = settlement.events.iter().filter(|e| e.kind == DELIVERY);
+        match (lines.next(), lines.next()) {
+            (Some(one), None) if one.recipients.len() == settlement.recipients.len() => {
+                Self::One(one)
+            }
+            _ => Self::Each(
+                settlement
+                    .events
+                    .iter()
+                    .filter(|e| e.kind == DELIVERY)
+                    .flat_map(|e| e.recipients.iter().map(move |r| (r.as_str(), e)))
+                    .collect(),
+            ),
+        }
+    }
+
+    fn of(&self, recipient: &Address) -> Option<&'a Event> {
+        match self {
+            Self::One(event) => Some(event),
+            Self::Each(events) => events.get(recipient.to_string().as_str()).copied(),
+        }
+    }
 }
 
 /// Ends a message whose jobs have all ended; without a failed recipient its content goes at once. `known`: its id and

@@ -57,8 +57,9 @@ impl Fresh {
         let addresses = message.envelope.recipients.len() * 128;
         let octets = ENTRY + message.header.len() + body.len() + addresses;
         let mut inner = self.lock();
+        inner.tidy(now);
         for (job, (_, recipients)) in jobs.iter().zip(&mail.jobs) {
-            if inner.octets + octets > ROOM && !inner.tidy(now, octets) {
+            if inner.octets + octets > ROOM {
                 return;
             }
             let entry = Entry {
@@ -89,14 +90,13 @@ impl Fresh {
 }
 
 impl Inner {
-    /// Forgets what is old; whether there is room for so many octets then.
-    fn tidy(&mut self, now: Instant, octets: usize) -> bool {
+    /// Forgets what is old, now and then.
+    fn tidy(&mut self, now: Instant) {
         if self.looked.is_none_or(|at| now >= at + LOOK) {
             self.looked = Some(now);
             self.jobs.retain(|_, entry| now < entry.since + FRESH);
             self.octets = self.jobs.values().map(|entry| entry.octets).sum();
         }
-        self.octets + octets <= ROOM
     }
 }
 

@@ -26,13 +26,13 @@ const FROM_2: &str = "ALTER TABLE recipient ADD COLUMN at INTEGER;
      CREATE TABLE job_3 (
        id INTEGER PRIMARY KEY, message INTEGER NOT NULL, route TEXT NOT NULL, pinned TEXT NOT NULL,
        lane TEXT NOT NULL DEFAULT '', state INTEGER NOT NULL, due INTEGER NOT NULL, attempts INTEGER NOT NULL,
-       wishes TEXT, was INTEGER NOT NULL
+       wishes TEXT, was INTEGER NOT NULL, CHECK (id >> 20 = message)
      ) STRICT;
      INSERT INTO job_3
        SELECT message * 1048576 + row_number() OVER (PARTITION BY message ORDER BY id) - 1,
               message, route, pinned, lane, state, due, attempts, wishes, id FROM job;
      CREATE UNIQUE INDEX job_was ON job_3 (was);
-     UPDATE recipient SET job = (SELECT id FROM job_3 WHERE was = recipient.job);
+     UPDATE recipient SET job = coalesce((SELECT id FROM job_3 WHERE was = recipient.job), message * 1048576);
      DROP TABLE job;
      DROP INDEX job_was;
      ALTER TABLE job_3 DROP COLUMN was;
@@ -88,7 +88,7 @@ pub(super) fn sync_dir(path: &Path) -> io::Result<()> {
 /// The connection that writes; makes the schema when the file is new.
 pub(super) fn writer(database: &Path) -> Result<Connection, StoreError> {
     let conn = connect(database, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
-    setup(&conn)?;
+    setup(&conn, database)?;
     Ok(conn)
 }
 
@@ -112,13 +112,18 @@ fn connect(database: &Path, flags: OpenFlags) -> Result<Connection, StoreError> 
     Ok(conn)
 }
 
-fn setup(conn: &Connection) -> Result<(), StoreError> {
+fn setup(conn: &Connection, database: &Path) -> Result<(), StoreError> {
     let number = |pragma: &str| conn.pragma_query_value(None, pragma, |row| row.get::<_, i64>(0));
     let found = number("user_version").map_err(unavailable)?;
     if found > SCHEMA {
         return Err(StoreError::Unavailable(format!(
             "it was written by a newer version of Postern (schema {found}; this one knows {SCHEMA})"
         )));
+    }
+    if (1..SCHEMA).contains(&found) && is_another_gateways(database) {
+        return Err(StoreError::Unavailable(
+            "the gateway that runs is of an older version of Postern: restart it first".to_owned(),
+        ));
     }
     // Before the first table, else it has no effect.
     // A usual mail and its row fit into two of these; with 4 KiB there would be twice as many to write for each.
@@ -142,6 +147,18 @@ fn setup(conn: &Connection) -> Result<(), StoreError> {
     conn.pragma_update(None, "temp_store", "MEMORY")
         .map_err(unavailable)?;
     schema(conn).map_err(unavailable)
+}
+
+/// Whether a gateway other than this process holds the lock of the directory (as `gateway` takes it, its pid inside). Its
+/// statements are those of its own schema: nobody else may change that meanwhile.
+fn is_another_gateways(database: &Path) -> bool {
+    let path = database.with_file_name("lock");
+    let Ok(file) = File::open(&path) else {
+        return false;
+    };
+    let is_free = file.try_lock_shared().is_ok();
+    let own = std::process::id().to_string();
+    !is_free && std::fs::read_to_string(&path).is_ok_and(|pid| pid.trim() != own)
 }
 
 fn schema(conn: &Connection) -> rusqlite::Result<()> {

@@ -18,6 +18,11 @@ use crate::{
     route::{ConnectorName, RouteName},
 };
 
+/// Picks the further jobs of the entries that are picked. (The plus keeps SQLite from making an index of all routes first.)
+const FURTHER: &str = "INSERT OR IGNORE INTO temp.picked SELECT j.id, j.message, j.route, j.state
+     FROM (SELECT DISTINCT message, route FROM temp.picked) p
+     CROSS JOIN job j ON j.id BETWEEN p.message << 20 AND (p.message << 20) + 1048575 AND +j.route = p.route";
+
 /// A message and a route.
 pub(super) type Key = (i64, String);
 
@@ -35,7 +40,9 @@ fn condition(filter: &Filter) -> (String, Vec<Value>) {
             sql.push_str(" AND j.state < 4");
         }
         let list: Vec<String> = numbers.iter().map(ToString::to_string).collect();
-        let _ = write!(sql, " AND j.state IN ({})", list.join(", "));
+        // Of one message all jobs are looked at.
+        let plus = if filter.id.is_some() { "+" } else { "" };
+        let _ = write!(sql, " AND {plus}j.state IN ({})", list.join(", "));
     }
     if let Some(id) = filter.id {
         values.push(Value::Blob(id.to_bytes().to_vec()));
@@ -186,11 +193,7 @@ pub(super) fn command(
         ))?
         .execute(rusqlite::params_from_iter(values))?;
         // With them the further jobs of the same entries.
-        conn.execute_batch(
-            "INSERT OR IGNORE INTO temp.picked SELECT j.id, j.message, j.route, j.state
-             FROM (SELECT DISTINCT message, route FROM temp.picked) p
-             CROSS JOIN job j ON j.id BETWEEN p.message << 20 AND (p.message << 20) + 1048575 AND j.route = p.route",
-        )?;
+        conn.execute_batch(FURTHER)?;
     }
     apply(change, verb, now)
 }
@@ -416,4 +419,42 @@ pub(super) fn prune(
     }
     let more = failed.len() as i64 == STEP || old.len() as i64 == STEP;
     Ok((lines, more))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_verb_searches_the_jobs_of_a_message_and_no_others() {
+        let conn = Connection::open_in_memory().unwrap();
+        conn.execute_batch(include_str!("../sqlite.sql")).unwrap();
+        conn.execute_batch(
+            "CREATE TEMP TABLE picked (job INTEGER PRIMARY KEY, message INTEGER, route TEXT, state INTEGER)",
+        )
+        .unwrap();
+        let of = Filter {
+            id: Some(MessageId::new(SystemTime::UNIX_EPOCH, 1)),
+            states: vec![crate::queue::store::State::Waiting],
+            ..Filter::default()
+        };
+        let (condition, values) = condition(&of);
+        let one = format!("SELECT j.id FROM job j WHERE {condition}");
+        for (sql, values) in [(FURTHER, Vec::new()), (one.as_str(), values)] {
+            let plan: Vec<String> = conn
+                .prepare(&format!("EXPLAIN QUERY PLAN {sql}"))
+                .unwrap()
+                .query_map(rusqlite::params_from_iter(values), |row| row.get(3))
+                .unwrap()
+                .map(Result::unwrap)
+                .collect();
+            let plan = plan.join("\n");
+            assert!(
+                plan.contains("SEARCH j USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)")
+                    && !plan.contains("AUTOMATIC")
+                    && !plan.contains("SCAN j"),
+                "{plan}"
+            );
+        }
+    }
 }

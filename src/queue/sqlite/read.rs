@@ -213,9 +213,9 @@ pub(super) fn events(conn: &Connection, id: MessageId) -> rusqlite::Result<Vec<E
         });
     }
     for delivery in deliveries(conn, key)? {
-        // Behind what happened until then.
-        let place = events.partition_point(|event| event.at <= delivery.at);
-        events.insert(place, delivery);
+        // Behind what happened until then, and never before it was accepted, whatever the clock did.
+        let earlier = events.iter().rposition(|event| event.at <= delivery.at);
+        events.insert(earlier.map_or(1, |at| at + 1), delivery);
     }
     Ok(events)
 }
@@ -298,6 +298,7 @@ mod tests {
         )
         .unwrap();
         conn.execute_batch(include_str!("../sqlite.sql")).unwrap();
+        let mut id = 1 << rows::JOB_BITS;
         for (route, pinned, lane, jobs) in [
             ("a", "", "", 5000),
             ("a", "", "up/m", 5000),
@@ -307,10 +308,11 @@ mod tests {
         ] {
             for due in 0..jobs {
                 conn.execute(
-                    "INSERT INTO job (message, route, pinned, lane, state, due, attempts) VALUES (1, ?1, ?2, ?3, 2, ?4, 0)",
-                    params![route, pinned, lane, due],
+                    "INSERT INTO job (id, message, route, pinned, lane, state, due, attempts) VALUES (?5, 1, ?1, ?2, ?3, 2, ?4, 0)",
+                    params![route, pinned, lane, due, id],
                 )
                 .unwrap();
+                id += 1;
             }
         }
         let found = due(&conn).unwrap();
