@@ -31,7 +31,8 @@
 //! - `telemetry/` the log: `maillog.rs` holds one function for each event
 //! - `config/` TEXT TO SETTINGS: `table/` reads keys and collects every
 //!   problem, `sections/` makes each section its module's own settings
-//! - `gateway.rs` builds everything from a configuration; run, reload, drain (`gateway/` keeps refresh tokens)
+//! - `gateway.rs` builds everything from a configuration; run, reload, drain (`gateway/` makes the threads and keeps
+//!   refresh tokens)
 //! - `cli/` one file for each command; `demo/` holds the stand-in smarthost, `queue/` the ages of its filters
 //!
 //! # Who may import whom
@@ -50,7 +51,7 @@
 //! 4. Startup is recovery: claims are leases; a restart releases them. There is no repair code.
 //! 5. A delivery has a deadline; only the connector knows at which stage it was cut.
 //! 6. Unknown keys, dangling names, unmatched senders: refused at load or at RCPT, never at 3 a.m. in the queue.
-//! 7. No statics but the log subscriber. No `unwrap` outside tests. A panic ends one connection or one job.
+//! 7. No statics but the log subscriber and, in `main.rs`, the allocator. No `unwrap` outside tests. A panic ends one connection or one job.
 //! 8. Bytes of the body leave exactly as they came (line-ending repair and added header fields excepted).
 //! 9. Secrets have no `Display` and no `Serialize`.
 
