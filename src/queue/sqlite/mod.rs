@@ -1,8 +1,9 @@
 //! The queue in one SQLite file, large bodies beside it in `spool/`.
 //!
 //! Apart from `store`, which says what a store promises. `open` makes the file, `writer` makes changes durable, many
-//! at a time; `change` and `operate` say what is changed; `rows` what the columns mean. Reads have connections of their
-//! own and never hold a transaction across an await. It has no clock but where a lease is lost.
+//! at a time; `change` and `operate` say what is changed; `rows` what the columns mean; `fresh` keeps a copy of what was
+//! accepted a moment ago. Reads have connections of their own and never hold a transaction across an await. It has no
+//! clock but where a lease is lost and where a copy grows old.
 
 use std::{
     collections::HashMap,
