@@ -371,7 +371,7 @@ async fn who_talks_before_the_greeting_is_refused_though_nobody_waits_for_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn too_many_connections_and_a_thousand_idle_ones() {
+async fn too_many_connections_of_one_client_and_hundreds_of_idle_ones() {
     let few = Limits {
         connections_per_client: 2,
         ..limits()
@@ -381,21 +381,14 @@ async fn too_many_connections_and_a_thousand_idle_ones() {
     let mut third = TcpStream::connect(gate.address()).await.unwrap();
     assert!(some(&mut third).await.starts_with("421 4.7.0"));
 
-    let memory = || -> u64 {
-        let status = std::fs::read_to_string("/proc/self/status").unwrap();
-        let line = status.lines().find(|l| l.starts_with("VmRSS")).unwrap();
-        line.split_whitespace().nth(1).unwrap().parse().unwrap()
-    };
+    // What they cost is measured in a process of its own: `big::a_thousand_idle_connections_are_cheap`.
     let gate = Gate::open(limits(), |_| settings("one"));
-    let before = memory();
     let mut idle = Vec::new();
     // 400 rather than 1,000: both ends are in this process, which may have 1,024 files.
     for _ in 0..400 {
         idle.push(gate.connect().await);
     }
-    let grown = memory().saturating_sub(before);
     assert_eq!(gate.shared.open_connections(), 400);
-    assert!(grown < 10_000, "{grown} kB for 400 idle connections");
 }
 
 #[tokio::test(flavor = "multi_thread")]
