@@ -2,7 +2,7 @@
 
 CREATE TABLE message (
     key       INTEGER PRIMARY KEY,
-    id        BLOB NOT NULL UNIQUE,        -- the 16 octets of the message id
+    id        BLOB NOT NULL,               -- the 16 octets of the message id; found by `message_id`
     accepted  INTEGER NOT NULL,
     sender    TEXT,                        -- NULL is <>
     eight_bit INTEGER NOT NULL,
@@ -12,7 +12,15 @@ CREATE TABLE message (
     kept      INTEGER NOT NULL,            -- 0: content deleted; 1: body in `content`; 2: body in spool/ID
     ended     INTEGER                      -- when the last of its jobs was finished or given up
 ) STRICT;
-CREATE INDEX message_ended ON message (ended) WHERE ended IS NOT NULL;
+-- What failed and is kept. What was delivered is never in it, and so does not cost a page of it.
+CREATE INDEX message_failed ON message (ended) WHERE ended IS NOT NULL AND kept > 0;
+
+-- The messages by their ids, but for the newest, which are few enough to look through: sixteen are written at once, so that
+-- not every message costs a page of it.
+CREATE TABLE message_id (
+    id      BLOB PRIMARY KEY,
+    message INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
 
 -- Apart from `message`, so that a change of state does not write the body again.
 CREATE TABLE content (
@@ -21,20 +29,21 @@ CREATE TABLE content (
     body    BLOB                           -- NULL: in a file
 ) STRICT;
 
+-- What is not finished, and what failed as long as its message is kept. Nothing is left of a job that is done but its route and
+-- attempts, in the rows of its recipients.
 CREATE TABLE job (
     id       INTEGER PRIMARY KEY,          -- message * 1048576 + a number within it: those of a message stand together
     message  INTEGER NOT NULL,
     route    TEXT NOT NULL,
     pinned   TEXT NOT NULL,                -- '': any connector of the route
     lane     TEXT NOT NULL DEFAULT '',     -- connector/mailbox whose turn it waits for; '': of none
-    state    INTEGER NOT NULL,             -- 0 sending, 1 held, 2 waiting, 3 failed, 4 done
+    state    INTEGER NOT NULL,             -- 0 sending, 1 held, 2 waiting, 3 failed
     due      INTEGER NOT NULL,
     attempts INTEGER NOT NULL,
     wishes   TEXT,                         -- an operator's verbs since it was leased, a line each
     CHECK (id >> 20 = message)
 ) STRICT;
 CREATE INDEX job_due ON job (route, pinned, lane, due) WHERE state = 2;
-CREATE INDEX job_open ON job (state, message) WHERE state < 4;
 
 CREATE TABLE recipient (
     message  INTEGER NOT NULL,
@@ -45,6 +54,8 @@ CREATE TABLE recipient (
     reply    TEXT,
     at       INTEGER,                      -- when it was delivered, and how: its line in the life of the message
     said     TEXT,
+    route    TEXT,                         -- of its job, once that is gone
+    attempts INTEGER,
     PRIMARY KEY (message, position)
 ) STRICT, WITHOUT ROWID;
 

@@ -504,6 +504,122 @@ async fn retention() {
 }
 
 #[tokio::test]
+async fn history_goes_whatever_the_clock_did_and_numbers_are_given_again() {
+    on_each(async |store| {
+        let count = async || store.list(&Filter::default(), at(0)).await.unwrap().len();
+        // The first came while the clock was years ahead; one is held for ever; the others end.
+        store
+            .insert(&mail(1, &["a@x.example"]), false, at(0) + 999 * DAY)
+            .await
+            .unwrap();
+        for n in 2..=500 {
+            store
+                .insert(&mail(n, &["a@x.example"]), false, at(0))
+                .await
+                .unwrap();
+        }
+        let held = MessageId::new(at(0), 300);
+        store
+            .command(&only(held), &Verb::Hold, at(0))
+            .await
+            .unwrap();
+        let waiting = Filter {
+            states: vec![State::Waiting],
+            ..Filter::default()
+        };
+        assert_eq!(
+            store.command(&waiting, &Verb::Drop, at(1)).await.unwrap(),
+            499
+        );
+        store
+            .insert(&mail(501, &["a@x.example"]), false, at(0) + 20 * DAY)
+            .await
+            .unwrap();
+        store.prune(DAY, 30 * DAY, at(0) + 30 * DAY).await.unwrap();
+        assert_eq!(count().await, 501);
+        store.prune(DAY, 30 * DAY, at(2) + 30 * DAY).await.unwrap();
+        // The held one, and the last.
+        assert_eq!(count().await, 2);
+        assert!(
+            store
+                .events(MessageId::new(at(0), 2))
+                .await
+                .unwrap()
+                .is_empty()
+        );
+        store
+            .command(&Filter::default(), &Verb::Drop, at(1))
+            .await
+            .unwrap();
+        store.prune(DAY, DAY, at(0) + 2000 * DAY).await.unwrap();
+        assert_eq!(count().await, 0);
+
+        for n in 1..=40 {
+            let mail = mail(n, &["a@x.example"]);
+            store.insert(&mail, false, at(0)).await.unwrap();
+            let again = store.insert(&mail, false, at(0)).await;
+            assert!(matches!(again, Err(StoreError::Unavailable(_))), "{n}");
+        }
+        for n in 1..=40 {
+            let id = MessageId::new(at(0), n);
+            assert_eq!(store.events(id).await.unwrap().len(), 1, "{n}");
+            assert_eq!(store.list(&only(id), at(0)).await.unwrap().len(), 1, "{n}");
+            assert_eq!(store.content(id).await.unwrap().unwrap().id, id);
+        }
+        let gone = MessageId::new(at(0), 41);
+        assert!(store.list(&only(gone), at(0)).await.unwrap().is_empty());
+        assert!(store.content(gone).await.unwrap().is_none());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_job_split_off_never_has_the_number_of_one_that_is_done() {
+    on_each(async |store| {
+        let sent = mail(1, &["a@x.example", "b@x.example", "c@x.example"]);
+        store.insert(&sent, false, at(0)).await.unwrap();
+        let pinned = vec![Ask {
+            pinned: Some(ConnectorName::from("up")),
+            ..ask(10).remove(0)
+        }];
+        let mut seen = Vec::new();
+        for (doubtful, others) in [
+            ("a@x.example", vec!["b@x.example", "c@x.example"]),
+            ("b@x.example", vec!["c@x.example"]),
+        ] {
+            let job = claim_one(&*store, at(100)).await;
+            let mut outcome: Vec<_> = others.into_iter().map(|a| (a, deferred())).collect();
+            outcome.push((doubtful, in_doubt()));
+            let mut first = settlement(&job, outcome);
+            first.in_doubt = Some((ConnectorName::from("up"), at(50)));
+            store.settle(first, at(1)).await.unwrap();
+            let mut split = store.claim(&pinned, at(100)).await.unwrap();
+            assert_eq!(split.len(), 1);
+            let split = split.remove(0);
+            assert_eq!(split.recipients, [address(doubtful)]);
+            assert!(!seen.contains(&split.id), "{seen:?}");
+            seen.push(split.id);
+            store
+                .settle(settlement(&split, vec![(doubtful, done())]), at(2))
+                .await
+                .unwrap();
+            assert_eq!(looks(&*store, sent.message.id).await.0, State::Waiting);
+        }
+        let job = claim_one(&*store, at(100)).await;
+        assert_eq!(job.recipients, [address("c@x.example")]);
+        store
+            .settle(settlement(&job, vec![("c@x.example", done())]), at(3))
+            .await
+            .unwrap();
+        let entries = store.list(&only(sent.message.id), at(3)).await.unwrap();
+        assert_eq!((entries.len(), entries[0].state), (1, State::Done));
+        assert_eq!((entries[0].recipients.len(), entries[0].attempts), (3, 3));
+        assert!(store.content(sent.message.id).await.unwrap().is_none());
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn lanes_and_notes() {
     on_each(async |store| {
         let mut lane = LaneRow {
@@ -979,10 +1095,22 @@ async fn deliveries_are_remembered_with_their_recipients() {
     .await;
 }
 
-/// Jobs had numbers of their own and an index by message; a delivery was an event.
+/// Jobs had numbers of their own and an index by message, and stayed when they were done; messages had an index of every id; a
+/// delivery was an event.
 const TO_SCHEMA_2: &str = "
     ALTER TABLE recipient DROP COLUMN at;
     ALTER TABLE recipient DROP COLUMN said;
+    ALTER TABLE recipient DROP COLUMN route;
+    ALTER TABLE recipient DROP COLUMN attempts;
+    CREATE TABLE message_2 (
+        key INTEGER PRIMARY KEY, id BLOB NOT NULL UNIQUE, accepted INTEGER NOT NULL, sender TEXT, eight_bit INTEGER NOT NULL,
+        origin TEXT NOT NULL, size INTEGER NOT NULL, body_len INTEGER NOT NULL, kept INTEGER NOT NULL, ended INTEGER
+    ) STRICT;
+    INSERT INTO message_2 SELECT * FROM message;
+    DROP TABLE message;
+    DROP TABLE message_id;
+    ALTER TABLE message_2 RENAME TO message;
+    CREATE INDEX message_ended ON message (ended) WHERE ended IS NOT NULL;
     CREATE TABLE number (job INTEGER PRIMARY KEY, n INTEGER NOT NULL);
     INSERT INTO number SELECT id, row_number() OVER (ORDER BY id DESC) FROM job;
     UPDATE recipient SET job = (SELECT n FROM number WHERE number.job = recipient.job);
@@ -1020,7 +1148,10 @@ async fn a_queue_of_the_second_schema_is_read() {
     let raw = rusqlite::Connection::open(dir.path().join("data/queue.db")).unwrap();
     raw.execute_batch(TO_SCHEMA_2).unwrap();
     raw.execute_batch(
-        "INSERT INTO event (message, at, kind, recipients, text) SELECT key, 5, 'delivered', 'z@x.example', 'as it was' FROM message",
+        "INSERT INTO event (message, at, kind, recipients, text) SELECT key, 5, 'delivered', 'z@x.example', 'as it was' FROM message;
+         INSERT INTO job (message, route, pinned, state, due, attempts) SELECT 2, 'main', '', 4, 0, 7 FROM job LIMIT 1;
+         INSERT INTO recipient (message, position, job, address, state, reply)
+             SELECT 2, 5, max(id), 'd@x.example', 3, '250 ok' FROM job",
     )
     .unwrap();
     drop(raw);
@@ -1044,7 +1175,24 @@ async fn a_queue_of_the_second_schema_is_read() {
     drop(lock);
 
     let store = open(dir.path());
-    let job = claim_one_of(&*store, &ask(9), id).await;
+    // What was done keeps its route and attempts.
+    let done_then = Filter {
+        states: vec![State::Done],
+        ..Filter::default()
+    };
+    let entries = store.list(&done_then, at(0)).await.unwrap();
+    assert_eq!(entries.len(), 0, "a job of the same route still waits");
+    let mut jobs = store.claim(&ask(9), at(0)).await.unwrap();
+    let job = jobs.remove(1);
+    store
+        .settle(settlement(&job, vec![("c@x.example", done())]), at(1))
+        .await
+        .unwrap();
+    let entries = store.list(&done_then, at(0)).await.unwrap();
+    let addresses: Vec<_> = entries[0].recipients.iter().map(|r| &r.address).collect();
+    assert_eq!((entries.len(), entries[0].attempts), (1, 7));
+    assert_eq!(addresses, ["c@x.example", "d@x.example"]);
+    let job = jobs.remove(0);
     assert_eq!(job.recipients, [address("a@x.example")]);
     store
         .settle(settlement(&job, vec![("a@x.example", done())]), at(1))

@@ -11,9 +11,10 @@ use std::{
 use rusqlite::{OptionalExtension as _, params};
 
 use super::{
+    ending::{close, done},
     operate,
     rows::{
-        self, DELIVERED, DELIVERY, DONE, FAILED, GIVEN_UP, IN_DOUBT, IN_FILE, IN_TABLE, JOB_BITS,
+        self, BLOCK, DELIVERED, DELIVERY, FAILED, GIVEN_UP, IN_DOUBT, IN_FILE, IN_TABLE, JOB_BITS,
         OPEN, SENDING, WAITING, micros, origin_to_json,
     },
     writer::Change,
@@ -40,28 +41,34 @@ pub(super) fn insert(
         Body::File(_) => (IN_FILE, None),
     };
     let conn = change.conn;
-    let inserted = conn
-        .prepare_cached(
-            "INSERT INTO message (id, accepted, sender, eight_bit, origin, size, body_len, kept)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT (id) DO NOTHING",
-        )?
-        .execute(params![
-            message.id.to_bytes(),
-            micros(now),
-            message.envelope.sender.as_ref().map(ToString::to_string),
-            message.envelope.eight_bit,
-            origin_to_json(&message.origin),
-            message.size() as i64,
-            message.body.len() as i64,
-            kept
-        ])?;
-    if inserted == 0 {
+    if rows::key(conn, message.id)?.is_some() {
         return Ok(None);
     }
+    conn.prepare_cached(
+        "INSERT INTO message (id, accepted, sender, eight_bit, origin, size, body_len, kept)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+    )?
+    .execute(params![
+        message.id.to_bytes(),
+        micros(now),
+        message.envelope.sender.as_ref().map(ToString::to_string),
+        message.envelope.eight_bit,
+        origin_to_json(&message.origin),
+        message.size() as i64,
+        message.body.len() as i64,
+        kept
+    ])?;
     if let Body::File(file) = &message.body {
         change.keep.push(file.clone());
     }
     let key = conn.last_insert_rowid();
+    if key % BLOCK == 0 {
+        // Replaced: numbers of rows that were deleted are given again.
+        conn.prepare_cached(
+            "INSERT OR REPLACE INTO message_id SELECT id, key FROM message WHERE key BETWEEN ?1 AND ?2",
+        )?
+        .execute([key - BLOCK + 1, key])?;
+    }
     conn.prepare_cached("INSERT INTO content (message, header, body) VALUES (?1, ?2, ?3)")?
         .execute(params![key, message.header.as_ref(), body])?;
     // The recipients of an only job are in the order of the envelope already.
@@ -194,7 +201,7 @@ pub(super) fn release(change: &mut Change<'_>, jobs: &[i64]) -> rusqlite::Result
 pub(super) fn recover(change: &mut Change<'_>) -> rusqlite::Result<()> {
     let jobs: Vec<(i64, i64)> = change
         .conn
-        .prepare_cached("SELECT id, message FROM job WHERE state < 4 AND state = 0")?
+        .prepare_cached("SELECT id, message FROM job WHERE state = 0")?
         .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
         .collect::<rusqlite::Result<_>>()?;
     for (_, message) in &jobs {
@@ -310,10 +317,10 @@ pub(super) fn settle(
             due = due.max(micros(*at));
         } else {
             let at = micros(*at);
-            let (first, last) = rows::job_ids(key);
+            // The rows of recipients know the numbers of jobs that are gone, too. This one is not, so there is one.
             let split = conn
-                .prepare_cached("SELECT max(id) + 1 FROM job WHERE id BETWEEN ?1 AND ?2")?
-                .query_row([first, last], |row| row.get(0))?;
+                .prepare_cached("SELECT max(job) + 1 FROM recipient WHERE message = ?1")?
+                .query_row([key], |row| row.get(0))?;
             insert_job(
                 change,
                 split,
@@ -334,14 +341,19 @@ pub(super) fn settle(
         }
     }
     let state = match (open > 0, failed) {
-        (true, _) => WAITING,
-        (false, true) => FAILED,
-        (false, false) => DONE,
+        (true, _) => Some(WAITING),
+        (false, true) => Some(FAILED),
+        (false, false) => None,
     };
-    conn.prepare_cached(
-        "UPDATE job SET state = ?2, pinned = ?3, lane = ?4, due = ?5, attempts = ?6, wishes = NULL WHERE id = ?1",
-    )?
-    .execute(params![id, state, pinned, lane, due, attempts])?;
+    match state {
+        Some(state) => {
+            conn.prepare_cached(
+                "UPDATE job SET state = ?2, pinned = ?3, lane = ?4, due = ?5, attempts = ?6, wishes = NULL WHERE id = ?1",
+            )?
+            .execute(params![id, state, pinned, lane, due, attempts])?;
+        }
+        None => done(change, id, &route, attempts)?,
+    }
 
     // A delivery is told by the row of its recipient.
     for event in settlement.events.iter().filter(|e| e.kind != DELIVERY) {
@@ -386,68 +398,6 @@ impl<'a> Deliveries<'a> {
             Self::Each(events) => events.get(recipient.to_string().as_str()).copied(),
         }
     }
-}
-
-/// Ends a message whose jobs have all ended; without a failed recipient its content goes at once. `known`: its id and
-/// `kept`, from whoever has read them.
-pub(super) fn close(
-    change: &mut Change<'_>,
-    key: i64,
-    known: Option<(MessageId, i64)>,
-    now: SystemTime,
-) -> rusqlite::Result<()> {
-    let (first, last) = rows::job_ids(key);
-    let least: Option<i64> = change
-        .conn
-        .prepare_cached("SELECT min(state) FROM job WHERE id BETWEEN ?1 AND ?2")?
-        .query_row([first, last], |row| row.get(0))?;
-    match least {
-        Some(DONE) => discard(change, key, known, Some(now)),
-        Some(FAILED) => change
-            .conn
-            .prepare_cached("UPDATE message SET ended = ?2 WHERE key = ?1 AND ended IS NULL")?
-            .execute([key, micros(now)])
-            .map(|_| ()),
-        _ => Ok(()),
-    }
-}
-
-/// Deletes the content of a message; the history stays. It `ended` then, if it has not before.
-pub(super) fn discard(
-    change: &mut Change<'_>,
-    key: i64,
-    known: Option<(MessageId, i64)>,
-    ended: Option<SystemTime>,
-) -> rusqlite::Result<()> {
-    let known = match known {
-        Some(known) => Some(known),
-        None => change
-            .conn
-            .prepare_cached("SELECT id, kept FROM message WHERE key = ?1")?
-            .query_row([key], |row| {
-                Ok((MessageId::from_bytes(row.get(0)?), row.get(1)?))
-            })
-            .optional()?,
-    };
-    let Some((id, kept)) = known else {
-        return Ok(());
-    };
-    if kept == IN_FILE {
-        change.unlink.push(change.spool.join(id.to_string()));
-    }
-    // In a damaged file to delete one body may touch the damage in another; that what was delivered is written down as
-    // delivered matters more, else nothing would be sent any more.
-    if !change.damaged {
-        change
-            .conn
-            .prepare_cached("DELETE FROM content WHERE message = ?1")?
-            .execute([key])?;
-    }
-    change
-        .conn
-        .prepare_cached("UPDATE message SET kept = 0, ended = coalesce(ended, ?2) WHERE key = ?1")?
-        .execute(params![key, ended.map(micros)])?;
-    Ok(())
 }
 
 pub(super) fn add_event(change: &Change<'_>, key: i64, event: &Event) -> rusqlite::Result<()> {

@@ -1,7 +1,7 @@
 //! The queue in one SQLite file, large bodies beside it in `spool/`.
 //!
 //! Apart from `store`, which says what a store promises. `open` makes the file, `writer` makes changes durable, many
-//! at a time; `change` and `operate` say what is changed; `rows` what the columns mean; `fresh` keeps a copy of what was
+//! at a time; `change`, `ending` and `operate` say what is changed; `rows` what the columns mean; `fresh` keeps a copy of what was
 //! accepted a moment ago. Reads have connections of their own and never hold a transaction across an await. It has no
 //! clock but where a lease is lost and where a copy grows old.
 
@@ -31,6 +31,7 @@ use crate::{
 
 mod ballast;
 mod change;
+mod ending;
 mod fresh;
 mod leases;
 mod open;
@@ -311,15 +312,9 @@ impl Store for SqliteStore {
     async fn content(&self, id: MessageId) -> Result<Option<Arc<Message>>, StoreError> {
         let spool = self.spool.clone();
         let found = self
-            .read(move |conn| {
-                let key = conn
-                    .prepare_cached("SELECT key FROM message WHERE id = ?1")?
-                    .query_row([id.to_bytes()], |row| row.get(0))
-                    .optional()?;
-                match key {
-                    Some(key) => rows::load(conn, key, &spool),
-                    None => Ok(None),
-                }
+            .read(move |conn| match rows::key(conn, id)? {
+                Some(key) => rows::load(conn, key, &spool),
+                None => Ok(None),
             })
             .await?;
         match found {
@@ -424,13 +419,21 @@ impl Store for SqliteStore {
         loop {
             let (mut some, more) = self
                 .write(false, move |change| {
-                    operate::prune(change, failed, history, now)
+                    ending::prune_failed(change, failed, now)
                 })
                 .await?;
             lines.append(&mut some);
             if !more {
                 break;
             }
+        }
+        let mut from = Some(0);
+        while let Some(key) = from {
+            from = self
+                .write(false, move |change| {
+                    ending::prune_history(change, key, history, now)
+                })
+                .await?;
         }
         while self
             .write(false, |change| read::vacuum(change.conn))

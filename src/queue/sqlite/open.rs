@@ -20,9 +20,22 @@ pub(super) const SCHEMA: i64 = 3;
 const FROM_1: &str = "ALTER TABLE job ADD COLUMN lane TEXT NOT NULL DEFAULT '';
      DROP INDEX job_due;
      CREATE INDEX job_due ON job (route, pinned, lane, due) WHERE state = 2;";
-/// What schema 2 has otherwise: jobs under numbers of their own, found by an index; a row for every delivery.
+/// What schema 2 has otherwise: jobs under numbers of their own, found by an index, and kept when they are done; messages found by
+/// an index of every id, and those that ended by another; a row for every delivery.
 const FROM_2: &str = "ALTER TABLE recipient ADD COLUMN at INTEGER;
      ALTER TABLE recipient ADD COLUMN said TEXT;
+     ALTER TABLE recipient ADD COLUMN route TEXT;
+     ALTER TABLE recipient ADD COLUMN attempts INTEGER;
+     CREATE TABLE message_3 (
+       key INTEGER PRIMARY KEY, id BLOB NOT NULL, accepted INTEGER NOT NULL, sender TEXT, eight_bit INTEGER NOT NULL,
+       origin TEXT NOT NULL, size INTEGER NOT NULL, body_len INTEGER NOT NULL, kept INTEGER NOT NULL, ended INTEGER
+     ) STRICT;
+     INSERT INTO message_3 SELECT key, id, accepted, sender, eight_bit, origin, size, body_len, kept, ended FROM message;
+     DROP TABLE message;
+     ALTER TABLE message_3 RENAME TO message;
+     CREATE INDEX message_failed ON message (ended) WHERE ended IS NOT NULL AND kept > 0;
+     CREATE TABLE message_id (id BLOB PRIMARY KEY, message INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+     INSERT INTO message_id SELECT id, key FROM message;
      CREATE TABLE job_3 (
        id INTEGER PRIMARY KEY, message INTEGER NOT NULL, route TEXT NOT NULL, pinned TEXT NOT NULL,
        lane TEXT NOT NULL DEFAULT '', state INTEGER NOT NULL, due INTEGER NOT NULL, attempts INTEGER NOT NULL,
@@ -33,12 +46,13 @@ const FROM_2: &str = "ALTER TABLE recipient ADD COLUMN at INTEGER;
               message, route, pinned, lane, state, due, attempts, wishes, id FROM job;
      CREATE UNIQUE INDEX job_was ON job_3 (was);
      UPDATE recipient SET job = coalesce((SELECT id FROM job_3 WHERE was = recipient.job), message * 1048576);
+     UPDATE recipient SET route = j.route, attempts = j.attempts FROM job_3 j WHERE j.id = recipient.job AND j.state = 4;
+     DELETE FROM job_3 WHERE state = 4;
      DROP TABLE job;
      DROP INDEX job_was;
      ALTER TABLE job_3 DROP COLUMN was;
      ALTER TABLE job_3 RENAME TO job;
-     CREATE INDEX job_due ON job (route, pinned, lane, due) WHERE state = 2;
-     CREATE INDEX job_open ON job (state, message) WHERE state < 4;";
+     CREATE INDEX job_due ON job (route, pinned, lane, due) WHERE state = 2;";
 /// Octets of a page of the file; a file that is there keeps its own.
 const PAGE: i64 = 8192;
 /// Pages that the writer keeps in memory, as the negative of KiB: what it writes it soon changes and deletes again.

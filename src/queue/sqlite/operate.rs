@@ -8,13 +8,13 @@ use std::{fmt::Write as _, time::SystemTime};
 use rusqlite::{Connection, params, types::Value};
 
 use super::{
-    change::{close, discard},
-    rows::{self, FAILED, micros, state_number},
+    ending::close,
+    rows::{self, micros, state_number},
     writer::Change,
 };
 use crate::{
     mail::{address::Address, message::MessageId},
-    queue::store::{Entry, EntryRecipient, Filter, Verb},
+    queue::store::{Entry, EntryRecipient, Filter, State, Verb},
     route::{ConnectorName, RouteName},
 };
 
@@ -26,45 +26,63 @@ const FURTHER: &str = "INSERT OR IGNORE INTO temp.picked SELECT j.id, j.message,
 /// A message and a route.
 pub(super) type Key = (i64, String);
 
-/// The part of a filter that SQL can judge, over `job j`; the entry's state is the least of its jobs'.
-fn condition(filter: &Filter) -> (String, Vec<Value>) {
-    let mut sql = String::from(
-        "NOT EXISTS (SELECT 1 FROM job o WHERE o.id BETWEEN j.message << 20 AND (j.message << 20) + 1048575
-           AND o.route = j.route AND o.state < j.state)",
-    );
-    let mut values = Vec::new();
-    if !filter.states.is_empty() {
-        let numbers: Vec<i64> = filter.states.iter().map(|s| state_number(*s)).collect();
-        if numbers.iter().all(|n| *n <= FAILED) {
-            // Lets the partial index serve, which leaves out the history.
-            sql.push_str(" AND j.state < 4");
+/// The part of a filter that SQL can judge.
+struct Condition {
+    /// Over `job j`; the entry's state is the least of its jobs'.
+    jobs: String,
+    /// Over `recipient r`: entries without a job are done. `None`: not asked for.
+    done: Option<String>,
+    values: Vec<Value>,
+}
+
+impl Condition {
+    fn new(filter: &Filter) -> Self {
+        let mut jobs = String::from(
+            "NOT EXISTS (SELECT 1 FROM job o WHERE o.id BETWEEN j.message << 20 AND (j.message << 20) + 1048575
+               AND o.route = j.route AND o.state < j.state)",
+        );
+        let mut done = String::from(
+            "r.route IS NOT NULL AND NOT EXISTS (SELECT 1 FROM job o
+               WHERE o.id BETWEEN r.message << 20 AND (r.message << 20) + 1048575 AND o.route = r.route)",
+        );
+        let mut values = Vec::new();
+        if !filter.states.is_empty() {
+            let list: Vec<String> = filter
+                .states
+                .iter()
+                .map(|state| state_number(*state).to_string())
+                .collect();
+            // Of one message all jobs are looked at.
+            let plus = if filter.id.is_some() { "+" } else { "" };
+            let _ = write!(jobs, " AND {plus}j.state IN ({})", list.join(", "));
         }
-        let list: Vec<String> = numbers.iter().map(ToString::to_string).collect();
-        // Of one message all jobs are looked at.
-        let plus = if filter.id.is_some() { "+" } else { "" };
-        let _ = write!(sql, " AND {plus}j.state IN ({})", list.join(", "));
+        if let Some(id) = filter.id {
+            values.push(Value::Blob(id.to_bytes().to_vec()));
+            let key = rows::key_of(values.len());
+            let _ = write!(
+                jobs,
+                " AND j.id BETWEEN {key} << 20 AND ({key} << 20) + 1048575"
+            );
+            let _ = write!(done, " AND r.message = {key}");
+        }
+        if let Some(route) = &filter.route {
+            values.push(Value::Text(route.as_str().to_owned()));
+            let _ = write!(jobs, " AND j.route = ?{}", values.len());
+            let _ = write!(done, " AND r.route = ?{}", values.len());
+        }
+        if let Some(older) = filter.older {
+            values.push(Value::Integer(micros(older)));
+            let accepted = "(SELECT accepted FROM message WHERE key =";
+            let _ = write!(jobs, " AND {accepted} j.message) <= ?{}", values.len());
+            let _ = write!(done, " AND {accepted} r.message) <= ?{}", values.len());
+        }
+        let is_asked = filter.states.is_empty() || filter.states.contains(&State::Done);
+        Self {
+            jobs,
+            done: is_asked.then_some(done),
+            values,
+        }
     }
-    if let Some(id) = filter.id {
-        values.push(Value::Blob(id.to_bytes().to_vec()));
-        let key = format!("(SELECT key FROM message WHERE id = ?{})", values.len());
-        let _ = write!(
-            sql,
-            " AND j.id BETWEEN {key} << 20 AND ({key} << 20) + 1048575"
-        );
-    }
-    if let Some(route) = &filter.route {
-        values.push(Value::Text(route.as_str().to_owned()));
-        let _ = write!(sql, " AND j.route = ?{}", values.len());
-    }
-    if let Some(older) = filter.older {
-        values.push(Value::Integer(micros(older)));
-        let _ = write!(
-            sql,
-            " AND (SELECT accepted FROM message WHERE key = j.message) <= ?{}",
-            values.len()
-        );
-    }
-    (sql, values)
 }
 
 /// Whether SQL alone can judge the filter.
@@ -74,10 +92,16 @@ pub(super) fn is_plain(filter: &Filter) -> bool {
 
 /// The entries a filter takes, oldest first.
 pub(super) fn matching(conn: &Connection, filter: &Filter) -> rusqlite::Result<Vec<Key>> {
-    let (condition, values) = condition(filter);
-    let mut statement = conn.prepare_cached(&format!(
-        "SELECT DISTINCT j.message, j.route FROM job j WHERE {condition} ORDER BY j.message, j.route"
-    ))?;
+    let Condition { jobs, done, values } = Condition::new(filter);
+    let mut sql = format!("SELECT j.message, j.route FROM job j WHERE {jobs}");
+    if let Some(done) = done {
+        let _ = write!(
+            sql,
+            " UNION SELECT r.message, r.route FROM recipient r WHERE {done}"
+        );
+    }
+    let mut statement =
+        conn.prepare_cached(&format!("SELECT DISTINCT * FROM ({sql}) ORDER BY 1, 2"))?;
     let mut rows = statement.query(rusqlite::params_from_iter(values))?;
     let mut found = Vec::new();
     while let Some(row) = rows.next()? {
@@ -116,8 +140,8 @@ fn patterns_match(conn: &Connection, filter: &Filter, key: &Key) -> rusqlite::Re
 
 fn recipients(conn: &Connection, key: &Key) -> rusqlite::Result<Vec<EntryRecipient>> {
     conn.prepare_cached(
-        "SELECT r.address, r.state, r.reply FROM recipient r JOIN job j ON j.id = r.job
-         WHERE r.message = ?1 AND j.route = ?2 ORDER BY r.position",
+        "SELECT r.address, r.state, r.reply FROM recipient r LEFT JOIN job j ON j.id = r.job
+         WHERE r.message = ?1 AND coalesce(r.route, j.route) = ?2 ORDER BY r.position",
     )?
     .query_map(params![key.0, key.1], |row| {
         Ok(EntryRecipient {
@@ -140,11 +164,13 @@ pub(super) fn list(conn: &Connection, filter: &Filter) -> rusqlite::Result<Vec<E
 fn entry(conn: &Connection, key: &Key) -> rusqlite::Result<Entry> {
     let recipients = recipients(conn, key)?;
     conn.prepare_cached(
-        "SELECT m.id, m.sender, m.size, m.accepted, min(j.state), max(j.attempts),
+        "SELECT m.id, m.sender, m.size, m.accepted, coalesce(min(j.state), 4),
+                max(coalesce(max(j.attempts), 0),
+                    (SELECT coalesce(max(attempts), 0) FROM recipient WHERE message = ?1 AND route = ?2)),
                 min(CASE WHEN j.state = 2 THEN j.due END), max(CASE WHEN j.state < 3 THEN j.pinned END),
                 max(CASE WHEN j.state = 2 THEN j.lane END)
-         FROM message m JOIN job j ON j.id BETWEEN m.key << 20 AND (m.key << 20) + 1048575
-         WHERE m.key = ?1 AND j.route = ?2 GROUP BY m.key",
+         FROM message m LEFT JOIN job j ON j.id BETWEEN m.key << 20 AND (m.key << 20) + 1048575 AND j.route = ?2
+         WHERE m.key = ?1 GROUP BY m.key",
     )?
     .query_row(params![key.0, key.1], |row| {
         Ok(Entry {
@@ -187,9 +213,10 @@ pub(super) fn command(
             pick.execute(params![message, route])?;
         }
     } else {
-        let (condition, values) = condition(filter);
+        // What is done takes no verb.
+        let Condition { jobs, values, .. } = Condition::new(filter);
         conn.prepare_cached(&format!(
-            "INSERT INTO temp.picked SELECT j.id, j.message, j.route, j.state FROM job j WHERE {condition}"
+            "INSERT INTO temp.picked SELECT j.id, j.message, j.route, j.state FROM job j WHERE {jobs}"
         ))?
         .execute(rusqlite::params_from_iter(values))?;
         // With them the further jobs of the same entries.
@@ -306,8 +333,7 @@ fn apply(change: &mut Change<'_>, verb: &Verb, now: SystemTime) -> rusqlite::Res
     }
     conn.execute_batch("DELETE FROM temp.picked WHERE state = 0")?;
     let in_picked = "id IN (SELECT job FROM temp.picked)";
-    let of_picked =
-        "message IN (SELECT message FROM temp.picked) AND job IN (SELECT job FROM temp.picked)";
+    let of_picked = "recipient.message IN (SELECT message FROM temp.picked) AND recipient.job IN (SELECT job FROM temp.picked)";
     match verb {
         Verb::Retry => {
             conn.execute(
@@ -340,7 +366,12 @@ fn apply(change: &mut Change<'_>, verb: &Verb, now: SystemTime) -> rusqlite::Res
                 &format!("UPDATE recipient SET state = 4 WHERE {of_picked} AND state < 3"),
                 [],
             )?;
-            conn.execute(&format!("UPDATE job SET state = 4 WHERE {in_picked}"), [])?;
+            // As `done` does it.
+            conn.execute_batch(&format!(
+                "UPDATE recipient SET route = j.route, attempts = j.attempts FROM job j
+                 WHERE j.id = recipient.job AND {of_picked};
+                 DELETE FROM job WHERE {in_picked}"
+            ))?;
         }
         Verb::Reroute(route) => {
             // A pin names a connector that the old route had; the operator has taken that decision.
@@ -354,71 +385,6 @@ fn apply(change: &mut Change<'_>, verb: &Verb, now: SystemTime) -> rusqlite::Res
         close(change, message, None, now)?;
     }
     Ok(taken as u64)
-}
-
-/// What retention no longer keeps, some of it; a line for each failed message, and whether there may be more.
-pub(super) fn prune(
-    change: &mut Change<'_>,
-    keep_failed: i64,
-    keep_history: i64,
-    now: SystemTime,
-) -> rusqlite::Result<(Vec<String>, bool)> {
-    const STEP: i64 = 200;
-    let conn = change.conn;
-    let failed: Vec<(i64, [u8; 16], Option<String>)> = conn
-        .prepare_cached(
-            "SELECT DISTINCT m.key, m.id, m.sender FROM job j JOIN message m ON m.key = j.message
-             WHERE j.state < 4 AND j.state = 3 AND m.ended <= ?1 LIMIT ?2",
-        )?
-        .query_map([keep_failed, STEP], |row| {
-            Ok((row.get(0)?, row.get(1)?, row.get(2)?))
-        })?
-        .collect::<rusqlite::Result<_>>()?;
-    let mut lines = Vec::new();
-    for (key, id, sender) in &failed {
-        let to: Vec<String> = conn
-            .prepare_cached(
-                "SELECT address FROM recipient WHERE message = ?1 AND state = 2 ORDER BY position LIMIT 5",
-            )?
-            .query_map([key], |row| row.get(0))?
-            .collect::<rusqlite::Result<_>>()?;
-        lines.push(format!(
-            "{} from <{}> to {}: failed, kept long enough, deleted",
-            MessageId::from_bytes(*id),
-            sender.as_deref().unwrap_or_default(),
-            to.join(", ")
-        ));
-        conn.prepare_cached(
-            "UPDATE job SET state = 4 WHERE id BETWEEN ?1 << 20 AND (?1 << 20) + 1048575 AND state = 3",
-        )?
-        .execute([key])?;
-        conn.prepare_cached(
-            "INSERT INTO event (message, at, kind, recipients, text) VALUES (?1, ?2, 'deleted', '', 'kept long enough in failed')",
-        )?
-        .execute([*key, micros(now)])?;
-        discard(change, *key, None, None)?;
-    }
-    let old: Vec<i64> = conn
-        .prepare_cached(
-            "SELECT key FROM message WHERE ended <= ?1
-             AND NOT EXISTS (SELECT 1 FROM job WHERE id BETWEEN key << 20 AND (key << 20) + 1048575 AND state < 4) LIMIT ?2",
-        )?
-        .query_map([keep_history, STEP], |row| row.get(0))?
-        .collect::<rusqlite::Result<_>>()?;
-    for key in &old {
-        discard(change, *key, None, None)?;
-        for table in ["event", "recipient"] {
-            conn.prepare_cached(&format!("DELETE FROM {table} WHERE message = ?1"))?
-                .execute([key])?;
-        }
-        let (first, last) = rows::job_ids(*key);
-        conn.prepare_cached("DELETE FROM job WHERE id BETWEEN ?1 AND ?2")?
-            .execute([first, last])?;
-        conn.prepare_cached("DELETE FROM message WHERE key = ?1")?
-            .execute([key])?;
-    }
-    let more = failed.len() as i64 == STEP || old.len() as i64 == STEP;
-    Ok((lines, more))
 }
 
 #[cfg(test)]
@@ -438,8 +404,8 @@ mod tests {
             states: vec![crate::queue::store::State::Waiting],
             ..Filter::default()
         };
-        let (condition, values) = condition(&of);
-        let one = format!("SELECT j.id FROM job j WHERE {condition}");
+        let Condition { jobs, values, .. } = Condition::new(&of);
+        let one = format!("SELECT j.id FROM job j WHERE {jobs}");
         for (sql, values) in [(FURTHER, Vec::new()), (one.as_str(), values)] {
             let plan: Vec<String> = conn
                 .prepare(&format!("EXPLAIN QUERY PLAN {sql}"))

@@ -79,23 +79,23 @@ fn some(text: &str) -> Option<&str> {
 /// Counts, of what is not yet history.
 pub(super) fn stats(conn: &Connection) -> rusqlite::Result<Stats> {
     let mut stats = Stats::default();
-    let mut statement =
-        conn.prepare_cached("SELECT state, count(*) FROM job WHERE state < 4 GROUP BY state")?;
-    let mut found = statement.query([])?;
-    while let Some(row) = found.next()? {
-        let count = row.get::<_, i64>(1)? as u64;
-        match row.get(0)? {
-            rows::SENDING => stats.sending = count,
-            rows::HELD => stats.held = count,
-            rows::WAITING => stats.waiting = count,
-            _ => stats.failed = count,
-        }
-    }
-    // Keys grow with time, so the least one is the oldest.
+    // Without GROUP BY, which would sort them all.
+    conn.prepare_cached(
+        "SELECT count(*) FILTER (WHERE state = 0), count(*) FILTER (WHERE state = 1), count(*) FILTER (WHERE state = 2),
+                count(*) FILTER (WHERE state = 3) FROM job",
+    )?
+    .query_row([], |row| {
+        let count = |at| row.get::<_, i64>(at).map(|n| n as u64);
+        (stats.sending, stats.held) = (count(0)?, count(1)?);
+        (stats.waiting, stats.failed) = (count(2)?, count(3)?);
+        Ok(())
+    })?;
+    // Keys grow with time, so the least one is the oldest. (The plus: in the order of the ids, not of the index, to stop at the
+    // first.)
     let oldest: Option<i64> = conn
         .prepare_cached(
             "SELECT accepted FROM message WHERE key =
-                     (SELECT min(message) FROM job WHERE state < 4 AND state = 2)",
+                     (SELECT message FROM job WHERE +state = 2 ORDER BY id LIMIT 1)",
         )?
         .query_row([], |row| row.get(0))
         .optional()?;
@@ -178,15 +178,12 @@ pub(super) fn jobs(
 }
 
 pub(super) fn events(conn: &Connection, id: MessageId) -> rusqlite::Result<Vec<Event>> {
-    let found: Option<(i64, i64, String)> = conn
-        .prepare_cached("SELECT key, accepted, origin FROM message WHERE id = ?1")?
-        .query_row([id.to_bytes()], |row| {
-            Ok((row.get(0)?, row.get(1)?, row.get(2)?))
-        })
-        .optional()?;
-    let Some((key, accepted, origin)) = found else {
+    let Some(key) = rows::key(conn, id)? else {
         return Ok(Vec::new());
     };
+    let (accepted, origin): (i64, String) = conn
+        .prepare_cached("SELECT accepted, origin FROM message WHERE key = ?1")?
+        .query_row([key], |row| Ok((row.get(0)?, row.get(1)?)))?;
     // Every message was accepted: that line is made of its row and costs no row of its own.
     let mut events = vec![Event {
         at: time(accepted),
@@ -270,8 +267,11 @@ pub(super) fn delete_orphans(conn: &Connection, spool: &Path) {
             .to_str()
             .and_then(|name| name.parse::<MessageId>().ok());
         let named = id.map_or(Ok(false), |id| {
-            conn.prepare_cached("SELECT 1 FROM message WHERE id = ?1 AND kept = 2")?
-                .exists([id.to_bytes()])
+            let Some(key) = rows::key(conn, id)? else {
+                return Ok(false);
+            };
+            conn.prepare_cached("SELECT 1 FROM message WHERE key = ?1 AND kept = 2")?
+                .exists([key])
         });
         // Where the database cannot say, the file stays.
         if matches!(named, Ok(false))

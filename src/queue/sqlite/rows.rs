@@ -26,7 +26,8 @@ pub(super) const SENDING: i64 = 0;
 pub(super) const HELD: i64 = 1;
 pub(super) const WAITING: i64 = 2;
 pub(super) const FAILED: i64 = 3;
-pub(super) const DONE: i64 = 4;
+/// Of an entry without a job: there is no row with it.
+const DONE: i64 = 4;
 
 /// The jobs of a message have the ids from `message << JOB_BITS` on: see `sqlite.sql`.
 pub(super) const JOB_BITS: i64 = 20;
@@ -35,6 +36,23 @@ pub(super) const JOB_BITS: i64 = 20;
 pub(super) fn job_ids(message: i64) -> (i64, i64) {
     let first = message << JOB_BITS;
     (first, first | ((1 << JOB_BITS) - 1))
+}
+
+/// So many messages come into `message_id` at once.
+pub(super) const BLOCK: i64 = 16;
+
+/// The key of the message whose id is this parameter; NULL if there is none.
+pub(super) fn key_of(parameter: usize) -> String {
+    format!(
+        "coalesce((SELECT message FROM message_id WHERE id = ?{parameter}),
+           (SELECT key FROM message WHERE key > (SELECT max(key) FROM message) / {BLOCK} * {BLOCK} AND id = ?{parameter}))"
+    )
+}
+
+/// The key of a message, if there is one of this id.
+pub(super) fn key(conn: &Connection, id: MessageId) -> rusqlite::Result<Option<i64>> {
+    conn.prepare_cached(&format!("SELECT {}", key_of(1)))?
+        .query_row([id.to_bytes()], |row| row.get(0))
 }
 
 /// `recipient.state`; the first two are open.

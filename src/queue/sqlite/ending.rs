@@ -1,0 +1,187 @@
+//! How it ends: a job that is done, a message whose jobs have ended, and what retention no longer keeps.
+//!
+//! Apart from `change`, where a job is on its way. What is deleted here is the content first, and the history long after it.
+
+use std::time::SystemTime;
+
+use rusqlite::{OptionalExtension as _, params};
+
+use super::{
+    rows::{self, FAILED, IN_FILE, JOB_BITS, micros},
+    writer::Change,
+};
+use crate::mail::message::MessageId;
+
+/// A job without anything left to do: its recipients keep what a list says of it.
+pub(super) fn done(
+    change: &Change<'_>,
+    id: i64,
+    route: &str,
+    attempts: i64,
+) -> rusqlite::Result<()> {
+    let conn = change.conn;
+    conn.prepare_cached(
+        "UPDATE recipient SET route = ?3, attempts = ?4 WHERE message = ?1 AND job = ?2",
+    )?
+    .execute(params![id >> JOB_BITS, id, route, attempts])?;
+    conn.prepare_cached("DELETE FROM job WHERE id = ?1")?
+        .execute([id])?;
+    Ok(())
+}
+
+/// Ends a message whose jobs have all ended; without a failed recipient its content goes at once. `known`: its id and
+/// `kept`, from whoever has read them.
+pub(super) fn close(
+    change: &mut Change<'_>,
+    key: i64,
+    known: Option<(MessageId, i64)>,
+    now: SystemTime,
+) -> rusqlite::Result<()> {
+    let (first, last) = rows::job_ids(key);
+    let least: Option<i64> = change
+        .conn
+        .prepare_cached("SELECT min(state) FROM job WHERE id BETWEEN ?1 AND ?2")?
+        .query_row([first, last], |row| row.get(0))?;
+    match least {
+        None => discard(change, key, known, Some(now)),
+        Some(FAILED) => change
+            .conn
+            .prepare_cached("UPDATE message SET ended = ?2 WHERE key = ?1 AND ended IS NULL")?
+            .execute([key, micros(now)])
+            .map(|_| ()),
+        _ => Ok(()),
+    }
+}
+
+/// Deletes the content of a message; the history stays. It `ended` then, if it has not before.
+pub(super) fn discard(
+    change: &mut Change<'_>,
+    key: i64,
+    known: Option<(MessageId, i64)>,
+    ended: Option<SystemTime>,
+) -> rusqlite::Result<()> {
+    let known = match known {
+        Some(known) => Some(known),
+        None => change
+            .conn
+            .prepare_cached("SELECT id, kept FROM message WHERE key = ?1")?
+            .query_row([key], |row| {
+                Ok((MessageId::from_bytes(row.get(0)?), row.get(1)?))
+            })
+            .optional()?,
+    };
+    let Some((id, kept)) = known else {
+        return Ok(());
+    };
+    if kept == IN_FILE {
+        change.unlink.push(change.spool.join(id.to_string()));
+    }
+    // In a damaged file to delete one body may touch the damage in another; that what was delivered is written down as
+    // delivered matters more, else nothing would be sent any more.
+    if !change.damaged {
+        change
+            .conn
+            .prepare_cached("DELETE FROM content WHERE message = ?1")?
+            .execute([key])?;
+    }
+    change
+        .conn
+        .prepare_cached("UPDATE message SET kept = 0, ended = coalesce(ended, ?2) WHERE key = ?1")?
+        .execute(params![key, ended.map(micros)])?;
+    Ok(())
+}
+
+/// Rows that a step of `prune_failed` or `prune_history` looks at.
+const STEP: i64 = 200;
+
+/// Deletes what failed and was kept long enough, some of it: a line for each message, and whether there may be more.
+pub(super) fn prune_failed(
+    change: &mut Change<'_>,
+    before: i64,
+    now: SystemTime,
+) -> rusqlite::Result<(Vec<String>, bool)> {
+    let conn = change.conn;
+    let failed: Vec<(i64, [u8; 16], Option<String>)> = conn
+        .prepare_cached(
+            "SELECT key, id, sender FROM message WHERE ended IS NOT NULL AND kept > 0 AND ended <= ?1 LIMIT ?2",
+        )?
+        .query_map([before, STEP], |row| {
+            Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+        })?
+        .collect::<rusqlite::Result<_>>()?;
+    let mut lines = Vec::new();
+    for (key, id, sender) in &failed {
+        let to: Vec<String> = conn
+            .prepare_cached(
+                "SELECT address FROM recipient WHERE message = ?1 AND state = 2 ORDER BY position LIMIT 5",
+            )?
+            .query_map([key], |row| row.get(0))?
+            .collect::<rusqlite::Result<_>>()?;
+        lines.push(format!(
+            "{} from <{}> to {}: failed, kept long enough, deleted",
+            MessageId::from_bytes(*id),
+            sender.as_deref().unwrap_or_default(),
+            to.join(", ")
+        ));
+        let (first, last) = rows::job_ids(*key);
+        let jobs: Vec<(i64, String, i64)> = conn
+            .prepare_cached("SELECT id, route, attempts FROM job WHERE id BETWEEN ?1 AND ?2")?
+            .query_map([first, last], |row| {
+                Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+            })?
+            .collect::<rusqlite::Result<_>>()?;
+        for (job, route, attempts) in jobs {
+            done(change, job, &route, attempts)?;
+        }
+        conn.prepare_cached(
+            "INSERT INTO event (message, at, kind, recipients, text) VALUES (?1, ?2, 'deleted', '', 'kept long enough in failed')",
+        )?
+        .execute([*key, micros(now)])?;
+        discard(change, *key, None, None)?;
+    }
+    Ok((lines, failed.len() as i64 == STEP))
+}
+
+/// Forgets what ended long enough ago, some of it, among the messages with greater keys; the key to go on from, if there may be
+/// more. They stand in the order in which they were accepted, so the first that was accepted too late ends the search: nothing
+/// behind it can have ended earlier. (One from the future does not: a clock was wrong then.)
+pub(super) fn prune_history(
+    change: &mut Change<'_>,
+    from: i64,
+    before: i64,
+    now: SystemTime,
+) -> rusqlite::Result<Option<i64>> {
+    let conn = change.conn;
+    let now = micros(now);
+    // What failed is forgotten when it is no longer kept.
+    let looked: Vec<(i64, [u8; 16], i64, bool)> = conn
+        .prepare_cached(
+            "SELECT key, id, accepted, kept = 0 AND ended IS NOT NULL AND ended <= ?3 FROM message
+             WHERE key > ?1 ORDER BY key LIMIT ?2",
+        )?
+        .query_map([from, STEP, before], |row| {
+            Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
+        })?
+        .collect::<rusqlite::Result<_>>()?;
+    let mut last = None;
+    for (key, id, accepted, is_over) in &looked {
+        if (before + 1..=now).contains(accepted) {
+            return Ok(None);
+        }
+        last = Some(*key);
+        if !is_over {
+            continue;
+        }
+        // Of a damaged file it may still be there.
+        discard(change, *key, None, None)?;
+        for table in ["event", "recipient"] {
+            conn.prepare_cached(&format!("DELETE FROM {table} WHERE message = ?1"))?
+                .execute([key])?;
+        }
+        conn.prepare_cached("DELETE FROM message_id WHERE id = ?1")?
+            .execute([id])?;
+        conn.prepare_cached("DELETE FROM message WHERE key = ?1")?
+            .execute([key])?;
+    }
+    Ok(last.filter(|_| looked.len() as i64 == STEP))
+}
