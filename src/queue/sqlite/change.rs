@@ -69,8 +69,11 @@ pub(super) fn insert(
         )?
         .execute([key - BLOCK + 1, key])?;
     }
-    conn.prepare_cached("INSERT INTO content (message, header, body) VALUES (?1, ?2, ?3)")?
-        .execute(params![key, message.header.as_ref(), body])?;
+    // Replaced: of a damaged file, that of a message which is gone may still be there.
+    conn.prepare_cached(
+        "INSERT OR REPLACE INTO content (message, header, body) VALUES (?1, ?2, ?3)",
+    )?
+    .execute(params![key, message.header.as_ref(), body])?;
     // The recipients of an only job are in the order of the envelope already.
     let order: HashMap<_, _> = match mail.jobs.as_slice() {
         [_] => HashMap::new(),
@@ -242,7 +245,11 @@ pub(super) fn settle(
         })
         .optional()?;
     let Some((key, route, mut pinned, attempts, wishes, kept)) = row else {
-        // Leased jobs are never deleted, so this is a mistake of the caller's; nothing a retry could mend.
+        // It was written before (a commit may fail and be on disk all the same), and the job was done.
+        if rows::key(conn, settlement.message)?.is_some() {
+            return Ok(());
+        }
+        // Nothing of a leased job is ever deleted, so this is a mistake of the caller's; nothing a retry could mend.
         tracing::error!(id = %settlement.message, job = id, "settled a job that is not in the store");
         return Ok(());
     };
@@ -317,10 +324,14 @@ pub(super) fn settle(
             due = due.max(micros(*at));
         } else {
             let at = micros(*at);
-            // The rows of recipients know the numbers of jobs that are gone, too. This one is not, so there is one.
+            // The rows of recipients know the numbers of jobs that are gone, too.
+            let (first, last) = rows::job_ids(key);
             let split = conn
-                .prepare_cached("SELECT max(job) + 1 FROM recipient WHERE message = ?1")?
-                .query_row([key], |row| row.get(0))?;
+                .prepare_cached(
+                    "SELECT 1 + max((SELECT max(job) FROM recipient WHERE message = ?1),
+                                    (SELECT max(id) FROM job WHERE id BETWEEN ?2 AND ?3))",
+                )?
+                .query_row([key, first, last], |row| row.get(0))?;
             insert_job(
                 change,
                 split,

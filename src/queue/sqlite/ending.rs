@@ -4,7 +4,7 @@
 
 use std::time::SystemTime;
 
-use rusqlite::{OptionalExtension as _, params};
+use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::{
     rows::{self, FAILED, IN_FILE, JOB_BITS, micros},
@@ -91,8 +91,10 @@ pub(super) fn discard(
     Ok(())
 }
 
-/// Rows that a step of `prune_failed` or `prune_history` looks at.
-const STEP: i64 = 200;
+/// Messages that are deleted in one transaction: mail waits for it.
+pub(super) const STEP: usize = 200;
+/// Rows that are looked at in one step, for which nobody waits.
+const LOOK: i64 = 10_000;
 
 /// Deletes what failed and was kept long enough, some of it: a line for each message, and whether there may be more.
 pub(super) fn prune_failed(
@@ -105,7 +107,7 @@ pub(super) fn prune_failed(
         .prepare_cached(
             "SELECT key, id, sender FROM message WHERE ended IS NOT NULL AND kept > 0 AND ended <= ?1 LIMIT ?2",
         )?
-        .query_map([before, STEP], |row| {
+        .query_map([before, STEP as i64], |row| {
             Ok((row.get(0)?, row.get(1)?, row.get(2)?))
         })?
         .collect::<rusqlite::Result<_>>()?;
@@ -139,42 +141,52 @@ pub(super) fn prune_failed(
         .execute([*key, micros(now)])?;
         discard(change, *key, None, None)?;
     }
-    Ok((lines, failed.len() as i64 == STEP))
+    Ok((lines, failed.len() == STEP))
 }
 
-/// Forgets what ended long enough ago, some of it, among the messages with greater keys; the key to go on from, if there may be
-/// more. They stand in the order in which they were accepted, so the first that was accepted too late ends the search: nothing
-/// behind it can have ended earlier. (One from the future does not: a clock was wrong then.)
-pub(super) fn prune_history(
-    change: &mut Change<'_>,
+/// The keys of messages that ended long enough ago, among some with keys greater than this one; and the key to go on from, if
+/// there may be more. They stand in the order in which they were accepted, so the first that was accepted too late ends the search:
+/// nothing behind it can have ended earlier. (One from the future does not: a clock was wrong then. Where it was ahead and no longer
+/// is, what stands behind is found a little later.)
+pub(super) fn over(
+    conn: &Connection,
     from: i64,
     before: i64,
-    now: SystemTime,
-) -> rusqlite::Result<Option<i64>> {
+    now: i64,
+) -> rusqlite::Result<(Vec<i64>, Option<i64>)> {
+    let mut statement = conn.prepare_cached(
+        "SELECT key, accepted, kept = 0 AND ended IS NOT NULL AND ended <= ?3 FROM message
+         WHERE key > ?1 ORDER BY key LIMIT ?2",
+    )?;
+    let mut looked = statement.query([from, LOOK, before])?;
+    let (mut keys, mut last, mut count) = (Vec::new(), from, 0);
+    while let Some(row) = looked.next()? {
+        let accepted: i64 = row.get(1)?;
+        if before < accepted && accepted <= now {
+            return Ok((keys, None));
+        }
+        (last, count) = (row.get(0)?, count + 1);
+        if row.get(2)? {
+            keys.push(last);
+        }
+    }
+    Ok((keys, (count == LOOK).then_some(last)))
+}
+
+/// Forgets messages, as far as they are still over (what failed is only forgotten when it is no longer kept).
+pub(super) fn forget(change: &mut Change<'_>, keys: &[i64], before: i64) -> rusqlite::Result<()> {
     let conn = change.conn;
-    let now = micros(now);
-    // What failed is forgotten when it is no longer kept.
-    let looked: Vec<(i64, [u8; 16], i64, bool)> = conn
-        .prepare_cached(
-            "SELECT key, id, accepted, kept = 0 AND ended IS NOT NULL AND ended <= ?3 FROM message
-             WHERE key > ?1 ORDER BY key LIMIT ?2",
-        )?
-        .query_map([from, STEP, before], |row| {
-            Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
-        })?
-        .collect::<rusqlite::Result<_>>()?;
-    let mut last = None;
-    for (key, id, accepted, is_over) in &looked {
-        if (before + 1..=now).contains(accepted) {
-            return Ok(None);
-        }
-        last = Some(*key);
-        if !is_over {
-            continue;
-        }
-        // Of a damaged file it may still be there.
-        discard(change, *key, None, None)?;
-        for table in ["event", "recipient"] {
+    for key in keys {
+        let id: Option<[u8; 16]> = conn
+            .prepare_cached("SELECT id FROM message WHERE key = ?1 AND kept = 0 AND ended <= ?2")?
+            .query_row([*key, before], |row| row.get(0))
+            .optional()?;
+        let Some(id) = id else { continue };
+        for table in ["content", "event", "recipient"] {
+            // In a damaged file to delete a body may touch the damage in another.
+            if table == "content" && change.damaged {
+                continue;
+            }
             conn.prepare_cached(&format!("DELETE FROM {table} WHERE message = ?1"))?
                 .execute([key])?;
         }
@@ -183,5 +195,5 @@ pub(super) fn prune_history(
         conn.prepare_cached("DELETE FROM message WHERE key = ?1")?
             .execute([key])?;
     }
-    Ok(last.filter(|_| looked.len() as i64 == STEP))
+    Ok(())
 }

@@ -429,11 +429,15 @@ impl Store for SqliteStore {
         }
         let mut from = Some(0);
         while let Some(key) = from {
-            from = self
-                .write(false, move |change| {
-                    ending::prune_history(change, key, history, now)
-                })
+            let (keys, next) = self
+                .query(move |conn| ending::over(conn, key, history, micros(now)))
                 .await?;
+            for some in keys.chunks(ending::STEP) {
+                let some = some.to_vec();
+                self.write(false, move |change| ending::forget(change, &some, history))
+                    .await?;
+            }
+            from = next;
         }
         while self
             .write(false, |change| read::vacuum(change.conn))

@@ -52,9 +52,8 @@ impl Condition {
                 .iter()
                 .map(|state| state_number(*state).to_string())
                 .collect();
-            // Of one message all jobs are looked at.
-            let plus = if filter.id.is_some() { "+" } else { "" };
-            let _ = write!(jobs, " AND {plus}j.state IN ({})", list.join(", "));
+            // The plus: in the order of the ids, not of an index, so that a list may end at its limit.
+            let _ = write!(jobs, " AND +j.state IN ({})", list.join(", "));
         }
         if let Some(id) = filter.id {
             values.push(Value::Blob(id.to_bytes().to_vec()));
@@ -90,18 +89,21 @@ pub(super) fn is_plain(filter: &Filter) -> bool {
     filter.sender.is_none() && filter.recipient.is_none() && filter.limit.is_none()
 }
 
+/// Asks for the entries, oldest first.
+fn question(jobs: &str, done: Option<&str>) -> String {
+    match done {
+        None => format!("SELECT DISTINCT j.message, j.route FROM job j WHERE {jobs} ORDER BY j.id"),
+        Some(done) => format!(
+            "SELECT j.message, j.route FROM job j WHERE {jobs}
+             UNION SELECT r.message, r.route FROM recipient r WHERE {done} ORDER BY 1, 2"
+        ),
+    }
+}
+
 /// The entries a filter takes, oldest first.
 pub(super) fn matching(conn: &Connection, filter: &Filter) -> rusqlite::Result<Vec<Key>> {
     let Condition { jobs, done, values } = Condition::new(filter);
-    let mut sql = format!("SELECT j.message, j.route FROM job j WHERE {jobs}");
-    if let Some(done) = done {
-        let _ = write!(
-            sql,
-            " UNION SELECT r.message, r.route FROM recipient r WHERE {done}"
-        );
-    }
-    let mut statement =
-        conn.prepare_cached(&format!("SELECT DISTINCT * FROM ({sql}) ORDER BY 1, 2"))?;
+    let mut statement = conn.prepare_cached(&question(&jobs, done.as_deref()))?;
     let mut rows = statement.query(rusqlite::params_from_iter(values))?;
     let mut found = Vec::new();
     while let Some(row) = rows.next()? {
@@ -155,6 +157,8 @@ fn recipients(conn: &Connection, key: &Key) -> rusqlite::Result<Vec<EntryRecipie
 
 /// Entries for a list.
 pub(super) fn list(conn: &Connection, filter: &Filter) -> rusqlite::Result<Vec<Entry>> {
+    // All of one moment: an entry may become another one meanwhile.
+    let _snapshot = conn.unchecked_transaction()?;
     matching(conn, filter)?
         .into_iter()
         .map(|key| entry(conn, &key))
@@ -406,7 +410,12 @@ mod tests {
         };
         let Condition { jobs, values, .. } = Condition::new(&of);
         let one = format!("SELECT j.id FROM job j WHERE {jobs}");
-        for (sql, values) in [(FURTHER, Vec::new()), (one.as_str(), values)] {
+        let list = question(&jobs, None);
+        for (sql, values) in [
+            (FURTHER, Vec::new()),
+            (one.as_str(), values.clone()),
+            (list.as_str(), values),
+        ] {
             let plan: Vec<String> = conn
                 .prepare(&format!("EXPLAIN QUERY PLAN {sql}"))
                 .unwrap()
@@ -418,9 +427,34 @@ mod tests {
             assert!(
                 plan.contains("SEARCH j USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)")
                     && !plan.contains("AUTOMATIC")
+                    && !plan.contains("FOR ORDER BY")
                     && !plan.contains("SCAN j"),
                 "{plan}"
             );
         }
+    }
+
+    #[test]
+    fn a_list_of_what_waits_ends_at_its_limit() {
+        let conn = Connection::open_in_memory().unwrap();
+        conn.execute_batch(include_str!("../sqlite.sql")).unwrap();
+        conn.execute_batch(
+            "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 20000)
+             INSERT INTO job (id, message, route, pinned, state, due, attempts)
+                 SELECT i << 20, i, 'r', '', 2, 0, 0 FROM n",
+        )
+        .unwrap();
+        let waiting = Filter {
+            states: vec![State::Waiting],
+            limit: Some(10),
+            ..Filter::default()
+        };
+        let found = matching(&conn, &waiting).unwrap();
+        let keys: Vec<_> = found.iter().map(|(key, _)| *key).collect();
+        assert_eq!(keys, (1..=10).collect::<Vec<_>>());
+        let Condition { jobs, .. } = Condition::new(&waiting);
+        let statement = conn.prepare_cached(&question(&jobs, None)).unwrap();
+        let steps = statement.get_status(rusqlite::StatementStatus::VmStep);
+        assert!((1..2000).contains(&steps), "{steps} steps");
     }
 }

@@ -181,9 +181,13 @@ pub(super) fn events(conn: &Connection, id: MessageId) -> rusqlite::Result<Vec<E
     let Some(key) = rows::key(conn, id)? else {
         return Ok(Vec::new());
     };
-    let (accepted, origin): (i64, String) = conn
+    let found: Option<(i64, String)> = conn
         .prepare_cached("SELECT accepted, origin FROM message WHERE key = ?1")?
-        .query_row([key], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        .query_row([key], |row| Ok((row.get(0)?, row.get(1)?)))
+        .optional()?;
+    let Some((accepted, origin)) = found else {
+        return Ok(Vec::new());
+    };
     // Every message was accepted: that line is made of its row and costs no row of its own.
     let mut events = vec![Event {
         at: time(accepted),
