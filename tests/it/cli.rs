@@ -8,6 +8,8 @@ use std::{
     thread::JoinHandle,
 };
 
+use super::harness::peers::free_port;
+
 fn postern(arguments: &[&str], input: &str) -> Output {
     postern_with(arguments, input, &[])
 }
@@ -293,11 +295,7 @@ fn sendmail_says_why_not() {
         assert!(!output.stderr.is_empty(), "{replies:?}");
         assert!(!told.join().unwrap().concat().contains("not sent"));
     }
-    let free = TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .to_string();
+    let free = format!("127.0.0.1:{}", free_port());
     let output = postern_with(
         &["sendmail", "-f", "a@b.c", "x@y.z"],
         "x\n",

@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
+use super::harness::peers::free_port;
 use argon2::PasswordHasher;
 use postern::{
     listener::{Bind, Limits, Listeners, Settings, Shared, TlsMode, auth::Authenticator},
@@ -420,7 +421,7 @@ async fn drain_tells_idle_sessions_and_lets_others_finish() {
 async fn reload_is_all_or_nothing_and_says_who_has_the_port() {
     let mut gate = Gate::open(limits(), |_| settings("one"));
     let address = gate.address();
-    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = std::net::TcpListener::bind(("127.0.0.1", free_port())).unwrap();
     let other = Settings {
         bind: Bind::Address(taken.local_addr().unwrap()),
         ..settings("two")

@@ -28,13 +28,16 @@ fn run(gateway: &Gateway, args: &[&str], input: &[u8]) -> (i32, String, String) 
     )
 }
 
+/// `basic`, on a port that the configuration names.
+fn fixed(upstream: std::net::SocketAddr) -> String {
+    basic(upstream).replace("127.0.0.1:0", &format!("127.0.0.1:{}", free_port()))
+}
+
 #[test]
 fn send_and_sendmail_go_through_the_listener() {
     let sink = Sink::start();
-    let gateway = Gateway::start(&basic(sink.address));
     // The commands read the listener's address from the configuration.
-    let config = basic(sink.address).replace("127.0.0.1:0", &gateway.address("local").to_string());
-    fs::write(gateway.config_path(), config).unwrap();
+    let gateway = Gateway::start(&fixed(sink.address));
     fs::write(gateway.path("\u{e4} b.txt"), "attached").unwrap();
 
     let markdown = "# Hello **there**\n\n- one <script>\n";
@@ -118,9 +121,7 @@ fn send_and_sendmail_go_through_the_listener() {
 #[test]
 fn sendmail_without_a_gateway_says_try_again() {
     let sink = Sink::start();
-    let mut gateway = Gateway::start(&basic(sink.address));
-    let config = basic(sink.address).replace("127.0.0.1:0", &gateway.address("local").to_string());
-    fs::write(gateway.config_path(), config).unwrap();
+    let mut gateway = Gateway::start(&fixed(sink.address));
     gateway.kill();
     let (code, _, err) = run(
         &gateway,

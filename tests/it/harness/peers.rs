@@ -5,7 +5,7 @@ use std::{
     net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::OnceLock,
+    sync::{Mutex, OnceLock},
 };
 
 use base64::Engine as _;
@@ -33,13 +33,29 @@ pub fn has(program: &str) -> bool {
     found
 }
 
-/// A port nobody has just now.
+/// A port that nobody has and that no other test gets, for as long as this process runs.
+///
+/// It lies below the ports that the kernel gives to connections and to listeners on port 0, so nothing can take it while it is
+/// free: a test may leave it closed, or open it again after a restart. A socket of its number in the abstract namespace says
+/// that it is given out; it ends with the process.
 pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port()
+    use std::os::{
+        linux::net::SocketAddrExt as _,
+        unix::net::{SocketAddr, UnixListener},
+    };
+    static GIVEN_OUT: Mutex<Vec<UnixListener>> = Mutex::new(Vec::new());
+    for _ in 0..1_000 {
+        let port = fastrand::u16(20_000..32_000);
+        let name = SocketAddr::from_abstract_name(format!("postern-test-port-{port}")).unwrap();
+        let Ok(given_out) = UnixListener::bind_addr(&name) else {
+            continue;
+        };
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            GIVEN_OUT.lock().unwrap().push(given_out);
+            return port;
+        }
+    }
+    panic!("no port of 20000 to 31999 is free");
 }
 
 /// A private CA and a certificate for `localhost` and 127.0.0.1, as PEM files in `dir`: `ca.pem`, `cert.pem`, `key.pem`.
