@@ -32,7 +32,7 @@ pub struct Options {
 
 /// Writes them, and says how many a second were on disk.
 pub fn run(options: &Options) -> Result<Value> {
-    let path = options.dir.join("group-commit");
+    let path = options.dir.join(format!("group-commit-{}", std::process::id()));
     let mut file = std::fs::File::create(&path)?;
     rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, SEGMENT)?;
     file.sync_all()?;

@@ -40,6 +40,7 @@ mod reroute;
 mod round;
 mod rows;
 mod table;
+mod upkeep;
 
 /// Deliveries that may be done and not written down yet while others take their place: so many more could be sent twice after a
 /// crash at that moment.

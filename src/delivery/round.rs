@@ -17,6 +17,7 @@ use super::{
     gate::Ready,
     lanes::Pass,
     plan::Block,
+    upkeep::Upkeep,
 };
 use crate::{
     connector::Lane,
@@ -27,8 +28,6 @@ use crate::{
 
 /// The loop looks at least this often, since another process may have written.
 const AT_LEAST: Duration = Duration::from_secs(1);
-/// Between two prunings, at most; what is kept for a shorter time is looked at as often as that, but for a minute.
-const PRUNE: Duration = Duration::from_hours(1);
 /// One login.
 const LOGIN: Duration = Duration::from_mins(1);
 /// What is due is asked anew at least this often; until then, while each claim finds as much as it asks for, nothing has changed
@@ -49,7 +48,7 @@ pub(super) struct Round {
     /// What was due, and when that was asked.
     due: Option<(Instant, Vec<Due>)>,
     checked: Option<Instant>,
-    pruned: Option<Instant>,
+    upkeep: Upkeep,
     /// When another route was last looked for, for each that is gone.
     pub(super) rerouted: HashMap<RouteName, Instant>,
     /// Routes and pins that are gone, and have been complained about.
@@ -87,7 +86,7 @@ impl Round {
             version: None,
             due: None,
             checked: None,
-            pruned: None,
+            upkeep: Upkeep::default(),
             rerouted: HashMap::new(),
             complained: HashSet::new(),
             swept: HashMap::new(),
@@ -143,7 +142,7 @@ impl Round {
         self.write_lanes().await;
         self.foreign_writes().await;
         self.log_in(&built);
-        self.prune(&built).await;
+        self.upkeep.look(&shared.queue, &built).await;
         let looked = Instant::now();
         match self.claim(&built).await {
             Ok(wait) => {
@@ -239,29 +238,6 @@ impl Round {
                 };
                 watch.result = result;
             });
-        }
-    }
-
-    async fn prune(&mut self, built: &Built) {
-        let shortest = built.keep_failed.min(built.keep_history);
-        let every = shortest.clamp(Duration::from_mins(1), PRUNE);
-        if self.pruned.is_some_and(|at| at.elapsed() < every) {
-            return;
-        }
-        self.pruned = Some(Instant::now());
-        match self
-            .shared
-            .queue
-            .store()
-            .prune(built.keep_failed, built.keep_history, SystemTime::now())
-            .await
-        {
-            Ok(lines) => {
-                for line in lines {
-                    tracing::info!("{line}");
-                }
-            }
-            Err(error) => tracing::error!(%error, "what is no longer kept cannot be deleted"),
         }
     }
 

@@ -453,9 +453,10 @@ mod tests {
         table.mailbox(&lane, now).unwrap();
         let waits: Vec<u64> = (0..14)
             .map(|_| {
+                let now = Instant::now();
                 table.hold(&lane, &reply, None, true);
                 let entry = table.lanes.get_mut(&lane).unwrap();
-                let at = entry.gate.held(Instant::now()).unwrap();
+                let at = entry.gate.held(now).unwrap();
                 // As if the time had passed.
                 let wait = at.duration_since(now).as_secs_f64().round() as u64;
                 entry.gate.release();

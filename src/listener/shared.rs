@@ -135,7 +135,8 @@ impl Shared {
         let limits = self.limits();
         let store = if !self.queue.store().is_healthy() {
             StoreWeather::Failing
-        } else if self.free_disk() < limits.free_disk {
+        } else if !self.queue.store().has_room() || self.free_disk() < limits.free_disk {
+            self.queue.ask_for_room();
             StoreWeather::Full
         } else {
             StoreWeather::Fine

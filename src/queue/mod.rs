@@ -6,7 +6,10 @@
 use std::{
     fmt,
     path::{Path, PathBuf},
-    sync::{Arc, PoisonError, RwLock},
+    sync::{
+        Arc, PoisonError, RwLock,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -40,6 +43,7 @@ pub struct Queue {
     store: Arc<dyn store::Store>,
     reserve: RwLock<Option<Arc<Reserve>>>,
     bell: Notify,
+    short: AtomicBool,
 }
 
 impl fmt::Debug for Queue {
@@ -57,6 +61,7 @@ impl Queue {
             store,
             reserve: RwLock::new(None),
             bell: Notify::new(),
+            short: AtomicBool::new(false),
         }
     }
 
@@ -85,7 +90,11 @@ impl Queue {
         now: std::time::SystemTime,
     ) -> Result<(), store::StoreError> {
         let ticket = self.ticket(&mail);
-        let inserted = self.store.insert(&mail, ticket.is_some(), now).await?;
+        let inserted = self.store.insert(&mail, ticket.is_some(), now).await;
+        if matches!(inserted, Err(store::StoreError::Full)) {
+            self.ask_for_room();
+        }
+        let inserted = inserted?;
         // From here on nothing waits: what is leased in the store is handed over.
         let Some(ticket) = ticket else {
             self.wake();
@@ -119,6 +128,16 @@ impl Queue {
     /// Rings the bell.
     pub fn wake(&self) {
         self.bell.notify_one();
+    }
+
+    /// Mail was refused since the disk has too little room: what the store does not use is to be given back soon.
+    pub fn ask_for_room(&self) {
+        self.short.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether that was asked for since the last call.
+    pub fn take_ask_for_room(&self) -> bool {
+        self.short.swap(false, Ordering::Relaxed)
     }
 
     /// Only for a message of one job: a permit is for one.

@@ -326,9 +326,14 @@ pub trait Store: Send + Sync + fmt::Debug {
         keep_history: Duration,
         now: SystemTime,
     ) -> Result<Vec<String>, StoreError>;
+    /// Gives unused room back to the disk, all of it or all but some for the mail to come, and a part of it at a time: true
+    /// while there is more.
+    async fn shrink(&self, all: bool) -> Result<bool, StoreError>;
     /// Releases every lease (this gateway's own, after a restart) and deletes spool files without a row. Called once, by the gateway,
     /// before anything is accepted.
     async fn recover(&self) -> Result<(), StoreError>;
+    /// False after the disk was full, until it has room again: no mail is taken in.
+    fn has_room(&self) -> bool;
     /// Whether the last write worked.
     fn is_healthy(&self) -> bool;
     /// Changes whenever another process wrote to the store (an operator's verb).

@@ -85,9 +85,11 @@ fn kill_9_under_load_loses_nothing_acknowledged() {
         let (missing, arrived) = missing();
         missing.is_empty().then_some(arrived)
     });
-    // At least once: a copy more only for what was in flight at a kill (4 connections, 5 kills).
+    // At least once: a copy more only for what was in flight or not yet written down at one of the 5 kills: 4 connections and
+    // 64 outcomes.
+    assert!(arrived.values().all(|n| *n <= 1 + 5), "{arrived:?}");
     let copies: usize = arrived.values().map(|n| n - 1).sum();
-    assert!(copies <= 5 * 4 * 2, "{copies} copies too many");
+    assert!(copies <= 5 * (4 + 64), "{copies} copies too many");
 }
 
 fn transaction(address: std::net::SocketAddr, token: &str, body: &str) -> Option<()> {
@@ -139,8 +141,15 @@ fn the_data_is_synced_before_the_250() {
         .spawn()
         .unwrap();
     wait("strace attached", || {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", gateway.pid())).unwrap();
-        (!status.contains("TracerPid:\t0")).then_some(())
+        // All of its threads.
+        std::fs::read_dir(format!("/proc/{}/task", gateway.pid()))
+            .unwrap()
+            .flatten()
+            .all(|thread| {
+                std::fs::read_to_string(thread.path().join("status"))
+                    .is_ok_and(|status| !status.contains("TracerPid:\t0"))
+            })
+            .then_some(())
     });
     let mut client = gateway.connect("local");
     client.expect("HELO x", "250");

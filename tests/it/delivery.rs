@@ -156,7 +156,7 @@ impl World {
 }
 
 async fn until(what: &str, mut is: impl FnMut() -> bool) {
-    for _ in 0..1000 {
+    for _ in 0..12_000 {
         if is() {
             return;
         }
@@ -268,9 +268,12 @@ async fn a_closed_lane_probes_and_lets_all_go_oldest_first() {
         world.accept(&[name]).await;
     }
     let before = out.count();
+    let begun = std::time::Instant::now();
     tokio::time::sleep(STEP * 4).await;
     let probes = out.count() - before;
-    assert!((1..=5).contains(&probes), "one a step: {probes}");
+    // A step is shortened by a fifth at most.
+    let steps = begun.elapsed().div_duration_f64(STEP * 4 / 5) as usize;
+    assert!((1..=steps + 1).contains(&probes), "one a step: {probes}");
     assert!(world.store.rows().iter().all(|row| row.job.attempts == 0));
     *out.otherwise.lock().unwrap() = Act::Take;
     let start = out.count();
@@ -604,10 +607,10 @@ async fn over_sqlite() {
         ],
     );
     *out.otherwise.lock().unwrap() = Act::Take;
-    let delivery = Delivery::start(
-        Arc::clone(&queue),
-        setup(&[("out", &out)], &Plan::default()),
-    );
+    // Long enough for the second message to be the second call.
+    let mut patient = setup(&[("out", &out)], &Plan::default());
+    patient.settings.in_doubt_wait = Duration::from_secs(2);
+    let delivery = Delivery::start(Arc::clone(&queue), patient);
     let now = SystemTime::now();
     queue.accept(mail(&["doubt"]), now).await.unwrap();
     until("the first", || out.count() == 1).await;

@@ -44,7 +44,7 @@ fn an_answer_lost_after_the_last_byte_is_in_doubt_and_sent_again_the_same() {
         (line == "." && dots.fetch_add(1, Ordering::SeqCst) == 0).then(String::new)
     });
     let other = Sink::start();
-    let config = two(sink.address, other.address) + "\n[queue]\nin_doubt_wait = \"2s\"\n";
+    let config = two(sink.address, other.address) + "\n[queue]\nin_doubt_wait = \"8s\"\n";
     let gateway = Gateway::start(&config);
     let id = send(&gateway, "x@corp.example");
     let first = sink.wait(1).remove(0);
@@ -253,15 +253,25 @@ fn a_disk_that_is_full_refuses_and_recovers() {
     .unwrap();
     stdout(&gateway.cli(&["reload"]));
     sink.wait(acknowledged);
+    // Whole messages, as many as before, without a wait for the hourly tidying up.
+    let mut again = 0;
     wait("mail is taken again", || {
         let mut client = gateway.connect("local");
         client.expect("EHLO x", "250");
-        client
+        if !client
             .say("MAIL FROM:<app@corp.example>")
             .starts_with("250")
-            .then_some(())
+        {
+            return None;
+        }
+        client.expect("RCPT TO:<x@corp.example>", "250");
+        client.expect("DATA", "354");
+        client.send(format!("Subject: s\r\n\r\n{body}").as_bytes());
+        again += usize::from(client.say(".").starts_with("250"));
+        (again == acknowledged).then_some(())
     });
-    assert_eq!(sink.count(), acknowledged, "no copy more");
+    sink.wait(acknowledged + again);
+    assert_eq!(sink.count(), acknowledged + again, "no copy more");
     drop(gateway);
 }
 
@@ -291,7 +301,7 @@ fn nothing_to_do_costs_nothing() {
     let spent = ticks() - before;
     // A busy loop would be some 300 ticks of 10 ms.
     assert!(
-        spent < 30,
+        spent < 100,
         "{spent} ticks of CPU in 3 s with everything blocked"
     );
 }

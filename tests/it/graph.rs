@@ -152,7 +152,7 @@ fn every_outcome_ends_as_it_should() {
 #[test]
 fn a_504_is_in_doubt_and_sent_again_later_the_same() {
     let tenant = Tenant::start(|n, _| (n == 0).then(|| error(504, "UnknownError", "")));
-    let gateway = Gateway::start(&config(&tenant, "\n[queue]\nin_doubt_wait = \"2s\"\n"));
+    let gateway = Gateway::start(&config(&tenant, "\n[queue]\nin_doubt_wait = \"8s\"\n"));
     let id = mail(
         &gateway,
         "a@corp.example",

@@ -301,13 +301,17 @@ async fn failed_logins_are_throttled_by_address() {
 async fn silence_and_trickle_end_a_session() {
     let short = Limits {
         command_timeout: Duration::from_millis(400),
-        data_timeout: Duration::from_millis(600),
         ..limits()
     };
     let gate = Gate::open(short, |_| settings("one"));
     let mut tcp = gate.connect().await;
     assert!(some(&mut tcp).await.starts_with("421 4.4.2"));
 
+    let short = Limits {
+        data_timeout: Duration::from_millis(600),
+        ..limits()
+    };
+    let gate = Gate::open(short, |_| settings("one"));
     let mut tcp = gate.connect().await;
     say(&mut tcp, "EHLO x\r\n").await;
     assert!(say(&mut tcp, BATCH).await.contains("354"));
@@ -350,9 +354,14 @@ async fn a_command_in_crumbs_ends_a_session() {
         assert!(told.starts_with("421 4.4.2"), "{told}");
     }
     // Whole commands, cut so that a piece of the next one is always there, go on.
+    let longer = Limits {
+        command_timeout: Duration::from_secs(3),
+        ..limits()
+    };
+    let gate = Gate::open(longer, |_| settings("one"));
     let mut tcp = gate.connect().await;
     tcp.write_all(b"NO").await.unwrap();
-    for _ in 0..15 {
+    for _ in 0..40 {
         let reply = say(&mut tcp, "OP\r\nNO").await;
         assert!(reply.starts_with("250 "), "{reply}");
         tokio::time::sleep(Duration::from_millis(100)).await;

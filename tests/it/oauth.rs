@@ -126,8 +126,12 @@ async fn one_renewal_in_flight_for_any_number_of_jobs() {
         ),
     ] {
         let answer = said.clone();
+        let go = Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let may = go.clone();
         let endpoint = Endpoint::start(move |_| {
-            std::thread::sleep(Duration::from_millis(400));
+            while !may.load(std::sync::atomic::Ordering::Relaxed) {
+                std::thread::sleep(Duration::from_millis(10));
+            }
             answer.clone()
         });
         let source = TokenSource::new(&by_secret(endpoint.url("/")), None).unwrap();
@@ -149,6 +153,8 @@ async fn one_renewal_in_flight_for_any_number_of_jobs() {
         jobs.abort_all();
         while jobs.join_next().await.is_some() {}
         ask(&mut jobs);
+        tokio::task::yield_now().await;
+        go.store(true, std::sync::atomic::Ordering::Relaxed);
         while let Some(found) = jobs.join_next().await {
             let found = found.unwrap();
             assert!(found.starts_with(expected), "{found}");

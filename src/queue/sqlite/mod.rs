@@ -1,7 +1,7 @@
 //! The queue in one SQLite file, large bodies beside it in `spool/`.
 //!
 //! Apart from `store`, which says what a store promises. `open` makes the file, `writer` makes changes durable, many
-//! at a time; `change`, `ending` and `operate` say what is changed; `rows` what the columns mean; `fresh` keeps a copy of what was
+//! at a time; `change`, `ending`, `operate` and `room` say what is changed; `rows` what the columns mean; `fresh` keeps a copy of what was
 //! accepted a moment ago. Reads have connections of their own and never hold a transaction across an await. It has no
 //! clock but where a lease is lost and where a copy grows old.
 
@@ -37,6 +37,7 @@ mod leases;
 mod open;
 mod operate;
 mod read;
+mod room;
 mod rows;
 mod writer;
 
@@ -439,11 +440,21 @@ impl Store for SqliteStore {
             }
             from = next;
         }
-        while self
-            .write(false, |change| read::vacuum(change.conn))
-            .await?
-        {}
         Ok(lines)
+    }
+
+    async fn shrink(&self, all: bool) -> Result<bool, StoreError> {
+        let step = || self.write(false, move |change| room::vacuum(change.conn, all));
+        let mut steps = 0;
+        while steps < room::STEPS && step().await? {
+            steps += 1;
+        }
+        if all {
+            self.shared.empty_journal.store(true, Ordering::Release);
+            // The writer does it after a transaction.
+            self.write(false, |_| Ok(())).await?;
+        }
+        Ok(steps == room::STEPS)
     }
 
     async fn recover(&self) -> Result<(), StoreError> {
@@ -454,6 +465,10 @@ impl Store for SqliteStore {
             Ok(())
         })
         .await
+    }
+
+    fn has_room(&self) -> bool {
+        !self.shared.full.load(Ordering::Acquire)
     }
 
     fn is_healthy(&self) -> bool {

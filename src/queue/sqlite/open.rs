@@ -58,7 +58,7 @@ const PAGE: i64 = 8192;
 /// Pages that the writer keeps in memory, as the negative of KiB: what it writes it soon changes and deletes again.
 const CACHE: i64 = -6144;
 /// How long a write waits for another process's.
-const BUSY: Duration = Duration::from_secs(5);
+pub(super) const BUSY: Duration = Duration::from_secs(5);
 
 /// Makes what is missing: `data_dir` 0700, the database 0600, `spool` 0700.
 pub(super) fn prepare(data_dir: &Path, database: &Path, spool: &Path) -> io::Result<()> {

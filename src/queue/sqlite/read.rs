@@ -23,10 +23,6 @@ use crate::{
     route::{ConnectorName, RouteName},
 };
 
-/// Free pages that are left in the file, and how many are given back at a time.
-const FREE_PAGES: i64 = 1000;
-const VACUUM_STEP: i64 = 500;
-
 /// The first waiting job of the next lane of a route and pin, of the next pin, and of the next route. Three questions, since one
 /// over the columns together would step through every job of those that it starts from.
 const NEXT_LANE: &str = "SELECT route, pinned, lane, due FROM job INDEXED BY job_due
@@ -241,23 +237,6 @@ fn deliveries(conn: &Connection, key: i64) -> rusqlite::Result<Vec<Event>> {
         }
     }
     Ok(found)
-}
-
-/// Gives some free pages back to the disk; true while there are more.
-pub(super) fn vacuum(conn: &Connection) -> rusqlite::Result<bool> {
-    let free = |conn: &Connection| {
-        conn.pragma_query_value(None, "freelist_count", |row| row.get::<_, i64>(0))
-    };
-    let before = free(conn)?;
-    if before <= FREE_PAGES {
-        return Ok(false);
-    }
-    // Each step of the statement frees one page.
-    let mut statement = conn.prepare(&format!("PRAGMA incremental_vacuum({VACUUM_STEP})"))?;
-    let mut steps = statement.query([])?;
-    while steps.next()?.is_some() {}
-    drop(steps);
-    Ok(free(conn)? < before)
 }
 
 /// Files whose message was never committed, or whose deletion a crash prevented.

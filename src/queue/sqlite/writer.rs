@@ -21,7 +21,7 @@ use std::{
 use rusqlite::{Connection, ErrorCode};
 use tokio::sync::{mpsc, oneshot};
 
-use super::{ballast::Ballast, open};
+use super::{ballast::Ballast, open, room};
 use crate::{mail::message::SpoolFile, queue::store::StoreError};
 
 /// Operations that may wait for the writer; more wait in their callers.
@@ -119,6 +119,10 @@ pub(super) struct Shared {
     pub(super) broken: AtomicBool,
     /// Transactions that were committed.
     pub(super) commits: AtomicU64,
+    /// The ballast is gone: no mail is taken in.
+    pub(super) full: AtomicBool,
+    /// The journal is to be emptied after the next transaction.
+    pub(super) empty_journal: AtomicBool,
     /// Leases whose claimer went away before it heard of them.
     pub(super) abandoned: Mutex<Vec<i64>>,
 }
@@ -195,6 +199,7 @@ impl Writer {
         }
         self.release_abandoned();
         let full = !self.ballast.is_there(&self.spool);
+        self.shared.full.store(full, Ordering::Release);
         let (refused, mut batch): (Vec<_>, Vec<_>) =
             batch.into_iter().partition(|op| full && op.takes_in());
         for op in refused {
@@ -203,7 +208,9 @@ impl Writer {
         if batch.is_empty() {
             return;
         }
-        match self.commit(&mut batch) {
+        let committed = self.commit(&mut batch);
+        self.empty_journal();
+        match committed {
             Ok(unlink) => {
                 // First those for whom a client waits.
                 batch.sort_by_key(|op| op.can_wait());
@@ -223,6 +230,16 @@ impl Writer {
                     self.failed(op, &error);
                 }
             }
+        }
+    }
+
+    /// When that was asked for.
+    fn empty_journal(&self) {
+        if self.shared.empty_journal.swap(false, Ordering::AcqRel)
+            && let Some(conn) = &self.conn
+            && let Err(error) = room::empty_journal(conn, open::BUSY)
+        {
+            tracing::warn!(%error, "the journal of the queue cannot be emptied");
         }
     }
 
@@ -247,6 +264,7 @@ impl Writer {
         let mut one = [op];
         let mut error = error.to_store_error();
         if matches!(error, StoreError::Full) && !one[0].takes_in() && self.ballast.free() {
+            self.shared.full.store(true, Ordering::Release);
             match self.commit(&mut one) {
                 Ok(unlink) => {
                     let [op] = one;

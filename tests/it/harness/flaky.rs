@@ -105,6 +105,12 @@ impl Store for Flaky {
     ) -> Result<Vec<String>, StoreError> {
         self.pass()?.prune(keep_failed, keep_history, now).await
     }
+    async fn shrink(&self, all: bool) -> Result<bool, StoreError> {
+        self.pass()?.shrink(all).await
+    }
+    fn has_room(&self) -> bool {
+        self.inside.has_room()
+    }
     async fn recover(&self) -> Result<(), StoreError> {
         self.pass()?.recover().await
     }

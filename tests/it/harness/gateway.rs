@@ -231,14 +231,14 @@ pub fn stdout(output: &Output) -> String {
     text
 }
 
-/// Tries until there is an answer; fails after 30 s.
+/// Tries until there is an answer; fails after two minutes, of which a machine that is busy may need one.
 pub fn wait<T>(what: &str, mut attempt: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + Duration::from_secs(30);
+    let deadline = Instant::now() + Duration::from_mins(2);
     loop {
         if let Some(answer) = attempt() {
             return answer;
         }
-        assert!(Instant::now() < deadline, "waited 30 s for {what}");
+        assert!(Instant::now() < deadline, "waited two minutes for {what}");
         std::thread::sleep(Duration::from_millis(20));
     }
 }
@@ -257,7 +257,10 @@ fn listening(log: &str) -> HashMap<String, SocketAddr> {
         let rest = line.split(&format!("{key}=")).nth(1)?;
         Some(rest.split_whitespace().next()?.trim_matches('"').to_owned())
     };
-    log.lines()
+    // Of a line that is being written the end may be missing.
+    let whole = log.rsplit_once('\n').map_or("", |(whole, _)| whole);
+    whole
+        .lines()
         .filter(|l| l.contains("listening"))
         .filter_map(|l| Some((field(l, "listener")?, field(l, "address")?.parse().ok()?)))
         .collect()

@@ -337,6 +337,14 @@ impl Store for Memory {
         Ok(Vec::new())
     }
 
+    async fn shrink(&self, _: bool) -> Result<bool, StoreError> {
+        Ok(false)
+    }
+
+    fn has_room(&self) -> bool {
+        true
+    }
+
     async fn recover(&self) -> Result<(), StoreError> {
         Ok(())
     }

@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    net::TcpListener,
+    net::TcpStream,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{Mutex, OnceLock},
@@ -50,7 +50,8 @@ pub fn free_port() -> u16 {
         let Ok(given_out) = UnixListener::bind_addr(&name) else {
             continue;
         };
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+        // Not bound to find out: a process that another test starts at this moment would hold it for a while.
+        if TcpStream::connect(("127.0.0.1", port)).is_err() {
             GIVEN_OUT.lock().unwrap().push(given_out);
             return port;
         }
