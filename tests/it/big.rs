@@ -93,6 +93,7 @@ fn mail_above_the_limit_is_refused_at_mail_and_at_the_end() {
 
 #[test]
 fn a_thousand_idle_connections_are_cheap() {
+    super::harness::peers::many_files();
     let sink = Sink::start();
     let config = basic(sink.address).replace(
         "[allowlist]",

@@ -26,7 +26,7 @@ use super::harness::{
 enum Then {
     /// The connection is closed.
     Close,
-    /// Nothing, for ten seconds.
+    /// Nothing, for fifteen seconds.
     Silence,
     /// A refusal, and then it is closed.
     Refuse,
@@ -93,7 +93,7 @@ fn serve(
             match then {
                 Then::Close => return None,
                 Then::Silence => {
-                    std::thread::sleep(Duration::from_secs(10));
+                    std::thread::sleep(Duration::from_secs(15));
                     return None;
                 }
                 Then::Refuse => {
@@ -144,7 +144,7 @@ fn a_request_that_broke_before_its_last_octet_was_not_sent_and_one_that_broke_af
     ] {
         let (address, whole) = breaking(most, then);
         let connector =
-            graph(&format!("http://{address}")) + "timeout = \"4s\"\nmime_limit = \"35MiB\"\n";
+            graph(&format!("http://{address}")) + "timeout = \"7s\"\nmime_limit = \"35MiB\"\n";
         let gateway = Gateway::start(&config(&connector));
         let mut client = gateway.connect("local");
         client.expect("EHLO app", "250");

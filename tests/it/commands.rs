@@ -9,7 +9,7 @@ use std::{
 
 use super::harness::{
     gateway::{Gateway, basic, stdout},
-    peers::{has, run},
+    peers::{free_port, has, run},
     sink::Sink,
 };
 
@@ -244,6 +244,9 @@ fn test_says_what_is_wrong_with_a_connector() {
     assert!(!unknown.status.success() && text.contains("up"), "{text}");
     assert_eq!(sink.count(), 0);
     drop(sink);
+    // A port that nobody else gets meanwhile.
+    let nobody = ([127, 0, 0, 1], free_port()).into();
+    fs::write(gateway.config_path(), basic(nobody)).unwrap();
     let away = gateway.cli(&["check", "--connect"]);
     assert_eq!(away.status.code(), Some(69));
 }

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
-use super::harness::peers::free_port;
+use super::harness::peers::{free_port, many_files};
 use argon2::PasswordHasher;
 use postern::{
     listener::{Bind, Limits, Listeners, Settings, Shared, TlsMode, auth::Authenticator},
@@ -394,7 +394,7 @@ async fn too_many_connections_of_one_client_and_hundreds_of_idle_ones() {
     // What they cost is measured in a process of its own: `big::a_thousand_idle_connections_are_cheap`.
     let gate = Gate::open(limits(), |_| settings("one"));
     let mut idle = Vec::new();
-    // 400 rather than 1,000: both ends are in this process, which may have 1,024 files.
+    many_files();
     for _ in 0..400 {
         idle.push(gate.connect().await);
     }

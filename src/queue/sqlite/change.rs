@@ -12,12 +12,12 @@ use rusqlite::{OptionalExtension as _, params};
 
 use super::{
     ending::{close, done},
+    op::Change,
     operate,
     rows::{
         self, BLOCK, DELIVERED, DELIVERY, FAILED, GIVEN_UP, IN_DOUBT, IN_FILE, IN_TABLE, JOB_BITS,
         OPEN, SENDING, WAITING, micros, origin_to_json,
     },
-    writer::Change,
 };
 use crate::{
     mail::{

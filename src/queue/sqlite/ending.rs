@@ -7,8 +7,8 @@ use std::time::SystemTime;
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::{
+    op::Change,
     rows::{self, FAILED, IN_FILE, JOB_BITS, micros},
-    writer::Change,
 };
 use crate::mail::message::MessageId;
 

@@ -10,7 +10,10 @@ use std::sync::{
 
 use tokio::sync::mpsc;
 
-use super::writer::{Change, Nudge, Op, Shared};
+use super::{
+    op::{Change, Nudge, Op},
+    writer::Shared,
+};
 
 /// Makes [`Leases`].
 pub(super) struct Keeper {

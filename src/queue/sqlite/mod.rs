@@ -1,6 +1,6 @@
 //! The queue in one SQLite file, large bodies beside it in `spool/`.
 //!
-//! Apart from `store`, which says what a store promises. `open` makes the file, `writer` makes changes durable, many
+//! Apart from `store`, which says what a store promises. `open` makes the file, `writer` makes changes (`op`) durable, many
 //! at a time; `change`, `ending`, `operate` and `room` say what is changed; `rows` what the columns mean; `fresh` keeps a copy of what was
 //! accepted a moment ago. Reads have connections of their own and never hold a transaction across an await. It has no
 //! clock but where a lease is lost and where a copy grows old.
@@ -34,6 +34,7 @@ mod change;
 mod ending;
 mod fresh;
 mod leases;
+mod op;
 mod open;
 mod operate;
 mod read;
@@ -43,8 +44,9 @@ mod writer;
 
 use fresh::Fresh;
 use leases::Keeper;
+use op::{Change, Nudge, Op, Purpose, Work};
 use rows::{Unread, micros};
-use writer::{Change, Nudge, Op, Shared, Work, Writer, store_error};
+use writer::{Shared, Writer, store_error};
 
 /// Connections for reading that are kept open.
 const READERS: usize = 4;
@@ -115,7 +117,7 @@ impl SqliteStore {
     #[doc(hidden)]
     pub async fn limit_pages(&self, pages: u32) -> Result<(), StoreError> {
         let pages = if pages == 0 { u32::MAX - 1 } else { pages };
-        self.write(false, move |change| {
+        self.write(move |change| {
             change
                 .conn
                 .pragma_update_and_check(None, "max_page_count", pages, |_| Ok(()))
@@ -123,15 +125,15 @@ impl SqliteStore {
         .await
     }
 
-    async fn write<T, F>(&self, takes_in: bool, work: F) -> Result<T, StoreError>
+    async fn write<T, F>(&self, work: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
         F: FnMut(&mut Change<'_>) -> rusqlite::Result<T> + Send + 'static,
     {
-        self.submit(takes_in, false, work).await
+        self.submit(Purpose::Records, false, work).await
     }
 
-    async fn submit<T, F>(&self, takes_in: bool, can_wait: bool, work: F) -> Result<T, StoreError>
+    async fn submit<T, F>(&self, purpose: Purpose, can_wait: bool, work: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
         F: FnMut(&mut Change<'_>) -> rusqlite::Result<T> + Send + 'static,
@@ -139,7 +141,7 @@ impl SqliteStore {
         let closed = || StoreError::Unavailable("it is closed".to_owned());
         let (reply, answer) = oneshot::channel();
         let op = Work {
-            takes_in,
+            purpose,
             can_wait,
             run: work,
             value: None,
@@ -225,7 +227,7 @@ impl Store for SqliteStore {
         let written = mail.clone();
         let keeper = self.keeper();
         let done = self
-            .write(true, move |change| {
+            .submit(Purpose::TakesIn, false, move |change| {
                 let Some(jobs) = change::insert(change, &written, leased, now)? else {
                     return Ok(None);
                 };
@@ -251,7 +253,7 @@ impl Store for SqliteStore {
         let asks = asks.to_vec();
         let keeper = self.keeper();
         let (leased, leases) = self
-            .write(false, move |change| {
+            .write(move |change| {
                 let leased = change::lease(change, &asks, now)?;
                 let ids = leased.iter().map(|job| job.id).collect();
                 Ok((leased, keeper.leases(change, ids)))
@@ -282,7 +284,7 @@ impl Store for SqliteStore {
         jobs.append(&mut read);
         jobs.sort_by_key(|job| order.get(&job.id));
         if !broken.is_empty() {
-            self.write(false, move |change| {
+            self.write(move |change| {
                 for (job, message, why) in &broken {
                     change::quarantine(change, *job, *message, why, now)?;
                 }
@@ -295,7 +297,7 @@ impl Store for SqliteStore {
     }
 
     async fn settle(&self, settlement: Settlement, now: SystemTime) -> Result<(), StoreError> {
-        self.submit(false, true, move |change| {
+        self.submit(Purpose::Records, true, move |change| {
             change::settle(change, &settlement, now)
         })
         .await
@@ -346,10 +348,8 @@ impl Store for SqliteStore {
             )
         };
         let (filter, verb) = (filter.clone(), verb.clone());
-        self.write(false, move |change| {
-            operate::command(change, &filter, found.as_deref(), &verb, now)
-        })
-        .await
+        self.write(move |change| operate::command(change, &filter, found.as_deref(), &verb, now))
+            .await
     }
 
     async fn stats(&self) -> Result<Stats, StoreError> {
@@ -361,7 +361,7 @@ impl Store for SqliteStore {
     }
 
     async fn set_lane(&self, lane: LaneRow) -> Result<(), StoreError> {
-        self.write(false, move |change| {
+        self.write(move |change| {
             // Of connectors there are few, of mailboxes as many as senders; one that is open again is like one never seen.
             if lane.state == "open" && lane.lane.contains('/') {
                 return change
@@ -397,7 +397,7 @@ impl Store for SqliteStore {
 
     async fn set_note(&self, key: &str, value: String) -> Result<(), StoreError> {
         let key = key.to_owned();
-        self.write(false, move |change| {
+        self.write(move |change| {
             change
                 .conn
                 .prepare_cached("INSERT OR REPLACE INTO note (key, value) VALUES (?1, ?2)")?
@@ -419,9 +419,7 @@ impl Store for SqliteStore {
         // In small steps, so that mail waits for none of them long.
         loop {
             let (mut some, more) = self
-                .write(false, move |change| {
-                    ending::prune_failed(change, failed, now)
-                })
+                .write(move |change| ending::prune_failed(change, failed, now))
                 .await?;
             lines.append(&mut some);
             if !more {
@@ -435,7 +433,7 @@ impl Store for SqliteStore {
                 .await?;
             for some in keys.chunks(ending::STEP) {
                 let some = some.to_vec();
-                self.write(false, move |change| ending::forget(change, &some, history))
+                self.write(move |change| ending::forget(change, &some, history))
                     .await?;
             }
             from = next;
@@ -444,7 +442,10 @@ impl Store for SqliteStore {
     }
 
     async fn shrink(&self, all: bool) -> Result<bool, StoreError> {
-        let step = || self.write(false, move |change| room::vacuum(change.conn, all));
+        let step = || {
+            let step = move |change: &mut Change<'_>| room::vacuum(change.conn, all);
+            self.submit(Purpose::TidiesUp, false, step)
+        };
         let mut steps = 0;
         while steps < room::STEPS && step().await? {
             steps += 1;
@@ -452,13 +453,13 @@ impl Store for SqliteStore {
         if all {
             self.shared.empty_journal.store(true, Ordering::Release);
             // The writer does it after a transaction.
-            self.write(false, |_| Ok(())).await?;
+            self.write(|_| Ok(())).await?;
         }
         Ok(steps == room::STEPS)
     }
 
     async fn recover(&self) -> Result<(), StoreError> {
-        self.write(false, change::recover).await?;
+        self.write(change::recover).await?;
         let spool = self.spool.clone();
         self.query(move |conn| {
             read::delete_orphans(conn, &spool);
@@ -482,7 +483,7 @@ impl Store for SqliteStore {
 
     async fn version(&self) -> Result<u64, StoreError> {
         // On the connection that writes: it sees every commit but its own.
-        self.write(false, |change| {
+        self.write(|change| {
             change
                 .conn
                 .pragma_query_value(None, "data_version", |row| row.get::<_, i64>(0))

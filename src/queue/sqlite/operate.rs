@@ -9,8 +9,8 @@ use rusqlite::{Connection, params, types::Value};
 
 use super::{
     ending::close,
+    op::Change,
     rows::{self, micros, state_number},
-    writer::Change,
 };
 use crate::{
     mail::{address::Address, message::MessageId},

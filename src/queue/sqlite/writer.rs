@@ -19,10 +19,14 @@ use std::{
 };
 
 use rusqlite::{Connection, ErrorCode};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 
-use super::{ballast::Ballast, open, room};
-use crate::{mail::message::SpoolFile, queue::store::StoreError};
+use super::{
+    ballast::Ballast,
+    op::{Change, Op, Purpose},
+    open, room,
+};
+use crate::queue::store::StoreError;
 
 /// Operations that may wait for the writer; more wait in their callers.
 pub(super) const WAITING: usize = 1024;
@@ -33,84 +37,6 @@ const TRIAL: Duration = Duration::from_secs(1);
 const PATIENCE: Duration = Duration::from_millis(3);
 /// if the last mail was committed no longer ago than this.
 const RECENT: Duration = Duration::from_millis(5);
-
-/// What an operation works on, and what is to be done around its commit.
-pub(super) struct Change<'a> {
-    pub(super) conn: &'a Connection,
-    pub(super) spool: &'a Path,
-    /// Files that a row names from now on: the directory is synced before the commit, the files kept after it.
-    pub(super) keep: Vec<Arc<SpoolFile>>,
-    /// Files that no row names any more: deleted after the commit.
-    pub(super) unlink: Vec<PathBuf>,
-    /// Set once it is committed.
-    pub(super) committed: Vec<Arc<AtomicBool>>,
-    /// A page of the file is known to be damaged: what is only tidying up must not fail because of it.
-    pub(super) damaged: bool,
-}
-
-/// One unit of work; run again alone when the batch it was in failed.
-pub(super) trait Op: Send {
-    /// Takes in mail: refused while the disk is full.
-    fn takes_in(&self) -> bool;
-    /// Nobody is kept waiting by a moment more.
-    fn can_wait(&self) -> bool {
-        false
-    }
-    fn run(&mut self, change: &mut Change<'_>) -> rusqlite::Result<()>;
-    /// Committed, or why not.
-    fn answer(self: Box<Self>, result: Result<(), StoreError>);
-}
-
-/// An operation from a closure, answered to whoever awaits.
-pub(super) struct Work<T, F> {
-    pub(super) takes_in: bool,
-    pub(super) can_wait: bool,
-    pub(super) run: F,
-    pub(super) value: Option<T>,
-    pub(super) reply: oneshot::Sender<Result<T, StoreError>>,
-}
-
-impl<T, F> Op for Work<T, F>
-where
-    T: Send,
-    F: FnMut(&mut Change<'_>) -> rusqlite::Result<T> + Send,
-{
-    fn takes_in(&self) -> bool {
-        self.takes_in
-    }
-    fn can_wait(&self) -> bool {
-        self.can_wait
-    }
-    fn run(&mut self, change: &mut Change<'_>) -> rusqlite::Result<()> {
-        // An earlier run was rolled back, and what it promised goes first.
-        self.value = None;
-        self.value = Some((self.run)(change)?);
-        Ok(())
-    }
-    fn answer(self: Box<Self>, result: Result<(), StoreError>) {
-        let this = *self;
-        let value = match (result, this.value) {
-            (Ok(()), Some(value)) => Ok(value),
-            (Ok(()), None) => Err(StoreError::Unavailable("it was not run".to_owned())),
-            (Err(error), _) => Err(error),
-        };
-        // Nobody waits any more: a value that holds a lease gives it back when dropped.
-        let _ = this.reply.send(value);
-    }
-}
-
-/// Asks for nothing; makes the writer look at what else there is to do.
-pub(super) struct Nudge;
-
-impl Op for Nudge {
-    fn takes_in(&self) -> bool {
-        false
-    }
-    fn run(&mut self, _: &mut Change<'_>) -> rusqlite::Result<()> {
-        Ok(())
-    }
-    fn answer(self: Box<Self>, _: Result<(), StoreError>) {}
-}
 
 /// What the writer and the store share.
 #[derive(Debug, Default)]
@@ -182,7 +108,7 @@ impl Writer {
                 batch.push(first);
                 gather(&mut batch, &mut inbox);
             }
-            let takes_in = batch.iter().any(|op| op.takes_in());
+            let takes_in = batch.iter().any(|op| op.purpose() == Purpose::TakesIn);
             self.batch(batch);
             if takes_in {
                 mail = Some(Instant::now());
@@ -200,8 +126,9 @@ impl Writer {
         self.release_abandoned();
         let full = !self.ballast.is_there(&self.spool);
         self.shared.full.store(full, Ordering::Release);
-        let (refused, mut batch): (Vec<_>, Vec<_>) =
-            batch.into_iter().partition(|op| full && op.takes_in());
+        let (refused, mut batch): (Vec<_>, Vec<_>) = batch
+            .into_iter()
+            .partition(|op| full && op.purpose() == Purpose::TakesIn);
         for op in refused {
             op.answer(Err(StoreError::Full));
         }
@@ -263,7 +190,8 @@ impl Writer {
     fn failed(&mut self, op: Box<dyn Op>, error: &Fault) {
         let mut one = [op];
         let mut error = error.to_store_error();
-        if matches!(error, StoreError::Full) && !one[0].takes_in() && self.ballast.free() {
+        let must_be = one[0].purpose() == Purpose::Records;
+        if matches!(error, StoreError::Full) && must_be && self.ballast.free() {
             self.shared.full.store(true, Ordering::Release);
             match self.commit(&mut one) {
                 Ok(unlink) => {
@@ -378,8 +306,8 @@ fn gather(batch: &mut Vec<Box<dyn Op>>, inbox: &mut mpsc::Receiver<Box<dyn Op>>)
 struct Release(Vec<i64>);
 
 impl Op for Release {
-    fn takes_in(&self) -> bool {
-        false
+    fn purpose(&self) -> Purpose {
+        Purpose::Records
     }
     fn run(&mut self, change: &mut Change<'_>) -> rusqlite::Result<()> {
         super::change::release(change, &self.0)

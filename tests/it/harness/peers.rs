@@ -33,6 +33,17 @@ pub fn has(program: &str) -> bool {
     found
 }
 
+/// Lets this process have as many files as it may: the usual limit is 1,024, and tests run beside each other.
+pub fn many_files() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let most = rustix::process::Rlimit {
+        current: limit.maximum,
+        ..limit
+    };
+    setrlimit(Resource::Nofile, most).unwrap();
+}
+
 /// A port that nobody has and that no other test gets, for as long as this process runs.
 ///
 /// It lies below the ports that the kernel gives to connections and to listeners on port 0, so nothing can take it while it is
