@@ -135,14 +135,19 @@ impl Round {
     async fn look(&mut self) -> Duration {
         let shared = Arc::clone(&self.shared);
         let built = shared.built();
-        if !self.is_healthy().await {
+        let is_healthy = self.is_healthy().await;
+        // Also while outcomes cannot be written, which may be for want of room.
+        if shared.queue.store().is_healthy() {
+            self.upkeep.shrink(&shared.queue).await;
+        }
+        if !is_healthy {
             return AT_LEAST;
         }
         shared.lanes.pass_time();
         self.write_lanes().await;
         self.foreign_writes().await;
         self.log_in(&built);
-        self.upkeep.look(&shared.queue, &built).await;
+        self.upkeep.prune(&shared.queue, &built).await;
         let looked = Instant::now();
         match self.claim(&built).await {
             Ok(wait) => {

@@ -488,13 +488,6 @@ impl Connection {
     }
 }
 
-fn store_weather(error: &io::Error) -> StoreWeather {
-    match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => StoreWeather::Full,
-        _ => StoreWeather::Failing,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

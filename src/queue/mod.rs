@@ -6,11 +6,8 @@
 use std::{
     fmt,
     path::{Path, PathBuf},
-    sync::{
-        Arc, PoisonError, RwLock,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
+    sync::{Arc, Mutex, PoisonError, RwLock},
+    time::{Duration, Instant},
 };
 
 use tokio::sync::Notify;
@@ -43,7 +40,8 @@ pub struct Queue {
     store: Arc<dyn store::Store>,
     reserve: RwLock<Option<Arc<Reserve>>>,
     bell: Notify,
-    short: AtomicBool,
+    /// When room was last asked for.
+    asked: Mutex<Option<Instant>>,
 }
 
 impl fmt::Debug for Queue {
@@ -61,7 +59,7 @@ impl Queue {
             store,
             reserve: RwLock::new(None),
             bell: Notify::new(),
-            short: AtomicBool::new(false),
+            asked: Mutex::new(None),
         }
     }
 
@@ -132,12 +130,13 @@ impl Queue {
 
     /// Mail was refused since the disk has too little room: what the store does not use is to be given back soon.
     pub fn ask_for_room(&self) {
-        self.short.store(true, Ordering::Relaxed);
+        *self.asked.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
     }
 
-    /// Whether that was asked for since the last call.
-    pub fn take_ask_for_room(&self) -> bool {
-        self.short.swap(false, Ordering::Relaxed)
+    /// Whether that was asked for within such a time.
+    pub fn was_asked_for_room(&self, within: Duration) -> bool {
+        let asked = *self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        asked.is_some_and(|at| at.elapsed() < within)
     }
 
     /// Only for a message of one job: a permit is for one.

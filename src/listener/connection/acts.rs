@@ -10,7 +10,7 @@ use crate::{route::RouteName, telemetry::clean};
 use super::{
     Accepted, Arc, Body, Bytes, Connection, Credentials, Instant, LINGER, LINGER_OCTETS, Message,
     Port, Refusal, Reply, Routed, STORE, Shared, SocketAddr, Spool, Stage, Step, StoreError,
-    StoreWeather, SystemTime, debug, info, io, maillog, store_weather, timeout, warn,
+    StoreWeather, SystemTime, debug, info, io, maillog, timeout, warn,
 };
 
 impl Connection {
@@ -31,7 +31,17 @@ impl Connection {
         if let Err(error) = Box::pin(spool.append(piece)).await {
             self.spool = None;
             warn!(event = "spool failed", id = %id, error = %error, "spool failed");
-            self.session.spool_failed(store_weather(&error));
+            self.session.spool_failed(self.store_weather(&error));
+        }
+    }
+
+    fn store_weather(&self, error: &io::Error) -> StoreWeather {
+        match error.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                self.shared.queue.ask_for_room();
+                StoreWeather::Full
+            }
+            _ => StoreWeather::Failing,
         }
     }
 
@@ -46,7 +56,7 @@ impl Connection {
                 Ok(file) => Body::File(Arc::new(file)),
                 Err(error) => {
                     warn!(event = "spool failed", id = %id, error = %error, "spool failed");
-                    return Err(match store_weather(&error) {
+                    return Err(match self.store_weather(&error) {
                         StoreWeather::Full => Reply::storage_full(),
                         _ => Reply::storage_failing(),
                     });

@@ -442,19 +442,21 @@ impl Store for SqliteStore {
     }
 
     async fn shrink(&self, all: bool) -> Result<bool, StoreError> {
-        let step = || {
-            let step = move |change: &mut Change<'_>| room::vacuum(change.conn, all);
-            self.submit(Purpose::TidiesUp, false, step)
-        };
+        // Every page that is moved takes room in the journal: not while that cannot be written from its beginning.
+        if !self.query(room::backfill).await? {
+            return Ok(true);
+        }
         let mut steps = 0;
-        while steps < room::STEPS && step().await? {
+        while steps < room::STEPS {
+            let step = move |change: &mut Change<'_>| {
+                Ok(!change.damaged && room::vacuum(change.conn, all)?)
+            };
+            if !self.submit(Purpose::TidiesUp, false, step).await? {
+                break;
+            }
             steps += 1;
         }
-        if all {
-            self.shared.empty_journal.store(true, Ordering::Release);
-            // The writer does it after a transaction.
-            self.write(|_| Ok(())).await?;
-        }
+        self.query(room::backfill).await?;
         Ok(steps == room::STEPS)
     }
 

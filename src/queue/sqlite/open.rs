@@ -57,8 +57,10 @@ const FROM_2: &str = "ALTER TABLE recipient ADD COLUMN at INTEGER;
 const PAGE: i64 = 8192;
 /// Pages that the writer keeps in memory, as the negative of KiB: what it writes it soon changes and deletes again.
 const CACHE: i64 = -6144;
+/// Octets of the journal that stay when it is written from its beginning again; it is usually half as large.
+const JOURNAL: i64 = 16 * 1024 * 1024;
 /// How long a write waits for another process's.
-pub(super) const BUSY: Duration = Duration::from_secs(5);
+const BUSY: Duration = Duration::from_secs(5);
 
 /// Makes what is missing: `data_dir` 0700, the database 0600, `spool` 0700.
 pub(super) fn prepare(data_dir: &Path, database: &Path, spool: &Path) -> io::Result<()> {
@@ -156,6 +158,9 @@ fn setup(conn: &Connection, database: &Path) -> Result<(), StoreError> {
             "SQLite does not give journal_mode=WAL and synchronous=FULL here".to_owned(),
         ));
     }
+    // After one large change the journal does not stay as large.
+    conn.pragma_update_and_check(None, "journal_size_limit", JOURNAL, |_| Ok(()))
+        .map_err(unavailable)?;
     conn.pragma_update(None, "cache_size", CACHE)
         .map_err(unavailable)?;
     conn.pragma_update(None, "temp_store", "MEMORY")

@@ -47,8 +47,6 @@ pub(super) struct Shared {
     pub(super) commits: AtomicU64,
     /// The ballast is gone: no mail is taken in.
     pub(super) full: AtomicBool,
-    /// The journal is to be emptied after the next transaction.
-    pub(super) empty_journal: AtomicBool,
     /// Leases whose claimer went away before it heard of them.
     pub(super) abandoned: Mutex<Vec<i64>>,
 }
@@ -135,9 +133,7 @@ impl Writer {
         if batch.is_empty() {
             return;
         }
-        let committed = self.commit(&mut batch);
-        self.empty_journal();
-        match committed {
+        match self.commit(&mut batch) {
             Ok(unlink) => {
                 // First those for whom a client waits.
                 batch.sort_by_key(|op| op.can_wait());
@@ -160,16 +156,6 @@ impl Writer {
         }
     }
 
-    /// When that was asked for.
-    fn empty_journal(&self) {
-        if self.shared.empty_journal.swap(false, Ordering::AcqRel)
-            && let Some(conn) = &self.conn
-            && let Err(error) = room::empty_journal(conn, open::BUSY)
-        {
-            tracing::warn!(%error, "the journal of the queue cannot be emptied");
-        }
-    }
-
     fn alone(&mut self, op: Box<dyn Op>) {
         if let Err(why) = self.ready() {
             return op.answer(Err(StoreError::Unavailable(why)));
@@ -186,13 +172,21 @@ impl Writer {
         }
     }
 
-    /// On a full disk, what was sent must still be recorded as sent: the ballast makes room for it.
+    /// On a full disk, what was sent must still be recorded as sent: the journal is written from its beginning again, and when
+    /// that is not enough, the ballast makes room.
     fn failed(&mut self, op: Box<dyn Op>, error: &Fault) {
         let mut one = [op];
         let mut error = error.to_store_error();
         let must_be = one[0].purpose() == Purpose::Records;
-        if matches!(error, StoreError::Full) && must_be && self.ballast.free() {
-            self.shared.full.store(true, Ordering::Release);
+        let helps: [fn(&mut Self) -> bool; 3] =
+            [Self::backfill, Self::drop_ballast, Self::backfill];
+        for help in helps {
+            if !(must_be && matches!(error, StoreError::Full)) {
+                break;
+            }
+            if !help(self) {
+                continue;
+            }
             match self.commit(&mut one) {
                 Ok(unlink) => {
                     let [op] = one;
@@ -204,6 +198,18 @@ impl Writer {
         }
         let [op] = one;
         op.answer(Err(error));
+    }
+
+    fn backfill(&mut self) -> bool {
+        self.conn
+            .as_ref()
+            .is_some_and(|conn| room::backfill(conn).is_ok())
+    }
+
+    fn drop_ballast(&mut self) -> bool {
+        let freed = self.ballast.free();
+        self.shared.full.store(true, Ordering::Release);
+        freed
     }
 
     /// One transaction; the files to delete now that it is committed.
@@ -262,6 +268,8 @@ impl Writer {
 
     fn reopen(&self) -> Result<Connection, StoreError> {
         let conn = open::writer(&self.database)?;
+        // On a full disk there may be no room but in the journal.
+        let _ = room::backfill(&conn);
         conn.execute_batch(
             "BEGIN IMMEDIATE;
              INSERT INTO note (key, value) VALUES ('store', 'opened anew')

@@ -33,6 +33,34 @@ pub fn has(program: &str) -> bool {
     found
 }
 
+/// Takes the small disk away again, whatever happens.
+pub struct Unmount(PathBuf);
+impl Drop for Unmount {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+/// A disk of so many MiB at this folder. Only root can; under `tests/run` root must.
+pub fn small_disk(at: &Path, size: u32) -> Option<Unmount> {
+    let mounted = Command::new("mount")
+        .args(["-t", "tmpfs", "-o"])
+        .arg(format!("size={size}m,mode=700"))
+        .arg("tmpfs")
+        .arg(at)
+        .status();
+    if mounted.is_ok_and(|s| s.success()) {
+        return Some(Unmount(at.to_owned()));
+    }
+    let root = run("id", &["-u"]).trim() == "0";
+    assert!(
+        !root || peers_expected().is_none(),
+        "a small tmpfs cannot be mounted"
+    );
+    eprintln!("LEFT OUT: a small tmpfs is mounted by root only");
+    None
+}
+
 /// Lets this process have as many files as it may: the usual limit is 1,024, and tests run beside each other.
 pub fn many_files() {
     use rustix::process::{Resource, getrlimit, setrlimit};
