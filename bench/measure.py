@@ -285,4 +285,5 @@ def main():
         shutil.rmtree(args.work, ignore_errors=True)
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Postern as it is measured (see postern.toml): the release build of this tree.
+# Postern as it is measured (see postern.toml): the release build of this tree, or the program that POSTERN names.
 #   postern.sh install CACHE | start CACHE DIR PORT SINK | stop DIR
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
@@ -12,7 +12,7 @@ start)
     [ -z "${TLS_OUT:-}" ] || out="tls = \"starttls\"\nca_file = \"$CERTS/cert.pem\""
     sed -e "s|@DIR@|$dir|; s|@PORT@|$4|; s|@SINK@|$5|; s|@TLS_IN@|$in|; s|@TLS_OUT@|$out|" "$here/postern.toml" >"$dir/config.toml"
     chmod 600 "$dir/config.toml"
-    "$here/../../target/release/postern" run -c "$dir/config.toml" >"$dir/out" 2>&1 &
+    "${POSTERN:-$here/../../target/release/postern}" run -c "$dir/config.toml" >"$dir/out" 2>&1 &
     echo $! >"$dir/pid"
     ;;
 stop)
