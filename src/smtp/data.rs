@@ -12,14 +12,19 @@ pub struct Leniency {
     pub bare_cr: bool,
 }
 
+/// Bare CRs in a row that are taken as so many line endings ([`Leniency::bare_cr`]); more are a fault, since each is two octets
+/// of content.
+const LONGEST_RUN: usize = 1_000;
+
 /// What makes a message unacceptable; reading goes on to the real end (RFC 5321 §4.1.1.4).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// CR without LF.
+    /// CR without LF behind it, or behind the CRs that follow it.
     BareCr,
     /// An octet 0.
     Nul,
-    /// A line that is one dot, but not framed by CRLF on both sides.
+    /// A line that is one dot, but not framed by CRLF on both sides. More CRs before the CRLF in front of the dot are part of
+    /// that line end; between the dot and its CRLF there may be none.
     FramedDot,
 }
 
@@ -34,6 +39,7 @@ pub enum End {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Ending {
+    /// However many CRs stood before the LF: text mode on Windows makes CR CR LF of what was CRLF already.
     Crlf,
     Lf,
     Cr,
@@ -45,8 +51,8 @@ enum At {
     Start,
     /// Behind a dot at the start of a line, which is not written yet.
     Dot,
-    /// Behind a CR; `dot` when all the line has is a dot.
-    Cr { dot: bool },
+    /// Behind so many CRs in a row; `dot` when all the line has is a dot.
+    Cr { dot: bool, run: usize },
     /// Anywhere else.
     Text,
 }
@@ -132,7 +138,7 @@ impl Decoder {
                             out.append(&input[run..i]);
                             i += 1;
                             run = i;
-                            self.at = At::Cr { dot: false };
+                            self.at = At::Cr { dot: false, run: 1 };
                         }
                         b'\n' => {
                             out.append(&input[run..i]);
@@ -158,7 +164,7 @@ impl Decoder {
                     b'\r' => {
                         i += 1;
                         run = i;
-                        self.at = At::Cr { dot: true };
+                        self.at = At::Cr { dot: true, run: 1 };
                     }
                     b'\n' => {
                         i += 1;
@@ -166,34 +172,67 @@ impl Decoder {
                         if let Some(end) = self.dot_line(Ending::Lf) {
                             return (i, Some(end));
                         }
+                        self.line(Ending::Lf);
                     }
                     // The dot was stuffing (RFC 5321 §4.5.2).
                     _ => self.at = At::Text,
                 },
-                At::Cr { dot } => {
+                At::Cr { dot, run: crs } => {
+                    if octet == b'\r' {
+                        self.at = At::Cr {
+                            dot,
+                            run: crs.saturating_add(1),
+                        };
+                        i += 1;
+                        run = i;
+                        continue;
+                    }
                     let ending = if octet == b'\n' {
                         i += 1;
                         Ending::Crlf
                     } else {
-                        if !self.leniency.bare_cr {
-                            self.blame(Fault::BareCr);
-                        }
                         Ending::Cr
                     };
                     run = i;
-                    if dot {
-                        if let Some(end) = self.dot_line(ending) {
-                            return (i, Some(end));
-                        }
-                    } else {
-                        out.append(b"\r\n");
-                        self.line(ending);
+                    if let Some(end) = self.behind_crs(dot, crs, ending, out) {
+                        return (i, Some(end));
                     }
                 }
             }
         }
         out.append(&input[run..]);
         (input.len(), None)
+    }
+
+    /// A run of CRs is over: with an LF all of it is one line end, without one each CR was bare.
+    fn behind_crs(
+        &mut self,
+        dot: bool,
+        crs: usize,
+        ending: Ending,
+        out: &mut impl Extend8,
+    ) -> Option<End> {
+        let mut lines = usize::from(!dot);
+        if ending == Ending::Cr {
+            if !self.leniency.bare_cr || crs > LONGEST_RUN {
+                self.blame(Fault::BareCr);
+            } else {
+                lines = crs - usize::from(dot);
+            }
+        }
+        if dot {
+            if ending == Ending::Crlf && crs > 1 {
+                // `<CR><LF>.<CR><CR><LF>` ends no message (CVE-2023-51764), whatever reads it as one.
+                self.blame(Fault::FramedDot);
+            } else if let Some(end) = self.dot_line(ending) {
+                return Some(end);
+            }
+        }
+        for _ in 0..lines {
+            out.append(b"\r\n");
+        }
+        self.line(ending);
+        None
     }
 
     fn line(&mut self, ending: Ending) {
@@ -210,7 +249,6 @@ impl Decoder {
             }
             _ => {
                 self.blame(Fault::FramedDot);
-                self.line(ending);
                 None
             }
         }
@@ -447,7 +485,13 @@ mod tests {
             strict(10),
         );
         check("a\rb\r\n.\r\n", DEVICE, Some("a\r\nb\r\n"), None, strict(8));
-        check("a\r\r\n.\r\n", DEVICE, Some("a\r\n\r\n"), None, strict(7));
+        check(
+            "a\r\rb\r\n.\r\n",
+            DEVICE,
+            Some("a\r\n\r\nb\r\n"),
+            None,
+            strict(9),
+        );
         check("no end", PLAIN, Some("no end"), None, None);
     }
 
@@ -462,8 +506,15 @@ mod tests {
             ("\n.\r", Fault::BareCr),
             ("\r.\r\n", Fault::BareCr),
             ("\r\n.\r", Fault::BareCr),
-            ("\r\n.\r\r\n", Fault::BareCr),
+            ("\r\n.\r\r\n", Fault::FramedDot),
+            ("\r\r\n.\r\r\n", Fault::FramedDot),
+            ("\r\n.\r\r\r\n", Fault::FramedDot),
+            ("\r\r\n.\n", Fault::FramedDot),
+            ("\r\r\n.\r\rx", Fault::BareCr),
+            ("\r\r.\r\n", Fault::BareCr),
             ("\r\n\0.\r\n", Fault::Nul),
+            ("\r\r\n\0.\r\n", Fault::Nul),
+            ("\r\0\n.\r\n", Fault::BareCr),
             ("\r\n.\0\r\n", Fault::Nul),
         ] {
             let wire = format!("A{sequence}MAIL FROM:<a@b>\r\n.\r\nX");
@@ -477,11 +528,67 @@ mod tests {
             assert_eq!(seen.3, wire.len() - 1, "{first:?}");
         }
         // A bare CR is a line at device level, but it still frames no dot.
-        for sequence in ["\r.\r", "\r.\r\n", "\r\n.\rx", "\r.\n"] {
+        for sequence in [
+            "\r.\r",
+            "\r.\r\n",
+            "\r\n.\rx",
+            "\r.\n",
+            "\r\n.\r\r\n",
+            "\r\r.\r\n",
+        ] {
             let wire = format!("A{sequence}B\r\n.\r\n");
             let end = Some((End::Strict, wire.len()));
             check(&wire, DEVICE, None, Some(Fault::FramedDot), end);
         }
+    }
+
+    #[test]
+    fn any_run_of_crs_before_an_lf_is_one_line_end() {
+        let end = |n| Some((End::Strict, n));
+        let long = "\r".repeat(LONGEST_RUN * 3);
+        for leniency in [PLAIN, DEVICE, LF] {
+            for crs in ["\r", "\r\r", "\r\r\r", &long] {
+                let wire = format!("A: b{crs}\n{crs}\n..c{crs}\nd\r\n.\r\nQUIT");
+                let size = wire.len() - 4;
+                check_some(&wire, leniency, "A: b\r\n\r\n.c\r\nd\r\n", end(size));
+                // It may stand right before the dot line, too.
+                let wire = format!("a{crs}\n.\r\nQUIT");
+                check_some(&wire, leniency, "a\r\n", end(wire.len() - 4));
+            }
+        }
+        // A dot line that ends so is no end; the CRLF in it frames the next one.
+        for leniency in [PLAIN, DEVICE, LF] {
+            let wire = "a\r\n.\r\r\n.\r\n";
+            check(
+                wire,
+                leniency,
+                None,
+                Some(Fault::FramedDot),
+                end(wire.len()),
+            );
+        }
+    }
+
+    /// As [`check`] without a fault, in chunks of a few sizes.
+    fn check_some(wire: &str, leniency: Leniency, content: &str, end: Option<(End, usize)>) {
+        for size in [1, 2, 3, 7, 1000, wire.len()] {
+            let (out, fault, found, at) = decode(wire.as_bytes(), size, leniency);
+            assert_eq!((out.as_slice(), fault), (content.as_bytes(), None));
+            assert_eq!(found.map(|e| (e, at)), end, "in chunks of {size}");
+        }
+    }
+
+    #[test]
+    fn a_run_of_bare_crs_is_so_many_lines_within_reason() {
+        let wire = format!("a{}b\r\n.\r\n", "\r".repeat(LONGEST_RUN));
+        let content = format!("a{}b\r\n", "\r\n".repeat(LONGEST_RUN));
+        check_some(&wire, DEVICE, &content, Some((End::Strict, wire.len())));
+        let mut decoder = Decoder::new(DEVICE);
+        let mut out = Vec::new();
+        decoder.decode(&b"\r".repeat(100 * LONGEST_RUN), &mut out);
+        decoder.decode(b"b\r\n.\r\n", &mut out);
+        assert_eq!(decoder.fault(), Some(Fault::BareCr));
+        assert!(out.len() < 10, "{} octets of content", out.len());
     }
 
     #[test]
@@ -518,8 +625,8 @@ mod tests {
             let wire: Vec<u8> = (0..7).map(|k| alphabet[n / 4usize.pow(k) % 4]).collect();
             let framed = [b"\r\n", &wire[..]].concat();
             let expected = memchr::memmem::find(&framed, b"\r\n.\r\n").map(|at| at + 3);
-            for size in 1..=3 {
-                let (_, _, end, at) = decode(&wire, size, PLAIN);
+            for (size, leniency) in [(1, PLAIN), (2, DEVICE), (3, PLAIN)] {
+                let (_, _, end, at) = decode(&wire, size, leniency);
                 assert_eq!(end.map(|_| at), expected, "{wire:?}");
             }
         }

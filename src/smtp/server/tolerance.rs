@@ -22,6 +22,8 @@ pub struct Tolerance {
     pub blank_lines: bool,
     /// Commands that end in LF alone: shell scripts.
     pub bare_lf: bool,
+    /// Commands that end in CR CR LF: Windows programs that write CRLF through a text stream.
+    pub repeated_cr: bool,
 
     /// MAIL without HELO: the smallest of embedded clients. Only on a trusted network: HELO tells people from bots.
     pub no_helo: bool,
@@ -48,6 +50,7 @@ impl Tolerance {
             source_route: standard,
             blank_lines: standard,
             bare_lf: standard,
+            repeated_cr: standard,
             no_helo: device,
             early_talk: device,
             names_in_paths: device,

@@ -85,6 +85,9 @@ impl Session {
                 let mut line = input.split_to(end + 1);
                 let crlf = line.ends_with(b"\r\n");
                 line.truncate(if crlf { end - 1 } else { end });
+                while self.tolerance.repeated_cr && crlf && line.ends_with(b"\r") {
+                    line.truncate(line.len() - 1);
+                }
                 self.take(&line, crlf, input);
                 true
             }
