@@ -2,15 +2,18 @@
 //!
 //! Apart because the allowlist stands on it: a library that repairs what it reads sees other addresses than the next
 //! reader. The grammar is RFC 5322 §3.4 without its obsolete forms inside an address; encoded words are plain atoms,
-//! nothing is decoded. One leniency (`design.md` §3): unquoted words before one final `<address>` are its name, with
-//! whatever they hold; a word with `@` among them is an address to be judged, too. Linear time, no recursion.
+//! nothing is decoded. Two leniencies: unquoted words before one final `<address>` are its name, with whatever they
+//! hold, and a bare local part may be completed. [`judged`] takes of that only what every reader reads alike; [`parse`]
+//! is for those who only want to know who is named. Linear time, no recursion.
 
 use std::ops::Range;
 
-use super::address::{Address, is_atext};
+use super::{
+    address::{Address, Domain},
+    lexer::{Lexer, Mark, Token},
+};
 
-/// Comments in comments.
-const COMMENT_DEPTH: usize = 16;
+pub use super::lexer::MailboxError;
 
 /// An address of a field, and where it stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,69 +28,307 @@ pub struct Mailbox {
     pub in_name: bool,
     /// A source route (`<@a,@b:c@d>`) stands before it.
     pub routed: bool,
+    /// It stands between `<` and `>`.
+    pub bracketed: bool,
+    /// Only its local part stands there.
+    pub bare: bool,
 }
 
-/// Why a field cannot be understood.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct MailboxError(pub &'static str);
+const NO_ADDRESS: MailboxError = MailboxError("words that are no address");
+
+/// Which single words without `<` and `>` are bare local parts. Between them every bare local part is one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Words {
+    /// Any: `To: root, admin`.
+    All,
+    /// A word alone (`Sender: root`), or beside an address without `<` and `>` (`root, a@b`). Words before a comma and
+    /// one `Name <a@b>` are a name that was cut in two.
+    Alone,
+    /// Only beside an address without `<` and `>`: a word alone is a name.
+    Beside,
+}
+
+/// What [`judged`] takes in a field.
+#[derive(Debug, Clone, Copy)]
+pub struct Kind<'a> {
+    /// Completes a bare local part; without it there may be none.
+    pub default_domain: Option<&'a Domain>,
+    /// Where a single word is one.
+    pub words: Words,
+    /// Whether it may hold groups (RFC 5322 §3.4): some readers take a group in From for one address.
+    pub groups: bool,
+}
 
 /// Reads a field value (still folded) as a list of mailboxes; groups are flattened, so the list may be empty.
 ///
 /// # Errors
 /// The first thing that is not understood, or that others read in another way.
 pub fn parse(value: &[u8]) -> Result<Vec<Mailbox>, MailboxError> {
-    let mut lexer = Lexer::new(value);
-    let mut mailboxes = Vec::new();
-    let mut words: Vec<Token> = Vec::new();
-    // Behind `<address>` or a group nothing but a separator may follow.
-    let mut closed = false;
-    let mut in_group = false;
-    loop {
-        let token = lexer.next()?;
-        match token.kind {
-            Kind::End | Kind::Comma | Kind::Semicolon => {
-                if !words.is_empty() {
-                    mailboxes.push(plain(value, &words)?);
+    Reader::new(value, None).read()
+}
+
+/// As [`parse`], but takes only what every reader reads alike: a name with an `@` outside quotes is the very address behind
+/// it, and a quoted string with an address in it is a whole name without a backslash.
+///
+/// # Errors
+/// As [`parse`].
+pub fn judged(value: &[u8], kind: Kind<'_>) -> Result<Vec<Mailbox>, MailboxError> {
+    Reader::new(value, Some(kind)).read()
+}
+
+/// The value with other text at these places, which stand in order; `None` when there are none.
+pub fn substitute(value: &[u8], changes: &[(Range<usize>, String)]) -> Option<Vec<u8>> {
+    let mut out = Vec::with_capacity(value.len() + 64);
+    let mut copied = 0;
+    for (span, text) in changes {
+        out.extend_from_slice(value.get(copied..span.start).unwrap_or_default());
+        out.extend_from_slice(text.as_bytes());
+        copied = span.end;
+    }
+    out.extend_from_slice(value.get(copied..).unwrap_or_default());
+    (!changes.is_empty()).then_some(out)
+}
+
+struct Reader<'a> {
+    value: &'a [u8],
+    lexer: Lexer<'a>,
+    kind: Option<Kind<'a>>,
+    mailboxes: Vec<Mailbox>,
+    words: Vec<Token>,
+    /// How many comments stood before this mailbox.
+    comments: usize,
+}
+
+impl<'a> Reader<'a> {
+    fn new(value: &'a [u8], kind: Option<Kind<'a>>) -> Self {
+        Self {
+            value,
+            lexer: Lexer::new(value),
+            kind,
+            mailboxes: Vec::new(),
+            words: Vec::new(),
+            comments: 0,
+        }
+    }
+
+    fn read(mut self) -> Result<Vec<Mailbox>, MailboxError> {
+        // Behind `<address>` or a group nothing but a separator may follow.
+        let mut closed = false;
+        let mut in_group = false;
+        loop {
+            let token = self.lexer.next()?;
+            match token.kind {
+                Mark::End | Mark::Comma | Mark::Semicolon => {
+                    self.plain()?;
+                    closed = false;
+                    match (token.kind, in_group) {
+                        (Mark::End, true) => return Err(MailboxError("a group has no end")),
+                        (Mark::End, false) => return self.finish(),
+                        (Mark::Semicolon, false) => {
+                            return Err(MailboxError("a semicolon outside a group"));
+                        }
+                        (Mark::Semicolon, true) => {
+                            in_group = false;
+                            closed = true;
+                        }
+                        _ => {}
+                    }
+                }
+                _ if closed => {
+                    return Err(MailboxError("something follows an address or a group"));
+                }
+                Mark::Colon => {
+                    if in_group
+                        || self.words.is_empty()
+                        || self.words.iter().any(|w| w.kind == Mark::At)
+                    {
+                        return Err(MailboxError("a colon where none may be"));
+                    }
+                    if self.kind.is_some_and(|kind| !kind.groups) {
+                        return Err(MailboxError("a group where none may be"));
+                    }
+                    self.whole_strings(0)?;
+                    self.words.clear();
+                    self.comments = self.lexer.comments;
+                    in_group = true;
+                }
+                Mark::Open => {
+                    self.angle(token.start)?;
+                    closed = true;
+                }
+                Mark::Close => return Err(MailboxError("a > without <")),
+                _ => self.words.push(token),
+            }
+        }
+    }
+
+    fn finish(self) -> Result<Vec<Mailbox>, MailboxError> {
+        let Some(kind) = self.kind else {
+            return Ok(self.mailboxes);
+        };
+        // Who knows no `\"`, or no comments, takes the quotes the other way round, here and in what follows.
+        if self.lexer.addresses > 0 && self.lexer.escapes {
+            return Err(MailboxError(
+                "an address in a quoted string, and a backslash or a quote beside it",
+            ));
+        }
+        let word = |m: &Mailbox| m.bare && !m.bracketed;
+        let beside = self
+            .mailboxes
+            .iter()
+            .any(|m| !m.bracketed && !m.in_name && !m.bare);
+        let alone = kind.words == Words::Alone && self.mailboxes.len() == 1;
+        if self.mailboxes.iter().any(word) && kind.words != Words::All && !beside && !alone {
+            return Err(NO_ADDRESS);
+        }
+        Ok(self.mailboxes)
+    }
+
+    /// `local@domain` without brackets, or a bare word.
+    fn plain(&mut self) -> Result<(), MailboxError> {
+        self.comments = self.lexer.comments;
+        if self.words.is_empty() {
+            return Ok(());
+        }
+        let words = std::mem::take(&mut self.words);
+        let bare = !words.iter().any(|w| w.kind == Mark::At);
+        // Quoted words without brackets are a name.
+        if bare && words.iter().any(|w| w.kind == Mark::Quoted) {
+            return Err(NO_ADDRESS);
+        }
+        let (address, span) = self.address(&words)?;
+        self.mailboxes.push(Mailbox {
+            address,
+            name: span.start..span.start,
+            span,
+            in_name: false,
+            routed: false,
+            bracketed: false,
+            bare,
+        });
+        Ok(())
+    }
+
+    /// The rest of `<address>`, behind the `<`; the route is dropped (RFC 5322 §4.4).
+    fn angle(&mut self, at: usize) -> Result<(), MailboxError> {
+        let name = match (self.words.first(), self.words.last()) {
+            (Some(first), Some(last)) => first.start..last.end,
+            _ => at..at,
+        };
+        let in_name = self.named()?;
+        let mut words = std::mem::take(&mut self.words);
+        words.clear();
+        let mut routed = false;
+        let start = self.lexer.at;
+        let close = loop {
+            let token = self.lexer.next()?;
+            let in_route = !routed && words.first().is_some_and(|w| w.kind == Mark::At);
+            match token.kind {
+                Mark::Close => break token,
+                Mark::Comma if in_route => {}
+                Mark::Colon if in_route => {
+                    routed = true;
                     words.clear();
                 }
-                closed = false;
-                match (token.kind, in_group) {
-                    (Kind::End, true) => return Err(MailboxError("a group has no end")),
-                    (Kind::End, false) => return Ok(mailboxes),
-                    (Kind::Semicolon, false) => {
-                        return Err(MailboxError("a semicolon outside a group"));
-                    }
-                    (Kind::Semicolon, true) => {
-                        in_group = false;
-                        closed = true;
-                    }
-                    _ => {}
+                Mark::End => return Err(MailboxError("a < without >")),
+                Mark::Comma | Mark::Colon | Mark::Semicolon | Mark::Open => {
+                    return Err(MailboxError("not one address between < and >"));
                 }
+                _ => words.push(token),
             }
-            _ if closed => {
-                return Err(MailboxError("something follows an address or a group"));
-            }
-            Kind::Colon => {
-                if in_group || words.is_empty() || words.iter().any(|w| w.kind == Kind::At) {
-                    return Err(MailboxError("a colon where none may be"));
-                }
-                words.clear();
-                in_group = true;
-            }
-            Kind::Open => {
-                named(value, &words, &mut mailboxes)?;
-                let name = match (words.first(), words.last()) {
-                    (Some(first), Some(last)) => first.start..last.end,
-                    _ => token.start..token.start,
-                };
-                mailboxes.push(angle(value, &mut lexer, &mut words, name)?);
-                words.clear();
-                closed = true;
-            }
-            Kind::Close => return Err(MailboxError("a > without <")),
-            _ => words.push(token),
+        };
+        let (address, spec) = self.address(&words)?;
+        if let Some(mailbox) = &in_name
+            && self.kind.is_some()
+            && !mailbox
+                .address
+                .to_string()
+                .eq_ignore_ascii_case(&address.to_string())
+        {
+            return Err(MailboxError("another address in the name of an address"));
         }
+        self.mailboxes.extend(in_name);
+        self.mailboxes.push(Mailbox {
+            address,
+            span: if routed { start..close.start } else { spec },
+            name,
+            in_name: false,
+            routed,
+            bracketed: true,
+            bare: !words.iter().any(|w| w.kind == Mark::At),
+        });
+        Ok(())
+    }
+
+    /// The address in the unquoted words of a name.
+    fn named(&mut self) -> Result<Option<Mailbox>, MailboxError> {
+        self.whole_strings(1)?;
+        if !self.words.iter().any(|w| w.kind == Mark::At) {
+            return Ok(None);
+        }
+        if self.kind.is_some() {
+            let joined = self.words.iter().skip(1).all(|w| !w.spaced);
+            let plain = |w: &Token| matches!(w.kind, Mark::Atom | Mark::Dot | Mark::At);
+            if !joined || !self.words.iter().all(plain) || self.lexer.comments > self.comments {
+                return Err(MailboxError(
+                    "a name with an @ outside quotes that is not the address behind it",
+                ));
+            }
+        }
+        let mut found = None;
+        for run in self.words.chunk_by(|_, next| !next.spaced) {
+            if run.iter().any(|w| w.kind == Mark::At) {
+                let mut run = run.to_vec();
+                strip_apostrophes(self.value, &mut run);
+                let (address, span) = addr_spec(self.value, &run)?;
+                found = Some(Mailbox {
+                    address,
+                    name: span.start..span.start,
+                    span,
+                    in_name: true,
+                    routed: false,
+                    bracketed: false,
+                    bare: false,
+                });
+                if self.kind.is_none() {
+                    self.mailboxes.extend(found.take());
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// A quoted string with an address in it is taken for what it is only where nothing stands beside it: `most` such
+    /// strings, each a name of its own.
+    fn whole_strings(&self, most: usize) -> Result<(), MailboxError> {
+        let addressed = |w: &Token| w.kind == Mark::Quoted && w.addressed;
+        if self.kind.is_none() || !self.words.iter().any(addressed) {
+            return Ok(());
+        }
+        if self.words.len() > most || self.lexer.comments > self.comments {
+            return Err(MailboxError(
+                "an address in a quoted string that is not the whole name",
+            ));
+        }
+        Ok(())
+    }
+
+    /// An address, or a bare local part, completed.
+    fn address(&self, words: &[Token]) -> Result<(Address, Range<usize>), MailboxError> {
+        let (Some(kind), Some(first), Some(last)) = (self.kind, words.first(), words.last()) else {
+            return addr_spec(self.value, words);
+        };
+        if words.iter().any(|w| w.kind == Mark::At) {
+            return addr_spec(self.value, words);
+        }
+        let local = dotted(self.value, words, Mark::Quoted).ok_or(NO_ADDRESS)?;
+        let domain = kind.default_domain.ok_or(MailboxError(
+            "a name without @domain, which only `default_domain` completes",
+        ))?;
+        no_encoded_word(local)?;
+        let text = str::from_utf8(local).map_err(|_| NOT_ASCII)?;
+        let address = Address::complete(text, domain).map_err(|_| NOT_VALID)?;
+        Ok((address, first.start..last.end))
     }
 }
 
@@ -110,293 +351,17 @@ pub(crate) fn is_phrase(value: &[u8]) -> bool {
     let mut lexer = Lexer::new(value);
     loop {
         match lexer.next().map(|t| t.kind) {
-            Ok(Kind::End) => return !lexer.commented,
-            Ok(Kind::Atom | Kind::Quoted) => {}
+            Ok(Mark::End) => return lexer.comments == 0,
+            Ok(Mark::Atom | Mark::Quoted) => {}
             _ => return false,
         }
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Atom,
-    Quoted,
-    /// `[…]`, brackets included.
-    Literal,
-    /// A backslash in an unquoted name (`CORP\user`).
-    Backslash,
-    Dot,
-    At,
-    Comma,
-    Semicolon,
-    Colon,
-    Open,
-    Close,
-    End,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Token {
-    kind: Kind,
-    start: usize,
-    end: usize,
-    /// White space or a comment stands before it.
-    spaced: bool,
-}
-
-struct Lexer<'a> {
-    value: &'a [u8],
-    at: usize,
-    /// A comment was seen.
-    commented: bool,
-}
-
-impl<'a> Lexer<'a> {
-    fn new(value: &'a [u8]) -> Self {
-        Self {
-            value,
-            at: 0,
-            commented: false,
-        }
-    }
-
-    fn peek(&self) -> Option<u8> {
-        self.value.get(self.at).copied()
-    }
-
-    fn next(&mut self) -> Result<Token, MailboxError> {
-        let before = self.at;
-        self.skip_white()?;
-        let start = self.at;
-        let spaced = start > before;
-        let kind = match self.peek() {
-            None => Kind::End,
-            Some(b) => {
-                self.at += 1;
-                match b {
-                    b'"' => {
-                        self.quoted()?;
-                        Kind::Quoted
-                    }
-                    b'[' => {
-                        self.literal()?;
-                        Kind::Literal
-                    }
-                    b'.' => Kind::Dot,
-                    b'@' => Kind::At,
-                    b',' => Kind::Comma,
-                    b';' => Kind::Semicolon,
-                    b':' => Kind::Colon,
-                    b'<' => Kind::Open,
-                    b'>' => Kind::Close,
-                    // A reader that takes a quoted pair here must not see another structure than we do.
-                    b'\\' if self.peek().is_some_and(is_word) => Kind::Backslash,
-                    b if is_word(b) => {
-                        while self.peek().is_some_and(is_word) {
-                            self.at += 1;
-                        }
-                        Kind::Atom
-                    }
-                    b')' | b']' | b'\\' => {
-                        return Err(MailboxError("a bracket or backslash where none may be"));
-                    }
-                    _ => return Err(MailboxError("a control character")),
-                }
-            }
-        };
-        Ok(Token {
-            kind,
-            start,
-            end: self.at,
-            spaced,
-        })
-    }
-
-    /// White space, folding and comments (RFC 5322 §3.2.2).
-    fn skip_white(&mut self) -> Result<(), MailboxError> {
-        loop {
-            match self.peek() {
-                Some(b' ' | b'\t') => self.at += 1,
-                Some(b'\r' | b'\n') => self.fold()?,
-                Some(b'(') => self.comment()?,
-                _ => return Ok(()),
-            }
-        }
-    }
-
-    /// A line end is white space only where a line goes on behind it.
-    fn fold(&mut self) -> Result<(), MailboxError> {
-        match self.value.get(self.at..self.at + 3) {
-            Some([b'\r', b'\n', b' ' | b'\t']) => {
-                self.at += 3;
-                Ok(())
-            }
-            _ => Err(MailboxError("a line end inside the field")),
-        }
-    }
-
-    fn comment(&mut self) -> Result<(), MailboxError> {
-        self.commented = true;
-        let mut depth = 0;
-        loop {
-            match self.peek() {
-                None => return Err(MailboxError("a comment has no end")),
-                Some(b'(') => depth += 1,
-                Some(b')') => depth -= 1,
-                Some(b'\\') => {
-                    self.at += 1;
-                    if !self.peek().is_some_and(|b| b >= b' ' && b != 127) {
-                        return Err(MailboxError("a comment has no end"));
-                    }
-                }
-                Some(b'\r' | b'\n') => {
-                    self.fold()?;
-                    continue;
-                }
-                // Readers that do not know comments find an address in it.
-                Some(b'<' | b'>' | b'@') => return Err(MailboxError("an address in a comment")),
-                Some(b) if b < b' ' && b != b'\t' || b == 127 => {
-                    return Err(MailboxError("a control character"));
-                }
-                Some(_) => {}
-            }
-            self.at += 1;
-            if depth == 0 {
-                return Ok(());
-            }
-            if depth > COMMENT_DEPTH {
-                return Err(MailboxError("comments are nested too deep"));
-            }
-        }
-    }
-
-    /// Behind the opening quote, to behind the closing one (RFC 5322 §3.2.4).
-    fn quoted(&mut self) -> Result<(), MailboxError> {
-        let (mut escaped_quote, mut address) = (false, false);
-        loop {
-            match self.peek() {
-                None => return Err(MailboxError("a quoted string has no end")),
-                Some(b'"') => {
-                    self.at += 1;
-                    // Readers that do not know `\"` find the address outside the quotes.
-                    return if escaped_quote && address {
-                        Err(MailboxError("an address beside an escaped quote"))
-                    } else {
-                        Ok(())
-                    };
-                }
-                Some(b'\\') => {
-                    self.at += 1;
-                    match self.peek() {
-                        Some(b) if b >= b' ' && b != 127 => escaped_quote |= b == b'"',
-                        _ => return Err(MailboxError("a quoted string has no end")),
-                    }
-                    self.at += 1;
-                }
-                Some(b'\r' | b'\n') => self.fold()?,
-                Some(b) if b < b' ' && b != b'\t' || b == 127 => {
-                    return Err(MailboxError("a control character"));
-                }
-                Some(b) => {
-                    address |= matches!(b, b'<' | b'>' | b'@');
-                    self.at += 1;
-                }
-            }
-        }
-    }
-
-    /// Behind `[`, to behind `]`. In a display name (`[Alert] x <a@b>`) it may hold spaces, but nothing that another
-    /// reader takes for structure.
-    fn literal(&mut self) -> Result<(), MailboxError> {
-        loop {
-            match self.peek() {
-                Some(b']') => {
-                    self.at += 1;
-                    return Ok(());
-                }
-                Some(b) if is_word(b) || b" .:".contains(&b) => self.at += 1,
-                _ => return Err(MailboxError("a [ without ]")),
-            }
-        }
-    }
-}
-
-/// RFC 5322 atext, and octets above 127: old clients write names in some 8-bit charset. An address with one is
-/// refused when it is read.
-fn is_word(b: u8) -> bool {
-    b >= 128 || is_atext(b)
-}
-
-/// `local@domain` without brackets.
-fn plain(value: &[u8], words: &[Token]) -> Result<Mailbox, MailboxError> {
-    let (address, span) = addr_spec(value, words)?;
-    Ok(Mailbox {
-        address,
-        name: span.start..span.start,
-        span,
-        in_name: false,
-        routed: false,
-    })
-}
-
-/// The rest of `<address>`, behind the `<`; the route is dropped (RFC 5322 §4.4).
-fn angle(
-    value: &[u8],
-    lexer: &mut Lexer<'_>,
-    words: &mut Vec<Token>,
-    name: Range<usize>,
-) -> Result<Mailbox, MailboxError> {
-    words.clear();
-    let mut routed = false;
-    let start = lexer.at;
-    let close = loop {
-        let token = lexer.next()?;
-        match token.kind {
-            Kind::Close => break token,
-            Kind::Comma if !routed && words.first().is_some_and(|w| w.kind == Kind::At) => {}
-            Kind::Colon if !routed && words.first().is_some_and(|w| w.kind == Kind::At) => {
-                routed = true;
-                words.clear();
-            }
-            Kind::End => return Err(MailboxError("a < without >")),
-            Kind::Comma | Kind::Colon | Kind::Semicolon | Kind::Open => {
-                return Err(MailboxError("not one address between < and >"));
-            }
-            _ => words.push(token),
-        }
-    };
-    let (address, spec) = addr_spec(value, words)?;
-    Ok(Mailbox {
-        address,
-        span: if routed { start..close.start } else { spec },
-        name,
-        in_name: false,
-        routed,
-    })
-}
-
-/// The addresses among the unquoted words of a name.
-fn named(value: &[u8], words: &[Token], mailboxes: &mut Vec<Mailbox>) -> Result<(), MailboxError> {
-    if !words.iter().any(|w| w.kind == Kind::At) {
-        return Ok(());
-    }
-    for run in words.chunk_by(|_, next| !next.spaced) {
-        if run.iter().any(|w| w.kind == Kind::At) {
-            let mut run = run.to_vec();
-            strip_apostrophes(value, &mut run);
-            mailboxes.push(Mailbox {
-                in_name: true,
-                ..plain(value, &run)?
-            });
-        }
-    }
-    Ok(())
-}
-
 /// `'a@b' <a@b>`, as Outlook writes it.
 fn strip_apostrophes(value: &[u8], run: &mut [Token]) {
     let framed = |t: Option<&Token>, at: fn(&Token) -> usize| {
-        t.is_some_and(|t| t.kind == Kind::Atom && value.get(at(t)) == Some(&b'\''))
+        t.is_some_and(|t| t.kind == Mark::Atom && value.get(at(t)) == Some(&b'\''))
     };
     if framed(run.first(), |t| t.start) && framed(run.last(), |t| t.end - 1) {
         if let Some(first) = run.first_mut() {
@@ -408,33 +373,43 @@ fn strip_apostrophes(value: &[u8], run: &mut [Token]) {
     }
 }
 
+const NOT_ASCII: MailboxError = MailboxError("an address that is not ASCII");
+const NOT_VALID: MailboxError = MailboxError("not a valid address");
+
 /// RFC 5322 §3.4.1, comments and white space only around the `@` and at the borders.
 fn addr_spec(value: &[u8], words: &[Token]) -> Result<(Address, Range<usize>), MailboxError> {
-    const NONE: MailboxError = MailboxError("words that are no address");
-    let at = words.iter().position(|w| w.kind == Kind::At).ok_or(NONE)?;
+    let at = words
+        .iter()
+        .position(|w| w.kind == Mark::At)
+        .ok_or(NO_ADDRESS)?;
     let (local, domain) = (&words[..at], &words[at + 1..]);
-    let local_text = dotted(value, local, Kind::Quoted).ok_or(NONE)?;
-    let domain_text = dotted(value, domain, Kind::Literal).ok_or(NONE)?;
-    if local_text.windows(2).any(|w| w == b"=?") {
-        // Readers that decode before they parse find another address in it.
-        return Err(MailboxError("an encoded word in an address"));
-    }
+    let local_text = dotted(value, local, Mark::Quoted).ok_or(NO_ADDRESS)?;
+    let domain_text = dotted(value, domain, Mark::Literal).ok_or(NO_ADDRESS)?;
+    no_encoded_word(local_text)?;
     let text = [local_text, b"@", domain_text].concat();
-    let text = str::from_utf8(&text).map_err(|_| MailboxError("an address that is not ASCII"))?;
-    let address = Address::parse(text).map_err(|_| MailboxError("not a valid address"))?;
+    let text = str::from_utf8(&text).map_err(|_| NOT_ASCII)?;
+    let address = Address::parse(text).map_err(|_| NOT_VALID)?;
     match (words.first(), words.last()) {
         (Some(first), Some(last)) => Ok((address, first.start..last.end)),
-        _ => Err(NONE),
+        _ => Err(NO_ADDRESS),
     }
 }
 
+/// Readers that decode before they parse find another address in it.
+fn no_encoded_word(local: &[u8]) -> Result<(), MailboxError> {
+    if local.windows(2).any(|w| w == b"=?") {
+        return Err(MailboxError("an encoded word in an address"));
+    }
+    Ok(())
+}
+
 /// The text of atoms and dots without a gap, or of one token of the other kind.
-fn dotted<'a>(value: &'a [u8], words: &[Token], other: Kind) -> Option<&'a [u8]> {
+fn dotted<'a>(value: &'a [u8], words: &[Token], other: Mark) -> Option<&'a [u8]> {
     let (first, last) = (words.first()?, words.last()?);
     let one = words.len() == 1 && first.kind == other;
     let atoms = words
         .iter()
-        .all(|w| matches!(w.kind, Kind::Atom | Kind::Dot))
+        .all(|w| matches!(w.kind, Mark::Atom | Mark::Dot))
         && words.iter().skip(1).all(|w| !w.spaced);
     (one || atoms)
         .then(|| value.get(first.start..last.end))
@@ -566,6 +541,138 @@ mod tests {
         ] {
             let found = parse(value.as_bytes());
             assert!(found.is_err(), "{value:?}: {found:?}");
+        }
+    }
+
+    /// As `check`, by the judge; completed ones have `!` before them.
+    fn judge(value: &str, words: Words, groups: bool, domain: Option<&str>) -> Option<String> {
+        let domain = domain.map(|d| Domain::parse(d).unwrap());
+        let kind = Kind {
+            default_domain: domain.as_ref(),
+            words,
+            groups,
+        };
+        let found = judged(value.as_bytes(), kind).ok()?;
+        let seen: Vec<String> = found
+            .iter()
+            .map(|m| {
+                let mark = match (m.in_name, m.bare) {
+                    (true, _) => "~",
+                    (_, true) => "!",
+                    _ => "",
+                };
+                format!("{mark}{}", m.address)
+            })
+            .collect();
+        Some(seen.join(" "))
+    }
+
+    #[test]
+    fn one_reading_for_all() {
+        for (value, expected) in [
+            ("a@b.c <a@b.c>", Some("~a@b.c a@b.c")),
+            ("A@B.c <a@b.C>", Some("~A@b.c a@b.c")),
+            ("a@b.c. <a@b.c>", Some("~a@b.c a@b.c")),
+            ("'a@b.c' <a@b.c>", Some("~a@b.c a@b.c")),
+            ("a@b.c\r\n <a@b.c>, d@e", Some("~a@b.c a@b.c d@e")),
+            // Words, quotes, apostrophes, comments, other addresses beside the `@` word.
+            ("a@b.c .evil.tld <a@b.c>", None),
+            ("a@b.c evil.tld <a@b.c>", None),
+            ("a@b.c (x) .evil.tld <a@b.c>", None),
+            ("a@b.c(x) <a@b.c>", None),
+            ("(x)a@b.c <a@b.c>", None),
+            ("x a@b.c <a@b.c>", None),
+            ("a@b.c x <a@b.c>", None),
+            ("a@b.c - <a@b.c>", None),
+            ("a@b.c' <a@b.c>", None),
+            ("'a@b.c <a@b.c>", None),
+            ("''a@b.c'' <a@b.c>", None),
+            ("'a@b.c' .evil.tld <a@b.c>", None),
+            ("'a@b.c'.evil.tld <a@b.c>", None),
+            ("\"x\" a@b.c <a@b.c>", None),
+            ("a@b.c \"x\" <a@b.c>", None),
+            ("\"a\"@b.c <a@b.c>", None),
+            ("a@b.c a@b.c <a@b.c>", None),
+            ("a @b.c <a@b.c>", None),
+            ("a@b .c <a@b.c>", None),
+            ("a@b.d <a@b.c>", None),
+            ("a@[10.0.0.5] <a@[10.0.0.5]>", None),
+            ("=?utf-8?q?x?= a@b.c <a@b.c>", None),
+            ("CORP\\a@b.c <a@b.c>", None),
+            ("a@b.c, a@b.c .evil.tld <a@b.c>", None),
+            // Several quoted strings: one with an address in it only by itself, and without a backslash anywhere.
+            ("\"Jane\" \"Doe\" <a@b.c>", Some("a@b.c")),
+            ("\"Jane \\\"J\\\"\" Doe <a@b.c>", Some("a@b.c")),
+            ("\"<x@y>\" <a@b.c>", Some("a@b.c")),
+            ("\"a@b.c\" <a@b.c> (x), \"J\" <d@e>", Some("a@b.c d@e")),
+            ("\"x\\\"\" \"<ceo@evil.tld>\" <a@b.c>", None),
+            ("(x\\) \" ) \"<ceo@evil.tld>\" <a@b.c>", None),
+            ("\"x\" \"<ceo@evil.tld>\" <a@b.c>", None),
+            ("x \"<ceo@evil.tld>\" <a@b.c>", None),
+            ("\"<ceo@evil.tld>\" x <a@b.c>", None),
+            ("(x) \"<ceo@evil.tld>\" <a@b.c>", None),
+            ("\"<ceo@evil.tld>\" (x) <a@b.c>", None),
+            ("\"<ceo@evil.tld>\\\\\" <a@b.c>", None),
+            ("\"\\<ceo\\@evil.tld\\>\" <a@b.c>", None),
+            ("\"x\\\"\" <a@b.c>, \"<ceo@evil.tld>\" <a@b.c>", None),
+            ("(\") <a@b.c>, \"<ceo@evil.tld>\" <a@b.c>", None),
+            ("\"<ceo@evil.tld>\" <a@b.c> (\\))", None),
+            ("staff: a@b.c;", None),
+            ("undisclosed:;, a@b.c", None),
+        ] {
+            let seen = judge(value, Words::Beside, false, None);
+            assert_eq!(seen.as_deref(), expected, "{value:?}");
+        }
+        let groups = |value| judge(value, Words::All, true, None);
+        assert_eq!(groups("x: a@b;, c@d").as_deref(), Some("a@b c@d"));
+        assert_eq!(groups("\"x@y\": a@b;"), None);
+    }
+
+    #[test]
+    fn bare_local_parts() {
+        use Words::{All, Alone, Beside};
+        for (value, words, expected) in [
+            ("mdadm monitoring <root>", Beside, Some("!root@c.d")),
+            (
+                "<root>, A <x.y> , b@c",
+                Beside,
+                Some("!root@c.d !x.y@c.d b@c"),
+            ),
+            ("< root >", Beside, Some("!root@c.d")),
+            ("<\"a b\">", Beside, Some("!\"a b\"@c.d")),
+            ("<@x:root>", Beside, Some("!root@c.d")),
+            ("root@c.d <root>", Beside, Some("~root@c.d !root@c.d")),
+            ("root@x <root>", Beside, None),
+            ("<>", Beside, None),
+            ("<a b>", Beside, None),
+            ("<=?q?v=40evil.tld=3e?=>", Beside, None),
+            ("<r\u{f6}\u{f6}t>", Beside, None),
+            ("root", Beside, None),
+            ("root", Alone, Some("!root@c.d")),
+            ("root (Cron)", Alone, Some("!root@c.d")),
+            ("root", All, Some("!root@c.d")),
+            ("root, cron", Beside, None),
+            ("root, cron", Alone, None),
+            ("root, cron", All, Some("!root@c.d !cron@c.d")),
+            ("root, a@b", Beside, Some("!root@c.d a@b")),
+            ("a@b, root, J <j@b>", Beside, Some("a@b !root@c.d j@b")),
+            // A name cut in two.
+            ("Doe, Jane <a@b>", Beside, None),
+            ("Doe, <a@b>", Beside, None),
+            ("Doe, <root>", Beside, None),
+            ("Doe, a@b <a@b>", Beside, None),
+            ("Doe, Jane <a@b>", Alone, None),
+            ("Doe, Jane <a@b>", All, Some("!Doe@c.d a@b")),
+            ("Jane Doe, a@b", Beside, None),
+            ("Jane Doe", All, None),
+            ("\"root\"", All, None),
+            ("x: root, <admin>;", All, Some("!root@c.d !admin@c.d")),
+        ] {
+            let seen = judge(value, words, true, Some("c.d"));
+            assert_eq!(seen.as_deref(), expected, "{value:?} {words:?}");
+            if expected.is_some_and(|e| e.contains('!')) {
+                assert_eq!(judge(value, words, true, None), None, "{value:?}");
+            }
         }
     }
 

@@ -5,6 +5,7 @@
 
 pub mod address;
 pub mod headers;
+mod lexer;
 pub mod mailboxes;
 pub mod message;
 pub mod outcome;

@@ -6,11 +6,16 @@
 
 use memchr::memchr2;
 
-use super::{About, Policy, grants, grants::Party, rewrite::rewrite_value};
+use super::{
+    About, Policy, grants,
+    grants::Party,
+    rewrite::{self, rewrite_value},
+};
 use crate::mail::{
     address::Address,
     headers::{self, Field, fields, lines},
-    mailboxes, repair,
+    mailboxes::{self, Kind, Mailbox, Words},
+    repair,
     reply::Reply,
 };
 
@@ -79,12 +84,15 @@ impl Seen {
                 return self.originator(policy, about, field, name, out);
             }
         }
-        if policy.allowlist.header_recipients {
-            for name in ["To", "Cc", "Bcc"] {
-                if field.is(name) {
-                    recipients(policy, about, field, name)?;
-                }
+        let mut value = None;
+        for name in RECIPIENTS {
+            if field.is(name) {
+                value = recipients(policy, about, field, name)?;
             }
+        }
+        if field.is("Reply-To") {
+            self.reply_to = true;
+            value = completed(policy, field.value);
         }
         if field.is("Received") {
             self.received += 1;
@@ -92,7 +100,6 @@ impl Seen {
                 return Err(Reply::mail_loop(policy.received_headers));
             }
         }
-        self.reply_to |= field.is("Reply-To");
         for (name, present) in [
             ("Date", &mut self.date),
             ("Message-ID", &mut self.message_id),
@@ -111,7 +118,7 @@ impl Seen {
         {
             return Ok(());
         }
-        copy(field, out);
+        written(field, value, out);
         Ok(())
     }
 
@@ -125,7 +132,16 @@ impl Seen {
         out: &mut Vec<u8>,
     ) -> Result<(), Reply> {
         let own = matches!(name, "From" | "Sender");
-        let mut found = match mailboxes::parse(field.value) {
+        let kind = Kind {
+            default_domain: policy.default_domain.as_ref(),
+            words: if name == "From" {
+                Words::Beside
+            } else {
+                Words::Alone
+            },
+            groups: false,
+        };
+        let mut found = match mailboxes::judged(field.value, kind) {
             Ok(found) if !found.is_empty() => found,
             other => {
                 let completed = own
@@ -138,42 +154,21 @@ impl Seen {
                 if name == "From" {
                     self.replace_given(policy, about);
                 }
-                out.extend_from_slice(field.name);
-                out.extend_from_slice(b": ");
-                out.extend_from_slice(&value);
-                out.extend_from_slice(b"\r\n");
+                headers::append(out, name, &value);
                 return Ok(());
             }
         };
-        let rewrite = about
-            .rewrite
-            .filter(|_| own)
-            .and_then(|index| policy.rewrites.get(index));
-        if name == "From"
-            && let Some(rewrite) = rewrite
-        {
+        let rewrites = if own { &policy.rewrites[..] } else { &[] };
+        if name == "From" {
             self.replaced = found
                 .iter()
                 .map(|m| &m.address)
-                .find(|a| rewrite.applies(a) && rewrite.keeps_for_reply(a))
+                .find(|a| rewrite::first(rewrites, a).is_some_and(|(_, r)| r.keeps_for_reply(a)))
                 .cloned();
         }
-        let value = rewrite_value(field.value, &mut found, rewrite);
-        for mailbox in &found {
-            let refusal = grants::refusal(policy, about.who, Party::Sender, Some(&mailbox.address));
-            if let Some(refusal) = refusal {
-                return Err(refusal.in_field(name));
-            }
-        }
-        match value {
-            None => copy(field, out),
-            Some(value) => {
-                out.extend_from_slice(field.name);
-                out.push(b':');
-                out.extend_from_slice(&value);
-                out.extend_from_slice(b"\r\n");
-            }
-        }
+        let value = rewrite_value(field.value, &mut found, rewrites);
+        admitted(policy, about, Party::Sender, &found, name)?;
+        written(field, value, out);
         Ok(())
     }
 
@@ -210,25 +205,82 @@ fn own_address<'a>(about: &About<'a>) -> &'a Address {
     about.sender.unwrap_or(about.bounce_from)
 }
 
-/// To, Cc and Bcc against the recipient lists. A value without any `@` (`undisclosed-recipients:;`) names nobody.
+/// The fields that name recipients. Apparently-To is what old servers wrote where there was no To.
+const RECIPIENTS: [&str; 7] = [
+    "To",
+    "Cc",
+    "Bcc",
+    "Resent-To",
+    "Resent-Cc",
+    "Resent-Bcc",
+    "Apparently-To",
+];
+
+/// A field that names recipients: bare local parts completed and, where the header is held to the lists, all of it judged.
 fn recipients(
     policy: &Policy,
     about: &About<'_>,
     field: Field<'_>,
     name: &str,
+) -> Result<Option<Vec<u8>>, Reply> {
+    if !policy.allowlist.header_recipients {
+        return Ok(completed(policy, field.value));
+    }
+    let mut found = match mailboxes::judged(field.value, anybody(policy)) {
+        Ok(found) => found,
+        // `undisclosed-recipients` and the like name nobody.
+        Err(_) if !field.value.iter().any(|b| matches!(b, b'@' | b'<')) => return Ok(None),
+        Err(error) => return Err(Reply::not_understood(name, error.0)),
+    };
+    let value = rewrite_value(field.value, &mut found, &[]);
+    admitted(policy, about, Party::Recipient, &found, name)?;
+    Ok(value)
+}
+
+/// A field that gives no right, with its bare local parts completed. What is not understood stays as it is.
+fn completed(policy: &Policy, value: &[u8]) -> Option<Vec<u8>> {
+    policy.default_domain.as_ref()?;
+    let found = mailboxes::judged(value, anybody(policy)).ok()?;
+    let changes: Vec<_> = found
+        .into_iter()
+        .filter(|mailbox| mailbox.bare)
+        .map(|mailbox| (mailbox.span, mailbox.address.to_string()))
+        .collect();
+    mailboxes::substitute(value, &changes)
+}
+
+/// What may stand in a field that names no sender.
+fn anybody(policy: &Policy) -> Kind<'_> {
+    Kind {
+        default_domain: policy.default_domain.as_ref(),
+        words: Words::All,
+        groups: true,
+    }
+}
+
+/// Every address of a field against the lists.
+fn admitted(
+    policy: &Policy,
+    about: &About<'_>,
+    party: Party,
+    found: &[Mailbox],
+    name: &str,
 ) -> Result<(), Reply> {
-    if !field.value.contains(&b'@') {
-        return Ok(());
-    }
-    let found =
-        mailboxes::parse(field.value).map_err(|error| Reply::not_understood(name, error.0))?;
-    for mailbox in &found {
-        let refusal = grants::refusal(policy, about.who, Party::Recipient, Some(&mailbox.address));
-        if let Some(refusal) = refusal {
-            return Err(refusal.in_field(name));
-        }
-    }
-    Ok(())
+    found
+        .iter()
+        .find_map(|m| grants::refusal(policy, about.who, party, Some(&m.address)))
+        .map_or(Ok(()), |refusal| Err(refusal.in_field(name)))
+}
+
+/// A field with this value, or as it stands.
+fn written(field: Field<'_>, value: Option<Vec<u8>>, out: &mut Vec<u8>) {
+    let Some(value) = value else {
+        return copy(field, out);
+    };
+    out.extend_from_slice(field.name);
+    out.push(b':');
+    out.extend_from_slice(&value);
+    out.extend_from_slice(b"\r\n");
 }
 
 /// Some clients part header and body by a line of white space: at the end of the header it says nothing, and goes.
@@ -344,6 +396,7 @@ mod tests {
     use super::*;
     use crate::{
         mail::{
+            address::Domain,
             message::{MessageId, Origin},
             pattern::Pattern,
         },
@@ -543,11 +596,11 @@ mod tests {
             ),
             (
                 "From: x: a@corp.com, ceo@evil.tld;\r\n",
-                "550 5.7.1 From <ceo@evil.tld> is not in the allowlist",
+                "550 5.6.0 From cannot be understood: a group where none may be",
             ),
             (
                 "From: ceo@evil.tld <a@corp.com>\r\n",
-                "550 5.7.1 From <ceo@evil.tld> is not in the allowlist",
+                "550 5.6.0 From cannot be understood: another address in the name of an address",
             ),
             (
                 "From: x <ceo@evil.tld> <a@corp.com>\r\n",
@@ -555,7 +608,7 @@ mod tests {
             ),
             (
                 "From: undisclosed:;@\r\n",
-                "550 5.6.0 From cannot be understood: something follows an address or a group",
+                "550 5.6.0 From cannot be understood: a group where none may be",
             ),
             (
                 "From: a@corp.com\r\nSender: ceo@evil.tld\r\n",
@@ -571,7 +624,7 @@ mod tests {
             ),
             (
                 "From: a@corp.com\r\nResent-From: x\r\n",
-                "550 5.6.0 Resent-From cannot be understood: words that are no address",
+                "550 5.6.0 Resent-From cannot be understood: a name without @domain, which only `default_domain` completes",
             ),
             (
                 "From: a@corp.com\r\nResent-From:\r\n",
@@ -679,6 +732,117 @@ mod tests {
     }
 
     #[test]
+    fn header_recipients_of_every_kind() {
+        let mut setting = Setting::new("me@corp.com");
+        setting.policy.allowlist.header_recipients = true;
+        for name in RECIPIENTS {
+            for (value, expected) in [
+                (
+                    "b@evil.tld",
+                    "550 5.7.1 {} <b@evil.tld> is not in the allowlist",
+                ),
+                (
+                    "b@corp.com .evil.tld <b@corp.com>",
+                    "550 5.6.0 {} cannot be understood: a name with an @ outside quotes that is not the address behind it",
+                ),
+                (
+                    "\"x\\\"\" \"<b@evil.tld>\" <b@corp.com>",
+                    "550 5.6.0 {} cannot be understood: an address in a quoted string that is not the whole name",
+                ),
+                (
+                    "<root>",
+                    "550 5.6.0 {} cannot be understood: a name without @domain, which only `default_domain` completes",
+                ),
+            ] {
+                assert_eq!(
+                    setting.rest(format!("From: a@corp.com\r\n{name}: {value}\r\n").as_bytes()),
+                    expected.replace("{}", name)
+                );
+            }
+        }
+        // What leaves is what was judged.
+        assert_eq!(
+            setting.rest(b"From: a@corp.com\r\nCc: <@evil.tld:b@corp.com>, c@corp.com.\r\n"),
+            "From: a@corp.com\r\nCc: <b@corp.com>, c@corp.com\r\n"
+        );
+        setting.policy.default_domain = Some(Domain::parse("evil.tld").unwrap());
+        assert_eq!(
+            setting.rest(b"From: a@corp.com\r\nTo: root\r\n"),
+            "550 5.7.1 To <root@evil.tld> is not in the allowlist"
+        );
+    }
+
+    #[test]
+    fn bare_names_are_completed_and_judged() {
+        let mut setting = Setting::new("me@corp.com");
+        setting.policy.default_domain = Some(Domain::parse("corp.com").unwrap());
+        let kept = "From: a@corp.com\r\n";
+        for (raw, expected) in [
+            (
+                "From: Fail2Ban <fail2ban>\r\n",
+                "From: Fail2Ban <fail2ban@corp.com>\r\n",
+            ),
+            (
+                "From: a@corp.com, cron,\r\n <b>\r\n",
+                "From: a@corp.com, cron@corp.com,\r\n <b@corp.com>\r\n",
+            ),
+            ("From: root\r\n", "From: root <me@corp.com>\r\n"),
+            // Completed, then rewritten.
+            (
+                "From: mdadm <root>\r\nSender: root\r\n",
+                "From: mdadm <noreply@corp.com>\r\nSender: noreply@corp.com\r\nReply-To: root@corp.com\r\n",
+            ),
+            (
+                "From: a@corp.com\r\nSender: Jane Doe\r\n",
+                "From: a@corp.com\r\nSender: Jane Doe <me@corp.com>\r\n",
+            ),
+            (
+                "From: a@corp.com\r\nResent-From: <x>\r\nResent-Sender: x\r\n",
+                "From: a@corp.com\r\nResent-From: <x@corp.com>\r\nResent-Sender: x@corp.com\r\n",
+            ),
+            (
+                "From: a@corp.com\r\nTo: root, A <b>,\r\n x@ext.org\r\nCc: admin\r\nResent-To: c\r\nReply-To: <d>\r\n",
+                "From: a@corp.com\r\nTo: root@corp.com, A <b@corp.com>,\r\n x@ext.org\r\nCc: admin@corp.com\r\nResent-To: c@corp.com\r\nReply-To: <d@corp.com>\r\n",
+            ),
+            (
+                "From: a@corp.com\r\nTo: Jane Doe\r\nCc: a; b\r\n",
+                "From: a@corp.com\r\nTo: Jane Doe\r\nCc: a; b\r\n",
+            ),
+            (
+                "From: Doe, Jane <a@corp.com>\r\n",
+                "550 5.6.0 From cannot be understood: words that are no address",
+            ),
+            (
+                "From: <a%b>\r\n",
+                "550 5.7.1 From <a%b@corp.com> is not in the allowlist: such a local part must be listed literally",
+            ),
+        ] {
+            assert_eq!(setting.rest(raw.as_bytes()), expected, "{raw:?}");
+        }
+        setting.policy.default_domain = Some(Domain::parse("other.tld").unwrap());
+        for (name, value) in [
+            ("Sender", "x"),
+            ("Resent-From", "<x>"),
+            ("Resent-Sender", "x"),
+        ] {
+            assert_eq!(
+                setting.rest(format!("{kept}{name}: {value}\r\n").as_bytes()),
+                format!("550 5.7.1 {name} <x@other.tld> is not in the allowlist")
+            );
+        }
+        setting.policy.default_domain = None;
+        let words = "a name without @domain, which only `default_domain` completes";
+        assert_eq!(
+            setting.rest(b"From: Fail2Ban <fail2ban>\r\n"),
+            format!("550 5.6.0 From cannot be understood: {words}")
+        );
+        assert_eq!(
+            setting.rest(b"From: a@corp.com\r\nTo: root\r\n"),
+            format!("{kept}To: root\r\n")
+        );
+    }
+
+    #[test]
     fn rewritten() {
         for (sender, raw, expected) in [
             (
@@ -728,8 +892,18 @@ mod tests {
             ),
             (
                 "me@corp.com",
+                "From: root@h\r\nSender: \"S\" <x@localhost>\r\n",
+                "From: noreply@corp.com\r\nSender: \"S\" <noreply@corp.com>\r\nReply-To: root@h\r\n",
+            ),
+            (
+                "me@corp.com",
+                "From: me@corp.com\r\nResent-Sender: root@h\r\n",
+                "550 5.7.1 Resent-Sender <root@h> is not in the allowlist",
+            ),
+            (
+                "<>",
                 "From: root@h\r\n",
-                "550 5.7.1 From <root@h> is not in the allowlist",
+                "From: noreply@corp.com\r\nReply-To: root@h\r\n",
             ),
         ] {
             check(sender, raw, expected);
@@ -966,9 +1140,8 @@ mod tests {
                     let text = mailbox.address.to_string();
                     assert_eq!(Address::parse(&text).as_ref(), Ok(&mailbox.address));
                 }
-                let rule = setting.policy.rewrites.first();
                 assert_eq!(
-                    rewrite_value(field.value, &mut found, rule),
+                    rewrite_value(field.value, &mut found, &setting.policy.rewrites),
                     None,
                     "twice is once"
                 );

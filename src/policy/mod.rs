@@ -48,7 +48,7 @@ pub struct Allowlist {
     pub senders: Vec<Pattern>,
     /// To whom.
     pub recipients: Vec<Pattern>,
-    /// To, Cc and Bcc are held to the recipient list too.
+    /// The recipients in the header (To, Cc, Bcc, their Resent forms, Apparently-To) are held to the recipient list too.
     pub header_recipients: bool,
 }
 
@@ -144,11 +144,7 @@ impl Policy {
 
     /// The rewrite that applies to this envelope sender, never for `<>`.
     pub fn rewrite(&self, sender: Option<&Address>) -> Option<(usize, &Rewrite)> {
-        let sender = sender?;
-        self.rewrites
-            .iter()
-            .enumerate()
-            .find(|(_, rewrite)| rewrite.applies(sender))
+        rewrite::first(&self.rewrites, sender?)
     }
 
     /// At MAIL: the sender after rewriting against allowlist, client and user.

@@ -3,7 +3,11 @@
 //! Apart from `grants`: a rewrite gives no right, the lists judge what comes out of it. It changes addresses only;
 //! names, comments and folding stay. Rewriting twice is rewriting once.
 
-use crate::mail::{address::Address, mailboxes::Mailbox, pattern::Pattern};
+use crate::mail::{
+    address::Address,
+    mailboxes::{self, Mailbox},
+    pattern::Pattern,
+};
 
 /// What becomes of Reply-To when a From is replaced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -42,35 +46,35 @@ impl Rewrite {
     }
 }
 
-/// The addresses of a field that change: with the rule's address in their place, or without their source route or the
-/// dot behind their domain, as in the envelope.
+/// The first rewrite that applies, with its place.
+pub(super) fn first<'a>(rewrites: &'a [Rewrite], sender: &Address) -> Option<(usize, &'a Rewrite)> {
+    let mut all = rewrites.iter().enumerate();
+    all.find(|(_, rewrite)| rewrite.applies(sender))
+}
+
+/// A field as it leaves: with the address of a rewrite in the place of each that one applies to (each is asked for by
+/// itself), bare local parts completed, and without source routes and dots behind domains, as in the envelope.
 /// The mailboxes afterwards hold what leaves. `None` when the value stays as it is.
 pub(super) fn rewrite_value(
     value: &[u8],
     mailboxes: &mut [Mailbox],
-    rewrite: Option<&Rewrite>,
+    rewrites: &[Rewrite],
 ) -> Option<Vec<u8>> {
-    let mut out = Vec::new();
-    let mut copied = 0;
+    let mut changes = Vec::new();
     for mailbox in mailboxes {
-        let to = rewrite
-            .filter(|r| mailbox.address != r.to && r.applies(&mailbox.address))
-            .map(|r| &r.to);
+        let to = first(rewrites, &mailbox.address)
+            .map(|(_, rewrite)| &rewrite.to)
+            .filter(|to| **to != mailbox.address);
         let dotted = value
             .get(mailbox.span.clone())
             .is_some_and(|text| text.ends_with(b"."));
-        if to.is_none() && !mailbox.routed && !dotted {
+        if to.is_none() && !mailbox.routed && !dotted && !mailbox.bare {
             continue;
         }
         if let Some(to) = to {
             mailbox.address = to.clone();
         }
-        out.extend_from_slice(value.get(copied..mailbox.span.start).unwrap_or_default());
-        out.extend_from_slice(mailbox.address.to_string().as_bytes());
-        copied = mailbox.span.end;
+        changes.push((mailbox.span.clone(), mailbox.address.to_string()));
     }
-    (copied > 0).then(|| {
-        out.extend_from_slice(value.get(copied..).unwrap_or_default());
-        out
-    })
+    mailboxes::substitute(value, &changes)
 }

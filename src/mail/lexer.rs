@@ -1,0 +1,241 @@
+//! The words and marks of an address field: atoms, quoted strings, literals, and what stands between them.
+//!
+//! Apart from `mailboxes`, which knows what they mean together. What other readers could take for other words is an
+//! error here already. Linear time, no recursion.
+
+use super::address::is_atext;
+
+/// Comments in comments.
+const COMMENT_DEPTH: usize = 16;
+
+/// Why a field cannot be understood.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct MailboxError(pub &'static str);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Mark {
+    Atom,
+    Quoted,
+    /// `[…]`, brackets included.
+    Literal,
+    /// A backslash in an unquoted name (`CORP\user`).
+    Backslash,
+    Dot,
+    At,
+    Comma,
+    Semicolon,
+    Colon,
+    Open,
+    Close,
+    End,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Token {
+    pub(super) kind: Mark,
+    pub(super) start: usize,
+    pub(super) end: usize,
+    /// White space or a comment stands before it.
+    pub(super) spaced: bool,
+    /// A quoted string that holds `<`, `>` or `@`.
+    pub(super) addressed: bool,
+}
+
+pub(super) struct Lexer<'a> {
+    value: &'a [u8],
+    pub(super) at: usize,
+    /// Comments so far.
+    pub(super) comments: usize,
+    /// Quoted strings so far that hold `<`, `>` or `@`.
+    pub(super) addresses: usize,
+    /// A backslash stands in a quoted string or a comment, or a quote in a comment.
+    pub(super) escapes: bool,
+}
+
+impl<'a> Lexer<'a> {
+    pub(super) fn new(value: &'a [u8]) -> Self {
+        Self {
+            value,
+            at: 0,
+            comments: 0,
+            addresses: 0,
+            escapes: false,
+        }
+    }
+
+    fn peek(&self) -> Option<u8> {
+        self.value.get(self.at).copied()
+    }
+
+    pub(super) fn next(&mut self) -> Result<Token, MailboxError> {
+        let before = self.at;
+        self.skip_white()?;
+        let start = self.at;
+        let spaced = start > before;
+        let addresses = self.addresses;
+        let kind = match self.peek() {
+            None => Mark::End,
+            Some(b) => {
+                self.at += 1;
+                match b {
+                    b'"' => {
+                        self.quoted()?;
+                        Mark::Quoted
+                    }
+                    b'[' => {
+                        self.literal()?;
+                        Mark::Literal
+                    }
+                    b'.' => Mark::Dot,
+                    b'@' => Mark::At,
+                    b',' => Mark::Comma,
+                    b';' => Mark::Semicolon,
+                    b':' => Mark::Colon,
+                    b'<' => Mark::Open,
+                    b'>' => Mark::Close,
+                    // A reader that takes a quoted pair here must not see another structure than we do.
+                    b'\\' if self.peek().is_some_and(is_word) => Mark::Backslash,
+                    b if is_word(b) => {
+                        while self.peek().is_some_and(is_word) {
+                            self.at += 1;
+                        }
+                        Mark::Atom
+                    }
+                    b')' | b']' | b'\\' => {
+                        return Err(MailboxError("a bracket or backslash where none may be"));
+                    }
+                    _ => return Err(MailboxError("a control character")),
+                }
+            }
+        };
+        Ok(Token {
+            kind,
+            start,
+            end: self.at,
+            spaced,
+            addressed: self.addresses > addresses,
+        })
+    }
+
+    /// White space, folding and comments (RFC 5322 §3.2.2).
+    fn skip_white(&mut self) -> Result<(), MailboxError> {
+        loop {
+            match self.peek() {
+                Some(b' ' | b'\t') => self.at += 1,
+                Some(b'\r' | b'\n') => self.fold()?,
+                Some(b'(') => self.comment()?,
+                _ => return Ok(()),
+            }
+        }
+    }
+
+    /// A line end is white space only where a line goes on behind it.
+    fn fold(&mut self) -> Result<(), MailboxError> {
+        match self.value.get(self.at..self.at + 3) {
+            Some([b'\r', b'\n', b' ' | b'\t']) => {
+                self.at += 3;
+                Ok(())
+            }
+            _ => Err(MailboxError("a line end inside the field")),
+        }
+    }
+
+    fn comment(&mut self) -> Result<(), MailboxError> {
+        self.comments += 1;
+        let mut depth = 0;
+        loop {
+            match self.peek() {
+                None => return Err(MailboxError("a comment has no end")),
+                Some(b'(') => depth += 1,
+                Some(b')') => depth -= 1,
+                Some(b'\\') => {
+                    self.escapes = true;
+                    self.at += 1;
+                    if !self.peek().is_some_and(|b| b >= b' ' && b != 127) {
+                        return Err(MailboxError("a comment has no end"));
+                    }
+                }
+                Some(b'\r' | b'\n') => {
+                    self.fold()?;
+                    continue;
+                }
+                // Readers that do not know comments find an address in it.
+                Some(b'<' | b'>' | b'@') => return Err(MailboxError("an address in a comment")),
+                Some(b'"') => self.escapes = true,
+                Some(b) if b < b' ' && b != b'\t' || b == 127 => {
+                    return Err(MailboxError("a control character"));
+                }
+                Some(_) => {}
+            }
+            self.at += 1;
+            if depth == 0 {
+                return Ok(());
+            }
+            if depth > COMMENT_DEPTH {
+                return Err(MailboxError("comments are nested too deep"));
+            }
+        }
+    }
+
+    /// Behind the opening quote, to behind the closing one (RFC 5322 §3.2.4).
+    fn quoted(&mut self) -> Result<(), MailboxError> {
+        let (mut escaped_quote, mut address) = (false, false);
+        loop {
+            match self.peek() {
+                None => return Err(MailboxError("a quoted string has no end")),
+                Some(b'"') => {
+                    self.at += 1;
+                    self.addresses += usize::from(address);
+                    // Readers that do not know `\"` find the address outside the quotes.
+                    return if escaped_quote && address {
+                        Err(MailboxError("an address beside an escaped quote"))
+                    } else {
+                        Ok(())
+                    };
+                }
+                Some(b'\\') => {
+                    self.escapes = true;
+                    self.at += 1;
+                    match self.peek() {
+                        Some(b) if b >= b' ' && b != 127 => {
+                            escaped_quote |= b == b'"';
+                            address |= matches!(b, b'<' | b'>' | b'@');
+                        }
+                        _ => return Err(MailboxError("a quoted string has no end")),
+                    }
+                    self.at += 1;
+                }
+                Some(b'\r' | b'\n') => self.fold()?,
+                Some(b) if b < b' ' && b != b'\t' || b == 127 => {
+                    return Err(MailboxError("a control character"));
+                }
+                Some(b) => {
+                    address |= matches!(b, b'<' | b'>' | b'@');
+                    self.at += 1;
+                }
+            }
+        }
+    }
+
+    /// Behind `[`, to behind `]`. In a display name (`[Alert] x <a@b>`) it may hold spaces, but nothing that another
+    /// reader takes for structure.
+    fn literal(&mut self) -> Result<(), MailboxError> {
+        loop {
+            match self.peek() {
+                Some(b']') => {
+                    self.at += 1;
+                    return Ok(());
+                }
+                Some(b) if is_word(b) || b" .:".contains(&b) => self.at += 1,
+                _ => return Err(MailboxError("a [ without ]")),
+            }
+        }
+    }
+}
+
+/// RFC 5322 atext, and octets above 127: old clients write names in some 8-bit charset. An address with one is
+/// refused when it is read.
+fn is_word(b: u8) -> bool {
+    b >= 128 || is_atext(b)
+}
