@@ -49,21 +49,14 @@ const CERTIFICATES: Duration = Duration::from_secs(10);
 const NOTE: &str = "gateway";
 
 /// Why the gateway does not run.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{text}")]
 pub struct RunError {
     /// By sysexits: 71 a socket, 74 the store, 75 another instance or a full disk, 78 the configuration.
     pub code: u8,
     /// For people.
     pub text: String,
 }
-
-impl fmt::Display for RunError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.text)
-    }
-}
-
-impl std::error::Error for RunError {}
 
 impl RunError {
     fn new(code: u8, text: impl fmt::Display) -> Self {
@@ -246,6 +239,7 @@ fn connectors(
 fn setup(config: &Config, connectors: Connectors) -> delivery::Setup {
     delivery::Setup {
         router: config.router.clone(),
+        policy: config.policy.clone(),
         connectors,
         settings: config.delivery.clone(),
         keep_failed: config.queue.keep_failed,

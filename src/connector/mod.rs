@@ -113,6 +113,16 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// The one mailbox that all mail leaves from, where the connector has one.
+    pub fn mailbox(&self) -> Option<Address> {
+        let mailbox = match &self.kind {
+            Kind::Graph(graph) => graph.mailbox.as_deref(),
+            Kind::Smtp(smtp) => smtp.oauth.as_ref().map(|(_, mailbox)| mailbox.as_str()),
+            Kind::Capture { .. } | Kind::Discard => None,
+        };
+        mailbox.and_then(|mailbox| Address::parse(mailbox).ok())
+    }
+
     /// What holds for all jobs of the connector together, and what for those of each mailbox. A graph connector with a
     /// `mailbox` is that mailbox.
     pub fn limits(&self) -> (Limits, Option<Limits>) {

@@ -247,6 +247,7 @@ async fn settle(
     let decision = attempt.finish(route, built.settings.in_doubt_wait, now, fastrand::f64());
     let bounces = bounces(built, job, &decision, now);
     let mut events = events(job, &decision, &by, via, &bounces, now);
+    events.extend(withheld(built, job, &decision, now));
     if let Some((_, taker)) = by.first() {
         events.splice(
             0..0,
@@ -344,17 +345,34 @@ fn bounces(built: &Built, job: &Job, decision: &Decision, now: SystemTime) -> Ve
         return Vec::new();
     }
     let settings = &built.settings.bounce;
-    bounce::addressees(&job.message, settings)
+    let by = (settings.hostname.as_str(), built.reporter(&job.route));
+    bounce::addressees(&job.message, settings, built.may_be_told(&job.message))
         .into_iter()
         .map(|to| {
             let id = MessageId::new(now, fastrand::u128(..));
-            let message = bounce::bounce(&job.message, &told, settings, &to, id, now);
+            let message = bounce::bounce(&job.message, &told, by, &to, id, now);
             Routed {
                 message: Arc::new(message),
                 jobs: vec![(job.route.clone(), vec![to])],
             }
         })
         .collect()
+}
+
+/// The line that says why the sender gets no report, where the lists are the reason.
+fn withheld(built: &Built, job: &Job, decision: &Decision, now: SystemTime) -> Option<Event> {
+    let sender = job.message.envelope.sender.as_ref()?;
+    let settings = &built.settings.bounce;
+    let is_told = |admitted| bounce::addressees(&job.message, settings, admitted).contains(sender);
+    let is_withheld = decision.failures.iter().any(|failure| failure.bounce)
+        && is_told(true)
+        && !is_told(built.may_be_told(&job.message));
+    is_withheld.then(|| Event {
+        at: now,
+        kind: "not told".to_owned(),
+        recipients: vec![sender.to_string()],
+        text: "no report to the sender: nothing narrower than \"anybody\" admits it, and the recipient lists do not".to_owned(),
+    })
 }
 
 /// A line in the life of the message for each kind of thing that happened.

@@ -23,9 +23,10 @@ const MOST_HEADER: usize = 16 * 1024;
 /// So much of an upstream's reply is repeated.
 const MOST_REPLY: usize = 400;
 
-/// Who gets a report about this message: the sender, if wanted, and the administrators. Nobody for `<>`, and nobody for
-/// what a machine sent as an answer (RFC 3834 §2), so that two machines never answer each other's reports.
-pub fn addressees(message: &Message, settings: &BounceSettings) -> Vec<Address> {
+/// Who gets a report about this message: the sender, if wanted and `admitted` (what a list refuses never leaves, and a report
+/// repeats the words of whoever sent the message), and the administrators. Nobody for `<>`, and nobody for what a machine sent
+/// as an answer (RFC 3834 §2), so that two machines never answer each other's reports.
+pub fn addressees(message: &Message, settings: &BounceSettings, admitted: bool) -> Vec<Address> {
     let Some(sender) = &message.envelope.sender else {
         return Vec::new();
     };
@@ -33,7 +34,7 @@ pub fn addressees(message: &Message, settings: &BounceSettings) -> Vec<Address> 
         return Vec::new();
     }
     let mut to: Vec<Address> = Vec::new();
-    if settings.to_sender {
+    if settings.to_sender && admitted {
         to.push(sender.clone());
     }
     for copy in &settings.copy_to {
@@ -48,13 +49,13 @@ pub fn addressees(message: &Message, settings: &BounceSettings) -> Vec<Address> 
 pub fn bounce(
     message: &Message,
     failures: &[Failure],
-    settings: &BounceSettings,
+    (hostname, from): (&str, &Address),
     to: &Address,
     id: MessageId,
     now: SystemTime,
 ) -> Message {
     let boundary = format!("=_{id}");
-    let host = &settings.hostname;
+    let host = hostname;
     let subject = match failures {
         [one] if !one.in_doubt => format!("Not delivered to {}", one.recipient),
         [one] => format!("Perhaps not delivered to {}", one.recipient),
@@ -65,7 +66,6 @@ pub fn bounce(
     let _ = write!(
         header,
         "From: Mail delivery <{from}>\r\nTo: <{to}>\r\nSubject: {subject}\r\nDate: {date}\r\nMessage-ID: <{id}@{host}>\r\n",
-        from = settings.from,
         date = date(now),
     );
     if let Some(original) = field(&message.header, "message-id").filter(|v| is_plain_id(v)) {
@@ -110,7 +110,7 @@ pub fn bounce(
             listener: "bounce".to_owned(),
             peer: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0),
             client: None,
-            helo: host.clone(),
+            helo: host.to_owned(),
             tls: false,
             esmtp: true,
             user: None,
@@ -327,6 +327,7 @@ mod tests {
         BounceSettings {
             to_sender: true,
             from: address("postmaster@corp.example"),
+            is_from_given: true,
             copy_to: vec![address("admin@corp.example"), address("app@corp.example")],
             hostname: "relay.corp.example".into(),
         }
@@ -373,7 +374,9 @@ mod tests {
         let id = MessageId::new(at(), 2);
         let to = address("app@corp.example");
         let later = at() + Duration::from_hours(2);
-        let made = bounce(&message, failures, &settings(), &to, id, later);
+        let from = address("postmaster@corp.example");
+        let by = ("relay.corp.example", &from);
+        let made = bounce(&message, failures, by, &to, id, later);
         assert_eq!(
             made.envelope.sender, None,
             "<>, so that it never comes back"
@@ -477,7 +480,9 @@ mod tests {
             header.extend_from_slice(b"Received: from somewhere\r\n\tby somewhere\r\n");
         }
         let message = message(Some("app@corp.example"), &header);
-        let made = bounce(&message, &one, &settings(), &address("a@b.c"), id, at());
+        let from = address("postmaster@corp.example");
+        let by = ("relay.corp.example", &from);
+        let made = bounce(&message, &one, by, &address("a@b.c"), id, at());
         assert!(made.body.len() < 40 * 1024);
         let Body::Memory(body) = &made.body else {
             panic!("in memory")
@@ -511,11 +516,17 @@ mod tests {
                 &["app@corp.example", "admin@corp.example"],
             ),
         ] {
-            let told: Vec<String> = addressees(&message(sender, header.as_bytes()), &settings())
-                .iter()
-                .map(Address::to_string)
-                .collect();
-            assert_eq!(told, expected, "{header}");
+            let told = |admitted| -> Vec<String> {
+                addressees(&message(sender, header.as_bytes()), &settings(), admitted)
+                    .iter()
+                    .map(Address::to_string)
+                    .collect()
+            };
+            assert_eq!(told(true), expected, "{header}");
+            // The administrators always; here the sender is one of them.
+            let mut others = told(false);
+            others.sort_by(|a, b| b.cmp(a));
+            assert_eq!(others, expected, "{header}");
         }
     }
 }

@@ -23,7 +23,8 @@ use tokio::{
 use self::{attempt::Task, lanes::Lanes, round::Round};
 use crate::{
     connector::{self, Connector},
-    mail::address::Address,
+    mail::{address::Address, message::Message},
+    policy::Policy,
     queue::{
         Queue, Reserve, Ticket,
         store::{Job, LaneRow},
@@ -60,8 +61,10 @@ pub struct Settings {
 pub struct BounceSettings {
     /// Whether the sender gets one.
     pub to_sender: bool,
-    /// The visible From.
+    /// The visible From, and the sender where the connector asks for one.
     pub from: Address,
+    /// It was written down; otherwise a report is from the mailbox of its route's first connector that has one.
+    pub is_from_given: bool,
     /// The administrators.
     pub copy_to: Vec<Address>,
     /// Reporting-MTA.
@@ -73,6 +76,8 @@ pub struct BounceSettings {
 pub struct Setup {
     /// The routes, resolved by name at each attempt.
     pub router: Router,
+    /// The lists that say whether a report may leave to a sender.
+    pub policy: Policy,
     /// The connectors they name.
     pub connectors: Vec<(connector::Settings, Arc<dyn Connector>)>,
     /// In-doubt wait and bounces.
@@ -171,8 +176,11 @@ impl Drop for Delivery {
 #[derive(Debug)]
 struct Built {
     router: Router,
+    policy: Policy,
     routes: HashMap<RouteName, Arc<Route>>,
     connectors: HashMap<ConnectorName, (connector::Settings, Arc<dyn Connector>)>,
+    /// Of the connectors that have one.
+    mailboxes: HashMap<ConnectorName, Address>,
     settings: Settings,
     keep_failed: Duration,
     keep_history: Duration,
@@ -181,6 +189,11 @@ struct Built {
 impl Built {
     fn new(setup: Setup) -> Self {
         Self {
+            mailboxes: setup
+                .connectors
+                .iter()
+                .filter_map(|(settings, _)| Some((settings.name.clone(), settings.mailbox()?)))
+                .collect(),
             routes: setup
                 .router
                 .routes
@@ -188,6 +201,7 @@ impl Built {
                 .map(|route| (route.name.clone(), Arc::new(route.clone())))
                 .collect(),
             router: setup.router,
+            policy: setup.policy,
             connectors: setup
                 .connectors
                 .into_iter()
@@ -197,6 +211,34 @@ impl Built {
             keep_failed: setup.keep_failed,
             keep_history: setup.keep_history,
         }
+    }
+
+    /// Who reports about mail of that route are from: what was written down, else the mailbox that will have to send them (a
+    /// provider refuses a From that is not the mailbox's).
+    fn reporter(&self, route: &RouteName) -> &Address {
+        let bounce = &self.settings.bounce;
+        if bounce.is_from_given {
+            return &bounce.from;
+        }
+        self.routes
+            .get(route)
+            .and_then(|route| {
+                route
+                    .connectors
+                    .iter()
+                    .find_map(|name| self.mailboxes.get(name))
+            })
+            .unwrap_or(&bounce.from)
+    }
+
+    /// Whether a report may leave to the sender of a message, by the lists of today.
+    fn may_be_told(&self, message: &Message) -> bool {
+        let origin = &message.origin;
+        let who = self
+            .policy
+            .named(origin.client.as_deref(), origin.user.as_deref());
+        let sender = message.envelope.sender.as_ref();
+        sender.is_some_and(|sender| self.policy.report(who, sender))
     }
 
     /// The connectors of a job in their order: of a pinned one that alone, if there still is such a connector.

@@ -97,6 +97,15 @@ impl Pattern {
         }
     }
 
+    /// Whether the domain may be any: a sender may then be anybody's address, whatever is asked of the local part.
+    pub fn is_of_any_domain(&self) -> bool {
+        match &self.form {
+            Form::Anything => true,
+            Form::Mailbox { domain, .. } => matches!(domain, Names::Any),
+            Form::Null => false,
+        }
+    }
+
     /// `<>`.
     pub fn is_null(&self) -> bool {
         self.form == Form::Null

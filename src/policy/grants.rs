@@ -95,6 +95,24 @@ pub(super) fn refusal<'a>(
         })
 }
 
+/// Whether a report about mail of this sender may go to it. A sender that only "anybody" let in may be a stranger's address in
+/// somebody else's mouth: its report leaves only where other mail could leave to.
+pub(super) fn may_be_told(policy: &Policy, who: Who<'_>, sender: &Address) -> bool {
+    let lists = [
+        Some(&policy.allowlist.senders),
+        who.client.and_then(|client| client.senders.as_ref()),
+        who.user.and_then(|user| user.senders.as_ref()),
+    ];
+    let is_named = lists
+        .into_iter()
+        .flatten()
+        .flatten()
+        .any(|pattern| !pattern.is_of_any_domain() && pattern.admits(Some(sender)));
+    // The administrator wrote it down as the sender of others.
+    let is_ours = policy.rewrites.iter().any(|rewrite| rewrite.to == *sender);
+    is_named || is_ours || refusal(policy, who, Party::Recipient, Some(sender)).is_none()
+}
+
 impl Refusal<'_> {
     /// The reply to MAIL; 553 where the address is not this user's (RFC 6409 §6.1).
     pub(super) fn at_mail(&self) -> Reply {

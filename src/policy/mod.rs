@@ -162,6 +162,20 @@ impl Policy {
             })
     }
 
+    /// Whether a report about a message of this sender (after rewriting) may go to it: a pattern of the allowlist, the client or
+    /// the user that is narrower than "anybody" admits it, or it is a rewrite's, or the recipient lists admit it.
+    pub fn report(&self, who: Who<'_>, sender: &Address) -> bool {
+        grants::may_be_told(self, who, sender)
+    }
+
+    /// The client and the user of these names, as far as they are still configured.
+    pub fn named(&self, client: Option<&str>, user: Option<&str>) -> Who<'_> {
+        Who {
+            client: client.and_then(|name| self.clients.iter().find(|known| known.name == name)),
+            user: user.and_then(|name| self.user(name)),
+        }
+    }
+
     /// At the end of the header: repaired, rewritten, judged, with Received on top and Bcc and Return-Path out. `raw` is
     /// complete lines ending in CRLF, without the empty line.
     ///
@@ -301,6 +315,51 @@ mod tests {
             check(
                 policy.login(who(&policy, ip, user), auth, logged_in),
                 expected,
+            );
+        }
+    }
+
+    #[test]
+    fn reports() {
+        for (allowed, recipients, client, user, sender, expected) in [
+            // Somebody wrote the sender down, or its domain.
+            ("corp.com", "*", "", "", "a@corp.com", true),
+            ("corp.com", "partner.com", "", "", "a@corp.com", true),
+            ("*.corp.com", "partner.com", "", "", "a@b.corp.com", true),
+            // Anybody may send: to whom other mail may leave.
+            ("*", "corp.com", "", "", "a@corp.com", true),
+            ("*", "*", "", "", "a@victim.com", true),
+            ("*", "corp.com", "", "", "a@victim.com", false),
+            ("*@*", "corp.com", "", "", "a@victim.com", false),
+            ("**@*", "corp.com", "", "", "a@victim.com", false),
+            ("root@*", "corp.com", "", "", "root@victim.com", false),
+            ("*", "corp.com", "lan", "", "a@victim.com", false),
+            // A client or a user that may say only this.
+            ("*", "corp.com", "printers", "", "printer@corp.com", true),
+            ("*", "x.com", "printers", "", "printer@corp.com", true),
+            ("*", "x.com", "printers", "", "a@victim.com", false),
+            ("*", "x.com", "gone", "", "printer@corp.com", false),
+            ("*", "x.com", "lan", "erp", "erp@corp.com", true),
+            ("*", "x.com", "lan", "gone", "erp@corp.com", false),
+            // The recipients of the client and of the user count, too.
+            ("*", "*", "printers", "", "a@victim.com", false),
+            ("*", "*", "lan", "erp", "a@victim.com", false),
+            ("*", "*", "lan", "erp", "a@b.partner.com", true),
+            // What a rewrite made of it was never a stranger's word.
+            ("*", "x.com", "lan", "", "first@corp.com", true),
+            // A local part that a next hop may read a route out of is not admitted by a pattern.
+            ("corp.com", "x.com", "", "", "a%victim.com@corp.com", false),
+        ] {
+            let mut policy = policy();
+            policy.allowlist.senders = patterns(&[allowed]);
+            policy.allowlist.recipients = patterns(&[recipients]);
+            let name = |text| Some(text).filter(|text: &&str| !text.is_empty());
+            let who = policy.named(name(client), name(user));
+            let sender = Address::parse(sender).unwrap();
+            assert_eq!(
+                policy.report(who, &sender),
+                expected,
+                "{allowed} {recipients} {client} {user} {sender}"
             );
         }
     }

@@ -471,6 +471,14 @@ fn what_is_probably_not_meant_is_a_warning() {
         "bounces are sent from the mailbox postmaster@relay",
     );
     let graph = format!("{graph}mailbox = \"p@corp.example\"\n");
+    check(
+        &around("", &graph, "[bounce]\nfrom = \"postmaster@corp.example\"\n"),
+        "connector \"c\" sends bounces from postmaster@corp.example through the mailbox p@corp.example, which needs the right Send As",
+    );
+    check(
+        &around("", smtp, "").replace("senders = []", "senders = [\"*\"]"),
+        "a bounce goes to a sender only where `recipients` admits it",
+    );
     for (keys, expected) in [
         ("max_concurrent = 5", "refuses the fifth"),
         ("mime_limit = \"4MiB\"", "3 MiB of a message"),

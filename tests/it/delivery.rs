@@ -13,8 +13,10 @@ use postern::{
         address::Address,
         message::{Body, Envelope, Message, MessageId, Origin},
         outcome::{Outcome, Report},
+        pattern::Pattern,
         reply::Reply,
     },
+    policy::{Allowlist, Policy},
     queue::Queue,
     route::{Route, RouteName, Routed, Router},
 };
@@ -81,17 +83,30 @@ fn setup(connectors: &[(&str, &Arc<Scripted>)], plan: &Plan) -> Setup {
                 (settings, Arc::clone(scripted) as Arc<dyn Connector>)
             })
             .collect(),
+        policy: allowing("corp.example", "partner.example"),
         settings: Settings {
             in_doubt_wait: STEP * 3,
             bounce: BounceSettings {
                 to_sender: true,
                 from: address("postmaster@relay.example"),
+                is_from_given: false,
                 copy_to: Vec::new(),
                 hostname: "relay.example".into(),
             },
         },
         keep_failed: Duration::from_hours(1),
         keep_history: Duration::from_hours(1),
+    }
+}
+
+fn allowing(senders: &str, recipients: &str) -> Policy {
+    Policy {
+        allowlist: Allowlist {
+            senders: vec![Pattern::parse(senders).unwrap()],
+            recipients: vec![Pattern::parse(recipients).unwrap()],
+            header_recipients: false,
+        },
+        ..Policy::default()
     }
 }
 
@@ -379,6 +394,34 @@ async fn given_up_with_one_bounce() {
     .await;
     assert_eq!(world.store.state("a@partner.example").unwrap(), "failed");
     assert_eq!(world.store.rows().len(), 2, "exactly one");
+}
+
+/// A victim's address as the sender, a recipient that the upstream refuses, the attacker's words in the Subject.
+#[tokio::test]
+async fn a_report_to_a_sender_that_only_anybody_let_in() {
+    for (senders, recipients, sender_is_told) in [
+        ("*", "partner.example", false),
+        ("app@*", "partner.example", false),
+        ("*", "*", true),
+        ("*.example", "partner.example", true),
+    ] {
+        let out = Scripted::new("out", []);
+        *out.otherwise.lock().unwrap() = Act::Mixed(vec![("a", refused())]);
+        let plan = Plan::default();
+        let world = world(&[("out", &out)], &plan);
+        let mut setup = setup(&[("out", &out)], &plan);
+        setup.policy = allowing(senders, recipients);
+        setup.settings.bounce.copy_to = vec![address("admin@nowhere.example")];
+        world.delivery.reload(setup);
+        world.accept(&["a"]).await;
+        until("the administrators' copy", || {
+            world.store.state("admin@nowhere.example").as_deref() == Some("done")
+        })
+        .await;
+        let told = world.store.state("app@corp.example").is_some();
+        assert_eq!(told, sender_is_told, "{senders} {recipients}");
+        assert_eq!(world.store.rows().len(), if told { 3 } else { 2 });
+    }
 }
 
 #[tokio::test]

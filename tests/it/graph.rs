@@ -149,6 +149,30 @@ fn every_outcome_ends_as_it_should() {
     }
 }
 
+/// Exchange takes a report only from the mailbox itself.
+#[test]
+fn a_report_is_from_the_mailbox_of_the_connector() {
+    let tenant = Tenant::start(|n, _| (n == 0).then(|| error(400, "ErrorInvalidRecipients", "")));
+    let gateway = Gateway::start(&config(&tenant, "mailbox = \"noreply@corp.example\"\n"));
+    mail(
+        &gateway,
+        "app@corp.example",
+        &["x@partner.example"],
+        "From: noreply@corp.example\r\nSubject: s\r\n\r\nb\r\n",
+    );
+    let report = wait("the report", || {
+        let is_report = |text: &str| text.contains("multipart/report");
+        tenant.mails().into_iter().find(|m| is_report(&m.content))
+    });
+    assert_eq!(report.mailbox, "noreply@corp.example");
+    assert_eq!(report.recipients, set(&["app@corp.example"]));
+    assert!(
+        report.content.contains("<noreply@corp.example>"),
+        "{}",
+        report.content
+    );
+}
+
 #[test]
 fn a_504_is_in_doubt_and_sent_again_later_the_same() {
     let tenant = Tenant::start(|n, _| (n == 0).then(|| error(504, "UnknownError", "")));

@@ -11,7 +11,8 @@ use crate::{
     },
     connector::{Kind, Rate, Settings, graph::Large},
     delivery::BounceSettings,
-    route::{ConnectorName, Router},
+    mail::address::Address,
+    route::{ConnectorName, Route, Router},
 };
 
 /// All connectors, with what routes ask of them.
@@ -52,24 +53,36 @@ impl Connectors {
         }
     }
 
-    /// Bounces through a graph connector without `mailbox` are sent from the mailbox of `bounce.from`, which was not set.
+    /// Whom reports are from, where that may surprise: `from` is the place of `bounce.from`, if it is written down.
     pub(super) fn note_bounces(
         &self,
         ground: Ground<'_>,
         router: &Router,
         bounce: &BounceSettings,
+        from: Option<&Span>,
     ) {
         if !bounce.to_sender && bounce.copy_to.is_empty() {
             return;
         }
         for (span, settings) in &self.all {
             let Some(settings) = settings else { continue };
-            let is_open = matches!(&settings.kind, Kind::Graph(graph) if graph.mailbox.is_none());
-            let is_used = router
+            let mut routes = router
                 .routes
                 .iter()
-                .any(|route| route.connectors.contains(&settings.name));
-            if is_open && is_used {
+                .filter(|route| route.connectors.contains(&settings.name));
+            if let Some(from) = from {
+                let other = settings.mailbox().filter(|own| *own != bounce.from);
+                if let Some(own) = other
+                    && routes.next().is_some()
+                {
+                    ground
+                        .source
+                        .note(from, needs_send_as(settings, &own, bounce));
+                }
+                continue;
+            }
+            let is_open = matches!(&settings.kind, Kind::Graph(graph) if graph.mailbox.is_none());
+            if is_open && routes.any(|route| !self.have_a_mailbox(route)) {
                 ground.source.note(
                     span,
                     Fault::new(
@@ -83,6 +96,26 @@ impl Connectors {
             }
         }
     }
+
+    /// Whether a connector of the route has a mailbox, which its reports are from.
+    fn have_a_mailbox(&self, route: &Route) -> bool {
+        self.all
+            .iter()
+            .filter_map(|(_, settings)| settings.as_ref())
+            .any(|settings| {
+                route.connectors.contains(&settings.name) && settings.mailbox().is_some()
+            })
+    }
+}
+
+fn needs_send_as(settings: &Settings, own: &Address, bounce: &BounceSettings) -> Fault {
+    let (name, from) = (&settings.name, &bounce.from);
+    Fault::new(
+        format!(
+            "connector \"{name}\" sends bounces from {from} through the mailbox {own}, which needs the right Send As for it"
+        ),
+        "leave `from` out, and bounces are from the mailbox; or grant Send As",
+    )
 }
 
 /// The type, before its own keys are read.

@@ -191,12 +191,13 @@ pub(super) fn warn_hasty(
 pub(super) fn bounce(root: &Table<'_>, hostname: &str) -> Option<BounceSettings> {
     let postmaster = || Address::parse(&format!("postmaster@{hostname}")).ok();
     let table = root.table("bounce", "bounce");
+    let from = table
+        .parsed("from", "an address", values::address)
+        .map(|from| from.value);
     let bounce = BounceSettings {
         to_sender: table.flag("to_sender", true),
-        from: table
-            .parsed("from", "an address", values::address)
-            .map(|from| from.value)
-            .or_else(postmaster)?,
+        is_from_given: from.is_some(),
+        from: from.or_else(postmaster)?,
         copy_to: table
             .list("copy_to", values::address)
             .map(|list| bare(list.value))

@@ -17,6 +17,7 @@ use super::{
     table::{At, Table},
     values::{Fault, plain},
 };
+use crate::{mail::pattern::Pattern, policy::Allowlist};
 
 mod client;
 mod cloud;
@@ -184,10 +185,15 @@ pub(super) fn read<'a>(
             queue: &queue,
         },
     );
-    if let Some(bounce) = &bounce
-        && !root.table("bounce", "bounce").has("from")
-    {
-        connectors.note_bounces(ground, &router, bounce);
+    if let Some(bounce) = &bounce {
+        let table = root.table("bounce", "bounce");
+        connectors.note_bounces(ground, &router, bounce, table.place("from").as_ref());
+        if bounce.to_sender
+            && let Some(allowlist) = &allowlist
+        {
+            let place = root.table("allowlist", "allowlist").place("senders");
+            note_strangers(ground, allowlist, place.as_ref());
+        }
     }
     relay::check(ground, &listeners, &clients, &users, allowlist.as_ref());
 
@@ -228,6 +234,23 @@ pub(super) fn read<'a>(
         bounce_from,
         files: files.into_inner(),
     })
+}
+
+/// Where anybody may send, but not to anybody: not every sender gets its bounces.
+fn note_strangers(ground: Ground<'_>, allowlist: &Allowlist, place: Option<&Span>) {
+    let is_open = |list: &[Pattern]| list.iter().any(Pattern::is_of_any_domain);
+    if let Some(place) = place
+        && is_open(&allowlist.senders)
+        && !allowlist.recipients.iter().any(Pattern::is_anything)
+    {
+        ground.source.note(
+            place,
+            Fault::new(
+                "with `*` as the domain anybody may be the sender: a bounce goes to a sender only where `recipients` admits it, to the others of `copy_to` always",
+                "name the domains of your senders, or write [bounce] copy_to = [\"…\"]",
+            ),
+        );
+    }
 }
 
 /// A section that has a place in the design but not in this version.

@@ -187,6 +187,18 @@ fn send_mail(
     let Some(parsed) = mail_parser::MessageParser::default().parse(&content) else {
         return error(400, "ErrorMimeContentInvalid", "");
     };
+    let is_own = |from: &mail_parser::Addr<'_>| {
+        from.address()
+            .is_some_and(|own| own.eq_ignore_ascii_case(&mailbox))
+    };
+    // Exchange Online refuses what the mailbox says in another's name.
+    if !parsed
+        .from()
+        .and_then(|from| from.first())
+        .is_some_and(is_own)
+    {
+        return error(403, "ErrorSendAsDenied", "");
+    }
     let mut recipients = HashSet::new();
     for list in [
         parsed.to(),
