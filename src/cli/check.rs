@@ -201,6 +201,8 @@ pub(super) fn state(report: &Report) -> &'static str {
         Report::Down { .. } => "down",
         Report::Misconfigured(_) => "misconfigured",
         Report::MailboxRefused(_) => "mailbox refused",
+        Report::FromRefused(_) => "From refused",
+        Report::Intercepted(_) => "intercepted",
         Report::Throttled { .. } => "throttled",
         Report::Tried { .. } => "tried",
     }
@@ -214,6 +216,10 @@ pub(super) fn said(report: &Report) -> String {
             format!("our configuration or credentials are not accepted: {reply}")
         }
         Report::MailboxRefused(reply) => format!("the sending mailbox is not accepted: {reply}"),
+        Report::FromRefused(reply) => {
+            format!("this From is not accepted in the sending mailbox: {reply}")
+        }
+        Report::Intercepted(reply) => format!("the upstream was not reached: {reply}"),
         Report::Throttled { reply, .. } => format!("the upstream wants less for now: {reply}"),
         Report::Tried { via, .. } => format!("reached {via}"),
     }

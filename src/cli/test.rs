@@ -197,6 +197,11 @@ fn meaning(outcome: &Outcome) -> (&'static str, &'static str, Exit) {
             Exit::Later,
         ),
         Outcome::Failed(_) => ("failed", "refused for good", Exit::Unavailable),
+        Outcome::Apart(_) => (
+            "apart",
+            "one of the recipients is refused; the queue would try them in smaller sets",
+            Exit::Unavailable,
+        ),
         Outcome::Unsuited(_) => ("unsuited", "not through this connector", Exit::Unavailable),
     }
 }

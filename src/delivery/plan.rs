@@ -147,7 +147,11 @@ impl Attempt {
                 self.blocks.push(Block::Paused(Some(reply.clone())));
                 Change::Pause(reply)
             }
-            Report::MailboxRefused(reply) => {
+            Report::Intercepted(reply) => {
+                self.blocks.push(Block::Down(Some(reply.clone())));
+                Change::Close(reply, None)
+            }
+            Report::MailboxRefused(reply) | Report::FromRefused(reply) => {
                 self.blocks.push(Block::Mailbox(Some(reply.clone())));
                 Change::PauseMailbox(reply)
             }
@@ -184,7 +188,10 @@ impl Attempt {
                             ..
                         } => wait = wait.max(Some(*asked)),
                         Outcome::InDoubt(_) => self.doubtful = Some(connector.clone()),
-                        Outcome::Delivered(_) | Outcome::Deferred { .. } | Outcome::Failed(_) => {}
+                        Outcome::Delivered(_)
+                        | Outcome::Deferred { .. }
+                        | Outcome::Failed(_)
+                        | Outcome::Apart(_) => {}
                     }
                     let _ = unsuited;
                     self.answered.push((recipient, outcome, connector.clone()));
@@ -217,7 +224,9 @@ impl Attempt {
         for (recipient, outcome, connector) in self.answered {
             let settled = match outcome {
                 Outcome::Delivered(_) => Settled::Done(outcome),
-                Outcome::Failed(ref reply) | Outcome::Unsuited(ref reply) => {
+                Outcome::Failed(ref reply)
+                | Outcome::Apart(ref reply)
+                | Outcome::Unsuited(ref reply) => {
                     failures.push(Failure {
                         recipient: recipient.clone(),
                         reply: reply.clone(),

@@ -237,7 +237,9 @@ impl Round {
                     Ok(Err(
                         Report::Down { reply, .. }
                         | Report::Misconfigured(reply)
-                        | Report::MailboxRefused(reply),
+                        | Report::MailboxRefused(reply)
+                        | Report::FromRefused(reply)
+                        | Report::Intercepted(reply),
                     )) => Err(reply),
                     Err(_) => Err(Reply::new(451, (4, 4, 2), "the login did not come back")),
                 };

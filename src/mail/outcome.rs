@@ -23,6 +23,9 @@ pub enum Outcome {
     InDoubt(Reply),
     /// Never: a 5xx about this message or recipient.
     Failed(Reply),
+    /// One of the recipients of the call or more cannot, and the upstream does not say which: nobody got it. They are to be tried
+    /// in smaller sets.
+    Apart(Reply),
     /// Never through *this* connector (its SIZE is too small, say): the next of the route, else failed.
     Unsuited(Reply),
 }
@@ -35,6 +38,7 @@ impl Outcome {
             | Outcome::Deferred { reply, .. }
             | Outcome::InDoubt(reply)
             | Outcome::Failed(reply)
+            | Outcome::Apart(reply)
             | Outcome::Unsuited(reply) => reply,
         }
     }
@@ -54,6 +58,11 @@ pub enum Report {
     Misconfigured(Reply),
     /// As `Misconfigured`, for the sending mailbox alone.
     MailboxRefused(Reply),
+    /// As `MailboxRefused`, for this From in that mailbox alone.
+    FromRefused(Reply),
+    /// Nothing was taken: something in between answered in the upstream's place. As `Down`; but it may be this message that is let
+    /// through to nobody, so others go first when it is seen whether the upstream is back.
+    Intercepted(Reply),
     /// Nothing was taken: the upstream wants less in this time. The lane waits; it costs no attempt and is no reason to go elsewhere.
     Throttled {
         /// What the upstream said.

@@ -369,6 +369,8 @@ fn short(report: &Report) -> String {
         Report::Down { .. } => "down".into(),
         Report::Misconfigured(_) => "misconfigured".into(),
         Report::MailboxRefused(_) => "mailbox".into(),
+        Report::FromRefused(_) => "from".into(),
+        Report::Intercepted(_) => "intercepted".into(),
         Report::Throttled { .. } => "throttled".into(),
         Report::Tried { outcomes, .. } => outcomes
             .iter()
@@ -377,6 +379,7 @@ fn short(report: &Report) -> String {
                 Outcome::Deferred { .. } => "deferred",
                 Outcome::InDoubt(_) => "doubt",
                 Outcome::Failed(_) => "failed",
+                Outcome::Apart(_) => "apart",
                 Outcome::Unsuited(_) => "unsuited",
             })
             .collect::<Vec<_>>()
@@ -389,7 +392,9 @@ fn text(report: Report) -> String {
         Report::Down { reply, .. }
         | Report::Misconfigured(reply)
         | Report::Throttled { reply, .. }
-        | Report::MailboxRefused(reply) => reply.text,
+        | Report::MailboxRefused(reply)
+        | Report::FromRefused(reply)
+        | Report::Intercepted(reply) => reply.text,
         Report::Tried { outcomes, .. } => outcomes[0].1.reply().text.clone(),
     }
 }

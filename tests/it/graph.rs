@@ -298,3 +298,152 @@ fn a_message_too_large_for_this_connector_goes_to_the_next_or_fails_with_5_3_4()
         (shown.contains("failed") && shown.contains("5.3.4")).then_some(())
     });
 }
+
+/// None of these is a verdict on the message, so none of them may fail it: it waits, and leaves once.
+#[test]
+fn what_is_no_verdict_on_the_message_fails_nothing() {
+    let html = "Content-Type: text/html\r\n";
+    let json = "Content-Type: application/json\r\n";
+    let page = "<html><title>Access denied</title><p>blocked by the web gateway</p></html>";
+    let cut = "{\"error\":{\"code\":\"ErrorInvalidRecipients\",\"mess";
+    let odd = vec![
+        (400, html.to_owned(), page.to_owned()),
+        (400, json.to_owned(), String::new()),
+        (400, json.to_owned(), cut.to_owned()),
+        error(400, "UnknownError", ""),
+        error(400, "BadRequest", ""),
+        error(403, "NeverHeardOf", ""),
+        error(404, "NeverHeardOf", ""),
+        error(412, "ErrorIrresolvableConflict", ""),
+        (403, html.to_owned(), page.to_owned()),
+        (413, html.to_owned(), page.to_owned()),
+        (431, "Via: 1.1 gateway\r\n".to_owned(), "no".to_owned()),
+        (451, String::new(), String::new()),
+    ];
+    let count = odd.len();
+    let tenant = Tenant::start(move |n, _| odd.get(n).cloned());
+    let gateway = Gateway::start(&config(&tenant, "large_messages = \"refuse\"\n"));
+    let id = mail(
+        &gateway,
+        "a@corp.example",
+        &["x@corp.example"],
+        "From: a@corp.example\r\nSubject: s\r\n\r\nb\r\n",
+    );
+    let mails = tenant.wait(1);
+    assert_eq!(mails.len(), 1, "{mails:#?}");
+    let trace = wait("delivered", || {
+        let trace = stdout(&gateway.cli(&["trace", &id]));
+        trace.contains("delivered").then_some(trace)
+    });
+    assert!(!trace.contains("failed"), "{trace}");
+    let asked = tenant.endpoint.asked();
+    let sends = asked.iter().filter(|a| a.target.ends_with("/sendMail"));
+    assert_eq!(sends.count(), count + 1);
+    let log = gateway.log();
+    assert!(log.contains("a proxy answered in Graph's place"), "{log}");
+    assert!(!log.contains("blocked by the web gateway"), "{log}");
+}
+
+#[test]
+fn a_proxy_that_asks_for_a_login_in_graphs_place_pauses_the_connector() {
+    let tenant =
+        Tenant::start(|_, _| Some((407, "Content-Type: text/html\r\n".into(), String::new())));
+    let gateway = Gateway::start(&config(&tenant, ""));
+    mail(
+        &gateway,
+        "a@corp.example",
+        &["x@corp.example"],
+        "From: a@corp.example\r\nSubject: s\r\n\r\nb\r\n",
+    );
+    wait("the connector is paused", || {
+        let text = String::from_utf8_lossy(&gateway.cli(&["status"]).stdout).into_owned();
+        (text.contains("up is paused") && text.contains("asks for a login")).then_some(())
+    });
+}
+
+/// A body in gzip of what is given, stored and not compressed (RFC 1952, RFC 1951 §3.2.4).
+fn gzip(body: &[u8]) -> Vec<u8> {
+    let mut crc = !0_u32;
+    for byte in body {
+        crc ^= u32::from(*byte);
+        for _ in 0..8 {
+            crc = if crc & 1 == 1 {
+                (crc >> 1) ^ 0xedb8_8320
+            } else {
+                crc >> 1
+            };
+        }
+    }
+    let length = u16::try_from(body.len()).unwrap();
+    let mut out = vec![0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255, 1];
+    out.extend(length.to_le_bytes());
+    out.extend((!length).to_le_bytes());
+    out.extend(body);
+    out.extend((!crc).to_le_bytes());
+    out.extend(u32::from(length).to_le_bytes());
+    out
+}
+
+#[test]
+fn an_error_in_gzip_is_read() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            std::thread::spawn(move || answer_in_gzip(stream));
+        }
+    });
+    let base = basic(([127, 0, 0, 1], 1).into());
+    let (front, _) = base.split_once("[[connector]]").unwrap();
+    let gateway = Gateway::start(&format!(
+        "{front}[[connector]]\nname = \"up\"\ntype = \"graph\"\ntenant_id = \"corp.example\"\nclient_id = \"11111111-2222-3333-4444-555555555555\"\n\
+         client_secret = \"hush-hush-value\"\nlogin_url = \"{url}\"\ngraph_url = \"{url}\"\n"
+    ));
+    let id = mail(
+        &gateway,
+        "a@corp.example",
+        &["x@corp.example"],
+        "From: a@corp.example\r\nSubject: s\r\n\r\nb\r\n",
+    );
+    wait("failed", || {
+        let shown = stdout(&gateway.cli(&["queue", "show", &id]));
+        (shown.contains("failed") && shown.contains("400 ErrorMimeContentInvalid")).then_some(())
+    });
+}
+
+/// A token plainly, an error in gzip, on one connection.
+fn answer_in_gzip(mut stream: std::net::TcpStream) {
+    use std::io::{BufRead as _, Read as _, Write as _};
+    let mut input = std::io::BufReader::new(stream.try_clone().unwrap());
+    loop {
+        let (mut head, mut length) = (String::new(), 0);
+        loop {
+            let mut line = String::new();
+            if input.read_line(&mut line).unwrap_or(0) == 0 {
+                return;
+            }
+            if let Some(value) = line.to_lowercase().strip_prefix("content-length:") {
+                length = value.trim().parse().unwrap();
+            }
+            if line == "\r\n" {
+                break;
+            }
+            head.push_str(&line);
+        }
+        let mut body = vec![0; length];
+        input.read_exact(&mut body).unwrap();
+        let (status, more, body) = if head.contains("/token") {
+            let token = br#"{"token_type":"Bearer","access_token":"opaque","expires_in":3599}"#;
+            (200, "", token.to_vec())
+        } else {
+            let (_, _, said) = error(400, "ErrorMimeContentInvalid", "");
+            (400, "Content-Encoding: gzip\r\n", gzip(said.as_bytes()))
+        };
+        let head = format!(
+            "HTTP/1.1 {status} x\r\nContent-Type: application/json\r\n{more}Content-Length: {}\r\n\r\n",
+            body.len()
+        );
+        stream.write_all(head.as_bytes()).unwrap();
+        stream.write_all(&body).unwrap();
+    }
+}

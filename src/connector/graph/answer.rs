@@ -1,11 +1,14 @@
-//! What Graph answered, as an outcome: a table over status and `error.code`, never over the message.
+//! What Graph answered, as an outcome: the code of its error first, the status second, never the message.
 //!
-//! Apart because it is pure (`design.md` §5; Graph's error reference). It sends nothing and waits for nothing.
+//! Apart because it is pure. It sends nothing and waits for nothing. Only an error of Graph's own, with a code that is known to be
+//! about the message, fails a message; what nobody knows is tried again, and what something in between answered in Graph's place is
+//! no answer of Graph's.
 
 use std::time::Duration;
 
-use serde_json::Value;
+use reqwest::header::{self, HeaderMap};
 
+use super::codes::{About, Error, Row, error_in};
 use crate::mail::reply::Reply;
 
 /// The daily quotas are counted over a day; asking more often helps nobody.
@@ -26,118 +29,207 @@ pub(super) enum Meaning {
     InDoubt(Reply),
     /// Never.
     Never(Reply),
+    /// Nobody got it, since one of the recipients or more cannot.
+    Recipients(Reply),
     /// Not through this connector.
     Unsuited(Reply),
     /// This mailbox alone, until an administrator has repaired it.
     Mailbox(Reply),
+    /// This From in this mailbox alone.
+    From(Reply),
     /// 401: another token, once.
     Token(Reply),
-    /// Graph does not work as it should: a redirect, say.
+    /// Our own configuration, or what stands between us and Graph, wants an administrator.
+    Misconfigured(Reply),
+    /// Graph does not work as it should: a redirect, say; or something else answered in its place.
     Down(Reply),
 }
 
-/// Reads an answer to sendMail. `mailbox` and `request` (the request-id) are for the text.
-pub(super) fn read(
-    status: u16,
-    body: &[u8],
-    retry_after: Option<Duration>,
-    mailbox: &str,
-    request: &str,
-) -> Meaning {
-    let code = code(body);
-    let said = said(status, body, request);
-    let reply =
-        |smtp: u16, enhanced: (u8, u16, u16), text: String| Reply::new(smtp, enhanced, text);
-    let busy = || reply(451, (4, 3, 2), format!("Graph: {said}"));
-    let never =
-        |enhanced, why: &str| Meaning::Never(reply(554, enhanced, format!("Graph: {said}: {why}")));
-    let quota = || {
-        let text =
-            format!("Graph: {said}: the mailbox {mailbox} has sent as much as it may for now");
-        Meaning::Throttled(
-            reply(452, (4, 2, 2), text),
-            Some(retry_after.unwrap_or_default().max(QUOTA)),
+/// An answer as it was heard.
+#[derive(Debug, Clone)]
+pub(super) struct Heard<'a> {
+    pub(super) status: u16,
+    pub(super) headers: &'a HeaderMap,
+    pub(super) body: &'a [u8],
+    pub(super) wait: Option<Duration>,
+    /// What Graph calls the request.
+    pub(super) request: String,
+}
+
+impl Heard<'_> {
+    fn error(&self) -> Option<Error> {
+        error_in(self.body)
+    }
+
+    /// Status, code and request-id, as texts begin.
+    pub(super) fn said(&self) -> String {
+        let code = self.error().map(|error| error.code).unwrap_or_default();
+        let status = self.status;
+        match (code.is_empty(), self.request.is_empty()) {
+            (true, true) => status.to_string(),
+            (false, true) => format!("{status} {code}"),
+            (true, false) => format!("{status} (request-id {})", self.request),
+            (false, false) => format!("{status} {code} (request-id {})", self.request),
+        }
+    }
+
+    /// A page for people, which Graph has none of.
+    fn is_page(&self) -> bool {
+        let kind = self.headers.get(header::CONTENT_TYPE);
+        let kind = kind.and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+        let is_html = kind
+            .trim_start()
+            .to_ascii_lowercase()
+            .starts_with("text/html");
+        is_html || self.body.trim_ascii_start().starts_with(b"<")
+    }
+
+    /// Something in between answered, and not Graph, which speaks JSON and numbers its answers: what it was, and what to do.
+    /// `None`: nothing shows that (RFC 9110 §7.6.3 Via, §11.7 Proxy-Authenticate; RFC 9209 Proxy-Status).
+    pub(super) fn between(&self) -> Option<&'static str> {
+        if self.error().is_some() || !self.request.is_empty() {
+            return None;
+        }
+        let has = |name: &str| self.headers.contains_key(name);
+        if self.status == 407 || has("proxy-authenticate") {
+            return Some(
+                "a proxy answered in Graph's place and asks for a login; write it into `proxy`, or have the hosts of Graph passed through",
+            );
+        }
+        let is_proxy = ["via", "proxy-status", "proxy-connection", "x-squid-error"];
+        (self.is_page() || is_proxy.into_iter().any(has))
+            .then_some("a proxy answered in Graph's place; have the hosts of Graph passed through")
+    }
+}
+
+fn reply(smtp: u16, enhanced: (u8, u16, u16), text: String) -> Reply {
+    Reply::new(smtp, enhanced, text)
+}
+
+/// Reads an answer to sendMail, or to the sending of a draft. `mailbox` is for the text.
+pub(super) fn read(heard: &Heard<'_>, mailbox: &str) -> Meaning {
+    let said = heard.said();
+    let page = heard.between();
+    match heard.status {
+        // An empty one may have come through a proxy that names itself; a page has not come from Graph.
+        202 if !heard.is_page() => {
+            return Meaning::Taken(
+                reply(250, (2, 0, 0), format!("Graph: accepted, {said}")),
+                heard.wait,
+            );
+        }
+        // A 200 has been seen with no mail sent; whoever tries again at once may send two.
+        200..=299 => {
+            let why = page.unwrap_or("it is not 202");
+            let text = format!("Graph: {said}: {why}; it may have been sent");
+            return Meaning::InDoubt(reply(451, (4, 4, 2), text));
+        }
+        300..=399 => {
+            let text =
+                format!("Graph: {said}: a redirect, which is not followed; correct graph_url");
+            return Meaning::Down(reply(451, (4, 4, 1), text));
+        }
+        _ => {}
+    }
+    match heard.error() {
+        Some(Error { row: Some(row), .. }) => by_code(heard, row, &said, mailbox),
+        _ => by_status(heard, page, &said, mailbox),
+    }
+}
+
+/// What a known code means, whatever the status.
+fn by_code(heard: &Heard<'_>, row: &Row, said: &str, mailbox: &str) -> Meaning {
+    let about_message =
+        |smtp, enhanced| reply(smtp, enhanced, format!("Graph: {said}: {}", row.why));
+    let about_mailbox = || {
+        reply(
+            550,
+            (5, 7, 60),
+            format!("Graph: {said}: mailbox {mailbox}: {}", row.why),
         )
     };
-    match (status, code.as_str()) {
-        (202, _) => Meaning::Taken(
-            reply(250, (2, 0, 0), format!("Graph: accepted, {said}")),
-            retry_after,
+    match row.about {
+        About::Recipients => Meaning::Recipients(about_message(554, (5, 1, 3))),
+        About::Content => Meaning::Never(about_message(554, (5, 6, 0))),
+        About::Size => Meaning::Unsuited(about_message(552, (5, 3, 4))),
+        About::Permission | About::Mailbox => Meaning::Mailbox(about_mailbox()),
+        About::From => Meaning::From(about_mailbox()),
+        About::Quota => Meaning::Throttled(
+            reply(
+                452,
+                (4, 2, 2),
+                format!("Graph: {said}: mailbox {mailbox}: {}", row.why),
+            ),
+            Some(heard.wait.unwrap_or_default().max(QUOTA)),
         ),
-        // A 200 has been seen with no mail sent; whoever tries again at once may send two.
-        (200..=299, _) => Meaning::InDoubt(reply(
+        About::Pace => Meaning::Throttled(about_message(451, (4, 3, 2)), heard.wait),
+        About::Token => Meaning::Token(about_message(451, (4, 7, 0))),
+        About::Draft => Meaning::Later(about_message(451, (4, 4, 2)), heard.wait),
+        // What they say of the service, the status says better.
+        About::Busy | About::Moment => by_status(heard, None, said, mailbox),
+    }
+}
+
+/// What the status means where no code decides.
+fn by_status(heard: &Heard<'_>, page: Option<&str>, said: &str, mailbox: &str) -> Meaning {
+    let wait = heard.wait;
+    let busy = || {
+        let why = page.map_or_else(String::new, |page| format!(": {page}"));
+        reply(451, (4, 3, 2), format!("Graph: {said}{why}"))
+    };
+    match heard.status {
+        407 => Meaning::Misconfigured(reply(
             451,
-            (4, 4, 2),
-            format!("Graph: {said} in place of 202; it may have been sent"),
+            (4, 3, 5),
+            format!("Graph: {said}: {}", page.unwrap_or_default()),
         )),
-        (300..=399, _) => Meaning::Down(reply(
-            451,
-            (4, 4, 1),
-            format!("Graph: {said}: a redirect, which is not followed; correct graph_url"),
-        )),
-        (400 | 403 | 429, "ErrorExceededMessageLimit") => quota(),
-        (401, _) => Meaning::Token(reply(
+        401 if page.is_none() => Meaning::Token(reply(
             451,
             (4, 7, 0),
             format!("Graph: {said}: the token is not accepted"),
         )),
-        (413, _) | (400, "ErrorMessageSizeExceeded") => Meaning::Unsuited(reply(
+        413 if heard.error().is_some() => Meaning::Unsuited(reply(
             552,
             (5, 3, 4),
             format!("Graph: {said}: the message is larger than Graph takes"),
         )),
-        (403, "ErrorSendAsDenied") => mailbox_refused(
-            &said,
-            mailbox,
-            "the From of the message is not a mailbox or alias that it may send as; check From, or grant Send As",
+        // Of this message alone, whoever says it; and a smaller one may pass.
+        413 => Meaning::Later(
+            reply(
+                451,
+                (4, 3, 4),
+                format!(
+                    "Graph: {said}: something on the way to Graph takes no request of this size; have the hosts of Graph passed through"
+                ),
+            ),
+            wait,
         ),
-        (403, "ErrorQuotaExceeded") => mailbox_refused(&said, mailbox, "it is full; make room"),
-        (403, "ErrorAccountSuspend" | "ErrorMessageSubmissionBlocked") => mailbox_refused(
-            &said,
-            mailbox,
-            "it is blocked from sending; see the restricted entities of the tenant",
-        ),
-        (403, _) => mailbox_refused(
-            &said,
-            mailbox,
-            "the application may not send as it: grant the application permission Mail.Send with admin consent, or the role \"Application Mail.Send\" (RBAC for Applications) over it; a change takes up to 2 hours",
-        ),
-        (404, _) => mailbox_refused(
-            &said,
-            mailbox,
-            "there is no such mailbox in Exchange Online; correct `mailbox` or the From, or give it a licence",
-        ),
-        (504, _) => Meaning::InDoubt(reply(
+        504 => Meaning::InDoubt(reply(
             451,
             (4, 4, 7),
             format!("Graph: {said}: no answer to the complete message, it may have been sent"),
         )),
-        (429, _) => Meaning::Throttled(
+        429 => Meaning::Throttled(
             reply(451, (4, 3, 2), format!("Graph: {said}: too much at once")),
-            retry_after,
+            wait,
         ),
-        (509, _) => {
-            Meaning::Throttled(busy(), Some(retry_after.unwrap_or_default().max(BANDWIDTH)))
-        }
+        509 => Meaning::Throttled(busy(), Some(wait.unwrap_or_default().max(BANDWIDTH))),
         // Without a wish it may be the message that Graph cannot cope with, and that must end some day.
-        (503, _) if retry_after.is_some() => Meaning::Throttled(busy(), retry_after),
-        (408 | 409 | 500..=599, _) => Meaning::Later(busy(), retry_after),
-        (400, "ErrorInvalidRecipients") => {
-            never((5, 1, 3), "a recipient's address is not accepted")
-        }
-        (400, _) => never((5, 6, 0), "the message is not accepted"),
-        _ => never((5, 0, 0), "not accepted"),
-    }
-}
-
-/// Status, code and request-id, as texts begin.
-pub(super) fn said(status: u16, body: &[u8], request: &str) -> String {
-    let code = code(body);
-    match (code.is_empty(), request.is_empty()) {
-        (true, true) => status.to_string(),
-        (false, true) => format!("{status} {code}"),
-        (true, false) => format!("{status} (request-id {request})"),
-        (false, false) => format!("{status} {code} (request-id {request})"),
+        503 if wait.is_some() => Meaning::Throttled(busy(), wait),
+        408 | 409 | 500..=599 => Meaning::Later(busy(), wait),
+        _ => match page {
+            Some(page) => Meaning::Down(reply(451, (4, 4, 1), format!("Graph: {said}: {page}"))),
+            None => Meaning::Later(
+                reply(
+                    451,
+                    (4, 3, 0),
+                    format!(
+                        "Graph: {said}: nothing that is known to be about the message of {mailbox}; it is tried again"
+                    ),
+                ),
+                wait,
+            ),
+        },
     }
 }
 
@@ -156,102 +248,50 @@ pub(super) enum Step {
 
 /// Reads an answer to a step that did not do what it should: nothing was sent, so nothing is in doubt, and what is missing is a
 /// permission that smaller messages do without.
-pub(super) fn prepare(
-    step: Step,
-    status: u16,
-    body: &[u8],
-    retry_after: Option<Duration>,
-    mailbox: &str,
-    request: &str,
-) -> Meaning {
-    let code = code(body);
-    let said = said(status, body, request);
+pub(super) fn prepare(step: Step, heard: &Heard<'_>, mailbox: &str) -> Meaning {
+    let said = heard.said();
     let unsuited = |why: &str| {
         let text = format!("Graph: {said}: {why}");
         Meaning::Unsuited(Reply::new(552, (5, 3, 4), text))
     };
     let later = |why: &str| {
         let text = format!("Graph: {said}: {why}");
-        Meaning::Later(Reply::new(451, (4, 3, 2), text), retry_after)
+        Meaning::Later(Reply::new(451, (4, 3, 2), text), heard.wait)
     };
-    match (status, code.as_str(), step) {
-        // About the mailbox, whatever is asked of it.
-        (_, "ErrorExceededMessageLimit", _)
-        | (
-            403,
-            "ErrorSendAsDenied"
-            | "ErrorQuotaExceeded"
-            | "ErrorAccountSuspend"
-            | "ErrorMessageSubmissionBlocked",
-            _,
-        ) => read(status, body, retry_after, mailbox, request),
-        (403, _, _) => unsuited(
+    let error = heard.error();
+    let about = error
+        .as_ref()
+        .and_then(|error| error.row)
+        .map(|row| row.about);
+    match (heard.status, about, step) {
+        (_, Some(About::Permission), _) => unsuited(
             "a message above mime_limit needs the permission Mail.ReadWrite (RBAC for Applications: \"Application Mail.ReadWrite\") over the mailbox; grant it, or write large_messages = \"refuse\"",
         ),
-        (404, "ErrorItemNotFound", _) => later("the draft is gone"),
-        (404 | 405, _, Step::Session) => unsuited(
+        // The search asks about our own drafts, so that nothing it says is about the message.
+        (_, Some(About::Recipients | About::Content | About::Size), Step::Search) => {
+            later("the search for drafts is refused")
+        }
+        // OData's answer to a segment that it does not know.
+        (404 | 405, None, Step::Session) if error.is_some() => unsuited(
             "there are no upload sessions here (US Government clouds have none); write large_messages = \"refuse\"",
         ),
-        (400, _, Step::Search | Step::Session) => unsuited("what drafts need is not accepted"),
-        (200..=299 | 504, _, _) => later("a part of a draft"),
-        _ => read(status, body, retry_after, mailbox, request),
+        (404 | 405, Some(About::Mailbox), Step::Session) => unsuited(
+            "there are no upload sessions here (US Government clouds have none); write large_messages = \"refuse\"",
+        ),
+        (400, None, Step::Session) if error.is_some() => later(
+            "an upload session is refused; where there are none, write large_messages = \"refuse\"",
+        ),
+        (200..=299 | 504, None | Some(About::Busy | About::Moment), _) => {
+            later("a part of a draft")
+        }
+        _ => read(heard, mailbox),
     }
 }
 
 /// The attachment is to be sent in one request instead.
 pub(super) fn is_too_small(body: &[u8]) -> bool {
-    code(body) == "ErrorAttachmentSizeShouldNotBeLessThanMinimumSize"
-}
-
-fn mailbox_refused(said: &str, mailbox: &str, remedy: &str) -> Meaning {
-    Meaning::Mailbox(Reply::new(
-        550,
-        (5, 7, 60),
-        format!("Graph: {said}: mailbox {mailbox}: {remedy}"),
-    ))
-}
-
-/// Codes that decide something in the table.
-const KNOWN: &[&str] = &[
-    "ErrorExceededMessageLimit",
-    "ErrorMessageSizeExceeded",
-    "ErrorSendAsDenied",
-    "ErrorQuotaExceeded",
-    "ErrorAccountSuspend",
-    "ErrorMessageSubmissionBlocked",
-    "ErrorInvalidRecipients",
-];
-/// Errors inside errors are followed so far.
-const DEPTH: usize = 8;
-
-/// The most specific `code` that we know: Graph puts errors inside errors (`innererror`, in more than one spelling), each more exact
-/// than the one around it. None known: the outermost.
-fn code(body: &[u8]) -> String {
-    let content: Value = serde_json::from_slice(body).unwrap_or_default();
-    let mut codes = Vec::new();
-    let mut error = content.get("error");
-    while let (Some(inner), true) = (error, codes.len() < DEPTH) {
-        codes.push(
-            inner
-                .get("code")
-                .and_then(Value::as_str)
-                .unwrap_or_default(),
-        );
-        error = ["innererror", "innerError"]
-            .into_iter()
-            .find_map(|key| inner.get(key));
-    }
-    let known = codes.iter().rev().find(|code| KNOWN.contains(*code));
-    let outermost = codes.iter().find(|code| !code.is_empty());
-    word(known.or(outermost).copied().unwrap_or_default())
-}
-
-/// Nothing longer or stranger than a word.
-fn word(code: &str) -> String {
-    code.chars()
-        .filter(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '.'))
-        .take(64)
-        .collect()
+    error_in(body)
+        .is_some_and(|error| error.code == "ErrorAttachmentSizeShouldNotBeLessThanMinimumSize")
 }
 
 #[cfg(test)]
@@ -271,9 +311,12 @@ mod tests {
                 let (class, subject, detail) = reply.status();
                 format!("never {class}.{subject}.{detail}")
             }
+            Meaning::Recipients(_) => "recipients".into(),
             Meaning::Unsuited(_) => "unsuited".into(),
             Meaning::Mailbox(_) => "mailbox".into(),
+            Meaning::From(_) => "from".into(),
             Meaning::Token(_) => "token".into(),
+            Meaning::Misconfigured(_) => "misconfigured".into(),
             Meaning::Down(_) => "down".into(),
         }
     }
@@ -282,9 +325,24 @@ mod tests {
         format!("{{\"error\":{{\"code\":\"{code}\",\"message\":\"m\"}}}}").into_bytes()
     }
 
-    fn check(status: u16, code: &str, retry_after: Option<u64>, expected: &str) {
-        let wait = retry_after.map(Duration::from_secs);
-        let meaning = read(status, &answer(code), wait, "m@corp.example", "r-1");
+    fn heard<'a>(
+        status: u16,
+        headers: &'a HeaderMap,
+        body: &'a [u8],
+        wait: Option<u64>,
+    ) -> Heard<'a> {
+        Heard {
+            status,
+            headers,
+            body,
+            wait: wait.map(Duration::from_secs),
+            request: String::new(),
+        }
+    }
+
+    fn check(status: u16, code: &str, wait: Option<u64>, expected: &str) {
+        let (headers, body) = (HeaderMap::new(), answer(code));
+        let meaning = read(&heard(status, &headers, &body, wait), "m@corp.example");
         assert_eq!(kind_of(meaning), expected, "{status} {code}");
     }
 
@@ -294,72 +352,40 @@ mod tests {
         for (step, status, code, expected) in [
             (Search, 403, "ErrorAccessDenied", "unsuited"),
             (Create, 403, "ErrorAccessDenied", "unsuited"),
-            (Attach, 403, "", "unsuited"),
+            (Attach, 403, "", "later 9"),
             (Create, 403, "ErrorQuotaExceeded", "mailbox"),
-            (Create, 403, "ErrorSendAsDenied", "mailbox"),
+            (Create, 507, "ErrorQuotaExceeded", "mailbox"),
+            (Create, 403, "ErrorSendAsDenied", "from"),
             (Session, 400, "ErrorExceededMessageLimit", "throttled 3600"),
             (Create, 404, "ErrorInvalidUser", "mailbox"),
-            (Create, 400, "ErrorInvalidRecipients", "never 5.1.3"),
+            (Create, 400, "ErrorInvalidRecipients", "recipients"),
             (Create, 400, "InvalidInternetMessageHeader", "never 5.6.0"),
             (Create, 504, "UnknownError", "later 9"),
             (Create, 200, "", "later 9"),
             (Create, 401, "InvalidAuthenticationToken", "token"),
+            (Create, 412, "ErrorIrresolvableConflict", "later 9"),
+            (Attach, 412, "ErrorIrresolvableConflict", "later 9"),
+            (Session, 412, "ErrorIrresolvableConflict", "later 9"),
             (Attach, 404, "ErrorItemNotFound", "later 9"),
             (Attach, 413, "", "unsuited"),
             (Attach, 400, "ErrorMessageSizeExceeded", "unsuited"),
             (Attach, 503, "ErrorServerBusy", "throttled 9"),
             (Session, 404, "UnknownResource", "unsuited"),
-            (Session, 400, "BadRequest", "unsuited"),
-            (Search, 400, "BadRequest", "unsuited"),
+            (Session, 400, "BadRequest", "later 9"),
+            (Search, 400, "BadRequest", "later 9"),
+            (Search, 400, "ErrorInvalidRecipients", "later 9"),
+            (Search, 405, "", "later 9"),
+            (Search, 404, "UnknownResource", "later 9"),
             (Search, 429, "ApplicationThrottled", "throttled 9"),
         ] {
-            let wait = Some(Duration::from_secs(9));
-            let meaning = prepare(step, status, &answer(code), wait, "m@corp.example", "r-1");
+            let (headers, body) = (HeaderMap::new(), answer(code));
+            let meaning = prepare(
+                step,
+                &heard(status, &headers, &body, Some(9)),
+                "m@corp.example",
+            );
             assert_eq!(kind_of(meaning), expected, "{step:?} {status} {code}");
         }
-    }
-
-    #[test]
-    fn the_most_specific_code_that_is_known_decides() {
-        for (body, expected) in [
-            (
-                r#"{"error":{"code":"BadRequest","innererror":{"code":"ErrorMessageSizeExceeded"}}}"#,
-                "ErrorMessageSizeExceeded",
-            ),
-            (
-                r#"{"error":{"code":"BadRequest","innerError":{"code":"x","innererror":{"code":"ErrorInvalidRecipients"}}}}"#,
-                "ErrorInvalidRecipients",
-            ),
-            (
-                r#"{"error":{"code":"ErrorSendAsDenied","innererror":{"code":"Unheard"}}}"#,
-                "ErrorSendAsDenied",
-            ),
-            (
-                r#"{"error":{"code":"ErrorSendAsDenied","innererror":{"code":"ErrorQuotaExceeded"}}}"#,
-                "ErrorQuotaExceeded",
-            ),
-            (
-                r#"{"error":{"code":"Outer","innererror":{"code":"Inner"}}}"#,
-                "Outer",
-            ),
-            (r#"{"error":{"innererror":{"code":"Inner"}}}"#, "Inner"),
-            (
-                r#"{"error":{"code":"a","innererror":{"request-id":"r"}}}"#,
-                "a",
-            ),
-            (r#"{"error":{"code":7,"innererror":[]}}"#, ""),
-            (r#"{"error":"text"}"#, ""),
-            (r#"{"code":"outside"}"#, ""),
-            ("<html>", ""),
-            ("", ""),
-        ] {
-            assert_eq!(code(body.as_bytes()), expected, "{body}");
-        }
-        let mut deep = r#"{"code":"ErrorInvalidRecipients"}"#.to_owned();
-        for _ in 0..50 {
-            deep = format!(r#"{{"code":"c","innererror":{deep}}}"#);
-        }
-        assert_eq!(code(format!(r#"{{"error":{deep}}}"#).as_bytes()), "c");
     }
 
     #[test]
@@ -368,7 +394,7 @@ mod tests {
             (202, "", "taken 9"),
             (200, "", "in doubt"),
             (302, "", "down"),
-            (400, "ErrorInvalidRecipients", "never 5.1.3"),
+            (400, "ErrorInvalidRecipients", "recipients"),
             (400, "ErrorMimeContentInvalidBase64String", "never 5.6.0"),
             (400, "ErrorMessageSizeExceeded", "unsuited"),
             (400, "ErrorExceededMessageLimit", "throttled 3600"),
@@ -376,7 +402,7 @@ mod tests {
             (429, "ErrorExceededMessageLimit", "throttled 3600"),
             (401, "InvalidAuthenticationToken", "token"),
             (403, "ErrorAccessDenied", "mailbox"),
-            (403, "ErrorSendAsDenied", "mailbox"),
+            (403, "ErrorSendAsDenied", "from"),
             (404, "ErrorInvalidUser", "mailbox"),
             (404, "MailboxNotEnabledForRESTAPI", "mailbox"),
             (413, "", "unsuited"),
@@ -388,7 +414,6 @@ mod tests {
             (503, "ErrorServerBusy", "throttled 9"),
             (504, "UnknownError", "in doubt"),
             (509, "", "throttled 600"),
-            (422, "", "never 5.0.0"),
         ] {
             check(status, code, Some(9), expected);
         }
@@ -408,16 +433,124 @@ mod tests {
         ] {
             check(status, code, retry_after, expected);
         }
-        let strange = read(
-            400,
-            b"{\"error\":{\"code\":\"\x1b[31mx y\"}}",
-            None,
-            "m@c.d",
-            "",
-        );
+    }
+
+    /// A code means the same whatever the status, but for those of which the status says more.
+    #[test]
+    fn the_code_decides_and_not_the_status() {
+        for status in [
+            400, 402, 403, 404, 409, 412, 413, 415, 422, 423, 429, 500, 503, 507,
+        ] {
+            for (code, expected) in [
+                ("ErrorInvalidRecipients", "recipients"),
+                ("ErrorMimeContentInvalid", "never 5.6.0"),
+                ("ErrorMessageSizeExceeded", "unsuited"),
+                ("ErrorAccessDenied", "mailbox"),
+                ("ErrorSendAsDenied", "from"),
+                ("ErrorQuotaExceeded", "mailbox"),
+                ("ErrorAccountSuspend", "mailbox"),
+                ("ErrorMessageSubmissionBlocked", "mailbox"),
+                ("ErrorInvalidUser", "mailbox"),
+                ("MailboxNotEnabledForRESTAPI", "mailbox"),
+                ("errorexceededmessagelimit", "throttled 3600"),
+                ("ApplicationThrottled", "throttled -"),
+                ("InvalidAuthenticationToken", "token"),
+                ("ErrorItemNotFound", "later -"),
+            ] {
+                check(status, code, None, expected);
+            }
+        }
+    }
+
+    /// Whatever is not known to be about the message is tried again.
+    #[test]
+    fn what_nobody_knows_fails_nothing() {
+        for status in 400..=599 {
+            for code in [
+                "",
+                "UnknownError",
+                "BadRequest",
+                "ErrorIrresolvableConflict",
+                "x y\u{1b}",
+            ] {
+                let (headers, body) =
+                    (HeaderMap::new(), answer(&code.replace('\u{1b}', "\\u001b")));
+                let meaning = read(&heard(status, &headers, &body, None), "m@c.d");
+                let kind = kind_of(meaning);
+                let is_size = status == 413 && kind == "unsuited";
+                let is_kept = [
+                    "later -",
+                    "in doubt",
+                    "throttled -",
+                    "throttled 600",
+                    "token",
+                    "misconfigured",
+                ];
+                assert!(
+                    is_size || is_kept.contains(&kind.as_str()),
+                    "{status} {code} {kind}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn what_something_in_between_answered_is_no_verdict() {
+        let cut = &answer("ErrorInvalidRecipients")[..30];
+        let page: &[u8] = b"\r\n<html><title>Access denied</title>";
+        for status in 400..=599 {
+            for (header, body) in [
+                (("content-type", "text/html; charset=utf-8"), &b""[..]),
+                (("content-type", "application/json"), &b""[..]),
+                (("content-type", "application/json"), cut),
+                (
+                    ("content-type", "application/json"),
+                    &b"\x1f\x8b\x08\0\0"[..],
+                ),
+                (("server", "x"), page),
+                (("via", "1.1 proxy"), &b"no"[..]),
+            ] {
+                let mut headers = HeaderMap::new();
+                headers.insert(header.0, header.1.parse().unwrap());
+                let heard = heard(status, &headers, body, None);
+                let is_between = header.0 != "content-type" || header.1.starts_with("text/html");
+                for (meaning, what) in [
+                    (read(&heard, "m@c.d"), "send"),
+                    (prepare(Step::Create, &heard, "m@c.d"), "create"),
+                    (prepare(Step::Search, &heard, "m@c.d"), "search"),
+                    (prepare(Step::Session, &heard, "m@c.d"), "session"),
+                ] {
+                    let kind = kind_of(meaning);
+                    let expected = match status {
+                        407 => "misconfigured",
+                        401 if !is_between => "token",
+                        504 if what == "send" => "in doubt",
+                        429 => "throttled -",
+                        509 => "throttled 600",
+                        408 | 409 | 413 | 500.. => "later -",
+                        _ if is_between => "down",
+                        _ => "later -",
+                    };
+                    assert_eq!(kind, expected, "{what} {status} {header:?}");
+                }
+            }
+        }
+        let mut headers = HeaderMap::new();
+        headers.insert("via", "1.1 proxy".parse().unwrap());
+        let taken = read(&heard(202, &headers, b"", None), "m@c.d");
+        assert_eq!(kind_of(taken), "taken -", "a proxy may name itself");
+        let page = read(&heard(202, &headers, b"<html>", None), "m@c.d");
+        assert_eq!(kind_of(page), "in doubt");
+    }
+
+    #[test]
+    fn a_strange_code_is_not_repeated() {
+        let headers = HeaderMap::new();
+        let body = br#"{"error":{"code":"\u001b[31mx y"}}"#;
+        let meaning = read(&heard(400, &headers, body, None), "m@c.d");
         assert!(
-            matches!(&strange, Meaning::Never(r) if r.text.starts_with("Graph: 400: ")),
-            "{strange:?}"
+            matches!(&meaning, Meaning::Later(r, None) if r.text.starts_with("Graph: 400 31mxy: ")),
+            "{meaning:?}"
         );
     }
 }

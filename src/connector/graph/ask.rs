@@ -9,11 +9,11 @@ use bytes::Bytes;
 use reqwest::{Method, Url, header};
 use tokio::time::Instant;
 
-use super::{Graph, answer};
+use super::{Graph, answer::Heard};
 use crate::{
     connector::{
         http::{Answer, Fault},
-        oauth::Token,
+        oauth::{Token, retry_after},
     },
     mail::{message::Message, outcome::Report, reply::Reply},
 };
@@ -62,7 +62,8 @@ impl Graph {
             let answer = self.ask_with(&token, request, deadline).await;
             self.note(&answer);
             let answer = answer.map_err(Silence::Graph)?;
-            if answer.status.as_u16() != 401 {
+            // A login page is no answer to our token.
+            if answer.status.as_u16() != 401 || heard(&answer).between().is_some() {
                 return Ok(answer);
             }
             self.tokens.reject(&token);
@@ -139,14 +140,25 @@ fn refused_twice(token: &Token, answer: &Answer) -> Report {
     let clock = answer
         .clock(SystemTime::now())
         .unwrap_or_else(|| "and this machine's clock".to_owned());
-    let said = answer::said(answer.status.as_u16(), &answer.body, &request_of(answer));
+    let said = heard(answer).said();
     unusable(format!(
         "Graph: {said}: the token is not accepted although it is fresh{meant}; check tenant_id, cloud and scope, {clock}"
     ))
 }
 
+/// The answer, to be read.
+pub(super) fn heard(answer: &Answer) -> Heard<'_> {
+    Heard {
+        status: answer.status.as_u16(),
+        headers: &answer.headers,
+        body: &answer.body,
+        wait: retry_after(answer),
+        request: request_of(answer),
+    }
+}
+
 /// What Graph calls the request, for the text.
-pub(super) fn request_of(answer: &Answer) -> String {
+fn request_of(answer: &Answer) -> String {
     let id = answer
         .headers
         .get("request-id")

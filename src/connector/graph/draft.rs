@@ -187,16 +187,14 @@ impl Draft<'_> {
                 }
             };
             let status = answer.status.as_u16();
-            if matches!(status, 429 | 503) && tries < TRIES {
+            if matches!(status, 409 | 412 | 429 | 503) && tries < TRIES {
                 // The same draft: it cannot be sent twice.
                 if self.wait(retry_after(&answer), tries).await.is_ok() {
                     tries += 1;
                     continue;
                 }
             }
-            let request = ask::request_of(&answer);
-            let wait = retry_after(&answer);
-            let meaning = answer::read(status, &answer.body, wait, self.mailbox, &request);
+            let meaning = answer::read(&ask::heard(&answer), self.mailbox);
             match (status, meaning) {
                 (_, meaning @ (Meaning::Taken(..) | Meaning::InDoubt(_))) => return meaning,
                 (404, _) if tries > 0 => {

@@ -3,7 +3,7 @@
 //! Apart from `smtp` because Graph has no envelope: To, Cc and Bcc are made equal to the job's recipients. It does not fetch
 //! tokens (`oauth`) and does not pace itself (`delivery::gate`).
 //!
-//! `recipients` decides who gets it; `ask` is one request and `answer` what an answer means. Of a large message `mime` finds the
+//! `recipients` decides who gets it; `ask` is one request, `answer` what an answer means and `codes` the table behind it. Of a large message `mime` finds the
 //! parts, `parts` and `fields` say what they become (with `words` and `coding` to decode them), `draft` (with `steps` and
 //! `upload`) carries it out.
 
@@ -18,7 +18,7 @@ use tokio::{sync::Semaphore, time::Instant};
 use super::{
     Connector, Kind, Lane, Settings as AllSettings, Surroundings, Upload,
     http::{Fault, Http, allowed},
-    oauth::{self, TokenSource, retry_after},
+    oauth::{self, TokenSource},
 };
 use crate::{
     mail::{
@@ -32,6 +32,7 @@ use crate::{
 
 mod answer;
 mod ask;
+mod codes;
 mod coding;
 mod draft;
 mod fields;
@@ -167,13 +168,7 @@ impl Graph {
             drop(request);
             return self.send_large(message, to, mailbox, deadline).await;
         }
-        Ok(answer::read(
-            answer.status.as_u16(),
-            &answer.body,
-            retry_after(&answer),
-            mailbox,
-            &ask::request_of(&answer),
-        ))
+        Ok(answer::read(&ask::heard(&answer), mailbox))
     }
 
     fn via(&self, mailbox: &str) -> String {
@@ -244,14 +239,15 @@ impl Connector for Graph {
             Ok(Meaning::InDoubt(reply)) => Outcome::InDoubt(reply),
             Ok(Meaning::Never(reply)) => Outcome::Failed(reply),
             Ok(Meaning::Unsuited(reply)) => Outcome::Unsuited(reply),
+            // With one recipient it is that one; among several nobody knows which.
+            Ok(Meaning::Recipients(reply)) if to.len() == 1 => Outcome::Failed(reply),
+            Ok(Meaning::Recipients(reply)) => Outcome::Apart(reply),
             Ok(Meaning::Mailbox(reply)) => return Report::MailboxRefused(reply),
-            Ok(Meaning::Token(reply)) => return Report::Misconfigured(reply),
-            Ok(Meaning::Down(reply)) => {
-                return Report::Down {
-                    reply,
-                    retry_after: None,
-                };
+            Ok(Meaning::From(reply)) => return Report::FromRefused(reply),
+            Ok(Meaning::Token(reply) | Meaning::Misconfigured(reply)) => {
+                return Report::Misconfigured(reply);
             }
+            Ok(Meaning::Down(reply)) => return Report::Intercepted(reply),
         };
         let mut report = tried(to, &outcome, via);
         if let Report::Tried { pause: asked, .. } = &mut report {

@@ -69,14 +69,17 @@ impl Stop {
     /// When something was attempted already: no report about the whole connector any more.
     pub(super) fn under_way(self) -> Meaning {
         match self {
-            Self::Meaning(Meaning::Token(reply) | Meaning::Down(reply)) => {
-                Meaning::Later(reply, None)
-            }
+            Self::Meaning(
+                Meaning::Token(reply) | Meaning::Misconfigured(reply) | Meaning::Down(reply),
+            ) => Meaning::Later(reply, None),
             Self::Meaning(meaning) => meaning,
             Self::Report(Report::Down { reply, retry_after }) => Meaning::Later(reply, retry_after),
-            Self::Report(Report::Misconfigured(reply) | Report::MailboxRefused(reply)) => {
-                Meaning::Later(Reply::new(451, (4, 3, 5), reply.text), None)
-            }
+            Self::Report(
+                Report::Misconfigured(reply)
+                | Report::MailboxRefused(reply)
+                | Report::FromRefused(reply)
+                | Report::Intercepted(reply),
+            ) => Meaning::Later(Reply::new(451, (4, 3, 5), reply.text), None),
             Self::Report(Report::Throttled { reply, retry_after }) => {
                 Meaning::Throttled(reply, retry_after)
             }
@@ -248,7 +251,7 @@ impl Draft<'_> {
                 return Ok(answer);
             }
             let wait = retry_after(&answer);
-            if matches!(status, 429 | 503)
+            if matches!(status, 409 | 412 | 429 | 503)
                 && tries < TRIES
                 && until == self.until
                 && self.wait(wait, tries).await.is_ok()
@@ -259,14 +262,10 @@ impl Draft<'_> {
             if step == Step::Session && answer::is_too_small(&answer.body) {
                 return Err(Stop::Small);
             }
-            let request = ask::request_of(&answer);
             return Err(Stop::Meaning(answer::prepare(
                 step,
-                status,
-                &answer.body,
-                wait,
+                &ask::heard(&answer),
                 self.mailbox,
-                &request,
             )));
         }
     }

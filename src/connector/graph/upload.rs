@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use super::{
     answer::Step,
+    codes::error_in,
     coding::Content,
     parts::Attachment,
     steps::{Draft, Stop},
@@ -217,7 +218,9 @@ fn said(answer: &Result<Answer, Fault>, last: bool) -> Said {
             None => Said::Astray,
         },
         401 | 403 | 404 | 410 => Said::Lost,
-        413 => Said::Never,
+        413 if error_in(&answer.body).is_some() => Said::Never,
+        // Something on the way takes no piece of this size; the mailbox was not asked.
+        413 => Said::Again(retry_after(answer), "413".to_owned()),
         status @ (408 | 429 | 500..=599) => Said::Again(retry_after(answer), status.to_string()),
         _ => Said::Astray,
     }

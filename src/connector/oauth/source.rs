@@ -288,9 +288,10 @@ impl Inner {
             Err(report) => {
                 let (reply, wish) = match &report {
                     Report::Down { reply, retry_after } => (Some(reply), *retry_after),
-                    Report::Misconfigured(reply) | Report::MailboxRefused(reply) => {
-                        (Some(reply), None)
-                    }
+                    Report::Misconfigured(reply)
+                    | Report::MailboxRefused(reply)
+                    | Report::FromRefused(reply)
+                    | Report::Intercepted(reply) => (Some(reply), None),
                     Report::Throttled { .. } | Report::Tried { .. } => (None, None),
                 };
                 let now = Instant::now();

@@ -566,6 +566,8 @@ mod tests {
             Report::Down { .. } => "down".into(),
             Report::Misconfigured(_) => "misconfigured".into(),
             Report::MailboxRefused(_) => "mailbox".into(),
+            Report::FromRefused(_) => "from".into(),
+            Report::Intercepted(_) => "intercepted".into(),
             Report::Throttled { .. } => "throttled".into(),
             Report::Tried { outcomes, .. } => outcomes
                 .iter()
@@ -574,6 +576,7 @@ mod tests {
                     Outcome::Deferred { .. } => "deferred",
                     Outcome::InDoubt(_) => "doubt",
                     Outcome::Failed(_) => "failed",
+                    Outcome::Apart(_) => "apart",
                     Outcome::Unsuited(_) => "unsuited",
                 })
                 .collect::<Vec<_>>()

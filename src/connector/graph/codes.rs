@@ -1,0 +1,355 @@
+//! What Graph's error codes mean, as data: whom a code is about, what is to be done, and where that is known from.
+//!
+//! Apart from `answer`, which adds the status: the same code comes under 400, 403, 404, 413, 429, 500 and 507, so the code decides
+//! and the status only where no code is known. It is pure, and reads no message, which may change and is translated.
+
+use serde_json::Value;
+
+/// Whom a code is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum About {
+    /// One recipient or more of the message.
+    Recipients,
+    /// What the message says: it is never taken.
+    Content,
+    /// Its size.
+    Size,
+    /// What the application may do with the mailbox.
+    Permission,
+    /// The mailbox.
+    Mailbox,
+    /// This From in this mailbox.
+    From,
+    /// The quota of a day.
+    Quota,
+    /// The pace.
+    Pace,
+    /// The service, which has too much to do.
+    Busy,
+    /// A moment that passes.
+    Moment,
+    /// The token.
+    Token,
+    /// The draft, which is not there.
+    Draft,
+}
+
+/// A code.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Row {
+    /// As Graph writes it; compared without case.
+    pub(super) code: &'static str,
+    pub(super) about: About,
+    /// What is wrong and what to do, for people.
+    pub(super) why: &'static str,
+    /// Where it is known from.
+    pub(super) source: &'static str,
+}
+
+/// "learn.microsoft.com/graph/errors", and the response codes that Graph hands on from Exchange.
+const GRAPH: &str = "learn.microsoft.com/graph/errors";
+const EXCHANGE: &str =
+    "learn.microsoft.com/exchange/client-developer/web-service-reference/responsecode";
+const THROTTLING: &str = "learn.microsoft.com/graph/throttling";
+const LIMITS: &str = "learn.microsoft.com/office365/servicedescriptions/exchange-online-service-description/exchange-online-limits";
+
+const ADDRESS: &str = "a recipient's address is not accepted";
+const CONTENT: &str = "the message is not accepted";
+const SIZE: &str = "the message is larger than Graph takes";
+const PERMISSION: &str = "the application may not send as it: grant the application permission Mail.Send with admin consent, or the role \"Application Mail.Send\" (RBAC for Applications) over it; a change takes up to 2 hours";
+const MISSING: &str = "there is no such mailbox in Exchange Online; correct `mailbox` or the From, or give it a licence";
+const ELSEWHERE: &str = "it is not a mailbox that Exchange Online serves (on premises, inactive, without a licence); use one in the cloud";
+const FULL: &str = "it is full; make room";
+const BLOCKED: &str = "it is blocked from sending; see the restricted entities of the tenant";
+const FROM: &str = "the From of the message is not a mailbox or alias that it may send as; check From, or grant Send As";
+const QUOTA: &str = "it has sent as much as it may for now";
+const PACE: &str = "too much at once";
+const BUSY: &str = "Exchange Online has too much to do";
+const MOMENT: &str = "it passes";
+const TOKEN: &str = "the token is not accepted";
+const DRAFT: &str = "the draft is gone";
+
+const fn row(code: &'static str, about: About, why: &'static str, source: &'static str) -> Row {
+    Row {
+        code,
+        about,
+        why,
+        source,
+    }
+}
+
+/// The table. What is not in it is tried again.
+pub(super) const CODES: &[Row] = &[
+    row(
+        "ErrorInvalidRecipients",
+        About::Recipients,
+        ADDRESS,
+        EXCHANGE,
+    ),
+    row(
+        "ErrorInvalidSmtpAddress",
+        About::Recipients,
+        ADDRESS,
+        EXCHANGE,
+    ),
+    row(
+        "ErrorMissingRecipients",
+        About::Recipients,
+        ADDRESS,
+        EXCHANGE,
+    ),
+    row("ErrorMimeContentInvalid", About::Content, CONTENT, EXCHANGE),
+    row(
+        "ErrorMimeContentInvalidBase64String",
+        About::Content,
+        CONTENT,
+        EXCHANGE,
+    ),
+    row(
+        "ErrorContentConversionFailed",
+        About::Content,
+        CONTENT,
+        EXCHANGE,
+    ),
+    row(
+        "InvalidInternetMessageHeader",
+        About::Content,
+        CONTENT,
+        "github.com/microsoftgraph/msgraph-sdk-dotnet/issues/2208",
+    ),
+    row("ErrorMessageSizeExceeded", About::Size, SIZE, EXCHANGE),
+    row(
+        "ErrorAttachmentSizeLimitExceeded",
+        About::Size,
+        SIZE,
+        EXCHANGE,
+    ),
+    row("RequestEntityTooLarge", About::Size, SIZE, GRAPH),
+    row("ErrorAccessDenied", About::Permission, PERMISSION, EXCHANGE),
+    row("AccessDenied", About::Permission, PERMISSION, GRAPH),
+    row(
+        "Authorization_RequestDenied",
+        About::Permission,
+        PERMISSION,
+        "learn.microsoft.com/graph/resolve-auth-errors",
+    ),
+    row("ErrorSendAsDenied", About::From, FROM, EXCHANGE),
+    row("ErrorQuotaExceeded", About::Mailbox, FULL, EXCHANGE),
+    row(
+        "ErrorAccountSuspend",
+        About::Mailbox,
+        BLOCKED,
+        "learn.microsoft.com/answers, \"ErrorAccountSuspend\" to sendMail",
+    ),
+    row("ErrorAccountDisabled", About::Mailbox, BLOCKED, EXCHANGE),
+    row(
+        "ErrorMessageSubmissionBlocked",
+        About::Mailbox,
+        BLOCKED,
+        "learn.microsoft.com/answers, \"ErrorMessageSubmissionBlocked\" to sendMail",
+    ),
+    row("ErrorInvalidUser", About::Mailbox, MISSING, EXCHANGE),
+    row("ErrorNonExistentMailbox", About::Mailbox, MISSING, EXCHANGE),
+    row(
+        "ErrorMissingEmailAddress",
+        About::Mailbox,
+        MISSING,
+        EXCHANGE,
+    ),
+    row("Request_ResourceNotFound", About::Mailbox, MISSING, GRAPH),
+    row("ResourceNotFound", About::Mailbox, MISSING, GRAPH),
+    row(
+        "MailboxNotEnabledForRESTAPI",
+        About::Mailbox,
+        ELSEWHERE,
+        "github.com/OfficeDev/outlook-dev-docs/issues/1031",
+    ),
+    row(
+        "MailboxNotSupportedForRESTAPI",
+        About::Mailbox,
+        ELSEWHERE,
+        "learn.microsoft.com/graph/resources/mail-api-overview",
+    ),
+    row("ErrorExceededMessageLimit", About::Quota, QUOTA, LIMITS),
+    row("ErrorSubmissionQuotaExceeded", About::Quota, QUOTA, LIMITS),
+    row("ApplicationThrottled", About::Pace, PACE, THROTTLING),
+    row("TooManyRequests", About::Pace, PACE, THROTTLING),
+    row("ErrorTooManyRequests", About::Pace, PACE, THROTTLING),
+    row("ActivityLimitReached", About::Pace, PACE, GRAPH),
+    row("ThrottledRequest", About::Pace, PACE, GRAPH),
+    row("ErrorExceededConnectionCount", About::Pace, PACE, EXCHANGE),
+    row("ErrorServerBusy", About::Busy, BUSY, EXCHANGE),
+    row("ServiceNotAvailable", About::Busy, BUSY, GRAPH),
+    row(
+        "ErrorIrresolvableConflict",
+        About::Moment,
+        MOMENT,
+        "github.com/mguessan/davmail/issues/491",
+    ),
+    row("ErrorInternalServerError", About::Moment, MOMENT, EXCHANGE),
+    row(
+        "ErrorInternalServerTransientError",
+        About::Moment,
+        MOMENT,
+        EXCHANGE,
+    ),
+    row(
+        "ErrorMailboxMoveInProgress",
+        About::Moment,
+        MOMENT,
+        EXCHANGE,
+    ),
+    row(
+        "ErrorMailboxStoreUnavailable",
+        About::Moment,
+        MOMENT,
+        EXCHANGE,
+    ),
+    row("ErrorTimeoutExpired", About::Moment, MOMENT, EXCHANGE),
+    row(
+        "UnknownError",
+        About::Moment,
+        MOMENT,
+        "github.com/microsoftgraph/microsoft-graph-docs/issues/10696",
+    ),
+    row("InvalidAuthenticationToken", About::Token, TOKEN, GRAPH),
+    row("ErrorInvalidToken", About::Token, TOKEN, EXCHANGE),
+    row("ErrorItemNotFound", About::Draft, DRAFT, EXCHANGE),
+];
+
+/// Errors inside errors are followed so far.
+const DEPTH: usize = 8;
+
+/// An error of Graph's own.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Error {
+    /// The code that decides, for the text; it may be empty.
+    pub(super) code: String,
+    /// What it means, if that is known.
+    pub(super) row: Option<&'static Row>,
+}
+
+/// The error in a body; `None`: the body is not one of Graph's (a page of a proxy, one that was cut). Of the codes in it the most
+/// specific known one counts: Graph puts errors inside errors (`innererror`, in more than one spelling), each more exact than the one
+/// around it. None known: the outermost.
+pub(super) fn error_in(body: &[u8]) -> Option<Error> {
+    // A mark of the byte order is no part of JSON (RFC 8259 §8.1), and is written all the same.
+    let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
+    let content: Value = serde_json::from_slice(body).ok()?;
+    let mut error = content.get("error").filter(|error| error.is_object());
+    error?;
+    let mut codes = Vec::new();
+    while let (Some(inner), true) = (error, codes.len() < DEPTH) {
+        codes.push(
+            inner
+                .get("code")
+                .and_then(Value::as_str)
+                .unwrap_or_default(),
+        );
+        error = ["innererror", "innerError"]
+            .into_iter()
+            .find_map(|key| inner.get(key));
+    }
+    let known = codes.iter().rev().find_map(|code| row_of(code));
+    let outermost = codes.iter().find(|code| !code.is_empty());
+    Some(Error {
+        code: match known {
+            Some(row) => row.code.to_owned(),
+            None => word(outermost.copied().unwrap_or_default()),
+        },
+        row: known,
+    })
+}
+
+fn row_of(code: &str) -> Option<&'static Row> {
+    CODES.iter().find(|row| row.code.eq_ignore_ascii_case(code))
+}
+
+/// Nothing longer or stranger than a word.
+fn word(code: &str) -> String {
+    code.chars()
+        .filter(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '.'))
+        .take(64)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_most_specific_code_that_is_known_decides() {
+        for (body, expected) in [
+            (
+                r#"{"error":{"code":"BadRequest","innererror":{"code":"ErrorMessageSizeExceeded"}}}"#,
+                Some("ErrorMessageSizeExceeded"),
+            ),
+            (
+                r#"{"error":{"code":"BadRequest","innerError":{"code":"x","innererror":{"code":"ErrorInvalidRecipients"}}}}"#,
+                Some("ErrorInvalidRecipients"),
+            ),
+            (
+                r#"{"error":{"code":"ErrorSendAsDenied","innererror":{"code":"Unheard"}}}"#,
+                Some("ErrorSendAsDenied"),
+            ),
+            (
+                r#"{"error":{"code":"ErrorSendAsDenied","innererror":{"code":"ErrorQuotaExceeded"}}}"#,
+                Some("ErrorQuotaExceeded"),
+            ),
+            (
+                r#"{"error":{"code":"Outer","innererror":{"code":"Inner"}}}"#,
+                Some("Outer"),
+            ),
+            (
+                r#"{"error":{"innererror":{"code":"Inner"}}}"#,
+                Some("Inner"),
+            ),
+            (
+                r#"{"error":{"code":"a","innererror":{"request-id":"r"}}}"#,
+                Some("a"),
+            ),
+            (
+                "\u{feff}{\"error\":{\"code\":\"tooManyRequests\"}}",
+                Some("TooManyRequests"),
+            ),
+            (r#"{"error":{"code":7,"innererror":[]}}"#, Some("")),
+            (r#"{"error":{}}"#, Some("")),
+            (r#"{"error":"text"}"#, None),
+            (r#"{"error":{"code":"ErrorInvalidRecipients","mess"#, None),
+            (r#"{"code":"outside"}"#, None),
+            ("<html>", None),
+            ("", None),
+        ] {
+            let found = error_in(body.as_bytes()).map(|error| error.code);
+            assert_eq!(found.as_deref(), expected, "{body}");
+        }
+        let mut deep = r#"{"code":"ErrorInvalidRecipients"}"#.to_owned();
+        for _ in 0..50 {
+            deep = format!(r#"{{"code":"c","innererror":{deep}}}"#);
+        }
+        let found = error_in(format!(r#"{{"error":{deep}}}"#).as_bytes()).unwrap();
+        assert_eq!((found.code.as_str(), found.row), ("c", None));
+    }
+
+    /// The page for administrators and the table say the same: a code that is not a passing moment stands there.
+    #[test]
+    fn the_page_names_every_code_that_needs_somebody() {
+        let page = include_str!("../../../docs/exchange-online.md");
+        for (at, row) in CODES.iter().enumerate() {
+            assert!(!row.source.is_empty(), "{}", row.code);
+            assert!(
+                !CODES[..at]
+                    .iter()
+                    .any(|r| r.code.eq_ignore_ascii_case(row.code)),
+                "{} twice",
+                row.code
+            );
+            let by_itself = matches!(row.about, About::Moment | About::Draft);
+            assert!(
+                by_itself || page.contains(&format!("`{}`", row.code)),
+                "{} is not on the page",
+                row.code
+            );
+        }
+    }
+}
