@@ -1,16 +1,16 @@
-//! Where the header ends, and what is added when From, Date or Message-ID are missing.
+//! Where the header ends, what is tidied in it, and what is added when From, Date or Message-ID are missing.
 //!
 //! Apart from `headers`, which takes a header as given. It repairs only what has one reading; what can be read in two
 //! ways is left in for `policy::content` to refuse. It asks no clock: the time comes with the message.
 
-use std::time::SystemTime;
+use std::{borrow::Cow, time::SystemTime};
 
 use memchr::{memchr, memrchr};
 use time::{OffsetDateTime, format_description::well_known::Rfc2822};
 
 use super::{
     address::Address,
-    headers::{name_of, unfold},
+    headers::{fields, name_of, unfold},
     mailboxes,
     message::MessageId,
 };
@@ -18,7 +18,7 @@ use super::{
 /// Where the header of a message ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HeaderEnd {
-    /// The header is `buf[start..end]`; `start` is beyond 0 when a first mbox line (`From user date`) is dropped.
+    /// The header is `buf[start..end]`; `start` is beyond 0 when first mbox lines (`From user date`) are dropped.
     pub start: usize,
     /// Exclusive; on a line border.
     pub end: usize,
@@ -44,20 +44,24 @@ pub fn header_end(buf: &[u8], from: &mut usize, complete: bool) -> Option<Header
         let start = memrchr(b'\n', buf.get(..seen).unwrap_or_default()).map_or(0, |at| at + 1);
         let line = buf.get(start..next).unwrap_or_default();
         *from = next;
+        // Before any field: nothing, or mbox lines only.
+        let fresh = start == 0 || is_mbox_line(line_before(buf, start));
         let end = |body| HeaderEnd {
-            start: mbox_line(buf),
+            start: mbox_lines(buf),
             end: start,
             body,
         };
         match line {
             b"" | b"\r\n" | b"\n" => return Some(end(next)),
+            // A continuation of nothing: text without a header, such as a table.
+            [b' ' | b'\t', ..] if fresh => return Some(end(start)),
             [b' ' | b'\t', ..] => {}
-            _ if name_of(line).is_some() || (start == 0 && mbox_line(buf) > 0) => {}
+            _ if name_of(line).is_some() || (fresh && is_mbox_line(line)) => {}
             _ => return Some(end(start)),
         }
         if next == buf.len() && complete {
             return Some(HeaderEnd {
-                start: mbox_line(buf),
+                start: mbox_lines(buf),
                 end: next,
                 body: next,
             });
@@ -65,12 +69,67 @@ pub fn header_end(buf: &[u8], from: &mut usize, complete: bool) -> Option<Header
     }
 }
 
-/// Octets of a first line `From user date`, as it stands in mbox files; 0 when there is none. `From : x` is a field.
-fn mbox_line(buf: &[u8]) -> usize {
-    if !buf.starts_with(b"From ") || name_of(buf).is_some() {
-        return 0;
+/// Octets of the first lines `From user date`, as they stand in mbox files; 0 when there are none.
+fn mbox_lines(buf: &[u8]) -> usize {
+    let mut end = 0;
+    while let Some(rest) = buf.get(end..).filter(|rest| is_mbox_line(rest)) {
+        end += memchr(b'\n', rest).map_or(rest.len(), |at| at + 1);
     }
-    memchr(b'\n', buf).map_or(buf.len(), |at| at + 1)
+    end
+}
+
+/// `From user date`, also quoted as `>From` (the cron of illumos and Solaris); `From : x` is a field.
+fn is_mbox_line(line: &[u8]) -> bool {
+    let quotes = line.iter().take_while(|b| **b == b'>').count();
+    line.get(quotes..)
+        .is_some_and(|rest| rest.starts_with(b"From "))
+        && name_of(line).is_none()
+}
+
+/// The line that ends where `start` is.
+fn line_before(buf: &[u8], start: usize) -> &[u8] {
+    let before = buf.get(..start.saturating_sub(1)).unwrap_or_default();
+    let begin = memrchr(b'\n', before).map_or(0, |at| at + 1);
+    buf.get(begin..start).unwrap_or_default()
+}
+
+/// The header without what says nothing and is read in two ways: lines of blanks (RFC 5322 §4.2 lets them stand inside a
+/// folded field, and some clients part header and body by one), and blanks before the colon (§4.5) of fields that name no
+/// sender. So every reader behind this one finds the same fields; From and its like are left for the judge to refuse.
+pub fn tidied(header: &[u8]) -> Cow<'_, [u8]> {
+    const JUDGED: [&str; 4] = ["From", "Sender", "Resent-From", "Resent-Sender"];
+    let is_blank = |line: &[u8]| {
+        line.iter().all(|b| b" \t\r\n".contains(b)) && line.iter().any(|b| b" \t".contains(b))
+    };
+    let is_spaced = |name: &[u8], raw: &[u8]| {
+        matches!(raw.get(name.len()), Some(b' ' | b'\t'))
+            && !name.is_empty()
+            && !JUDGED
+                .iter()
+                .any(|judged| name.eq_ignore_ascii_case(judged.as_bytes()))
+    };
+    let untidy = |raw: &[u8]| raw.split_inclusive(|b| *b == b'\n').any(is_blank);
+    if !fields(header).any(|f| is_spaced(f.name, f.raw) || untidy(f.raw)) {
+        return Cow::Borrowed(header);
+    }
+    let mut out = Vec::with_capacity(header.len());
+    for field in fields(header) {
+        let mut raw = field.raw;
+        if is_spaced(field.name, raw) {
+            out.extend_from_slice(field.name);
+            raw = raw
+                .get(field.name.len()..)
+                .unwrap_or_default()
+                .trim_ascii_start();
+        }
+        for line in raw
+            .split_inclusive(|b| *b == b'\n')
+            .filter(|line| !is_blank(line))
+        {
+            out.extend_from_slice(line);
+        }
+    }
+    Cow::Owned(out)
 }
 
 /// The value of a From (or Sender) that holds a name but no address, completed: the name is kept, quoted where it must be.
@@ -159,9 +218,30 @@ mod tests {
             "A: b\r\n",
             "From joe Mon\r\n\r\nx",
         );
+        for quoted in [">From joe Mon\r\n", ">>From joe\r\n>From x\r\nFrom y\r\n"] {
+            check(&format!("{quoted}A: b\r\n\r\nx"), "A: b\r\n", "x");
+            check(&format!("{quoted}\r\nx"), "", "x");
+            check(&format!("{quoted}text\r\n"), "", "text\r\n");
+            check(&format!("{quoted} text\r\n"), "", " text\r\n");
+            check(quoted, "", "");
+        }
+        check(
+            "A: b\r\n>From joe Mon\r\n\r\nx",
+            "A: b\r\n",
+            ">From joe Mon\r\n\r\nx",
+        );
+        check(">From: a\r\nA: b\r\n\r\nx", ">From: a\r\nA: b\r\n", "x");
+        // Text that begins with a blank has no header.
+        for text in [
+            " a: b\r\nA: b\r\n\r\nx",
+            "\tload 4\r\n",
+            "   \r\nx\r\n",
+            " x",
+        ] {
+            check(text, "", text);
+        }
         // What is refused later stays in the header.
         check("From : a\r\n\r\nx", "From : a\r\n", "x");
-        check(" a: b\r\nA: b\r\n\r\nx", " a: b\r\nA: b\r\n", "x");
         check("A: b\r\n \r\nB: c\r\n\r\nx", "A: b\r\n \r\nB: c\r\n", "x");
         check(": b\r\nA: b\r\n", "", ": b\r\nA: b\r\n");
         check("A: b", "A: b", "");
@@ -174,6 +254,45 @@ mod tests {
         let mut from = 0;
         for len in 0..line.len() {
             assert_eq!(header_end(&line[..len], &mut from, false), None);
+        }
+    }
+
+    #[test]
+    fn many_mbox_lines() {
+        let lines = b">From a\r\n".repeat(30_000);
+        let mut from = 0;
+        assert_eq!(header_end(&lines, &mut from, false), None);
+        let end = header_end(&lines, &mut from, true).unwrap();
+        assert_eq!((end.start, end.body), (lines.len(), lines.len()));
+    }
+
+    #[test]
+    fn tidied_headers() {
+        for (header, expected) in [
+            ("A: b\r\n c\r\n", "A: b\r\n c\r\n"),
+            ("Subject \t : s\r\nBcc\t: x\r\n", "Subject: s\r\nBcc: x\r\n"),
+            (
+                "Subject: long\r\n \r\nTo: x\r\n",
+                "Subject: long\r\nTo: x\r\n",
+            ),
+            ("Subject : a\r\n\t \r\n b\r\n \r\n", "Subject: a\r\n b\r\n"),
+            ("To:\r\n \r\n x@y\r\n", "To:\r\n x@y\r\n"),
+            ("From: a@b\r\n \r\n", "From: a@b\r\n"),
+            // Who is named must be plain at first sight.
+            ("From : a@b\r\n", "From : a@b\r\n"),
+            ("sENDER\t: a@b\r\n", "sENDER\t: a@b\r\n"),
+            ("Resent-From : a@b\r\n", "Resent-From : a@b\r\n"),
+            // Not blanks.
+            ("A: b\r\n \u{c}\r\n", "A: b\r\n \u{c}\r\n"),
+            (" \r\n", ""),
+            ("A: b", "A: b"),
+            ("A: b\r\n ", "A: b\r\n"),
+        ] {
+            assert_eq!(
+                String::from_utf8_lossy(&tidied(header.as_bytes())),
+                expected,
+                "{header:?}"
+            );
         }
     }
 

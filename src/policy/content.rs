@@ -24,7 +24,7 @@ const HELO_LENGTH: usize = 255;
 
 /// See [`Policy::header`].
 pub(super) fn header(policy: &Policy, raw: &[u8], about: &About<'_>) -> Result<Vec<u8>, Reply> {
-    let raw = without_blank_tail(raw);
+    let raw = &*repair::tidied(raw);
     one_reading(raw)?;
     let mut out = Vec::with_capacity(raw.len() + 512);
     received(&mut out, about);
@@ -283,20 +283,6 @@ fn written(field: Field<'_>, value: Option<Vec<u8>>, out: &mut Vec<u8>) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// Some clients part header and body by a line of white space: at the end of the header it says nothing, and goes.
-fn without_blank_tail(mut raw: &[u8]) -> &[u8] {
-    while let Some(last) = raw
-        .strip_suffix(b"\n")
-        .map(|rest| memchr::memrchr(b'\n', rest).map_or(0, |at| at + 1))
-        && raw
-            .get(last..)
-            .is_some_and(|line| line.trim_ascii().is_empty())
-    {
-        raw = raw.get(..last).unwrap_or_default();
-    }
-    raw
-}
-
 /// Refuses octets and lines at which another reader may see another header than ours.
 fn one_reading(raw: &[u8]) -> Result<(), Reply> {
     for line in lines(raw) {
@@ -543,6 +529,14 @@ mod tests {
             ("From: a@corp.com\r\n \r\n\t\r\n", "From: a@corp.com\r\n"),
             (" \r\n", "From: me@corp.com\r\n"),
             (
+                "From: a@corp.com\r\nSubject : x\r\nBcc : secret@corp.com\r\nresent-bcc\t: y@corp.com\r\nReturn-Path : <x@y>\r\n",
+                "From: a@corp.com\r\nSubject: x\r\n",
+            ),
+            (
+                "From: a@corp.com\r\nSubject: x\r\n \r\nTo: b@corp.com\r\n",
+                "From: a@corp.com\r\nSubject: x\r\nTo: b@corp.com\r\n",
+            ),
+            (
                 "From: a@corp.com\r\nSubject: \u{fc}",
                 "From: a@corp.com\r\nSubject: \u{fc}\r\n",
             ),
@@ -647,7 +641,11 @@ mod tests {
                 &format!("{ways}a field name with white space before the colon"),
             ),
             (
-                "Subject\t: x\r\n",
+                "Sender\t: a@corp.com\r\n",
+                &format!("{ways}a field name with white space before the colon"),
+            ),
+            (
+                "Resent-From : a@corp.com\r\n",
                 &format!("{ways}a field name with white space before the colon"),
             ),
             (
@@ -655,8 +653,16 @@ mod tests {
                 &format!("{ways}its first line is no field"),
             ),
             (
-                "Subject: x\r\n \r\nFrom: a@corp.com\r\n",
+                "Subject: x\r\n \u{c}\r\nFrom: a@corp.com\r\n",
                 &format!("{ways}a line of white space inside it"),
+            ),
+            (
+                "From: a@corp.com\r\n \r\n , ceo@evil.tld\r\n",
+                "550 5.7.1 From <ceo@evil.tld> is not in the allowlist",
+            ),
+            (
+                "From: a@corp.com\r\nSubject: x\r\n \r\nSender : ceo@evil.tld\r\n",
+                &format!("{ways}a field name with white space before the colon"),
             ),
             ("Subject: x\0\r\n", &format!("{ways}a NUL or a bare CR")),
             (

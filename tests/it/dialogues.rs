@@ -3,7 +3,7 @@
 //! A file is a few lines `# comment`, then `key = value` lines (see [`Setting`]), then the conversation:
 //! `C: text` (CRLF is added), `C! text\r\n\x00` (exactly these octets), `S: reply` (`*` stands for anything),
 //! `S: close`, `TLS` (handshake now), `--- connection` (a new one), `reload key = value`, `sink: N` (messages accepted
-//! so far), `body: text` (of the last message). `play = whole` (or `lines`, `octets`) restricts how it is played.
+//! so far), `body: text`, `header: line`, `no-header: line` and `envelope: from to` (of the last message). `play = whole` (or `lines`, `octets`) restricts how it is played.
 
 #![allow(
     clippy::unwrap_used,
@@ -445,12 +445,16 @@ fn play(path: &Path, text: &str, way: Way, setting: &Setting) {
                 unescape(body).escape_ascii().to_string(),
                 "{at}"
             );
-        } else if let Some(field) = line.strip_prefix("header: ") {
+        } else if let Some((field, wanted)) = line
+            .strip_prefix("header: ")
+            .map(|field| (field, true))
+            .or_else(|| line.strip_prefix("no-header: ").map(|field| (field, false)))
+        {
             let (last, _) = player.accepted.last().unwrap();
             let header = String::from_utf8_lossy(&last.header).into_owned();
             assert!(
-                header.lines().any(|line| matches(field, line)),
-                "{at}: no {field:?} in {header}"
+                header.lines().any(|line| matches(field, line)) == wanted,
+                "{at}: {field:?} in {header}"
             );
         } else if let Some(envelope) = line.strip_prefix("envelope: ") {
             let (last, _) = player.accepted.last().unwrap();
