@@ -532,7 +532,7 @@ mod tests {
             "a@b: c@d;",
             ": a@b;",
             ".x@corp.com",
-            "x..y@corp.com",
+            "..x@corp.com",
             "@evil.tld:a@corp.com",
             "<@evil.tld a@corp.com>",
             "ceo @evil.tld <a@corp.com>",
