@@ -1,4 +1,4 @@
-//! SASL PLAIN (RFC 4616) and LOGIN: what the client says and what the server reads.
+//! SASL PLAIN (RFC 4616), LOGIN and the challenge of CRAM-MD5: what the client says and what the server reads.
 //!
 //! Apart because both sides of a conversation need it. It checks no password; `listener` does.
 
@@ -22,6 +22,8 @@ pub enum Mechanism {
     Plain,
     /// Two prompts, never standardised, what devices speak.
     Login,
+    /// RFC 2195: some devices know no other. Only where no password is looked at.
+    CramMd5,
 }
 
 impl Mechanism {
@@ -31,6 +33,8 @@ impl Mechanism {
             Some(Self::Plain)
         } else if name.eq_ignore_ascii_case("LOGIN") {
             Some(Self::Login)
+        } else if name.eq_ignore_ascii_case("CRAM-MD5") {
+            Some(Self::CramMd5)
         } else {
             None
         }
@@ -108,6 +112,11 @@ pub fn oauthbearer_response(user: &str, token: &Secret) -> String {
 /// A text in base64: the client's LOGIN responses.
 pub fn base64(text: &str) -> String {
     STANDARD.encode(text)
+}
+
+/// A challenge in the form of RFC 2195 §2, in base64. Nobody looks at what comes back, so it need not be fresh.
+pub fn cram_challenge(hostname: &str) -> String {
+    STANDARD.encode(format!("<0.0@{hostname}>"))
 }
 
 /// The secret in every form in which a login says it, so that nobody repeats one.

@@ -86,6 +86,9 @@ impl Session {
             }
             if self.offers_auth() {
                 lines.push_str("\nAUTH PLAIN LOGIN");
+                if self.any_credentials() {
+                    lines.push_str(" CRAM-MD5");
+                }
             }
         }
         self.harmless(Reply::hello(&lines));

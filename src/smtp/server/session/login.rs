@@ -1,4 +1,4 @@
-//! AUTH PLAIN and LOGIN inside a session (RFC 4954): offered when, asked how, counted.
+//! AUTH PLAIN and LOGIN inside a session (RFC 4954), and CRAM-MD5 where any password will do: offered when, asked how, counted.
 //!
 //! Apart because it is a dialogue within the dialogue. It checks no password; what a name and password are worth is
 //! the driver's answer.
@@ -24,11 +24,13 @@ pub(super) enum Exchange {
     Name,
     /// The password, for LOGIN.
     Password { user: String },
+    /// Whatever is said to the challenge of CRAM-MD5.
+    Digest,
 }
 
 impl Session {
-    /// Any name and password will do.
-    fn any_credentials(&self) -> bool {
+    /// Any name and password will do, by any mechanism, in any character set.
+    pub(super) fn any_credentials(&self) -> bool {
         self.client.as_ref().is_some_and(|c| c.any_credentials)
     }
 
@@ -71,16 +73,19 @@ impl Session {
         if name.is_empty() {
             return self.error(Reply::bad_argument("the form is AUTH MECHANISM"));
         }
-        let Some(mechanism) = std::str::from_utf8(name).ok().and_then(Mechanism::named) else {
-            return self.error(Reply::unknown_mechanism());
-        };
-        let (exchange, challenge) = match mechanism {
-            Mechanism::Plain => (Exchange::Plain, ""),
-            Mechanism::Login => (Exchange::Name, sasl::LOGIN_USERNAME),
+        let named = std::str::from_utf8(name).ok().and_then(Mechanism::named);
+        let (exchange, challenge) = match named {
+            Some(Mechanism::Plain) => (Exchange::Plain, String::new()),
+            Some(Mechanism::Login) => (Exchange::Name, sasl::LOGIN_USERNAME.to_owned()),
+            Some(Mechanism::CramMd5) if self.any_credentials() => {
+                let challenge = sasl::cram_challenge(&self.weather.rules.hostname);
+                (Exchange::Digest, challenge)
+            }
+            Some(Mechanism::CramMd5) | None => return self.error(Reply::unknown_mechanism()),
         };
         match initial {
             Some(initial) => self.respond(exchange, initial),
-            None => self.ask(exchange, challenge),
+            None => self.ask(exchange, &challenge),
         }
     }
 
@@ -101,6 +106,9 @@ impl Session {
     }
 
     fn respond(&mut self, exchange: Exchange, line: &[u8]) {
+        if self.any_credentials() {
+            return self.accept_any(&exchange);
+        }
         let read = sasl::response(line).and_then(|response| match exchange {
             Exchange::Plain => sasl::plain(&response).map(Some),
             Exchange::Name => {
@@ -109,6 +117,7 @@ impl Session {
                 Ok(None)
             }
             Exchange::Password { user } => Ok(Some((user, response))),
+            Exchange::Digest => Err(Malformed::Never),
         });
         match read {
             Ok(None) => {}
@@ -118,11 +127,18 @@ impl Session {
         }
     }
 
+    /// A response that nobody reads: it may be ISO-8859-1, name another to act for, or be no base64 at all.
+    fn accept_any(&mut self, exchange: &Exchange) {
+        if matches!(exchange, Exchange::Name) {
+            let user = String::new();
+            return self.ask(Exchange::Password { user }, sasl::LOGIN_PASSWORD);
+        }
+        self.logged_in = true;
+        self.say(Reply::logged_in());
+    }
+
     fn present(&mut self, user: String, password: Secret) {
-        if self.any_credentials() {
-            self.logged_in = true;
-            self.say(Reply::logged_in());
-        } else if user.is_empty() || password.reveal().is_empty() {
+        if user.is_empty() || password.reveal().is_empty() {
             self.failed(Reply::auth_failed());
         } else {
             self.phase = Phase::Verifying(user.clone());
