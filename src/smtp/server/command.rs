@@ -3,6 +3,8 @@
 //! Apart from the session so that it can be tested as a table. It knows what is well-formed, not what may come when, and
 //! it finds exactly one address in an argument or none: what is judged is what is transmitted.
 
+use std::borrow::Cow;
+
 use crate::mail::{
     address::{Address, AddressError, Domain},
     reply::Reply,
@@ -135,7 +137,8 @@ pub struct Mail {
 /// # Errors
 /// 501, 553 or 555 with the reason.
 pub fn mail(rest: &[u8], tolerance: &Tolerance, bare: Option<&Domain>) -> Result<Mail, Reply> {
-    let (path, parameters) = path_of(rest, "FROM", tolerance).map_err(Wrong::sender)?;
+    let text = behind_colon(rest, "FROM", tolerance).map_err(Wrong::sender)?;
+    let (path, parameters) = path_of(&text, tolerance).map_err(Wrong::sender)?;
     let sender = match path {
         Path::Null => None,
         Path::Mailbox(text) => Some(address(text, tolerance, bare).map_err(Wrong::sender)?),
@@ -145,9 +148,7 @@ pub fn mail(rest: &[u8], tolerance: &Tolerance, bare: Option<&Domain>) -> Result
         size: None,
         eight_bit: false,
     };
-    let mut seen: Vec<String> = Vec::new();
-    for parameter in parameters.split_ascii_whitespace() {
-        let (key, value) = keyword(parameter)?;
+    for (key, value) in keywords(parameters)? {
         match (key.as_str(), value) {
             ("SIZE", value) => mail.size = Some(size(value)?),
             ("BODY", Some(value)) if value.eq_ignore_ascii_case("7BIT") => {}
@@ -157,12 +158,9 @@ pub fn mail(rest: &[u8], tolerance: &Tolerance, bare: Option<&Domain>) -> Result
             ("BODY", _) => return Err(Reply::bad_parameter("BODY is 7BIT or 8BITMIME")),
             // RFC 4954 §5: what an untrusted client says of the original sender's login counts for nothing.
             ("AUTH", Some(_)) => {}
+            ("RET" | "ENVID", Some(_)) | ("SMTPUTF8", None) if tolerance.foreign_parameters => {}
             _ => return Err(Reply::unknown_parameter(&key)),
         }
-        if seen.contains(&key) {
-            return Err(Reply::bad_parameter("a parameter stands twice"));
-        }
-        seen.push(key);
     }
     Ok(mail)
 }
@@ -172,16 +170,20 @@ pub fn mail(rest: &[u8], tolerance: &Tolerance, bare: Option<&Domain>) -> Result
 /// # Errors
 /// 501, 553 or 555 with the reason.
 pub fn rcpt(rest: &[u8], tolerance: &Tolerance, bare: Option<&Domain>) -> Result<Address, Reply> {
-    let (path, parameters) = path_of(rest, "TO", tolerance).map_err(Wrong::recipient)?;
+    let text = behind_colon(rest, "TO", tolerance).map_err(Wrong::recipient)?;
+    let (path, parameters) = path_of(&text, tolerance).map_err(Wrong::recipient)?;
     let address = match path {
         Path::Null => Err(Wrong::Syntax("<> is no recipient")),
         Path::Mailbox(text) => address(text, tolerance, bare),
     }
     .map_err(Wrong::recipient)?;
-    match parameters.split_ascii_whitespace().next() {
-        Some(parameter) => Err(Reply::unknown_parameter(&keyword(parameter)?.0)),
-        None => Ok(address),
+    for (key, value) in keywords(parameters)? {
+        match (key.as_str(), value) {
+            ("NOTIFY" | "ORCPT", Some(_)) if tolerance.foreign_parameters => {}
+            _ => return Err(Reply::unknown_parameter(&key)),
+        }
     }
+    Ok(address)
 }
 
 enum Path<'a> {
@@ -222,12 +224,12 @@ impl From<AddressError> for Wrong {
     }
 }
 
-/// Splits `FROM:<path> parameters`.
-fn path_of<'a>(
+/// What stands behind `FROM:` or `TO:`.
+fn behind_colon<'a>(
     rest: &'a [u8],
     word: &str,
     tolerance: &Tolerance,
-) -> Result<(Path<'a>, &'a str), Wrong> {
+) -> Result<Cow<'a, str>, Wrong> {
     const FORM: Wrong = Wrong::Syntax("the form is MAIL FROM:<address> or RCPT TO:<address>");
     if !rest.is_ascii() {
         return Err(Wrong::NotAscii);
@@ -247,6 +249,15 @@ fn path_of<'a>(
     }
     let text = forgive(&text[word.len()..]);
     let text = forgive(text.strip_prefix(':').ok_or(FORM)?);
+    let plain = tolerance
+        .marks_beside_paths
+        .then(|| without_marks(text))
+        .flatten();
+    Ok(plain.map_or(Cow::Borrowed(text), Cow::Owned))
+}
+
+/// Splits `<path> parameters`.
+fn path_of<'a>(text: &'a str, tolerance: &Tolerance) -> Result<(Path<'a>, &'a str), Wrong> {
     let (path, parameters) = match split_path(text, tolerance) {
         Ok(found) => found,
         Err(wrong) if tolerance.names_in_paths => named(text).ok_or(wrong)?,
@@ -259,6 +270,86 @@ fn path_of<'a>(
         ));
     }
     Ok((path, parameters))
+}
+
+/// Marks that a list in a form field leaves behind an address; behind the bracket also those that end a sentence.
+const MARKS: [char; 2] = [',', ';'];
+const MARKS_BEHIND: [char; 4] = [',', ';', ':', '.'];
+
+/// The argument without comments and marks in and behind its path; parameters stay as they are. `None` when there are none,
+/// or when what is left could be another address.
+fn without_marks(text: &str) -> Option<String> {
+    let mut path = String::with_capacity(text.len());
+    let (mut quoted, mut escaped, mut bracket, mut domain) = (false, false, false, false);
+    let mut at = 0;
+    while let Some(rest) = text.get(at..).filter(|rest| !rest.is_empty()) {
+        let c = rest.chars().next()?;
+        if !quoted && !bracket && domain && matches!(c, ' ' | '\t') {
+            break;
+        }
+        if !quoted && c == '(' {
+            // A comment parts words: nothing may grow together where it stood.
+            path.push(' ');
+            at += comment(rest)?;
+            continue;
+        }
+        if !quoted && c == '>' {
+            let end = path.trim_end_matches(MARKS).len();
+            path.truncate(end);
+        }
+        path.push(c);
+        at += c.len_utf8();
+        match c {
+            _ if escaped => escaped = false,
+            '\\' if quoted => escaped = true,
+            '"' => quoted = !quoted,
+            '@' if !quoted => domain = true,
+            '<' if !quoted => bracket = true,
+            '>' if !quoted && !text.get(at..).is_some_and(|rest| rest.starts_with('>')) => break,
+            _ => {}
+        }
+    }
+    if !bracket {
+        let end = path.trim_end().trim_end_matches(MARKS).len();
+        path.truncate(end);
+    }
+    let mut rest = text.get(at..)?;
+    loop {
+        let next = rest.trim_ascii_start();
+        if next.starts_with('(') {
+            rest = next.get(comment(next)?..)?;
+        } else if next.starts_with(MARKS_BEHIND) {
+            rest = next.trim_start_matches(MARKS_BEHIND);
+        } else {
+            break;
+        }
+        if !rest.is_empty() && !rest.starts_with([' ', '\t', '(']) {
+            return None;
+        }
+    }
+    path.push_str(rest);
+    (path != text).then_some(path)
+}
+
+/// Octets of a comment at the front (RFC 5322 §3.2.2). `None` when it has no end, or holds what could be an address.
+fn comment(text: &str) -> Option<usize> {
+    let (mut depth, mut escaped) = (0_usize, false);
+    for (i, b) in text.bytes().enumerate() {
+        match b {
+            b'@' | b'<' | b'>' => return None,
+            _ if escaped => escaped = false,
+            b'\\' => escaped = true,
+            b'(' => depth += 1,
+            b')' => {
+                depth = depth.saturating_sub(1);
+                if depth == 0 {
+                    return Some(i + 1);
+                }
+            }
+            _ => {}
+        }
+    }
+    None
 }
 
 fn split_path<'a>(text: &'a str, tolerance: &Tolerance) -> Result<(Path<'a>, &'a str), Wrong> {
@@ -402,6 +493,19 @@ fn behind_route(text: &str) -> Result<&str, Wrong> {
     }
 }
 
+/// The parameters behind a path, each once.
+fn keywords(parameters: &str) -> Result<Vec<(String, Option<&str>)>, Reply> {
+    let mut seen: Vec<(String, Option<&str>)> = Vec::new();
+    for parameter in parameters.split_ascii_whitespace() {
+        let (key, value) = keyword(parameter)?;
+        if seen.iter().any(|(other, _)| *other == key) {
+            return Err(Reply::bad_parameter("a parameter stands twice"));
+        }
+        seen.push((key, value));
+    }
+    Ok(seen)
+}
+
 /// One `KEY` or `KEY=VALUE` (RFC 5321 §4.1.2 esmtp-param).
 fn keyword(parameter: &str) -> Result<(String, Option<&str>), Reply> {
     let (key, value) = match parameter.split_once('=') {
@@ -483,8 +587,42 @@ mod tests {
             ("FROM:<a@corp.com>x", [NO; 3]),
             ("FROM:<a@corp.com> AUTH=<>", ["a@corp.com"; 3]),
             ("FROM:<a@corp.com> FOO=1", ["555 5.5.4"; 3]),
-            ("FROM:<a@corp.com> RET=HDRS", ["555 5.5.4"; 3]),
-            ("FROM:<a@corp.com> SMTPUTF8", ["555 5.5.4"; 3]),
+            (
+                "FROM:<a@corp.com> RET=HDRS ENVID=a+2Bb SMTPUTF8",
+                ["555 5.5.4", "555 5.5.4", "a@corp.com"],
+            ),
+            (
+                "FROM:<a@corp.com> SMTPUTF8",
+                ["555 5.5.4", "555 5.5.4", "a@corp.com"],
+            ),
+            ("FROM:<> ret=full SIZE=1", ["555 5.5.4", "555 5.5.4", "<>"]),
+            ("FROM:<a@corp.com> NOTIFY=NEVER", ["555 5.5.4"; 3]),
+            ("FROM:<a@corp.com> SMTPUTF8=1", ["555 5.5.4"; 3]),
+            ("FROM:<a@corp.com> MT-PRIORITY=3", ["555 5.5.4"; 3]),
+            ("FROM:<a@corp.com> RET=FULL RET=FULL", ["501 5.5.4"; 3]),
+            ("FROM:<a@corp.com>,", [NO, NO, "a@corp.com"]),
+            ("FROM:<a@corp.com>;; SIZE=5", [NO, NO, "a@corp.com"]),
+            ("FROM:<a@corp.com,>", [NO, NO, "a@corp.com"]),
+            ("FROM:<>,", [NO, NO, "<>"]),
+            (
+                "FROM:<a@corp.com> (Scanner)",
+                ["501 5.5.4", "501 5.5.4", "a@corp.com"],
+            ),
+            ("FROM:<a@corp.com (Scan (2) \\) x)>", [NO, NO, "a@corp.com"]),
+            ("FROM:(x) <a@corp.com>", [NO, NO, "a@corp.com"]),
+            ("FROM:App <a@corp.com>, ", [NO, NO, "a@corp.com"]),
+            ("FROM:<App <a@corp.com>>;", [NO, NO, "a@corp.com"]),
+            ("FROM:a@corp.com; SIZE=5", [NO, NO, "a@corp.com"]),
+            (
+                "FROM:a@corp.com (Scanner) SIZE=5",
+                [NO, "501 5.5.4", "a@corp.com"],
+            ),
+            ("FROM:<root>,", [NO, NO, "root@corp.com"]),
+            ("FROM:<a(x)b@corp.com>", [NO; 3]),
+            ("FROM:<a@corp.com> (b@evil.tld)", ["501 5.5.4"; 3]),
+            ("FROM:<a@corp.com (b@evil.tld)>", [NO; 3]),
+            ("FROM:<a@corp.com (x>", [NO; 3]),
+            ("FROM:<a@corp.com>;SIZE=5", [NO; 3]),
             ("FROM:<a@corp.com> SIZE=1 SIZE=1", ["501 5.5.4"; 3]),
             ("FROM:<a@corp.com> SIZE=-1", ["501 5.5.4"; 3]),
             ("FROM:<a@corp.com> SIZE=abc", ["501 5.5.4"; 3]),
@@ -514,13 +652,32 @@ mod tests {
             ("TO:<x@corp.com,v@victim.tld>", [NO; 3]),
             ("TO:<v@victim.tld@corp.com>", [NO; 3]),
             ("TO:<v@victim.tld@>", [NO; 3]),
-            ("TO:<x..y@corp.com>", [NO; 3]),
+            ("TO:<x@corp.com>, <v@victim.tld>", [NO, NO, "501 5.5.4"]),
+            ("TO:<ilo.>", [NO, "ilo.@corp.com", "ilo.@corp.com"]),
+            ("TO:<x@corp.com>;,<v@victim.tld>", [NO; 3]),
+            ("TO:<x@corp.com>(x)<v@victim.tld>", [NO; 3]),
+            ("TO:x@corp.com, v@victim.tld", [NO, NO, "501 5.5.4"]),
+            ("TO:<x@corp.com;v@victim.tld>", [NO; 3]),
+            ("TO:<x@corp.com>;", [NO, NO, "x@corp.com"]),
+            ("TO:x@corp.com;", [NO, NO, "x@corp.com"]),
+            ("TO:<\"a,(b\"@corp.com>", ["\"a,(b\"@corp.com"; 3]),
+            ("TO:<\"a;\"@corp.com>;", [NO, NO, "\"a;\"@corp.com"]),
+            ("TO:<>;", [NO; 3]),
+            ("TO:<x..y@corp.com>", ["x..y@corp.com"; 3]),
             ("TO:<.x@corp.com>", [NO; 3]),
             ("TO:<ilo.@corp.com>", ["ilo.@corp.com"; 3]),
-            ("TO:<x@corp.com> NOTIFY=NEVER", ["555 5.5.4"; 3]),
             (
-                "TO:<v@victim.tld> ORCPT=rfc822;x@corp.com",
-                ["555 5.5.4"; 3],
+                "TO:<x@corp.com> NOTIFY=FAILURE,DELAY",
+                ["555 5.5.4", "555 5.5.4", "x@corp.com"],
+            ),
+            (
+                "TO:<v@victim.tld> ORCPT=rfc822;x@corp.com notify=never",
+                ["555 5.5.4", "555 5.5.4", "v@victim.tld"],
+            ),
+            ("TO:<x@corp.com> RET=HDRS", ["555 5.5.4"; 3]),
+            (
+                "TO:<x@corp.com> NOTIFY=NEVER NOTIFY=NEVER",
+                ["501 5.5.4"; 3],
             ),
             (
                 "TO:<\"foo@evil.tld> ORCPT=a@b\"@corp.com>",

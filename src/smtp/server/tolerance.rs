@@ -31,6 +31,11 @@ pub struct Tolerance {
     pub early_talk: bool,
     /// `RCPT TO:<Name <a@b>>`, `<'a@b'>`: two readings are possible, so it must be asked for.
     pub names_in_paths: bool,
+    /// `RCPT TO:<a@b>;`, `<a@b,>`, `<a@b> (Name)`: a mark or a comment that form fields and mail programs leave beside the path.
+    pub marks_beside_paths: bool,
+    /// RET, ENVID, NOTIFY, ORCPT and SMTPUTF8, also after HELO: read and ignored. Line-of-business software and
+    /// PHPMailer send them whatever EHLO said.
+    pub foreign_parameters: bool,
     /// A bare CR in DATA is a line ending: old Macintosh software and its heirs. Elsewhere it is a smuggler's tool.
     pub bare_cr: bool,
     /// A TLS `ClientHello` on a plain port is served, when there is a certificate: HP multi-function printers.
@@ -54,6 +59,8 @@ impl Tolerance {
             no_helo: device,
             early_talk: device,
             names_in_paths: device,
+            marks_beside_paths: device,
+            foreign_parameters: device,
             bare_cr: device,
             tls_on_plain_port: device,
         }
