@@ -398,9 +398,8 @@ fn test_names_what_is_broken_and_what_to_do() {
             69,
             "misconfigured",
             &[
-                "although it is fresh (it is for https://outlook.example)",
-                "tenant_id, cloud and scope",
-                "clock",
+                "the token is for https://outlook.example, not for the Graph at 127.0.0.1",
+                "remove `scope`",
             ],
         ),
         (
@@ -453,6 +452,95 @@ fn test_names_what_is_broken_and_what_to_do() {
             assert!(text.contains(word), "{word}: {text}");
             assert!(json["text"].as_str().unwrap().contains(word), "{word}: {json}");
         }
+    }
+}
+
+/// 401 is one status for many causes: each names its own remedy, and none the token's where it is not the token.
+#[test]
+fn each_refused_token_of_graph_names_its_own_remedy() {
+    let (token_is_to_blame, none) = (&["tenant_id, cloud and scope"][..], &[][..]);
+    for (said, outcome, words, others) in [
+        (
+            error(401, "NoPermissionsInAccessToken", ""),
+            "misconfigured",
+            "admin consent",
+            token_is_to_blame,
+        ),
+        (
+            error(401, "OrganizationFromTenantGuidNotFound", ""),
+            "misconfigured",
+            "subscription with Exchange Online",
+            token_is_to_blame,
+        ),
+        (
+            error(
+                401,
+                "InvalidAuthenticationToken",
+                "WWW-Authenticate: Bearer realm=\"\", error=\"insufficient_claims\", claims=\"e30=\"\r\n",
+            ),
+            "misconfigured",
+            "Conditional Access",
+            token_is_to_blame,
+        ),
+        (
+            error(401, "InvalidAuthenticationToken", ""),
+            "misconfigured",
+            "tenant_id, cloud and scope",
+            none,
+        ),
+        (
+            (
+                401,
+                "WWW-Authenticate: NTLM\r\n".into(),
+                "<html>log in</html>".into(),
+            ),
+            "down",
+            "a proxy answered in Graph's place",
+            token_is_to_blame,
+        ),
+    ] {
+        let what = format!("{said:?}");
+        let endpoint = Endpoint::start(move |asked| {
+            if asked.target.contains("/token") {
+                return token(r#"{"aud":"https://graph.microsoft.com","roles":["Mail.Send"]}"#);
+            }
+            said.clone()
+        });
+        let config = config(&(graph(&endpoint.url("")) + "mailbox = \"p@corp.example\"\n"));
+        let args = ["test", "up", "--to", "x@corp.example", "--json"];
+        let (_, json) = command(&config, &args);
+        let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+        let text = json["text"].as_str().unwrap();
+        assert_eq!(json["outcome"], outcome, "{what}: {text}");
+        assert!(text.contains(words), "{what}: {text}");
+        for other in others {
+            assert!(!text.contains(other), "{what}: {text}");
+        }
+    }
+}
+
+#[test]
+fn a_token_for_another_service_is_not_ok() {
+    for (audience, exit) in [
+        ("https://graph.microsoft.com", 0),
+        ("00000003-0000-0000-c000-000000000000", 0),
+        ("https://outlook.office365.com", 69),
+        ("https://management.azure.com/", 69),
+        ("https://graph.microsoft.us", 69),
+    ] {
+        let endpoint = Endpoint::start(move |_| {
+            token(&format!(
+                r#"{{"aud":"{audience}","roles":["Mail.Send","Mail.ReadWrite"]}}"#
+            ))
+        });
+        let config = config(&(graph(&endpoint.url("")) + "mailbox = \"p@corp.example\"\n"));
+        let (code, text) = command(&config, &["check", "--connect"]);
+        assert_eq!(code, exit, "{audience}: {text}");
+        assert_eq!(
+            text.contains(&format!("the token is for {audience}")),
+            exit != 0,
+            "{text}"
+        );
     }
 }
 

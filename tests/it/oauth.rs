@@ -451,7 +451,7 @@ async fn a_certificate_signs_what_entra_checks() {
         .await
         .unwrap_err();
     assert!(
-        text(&report).contains("AADSTS700027): the certificate is not the one"),
+        text(&report).contains("AADSTS700027): the certificate is not accepted"),
         "{}",
         text(&report)
     );
@@ -494,12 +494,12 @@ async fn a_google_service_account_signs_for_the_mailbox() {
         (
             "boss@corp.example",
             url.as_str(),
-            "misconfigured no token (unauthorized_client): this client may not do that; Google: allow",
+            "misconfigured no token (unauthorized_client): the service account may not do that: allow its client ID the scope https://mail.google.com/ under Domain-wide",
         ),
         (
             "erp@corp.example",
             "https://elsewhere.example/token",
-            "misconfigured no token (invalid_grant): the assertion is not accepted; set this machine's clock right",
+            "misconfigured no token (invalid_grant): the assertion is for another endpoint; remove `token_url`",
         ),
     ] {
         own.lock().unwrap().clone_from(&aud.to_owned());

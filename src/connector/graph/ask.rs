@@ -9,11 +9,15 @@ use bytes::Bytes;
 use reqwest::{Method, Url, header};
 use tokio::time::Instant;
 
-use super::{Graph, answer::Heard};
+use super::{
+    Graph,
+    answer::Heard,
+    token::{self, Cause},
+};
 use crate::{
     connector::{
         http::{Answer, Fault},
-        oauth::{Token, retry_after},
+        oauth::{Claims, Token, retry_after},
     },
     mail::{message::Message, outcome::Report, reply::Reply},
 };
@@ -66,6 +70,11 @@ impl Graph {
             if answer.status.as_u16() != 401 || heard(&answer).between().is_some() {
                 return Ok(answer);
             }
+            if let (Cause::Between, said) = cause(&answer) {
+                return Err(Silence::Graph(Fault::Unreached(format!(
+                    "{said}: a proxy or filter answered in Graph's place and wants a login of its own, it seems; let requests for Graph through there"
+                ))));
+            }
             self.tokens.reject(&token);
             if !last {
                 let fresh = self.tokens.token(deadline).await.map_err(Silence::Token)?;
@@ -76,9 +85,43 @@ impl Graph {
                 }
                 self.tokens.reject(&fresh);
             }
-            return Err(Silence::Token(refused_twice(&token, &answer)));
+            return Err(Silence::Token(self.refused_twice(&token, &answer)));
         }
         Err(Silence::Token(unusable("no token was accepted")))
+    }
+
+    /// A token that is fresh and still not accepted.
+    fn refused_twice(&self, token: &Token, answer: &Answer) -> Report {
+        let (why, said) = cause(answer);
+        let clock = answer.clock(SystemTime::now());
+        let claims = token.claims();
+        let foreign = claims.as_ref().and_then(|claims| self.foreign(claims));
+        let mut text = match (why, foreign) {
+            (_, Some(foreign)) => foreign,
+            (Cause::Known(remedy), None) => remedy.to_owned(),
+            (Cause::Token | Cause::Between, None) => {
+                "the token is not accepted although it is fresh; check tenant_id, cloud and scope, and this machine's clock".to_owned()
+            }
+        };
+        if let Some(clock) = clock {
+            text = format!("{text}; {clock}");
+        }
+        unusable(format!("Graph: {said}: {text}"))
+    }
+
+    /// Whom the token is for, where that is not the Graph that is asked.
+    pub(super) fn foreign(&self, claims: &Claims) -> Option<String> {
+        let host = self.base.host_str().unwrap_or_default();
+        if claims.is_for(&self.settings.oauth.scope, host) {
+            return None;
+        }
+        let service = claims
+            .service()
+            .map_or_else(String::new, |name| format!(" ({name})"));
+        Some(format!(
+            "the token is for {}{service}, not for the Graph at {host}: remove `scope`, and check cloud and graph_url",
+            claims.audience
+        ))
     }
 
     async fn ask_with(
@@ -131,19 +174,12 @@ pub(super) fn unusable(text: impl Into<String>) -> Report {
     Report::Misconfigured(Reply::new(451, (4, 3, 5), text))
 }
 
-/// A token that is fresh and still not accepted.
-fn refused_twice(token: &Token, answer: &Answer) -> Report {
-    let meant = match token.claims() {
-        Some(claims) if !claims.audience.is_empty() => format!(" (it is for {})", claims.audience),
-        _ => String::new(),
-    };
-    let clock = answer
-        .clock(SystemTime::now())
-        .unwrap_or_else(|| "and this machine's clock".to_owned());
-    let said = heard(answer).said();
-    unusable(format!(
-        "Graph: {said}: the token is not accepted although it is fresh{meant}; check tenant_id, cloud and scope, {clock}"
-    ))
+/// What a 401 comes from, and how its text begins.
+fn cause(answer: &Answer) -> (Cause, String) {
+    let challenge = answer.headers.get(header::WWW_AUTHENTICATE);
+    let challenge = challenge.and_then(|value| value.to_str().ok());
+    let heard = heard(answer);
+    (token::cause(heard.body, challenge), heard.said())
 }
 
 /// The answer, to be read.

@@ -40,6 +40,7 @@ mod mime;
 mod parts;
 pub mod recipients;
 mod steps;
+mod token;
 mod upload;
 mod words;
 
@@ -269,6 +270,9 @@ impl Connector for Graph {
                 "a token was given (it does not say what it may do); mailbox: {mailbox}"
             ));
         };
+        if let Some(foreign) = self.foreign(&claims) {
+            return Err(ask::unusable(foreign));
+        }
         if claims.may.is_empty() {
             return Ok(format!(
                 "a token was given; it names no roles, which is right under RBAC for Applications (see Test-ServicePrincipalAuthorization); mailbox: {mailbox}"

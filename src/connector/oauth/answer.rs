@@ -1,18 +1,48 @@
 //! What a token endpoint answered: a token, a fault that passes, or one that an administrator must repair.
 //!
-//! Apart because it is pure: a table from status, `error` and AADSTS code to a report with the remedy in words. `error` and the code
-//! decide, never the description (which Microsoft may change), and of what the endpoint says nothing is repeated but that word, the
-//! number and the two identifiers that its support asks for.
+//! Apart because it is pure: from status, `error`, the code and who asked to a report with the remedy in words. The codes are the table
+//! in `codes`. `error` and the code decide, never the description (which the provider may change); it only says which of the causes of
+//! one and the same error stands first. Of what the endpoint says nothing is repeated but that word, the number and the two identifiers
+//! that its support asks for, and, where nobody knows the code, the first line of the description.
 
 use std::{fmt::Write as _, time::Duration};
 
 use serde_json::Value;
 
+use super::{
+    Grant,
+    codes::{self, Class, Known},
+};
 use crate::{
     connector::http::Answer,
     mail::{outcome::Report, reply::Reply},
     secret::Secret,
 };
+
+/// Who asked: the same refusal has another remedy for each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Asker {
+    Secret,
+    Certificate,
+    /// A managed identity, which asks the metadata service.
+    Identity,
+    Federated,
+    ServiceAccount,
+    Refresh,
+}
+
+impl Asker {
+    pub(super) fn of(grant: &Grant) -> Self {
+        match grant {
+            Grant::ClientSecret { .. } => Self::Secret,
+            Grant::Certificate { .. } => Self::Certificate,
+            Grant::ManagedIdentity { .. } => Self::Identity,
+            Grant::Federated { .. } => Self::Federated,
+            Grant::GoogleServiceAccount { .. } => Self::ServiceAccount,
+            Grant::RefreshToken { .. } => Self::Refresh,
+        }
+    }
+}
 
 /// A token as it came.
 #[derive(Debug, PartialEq, Eq)]
@@ -32,17 +62,18 @@ pub(super) struct Refused {
     pub(super) is_grant: bool,
 }
 
-/// Codes that pass by themselves (Entra, error codes reference).
-const TRANSIENT: &[u64] = &[
-    50_033, 50_196, 70_012, 90_006, 90_012, 90_024, 90_033, 90_055, 90_090, 90_091,
-];
 /// A token without a time is used for so long (RFC 6749 §5.1 allows it; Entra and Google always say).
 const UNSAID: u64 = 300;
 
-/// Reads an answer; `is_metadata`: of the metadata service.
+/// What is not too often for an endpoint that wants less, where it names no time.
+const LESS: Duration = Duration::from_mins(1);
+/// Octets of a description that are shown.
+const SAID: usize = 200;
+
+/// Reads an answer.
 pub(super) fn read(
     answer: &Answer,
-    is_metadata: bool,
+    asker: Asker,
     retry_after: Option<Duration>,
 ) -> Result<Granted, Refused> {
     if !answer.whole && answer.status.is_success() {
@@ -52,7 +83,7 @@ pub(super) fn read(
         ));
     }
     let status = answer.status.as_u16();
-    parse(status, &answer.body, is_metadata, retry_after)
+    parse(status, &answer.body, asker, retry_after)
 }
 
 fn down(text: String, retry_after: Option<Duration>) -> Refused {
@@ -75,20 +106,14 @@ fn ours(text: String) -> Refused {
 fn parse(
     status: u16,
     body: &[u8],
-    is_metadata: bool,
+    asker: Asker,
     retry_after: Option<Duration>,
 ) -> Result<Granted, Refused> {
     let down = |text: String| Err(down(text, retry_after));
     // It is being updated (404, 410), or is asked too often.
-    if is_metadata && matches!(status, 404 | 410) {
+    if asker == Asker::Identity && matches!(status, 404 | 410) {
         return down(format!(
             "the metadata service answered {status}; it may be being updated, or this is no machine of Azure"
-        ));
-    }
-    if is_metadata && status == 400 {
-        return Err(ours(
-            "no token: this machine has no such managed identity; assign one to it, or correct managed_identity"
-                .into(),
         ));
     }
     if (300..400).contains(&status) {
@@ -96,12 +121,16 @@ fn parse(
             "the token endpoint answered {status}, a redirect, which is not followed; correct login_url or token_url"
         ));
     }
-    let Some(content) = serde_json::from_slice::<Value>(body)
+    let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
+    let content = serde_json::from_slice::<Value>(body)
         .ok()
-        .filter(Value::is_object)
-    else {
+        .filter(Value::is_object);
+    let Some(content) = content else {
+        if asker == Asker::Identity && matches!(status, 400 | 401 | 403) {
+            return Err(ours(of_identity(status, "", &Value::Null)));
+        }
         return down(format!(
-            "the token endpoint answered {status} with something that is not JSON; is the URL right, and nothing in between?"
+            "the token endpoint answered {status} with something that is not JSON: a proxy or filter answered in its place, it seems; see that the URL is right, and that nothing in between keeps requests from it"
         ));
     };
     if (200..300).contains(&status) {
@@ -109,11 +138,10 @@ fn parse(
     }
     let error = word(content.get("error"));
     let codes = codes(&content);
-    let code = codes
+    let known = codes
         .iter()
-        .copied()
-        .find(|code| of_code(*code).is_some())
-        .or(codes.first().copied());
+        .find_map(|code| Some((*code, codes::known(*code)?)));
+    let code = known.map(|(code, _)| code).or(codes.first().copied());
     let mut shown = error.clone();
     if let Some(code) = code {
         if !shown.is_empty() {
@@ -121,19 +149,38 @@ fn parse(
         }
         let _ = write!(shown, "AADSTS{code}");
     }
-    let passes = matches!(status, 408 | 429 | 500..)
-        || codes.iter().any(|code| TRANSIENT.contains(code))
+    let passing = codes
+        .iter()
+        .filter_map(|code| codes::known(*code))
+        .find(|known| known.class != Class::Misconfigured);
+    if let Some(known) = passing {
+        let wait = (known.class == Class::Throttled).then_some(LESS);
+        let text = format!(
+            "the token endpoint answered {status} ({shown}): {}",
+            known.remedy
+        );
+        return Err(self::down(text, retry_after.or(wait)));
+    }
+    let passes = matches!(status, 408 | 425 | 429 | 500..)
         || matches!(
             error.as_str(),
-            "temporarily_unavailable" | "server_error" | "slow_down" | "rate_limit_exceeded" | ""
+            "temporarily_unavailable" | "server_error" | "slow_down" | "rate_limit_exceeded"
         );
     if passes {
         return down(format!("the token endpoint answered {status} ({shown})"));
     }
-    let remedy = code
-        .and_then(of_code)
-        .unwrap_or_else(|| of_error(&error, &content));
-    let mut text = format!("no token ({shown}): {remedy}");
+    if asker == Asker::Identity && known.is_none() {
+        return Err(ours(of_identity(status, &shown, &content)));
+    }
+    if error.is_empty() && codes.is_empty() {
+        return down(format!(
+            "the token endpoint answered {status} with JSON that is not a token endpoint's: something answered in its place, it seems; see that the URL is right, and nothing in between"
+        ));
+    }
+    let mut text = format!(
+        "no token ({shown}): {}",
+        remedy(known.map(|(_, known)| known), code, &error, &content, asker)
+    );
     for key in ["trace_id", "correlation_id"] {
         // A GUID and nothing else: whatever else may stand there is not repeated.
         let id = content
@@ -192,126 +239,190 @@ fn codes(content: &Value) -> Vec<u64> {
         .collect()
 }
 
-/// What to do about a code of Entra (error codes reference; what is broken stands first in each).
-fn of_code(code: u64) -> Option<&'static str> {
-    Some(match code {
-        // The credential.
-        7_000_215 | 70_002 => {
-            "the client secret is wrong (often its ID was copied in place of its value); create a new one under Certificates & secrets and set client_secret to its Value"
+/// What to do, with the cause first that the description names, and the endpoint's own words where nobody knows the code.
+fn remedy(
+    known: Option<&Known>,
+    code: Option<u64>,
+    error: &str,
+    content: &Value,
+    asker: Asker,
+) -> String {
+    let said = said(content);
+    let lower = said.to_ascii_lowercase();
+    match (known, code) {
+        // The reason in brackets; the code is the same for all three.
+        (_, Some(700_027)) if lower.contains("expired") => {
+            "the certificate has expired; make a new one, upload it under Certificates & secrets and set certificate and key to it".into()
         }
-        7_000_222 => {
-            "the client secret expired; create a new one under Certificates & secrets and set client_secret to its Value"
+        (_, Some(700_027)) if lower.contains("not yet valid") || lower.contains("not valid yet") => {
+            "the certificate is not valid yet; set this machine's clock right, or wait for its day (it has not expired)".into()
         }
-        7_000_216 | 7_000_218 | 900_144 | 90_014 => {
-            "the endpoint saw no credential; set client_secret, or certificate and key"
+        (Some(known), _) => known.remedy.into(),
+        // A challenge of Conditional Access (learn.microsoft.com/entra/identity-platform/v2-conditional-access-dev-guide).
+        (None, _) if content.get("claims").is_some() => {
+            "a Conditional Access policy blocks it; exempt this application or this machine's address, see Sign-in logs in Entra".into()
         }
-        700_025 => {
-            "the application is registered as a public client, which has no credential; remove client_secret, or register it as a confidential one (Authentication, Allow public client flows: No)"
+        (None, code) => {
+            let words = of_error(error, &lower, content, asker);
+            let is_known = code.is_none() && words.is_some();
+            let words = words.unwrap_or("correct the credentials of this connector");
+            match first_line(said) {
+                line if is_known || line.is_empty() => words.to_owned(),
+                line => format!("{words}; the endpoint says: {line}"),
+            }
         }
-        700_027 | 700_030 | 50_006 | 50_017 | 50_048 => {
-            "the certificate is not the one that is registered, or its key is another; upload the certificate under Certificates & secrets"
+    }
+}
+
+fn said(content: &Value) -> &str {
+    ["error_description", "message"]
+        .into_iter()
+        .find_map(|key| content.get(key)?.as_str())
+        .unwrap_or_default()
+}
+
+/// The first line of a description, printable. Long words, which may be anything, are left out.
+fn first_line(said: &str) -> String {
+    let line = said.trim_start().lines().next().unwrap_or_default();
+    let words = line.split_whitespace().map(|word| {
+        let fine = word.len() <= 64 && word.chars().all(|c| c.is_ascii_graphic());
+        if fine { word } else { "***" }
+    });
+    let mut out = String::new();
+    for word in words {
+        if out.len() + word.len() > SAID {
+            out.push_str(" ...");
+            break;
         }
-        50_012 => {
-            "the certificate is not accepted, or the signature is not by its key; upload the certificate under Certificates & secrets, check that certificate and key belong together, and this machine's clock"
+        if !out.is_empty() {
+            out.push(' ');
         }
-        700_024 | 500_133 => {
-            "the assertion is not within its time; set this machine's clock right (and see that the token of federated_token_file is being renewed)"
+        out.push_str(word);
+    }
+    out
+}
+
+/// The metadata service of Azure's machines, of its hosting and of Arc: its refusals have no codes.
+fn of_identity(status: u16, shown: &str, content: &Value) -> String {
+    let said = said(content);
+    let lower = said.to_ascii_lowercase();
+    let why = match status {
+        _ if lower.contains("multiple user assigned") => {
+            "this machine has several identities; write managed_identity = \"CLIENT ID\""
         }
-        50_013 | 50_027 => {
-            "the assertion is not accepted; check this machine's clock, and that certificate and key belong together"
+        _ if shown.contains("invalid_resource") || shown.contains("invalid_scope") => {
+            "the metadata service does not know what the token is for; remove `scope`, and check cloud"
         }
-        700_211..=700_213 | 700_229 => {
-            "no federated credential of the application fits the token of federated_token_file; compare issuer, subject and audience under Certificates & secrets, Federated credentials"
+        401 | 403 => {
+            "the metadata service does not let this process ask; on a machine of Azure Arc its user must be in the group himds, and a proxy must not stand in between"
         }
-        // The application.
-        700_016 | 700_011 | 70_001 => {
-            "there is no such application in this tenant; correct client_id and tenant_id, and see that an administrator has consented"
+        _ if lower.contains("header") => {
+            "a header of the request did not reach the metadata service; see that no proxy stands in between"
         }
-        7_000_229 => {
-            "the application has no service principal in this tenant; give admin consent, which makes one"
+        _ if lower.is_empty()
+            || lower.contains("not found")
+            || lower.contains("no user assigned")
+            || lower.contains("no managed") =>
+        {
+            "this machine has no such managed identity; assign one to it, or correct managed_identity"
         }
-        7_000_112 | 7_000_114 | 1_000_031 => {
-            "the application is switched off; enable it under Enterprise applications, Properties"
+        _ => {
+            let line = first_line(said);
+            return format!(
+                "no token: the metadata service refuses: {line}; see that the identity is assigned to this machine, or correct managed_identity"
+            );
         }
-        // The tenant.
-        90_002 | 50_059 | 50_128 | 90_019 => {
-            "there is no such tenant; correct tenant_id, and cloud if it is a national one"
+    };
+    format!("no token: {why}")
+}
+
+/// What to do about an `error` (RFC 6749 §5.2) without a code that we know.
+fn of_error(error: &str, said: &str, content: &Value, asker: Asker) -> Option<&'static str> {
+    let subtype = content.get("error_subtype").and_then(Value::as_str);
+    Some(match (error, asker) {
+        // Google has one word for all of it; which remedy stands first is all that hangs on the description
+        // (developers.google.com/identity/protocols/oauth2/service-account, "JWT error codes").
+        ("invalid_grant", Asker::ServiceAccount) => of_service_account(said),
+        ("invalid_grant", Asker::Refresh) if subtype == Some("invalid_rapt") => {
+            "Google's session control has ended the sign-in of this user; sign in again and set the new refresh_token, and have this application exempted (Admin console, Google Cloud session control)"
         }
-        9_001_023 | 50_194 | 90_124 | 90_130 => {
-            "this needs the tenant itself, not common; set tenant_id"
+        ("invalid_grant", Asker::Refresh) => {
+            "the grant is no longer accepted; sign in again and set the new refresh_token (Google ends those of an application in state \"Testing\" after 7 days)"
         }
-        900_382 | 900_432 | 90_038 | 90_051 => "the tenant belongs to another cloud; set cloud",
-        500_021 | 500_022 | 50_002 => {
-            "a proxy of this network restricts which tenants may be used; have this tenant allowed there"
+        ("invalid_grant", Asker::Federated) => {
+            "the token of federated_token_file is not accepted; see that it is being renewed, and compare issuer, subject and audience with the federated credential"
         }
-        // Consent and roles.
-        65_001 | 90_094 | 90_095 | 90_008 | 65_004 => {
-            "nobody has consented; grant admin consent under API permissions"
+        ("invalid_grant", _) => {
+            "the credential is not accepted; see Sign-in logs (Service principal sign-ins) in Entra for the reason"
         }
-        500_011 | 650_052 | 650_054 | 650_056 | 650_057 | 65_005 | 50_001 | 500_014 => {
-            "the application has no permission for this resource; add the application permission and give admin consent, and check scope and cloud"
+        ("unauthorized_client" | "access_denied", Asker::ServiceAccount) => {
+            "the service account may not do that: allow its client ID the scope https://mail.google.com/ under Domain-wide delegation in the Admin console; that takes up to 24 hours"
         }
-        50_105 | 501_051 => {
-            "the application (or its user) is not assigned to the resource; assign it under Enterprise applications, Users and groups"
+        ("unauthorized_client", Asker::Refresh) => {
+            "the refresh token was given to another client; set client_id and client_secret to the ones it was made with, or sign in again and set the new refresh_token"
         }
-        70_011 | 1_002_012 | 28_002 | 28_003 | 700_022 | 700_023 => {
-            "the scope is wrong; remove `scope`, or end it with /.default"
+        ("unauthorized_client", _) => {
+            "this client may not do that; check client_id, tenant_id and consent"
         }
-        53_000..=53_004 | 50_005 | 50_131 | 50_097 | 53_011 | 530_032 | 530_034 | 530_035 => {
-            "a Conditional Access policy (or security defaults) blocks it; exempt this application or this machine's address, see Sign-in logs in Entra"
+        ("deleted_client" | "disabled_client", _) => {
+            "the client was deleted or switched off; make a new one and set client_id and its credential"
         }
-        // The user of a refresh token.
-        50_034 | 50_020 | 50_014 | 51_004 | 16_000 | 90_072 => {
-            "the user is not in this tenant; correct tenant_id (\"consumers\" for Outlook.com), and mailbox"
+        ("invalid_client", Asker::ServiceAccount) => {
+            "the service account is not known; make a new JSON key of it and set service_account_file"
         }
-        50_053 | 50_055 | 50_056 | 50_057 | 50_064 | 50_126 | 50_144 => {
-            "the user's account is locked, disabled or has another password; repair it, sign in again and set the new refresh_token"
+        ("invalid_client", Asker::Certificate) => {
+            "the certificate is not accepted; upload it under Certificates & secrets, check client_id, and that certificate and key belong together and have not expired"
         }
-        50_072 | 50_074 | 50_076 | 50_078 | 50_079 | 50_158 => {
-            "the user must sign in with a second factor; sign in again and set the new refresh_token"
+        ("invalid_client", Asker::Federated) => {
+            "the token of federated_token_file is not accepted; compare issuer, subject and audience with the federated credential, and check client_id"
         }
-        50_173 | 50_089 | 50_132 | 50_133 | 50_085 | 70_000 | 70_008 | 70_043 | 700_005
-        | 700_020 | 700_081 | 700_082 | 700_084 => {
-            "the refresh token is no longer valid; sign in again and set the new refresh_token"
+        ("invalid_client", _) => {
+            "the credentials of the application are wrong; set client_id and client_secret anew"
+        }
+        ("invalid_scope", Asker::ServiceAccount | Asker::Refresh) => {
+            "the scope is wrong; remove `scope`"
+        }
+        ("invalid_scope", _) => "the scope is wrong; remove `scope`, or end it with /.default",
+        ("invalid_resource" | "invalid_target", _) => {
+            "the resource is not known to the tenant; check scope and cloud"
+        }
+        ("unsupported_grant_type" | "invalid_request", _) => {
+            "the endpoint does not understand the request; check token_url or login_url, tenant_id and client_id"
+        }
+        ("interaction_required" | "consent_required" | "login_required", Asker::Refresh) => {
+            "somebody must sign in or consent; sign in again and set the new refresh_token, or grant admin consent"
+        }
+        ("interaction_required" | "consent_required" | "login_required", _) => {
+            "the application has no consent, or a Conditional Access policy blocks it; grant admin consent, and see Sign-in logs in Entra"
+        }
+        ("access_denied" | "admin_policy_enforced" | "org_internal", _) => {
+            "an administrator's policy forbids it; allow the application for this mailbox"
         }
         _ => return None,
     })
 }
 
-/// What to do about an `error` (RFC 6749 §5.2) without a code that we know.
-fn of_error(error: &str, content: &Value) -> &'static str {
-    let said = content
-        .get("error_description")
-        .and_then(Value::as_str)
-        .unwrap_or_default();
-    match error {
-        // Google has one word for all of it; which remedy stands first is all that hangs on the description.
-        "invalid_grant" if said.contains("Invalid JWT") => {
-            "the assertion is not accepted; set this machine's clock right, and check service_account_file"
-        }
-        "invalid_grant" => {
-            "the grant is no longer accepted; sign in again and set the new refresh_token, or check subject and delegation"
-        }
-        "unauthorized_client" => {
-            "this client may not do that; Google: allow its client ID the scope https://mail.google.com/ under Domain-wide delegation; Entra: check client_id, tenant_id and consent"
-        }
-        "invalid_client" | "deleted_client" | "disabled_client" => {
-            "the credentials of the application are wrong; set client_id and client_secret (or certificate, or service_account_file) anew"
-        }
-        "invalid_scope" => "the scope is wrong; remove `scope`, or end it with /.default",
-        "invalid_resource" | "invalid_target" => {
-            "the resource is not known to the tenant; check scope and cloud"
-        }
-        "unsupported_grant_type" | "invalid_request" => {
-            "the endpoint does not understand the request; check token_url or login_url, tenant_id and client_id"
-        }
-        "interaction_required" | "consent_required" | "login_required" => {
-            "somebody must sign in or consent; grant admin consent, or sign in again and set the new refresh_token"
-        }
-        "access_denied" | "admin_policy_enforced" | "org_internal" => {
-            "an administrator's policy forbids it; allow the application for this mailbox"
-        }
-        _ => "correct the credentials of this connector",
+/// Google's reasons for refusing what a service account signed.
+fn of_service_account(said: &str) -> &'static str {
+    let names = |words: &[&str]| words.iter().any(|word| said.contains(word));
+    if names(&["signature"]) {
+        "the signature is not by a key of this service account: the key was deleted, or is another account's; make a new JSON key of it and set service_account_file"
+    } else if names(&["short-lived", "timeframe", "iat and exp", "expired"]) {
+        "the assertion is not within its time; set this machine's clock right"
+    } else if names(&["audience"]) {
+        "the assertion is for another endpoint; remove `token_url`"
+    } else if names(&["email", "user id"]) {
+        "there is no such mailbox; correct subject, which is a user of the Workspace and not an alias or a group"
+    } else if names(&[
+        "account not found",
+        "not a service account",
+        "issuer",
+        "deleted",
+        "disabled",
+    ]) {
+        "the service account was deleted or switched off; make a new one, or enable it, and set service_account_file"
+    } else {
+        "the assertion of the service account is not accepted; check that subject is a mailbox of the Workspace, that the key of service_account_file was not deleted, its Domain-wide delegation, and this machine's clock"
     }
 }
 
@@ -335,8 +446,8 @@ fn word(value: Option<&Value>) -> String {
 mod tests {
     use super::*;
 
-    fn found(status: u16, body: &str, is_metadata: bool) -> String {
-        match parse(status, body.as_bytes(), is_metadata, None) {
+    fn found(status: u16, body: &str, asker: Asker) -> String {
+        match parse(status, body.as_bytes(), asker, None) {
             Ok(granted) => format!(
                 "token {} {} {}",
                 granted.token.reveal(),
@@ -352,7 +463,7 @@ mod tests {
     }
 
     fn check(status: u16, body: &str, expected: &str) {
-        let found = found(status, body, false);
+        let found = found(status, body, Asker::Secret);
         assert!(found.starts_with(expected), "{body}: {found}");
     }
 
@@ -434,7 +545,21 @@ mod tests {
             (700_011, "no such application in this tenant"),
             (90_002, "no such tenant"),
             (7_000_218, "no credential"),
-            (700_027, "certificate is not the one that is registered"),
+            (700_027, "not registered"),
+            (700_027, "expired"),
+            (1_000_502, "expired"),
+            (7_000_214, "revoked"),
+            (70_021, "federated credential"),
+            (700_211, "issuer, subject and audience"),
+            (700_212, "federated credential"),
+            (7_002_138, "case counts"),
+            (700_223, "federated credential"),
+            (70_025, "no federated credential"),
+            (501_661, "issuer of the federated credential"),
+            (500_014, "switched off in this tenant"),
+            (650_052, "has not subscribed"),
+            (5_000_225, "blocked"),
+            (7_000_232, "managed_identity"),
             (700_024, "clock"),
             (50_012, "clock"),
             (50_013, "clock"),
@@ -458,7 +583,7 @@ mod tests {
             let text = found(
                 401,
                 &format!(r#"{{"error":"invalid_client","error_codes":[{code}]}}"#),
-                false,
+                Asker::Certificate,
             );
             let start = format!("misconfigured no token (invalid_client, AADSTS{code}): ");
             assert!(text.starts_with(&start) && text.contains(words), "{text}");
@@ -467,33 +592,59 @@ mod tests {
 
     #[test]
     fn every_error_has_its_remedy() {
-        for (error, said, words) in [
-            ("invalid_client", "", "credentials of the application"),
-            ("invalid_grant", "", "sign in again"),
+        use Asker::{Certificate, Federated, Refresh, Secret, ServiceAccount};
+        for (asker, error, said, words) in [
+            (Secret, "invalid_client", "", "client_secret"),
+            (Certificate, "invalid_client", "", "certificate and key"),
+            (Federated, "invalid_client", "", "federated credential"),
+            (Refresh, "invalid_grant", "", "sign in again"),
+            (Secret, "invalid_grant", "", "Sign-in logs"),
             (
-                "invalid_grant",
-                "Invalid JWT: token must be short-lived",
-                "clock",
+                Refresh,
+                "unauthorized_client",
+                "Unauthorized",
+                "another client",
             ),
-            ("unauthorized_client", "", "Domain-wide delegation"),
-            ("invalid_scope", "", "scope"),
-            ("invalid_request", "", "token_url"),
-            ("unsupported_grant_type", "", "token_url"),
-            ("invalid_resource", "", "scope and cloud"),
-            ("interaction_required", "", "consent"),
-            ("access_denied", "", "policy"),
-            ("never_heard_of", "", "credentials of this connector"),
+            (
+                ServiceAccount,
+                "unauthorized_client",
+                "",
+                "Domain-wide delegation",
+            ),
+            (
+                ServiceAccount,
+                "access_denied",
+                "Requested client not authorized.",
+                "Domain-wide delegation",
+            ),
+            (Secret, "invalid_scope", "", "/.default"),
+            (Secret, "invalid_request", "", "token_url"),
+            (Secret, "unsupported_grant_type", "", "token_url"),
+            (Secret, "invalid_resource", "", "scope and cloud"),
+            (Secret, "interaction_required", "", "consent"),
+            (Refresh, "access_denied", "", "policy"),
+            (
+                Secret,
+                "never_heard_of",
+                "",
+                "credentials of this connector",
+            ),
         ] {
             let body = format!(r#"{{"error":"{error}","error_description":"{said}"}}"#);
-            let text = found(400, &body, false);
+            let text = found(400, &body, asker);
             let start = format!("misconfigured no token ({error}): ");
             assert!(text.starts_with(&start) && text.contains(words), "{text}");
         }
+        check(
+            400,
+            r#"{"error":"invalid_grant","claims":"{}"}"#,
+            "misconfigured no token (invalid_grant): a Conditional",
+        );
         // A code that nobody knows, and one that is known behind it.
         check(
             400,
             r#"{"error":"invalid_grant","error_codes":[1]}"#,
-            "misconfigured no token (invalid_grant, AADSTS1): the grant",
+            "misconfigured no token (invalid_grant, AADSTS1): the credential",
         );
         check(
             400,
@@ -502,12 +653,103 @@ mod tests {
         );
     }
 
+    /// None of what Google says of a service account is healed by another refresh token, and the clock is to blame for one alone.
+    #[test]
+    fn a_service_account_is_told_what_is_wrong_with_it() {
+        for (said, words, is_clock) in [
+            ("Invalid JWT Signature.", "key was deleted", false),
+            (
+                "Invalid JWT: Token must be a short-lived token (60 minutes) and in a reasonable timeframe. Check your iat and exp values in the JWT claim.",
+                "clock",
+                true,
+            ),
+            ("Invalid JWT: Failed audience check.", "token_url", false),
+            ("Invalid email or User ID", "correct subject", false),
+            ("Not a valid email or user ID.", "correct subject", false),
+            ("Invalid grant: account not found", "deleted", false),
+            (
+                "Invalid issuer: Not a service account.",
+                "service account",
+                false,
+            ),
+            ("something new", "Domain-wide delegation", true),
+        ] {
+            let body = format!(r#"{{"error":"invalid_grant","error_description":"{said}"}}"#);
+            let text = found(400, &body, Asker::ServiceAccount);
+            assert!(text.contains(words), "{text}");
+            assert!(!text.contains("refresh_token"), "{text}");
+            assert_eq!(text.contains("clock"), is_clock, "{text}");
+        }
+    }
+
+    #[test]
+    fn the_reason_of_700027_stands_first() {
+        for (said, words) in [
+            (
+                "[Reason - The key used is expired., Thumbprint …]",
+                "the certificate has expired",
+            ),
+            (
+                "[Reason - The key used is not yet valid.]",
+                "the certificate is not valid yet",
+            ),
+            (
+                "[Reason - The key was not found.]",
+                "the certificate is not accepted: it is not registered",
+            ),
+        ] {
+            let body = format!(
+                r#"{{"error":"invalid_client","error_description":"AADSTS700027: Client assertion contains an invalid signature. {said}","error_codes":[700027]}}"#
+            );
+            let text = found(401, &body, Asker::Certificate);
+            let start = format!("misconfigured no token (invalid_client, AADSTS700027): {words}");
+            assert!(text.starts_with(&start), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_code_is_shown_with_its_first_line() {
+        let long = "x".repeat(100);
+        let body = format!(
+            r#"{{"error":"invalid_request","error_description":"AADSTS123456789: The \u001b[31mflux\u001b[0m is low {long} today.\r\nTrace ID: secret\r\n","error_codes":[123456789]}}"#
+        );
+        assert_eq!(
+            found(400, &body, Asker::Secret),
+            "misconfigured no token (invalid_request, AADSTS123456789): the endpoint does not understand the request; check token_url or login_url, tenant_id and client_id; the endpoint says: AADSTS123456789: The *** is low *** today."
+        );
+    }
+
+    /// What stands between us and the endpoint is not the administrator's credential.
+    #[test]
+    fn a_page_in_the_endpoints_place_is_not_the_credential() {
+        for status in [200, 400, 401, 403, 404, 407, 502, 511] {
+            for body in [
+                "<html>blocked</html>",
+                "",
+                "\u{feff}<!doctype html>",
+                "blocked",
+            ] {
+                check(status, body, "down the token endpoint answered ");
+            }
+        }
+        check(
+            403,
+            "<html>",
+            "down the token endpoint answered 403 with something that is not JSON: a proxy or filter",
+        );
+        check(
+            403,
+            r#"{"blocked":true}"#,
+            "down the token endpoint answered 403 with JSON",
+        );
+    }
+
     #[test]
     fn nothing_else_is_repeated() {
         let text = found(
             401,
             r#"{"error":"\u001b[31minvalid","error_description":"AADSTS7000222: hunter2","error_uri":"hunter2","trace_id":"0f0e1d2c-3b4a-5968-7786-95a4b3c2d1e0","correlation_id":"hunter2"}"#,
-            false,
+            Asker::Secret,
         );
         assert!(
             text.starts_with(
@@ -530,6 +772,31 @@ mod tests {
             (500, "", "down"),
             (
                 400,
+                r#"{"error":"invalid_request","error_description":"Multiple user assigned identities exist, please specify the clientId / resourceId of the identity in the token request"}"#,
+                "misconfigured no token: this machine has several identities",
+            ),
+            (
+                400,
+                r#"{"error":"invalid_resource","error_description":"AADSTS500011: words"}"#,
+                "misconfigured no token (invalid_resource, AADSTS500011): the tenant does not know the service",
+            ),
+            (
+                400,
+                r#"{"error":"invalid_request","error_description":"Required metadata header not specified"}"#,
+                "misconfigured no token: a header",
+            ),
+            (
+                400,
+                r#"{"statusCode":400,"message":"No User Assigned or Delegated Managed Identity found for specified ClientId/ResourceId/PrincipalId."}"#,
+                "misconfigured no token: this machine has no such managed identity",
+            ),
+            (
+                403,
+                "",
+                "misconfigured no token: the metadata service does not let",
+            ),
+            (
+                400,
                 r#"{"error":"invalid_request","error_description":"Identity not found"}"#,
                 "misconfigured no token: this machine has no such managed identity",
             ),
@@ -539,7 +806,7 @@ mod tests {
                 "token t 86399 -",
             ),
         ] {
-            let found = found(status, body, true);
+            let found = found(status, body, Asker::Identity);
             assert!(found.starts_with(expected), "{status} {found}");
         }
     }

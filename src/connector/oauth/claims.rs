@@ -9,6 +9,56 @@ use serde_json::Value;
 /// Claims that are shown, at most.
 const SHOWN: usize = 10;
 
+/// Services of Microsoft, by the audience of their tokens: the host of their URL or their application ID.
+const SERVICES: &[(&str, &[&str])] = &[
+    (
+        GRAPH,
+        &[
+            "graph.microsoft.com",
+            "graph.microsoft.us",
+            "dod-graph.microsoft.us",
+            "microsoftgraph.chinacloudapi.cn",
+            "00000003-0000-0000-c000-000000000000",
+        ],
+    ),
+    (
+        EXCHANGE,
+        &[
+            "outlook.office365.com",
+            "outlook.office.com",
+            "outlook.office365.us",
+            "outlook.office.us",
+            "partner.outlook.cn",
+            "00000002-0000-0ff1-ce00-000000000000",
+        ],
+    ),
+    (
+        "Azure AD Graph",
+        &[
+            "graph.windows.net",
+            "graph.chinacloudapi.cn",
+            "00000002-0000-0000-c000-000000000000",
+        ],
+    ),
+    (
+        "the management of Azure",
+        &[
+            "management.azure.com",
+            "management.core.windows.net",
+            "management.usgovcloudapi.net",
+            "797f4846-ba00-4fd7-ba43-dac1f8f63013",
+        ],
+    ),
+    ("Azure Key Vault", &["vault.azure.net"]),
+    ("Azure Storage", &["storage.azure.com"]),
+    ("Azure Communication Services", &["communication.azure.com"]),
+    ("a federated credential", &["azureadtokenexchange"]),
+];
+/// The name of Graph in the table.
+pub(crate) const GRAPH: &str = "Microsoft Graph";
+/// The name of Exchange Online in the table.
+pub(crate) const EXCHANGE: &str = "Exchange Online";
+
 /// The claims of a token of Entra that concern sending.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Claims {
@@ -43,6 +93,30 @@ impl Claims {
         })
     }
 
+    /// Which of Microsoft's services it is for, where that is known.
+    pub fn service(&self) -> Option<&'static str> {
+        service(&self.audience)
+    }
+
+    /// It is for the service that `scope` names, or that is asked at `host`. What says nothing may be.
+    pub fn is_for(&self, scope: &str, host: &str) -> bool {
+        let (audience, wanted) = (resource(&self.audience), resource(scope));
+        let asked = service(host).or_else(|| service(&wanted));
+        if audience.is_empty() || audience.eq_ignore_ascii_case(host) {
+            return true;
+        }
+        let is_id = audience.split('-').count() == 5 && !audience.contains('.');
+        match (self.service(), asked) {
+            // The application's ID of a service stands for any of its hosts; hosts are of one cloud.
+            (Some(is), Some(asked)) => {
+                is == asked && (is_id || service(host).is_none() && audience == wanted)
+            }
+            // A service of somebody's own may be named by its ID.
+            (None, None) => is_id || audience == wanted,
+            (Some(_), None) | (None, Some(_)) => false,
+        }
+    }
+
     /// It names this permission.
     pub fn names(&self, permission: &str) -> bool {
         self.may.iter().any(|m| m.eq_ignore_ascii_case(permission))
@@ -66,6 +140,23 @@ impl Claims {
             needed.join(" or ")
         ))
     }
+}
+
+fn service(audience: &str) -> Option<&'static str> {
+    let audience = resource(audience);
+    SERVICES
+        .iter()
+        .find(|(_, audiences)| audiences.contains(&audience.as_str()))
+        .map(|(name, _)| *name)
+}
+
+/// `https://HOST/.default` and what else stands for HOST.
+fn resource(text: &str) -> String {
+    let text = text.to_ascii_lowercase();
+    let text = text.split(' ').next().unwrap_or_default();
+    let text = text.split_once("://").map_or(text, |(_, rest)| rest);
+    let text = text.strip_suffix(".default").unwrap_or(text);
+    text.split('/').next().unwrap_or_default().to_owned()
 }
 
 /// Nothing longer or stranger than the name of a permission or a resource.
@@ -120,6 +211,106 @@ mod tests {
         );
         let aud = Claims::read(&token(r#"{"aud":"https://graph.microsoft.com"}"#)).unwrap();
         assert_eq!(aud.audience, "https://graph.microsoft.com");
+    }
+
+    #[test]
+    fn whom_a_token_is_for() {
+        const GLOBAL: &str = "https://graph.microsoft.com/.default";
+        for (audience, scope, host, expected) in [
+            ("", GLOBAL, "graph.microsoft.com", true),
+            (
+                "https://graph.microsoft.com",
+                GLOBAL,
+                "graph.microsoft.com",
+                true,
+            ),
+            ("https://graph.microsoft.com/", GLOBAL, "127.0.0.1", true),
+            (
+                "00000003-0000-0000-c000-000000000000",
+                GLOBAL,
+                "graph.microsoft.com",
+                true,
+            ),
+            // The resource of a managed identity.
+            (
+                "https://graph.microsoft.com",
+                "https://graph.microsoft.com/",
+                "127.0.0.1",
+                true,
+            ),
+            (
+                "https://outlook.office365.com",
+                GLOBAL,
+                "graph.microsoft.com",
+                false,
+            ),
+            ("https://outlook.office365.com", GLOBAL, "127.0.0.1", false),
+            (
+                "https://outlook.office365.com",
+                "https://outlook.office365.com/.default",
+                "127.0.0.1",
+                true,
+            ),
+            (
+                "https://outlook.office365.com",
+                "https://outlook.office365.com/.default",
+                "graph.microsoft.com",
+                false,
+            ),
+            (
+                "00000002-0000-0ff1-ce00-000000000000",
+                GLOBAL,
+                "graph.microsoft.com",
+                false,
+            ),
+            ("https://management.azure.com/", GLOBAL, "127.0.0.1", false),
+            (
+                "https://graph.microsoft.us",
+                GLOBAL,
+                "graph.microsoft.com",
+                false,
+            ),
+            (
+                "https://graph.microsoft.com",
+                "https://graph.microsoft.us/.default",
+                "graph.microsoft.us",
+                false,
+            ),
+            (
+                "https://other.example",
+                GLOBAL,
+                "graph.microsoft.com",
+                false,
+            ),
+            (
+                "api://own",
+                "api://own/.default",
+                "graph.corp.example",
+                true,
+            ),
+            (
+                "11111111-2222-3333-4444-555555555555",
+                "api://own/.default",
+                "graph.corp.example",
+                true,
+            ),
+            (
+                "https://other.example",
+                "api://own/.default",
+                "graph.corp.example",
+                false,
+            ),
+        ] {
+            let claims = Claims {
+                audience: audience.into(),
+                may: Vec::new(),
+            };
+            assert_eq!(
+                claims.is_for(scope, host),
+                expected,
+                "{audience} {scope} {host}"
+            );
+        }
     }
 
     #[test]

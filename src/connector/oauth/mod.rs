@@ -9,6 +9,7 @@ use crate::secret::Secret;
 
 mod answer;
 mod claims;
+mod codes;
 mod proof;
 mod refresh;
 mod source;

@@ -18,7 +18,7 @@ use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde_json::json;
 
 use super::{Grant, Settings};
-use crate::secret::Secret;
+use crate::{mail::outcome::Report, secret::Secret};
 
 /// An assertion is good for so long (Entra wants 5 to 10 minutes, Google at most an hour).
 const ASSERTION: Duration = Duration::from_mins(8);
@@ -67,6 +67,33 @@ pub(super) struct Request {
     pub(super) basic: Option<String>,
     /// The metadata service: GET with these in the query and `Metadata: true`.
     pub(super) metadata: bool,
+}
+
+impl Request {
+    /// What proves who asks, should the endpoint repeat it.
+    pub(super) fn mask(&self, report: &mut Report) {
+        let (Report::Down { reply, .. } | Report::Misconfigured(reply)) = report else {
+            return;
+        };
+        let secret = |key: &str| {
+            matches!(
+                key,
+                "client_secret" | "client_assertion" | "assertion" | "refresh_token"
+            )
+        };
+        let given = self.form.iter().filter(|(key, _)| secret(key));
+        let mut forms: Vec<String> = given
+            .flat_map(|(_, value)| [value.clone(), encoded(value)])
+            .chain(self.basic.clone())
+            // A shorter one would take words of ours with it.
+            .filter(|form| form.len() > 3)
+            .collect();
+        // The longer one first: it may hold the other.
+        forms.sort_by_key(|form| std::cmp::Reverse(form.len()));
+        for form in forms {
+            reply.text = reply.text.replace(&form, "***");
+        }
+    }
 }
 
 impl Proof {

@@ -19,7 +19,7 @@ use tokio::{
 
 use super::{
     Claims, Settings,
-    answer::{self, Granted},
+    answer::{self, Asker, Granted},
     proof::Proof,
     refresh::Refresh,
 };
@@ -367,8 +367,10 @@ impl Inner {
             })
             .await
             .map_err(|fault| (fault.report("token"), false))?;
-        answer::read(&answer, request.metadata, retry_after(&answer)).map_err(|refused| {
+        let asker = Asker::of(&self.settings.grant);
+        answer::read(&answer, asker, retry_after(&answer)).map_err(|refused| {
             let mut report = refused.report;
+            request.mask(&mut report);
             if let Report::Misconfigured(reply) = &mut report
                 && let Some(clock) = answer.clock(SystemTime::now())
             {

@@ -1,0 +1,190 @@
+//! Why Graph does not accept a token, and what to do about it.
+//!
+//! Apart because it is pure, and because 401 is one status for many causes of which few are the token's: the tenant, the permission,
+//! a policy, or something in between that wants a login of its own. `error.code` and the challenge (RFC 9110 §11.6.1) decide; the
+//! message only says which cause of `InvalidAuthenticationToken` stands first.
+
+use serde_json::Value;
+
+/// What a 401 comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Cause {
+    /// Ours: the remedy.
+    Known(&'static str),
+    /// The token, without a reason.
+    Token,
+    /// It is not Graph that answered.
+    Between,
+}
+
+/// `error.code`, remedy. Sources: learn.microsoft.com/graph/errors, learn.microsoft.com/troubleshoot/entra/entra-id/users-groups-entra-apis,
+/// microsoft-graph-docs#5673, learn.microsoft.com/entra/identity/conditional-access/concept-continuous-access-evaluation.
+const CODES: &[(&str, &str)] = &[
+    ("NoPermissionsInAccessToken", PERMISSION),
+    ("Authorization_IdentityNotFound", SERVICE_PRINCIPAL),
+    ("OrganizationFromTenantGuidNotFound", TENANT),
+    ("TenantNotFound", TENANT),
+    ("Directory_ObjectNotFound", TENANT),
+    ("TokenExpired", CLOCK),
+    ("TokenNotYetValid", CLOCK),
+    ("InvalidAudience", AUDIENCE),
+    ("InvalidAuthenticationTokenTenant", CLOUD),
+    ("ErrorAccessDenied", PERMISSION),
+    ("Authorization_RequestDenied", PERMISSION),
+];
+
+const PERMISSION: &str = "the token names no permission: add the application permission Mail.Send (not the delegated one) under API permissions and give admin consent, or grant the role \"Application Mail.Send\" (RBAC for Applications); a change takes up to 2 hours";
+const SERVICE_PRINCIPAL: &str =
+    "the application has no service principal in this tenant; give admin consent, which makes one";
+const TENANT: &str = "the tenant has no Exchange Online: correct tenant_id, or give the tenant a subscription with Exchange Online";
+const CLOCK: &str =
+    "by Graph's clock the token is not of this time: set this machine's clock right";
+const AUDIENCE: &str =
+    "the token is for another service: remove `scope`, and check cloud and graph_url";
+const CLOUD: &str = "the token is of another tenant or cloud: check tenant_id and cloud";
+const POLICY: &str = "a Conditional Access policy does not let this application, or this machine's address, in: exempt it, see Sign-in logs (Service principal sign-ins) in Entra";
+const UNKNOWN: &str = "Graph does not say why; most often the tenant has no Exchange Online (give it a subscription), or the mailbox is not in it; also check tenant_id";
+
+/// Words of the message of `InvalidAuthenticationToken` that tell its causes apart.
+const REASONS: &[(&str, &str)] = &[
+    ("continuous access evaluation", POLICY),
+    ("audience", AUDIENCE),
+    ("expired", CLOCK),
+    ("lifetime validation", CLOCK),
+    ("not yet valid", CLOCK),
+];
+
+/// Reads a 401. `challenge` is its WWW-Authenticate.
+pub(super) fn cause(body: &[u8], challenge: Option<&str>) -> Cause {
+    let challenge = challenge.unwrap_or_default().to_ascii_lowercase();
+    let bears = challenge.split([' ', ',']).any(|word| word == "bearer");
+    let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
+    let content: Option<Value> = serde_json::from_slice(body).ok().filter(Value::is_object);
+    if challenge.contains("insufficient_claims") {
+        return Cause::Known(POLICY);
+    }
+    let Some(content) = content else {
+        let is_page = !body.trim_ascii().is_empty();
+        let is_other = !bears && (is_page || !challenge.is_empty());
+        return if is_other {
+            Cause::Between
+        } else {
+            Cause::Token
+        };
+    };
+    let mut codes = Vec::new();
+    let mut error = content.get("error");
+    let message = error
+        .and_then(|error| error.get("message")?.as_str())
+        .unwrap_or_default()
+        .to_ascii_lowercase();
+    while let (Some(inner), true) = (error, codes.len() < 8) {
+        codes.push(
+            inner
+                .get("code")
+                .and_then(Value::as_str)
+                .unwrap_or_default(),
+        );
+        error = ["innererror", "innerError"]
+            .into_iter()
+            .find_map(|key| inner.get(key));
+    }
+    let known = |code: &&str| {
+        CODES
+            .iter()
+            .find(|(name, _)| name.eq_ignore_ascii_case(code))
+    };
+    if let Some((_, remedy)) = codes.iter().rev().find_map(known) {
+        return Cause::Known(remedy);
+    }
+    if codes.first().is_some_and(|code| *code == "UnknownError") {
+        return Cause::Known(UNKNOWN);
+    }
+    let reason = REASONS.iter().find(|(words, _)| message.contains(words));
+    reason.map_or(Cause::Token, |(_, remedy)| Cause::Known(remedy))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(body: &str, challenge: Option<&str>, expected: Cause) {
+        assert_eq!(
+            cause(body.as_bytes(), challenge),
+            expected,
+            "{body} {challenge:?}"
+        );
+    }
+
+    fn error(code: &str, message: &str) -> String {
+        format!(
+            r#"{{"error":{{"code":"{code}","message":"{message}","innerError":{{"request-id":"r"}}}}}}"#
+        )
+    }
+
+    #[test]
+    fn each_401_has_its_cause() {
+        let bearer = Some("Bearer realm=\"\", authorization_uri=\"https://login.example/\"");
+        for (code, message, expected) in [
+            ("NoPermissionsInAccessToken", "m", Cause::Known(PERMISSION)),
+            (
+                "OrganizationFromTenantGuidNotFound",
+                "m",
+                Cause::Known(TENANT),
+            ),
+            ("UnknownError", "", Cause::Known(UNKNOWN)),
+            (
+                "InvalidAuthenticationToken",
+                "Access token validation failure. Invalid audience.",
+                Cause::Known(AUDIENCE),
+            ),
+            (
+                "InvalidAuthenticationToken",
+                "Lifetime validation failed, the token is expired.",
+                Cause::Known(CLOCK),
+            ),
+            (
+                "InvalidAuthenticationToken",
+                "Continuous access evaluation resulted in challenge",
+                Cause::Known(POLICY),
+            ),
+            (
+                "InvalidAuthenticationToken",
+                "CompactToken parsing failed",
+                Cause::Token,
+            ),
+            ("NeverHeardOf", "m", Cause::Token),
+        ] {
+            check(&error(code, message), None, expected);
+            check(&error(code, message), bearer, expected);
+        }
+        check(
+            r#"{"error":{"code":"Unauthorized","innererror":{"code":"NoPermissionsInAccessToken"}}}"#,
+            None,
+            Cause::Known(PERMISSION),
+        );
+        // The challenge of continuous access evaluation.
+        check(
+            &error("InvalidAuthenticationToken", "m"),
+            Some(
+                "Bearer realm=\"\", error=\"insufficient_claims\", claims=\"eyJhY2Nlc3NfdG9rZW4iOnt9fQ==\"",
+            ),
+            Cause::Known(POLICY),
+        );
+    }
+
+    #[test]
+    fn a_login_that_is_not_graphs() {
+        check("<html>sign in</html>", None, Cause::Between);
+        check(
+            "<html>sign in</html>",
+            Some("Basic realm=\"proxy\""),
+            Cause::Between,
+        );
+        check("", Some("Negotiate"), Cause::Between);
+        check("", Some("NTLM"), Cause::Between);
+        check("", None, Cause::Token);
+        check("", Some("Bearer"), Cause::Token);
+        check("{}", None, Cause::Token);
+    }
+}

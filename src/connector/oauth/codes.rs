@@ -1,0 +1,318 @@
+//! The codes of a token endpoint: each with what it means for the mail, and what to do about it.
+//!
+//! Apart from `answer`, which reads what came: this is the table, as data, so that it can be read beside its source and checked line
+//! by line. It knows every code of Microsoft's reference (`learn.microsoft.com/entra/identity-platform/reference-error-codes`, REF
+//! below) that an application with a secret, a certificate, a managed identity or a federated token can meet, and those of a refresh
+//! token; codes that the reference leaves out stand with the page that has them.
+
+/// What a code means for the mail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Class {
+    /// An administrator must do something.
+    Misconfigured,
+    /// It passes by itself.
+    Down,
+    /// It passes by itself, later: too much was asked.
+    Throttled,
+}
+
+/// Some codes that mean the same.
+#[derive(Debug)]
+pub(super) struct Known {
+    pub(super) codes: &'static [u64],
+    pub(super) class: Class,
+    /// What is broken stands first; what to do about it behind it.
+    pub(super) remedy: &'static str,
+    /// Where the meaning comes from.
+    #[cfg_attr(not(test), expect(dead_code, reason = "for whoever checks the table"))]
+    pub(super) source: &'static str,
+}
+
+const REF: &str = "reference-error-codes";
+
+const fn ours(codes: &'static [u64], source: &'static str, remedy: &'static str) -> Known {
+    Known {
+        codes,
+        class: Class::Misconfigured,
+        remedy,
+        source,
+    }
+}
+
+const fn passes(codes: &'static [u64], class: Class, remedy: &'static str) -> Known {
+    Known {
+        codes,
+        class,
+        remedy,
+        source: REF,
+    }
+}
+
+/// By code.
+pub(super) fn known(code: u64) -> Option<&'static Known> {
+    TABLE.iter().find(|known| known.codes.contains(&code))
+}
+
+/// All of it.
+pub(super) const TABLE: &[Known] = &[
+    // The secret.
+    ours(
+        &[7_000_215, 70_002],
+        REF,
+        "the client secret is wrong (often its ID was copied in place of its value); create a new one under Certificates & secrets and set client_secret to its Value",
+    ),
+    ours(
+        &[7_000_222],
+        REF,
+        "the client secret expired; create a new one under Certificates & secrets and set client_secret to its Value",
+    ),
+    ours(
+        &[7_000_216, 7_000_218, 7_000_219, 900_144, 90_014, 50_192],
+        REF,
+        "the endpoint saw no credential; set client_secret, or certificate and key",
+    ),
+    ours(
+        &[700_025],
+        REF,
+        "the application is registered as a public client, which has no credential; remove client_secret, or register it as a confidential one (Authentication, Allow public client flows: No)",
+    ),
+    // Published with the words "MSI identity should not use ClientSecretCredential".
+    ours(
+        &[7_000_232],
+        "managed identities",
+        "client_id is that of a managed identity, which has no client secret; write managed_identity, or make an application of its own and set client_id and client_secret to it",
+    ),
+    // The certificate.
+    ours(
+        &[700_027],
+        REF,
+        "the certificate is not accepted: it is not registered with the application, it has expired or is not valid yet, or the key is not its own; see its dates with openssl x509 -dates, and upload it under Certificates & secrets",
+    ),
+    // microsoft-identity-web, Constants.cs: the codes after which it loads the certificate anew.
+    ours(
+        &[1_000_502, 7_000_274],
+        "microsoft-identity-web",
+        "the certificate has expired, or is not valid yet; make a new one, upload it under Certificates & secrets and set certificate and key to it (and see that this machine's clock is right)",
+    ),
+    ours(
+        &[7_000_214, 7_000_277],
+        "microsoft-identity-web",
+        "the certificate has been revoked; make a new one, upload it under Certificates & secrets and set certificate and key to it",
+    ),
+    ours(
+        &[700_030, 50_006, 50_017, 50_048, 50_003, 50_032],
+        REF,
+        "the certificate is not one that is registered with the application, or its key is another; upload the certificate under Certificates & secrets, and check that certificate and key belong together",
+    ),
+    ours(
+        &[50_012],
+        REF,
+        "the certificate is not accepted, or the signature is not by its key; upload the certificate under Certificates & secrets, check that it has not expired, that certificate and key belong together, and this machine's clock",
+    ),
+    ours(
+        &[700_024, 500_133],
+        REF,
+        "the assertion is not within its time; set this machine's clock right (and see that the token of federated_token_file is being renewed)",
+    ),
+    ours(
+        &[50_013, 50_027, 50_099, 50_120, 900_384, 700_021],
+        REF,
+        "the assertion is not accepted; check this machine's clock, that certificate and key belong together, and client_id",
+    ),
+    // The federated token (learn.microsoft.com/entra/workload-id/workload-identity-federation-considerations).
+    ours(
+        &[70_021, 700_211, 700_212, 700_213, 700_214, 7_002_138],
+        "workload-identity-federation",
+        "no federated credential of the application fits the token of federated_token_file; compare issuer, subject and audience, in which case counts, under Certificates & secrets, Federated credentials",
+    ),
+    ours(
+        &[70_025],
+        "workload-identity-federation",
+        "the application has no federated credential; add one with issuer, subject and audience of the token of federated_token_file under Certificates & secrets, Federated credentials",
+    ),
+    // learn.microsoft.com/azure/devops/pipelines/release/troubleshoot-workload-identity; the second also as a missing match.
+    ours(
+        &[700_223, 700_238, 7_002_381],
+        "troubleshoot-workload-identity",
+        "the federated credential is not accepted: a policy of the tenant forbids them, or none fits; compare issuer, subject and audience under Certificates & secrets, Federated credentials, and ask the tenant's administrator",
+    ),
+    // docs.gitlab.com/ci/cloud_services/azure.
+    ours(
+        &[501_661],
+        "docs.gitlab.com/ci/cloud_services/azure",
+        "the issuer of the federated credential could not be asked for its keys; its address must answer /.well-known/openid-configuration to everybody",
+    ),
+    ours(
+        &[700_229],
+        REF,
+        "the token of federated_token_file is of the wrong kind for a federated credential; it must be one that was given to an application or a platform, not to a user",
+    ),
+    // The application.
+    ours(
+        &[700_016, 700_011, 70_001],
+        REF,
+        "there is no such application in this tenant; correct client_id and tenant_id (client_id is the Application (client) ID, not an object ID), and see that an administrator has consented",
+    ),
+    ours(
+        &[7_000_229],
+        REF,
+        "the application has no service principal in this tenant; give admin consent, which makes one",
+    ),
+    ours(
+        &[7_000_112, 1_000_031],
+        REF,
+        "the application is switched off; enable it under Enterprise applications, Properties",
+    ),
+    ours(
+        &[7_000_114],
+        REF,
+        "the application may not ask in this way; correct client_id, and see that it is a registration of its own",
+    ),
+    // The tenant.
+    ours(
+        &[90_002, 50_059, 50_128, 90_019, 900_021, 900_023],
+        REF,
+        "there is no such tenant; correct tenant_id, and cloud if it is a national one",
+    ),
+    ours(
+        &[9_001_023, 50_194, 90_124, 90_130, 9_002_332],
+        REF,
+        "this needs the tenant itself, not common; set tenant_id",
+    ),
+    ours(
+        &[900_382, 900_432, 90_038, 90_051, 90_043, 1_000_104],
+        REF,
+        "the tenant belongs to another cloud; set cloud",
+    ),
+    // learn.microsoft.com/troubleshoot/entra/entra-id/governance/inactive-tenant.
+    ours(
+        &[5_000_224, 5_000_225],
+        "inactive-tenant",
+        "the tenant is blocked or was closed for want of use; its administrator must open it again",
+    ),
+    ours(
+        &[500_021, 500_022, 50_002, 500_212, 500_213],
+        REF,
+        "a proxy of this network, or a policy, restricts which tenants may be used; have this tenant allowed there",
+    ),
+    // Consent and roles.
+    ours(
+        &[
+            65_001, 90_094, 90_095, 90_008, 65_004, 65_002, 90_099, 9_002_341,
+        ],
+        REF,
+        "nobody has consented; grant admin consent under API permissions",
+    ),
+    ours(
+        &[500_011, 650_054, 650_056, 650_057, 65_005, 50_001],
+        REF,
+        "the tenant does not know the service that the token is for, or the application asks for none of its permissions; remove `scope`, check cloud, add the application permission and give admin consent",
+    ),
+    ours(
+        &[500_014],
+        REF,
+        "the service that the token is for is switched off in this tenant; enable it under Enterprise applications (Office 365 Exchange Online, or Microsoft Graph), Properties, or look whether the tenant's subscription has ended",
+    ),
+    ours(
+        &[650_052],
+        REF,
+        "the tenant has not subscribed to the service that the token is for, or has not enabled it; it needs a subscription with Exchange Online",
+    ),
+    ours(
+        &[50_105, 501_051],
+        REF,
+        "the application (or its user) is not assigned to the resource; assign it under Enterprise applications, Users and groups",
+    ),
+    ours(
+        &[
+            70_011, 1_002_012, 28_002, 28_003, 700_022, 700_023, 90_009, 901_002,
+        ],
+        REF,
+        "the scope is wrong; remove `scope`, or end it with /.default",
+    ),
+    // Policies.
+    ours(
+        &[
+            53_000, 53_001, 53_002, 53_003, 53_004, 53_010, 53_011, 50_005, 50_131, 50_097, 50_129,
+            50_155, 50_187, 530_032, 530_033, 530_034, 530_035, 530_036,
+        ],
+        REF,
+        "a Conditional Access policy (or security defaults) blocks it; exempt this application or this machine's address, see Sign-in logs in Entra",
+    ),
+    // The request. What is wrong with it is ours or the URL's.
+    ours(
+        &[
+            90_004, 90_005, 90_023, 9_002_313, 90_100, 90_102, 90_117, 90_121, 900_561, 90_056,
+            70_003, 90_010, 90_013, 90_015, 50_029, 50_049, 50_050,
+        ],
+        REF,
+        "the endpoint does not understand the request; check token_url or login_url, tenant_id and client_id, and that no proxy changes what is sent",
+    ),
+    // The user of a refresh token.
+    ours(
+        &[
+            50_034, 50_020, 50_014, 51_004, 16_000, 16_003, 90_072, 500_208, 50_197, 90_027,
+        ],
+        REF,
+        "the user is not in this tenant; correct tenant_id (\"consumers\" for Outlook.com), and mailbox",
+    ),
+    ours(
+        &[
+            50_053, 50_055, 50_056, 50_057, 50_064, 50_126, 50_135, 50_144, 80_012,
+        ],
+        REF,
+        "the user's account is locked, disabled or has another password; repair it, sign in again and set the new refresh_token",
+    ),
+    ours(
+        &[
+            50_072, 50_074, 50_076, 50_078, 50_079, 50_125, 50_158, 50_161,
+        ],
+        REF,
+        "the user must sign in with a second factor; sign in again and set the new refresh_token",
+    ),
+    ours(
+        &[
+            50_058, 50_173, 50_089, 50_132, 50_133, 50_085, 50_139, 50_140, 50_143, 54_005, 70_000,
+            70_008, 70_043, 700_005, 700_020, 700_081, 700_082, 700_084,
+        ],
+        REF,
+        "the refresh token is no longer valid; sign in again and set the new refresh_token",
+    ),
+    // What passes by itself.
+    passes(
+        &[
+            50_000, 50_033, 50_087, 70_012, 90_006, 90_012, 90_024, 90_033, 90_036, 90_090, 90_091,
+            90_092, 80_001, 80_002, 80_005, 80_014, 40_008, 40_010, 501_621,
+        ],
+        Class::Down,
+        "Entra is not well; nothing is to be done here",
+    ),
+    passes(
+        &[50_196, 90_055, 50_088, 50_166],
+        Class::Throttled,
+        "too many tokens were asked for; see that nothing else on this machine asks for the same application in a loop",
+    ),
+];
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn every_code_stands_once_and_has_a_remedy_and_a_source() {
+        let mut seen = HashSet::new();
+        for known in TABLE {
+            assert!(!known.codes.is_empty() && !known.source.is_empty());
+            assert!(
+                known.remedy.is_ascii() && known.remedy.len() > 20,
+                "{known:?}"
+            );
+            for code in known.codes {
+                assert!(seen.insert(code), "{code} stands twice");
+            }
+        }
+        assert_eq!(known(1).map(|known| known.remedy), None);
+    }
+}
