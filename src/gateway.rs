@@ -5,10 +5,7 @@
 
 use std::{
     fmt,
-    fs::{DirBuilder, File, OpenOptions, TryLockError},
-    io::{Read, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -26,7 +23,7 @@ use crate::{
     config::{self, Config, Diagnostic, Secrets, Severity},
     connector::{self, Connector, Surroundings},
     delivery::{self, Delivery},
-    listener::{ListenerError, Listeners, Shared, TlsMode},
+    listener::{ListenerError, Listeners, Shared},
     queue::{
         Queue,
         sqlite::SqliteStore,
@@ -37,7 +34,11 @@ use crate::{
 };
 
 mod keep;
+mod lock;
+mod note;
 mod threads;
+
+use lock::lock;
 
 pub use keep::StoreKeep;
 
@@ -156,44 +157,6 @@ fn tell(notes: &[Diagnostic]) {
             warn!(event = "configuration", "{note}");
         }
     }
-}
-
-/// Makes the directory and takes its lock; the file keeps it as long as it is open.
-fn lock(data_dir: &Path) -> Result<File, RunError> {
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(data_dir)
-        .map_err(|e| RunError::new(74, format!("{} cannot be made: {e}", data_dir.display())))?;
-    let path = data_dir.join("lock");
-    let io = |e: std::io::Error| RunError::new(74, format!("{}: {e}", path.display()));
-    let mut file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(&path)
-        .map_err(io)?;
-    match file.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => {
-            let mut pid = String::new();
-            let _ = (&file).take(32).read_to_string(&mut pid);
-            return Err(RunError::new(
-                75,
-                format!(
-                    "a gateway already runs on {} (pid {})",
-                    data_dir.display(),
-                    pid.trim()
-                ),
-            ));
-        }
-        Err(TryLockError::Error(e)) => return Err(io(e)),
-    }
-    file.set_len(0).map_err(io)?;
-    writeln!(file, "{}", std::process::id()).map_err(io)?;
-    Ok(file)
 }
 
 /// When files were written and how large they are, to see that they have changed.
@@ -430,39 +393,7 @@ impl Gateway {
 
     /// Writes down what `postern status` and `postern reload` want to know.
     async fn note(&self) {
-        let standing = self.listeners.standing();
-        let listeners: Vec<Value> = standing
-            .iter()
-            .flat_map(|l| {
-                let tls = match l.tls {
-                    TlsMode::Off => "off",
-                    TlsMode::StartTls => "starttls",
-                    TlsMode::Implicit => "implicit",
-                };
-                l.addresses
-                    .iter()
-                    .map(move |a| json!({ "name": l.name, "address": a.to_string(), "tls": tls }))
-            })
-            .collect();
-        let certificates: Vec<Value> = standing
-            .iter()
-            .filter_map(|l| {
-                let (file, end) = l.certificate.as_ref()?;
-                Some(json!({
-                    "listener": l.name,
-                    "file": file.display().to_string(),
-                    "not_after": telemetry::timestamp(*end),
-                }))
-            })
-            .collect();
-        let note = json!({
-            "pid": std::process::id(),
-            "started": telemetry::timestamp(self.started),
-            "config": self.config.path.display().to_string(),
-            "listeners": listeners,
-            "certificates": certificates,
-            "reload": self.reload,
-        });
+        let note = note::of(self);
         if let Err(error) = self.store.set_note(NOTE, note.to_string()).await {
             warn!(event = "status not written", error = %error, "status not written");
         }
@@ -489,32 +420,5 @@ impl Gateway {
             cut = drain => info!(event = "stopped", cut, "stopped"),
             () = signals.stop() => warn!(event = "stopped", "stopped at once, by a second signal"),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn one_gateway_for_one_directory() {
-        let dir = tempfile::tempdir().unwrap();
-        let data = dir.path().join("deep/data");
-        let first = lock(&data).unwrap();
-        let error = lock(&data).unwrap_err();
-        assert_eq!(error.code, 75);
-        assert!(
-            error
-                .text
-                .contains(&format!("(pid {})", std::process::id())),
-            "{error}"
-        );
-        drop(first);
-        // A process that another test starts at this moment holds it for the time between fork and exec.
-        let again = (0..50).find_map(|_| {
-            std::thread::sleep(std::time::Duration::from_millis(20));
-            lock(&data).ok()
-        });
-        assert!(again.is_some());
     }
 }

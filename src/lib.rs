@@ -31,9 +31,10 @@
 //! - `telemetry/` the log: `maillog.rs` holds one function for each event
 //! - `config/` TEXT TO SETTINGS: `table/` reads keys and collects every
 //!   problem, `sections/` makes each section its module's own settings
-//! - `gateway.rs` builds everything from a configuration; run, reload, drain (`gateway/` makes the threads and keeps
-//!   refresh tokens)
-//! - `cli/` one file for each command; `demo/` holds the stand-in smarthost, `queue/` the ages of its filters
+//! - `gateway.rs` builds everything from a configuration; run, reload, drain (`gateway/` makes the threads, keeps
+//!   refresh tokens, takes the lock and writes the note that commands read)
+//! - `cli/` one file for each command; `demo/` holds the stand-in smarthost, `queue/` the ages of its filters and
+//!   what an entry waits for
 //!
 //! # Who may import whom
 //!

@@ -115,7 +115,7 @@ pub(super) fn run(path: Option<PathBuf>, arguments: &Arguments) -> Ended {
     Ok(if ok { Exit::Ok } else { Exit::Unavailable })
 }
 
-fn problem(diagnostic: &Diagnostic) -> Value {
+pub(super) fn problem(diagnostic: &Diagnostic) -> Value {
     json!({
         "severity": match diagnostic.severity {
             Severity::Error => "error",

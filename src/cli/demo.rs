@@ -73,10 +73,9 @@ async fn demonstrate(stay: bool) -> Ended {
         "A gateway listens on {}; behind it stand two smarthosts that want STARTTLS and a password.",
         world.listener
     ))?;
-    let store = super::existing_store(&super::settings(
-        Some(world.config.clone()),
-        Secrets::Ignore,
-    )?)?;
+    let store = super::place::existing_store(
+        &super::settings(Some(world.config.clone()), Secrets::Ignore)?.data_dir,
+    )?;
     let mut wrong = Vec::new();
     for sample in SAMPLES {
         output::line(format_args!("\n{}", sample.title))?;
@@ -241,7 +240,7 @@ async fn play(
         tokio::time::sleep(Duration::from_millis(50)).await;
     };
     let mut told = Vec::new();
-    life.print(&mut told)?;
+    life.print(&mut told, None)?;
     for line in String::from_utf8_lossy(&told).lines() {
         output::line(format_args!("   {line}"))?;
     }

@@ -19,7 +19,6 @@ use crate::{
         oauth::{Grant, Keep},
     },
     gateway::StoreKeep,
-    queue::{sqlite::SqliteStore, store::Store},
 };
 use exit::{Ended, Exit, Failure};
 
@@ -30,10 +29,12 @@ mod cert;
 mod check;
 mod completions;
 mod demo;
+mod elsewhere;
 mod explain;
 mod handover;
 mod man;
 mod password;
+mod place;
 mod queue;
 mod reload;
 mod run;
@@ -73,8 +74,7 @@ enum Command {
     /// Say whether the gateway runs, and what needs attention
     Status(status::Arguments),
     /// Look at the queue and act on it, whether or not the gateway runs
-    #[command(subcommand)]
-    Queue(queue::Command),
+    Queue(queue::Arguments),
     /// Tell the life of a message, a line an event
     Trace(trace::Arguments),
     /// Send Markdown from standard input as text and HTML, through the gateway
@@ -144,7 +144,7 @@ fn dispatch(argv: Vec<OsString>) -> Ended {
         Command::Explain(arguments) => explain::run(config, &arguments),
         Command::Test(arguments) => test::run(config, &arguments),
         Command::Status(arguments) => status::run(config, &arguments),
-        Command::Queue(command) => queue::run(config, command),
+        Command::Queue(arguments) => queue::run(config, arguments),
         Command::Trace(arguments) => trace::run(config, &arguments),
         Command::Send(arguments) => send::run(config, &arguments),
         Command::Sendmail { arguments } => sendmail::main(config, &arguments),
@@ -166,53 +166,6 @@ fn settings(path: Option<PathBuf>, secrets: Secrets) -> Result<Config, Failure> 
         .map_err(|diagnostics| Failure::new(Exit::Config, diagnostics))
 }
 
-/// The store, if there is one yet: a command that looks shall not make one.
-fn store(config: &Config) -> Result<Option<Arc<dyn Store>>, Failure> {
-    match std::fs::metadata(config.data_dir.join(DATABASE)) {
-        Ok(_) => {}
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(unreadable(&config.data_dir, &error)),
-    }
-    let store: Arc<dyn Store> = SqliteStore::open(&config.queue).map_err(|error| {
-        Failure::new(
-            Exit::Unavailable,
-            format_args!(
-                "cannot open the queue in {}: {error}",
-                config.data_dir.display()
-            ),
-        )
-    })?;
-    Ok(Some(store))
-}
-
-/// As [`store`], where a queue is needed.
-fn existing_store(config: &Config) -> Result<Arc<dyn Store>, Failure> {
-    store(config)?.ok_or_else(|| {
-        Failure::new(
-            Exit::NoInput,
-            format_args!(
-                "there is no queue in {} yet: the gateway never ran with this configuration",
-                config.data_dir.display()
-            ),
-        )
-    })
-}
-
-/// The file of the store inside `data_dir`.
-const DATABASE: &str = "queue.db";
-
-fn unreadable(directory: &Path, error: &std::io::Error) -> Failure {
-    let exit = if error.kind() == std::io::ErrorKind::PermissionDenied {
-        Exit::Refused
-    } else {
-        Exit::Io
-    };
-    Failure::new(
-        exit,
-        format_args!("cannot look into {}: {error}", directory.display()),
-    )
-}
-
 fn store_failure(error: crate::queue::store::StoreError) -> Failure {
     Failure::new(Exit::Unavailable, error)
 }
@@ -224,27 +177,6 @@ fn block_on<T>(future: impl Future<Output = Result<T, Failure>>) -> Result<T, Fa
         .build()
         .map_err(|error| Failure::new(Exit::System, error))?
         .block_on(future)
-}
-
-/// The process that holds `data_dir/lock`, if one does.
-fn running(config: &Config) -> Result<Option<u32>, Failure> {
-    use rustix::fs::{FlockOperation, flock};
-    let path = config.data_dir.join("lock");
-    let file = match std::fs::File::open(&path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(unreadable(&config.data_dir, &error)),
-    };
-    match flock(&file, FlockOperation::NonBlockingLockShared) {
-        // Nobody holds it; closing the file gives it back.
-        Ok(()) => Ok(None),
-        Err(rustix::io::Errno::WOULDBLOCK) => {
-            let mut pid = String::new();
-            std::io::Read::read_to_string(&mut std::io::Read::take(&file, 32), &mut pid)?;
-            Ok(Some(pid.trim().parse().unwrap_or(0)))
-        }
-        Err(error) => Err(unreadable(&config.data_dir, &error.into())),
-    }
 }
 
 /// Where a command finds and keeps rotated refresh tokens, if a connector has one: in the queue, if there is one.
@@ -259,5 +191,5 @@ fn keep(config: &Config) -> Result<Option<Arc<dyn Keep>>, Failure> {
         return Ok(None);
     }
     // A queue that is there and cannot be opened is a failure: what the endpoint gives for next time would be lost.
-    Ok(store(config)?.map(|store| Arc::new(StoreKeep(store)) as Arc<dyn Keep>))
+    Ok(place::store(&config.data_dir)?.map(|store| Arc::new(StoreKeep(store)) as Arc<dyn Keep>))
 }

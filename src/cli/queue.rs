@@ -14,10 +14,11 @@ use serde_json::json;
 
 use super::{
     exit::{Ended, Exit, Failure},
-    output, trace,
+    output,
+    place::{Place, Where},
+    trace,
 };
 use crate::{
-    config::{Config, Secrets},
     mail::{
         message::{Body, Message, MessageId},
         pattern::Pattern,
@@ -27,10 +28,20 @@ use crate::{
 };
 
 mod age;
-mod entry;
+pub(super) mod entry;
+
+use entry::Standing;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    place: Where,
+    #[command(subcommand)]
+    command: Command,
+}
 
 #[derive(Debug, clap::Subcommand)]
-pub(super) enum Command {
+enum Command {
     /// List messages, oldest first: all but the done ones
     List {
         #[command(flatten)]
@@ -133,19 +144,14 @@ impl Which {
     }
 }
 
-pub(super) fn run(path: Option<PathBuf>, command: Command) -> Ended {
+pub(super) fn run(path: Option<PathBuf>, arguments: Arguments) -> Ended {
+    let Arguments { place, command } = arguments;
+    let find = || place.find(path);
     let (verb, done, which) = match command {
-        Command::List { which, limit, json } => {
-            let config = super::settings(path, Secrets::Ignore)?;
-            return list(&config, &which, limit, json);
-        }
-        Command::Show { id, json } => {
-            let config = super::settings(path, Secrets::Ignore)?;
-            return super::block_on(show(&config, id, json));
-        }
+        Command::List { which, limit, json } => return list(&find()?, &which, limit, json),
+        Command::Show { id, json } => return super::block_on(show(&find()?, id, json)),
         Command::Export { id, output } => {
-            let config = super::settings(path, Secrets::Ignore)?;
-            let store = super::existing_store(&config)?;
+            let store = find()?.existing_store()?;
             return super::block_on(export(store, id, output));
         }
         Command::Retry(which) => (Verb::Retry, "to be tried again now", which),
@@ -160,8 +166,7 @@ pub(super) fn run(path: Option<PathBuf>, command: Command) -> Ended {
             "say which messages: an id, a filter (--state, --sender, --recipient, --route, --older), or --all",
         ));
     }
-    let config = super::settings(path, Secrets::Ignore)?;
-    let store = super::existing_store(&config)?;
+    let store = find()?.existing_store()?;
     super::block_on(async {
         let mut taken = 0;
         for filter in which.filters() {
@@ -195,18 +200,18 @@ async fn reopen(store: &Arc<dyn Store>) -> Result<(), Failure> {
     Ok(())
 }
 
-fn list(config: &Config, which: &Which, limit: Option<usize>, json: bool) -> Ended {
-    let Some(store) = super::store(config)? else {
+fn list(place: &Place, which: &Which, limit: Option<usize>, json: bool) -> Ended {
+    let Some(store) = place.store()? else {
         if json {
             output::json(&json!([]))?;
         } else {
-            output::complain("the queue is empty: the gateway never ran with this configuration");
+            output::complain("the queue is empty: no gateway ever ran there");
         }
         return Ok(Exit::Ok);
     };
     super::block_on(async {
         let now = output::now();
-        let lanes = store.lanes().await.map_err(super::store_failure)?;
+        let standing = Standing::read(place, store.as_ref()).await?;
         let mut entries = Vec::new();
         for mut filter in which.filters() {
             // Done ones are history: shown when asked for by name.
@@ -227,7 +232,7 @@ fn list(config: &Config, which: &Which, limit: Option<usize>, json: bool) -> End
         if json {
             let entries: Vec<_> = entries
                 .iter()
-                .map(|entry| entry::json(entry, &config.router, &lanes))
+                .map(|entry| entry::json(entry, &standing))
                 .collect();
             output::json(&entries.into())?;
             return Ok(Exit::Ok);
@@ -239,7 +244,7 @@ fn list(config: &Config, which: &Which, limit: Option<usize>, json: bool) -> End
         let rows: Vec<Vec<String>> = entries
             .iter()
             .map(|entry| {
-                let next = match (entry.state, entry::blocked(entry, &config.router, &lanes)) {
+                let next = match (entry.state, standing.blocked(entry)) {
                     (State::Waiting, Some(lane)) => format!("blocked by {lane}"),
                     (State::Waiting, None) if entry.lane.is_some() => {
                         let lane = entry.lane.as_deref().unwrap_or_default();
@@ -287,17 +292,17 @@ fn recipients(entry: &Entry) -> String {
     }
 }
 
-async fn show(config: &Config, id: MessageId, json: bool) -> Ended {
-    let store = super::existing_store(config)?;
+async fn show(place: &Place, id: MessageId, json: bool) -> Ended {
+    let store = place.existing_store()?;
     let life = trace::life(&store, id).await?;
     if life.entries.is_empty() {
         return Err(Failure::new(Exit::No, format_args!("no message {id}")));
     }
     let message = store.content(id).await.map_err(super::store_failure)?;
-    let lanes = store.lanes().await.map_err(super::store_failure)?;
+    let standing = Standing::read(place, store.as_ref()).await?;
     if json {
         output::json(&json!({
-            "entries": life.entries.iter().map(|e| entry::json(e, &config.router, &lanes)).collect::<Vec<_>>(),
+            "entries": life.entries.iter().map(|e| entry::json(e, &standing)).collect::<Vec<_>>(),
             "header": message.as_ref().map(|m| String::from_utf8_lossy(&m.header).into_owned()),
             "events": life.events.iter().map(trace::event_json).collect::<Vec<_>>(),
         }))?;
@@ -329,7 +334,7 @@ async fn show(config: &Config, id: MessageId, json: bool) -> Ended {
             entry.state,
             output::count(u64::from(entry.attempts), "attempt")
         )?;
-        if let Some(lane) = entry::blocked(entry, &config.router, &lanes) {
+        if let Some(lane) = standing.blocked(entry) {
             writeln!(
                 out,
                 "  blocked by connector {lane} (postern status says why)"
@@ -353,7 +358,7 @@ async fn show(config: &Config, id: MessageId, json: bool) -> Ended {
         }
     }
     writeln!(out)?;
-    life.print(&mut out)?;
+    life.print(&mut out, Some(&standing))?;
     io::stdout().lock().write_all(&out)?;
     Ok(Exit::Ok)
 }

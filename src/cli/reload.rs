@@ -5,33 +5,40 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Signal, kill_process};
 use serde_json::Value;
 
 use super::{
+    elsewhere,
     exit::{Ended, Exit, Failure},
     output,
+    place::{self, Note},
 };
-use crate::{config::Secrets, queue::store::Store};
+use crate::{
+    config::{Config, Secrets},
+    queue::store::Store,
+};
 
 /// A reload waits for nothing but files.
 const PATIENCE: Duration = Duration::from_secs(15);
 
 pub(super) fn run(path: Option<PathBuf>) -> Ended {
     let config = super::settings(path, Secrets::CheckOnly)?;
-    let pid = super::running(&config)?
-        .and_then(|pid| i32::try_from(pid).ok())
-        .and_then(Pid::from_raw)
-        .ok_or_else(|| {
-            Failure::new(
-                Exit::Unavailable,
-                format_args!(
-                    "the configuration is right, but no gateway runs on {}",
-                    config.data_dir.display()
-                ),
-            )
-        })?;
-    let store = super::existing_store(&config)?;
+    let Some(running) = place::running(&config.data_dir)? else {
+        return Err(no_gateway(&config));
+    };
+    let Some(pid) = running.pid else {
+        return Err(Failure::new(
+            Exit::Unavailable,
+            format_args!(
+                "the configuration is right; the gateway on {} runs in another PID namespace (a container?), as pid {} there, and \
+                 a number from there may be anybody here: run `postern reload` inside it, or have its manager send SIGHUP",
+                config.data_dir.display(),
+                running.own
+            ),
+        ));
+    };
+    let store = place::existing_store(&config.data_dir)?;
     super::block_on(async {
         let before = last(store.as_ref()).await?;
         kill_process(pid, Signal::HUP).map_err(|error| {
@@ -71,9 +78,24 @@ pub(super) fn run(path: Option<PathBuf>) -> Ended {
 
 /// What the gateway last said of a reload.
 async fn last(store: &dyn Store) -> Result<Value, Failure> {
-    let note = store.note("gateway").await.map_err(super::store_failure)?;
-    Ok(note
-        .and_then(|text| serde_json::from_str::<Value>(&text).ok())
-        .and_then(|note| note.get("reload").cloned())
-        .unwrap_or(Value::Null))
+    let note = Note::read(store).await?;
+    Ok(note.get("reload").cloned().unwrap_or(Value::Null))
+}
+
+/// Nobody holds the directory that the file names; one may run that was started with another.
+fn no_gateway(config: &Config) -> Failure {
+    let dir = config.data_dir.display();
+    let text = match elsewhere::find(&config.path) {
+        None => format!("the configuration is right, but no gateway runs on {dir}"),
+        Some(found) => format!(
+            "the configuration is right, but no gateway runs on {dir}. One that was started with this file runs as pid {}{}: \
+             a new `data_dir` needs a restart, and what waits in the old directory stays there until it is moved",
+            found.pid,
+            found.data_dir.map_or_else(String::new, |dir| format!(
+                " on {}",
+                output::safe(&dir.display().to_string())
+            )),
+        ),
+    };
+    Failure::new(Exit::Unavailable, text)
 }

@@ -6,20 +6,25 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use rustix::process::Pid;
 use serde_json::{Value, json};
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use super::{
-    check::SHOWN,
+    check::{SHOWN, problem},
     exit::{Ended, Exit},
     output,
+    place::{Note, Place, Running, Where},
 };
 use crate::{
-    config::{Config, Secrets},
+    listener::tls::EXPIRES_SOON,
     queue::store::{LaneRow, Stats},
 };
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
+    #[command(flatten)]
+    place: Where,
     /// For programs
     #[arg(long)]
     json: bool,
@@ -27,81 +32,295 @@ pub(super) struct Arguments {
 
 /// Mail that waits longer needs somebody.
 const OLD: Duration = Duration::from_hours(1);
+/// Lines of one text about the configuration that are shown.
+const LINES: usize = 40;
+
+/// All that is known of a gateway.
+struct Report {
+    place: Place,
+    running: Option<Running>,
+    /// Empty unless the gateway runs.
+    note: Note,
+    /// `None`: there is no queue yet.
+    stats: Option<Stats>,
+    lanes: Vec<LaneRow>,
+    certificates: Vec<Certificate>,
+    now: SystemTime,
+}
 
 pub(super) fn run(path: Option<PathBuf>, arguments: &Arguments) -> Ended {
-    let config = super::settings(path, Secrets::Ignore)?;
-    let pid = super::running(&config)?;
-    let Some(store) = super::store(&config)? else {
-        if arguments.json {
-            output::json(&json!({
-                "running": pid.is_some(), "pid": pid, "store": false, "ok": true,
-                "listeners": [], "connectors": [], "messages": null, "oldest_seconds": null,
-                "certificates": [], "reload": null,
-            }))?;
-        } else {
-            output::line(format_args!(
-                "{}, and it never ran with this configuration: there is no queue in {} yet",
-                running(pid),
-                config.data_dir.display()
-            ))?;
-        }
-        return Ok(Exit::Ok);
+    let place = arguments.place.find(path)?;
+    let running = super::place::running(&place.data_dir)?;
+    let (note, stats, lanes) = match place.store()? {
+        None => (Note::default(), None, Vec::new()),
+        Some(store) => super::block_on(async {
+            Ok((
+                Note::read(store.as_ref()).await?.of(running.as_ref()),
+                Some(store.stats().await.map_err(super::store_failure)?),
+                store.lanes().await.map_err(super::store_failure)?,
+            ))
+        })?,
     };
-    let (note, stats, lanes) = super::block_on(async {
-        Ok((
-            store.note("gateway").await.map_err(super::store_failure)?,
-            store.stats().await.map_err(super::store_failure)?,
-            store.lanes().await.map_err(super::store_failure)?,
-        ))
-    })?;
-    // What the gateway said of itself; a note that cannot be read is no note.
-    let note: Value = note
-        .and_then(|text| serde_json::from_str(&text).ok())
-        .unwrap_or(Value::Null);
     let now = output::now();
-    let waits = stats.oldest.map(|oldest| output::since(oldest, now));
-    let lanes = all_lanes(&config, lanes);
-    let attention =
-        lanes.iter().any(|lane| lane.state == "paused") || waits.is_some_and(|waits| waits > OLD);
+    let report = Report {
+        lanes: all_lanes(&place, &note, lanes),
+        certificates: note
+            .list("certificates")
+            .iter()
+            .map(|entry| Certificate::new(entry, now))
+            .collect(),
+        place,
+        running,
+        note,
+        stats,
+        now,
+    };
     if arguments.json {
-        output::json(&json!({
-            "running": pid.is_some(),
-            "pid": pid,
-            "store": true,
-            "ok": !attention,
-            "started": note.get("started"),
-            "config": note.get("config"),
-            "listeners": note.get("listeners").cloned().unwrap_or_else(|| json!([])),
-            "connectors": lanes.iter().map(lane_json).collect::<Vec<_>>(),
-            "messages": {
-                "waiting": stats.waiting, "sending": stats.sending,
-                "held": stats.held, "failed": stats.failed,
-            },
-            "oldest_seconds": waits.map(|w| w.as_secs()),
-            "certificates": note.get("certificates").cloned().unwrap_or_else(|| json!([])),
-            "reload": note.get("reload"),
-        }))?;
+        output::json(&report.json())?;
     } else {
         let mut out = Vec::new();
-        print(&mut out, pid, &note, &stats, &lanes, now)?;
+        report.print(&mut out)?;
         std::io::stdout().lock().write_all(&out)?;
     }
-    Ok(if attention { Exit::No } else { Exit::Ok })
+    Ok(report.exit())
 }
 
-fn running(pid: Option<u32>) -> String {
-    match pid {
-        Some(pid) => format!("the gateway is running (pid {pid})"),
-        None => "the gateway is not running".to_owned(),
+impl Report {
+    /// How long the oldest message waits.
+    fn waits(&self) -> Option<Duration> {
+        let oldest = self.stats.as_ref()?.oldest?;
+        Some(output::since(oldest, self.now))
+    }
+
+    fn exit(&self) -> Exit {
+        let is_needed = self.lanes.iter().any(|lane| lane.state == "paused")
+            || self.certificates.iter().any(|c| c.expired)
+            || self.waits().is_some_and(|waits| waits > OLD);
+        if self.running.is_none() {
+            Exit::Unavailable
+        } else if is_needed {
+            Exit::No
+        } else {
+            Exit::Ok
+        }
+    }
+
+    fn json(&self) -> Value {
+        let is_running = self.running.is_some();
+        json!({
+            "running": is_running,
+            "pid": self.running.and_then(|r| r.pid).map(Pid::as_raw_nonzero),
+            "data_dir": self.place.data_dir.display().to_string(),
+            "store": self.stats.is_some(),
+            "ok": self.exit() == Exit::Ok,
+            "started": self.note.get("started"),
+            "config": self.note.get("config"),
+            "problems": self.place.problems().map(problem).collect::<Vec<_>>(),
+            "listeners": self.note.list("listeners"),
+            "connectors": self.lanes.iter().map(|lane| lane_json(lane, is_running)).collect::<Vec<_>>(),
+            "messages": self.stats.as_ref().map(|stats| json!({
+                "waiting": stats.waiting, "sending": stats.sending,
+                "held": stats.held, "failed": stats.failed,
+            })),
+            "oldest_seconds": self.waits().map(|w| w.as_secs()),
+            "certificates": self.certificates.iter().map(Certificate::json).collect::<Vec<_>>(),
+            "reload": self.note.get("reload"),
+        })
+    }
+
+    fn print(&self, out: &mut Vec<u8>) -> std::io::Result<()> {
+        let dir = self.place.data_dir.display();
+        match &self.running {
+            None => writeln!(out, "gateway     not running")?,
+            Some(Running { pid: Some(pid), .. }) => {
+                writeln!(out, "gateway     running (pid {})", pid.as_raw_nonzero())?;
+            }
+            Some(Running { pid: None, own }) => writeln!(
+                out,
+                "gateway     running (in another PID namespace, a container perhaps, as pid {own} there)"
+            )?,
+        }
+        if self.stats.is_none() {
+            writeln!(
+                out,
+                "queue       there is none in {dir} yet: no gateway ever ran there"
+            )?;
+        } else if self.place.config.is_none() {
+            writeln!(out, "queue       {dir}")?;
+        }
+        if let Some(started) = self.note.text("started") {
+            writeln!(out, "started     {started}")?;
+        }
+        for listener in self.note.list("listeners") {
+            writeln!(
+                out,
+                "listener    {} at {} (tls {})",
+                text(listener, "name"),
+                text(listener, "address"),
+                text(listener, "tls")
+            )?;
+        }
+        for lane in &self.lanes {
+            self.print_lane(out, lane)?;
+        }
+        if let Some(stats) = &self.stats {
+            writeln!(
+                out,
+                "messages    {} waiting, {} being sent, {} held, {} failed",
+                stats.waiting, stats.sending, stats.held, stats.failed
+            )?;
+        }
+        if let Some(waits) = self.waits() {
+            writeln!(out, "oldest      waits for {}", output::span(waits))?;
+        }
+        for certificate in &self.certificates {
+            writeln!(out, "{}", certificate.sentence(self.now))?;
+        }
+        self.print_reload(out)
+    }
+
+    fn print_lane(&self, out: &mut Vec<u8>, lane: &LaneRow) -> std::io::Result<()> {
+        let (name, state) = (output::safe(&lane.lane), output::safe(&lane.state));
+        if self.running.is_none() {
+            // Whoever kept this state is gone.
+            write!(out, "connector   {name} was last {state}")?;
+        } else {
+            write!(out, "connector   {name} is {state}")?;
+        }
+        if lane.state == "open" {
+            return writeln!(out);
+        }
+        write!(out, " since {}", output::human(lane.since))?;
+        if let (Some(probe), true) = (lane.probe, self.running.is_some()) {
+            let what = match lane.state.as_str() {
+                "throttled" => "goes on",
+                _ => "asked again",
+            };
+            write!(out, ", {what} {}", output::ahead(probe, self.now))?;
+        }
+        writeln!(out, "\n            {}", output::cut(&lane.why, SHOWN))
+    }
+
+    /// What became of the last reload, and what is wrong with the file as it is now.
+    fn print_reload(&self, out: &mut Vec<u8>) -> std::io::Result<()> {
+        let problems = self.place.problems.as_ref().map(ToString::to_string);
+        let mut told = None;
+        if let Some(reload) = self.note.get("reload") {
+            match reload.get("error").and_then(Value::as_str) {
+                Some(error) => {
+                    writeln!(
+                        out,
+                        "reload      failed at {}, the old settings stay:",
+                        text(reload, "at")
+                    )?;
+                    indented(out, error)?;
+                    told = Some(error);
+                }
+                None => writeln!(out, "reload      done at {}", text(reload, "at"))?,
+            }
+        }
+        let Some(problems) = problems.filter(|problems| told != Some(problems)) else {
+            return Ok(());
+        };
+        let file = output::safe(&self.place.path.display().to_string());
+        if self.running.is_some() {
+            writeln!(
+                out,
+                "config      {file} has errors; the gateway runs on with the settings it has:"
+            )?;
+        } else {
+            writeln!(
+                out,
+                "config      {file} has errors; no gateway starts with it:"
+            )?;
+        }
+        indented(out, &problems)
     }
 }
 
-/// A row for every configured connector, and for each mailbox that is not open.
-fn all_lanes(config: &Config, mut rows: Vec<LaneRow>) -> Vec<LaneRow> {
-    for connector in &config.connectors {
-        if !rows.iter().any(|row| row.lane == connector.name.as_str()) {
+fn indented(out: &mut Vec<u8>, text: &str) -> std::io::Result<()> {
+    for line in text.lines().take(LINES) {
+        writeln!(out, "            {}", output::safe(line))?;
+    }
+    Ok(())
+}
+
+/// A text of what the gateway wrote down, safe for a terminal.
+fn text(value: &Value, key: &str) -> String {
+    output::safe(value.get(key).and_then(Value::as_str).unwrap_or_default())
+}
+
+/// A certificate in use.
+struct Certificate {
+    entry: Value,
+    not_after: Option<SystemTime>,
+    expired: bool,
+}
+
+impl Certificate {
+    fn new(entry: &Value, now: SystemTime) -> Self {
+        let not_after = entry
+            .get("not_after")
+            .and_then(Value::as_str)
+            .and_then(|at| OffsetDateTime::parse(at, &Rfc3339).ok())
+            .map(SystemTime::from);
+        Self {
+            entry: entry.clone(),
+            not_after,
+            expired: not_after.is_some_and(|end| end <= now),
+        }
+    }
+
+    fn json(&self) -> Value {
+        let mut entry = self.entry.clone();
+        if let Value::Object(entry) = &mut entry {
+            entry.insert("expired".to_owned(), self.expired.into());
+        }
+        entry
+    }
+
+    fn sentence(&self, now: SystemTime) -> String {
+        let (kind, name) = ["listener", "connector"]
+            .into_iter()
+            .find(|kind| self.entry.get(kind).is_some())
+            .map_or(("", String::new()), |kind| (kind, text(&self.entry, kind)));
+        let whose = format!("certificate of {kind} {name}");
+        let (end, file) = (text(&self.entry, "not_after"), text(&self.entry, "file"));
+        let left = self
+            .not_after
+            .map(|end| end.duration_since(now).unwrap_or_default());
+        match left {
+            _ if self.expired => {
+                format!(
+                    "{whose} expired on {end}: put a new one into {file}; it is loaded by itself"
+                )
+            }
+            Some(left) if left < EXPIRES_SOON => {
+                format!("{whose} ends in {}, at {end} ({file})", output::span(left))
+            }
+            _ => format!("{whose} is valid until {end}"),
+        }
+    }
+}
+
+/// A row for every connector there is, and for each mailbox that is not open.
+fn all_lanes(place: &Place, note: &Note, mut rows: Vec<LaneRow>) -> Vec<LaneRow> {
+    let mut connectors: Vec<String> = note
+        .list("connectors")
+        .iter()
+        .filter_map(|name| name.as_str().map(str::to_owned))
+        .collect();
+    if let (true, Some(config)) = (connectors.is_empty(), &place.config) {
+        connectors = config
+            .connectors
+            .iter()
+            .map(|c| c.name.to_string())
+            .collect();
+    }
+    for name in &connectors {
+        if !rows.iter().any(|row| row.lane == *name) {
             rows.push(LaneRow {
-                lane: connector.name.to_string(),
+                lane: name.clone(),
                 state: "open".to_owned(),
                 since: SystemTime::UNIX_EPOCH,
                 why: String::new(),
@@ -112,113 +331,21 @@ fn all_lanes(config: &Config, mut rows: Vec<LaneRow>) -> Vec<LaneRow> {
     // What is no longer configured holds nothing up.
     rows.retain(|row| {
         let name = row.lane.split('/').next().unwrap_or_default();
-        config.connectors.iter().any(|c| c.name.as_str() == name)
+        connectors.is_empty() || connectors.iter().any(|connector| connector == name)
     });
     rows.sort_by(|a, b| a.lane.cmp(&b.lane));
     rows
 }
 
-fn lane_json(lane: &LaneRow) -> Value {
+fn lane_json(lane: &LaneRow, is_running: bool) -> Value {
     let open = lane.state == "open";
     json!({
         "name": lane.lane,
         "state": lane.state,
+        // Of a gateway that is gone this is how it left things, not how they are.
+        "current": is_running,
         "since": (!open).then(|| output::rfc3339(lane.since)),
         "why": (!open).then_some(lane.why.as_str()),
-        "next_probe": lane.probe.filter(|_| !open).map(output::rfc3339),
+        "next_probe": lane.probe.filter(|_| !open && is_running).map(output::rfc3339),
     })
-}
-
-fn print(
-    out: &mut Vec<u8>,
-    pid: Option<u32>,
-    note: &Value,
-    stats: &Stats,
-    lanes: &[LaneRow],
-    now: SystemTime,
-) -> std::io::Result<()> {
-    let text =
-        |value: Option<&Value>| output::safe(value.and_then(Value::as_str).unwrap_or_default());
-    writeln!(
-        out,
-        "gateway     {}",
-        running(pid).trim_start_matches("the gateway is ")
-    )?;
-    if pid.is_some() {
-        if note.get("started").is_some() {
-            writeln!(out, "started     {}", text(note.get("started")))?;
-        }
-        for listener in note
-            .get("listeners")
-            .and_then(Value::as_array)
-            .into_iter()
-            .flatten()
-        {
-            writeln!(
-                out,
-                "listener    {} at {} (tls {})",
-                text(listener.get("name")),
-                text(listener.get("address")),
-                text(listener.get("tls"))
-            )?;
-        }
-    }
-    for lane in lanes {
-        write!(
-            out,
-            "connector   {} is {}",
-            output::safe(&lane.lane),
-            output::safe(&lane.state)
-        )?;
-        if lane.state == "open" {
-            writeln!(out)?;
-            continue;
-        }
-        write!(out, " since {}", output::human(lane.since))?;
-        if let Some(probe) = lane.probe {
-            let what = match lane.state.as_str() {
-                "throttled" => "goes on",
-                _ => "asked again",
-            };
-            write!(out, ", {what} {}", output::ahead(probe, now))?;
-        }
-        writeln!(out, "\n            {}", output::cut(&lane.why, SHOWN))?;
-    }
-    writeln!(
-        out,
-        "messages    {} waiting, {} being sent, {} held, {} failed",
-        stats.waiting, stats.sending, stats.held, stats.failed
-    )?;
-    if let Some(oldest) = stats.oldest {
-        writeln!(
-            out,
-            "oldest      waits for {}",
-            output::span(output::since(oldest, now))
-        )?;
-    }
-    for certificate in note
-        .get("certificates")
-        .and_then(Value::as_array)
-        .into_iter()
-        .flatten()
-    {
-        writeln!(
-            out,
-            "certificate of listener {} is valid until {}",
-            text(certificate.get("listener")),
-            text(certificate.get("not_after"))
-        )?;
-    }
-    if let Some(reload) = note.get("reload").filter(|reload| !reload.is_null()) {
-        match reload.get("error").and_then(Value::as_str) {
-            Some(error) => {
-                writeln!(out, "reload      failed at {}:", text(reload.get("at")))?;
-                for line in error.lines().take(40) {
-                    writeln!(out, "            {}", output::safe(line))?;
-                }
-            }
-            None => writeln!(out, "reload      done at {}", text(reload.get("at")))?,
-        }
-    }
-    Ok(())
 }

@@ -7,15 +7,18 @@ use serde_json::json;
 use super::{
     exit::{Ended, Exit, Failure},
     output,
+    place::Where,
+    queue::entry::{self, Standing},
 };
 use crate::{
-    config::Secrets,
     mail::{message::MessageId, pattern::Pattern},
     queue::store::{Entry, Event, Filter, Store},
 };
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
+    #[command(flatten)]
+    place: Where,
     /// The id of a message, or an address (or pattern) of its sender or a recipient
     #[arg(value_name = "ID or ADDRESS")]
     subject: String,
@@ -28,9 +31,10 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(path: Option<PathBuf>, arguments: &Arguments) -> Ended {
-    let config = super::settings(path, Secrets::Ignore)?;
-    let store = super::existing_store(&config)?;
+    let place = arguments.place.find(path)?;
+    let store = place.existing_store()?;
     super::block_on(async {
+        let standing = Standing::read(&place, store.as_ref()).await?;
         let ids = ids(&store, &arguments.subject).await?;
         let skipped = ids.len().saturating_sub(arguments.limit);
         let mut lives = Vec::new();
@@ -48,7 +52,7 @@ pub(super) fn run(path: Option<PathBuf>, arguments: &Arguments) -> Ended {
             ));
         }
         if arguments.json {
-            let lives: Vec<_> = lives.iter().map(Life::json).collect();
+            let lives: Vec<_> = lives.iter().map(|life| life.json(&standing)).collect();
             output::json(&lives.into())?;
             return Ok(Exit::Ok);
         }
@@ -57,7 +61,7 @@ pub(super) fn run(path: Option<PathBuf>, arguments: &Arguments) -> Ended {
             if place > 0 {
                 writeln!(out)?;
             }
-            life.print(&mut out)?;
+            life.print(&mut out, Some(&standing))?;
         }
         if skipped > 0 {
             writeln!(out, "\n({skipped} older not shown; --limit shows more)")?;
@@ -92,8 +96,12 @@ pub(super) async fn life(store: &Arc<dyn Store>, id: MessageId) -> Result<Life, 
 }
 
 impl Life {
-    /// For people.
-    pub(super) fn print(&self, out: &mut dyn Write) -> std::io::Result<()> {
+    /// For people; `standing` also tells what it waits for.
+    pub(super) fn print(
+        &self,
+        out: &mut dyn Write,
+        standing: Option<&Standing>,
+    ) -> std::io::Result<()> {
         let sender = self.entries.first().and_then(|e| e.sender.as_deref());
         writeln!(
             out,
@@ -130,18 +138,23 @@ impl Life {
                     "  now: {} is {}, by route {}",
                     output::cut(&recipient.address, 80),
                     output::safe(&recipient.state),
-                    entry.route
+                    output::safe(entry.route.as_str())
                 )?;
+            }
+            if let Some(why) = standing.and_then(|standing| standing.waits(entry)) {
+                writeln!(out, "  waits for: {why}")?;
             }
         }
         Ok(())
     }
 
-    fn json(&self) -> serde_json::Value {
+    fn json(&self, standing: &Standing) -> serde_json::Value {
         json!({
             "id": self.id.to_string(),
             "sender": self.entries.first().and_then(|e| e.sender.as_deref()).unwrap_or("<>"),
             "events": self.events.iter().map(event_json).collect::<Vec<_>>(),
+            "entries": self.entries.iter().map(|e| entry::json(e, standing)).collect::<Vec<_>>(),
+            "waits_for": self.entries.iter().find_map(|e| standing.waits(e)),
         })
     }
 }

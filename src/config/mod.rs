@@ -22,12 +22,14 @@ use crate::{
 };
 
 pub mod diagnostic;
+mod glance;
 mod sections;
 mod source;
 mod table;
 pub mod values;
 
 pub use diagnostic::{Diagnostic, Diagnostics, Severity};
+pub use glance::{Glance, glance};
 use source::Source;
 use values::Fault;
 

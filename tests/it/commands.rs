@@ -209,6 +209,46 @@ fn the_units_are_hardened_and_without_unknown_keys() {
     }
 }
 
+/// Whoever does what the page says has a service that starts.
+#[test]
+fn the_pages_put_the_program_where_the_unit_starts_it() {
+    let read =
+        |name: &str| fs::read_to_string(format!("{}/{name}", env!("CARGO_MANIFEST_DIR"))).unwrap();
+    let unit = read("systemd/postern.service");
+    let starts = unit
+        .lines()
+        .find_map(|line| line.strip_prefix("ExecStart="))
+        .and_then(|line| line.split(' ').next())
+        .unwrap();
+    for page in ["README.md", "systemd/README.md"] {
+        let text = read(page);
+        let line = text
+            .lines()
+            .find(|line| line.contains("install -m") && line.contains("release/postern "))
+            .unwrap_or_else(|| panic!("{page} does not install the program"));
+        let (_, to) = line.split_once("release/postern ").unwrap();
+        let to = to.split_whitespace().next().unwrap();
+        let to = if to.ends_with('/') {
+            format!("{to}postern")
+        } else {
+            to.to_owned()
+        };
+        assert_eq!(to, starts, "{page}");
+        // Everything that the page installs is there, and everything that is there is installed.
+        for file in fs::read_dir(format!("{}/systemd", env!("CARGO_MANIFEST_DIR"))).unwrap() {
+            let name = file.unwrap().file_name().into_string().unwrap();
+            if name.starts_with("postern.") {
+                assert!(text.contains(&name), "{page}: {name}");
+            }
+        }
+    }
+    // Who it runs as, and where it keeps its queue, are made by the files beside it.
+    let user = unit.lines().find_map(|l| l.strip_prefix("User=")).unwrap();
+    assert!(read("systemd/postern.sysusers").contains(&format!("u {user} ")));
+    assert!(unit.contains("StateDirectory=postern\n"));
+    assert!(read("config.example.toml").contains("data_dir = \"/var/lib/postern\""));
+}
+
 #[test]
 fn test_says_what_is_wrong_with_a_connector() {
     let sink = Sink::scripted(|line| {

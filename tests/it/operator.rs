@@ -310,3 +310,266 @@ fn a_socket_from_systemd_is_taken_over() {
     child.wait().unwrap();
     assert!(reply.starts_with("250 2.0.0 queued"), "{reply}");
 }
+
+fn both(output: &std::process::Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
+}
+
+fn json(output: &std::process::Output) -> serde_json::Value {
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}: {}", both(output)))
+}
+
+#[test]
+fn status_of_a_gateway_that_is_gone_is_no_present_truth() {
+    let nobody = ([127, 0, 0, 1], free_port()).into();
+    let mut gateway = Gateway::start(&basic(nobody));
+    let never = both(&gateway.cli(&["status", "--data-dir", "elsewhere"]));
+    assert!(
+        never.contains("not running") && never.contains("no gateway ever ran there"),
+        "{never}"
+    );
+    super::harness::gateway::send(&gateway);
+    wait("the connector is closed", || {
+        both(&gateway.cli(&["status"]))
+            .contains("connector   up is closed since")
+            .then_some(())
+    });
+    let alive = gateway.cli(&["status", "--json"]);
+    assert_eq!(alive.status.code(), Some(0));
+    let alive = json(&alive);
+    assert_eq!(alive["ok"], true);
+    assert_eq!(alive["pid"], gateway.pid());
+    assert_eq!(alive["connectors"][0]["current"], true);
+    gateway.kill();
+    let gone = gateway.cli(&["status", "--json"]);
+    assert_eq!(gone.status.code(), Some(69));
+    let gone = json(&gone);
+    assert_eq!(gone["ok"], false);
+    assert_eq!(gone["running"], false);
+    assert_eq!(gone["listeners"], serde_json::json!([]));
+    assert_eq!(gone["connectors"][0]["current"], false);
+    assert_eq!(gone["connectors"][0]["next_probe"], serde_json::Value::Null);
+    let text = gateway.cli(&["status"]);
+    assert_eq!(text.status.code(), Some(69));
+    let text = both(&text);
+    assert!(
+        text.contains("gateway     not running") && text.contains("up was last closed"),
+        "{text}"
+    );
+}
+
+/// While a file is being mended, whoever mends it sees the queue.
+#[test]
+fn a_wrong_file_does_not_blind_the_operator() {
+    let nobody = ([127, 0, 0, 1], free_port()).into();
+    let good = basic(nobody);
+    let mut gateway = Gateway::start(&good);
+    let id = super::harness::gateway::send(&gateway);
+    let files = [
+        good.replace("[\"corp.example\"]\nrec", "[\"corp.example\", \"@x\"]\nrec"),
+        good.replace("hostname = \"relay.corp.example\"", "hostname = \"relay"),
+        good.replace("[[listener]]", "[[listener"),
+        good.replace("[[route]]", "}\n[[route]]"),
+        good.replace("data_dir = \"data\"", "data_dir = data"),
+        good.replace("data_dir = \"data\"", "datadir = \"data\""),
+        good.clone()
+            + "username = \"relay\"\npassword = { env = \"NOT_SET_ANYWHERE\" }\nport = 1\n",
+    ];
+    for round in 0..2 {
+        for file in &files {
+            assert_ne!(*file, good);
+            fs::write(gateway.config_path(), file).unwrap();
+            if round == 0 {
+                assert_eq!(gateway.cli(&["reload"]).status.code(), Some(78), "{file}");
+            }
+            let status = gateway.cli(&["status"]);
+            let expected = if round == 0 { 0 } else { 69 };
+            let said = both(&status);
+            assert_eq!(status.status.code(), Some(expected), "{said}");
+            assert!(said.contains("config.toml has errors"), "{said}");
+            assert!(said.contains("1 waiting"), "{said}");
+            let problems = json(&gateway.cli(&["status", "--json"]))["problems"].clone();
+            assert_eq!(problems[0]["severity"], "error", "{problems}");
+            for args in [
+                &["queue", "list"][..],
+                &["queue", "show", &id],
+                &["trace", "x@corp.example"],
+                &["queue", "hold", &id],
+                &["queue", "release", &id],
+            ] {
+                let said = gateway.cli(args);
+                assert!(said.status.success(), "{args:?}: {} {file}", both(&said));
+            }
+            let list = json(&gateway.cli(&["queue", "list", "--json"]));
+            assert_eq!(list[0]["id"], *id);
+        }
+        // What cannot be told is asked for.
+        fs::write(gateway.config_path(), good.replace("\"data\"", "5")).unwrap();
+        for args in [&["status"][..], &["queue", "list"], &["trace", &id]] {
+            let blind = gateway.cli(args);
+            assert_eq!(blind.status.code(), Some(78));
+            assert!(both(&blind).contains("--data-dir"), "{}", both(&blind));
+            let told = gateway.cli(&[args, &["--data-dir", "data"]].concat());
+            assert_ne!(told.status.code(), Some(78), "{}", both(&told));
+        }
+        fs::remove_file(gateway.config_path()).unwrap();
+        let said = both(&gateway.cli(&["queue", "list"]));
+        assert!(
+            said.contains("cannot be read") && said.contains("--data-dir"),
+            "{said}"
+        );
+        assert!(stdout(&gateway.cli(&["queue", "list", "--data-dir", "data"])).contains(&id));
+        fs::write(gateway.config_path(), &good).unwrap();
+        if round == 0 {
+            gateway.terminate();
+        }
+    }
+}
+
+#[test]
+fn a_reload_that_failed_is_in_the_status() {
+    let sink = Sink::start();
+    let good = basic(sink.address);
+    let gateway = Gateway::start(&good);
+    fs::write(
+        gateway.config_path(),
+        good.replace("[[route]]", "nonsense = 1\n[[route]]"),
+    )
+    .unwrap();
+    gateway.hang_up();
+    gateway.wait_for_log(&["not reloaded"]);
+    let said = wait("the note of the reload", || {
+        let said = both(&gateway.cli(&["status"]));
+        said.contains("reload      failed at").then_some(said)
+    });
+    // Once: what was wrong then is wrong now.
+    assert_eq!(said.matches("has no key `nonsense`").count(), 1, "{said}");
+    // The file is right again, and what happened still happened.
+    fs::write(gateway.config_path(), &good).unwrap();
+    let said = both(&gateway.cli(&["status"]));
+    assert!(said.contains("has no key `nonsense`"), "{said}");
+    stdout(&gateway.cli(&["reload"]));
+    let said = both(&gateway.cli(&["status"]));
+    assert!(
+        said.contains("reload      done at") && !said.contains("nonsense"),
+        "{said}"
+    );
+}
+
+#[test]
+fn another_data_dir_needs_a_restart_and_reload_says_so() {
+    let sink = Sink::start();
+    let good = basic(sink.address);
+    let gateway = Gateway::start(&good);
+    fs::write(
+        gateway.config_path(),
+        good.replace("data_dir = \"data\"", "data_dir = \"data2\""),
+    )
+    .unwrap();
+    let reload = gateway.cli(&["reload"]);
+    assert_eq!(reload.status.code(), Some(69));
+    let said = both(&reload);
+    for words in [
+        "a new `data_dir` needs a restart",
+        &format!("runs as pid {} on ", gateway.pid()),
+    ] {
+        assert!(said.contains(words), "{words}: {said}");
+    }
+    assert!(!gateway.path("data2").exists());
+    // The same by its signal.
+    gateway.hang_up();
+    gateway.wait_for_log(&["data_dir has changed; that needs a restart"]);
+    super::harness::gateway::send(&gateway);
+    sink.wait(1);
+}
+
+/// A gateway in a container says its number there, and that number may be anybody here.
+#[test]
+fn reload_signals_nobody_by_a_number_of_another_pid_namespace() {
+    if !super::harness::peers::has("unshare") {
+        return;
+    }
+    let sink = Sink::start();
+    let dir = tempfile::TempDir::new().unwrap();
+    fs::write(dir.path().join("config.toml"), basic(sink.address)).unwrap();
+    let cli = |args: &[&str]| {
+        std::process::Command::new(Gateway::binary())
+            .args(args)
+            .args(["-c", "config.toml"])
+            .current_dir(dir.path())
+            .output()
+            .unwrap()
+    };
+    let mut contained = std::process::Command::new("unshare")
+        .args(["--map-root-user", "--pid", "--fork", "--kill-child"])
+        .args([Gateway::binary(), "run", "-c", "config.toml"])
+        .current_dir(dir.path())
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    // From out here its processes are seen, and their numbers are ours; what is inside counts from 1. So the lock is looked at
+    // from a third place.
+    let status = wait("the gateway in its namespace", || {
+        assert!(contained.try_wait().unwrap().is_none(), "it ended");
+        let status = cli(&["status", "--json"]);
+        status.status.success().then(|| json(&status))
+    });
+    assert_ne!(status["pid"], 1);
+    stdout(&cli(&["reload"]));
+    let stranger = |args: &[&str]| {
+        std::process::Command::new("unshare")
+            .args(["--map-root-user", "--pid", "--fork"])
+            .arg(Gateway::binary())
+            .args(args)
+            .args(["-c", "config.toml"])
+            .current_dir(dir.path())
+            .output()
+            .unwrap()
+    };
+    let reload = stranger(&["reload"]);
+    let said = both(&reload);
+    assert_eq!(reload.status.code(), Some(69), "{said}");
+    assert!(said.contains("another PID namespace"), "{said}");
+    let status = json(&stranger(&["status", "--json"]));
+    assert_eq!(status["running"], true);
+    assert_eq!(status["pid"], serde_json::Value::Null);
+    contained.kill().unwrap();
+    contained.wait().unwrap();
+}
+
+#[test]
+fn trace_says_what_a_message_that_was_never_tried_waits_for() {
+    let nobody = ([127, 0, 0, 1], free_port()).into();
+    let mut gateway = Gateway::start(&basic(nobody));
+    super::harness::gateway::send(&gateway);
+    wait("the connector is closed", || {
+        both(&gateway.cli(&["status"]))
+            .contains("up is closed")
+            .then_some(())
+    });
+    // Behind a closed connector it costs no attempt, so no event tells of it.
+    let id = super::harness::gateway::send(&gateway);
+    let said = stdout(&gateway.cli(&["trace", &id]));
+    assert!(
+        said.contains("waits for: blocked by connector up, closed since"),
+        "{said}"
+    );
+    let life = json(&gateway.cli(&["trace", &id, "--json"]));
+    assert_eq!(life[0]["entries"][0]["blocked_by"], "up");
+    stdout(&gateway.cli(&["queue", "hold", &id]));
+    let said = stdout(&gateway.cli(&["trace", &id]));
+    assert!(said.contains("waits for: held by an operator"), "{said}");
+    stdout(&gateway.cli(&["queue", "release", &id]));
+    gateway.terminate();
+    let said = stdout(&gateway.cli(&["trace", &id]));
+    assert!(said.contains("no gateway runs"), "{said}");
+    let renamed = basic(nobody).replace("name = \"all\"", "name = \"other\"");
+    fs::write(gateway.config_path(), renamed).unwrap();
+    let said = stdout(&gateway.cli(&["trace", &id]));
+    assert!(
+        said.contains("its route all is in the configuration no more"),
+        "{said}"
+    );
+}

@@ -1,41 +1,123 @@
 //! An entry of the queue for programs, and what keeps it waiting.
 //!
-//! Apart from `queue`, which finds the entries and prints them for people. It asks nobody.
+//! Apart from `queue` and `trace`, which find the entries and print them for people.
+
+use std::time::SystemTime;
 
 use serde_json::{Value, json};
 
 use crate::{
-    cli::output,
-    queue::store::{Entry, LaneRow, State},
-    route::Router,
+    cli::{
+        exit::Failure,
+        output,
+        place::{self, Note, Place, Routes},
+    },
+    queue::store::{Entry, LaneRow, State, Store},
 };
 
-/// The first connector of the route, when all of them are closed or paused; an in-doubt message has only one.
-pub(super) fn blocked(entry: &Entry, router: &Router, lanes: &[LaneRow]) -> Option<String> {
-    if !matches!(entry.state, State::Waiting) {
-        return None;
+/// Octets of the reason that are shown beside an entry.
+const WHY: usize = 300;
+
+/// What decides whether an entry can go out: the routes, the lanes, and whether anybody delivers.
+#[derive(Debug)]
+pub(in crate::cli) struct Standing {
+    routes: Routes,
+    lanes: Vec<LaneRow>,
+    is_running: bool,
+    now: SystemTime,
+}
+
+impl Standing {
+    pub(in crate::cli) async fn read(place: &Place, store: &dyn Store) -> Result<Self, Failure> {
+        let running = place::running(&place.data_dir)?;
+        let note = Note::read(store).await?.of(running.as_ref());
+        Ok(Self {
+            routes: Routes::new(place, &note),
+            lanes: store.lanes().await.map_err(crate::cli::store_failure)?,
+            is_running: running.is_some(),
+            now: output::now(),
+        })
     }
-    let shut = |name: &str| {
-        lanes.iter().any(|lane| {
+
+    /// The first connector of the route, when all of them are closed or paused; an in-doubt message has only one.
+    pub(in crate::cli) fn blocked(&self, entry: &Entry) -> Option<String> {
+        if !matches!(entry.state, State::Waiting) {
+            return None;
+        }
+        if let Some(pinned) = &entry.pinned {
+            return self.is_shut(pinned.as_str()).then(|| pinned.to_string());
+        }
+        let connectors = self.routes.named(entry.route.as_str())?;
+        let all = connectors.iter().all(|name| self.is_shut(name));
+        connectors.first().filter(|_| all).cloned()
+    }
+
+    fn is_shut(&self, name: &str) -> bool {
+        self.lanes.iter().any(|lane| {
             // A mailbox that has to wait holds up its own mail alone.
             let waits = lane.state == "throttled" && lane.lane.contains('/');
             lane.state != "open" && !waits && lane.lane.split('/').next() == Some(name)
         })
-    };
-    if let Some(pinned) = &entry.pinned {
-        return shut(pinned.as_str()).then(|| pinned.to_string());
     }
-    let route = router.named(&entry.route)?;
-    let all = route.connectors.iter().all(|name| shut(name.as_str()));
-    route
-        .connectors
-        .first()
-        .filter(|_| all)
-        .map(ToString::to_string)
+
+    /// What an entry that is not finished waits for, in a sentence.
+    pub(in crate::cli) fn waits(&self, entry: &Entry) -> Option<String> {
+        let mut said = match entry.state {
+            State::Held => "held by an operator until `postern queue release`".to_owned(),
+            State::Sending => "being sent now".to_owned(),
+            State::Failed | State::Done => return None,
+            State::Waiting => self.reason(entry),
+        };
+        if !self.is_running {
+            said.push_str("; no gateway runs, so nothing is sent");
+        }
+        Some(said)
+    }
+
+    fn reason(&self, entry: &Entry) -> String {
+        let of = |name: &str| {
+            let row = self.lanes.iter().find(|row| {
+                row.state != "open"
+                    && (row.lane == name || row.lane.split('/').next() == Some(name))
+            });
+            row.map_or_else(String::new, |row| {
+                format!(
+                    ", {} since {}: {}",
+                    output::safe(&row.state),
+                    output::human(row.since),
+                    output::cut(&row.why, WHY)
+                )
+            })
+        };
+        if self.routes.lacks(entry.route.as_str()) {
+            return format!(
+                "its route {} is in the configuration no more",
+                output::safe(entry.route.as_str())
+            );
+        }
+        if let Some(connector) = self.blocked(entry) {
+            return format!(
+                "blocked by connector {}{}",
+                output::safe(&connector),
+                of(&connector)
+            );
+        }
+        if let Some(lane) = &entry.lane {
+            return format!("its turn in {}{}", output::safe(lane), of(lane));
+        }
+        match entry.next_attempt {
+            Some(at) if at > self.now => format!(
+                "the next attempt, {} ({})",
+                output::ahead(at, self.now),
+                output::human(at)
+            ),
+            _ => "its turn, which is now".to_owned(),
+        }
+    }
 }
 
 /// As `--json` shows it.
-pub(super) fn json(entry: &Entry, router: &Router, lanes: &[LaneRow]) -> Value {
+pub(in crate::cli) fn json(entry: &Entry, standing: &Standing) -> Value {
     json!({
         "id": entry.id.to_string(),
         "route": entry.route.as_str(),
@@ -48,7 +130,7 @@ pub(super) fn json(entry: &Entry, router: &Router, lanes: &[LaneRow]) -> Value {
         })).collect::<Vec<_>>(),
         "attempts": entry.attempts,
         "next_attempt": entry.next_attempt.map(output::rfc3339),
-        "blocked_by": blocked(entry, router, lanes),
+        "blocked_by": standing.blocked(entry),
         "waits_for": entry.lane,
         "size": entry.size,
         "accepted_at": output::rfc3339(entry.accepted),

@@ -34,7 +34,7 @@ pub(super) fn read(ground: Ground<'_>, root: &Table<'_>) -> General {
     let data_dir = root
         .parsed("data_dir", "a path", super::files::path)
         .map_or_else(
-            || PathBuf::from("/var/lib/postern"),
+            || PathBuf::from(crate::config::glance::DATA_DIR),
             |dir| ground.path(&dir.value),
         );
     let default_domain = root

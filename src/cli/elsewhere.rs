@@ -1,0 +1,96 @@
+//! A gateway that runs with this file, but on another directory than the file names now.
+//!
+//! Apart because it reads `/proc` and is only a best effort: it signals nobody, it is for a sentence.
+
+use std::{
+    fs,
+    os::unix::ffi::OsStrExt as _,
+    path::{Path, PathBuf},
+};
+
+use crate::config;
+
+/// What was found.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Found {
+    pub(super) pid: u32,
+    /// Where its queue is; not everybody may look.
+    pub(super) data_dir: Option<PathBuf>,
+}
+
+/// The first process that is `postern run` with this file.
+pub(super) fn find(config: &Path) -> Option<Found> {
+    fs::read_dir("/proc").ok()?.flatten().find_map(|entry| {
+        let pid: u32 = entry.file_name().to_str()?.parse().ok()?;
+        let process = entry.path();
+        let line = fs::read(process.join("cmdline")).ok()?;
+        let named = file_of(&line)?;
+        let is_it = match fs::canonicalize(process.join("cwd")) {
+            Ok(cwd) => same(&cwd.join(&named), config),
+            // Where it stands is for itself and root to know.
+            Err(_) => named.file_name() == config.file_name(),
+        };
+        is_it.then(|| Found {
+            pid,
+            data_dir: data_dir(&process),
+        })
+    })
+}
+
+/// The file of a `postern run`, by its command line; nothing when it is another program, or another command.
+fn file_of(line: &[u8]) -> Option<PathBuf> {
+    let mut words = line.split(|b| *b == 0);
+    let program = Path::new(std::ffi::OsStr::from_bytes(words.next()?));
+    if program.file_name()? != "postern" {
+        return None;
+    }
+    let (mut runs, mut file) = (false, None);
+    while let Some(word) = words.next() {
+        match word {
+            b"run" => runs = true,
+            b"-c" | b"--config" => file = words.next(),
+            _ => {
+                file = word
+                    .strip_prefix(b"--config=")
+                    .or_else(|| word.strip_prefix(b"-c"))
+                    .or(file);
+            }
+        }
+    }
+    runs.then(|| config::find(file.map(|file| std::ffi::OsStr::from_bytes(file).into())))
+}
+
+fn same(one: &Path, other: &Path) -> bool {
+    matches!((one.canonicalize(), other.canonicalize()), (Ok(one), Ok(other)) if one == other)
+}
+
+/// The directory of the lock that it keeps open.
+fn data_dir(process: &Path) -> Option<PathBuf> {
+    let open = fs::read_dir(process.join("fd")).ok()?;
+    open.flatten().find_map(|file| {
+        let target = fs::read_link(file.path()).ok()?;
+        let directory = target.parent()?;
+        let is_lock = target.file_name()? == "lock" && directory.join("queue.db").exists();
+        is_lock.then(|| directory.to_owned())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_file_of_a_command_line() {
+        for (line, expected) in [
+            ("/usr/bin/postern\0run\0-c\0x.toml\0", Some("x.toml".into())),
+            ("postern\0--config=/x\0run\0", Some("/x".into())),
+            ("postern\0-c/x\0run\0", Some("/x".into())),
+            ("postern\0run\0", Some(config::find(None))),
+            ("postern\0reload\0-c\0x.toml\0", None),
+            ("/bin/vi\0run\0", None),
+            ("", None),
+        ] {
+            assert_eq!(file_of(line.as_bytes()), expected, "{line}");
+        }
+    }
+}

@@ -1,0 +1,285 @@
+//! Where a command finds the queue, and who holds it: `data_dir` and its lock.
+//!
+//! Apart from `settings`, which wants the whole file to be right: the operator's commands work on `data_dir` alone, so that a
+//! wrong word in the file does not blind whoever is to mend it. It starts and stops nothing.
+
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    io::{ErrorKind, Read as _},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use rustix::{
+    fs::{FlockOperation, flock},
+    process::{Flock, FlockType, Pid, fcntl_getlk},
+};
+use serde_json::Value;
+
+use super::{
+    exit::{Exit, Failure},
+    output,
+};
+use crate::{
+    config::{self, Config, Diagnostic, Diagnostics},
+    queue::{self, sqlite::SqliteStore, store::Store},
+};
+
+/// The file of the store inside `data_dir`.
+const DATABASE: &str = "queue.db";
+
+/// Where the queue is, for a command that needs nothing else of the configuration.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub(super) struct Where {
+    /// Where the queue is, in place of `data_dir` of the configuration [default: what the file says, even if it has errors]
+    #[arg(long, value_name = "DIR", global = true)]
+    data_dir: Option<PathBuf>,
+}
+
+/// The queue's directory, and what the file says beside it.
+#[derive(Debug)]
+pub(super) struct Place {
+    /// The configuration file.
+    pub(super) path: PathBuf,
+    pub(super) data_dir: PathBuf,
+    /// The settings, when the file is right and is about this directory.
+    pub(super) config: Option<Config>,
+    /// What is wrong with the file.
+    pub(super) problems: Option<Diagnostics>,
+}
+
+impl Where {
+    /// Finds it.
+    pub(super) fn find(&self, path: Option<PathBuf>) -> Result<Place, Failure> {
+        let path = config::find(path);
+        let glance = config::glance(&path);
+        let (config, problems) = match glance.loaded {
+            Ok((config, _)) => (Some(config), None),
+            Err(problems) => (None, Some(problems)),
+        };
+        let Some(data_dir) = self.data_dir.clone() else {
+            return match (glance.data_dir, problems) {
+                (Some(data_dir), problems) => Ok(Place {
+                    path,
+                    data_dir,
+                    config,
+                    problems,
+                }),
+                (None, problems) => Err(Failure::new(
+                    Exit::Config,
+                    format_args!(
+                        "{}where the queue is cannot be told from this file: name the directory with --data-dir DIR",
+                        problems.map(|p| p.to_string()).unwrap_or_default()
+                    ),
+                )),
+            };
+        };
+        // A file about another directory says nothing about this one, and one that is not there nothing at all.
+        let is_ours = glance.data_dir.is_some_and(|found| same(&found, &data_dir));
+        Ok(Place {
+            path,
+            data_dir,
+            config: config.filter(|_| is_ours),
+            problems: problems.filter(|_| is_ours),
+        })
+    }
+}
+
+/// Whether two paths lead to one directory.
+fn same(one: &Path, other: &Path) -> bool {
+    match (one.canonicalize(), other.canonicalize()) {
+        (Ok(one), Ok(other)) => one == other,
+        _ => one == other,
+    }
+}
+
+impl Place {
+    /// The store, if there is one yet.
+    pub(super) fn store(&self) -> Result<Option<Arc<dyn Store>>, Failure> {
+        store(&self.data_dir)
+    }
+
+    /// As [`Place::store`], where a queue is needed.
+    pub(super) fn existing_store(&self) -> Result<Arc<dyn Store>, Failure> {
+        existing_store(&self.data_dir)
+    }
+
+    /// The problems of the file, warnings beside errors.
+    pub(super) fn problems(&self) -> impl Iterator<Item = &Diagnostic> {
+        self.problems.iter().flat_map(Diagnostics::iter)
+    }
+}
+
+/// The store, if there is one yet: a command that looks shall not make one.
+pub(super) fn store(data_dir: &Path) -> Result<Option<Arc<dyn Store>>, Failure> {
+    match std::fs::metadata(data_dir.join(DATABASE)) {
+        Ok(_) => {}
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(unreadable(data_dir, &error)),
+    }
+    let store: Arc<dyn Store> = SqliteStore::open(&queue::Settings {
+        data_dir: data_dir.to_owned(),
+        // What is kept how long is the gateway's business.
+        keep_failed: Duration::MAX,
+        keep_history: Duration::MAX,
+    })
+    .map_err(|error| {
+        Failure::new(
+            Exit::Unavailable,
+            format_args!("cannot open the queue in {}: {error}", data_dir.display()),
+        )
+    })?;
+    Ok(Some(store))
+}
+
+/// As [`store`], where a queue is needed.
+pub(super) fn existing_store(data_dir: &Path) -> Result<Arc<dyn Store>, Failure> {
+    store(data_dir)?.ok_or_else(|| {
+        Failure::new(
+            Exit::NoInput,
+            format_args!(
+                "there is no queue in {} yet: no gateway ever ran there",
+                data_dir.display()
+            ),
+        )
+    })
+}
+
+fn unreadable(directory: &Path, error: &std::io::Error) -> Failure {
+    let exit = if error.kind() == ErrorKind::PermissionDenied {
+        Exit::Refused
+    } else {
+        Exit::Io
+    };
+    Failure::new(
+        exit,
+        format_args!("cannot look into {}: {error}", directory.display()),
+    )
+}
+
+/// The gateway that holds a `data_dir`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Running {
+    /// Its process here. `None`: it lives in another PID namespace (a container), or does not say.
+    pub(super) pid: Option<Pid>,
+    /// What it calls itself, which elsewhere may be anybody.
+    pub(super) own: u32,
+}
+
+/// Who holds `data_dir/lock`, if anybody does.
+///
+/// The pid inside is that of the gateway's own PID namespace. Whose it is here the kernel says: it names the holder of a record
+/// lock, which the gateway takes beside its own, in the numbers of whoever asks.
+pub(super) fn running(data_dir: &Path) -> Result<Option<Running>, Failure> {
+    let path = data_dir.join("lock");
+    let mut file = match File::open(&path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(unreadable(data_dir, &error)),
+    };
+    match flock(&file, FlockOperation::NonBlockingLockShared) {
+        // Nobody holds it; closing the file gives it back.
+        Ok(()) => Ok(None),
+        Err(rustix::io::Errno::WOULDBLOCK) => {
+            let holder = fcntl_getlk(&file, &Flock::from(FlockType::ReadLock));
+            let mut pid = String::new();
+            file.by_ref().take(32).read_to_string(&mut pid)?;
+            Ok(Some(Running {
+                pid: holder.ok().flatten().and_then(|lock| lock.pid),
+                own: pid.trim().parse().unwrap_or(0),
+            }))
+        }
+        Err(error) => Err(unreadable(data_dir, &error.into())),
+    }
+}
+
+/// What a gateway last wrote down of itself; of one that is gone it is history.
+#[derive(Debug, Default)]
+pub(super) struct Note(Value);
+
+impl Note {
+    /// A note that cannot be read is no note.
+    pub(super) async fn read(store: &dyn Store) -> Result<Self, Failure> {
+        let text = store.note("gateway").await.map_err(super::store_failure)?;
+        Ok(Self(
+            text.and_then(|text| serde_json::from_str(&text).ok())
+                .unwrap_or(Value::Null),
+        ))
+    }
+
+    /// Nothing, unless the gateway that runs wrote it.
+    pub(super) fn of(self, running: Option<&Running>) -> Self {
+        let wrote = self.0.get("pid").and_then(Value::as_u64);
+        match running {
+            Some(running) if wrote == Some(running.own.into()) => self,
+            _ => Self::default(),
+        }
+    }
+
+    pub(super) fn get(&self, key: &str) -> Option<&Value> {
+        self.0.get(key).filter(|value| !value.is_null())
+    }
+
+    /// A list of it, empty when it is not there.
+    pub(super) fn list(&self, key: &str) -> &[Value] {
+        self.get(key)
+            .and_then(Value::as_array)
+            .map_or(&[], Vec::as_slice)
+    }
+
+    /// A text of it, safe for a terminal.
+    pub(super) fn text(&self, key: &str) -> Option<String> {
+        self.get(key).and_then(Value::as_str).map(output::safe)
+    }
+}
+
+/// Which routes there are and where they lead: as the running gateway has it, else as the file has it. `None`: nobody knows.
+#[derive(Debug, Default)]
+pub(super) struct Routes(Option<BTreeMap<String, Vec<String>>>);
+
+impl Routes {
+    /// `note` is that of the gateway that runs.
+    pub(super) fn new(place: &Place, note: &Note) -> Self {
+        if let Some(Value::Object(routes)) = note.get("routes") {
+            let names = |value: &Value| {
+                value
+                    .as_array()
+                    .into_iter()
+                    .flatten()
+                    .filter_map(|name| name.as_str().map(str::to_owned))
+                    .collect()
+            };
+            return Self(Some(
+                routes
+                    .iter()
+                    .map(|(route, connectors)| (route.clone(), names(connectors)))
+                    .collect(),
+            ));
+        }
+        Self(place.config.as_ref().map(|config| {
+            config
+                .router
+                .routes
+                .iter()
+                .map(|route| {
+                    let connectors = route.connectors.iter().map(ToString::to_string);
+                    (route.name.to_string(), connectors.collect())
+                })
+                .collect()
+        }))
+    }
+
+    /// The connectors of a route, in order.
+    pub(super) fn named(&self, route: &str) -> Option<&[String]> {
+        self.0.as_ref()?.get(route).map(Vec::as_slice)
+    }
+
+    /// Whether it is certain that there is no such route.
+    pub(super) fn lacks(&self, route: &str) -> bool {
+        self.0
+            .as_ref()
+            .is_some_and(|routes| !routes.contains_key(route))
+    }
+}

@@ -1,0 +1,63 @@
+//! What the gateway writes down of itself beside the queue, for `status`, `queue`, `trace` and `reload`.
+//!
+//! Apart because the commands rely on these words.
+
+use serde_json::{Value, json};
+
+use super::Gateway;
+use crate::{listener::TlsMode, route::ConnectorName, telemetry};
+
+/// The note as it is now.
+pub(super) fn of(gateway: &Gateway) -> Value {
+    let standing = gateway.listeners.standing();
+    let listeners: Vec<Value> = standing
+        .iter()
+        .flat_map(|l| {
+            let tls = match l.tls {
+                TlsMode::Off => "off",
+                TlsMode::StartTls => "starttls",
+                TlsMode::Implicit => "implicit",
+            };
+            l.addresses
+                .iter()
+                .map(move |a| json!({ "name": l.name, "address": a.to_string(), "tls": tls }))
+        })
+        .collect();
+    let certificates: Vec<Value> = standing
+        .iter()
+        .filter_map(|l| {
+            let (file, end) = l.certificate.as_ref()?;
+            Some(json!({
+                "listener": l.name,
+                "file": file.display().to_string(),
+                "not_after": telemetry::timestamp(*end),
+            }))
+        })
+        .collect();
+    let connectors: Vec<&str> = gateway
+        .config
+        .connectors
+        .iter()
+        .map(|c| c.name.as_str())
+        .collect();
+    let routes: serde_json::Map<String, Value> = gateway
+        .config
+        .router
+        .routes
+        .iter()
+        .map(|route| {
+            let names: Vec<&str> = route.connectors.iter().map(ConnectorName::as_str).collect();
+            (route.name.to_string(), json!(names))
+        })
+        .collect();
+    json!({
+        "pid": std::process::id(),
+        "started": telemetry::timestamp(gateway.started),
+        "config": gateway.config.path.display().to_string(),
+        "listeners": listeners,
+        "certificates": certificates,
+        "connectors": connectors,
+        "routes": routes,
+        "reload": gateway.reload,
+    })
+}
