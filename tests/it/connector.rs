@@ -35,6 +35,7 @@ use tokio::{
         BufReader,
     },
     net::{TcpListener, TcpStream},
+    sync::Notify,
     task::JoinSet,
 };
 use tokio_rustls::{
@@ -49,9 +50,22 @@ use tokio_rustls::{
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fault {
     Says(&'static str),
+    /// The usual answer, and one more.
+    More(&'static str, Form),
     Fin,
     Rst,
     Hang,
+}
+
+/// How one reply too many comes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    /// Together with the answer.
+    Together,
+    /// Its beginning together with the answer.
+    Begun,
+    /// Behind the answer, by itself.
+    Apart,
 }
 
 /// What the upstream does; everything else goes well.
@@ -65,6 +79,10 @@ struct Script {
     implicit: bool,
     /// After so many messages of one connection it says 421 unasked and closes.
     closes_after: Option<u32>,
+    /// The faults begin after so many messages of one connection.
+    patience: u32,
+    /// After the first message of the first connection, when it is told to: says this and takes whatever comes.
+    idle_says: Option<(Arc<Notify>, &'static str)>,
 }
 
 #[derive(Default)]
@@ -91,6 +109,8 @@ impl Upstream {
             let mut sessions = JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
                 shared.lock().unwrap().connections += 1;
+                // Two writes are two segments, and none of them waits.
+                stream.set_nodelay(true).unwrap();
                 sessions.spawn(serve(stream, script.clone(), shared.clone()));
             }
         });
@@ -161,6 +181,18 @@ async fn session<S: AsyncRead + AsyncWrite + Unpin>(
     let mut stream = BufReader::new(stream);
     let mut accepted: Vec<String> = Vec::new();
     let (mut mail, mut asked, mut messages) = (false, 0, 0);
+    let (patient, impatient) = (
+        Script {
+            faults: Vec::new(),
+            ..script.clone()
+        },
+        script,
+    );
+    let mut script = if script.patience > 0 {
+        &patient
+    } else {
+        script
+    };
     if greets {
         answer(&mut stream, script, "banner", "220 up.example ready").await?;
     }
@@ -207,6 +239,8 @@ async fn session<S: AsyncRead + AsyncWrite + Unpin>(
                     continue;
                 }
                 let mut content = Vec::new();
+                // After a look at it.
+                let _ = stream.read_until(b'\n', &mut content).await;
                 answer(&mut stream, script, "BODY", "").await?;
                 while !content.ends_with(b"\r\n.\r\n") {
                     if stream.read_until(b'\n', &mut content).await.unwrap_or(0) == 0 {
@@ -219,6 +253,18 @@ async fn session<S: AsyncRead + AsyncWrite + Unpin>(
                 }
                 mail = false;
                 messages += 1;
+                if messages >= script.patience {
+                    script = impatient;
+                }
+                let is_first = seen.lock().unwrap().connections == 1;
+                if let (Some((when, text)), true) = (&script.idle_says, is_first) {
+                    when.notified().await;
+                    let _ = stream
+                        .get_mut()
+                        .write_all(format!("{text}\r\n").as_bytes())
+                        .await;
+                    when.notify_one();
+                }
                 if script.closes_after == Some(messages) {
                     let _ = stream.get_mut().write_all(b"421 4.4.2 enough\r\n").await;
                     return Ok(None);
@@ -247,6 +293,21 @@ async fn answer<S: AsyncRead + AsyncWrite + Unpin>(
     text: &str,
 ) -> Result<bool, Fault> {
     let fault = script.faults.iter().find(|(s, _)| *s == stage);
+    if let Some((_, Fault::More(more, form))) = fault {
+        let parted = match form {
+            Form::Together => [format!("{text}\r\n{more}\r\n"), String::new()],
+            Form::Begun => {
+                let (begun, rest) = more.split_at(5);
+                [format!("{text}\r\n{begun}"), format!("{rest}\r\n")]
+            }
+            Form::Apart => [format!("{text}\r\n"), format!("{more}\r\n")],
+        };
+        for part in parted.iter().filter(|part| !part.is_empty()) {
+            let _ = stream.get_mut().write_all(part.as_bytes()).await;
+            let _ = stream.get_mut().flush().await;
+        }
+        return Ok(true);
+    }
     let text = match fault {
         None => text,
         Some((_, Fault::Says(text))) => text,
@@ -534,6 +595,164 @@ async fn every_fault_at_every_stage() {
         while let Some(run) = runs.join_next().await {
             run.unwrap();
         }
+    }
+}
+
+/// One reply too many: never delivered, never failed, wherever it comes. On a connection used before, what nobody had
+/// answered yet goes over a fresh one.
+#[tokio::test]
+async fn reply_before_its_question_at_every_stage() {
+    let authority = Authority::new();
+    let tls = authority.server(&["127.0.0.1"], NOW);
+    let texts = [
+        "250 2.0.0 more",
+        "235 more",
+        "354 more",
+        "451 4.3.0 more",
+        "550 5.7.1 more",
+    ];
+    for offers in ["AUTH_PLAIN", "AUTH_PLAIN PIPELINING"] {
+        let mut runs = JoinSet::new();
+        for stage in [
+            "banner", "EHLO", "STARTTLS", "AUTH", "MAIL", "RCPT1", "RCPT2", "DATA", "EOD", "QUIT",
+        ] {
+            let forms = [Form::Together, Form::Begun, Form::Apart];
+            for (text, form) in texts.iter().flat_map(|t| forms.map(|f| (*t, f))) {
+                for patience in [0, 1] {
+                    let wanted = match (stage, patience) {
+                        ("banner" | "EHLO" | "STARTTLS" | "AUTH", 0) => "down",
+                        ("MAIL", 1) if offers == "AUTH_PLAIN" => "ok ok",
+                        ("MAIL" | "RCPT1" | "RCPT2" | "DATA", _) => "deferred deferred",
+                        ("EOD", _) => "doubt doubt",
+                        _ => "ok ok",
+                    };
+                    let (tls, ca) = (tls.clone(), authority.file());
+                    runs.spawn(async move {
+                        let upstream = Upstream::start(Script {
+                            faults: vec![(stage, Fault::More(text, form))],
+                            offers,
+                            tls: Some(tls),
+                            patience,
+                            ..Script::default()
+                        })
+                        .await;
+                        let connector = through(
+                            SmtpSettings {
+                                tls: Tls::StartTls,
+                                ca_file: Some(ca),
+                                login: Some(("u".into(), Secret::new("p"))),
+                                messages_per_connection: 1 + patience,
+                                ..settings(upstream.address)
+                            },
+                            Proxy::default(),
+                            Timeouts::default(),
+                        );
+                        for _ in 0..patience {
+                            assert_eq!(short(&deliver(&connector, &small()).await), "ok ok");
+                        }
+                        let report = deliver(&connector, &small()).await;
+                        let place =
+                            format!("{offers} {stage} {text} {form:?} {patience}: {report:?}");
+                        assert_eq!(short(&report), wanted, "{place}");
+                        // What was not taken is not delivered, and what was taken is so or in doubt.
+                        let taken = wanted.contains("ok") || wanted.contains("doubt");
+                        let copies = upstream.messages().len();
+                        assert_eq!(copies, patience as usize + usize::from(taken), "{place}");
+                        if !wanted.contains("ok") && stage != "STARTTLS" {
+                            assert!(
+                                text.starts_with("421")
+                                    || self::text(report).contains("nobody had asked"),
+                                "{place}"
+                            );
+                        }
+                    });
+                }
+            }
+        }
+        while let Some(run) = runs.join_next().await {
+            run.unwrap();
+        }
+    }
+}
+
+/// With the content comes the question; a body in a file gives the reply time to come by itself.
+#[tokio::test]
+async fn reply_before_its_question_while_the_content_is_fetched() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("body");
+    let content = b"line\r\n".repeat(100_000);
+    std::fs::write(&path, &content).unwrap();
+    for text in [
+        "250 2.0.0 more",
+        "451 4.3.0 more",
+        "550 5.7.1 more",
+        "421 4.3.2 more",
+    ] {
+        for stage in ["DATA", "BODY"] {
+            let fault = if stage == "DATA" {
+                Fault::More(text, Form::Apart)
+            } else {
+                Fault::Says(text)
+            };
+            let upstream = Upstream::start(Script {
+                faults: vec![(stage, fault), ("EOD", Fault::Says("550 5.7.1 no"))],
+                ..Script::default()
+            })
+            .await;
+            let file = SpoolFile::stored(path.clone(), content.len() as u64);
+            let message = message(Body::File(Arc::new(file)));
+            let report = deliver(&connector(settings(upstream.address)), &message).await;
+            assert_eq!(short(&report), "deferred deferred", "{stage} {text}");
+            let said = self::text(report);
+            assert!(said.contains("more"), "{said}");
+        }
+    }
+}
+
+/// What a connection says while nobody uses it ends it, and is nobody's outcome.
+#[tokio::test]
+async fn reply_before_its_question_on_an_idle_connection() {
+    for text in [
+        "250 2.0.0 more",
+        "451 4.3.0 more",
+        "550 5.7.1 more",
+        "421 4.4.2 bye",
+        "2",
+    ] {
+        let told = Arc::new(Notify::new());
+        let upstream = Upstream::start(Script {
+            idle_says: Some((told.clone(), text)),
+            ..Script::default()
+        })
+        .await;
+        let connector = connector(settings(upstream.address));
+        assert_eq!(short(&deliver(&connector, &small()).await), "ok ok");
+        told.notify_one();
+        tokio::task::yield_now().await;
+        told.notified().await;
+        assert_eq!(
+            short(&deliver(&connector, &small()).await),
+            "ok ok",
+            "{text}"
+        );
+        let seen = upstream.seen.lock().unwrap();
+        assert_eq!((seen.connections, seen.messages.len()), (2, 2), "{text}");
+    }
+    // The same behind RSET, which comes before the next MAIL on the connection.
+    let upstream = Upstream::start(Script {
+        faults: vec![
+            ("RCPT1", Fault::Says("550 no")),
+            ("RCPT2", Fault::Says("450 no")),
+            ("RSET", Fault::More("250 2.0.0 more", Form::Together)),
+        ],
+        ..Script::default()
+    })
+    .await;
+    let connector = connector(settings(upstream.address));
+    for connections in [1, 2, 3] {
+        let report = deliver(&connector, &small()).await;
+        assert_eq!(short(&report), "failed deferred");
+        assert_eq!(upstream.seen.lock().unwrap().connections, connections);
     }
 }
 

@@ -68,6 +68,33 @@ fn an_answer_lost_after_the_last_byte_is_in_doubt_and_sent_again_the_same() {
 }
 
 #[test]
+fn reply_before_its_question_is_neither_done_nor_failed() {
+    for early in ["250 2.0.0 early", "451 4.3.0 early", "550 5.7.1 early"] {
+        let sink = Sink::scripted(move |line| match line {
+            "DATA" => Some(format!("354 go\r\n{early}")),
+            "." => Some("550 5.7.1 refused".to_owned()),
+            _ => None,
+        });
+        let gateway =
+            Gateway::start(&basic(sink.address).replace("retry = [\"1s\"]", "retry = [\"1h\"]"));
+        let id = send(&gateway, "x@corp.example");
+        let trace = wait("it is put off", || {
+            let trace = stdout(&gateway.cli(&["trace", &id]));
+            trace.contains("deferred").then_some(trace)
+        });
+        assert!(trace.contains(early), "{trace}");
+        let list: serde_json::Value =
+            serde_json::from_str(&stdout(&gateway.cli(&["queue", "list", "--all", "--json"])))
+                .unwrap();
+        let list = list.as_array().unwrap();
+        assert_eq!(list.len(), 1, "no bounce: {list:?}");
+        assert_eq!(list[0]["state"], "waiting", "{list:?}");
+        assert_eq!(list[0]["recipients"][0]["state"], "waiting", "{list:?}");
+        assert_eq!(sink.count(), 0);
+    }
+}
+
+#[test]
 fn what_stays_in_doubt_is_given_up_and_the_bounce_says_that_it_may_have_arrived() {
     let sink = Sink::scripted(|line| (line == ".").then(String::new));
     let config = basic(sink.address)

@@ -2,31 +2,19 @@
 //!
 //! Apart from what is said. Any fault makes a link useless; dropping it closes the connection, whatever was under way.
 
-use std::{
-    future::poll_fn,
-    io,
-    pin::Pin,
-    task::{Context, Poll},
-    time::Duration,
-};
+use std::{future::poll_fn, task::ready, time::Duration};
 
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
     time::{Instant, timeout_at},
 };
-use tokio_rustls::client::TlsStream;
 
+use super::stream::{Ear, Fault, Stream, write_all};
 use crate::{
     connector::Recorder,
     mail::reply::Reply,
     secret::Secret,
-    smtp::client::{
-        Stage,
-        capabilities::Capabilities,
-        class::bounded,
-        reply::{Broken, Replies},
-    },
+    smtp::client::{Stage, capabilities::Capabilities, class::bounded},
 };
 
 /// Limits of time, one for every step (RFC 5321 §4.5.3.2); each is also limited by the deadline of the call.
@@ -83,79 +71,10 @@ impl Timeouts {
     }
 }
 
-/// Why a link is useless.
-#[derive(Debug)]
-pub(super) enum Fault {
-    /// A limit of time has passed.
-    Silent(Stage),
-    /// The upstream closed, or the network did.
-    Lost(Stage, Option<io::Error>),
-    /// It said what is no reply.
-    Broken(Stage, Broken),
-}
-
-impl std::fmt::Display for Fault {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Fault::Silent(Stage::Content) => {
-                f.write_str("the upstream stopped reading the message")
-            }
-            Fault::Silent(stage) => write!(f, "no reply in time at {stage}"),
-            Fault::Lost(stage, None) => write!(f, "the upstream closed the connection at {stage}"),
-            Fault::Lost(stage, Some(e)) => write!(f, "the connection was lost at {stage}: {e}"),
-            Fault::Broken(stage, why) => write!(f, "at {stage} came {why}"),
-        }
-    }
-}
-
-/// A plain or an encrypted stream.
-pub(super) enum Stream {
-    /// Plain.
-    Plain(TcpStream),
-    /// Encrypted.
-    Tls(Box<TlsStream<TcpStream>>),
-    /// Between the two, and after a failed handshake.
-    Gone,
-}
-
-impl Stream {
-    fn read(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        match self {
-            Stream::Plain(s) => Pin::new(s).poll_read(cx, buf),
-            Stream::Tls(s) => Pin::new(s.as_mut()).poll_read(cx, buf),
-            Stream::Gone => Poll::Ready(Ok(())),
-        }
-    }
-
-    fn write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        match self {
-            Stream::Plain(s) => Pin::new(s).poll_write(cx, bytes),
-            Stream::Tls(s) => Pin::new(s.as_mut()).poll_write(cx, bytes),
-            Stream::Gone => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
-        }
-    }
-
-    fn flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self {
-            Stream::Plain(_) | Stream::Gone => Poll::Ready(Ok(())),
-            Stream::Tls(s) => Pin::new(s.as_mut()).poll_flush(cx),
-        }
-    }
-}
-
-/// What became of writing a block of content.
-pub(super) enum Wrote {
-    /// All of it is on its way.
-    All,
-    /// A reply came first.
-    Reply(Reply),
-}
-
 /// One connection.
 pub(super) struct Link {
     pub(super) stream: Stream,
-    replies: Replies,
-    incoming: Box<[u8]>,
+    ear: Ear,
     /// What is to be written next; kept for its capacity.
     pub(super) out: Vec<u8>,
     /// What the upstream offers.
@@ -187,8 +106,7 @@ impl Link {
     pub(super) fn new(stream: TcpStream, timeouts: Timeouts, recorder: Option<Recorder>) -> Self {
         Self {
             stream: Stream::Plain(stream),
-            replies: Replies::default(),
-            incoming: vec![0; 4096].into_boxed_slice(),
+            ear: Ear::new(),
             out: Vec::new(),
             offered: Capabilities::default(),
             via: String::new(),
@@ -216,10 +134,22 @@ impl Link {
 
     /// Nothing is buffered that came too early.
     pub(super) fn is_drained(&self) -> bool {
-        self.replies.is_drained()
+        self.ear.turns.is_drained()
     }
 
-    /// Writes what is in `out`; `shown` stands for it in the record.
+    /// An error when something is here that nobody asked for. It waits for nothing but what the runtime has yet to read.
+    pub(super) async fn our_turn(&mut self, stage: Stage) -> Result<(), Fault> {
+        let until = Instant::now() + self.timeouts.quit;
+        let Self { stream, ear, .. } = self;
+        timeout_at(until, poll_fn(|cx| ear.our_turn(stream, stage, cx)))
+            .await
+            .unwrap_or(Err(Fault::Silent(stage)))
+    }
+
+    /// Writes what is in `out`, where it is our turn; `shown` stands for it in the record.
+    ///
+    /// # Errors
+    /// With [`Fault::Silent`] it may have been written; with any other it was not.
     pub(super) async fn send(
         &mut self,
         stage: Stage,
@@ -240,24 +170,20 @@ impl Link {
             }
         }
         let until = self.until(stage, deadline);
-        let Self { stream, out, .. } = self;
-        let written: Result<io::Result<()>, _> = timeout_at(until, async {
-            let mut rest = out.as_slice();
-            while !rest.is_empty() {
-                match poll_fn(|cx| stream.write(cx, rest)).await? {
-                    0 => return Err(io::ErrorKind::WriteZero.into()),
-                    n => rest = rest.get(n..).unwrap_or_default(),
-                }
-            }
-            poll_fn(|cx| stream.flush(cx)).await
+        let Self {
+            stream, out, ear, ..
+        } = self;
+        let written = timeout_at(until, async {
+            poll_fn(|cx| ear.our_turn(stream, stage, cx)).await?;
+            // Every line has its reply (RFC 5321 §4.2).
+            ear.turns.ask(memchr::memchr_iter(b'\n', out).count());
+            // After an error the upstream may have said why before it closed; the reading that follows will tell.
+            let _ = write_all(stream, out).await;
+            Ok(())
         })
         .await;
         self.out.clear();
-        match written {
-            Err(_) => Err(Fault::Silent(stage)),
-            // After an error too: the upstream may have said why before it closed; the reading that follows will tell.
-            Ok(_) => Ok(()),
-        }
+        written.unwrap_or(Err(Fault::Silent(stage)))
     }
 
     /// Reads one reply.
@@ -266,101 +192,83 @@ impl Link {
         self.read_until(stage, until).await
     }
 
-    /// A fault while writing the content: was there a last word? Waits for it no longer than for a QUIT.
+    /// The content was not written to its end: was there a last word? Waits for it no longer than for a QUIT.
     pub(super) async fn last_word(&mut self, deadline: Instant) -> Option<Reply> {
         let until = deadline.min(Instant::now() + self.timeouts.quit);
-        self.read_until(Stage::Content, until).await.ok()
+        let reply = loop {
+            if let Some(reply) = self.ear.turns.last_word() {
+                break reply;
+            }
+            self.more(Stage::Content, until).await.ok()?;
+        };
+        self.record_reply(&reply);
+        Some(reply)
     }
 
     async fn read_until(&mut self, stage: Stage, until: Instant) -> Result<Reply, Fault> {
         loop {
-            match self.replies.next_reply() {
-                Ok(Some(mut reply)) => {
-                    if stage == Stage::Auth && !self.hidden.is_empty() {
-                        reply.text = masked(&reply.text, &self.hidden);
-                    }
-                    self.record_reply(&reply);
-                    return Ok(reply);
+            let found = self.ear.turns.next_reply();
+            if let Some(mut reply) = found.map_err(|wrong| Fault::wrong(stage, wrong))? {
+                if stage == Stage::Auth && !self.hidden.is_empty() {
+                    reply.text = masked(&reply.text, &self.hidden);
                 }
-                Ok(None) => {}
-                Err(broken) => return Err(Fault::Broken(stage, broken)),
+                self.record_reply(&reply);
+                return Ok(reply);
             }
-            let Self {
-                stream, incoming, ..
-            } = self;
-            let read = timeout_at(
-                until,
-                poll_fn(|cx| {
-                    let mut buf = ReadBuf::new(incoming);
-                    stream.read(cx, &mut buf).map_ok(|()| buf.filled().len())
-                }),
-            )
-            .await;
-            match read {
-                Err(_) => return Err(Fault::Silent(stage)),
-                Ok(Ok(0)) => return Err(Fault::Lost(stage, None)),
-                Ok(Err(e)) => return Err(Fault::Lost(stage, Some(e))),
-                Ok(Ok(n)) => self
-                    .replies
-                    .feed(self.incoming.get(..n).unwrap_or_default()),
-            }
+            self.more(stage, until).await?;
         }
     }
 
+    async fn more(&mut self, stage: Stage, until: Instant) -> Result<(), Fault> {
+        let Self { stream, ear, .. } = self;
+        timeout_at(until, poll_fn(|cx| ear.read(stream, stage, cx)))
+            .await
+            .unwrap_or(Err(Fault::Silent(stage)))
+    }
+
     /// Writes a block of content from `out`, and listens meanwhile: an upstream that has had enough says so and stops
-    /// reading. `Ok(All)` only when every octet was handed to the network.
-    pub(super) async fn send_block(&mut self, deadline: Instant) -> Result<Wrote, Fault> {
+    /// reading. `Ok` only when every octet was handed to the network. `begun` says that octets of this content were.
+    pub(super) async fn send_block(
+        &mut self,
+        begun: &mut bool,
+        deadline: Instant,
+    ) -> Result<(), Fault> {
         let until = self.until(Stage::Content, deadline);
         let mut done = 0;
         loop {
             let Self {
-                stream,
-                incoming,
-                out,
-                ..
+                stream, ear, out, ..
             } = self;
             let rest = out.get(done..).unwrap_or_default();
             if rest.is_empty() {
                 break;
             }
-            // `Ok` = written, `Err` = read.
             let step = timeout_at(
                 until,
                 poll_fn(|cx| {
-                    let mut buf = ReadBuf::new(incoming);
-                    if let Poll::Ready(read) = stream.read(cx, &mut buf) {
-                        let count = buf.filled().len();
-                        return Poll::Ready(Err(read.map(|()| count)));
-                    }
-                    stream.write(cx, rest).map(Ok)
+                    ready!(ear.our_turn(stream, Stage::Content, cx))?;
+                    let lost = |e| Fault::Lost(Stage::Content, Some(e));
+                    stream.write(cx, rest).map_err(lost)
                 }),
             )
             .await;
             match step {
                 Err(_) => return Err(Fault::Silent(Stage::Content)),
-                Ok(Ok(Ok(0)) | Err(Ok(0))) => return Err(Fault::Lost(Stage::Content, None)),
-                Ok(Ok(Ok(n))) => done += n,
-                Ok(Ok(Err(e)) | Err(Err(e))) => return Err(Fault::Lost(Stage::Content, Some(e))),
-                Ok(Err(Ok(n))) => {
-                    self.replies
-                        .feed(self.incoming.get(..n).unwrap_or_default());
-                    match self.replies.next_reply() {
-                        Ok(None) => {}
-                        Ok(Some(reply)) => {
-                            self.record_reply(&reply);
-                            return Ok(Wrote::Reply(reply));
-                        }
-                        Err(broken) => return Err(Fault::Broken(Stage::Content, broken)),
-                    }
+                Ok(Ok(0)) => return Err(Fault::Lost(Stage::Content, None)),
+                Ok(Ok(n)) => {
+                    done += n;
+                    *begun = true;
                 }
+                Ok(Err(fault)) => return Err(fault),
             }
         }
         self.out.clear();
-        Ok(Wrote::All)
+        Ok(())
     }
 
     /// After the last block: from here on the message may have arrived, whatever comes.
     pub(super) async fn flush(&mut self, deadline: Instant) -> Result<(), Fault> {
+        self.ear.turns.ask(1);
         let until = self.until(Stage::Content, deadline);
         let stream = &mut self.stream;
         match timeout_at(until, poll_fn(|cx| stream.flush(cx))).await {
@@ -377,17 +285,7 @@ impl Link {
 
     /// Nothing came and nothing closed while the link was idle.
     pub(super) async fn is_quiet(&mut self) -> bool {
-        if !self.replies.is_drained() {
-            return false;
-        }
-        let Self {
-            stream, incoming, ..
-        } = self;
-        poll_fn(|cx| {
-            let mut buf = ReadBuf::new(incoming);
-            Poll::Ready(stream.read(cx, &mut buf).is_pending())
-        })
-        .await
+        self.our_turn(Stage::Envelope).await.is_ok()
     }
 
     /// Takes leave; the answer is of no interest.

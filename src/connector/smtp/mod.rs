@@ -7,6 +7,7 @@ mod dial;
 mod link;
 mod open;
 mod pool;
+mod stream;
 mod tls;
 
 use std::{sync::Arc, time::Instant as StdInstant};
@@ -19,11 +20,7 @@ use tokio::{
 };
 use tokio_rustls::rustls;
 
-use self::{
-    link::{Link, Wrote},
-    open::Found,
-    pool::Pool,
-};
+use self::{link::Link, open::Found, pool::Pool, stream::Fault};
 use crate::{
     connector::{
         Connector, Kind, Lane, Proxy, Recorder, Settings, SmtpSettings, Surroundings, Tls,
@@ -39,7 +36,7 @@ use crate::{
     smtp::{
         client::{
             Stage,
-            dialogue::{self, After, Delivery, Mail},
+            dialogue::{self, After, Delivery, Mail, Sent},
             opening::Mechanism,
         },
         data::DotStuffer,
@@ -122,55 +119,52 @@ impl Smtp {
         let mut ask = work.begin(&mut out);
         link.out = out;
         loop {
-            match ask {
-                dialogue::Ask::Read(stage) => {
-                    let heard = match link.send(stage, None, deadline).await {
-                        Ok(()) => link.read(stage, deadline).await,
+            let (heard, sent) = match ask {
+                dialogue::Ask::Read(stage) => match link.send(stage, None, deadline).await {
+                    Ok(()) => (link.read(stage, deadline).await, Sent::Commands),
+                    Err(fault @ Fault::Silent(_)) => (Err(fault), Sent::Commands),
+                    Err(fault) => (Err(fault), Sent::Nothing),
+                },
+                dialogue::Ask::Content => {
+                    let mut begun = false;
+                    if let Err(cause) = self.content(link, message, &mut begun, deadline).await {
+                        // An upstream that has had enough, and closes as a rule: its reply is there to be read.
+                        let word = if begun {
+                            link.last_word(deadline).await
+                        } else {
+                            None
+                        };
+                        match word {
+                            Some(reply) => work.early_reply(&reply),
+                            None => work.lost(&cause, Sent::Commands),
+                        }
+                        return;
+                    }
+                    work.content_sent();
+                    // From here on silence means doubt.
+                    let heard = match link.flush(deadline).await {
+                        Ok(()) => link.read(Stage::Dot, deadline).await,
                         Err(fault) => Err(fault),
                     };
-                    match heard {
-                        Ok(reply) => {
-                            let mut out = std::mem::take(&mut link.out);
-                            ask = work.reply(&reply, &mut out);
-                            link.out = out;
-                        }
-                        Err(fault) => {
-                            work.lost(&fault.to_string(), false);
-                            return;
-                        }
-                    }
+                    (heard, Sent::Dot)
                 }
-                dialogue::Ask::Content => match self.content(link, message, deadline).await {
-                    Ok(Wrote::All) => {
-                        work.content_sent();
-                        // From here on silence means doubt.
-                        let heard = match link.flush(deadline).await {
-                            Ok(()) => link.read(Stage::Dot, deadline).await,
-                            Err(fault) => Err(fault),
-                        };
-                        match heard {
-                            Ok(reply) => {
-                                let mut out = std::mem::take(&mut link.out);
-                                ask = work.reply(&reply, &mut out);
-                                link.out = out;
-                            }
-                            Err(fault) => {
-                                work.lost(&fault.to_string(), true);
-                                return;
-                            }
-                        }
-                    }
-                    Ok(Wrote::Reply(reply)) => ask = work.early_reply(&reply),
-                    Err(cause) => {
-                        // An upstream that refuses and closes at once: its reply is there to be read.
-                        let Some(reply) = link.last_word(deadline).await else {
-                            work.lost(&cause, false);
-                            return;
-                        };
-                        ask = work.early_reply(&reply);
-                    }
-                },
                 dialogue::Ask::Done => return,
+            };
+            match heard {
+                Ok(reply) => {
+                    let mut out = std::mem::take(&mut link.out);
+                    ask = work.reply(&reply, &mut out);
+                    link.out = out;
+                }
+                Err(fault) => {
+                    match &fault {
+                        Fault::Unasked(_, what) if !what.is_farewell() => {
+                            work.out_of_turn(&fault.to_string(), sent);
+                        }
+                        _ => work.lost(&fault.to_string(), sent),
+                    }
+                    return;
+                }
             }
         }
     }
@@ -180,8 +174,9 @@ impl Smtp {
         &self,
         link: &mut Link,
         message: &Message,
+        begun: &mut bool,
         deadline: Instant,
-    ) -> Result<Wrote, String> {
+    ) -> Result<(), String> {
         link.record(|| format!("> <message, {} octets>", message.size()));
         let mut stuffer = DotStuffer::default();
         stuffer.encode(&message.header, &mut link.out);
@@ -206,17 +201,16 @@ impl Smtp {
                         block.get(..read as usize).unwrap_or_default(),
                         &mut link.out,
                     );
-                    if left > 0
-                        && let Wrote::Reply(reply) =
-                            link.send_block(deadline).await.map_err(|e| e.to_string())?
-                    {
-                        return Ok(Wrote::Reply(reply));
+                    if left > 0 {
+                        let sent = link.send_block(begun, deadline).await;
+                        sent.map_err(|e| e.to_string())?;
                     }
                 }
             }
         }
         stuffer.finish(&mut link.out);
-        link.send_block(deadline).await.map_err(|e| e.to_string())
+        let sent = link.send_block(begun, deadline).await;
+        sent.map_err(|e| e.to_string())
     }
 
     /// What becomes of a connection after a message.

@@ -10,7 +10,8 @@ use tokio_rustls::{TlsConnector, rustls};
 use super::{
     Smtp,
     dial::{self, Target},
-    link::{Fault, Link, Stream},
+    link::Link,
+    stream::{Fault, Stream},
     tls,
 };
 use crate::{
@@ -260,18 +261,18 @@ impl Smtp {
                     self.check_loop(&opening, peer)?;
                 }
                 opening::Ask::Handshake => {
-                    if !link.is_drained() {
-                        return Err(Stop::down(
-                            "STARTTLS: something was said between the 220 and the handshake; somebody on the way injects replies",
-                        )
-                        .into());
-                    }
+                    let turn = link.our_turn(Stage::StartTls).await;
+                    turn.map_err(|fault| Stop::down(self.name_fault(&fault)))?;
                     facts = Some(self.handshake(&mut link, peer, deadline).await?);
                     let mut out = std::mem::take(&mut link.out);
                     ask = opening.secured(&mut out);
                     link.out = out;
                 }
-                opening::Ask::Ready => break,
+                opening::Ask::Ready => {
+                    let turn = link.our_turn(Stage::Envelope).await;
+                    turn.map_err(|fault| Stop::down(self.name_fault(&fault)))?;
+                    break;
+                }
             }
         }
         link.hide(Vec::new());
@@ -340,6 +341,7 @@ impl Smtp {
             {
                 " (does this port speak TLS from the first octet? then set tls = \"implicit\")"
             }
+            Fault::Unasked(Stage::StartTls, _) => "; somebody on the way injects replies",
             _ => "",
         };
         format!("{fault}{hint}")

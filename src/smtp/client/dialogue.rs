@@ -9,13 +9,14 @@ use super::{
     Stage,
     capabilities::Capabilities,
     class::{Class, Override, Stop, bounded, classify, deferred, explained, lost_thread},
+    command::Command,
 };
 use crate::mail::{
-    address::Address,
-    message::Envelope,
     outcome::{Outcome, Report},
     reply::Reply,
 };
+
+pub use super::command::Mail;
 
 /// What to do next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,21 +24,21 @@ pub enum Ask {
     /// Write what was appended to `out`, if anything, read a reply, give it to [`Delivery::reply`].
     Read(Stage),
     /// Write the content, dots stuffed and the final dot behind it; then call [`Delivery::content_sent`]. A reply that
-    /// comes before the final dot is written goes to [`Delivery::early_reply`].
+    /// comes when a part of it is written goes to [`Delivery::early_reply`].
     Content,
     /// Every recipient has its outcome.
     Done,
 }
 
+/// What of the last [`Ask`] was written before a connection was lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Command {
-    Reset,
-    Mail,
-    Recipient(usize),
-    Data,
-    /// The final dot; or the lone one after a 354 that nobody wanted.
+pub enum Sent {
+    /// Nothing.
+    Nothing,
+    /// Commands, or a part of the content.
+    Commands,
+    /// The last octet of the content, so that the message may have arrived.
     Dot,
-    LoneDot,
 }
 
 /// Whether and how the connection can serve another message.
@@ -49,17 +50,6 @@ pub enum After {
     NeedsReset,
     /// Not at all.
     Useless,
-}
-
-/// The message as the dialogue sees it.
-#[derive(Debug, Clone, Copy)]
-pub struct Mail<'a> {
-    /// Sender, and whether the content is 8-bit.
-    pub envelope: &'a Envelope,
-    /// The recipients of this job.
-    pub recipients: &'a [Address],
-    /// Octets of the content, for SIZE.
-    pub size: u64,
 }
 
 /// One delivery.
@@ -81,6 +71,8 @@ pub struct Delivery<'a> {
     /// Why the lane stops, if no outcome forbids saying so.
     stop: Option<Stop>,
     heard: bool,
+    /// MAIL was answered.
+    begun: bool,
     after: After,
 }
 
@@ -106,6 +98,7 @@ impl<'a> Delivery<'a> {
             to_answer: VecDeque::new(),
             stop: None,
             heard: false,
+            begun: false,
             after: if reset {
                 After::NeedsReset
             } else {
@@ -137,9 +130,10 @@ impl<'a> Delivery<'a> {
     /// A reply came.
     pub fn reply(&mut self, reply: &Reply, out: &mut Vec<u8>) -> Ask {
         let Some(command) = self.to_answer.pop_front() else {
-            self.lost("the upstream spoke out of turn", false);
+            self.out_of_turn("the upstream spoke out of turn", Sent::Commands);
             return Ask::Done;
         };
+        self.begun |= command == Command::Mail;
         // 503 to MAIL says that the upstream has lost the thread (our login, after a RSET), not that it refuses this message.
         let lost_thread = command == Command::Mail && lost_thread(reply, self.overrides);
         // 421 to the first command on a connection that had been idle: it was closing before we spoke.
@@ -185,6 +179,15 @@ impl<'a> Delivery<'a> {
                 self.dot(reply);
                 return self.transaction_over(out);
             }
+            Command::Verify => {
+                if !reply.is_positive() {
+                    let text = format!("the upstream answered RSET with {reply}");
+                    self.out_of_turn(&text, Sent::Commands);
+                    return Ask::Done;
+                }
+                self.after = After::Clean;
+                return self.transaction_over(out);
+            }
         }
         self.send_next(out)
     }
@@ -195,30 +198,26 @@ impl<'a> Delivery<'a> {
         Ask::Read(Stage::Dot)
     }
 
-    /// A reply came while the content was being written: the upstream has enough. The connection is useless.
-    pub fn early_reply(&mut self, reply: &Reply) -> Ask {
-        self.after = After::Useless;
-        if reply.is_transient() || reply.is_permanent() {
+    /// A reply came when a part of the content was written, and not its end: the upstream has enough. It answers a
+    /// question that was not put yet, so it is neither an acceptance nor a refusal, but for one: that the message is too
+    /// big (X.3.4) answers nothing that was asked before.
+    pub fn early_reply(&mut self, reply: &Reply) {
+        if reply.is_permanent() && matches!(reply.enhanced, Some((_, 3, 4))) {
             self.refuse_accepted(reply, "the message");
-            self.lost(
-                "the upstream answered before the message was complete",
-                false,
-            );
-        } else {
-            self.lost(
-                "the upstream accepted before the message was complete",
-                false,
-            );
         }
-        Ask::Done
+        let text = format!("the upstream spoke before the message was complete: {reply}");
+        self.lost(&text, Sent::Commands);
     }
 
-    /// The connection is lost, a limit of time has passed or a reply was broken. `dot_sent`: the last octet of the
-    /// content had been written, so that the message may have arrived.
-    pub fn lost(&mut self, cause: &str, dot_sent: bool) {
+    /// The connection is lost, a limit of time has passed or a reply was broken. What was answered before stands.
+    pub fn lost(&mut self, cause: &str, sent: Sent) {
         self.after = After::Useless;
         let text = bounded(cause);
-        if dot_sent {
+        if sent == Sent::Nothing && !self.begun {
+            // No MAIL was written on this connection: no attempt for the message.
+            self.stop.get_or_insert_with(|| Stop::down(text));
+        }
+        if sent == Sent::Dot {
             let reply = Reply::new(
                 451,
                 (4, 4, 2),
@@ -231,6 +230,21 @@ impl<'a> Delivery<'a> {
         self.later.clear();
         let reply = Reply::new(451, (4, 4, 2), text);
         self.fill(&deferred(reply));
+    }
+
+    /// A reply came that nobody had asked for, so that those before it may be answers to other questions than they were
+    /// taken for. No recipient of the transaction under way keeps what they said; once 354 was the answer to DATA, they
+    /// were in order up to there.
+    pub fn out_of_turn(&mut self, cause: &str, sent: Sent) {
+        if sent != Sent::Dot {
+            self.stop = None;
+            for index in std::mem::take(&mut self.batch) {
+                if let Some(slot) = self.outcomes.get_mut(index) {
+                    *slot = None;
+                }
+            }
+        }
+        self.lost(cause, sent);
     }
 
     /// No reply to MAIL or anything behind it has come: on a connection used before, another may be tried.
@@ -303,7 +317,7 @@ impl<'a> Delivery<'a> {
                 self.to_send.clear();
             }
             while let Some(command) = self.to_send.pop_front() {
-                self.write(command, out);
+                command.write(self.mail, self.offered, out);
                 self.to_answer.push_back(command);
                 if !self.offered.pipelining {
                     break;
@@ -316,34 +330,6 @@ impl<'a> Delivery<'a> {
             Some(_) => Ask::Read(Stage::Envelope),
             None => self.transaction_over(out),
         }
-    }
-
-    fn write(&self, command: Command, out: &mut Vec<u8>) {
-        use std::io::Write as _;
-        // Writing to a Vec cannot fail. `Address` prints itself quoted where it must be, and holds no control
-        // character, so it cannot leave its brackets.
-        let _ = match command {
-            Command::Reset => out.write_all(b"RSET\r\n"),
-            Command::Data => out.write_all(b"DATA\r\n"),
-            Command::Dot | Command::LoneDot => out.write_all(b".\r\n"),
-            Command::Recipient(index) => match self.mail.recipients.get(index) {
-                Some(address) => write!(out, "RCPT TO:<{address}>\r\n"),
-                None => Ok(()),
-            },
-            Command::Mail => {
-                let _ = match &self.mail.envelope.sender {
-                    Some(sender) => write!(out, "MAIL FROM:<{sender}>"),
-                    None => out.write_all(b"MAIL FROM:<>"),
-                };
-                if self.offered.size.is_some() {
-                    let _ = write!(out, " SIZE={}", self.mail.size);
-                }
-                if self.offered.eight_bit && self.mail.envelope.eight_bit {
-                    out.extend_from_slice(b" BODY=8BITMIME");
-                }
-                out.write_all(b"\r\n")
-            }
-        };
     }
 
     fn mail_refused(&mut self, reply: &Reply) {
@@ -383,7 +369,7 @@ impl<'a> Delivery<'a> {
             if !self.accepted.is_empty() {
                 return Ask::Content;
             }
-            self.write(Command::LoneDot, out);
+            Command::LoneDot.write(self.mail, self.offered, out);
             self.to_answer.push_back(Command::LoneDot);
             return Ask::Read(Stage::Dot);
         }
@@ -392,12 +378,19 @@ impl<'a> Delivery<'a> {
                 self.refuse_accepted(reply, "DATA");
             }
         } else {
-            // 250 in place of 354: who knows what it takes the content for.
-            self.lost(
-                "the upstream answered DATA with neither 354 nor a refusal",
-                false,
-            );
+            // 250 in place of 354: who knows what it takes the content for, or which question it answers.
+            let text =
+                format!("the upstream answered DATA with neither 354 nor a refusal: {reply}");
+            self.out_of_turn(&text, Sent::Commands);
             return Ask::Done;
+        }
+        let is_failed = |i: &usize| matches!(self.outcomes.get(*i), Some(Some(Outcome::Failed(_))));
+        if self.batch.iter().any(is_failed) {
+            // Had one reply too many come among those to RCPT, a good recipient would have got a bad one's. Then the true
+            // answer to DATA is yet to come, and it is never a 2xx.
+            Command::Verify.write(self.mail, self.offered, out);
+            self.to_answer.push_back(Command::Verify);
+            return Ask::Read(Stage::Envelope);
         }
         self.transaction_over(out)
     }
@@ -415,7 +408,8 @@ impl<'a> Delivery<'a> {
                 self.after = After::Useless;
             }
         } else {
-            self.lost("the upstream answered the final dot with a 3xx", true);
+            let text = format!("the upstream answered the final dot with {reply}");
+            self.lost(&text, Sent::Dot);
         }
     }
 
@@ -440,14 +434,7 @@ impl<'a> Delivery<'a> {
     }
 
     fn refuse_rest(&mut self, reply: &Reply, command: Command) {
-        let stage = match command {
-            Command::Reset => "RSET",
-            Command::Mail => "MAIL",
-            Command::Recipient(_) => "RCPT",
-            Command::Data => "DATA",
-            Command::Dot | Command::LoneDot => "the message",
-        };
-        let outcome = match self.judge(reply, stage) {
+        let outcome = match self.judge(reply, command.stage()) {
             // A refused RSET says nothing about the message.
             Outcome::Failed(reply) if command == Command::Reset => deferred(reply),
             outcome => outcome,
@@ -499,7 +486,10 @@ fn short(reply: &Reply) -> Reply {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::smtp::client::reply::Replies;
+    use crate::{
+        mail::{address::Address, message::Envelope},
+        smtp::client::reply::Replies,
+    };
 
     /// Plays `script` (octets of the upstream) by pieces of `chunk`; a reply to the dot follows the content. Returns
     /// what was written and the report in short form.
@@ -533,29 +523,29 @@ mod tests {
         let mut replies = Replies::default();
         let mut out = Vec::new();
         let mut ask = work.begin(&mut out);
-        let mut in_doubt = false;
+        let mut sent = Sent::Commands;
         loop {
             match ask {
                 Ask::Done => break,
                 Ask::Content => {
                     out.extend_from_slice(b"[content]");
                     ask = work.content_sent();
-                    in_doubt = true;
+                    sent = Sent::Dot;
                 }
                 Ask::Read(_) => match replies.next_reply() {
                     Ok(Some(reply)) => {
-                        in_doubt = false;
+                        sent = Sent::Commands;
                         ask = work.reply(&reply, &mut out);
                     }
                     Ok(None) => {
                         let Some(piece) = pieces.next() else {
-                            work.lost("closed", in_doubt);
+                            work.lost("closed", sent);
                             break;
                         };
                         replies.feed(piece);
                     }
                     Err(broken) => {
-                        work.lost(&broken.to_string(), in_doubt);
+                        work.lost(&broken.to_string(), sent);
                         break;
                     }
                 },
@@ -589,6 +579,217 @@ mod tests {
         )
     }
 
+    /// An upstream that takes or refuses recipients and message by their names, and says one reply too many behind its
+    /// so many-th answer. Each of its answers names its question and transaction.
+    struct Upstream<'a> {
+        /// The last answers to a group are late, as many as there was more.
+        is_late: bool,
+        late: String,
+        more: (usize, &'a str),
+        refuses: &'a str,
+        count: usize,
+        mail: u16,
+        accepted: usize,
+        is_content: bool,
+        taken: Vec<u16>,
+    }
+
+    impl Upstream<'_> {
+        fn hear(&mut self, octets: &[u8]) -> String {
+            let mut said = std::mem::take(&mut self.late);
+            let asked = memchr::memchr_iter(b'\n', octets).count();
+            let before = said.len();
+            for line in std::str::from_utf8(octets).unwrap().split_inclusive("\r\n") {
+                if self.is_content && line != ".\r\n" {
+                    continue;
+                }
+                let key = line.trim_end().to_ascii_lowercase();
+                let is_refused = self.refuses.split(' ').any(|word| key.contains(word));
+                let (code, name) = match &key[..1] {
+                    "m" => {
+                        (self.mail, self.accepted) = (self.mail + 1, 0);
+                        (if is_refused { 550 } else { 250 }, "mail".to_owned())
+                    }
+                    "r" if key.starts_with("rset") => (250, "rset".to_owned()),
+                    "r" => {
+                        self.accepted += usize::from(!is_refused);
+                        (if is_refused { 550 } else { 250 }, key[9..11].to_owned())
+                    }
+                    "d" if self.accepted > 0 && !is_refused => {
+                        self.is_content = true;
+                        (354, "data".to_owned())
+                    }
+                    "d" => (554, "data".to_owned()),
+                    _ => {
+                        self.is_content = false;
+                        let is_refused = self.refuses.contains("dot");
+                        if !is_refused {
+                            self.taken.push(self.mail);
+                        }
+                        (if is_refused { 551 } else { 250 }, "dot".to_owned())
+                    }
+                };
+                said.extend([format!("{code} {name}-{}\r\n", self.mail)]);
+                if self.more.0 == self.count {
+                    said.extend([self.more.1, "\r\n"]);
+                }
+                self.count += 1;
+            }
+            if self.is_late && asked > 2 && !octets.ends_with(b".\r\n") {
+                let ends: Vec<usize> =
+                    memchr::memchr_iter(b'\n', &said.as_bytes()[before..]).collect();
+                if let Some(last) = ends.get(asked - 1) {
+                    self.late = said.split_off(before + last + 1);
+                }
+            }
+            said
+        }
+    }
+
+    /// As the connector does it: what the upstream has said by then is read before every write.
+    fn converse(offered: &str, recipients: usize, upstream: &mut Upstream<'_>) -> Report {
+        use crate::smtp::client::turns::{Turns, Wrong};
+        let envelope = Envelope {
+            sender: Address::parse("s@corp.example").ok(),
+            recipients: Vec::new(),
+            eight_bit: false,
+        };
+        let list: Vec<_> = (1..=recipients)
+            .map(|n| Address::parse(&format!("r{n}@x.example")).unwrap())
+            .collect();
+        let offered = Capabilities::parse(&format!("up\n{offered}"));
+        let mail = Mail {
+            envelope: &envelope,
+            recipients: &list,
+            size: 100,
+        };
+        let mut work = Delivery::new(mail, &offered, &[], 3, false);
+        let mut turns = Turns::new();
+        turns.feed(b"220 up\r\n");
+        turns.next_reply().unwrap();
+        let mut out = Vec::new();
+        let mut ask = work.begin(&mut out);
+        let mut wire = String::new();
+        let mut sent = Sent::Commands;
+        while ask != Ask::Done {
+            if ask == Ask::Content {
+                out.extend_from_slice(b"x\r\n.\r\n");
+            }
+            if !out.is_empty() {
+                turns.feed(std::mem::take(&mut wire).as_bytes());
+                if let Some(what) = turns.unasked() {
+                    match ask {
+                        Ask::Content => work.lost(&what.said, Sent::Commands),
+                        _ if what.is_farewell() => work.lost(&what.said, Sent::Nothing),
+                        _ => work.out_of_turn(&what.said, Sent::Nothing),
+                    }
+                    break;
+                }
+                sent = Sent::Commands;
+                if ask == Ask::Content {
+                    work.content_sent();
+                    turns.ask(1);
+                    sent = Sent::Dot;
+                } else {
+                    turns.ask(memchr::memchr_iter(b'\n', &out).count());
+                }
+                wire = upstream.hear(&out);
+                out.clear();
+            }
+            turns.feed(std::mem::take(&mut wire).as_bytes());
+            match turns.next_reply() {
+                Ok(Some(reply)) => ask = work.reply(&reply, &mut out),
+                Err(Wrong::Unasked(what)) => {
+                    work.out_of_turn(&what.said, sent);
+                    break;
+                }
+                Err(Wrong::Broken(why, _)) => {
+                    work.lost(&why.to_string(), sent);
+                    break;
+                }
+                Ok(None) if !upstream.late.is_empty() => wire = std::mem::take(&mut upstream.late),
+                Ok(None) => panic!("it waits for what nobody says"),
+            }
+        }
+        work.report(String::new())
+    }
+
+    /// Whose answer an outcome is; `more` and broken ones are nobody's.
+    fn owner(outcome: &Outcome, index: usize, refuses: &str, taken: &[u16]) -> &'static str {
+        let text = outcome.reply().text.as_str();
+        let transaction = 1 + index as u16 / 3;
+        match outcome {
+            Outcome::Delivered(_) => {
+                assert_eq!(text, format!("dot-{transaction}"));
+                assert!(taken.contains(&transaction), "it was not taken");
+                "delivered"
+            }
+            Outcome::Failed(_) => {
+                let own = format!("r{}-{transaction}", index + 1);
+                // A refused MAIL holds for the transactions to come.
+                let of = if refuses == "mail" { 1 } else { transaction };
+                let all = ["dot", "data", "mail"].map(|word| format!("{word}-{of}"));
+                let is_all = |said: &String| said == text && said.starts_with(refuses);
+                assert!(text == own || all.iter().any(is_all), "another's: {text}");
+                "failed"
+            }
+            Outcome::InDoubt(_) => "doubt",
+            _ => "later",
+        }
+    }
+
+    /// Wherever one reply too many stands and whatever it says: nobody gets an answer that was another's, and what was
+    /// not taken is not called delivered.
+    #[test]
+    fn a_reply_before_its_question_never_becomes_the_answer_to_another() {
+        const TEXTS: [&str; 8] = [
+            "250 more", "235 more", "354 more", "450 more", "550 more", "421 more", "2", "hello",
+        ];
+        const REFUSED: [&str; 9] = [
+            "-",
+            "r1@",
+            "r2@",
+            "r1@ r2@",
+            "r4@",
+            "r1@ r2@ r3@",
+            "data",
+            "dot",
+            "mail",
+        ];
+        let mut seen = std::collections::BTreeMap::new();
+        let modes = [("", false), ("PIPELINING", false), ("PIPELINING", true)];
+        for ((offered, is_late), refuses) in modes.iter().flat_map(|m| REFUSED.map(|r| (*m, r))) {
+            for (text, at) in TEXTS.iter().flat_map(|t| (0..14).map(move |at| (*t, at))) {
+                for recipients in [1, 2, 5] {
+                    let mut upstream = Upstream {
+                        is_late,
+                        late: String::new(),
+                        more: (at, text),
+                        refuses,
+                        count: 0,
+                        mail: 0,
+                        accepted: 0,
+                        is_content: false,
+                        taken: Vec::new(),
+                    };
+                    let report = converse(offered, recipients, &mut upstream);
+                    println!("{offered} {is_late} {refuses} {recipients} {at} {text}: {report:?}");
+                    let Report::Tried { outcomes, .. } = report else {
+                        panic!("tried");
+                    };
+                    for (index, (_, outcome)) in outcomes.iter().enumerate() {
+                        let owner = owner(outcome, index, refuses, &upstream.taken);
+                        *seen.entry(owner).or_insert(0) += 1;
+                    }
+                }
+            }
+        }
+        assert!(
+            seen.len() == 4 && seen.values().all(|n| *n > 100),
+            "{seen:?}"
+        );
+    }
+
     /// The replies stand parted by `|`.
     fn check(offered: &str, script: &str, recipients: usize, expected: &str, after: After) {
         let script = script.replace('|', "\r\n");
@@ -619,7 +820,24 @@ mod tests {
                 ("250 a|250 b|354 c|hello|", 1, "doubt", Useless),
                 ("250 a|250 b|550 x|354 c|", 2, "doubt failed", Useless),
                 ("250 a|250 b|450 x|", 1, "deferred", NeedsReset),
-                ("250 a|250 b|550 x|", 1, "failed", NeedsReset),
+                // Behind a refused DATA stands RSET, and what is said to it.
+                ("250 a|250 b|550 x|250 R|", 1, "failed", Clean),
+                ("250 a|250 b|550 x|", 1, "failed", Useless),
+                ("250 a|250 b|550 x|421 R|", 1, "failed", Useless),
+                ("250 a|250 b|550 x|354 R|", 1, "deferred", Useless),
+                (
+                    "250 a|550 b|250 c|550 x|354 R|",
+                    2,
+                    "deferred deferred",
+                    Useless,
+                ),
+                (
+                    "250 a|550 b|250 c|450 x|250 R|",
+                    2,
+                    "failed deferred",
+                    Clean,
+                ),
+                ("250 a|550 b|250 c|250 x|", 2, "deferred deferred", Useless),
                 ("250 a|250 b|250 x|", 1, "deferred", Useless),
                 ("250 a|250 b|", 1, "deferred", Useless),
                 ("250 a|", 1, "deferred", Useless),
@@ -654,7 +872,8 @@ mod tests {
             ("550 5.7.60 x", "mailbox"),
         ] {
             check("", &format!("{reply}|"), 1, expected, Clean);
-            let piped = format!("{reply}|503 x|503 x|");
+            let verified = if expected == "failed" { "250 R|" } else { "" };
+            let piped = format!("{reply}|503 x|503 x|{verified}");
             check("PIPELINING", &piped, 1, expected, Clean);
         }
         check("", "550 x|", 3, "failed failed failed", Clean);

@@ -5,9 +5,11 @@
 
 pub mod capabilities;
 pub mod class;
+mod command;
 pub mod dialogue;
 pub mod opening;
 pub mod reply;
+pub mod turns;
 
 /// Where the conversation stands: it names a limit of time and, in texts, the place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -123,11 +123,7 @@ impl Replies {
             if self.lines == 1 {
                 self.enhanced = enhanced;
             }
-            self.text.extend(rest.iter().map(|b| match b {
-                b' '..=b'~' => *b as char,
-                b'\t' => ' ',
-                _ => '?',
-            }));
+            self.text.extend(rest.iter().map(|b| printable(*b)));
             self.start = end + 1;
             self.searched = self.start;
             if !more {
@@ -144,9 +140,33 @@ impl Replies {
         }
     }
 
+    /// The first of what is here and was not handed out, for people: the line that is not a reply, or not yet one.
+    pub fn rest(&self) -> String {
+        /// Enough to know it by.
+        const SHOWN: usize = 200;
+        let rest = self.buffer.get(self.start..).unwrap_or_default();
+        let line = rest.split(|b| *b == b'\n').next().unwrap_or_default();
+        let line = line.get(..SHOWN).unwrap_or(line).trim_ascii();
+        match (self.code, line.iter().any(u8::is_ascii_graphic)) {
+            (_, true) => line.iter().map(|b| printable(*b)).collect(),
+            // A reply has begun, and goes on.
+            (Some(code), false) => format!("{code}-"),
+            (None, false) => String::new(),
+        }
+    }
+
     /// Nothing is buffered: no octet came that was not part of a reply already handed out.
     pub fn is_drained(&self) -> bool {
         self.start == self.buffer.len() && self.lines == 0
+    }
+}
+
+/// Text from outside, without anything that a terminal or a log would act upon.
+fn printable(octet: u8) -> char {
+    match octet {
+        b' '..=b'~' => octet as char,
+        b'\t' => ' ',
+        _ => '?',
     }
 }
 

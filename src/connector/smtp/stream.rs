@@ -1,0 +1,192 @@
+//! Octets of one connection, plain or encrypted, and the ear that hears what comes before it is written.
+//!
+//! Apart from the steps of a conversation, so that no write of any of them can go round the ear. It knows no time.
+
+use std::{
+    future::poll_fn,
+    io,
+    mem::MaybeUninit,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use socket2::SockRef;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+};
+use tokio_rustls::client::TlsStream;
+
+use crate::smtp::client::{
+    Stage,
+    reply::Broken,
+    turns::{Turns, Unasked, Wrong},
+};
+
+/// Why a link is useless.
+#[derive(Debug)]
+pub(super) enum Fault {
+    /// A limit of time has passed.
+    Silent(Stage),
+    /// The upstream closed, or the network did.
+    Lost(Stage, Option<io::Error>),
+    /// It said what is no reply.
+    Broken(Stage, Broken),
+    /// It said something that nobody had asked for.
+    Unasked(Stage, Unasked),
+}
+
+impl Fault {
+    pub(super) fn wrong(stage: Stage, wrong: Wrong) -> Self {
+        match wrong {
+            Wrong::Broken(why, _) => Fault::Broken(stage, why),
+            Wrong::Unasked(what) => Fault::Unasked(stage, what),
+        }
+    }
+}
+
+impl std::fmt::Display for Fault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Fault::Silent(Stage::Content) => {
+                f.write_str("the upstream stopped reading the message")
+            }
+            Fault::Silent(stage) => write!(f, "no reply in time at {stage}"),
+            Fault::Lost(stage, None) => write!(f, "the upstream closed the connection at {stage}"),
+            Fault::Lost(stage, Some(e)) => write!(f, "the connection was lost at {stage}: {e}"),
+            Fault::Broken(stage, why) => write!(f, "at {stage} came {why}"),
+            Fault::Unasked(stage, what) if what.is_farewell() => {
+                write!(
+                    f,
+                    "the upstream closed the connection before {stage}: {}",
+                    what.said
+                )
+            }
+            Fault::Unasked(stage, what) => write!(
+                f,
+                "at {stage} the upstream said what nobody had asked for: {}",
+                what.said
+            ),
+        }
+    }
+}
+
+/// A plain or an encrypted stream.
+pub(super) enum Stream {
+    /// Plain.
+    Plain(TcpStream),
+    /// Encrypted.
+    Tls(Box<TlsStream<TcpStream>>),
+    /// Between the two, and after a failed handshake.
+    Gone,
+}
+
+impl Stream {
+    fn read(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Stream::Plain(s) => Pin::new(s).poll_read(cx, buf),
+            Stream::Tls(s) => Pin::new(s.as_mut()).poll_read(cx, buf),
+            Stream::Gone => Poll::Ready(Ok(())),
+        }
+    }
+
+    pub(super) fn write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self {
+            Stream::Plain(s) => Pin::new(s).poll_write(cx, bytes),
+            Stream::Tls(s) => Pin::new(s.as_mut()).poll_write(cx, bytes),
+            Stream::Gone => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
+        }
+    }
+
+    pub(super) fn flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Stream::Plain(_) | Stream::Gone => Poll::Ready(Ok(())),
+            Stream::Tls(s) => Pin::new(s.as_mut()).poll_flush(cx),
+        }
+    }
+
+    /// Octets lie in the socket, or its end. The system is asked itself: what the runtime knows may be of its last look.
+    fn has_octets(&self) -> io::Result<bool> {
+        let tcp = match self {
+            Stream::Plain(s) => s,
+            Stream::Tls(s) => s.get_ref().0,
+            Stream::Gone => return Ok(false),
+        };
+        match SockRef::from(tcp).peek(&mut [MaybeUninit::uninit()]) {
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(false),
+            Err(e) => Err(e),
+            Ok(_) => Ok(true),
+        }
+    }
+}
+
+/// The side that listens.
+pub(super) struct Ear {
+    pub(super) turns: Turns,
+    incoming: Box<[u8]>,
+}
+
+impl Ear {
+    /// At the beginning the greeting is due.
+    pub(super) fn new() -> Self {
+        Self {
+            turns: Turns::new(),
+            incoming: vec![0; 4096].into_boxed_slice(),
+        }
+    }
+
+    /// One read.
+    pub(super) fn read(
+        &mut self,
+        stream: &mut Stream,
+        stage: Stage,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), Fault>> {
+        let mut buf = ReadBuf::new(&mut self.incoming);
+        match ready!(stream.read(cx, &mut buf)) {
+            Ok(()) if buf.filled().is_empty() => Poll::Ready(Err(Fault::Lost(stage, None))),
+            Ok(()) => {
+                self.turns.feed(buf.filled());
+                Poll::Ready(Ok(()))
+            }
+            Err(e) => Poll::Ready(Err(Fault::Lost(stage, Some(e)))),
+        }
+    }
+
+    /// Ready when it is our turn: before every write, whatever is written. An error when something is here that nobody
+    /// asked for, buffered, encrypted or still in the socket.
+    pub(super) fn our_turn(
+        &mut self,
+        stream: &mut Stream,
+        stage: Stage,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), Fault>> {
+        loop {
+            if let Some(what) = self.turns.unasked() {
+                return Poll::Ready(Err(Fault::Unasked(stage, what)));
+            }
+            if let Poll::Ready(read) = self.read(stream, stage, cx) {
+                match read {
+                    Ok(()) => continue,
+                    Err(fault) => return Poll::Ready(Err(fault)),
+                }
+            }
+            return match stream.has_octets() {
+                Ok(false) => Poll::Ready(Ok(())),
+                // The runtime is about to learn of them, and wakes us.
+                Ok(true) => Poll::Pending,
+                Err(e) => Poll::Ready(Err(Fault::Lost(stage, Some(e)))),
+            };
+        }
+    }
+}
+
+pub(super) async fn write_all(stream: &mut Stream, mut rest: &[u8]) -> io::Result<()> {
+    while !rest.is_empty() {
+        match poll_fn(|cx| stream.write(cx, rest)).await? {
+            0 => return Err(io::ErrorKind::WriteZero.into()),
+            n => rest = rest.get(n..).unwrap_or_default(),
+        }
+    }
+    poll_fn(|cx| stream.flush(cx)).await
+}

@@ -1,0 +1,72 @@
+//! The commands of a delivery and their wire form (RFC 5321 §4.1.1).
+//!
+//! Apart from the order they are said in. A command holds nothing but which one it is; its words come from the message.
+
+use super::capabilities::Capabilities;
+use crate::mail::{address::Address, message::Envelope};
+
+/// The message as the dialogue sees it.
+#[derive(Debug, Clone, Copy)]
+pub struct Mail<'a> {
+    /// Sender, and whether the content is 8-bit.
+    pub envelope: &'a Envelope,
+    /// The recipients of this job.
+    pub recipients: &'a [Address],
+    /// Octets of the content, for SIZE.
+    pub size: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Command {
+    Reset,
+    Mail,
+    Recipient(usize),
+    Data,
+    /// The final dot; or the lone one after a 354 that nobody wanted.
+    Dot,
+    LoneDot,
+    /// RSET behind a refused DATA: a 2xx says that no reply has gone astray.
+    Verify,
+}
+
+impl Command {
+    /// In texts.
+    pub(super) fn stage(self) -> &'static str {
+        match self {
+            Command::Reset | Command::Verify => "RSET",
+            Command::Mail => "MAIL",
+            Command::Recipient(_) => "RCPT",
+            Command::Data => "DATA",
+            Command::Dot | Command::LoneDot => "the message",
+        }
+    }
+
+    /// Appends its line.
+    pub(super) fn write(self, mail: Mail<'_>, offered: &Capabilities, out: &mut Vec<u8>) {
+        use std::io::Write as _;
+        // Writing to a Vec cannot fail. `Address` prints itself quoted where it must be, and holds no control
+        // character, so it cannot leave its brackets.
+        let _ = match self {
+            Command::Reset | Command::Verify => out.write_all(b"RSET\r\n"),
+            Command::Data => out.write_all(b"DATA\r\n"),
+            Command::Dot | Command::LoneDot => out.write_all(b".\r\n"),
+            Command::Recipient(index) => match mail.recipients.get(index) {
+                Some(address) => write!(out, "RCPT TO:<{address}>\r\n"),
+                None => Ok(()),
+            },
+            Command::Mail => {
+                let _ = match &mail.envelope.sender {
+                    Some(sender) => write!(out, "MAIL FROM:<{sender}>"),
+                    None => out.write_all(b"MAIL FROM:<>"),
+                };
+                if offered.size.is_some() {
+                    let _ = write!(out, " SIZE={}", mail.size);
+                }
+                if offered.eight_bit && mail.envelope.eight_bit {
+                    out.extend_from_slice(b" BODY=8BITMIME");
+                }
+                out.write_all(b"\r\n")
+            }
+        };
+    }
+}
