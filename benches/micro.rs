@@ -197,6 +197,7 @@ fn header_edits(bencher: Bencher<'_, '_>) {
         recipients: &recipients,
         hostname: "relay.corp.example",
         bounce_from: &sender,
+        unquoted_names: false,
     };
     let header = String::from_utf8(policy.header(raw, &about).unwrap()).unwrap();
     assert!(header.starts_with("Received: ") && !header.contains("Bcc:"));

@@ -2,7 +2,7 @@
 //!
 //! It asks the functions that the session asks, in the same order; it has no judgement of its own.
 
-use std::{net::IpAddr, path::PathBuf};
+use std::{net::IpAddr, path::PathBuf, time::SystemTime};
 
 use serde_json::json;
 
@@ -15,11 +15,13 @@ use crate::{
     listener::{self, Bind, TlsMode},
     mail::{
         address::Address,
+        headers,
+        message::{MessageId, Origin},
         pattern::{self, Pattern},
         reply::Reply,
     },
     policy::{
-        AuthMode, Verdict, Who,
+        About, AuthMode, Verdict, Who,
         network::{Client, ToleranceLevel},
     },
     route::{Asked, Route},
@@ -34,6 +36,9 @@ pub(super) struct Arguments {
     /// The recipient
     #[arg(long, value_name = "ADDRESS", allow_hyphen_values = true)]
     to: String,
+    /// The From of the header, as it stands there: whether it is understood, rewritten, admitted
+    #[arg(long, value_name = "FROM", allow_hyphen_values = true)]
+    header_from: Option<String>,
     /// Where the connection comes from
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
     client: IpAddr,
@@ -232,7 +237,76 @@ fn walk(
             )
         ),
     );
+    if let Some(value) = &arguments.header_from {
+        let told = Told {
+            who,
+            given: given.as_ref(),
+            sender,
+            rewrite: rewritten.map(|(place, _)| place),
+            recipient: &recipient,
+            tolerance,
+        };
+        header(config, listener, (arguments.client, value), &told, path)?;
+    }
     path.route = Some(route.clone());
+    Ok(())
+}
+
+/// What the envelope came to.
+struct Told<'a> {
+    who: Who<'a>,
+    given: Option<&'a Address>,
+    sender: Option<&'a Address>,
+    rewrite: Option<usize>,
+    recipient: &'a Address,
+    tolerance: Tolerance,
+}
+
+/// The From as the end of DATA judges it, in a header of its own.
+fn header(
+    config: &Config,
+    listener: &listener::Settings,
+    (client, value): (IpAddr, &str),
+    told: &Told<'_>,
+    path: &mut Path,
+) -> Result<(), Reply> {
+    let who = told.who;
+    let origin = Origin {
+        listener: listener.name.clone(),
+        peer: (client, 0).into(),
+        client: who.client.map(|c| c.name.clone()),
+        helo: String::new(),
+        tls: false,
+        esmtp: true,
+        user: who.user.map(|u| u.name.clone()),
+        at: SystemTime::UNIX_EPOCH,
+    };
+    let about = About {
+        who,
+        id: MessageId::from_bytes([0; 16]),
+        origin: &origin,
+        sender_given: told.given,
+        sender: told.sender,
+        rewrite: told.rewrite,
+        recipients: std::slice::from_ref(told.recipient),
+        hostname: &config.hostname,
+        bounce_from: &config.bounce_from,
+        unquoted_names: told.tolerance.unquoted_names,
+    };
+    // A field has no line ends that are no folding, and an argument has no folding.
+    let value: String = value.chars().filter(|c| !"\r\n".contains(*c)).collect();
+    let raw = format!("From: {value}\r\n");
+    let judged = config.policy.header(raw.as_bytes(), &about)?;
+    for name in ["From", "Reply-To"] {
+        if let Some(leaves) = headers::value_of(&judged, name) {
+            let leaves = headers::unfold(leaves);
+            let leaves = String::from_utf8_lossy(leaves.trim_ascii());
+            path.say(
+                "header",
+                format!("{name}: {} leaves", output::safe(&leaves)),
+            );
+        }
+    }
     Ok(())
 }
 

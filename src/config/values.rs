@@ -256,12 +256,22 @@ pub fn address(text: &str) -> Result<Address, Fault> {
 /// # Errors
 /// A [`Fault`] with the rule that is broken.
 pub fn pattern(text: &str) -> Result<pattern::Pattern, Fault> {
-    pattern::Pattern::parse(text).map_err(|why| {
+    let pattern = pattern::Pattern::parse(text).map_err(|why| {
         Fault::new(
             format!("not a pattern: {}", plain(&why)),
             "a pattern is \"*\", \"<>\", \"corp.example\", \"*.corp.example\", \"app@corp.example\" or \"app-*@corp.example\"",
         )
-    })
+    })?;
+    if pattern.is_one_word() {
+        let word = plain(text);
+        return Err(Fault::new(
+            format!("\"{word}\" alone is read as a domain, and could be meant as a local part"),
+            format!(
+                "write \"{word}@*\" for that name in any domain, \"{word}@corp.example\" for one address, \"*@{word}\" for the domain"
+            ),
+        ));
+    }
+    Ok(pattern)
 }
 
 /// Text of the file inside a sentence: bounded, nothing that a terminal would obey.

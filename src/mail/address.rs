@@ -164,11 +164,17 @@ impl Address {
     }
 
     /// The next hop may read another route out of such a local part: `@ % !` inside, or `.`, `/`, `|` first, or
-    /// `/../` inside, or `=?`, which some decode as an encoded word. Only a pattern that names it literally admits it.
+    /// `/../` inside, or `=?`, which some decode as an encoded word; `-` first is an option to programs that deliver by a
+    /// command line, and Exchange decodes what begins with `IMCEA` into an address of any kind (its encapsulated addresses).
+    /// Only a pattern that names it literally admits it.
     pub fn is_risky(&self) -> bool {
         self.local.contains(['@', '%', '!'])
             || self.local.contains("=?")
-            || self.local.starts_with(['.', '/', '|'])
+            || self.local.starts_with(['.', '/', '|', '-'])
+            || self
+                .local
+                .get(..5)
+                .is_some_and(|start| start.eq_ignore_ascii_case("IMCEA"))
             || self.local.contains("/../")
     }
 }
@@ -339,11 +345,16 @@ mod tests {
             "\"a/../b\"@c.d",
             "a/../b@c.d",
             "=?q?v=40victim.tld=3e?=@c.d",
+            "-oQ/tmp@c.d",
+            "IMCEASMTP-v+40victim+2Etld@c.d",
+            "imceaex-_O=X_OU=Y_cn=z@c.d",
         ] {
             if let Ok(address) = Address::parse(risky) {
                 assert!(address.is_risky(), "{risky}");
             }
         }
-        assert!(!Address::parse("a+b/c@c.d").unwrap().is_risky());
+        for fine in ["a+b/c@c.d", "a-b@c.d", "imc@c.d", "x-imceasmtp@c.d"] {
+            assert!(!Address::parse(fine).unwrap().is_risky(), "{fine}");
+        }
     }
 }

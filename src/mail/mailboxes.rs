@@ -323,7 +323,7 @@ impl<'a> Reader<'a> {
         }
         let local = dotted(self.value, words, Mark::Quoted).ok_or(NO_ADDRESS)?;
         let domain = kind.default_domain.ok_or(MailboxError(
-            "a name without @domain, which only `default_domain` completes",
+            "an address has no @domain and no default_domain is configured",
         ))?;
         no_encoded_word(local)?;
         let text = str::from_utf8(local).map_err(|_| NOT_ASCII)?;

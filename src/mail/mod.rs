@@ -8,6 +8,7 @@ pub mod headers;
 mod lexer;
 pub mod mailboxes;
 pub mod message;
+pub mod names;
 pub mod outcome;
 pub mod pattern;
 pub mod repair;

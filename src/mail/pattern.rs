@@ -106,6 +106,22 @@ impl Pattern {
         }
     }
 
+    /// One word without `@`, dot or star: it could be meant as a local part as well as a domain. `localhost` is a domain.
+    pub fn is_one_word(&self) -> bool {
+        match &self.form {
+            Form::Mailbox {
+                domain: Names::Exactly(domain),
+                ..
+            } => {
+                !self.source.contains('@')
+                    && !domain.is_literal()
+                    && !domain.as_str().contains('.')
+                    && domain.as_str() != "localhost"
+            }
+            _ => false,
+        }
+    }
+
     /// `<>`.
     pub fn is_null(&self) -> bool {
         self.form == Form::Null
@@ -170,7 +186,7 @@ fn split_mailbox(text: &str) -> Option<(&str, &str)> {
 }
 
 fn local_part(text: &str) -> Result<Local, String> {
-    if text == "*" {
+    if is_stars(text) {
         return Ok(Local::Any);
     }
     if !text.is_ascii() {
@@ -202,8 +218,13 @@ fn local_part(text: &str) -> Result<Local, String> {
     Ok(Local::Exactly(text.to_ascii_lowercase()))
 }
 
+/// Two stars say no more than one.
+fn is_stars(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|b| b == b'*')
+}
+
 fn names(text: &str) -> Result<Names, String> {
-    if text == "*" {
+    if is_stars(text) {
         return Ok(Names::Any);
     }
     if let Some(parent) = text.strip_prefix("*.") {
@@ -236,6 +257,49 @@ pub fn find<'a>(patterns: &'a [Pattern], address: Option<&Address>) -> Option<&'
     patterns.iter().find(|p| p.matches(address))
 }
 
+/// Whether mail to about anybody may pass: `*` in any spelling, stars that are split over many patterns (`a*@*`, `b*@*`, …),
+/// or all names below a top-level domain that is not a private one.
+pub fn is_the_world(patterns: &[Pattern]) -> bool {
+    /// Not in the public DNS: RFC 2606, RFC 6762 §3 and appendix G, RFC 9476 and what ICANN keeps back.
+    const PRIVATE: [&str; 14] = [
+        "alt",
+        "arpa",
+        "corp",
+        "example",
+        "home",
+        "internal",
+        "intranet",
+        "invalid",
+        "lan",
+        "local",
+        "localdomain",
+        "localhost",
+        "private",
+        "test",
+    ];
+    let top_level = |pattern: &Pattern| match &pattern.form {
+        Form::Mailbox {
+            local: Local::Any | Local::Glob(_),
+            domain: Names::Below(suffix),
+        } => suffix
+            .strip_prefix('.')
+            .is_some_and(|top| !top.contains('.') && !PRIVATE.contains(&top)),
+        _ => false,
+    };
+    let begins_with = |letter: u8| {
+        let local = char::from(letter).to_string().repeat(8);
+        patterns.iter().any(|pattern| match &pattern.form {
+            Form::Mailbox {
+                local: glob @ Local::Glob(_),
+                domain: Names::Any,
+            } => glob.matches(&local),
+            _ => false,
+        })
+    };
+    patterns.iter().any(|p| p.is_anything() || top_level(p))
+        || (b'a'..=b'z').filter(|letter| begins_with(*letter)).count() > 12
+}
+
 /// The first pattern of an allowlist that admits.
 pub fn admitting<'a>(patterns: &'a [Pattern], address: Option<&Address>) -> Option<&'a Pattern> {
     patterns.iter().find(|p| p.admits(address))
@@ -252,6 +316,54 @@ mod tests {
             expected,
             "{pattern} {address:?}"
         );
+    }
+
+    #[test]
+    fn the_world() {
+        let letters: Vec<String> = (b'a'..=b'z')
+            .map(|letter| format!("{}*@*", char::from(letter)))
+            .collect();
+        let letters: Vec<&str> = letters.iter().map(String::as_str).collect();
+        for (list, expected) in [
+            (&["*"][..], true),
+            (&["corp.com", "*@*"], true),
+            (&["**@*"], true),
+            (&["*@**"], true),
+            (&["***@**"], true),
+            (&["**"], true),
+            (&["*.com"], true),
+            (&["x*@*.de"], true),
+            (&letters, true),
+            (&letters[..5], false),
+            (&["postmaster@*"], false),
+            (&["<>"], false),
+            (&["*.corp.com", "corp.com"], false),
+            (&["*.local", "*.lan", "me@*.com"], false),
+            (&[], false),
+        ] {
+            let patterns: Vec<_> = list.iter().map(|p| Pattern::parse(p).unwrap()).collect();
+            assert_eq!(is_the_world(&patterns), expected, "{list:?}");
+        }
+    }
+
+    #[test]
+    fn one_word() {
+        for (pattern, expected) in [
+            ("root", true),
+            ("ROOT.", true),
+            ("localhost", false),
+            ("root@*", false),
+            ("*@intranet", false),
+            ("root@intranet", false),
+            ("*.local", false),
+            ("corp.com", false),
+            ("[10.0.0.5]", false),
+            ("*", false),
+            ("<>", false),
+        ] {
+            let found = Pattern::parse(pattern).unwrap().is_one_word();
+            assert_eq!(found, expected, "{pattern}");
+        }
     }
 
     #[test]
@@ -300,6 +412,7 @@ mod tests {
             "@corp.com",
             "a@",
             "a@c*.com",
+            "a@**.com",
             "*corp.com",
             "xn--\u{e4}.com",
             "xn--a.com",

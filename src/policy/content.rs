@@ -15,7 +15,7 @@ use crate::mail::{
     address::Address,
     headers::{self, Field, fields, lines},
     mailboxes::{self, Kind, Mailbox, Words},
-    repair,
+    names, repair,
     reply::Reply,
 };
 
@@ -141,7 +141,12 @@ impl Seen {
             },
             groups: false,
         };
-        let mut found = match mailboxes::judged(field.value, kind) {
+        let given = match mailboxes::judged(field.value, kind) {
+            Err(_) if about.unquoted_names => names::quoted(field.value),
+            _ => None,
+        };
+        let given = given.as_deref();
+        let mut found = match mailboxes::judged(given.unwrap_or(field.value), kind) {
             Ok(found) if !found.is_empty() => found,
             other => {
                 let completed = own
@@ -166,9 +171,13 @@ impl Seen {
                 .find(|a| rewrite::first(rewrites, a).is_some_and(|(_, r)| r.keeps_for_reply(a)))
                 .cloned();
         }
-        let value = rewrite_value(field.value, &mut found, rewrites);
+        let value = rewrite_value(given.unwrap_or(field.value), &mut found, rewrites);
         admitted(policy, about, Party::Sender, &found, name)?;
-        written(field, value, out);
+        match (value, given) {
+            (None, Some(quoted)) => headers::append(out, name, quoted),
+            (Some(value), Some(_)) => headers::append(out, name, &value),
+            (value, None) => written(field, value, out),
+        }
         Ok(())
     }
 
@@ -428,6 +437,7 @@ mod tests {
         user: Option<User>,
         sender_given: Option<Address>,
         recipients: Vec<Address>,
+        unquoted_names: bool,
     }
 
     impl Setting {
@@ -448,6 +458,7 @@ mod tests {
                 user: None,
                 sender_given: (sender != "<>").then(|| address(sender)),
                 recipients: vec![address("to@corp.com")],
+                unquoted_names: false,
             }
         }
 
@@ -469,6 +480,7 @@ mod tests {
                     recipients: &self.recipients,
                     hostname: "relay.corp.com",
                     bounce_from: &bounce_from,
+                    unquoted_names: self.unquoted_names,
                 },
             )
         }
@@ -618,7 +630,7 @@ mod tests {
             ),
             (
                 "From: a@corp.com\r\nResent-From: x\r\n",
-                "550 5.6.0 Resent-From cannot be understood: a name without @domain, which only `default_domain` completes",
+                "550 5.6.0 Resent-From cannot be understood: an address has no @domain and no default_domain is configured",
             ),
             (
                 "From: a@corp.com\r\nResent-From:\r\n",
@@ -757,7 +769,7 @@ mod tests {
                 ),
                 (
                     "<root>",
-                    "550 5.6.0 {} cannot be understood: a name without @domain, which only `default_domain` completes",
+                    "550 5.6.0 {} cannot be understood: an address has no @domain and no default_domain is configured",
                 ),
             ] {
                 assert_eq!(
@@ -837,7 +849,7 @@ mod tests {
             );
         }
         setting.policy.default_domain = None;
-        let words = "a name without @domain, which only `default_domain` completes";
+        let words = "an address has no @domain and no default_domain is configured";
         assert_eq!(
             setting.rest(b"From: Fail2Ban <fail2ban>\r\n"),
             format!("550 5.6.0 From cannot be understood: {words}")
@@ -845,6 +857,41 @@ mod tests {
         assert_eq!(
             setting.rest(b"From: a@corp.com\r\nTo: root\r\n"),
             format!("{kept}To: root\r\n")
+        );
+    }
+
+    #[test]
+    fn a_name_without_its_quotes() {
+        let mut setting = Setting::new("me@corp.com");
+        setting.policy.default_domain = Some(Domain::parse("corp.com").unwrap());
+        for (raw, device) in [
+            (
+                "From: Doe, Jane <a@corp.com>\r\n",
+                "From: \"Doe, Jane\" <a@corp.com>\r\n",
+            ),
+            (
+                "From: a@corp.com\r\nSender: root, x <root@h>\r\n",
+                "From: a@corp.com\r\nSender: \"root, x\" <noreply@corp.com>\r\n",
+            ),
+            (
+                "From: =?utf-8?q?D=C3=B6?=, Jane <scan>\r\n",
+                "From: =?utf-8?q?D=C3=B6?= =?utf-8?q?=2C?= Jane <scan@corp.com>\r\n",
+            ),
+            (
+                "From: Doe, Jane <ceo@evil.tld>\r\n",
+                "550 5.7.1 From <ceo@evil.tld> is not in the allowlist",
+            ),
+        ] {
+            setting.unquoted_names = true;
+            assert_eq!(setting.rest(raw.as_bytes()), device, "{raw:?}");
+            setting.unquoted_names = false;
+            let refusal = setting.rest(raw.as_bytes());
+            assert!(refusal.starts_with("550 5.6.0 "), "{raw:?} {refusal}");
+        }
+        setting.unquoted_names = true;
+        assert_eq!(
+            setting.rest(b"From: staff: x <a@corp.com>;\r\n"),
+            "550 5.6.0 From cannot be understood: a group where none may be"
         );
     }
 

@@ -99,6 +99,8 @@ pub struct About<'a> {
     pub hostname: &'a str,
     /// The From that is added to a message from `<>` without one.
     pub bounce_from: &'a Address,
+    /// A name whose quotes were left out gets them (`From: Doe, Jane <a@b>`).
+    pub unquoted_names: bool,
 }
 
 impl Policy {
@@ -499,6 +501,9 @@ mod tests {
             "/etc/x@corp.com",
             "\".x\"@corp.com",
             "=?q?v=40victim.tld=3e?=@corp.com",
+            "IMCEASMTP-v+40victim+2Etld@corp.com",
+            "imceasmtp-v+40victim+2Etld@corp.com",
+            "-v@corp.com",
         ] {
             let address = Address::parse(recipient).unwrap();
             let verdict = policy.rcpt(who(&policy, "10.0.0.1", ""), &address);

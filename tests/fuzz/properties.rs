@@ -151,6 +151,7 @@ pub fn headers(data: &[u8]) {
         recipients: std::slice::from_ref(&sender),
         hostname: "gw.test",
         bounce_from: &sender,
+        unquoted_names: true,
     };
     let Ok(header) = policy.header(&raw[end.start..end.end], &about) else {
         return;

@@ -330,4 +330,39 @@ fn explain_says_what_the_session_says() {
             assert!(text.contains(&said), "{from} {to}: {said} -- {text}");
         }
     }
+    for (field, leaves) in [
+        ("A <a@corp.example>", "From: A <a@corp.example> leaves"),
+        ("Cron <root@vm>", "From: Cron <noreply@corp.example> leaves"),
+        ("Scanner", "From: Scanner <a@corp.example> leaves"),
+        ("ceo@evil.tld", "550 5.7.1 From <ceo@evil.tld>"),
+        ("ceo@evil.tld <a@corp.example>", "550 5.6.0 From"),
+        ("Doe, Jane <a@corp.example>", "550 5.6.0 From"),
+        ("<root>", "550 5.6.0 From"),
+    ] {
+        client.expect("RSET", "250");
+        client.expect("MAIL FROM:<a@corp.example>", "250");
+        client.expect("RCPT TO:<x@corp.example>", "250");
+        client.expect("DATA", "354");
+        let said = client.say(&format!("From: {field}\r\n\r\n."));
+        let explained = gateway.cli(&[
+            "explain",
+            "--from",
+            "a@corp.example",
+            "--to",
+            "x@corp.example",
+            "--header-from",
+            field,
+        ]);
+        let text = String::from_utf8_lossy(&explained.stdout).into_owned();
+        assert_eq!(
+            explained.status.code(),
+            Some(if said.starts_with("250") { 0 } else { 77 }),
+            "{field}: {said} -- {text}"
+        );
+        assert!(text.contains(leaves), "{field}: {text}");
+        assert!(
+            said.starts_with("250") || text.contains(&said),
+            "{field}: {said} -- {text}"
+        );
+    }
 }

@@ -8,7 +8,7 @@ use super::{Ground, Names, files, whole};
 use crate::{
     config::{
         diagnostic::Span,
-        table::{At, Table, bare},
+        table::{At, Table},
         values::{Fault, plain},
     },
     listener::{Bind, Settings, TlsMode},
@@ -26,6 +26,8 @@ pub(super) struct Listeners {
 pub(super) struct Listener {
     pub(super) settings: Settings,
     pub(super) auth_span: Span,
+    /// Who may send a PROXY header.
+    pub(super) proxies: Vec<At<IpNet>>,
 }
 
 impl Listeners {
@@ -48,8 +50,12 @@ impl Listener {
     /// Whether only this machine can reach it. A PROXY header brings addresses from anywhere, and a socket from
     /// systemd may be bound to anything.
     pub(super) fn is_loopback(&self) -> bool {
-        self.settings.proxy_protocol.is_empty()
-            && matches!(self.settings.bind, Bind::Address(address) if address.ip().to_canonical().is_loopback())
+        self.proxies.is_empty() && self.is_bound_to_loopback()
+    }
+
+    /// Whether no connection from elsewhere comes in, with or without such a header.
+    pub(super) fn is_bound_to_loopback(&self) -> bool {
+        matches!(self.settings.bind, Bind::Address(address) if address.ip().to_canonical().is_loopback())
     }
 }
 
@@ -68,7 +74,9 @@ pub(super) fn read(ground: Ground<'_>, root: &Table<'_>) -> Listeners {
         );
     }
     for table in tables {
-        let (settings, bind_span) = one(ground, &mut names, &table);
+        let proxies = table.networks("proxy_protocol");
+        let networks = proxies.iter().map(|at| at.value).collect();
+        let (settings, bind_span) = one(ground, &mut names, &table, networks);
         if let Some(span) = bind_span {
             if let Some((_, first)) = binds.iter().find(|(bind, _)| collide(bind, &settings.bind)) {
                 ground.source.error(
@@ -84,13 +92,19 @@ pub(super) fn read(ground: Ground<'_>, root: &Table<'_>) -> Listeners {
         all.push(Listener {
             settings,
             auth_span: table.place_or_header("auth"),
+            proxies,
         });
         table.finish();
     }
     Listeners { names, all }
 }
 
-fn one(ground: Ground<'_>, names: &mut Names, table: &Table<'_>) -> (Settings, Option<Span>) {
+fn one(
+    ground: Ground<'_>,
+    names: &mut Names,
+    table: &Table<'_>,
+    proxy_protocol: Vec<IpNet>,
+) -> (Settings, Option<Span>) {
     let name = names.read(ground, table);
     table.requires("address", "address = \"127.0.0.1:25\"");
     let bind = table.parsed("address", "an address and a port", bind);
@@ -153,7 +167,6 @@ fn one(ground: Ground<'_>, names: &mut Names, table: &Table<'_>) -> (Settings, O
             ),
         );
     }
-    let proxy_protocol: Vec<IpNet> = bare(table.networks("proxy_protocol"));
     let (bind, span) = match bind {
         Some(At { value, span }) => (value, Some(span)),
         None => (Bind::Address(SocketAddr::from(([127, 0, 0, 1], 0))), None),

@@ -36,6 +36,8 @@ pub struct Tolerance {
     /// RET, ENVID, NOTIFY, ORCPT and SMTPUTF8, also after HELO: read and ignored. Line-of-business software and
     /// PHPMailer send them whatever EHLO said.
     pub foreign_parameters: bool,
+    /// `From: Doe, Jane <a@b>`: a comma, semicolon or colon in the name of the only address, without quotes.
+    pub unquoted_names: bool,
     /// A bare CR in DATA is a line ending: old Macintosh software and its heirs. Elsewhere it is a smuggler's tool.
     pub bare_cr: bool,
     /// A TLS `ClientHello` on a plain port is served, when there is a certificate: HP multi-function printers.
@@ -61,6 +63,7 @@ impl Tolerance {
             names_in_paths: device,
             marks_beside_paths: device,
             foreign_parameters: device,
+            unquoted_names: device,
             bare_cr: device,
             tls_on_plain_port: device,
         }

@@ -168,6 +168,7 @@ impl Session {
                 recipients: &transaction.recipients,
                 hostname: &self.rules.hostname,
                 bounce_from: &self.rules.bounce_from,
+                unquoted_names: self.tolerance.unquoted_names,
             },
         )?;
         incoming.header = Some(header);
