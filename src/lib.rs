@@ -34,7 +34,7 @@
 //! - `gateway.rs` builds everything from a configuration; run, reload, drain (`gateway/` makes the threads, keeps
 //!   refresh tokens, takes the lock and writes the note that commands read)
 //! - `cli/` one file for each command; `demo/` holds the stand-in smarthost, `queue/` the ages of its filters and
-//!   what an entry waits for
+//!   what an entry waits for, `sendmail/` what becomes of the text
 //!
 //! # Who may import whom
 //!

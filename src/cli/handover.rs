@@ -323,17 +323,23 @@ fn stuffed(content: &[u8]) -> Vec<u8> {
     out
 }
 
-/// Every line end becomes CRLF; nothing else changes. A CR that stands alone stays, for the listener to judge.
-pub(super) fn crlf(text: &[u8]) -> Vec<u8> {
+/// Text of a local program as it may leave: every line ends CRLF, whatever run of CRs stood before its LF. A CR that stands
+/// alone (progress output in a cron job) and a NUL, which the gateway refuses, become blanks, as Postfix' sendmail does it for
+/// the CR: nothing of it is a new line.
+pub(super) fn plain(text: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(text.len() + text.len() / 32);
     for line in text.split_inclusive(|b| *b == b'\n') {
-        match line.strip_suffix(b"\n") {
-            Some(line) => {
-                out.extend_from_slice(line.strip_suffix(b"\r").unwrap_or(line));
-                out.extend_from_slice(b"\r\n");
-            }
-            None => out.extend_from_slice(line),
-        }
+        let (line, end) = match line.strip_suffix(b"\n") {
+            Some(line) => (line, &b"\r\n"[..]),
+            None => (line, &b""[..]),
+        };
+        let crs = line.iter().rev().take_while(|b| **b == b'\r').count();
+        let line = line.get(..line.len() - crs).unwrap_or_default();
+        out.extend(line.iter().map(|b| match b {
+            b'\r' | 0 => b' ',
+            b => *b,
+        }));
+        out.extend_from_slice(end);
     }
     out
 }
@@ -362,7 +368,7 @@ pub(super) fn speakable(address: &str) -> Result<(), Failure> {
     {
         return Err(Failure::new(
             Exit::Usage,
-            format_args!("not an address: {:?}", super::output::safe(address)),
+            format_args!("not an address: \"{}\"", super::output::safe(address)),
         ));
     }
     Ok(())
@@ -388,11 +394,12 @@ mod tests {
     fn line_ends() {
         for (input, expected) in [
             ("a\nb\r\nc", "a\r\nb\r\nc"),
-            ("a\rb\n", "a\rb\r\n"),
+            ("a\rb\n", "a b\r\n"),
             ("\n\n", "\r\n\r\n"),
-            ("a\r\r\n", "a\r\r\n"),
+            ("a\r\r\n\r\r\r\n", "a\r\n\r\n"),
+            ("a\0b\r\rc\r", "a b  c"),
         ] {
-            assert_eq!(crlf(input.as_bytes()), expected.as_bytes(), "{input:?}");
+            assert_eq!(plain(input.as_bytes()), expected.as_bytes(), "{input:?}");
         }
     }
 

@@ -57,7 +57,7 @@ pub(super) fn run(path: Option<PathBuf>, arguments: &Arguments) -> Ended {
     if markdown.len() as u64 > MOST {
         return Err(Failure::new(Exit::Data, "the text is too long"));
     }
-    let markdown = String::from_utf8(markdown)
+    let markdown = String::from_utf8(handover::plain(&markdown))
         .map_err(|_| Failure::new(Exit::Data, "the text on standard input is not UTF-8"))?;
     let content = compose(arguments, &markdown)?;
     let recipients: Vec<String> = arguments

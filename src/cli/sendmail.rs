@@ -1,7 +1,9 @@
 //! `postern sendmail`, and the program when it is called `sendmail`: the drop-in for local programs.
 //!
 //! Apart from clap, which cannot read this command line (`-oi`, `-fADDRESS`, `-F "Full Name"`). It keeps no queue:
-//! what the listener does not take is an exit status for the caller.
+//! what the listener does not take is an exit status for the caller. What becomes of the text is in `message`.
+
+mod message;
 
 use std::{
     ffi::{OsStr, OsString},
@@ -13,16 +15,19 @@ use std::{
 
 use super::{
     exit::{Ended, Exit, Failure},
-    handover, output, send,
+    handover::{self, Taken, Unsent},
+    output, send,
 };
 use crate::{
     config::{self, Secrets},
-    mail::{headers, mailboxes},
+    mail::address::Domain,
 };
+use message::{Draft, addresses, once};
 
 /// Behind `postern sendmail --help`.
 pub(super) const HELP: &str = "\
-  -t          take the recipients from To, Cc and Bcc, besides those on the command line; Bcc is removed
+  -t          take the recipients from To, Cc and Bcc, or Resent-To, -Cc and -Bcc where there are any, besides those on the
+              command line; Bcc and Resent-Bcc are removed
   -i, -oi     a line with a single dot does not end the input
   -f, -r A    the envelope sender; <> for none
   -F NAME     the full name, for a message without From
@@ -47,6 +52,7 @@ struct Wishes {
     from_header: bool,
     dot_is_text: bool,
     speak_smtp: bool,
+    run_queue: bool,
     verbose: bool,
     help: bool,
     recipients: Vec<String>,
@@ -80,34 +86,32 @@ pub(super) fn main(path: Option<PathBuf>, arguments: &[OsString]) -> Ended {
         output::line(format_args!("sendmail [OPTION]... [ADDRESS]...\n\n{HELP}"))?;
         return Ok(Exit::Ok);
     }
-    let address = gateway(wishes.config.take().or(path))?;
+    let gateway = gateway(wishes.config.take().or(path))?;
     if wishes.speak_smtp {
-        return bridge(&address);
+        return bridge(&gateway.address);
+    }
+    if wishes.run_queue && !wishes.from_header && wishes.recipients.is_empty() {
+        // There is no queue here that could be run.
+        return Ok(Exit::Ok);
     }
     let input = input(wishes.dot_is_text)?;
-    let message = prepare(&mut wishes, &input)?;
+    let draft = Draft::read(&input, wishes.from_header)
+        .map_err(|error| Failure::new(Exit::Data, format_args!("sendmail: {error}")))?;
+    for address in &draft.recipients {
+        once(&mut wishes.recipients, address.clone());
+    }
     if wishes.recipients.is_empty() {
         return Err(Failure::new(
             Exit::Usage,
             "no recipients: name them on the command line, or in the message with -t",
         ));
     }
-    let sender = match wishes.sender {
-        Some(sender) => sender,
-        None => format!(
-            "{}@{}",
-            login()?,
-            gethostname::gethostname().to_string_lossy()
-        ),
-    };
-    if !sender.is_empty() {
-        handover::speakable(&sender)?;
-    }
     for recipient in &wishes.recipients {
         handover::speakable(recipient)?;
     }
-    let taken = handover::hand_over(&address, &sender, &wishes.recipients, &message)
-        .map_err(|unsent| Failure::new(unsent.exit(), format_args!("sendmail: {unsent}")))?;
+    let given = wishes.sender.take().or_else(|| draft.sender.clone());
+    let senders = senders(given, &gateway.default_domain)?;
+    let taken = hand_over(&gateway.address, &senders, &wishes, &draft)?;
     if wishes.verbose {
         output::line(output::safe(&taken.reply.text))?;
     }
@@ -122,19 +126,88 @@ pub(super) fn main(path: Option<PathBuf>, arguments: &[OsString]) -> Ended {
     Ok(exit)
 }
 
-/// The variable, else the configuration if it may be read, else the fallback.
-fn gateway(path: Option<PathBuf>) -> Result<String, Failure> {
-    if let Some(address) = handover::from_environment() {
-        return Ok(address);
+/// Hands the message over as the first of these senders that the gateway can read.
+fn hand_over(
+    address: &str,
+    senders: &[String],
+    wishes: &Wishes,
+    draft: &Draft,
+) -> Result<Taken, Failure> {
+    let mut refused = Failure::new(Exit::Unavailable, "sendmail: no sender");
+    for sender in senders {
+        if !sender.is_empty() {
+            handover::speakable(sender)?;
+        }
+        let message = draft.message(sender, wishes.name.as_deref());
+        let unsent = match handover::hand_over(address, sender, &wishes.recipients, &message) {
+            Ok(taken) => return Ok(taken),
+            Err(unsent) => unsent,
+        };
+        refused = Failure::new(unsent.exit(), format_args!("sendmail: {unsent}"));
+        // The gateway completes no bare names: the next one is complete.
+        if !matches!(unsent, Unsent::Said("MAIL", reply) if matches!(reply.code, 501 | 553)) {
+            break;
+        }
     }
+    Err(refused)
+}
+
+/// Where to, and what completes a bare name there.
+struct Gateway {
+    address: String,
+    default_domain: DefaultDomain,
+}
+
+enum DefaultDomain {
+    /// As the configuration has it.
+    Known(Option<Domain>),
+    /// The configuration may not be read by everybody, or is somebody else's: the gateway knows.
+    Unknown,
+}
+
+/// The variable, else the configuration if it may be read, else the fallback.
+fn gateway(path: Option<PathBuf>) -> Result<Gateway, Failure> {
+    let named = handover::from_environment();
     let path = config::find(path);
     // Local users may not read the gateway's configuration; that is no fault.
     if std::fs::File::open(&path).is_err() {
-        return Ok(handover::FALLBACK.to_owned());
+        return Ok(Gateway {
+            address: named.unwrap_or_else(|| handover::FALLBACK.to_owned()),
+            default_domain: DefaultDomain::Unknown,
+        });
     }
-    let (config, _) = config::load(&path, Secrets::Ignore)
-        .map_err(|diagnostics| Failure::new(Exit::Config, diagnostics))?;
-    send::listener(&config)
+    match (named, config::load(&path, Secrets::Ignore)) {
+        (Some(address), Ok((config, _))) => Ok(Gateway {
+            address,
+            default_domain: DefaultDomain::Known(config.default_domain),
+        }),
+        (Some(address), Err(_)) => Ok(Gateway {
+            address,
+            default_domain: DefaultDomain::Unknown,
+        }),
+        (None, Ok((config, _))) => Ok(Gateway {
+            address: send::listener(&config)?,
+            default_domain: DefaultDomain::Known(config.default_domain),
+        }),
+        (None, Err(diagnostics)) => Err(Failure::new(Exit::Config, diagnostics)),
+    }
+}
+
+/// Who sends, in the order in which the gateway is asked: as given, else the login name.
+fn senders(given: Option<String>, default: &DefaultDomain) -> Result<Vec<String>, Failure> {
+    let is_given = given.is_some();
+    let name = given.map_or_else(login, Ok)?;
+    if name.is_empty() || name.contains('@') {
+        return Ok(vec![name]);
+    }
+    let here = || format!("{name}@{}", gethostname::gethostname().to_string_lossy());
+    Ok(match default {
+        DefaultDomain::Known(Some(domain)) => vec![format!("{name}@{domain}")],
+        DefaultDomain::Known(None) if is_given => vec![name],
+        DefaultDomain::Known(None) => vec![here()],
+        DefaultDomain::Unknown if is_given => vec![name],
+        DefaultDomain::Unknown => vec![name.clone(), here()],
+    })
 }
 
 /// Options as Sendmail, Postfix and Exim document them.
@@ -172,10 +245,9 @@ fn read(arguments: &[OsString]) -> Result<Wishes, Failure> {
         };
         match (letter, glued) {
             (b'f' | b'r', _) => {
-                let sender = value()?.to_string_lossy();
-                wishes.sender = Some(bare(&sender).to_owned());
+                wishes.sender = Some(sender_of(value()?)?);
             }
-            (b'F', _) => wishes.name = Some(value()?.to_string_lossy().into_owned()),
+            (b'F', _) => wishes.name = Some(text_of(value()?)),
             (b'C' | b'c', _) => wishes.config = Some(PathBuf::from(value()?)),
             // These take a value that means nothing here.
             (b'B' | b'h' | b'L' | b'N' | b'O' | b'p' | b'R' | b'V' | b'X', _) => {
@@ -195,7 +267,8 @@ fn read(arguments: &[OsString]) -> Result<Wishes, Failure> {
             (b'o', b"i") => wishes.dot_is_text = true,
             // A bare -o takes its option as the next argument, as Sendmail does.
             (b'o', b"") => wishes.dot_is_text |= value()? == "i",
-            (b'o' | b'q' | b'd' | b'e' | b'A', _) => {}
+            (b'q', _) => wishes.run_queue = true,
+            (b'o' | b'd' | b'e' | b'A', _) => {}
             _ => flags(&mut wishes, text.get(1..).unwrap_or_default())?,
         }
     }
@@ -226,35 +299,40 @@ fn flags(wishes: &mut Wishes, letters: &[u8]) -> Result<(), Failure> {
 
 /// A recipient argument; it may be a list, as in `"a@x, b@y"`.
 fn add(recipients: &mut Vec<String>, argument: &OsStr) -> Result<(), Failure> {
-    let text = argument.to_string_lossy();
-    if let Ok(list) = mailboxes::parse(text.as_bytes())
-        && !list.is_empty()
-    {
-        for mailbox in list {
-            once(recipients, mailbox.address.to_string());
-        }
-        return Ok(());
-    }
-    // A bare name such as `root`: the gateway completes it or refuses it.
-    for part in text.split(',') {
-        let part = bare(part.trim());
-        handover::speakable(part)?;
-        once(recipients, part.to_owned());
+    let list = addresses(argument.as_bytes()).map_err(|_| no_address(argument))?;
+    for address in list {
+        once(recipients, address);
     }
     Ok(())
 }
 
-fn once(recipients: &mut Vec<String>, address: String) {
-    if !recipients.contains(&address) {
-        recipients.push(address);
+/// The one address of `-f`, with or without a name; none at all is `<>`.
+fn sender_of(value: &OsStr) -> Result<String, Failure> {
+    let mut list = addresses(value.as_bytes()).map_err(|_| no_address(value))?;
+    match (list.pop(), list.is_empty()) {
+        (None, _) => Ok(String::new()),
+        (Some(address), true) => Ok(address),
+        (Some(_), false) => Err(no_address(value)),
     }
 }
 
-fn bare(address: &str) -> &str {
-    address
-        .strip_prefix('<')
-        .and_then(|a| a.strip_suffix('>'))
-        .unwrap_or(address)
+fn no_address(text: &OsStr) -> Failure {
+    Failure::new(
+        Exit::Usage,
+        format_args!(
+            "sendmail: not an address: {}",
+            output::safe(&text.to_string_lossy())
+        ),
+    )
+}
+
+/// An argument that is UTF-8, as nearly everywhere, or else ISO-8859-1.
+fn text_of(argument: &OsStr) -> String {
+    let octets = argument.as_bytes();
+    str::from_utf8(octets).map_or_else(
+        |_| octets.iter().map(|b| char::from(*b)).collect(),
+        str::to_owned,
+    )
 }
 
 /// The message: to the end, or to a line with a single dot.
@@ -269,7 +347,10 @@ fn input(dot_is_text: bool) -> Result<Vec<u8>, Failure> {
             if stdin.read_until(b'\n', &mut text)? == 0 {
                 break;
             }
-            if matches!(text.get(start..), Some(b".\n" | b".\r\n" | b".")) {
+            let line = text.get(start..).unwrap_or_default();
+            let line = line.strip_suffix(b"\n").unwrap_or(line);
+            let crs = line.iter().rev().take_while(|b| **b == b'\r').count();
+            if line.get(..line.len() - crs) == Some(b".") {
                 text.truncate(start);
                 break;
             }
@@ -284,144 +365,7 @@ fn input(dot_is_text: bool) -> Result<Vec<u8>, Failure> {
     Ok(text)
 }
 
-/// CRLF line ends, recipients and sender from the header, Bcc out; all other bytes stay.
-fn prepare(wishes: &mut Wishes, input: &[u8]) -> Result<Vec<u8>, Failure> {
-    let content = handover::crlf(input);
-    let end = header_end(&content);
-    let (header, body) = content.split_at(end);
-    let mut header = header.to_vec();
-    if wishes.from_header {
-        for field in headers::fields(&header) {
-            if !["To", "Cc", "Bcc"].iter().any(|name| field.is(name)) || field.is_blank() {
-                continue;
-            }
-            let list = mailboxes::parse(field.value).map(|list| {
-                list.into_iter()
-                    .map(|mailbox| mailbox.address.to_string())
-                    .collect::<Vec<_>>()
-            });
-            match list {
-                Ok(list) => list
-                    .into_iter()
-                    .for_each(|address| once(&mut wishes.recipients, address)),
-                Err(error) => local_names(field.value, &mut wishes.recipients).map_err(|()| {
-                    Failure::new(
-                        Exit::Data,
-                        format_args!(
-                            "sendmail: cannot read {}: {error}",
-                            output::safe(&String::from_utf8_lossy(field.raw))
-                        ),
-                    )
-                })?,
-            }
-        }
-        header = headers::remove(&header, &["Bcc"]);
-    }
-    let from = headers::value_of(&header, "From").map(<[u8]>::to_vec);
-    if wishes.sender.is_none()
-        && let Some(value) = &from
-        && let Ok(list) = mailboxes::parse(value)
-        && let Some(first) = list.first()
-    {
-        wishes.sender = Some(first.address.to_string());
-    }
-    if from.is_none()
-        && let Some(name) = &wishes.name
-    {
-        let sender = match &wishes.sender {
-            Some(sender) if !sender.is_empty() => sender.clone(),
-            _ => format!(
-                "{}@{}",
-                login()?,
-                gethostname::gethostname().to_string_lossy()
-            ),
-        };
-        headers::append(
-            &mut header,
-            "From",
-            format!("{} <{sender}>", phrase(name)).as_bytes(),
-        );
-    }
-    let mut message = header;
-    // What begins without an empty line is body all the same: the listener would put one there.
-    if !body.is_empty() && !body.starts_with(b"\r\n") {
-        message.extend_from_slice(b"\r\n");
-    }
-    message.extend_from_slice(body);
-    Ok(message)
-}
-
-/// `To: root, admin`: programs of the machine write local names; the gateway completes or refuses them.
-fn local_names(value: &[u8], recipients: &mut Vec<String>) -> Result<(), ()> {
-    let text = std::str::from_utf8(value).map_err(|_| ())?;
-    for part in text
-        .split(',')
-        .map(str::trim)
-        .filter(|part| !part.is_empty())
-    {
-        if let Ok(list) = mailboxes::parse(part.as_bytes()) {
-            for mailbox in list {
-                once(recipients, mailbox.address.to_string());
-            }
-        } else if part
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || b"._-+".contains(&b))
-        {
-            once(recipients, part.to_owned());
-        } else {
-            return Err(());
-        }
-    }
-    Ok(())
-}
-
-/// Where the header ends: at the empty line, or at the first line that is neither a field nor its continuation.
-fn header_end(content: &[u8]) -> usize {
-    let mut at = 0;
-    for line in content.split_inclusive(|b| *b == b'\n') {
-        let field = memchr::memchr(b':', line)
-            .and_then(|colon| line.get(..colon))
-            .is_some_and(|name| {
-                let name = name.trim_ascii_end();
-                !name.is_empty() && name.iter().all(u8::is_ascii_graphic)
-            });
-        let continued = at > 0 && matches!(line.first(), Some(b' ' | b'\t'));
-        // A first line `From user date` (mbox) is left for the listener to drop.
-        let mbox = at == 0 && line.starts_with(b"From ");
-        if line == b"\r\n" || !(field || continued || mbox) {
-            break;
-        }
-        at += line.len();
-    }
-    at
-}
-
-/// A display name, quoted where it must be (RFC 5322 §3.2.4).
-fn phrase(name: &str) -> String {
-    if !name.is_ascii() {
-        use base64::Engine as _;
-        let name: String = name.chars().take(40).collect();
-        let text = base64::engine::general_purpose::STANDARD.encode(name);
-        // RFC 2047 §2: at most 75 characters a word.
-        return text
-            .as_bytes()
-            .chunks(60)
-            .map(|chunk| format!("=?utf-8?B?{}?=", String::from_utf8_lossy(chunk)))
-            .take(1)
-            .collect();
-    }
-    let mut quoted = String::from("\"");
-    for c in name.chars().filter(|c| !c.is_ascii_control()) {
-        if matches!(c, '"' | '\\') {
-            quoted.push('\\');
-        }
-        quoted.push(c);
-    }
-    quoted.push('"');
-    quoted
-}
-
-/// The login name by the user id, not by the environment, which the caller can set.
+/// The login name by the user id; by the environment, which the caller can set, only where the id has no name.
 fn login() -> Result<String, Failure> {
     let uid = rustix::process::getuid().as_raw();
     let passwd = std::fs::read("/etc/passwd").unwrap_or_default();
@@ -430,12 +374,26 @@ fn login() -> Result<String, Failure> {
         let name = fields.next()?;
         (fields.nth(1)?.parse() == Ok(uid)).then(|| name.to_owned())
     });
+    // Users of a directory (LDAP) and of containers stand nowhere in the file; cron and logins set the variable.
+    let name = name.or_else(from_environment);
     name.filter(|name| !name.is_empty()).ok_or_else(|| {
         Failure::new(
             Exit::NoUser,
             format_args!("sendmail: user id {uid} has no name; -f says who sends"),
         )
     })
+}
+
+/// `$LOGNAME`, where it is a plain word.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the name of a user who stands in no file"
+)]
+fn from_environment() -> Option<String> {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);
+    std::env::var("LOGNAME")
+        .ok()
+        .filter(|name| name.len() <= 64 && name.bytes().all(plain))
 }
 
 /// `-bs`: what comes goes to the listener and back, octet by octet.
@@ -494,6 +452,7 @@ mod tests {
             "-fa@b.c x@y.z",
             "-r a@b.c -- x@y.z",
             "-f <a@b.c> x@y.z",
+            "-f <a@b.c> <x@y.z>",
         ] {
             let w = wishes(line).unwrap();
             assert_eq!(w.sender.as_deref(), Some("a@b.c"), "{line}");
@@ -505,51 +464,40 @@ mod tests {
         assert_eq!(w.recipients, ["a@b.c", "d@e.f", "root"]);
         assert!(wishes("-bs").unwrap().speak_smtp);
         assert_eq!(wishes("-- -t@x.y").unwrap().recipients, ["-t@x.y"]);
-        for line in ["-bp", "-bt", "-bd", "-Z", "-f", "a>b@c"] {
+        let w = wishes("-q -odq x@y.z").unwrap();
+        assert!(w.run_queue);
+        for line in ["-bp", "-bt", "-bd", "-Z", "-f", "a>b@c", "-f a@b.c,d@e.f"] {
             assert_eq!(wishes(line), Err(64), "{line}");
         }
     }
 
     #[test]
-    fn messages() {
-        fn check(input: &str, expected: &str, sender: Option<&str>, recipients: &[&str]) {
-            let mut wishes = Wishes {
-                from_header: true,
-                ..Wishes::default()
-            };
-            let message = prepare(&mut wishes, input.as_bytes()).unwrap();
-            assert_eq!(String::from_utf8(message).unwrap(), expected, "{input:?}");
-            assert_eq!(wishes.sender.as_deref(), sender, "{input:?}");
-            assert_eq!(wishes.recipients, recipients, "{input:?}");
+    fn who_sends() {
+        let known = |domain: &str| DefaultDomain::Known(Some(Domain::parse(domain).unwrap()));
+        let none = DefaultDomain::Known(None);
+        for (given, default, expected) in [
+            ("a@b.c", &known("x.y"), "a@b.c"),
+            ("root", &known("x.y"), "root@x.y"),
+            ("root", &none, "root"),
+            ("root", &DefaultDomain::Unknown, "root"),
+            ("", &known("x.y"), ""),
+        ] {
+            let senders = senders(Some(given.to_owned()), default).unwrap();
+            assert_eq!(senders, [expected], "{given}");
         }
-        check(
-            "From: A <a@b.c>\nTo: x@y.z,\n G: p@q.r, x@y.z;\nBcc: h@i.j\nSubject: s\n\nbody\n..\n",
-            "From: A <a@b.c>\r\nTo: x@y.z,\r\n G: p@q.r, x@y.z;\r\nSubject: s\r\n\r\nbody\r\n..\r\n",
-            Some("a@b.c"),
-            &["x@y.z", "p@q.r", "h@i.j"],
-        );
-        check(
-            "To: root, x@y.z\nhello\n",
-            "To: root, x@y.z\r\n\r\nhello\r\n",
-            None,
-            &["root", "x@y.z"],
-        );
-        check("To: x@y.z\n", "To: x@y.z\r\n", None, &["x@y.z"]);
-        check("hello\n", "\r\nhello\r\n", None, &[]);
+        let login = login().unwrap();
+        let here = format!("{login}@{}", gethostname::gethostname().to_string_lossy());
+        let completed = format!("{login}@x.y");
+        assert_eq!(senders(None, &known("x.y")).unwrap(), [completed]);
+        assert_eq!(senders(None, &none).unwrap(), [here.clone()]);
+        let asked = senders(None, &DefaultDomain::Unknown).unwrap();
+        assert_eq!(asked, [login, here]);
     }
 
     #[test]
-    fn a_full_name() {
-        let mut wishes = Wishes {
-            sender: Some("a@b.c".into()),
-            name: Some("The \"Boss\"".into()),
-            ..Wishes::default()
-        };
-        let message = prepare(&mut wishes, b"Subject: s\n\nx\n").unwrap();
-        assert_eq!(
-            String::from_utf8(message).unwrap(),
-            "Subject: s\r\nFrom: \"The \\\"Boss\\\"\" <a@b.c>\r\n\r\nx\r\n"
-        );
+    fn names_that_are_not_utf_8() {
+        assert_eq!(text_of(OsStr::from_bytes(b"B\xfcro")), "B\u{fc}ro");
+        assert_eq!(text_of(OsStr::new("B\u{fc}ro")), "B\u{fc}ro");
     }
 
     #[test]

@@ -278,11 +278,13 @@ impl Connection {
         }
     }
 
-    /// The greeting, after a look at whether the client talks first.
+    /// The greeting, after a look at whether the client talks first, where that is looked at. Anybody else is greeted at once,
+    /// and what has come already is read then: whether it was there before the greeting or behind it is chance.
     async fn begin(&mut self) -> io::Result<Next> {
-        // Nobody waits who need not be looked at, but what is there already came before the greeting.
+        if !self.session.peeks() {
+            return Ok(Next::Step(self.session.greet()));
+        }
         if self.input.is_empty()
-            && (self.session.peeks() || self.wire.is_talking())
             && let Ok(read) = timeout(PEEK, self.wire.read(&mut self.input)).await
             && read? == 0
         {

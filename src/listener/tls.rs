@@ -139,6 +139,44 @@ pub fn load(chain: &Path, key: &Path) -> Result<Certificate, String> {
     })
 }
 
+/// Why a handshake failed, for the log: what it means for the client, not what the library calls it.
+pub fn reason(error: &std::io::Error) -> String {
+    use rustls::{AlertDescription as Alert, Error, PeerMisbehaved};
+    let inner = error.get_ref().and_then(|e| e.downcast_ref::<Error>());
+    let Some(inner) = inner else {
+        return error.to_string();
+    };
+    let words = match inner {
+        Error::AlertReceived(alert) => match alert {
+            Alert::UnknownCA
+            | Alert::BadCertificate
+            | Alert::CertificateUnknown
+            | Alert::UnsupportedCertificate => {
+                "the client does not trust our certificate: give it the CA that signed it, or a certificate it knows"
+            }
+            Alert::CertificateExpired => {
+                "the client says that our certificate has expired; its clock may be wrong"
+            }
+            Alert::HandshakeFailure | Alert::ProtocolVersion | Alert::InsufficientSecurity => {
+                "the client has nothing in common with TLS 1.2 and 1.3 as they are spoken here"
+            }
+            Alert::CloseNotify | Alert::UserCanceled => "the client broke it off",
+            other => return format!("the client ended it with TLS alert {}", u8::from(*other)),
+        },
+        Error::PeerIncompatible(_) => {
+            "the client has nothing in common with TLS 1.2 and 1.3 as they are spoken here"
+        }
+        Error::PeerMisbehaved(PeerMisbehaved::ServerNameMustContainOneHostName) => {
+            "the client asks for a server name (SNI) that no host can have: give it the gateway's host name or address"
+        }
+        Error::InvalidMessage(_) => "what the client sent is no TLS",
+        Error::DecryptError => "what the client sent cannot be decrypted",
+        Error::PeerMisbehaved(_) => "the client broke the rules of TLS",
+        _ => "it could not be done",
+    };
+    words.to_owned()
+}
+
 fn ends(certificate: &CertificateDer<'_>) -> Result<SystemTime, String> {
     let (_, parsed) =
         x509_parser::parse_x509_certificate(certificate).map_err(|e| e.to_string())?;
@@ -161,6 +199,46 @@ mod tests {
         std::fs::write(&chain, made.cert.pem()).unwrap();
         std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
         (chain, key)
+    }
+
+    #[test]
+    fn reasons_are_sentences() {
+        use rustls::{AlertDescription, Error, InvalidMessage, PeerIncompatible, PeerMisbehaved};
+        for (error, expected) in [
+            (
+                Error::AlertReceived(AlertDescription::UnknownCA),
+                "does not trust our certificate",
+            ),
+            (
+                Error::AlertReceived(AlertDescription::NoRenegotiation),
+                "TLS alert 100",
+            ),
+            (
+                Error::PeerMisbehaved(PeerMisbehaved::ServerNameMustContainOneHostName),
+                "(SNI)",
+            ),
+            (
+                Error::PeerIncompatible(PeerIncompatible::NoCipherSuitesInCommon),
+                "nothing in common",
+            ),
+            (
+                Error::InvalidMessage(InvalidMessage::InvalidContentType),
+                "no TLS",
+            ),
+        ] {
+            let said = reason(&std::io::Error::other(error));
+            assert!(said.contains(expected), "{said}");
+            // No name of a type or variant of a library.
+            assert!(
+                !said
+                    .split(' ')
+                    .any(|word| word.chars().skip(1).any(char::is_uppercase)
+                        && !matches!(word, "TLS" | "CA" | "(SNI)" | "TLS.")),
+                "{said}"
+            );
+        }
+        let broken = std::io::Error::from(std::io::ErrorKind::TimedOut);
+        assert_eq!(reason(&broken), "timed out");
     }
 
     #[test]

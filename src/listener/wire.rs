@@ -84,17 +84,6 @@ impl Wire {
         }
     }
 
-    /// Whether octets are there already on a plain connection; does not wait and takes nothing.
-    pub(crate) fn is_talking(&self) -> bool {
-        let Self::Plain(tcp) = self else {
-            return false;
-        };
-        // Not `TcpStream::try_read`: a fresh socket has not been reported as readable yet.
-        let mut octet = [MaybeUninit::uninit()];
-        let seen = socket2::SockRef::from(tcp).peek(&mut octet);
-        seen.is_ok_and(|octets| octets > 0)
-    }
-
     /// Writes all of it.
     pub(crate) async fn write(&mut self, octets: &[u8]) -> io::Result<()> {
         match self {

@@ -254,6 +254,7 @@ mod tests {
         let mut from = 0;
         for len in 0..line.len() {
             assert_eq!(header_end(&line[..len], &mut from, false), None);
+            assert_eq!(from, len, "nothing of it is looked at again");
         }
     }
 

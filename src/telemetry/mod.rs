@@ -23,7 +23,7 @@ use tracing::{
 };
 use tracing_subscriber::{
     Layer,
-    filter::LevelFilter,
+    filter::{LevelFilter, Targets},
     fmt::{FmtContext, FormatEvent, FormatFields, MakeWriter, format::Writer},
     layer::SubscriberExt,
     registry::LookupSpan,
@@ -98,6 +98,8 @@ pub fn init(settings: &Settings) -> Result<Guard, String> {
             clean(&settings.level)
         )
     })?;
+    // What the libraries say is for their makers: types, paths of the build, names from the network that nobody cleaned.
+    let level = Targets::new().with_target(env!("CARGO_CRATE_NAME"), level);
     let registry = tracing_subscriber::registry();
     let started = |result: Result<(), _>| {
         result.map_err(|_: tracing_subscriber::util::TryInitError| {

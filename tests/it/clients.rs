@@ -1,10 +1,14 @@
 //! The clients that people really use, against the gateway.
 
-use std::{fs, io::Write as _, process::Stdio};
+use std::{
+    fs,
+    io::{Read as _, Write as _},
+    process::Stdio,
+};
 
 use super::harness::{
     gateway::{Gateway, basic, stdout},
-    peers::{certificates, command, has, peers_expected, run},
+    peers::{certificates, command, free_port, has, peers_expected, run},
     sink::Sink,
 };
 
@@ -452,4 +456,220 @@ fn lettre() {
         .send(&mail())
         .unwrap();
     site.arrived(2, "from-lettre");
+}
+
+/// `sendmail` as cron, PHP and their like call it, with the gateway's configuration; its exit status.
+fn sendmail(gateway: &Gateway, args: &[&str], input: &[u8]) -> i32 {
+    let mut child = command(Gateway::binary())
+        .arg("sendmail")
+        .args(["-c", "config.toml"])
+        .args(args)
+        .current_dir(gateway.dir.path())
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let _ = child.stdin.take().unwrap().write_all(input);
+    child.wait().unwrap().code().unwrap()
+}
+
+/// What a local program hands over, and what arrives of it: each is a message that was lost, cut or sent to somebody else once.
+#[test]
+fn what_local_programs_hand_to_sendmail() {
+    let sink = Sink::start();
+    let port = free_port();
+    let config = basic(sink.address).replace("127.0.0.1:0", &format!("127.0.0.1:{port}"));
+    let gateway = Gateway::start(&format!("default_domain = \"corp.example\"\n{config}"));
+    let long = "Отдел технической поддержки";
+    let me = ["-f", "a@corp.example"];
+    for (n, (args, input, envelope, wanted)) in [
+        // Progress output of a download, and a search by `find -print0`, in a cron job.
+        (
+            &[&me[..], &["b@corp.example"]].concat()[..],
+            "Subject: s\n\n10%\r20%\rdone\none\0two\n",
+            "a@corp.example b@corp.example",
+            "\r\n\r\n10% 20% done\r\none two\r\n",
+        ),
+        // A CR in a field ends no field.
+        (
+            &[&me[..], &["-t"]].concat(),
+            "To: b@corp.example\nSubject: s\rBcc: c@corp.example\n\nx\n",
+            "a@corp.example b@corp.example",
+            "\r\nSubject: s Bcc: c@corp.example\r\n",
+        ),
+        // The line ends of PHP on Windows, and cron of illumos.
+        (
+            &[&me[..], &["-t"]].concat(),
+            ">From root Sat Nov 28 22:00:00 2026\r\r\nTo: b@corp.example\r\r\nSubject: s\r\r\n\r\r\nx\r\r\n.\r\r\nno\r\r\n",
+            "a@corp.example b@corp.example",
+            "\r\nSubject: s\r\n",
+        ),
+        (
+            &[&me[..], &["-t"]].concat(),
+            "Resent-To: b@corp.example\nResent-Bcc: c@corp.example\nFrom: y@corp.example\nTo: z@corp.example\n\nx\n",
+            "a@corp.example b@corp.example c@corp.example",
+            "\r\nTo: z@corp.example\r\n",
+        ),
+        (
+            &[&me[..], &["-t"]].concat(),
+            "To: b@corp.example; c@corp.example\n\nx\n",
+            "a@corp.example b@corp.example c@corp.example",
+            "",
+        ),
+        (
+            &["-t"],
+            "From: \"y@corp.example\" <a@corp.example>\nSubject: s\nTo: 'b@corp.example' <c@corp.example>\n\nx\n",
+            "a@corp.example c@corp.example",
+            "",
+        ),
+        (
+            &["-f", "Root <root>", "b@corp.example"],
+            "Subject: s\n\nx\n",
+            "root@corp.example b@corp.example",
+            "\r\nFrom: root@corp.example\r\n",
+        ),
+        (
+            &[&me[..], &["-F", long, "b@corp.example"]].concat(),
+            "Subject: s\n\nx\n",
+            "a@corp.example b@corp.example",
+            "\r\nFrom: =?utf-8?B?",
+        ),
+        (
+            &[&me[..], &["b@corp.example"]].concat(),
+            "   PID TTY\n     1 ?\n",
+            "a@corp.example b@corp.example",
+            "\r\n\r\n   PID TTY\r\n     1 ?\r\n",
+        ),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        assert_eq!(sendmail(&gateway, args, input.as_bytes()), 0, "{input}");
+        let mail = sink.wait(n + 1).remove(n);
+        let seen = [&[mail.from.clone()][..], &mail.to].concat().join(" ");
+        assert_eq!(seen, envelope, "{input}");
+        assert!(mail.text().contains(wanted), "{}", mail.text());
+        if args.contains(&long) {
+            let parsed = mail_parser::MessageParser::default()
+                .parse(&mail.data)
+                .unwrap();
+            let name = parsed.from().and_then(|f| f.first()?.name.clone());
+            assert_eq!(name.as_deref(), Some(long));
+        }
+    }
+    // Neither -f nor From: the login name, completed.
+    assert_eq!(
+        sendmail(&gateway, &["b@corp.example"], b"Subject: s\n\nx\n"),
+        0
+    );
+    assert!(sink.wait(10)[9].from.ends_with("@corp.example"));
+    // A user who may not read the configuration says the bare name, and the gateway completes it.
+    let mut child = command(Gateway::binary())
+        .args(["sendmail", "-F", "Cron", "b@corp.example"])
+        .env("POSTERN_CONFIG", "/nonexistent/config.toml")
+        .env("POSTERN_SMTP", format!("127.0.0.1:{port}"))
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child
+        .stdin
+        .take()
+        .unwrap()
+        .write_all(b"Subject: s\n\nx\n")
+        .unwrap();
+    assert!(child.wait().unwrap().success());
+    let mail = sink.wait(11).remove(10);
+    let from = format!("\r\nFrom: \"Cron\" <{}>\r\n", mail.from);
+    assert!(mail.from.ends_with("@corp.example"), "{}", mail.from);
+    assert!(mail.text().contains(&from), "{}", mail.text());
+    assert_eq!(sendmail(&gateway, &["-q"], b""), 0, "nothing to run");
+    assert_eq!(sink.count(), 11);
+}
+
+/// Whether the first words of a client are there before our greeting is chance; what it is answered must not be.
+#[test]
+fn who_talks_before_the_greeting_gets_one_answer() {
+    let sink = Sink::start();
+    let config = basic(sink.address);
+    let answers = |gateway: &Gateway| -> Vec<String> {
+        let mut seen: Vec<String> = (0..10)
+            .map(|_| {
+                let mut stream = std::net::TcpStream::connect(gateway.address("local")).unwrap();
+                stream.write_all(b"EHLO x\r\nNOOP\r\nQUIT\r\n").unwrap();
+                let mut said = String::new();
+                stream.read_to_string(&mut said).unwrap();
+                said.lines()
+                    .map(|line| &line[..3])
+                    .collect::<Vec<_>>()
+                    .join(" ")
+            })
+            .collect();
+        seen.dedup();
+        seen
+    };
+    let mut gateway = Gateway::start(&config);
+    assert_eq!(answers(&gateway), ["220 250 250 250 250 250 250 221"]);
+    gateway.kill();
+    for (tolerance, expected) in [
+        ("device", "220 250 250 250 250 250 250 221"),
+        ("strict", "554"),
+    ] {
+        let client = format!(
+            "[[client]]\nname = \"all\"\nnetworks = [\"127.0.0.0/8\"]\ntolerance = \"{tolerance}\"\n"
+        );
+        let gateway = Gateway::start(&format!("{config}{client}"));
+        assert_eq!(answers(&gateway), [expected], "{tolerance}");
+    }
+}
+
+/// Devices name the gateway in TLS (SNI) as they were told: by its address, or by a name that DNS would not have.
+#[test]
+fn odd_server_names_in_tls() {
+    if !has("openssl") {
+        return;
+    }
+    let site = site();
+    let talk = |name: &str| {
+        let mut openssl = command("openssl")
+            .args(["s_client", "-quiet", "-servername", name, "-connect"])
+            .arg(format!("127.0.0.1:{}", site.port("smtps")))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let _ = openssl
+            .stdin
+            .take()
+            .unwrap()
+            .write_all(b"EHLO x\r\nQUIT\r\n");
+        stdout_of_any(&openssl.wait_with_output().unwrap())
+    };
+    for name in ["10.0.0.1", "_odd_.name", "RELAY", "printer_2", "localhost"] {
+        let said = talk(name);
+        assert!(
+            said.starts_with("220 ") && said.contains("\n221 "),
+            "{name}: {said}"
+        );
+    }
+    let before = site.gateway.log();
+    assert!(
+        !before.contains("SNI") && !before.contains("rustls"),
+        "{before}"
+    );
+    // A name with a blank in it the library refuses: then the log says what to do.
+    assert_eq!(talk("my relay"), "");
+    let line = site.gateway.wait_for_log(&["tls failed"]);
+    assert!(
+        line.contains("give it the gateway's host name or address"),
+        "{line}"
+    );
+    let log = site.gateway.log();
+    assert!(
+        !log.contains("Misbehaved") && !log.contains("/src/"),
+        "{log}"
+    );
+}
+
+fn stdout_of_any(output: &std::process::Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
 }

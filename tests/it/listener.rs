@@ -368,15 +368,21 @@ async fn a_command_in_crumbs_ends_a_session() {
     }
 }
 
-// One thread: the listener cannot accept before the client has connected and talked.
+// One thread: the listener cannot accept before the client has connected and talked. Nobody waits for a listed client's first words,
+// so that they are there in time is chance, and they may not be answered by it.
 #[tokio::test]
-async fn who_talks_before_the_greeting_is_refused_though_nobody_waits_for_it() {
+async fn a_listed_client_that_talks_before_the_greeting_is_greeted_and_answered() {
     let gate = Gate::open(limits(), |_| settings("one"));
     let mut tcp = std::net::TcpStream::connect(gate.address()).unwrap();
     std::io::Write::write_all(&mut tcp, b"EHLO x\r\n").unwrap();
     tcp.set_nonblocking(true).unwrap();
-    let reply = some(&mut TcpStream::from_std(tcp).unwrap()).await;
-    assert!(reply.starts_with("554 5.5.0 "), "{reply}");
+    let mut tcp = TcpStream::from_std(tcp).unwrap();
+    let mut told = some(&mut tcp).await;
+    while told.starts_with("220 ") && !told.contains("\r\n250 ") {
+        told.push_str(&some(&mut tcp).await);
+    }
+    assert!(told.starts_with("220 "), "{told}");
+    assert!(told.contains("\r\n250-relay.test\r\n"), "{told}");
     gate.connect().await;
 }
 

@@ -187,6 +187,6 @@ pub(super) fn tell_of_failed_tls(
         debug!(peer = %peer, error = %error, "connection ended");
     } else if let Some(suppressed) = shared.may_log_refusal(peer.ip()) {
         info!(event = "tls failed", listener = %port.settings.name, peer = %peer,
-            error = %clean(&error.to_string()), suppressed, "tls failed");
+            error = %clean(&super::super::tls::reason(error)), suppressed, "tls failed");
     }
 }

@@ -305,7 +305,8 @@ impl Session {
 
     /// The driver shall wait up to 300 ms for a first octet before greeting: early talk is looked at (554, or forgiven), and a
     /// ClientHello on a plain port is served. False for a client that need not be looked at: one of a `[[client]]` is known,
-    /// and every connection of it would pay for the wait; what it has sent already is fed before [`Session::greet`] all the same.
+    /// and every connection of it would pay for the wait. It is greeted at once and what it says is read after that, whenever it
+    /// came, so that the answer does not depend on who was faster.
     pub fn peeks(&self) -> bool {
         if self.tls {
             return false;

@@ -27,7 +27,7 @@ pub struct Tolerance {
 
     /// MAIL without HELO: the smallest of embedded clients. Only on a trusted network: HELO tells people from bots.
     pub no_helo: bool,
-    /// Talking before the greeting: the same clients write all they have at once.
+    /// Talking before the greeting, where the session looks at it: the same clients write all they have at once.
     pub early_talk: bool,
     /// `RCPT TO:<Name <a@b>>`, `<'a@b'>`: two readings are possible, so it must be asked for.
     pub names_in_paths: bool,
