@@ -203,9 +203,8 @@ fn senders(given: Option<String>, default: &DefaultDomain) -> Result<Vec<String>
     let here = || format!("{name}@{}", gethostname::gethostname().to_string_lossy());
     Ok(match default {
         DefaultDomain::Known(Some(domain)) => vec![format!("{name}@{domain}")],
-        DefaultDomain::Known(None) if is_given => vec![name],
+        _ if is_given => vec![name],
         DefaultDomain::Known(None) => vec![here()],
-        DefaultDomain::Unknown if is_given => vec![name],
         DefaultDomain::Unknown => vec![name.clone(), here()],
     })
 }
@@ -489,7 +488,8 @@ mod tests {
         let here = format!("{login}@{}", gethostname::gethostname().to_string_lossy());
         let completed = format!("{login}@x.y");
         assert_eq!(senders(None, &known("x.y")).unwrap(), [completed]);
-        assert_eq!(senders(None, &none).unwrap(), [here.clone()]);
+        let asked = senders(None, &none).unwrap();
+        assert_eq!(asked, [here.as_str()]);
         let asked = senders(None, &DefaultDomain::Unknown).unwrap();
         assert_eq!(asked, [login, here]);
     }

@@ -45,7 +45,7 @@ pub fn header_end(buf: &[u8], from: &mut usize, complete: bool) -> Option<Header
         let line = buf.get(start..next).unwrap_or_default();
         *from = next;
         // Before any field: nothing, or mbox lines only.
-        let fresh = start == 0 || is_mbox_line(line_before(buf, start));
+        let fresh = || start == 0 || is_mbox_line(line_before(buf, start));
         let end = |body| HeaderEnd {
             start: mbox_lines(buf),
             end: start,
@@ -54,9 +54,9 @@ pub fn header_end(buf: &[u8], from: &mut usize, complete: bool) -> Option<Header
         match line {
             b"" | b"\r\n" | b"\n" => return Some(end(next)),
             // A continuation of nothing: text without a header, such as a table.
-            [b' ' | b'\t', ..] if fresh => return Some(end(start)),
+            [b' ' | b'\t', ..] if fresh() => return Some(end(start)),
             [b' ' | b'\t', ..] => {}
-            _ if name_of(line).is_some() || (fresh && is_mbox_line(line)) => {}
+            _ if name_of(line).is_some() || (is_mbox_line(line) && fresh()) => {}
             _ => return Some(end(start)),
         }
         if next == buf.len() && complete {

@@ -29,7 +29,8 @@ impl Draft {
     /// # Errors
     /// A sentence: a field whose addresses cannot be read.
     pub(super) fn read(input: &[u8], to_header: bool) -> Result<Self, String> {
-        let content = handover::plain(input);
+        // Editors of Windows write a mark in front of UTF-8; the first field would be none.
+        let content = handover::plain(input.strip_prefix(b"\xef\xbb\xbf").unwrap_or(input));
         let end = repair::header_end(&content, &mut 0, true)
             .ok_or_else(|| "the header has no end".to_owned())?;
         let header = content.get(end.start..end.end).unwrap_or_default();
@@ -308,6 +309,12 @@ mod tests {
         );
         check("To: x@y.z\n", "To: x@y.z\r\n", None, &["x@y.z"]);
         check("hello\n", "\r\nhello\r\n", None, &[]);
+        check(
+            "\u{feff}To: x@y.z\n\n\u{feff}b\n",
+            "To: x@y.z\r\n\r\n\u{feff}b\r\n",
+            None,
+            &["x@y.z"],
+        );
         check("  hello\n", "\r\n  hello\r\n", None, &[]);
         check(
             ">From root Sat Nov 28\nFrom root Sat\nTo: x@y.z\n\nb\n",

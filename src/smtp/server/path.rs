@@ -103,9 +103,9 @@ pub(super) fn path_of<'a>(
     Ok((path, parameters))
 }
 
-/// Marks that a list in a form field leaves behind an address; behind the bracket also those that end a sentence.
+/// Marks that a list in a form field leaves behind an address; behind the bracket also those that end a sentence or a quotation.
 const MARKS: [char; 2] = [',', ';'];
-const MARKS_BEHIND: [char; 4] = [',', ';', ':', '.'];
+const MARKS_BEHIND: [char; 6] = [',', ';', ':', '.', '\'', '"'];
 
 /// The argument without comments and marks in and behind its path; parameters stay as they are. `None` when there are none,
 /// or when what is left could be another address.
@@ -268,7 +268,7 @@ pub(super) fn address(
         text
     };
     let text = if tolerance.names_in_paths {
-        unwrap_quotes(text)
+        without_scheme(unwrap_quotes(text))
     } else {
         text
     };
@@ -305,6 +305,18 @@ fn unwrap_quotes(text: &str) -> &str {
         }
     }
     text
+}
+
+/// `SMTP:a@b` and `mailto:a@b`, as address books of directories and of browsers have them.
+fn without_scheme(text: &str) -> &str {
+    match text.split_once(':') {
+        Some((scheme, address))
+            if scheme.eq_ignore_ascii_case("smtp") || scheme.eq_ignore_ascii_case("mailto") =>
+        {
+            address
+        }
+        _ => text,
+    }
 }
 
 /// Drops a source route `@a,@b:` (RFC 5321 §4.1.2 A-d-l); each hop must be a domain.
