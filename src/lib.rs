@@ -22,7 +22,8 @@
 //! - `mail/` the words every module shares: addresses, messages, headers, replies, outcomes
 //! - `policy/` MAY IT? pure rules over settings
 //! - `route.rs` WHERE TO?
-//! - `smtp/` HOW IT IS SAID: `server/` (its state machine in `session/`) and `client/`, bytes in, steps out, no sockets
+//! - `smtp/` HOW IT IS SAID: `server/` (its state machine in `session/`) and `client/` (what a refusal means in `class/`,
+//!   who waits for it in `dialogue/`), bytes in, steps out, no sockets
 //! - `listener/` SOCKETS IN: `connection/` drives one session
 //! - `queue/` NOTHING IS LOST: `store.rs` is the trait, `sqlite/` the rows and the one writer
 //! - `delivery/` SENDING: `plan.rs` and `gate.rs` decide, `bounce.rs` reports

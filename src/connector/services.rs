@@ -4,7 +4,6 @@
 
 use super::{
     Auth::{self, Auto, Login},
-    Class, Override,
     Tls::{self, Implicit, Off, StartTls},
 };
 
@@ -28,29 +27,6 @@ pub struct Service {
 }
 
 impl Service {
-    /// Replies that mean something else there than their code says.
-    pub fn overrides(&self) -> Vec<Override> {
-        let rule = |code, enhanced, class| Override {
-            code,
-            enhanced: Some(enhanced),
-            class,
-        };
-        if self.host.ends_with(".gmail.com") {
-            // The daily limit is a window of 24 hours that moves on.
-            return vec![rule(550, (5, 4, 5), Class::Deferred)];
-        }
-        if self.host.ends_with(".office365.com") || self.host.ends_with(".outlook.com") {
-            return vec![
-                // The mailbox may not send as this sender.
-                rule(550, (5, 7, 60), Class::MailboxRefused),
-                // Basic authentication is switched off, for the tenant or for good.
-                rule(535, (5, 7, 139), Class::Misconfigured),
-                rule(550, (5, 7, 30), Class::Misconfigured),
-            ];
-        }
-        Vec::new()
-    }
-
     fn is_called(&self, name: &str) -> bool {
         std::iter::once(&self.name)
             .chain(self.aliases)
@@ -248,16 +224,5 @@ mod tests {
             );
         }
         assert!(all().is_sorted_by_key(|service| service.name.to_lowercase()));
-    }
-
-    #[test]
-    fn the_daily_limit_of_gmail_is_no_failure() {
-        let overrides = find("gmail").unwrap().overrides();
-        assert!(
-            overrides
-                .iter()
-                .any(|o| (o.code, o.enhanced, o.class) == (550, Some((5, 4, 5)), Class::Deferred))
-        );
-        assert!(find("gmx").unwrap().overrides().is_empty());
     }
 }

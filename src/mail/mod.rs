@@ -10,6 +10,8 @@ pub mod mailboxes;
 pub mod message;
 pub mod names;
 pub mod outcome;
+#[cfg(test)]
+pub mod page;
 pub mod pattern;
 pub mod repair;
 pub mod reply;

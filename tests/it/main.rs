@@ -31,6 +31,7 @@ mod listener;
 mod oauth;
 mod operator;
 mod proxy;
+mod refusals;
 mod secrets;
 mod shaping;
 mod smarthost;

@@ -34,7 +34,6 @@ struct Target {
     port: u16,
     tls: Tls,
     auth: Auth,
-    overrides: Vec<Override>,
 }
 
 pub(super) fn read(
@@ -78,7 +77,7 @@ pub(super) fn read(
         table.number("messages_per_connection", 1..=1_000_000, 100) as u32;
     let idle_timeout = table.duration("idle_timeout", ("1ms", "1h"), seconds(30));
     let helo = table.parsed("helo", "a name", outbound::host);
-    let mut overrides = overrides(table);
+    let overrides = overrides(table);
 
     let target = target?;
     around.outbound.check(ground, &target.span, &target.host);
@@ -107,7 +106,6 @@ pub(super) fn read(
     if around.proxy.via.is_none() {
         refuse_loop(ground, around.own_addresses, &target);
     }
-    overrides.extend(target.overrides);
     Some(SmtpSettings {
         host: target.host,
         port: target.port,
@@ -188,7 +186,6 @@ fn target(ground: Ground<'_>, table: &Table<'_>) -> Option<Target> {
             port: service.port,
             tls: service.tls,
             auth: service.auth,
-            overrides: service.overrides(),
         });
     }
     table.requires("host", "host = \"smtp.corp.example\", or service = \"…\"");
@@ -226,7 +223,6 @@ fn target(ground: Ground<'_>, table: &Table<'_>) -> Option<Target> {
         port,
         tls,
         auth: Auth::Auto,
-        overrides: Vec::new(),
     })
 }
 
@@ -348,6 +344,7 @@ fn overrides(table: &Table<'_>) -> Vec<Override> {
                 ("down", Class::Down),
                 ("misconfigured", Class::Misconfigured),
                 ("mailbox refused", Class::MailboxRefused),
+                ("throttled", Class::Throttled),
             ],
         );
         table.finish();

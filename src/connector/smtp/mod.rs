@@ -7,6 +7,7 @@ mod dial;
 mod link;
 mod open;
 mod pool;
+mod standing;
 mod stream;
 mod tls;
 
@@ -20,7 +21,7 @@ use tokio::{
 };
 use tokio_rustls::rustls;
 
-use self::{link::Link, open::Found, pool::Pool, stream::Fault};
+use self::{link::Link, open::Found, pool::Pool, standing::Standing, stream::Fault};
 use crate::{
     connector::{
         Connector, Kind, Lane, Proxy, Recorder, Settings, SmtpSettings, Surroundings, Tls,
@@ -36,6 +37,7 @@ use crate::{
     smtp::{
         client::{
             Stage,
+            class::Narrow,
             dialogue::{self, After, Delivery, Mail, Sent},
             opening::Mechanism,
         },
@@ -57,6 +59,7 @@ pub struct Smtp {
     timeouts: Timeouts,
     tls: Option<Arc<rustls::ClientConfig>>,
     pool: Pool,
+    standing: Standing,
     permits: Semaphore,
     recorder: Option<Recorder>,
     /// For XOAUTH2 and OAUTHBEARER, with the mailbox that logs in.
@@ -100,6 +103,7 @@ impl Smtp {
             timeouts,
             tls,
             pool: Pool::new(smtp.idle_timeout),
+            standing: Standing::default(),
             permits: Semaphore::new(smtp.max_connections.clamp(1, Semaphore::MAX_PERMITS)),
             recorder: around.recorder,
             tokens,
@@ -300,7 +304,12 @@ impl Connector for Smtp {
                 // Sent as it is all the same; whoever looks for broken letters finds this.
                 via.push_str(" (8-bit content, no 8BITMIME)");
             }
-            let report = work.report(via);
+            let narrow = work.narrow();
+            if work.is_welcome() && narrow != Some(Narrow::Sender) {
+                self.standing.is_good();
+            }
+            let report = work.report(via.clone());
+            let report = self.standing.narrowed(report, narrow, recipients, &via);
             link.offered = offered;
             self.done_with(link, after);
             return report;

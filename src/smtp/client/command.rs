@@ -2,7 +2,7 @@
 //!
 //! Apart from the order they are said in. A command holds nothing but which one it is; its words come from the message.
 
-use super::capabilities::Capabilities;
+use super::{capabilities::Capabilities, class::Place};
 use crate::mail::{address::Address, message::Envelope};
 
 /// The message as the dialogue sees it.
@@ -30,14 +30,14 @@ pub(super) enum Command {
 }
 
 impl Command {
-    /// In texts.
-    pub(super) fn stage(self) -> &'static str {
+    /// Where its reply came.
+    pub(super) fn place(self) -> Place {
         match self {
-            Command::Reset | Command::Verify => "RSET",
-            Command::Mail => "MAIL",
-            Command::Recipient(_) => "RCPT",
-            Command::Data => "DATA",
-            Command::Dot | Command::LoneDot => "the message",
+            Command::Reset | Command::Verify => Place::Reset,
+            Command::Mail => Place::Mail,
+            Command::Recipient(_) => Place::Rcpt,
+            Command::Data => Place::Data,
+            Command::Dot | Command::LoneDot => Place::Content,
         }
     }
 

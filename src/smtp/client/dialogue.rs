@@ -3,12 +3,15 @@
 //!
 //! Apart from [`super::opening`], since from MAIL on the message is being attempted. It decides nothing about retry.
 
+mod refused;
+
 use std::collections::VecDeque;
 
+use self::refused::short;
 use super::{
     Stage,
     capabilities::Capabilities,
-    class::{Class, Override, Stop, bounded, classify, deferred, explained, lost_thread},
+    class::{Narrow, Override, Place, Stop, bounded, deferred, is_out_of_step},
     command::Command,
 };
 use crate::mail::{
@@ -70,6 +73,10 @@ pub struct Delivery<'a> {
     to_answer: VecDeque<Command>,
     /// Why the lane stops, if no outcome forbids saying so.
     stop: Option<Stop>,
+    /// Whom alone that concerns, if the upstream takes other mail of ours.
+    narrow: Option<Narrow>,
+    /// A recipient was accepted: our standing is good.
+    welcome: bool,
     heard: bool,
     /// MAIL was answered.
     begun: bool,
@@ -97,6 +104,8 @@ impl<'a> Delivery<'a> {
             to_send: VecDeque::new(),
             to_answer: VecDeque::new(),
             stop: None,
+            narrow: None,
+            welcome: false,
             heard: false,
             begun: false,
             after: if reset {
@@ -135,7 +144,7 @@ impl<'a> Delivery<'a> {
         };
         self.begun |= command == Command::Mail;
         // 503 to MAIL says that the upstream has lost the thread (our login, after a RSET), not that it refuses this message.
-        let lost_thread = command == Command::Mail && lost_thread(reply, self.overrides);
+        let lost_thread = command == Command::Mail && is_out_of_step(reply, self.overrides);
         // 421 to the first command on a connection that had been idle: it was closing before we spoke.
         let closing = command == Command::Mail && reply.code == 421;
         if command != Command::Reset && !closing && !lost_thread {
@@ -203,7 +212,7 @@ impl<'a> Delivery<'a> {
     /// big (X.3.4) answers nothing that was asked before.
     pub fn early_reply(&mut self, reply: &Reply) {
         if reply.is_permanent() && matches!(reply.enhanced, Some((_, 3, 4))) {
-            self.refuse_accepted(reply, "the message");
+            self.refuse_accepted(reply, Place::Content);
         }
         let text = format!("the upstream spoke before the message was complete: {reply}");
         self.lost(&text, Sent::Commands);
@@ -252,6 +261,16 @@ impl<'a> Delivery<'a> {
         !self.heard
     }
 
+    /// The upstream accepted a recipient.
+    pub fn is_welcome(&self) -> bool {
+        self.welcome
+    }
+
+    /// Whom alone the refusal concerns that is reported, if the upstream is known to take other mail of ours.
+    pub fn narrow(&self) -> Option<Narrow> {
+        self.narrow
+    }
+
     /// What the connection is good for now.
     pub fn after(&self) -> After {
         self.after
@@ -264,8 +283,9 @@ impl<'a> Delivery<'a> {
             .iter()
             .flatten()
             .any(|o| matches!(o, Outcome::Delivered(_) | Outcome::InDoubt(_)));
-        if let Some(stop) = self.stop
-            && !settled
+        if !settled
+            && self.is_stopped()
+            && let Some(stop) = self.stop
         {
             return stop.into();
         }
@@ -335,7 +355,7 @@ impl<'a> Delivery<'a> {
     fn mail_refused(&mut self, reply: &Reply) {
         // The sender or the message: it holds for the transactions to come as well.
         self.later.clear();
-        let outcome = self.judge(reply, "MAIL");
+        let outcome = self.judge(reply, Place::Mail);
         self.fill(&outcome);
         if !self.offered.pipelining {
             self.to_send.clear();
@@ -348,6 +368,7 @@ impl<'a> Delivery<'a> {
             return;
         }
         if reply.is_positive() {
+            self.welcome = true;
             self.accepted.push(index);
             return;
         }
@@ -360,7 +381,7 @@ impl<'a> Delivery<'a> {
             self.later.push_back(index);
             return;
         }
-        let outcome = self.judge(reply, "RCPT");
+        let outcome = self.judge(reply, Place::Rcpt);
         self.set(index, outcome);
     }
 
@@ -375,7 +396,7 @@ impl<'a> Delivery<'a> {
         }
         if reply.is_transient() || reply.is_permanent() {
             if !self.accepted.is_empty() {
-                self.refuse_accepted(reply, "DATA");
+                self.refuse_accepted(reply, Place::Data);
             }
         } else {
             // 250 in place of 354: who knows what it takes the content for, or which question it answers.
@@ -403,7 +424,7 @@ impl<'a> Delivery<'a> {
                 self.set(index, outcome.clone());
             }
         } else if reply.is_transient() || reply.is_permanent() {
-            self.refuse_accepted(reply, "the message");
+            self.refuse_accepted(reply, Place::Content);
             if reply.code == 421 {
                 self.after = After::Useless;
             }
@@ -414,51 +435,17 @@ impl<'a> Delivery<'a> {
     }
 
     fn transaction_over(&mut self, out: &mut Vec<u8>) -> Ask {
-        if self.stop.is_some() {
-            // The lane stops here; what is left waits for it.
-            if let Some(stop) = &self.stop {
+        match &self.stop {
+            // What may be one recipient's alone says nothing of those who follow.
+            Some(stop) if self.narrow != Some(Narrow::Recipient) => {
+                // The lane stops here; what is left waits for it.
                 let reply = stop.reply().clone();
                 self.later.clear();
                 self.fill(&deferred(reply));
+                Ask::Done
             }
-            return Ask::Done;
+            _ => self.next_transaction(out),
         }
-        self.next_transaction(out)
-    }
-
-    fn refuse_accepted(&mut self, reply: &Reply, stage: &str) {
-        let outcome = self.judge(reply, stage);
-        for index in std::mem::take(&mut self.accepted) {
-            self.set(index, outcome.clone());
-        }
-    }
-
-    fn refuse_rest(&mut self, reply: &Reply, command: Command) {
-        let outcome = match self.judge(reply, command.stage()) {
-            // A refused RSET says nothing about the message.
-            Outcome::Failed(reply) if command == Command::Reset => deferred(reply),
-            outcome => outcome,
-        };
-        self.later.clear();
-        self.accepted.clear();
-        self.fill(&outcome);
-    }
-
-    /// The outcome that a refusal is; a refusal that concerns the lane is remembered as such.
-    fn judge(&mut self, reply: &Reply, stage: &str) -> Outcome {
-        if lost_thread(reply, self.overrides) {
-            return deferred(short(reply));
-        }
-        let make = match classify(reply, self.overrides) {
-            Class::Deferred => return deferred(short(reply)),
-            Class::Failed => return Outcome::Failed(short(reply)),
-            Class::Down => Stop::Down,
-            Class::Misconfigured => Stop::Misconfigured,
-            Class::MailboxRefused => Stop::MailboxRefused,
-        };
-        let said = explained(reply, stage);
-        self.stop.get_or_insert_with(|| make(said.clone()));
-        deferred(said)
     }
 
     fn set(&mut self, index: usize, outcome: Outcome) {
@@ -474,21 +461,12 @@ impl<'a> Delivery<'a> {
     }
 }
 
-/// As said, but not at any length: the queue keeps it for every recipient.
-fn short(reply: &Reply) -> Reply {
-    Reply {
-        code: reply.code,
-        enhanced: reply.enhanced,
-        text: bounded(&reply.text).to_owned(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::{
         mail::{address::Address, message::Envelope},
-        smtp::client::reply::Replies,
+        smtp::client::{class::Class, reply::Replies},
     };
 
     /// Plays `script` (octets of the upstream) by pieces of `chunk`; a reply to the dot follows the content. Returns
@@ -877,10 +855,10 @@ mod tests {
             check("PIPELINING", &piped, 1, expected, Clean);
         }
         check("", "550 x|", 3, "failed failed failed", Clean);
-        // A lost login is not a refusal of the message: later, on another connection.
+        // Lost thread, not a refusal of the message: later, on another connection.
         check(
             "",
-            "503 5.5.1 login first|",
+            "503 5.5.1 bad sequence of commands|",
             2,
             "deferred deferred",
             After::Useless,
@@ -902,6 +880,82 @@ mod tests {
         let (out, report, after) = play("PIPELINING", &script, 1, 1000);
         assert!(out.ends_with("DATA|.|"), "{out}");
         assert_eq!((report.as_str(), after), ("failed", After::NeedsReset));
+    }
+
+    /// "We do not relay" is about us where nobody is taken, and about one recipient where others are.
+    #[test]
+    fn who_may_not_relay() {
+        use After::{Clean, NeedsReset, Useless};
+        for (script, recipients, expected, after) in [
+            (
+                "250 a|554 5.7.1 Relay access denied|",
+                1,
+                "misconfigured",
+                NeedsReset,
+            ),
+            (
+                "250 a|454 4.7.1 Relay access denied|550 relay not permitted|",
+                2,
+                "misconfigured",
+                NeedsReset,
+            ),
+            (
+                "250 a|250 b|550 5.7.64 x|354 c|250 d|",
+                2,
+                "ok deferred",
+                Clean,
+            ),
+            (
+                "250 a|550 5.7.64 x|250 b|354 c|451 d|",
+                2,
+                "deferred deferred",
+                Clean,
+            ),
+            // Accepted at RCPT, and then refused whole: that was no welcome.
+            (
+                "250 a|250 b|250 b|354 c|550 5.7.64 x|",
+                2,
+                "misconfigured",
+                Clean,
+            ),
+            // Refused in one transaction, taken in the next (two recipients each).
+            (
+                "250 a|550 5.7.64 x|550 5.7.64 x|250 R|250 a|250 b|354 c|250 d|",
+                3,
+                "deferred deferred ok",
+                Clean,
+            ),
+            (
+                "250 a|550 5.7.64 x|550 5.7.64 x|250 R|250 a|550 5.7.64 x|",
+                3,
+                "misconfigured",
+                NeedsReset,
+            ),
+            // What is ours for whatever mail is so beside what may be one recipient's.
+            (
+                "250 a|550 5.7.64 x|530 5.7.0 x|",
+                2,
+                "misconfigured",
+                NeedsReset,
+            ),
+            (
+                "250 a|250 b|530 5.7.0 x|354 c|451 d|",
+                2,
+                "misconfigured",
+                Clean,
+            ),
+            // A quota stops everything, and is told as such.
+            ("550 5.7.233 x|", 1, "throttled", Clean),
+            (
+                "250 a|250 b|354 c|554 5.2.0 X.SubmissionQuotaExceededException|",
+                1,
+                "throttled",
+                Clean,
+            ),
+            ("503 5.5.1 authenticate first|", 1, "misconfigured", Useless),
+        ] {
+            check("", script, recipients, expected, after);
+        }
     }
 
     #[test]

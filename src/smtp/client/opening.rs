@@ -6,7 +6,7 @@
 use super::{
     Stage,
     capabilities::Capabilities,
-    class::{Class, Override, Stop, TOKEN_STAGE, classify, explained, heals_by_renewal},
+    class::{Class, Override, Place, Stop, classify, explained, heals_by_renewal, told, weigh},
 };
 use crate::{mail::reply::Reply, secret::Secret, smtp::sasl};
 
@@ -156,7 +156,7 @@ impl<'a> Opening<'a> {
                 if reply.is_positive() {
                     Ok(self.hello(out))
                 } else {
-                    Err(self.stop(reply, "greeting"))
+                    Err(self.stop(reply, Place::Greeting))
                 }
             }
             State::Ehlo if reply.is_positive() => {
@@ -172,11 +172,12 @@ impl<'a> Opening<'a> {
                 self.state = State::Ready;
                 Ok(Ask::Ready)
             }
-            State::Helo => Err(self.stop(reply, "HELO")),
+            State::Helo => Err(self.stop(reply, Place::Hello)),
             State::StartTls => match reply.code {
                 220 => Ok(Ask::Handshake),
                 _ if self.wishes.upgrade == Upgrade::Offered
-                    && classify(reply, self.wishes.overrides) != Class::Misconfigured
+                    && classify(reply, Place::StartTls, self.wishes.overrides)
+                        != Class::Misconfigured
                     && reply.code != 421
                     && !reply.is_positive() =>
                 {
@@ -184,7 +185,7 @@ impl<'a> Opening<'a> {
                     self.offered.starttls = false;
                     self.log_in(out)
                 }
-                _ => Err(self.stop(reply, "STARTTLS")),
+                _ => Err(self.stop(reply, Place::StartTls)),
             },
             State::Response { held_back: true } if reply.code == 334 => {
                 let response = self.response();
@@ -247,9 +248,9 @@ impl<'a> Opening<'a> {
         // 521 and 554 refuse us, not the word; any other 5xx comes from an upstream before RFC 1869.
         let refuses_word = reply.is_permanent()
             && !matches!(reply.code, 521 | 554)
-            && classify(reply, self.wishes.overrides) == Class::Failed;
+            && classify(reply, Place::Hello, self.wishes.overrides) == Class::Failed;
         if !refuses_word {
-            return Err(self.stop(reply, "EHLO"));
+            return Err(self.stop(reply, Place::Hello));
         }
         let needed = if self.wishes.upgrade == Upgrade::Required && !self.encrypted {
             "TLS"
@@ -260,9 +261,10 @@ impl<'a> Opening<'a> {
             self.state = State::Helo;
             return Ok(Ask::Read(Stage::Hello));
         };
-        Err(Stop::Down(explained(
+        Err(Stop::Down(told(
             reply,
             &format!("EHLO refused, and {needed} is required"),
+            None,
         )))
     }
 
@@ -366,30 +368,30 @@ impl<'a> Opening<'a> {
             return Ok(self.begin_login(Mechanism::Login, out));
         }
         if !reply.is_permanent() && !reply.is_transient() {
-            return Err(Stop::Down(explained(
+            return Err(Stop::Down(told(
                 reply,
                 "AUTH: the upstream asks for something that its mechanism does not have",
+                None,
             )));
         }
         let bears_token = self.mechanism.is_some_and(Mechanism::bears_token);
-        let stage = if bears_token { TOKEN_STAGE } else { "AUTH" };
+        let place = if bears_token {
+            Place::Token
+        } else {
+            Place::Auth
+        };
         self.is_token_refused = bears_token && heals_by_renewal(reply);
-        let corrected = self.wishes.overrides.iter().any(|o| {
-            o.code == reply.code && (o.enhanced.is_none() || o.enhanced == reply.enhanced)
-        });
+        let corrected = self.wishes.overrides.iter().any(|o| o.fits(reply));
         if reply.is_permanent() && !corrected {
-            return Err(Stop::Misconfigured(explained(reply, stage)));
+            return Err(Stop::Misconfigured(explained(reply, place)));
         }
-        Err(self.stop(reply, stage))
+        Err(self.stop(reply, place))
     }
 
-    fn stop(&self, reply: &Reply, stage: &str) -> Stop {
-        let said = explained(reply, stage);
-        match classify(reply, self.wishes.overrides) {
-            Class::Misconfigured => Stop::Misconfigured(said),
-            Class::MailboxRefused => Stop::MailboxRefused(said),
-            Class::Deferred | Class::Failed | Class::Down => Stop::Down(said),
-        }
+    fn stop(&self, reply: &Reply, place: Place) -> Stop {
+        let verdict = weigh(reply, place, self.wishes.overrides, false);
+        let said = verdict.explain(reply, place);
+        verdict.stop(said.clone()).unwrap_or(Stop::Down(said))
     }
 
     fn response(&self) -> String {
@@ -446,6 +448,7 @@ mod tests {
                         Err(Stop::Down(_)) => break "down".to_owned(),
                         Err(Stop::Misconfigured(_)) => break "misconfigured".to_owned(),
                         Err(Stop::MailboxRefused(_)) => break "mailbox".to_owned(),
+                        Err(Stop::Throttled(..)) => break "throttled".to_owned(),
                     }
                 }
             }

@@ -1,0 +1,116 @@
+//! Whether the upstream takes mail of ours at all, as far as this connector has seen.
+//!
+//! Apart because one message cannot tell: "relay access denied" is our standing where nothing is taken, and one recipient's
+//! matter where everything else is. It decides nothing else, and it forgets with the process.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use crate::{
+    mail::{
+        address::Address,
+        outcome::{Outcome, Report},
+    },
+    smtp::client::class::Narrow,
+};
+
+/// So many refusals in a row are still the matter of those whom they concern.
+const TOLERATED: u32 = 2;
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Standing {
+    /// Refusals since a recipient was accepted; none ever was: more than are tolerated.
+    refused: AtomicU32,
+}
+
+impl Default for Standing {
+    fn default() -> Self {
+        Self {
+            refused: AtomicU32::new(TOLERATED),
+        }
+    }
+}
+
+impl Standing {
+    /// A recipient was accepted.
+    pub(super) fn is_good(&self) {
+        self.refused.store(0, Ordering::Relaxed);
+    }
+
+    /// A refusal of our standing that may concern these recipients, or this sender, alone: where other mail was taken just before
+    /// it does.
+    pub(super) fn narrowed(
+        &self,
+        report: Report,
+        narrow: Option<Narrow>,
+        recipients: &[Address],
+        via: &str,
+    ) -> Report {
+        let (Report::Misconfigured(reply), Some(narrow)) = (&report, narrow) else {
+            return report;
+        };
+        let before = self
+            .refused
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| {
+                Some(n.saturating_add(1))
+            })
+            .unwrap_or(TOLERATED);
+        if before >= TOLERATED {
+            return report;
+        }
+        match narrow {
+            Narrow::Sender => Report::MailboxRefused(reply.clone()),
+            Narrow::Recipient => Report::Tried {
+                outcomes: recipients
+                    .iter()
+                    .map(|recipient| {
+                        let outcome = Outcome::Deferred {
+                            reply: reply.clone(),
+                            retry_after: None,
+                        };
+                        (recipient.clone(), outcome)
+                    })
+                    .collect(),
+                via: via.to_owned(),
+                pause: None,
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mail::reply::Reply;
+
+    #[test]
+    fn one_refusal_among_good_mail_stops_nobody_else() {
+        let standing = Standing::default();
+        let to = [Address::parse("b@foreign.example").unwrap()];
+        let said = |narrow| {
+            let reply = Reply::new(554, (5, 7, 1), "Relay access denied");
+            let report = Report::Misconfigured(reply);
+            match standing.narrowed(report, narrow, &to, "up") {
+                Report::Misconfigured(_) => "us",
+                Report::MailboxRefused(_) => "sender",
+                Report::Tried { outcomes, .. } if outcomes.len() == 1 => "recipient",
+                other => panic!("{other:?}"),
+            }
+        };
+        // Nothing was ever taken: it is about us.
+        assert_eq!(said(Some(Narrow::Recipient)), "us");
+        standing.is_good();
+        assert_eq!(said(Some(Narrow::Recipient)), "recipient");
+        assert_eq!(said(Some(Narrow::Sender)), "sender");
+        // Good mail in between: still about those alone.
+        standing.is_good();
+        assert_eq!(said(Some(Narrow::Recipient)), "recipient");
+        assert_eq!(said(Some(Narrow::Recipient)), "recipient");
+        // Nothing but refusals: our standing is lost after all.
+        assert_eq!(said(Some(Narrow::Recipient)), "us");
+        assert_eq!(said(Some(Narrow::Sender)), "us");
+        // What is ours in any case is never narrowed.
+        standing.is_good();
+        assert_eq!(said(None), "us");
+    }
+}
