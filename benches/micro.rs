@@ -281,6 +281,7 @@ impl Bench {
             next: now,
             lane: None,
             in_doubt: None,
+            apart: Vec::new(),
             bounces: Vec::new(),
             events: vec![Event {
                 at: now,

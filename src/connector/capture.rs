@@ -51,6 +51,7 @@ impl Connector for Capture {
         Lane {
             connector: self.name.clone(),
             mailbox: None,
+            from: None,
         }
     }
 

@@ -36,6 +36,7 @@ impl Connector for Discard {
         Lane {
             connector: self.name.clone(),
             mailbox: None,
+            from: None,
         }
     }
 

@@ -59,21 +59,61 @@ pub fn build(settings: &Settings, around: Surroundings) -> Result<Arc<dyn Connec
     })
 }
 
-/// A lane: the connector, for graph with its mailbox. What is limited, closed and paused.
+/// A lane: the connector, the mailbox that sends, and a From other than it. What is limited, closed and paused. It prints and
+/// parses itself as `connector`, `connector/mailbox` or `connector/mailbox/from`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Lane {
     /// The connector.
     pub connector: ConnectorName,
     /// The mailbox, where the connector has several.
     pub mailbox: Option<String>,
+    /// The From, where it is not the mailbox.
+    pub from: Option<String>,
+}
+
+impl Lane {
+    /// Of a connector as a whole.
+    pub fn of(connector: &ConnectorName) -> Self {
+        Self {
+            connector: connector.clone(),
+            mailbox: None,
+            from: None,
+        }
+    }
+
+    /// Of the mailbox, whatever the From.
+    #[must_use]
+    pub fn of_mailbox(&self) -> Self {
+        Self {
+            from: None,
+            ..self.clone()
+        }
+    }
+
+    /// From the way it displays.
+    pub fn parse(text: &str) -> Self {
+        let mut parts = text.splitn(3, '/');
+        let connector = parts.next().unwrap_or_default().into();
+        let mut part = || {
+            let part = parts.next()?;
+            Some(part.replace("%2F", "/").replace("%25", "%"))
+        };
+        Self {
+            connector,
+            mailbox: part(),
+            from: part(),
+        }
+    }
 }
 
 impl fmt::Display for Lane {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.mailbox {
-            Some(mailbox) => write!(f, "{}/{mailbox}", self.connector),
-            None => write!(f, "{}", self.connector),
+        write!(f, "{}", self.connector)?;
+        for part in self.mailbox.iter().chain(&self.from) {
+            // A local part may hold a slash.
+            write!(f, "/{}", part.replace('%', "%25").replace('/', "%2F"))?;
         }
+        Ok(())
     }
 }
 
@@ -430,6 +470,28 @@ mod tests {
             assert_eq!(proxy.on_the_way_to(host).is_none(), is_direct, "{host}");
         }
         assert!(Proxy::default().on_the_way_to("mx.example").is_none());
+    }
+
+    #[test]
+    fn lanes_print_and_parse() {
+        for (mailbox, from, expected) in [
+            (None, None, "up"),
+            (Some("a@b.c"), None, "up/a@b.c"),
+            (Some("a@b.c"), Some("d@e.f"), "up/a@b.c/d@e.f"),
+            (
+                Some("a/b%2F@c"),
+                Some("%/%25"),
+                "up/a%2Fb%252F@c/%25%2F%2525",
+            ),
+        ] {
+            let lane = Lane {
+                connector: "up".into(),
+                mailbox: mailbox.map(str::to_owned),
+                from: from.map(str::to_owned),
+            };
+            assert_eq!(lane.to_string(), expected);
+            assert_eq!(Lane::parse(expected), lane);
+        }
     }
 
     #[test]

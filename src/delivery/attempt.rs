@@ -12,8 +12,9 @@ use std::{
 
 use super::{
     Built, Shared, bounce,
-    lanes::Pass,
+    lanes::{Own, Pass},
     plan::{Attempt, Block, Change, Decision},
+    sender::lane_of,
 };
 use crate::{
     connector::{Connector, Lane, Settings},
@@ -62,12 +63,17 @@ pub(super) async fn run(task: Task) {
     let mut via = String::new();
     let mut reserved = Some(pass);
     let mut passed: Passed = Vec::new();
+    // The lanes that refuse it, of which it waits in one.
+    let mut refused: Vec<Option<String>> = Vec::new();
     for name in candidates.iter().take(start) {
-        let mailbox = built
+        let lane = built
             .connectors
             .get(name)
-            .map(|(_, connector)| mailbox_lane(connector.as_ref(), &job.message));
-        let block = shared.lanes.why(name, mailbox.as_ref());
+            .map(|(_, connector)| lane_of(connector.as_ref(), &job.message));
+        let block = shared.lanes.why(name, lane.as_ref());
+        if let (Block::Mailbox(_), Some(lane)) = (&block, &lane) {
+            refused.push(shared.lanes.refused(lane));
+        }
         passed.push((name.clone(), block.clone()));
         attempt.skip(block);
     }
@@ -80,7 +86,7 @@ pub(super) async fn run(task: Task) {
         if open.is_empty() {
             break;
         }
-        let lane = mailbox_lane(connector.as_ref(), &job.message);
+        let lane = lane_of(connector.as_ref(), &job.message);
         let octets = connector.upload(&job.message, &open);
         let entered = tokio::select! {
             entered = enter(&shared, name, &lane, reserved.take(), octets) => entered,
@@ -99,6 +105,9 @@ pub(super) async fn run(task: Task) {
                 break;
             }
             Err(block) => {
+                if matches!(block, Block::Mailbox(_)) {
+                    refused.push(shared.lanes.refused(&lane));
+                }
                 passed.push((name.clone(), block.clone()));
                 attempt.skip(block);
                 continue;
@@ -115,6 +124,9 @@ pub(super) async fn run(task: Task) {
         shared
             .lanes
             .apply(&pass, &lane, &change, &route.retry, fastrand::f64());
+        if let Change::PauseMailbox(_) | Change::PauseFrom(_) = change {
+            refused.push(shared.lanes.refused(&lane));
+        }
         let throttled = matches!(change, Change::Throttle(..));
         if throttled {
             attempt.queue_up(shared.lanes.turn_in(&lane));
@@ -133,6 +145,12 @@ pub(super) async fn run(task: Task) {
             drop((slip, kept));
             return;
         }
+    }
+    match refused.as_mut_slice() {
+        [] => {}
+        [one] => attempt.queue_up_in_refused(one.take()),
+        // It cannot wait in two.
+        _ => attempt.queue_up_in_refused(None),
     }
     settle(&shared, &built, &route, &job, attempt, &via, &passed).await;
 }
@@ -160,40 +178,22 @@ async fn enter(
     reserved: Option<Pass>,
     octets: u64,
 ) -> Result<Pass, Block> {
-    let (connector, mailbox) = match reserved.map(|pass| pass.split(lane)) {
-        Some((connector, mailbox)) => (Some(connector), mailbox),
-        None => (None, None),
+    let (connector, own) = match reserved.map(|pass| pass.split(lane)) {
+        Some((connector, own)) => (Some(connector), own),
+        None => (None, Own::default()),
     };
-    let mailbox = match mailbox {
-        Some(permit) => Some(permit),
-        None => shared.lanes.mailbox(lane)?,
-    };
+    let own = shared.lanes.own(lane, own)?;
     let connector = match connector {
         Some(permit) => permit,
         None => shared.lanes.enter(name).await?,
     };
-    let mut pass = Pass::of(connector, mailbox);
+    let mut pass = Pass::of(connector, own);
     // What cannot be recorded as sent would be sent again.
     while !shared.is_healthy() {
         tokio::time::sleep(SETTLE_PAUSE.0).await;
     }
     shared.lanes.start(&mut pass, octets)?;
     Ok(pass)
-}
-
-/// The lane of the sending mailbox: the connector's own word, or the envelope sender.
-pub(super) fn mailbox_lane(connector: &dyn Connector, message: &Message) -> Lane {
-    let mut lane = connector.lane(message);
-    if lane.mailbox.is_none() {
-        lane.mailbox = Some(
-            message
-                .envelope
-                .sender
-                .as_ref()
-                .map_or_else(|| "<>".to_owned(), Address::to_string),
-        );
-    }
-    lane
 }
 
 /// Calls the connector; one that panics or overruns its deadline leaves every recipient in doubt.
@@ -266,6 +266,7 @@ async fn settle(
             attempted: decision.attempted,
             next: decision.next,
             lane: decision.lane.clone(),
+            apart: decision.apart.clone(),
             in_doubt: decision.in_doubt.clone(),
             bounces: bounces.clone(),
             events: events.clone(),
@@ -308,7 +309,9 @@ fn block_of(change: &Change) -> Option<Block> {
         Change::Open(_) | Change::Throttle(..) => None,
         Change::Close(reply, _) => Some(Block::Down(Some(reply.clone()))),
         Change::Pause(reply) => Some(Block::Paused(Some(reply.clone()))),
-        Change::PauseMailbox(reply) => Some(Block::Mailbox(Some(reply.clone()))),
+        Change::PauseMailbox(reply) | Change::PauseFrom(reply) => {
+            Some(Block::Mailbox(Some(reply.clone())))
+        }
     }
 }
 
@@ -317,7 +320,7 @@ fn failover(name: &ConnectorName, block: &Block, taker: &ConnectorName, now: Sys
     let (state, reply) = match block {
         Block::Down(reply) => ("is closed", reply),
         Block::Paused(reply) => ("is paused", reply),
-        Block::Mailbox(reply) => ("refuses the sending mailbox", reply),
+        Block::Mailbox(reply) => ("refuses the sending mailbox, or this From in it", reply),
         Block::Throttled(reply, _) => ("wants nothing for now", reply),
         Block::Crowded(_) => ("has too many mailboxes", &None),
     };

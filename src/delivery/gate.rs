@@ -71,6 +71,8 @@ pub struct Gate {
     throttlings: usize,
     state: State,
     closings: usize,
+    /// Somebody wants to know at once whether it is still shut.
+    wished: bool,
 }
 
 impl Gate {
@@ -87,6 +89,7 @@ impl Gate {
             throttlings: 0,
             state: State::Open,
             closings: 0,
+            wished: false,
         }
     }
 
@@ -165,6 +168,7 @@ impl Gate {
                 if let State::Closed { probing, .. } = &mut self.state {
                     *probing = true;
                 }
+                self.wished = false;
                 true
             }
             Ready::At(_) | Ready::Full | Ready::Shut => return None,
@@ -279,6 +283,7 @@ impl Gate {
     /// It works (again). Says whether that is news.
     pub fn open(&mut self) -> bool {
         self.closings = 0;
+        self.wished = false;
         let news = self.state != State::Open;
         self.state = State::Open;
         news
@@ -288,9 +293,17 @@ impl Gate {
     pub fn probe_now(&mut self, now: Instant) {
         match &mut self.state {
             State::Open => {}
-            State::Closed { until, .. } => *until = (*until).min(now),
+            State::Closed { until, .. } => {
+                *until = (*until).min(now);
+                self.wished = true;
+            }
             State::Paused { probe, .. } => *probe = (*probe).min(now),
         }
+    }
+
+    /// Whether a probe is wanted that no time asked for: any job may be it, due or not.
+    pub fn is_wished(&self) -> bool {
+        self.wished
     }
 
     /// Whether a login is to be tried now; once it says yes, it is on its way until [`Gate::pause`] or [`Gate::open`].

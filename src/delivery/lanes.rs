@@ -14,7 +14,7 @@ use tokio::sync::Notify;
 use super::{
     gate::{PAUSE_PROBE, Ready, State},
     plan::{self, Block, Change},
-    table::{News, Table, connector_lane},
+    table::{News, Table},
 };
 use crate::{
     connector::{Lane, Settings},
@@ -22,6 +22,10 @@ use crate::{
     route::ConnectorName,
     telemetry::maillog,
 };
+
+/// With more mailboxes than this the mail of one that is refused waits for a time and not in its lane, since every lane that mail
+/// waits in is looked at by itself.
+const WAITED_IN: usize = 1_000;
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -59,21 +63,34 @@ impl Drop for Permit {
     }
 }
 
-/// What a job needs: a permit of the connector, and one of the mailbox where that is limited or was refused.
+/// What a job needs: a permit of the connector, one of the mailbox where that is limited or was refused, and one of the From where
+/// that was refused.
 #[derive(Debug)]
 pub(super) struct Pass {
     connector: Permit,
+    own: Own,
+}
+
+/// The permits of the mailbox and of the From in it.
+#[derive(Debug, Default)]
+pub(super) struct Own {
     mailbox: Option<Permit>,
+    from: Option<Permit>,
 }
 
 impl Pass {
-    /// What of it is good for a job of that mailbox.
-    pub(super) fn split(self, mailbox: &Lane) -> (Permit, Option<Permit>) {
-        (self.connector, self.mailbox.filter(|m| m.lane == *mailbox))
+    /// What of it is good for a job of that lane: the mailbox has to be the same, and the From if there is one.
+    pub(super) fn split(self, lane: &Lane) -> (Permit, Own) {
+        let mailbox = lane.of_mailbox();
+        let own = Own {
+            mailbox: self.own.mailbox.filter(|m| m.lane == mailbox),
+            from: self.own.from.filter(|f| f.lane == *lane),
+        };
+        (self.connector, own)
     }
 
-    pub(super) fn of(connector: Permit, mailbox: Option<Permit>) -> Self {
-        Self { connector, mailbox }
+    pub(super) fn of(connector: Permit, own: Own) -> Self {
+        Self { connector, own }
     }
 }
 
@@ -88,7 +105,7 @@ impl Lanes {
         let mut named = HashSet::new();
         for settings in connectors {
             let (together, each) = settings.limits();
-            table.limit(connector_lane(&settings.name), together, each);
+            table.limit(Lane::of(&settings.name), together, each);
             named.insert(settings.name.clone());
         }
         table.limited(&named, Instant::now());
@@ -105,24 +122,54 @@ impl Lanes {
     pub(super) fn turn_in(&self, mailbox: &Lane) -> Option<String> {
         let table = self.table();
         table.each(&mailbox.connector)?;
-        let is_known = table.lanes.contains_key(mailbox);
+        let mailbox = mailbox.of_mailbox();
+        let is_known = table.lanes.contains_key(&mailbox);
         is_known.then(|| mailbox.to_string())
+    }
+
+    /// The name of the refused lane that mail of this one waits in, while few enough are refused to be looked at one by one.
+    pub(super) fn refused(&self, lane: &Lane) -> Option<String> {
+        let table = self.table();
+        let mailbox = lane.of_mailbox();
+        let refused = table.refused(lane, &mailbox)?;
+        (table.mailboxes() <= WAITED_IN).then(|| refused.to_string())
+    }
+
+    /// Whether what waits in that lane goes before its time: somebody wants to know at once whether it is still refused, or a From
+    /// is not refused any more. (A mailbox that is open again first shows that to the mail that it was not refused to.)
+    pub(super) fn is_wished(&self, lane: &str) -> bool {
+        let (table, lane) = (self.table(), Lane::parse(lane));
+        let is_open = lane.from.is_some() && !table.is_shut(&lane);
+        let entry = table.lanes.get(&lane);
+        is_open || entry.is_some_and(|entry| entry.gate.is_wished())
     }
 
     /// What may happen at a connector now, for mail of any mailbox or of this one.
     pub(super) fn ready(&self, connector: &ConnectorName, mailbox: Option<&Lane>) -> Ready {
         let now = Instant::now();
         let mut table = self.table();
-        let Some(entry) = table.lanes.get_mut(&connector_lane(connector)) else {
+        let Some(entry) = table.lanes.get_mut(&Lane::of(connector)) else {
             return Ready::Shut;
         };
-        let whole = entry.gate.ready(now);
-        let own = match mailbox.map(|lane| table.mailbox(lane, now)) {
-            None | Some(Ok(None)) => return whole,
-            Some(Ok(Some(entry))) => entry.gate.ready(now),
-            Some(Err(_)) => Ready::Full,
+        let mut ready = entry.gate.ready(now);
+        let Some(lane) = mailbox else {
+            return ready;
         };
-        match (whole, own) {
+        let narrower = lane.from.as_ref().map(|_| lane.clone());
+        for lane in [Some(lane.of_mailbox()), narrower].into_iter().flatten() {
+            let own = match table.mailbox(&lane, now) {
+                Ok(None) => continue,
+                Ok(Some(entry)) => entry.gate.ready(now),
+                Err(_) => Ready::Full,
+            };
+            ready = Self::both(ready, own);
+        }
+        ready
+    }
+
+    /// What may happen where two gates stand one behind the other.
+    fn both(one: Ready, other: Ready) -> Ready {
+        match (one, other) {
             (Ready::Shut, _) | (_, Ready::Shut) => Ready::Shut,
             (Ready::At(a), Ready::At(b)) => Ready::At(a.max(b)),
             (Ready::At(at), _) | (_, Ready::At(at)) => Ready::At(at),
@@ -138,12 +185,12 @@ impl Lanes {
         connector: &ConnectorName,
         mailbox: Option<&Lane>,
     ) -> Option<Pass> {
-        let mailbox = match mailbox {
-            Some(lane) => self.mailbox(lane).ok()?,
-            None => None,
+        let own = match mailbox {
+            Some(lane) => self.own(lane, Own::default()).ok()?,
+            None => Own::default(),
         };
-        let connector = self.permit(&connector_lane(connector))?;
-        Some(Pass { connector, mailbox })
+        let connector = self.permit(&Lane::of(connector))?;
+        Some(Pass { connector, own })
     }
 
     fn permit(self: &Arc<Self>, lane: &Lane) -> Option<Permit> {
@@ -165,12 +212,28 @@ impl Lanes {
         }
     }
 
-    /// A permit of a mailbox; `None`: it needs none. Of one that was refused, the permit is for the one job that finds out
+    /// The permits of the mailbox and the From of a lane, as far as they are needed and not there yet.
+    ///
+    /// # Errors
+    /// One of them is refused, or has to wait.
+    pub(super) fn own(self: &Arc<Self>, lane: &Lane, has: Own) -> Result<Own, Block> {
+        let from = match has.from {
+            None if lane.from.is_some() => self.mailbox(lane)?,
+            from => from,
+        };
+        let mailbox = match has.mailbox {
+            None => self.mailbox(&lane.of_mailbox())?,
+            mailbox => mailbox,
+        };
+        Ok(Own { mailbox, from })
+    }
+
+    /// A permit of a mailbox, or of a From in it; `None`: it needs none. Of one that was refused, the permit is for the one job that finds out
     /// whether it still is.
     ///
     /// # Errors
     /// It is refused, or has to wait.
-    pub(super) fn mailbox(self: &Arc<Self>, lane: &Lane) -> Result<Option<Permit>, Block> {
+    fn mailbox(self: &Arc<Self>, lane: &Lane) -> Result<Option<Permit>, Block> {
         let now = Instant::now();
         let mut table = self.table();
         let Some(entry) = table.mailbox(lane, now)? else {
@@ -195,7 +258,7 @@ impl Lanes {
         self: &Arc<Self>,
         connector: &ConnectorName,
     ) -> Result<Permit, Block> {
-        let lane = connector_lane(connector);
+        let lane = Lane::of(connector);
         loop {
             let moved = self.moved.notified();
             tokio::pin!(moved);
@@ -224,7 +287,13 @@ impl Lanes {
     pub(super) fn start(&self, pass: &mut Pass, octets: u64) -> Result<(), Block> {
         let now = Instant::now();
         let mut table = self.table();
-        for permit in pass.mailbox.iter_mut().chain([&mut pass.connector]) {
+        let Pass { connector, own } = pass;
+        for permit in own
+            .from
+            .iter_mut()
+            .chain(&mut own.mailbox)
+            .chain([connector])
+        {
             let Some(entry) = table.lanes.get_mut(&permit.lane) else {
                 return Err(Block::Down(None));
             };
@@ -250,13 +319,17 @@ impl Lanes {
     /// Why a connector takes no mail of any mailbox, or of this one, at the moment.
     pub(super) fn why(&self, connector: &ConnectorName, mailbox: Option<&Lane>) -> Block {
         let now = Instant::now();
-        let lane = connector_lane(connector);
+        let lane = Lane::of(connector);
         let mut table = self.table();
         let whole = table.lanes.get_mut(&lane).map(|e| e.block(&lane, now));
         if let Some(block @ (Block::Down(_) | Block::Paused(_))) = whole {
             return block;
         }
-        let own = mailbox.and_then(|lane| Some(table.lanes.get_mut(lane)?.block(lane, now)));
+        let own = mailbox.and_then(|lane| {
+            let mailbox = lane.of_mailbox();
+            let lane = table.refused(lane, &mailbox).unwrap_or(&mailbox).clone();
+            Some(table.lanes.get_mut(&lane)?.block(&lane, now))
+        });
         match (own, whole) {
             (Some(block @ (Block::Mailbox(_) | Block::Throttled(Some(_), _))), _)
             | (_, Some(block @ Block::Throttled(Some(_), _))) => block,
@@ -264,11 +337,11 @@ impl Lanes {
         }
     }
 
-    /// A report was heard of a job with that pass. `retry` are the steps of the route, `mailbox` the sending one.
+    /// A report was heard of a job with that pass. `retry` are the steps of the route, `lane` that of the message.
     pub(super) fn apply(
         &self,
         pass: &Pass,
-        mailbox: &Lane,
+        lane: &Lane,
         change: &Change,
         retry: &[Duration],
         jitter: f64,
@@ -276,14 +349,17 @@ impl Lanes {
         let whole = &pass.connector.lane;
         let mut table = self.table();
         // Where mailboxes are limited, the upstream counts by mailbox.
-        let counted = match &pass.mailbox {
+        let counted = match &pass.own.mailbox {
             Some(permit) if table.each(&whole.connector).is_some() => &permit.lane,
             _ => whole,
         };
         match change {
             Change::Open(wait) => {
                 table.open(whole);
-                table.open(mailbox);
+                table.open(&lane.of_mailbox());
+                if lane.from.is_some() {
+                    table.open(lane);
+                }
                 if let Some(wait) = wait {
                     let text = format!(
                         "the upstream asked for a pause of {} s (Retry-After)",
@@ -303,7 +379,11 @@ impl Lanes {
             Change::Pause(reply) => table.pause(whole, reply),
             Change::PauseMailbox(reply) => {
                 table.open(whole);
-                table.refuse(mailbox, reply);
+                table.refuse_mailbox(lane, reply);
+            }
+            Change::PauseFrom(reply) => {
+                table.open(whole);
+                table.refuse(lane, reply);
             }
         }
         self.tell(table);
@@ -350,7 +430,7 @@ impl Lanes {
 
     /// What the login of a paused lane came to.
     pub(super) fn logged_in(&self, connector: &ConnectorName, worked: Result<(), Reply>) {
-        let lane = connector_lane(connector);
+        let lane = Lane::of(connector);
         {
             let mut table = self.table();
             let Some(entry) = table.lanes.get_mut(&lane) else {

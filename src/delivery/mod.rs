@@ -22,7 +22,7 @@ use tokio::{
 
 use self::{attempt::Task, lanes::Lanes, round::Round};
 use crate::{
-    connector::{self, Connector},
+    connector::{self, Connector, Lane},
     mail::{address::Address, message::Message},
     policy::Policy,
     queue::{
@@ -40,6 +40,7 @@ pub mod plan;
 mod reroute;
 mod round;
 mod rows;
+mod sender;
 mod table;
 mod upkeep;
 
@@ -329,16 +330,16 @@ impl Shared {
             let first = candidates.get(start)?;
             let mailbox = if self.lanes.has_mailboxes(first) {
                 let (_, connector) = built.connectors.get(first)?;
-                Some(attempt::mailbox_lane(connector.as_ref(), &mail.message))
+                Some(sender::lane_of(connector.as_ref(), &mail.message))
             } else {
                 None
             };
-            if let Some(lane) = &mailbox
-                && self
-                    .backlog()
-                    .contains(&(name.clone(), Some(lane.to_string())))
-            {
-                return None;
+            if let Some(lane) = &mailbox {
+                let backlog = self.backlog();
+                let waits = |lane: &Lane| backlog.contains(&(name.clone(), Some(lane.to_string())));
+                if waits(lane) || lane.from.is_some() && waits(&lane.of_mailbox()) {
+                    return None;
+                }
             }
             let pass = self.lanes.take(first, mailbox.as_ref())?;
             places.push((Arc::clone(route), candidates, start, pass));

@@ -30,6 +30,8 @@ pub enum Change {
     Pause(Reply),
     /// Pause the mailbox alone.
     PauseMailbox(Reply),
+    /// Pause this From in the mailbox alone.
+    PauseFrom(Reply),
 }
 
 /// Why a connector took nothing of the job.
@@ -39,7 +41,7 @@ pub enum Block {
     Down(Option<Reply>),
     /// Misconfigured, just now or before.
     Paused(Option<Reply>),
-    /// The mailbox is refused, just now or before.
+    /// The mailbox, or the From in it, is refused, just now or before.
     Mailbox(Option<Reply>),
     /// It has to wait, about that long; with a reply when the upstream said so, else by its own limits. No other connector is
     /// asked in its place.
@@ -74,6 +76,8 @@ pub struct Decision {
     pub next: SystemTime,
     /// The lane whose turn it waits for.
     pub lane: Option<String>,
+    /// Those of the waiting recipients that are to be tried apart from the others.
+    pub apart: Vec<Address>,
     /// What is in doubt waits with this connector until then.
     pub in_doubt: Option<(ConnectorName, SystemTime)>,
     /// Who was given up, for log and bounce.
@@ -94,6 +98,9 @@ pub struct Attempt {
     attempted: bool,
     doubtful: Option<ConnectorName>,
     lane: Option<String>,
+    /// The mailbox was refused to this very message, or something in between answered for it: others are asked first.
+    refused: bool,
+    intercepted: bool,
 }
 
 impl Attempt {
@@ -109,6 +116,8 @@ impl Attempt {
             attempted: false,
             doubtful: None,
             lane: job.lane.clone(),
+            refused: false,
+            intercepted: false,
         }
     }
 
@@ -136,6 +145,14 @@ impl Attempt {
         self.lane = lane;
     }
 
+    /// As [`Attempt::queue_up`], unless it waits for its turn already: the lane that refuses it, where there is one it can wait in.
+    pub fn queue_up_in_refused(&mut self, lane: Option<String>) {
+        let waits = |block: &Block| matches!(block, Block::Throttled(..) | Block::Crowded(_));
+        if !self.blocks.iter().any(waits) {
+            self.lane = lane;
+        }
+    }
+
     /// A connector reported.
     pub fn take(&mut self, connector: &ConnectorName, report: Report) -> Change {
         match report {
@@ -149,11 +166,18 @@ impl Attempt {
             }
             Report::Intercepted(reply) => {
                 self.blocks.push(Block::Down(Some(reply.clone())));
+                self.intercepted = true;
                 Change::Close(reply, None)
             }
-            Report::MailboxRefused(reply) | Report::FromRefused(reply) => {
+            Report::MailboxRefused(reply) => {
                 self.blocks.push(Block::Mailbox(Some(reply.clone())));
+                self.refused = true;
                 Change::PauseMailbox(reply)
+            }
+            Report::FromRefused(reply) => {
+                self.blocks.push(Block::Mailbox(Some(reply.clone())));
+                self.refused = true;
+                Change::PauseFrom(reply)
             }
             Report::Throttled { reply, retry_after } => {
                 let wait = retry_after.unwrap_or_default();
@@ -166,7 +190,8 @@ impl Attempt {
                 pause,
                 ..
             } => {
-                self.attempted = true;
+                // A set that is only made smaller has had no try.
+                self.attempted |= !outcomes.iter().all(|(_, o)| matches!(o, Outcome::Apart(_)));
                 let mut wait = pause;
                 for (recipient, unsuited) in std::mem::take(&mut self.open) {
                     let outcome = match outcomes.iter().position(|(r, _)| *r == recipient) {
@@ -220,10 +245,18 @@ impl Attempt {
         let mut failures = Vec::new();
         let mut in_doubt = None;
         let mut answered_waits = false;
+        // Halves of halves: what is refused as a set is alone after a few calls, and the others have got it once.
+        let is_apart = |(_, outcome, _): &&(_, Outcome, _)| matches!(outcome, Outcome::Apart(_));
+        let sets = self.answered.iter().filter(is_apart).count();
+        let mut smaller = Vec::new();
 
         for (recipient, outcome, connector) in self.answered {
             let settled = match outcome {
                 Outcome::Delivered(_) => Settled::Done(outcome),
+                Outcome::Apart(_) if sets > 1 => {
+                    smaller.push(recipient.clone());
+                    Settled::Waiting(outcome)
+                }
                 Outcome::Failed(ref reply)
                 | Outcome::Apart(ref reply)
                 | Outcome::Unsuited(ref reply) => {
@@ -334,19 +367,30 @@ impl Attempt {
             }
         }
 
-        let next = if answered_waits || !untouched {
+        let apart = smaller.split_off(smaller.len() / 2);
+        // Who was refused waits longer than the others, so that the next probe is another message.
+        let is_alone = !self
+            .blocks
+            .iter()
+            .any(|b| matches!(b, Block::Throttled(..) | Block::Crowded(_)));
+        let last_in_lane = is_alone && self.refused && untouched && now + PAUSE_PROBE < end;
+        let next = if !apart.is_empty() && !answered_waits {
+            now
+        } else if answered_waits || !untouched {
             earlier(now + wait, end.max(now))
-        } else if mailbox {
+        } else if mailbox && (self.refused || self.lane.is_none() || !is_alone) {
             earlier(now + PAUSE_PROBE, end.max(now))
+        } else if self.intercepted {
+            earlier(now + step, end.max(now))
         } else if let Some(wait) = crowded {
             now + wait
         } else {
             // The lane holds it, not the time: when it opens, the oldest is first.
             self.accepted
         };
-        let lane = self.lane.filter(|_| next == self.accepted);
+        let lane = self.lane.filter(|_| next == self.accepted || last_in_lane);
         // Kept by a pause beyond its end: not in a circle.
-        let next = if over && next != self.accepted {
+        let next = if over && next != self.accepted && apart.is_empty() {
             now + wait.max(step)
         } else {
             next
@@ -356,6 +400,7 @@ impl Attempt {
             attempted: self.attempted,
             next,
             lane,
+            apart,
             in_doubt,
             failures,
         }
@@ -562,6 +607,82 @@ mod tests {
             next,
             pin: pin.map(|(c, s)| (c.to_owned(), s)),
             told: told.iter().map(|(r, d)| ((*r).to_owned(), *d)).collect(),
+        }
+    }
+
+    /// Who was refused waits longer than the others of its lane, which are held by it and by no time.
+    #[test]
+    fn a_probe_is_another_message_than_the_refused_one() {
+        let lane = Some("a/m@x".to_owned());
+        let now = start() + Duration::from_secs(1);
+        let finish = |report: Option<Report>| {
+            let mut attempt = Attempt::new(&job(&["x"], None, 0));
+            match report {
+                Some(report) => {
+                    attempt.take(&"a".into(), report);
+                }
+                None => attempt.skip(Block::Mailbox(Some(reply(550)))),
+            }
+            attempt.queue_up_in_refused(lane.clone());
+            attempt.finish(&route(), IN_DOUBT_WAIT, now, 0.5)
+        };
+        for report in [
+            Report::MailboxRefused(reply(550)),
+            Report::FromRefused(reply(550)),
+        ] {
+            let refused = finish(Some(report));
+            assert_eq!((refused.next, &refused.lane), (now + PAUSE_PROBE, &lane));
+            assert!(!refused.attempted && refused.failures.is_empty());
+        }
+        let held = finish(None);
+        assert_eq!((held.next, &held.lane), (start(), &lane));
+        let other = finish(Some(Report::Intercepted(reply(451))));
+        assert_eq!(other.next, now + MINUTE, "later than what is held");
+    }
+
+    /// One impossible recipient among many: halves of halves, few calls, every other recipient once.
+    #[test]
+    fn a_refused_set_becomes_smaller_until_the_bad_one_is_alone() {
+        for (count, bad) in [(2, 0), (5, 2), (100, 0), (100, 99), (500, 250)] {
+            let names: Vec<String> = (0..count).map(|n| format!("r{n}")).collect();
+            let mut sets: Vec<Vec<&str>> = vec![names.iter().map(String::as_str).collect()];
+            let (mut calls, mut reached, mut failed) = (0, Vec::new(), Vec::new());
+            while let Some(set) = sets.pop() {
+                calls += 1;
+                let outcome = match (set.contains(&names[bad].as_str()), set.len()) {
+                    (false, _) => Outcome::Delivered(reply(250)),
+                    (true, 1) => Outcome::Failed(reply(554)),
+                    (true, _) => Outcome::Apart(reply(451)),
+                };
+                let outcomes: Vec<(&str, Outcome)> =
+                    set.iter().map(|r| (*r, outcome.clone())).collect();
+                let mut attempt = Attempt::new(&job(&set, None, 0));
+                attempt.take(&"a".into(), tried(&outcomes));
+                // Also past its end: the good ones are not given up for the bad one.
+                let now = start() + GIVE_UP * 2;
+                let decision = attempt.finish(&route(), IN_DOUBT_WAIT, now, 0.5);
+                let mut apart = Vec::new();
+                let mut rest = Vec::new();
+                for (recipient, settled) in &decision.recipients {
+                    let name = *set.iter().find(|r| **r == recipient.local()).unwrap();
+                    match settled {
+                        Settled::Done(_) => reached.push(name),
+                        Settled::Failed(_) => failed.push(name),
+                        _ if decision.apart.contains(recipient) => apart.push(name),
+                        _ => rest.push(name),
+                    }
+                }
+                if !apart.is_empty() {
+                    assert_eq!((decision.next, decision.attempted), (now, false));
+                }
+                sets.extend([rest, apart].into_iter().filter(|set| !set.is_empty()));
+            }
+            assert_eq!(failed, [names[bad].as_str()]);
+            reached.sort_unstable();
+            reached.dedup();
+            assert_eq!(reached.len(), count - 1, "each of the others");
+            let most = 1 + 2 * (usize::BITS - (count - 1).leading_zeros());
+            assert!(calls <= most, "{calls} calls for {count}");
         }
     }
 

@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 use super::{
     Backlog, Built, Shared,
     attempt::{self, Task},
-    gate::Ready,
+    gate::{PAUSE_PROBE, Ready},
     lanes::Pass,
     plan::Block,
     upkeep::Upkeep,
@@ -65,16 +65,15 @@ struct Claim {
     candidates: Vec<ConnectorName>,
     start: usize,
     passes: Vec<Pass>,
+    /// Before it is due.
+    early: bool,
 }
 
 impl Claim {
-    /// The mailbox of that connector whose turn this mail waits for.
+    /// The lane of that connector that this mail waits in.
     fn mailbox(&self, connector: &ConnectorName) -> Option<Lane> {
-        let (name, mailbox) = self.ask.lane.as_ref()?.split_once('/')?;
-        (name == connector.as_str()).then(|| Lane {
-            connector: connector.clone(),
-            mailbox: Some(mailbox.to_owned()),
-        })
+        let lane = Lane::parse(self.ask.lane.as_ref()?);
+        (lane.connector == *connector && lane.mailbox.is_some()).then_some(lane)
     }
 }
 
@@ -276,7 +275,10 @@ impl Round {
         } in due.clone()
         {
             let later = at.duration_since(now).unwrap_or_default();
-            if !later.is_zero() {
+            // Whoever was refused is not due before the next probe; when one is wished for, it is.
+            let early =
+                !later.is_zero() && lane.as_ref().is_some_and(|l| shared.lanes.is_wished(l));
+            if !later.is_zero() && !early {
                 wait = wait.min(later);
                 continue;
             }
@@ -304,6 +306,7 @@ impl Round {
                 candidates,
                 start: 0,
                 passes: Vec::new(),
+                early,
             };
             match self.room(&mut claim) {
                 Room::Some => claims.push(claim),
@@ -322,8 +325,16 @@ impl Round {
             self.due = (hungry && same).then_some((asked, due));
             return Ok(wait);
         }
-        let asks: Vec<Ask> = claims.iter().map(|claim| claim.ask.clone()).collect();
-        let jobs = shared.queue.store().claim(&asks, SystemTime::now()).await?;
+        let asks = |early: bool| -> Vec<Ask> {
+            let those = claims.iter().filter(|claim| claim.early == early);
+            those.map(|claim| claim.ask.clone()).collect()
+        };
+        let (asks, early) = (asks(false), asks(true));
+        let mut jobs = shared.queue.store().claim(&asks, SystemTime::now()).await?;
+        if !early.is_empty() {
+            let then = SystemTime::now() + PAUSE_PROBE * 2;
+            jobs.extend(shared.queue.store().claim(&early, then).await?);
+        }
         for job in jobs {
             let Some(claim) = claims.iter_mut().find(|Claim { ask, .. }| {
                 ask.route == job.route && ask.pinned == job.pinned && ask.lane == job.lane
@@ -413,7 +424,10 @@ impl Round {
             ..claim.ask.clone()
         };
         let now = SystemTime::now();
-        let jobs = self.shared.queue.store().claim(&[ask], now).await?;
+        // Who waits in a lane is due from its acceptance on, and keeps its place there.
+        let cut = claim.ask.lane.as_ref().map(|_| claim.route.give_up);
+        let due = now.checked_sub(cut.unwrap_or_default()).unwrap_or(now);
+        let jobs = self.shared.queue.store().claim(&[ask], due).await?;
         let over = |job: &Job| now >= job.accepted + claim.route.give_up;
         if !jobs.iter().all(over) || jobs.len() < SWEEP {
             let now = Instant::now();

@@ -7,7 +7,7 @@ use std::time::{Instant, SystemTime};
 use super::{
     gate::{LONGEST_WAIT, State},
     lanes::Lanes,
-    table::{Entry, connector_lane},
+    table::Entry,
 };
 use crate::{connector::Lane, mail::reply::Reply, queue::store::LaneRow};
 
@@ -17,7 +17,7 @@ impl Lanes {
         let now = Instant::now();
         let mut table = self.table();
         for row in rows {
-            let lane = named(&row.lane);
+            let lane = Lane::parse(&row.lane);
             let wanted = row.probe.is_some_and(|probe| probe <= system);
             if !at_start {
                 if wanted && let Some(entry) = table.lanes.get_mut(&lane) {
@@ -27,7 +27,7 @@ impl Lanes {
                 }
                 continue;
             }
-            if row.state == "open" || !table.lanes.contains_key(&connector_lane(&lane.connector)) {
+            if row.state == "open" || !table.lanes.contains_key(&Lane::of(&lane.connector)) {
                 continue;
             }
             let until = row
@@ -69,7 +69,7 @@ impl Lanes {
     pub(super) fn still_dirty(&self, rows: &[LaneRow]) {
         let mut table = self.table();
         for row in rows {
-            table.dirty.insert(named(&row.lane));
+            table.dirty.insert(Lane::parse(&row.lane));
         }
     }
 
@@ -115,17 +115,5 @@ fn open_row(lane: &Lane, since: SystemTime) -> LaneRow {
         since,
         why: String::new(),
         probe: None,
-    }
-}
-
-/// A lane from the way it displays.
-fn named(lane: &str) -> Lane {
-    let (connector, mailbox) = match lane.split_once('/') {
-        Some((connector, mailbox)) => (connector, Some(mailbox.to_owned())),
-        None => (lane, None),
-    };
-    Lane {
-        connector: connector.into(),
-        mailbox,
     }
 }

@@ -100,6 +100,7 @@ impl Table {
             }
             if lane.mailbox.is_some() {
                 let limits = each.get(&lane.connector).copied();
+                let limits = limits.filter(|_| lane.from.is_none());
                 entry.gate.set_limits(limits.unwrap_or(UNLIMITED));
             }
             if lane.mailbox.is_some() || matches!(entry.gate.state(), State::Paused { .. }) {
@@ -111,9 +112,14 @@ impl Table {
         self.mailboxes = self.lanes.keys().filter(|l| l.mailbox.is_some()).count();
     }
 
+    /// How many mailboxes, and Froms in them, are remembered.
+    pub(super) fn mailboxes(&self) -> usize {
+        self.mailboxes
+    }
+
     /// The limits of each mailbox of a connector, where it has several.
     pub(super) fn each(&self, connector: &ConnectorName) -> Option<Limits> {
-        self.lanes.get(&connector_lane(connector))?.each
+        self.lanes.get(&Lane::of(connector))?.each
     }
 
     /// The lane of a mailbox, if anything is to be counted or remembered for it.
@@ -126,7 +132,7 @@ impl Table {
         now: Instant,
     ) -> Result<Option<&mut Entry>, Block> {
         if !self.lanes.contains_key(lane) {
-            if lane.mailbox.is_none() {
+            if lane.mailbox.is_none() || lane.from.is_some() {
                 return Ok(None);
             }
             let Some(limits) = self.each(&lane.connector) else {
@@ -141,7 +147,9 @@ impl Table {
 
     /// Makes a mailbox known that is to be remembered in any case; says whether there was room.
     pub(super) fn add_mailbox(&mut self, lane: &Lane, now: Instant) -> bool {
-        let limits = self.each(&lane.connector).unwrap_or(UNLIMITED);
+        let limits = self.each(&lane.connector);
+        let limits = limits.filter(|_| lane.from.is_none());
+        let limits = limits.unwrap_or(UNLIMITED);
         self.lanes.contains_key(lane) || self.add(lane, limits, now)
     }
 
@@ -251,6 +259,32 @@ impl Table {
         }
     }
 
+    /// The upstream refuses this mailbox to a message with the From of the lane. It may be for the From (Exchange has more than one
+    /// code for that), so both are shut; where other mail has opened the mailbox since this From was refused, it is the From.
+    pub(super) fn refuse_mailbox(&mut self, lane: &Lane, reply: &Reply) {
+        let mailbox = lane.of_mailbox();
+        if lane.from.is_some() {
+            let is_old = self.is_shut(lane) && !self.is_shut(&mailbox);
+            self.refuse(lane, reply);
+            if is_old {
+                return;
+            }
+        }
+        self.refuse(&mailbox, reply);
+    }
+
+    /// Refused, and not opened since.
+    pub(super) fn is_shut(&self, lane: &Lane) -> bool {
+        let gate = self.lanes.get(lane).map(|entry| entry.gate.state());
+        matches!(gate, Some(State::Closed { .. }))
+    }
+
+    /// The lane among those of a message that is refused, the narrowest first.
+    pub(super) fn refused<'a>(&self, lane: &'a Lane, mailbox: &'a Lane) -> Option<&'a Lane> {
+        let shut = |lane: &&Lane| lane.mailbox.is_some() && self.is_shut(lane);
+        [lane, mailbox].into_iter().find(shut)
+    }
+
     /// The upstream answers there.
     pub(super) fn open(&mut self, lane: &Lane) {
         let Some(entry) = self.lanes.get_mut(lane) else {
@@ -264,7 +298,8 @@ impl Table {
         if resumed || over {
             self.changed(lane, News::Resumed);
         }
-        if resumed && lane.mailbox.is_some() && self.each(&lane.connector).is_none() {
+        let is_counted = lane.from.is_none() && self.each(&lane.connector).is_some();
+        if resumed && lane.mailbox.is_some() && !is_counted {
             self.forget(lane);
         }
     }
@@ -362,14 +397,6 @@ impl Entry {
     }
 }
 
-/// The lane of a connector as a whole.
-pub(super) fn connector_lane(connector: &ConnectorName) -> Lane {
-    Lane {
-        connector: connector.clone(),
-        mailbox: None,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -380,6 +407,7 @@ mod tests {
         Lane {
             connector: "up".into(),
             mailbox: Some(mailbox.to_owned()),
+            from: None,
         }
     }
 
@@ -393,7 +421,7 @@ mod tests {
             }),
             upload: None,
         };
-        table.limit(connector_lane(&"up".into()), UNLIMITED, Some(each));
+        table.limit(Lane::of(&"up".into()), UNLIMITED, Some(each));
         table
     }
 
@@ -444,6 +472,28 @@ mod tests {
         assert_eq!(one_more, Err(Block::Crowded(CROWDED)));
         assert_eq!(table.lanes.len(), MOST_MAILBOXES + 1);
         assert!(table.mailbox(&lane("1"), now).unwrap().is_some());
+    }
+
+    /// A refusal of the mailbox to a foreign From shuts both; where other mail has opened the mailbox since, the From alone.
+    #[test]
+    fn a_foreign_from_does_not_shut_the_mailbox_twice() {
+        let mut table = Table::default();
+        table.limit(Lane::of(&"up".into()), UNLIMITED, None);
+        let reply = Reply::new(550, (5, 7, 60), "no");
+        let mailbox = lane("m");
+        let foreign = Lane {
+            from: Some("f".into()),
+            ..mailbox.clone()
+        };
+        table.refuse_mailbox(&foreign, &reply);
+        assert!(table.is_shut(&foreign) && table.is_shut(&mailbox));
+        assert_eq!(table.refused(&foreign, &mailbox), Some(&foreign));
+        table.open(&mailbox);
+        assert!(table.is_shut(&foreign) && !table.is_shut(&mailbox));
+        table.refuse_mailbox(&foreign, &reply);
+        assert!(table.is_shut(&foreign) && !table.is_shut(&mailbox));
+        table.open(&foreign);
+        assert_eq!(table.lanes.len(), 1, "forgotten once they are open");
     }
 
     #[test]

@@ -98,9 +98,11 @@ pub struct Settlement {
     pub attempted: bool,
     /// When a recipient stays waiting: when the job is due again. Ignored when none does.
     pub next: SystemTime,
-    /// When a recipient stays waiting, and not in doubt: it waits for its turn in this lane (`connector/mailbox`), and is
+    /// When a recipient stays waiting, and not in doubt: it waits for its turn in this lane (as it displays), and is
     /// claimed only by an ask for it. So those behind it need not wait for what the lane cannot take yet.
     pub lane: Option<String>,
+    /// These of the waiting recipients get a job of their own, due as the others are.
+    pub apart: Vec<Address>,
     /// The waiting recipients that are in doubt get a job of their own, pinned to this connector, due then.
     pub in_doubt: Option<(ConnectorName, SystemTime)>,
     /// Bounces, inserted in the same transaction.
@@ -246,7 +248,7 @@ pub enum Verb {
 /// A lane's state (a connector, for graph with its mailbox), as a row every command sees.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LaneRow {
-    /// `connector` or `connector/mailbox`.
+    /// `connector`, `connector/mailbox` or `connector/mailbox/from`.
     pub lane: String,
     /// `open`, `closed`, `paused`, `throttled`.
     pub state: String,

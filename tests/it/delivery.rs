@@ -355,6 +355,64 @@ async fn paused_is_never_given_up_and_probes_on_demand() {
     assert_eq!(out.logins.load(Ordering::SeqCst), 2);
 }
 
+/// The mailbox is refused to one message; what asks again, here after a reload, is another one.
+#[tokio::test]
+async fn a_refused_message_is_not_its_own_probe() {
+    let refusal = Reply::new(550, (5, 7, 60), "not as this sender");
+    let out = Scripted::new("out", [Act::Report(Report::MailboxRefused(refusal))]);
+    let plan = Plan::default();
+    let world = world(&[("out", &out)], &plan);
+    world.accept(&["bad"]).await;
+    until("the mailbox is paused", || {
+        let lane = world.store.lane("out/app@corp.example");
+        lane.is_some_and(|lane| lane.state == "paused")
+    })
+    .await;
+    for local in ["m1", "m2"] {
+        world.accept(&[local]).await;
+    }
+    until("they wait in its lane", || {
+        let rows = world.store.rows();
+        let waits = |lane: Option<&str>| lane == Some("out/app@corp.example");
+        rows.len() == 3
+            && rows
+                .iter()
+                .all(|r| !r.leased && waits(r.job.lane.as_deref()))
+    })
+    .await;
+    assert_eq!(out.count(), 1);
+    world.delivery.reload(setup(&[("out", &out)], &plan));
+    until("the others are out", || {
+        let done = |r: &str| world.store.state(r).as_deref() == Some("done");
+        done("m1@partner.example") && done("m2@partner.example")
+    })
+    .await;
+    let seen: Vec<String> = out.seen().into_iter().map(|r| r[0].clone()).collect();
+    assert_eq!(seen[1], "m1@partner.example", "{seen:?}");
+    world.delivery.drain(Duration::from_secs(5)).await;
+}
+
+/// A single refused message is asked again at once after a reload, though it is not due.
+#[tokio::test]
+async fn a_refused_message_alone_is_tried_after_a_reload() {
+    let refusal = Reply::new(550, (5, 7, 60), "not as this sender");
+    let out = Scripted::new("out", [Act::Report(Report::FromRefused(refusal))]);
+    let plan = Plan::default();
+    let world = world(&[("out", &out)], &plan);
+    world.accept(&["bad"]).await;
+    until("it waits in its lane", || {
+        let rows = world.store.rows();
+        rows.len() == 1 && !rows[0].leased && rows[0].job.lane.is_some()
+    })
+    .await;
+    world.delivery.reload(setup(&[("out", &out)], &plan));
+    until("it is out", || {
+        world.store.state("bad@partner.example").as_deref() == Some("done")
+    })
+    .await;
+    world.delivery.drain(Duration::from_secs(5)).await;
+}
+
 #[tokio::test]
 async fn a_panic_is_in_doubt_and_stays_with_its_connector() {
     let first = Scripted::new("first", [Act::Panic]);

@@ -93,13 +93,15 @@ fn a_message_leaves_for_the_envelope_and_nobody_else() {
 #[test]
 fn every_outcome_ends_as_it_should() {
     for (said, state, copies) in [
+        // An address that was refused once is tried once more.
+        (Some(error(400, "ErrorInvalidRecipients", "")), "done", 1),
         // 202 with Retry-After is delivered, and not sent again.
         (
             Some((202, "Retry-After: 5\r\n".to_owned(), String::new())),
             "done",
             0,
         ),
-        (Some(error(400, "ErrorInvalidRecipients", "")), "failed", 0),
+        (Some(error(400, "ErrorMimeContentInvalid", "")), "failed", 0),
         (Some(error(413, "x", "")), "failed", 0),
         (
             Some(error(503, "ErrorServerBusy", "Retry-After: 1\r\n")),
@@ -152,7 +154,7 @@ fn every_outcome_ends_as_it_should() {
 /// Exchange takes a report only from the mailbox itself.
 #[test]
 fn a_report_is_from_the_mailbox_of_the_connector() {
-    let tenant = Tenant::start(|n, _| (n == 0).then(|| error(400, "ErrorInvalidRecipients", "")));
+    let tenant = Tenant::start(|n, _| (n == 0).then(|| error(400, "ErrorMimeContentInvalid", "")));
     let gateway = Gateway::start(&config(&tenant, "mailbox = \"noreply@corp.example\"\n"));
     mail(
         &gateway,
@@ -445,5 +447,166 @@ fn answer_in_gzip(mut stream: std::net::TcpStream) {
         );
         stream.write_all(head.as_bytes()).unwrap();
         stream.write_all(&body).unwrap();
+    }
+}
+
+/// The subjects of what the tenant took, sorted.
+fn subjects(tenant: &Tenant) -> Vec<String> {
+    let subject = |content: &str| {
+        let from = content.split("Subject: ").nth(1)?;
+        Some(from.split("\r\n").next()?.to_owned())
+    };
+    let mails = tenant.mails();
+    let mut found: Vec<String> = mails.iter().filter_map(|m| subject(&m.content)).collect();
+    found.sort();
+    found
+}
+
+fn as_from(from: &str, subject: &str) -> String {
+    format!("From: {from}\r\nSubject: {subject}\r\n\r\nb\r\n")
+}
+
+/// Some messages whose From may not be used, among many that may: first, last, in between and the oldest after a restart. Those with
+/// that From wait, and nobody else; once Send As is granted, they leave at once.
+#[test]
+fn a_foreign_from_holds_up_its_own_mail_alone() {
+    let tenant = Tenant::start(|_, _| None);
+    let settings = config(&tenant, "mailbox = \"box@corp.example\"\n");
+    let mut gateway = Gateway::start(&settings);
+    let foreign = ["one@corp.example", "two@corp.example", "one@corp.example"];
+    let mut expected = Vec::new();
+    let mut good = |gateway: &Gateway, count: usize| {
+        for _ in 0..count {
+            let subject = format!("good {:02}.", expected.len());
+            mail(
+                gateway,
+                "app@corp.example",
+                &["x@corp.example"],
+                &as_from("box@corp.example", &subject),
+            );
+            expected.push(subject);
+        }
+        tenant.wait(expected.len());
+        assert_eq!(subjects(&tenant), expected);
+    };
+    for (at, from) in foreign.iter().enumerate() {
+        let content = as_from(from, &format!("bad {at}."));
+        mail(&gateway, "app@corp.example", &["x@corp.example"], &content);
+        good(&gateway, 5);
+    }
+    let status = wait("both Froms are paused, and nothing else", || {
+        let text = String::from_utf8_lossy(&gateway.cli(&["status"]).stdout).into_owned();
+        let paused = text.matches("is paused").count();
+        (paused == 2).then_some(text)
+    });
+    for from in ["one", "two"] {
+        let lane = format!("up/box@corp.example/{from}@corp.example is paused");
+        assert!(status.contains(&lane), "{status}");
+    }
+    assert!(status.contains("grant Send As"), "{status}");
+    gateway.kill();
+    gateway.restart();
+    good(&gateway, 7);
+    wait("only those with a foreign From are left, waiting", || {
+        let list = stdout(&gateway.cli(&["queue", "list", "--json"]));
+        let list: serde_json::Value = serde_json::from_str(&list).unwrap();
+        let list = list.as_array().unwrap();
+        let all_wait = list.iter().all(|e| e["state"] == "waiting");
+        (list.len() == foreign.len() && all_wait).then_some(())
+    });
+    let asked = tenant.asked_to_send();
+    assert!(
+        asked <= expected.len() + foreign.len() + 2,
+        "{asked} requests for {} mails",
+        expected.len()
+    );
+    tenant.grant_send_as("one@corp.example");
+    tenant.grant_send_as("two@corp.example");
+    assert!(gateway.cli(&["reload"]).status.success());
+    tenant.wait(expected.len() + foreign.len());
+}
+
+/// Of five recipients one cannot be: the others get it once, and the sender hears of that one alone.
+#[test]
+fn one_impossible_recipient_of_five_fails_alone() {
+    let tenant = Tenant::with_drafts();
+    let to = ["a", "b", "impossible", "c", "d"].map(|local| format!("{local}@corp.example"));
+    let to: Vec<&str> = to.iter().map(String::as_str).collect();
+    for (limit, body) in [
+        ("3MB", "b\r\n".to_owned()),
+        ("1KB", "0123456\r\n".repeat(500)),
+    ] {
+        let gateway = Gateway::start(&config(&tenant, &format!("mime_limit = \"{limit}\"\n")));
+        let (asked, drafts) = (tenant.asked_to_send(), tenant.drafts.sent().len());
+        let content = format!(
+            "From: app@corp.example\r\nTo: {}\r\nSubject: s\r\n\r\n{body}",
+            to.join(", ")
+        );
+        let id = mail(&gateway, "app@corp.example", &to, &content);
+        let shown = wait("an end for each", || {
+            let shown = stdout(&gateway.cli(&["queue", "list", "--all", "--json"]));
+            let shown: serde_json::Value = serde_json::from_str(&shown).unwrap();
+            let entry = shown
+                .as_array()?
+                .iter()
+                .find(|e| e["id"] == id.as_str())?
+                .clone();
+            let done = |r: &serde_json::Value| r["state"] == "done" || r["state"] == "failed";
+            entry["recipients"]
+                .as_array()?
+                .iter()
+                .all(done)
+                .then_some(entry)
+        });
+        for recipient in shown["recipients"].as_array().unwrap() {
+            let is_impossible = recipient["address"] == "impossible@corp.example";
+            let expected = if is_impossible { "failed" } else { "done" };
+            assert_eq!(recipient["state"], expected, "{shown:#}");
+        }
+        let report = wait("the report", || {
+            let mut mails = tenant.mails();
+            mails.retain(|m| m.content.contains("multipart/report") && m.content.contains(&id));
+            let sent = tenant.drafts.sent();
+            let reports = mails.len()
+                + sent
+                    .iter()
+                    .filter(|s| s.recipients().contains("app@corp.example"))
+                    .count();
+            (reports > 0).then_some(mails)
+        });
+        for report in report {
+            assert_eq!(
+                report.content.matches("Final-Recipient").count(),
+                1,
+                "{}",
+                report.content
+            );
+        }
+        // Each of the others once, by whichever way.
+        let mut reached: Vec<String> = Vec::new();
+        for mail in tenant.mails().iter().filter(|m| {
+            m.content.contains("Subject: s\r\n") && !m.content.contains("multipart/report")
+        }) {
+            reached.extend(mail.recipients.iter().cloned());
+        }
+        let sent = tenant.drafts.sent();
+        for sent in &sent[drafts..] {
+            reached.extend(
+                sent.recipients()
+                    .into_iter()
+                    .filter(|r| r != "app@corp.example"),
+            );
+        }
+        if limit == "3MB" {
+            let asked = tenant.asked_to_send() - asked;
+            assert!(asked <= 9, "{asked} requests");
+        } else {
+            reached.drain(..4);
+        }
+        reached.sort();
+        assert_eq!(
+            reached,
+            ["a", "b", "c", "d"].map(|l| format!("{l}@corp.example"))
+        );
     }
 }

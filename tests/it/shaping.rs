@@ -427,6 +427,9 @@ fn a_connector_with_a_mailbox_is_that_mailbox() {
         std::thread::sleep(Duration::from_millis(10));
         None
     });
+    for thread in 0..4 {
+        tenant.grant_send_as(&format!("{thread}@corp.example"));
+    }
     let more = "mailbox = \"p@corp.example\"\nmax_concurrent = 2\n";
     let gateway = Gateway::start(&config(&tenant, "10/2s", more));
     let begin = Instant::now();

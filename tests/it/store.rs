@@ -104,6 +104,7 @@ fn settlement(job: &Job, recipients: Vec<(&str, Settled)>) -> Settlement {
         next: at(60),
         lane: None,
         in_doubt: None,
+        apart: Vec::new(),
         bounces: Vec::new(),
         events: vec![Event {
             at: at(1),
@@ -173,6 +174,39 @@ async fn on_each<F: AsyncFn(Arc<dyn Store>)>(case: F) {
     case(sqlite).await;
     let dir = tempfile::tempdir().unwrap();
     case(Flaky::new(open(dir.path()), 0)).await;
+}
+
+/// A set that was refused becomes two jobs, both due; written twice it is still two.
+#[tokio::test]
+async fn some_recipients_get_a_job_apart() {
+    on_each(async |store| {
+        let sent = mail(1, &["a@x.example", "b@x.example", "c@x.example"]);
+        store.insert(&sent, false, at(0)).await.unwrap();
+        let job = claim_one(&*store, at(0)).await;
+        let apart = |job: &Job| {
+            let all = ["a@x.example", "b@x.example", "c@x.example"];
+            let mut settled = settlement(job, all.map(|r| (r, deferred())).into());
+            settled.attempted = false;
+            settled.apart = vec![address("b@x.example"), address("c@x.example")];
+            settled
+        };
+        store.settle(apart(&job), at(1)).await.unwrap();
+        assert!(store.claim(&ask(9), at(59)).await.unwrap().is_empty());
+        let jobs = store.claim(&ask(9), at(60)).await.unwrap();
+        let mut sets: Vec<Vec<String>> = jobs
+            .iter()
+            .map(|job| job.recipients.iter().map(ToString::to_string).collect())
+            .collect();
+        sets.sort();
+        assert_eq!(
+            sets,
+            [vec!["a@x.example"], vec!["b@x.example", "c@x.example"]]
+        );
+        assert!(jobs.iter().all(|job| job.attempts == 0));
+        let entries = store.list(&only(sent.message.id), at(60)).await.unwrap();
+        assert_eq!(entries[0].recipients.len(), 3);
+    })
+    .await;
 }
 
 #[tokio::test]

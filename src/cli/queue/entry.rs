@@ -45,18 +45,22 @@ impl Standing {
             return None;
         }
         if let Some(pinned) = &entry.pinned {
-            return self.is_shut(pinned.as_str()).then(|| pinned.to_string());
+            return self
+                .is_shut(pinned.as_str(), entry)
+                .then(|| pinned.to_string());
         }
         let connectors = self.routes.named(entry.route.as_str())?;
-        let all = connectors.iter().all(|name| self.is_shut(name));
+        let all = connectors.iter().all(|name| self.is_shut(name, entry));
         connectors.first().filter(|_| all).cloned()
     }
 
-    fn is_shut(&self, name: &str) -> bool {
+    fn is_shut(&self, name: &str, entry: &Entry) -> bool {
         self.lanes.iter().any(|lane| {
-            // A mailbox that has to wait holds up its own mail alone.
+            // A mailbox that has to wait holds up its own mail alone, and so does one that is refused.
             let waits = lane.state == "throttled" && lane.lane.contains('/');
-            lane.state != "open" && !waits && lane.lane.split('/').next() == Some(name)
+            let others =
+                lane.lane.contains('/') && entry.lane.as_ref().is_some_and(|own| *own != lane.lane);
+            lane.state != "open" && !waits && !others && lane.lane.split('/').next() == Some(name)
         })
     }
 

@@ -7,7 +7,10 @@
 //! parts, `parts` and `fields` say what they become (with `words` and `coding` to decode them), `draft` (with `steps` and
 //! `upload`) carries it out.
 
-use std::{sync::Arc, time::Instant as StdInstant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant as StdInstant},
+};
 
 use async_trait::async_trait;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
@@ -46,6 +49,9 @@ mod words;
 
 use answer::Meaning;
 use ask::{Request, Silence};
+
+/// Before the one recipient of a message that was refused is asked for once more.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// The keys of `type = "graph"`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -126,6 +132,20 @@ impl Graph {
         }
     }
 
+    async fn send_any(
+        &self,
+        message: &Message,
+        to: &[Address],
+        mailbox: &str,
+        deadline: Instant,
+    ) -> Result<Meaning, Report> {
+        if message.size() > self.settings.mime_limit {
+            self.send_large(message, to, mailbox, deadline).await
+        } else {
+            self.send(message, to, mailbox, deadline).await
+        }
+    }
+
     async fn send(
         &self,
         message: &Message,
@@ -183,6 +203,7 @@ impl Connector for Graph {
         Lane {
             connector: self.name.clone(),
             mailbox: self.mailbox(message).map(|m| m.to_ascii_lowercase()),
+            from: None,
         }
     }
 
@@ -222,11 +243,15 @@ impl Connector for Graph {
         }
         let mut pause = None;
         let deadline = Instant::from_std(deadline);
-        let sent = if large {
-            self.send_large(message, to, &mailbox, deadline).await
-        } else {
-            self.send(message, to, &mailbox, deadline).await
-        };
+        let mut sent = self.send_any(message, to, &mailbox, deadline).await;
+        // One refusal of an address may be a passing whim of Exchange's; two are its word.
+        if matches!(sent, Ok(Meaning::Recipients(_)))
+            && to.len() == 1
+            && Instant::now() + AGAIN < deadline
+        {
+            tokio::time::sleep(AGAIN).await;
+            sent = self.send_any(message, to, &mailbox, deadline).await;
+        }
         let outcome = match sent {
             Err(report) => return report,
             Ok(Meaning::Taken(reply, wish)) => {
@@ -242,7 +267,10 @@ impl Connector for Graph {
             Ok(Meaning::Unsuited(reply)) => Outcome::Unsuited(reply),
             // With one recipient it is that one; among several nobody knows which.
             Ok(Meaning::Recipients(reply)) if to.len() == 1 => Outcome::Failed(reply),
-            Ok(Meaning::Recipients(reply)) => Outcome::Apart(reply),
+            Ok(Meaning::Recipients(reply)) => {
+                let text = format!("{}; the recipients are tried in smaller sets", reply.text);
+                Outcome::Apart(Reply::new(451, (4, 1, 3), text))
+            }
             Ok(Meaning::Mailbox(reply)) => return Report::MailboxRefused(reply),
             Ok(Meaning::From(reply)) => return Report::FromRefused(reply),
             Ok(Meaning::Token(reply) | Meaning::Misconfigured(reply)) => {

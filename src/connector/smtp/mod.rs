@@ -241,6 +241,7 @@ impl Connector for Smtp {
         Lane {
             connector: self.name.clone(),
             mailbox: None,
+            from: None,
         }
     }
 

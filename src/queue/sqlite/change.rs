@@ -323,33 +323,32 @@ pub(super) fn settle(
         } else if pinned == connector.as_str() {
             due = due.max(micros(*at));
         } else {
-            let at = micros(*at);
-            // The rows of recipients know the numbers of jobs that are gone, too.
-            let (first, last) = rows::job_ids(key);
-            let split = conn
-                .prepare_cached(
-                    "SELECT 1 + max((SELECT max(job) FROM recipient WHERE message = ?1),
-                                    (SELECT max(id) FROM job WHERE id BETWEEN ?2 AND ?3))",
-                )?
-                .query_row([key, first, last], |row| row.get(0))?;
-            insert_job(
-                change,
-                split,
-                &route,
-                connector.as_str(),
-                WAITING,
-                at,
-                attempts,
-            )?;
-            for position in &doubtful {
-                conn.prepare_cached(
-                    "UPDATE recipient SET job = ?3 WHERE message = ?1 AND position = ?2",
-                )?
-                .execute([key, *position, split])?;
-            }
+            let pin = connector.as_str();
+            let split = split(change, key, &doubtful, (&route, pin, micros(*at), attempts))?;
             open -= doubtful.len();
             jobs.push(split);
         }
+    }
+    let moved: Vec<i64> = known
+        .iter()
+        .filter(|(address, (position, state))| {
+            *state <= IN_DOUBT
+                && !doubtful.contains(position)
+                && settlement
+                    .apart
+                    .iter()
+                    .any(|apart| apart.to_string() == **address)
+        })
+        .map(|(_, (position, _))| *position)
+        .collect();
+    if !moved.is_empty() && moved.len() < open {
+        jobs.push(split(
+            change,
+            key,
+            &moved,
+            (&route, &pinned, due, attempts),
+        )?);
+        open -= moved.len();
     }
     let state = match (open > 0, failed) {
         (true, _) => Some(WAITING),
@@ -375,6 +374,30 @@ pub(super) fn settle(
     }
     operate::obey(change, &jobs, wishes.as_deref(), now)?;
     close(change, key, Some((settlement.message, kept)), now)
+}
+
+/// A job of their own for some recipients of a message: its route, pin, due time and attempts.
+fn split(
+    change: &Change<'_>,
+    key: i64,
+    positions: &[i64],
+    (route, pinned, due, attempts): (&str, &str, i64, i64),
+) -> rusqlite::Result<i64> {
+    let conn = change.conn;
+    // The rows of recipients know the numbers of jobs that are gone, too.
+    let (first, last) = rows::job_ids(key);
+    let id = conn
+        .prepare_cached(
+            "SELECT 1 + max((SELECT max(job) FROM recipient WHERE message = ?1),
+                            (SELECT max(id) FROM job WHERE id BETWEEN ?2 AND ?3))",
+        )?
+        .query_row([key, first, last], |row| row.get(0))?;
+    insert_job(change, id, route, pinned, WAITING, due, attempts)?;
+    for position in positions {
+        conn.prepare_cached("UPDATE recipient SET job = ?3 WHERE message = ?1 AND position = ?2")?
+            .execute([key, *position, id])?;
+    }
+    Ok(id)
 }
 
 /// The lines that say how the recipients were served.

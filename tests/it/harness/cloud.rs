@@ -37,6 +37,8 @@ pub struct Tenant {
     /// What is done by drafts; without the permission Mail.ReadWrite nothing.
     pub drafts: Drafts,
     taken: Arc<Mutex<Vec<Taken>>>,
+    /// Who may stand in From of whatever mailbox: aliases, and those that Send As was granted for.
+    send_as: Arc<Mutex<HashSet<String>>>,
     counter: Counter,
 }
 
@@ -71,7 +73,9 @@ impl Tenant {
         let (tokens, requests) = (AtomicUsize::new(0), AtomicUsize::new(0));
         let counter = Counter::new(limits);
         let script: Box<Script> = Box::new(script);
-        let (kept, counts) = (taken.clone(), counter.clone());
+        let send_as: Arc<Mutex<HashSet<String>>> = Arc::default();
+        let (kept, counts, granted_to) = (taken.clone(), counter.clone(), send_as.clone());
+        to_drafts.send_as(send_as.clone());
         let endpoint = Endpoint::start(move |asked| {
             if asked.target.ends_with("/oauth2/v2.0/token") {
                 let n = tokens.fetch_add(1, Ordering::SeqCst);
@@ -90,15 +94,28 @@ impl Tenant {
                     error(403, "ErrorAccessDenied", "")
                 }
             } else {
-                send_mail(asked, &requests, &*script, &kept)
+                send_mail(asked, &requests, &*script, &kept, &granted_to)
             }
         });
         Self {
             endpoint,
             drafts,
             taken,
+            send_as,
             counter,
         }
+    }
+
+    /// Grants Send As for this From, in every mailbox.
+    pub fn grant_send_as(&self, from: &str) {
+        self.send_as.lock().unwrap().insert(from.to_owned());
+    }
+
+    /// How often it was asked to send a MIME message.
+    pub fn asked_to_send(&self) -> usize {
+        let asked = self.endpoint.asked();
+        let sends = asked.iter().filter(|a| a.target.ends_with("/sendMail"));
+        sends.count()
     }
 
     /// What it took.
@@ -163,6 +180,7 @@ fn send_mail(
     requests: &AtomicUsize,
     script: &Script,
     kept: &Mutex<Vec<Taken>>,
+    send_as: &Mutex<HashSet<String>>,
 ) -> Said {
     let mailbox = asked
         .target
@@ -187,18 +205,6 @@ fn send_mail(
     let Some(parsed) = mail_parser::MessageParser::default().parse(&content) else {
         return error(400, "ErrorMimeContentInvalid", "");
     };
-    let is_own = |from: &mail_parser::Addr<'_>| {
-        from.address()
-            .is_some_and(|own| own.eq_ignore_ascii_case(&mailbox))
-    };
-    // Exchange Online refuses what the mailbox says in another's name.
-    if !parsed
-        .from()
-        .and_then(|from| from.first())
-        .is_some_and(is_own)
-    {
-        return error(403, "ErrorSendAsDenied", "");
-    }
     let mut recipients = HashSet::new();
     for list in [
         parsed.to(),
@@ -215,8 +221,14 @@ fn send_mail(
             recipients.insert(address.address.unwrap_or_default().to_lowercase());
         }
     }
-    if recipients.is_empty() {
+    if recipients.is_empty() || recipients.iter().any(|r| is_impossible(r)) {
         return error(400, "ErrorInvalidRecipients", "");
+    }
+    // Exchange Online refuses what the mailbox says in another's name.
+    let mut from = parsed.from().into_iter().flat_map(|list| list.iter());
+    let may = |from: &str| from == mailbox.to_lowercase() || send_as.lock().unwrap().contains(from);
+    if !from.all(|from| may(&from.address().unwrap_or_default().to_lowercase())) {
+        return error(403, "ErrorSendAsDenied", "");
     }
     let content = String::from_utf8_lossy(&content).into_owned();
     kept.lock().unwrap().push(Taken {
@@ -225,4 +237,9 @@ fn send_mail(
         recipients,
     });
     (202, "request-id: r-1\r\n".into(), String::new())
+}
+
+/// An address that Exchange never takes.
+pub fn is_impossible(address: &str) -> bool {
+    address.starts_with("impossible")
 }

@@ -14,7 +14,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
 
 use super::{
-    cloud::error,
+    cloud::{error, is_impossible},
     cloud_token::{Asked, Said},
 };
 
@@ -110,6 +110,7 @@ struct State {
     complaints: Vec<String>,
     open: bool,
     upload_host: String,
+    send_as: Arc<Mutex<HashSet<String>>>,
 }
 
 /// The drafts of a tenant.
@@ -135,6 +136,11 @@ impl Drafts {
             }
         });
         drafts
+    }
+
+    /// Who may stand in From of whatever mailbox.
+    pub(super) fn send_as(&self, list: Arc<Mutex<HashSet<String>>>) {
+        self.state().send_as = list;
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -382,6 +388,7 @@ impl Drafts {
     fn send(&self, id: &str) -> Said {
         let mut state = self.state();
         let next = state.next_id();
+        let send_as = state.send_as.clone();
         let Some(item) = state.draft(id) else {
             return error(404, "ErrorItemNotFound", "");
         };
@@ -390,8 +397,14 @@ impl Drafts {
             message: item.message.clone(),
             files: item.files.clone(),
         };
-        if sent.recipients().is_empty() {
+        if sent.recipients().is_empty() || sent.recipients().iter().any(|r| is_impossible(r)) {
             return error(400, "ErrorInvalidRecipients", "");
+        }
+        if let Some(from) = sent.message["from"]["emailAddress"]["address"].as_str()
+            && !from.eq_ignore_ascii_case(&sent.mailbox)
+            && !send_as.lock().unwrap().contains(from)
+        {
+            return error(403, "ErrorSendAsDenied", "");
         }
         item.is_draft = false;
         item.folder = "Sent Items";

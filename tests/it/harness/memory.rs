@@ -208,6 +208,16 @@ impl Store for Memory {
                 new.job.lane = None;
                 pinned = Some(new);
             }
+            let (stay, apart): (Vec<_>, Vec<_>) = std::mem::take(&mut row.states)
+                .into_iter()
+                .partition(|(recipient, _, _)| !settlement.apart.contains(recipient));
+            row.states = stay;
+            if !apart.is_empty() {
+                let mut new = row.clone();
+                new.states = apart;
+                new.job.id = JobId(rows.len() as i64 + 1);
+                rows.push(new);
+            }
             if let Some(mut new) = pinned.take() {
                 new.states = doubtful;
                 new.job.id = JobId(rows.len() as i64 + 1);
@@ -426,6 +436,7 @@ impl Connector for Scripted {
         Lane {
             connector: self.name.clone(),
             mailbox: None,
+            from: None,
         }
     }
 
