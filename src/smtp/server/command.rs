@@ -400,6 +400,34 @@ mod tests {
         assert!(reply.text.contains("default_domain"));
     }
 
+    /// Whatever stands around it: with two addresses in the argument there is none, at no level.
+    #[test]
+    fn two_addresses_are_none() {
+        const PIECES: [&str; 14] = [
+            "a@b.cc", "x@y.zz", "<", ">", ">", ",", ";", " ", "(", ")", "'", "SMTP:", "name", ".",
+        ];
+        let mut random = fastrand::Rng::with_seed(11);
+        let (mut taken, mut two) = (0, 0);
+        for _ in 0..50_000 {
+            let count = random.usize(1..8);
+            let path: String = (0..count)
+                .map(|_| PIECES[random.usize(0..PIECES.len())])
+                .collect();
+            let addresses = path.matches('@').count();
+            two += usize::from(addresses == 2);
+            for level in [Strict, Standard, Device] {
+                let text = format!("TO:{path}");
+                if let Ok(found) = rcpt(text.as_bytes(), &Tolerance::of(level), None) {
+                    taken += 1;
+                    assert_eq!(addresses, 1, "{text:?}: {found}");
+                    // Nothing has grown together with it.
+                    assert!(path.contains(&found.to_string()), "{text:?}: {found}");
+                }
+            }
+        }
+        assert!(taken > 500 && two > 2_500, "{taken} taken of {two}");
+    }
+
     #[test]
     fn sizes() {
         for (text, expected) in [
