@@ -33,6 +33,7 @@ use crate::{
     systemd, telemetry,
 };
 
+mod certificates;
 mod keep;
 mod lock;
 mod note;
@@ -313,7 +314,10 @@ impl Gateway {
                         self.reload().await;
                     }
                 }
-                _ = daily.tick() => self.listeners.warn_of_expiry(),
+                _ = daily.tick() => {
+                    self.listeners.warn_of_expiry();
+                    tokio::task::block_in_place(|| certificates::tell(&self.config.connectors));
+                }
                 _ = watchdog.tick() => if watched.is_some() { systemd::watchdog() },
             }
         }

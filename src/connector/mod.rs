@@ -6,7 +6,7 @@
 use std::{
     fmt,
     net::{IpAddr, Ipv4Addr, SocketAddr},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -25,6 +25,7 @@ mod certificate;
 pub mod discard;
 pub mod graph;
 pub mod http;
+pub mod keypair;
 pub mod oauth;
 pub mod services;
 pub mod smtp;
@@ -161,6 +162,26 @@ impl Settings {
             Kind::Capture { .. } | Kind::Discard => None,
         };
         mailbox.and_then(|mailbox| Address::parse(mailbox).ok())
+    }
+
+    /// The certificates of ours that it shows, each with its key: the application's, and the client's of smtp.
+    pub fn certificates(&self) -> Vec<(&Path, &Path)> {
+        let (own, oauth) = match &self.kind {
+            Kind::Smtp(smtp) => (
+                smtp.client_certificate.as_ref(),
+                smtp.oauth.as_ref().map(|(oauth, _)| oauth),
+            ),
+            Kind::Graph(graph) => (None, Some(&graph.oauth)),
+            Kind::Capture { .. } | Kind::Discard => (None, None),
+        };
+        let own = own.map(|(chain, key)| (chain.as_path(), key.as_path()));
+        let application = oauth.and_then(|oauth| match &oauth.grant {
+            oauth::Grant::Certificate {
+                certificate, key, ..
+            } => Some((certificate.as_path(), key.as_path())),
+            _ => None,
+        });
+        own.into_iter().chain(application).collect()
     }
 
     /// What holds for all jobs of the connector together, and what for those of each mailbox. A graph connector with a

@@ -4,7 +4,7 @@
 
 use serde_json::{Value, json};
 
-use super::Gateway;
+use super::{Gateway, certificates};
 use crate::{listener::TlsMode, route::ConnectorName, telemetry};
 
 /// The note as it is now.
@@ -23,7 +23,7 @@ pub(super) fn of(gateway: &Gateway) -> Value {
                 .map(move |a| json!({ "name": l.name, "address": a.to_string(), "tls": tls }))
         })
         .collect();
-    let certificates: Vec<Value> = standing
+    let mut certificates: Vec<Value> = standing
         .iter()
         .filter_map(|l| {
             let (file, end) = l.certificate.as_ref()?;
@@ -34,6 +34,7 @@ pub(super) fn of(gateway: &Gateway) -> Value {
             }))
         })
         .collect();
+    certificates.extend(certificates::entries(&gateway.config.connectors));
     let connectors: Vec<&str> = gateway
         .config
         .connectors

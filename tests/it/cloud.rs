@@ -2,8 +2,10 @@
 //! that can be wrong.
 
 use std::{
+    fs,
     io::{BufRead as _, BufReader, Read as _, Write as _},
     net::{SocketAddr, TcpListener, TcpStream},
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -515,6 +517,72 @@ fn each_refused_token_of_graph_names_its_own_remedy() {
         assert!(text.contains(words), "{what}: {text}");
         for other in others {
             assert!(!text.contains(other), "{what}: {text}");
+        }
+    }
+}
+
+/// A self-signed RSA certificate that is good between these days from now, and its key.
+fn pair(dir: &Path, name: &str, days: (i64, i64)) -> (String, String) {
+    use rcgen::{CertificateParams, KeyPair, PKCS_RSA_SHA256, RsaKeySize};
+    let key = KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_2048).unwrap();
+    let mut params = CertificateParams::new(vec!["app".to_owned()]).unwrap();
+    let now = time::OffsetDateTime::now_utc();
+    params.not_before = now + time::Duration::days(days.0);
+    params.not_after = now + time::Duration::days(days.1);
+    let certificate = params.self_signed(&key).unwrap();
+    let write = |ending: &str, text: String| {
+        let path = dir.join(format!("{name}.{ending}"));
+        fs::write(&path, text).unwrap();
+        path.display().to_string()
+    };
+    (
+        write("pem", certificate.pem()),
+        write("key", key.serialize_pem()),
+    )
+}
+
+/// What nobody looks at until mail stops: the dates of the application's certificate, and whether the key is its own.
+#[test]
+fn the_applications_certificate_is_looked_at() {
+    let dir = tempfile::tempdir().unwrap();
+    let good = pair(dir.path(), "good", (-1, 400));
+    let other = pair(dir.path(), "other", (-1, 400));
+    let old = pair(dir.path(), "old", (-400, -3));
+    let soon = pair(dir.path(), "soon", (-300, 20));
+    let early = pair(dir.path(), "early", (3, 400));
+    let endpoint = Endpoint::start(|asked| {
+        if asked.target.contains("/token") {
+            return refused("invalid_client", 700_027);
+        }
+        error(404, "", "")
+    });
+    let url = endpoint.url("");
+    for ((certificate, key), exit, words) in [
+        ((&good.0, &good.1), 0, ""),
+        ((&good.0, &other.1), 78, "other.key does not belong to the certificate in"),
+        ((&old.0, &old.1), 0, "old.pem expired on"),
+        ((&soon.0, &soon.1), 0, "soon.pem ends on"),
+        ((&early.0, &early.1), 0, "early.pem is not valid before"),
+    ] {
+        let credential = format!("certificate = \"{certificate}\"\nkey = \"{key}\"");
+        let graph = graph(&url).replace("client_secret = \"hush-hush-value\"", &credential);
+        assert!(graph.contains(certificate), "{graph}");
+        let graph = config(&(graph + "mailbox = \"p@corp.example\"\n"));
+        let smtp = config(&format!(
+            "type = \"smtp\"\nhost = \"127.0.0.1\"\nport = 1\nclient_certificate = \"{certificate}\"\nclient_key = \"{key}\"\n"
+        ));
+        for config in [&graph, &smtp] {
+            let (code, text) = command(config, &["check"]);
+            assert_eq!(code, exit, "{words}: {text}");
+            assert!(text.contains(words), "{words}: {text}");
+            let is_pointed_at = text.contains("certificate = \"") || text.contains("key = \"");
+            assert_eq!(is_pointed_at, !words.is_empty(), "{text}");
+        }
+        if exit == 0 {
+            let (_, text) = command(&graph, &["check", "--connect"]);
+            assert!(text.contains("AADSTS700027"), "{text}");
+            // In the warning, and behind the refusal.
+            assert!(words.is_empty() || text.matches(words).count() == 2, "{text}");
         }
     }
 }

@@ -1,14 +1,17 @@
 //! Files the configuration names: there, readable, of the right kind, and not for everybody's eyes.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::SystemTime};
 
 use super::Ground;
-use crate::config::{
-    Secrets,
-    diagnostic::Span,
-    read_bounded, readable_by_others,
-    table::{At, Table},
-    values::{Fault, plain},
+use crate::{
+    config::{
+        Secrets,
+        diagnostic::Span,
+        read_bounded, readable_by_others,
+        table::{At, Table},
+        values::{Fault, plain},
+    },
+    connector::keypair::{self, Unfit},
 };
 
 /// A path that names something.
@@ -83,6 +86,39 @@ pub(super) fn pair(
         }
     }
     files.0.zip(files.1)
+}
+
+/// As [`pair`], of a certificate that is shown to somebody else: it belongs to its key, and is good for a while yet.
+pub(super) fn shown_pair(
+    ground: Ground<'_>,
+    table: &Table<'_>,
+    certificate: &'static str,
+    key: &'static str,
+    renew: &'static str,
+) -> Option<(PathBuf, PathBuf)> {
+    let pair = pair(ground, table, certificate, key)?;
+    if ground.secrets == Secrets::Ignore {
+        return Some(pair);
+    }
+    // Of a file that cannot be read as what it should be, `pair` has spoken.
+    if let Err(Unfit::Pair(why)) = keypair::belongs(&pair.0, &pair.1) {
+        ground.source.error(
+            &table.place_or_header(key),
+            Fault::new(
+                plain(&why),
+                format!("`{certificate}` and `{key}` are made together; name the two files of one pair"),
+            ),
+        );
+    }
+    let said = keypair::validity(&pair.0).map(|validity| validity.said(SystemTime::now()));
+    if let Ok(Some(said)) = said {
+        let shown = plain(&pair.0.to_string_lossy());
+        ground.source.warning(
+            &table.place_or_header(certificate),
+            Fault::new(format!("the certificate in {shown} {said}"), renew),
+        );
+    }
+    Some(pair)
 }
 
 /// Warns of a file with a secret that others may read.

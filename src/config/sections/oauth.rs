@@ -160,7 +160,13 @@ pub(super) fn microsoft(
 fn grant(ground: Ground<'_>, table: &Table<'_>, is_smtp: bool) -> Option<Grant> {
     let client_id = table.parsed("client_id", "an application (client) id", guid);
     let client_secret = secret::read(ground, table, "client_secret");
-    let certificate = files::pair(ground, table, "certificate", "key");
+    let certificate = files::shown_pair(
+        ground,
+        table,
+        "certificate",
+        "key",
+        "make a new one, upload it under Certificates & secrets, and name it here",
+    );
     let identity = table.true_or_text("managed_identity");
     let federated = federated(ground, table);
     let client_auth = table.choice("client_auth", &[("post", false), ("basic", true)]);

@@ -53,7 +53,13 @@ pub(super) fn read(
         )
         .map_or(Verify::Full, |verify| verify.value);
     let ca_file = files::pem(ground, table, "ca_file", files::Pem::Certificate);
-    let client_certificate = files::pair(ground, table, "client_certificate", "client_key");
+    let client_certificate = files::shown_pair(
+        ground,
+        table,
+        "client_certificate",
+        "client_key",
+        "get a new one from whoever runs the upstream, and name it here",
+    );
     let auth = table.parsed(
         "auth",
         "\"auto\", \"plain\", \"login\", \"xoauth2\", \"oauthbearer\" or \"none\"",

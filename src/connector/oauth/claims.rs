@@ -71,14 +71,7 @@ pub struct Claims {
 impl Claims {
     /// Reads the middle part of a JWT; `None`: the token is opaque, as Google's are.
     pub(super) fn read(token: &str) -> Option<Self> {
-        let mut parts = token.split('.');
-        let (Some(_), Some(body), Some(_), None) =
-            (parts.next(), parts.next(), parts.next(), parts.next())
-        else {
-            return None;
-        };
-        let octets = URL_SAFE_NO_PAD.decode(body.trim_end_matches('=')).ok()?;
-        let claims: Value = serde_json::from_slice(&octets).ok()?;
+        let claims = content(token)?;
         let text = |name: &str| claims.get(name).and_then(Value::as_str);
         let roles = claims.get("roles").and_then(Value::as_array);
         let roles = roles.into_iter().flatten().filter_map(Value::as_str);
@@ -140,6 +133,23 @@ impl Claims {
             needed.join(" or ")
         ))
     }
+}
+
+/// The end of a JWT (RFC 7519 §4.1.4), in seconds since 1970.
+pub(super) fn ends(token: &str) -> Option<u64> {
+    content(token)?.get("exp")?.as_u64()
+}
+
+/// The middle part of a JWT.
+fn content(token: &str) -> Option<Value> {
+    let mut parts = token.split('.');
+    let (Some(_), Some(body), Some(_), None) =
+        (parts.next(), parts.next(), parts.next(), parts.next())
+    else {
+        return None;
+    };
+    let octets = URL_SAFE_NO_PAD.decode(body.trim_end_matches('=')).ok()?;
+    serde_json::from_slice(&octets).ok()
 }
 
 fn service(audience: &str) -> Option<&'static str> {

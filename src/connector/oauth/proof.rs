@@ -17,8 +17,8 @@ use base64::{
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde_json::json;
 
-use super::{Grant, Settings};
-use crate::{mail::outcome::Report, secret::Secret};
+use super::{Grant, Settings, claims};
+use crate::{connector::keypair, mail::outcome::Report, secret::Secret};
 
 /// An assertion is good for so long (Entra wants 5 to 10 minutes, Google at most an hour).
 const ASSERTION: Duration = Duration::from_mins(8);
@@ -113,11 +113,15 @@ impl Proof {
                 client_id,
                 certificate,
                 key,
-            } => Proof::Certificate {
-                client_id: client_id.clone(),
-                thumbprint: thumbprint(certificate)?,
-                key: rsa_key(&text(key)?, &key.display().to_string())?,
-            },
+            } => {
+                let rsa = rsa_key(&text(key)?, &key.display().to_string())?;
+                keypair::belongs(certificate, key).map_err(|unfit| unfit.to_string())?;
+                Proof::Certificate {
+                    client_id: client_id.clone(),
+                    thumbprint: thumbprint(certificate)?,
+                    key: rsa,
+                }
+            }
             Grant::ManagedIdentity { client_id } => Proof::ManagedIdentity {
                 client_id: client_id.clone(),
             },
@@ -204,7 +208,7 @@ impl Proof {
                 form.push(("client_id", client_id.clone()));
                 form.push(("scope", settings.scope.clone()));
                 form.push(("client_assertion_type", ASSERTION_TYPE.into()));
-                form.push(("client_assertion", federated(file)?));
+                form.push(("client_assertion", federated(file, now)?));
             }
             Proof::ServiceAccount {
                 email,
@@ -302,7 +306,7 @@ fn window(now: SystemTime) -> (u64, u64) {
 }
 
 /// The token of a workload identity, as it stands in the file now.
-fn federated(path: &Path) -> Result<String, String> {
+fn federated(path: &Path, now: SystemTime) -> Result<String, String> {
     let shown = path.display();
     let mut token = String::new();
     fs::File::open(path)
@@ -311,6 +315,18 @@ fn federated(path: &Path) -> Result<String, String> {
     let token = token.trim();
     if token.is_empty() || !token.bytes().all(|b| b.is_ascii_graphic()) {
         return Err(format!("federated_token_file {shown} holds no token"));
+    }
+    let now = now
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
+    if let Some(ended) = claims::ends(token).filter(|end| *end < now.as_secs()) {
+        return Err(format!(
+            "the token in federated_token_file {shown} ended at {}; see that the platform renews it, and that this machine's clock is right",
+            time::OffsetDateTime::from_unix_timestamp(i64::try_from(ended).unwrap_or_default())
+                .ok()
+                .and_then(|at| at.format(&time::format_description::well_known::Rfc3339).ok())
+                .unwrap_or_else(|| "an unknown time".into())
+        ));
     }
     Ok(token.to_owned())
 }

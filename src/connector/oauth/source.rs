@@ -18,13 +18,16 @@ use tokio::{
 };
 
 use super::{
-    Claims, Settings,
+    Claims, Grant, Settings,
     answer::{self, Asker, Granted},
     proof::Proof,
     refresh::Refresh,
 };
 use crate::{
-    connector::http::{Answer, Http, date},
+    connector::{
+        http::{Answer, Http, date},
+        keypair,
+    },
     mail::{outcome::Report, reply::Reply},
     secret::Secret,
 };
@@ -334,6 +337,16 @@ impl Inner {
         Ok(granted)
     }
 
+    /// What our own certificate has to say to a refusal.
+    fn certificate(&self, now: SystemTime) -> Option<String> {
+        let Grant::Certificate { certificate, .. } = &self.settings.grant else {
+            return None;
+        };
+        let validity = keypair::validity(certificate).ok()?;
+        let said = validity.said(now)?;
+        Some(format!("the certificate in {} {said}", certificate.display()))
+    }
+
     /// One request; the bool of an error: the refresh token was refused.
     async fn ask(
         &self,
@@ -371,10 +384,13 @@ impl Inner {
         answer::read(&answer, asker, retry_after(&answer)).map_err(|refused| {
             let mut report = refused.report;
             request.mask(&mut report);
-            if let Report::Misconfigured(reply) = &mut report
-                && let Some(clock) = answer.clock(SystemTime::now())
-            {
-                reply.text = format!("{}; {clock}", reply.text);
+            if let Report::Misconfigured(reply) = &mut report {
+                let now = SystemTime::now();
+                for also in [self.certificate(now), answer.clock(now)] {
+                    if let Some(also) = also {
+                        reply.text = format!("{}; {also}", reply.text);
+                    }
+                }
             }
             (report, refused.is_grant)
         })

@@ -1,0 +1,53 @@
+//! The certificates that connectors show to others: for `postern status`, and once a day in the log (at
+//! the start and at a reload the configuration's own warnings say it).
+//!
+//! Apart from the listeners' own, which are loaded and watched where they are used. It refuses nothing: a certificate that has ended
+//! is the upstream's to refuse.
+
+use std::{path::Path, time::SystemTime};
+
+use serde_json::{Value, json};
+use tracing::{error, warn};
+
+use crate::{
+    connector::{
+        Settings,
+        keypair::{self, Standing, Validity},
+    },
+    telemetry,
+};
+
+/// As the note beside the queue has them.
+pub(super) fn entries(connectors: &[Settings]) -> Vec<Value> {
+    let entry = |(settings, file, validity): (&Settings, &Path, Validity)| {
+        json!({
+            "connector": settings.name.as_str(),
+            "file": file.display().to_string(),
+            "not_after": telemetry::timestamp(validity.ends()),
+        })
+    };
+    known(connectors).map(entry).collect()
+}
+
+/// Says of each what must be said.
+pub(super) fn tell(connectors: &[Settings]) {
+    let now = SystemTime::now();
+    for (settings, file, validity) in known(connectors) {
+        let Some(said) = validity.said(now) else {
+            continue;
+        };
+        let (file, at) = (file.display(), telemetry::timestamp(validity.ends()));
+        if validity.standing(now) == Standing::EndsSoon {
+            warn!(event = "certificate ends", connector = %settings.name, file = %file, at = %at, "the connector's certificate {said}");
+        } else {
+            error!(event = "certificate not valid", connector = %settings.name, file = %file, at = %at, "the connector's certificate {said}; put a new one into its place");
+        }
+    }
+}
+
+fn known(connectors: &[Settings]) -> impl Iterator<Item = (&Settings, &Path, Validity)> {
+    connectors.iter().flat_map(|settings| {
+        let files = settings.certificates().into_iter();
+        files.filter_map(move |(file, _)| Some((settings, file, keypair::validity(file).ok()?)))
+    })
+}
