@@ -5,8 +5,8 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{recipients, words};
-use crate::mail::{address::Address, headers, mailboxes};
+use super::{people, recipients, words};
+use crate::mail::{address::Address, headers};
 
 /// The property that carries the key of a job, in a namespace of our own: a draft is found again by it, sent or not.
 pub(super) const KEY: &str = "String {c000beaf-6612-41dd-b386-f03c9a56eaa9} Name PosternJob";
@@ -78,19 +78,17 @@ pub(super) fn properties(header: &[u8], to: &[Address], key: &str) -> Map<String
     message
 }
 
-/// The mailboxes of a field; of one that is not understood whole, none.
+/// Whoever stands in a field.
 fn people(header: &[u8], name: &str) -> Vec<Value> {
     let Some(value) = headers::value_of(header, name) else {
         return Vec::new();
     };
-    mailboxes::parse(value)
-        .unwrap_or_default()
+    let charset = words::declared(header);
+    people::listed(value)
         .iter()
-        .filter(|mailbox| !mailbox.in_name)
-        .map(|mailbox| {
-            let raw = value.get(mailbox.name.clone()).unwrap_or_default();
-            let name = words::text(&recipients::unquoted(&headers::unfold(raw)));
-            let address = mailbox.address.to_string();
+        .map(|person| {
+            let name = words::name(&recipients::unquoted(&person.name), charset.as_deref());
+            let address = person.address.to_string();
             if name.is_empty() {
                 json!({"emailAddress": {"address": address}})
             } else {

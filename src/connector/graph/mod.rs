@@ -41,6 +41,7 @@ mod draft;
 mod fields;
 mod mime;
 mod parts;
+mod people;
 pub mod recipients;
 mod steps;
 mod token;

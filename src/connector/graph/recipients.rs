@@ -7,14 +7,26 @@ use std::collections::HashSet;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 
+use super::{
+    people::{self, Person},
+    words,
+};
 use crate::mail::{
     address::{Address, is_atext},
     headers::{self, Field},
-    mailboxes::{self, Mailbox},
+    mailboxes,
 };
 
-/// Fields whose addresses Graph would send to.
-const RECIPIENTS: &[&str] = &["To", "Cc", "Bcc", "Resent-To", "Resent-Cc", "Resent-Bcc"];
+/// Fields whose addresses Graph would send to, or that name recipients to everybody (Apparently-To, RFC 2076 §3.6).
+const RECIPIENTS: &[&str] = &[
+    "To",
+    "Cc",
+    "Bcc",
+    "Resent-To",
+    "Resent-Cc",
+    "Resent-Bcc",
+    "Apparently-To",
+];
 
 /// The header with its recipients made equal to `recipients`: To and Cc keep those of their addresses that are among them,
 /// groups flattened, each once; all others go into one Bcc; nothing else of these fields is kept. Names are quoted anew, in From
@@ -24,6 +36,7 @@ pub fn rewritten(header: &[u8], recipients: &[Address]) -> Vec<u8> {
     let mut out = Vec::with_capacity(header.len() + 256);
     let mut to = Vec::new();
     let mut cc = Vec::new();
+    let charset = words::declared(header);
     for field in headers::fields(header) {
         if RECIPIENTS.iter().any(|name| field.is(name)) {
             let list = if field.is("To") {
@@ -33,14 +46,14 @@ pub fn rewritten(header: &[u8], recipients: &[Address]) -> Vec<u8> {
             } else {
                 continue;
             };
-            // A field that is not understood whole is dropped whole; its recipients are still in `wanted`.
-            for mailbox in mailboxes::parse(field.value).unwrap_or_default() {
-                if !mailbox.in_name && wanted.remove(&key(&mailbox.address)) {
-                    list.push(written(field.value, &mailbox));
+            // Whoever cannot be made out in a field is still in `wanted`.
+            for person in people::listed(field.value) {
+                if wanted.remove(&key(&person.address)) {
+                    list.push(written(&person, charset.as_deref()));
                 }
             }
         } else if field.is("From") || field.is("Sender") {
-            quoted(&field, &mut out);
+            quoted(&field, charset.as_deref(), &mut out);
         } else {
             out.extend_from_slice(field.raw);
         }
@@ -77,17 +90,12 @@ fn key(address: &Address) -> String {
     address.to_string().to_ascii_lowercase()
 }
 
-fn quoted(field: &Field<'_>, out: &mut Vec<u8>) {
-    let Ok(found) = mailboxes::parse(field.value) else {
-        out.extend_from_slice(field.raw);
-        return;
-    };
-    let list: Vec<Vec<u8>> = found
-        .iter()
-        .filter(|m| !m.in_name)
-        .map(|m| written(field.value, m))
-        .collect();
-    if list.is_empty() {
+fn quoted(field: &Field<'_>, charset: Option<&str>, out: &mut Vec<u8>) {
+    let understood = mailboxes::parse(field.value).is_ok();
+    let people = people::listed(field.value);
+    let list: Vec<Vec<u8>> = people.iter().map(|p| written(p, charset)).collect();
+    // It was judged when it came; what is not understood is not made up here.
+    if !understood || list.is_empty() {
         out.extend_from_slice(field.raw);
         return;
     }
@@ -96,16 +104,15 @@ fn quoted(field: &Field<'_>, out: &mut Vec<u8>) {
 }
 
 /// `"name" <address>`, or the address alone.
-fn written(value: &[u8], mailbox: &Mailbox) -> Vec<u8> {
-    let raw = value.get(mailbox.name.clone()).unwrap_or_default();
-    let name = phrase(&headers::unfold(raw));
+fn written(person: &Person, charset: Option<&str>) -> Vec<u8> {
+    let name = phrase(&person.name, charset);
     if name.is_empty() {
-        return bare(&mailbox.address);
+        return bare(&person.address);
     }
     let mut out = name;
     // A long name and its address stand on lines of their own.
     out.extend_from_slice(if out.len() > 60 { b"\r\n <" } else { b" <" });
-    out.extend_from_slice(mailbox.address.to_string().as_bytes());
+    out.extend_from_slice(person.address.to_string().as_bytes());
     out.push(b'>');
     out
 }
@@ -121,15 +128,15 @@ fn bare(address: &Address) -> Vec<u8> {
 }
 
 /// A display name that every reader takes for one: atoms and encoded words as they are, anything else in quotes, octets above 127
-/// as encoded words.
-fn phrase(raw: &[u8]) -> Vec<u8> {
+/// as encoded words. `charset` is what the message says of itself.
+fn phrase(raw: &[u8], charset: Option<&str>) -> Vec<u8> {
     let raw = raw.trim_ascii();
     if raw.is_empty() {
         return Vec::new();
     }
     let text = unquoted(raw);
-    if text.iter().any(|b| *b > 127) {
-        return encoded(&String::from_utf8_lossy(&text));
+    if !words::is_ascii(&text) {
+        return encoded(&words::name(&text, charset));
     }
     let plain = |word: &[u8]| word.iter().all(|b| is_atext(*b)) && !word.is_empty();
     if !raw.contains(&b'"') && raw.split(|b| *b == b' ').all(plain) {
@@ -215,6 +222,22 @@ mod tests {
         );
         check("To: broken <<\n", &["x@a.b"], "Bcc: x@a.b\n");
         check(
+            "To: x@a.b; y@a.b; v@victim.tld\n",
+            &["x@a.b", "y@a.b", "z@a.b"],
+            "To: x@a.b,\n y@a.b\nBcc: z@a.b\n",
+        );
+        check(
+            "To: 'x@a.b'\nCc: <y@a.b> <v@victim.tld>\n",
+            &["x@a.b", "y@a.b"],
+            "To: x@a.b\nCc: y@a.b\n",
+        );
+        check(
+            "From: a@a.b (Scanner 2)\nTo: x@a.b (Front \\(desk)\n",
+            &["x@a.b"],
+            "From: Scanner 2 <a@a.b>\nTo: \"Front (desk\" <x@a.b>\n",
+        );
+        check("Apparently-To: v@victim.tld\n", &["x@a.b"], "Bcc: x@a.b\n");
+        check(
             "Resent-To: v@victim.tld\nResent-Bcc: w@v.tld\nresent-cc: q@v.tld\n",
             &["x@a.b"],
             "Bcc: x@a.b\n",
@@ -251,6 +274,30 @@ mod tests {
         );
     }
 
+    /// Raw octets in names are what they were, whatever the charset.
+    #[test]
+    fn raw_names_keep_their_letters() {
+        let latin = b"From: M\xfcller <a@a.b>\r\nTo: \"J\xf6rg, K.\" <x@a.b>\r\n";
+        let japanese = b"Content-Type: text/plain; charset=\"Shift_JIS\"\r\nFrom: \x93\xfa\x96{ <a@a.b>\r\n";
+        let chinese = b"From: \xd6\xd0\xce\xc4 <a@a.b>\r\nContent-Type: text/plain;\r\n charset=gb2312; format=flowed\r\n";
+        let utf8 = "From: M\u{fc}ller <a@a.b>\r\nContent-Type: text/plain; charset=shift_jis\r\n";
+        let mixed = b"From: =?utf-8?Q?J=C3=B6rg?= M\xfcller <a@a.b>\r\n";
+        for (header, field, name) in [
+            (&latin[..], "From", "M\u{fc}ller"),
+            (latin, "To", "J\u{f6}rg, K."),
+            (japanese, "From", "\u{65e5}\u{672c}"),
+            (chinese, "From", "\u{4e2d}\u{6587}"),
+            (utf8.as_bytes(), "From", "M\u{fc}ller"),
+            (mixed, "From", "J\u{f6}rg M\u{fc}ller"),
+        ] {
+            let out = rewritten(header, &[Address::parse("x@a.b").unwrap()]);
+            assert!(out.is_ascii());
+            let value = headers::value_of(&out, field).unwrap();
+            let found = words::text(value);
+            assert!(found.starts_with(name), "{found}");
+        }
+    }
+
     /// For 10,000 headers: the addresses that two readers find are the envelope, exactly.
     #[test]
     fn two_readers_find_the_envelope_and_nothing_else() {
@@ -279,7 +326,12 @@ mod tests {
                 let mut members = Vec::new();
                 for _ in 0..random.usize(0..5) {
                     let address = &pool[random.usize(0..pool.len())];
-                    members.push(match random.u8(0..9) {
+                    members.push(match random.u8(0..14) {
+                        9 => format!("{address};"),
+                        10 => format!("'{address}'"),
+                        11 => format!("<{address}> <v@victim.tld>"),
+                        12 => format!("{address} (Name)"),
+                        13 => format!("v@victim.tld; M\u{fc}ller <{address}"),
                         0 => format!("Name <{address}>"),
                         1 => format!("\"Last, First\" <{address}>"),
                         2 => format!("=?utf-8?b?w6Q=?= <{address}>"),

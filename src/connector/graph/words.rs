@@ -9,6 +9,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use mail_parser::{HeaderValue, decoders::charsets::map::charset_decoder, parsers::MessageStream};
 
 use super::coding::{unbase64, unquoted_printable};
+use crate::mail::headers;
 
 /// What stands in a field, on one line, without control characters.
 pub(super) fn text(raw: &[u8]) -> String {
@@ -38,6 +39,42 @@ pub(super) fn western(octets: &[u8]) -> String {
         Some(decoder) => decoder(octets),
         None => String::from_utf8_lossy(octets).into_owned(),
     }
+}
+
+/// Nothing in it but ASCII as it is meant; ISO-2022-JP writes Japanese with the same octets.
+pub(super) fn is_ascii(raw: &[u8]) -> bool {
+    raw.is_ascii() && !is_iso_2022(raw)
+}
+
+fn is_iso_2022(raw: &[u8]) -> bool {
+    memchr::memmem::find(raw, b"\x1b$").is_some()
+}
+
+/// A name in raw octets: UTF-8, else what the message declares, else what most who declare nothing write.
+pub(super) fn name(raw: &[u8], declared: Option<&str>) -> String {
+    let charset = if is_iso_2022(raw) {
+        Some("iso-2022-jp")
+    } else {
+        declared.filter(|_| std::str::from_utf8(raw).is_err())
+    };
+    let text = match charset.and_then(|charset| charset_decoder(charset.as_bytes())) {
+        Some(decoder) => decoder(raw),
+        None => String::from_utf8_lossy(&readable(raw)).into_owned(),
+    };
+    self::text(text.as_bytes())
+}
+
+/// The charset that a message says it is in, where that tells anything of raw octets.
+pub(super) fn declared(header: &[u8]) -> Option<String> {
+    let value = headers::unfold(headers::value_of(header, "Content-Type")?).to_ascii_lowercase();
+    let (_, rest) = value.split_at(memchr::memmem::find(&value, b"charset")? + "charset".len());
+    let rest = rest.trim_ascii_start().strip_prefix(b"=")?;
+    let rest = rest.trim_ascii_start();
+    let rest = rest.strip_prefix(b"\"").unwrap_or(rest);
+    let is_token = |b: &&u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b':');
+    let charset: Vec<u8> = rest.iter().take_while(is_token).copied().collect();
+    let charset = String::from_utf8(charset).ok()?;
+    (!["", "utf-8", "utf8", "us-ascii", "ascii"].contains(&charset.as_str())).then_some(charset)
 }
 
 /// RFC 2047 §5 forbids it, but long names arrive with a character in two words: only together can they be decoded.
