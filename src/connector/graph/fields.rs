@@ -13,6 +13,8 @@ pub(super) const KEY: &str = "String {c000beaf-6612-41dd-b386-f03c9a56eaa9} Name
 
 /// Graph takes five header fields of its user's choice, and only `X-` ones.
 const FIELDS: usize = 5;
+/// So many are looked at.
+const LOOKED_AT: usize = 200;
 /// A longer one is not taken over.
 const FIELD: usize = 900;
 
@@ -22,6 +24,36 @@ const PROPERTIES: &[(&str, &str)] = &[
     ("References", "String 0x1039"),
     ("List-Unsubscribe", "String 0x1045"),
 ];
+
+/// Fields that Exchange writes as they stand from named properties of this namespace (PS_INTERNET_HEADERS, [MS-OXCMAIL] 2.1.3.2.21).
+const INTERNET_HEADERS: &str = "String {00020386-0000-0000-C000-000000000046} Name ";
+const NAMED: &[&str] = &[
+    "Auto-Submitted",
+    "Precedence",
+    "List-Id",
+    "List-Unsubscribe-Post",
+    "Organization",
+];
+
+/// Sensitivity (RFC 4021 §2.1.55) as PidTagSensitivity.
+const SENSITIVITY: &[(&str, &str)] = &[
+    ("personal", "1"),
+    ("private", "2"),
+    ("company-confidential", "3"),
+];
+
+/// `X-` fields that others act on; they go before the rest.
+const FIRST: &[&str] = &[
+    "x-auto-response-suppress",
+    "x-loop",
+    "x-auto-reply",
+    "x-no-archive",
+];
+/// What only says who made the message goes last.
+const LAST: &[&str] = &["x-mailer", "x-mimeole", "x-spam", "x-virus", "x-scanned", "x-php"];
+
+/// Categories of a message, and characters of each.
+const CATEGORIES: (usize, usize) = (25, 255);
 
 /// What `X-` fields are not taken over: those with a property of their own, and those that Exchange keeps for itself.
 const RESERVED: &[&str] = &[
@@ -63,6 +95,18 @@ pub(super) fn properties(header: &[u8], to: &[Address], key: &str) -> Map<String
     if let Some(importance) = importance(header) {
         message.insert("importance".into(), importance.into());
     }
+    for (name, property) in [
+        ("Disposition-Notification-To", "isReadReceiptRequested"),
+        ("Return-Receipt-To", "isDeliveryReceiptRequested"),
+    ] {
+        if headers::value_of(header, name).is_some_and(|value| value.contains(&b'@')) {
+            message.insert(property.into(), true.into());
+        }
+    }
+    let categories = categories(header);
+    if !categories.is_empty() {
+        message.insert("categories".into(), categories.into());
+    }
     let fields = fields(header);
     // An empty list is an error.
     if !fields.is_empty() {
@@ -73,6 +117,18 @@ pub(super) fn properties(header: &[u8], to: &[Address], key: &str) -> Map<String
         if let Some(value) = line(header, name) {
             properties.push(json!({"id": id, "value": value}));
         }
+    }
+    for name in NAMED {
+        if let Some(value) = line(header, name).filter(|value| value.len() <= FIELD) {
+            properties.push(json!({"id": format!("{INTERNET_HEADERS}{name}"), "value": value}));
+        }
+    }
+    let sensitivity = line(header, "Sensitivity").map(|value| value.to_ascii_lowercase());
+    if let Some((_, value)) = SENSITIVITY
+        .iter()
+        .find(|(word, _)| sensitivity.as_deref() == Some(word))
+    {
+        properties.push(json!({"id": "Integer 0x36", "value": value}));
     }
     message.insert("singleValueExtendedProperties".into(), properties.into());
     message
@@ -120,15 +176,27 @@ fn importance(header: &[u8]) -> Option<&'static str> {
         Some(b'1' | b'2') => return Some("high"),
         Some(b'4' | b'5') => return Some("low"),
         Some(_) => return None,
-        None => first("Priority")?,
+        None => first("X-MSMail-Priority").or_else(|| first("Priority"))?,
     };
     match urgent.as_str() {
-        "urgent" => Some("high"),
-        "non-urgent" => Some("low"),
+        "urgent" | "high" => Some("high"),
+        "non-urgent" | "low" => Some("low"),
         _ => None,
     }
 }
 
+/// Keywords (RFC 5322 §3.6.5).
+fn categories(header: &[u8]) -> Vec<Value> {
+    let text = headers::value_of(header, "Keywords").map(words::text);
+    let text = text.unwrap_or_default();
+    let each = text.split([',', ';']).map(|word| word.trim().trim_matches('"'));
+    let kept = each.filter(|word| !word.is_empty());
+    kept.take(CATEGORIES.0)
+        .map(|word| word.chars().take(CATEGORIES.1).collect::<String>().into())
+        .collect()
+}
+
+/// The fields that there is room for, those first that others act on.
 fn fields(header: &[u8]) -> Vec<Value> {
     let mut taken: Vec<String> = Vec::new();
     let mut fields = Vec::new();
@@ -146,13 +214,20 @@ fn fields(header: &[u8]) -> Vec<Value> {
         let Some(value) = line(field.raw, name).filter(|value| value.len() <= FIELD) else {
             continue;
         };
-        fields.push(json!({"name": name, "value": value}));
+        let rank = match () {
+            () if FIRST.contains(&lower.as_str()) => 0,
+            () if LAST.iter().any(|last| lower.starts_with(last)) => 2,
+            () => 1,
+        };
+        fields.push((rank, json!({"name": name, "value": value})));
         taken.push(lower);
-        if fields.len() == FIELDS {
+        if fields.len() == LOOKED_AT {
             break;
         }
     }
-    fields
+    fields.sort_by_key(|(rank, _)| *rank);
+    let first = fields.into_iter().take(FIELDS);
+    first.map(|(_, field)| field).collect()
 }
 
 #[cfg(test)]
@@ -227,6 +302,7 @@ mod tests {
             ("X-Priority: 1 (Highest)", json!("high")),
             ("X-Priority: 5", json!("low")),
             ("X-Priority: 3", Value::Null),
+            ("X-MSMail-Priority: High", json!("high")),
             ("Priority: urgent", json!("high")),
             ("Priority: normal", Value::Null),
         ] {
@@ -255,6 +331,37 @@ mod tests {
     }
 
     /// For 10,000 headers: the addresses that Graph is given are the envelope, each once.
+    #[test]
+    fn what_others_act_on_is_kept() {
+        check("Disposition-Notification-To: <a@a.b>\n", "isReadReceiptRequested", true);
+        check("Return-Receipt-To: a@a.b\n", "isDeliveryReceiptRequested", true);
+        check("Return-Receipt-To: \n", "isDeliveryReceiptRequested", Value::Null);
+        check(
+            "Keywords: Urgent, =?utf-8?Q?=C3=A4?=,\n",
+            "categories",
+            json!(["Urgent", "\u{e4}"]),
+        );
+        for (field, id, value) in [
+            ("Sensitivity: Company-Confidential", "Integer 0x36", "3"),
+            ("Sensitivity: private", "Integer 0x36", "2"),
+            (
+                "Auto-Submitted: auto-generated",
+                "String {00020386-0000-0000-C000-000000000046} Name Auto-Submitted",
+                "auto-generated",
+            ),
+        ] {
+            let found = of(&format!("{field}\n"), &["x@a.b"]);
+            let properties = found["singleValueExtendedProperties"].as_array().unwrap();
+            let wanted = json!({"id": id, "value": value});
+            assert!(properties.contains(&wanted), "{field}: {properties:?}");
+        }
+        let header = "X-Mailer: m\nX-A: 1\nX-B: 2\nX-C: 3\nX-D: 4\nX-E: 5\nX-Auto-Response-Suppress: All\n";
+        let found = of(header, &["x@a.b"]);
+        let kept = found["internetMessageHeaders"].as_array().unwrap();
+        let names: Vec<_> = kept.iter().map(|field| field["name"].as_str().unwrap()).collect();
+        assert_eq!(names, ["X-Auto-Response-Suppress", "X-A", "X-B", "X-C", "X-D"]);
+    }
+
     #[test]
     fn the_recipients_are_the_envelope() {
         let mut random = fastrand::Rng::with_seed(23);

@@ -18,6 +18,8 @@ use super::{
 const DEPTH: usize = 20;
 /// Parts of a message, all in all; Exchange Online takes 250 attachments.
 const PARTS: usize = 1000;
+/// Octets of an HTML text in which its charset is looked for.
+const LOOKED_AT: usize = 4096;
 /// Octets of a part's header that are looked at.
 pub(super) const HEADER: usize = 64 * 1024;
 
@@ -28,6 +30,8 @@ pub(super) struct Part {
     pub(super) kind: String,
     /// Of a text.
     pub(super) charset: Option<String>,
+    /// What is to be done with a calendar entry (RFC 6047 §2.4).
+    pub(super) method: Option<String>,
     /// The file name, by whichever field.
     pub(super) name: Option<String>,
     /// Without angle brackets.
@@ -91,6 +95,7 @@ fn described(header: &[u8], default: &str, body: Range<usize>) -> (Part, Option<
     let mut part = Part {
         kind: default.to_owned(),
         charset: None,
+        method: None,
         name: None,
         content_id: None,
         attached: false,
@@ -116,6 +121,11 @@ fn described(header: &[u8], default: &str, body: Range<usize>) -> (Part, Option<
             part.kind = "text/plain".into();
         }
         part.charset = kind.attribute("charset").map(str::to_owned);
+        let token = |text: &&str| {
+            let fine = |b: u8| b.is_ascii_alphanumeric() || b == b'-';
+            !text.is_empty() && text.len() <= 32 && text.bytes().all(fine)
+        };
+        part.method = kind.attribute("method").filter(token).map(str::to_owned);
         boundary = kind
             .attribute("boundary")
             .filter(|b| !b.is_empty())
@@ -201,13 +211,44 @@ pub(super) fn text(part: &Part, body: &[u8]) -> String {
     };
     let charset = part.charset.as_deref().unwrap_or_default();
     // What calls itself ASCII and is not, is UTF-8 more often than anything else.
-    if ["", "utf-8", "utf8", "us-ascii", "ascii"].contains(&charset.to_ascii_lowercase().as_str()) {
-        return String::from_utf8(octets).unwrap_or_else(|e| words::western(e.as_bytes()));
+    let says_nothing =
+        ["", "utf-8", "utf8", "us-ascii", "ascii"].contains(&charset.to_ascii_lowercase().as_str());
+    if !says_nothing && let Some(decoder) = charset_decoder(charset.as_bytes()) {
+        return decoder(&octets);
     }
-    match charset_decoder(charset.as_bytes()) {
-        Some(decoder) => decoder(&octets),
-        None => String::from_utf8(octets).unwrap_or_else(|e| words::western(e.as_bytes())),
+    let within = (part.kind == "text/html").then(|| declared(&octets)).flatten();
+    if let Some(decoder) = within.and_then(charset_decoder)
+        && (octets.contains(&0x1b) || std::str::from_utf8(&octets).is_err())
+    {
+        return decoder(&octets);
     }
+    String::from_utf8(octets).unwrap_or_else(|e| words::western(e.as_bytes()))
+}
+
+/// The charset that an HTML text declares in itself, for when nothing else does (HTML §13.2.3.2).
+fn declared(html: &[u8]) -> Option<&[u8]> {
+    let front = html.get(..LOOKED_AT).unwrap_or(html);
+    let lower = front.to_ascii_lowercase();
+    let mut at = 0;
+    while let Some(found) = memchr::memmem::find(lower.get(at..)?, b"<meta") {
+        let begin = at + found;
+        let end = begin + memchr(b'>', lower.get(begin..)?)?;
+        let tag = lower.get(begin..end)?;
+        if let Some(found) = memchr::memmem::find(tag, b"charset") {
+            let from = begin + found + "charset".len();
+            let value = front.get(from..end)?.trim_ascii_start().strip_prefix(b"=")?;
+            let quotes = |b: &u8| b"\"' ".contains(b);
+            let skip = value.iter().take_while(|b| quotes(b)).count();
+            let value = value.get(skip..)?;
+            let length = value
+                .iter()
+                .take_while(|b| b.is_ascii_alphanumeric() || b"-_.:".contains(b))
+                .count();
+            return value.get(..length).filter(|name| !name.is_empty());
+        }
+        at = end;
+    }
+    None
 }
 
 #[cfg(test)]

@@ -40,6 +40,7 @@ mod coding;
 mod draft;
 mod fields;
 mod mime;
+mod page;
 mod parts;
 mod people;
 pub mod recipients;

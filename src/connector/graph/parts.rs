@@ -1,20 +1,27 @@
 //! What of a message becomes the body of a Graph draft, and what its attachments.
 //!
-//! Apart because it is pure. Graph has one body, HTML or text: HTML is taken where there is any, and the text beside it, which is
-//! the same in other words, is made anew by Exchange. Everything else is an attachment, octet for octet. A message that is signed
+//! Apart because it is pure. Graph has one body, HTML or text: of alternatives HTML is taken where there is any, since the text beside
+//! it, which is the same in other words, is made anew by Exchange. Texts that stand one behind the other are all read, so they become
+//! one, HTML where one of them is. Everything else is an attachment, octet for octet. A message that is signed
 //! or encrypted as a whole cannot be taken apart and be what it was; it is left to another connector.
 
-use std::{collections::HashSet, io, ops::Range};
+use std::{
+    collections::{HashMap, HashSet},
+    io,
+    ops::Range,
+};
 
 use super::{
     coding::{self, Encoding},
     mime::{self, Part},
-    words,
+    page, words,
 };
 use crate::mail::headers;
 
 /// Exchange Online takes so many attachments.
 const ATTACHMENTS: usize = 250;
+/// Texts that are shown one behind the other; more are files.
+const TEXTS: usize = 20;
 /// Octets of a Content-ID.
 const CONTENT_ID: usize = 256;
 /// Characters of a file name.
@@ -72,16 +79,20 @@ pub(super) fn take(header: &[u8], body: &[u8], room: usize) -> Result<Parts, Sea
     sealed(&root, true)?;
     let mut found = Found::default();
     found.sort(&root, true);
-    let Found { shown, mut files } = found;
+    let Found { mut shown, mut files } = found;
+    // Each costs a search of what is there already.
+    if shown.len() > TEXTS {
+        files.append(&mut shown.split_off(TEXTS));
+    }
     let html = shown.iter().position(|part| is_html(part));
     let mut parts = Parts {
         html: html.is_some(),
         text: String::new(),
         attachments: Vec::new(),
     };
-    if let Some(part) = html.and_then(|at| shown.get(at)) {
-        parts.text = mime::text(part, body);
-        files.extend(shown.iter().filter(|other| !std::ptr::eq(**other, *part)));
+    if let Some(main) = html {
+        let texts = shown.iter().map(|part| (is_html(part), mime::text(part, body)));
+        parts.text = page::joined(texts.collect(), main);
     } else {
         let texts: Vec<String> = shown.iter().map(|part| mime::text(part, body)).collect();
         parts.text = texts.join("\r\n");
@@ -101,7 +112,7 @@ pub(super) fn take(header: &[u8], body: &[u8], room: usize) -> Result<Parts, Sea
         let inline = id.is_some_and(|id| named.contains(id));
         parts.attachments.push(Attachment {
             name: name(part, n + 1, body),
-            kind: part.kind.clone(),
+            kind: kind(part),
             content_id: part.content_id.clone(),
             inline,
             source: Source::Range(part.encoding, part.body.clone()),
@@ -190,9 +201,11 @@ fn is_html(part: &Part) -> bool {
 /// Which of the files an HTML text names by `cid:` (RFC 2392).
 fn references<'a>(html: &str, files: &[&'a Part]) -> HashSet<&'a str> {
     let known = files.iter().filter_map(|part| part.content_id.as_deref());
-    let known: HashSet<&str> = known.collect();
+    let known: HashMap<String, &str> = known.map(|id| (id.to_ascii_lowercase(), id)).collect();
     let mut found = HashSet::new();
-    let mut rest = html.as_bytes();
+    // A scheme is read without case (RFC 3986 §3.1), and those who write it so take the same liberty with the rest.
+    let lower = html.to_ascii_lowercase();
+    let mut rest = lower.as_bytes();
     while let Some(at) = memchr::memmem::find(rest, b"cid:") {
         rest = rest.get(at + 4..).unwrap_or_default();
         let ends = |b: &u8| b.is_ascii_whitespace() || b"\"'<>()\\".contains(b);
@@ -205,7 +218,7 @@ fn references<'a>(html: &str, files: &[&'a Part]) -> HashSet<&'a str> {
         rest = rest.get(id.len()..).unwrap_or_default();
         let id = String::from_utf8_lossy(&id);
         for id in [id.as_ref(), &unescaped(&id)] {
-            found.extend(known.get(id));
+            found.extend(known.get(&id.to_ascii_lowercase()));
         }
     }
     found
@@ -219,6 +232,14 @@ fn unescaped(id: &str) -> String {
         .replace('%', "=");
     let octets = coding::unquoted_printable(quoted.as_bytes(), false);
     String::from_utf8_lossy(&octets).into_owned()
+}
+
+/// Type and subtype, and of a calendar entry whether it is an invitation or an answer.
+fn kind(part: &Part) -> String {
+    match &part.method {
+        Some(method) if part.kind == "text/calendar" => format!("{}; method={method}", part.kind),
+        _ => part.kind.clone(),
+    }
 }
 
 /// As the message has it, else by what it is.
@@ -410,9 +431,9 @@ mod tests {
                     "Content-Type: text/calendar; method=REQUEST\n\nBEGIN",
                 ],
             ),
-            "html|<img src=\"cid:i@x\">\u{e4}\npart-1.ics text/calendar \"BEGIN\"",
+            "html|<img src=\"cid:i@x\">\u{e4}\npart-1.ics text/calendar; method=REQUEST \"BEGIN\"",
         );
-        // Texts around a file are one text; beside HTML they are files.
+        // Texts around a file are one text, HTML where one of them is.
         check(
             &multi("mixed", &[TEXT, PDF, "\nfooter"]),
             "text|text\r\nfooter\na b.pdf application/pdf \"pdf\"",
@@ -422,7 +443,35 @@ mod tests {
                 "mixed",
                 &["Content-Type: text/html\n\n<p>", PDF, "\nfooter"],
             ),
-            "html|<p>\na b.pdf application/pdf \"pdf\"\npart-2.txt text/plain \"footer\"",
+            "html|<p>\r\n<div style=\"white-space: pre-wrap\">footer</div>\na b.pdf application/pdf \"pdf\"",
+        );
+        check(
+            &multi("mixed", &[TEXT, "Content-Type: text/html\n\n<p>disclaimer"]),
+            "html|\r\n<div style=\"white-space: pre-wrap\">text</div>\r\n<p>disclaimer",
+        );
+        check(
+            &multi(
+                "mixed",
+                &[
+                    "Content-Type: text/html\n\n<body>one</body>",
+                    PDF,
+                    "Content-Type: text/html\n\n<body>two</body>",
+                ],
+            ),
+            "html|<body>one\r\ntwo\r\n</body>\na b.pdf application/pdf \"pdf\"",
+        );
+        // A page says its charset itself.
+        check(
+            "Content-Type: text/html\nContent-Transfer-Encoding: quoted-printable\n\n<META content=3D'text/html; charset=3DShift_JIS'>=93=FA=96{\n",
+            "html|<META content='text/html; charset=Shift_JIS'>\u{65e5}\u{672c}",
+        );
+        check(
+            "Content-Type: text/html\nContent-Transfer-Encoding: quoted-printable\n\n<meta charset=3D\"iso-8859-2\">=B1\n",
+            "html|<meta charset=\"iso-8859-2\">\u{105}",
+        );
+        check(
+            "Content-Type: text/html\n\n<meta charset=latin1>\u{105}\n",
+            "html|<meta charset=latin1>\u{105}",
         );
         // A single file, and nothing to read.
         check(
@@ -451,6 +500,13 @@ mod tests {
                 &["Content-Type: text/html\n\n<img src='cid:i%40x'>", IMAGE],
             ),
             "html|<img src='cid:i%40x'>\ni.png image/png \"img\" i@x!",
+        );
+        check(
+            &multi(
+                "mixed",
+                &["Content-Type: text/html\n\n<img src='CID:I@X'>", IMAGE],
+            ),
+            "html|<img src='CID:I@X'>\ni.png image/png \"img\" i@x!",
         );
         check(
             &multi("mixed", &[TEXT, IMAGE]),
