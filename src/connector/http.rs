@@ -19,7 +19,7 @@ use reqwest::{
 use tokio::time::{Instant, timeout_at};
 
 use self::body::{Counted, Progress};
-use super::{METADATA, ProxyServer, is_loopback, names, oauth::HttpSettings};
+use super::{METADATA, ProxyServer, connect, is_loopback, names, oauth::HttpSettings};
 
 pub use self::fault::Fault;
 
@@ -164,7 +164,17 @@ impl Http {
         }
         let response = match timeout_at(deadline, client.execute(request)).await {
             Ok(Ok(response)) => response,
-            Ok(Err(error)) => return Err(fault::of(&error, &host, proxy, !progress.cut())),
+            Ok(Err(error)) => {
+                let fault = fault::of(&error, &host, proxy, !progress.cut());
+                return Err(match (proxy, fault::is_tunnel(&error)) {
+                    (Some(server), true) if !server.socks => {
+                        let port = url.port_or_known_default().unwrap_or(443);
+                        let why = connect::why(server, &host, port, deadline).await;
+                        fault.because(&host, why)
+                    }
+                    _ => fault,
+                });
+            }
             Err(_) if progress.cut() => {
                 return Err(Fault::Broken(format!(
                     "{host} did not take the whole request in time"

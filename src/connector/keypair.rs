@@ -74,7 +74,9 @@ impl Validity {
 
 fn seconds(at: SystemTime) -> i64 {
     let since = at.duration_since(SystemTime::UNIX_EPOCH);
-    since.map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(i64::MAX))
+    since.map_or(0, |since| {
+        i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+    })
 }
 
 /// Why a certificate and a key are no pair.
@@ -94,8 +96,8 @@ pub enum Unfit {
 /// A sentence that names the file.
 pub fn validity(chain: &Path) -> Result<Validity, String> {
     let certificate = first(chain)?;
-    let (_, parsed) = x509_parser::parse_x509_certificate(&certificate)
-        .map_err(|_| broken(chain))?;
+    let (_, parsed) =
+        x509_parser::parse_x509_certificate(&certificate).map_err(|_| broken(chain))?;
     let validity = parsed.validity();
     Ok(Validity {
         begins: validity.not_before.timestamp(),
@@ -169,12 +171,28 @@ mod tests {
             ends: 500 * DAY,
         };
         for (at, standing, said) in [
-            (99 * DAY, Standing::NotYet, Some("is not valid before 1970-04-11")),
+            (
+                99 * DAY,
+                Standing::NotYet,
+                Some("is not valid before 1970-04-11"),
+            ),
             (100 * DAY, Standing::Good, None),
             (470 * DAY, Standing::Good, None),
-            (470 * DAY + 1, Standing::EndsSoon, Some("ends on 1971-05-16, in 29 days")),
-            (500 * DAY, Standing::EndsSoon, Some("ends on 1971-05-16, in 0 days")),
-            (500 * DAY + 1, Standing::Expired, Some("expired on 1971-05-16")),
+            (
+                470 * DAY + 1,
+                Standing::EndsSoon,
+                Some("ends on 1971-05-16, in 29 days"),
+            ),
+            (
+                500 * DAY,
+                Standing::EndsSoon,
+                Some("ends on 1971-05-16, in 0 days"),
+            ),
+            (
+                500 * DAY + 1,
+                Standing::Expired,
+                Some("expired on 1971-05-16"),
+            ),
         ] {
             let now = SystemTime::UNIX_EPOCH + Duration::from_secs(at.unsigned_abs());
             assert_eq!(validity.standing(now), standing, "{at}");
@@ -198,9 +216,15 @@ mod tests {
             )
         };
         let (one, other) = (made("one"), made("other"));
-        let rubbish = write("rubbish.pem", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n");
+        let rubbish = write(
+            "rubbish.pem",
+            "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
+        );
         assert_eq!(belongs(&one.0, &one.1), Ok(()));
-        assert_eq!(validity(&one.0).unwrap().standing(SystemTime::now()), Standing::Good);
+        assert_eq!(
+            validity(&one.0).unwrap().standing(SystemTime::now()),
+            Standing::Good
+        );
         for (chain, key, words) in [
             (&one.0, &other.1, "other.key does not belong to"),
             (&one.1, &one.1, "one.key holds no certificate"),

@@ -22,6 +22,7 @@ use crate::{
 
 pub mod capture;
 mod certificate;
+mod connect;
 pub mod discard;
 pub mod graph;
 pub mod http;

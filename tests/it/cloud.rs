@@ -559,7 +559,11 @@ fn the_applications_certificate_is_looked_at() {
     let url = endpoint.url("");
     for ((certificate, key), exit, words) in [
         ((&good.0, &good.1), 0, ""),
-        ((&good.0, &other.1), 78, "other.key does not belong to the certificate in"),
+        (
+            (&good.0, &other.1),
+            78,
+            "other.key does not belong to the certificate in",
+        ),
         ((&old.0, &old.1), 0, "old.pem expired on"),
         ((&soon.0, &soon.1), 0, "soon.pem ends on"),
         ((&early.0, &early.1), 0, "early.pem is not valid before"),
@@ -582,7 +586,10 @@ fn the_applications_certificate_is_looked_at() {
             let (_, text) = command(&graph, &["check", "--connect"]);
             assert!(text.contains("AADSTS700027"), "{text}");
             // In the warning, and behind the refusal.
-            assert!(words.is_empty() || text.matches(words).count() == 2, "{text}");
+            assert!(
+                words.is_empty() || text.matches(words).count() == 2,
+                "{text}"
+            );
         }
     }
 }

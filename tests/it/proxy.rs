@@ -314,8 +314,16 @@ fn a_proxy_that_wants_another_login_pauses_and_is_named() {
 fn a_proxy_that_does_not_work_is_down_and_named() {
     let cloud = Cloud::start();
     for (answer, words) in [
-        ("403 Forbidden", &["proxy 127.0.0.1"][..]),
-        ("502 Bad Gateway", &["proxy 127.0.0.1"]),
+        (
+            "403 Forbidden",
+            &[
+                "proxy 127.0.0.1",
+                "opens no way to",
+                "403 Forbidden",
+                "(CONNECT)",
+            ][..],
+        ),
+        ("502 Bad Gateway", &["proxy 127.0.0.1", "502 Bad Gateway"]),
         ("hello", &["proxy 127.0.0.1"]),
     ] {
         let proxy = Proxy::start(Rules {
@@ -334,6 +342,20 @@ fn a_proxy_that_does_not_work_is_down_and_named() {
                 assert!(said.contains(word), "{word}: {said}");
             }
         }
+    }
+    // A login that we do not have in us is not one to write into `proxy`.
+    let proxy = Proxy::start(Rules {
+        answer: Some("407 Login\r\nProxy-Authenticate: Negotiate\r\nProxy-Authenticate: NTLM"),
+        ..Rules::new(Kind::Connect, &cloud.hosts())
+    });
+    for way in [Way::Graph, Way::Password] {
+        let url = url(&proxy, Kind::Connect, "");
+        let said = check(&gateway(&cloud.authority, &connector(way), &url));
+        assert!(
+            said.contains("takes Negotiate and NTLM only (407)"),
+            "{said}"
+        );
+        assert!(!said.contains("write it into `proxy`"), "{said}");
     }
     // Nobody is there at all.
     let gateway = gateway(

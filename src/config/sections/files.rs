@@ -106,7 +106,9 @@ pub(super) fn shown_pair(
             &table.place_or_header(key),
             Fault::new(
                 plain(&why),
-                format!("`{certificate}` and `{key}` are made together; name the two files of one pair"),
+                format!(
+                    "`{certificate}` and `{key}` are made together; name the two files of one pair"
+                ),
             ),
         );
     }

@@ -50,7 +50,14 @@ const FIRST: &[&str] = &[
     "x-no-archive",
 ];
 /// What only says who made the message goes last.
-const LAST: &[&str] = &["x-mailer", "x-mimeole", "x-spam", "x-virus", "x-scanned", "x-php"];
+const LAST: &[&str] = &[
+    "x-mailer",
+    "x-mimeole",
+    "x-spam",
+    "x-virus",
+    "x-scanned",
+    "x-php",
+];
 
 /// Categories of a message, and characters of each.
 const CATEGORIES: (usize, usize) = (25, 255);
@@ -189,7 +196,9 @@ fn importance(header: &[u8]) -> Option<&'static str> {
 fn categories(header: &[u8]) -> Vec<Value> {
     let text = headers::value_of(header, "Keywords").map(words::text);
     let text = text.unwrap_or_default();
-    let each = text.split([',', ';']).map(|word| word.trim().trim_matches('"'));
+    let each = text
+        .split([',', ';'])
+        .map(|word| word.trim().trim_matches('"'));
     let kept = each.filter(|word| !word.is_empty());
     kept.take(CATEGORIES.0)
         .map(|word| word.chars().take(CATEGORIES.1).collect::<String>().into())
@@ -333,9 +342,21 @@ mod tests {
     /// For 10,000 headers: the addresses that Graph is given are the envelope, each once.
     #[test]
     fn what_others_act_on_is_kept() {
-        check("Disposition-Notification-To: <a@a.b>\n", "isReadReceiptRequested", true);
-        check("Return-Receipt-To: a@a.b\n", "isDeliveryReceiptRequested", true);
-        check("Return-Receipt-To: \n", "isDeliveryReceiptRequested", Value::Null);
+        check(
+            "Disposition-Notification-To: <a@a.b>\n",
+            "isReadReceiptRequested",
+            true,
+        );
+        check(
+            "Return-Receipt-To: a@a.b\n",
+            "isDeliveryReceiptRequested",
+            true,
+        );
+        check(
+            "Return-Receipt-To: \n",
+            "isDeliveryReceiptRequested",
+            Value::Null,
+        );
         check(
             "Keywords: Urgent, =?utf-8?Q?=C3=A4?=,\n",
             "categories",
@@ -355,11 +376,18 @@ mod tests {
             let wanted = json!({"id": id, "value": value});
             assert!(properties.contains(&wanted), "{field}: {properties:?}");
         }
-        let header = "X-Mailer: m\nX-A: 1\nX-B: 2\nX-C: 3\nX-D: 4\nX-E: 5\nX-Auto-Response-Suppress: All\n";
+        let header =
+            "X-Mailer: m\nX-A: 1\nX-B: 2\nX-C: 3\nX-D: 4\nX-E: 5\nX-Auto-Response-Suppress: All\n";
         let found = of(header, &["x@a.b"]);
         let kept = found["internetMessageHeaders"].as_array().unwrap();
-        let names: Vec<_> = kept.iter().map(|field| field["name"].as_str().unwrap()).collect();
-        assert_eq!(names, ["X-Auto-Response-Suppress", "X-A", "X-B", "X-C", "X-D"]);
+        let names: Vec<_> = kept
+            .iter()
+            .map(|field| field["name"].as_str().unwrap())
+            .collect();
+        assert_eq!(
+            names,
+            ["X-Auto-Response-Suppress", "X-A", "X-B", "X-C", "X-D"]
+        );
     }
 
     #[test]

@@ -216,7 +216,9 @@ pub(super) fn text(part: &Part, body: &[u8]) -> String {
     if !says_nothing && let Some(decoder) = charset_decoder(charset.as_bytes()) {
         return decoder(&octets);
     }
-    let within = (part.kind == "text/html").then(|| declared(&octets)).flatten();
+    let within = (part.kind == "text/html")
+        .then(|| declared(&octets))
+        .flatten();
     if let Some(decoder) = within.and_then(charset_decoder)
         && (octets.contains(&0x1b) || std::str::from_utf8(&octets).is_err())
     {
@@ -236,7 +238,10 @@ fn declared(html: &[u8]) -> Option<&[u8]> {
         let tag = lower.get(begin..end)?;
         if let Some(found) = memchr::memmem::find(tag, b"charset") {
             let from = begin + found + "charset".len();
-            let value = front.get(from..end)?.trim_ascii_start().strip_prefix(b"=")?;
+            let value = front
+                .get(from..end)?
+                .trim_ascii_start()
+                .strip_prefix(b"=")?;
             let quotes = |b: &u8| b"\"' ".contains(b);
             let skip = value.iter().take_while(|b| quotes(b)).count();
             let value = value.get(skip..)?;

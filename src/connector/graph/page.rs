@@ -82,7 +82,9 @@ mod tests {
 
     fn check(texts: &[(bool, &str)], expected: &str) {
         let main = texts.iter().position(|(is_html, _)| *is_html).unwrap();
-        let texts = texts.iter().map(|(is_html, text)| (*is_html, (*text).to_owned()));
+        let texts = texts
+            .iter()
+            .map(|(is_html, text)| (*is_html, (*text).to_owned()));
         assert_eq!(joined(texts.collect(), main).replace("\r\n", ""), expected);
     }
 
@@ -95,17 +97,25 @@ mod tests {
             &format!("{DIV}1 &lt; 2<br>&amp;</div><p>footer</p>"),
         );
         check(
-            &[(true, "<HTML><BODY class='>'>a</BODY></HTML>"), (false, "b")],
+            &[
+                (true, "<HTML><BODY class='>'>a</BODY></HTML>"),
+                (false, "b"),
+            ],
             &format!("<HTML><BODY class='>'>a{DIV}b</div></BODY></HTML>"),
         );
         check(
             &[
                 (false, "0"),
-                (true, "<html><head><title>t</title></head><body>1</body></html>"),
+                (
+                    true,
+                    "<html><head><title>t</title></head><body>1</body></html>",
+                ),
                 (true, "<html><body>2</body></html>"),
                 (true, "<b>3</b>"),
             ],
-            &format!("<html><head><title>t</title></head><body>{DIV}0</div>12<b>3</b></body></html>"),
+            &format!(
+                "<html><head><title>t</title></head><body>{DIV}0</div>12<b>3</b></body></html>"
+            ),
         );
     }
 }

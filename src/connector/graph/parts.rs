@@ -79,7 +79,10 @@ pub(super) fn take(header: &[u8], body: &[u8], room: usize) -> Result<Parts, Sea
     sealed(&root, true)?;
     let mut found = Found::default();
     found.sort(&root, true);
-    let Found { mut shown, mut files } = found;
+    let Found {
+        mut shown,
+        mut files,
+    } = found;
     // Each costs a search of what is there already.
     if shown.len() > TEXTS {
         files.append(&mut shown.split_off(TEXTS));
@@ -91,7 +94,9 @@ pub(super) fn take(header: &[u8], body: &[u8], room: usize) -> Result<Parts, Sea
         attachments: Vec::new(),
     };
     if let Some(main) = html {
-        let texts = shown.iter().map(|part| (is_html(part), mime::text(part, body)));
+        let texts = shown
+            .iter()
+            .map(|part| (is_html(part), mime::text(part, body)));
         parts.text = page::joined(texts.collect(), main);
     } else {
         let texts: Vec<String> = shown.iter().map(|part| mime::text(part, body)).collect();

@@ -72,7 +72,10 @@ fn plain_name(text: &[u8]) -> Vec<u8> {
 
 /// Of a field that is not understood: what can be made out, piece by piece.
 fn made_out(text: &[u8]) -> Vec<Person> {
-    pieces(text).iter().flat_map(|piece| person(piece)).collect()
+    pieces(text)
+        .iter()
+        .flat_map(|piece| person(piece))
+        .collect()
 }
 
 /// Between commas, semicolons, and behind each `>`; without the names of groups.
@@ -213,7 +216,10 @@ mod tests {
     fn a_comment_behind_an_address_is_its_name() {
         for (value, expected) in [
             ("x@a.b (Front desk)", "Front desk=x@a.b"),
-            ("x@a.b\r\n (Front\r\n desk), y@a.b", "Front desk=x@a.b y@a.b"),
+            (
+                "x@a.b\r\n (Front\r\n desk), y@a.b",
+                "Front desk=x@a.b y@a.b",
+            ),
             ("<x@a.b> (Jane)", "Jane=x@a.b"),
             ("Jane <x@a.b> (work)", "Jane=x@a.b"),
             ("x@a.b (a (b) \\) \"c\")", "a (b) ) c=x@a.b"),

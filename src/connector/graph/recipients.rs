@@ -278,7 +278,8 @@ mod tests {
     #[test]
     fn raw_names_keep_their_letters() {
         let latin = b"From: M\xfcller <a@a.b>\r\nTo: \"J\xf6rg, K.\" <x@a.b>\r\n";
-        let japanese = b"Content-Type: text/plain; charset=\"Shift_JIS\"\r\nFrom: \x93\xfa\x96{ <a@a.b>\r\n";
+        let japanese =
+            b"Content-Type: text/plain; charset=\"Shift_JIS\"\r\nFrom: \x93\xfa\x96{ <a@a.b>\r\n";
         let chinese = b"From: \xd6\xd0\xce\xc4 <a@a.b>\r\nContent-Type: text/plain;\r\n charset=gb2312; format=flowed\r\n";
         let utf8 = "From: M\u{fc}ller <a@a.b>\r\nContent-Type: text/plain; charset=shift_jis\r\n";
         let mixed = b"From: =?utf-8?Q?J=C3=B6rg?= M\xfcller <a@a.b>\r\n";

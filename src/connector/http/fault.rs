@@ -8,7 +8,7 @@ use std::error::Error as StdError;
 use tokio_rustls::rustls;
 
 use crate::{
-    connector::{ProxyServer, certificate},
+    connector::{ProxyServer, certificate, connect::Refusal},
     mail::{outcome::Report, reply::Reply},
     smtp::client::class::bounded,
 };
@@ -34,6 +34,15 @@ impl Fault {
             | Fault::ProxyRefused(text)
             | Fault::Broken(text)
             | Fault::Unanswered(text) => text,
+        }
+    }
+
+    /// The same, with what the proxy said to that when it was asked again.
+    pub(super) fn because(self, host: &str, why: Option<Refusal>) -> Self {
+        match why {
+            Some(Refusal::Login(text)) => Fault::ProxyRefused(format!("{host}: {text}")),
+            Some(Refusal::Closed(text)) => Fault::Unreached(format!("{host}: {text}")),
+            None => self,
         }
     }
 
@@ -69,6 +78,14 @@ pub(super) fn of(
             "{host}: the connection broke before the request was whole: {said}"
         ))
     }
+}
+
+/// The proxy opened no tunnel; its client has no type for it, only these words.
+pub(super) fn is_tunnel(error: &reqwest::Error) -> bool {
+    causes(error).any(|cause| {
+        let said = cause.to_string();
+        said.contains("tunnel error") || said.contains("proxy authorization required")
+    })
 }
 
 /// Why there was no connection to ask anything on.

@@ -324,7 +324,9 @@ fn federated(path: &Path, now: SystemTime) -> Result<String, String> {
             "the token in federated_token_file {shown} ended at {}; see that the platform renews it, and that this machine's clock is right",
             time::OffsetDateTime::from_unix_timestamp(i64::try_from(ended).unwrap_or_default())
                 .ok()
-                .and_then(|at| at.format(&time::format_description::well_known::Rfc3339).ok())
+                .and_then(|at| at
+                    .format(&time::format_description::well_known::Rfc3339)
+                    .ok())
                 .unwrap_or_else(|| "an unknown time".into())
         ));
     }

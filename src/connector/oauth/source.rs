@@ -344,7 +344,10 @@ impl Inner {
         };
         let validity = keypair::validity(certificate).ok()?;
         let said = validity.said(now)?;
-        Some(format!("the certificate in {} {said}", certificate.display()))
+        Some(format!(
+            "the certificate in {} {said}",
+            certificate.display()
+        ))
     }
 
     /// One request; the bool of an error: the refresh token was refused.

@@ -8,16 +8,17 @@ use std::{
     time::Duration,
 };
 
-use base64::{Engine as _, engine::general_purpose::STANDARD};
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
     time::{Instant, timeout_at},
 };
 
 use crate::{
-    connector::{Proxy, ProxyServer},
-    smtp::client::class::{Stop, bounded},
+    connector::{
+        Proxy, ProxyServer,
+        connect::{self, Refusal},
+    },
+    smtp::client::class::Stop,
 };
 
 /// Where to connect.
@@ -148,37 +149,14 @@ async fn through(server: &ProxyServer, host: &str, port: u16) -> Result<TcpStrea
             Err(e) => Err(down(&e)),
         };
     }
-    let authority = if host.contains(':') {
-        format!("[{host}]:{port}")
-    } else {
-        format!("{host}:{port}")
-    };
-    let login = server.login.as_ref().map_or_else(String::new, |(u, p)| {
-        let pair = STANDARD.encode(format!("{u}:{}", p.reveal()));
-        format!("Proxy-Authorization: Basic {pair}\r\n")
-    });
-    let request = format!("CONNECT {authority} HTTP/1.1\r\nHost: {authority}\r\n{login}\r\n");
-    stream
-        .write_all(request.as_bytes())
+    let authority = connect::authority(host, port);
+    let answer = connect::ask(&mut stream, server, &authority)
         .await
         .map_err(|e| down(&e))?;
-    // Octet by octet up to the empty line: what follows is the upstream's greeting.
-    let mut answer = Vec::with_capacity(512);
-    while !answer.ends_with(b"\r\n\r\n") {
-        if answer.len() > 16_384 {
-            return Err(down(&"an answer without an end"));
-        }
-        answer.push(stream.read_u8().await.map_err(|e| down(&e))?);
-    }
-    let text = String::from_utf8_lossy(&answer);
-    let line = bounded(text.lines().next().unwrap_or_default());
-    // RFC 9110 §9.3.6: any 2xx opens the tunnel.
-    match line.split(' ').nth(1).unwrap_or_default() {
-        status if status.len() == 3 && status.starts_with('2') => Ok(stream),
-        "407" => Err(Stop::misconfigured(server.refuses_login("407"))),
-        _ => Err(Stop::down(format!(
-            "{server} opens no way to {authority}: {line}"
-        ))),
+    match connect::refusal(server, &authority, &answer) {
+        None => Ok(stream),
+        Some(Refusal::Login(text)) => Err(Stop::misconfigured(text)),
+        Some(Refusal::Closed(text)) => Err(Stop::down(text)),
     }
 }
 
