@@ -19,7 +19,7 @@ use reqwest::{
 use tokio::time::{Instant, timeout_at};
 
 use self::body::{Counted, Progress};
-use super::{METADATA, ProxyServer, connect, is_loopback, names, oauth::HttpSettings};
+use super::{ProxyServer, connect, is_loopback, names, oauth::HttpSettings};
 
 pub use self::fault::Fault;
 
@@ -143,11 +143,13 @@ impl Http {
         deadline: Instant,
         make: impl FnOnce(&Client, Url) -> RequestBuilder,
     ) -> Result<Answer, Fault> {
-        if !(self.metadata && address(url) == Some(METADATA)) {
+        if !(self.metadata && is_link_local(url)) {
             allowed(&self.settings, url).map_err(Fault::Unreached)?;
         }
         let host = url.host_str().unwrap_or_default().to_owned();
+        // A service of this very machine, which no proxy can reach for us.
         let proxy = self.settings.proxy.on_the_way_to(&host);
+        let proxy = proxy.filter(|_| !(self.metadata && is_link_local(url)));
         let client = match (&self.proxied, proxy) {
             (Some(proxied), Some(_)) => proxied,
             _ => &self.direct,
@@ -245,8 +247,11 @@ pub fn allowed(settings: &HttpSettings, url: &Url) -> Result<(), String> {
     }
 }
 
-fn address(url: &Url) -> Option<IpAddr> {
-    url.host_str()?.trim_matches(['[', ']']).parse().ok()
+/// The metadata service of Azure's machines (169.254.169.254), and its like in Azure's hosting.
+fn is_link_local(url: &Url) -> bool {
+    let host = url.host_str().unwrap_or_default();
+    let address = host.trim_matches(['[', ']']).parse();
+    matches!(address, Ok(IpAddr::V4(ip)) if ip.is_link_local())
 }
 
 fn proxy_url(server: &ProxyServer) -> Result<Url, String> {

@@ -692,14 +692,20 @@ fn graph_has_the_limits_of_a_mailbox() {
 
 #[test]
 fn a_managed_identity_is_asked_for_a_resource() {
-    use postern::connector::oauth::Grant;
+    use postern::connector::oauth::{Azure, Grant};
     let settings = graph("managed_identity = true").oauth;
     assert_eq!(
         settings.token_url,
         "http://169.254.169.254/metadata/identity/oauth2/token"
     );
     assert_eq!(settings.scope, "https://graph.microsoft.com/");
-    assert_eq!(settings.grant, Grant::ManagedIdentity { client_id: None });
+    assert_eq!(
+        settings.grant,
+        Grant::ManagedIdentity {
+            client_id: None,
+            host: Azure::Machine
+        }
+    );
     let settings = graph(&format!(
         "managed_identity = \"{TENANT}\"\nlogin_url = \"http://127.0.0.1:9\"\ncloud = \"gcc-high\""
     ))

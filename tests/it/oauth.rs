@@ -15,7 +15,7 @@ use base64::Engine as _;
 use postern::{
     connector::{
         Proxy, ProxyServer,
-        oauth::{Grant, HttpSettings, Keep, Settings, TokenSource},
+        oauth::{Azure, Grant, HttpSettings, Keep, Settings, TokenSource},
     },
     mail::outcome::Report,
     secret::Secret,
@@ -565,6 +565,7 @@ async fn a_federated_token_is_read_anew_and_a_managed_identity_is_asked_with_its
         metadata.url("/metadata/identity/oauth2/token"),
         Grant::ManagedIdentity {
             client_id: Some("own".into()),
+            host: Azure::Machine,
         },
     );
     // A proxy that does not exist: the metadata service is never asked through one.
@@ -595,6 +596,76 @@ async fn a_federated_token_is_read_anew_and_a_managed_identity_is_asked_with_its
     ] {
         assert_eq!(asked.field(field).as_deref(), Some(value));
     }
+}
+
+/// The agent of Azure Arc: it names a file, and gives a token to whoever says what stands in it.
+#[tokio::test]
+async fn the_agent_of_azure_arc_is_shown_the_key_it_names() {
+    let tokens = tempfile::TempDir::new().unwrap();
+    let key = tokens.path().join("a.key");
+    fs::write(&key, "key-of-the-agent").unwrap();
+    let named = Arc::new(Mutex::new(key.display().to_string()));
+    let file = named.clone();
+    let agent = Endpoint::start(move |asked: &Asked| {
+        assert_eq!(asked.header("metadata"), Some("true"));
+        if asked.header("authorization") == Some("Basic key-of-the-agent") {
+            return granted("by-arc", 3599);
+        }
+        let realm = format!("WWW-Authenticate: Basic realm={}\r\n", file.lock().unwrap());
+        (401, realm, r#"{"error":"unauthorized_client"}"#.into())
+    });
+    let grant = Grant::ManagedIdentity {
+        client_id: None,
+        host: Azure::Arc(tokens.path().to_owned()),
+    };
+    let settings = settings(agent.url("/metadata/identity/oauth2/token"), grant);
+    let source = TokenSource::new(&settings, None).unwrap();
+    let token = source.token(soon()).await.map_err(|r| text(&r)).unwrap();
+    assert_eq!(token.reveal(), "by-arc");
+    assert_eq!(
+        agent.asked()[0].field("api-version").as_deref(),
+        Some("2019-11-01")
+    );
+    // Whoever listens there instead of the agent reads no file of ours by it.
+    *named.lock().unwrap() = "/etc/passwd".into();
+    source.reject(&token);
+    let before = agent.asked().len();
+    let found = text(&source.token(soon()).await.unwrap_err());
+    assert!(
+        found.starts_with("misconfigured what answers as Azure Arc's agent"),
+        "{found}"
+    );
+    assert_eq!(agent.asked().len(), before + 1);
+}
+
+#[tokio::test]
+async fn azures_hosting_is_asked_with_its_header() {
+    let hosting = Endpoint::start(|asked: &Asked| {
+        if asked.header("x-identity-header") != Some("header-of-the-host") {
+            return (400, String::new(), "{}".into());
+        }
+        let ends = std::time::SystemTime::now() + Duration::from_hours(1);
+        let ends = ends
+            .duration_since(std::time::SystemTime::UNIX_EPOCH)
+            .unwrap();
+        let said = format!(
+            r#"{{"access_token":"by-hosting","expires_on":"{}","token_type":"Bearer"}}"#,
+            ends.as_secs()
+        );
+        (200, String::new(), said)
+    });
+    let grant = Grant::ManagedIdentity {
+        client_id: None,
+        host: Azure::Hosting(Secret::new("header-of-the-host")),
+    };
+    let settings = settings(hosting.url("/msi/token"), grant);
+    let source = TokenSource::new(&settings, None).unwrap();
+    let token = source.token(soon()).await.map_err(|r| text(&r)).unwrap();
+    assert_eq!(token.reveal(), "by-hosting");
+    assert_eq!(
+        hosting.asked()[0].field("api-version").as_deref(),
+        Some("2019-08-01")
+    );
 }
 
 /// A keep in memory that can refuse.

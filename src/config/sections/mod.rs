@@ -19,6 +19,7 @@ use super::{
 };
 use crate::{mail::pattern::Pattern, policy::Allowlist};
 
+mod azure;
 mod client;
 mod cloud;
 mod connector;

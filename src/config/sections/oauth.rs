@@ -3,7 +3,7 @@
 //! Apart from both, so that a credential is written and checked in one way. It asks for no token.
 
 use super::{
-    Ground,
+    Ground, azure,
     cloud::{self, Cloud, Web},
     files, google,
     outbound::Outbound,
@@ -123,8 +123,13 @@ pub(super) fn microsoft(
         .find_map(|key| table.place(key))
         .unwrap_or_else(|| table.span.clone());
     let login = login_url.map(|at| at.value);
+    let hosting = is_identity
+        .then(|| azure::endpoint(ground, table))
+        .flatten();
     let token_url = if let Some(At { value, .. }) = token_url {
         value
+    } else if let Some(hosting) = hosting {
+        hosting
     } else if is_identity {
         let base = login.unwrap_or(Web {
             url: METADATA.to_owned(),
@@ -237,7 +242,10 @@ fn grant(ground: Ground<'_>, table: &Table<'_>, is_smtp: bool) -> Option<Grant> 
         let At { value, span } = identity?;
         let client_id = value.map(guid).transpose();
         return match client_id {
-            Ok(client_id) => Some(Grant::ManagedIdentity { client_id }),
+            Ok(client_id) => Some(Grant::ManagedIdentity {
+                client_id,
+                host: azure::host(ground, table),
+            }),
             Err(fault) => {
                 ground.source.error(&span, fault);
                 None

@@ -141,9 +141,10 @@ fn person(piece: &[u8]) -> Vec<Person> {
         let inner = behind.split(|b| *b == b'>').next().unwrap_or_default();
         let name = before.trim_ascii();
         let is_whole = name.first() == Some(&b'"') && name.last() == Some(&b'"') && name.len() > 1;
-        let name = match is_whole {
-            true => Cow::Borrowed(name),
-            false => Cow::Owned(plain_name(name)),
+        let name = if is_whole {
+            Cow::Borrowed(name)
+        } else {
+            Cow::Owned(plain_name(name))
         };
         let found = address(inner).map(|address| Person {
             address,

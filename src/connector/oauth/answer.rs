@@ -5,7 +5,10 @@
 //! one and the same error stands first. Of what the endpoint says nothing is repeated but that word, the number and the two identifiers
 //! that its support asks for, and, where nobody knows the code, the first line of the description.
 
-use std::{fmt::Write as _, time::Duration};
+use std::{
+    fmt::Write as _,
+    time::{Duration, SystemTime},
+};
 
 use serde_json::Value;
 
@@ -83,7 +86,9 @@ pub(super) fn read(
         ));
     }
     let status = answer.status.as_u16();
-    parse(status, &answer.body, asker, retry_after)
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    let now = now.unwrap_or_default().as_secs();
+    parse(status, &answer.body, asker, retry_after, now)
 }
 
 fn down(text: String, retry_after: Option<Duration>) -> Refused {
@@ -108,6 +113,7 @@ fn parse(
     body: &[u8],
     asker: Asker,
     retry_after: Option<Duration>,
+    now: u64,
 ) -> Result<Granted, Refused> {
     let down = |text: String| Err(down(text, retry_after));
     // It is being updated (404, 410), or is asked too often.
@@ -134,7 +140,7 @@ fn parse(
         ));
     };
     if (200..300).contains(&status) {
-        return granted(&content).map_err(|why| self::down(why.to_owned(), retry_after));
+        return granted(&content, now).map_err(|why| self::down(why.to_owned(), retry_after));
     }
     let error = word(content.get("error"));
     let codes = codes(&content);
@@ -197,7 +203,7 @@ fn parse(
     })
 }
 
-fn granted(content: &Value) -> Result<Granted, &'static str> {
+fn granted(content: &Value, now: u64) -> Result<Granted, &'static str> {
     let usable = |text: &&str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_graphic());
     let text = |key: &str| content.get(key).and_then(Value::as_str).filter(usable);
     let token =
@@ -209,7 +215,13 @@ fn granted(content: &Value) -> Result<Granted, &'static str> {
     {
         return Err("the token endpoint gave a token that is no bearer token");
     }
-    let seconds = content.get("expires_in").and_then(number).unwrap_or(UNSAID);
+    // Azure's hosting says when it ends, in seconds since 1970, and not how long it lasts.
+    let ends = content.get("expires_on").and_then(number);
+    let left = ends
+        .map(|ends| ends.saturating_sub(now))
+        .filter(|left| *left > 0);
+    let seconds = content.get("expires_in").and_then(number).or(left);
+    let seconds = seconds.unwrap_or(UNSAID);
     Ok(Granted {
         token: Secret::new(token),
         lifetime: Duration::from_secs(seconds.min(86_400)),
@@ -447,7 +459,7 @@ mod tests {
     use super::*;
 
     fn found(status: u16, body: &str, asker: Asker) -> String {
-        match parse(status, body.as_bytes(), asker, None) {
+        match parse(status, body.as_bytes(), asker, None, 1000) {
             Ok(granted) => format!(
                 "token {} {} {}",
                 granted.token.reveal(),
@@ -799,6 +811,11 @@ mod tests {
                 400,
                 r#"{"error":"invalid_request","error_description":"Identity not found"}"#,
                 "misconfigured no token: this machine has no such managed identity",
+            ),
+            (
+                200,
+                r#"{"access_token":"t","expires_on":"1600"}"#,
+                "token t 600 -",
             ),
             (
                 200,

@@ -8,6 +8,7 @@ use super::Proxy;
 use crate::secret::Secret;
 
 mod answer;
+pub mod arc;
 mod claims;
 mod codes;
 mod proof;
@@ -42,6 +43,17 @@ pub struct Settings {
     pub http: HttpSettings,
 }
 
+/// Where a managed identity lives.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Azure {
+    /// On a virtual machine of Azure: its metadata service (IMDS).
+    Machine,
+    /// In Azure's hosting (App Service, Container Apps, Functions): the value of `IDENTITY_HEADER`.
+    Hosting(Secret),
+    /// On a machine elsewhere, by the agent of Azure Arc: the directory of its keys.
+    Arc(PathBuf),
+}
+
 /// Who asks for a token, and what proves it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Grant {
@@ -63,10 +75,12 @@ pub enum Grant {
         /// PEM key.
         key: PathBuf,
     },
-    /// A managed identity of an Azure machine (IMDS).
+    /// A managed identity.
     ManagedIdentity {
         /// Of a user-assigned identity.
         client_id: Option<String>,
+        /// Who gives its tokens.
+        host: Azure,
     },
     /// A federated token file (workload identity); re-read at every request.
     Federated {

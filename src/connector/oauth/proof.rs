@@ -17,7 +17,7 @@ use base64::{
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde_json::json;
 
-use super::{Grant, Settings, claims};
+use super::{Azure, Grant, Settings, claims};
 use crate::{connector::keypair, mail::outcome::Report, secret::Secret};
 
 /// An assertion is good for so long (Entra wants 5 to 10 minutes, Google at most an hour).
@@ -41,6 +41,7 @@ pub(super) enum Proof {
     },
     ManagedIdentity {
         client_id: Option<String>,
+        host: Azure,
     },
     Federated {
         client_id: String,
@@ -65,6 +66,8 @@ pub(super) struct Request {
     pub(super) form: Vec<(&'static str, String)>,
     /// `Authorization: Basic …`.
     pub(super) basic: Option<String>,
+    /// `X-IDENTITY-HEADER` of Azure's hosting.
+    pub(super) header: Option<Secret>,
     /// The metadata service: GET with these in the query and `Metadata: true`.
     pub(super) metadata: bool,
 }
@@ -85,6 +88,11 @@ impl Request {
         let mut forms: Vec<String> = given
             .flat_map(|(_, value)| [value.clone(), encoded(value)])
             .chain(self.basic.clone())
+            .chain(
+                self.header
+                    .as_ref()
+                    .map(|header| header.reveal().to_owned()),
+            )
             // A shorter one would take words of ours with it.
             .filter(|form| form.len() > 3)
             .collect();
@@ -122,8 +130,9 @@ impl Proof {
                     key: rsa,
                 }
             }
-            Grant::ManagedIdentity { client_id } => Proof::ManagedIdentity {
+            Grant::ManagedIdentity { client_id, host } => Proof::ManagedIdentity {
                 client_id: client_id.clone(),
+                host: host.clone(),
             },
             Grant::Federated { client_id, file } => Proof::Federated {
                 client_id: client_id.clone(),
@@ -153,6 +162,7 @@ impl Proof {
         let mut request = Request {
             form: Vec::new(),
             basic: None,
+            header: None,
             metadata: false,
         };
         let form = &mut request.form;
@@ -195,9 +205,17 @@ impl Proof {
                 form.push(("client_assertion_type", ASSERTION_TYPE.into()));
                 form.push(("client_assertion", sign(&header, &claims, key)?));
             }
-            Proof::ManagedIdentity { client_id } => {
+            Proof::ManagedIdentity { client_id, host } => {
                 request.metadata = true;
-                form.push(("api-version", "2018-02-01".into()));
+                let version = match host {
+                    Azure::Machine => "2018-02-01",
+                    Azure::Hosting(_) => "2019-08-01",
+                    Azure::Arc(_) => "2019-11-01",
+                };
+                if let Azure::Hosting(header) = host {
+                    request.header = Some(header.clone());
+                }
+                form.push(("api-version", version.into()));
                 form.push(("resource", settings.scope.clone()));
                 if let Some(client_id) = client_id {
                     form.push(("client_id", client_id.clone()));

@@ -18,9 +18,10 @@ use tokio::{
 };
 
 use super::{
-    Claims, Grant, Settings,
+    Azure, Claims, Grant, Settings,
     answer::{self, Asker, Granted},
-    proof::Proof,
+    arc,
+    proof::{Proof, Request},
     refresh::Refresh,
 };
 use crate::{
@@ -366,12 +367,43 @@ impl Inner {
                 let reply = Reply::new(451, (4, 3, 5), text);
                 (Report::Misconfigured(reply), false)
             })?;
-        let answer = self
-            .http
+        let mut answer = self.send(&request, None, until).await?;
+        if let Grant::ManagedIdentity {
+            host: Azure::Arc(tokens),
+            ..
+        } = &self.settings.grant
+            && answer.status.as_u16() == 401
+            && let Some(file) = arc::challenge(&answer.headers)
+        {
+            let key = arc::key(&file, tokens).map_err(|text| {
+                let reply = Reply::new(451, (4, 3, 5), text);
+                (Report::Misconfigured(reply), false)
+            })?;
+            answer = self.send(&request, Some(&key), until).await?;
+        }
+        self.read(&request, &answer)
+    }
+
+    /// `key`: of Azure Arc's agent.
+    async fn send(
+        &self,
+        request: &Request,
+        key: Option<&Secret>,
+        until: Instant,
+    ) -> Result<Answer, (Report, bool)> {
+        self.http
             .send(&self.url, until, |client, mut url| {
                 if request.metadata {
                     url.query_pairs_mut().extend_pairs(&request.form);
-                    return client.get(url).header("Metadata", "true");
+                    let mut get = client.get(url).header("Metadata", "true");
+                    if let Some(header) = &request.header {
+                        get = get.header("X-IDENTITY-HEADER", header.reveal());
+                    }
+                    if let Some(key) = key {
+                        let value = format!("Basic {}", key.reveal());
+                        get = get.header(header::AUTHORIZATION, value);
+                    }
+                    return get;
                 }
                 let post = client.post(url).header(header::ACCEPT, "application/json");
                 let post = match &request.basic {
@@ -382,17 +414,20 @@ impl Inner {
                     .body(form(&request.form))
             })
             .await
-            .map_err(|fault| (fault.report("token"), false))?;
+            .map_err(|fault| (fault.report("token"), false))
+    }
+
+    /// What came back, with what is known here beside a refusal.
+    fn read(&self, request: &Request, answer: &Answer) -> Result<Granted, (Report, bool)> {
         let asker = Asker::of(&self.settings.grant);
-        answer::read(&answer, asker, retry_after(&answer)).map_err(|refused| {
+        answer::read(answer, asker, retry_after(answer)).map_err(|refused| {
             let mut report = refused.report;
             request.mask(&mut report);
             if let Report::Misconfigured(reply) = &mut report {
                 let now = SystemTime::now();
-                for also in [self.certificate(now), answer.clock(now)] {
-                    if let Some(also) = also {
-                        reply.text = format!("{}; {also}", reply.text);
-                    }
+                let also = [self.certificate(now), answer.clock(now)];
+                for also in also.into_iter().flatten() {
+                    reply.text = format!("{}; {also}", reply.text);
                 }
             }
             (report, refused.is_grant)
@@ -479,7 +514,10 @@ mod tests {
         let settings = Settings {
             token_url: "http://127.0.0.1:1/token".into(),
             scope: "s".into(),
-            grant: Grant::ManagedIdentity { client_id: None },
+            grant: Grant::ManagedIdentity {
+                client_id: None,
+                host: Azure::Machine,
+            },
             http: HttpSettings {
                 allowed_hosts: vec!["*".into()],
                 ..HttpSettings::default()
