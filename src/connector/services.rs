@@ -169,6 +169,25 @@ pub fn is_high_volume(host: &str) -> bool {
     host == "smtp-hve.office365.com" || host.ends_with(".hve.mx.microsoft")
 }
 
+/// Azure Communication Services, where a login is by the name of an SMTP username, which need not be an address.
+pub fn is_communication(host: &str) -> bool {
+    is_below(host, "azurecomm.net")
+}
+
+/// Submission to Exchange Online or Outlook.com, which begins without TLS, and which will take no passwords.
+pub fn is_exchange(host: &str) -> bool {
+    let is_its = |domain: &&str| is_below(host, domain);
+    let domains = ["office365.com", "office365.us", "outlook.com", "partner.outlook.cn"];
+    !is_high_volume(host) && domains.iter().any(is_its)
+}
+
+/// It is the domain, or a name in it.
+fn is_below(host: &str, domain: &str) -> bool {
+    let host = host.trim_end_matches('.').to_ascii_lowercase();
+    host.strip_suffix(domain)
+        .is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -199,6 +218,26 @@ mod tests {
             ("smtp.hve.mx.microsoft.evil.tld", false),
         ] {
             assert_eq!(is_high_volume(host), expected, "{host}");
+        }
+    }
+
+    #[test]
+    fn hosts_with_rules_of_their_own() {
+        for (host, exchange, communication) in [
+            ("smtp.office365.com", true, false),
+            ("SMTP.Office365.com.", true, false),
+            ("smtp-legacy.office365.com", true, false),
+            ("smtp-mail.outlook.com", true, false),
+            ("smtp.office365.us", true, false),
+            ("smtp-hve.office365.com", false, false),
+            ("smtp.hve.mx.microsoft", false, false),
+            ("smtp.azurecomm.net", false, true),
+            ("smtp.notoffice365.com", false, false),
+            ("office365.com.evil.tld", false, false),
+            ("azurecomm.net.evil.tld", false, false),
+        ] {
+            assert_eq!(is_exchange(host), exchange, "{host}");
+            assert_eq!(is_communication(host), communication, "{host}");
         }
     }
 

@@ -63,6 +63,12 @@ impl Cloud {
         }
     }
 
+    /// createUploadSession of Outlook is not available in the clouds of the US Government (learn.microsoft.com/graph/api,
+    /// attachment-createuploadsession, table of national clouds).
+    pub(super) fn lacks_uploads(self) -> bool {
+        matches!(self, Self::GccHigh | Self::Dod)
+    }
+
     /// The host of upload URLs, which Graph names only when asked for one; not documented for every cloud.
     pub(super) fn upload_host(self) -> Option<&'static str> {
         (self == Self::Global).then_some("outlook.office.com")

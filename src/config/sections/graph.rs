@@ -75,6 +75,15 @@ pub(super) fn read(ground: Ground<'_>, table: &Table<'_>, way: Way<'_>) -> Optio
         None => cloud::web(cloud.graph()).ok()?,
     };
     way.outbound.check(ground, &span, &graph.host);
+    if large_messages == Large::Upload && cloud.lacks_uploads() && !table.has("graph_url") {
+        ground.source.note(
+            &table.place("large_messages").unwrap_or_else(|| span.clone()),
+            Fault::new(
+                "by Microsoft's documentation this cloud has no upload sessions, so a message with a large attachment cannot be sent",
+                "write large_messages = \"refuse\": the device is told at once, and another connector of the route is taken",
+            ),
+        );
+    }
     if large_messages == Large::Upload {
         match upload_host {
             Some(host) => way.outbound.check(ground, &span, host),

@@ -69,7 +69,8 @@ pub(super) fn table(
         table.skip_all();
         return None;
     };
-    let mailbox = mailbox(table);
+    let is_free = is_microsoft && host.is_some_and(services::is_communication);
+    let mailbox = if is_free { username(table) } else { mailbox(table) };
     if is_microsoft {
         table.requires("mailbox", "mailbox = \"printer@corp.example\"");
         let settings = microsoft(ground, table, way, cloud::read(table), For::Smtp(host));
@@ -84,6 +85,16 @@ pub(super) fn mailbox(table: &Table<'_>) -> Option<At<String>> {
     Some(At {
         value: value.to_string(),
         span,
+    })
+}
+
+/// `mailbox` where it is the name of an SMTP username.
+fn username(table: &Table<'_>) -> Option<At<String>> {
+    table.parsed("mailbox", "the name of an SMTP username", |text| {
+        if text.is_empty() || text.len() > 1000 || !text.chars().all(is_plain) {
+            return Err(Fault::from("this cannot be the name of an SMTP username"));
+        }
+        Ok(text.to_owned())
     })
 }
 
@@ -339,6 +350,9 @@ fn scope(
     }
     if host.is_some_and(services::is_high_volume) {
         return Some("https://outlook.office.com/.default".to_owned());
+    }
+    if host.is_some_and(services::is_communication) && !is_delegated {
+        return Some("https://communication.azure.com/.default".to_owned());
     }
     if let Some(scope) = cloud.smtp_scope().filter(|_| !is_delegated) {
         return Some(scope.to_owned());

@@ -109,6 +109,7 @@ pub(super) fn read(
             ),
         );
     }
+    speak_of_exchange(ground, table, &target, login.is_some());
     if around.proxy.via.is_none() {
         refuse_loop(ground, around.own_addresses, &target);
     }
@@ -141,6 +142,38 @@ pub(super) fn read(
         oauth,
         plaintext_credentials,
     })
+}
+
+/// What does not work with Exchange Online and Outlook.com, or soon will not.
+fn speak_of_exchange(ground: Ground<'_>, table: &Table<'_>, target: &Target, has_password: bool) {
+    if !services::is_exchange(&target.host) {
+        return;
+    }
+    if target.port == 465 {
+        let key = if table.has("port") { "port" } else { "tls" };
+        ground.source.warning(
+            &table.place_or_header(key),
+            Fault::new(
+                format!("{} does not answer on port 465", plain(&target.host)),
+                "write port = 587 and tls = \"starttls\"",
+            ),
+        );
+    }
+    if has_password {
+        // Exchange team, techcommunity 4489835 (January 2026); for Outlook.com since September 2024.
+        let message = if target.host.ends_with("outlook.com") {
+            "Outlook.com has taken no passwords over SMTP since September 2024"
+        } else {
+            "Exchange Online switches passwords over SMTP off at the end of December 2026 (an administrator can switch them on again for a while)"
+        };
+        ground.source.warning(
+            &table.place_or_header("password"),
+            Fault::new(
+                message,
+                "use a connector of type \"graph\", or `oauth` in place of `username` and `password`",
+            ),
+        );
+    }
 }
 
 /// `service`, or `host`, `port` and `tls`.
