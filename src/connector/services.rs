@@ -177,7 +177,12 @@ pub fn is_communication(host: &str) -> bool {
 /// Submission to Exchange Online or Outlook.com, which begins without TLS, and which will take no passwords.
 pub fn is_exchange(host: &str) -> bool {
     let is_its = |domain: &&str| is_below(host, domain);
-    let domains = ["office365.com", "office365.us", "outlook.com", "partner.outlook.cn"];
+    let domains = [
+        "office365.com",
+        "office365.us",
+        "outlook.com",
+        "partner.outlook.cn",
+    ];
     !is_high_volume(host) && domains.iter().any(is_its)
 }
 

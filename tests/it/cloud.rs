@@ -392,7 +392,7 @@ fn test_names_what_is_broken_and_what_to_do() {
         (
             error(403, "ErrorSendAsDenied", ""),
             69,
-            "mailbox refused",
+            "From refused",
             &["grant Send As"],
         ),
         (
@@ -496,7 +496,7 @@ fn each_refused_token_of_graph_names_its_own_remedy() {
                 "WWW-Authenticate: NTLM\r\n".into(),
                 "<html>log in</html>".into(),
             ),
-            "down",
+            "intercepted",
             "a proxy answered in Graph's place",
             token_is_to_blame,
         ),
@@ -579,8 +579,7 @@ fn the_applications_certificate_is_looked_at() {
             let (code, text) = command(config, &["check"]);
             assert_eq!(code, exit, "{words}: {text}");
             assert!(text.contains(words), "{words}: {text}");
-            let is_pointed_at = text.contains("certificate = \"") || text.contains("key = \"");
-            assert_eq!(is_pointed_at, !words.is_empty(), "{text}");
+            assert_eq!(text.contains("certificate in"), !words.is_empty(), "{text}");
         }
         if exit == 0 {
             let (_, text) = command(&graph, &["check", "--connect"]);

@@ -70,7 +70,11 @@ pub(super) fn table(
         return None;
     };
     let is_free = is_microsoft && host.is_some_and(services::is_communication);
-    let mailbox = if is_free { username(table) } else { mailbox(table) };
+    let mailbox = if is_free {
+        username(table)
+    } else {
+        mailbox(table)
+    };
     if is_microsoft {
         table.requires("mailbox", "mailbox = \"printer@corp.example\"");
         let settings = microsoft(ground, table, way, cloud::read(table), For::Smtp(host));

@@ -109,7 +109,10 @@ pub(super) fn read(
             ),
         );
     }
-    speak_of_exchange(ground, table, &target, login.is_some());
+    let by_token = oauth.is_some()
+        || table.has("oauth")
+        || auth.as_ref().is_some_and(|auth| bears_token(auth.value));
+    speak_of_exchange(ground, table, &target, login.is_some() && !by_token);
     if around.proxy.via.is_none() {
         refuse_loop(ground, around.own_addresses, &target);
     }
@@ -284,12 +287,13 @@ fn auth_of(text: &str) -> Result<Auth, Fault> {
     }
 }
 
+fn bears_token(auth: Auth) -> bool {
+    matches!(auth, Auth::Xoauth2 | Auth::OauthBearer)
+}
+
 /// `oauth` and the ways to log in that need it, and those that cannot be meant beside it.
 fn check_oauth(ground: Ground<'_>, table: &Table<'_>, auth: Option<&At<Auth>>) {
-    let needs = matches!(
-        auth.map(|auth| auth.value),
-        Some(Auth::Xoauth2 | Auth::OauthBearer)
-    );
+    let needs = auth.is_some_and(|auth| bears_token(auth.value));
     let Some(place) = table.place("oauth") else {
         if let Some(At { span, .. }) = auth.filter(|_| needs) {
             ground.source.error(

@@ -73,6 +73,11 @@ impl Heard<'_> {
         }
     }
 
+    /// Exchange marks a refusal by an application access policy so, in whatever language the rest is.
+    fn is_by_policy(&self) -> bool {
+        memchr::memmem::find(self.body, b"[RAOP]").is_some()
+    }
+
     /// A page for people, which Graph has none of.
     fn is_page(&self) -> bool {
         let kind = self.headers.get(header::CONTENT_TYPE);
@@ -105,6 +110,8 @@ impl Heard<'_> {
 fn reply(smtp: u16, enhanced: (u8, u16, u16), text: String) -> Reply {
     Reply::new(smtp, enhanced, text)
 }
+
+const POLICY: &str = "an application access policy of Exchange Online (or the scope of RBAC for Applications) keeps the application from this mailbox: put the mailbox into the policy's group, see Test-ApplicationAccessPolicy and Test-ServicePrincipalAuthorization; a change takes up to 2 hours";
 
 /// Reads an answer to sendMail, or to the sending of a draft. `mailbox` is for the text.
 pub(super) fn read(heard: &Heard<'_>, mailbox: &str) -> Meaning {
@@ -142,10 +149,15 @@ fn by_code(heard: &Heard<'_>, row: &Row, said: &str, mailbox: &str) -> Meaning {
     let about_message =
         |smtp, enhanced| reply(smtp, enhanced, format!("Graph: {said}: {}", row.why));
     let about_mailbox = || {
+        let why = if heard.is_by_policy() {
+            POLICY
+        } else {
+            row.why
+        };
         reply(
             550,
             (5, 7, 60),
-            format!("Graph: {said}: mailbox {mailbox}: {}", row.why),
+            format!("Graph: {said}: mailbox {mailbox}: {why}"),
         )
     };
     match row.about {
@@ -344,6 +356,28 @@ mod tests {
         let (headers, body) = (HeaderMap::new(), answer(code));
         let meaning = read(&heard(status, &headers, &body, wait), "m@corp.example");
         assert_eq!(kind_of(meaning), expected, "{status} {code}");
+    }
+
+    #[test]
+    fn an_access_policy_is_named() {
+        let headers = HeaderMap::new();
+        for (message, words) in [
+            (
+                "Access to OData is disabled: [RAOP] : Blocked by tenant configured AppOnly AccessPolicy settings.",
+                "application access policy",
+            ),
+            ("Access is denied.", "Mail.Send"),
+        ] {
+            let body =
+                format!(r#"{{"error":{{"code":"ErrorAccessDenied","message":"{message}"}}}}"#);
+            match read(
+                &heard(403, &headers, body.as_bytes(), None),
+                "m@corp.example",
+            ) {
+                Meaning::Mailbox(reply) => assert!(reply.text.contains(words), "{}", reply.text),
+                other => panic!("{other:?}"),
+            }
+        }
     }
 
     #[test]

@@ -55,7 +55,7 @@ const SERVICES: &[(&str, &[&str])] = &[
     ("a federated credential", &["azureadtokenexchange"]),
 ];
 /// The name of Graph in the table.
-pub(crate) const GRAPH: &str = "Microsoft Graph";
+const GRAPH: &str = "Microsoft Graph";
 /// The name of Exchange Online in the table.
 pub(crate) const EXCHANGE: &str = "Exchange Online";
 

@@ -16,6 +16,7 @@ mod refresh;
 mod source;
 
 pub use claims::Claims;
+pub(crate) use claims::EXCHANGE;
 pub(crate) use source::retry_after;
 pub use source::{Keep, Token, TokenSource};
 

@@ -15,7 +15,11 @@ use super::{
     tls,
 };
 use crate::{
-    connector::{Auth, SmtpSettings, Tls, oauth::Token, services::is_high_volume},
+    connector::{
+        Auth, SmtpSettings, Tls,
+        oauth::{EXCHANGE, Token},
+        services::{is_exchange, is_high_volume},
+    },
     mail::outcome::Report,
     secret::Secret,
     smtp::{
@@ -127,7 +131,18 @@ impl Smtp {
         } else {
             &["SMTP.SendAsApp", "SMTP.Send"]
         };
-        match (stop, token.claims().and_then(|c| c.missing(needed))) {
+        let claims = token.claims();
+        // Exchange Online says of a token for another service only that it is not accepted.
+        let service = claims.as_ref().and_then(|c| c.service());
+        let foreign =
+            service.filter(|service| is_exchange(&self.settings.host) && *service != EXCHANGE);
+        let missing = match foreign {
+            Some(service) => Some(format!(
+                "the token is for {service}, not for {EXCHANGE}: remove `scope`"
+            )),
+            None => claims.and_then(|c| c.missing(needed)),
+        };
+        match (stop, missing) {
             (Stop::Misconfigured(mut reply), Some(missing)) => {
                 reply.text = format!("{}; {missing}", reply.text);
                 Stop::Misconfigured(reply)
