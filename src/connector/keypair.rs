@@ -6,7 +6,10 @@
 
 use std::{path::Path, time::SystemTime};
 
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
+use rustls::{
+    SignatureAlgorithm,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
+};
 
 use super::certificate::day;
 
@@ -105,18 +108,18 @@ pub fn validity(chain: &Path) -> Result<Validity, String> {
     })
 }
 
-/// That the key is the certificate's.
+/// That the key is the certificate's; what kind of key it is.
 ///
 /// # Errors
 /// A sentence that names both files.
-pub fn belongs(chain: &Path, key: &Path) -> Result<(), Unfit> {
+pub fn belongs(chain: &Path, key: &Path) -> Result<SignatureAlgorithm, Unfit> {
     let certificate = first(chain).map_err(Unfit::File)?;
     let (_, parsed) = x509_parser::parse_x509_certificate(&certificate)
         .map_err(|_| Unfit::Pair(broken(chain)))?;
     let pem = read(key).map_err(Unfit::File)?;
     let unusable = || {
         Unfit::Pair(format!(
-            "{} holds no private key that can be used (in PEM form, without a passphrase)",
+            "{} holds no private key that can be used: PEM form, without a passphrase (openssl pkey -in OLD -out NEW takes it off)",
             key.display()
         ))
     };
@@ -131,7 +134,7 @@ pub fn belongs(chain: &Path, key: &Path) -> Result<(), Unfit> {
         .public_key()
         .is_none_or(|public| public.as_ref() == parsed.public_key().raw);
     if is_own {
-        return Ok(());
+        return Ok(private.algorithm());
     }
     Err(Unfit::Pair(format!(
         "the key in {} does not belong to the certificate in {}",
@@ -220,7 +223,7 @@ mod tests {
             "rubbish.pem",
             "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
         );
-        assert_eq!(belongs(&one.0, &one.1), Ok(()));
+        assert_eq!(belongs(&one.0, &one.1), Ok(SignatureAlgorithm::ECDSA));
         assert_eq!(
             validity(&one.0).unwrap().standing(SystemTime::now()),
             Standing::Good

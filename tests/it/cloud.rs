@@ -541,6 +541,58 @@ fn pair(dir: &Path, name: &str, days: (i64, i64)) -> (String, String) {
     )
 }
 
+/// What the portal or a Windows machine hands out is not what is needed here, and what to do is said at its line.
+#[test]
+fn a_key_of_another_kind_or_form_is_said_at_its_line() {
+    let dir = tempfile::tempdir().unwrap();
+    let made = rcgen::generate_simple_self_signed(vec!["app".to_owned()]).unwrap();
+    let write = |name: &str, octets: &[u8]| {
+        let path = dir.path().join(name);
+        fs::write(&path, octets).unwrap();
+        path.display().to_string()
+    };
+    let pem = write("ec.pem", made.cert.pem().as_bytes());
+    let key = write("ec.key", made.signing_key.serialize_pem().as_bytes());
+    let der = write("ec.der", made.cert.der());
+    for (certificate, key, words) in [
+        (&pem, &key, "the key of an application is an RSA key"),
+        (&der, &key, "DER or PKCS #12 (PFX)"),
+    ] {
+        let credential = format!("certificate = \"{certificate}\"\nkey = \"{key}\"");
+        let graph =
+            graph("http://127.0.0.1:1").replace("client_secret = \"hush-hush-value\"", &credential);
+        let (code, text) = command(&config(&graph), &["check"]);
+        assert_eq!(code, 78, "{text}");
+        assert!(
+            text.contains(words) && text.contains("config.toml:"),
+            "{text}"
+        );
+    }
+}
+
+/// Of both kinds of certificates `status` tells the end, and one that has ended is a reason to look.
+#[test]
+fn status_tells_the_end_of_a_connectors_certificate() {
+    let dir = tempfile::tempdir().unwrap();
+    for (days, exit, words) in [
+        ((-1, 400), 0, "certificate of connector up is valid until"),
+        ((-400, -3), 1, "certificate of connector up expired on"),
+    ] {
+        let (certificate, key) = pair(dir.path(), "client", days);
+        let gateway = Gateway::start(&config(&format!(
+            "type = \"smtp\"\nhost = \"127.0.0.1\"\nport = 1\nclient_certificate = \"{certificate}\"\nclient_key = \"{key}\"\n"
+        )));
+        let output = gateway.cli(&["status"]);
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert_eq!(output.status.code(), Some(exit), "{text}");
+        assert!(text.contains(words), "{text}");
+        let json: serde_json::Value =
+            serde_json::from_slice(&gateway.cli(&["status", "--json"]).stdout).unwrap();
+        assert_eq!(json["certificates"][0]["connector"], "up", "{json}");
+        assert_eq!(json["certificates"][0]["expired"], exit == 1, "{json}");
+    }
+}
+
 /// What nobody looks at until mail stops: the dates of the application's certificate, and whether the key is its own.
 #[test]
 fn the_applications_certificate_is_looked_at() {

@@ -527,6 +527,11 @@ async fn a_federated_token_is_read_anew_and_a_managed_identity_is_asked_with_its
     for (content, expected) in [
         (Some("two words"), "holds no token"),
         (Some(" \n"), "holds no token"),
+        // {"exp":1}: the platform has long ceased to renew it.
+        (
+            Some("e30.eyJleHAiOjF9.c2ln"),
+            "ended at 1970-01-01T00:00:01Z",
+        ),
         (None, "cannot be read"),
     ] {
         match content {

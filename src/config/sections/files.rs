@@ -2,6 +2,8 @@
 
 use std::{path::PathBuf, time::SystemTime};
 
+use rustls::SignatureAlgorithm;
+
 use super::Ground;
 use crate::{
     config::{
@@ -53,9 +55,16 @@ pub(super) fn pem(
                 Pem::Key => ("PRIVATE KEY-----", "private key"),
             };
             if memchr::memmem::find(&octets, mark.as_bytes()).is_none() {
+                // A SEQUENCE of ASN.1: DER, or PKCS #12 (.pfx, .p12).
+                let is_binary = octets.first() == Some(&0x30);
                 ground.source.error(
                     &span,
-                    Fault::from(format!("{shown} holds no {what} in PEM form")),
+                    Fault {
+                        message: format!("{shown} holds no {what} in PEM form"),
+                        hint: is_binary.then(|| {
+                            "it looks like DER or PKCS #12 (PFX): convert it with openssl x509 or pkey -inform DER, or with openssl pkcs12 -nodes".to_owned()
+                        }),
+                    },
                 );
             }
             if holds == Pem::Key {
@@ -101,8 +110,8 @@ pub(super) fn shown_pair(
         return Some(pair);
     }
     // Of a file that cannot be read as what it should be, `pair` has spoken.
-    if let Err(Unfit::Pair(why)) = keypair::belongs(&pair.0, &pair.1) {
-        ground.source.error(
+    match keypair::belongs(&pair.0, &pair.1) {
+        Err(Unfit::Pair(why)) => ground.source.error(
             &table.place_or_header(key),
             Fault::new(
                 plain(&why),
@@ -110,7 +119,17 @@ pub(super) fn shown_pair(
                     "`{certificate}` and `{key}` are made together; name the two files of one pair"
                 ),
             ),
-        );
+        ),
+        Ok(algorithm) if key == "key" && algorithm != SignatureAlgorithm::RSA => {
+            ground.source.error(
+                &table.place_or_header(key),
+                Fault::new(
+                    "the key of an application is an RSA key, and this one is not",
+                    "make a pair with openssl req -x509 -newkey rsa:3072 -nodes, and upload its certificate",
+                ),
+            );
+        }
+        Ok(_) | Err(Unfit::File(_)) => {}
     }
     let said = keypair::validity(&pair.0).map(|validity| validity.said(SystemTime::now()));
     if let Ok(Some(said)) = said {

@@ -76,8 +76,10 @@ const RESERVED: &[&str] = &[
 /// Everything but the body. `key` is the job's.
 pub(super) fn properties(header: &[u8], to: &[Address], key: &str) -> Map<String, Value> {
     let mut message = Map::new();
+    let charset = words::declared(header);
     let subject = headers::value_of(header, "Subject").unwrap_or_default();
-    message.insert("subject".into(), words::text(subject).into());
+    let subject = words::name(subject, charset.as_deref());
+    message.insert("subject".into(), subject.into());
     let senders = [("from", "From"), ("sender", "Sender")];
     for (property, name) in senders {
         if let Some(first) = people(header, name).into_iter().next() {
@@ -267,6 +269,10 @@ mod tests {
     fn one_by_one() {
         check("Subject: =?utf-8?Q?=C3=A4?=\n b\n", "subject", "\u{e4} b");
         check("To: q@a.b\n", "subject", "");
+        let japanese = b"Content-Type: text/plain; charset=shift_jis\r\nSubject: \x93\xfa\x96{\r\nFrom: \x93\xfa <a@a.b>\r\n";
+        let found = properties(japanese, &[], "K");
+        assert_eq!(found["subject"], "\u{65e5}\u{672c}");
+        assert_eq!(found["from"], person("\u{65e5}", "a@a.b"));
         check(
             "From: scan@a.b <scan@a.b>\n",
             "from",

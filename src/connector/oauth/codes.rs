@@ -315,4 +315,19 @@ mod tests {
         }
         assert_eq!(known(1).map(|known| known.remedy), None);
     }
+
+    #[test]
+    fn the_page_knows_no_code_that_the_table_does_not() {
+        let page = include_str!("../../../docs/exchange-online.md");
+        let mut count = 0;
+        for (at, mark) in page.match_indices("AADSTS") {
+            let rest = &page[at + mark.len()..];
+            let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
+            if let Ok(code) = digits.parse() {
+                assert!(known(code).is_some(), "AADSTS{code}");
+                count += 1;
+            }
+        }
+        assert!(count > 40, "{count}");
+    }
 }

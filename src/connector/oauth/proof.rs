@@ -339,7 +339,7 @@ fn federated(path: &Path, now: SystemTime) -> Result<String, String> {
         .unwrap_or_default();
     if let Some(ended) = claims::ends(token).filter(|end| *end < now.as_secs()) {
         return Err(format!(
-            "the token in federated_token_file {shown} ended at {}; see that the platform renews it, and that this machine's clock is right",
+            "federated_token_file {shown} holds a token that ended at {}; see that the platform renews it, and that this machine's clock is right",
             time::OffsetDateTime::from_unix_timestamp(i64::try_from(ended).unwrap_or_default())
                 .ok()
                 .and_then(|at| at

@@ -17,7 +17,7 @@ use super::{
 use crate::{
     connector::{
         Auth, SmtpSettings, Tls,
-        oauth::{EXCHANGE, Token},
+        oauth::{Claims, EXCHANGE, Token},
         services::{is_exchange, is_high_volume},
     },
     mail::outcome::Report,
@@ -133,7 +133,7 @@ impl Smtp {
         };
         let claims = token.claims();
         // Exchange Online says of a token for another service only that it is not accepted.
-        let service = claims.as_ref().and_then(|c| c.service());
+        let service = claims.as_ref().and_then(Claims::service);
         let foreign =
             service.filter(|service| is_exchange(&self.settings.host) && *service != EXCHANGE);
         let missing = match foreign {
