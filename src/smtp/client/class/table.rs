@@ -146,7 +146,7 @@ const GOOGLE_DOMAINS: &[Refusal] = &[
 const EXCHANGE: &[Refusal] = &[
     row(Us, PERMANENT, &[(7, 139, 139)], &[], &[], "basic authentication is switched off for this mailbox or tenant, or a policy blocks it: use a connector of type \"graph\", or enable authenticated SMTP (SMTP AUTH) for the mailbox again", MS_SUBMISSION),
     row(Us, PERMANENT, &[(7, 30, 30)], &[], &[], "Exchange Online no longer takes passwords here: use a connector of type \"graph\" or OAuth", MS_BASIC),
-    row(Us, PERMANENT, &[(7, 57, 57)], &[], &[], "the upstream wants a login: set username and password, or use a connector of type \"graph\"", NDR),
+    row(Us, PERMANENT, &[(7, 57, 57)], &[], &[], "the upstream has seen no login: log in with `oauth`, see that auth is not \"none\" and that host and port are those for submission, or use a connector of type \"graph\"", NDR),
     row(Us, PERMANENT, &[(7, 240, 240)], &[], &[], "the application may not use this account: Add-HVEAppAccess for the application", MS_HVE),
     row(Sender, PERMANENT, &[(7, 62, 62)], &[], &[], "the From must be the account that logs in: rewrite the sender", MS_HVE),
     row(Sender, PERMANENT, &[(7, 60, 60), (2, 252, 252)], &[], &[], SEND_AS, NDR),
@@ -245,7 +245,7 @@ const LOGINS: &[Refusal] = &[
     row(Us, (535, 535), &[], &[], &[], "check username and password; accounts with two-step verification need an app password", RFC4954),
     row(Us, (538, 538), &[], &[], &[], "the upstream wants TLS before a login: set tls = \"starttls\" or \"implicit\"", RFC4954),
     row(Us, (530, 530), &[(7, 0, 0)], &[], &[], "the upstream wants TLS or a login first: set tls = \"starttls\", username and password", RFC4954),
-    row(Us, (530, 530), &[], &[], &[], "the upstream wants a login: set username and password", RFC4954),
+    row(Us, (530, 530), &[], &[], &[], LOG_IN, RFC4954),
     row(Us, PERMANENT, &[], &[], &[Auth], "check username, password and auth", RFC4954),
     row(Us, REFUSED, &[], &["authentication required", "authentication is required", "auth required", "authenticate first", "authentication first", "auth first", "must authenticate", "must be authenticated", "please authenticate", "need to authenticate", "not authenticated", "login first", "log in first", "must log in", "requires authentication", "turn on smtp authentication"], &[Greeting, Hello, Mail, Place::Rcpt, Place::Data], LOG_IN, RFC4954),
 ];
