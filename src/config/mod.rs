@@ -97,6 +97,16 @@ pub struct Environment {
     pub hostname: String,
 }
 
+/// What the machine is called, in full where its own table of names knows that. Nobody on the network is asked.
+fn own_name() -> String {
+    let name = gethostname::gethostname().to_string_lossy().into_owned();
+    if values::is_full_name(&name) {
+        return name;
+    }
+    let hosts = std::fs::read_to_string("/etc/hosts").unwrap_or_default();
+    values::full_name(&name, &hosts).unwrap_or(name)
+}
+
 impl Environment {
     /// Of this process.
     pub fn of_process() -> Self {
@@ -107,7 +117,7 @@ impl Environment {
                 })
                 .collect(),
             credentials_directory: std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from),
-            hostname: gethostname::gethostname().to_string_lossy().into_owned(),
+            hostname: own_name(),
         }
     }
 }

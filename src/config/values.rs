@@ -235,6 +235,37 @@ pub fn domain(text: &str) -> Result<Domain, Fault> {
         .map_err(|why| Fault::from(format!("not a domain: {}", plain(&why))))
 }
 
+/// A name that EHLO may say (RFC 5321 §2.3.5): of several labels of letters, digits and hyphens, and not one that every machine has.
+pub fn is_full_name(name: &str) -> bool {
+    let labels: Vec<&str> = name.split('.').collect();
+    let is_label = |label: &&str| {
+        !label.is_empty()
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+            && label
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b == b'-')
+    };
+    let last = labels.last().copied().unwrap_or_default();
+    labels.len() > 1
+        && labels.iter().all(is_label)
+        && !last.bytes().all(|b| b.is_ascii_digit())
+        && !["localdomain", "localhost", "local", "invalid"].contains(&last)
+        && labels.first() != Some(&"localhost")
+}
+
+/// The full name that `/etc/hosts` gives a machine of that name: the first word with a dot on a line that has both.
+pub fn full_name(name: &str, hosts: &str) -> Option<String> {
+    hosts.lines().find_map(|line| {
+        let line = line.split('#').next().unwrap_or_default();
+        let mut names = line.split_ascii_whitespace().skip(1);
+        let is_ours = names.clone().any(|n| n.eq_ignore_ascii_case(name));
+        names
+            .find(|n| is_ours && is_full_name(n))
+            .map(str::to_ascii_lowercase)
+    })
+}
+
 /// A mailbox, the domain as people write it.
 ///
 /// # Errors
@@ -309,6 +340,32 @@ fn split_unit(text: &str) -> Option<(u64, &str)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn full_names() {
+        for (name, is_full) in [
+            ("relay.corp.example", true),
+            ("a-1.b", true),
+            ("xn--bcher-kva.example", true),
+            ("vm", false),
+            ("my_host.corp.example", false),
+            ("localhost", false),
+            ("localhost.localdomain", false),
+            ("vm.localdomain", false),
+            ("localhost.corp.example", false),
+            ("10.0.0.5", false),
+            ("[10.0.0.5]", false),
+            ("vm.", false),
+            ("", false),
+        ] {
+            assert_eq!(is_full_name(name), is_full, "{name}");
+        }
+        let hosts = "127.0.0.1 localhost.localdomain localhost\n# 10.0.0.9 x.example vm\n127.0.1.1\tVM.corp.example vm # mine\n10.0.0.7 other.example other\n";
+        assert_eq!(full_name("vm", hosts).as_deref(), Some("vm.corp.example"));
+        assert_eq!(full_name("localhost", hosts), None);
+        assert_eq!(full_name("box", hosts), None);
+        assert_eq!(full_name("vm", ""), None);
+    }
 
     #[test]
     fn durations() {

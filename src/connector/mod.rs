@@ -434,6 +434,8 @@ pub struct SmtpSettings {
     pub messages_per_connection: u32,
     /// An unused connection is closed after this.
     pub idle_timeout: Duration,
+    /// EHLO says the address that the connection comes from, since there is no full name to say (RFC 5321 §4.1.4).
+    pub says_address: bool,
     /// The name said in EHLO; config fills in `hostname`.
     pub helo: String,
     /// Corrections, the configured ones before the service's built-in ones.

@@ -15,7 +15,7 @@ fn environment() -> Environment {
     Environment {
         vars: [("SMARTHOST_PASSWORD".to_owned(), "hunter2".to_owned())].into(),
         credentials_directory: None,
-        hostname: "relay".to_owned(),
+        hostname: "relay.corp.example".to_owned(),
     }
 }
 
@@ -387,7 +387,7 @@ fn port_and_tls_complete_each_other() {
             panic!("smtp");
         };
         assert_eq!((smtp.port, smtp.tls), (port, tls), "{written}");
-        assert_eq!(smtp.helo, "relay");
+        assert_eq!(smtp.helo, "relay.corp.example");
         assert_eq!(smtp.own_addresses, ["127.0.0.1:25".parse().unwrap()]);
     }
 }
@@ -408,8 +408,50 @@ fn what_is_left_out_is_filled_in() {
     assert_eq!(route.give_up, std::time::Duration::from_hours(1));
     assert_eq!(route.max_recipients, 1000);
     assert_eq!(config.connectors[0].max_concurrent, 16);
-    assert_eq!(config.bounce_from.to_string(), "postmaster@relay");
+    assert_eq!(
+        config.bounce_from.to_string(),
+        "postmaster@relay.corp.example"
+    );
     assert_eq!(config.data_dir, Path::new("/var/lib/postern"));
+}
+
+/// A machine without a full name: EHLO says an address, and `check` says so, unless the file has a name.
+#[test]
+fn a_bare_machine_name_is_not_said_in_ehlo() {
+    let smtp = "type = \"smtp\"\nhost = \"h.example\"";
+    let named = format!("{smtp}\nhelo = \"relay.corp.example\"");
+    for (machine, file, connector, is_said) in [
+        ("vm", "", smtp, false),
+        ("localhost.localdomain", "", smtp, false),
+        ("my_host.corp.example", "", smtp, false),
+        ("vm", "", named.as_str(), true),
+        ("vm", "hostname = \"relay.corp.example\"\n", smtp, true),
+        ("relay.corp.example", "hostname = \"vm\"\n", smtp, false),
+        ("relay.corp.example", "", smtp, true),
+    ] {
+        let machine = Environment {
+            hostname: machine.to_owned(),
+            ..environment()
+        };
+        let text = format!("{file}{}", around("", connector, ""));
+        let (config, notes) = config::parse(
+            &text,
+            Path::new("config.toml"),
+            Secrets::CheckOnly,
+            &machine,
+        )
+        .unwrap();
+        let notes: Vec<_> = notes.iter().map(ToString::to_string).collect();
+        let connectors = &config.connectors;
+        let postern::connector::Kind::Smtp(smtp) = &connectors[0].kind else {
+            panic!("smtp");
+        };
+        assert_eq!(smtp.says_address, !is_said, "{text}");
+        let warned = notes
+            .iter()
+            .any(|n| n.contains("EHLO says the address") && n.contains("hostname"));
+        assert_eq!(warned, !is_said, "{notes:?}");
+    }
 }
 
 #[test]
@@ -468,7 +510,7 @@ fn what_is_probably_not_meant_is_a_warning() {
     let graph = format!("type = \"graph\"\n{APPLICATION}");
     check(
         &around("", &graph, ""),
-        "bounces are sent from the mailbox postmaster@relay",
+        "bounces are sent from the mailbox postmaster@relay.corp.example",
     );
     let graph = format!("{graph}mailbox = \"p@corp.example\"\n");
     check(

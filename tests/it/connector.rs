@@ -360,6 +360,7 @@ fn settings(address: SocketAddr) -> SmtpSettings {
         max_connections: 4,
         messages_per_connection: 100,
         idle_timeout: Duration::from_secs(30),
+        says_address: false,
         helo: "relay.corp.example".into(),
         overrides: Vec::new(),
         own_addresses: Vec::new(),
@@ -1124,6 +1125,20 @@ async fn a_dropped_delivery_closes_the_connection() {
         .await;
     assert_eq!(short(&report), "deferred deferred");
     assert!(begun.elapsed() < Duration::from_mins(1));
+}
+
+/// Without a full name EHLO says where the connection comes from (RFC 5321 §4.1.4).
+#[tokio::test]
+async fn a_gateway_without_a_full_name_says_its_address() {
+    let upstream = Upstream::start(Script::default()).await;
+    let smtp = SmtpSettings {
+        says_address: true,
+        helo: "vm".into(),
+        ..settings(upstream.address)
+    };
+    let report = deliver(&connector(smtp), &small()).await;
+    assert_eq!(short(&report), "ok ok");
+    assert!(upstream.said("EHLO [127.0.0.1]") && !upstream.said("EHLO vm"));
 }
 
 #[tokio::test]

@@ -29,6 +29,7 @@ mod graph_large;
 mod http;
 mod listener;
 mod oauth;
+mod old_tls;
 mod operator;
 mod proxy;
 mod refusals;

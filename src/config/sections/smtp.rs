@@ -13,7 +13,7 @@ use crate::{
         diagnostic::Span,
         source::nearest,
         table::{At, Table},
-        values::{Fault, is_plain, plain},
+        values::{Fault, is_full_name, is_plain, plain},
     },
     connector::{Auth, Class, Override, Proxy, SmtpSettings, Tls, Verify, is_loopback, services},
     secret::Secret,
@@ -84,6 +84,19 @@ pub(super) fn read(
     let idle_timeout = table.duration("idle_timeout", ("1ms", "1h"), seconds(30));
     let helo = table.parsed("helo", "a name", outbound::host);
     let overrides = overrides(table);
+    let says_address = !table.has("helo") && !is_full_name(around.hostname);
+    if says_address {
+        ground.source.warning(
+            &table.place_or_header("helo"),
+            Fault::new(
+                format!(
+                    "EHLO says the address of this machine, since its name \"{}\" is no full one; there are servers that want a name",
+                    plain(around.hostname)
+                ),
+                "write hostname = \"relay.corp.example\", a name that DNS knows, or `helo` in this connector",
+            ),
+        );
+    }
 
     let target = target?;
     around.outbound.check(ground, &target.span, &target.host);
@@ -131,6 +144,7 @@ pub(super) fn read(
         max_connections,
         messages_per_connection,
         idle_timeout,
+        says_address,
         helo: helo.map_or_else(
             || around.hostname.to_owned(),
             |helo| match helo.value.parse::<IpAddr>() {

@@ -92,12 +92,7 @@ pub(super) fn is_tunnel(error: &reqwest::Error) -> bool {
 fn unreached(error: &reqwest::Error, host: &str, proxy: Option<&ProxyServer>, said: &str) -> Fault {
     for cause in causes(error) {
         if let Some(problem) = tls_error(cause) {
-            let why = match problem {
-                rustls::Error::InvalidCertificate(problem) => {
-                    certificate::problem(problem, host, proxy.is_some())
-                }
-                other => other.to_string(),
-            };
+            let why = certificate::trouble(problem, host, proxy.is_some());
             return Fault::Unreached(format!("{host}: TLS: {why}"));
         }
         if let Some(proxy) = proxy
@@ -113,7 +108,15 @@ fn unreached(error: &reqwest::Error, host: &str, proxy: Option<&ProxyServer>, sa
 
 /// The causes in one line, the innermost last.
 pub(super) fn chain(error: &reqwest::Error) -> String {
-    let mut said: Vec<String> = causes(error).map(ToString::to_string).collect();
+    let mut said: Vec<String> = Vec::new();
+    for cause in causes(error) {
+        if let Some(problem) = tls_error(cause) {
+            // Its own words are names out of the library's code.
+            said.push(format!("TLS: {}", certificate::trouble(problem, "", false)));
+            break;
+        }
+        said.push(cause.to_string());
+    }
     said.dedup();
     if said.is_empty() {
         said.push(if error.is_timeout() {

@@ -4,6 +4,7 @@
 //! that died before it said a word about the message, does it try once more on a new one.
 
 mod dial;
+mod judge;
 mod link;
 mod open;
 mod pool;
@@ -19,7 +20,6 @@ use tokio::{
     sync::Semaphore,
     time::{Instant, timeout_at},
 };
-use tokio_rustls::rustls;
 
 use self::{link::Link, open::Found, pool::Pool, standing::Standing, stream::Fault};
 use crate::{
@@ -57,7 +57,7 @@ pub struct Smtp {
     proxy: Proxy,
     max_recipients: usize,
     timeouts: Timeouts,
-    tls: Option<Arc<rustls::ClientConfig>>,
+    tls: Option<tls::Client>,
     pool: Pool,
     standing: Standing,
     permits: Semaphore,
@@ -90,7 +90,7 @@ impl Smtp {
         };
         let tls = match smtp.tls {
             Tls::Off => None,
-            Tls::Implicit | Tls::StartTls | Tls::Opportunistic => Some(tls::client_config(smtp)?),
+            Tls::Implicit | Tls::StartTls | Tls::Opportunistic => Some(tls::client(smtp)?),
         };
         let tokens = match &smtp.oauth {
             None => None,

@@ -2,9 +2,15 @@
 //!
 //! Apart from deliveries: nothing in here has attempted a message, so every failure is a [`Stop`].
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
-use tokio::time::{Instant, timeout_at};
+use tokio::{
+    net::TcpStream,
+    time::{Instant, timeout_at},
+};
 use tokio_rustls::{TlsConnector, rustls};
 
 use super::{
@@ -201,6 +207,7 @@ impl Smtp {
             Some(address) => format!("{host}[{}]:{port}", address.ip()),
             None => format!("{host}:{port} (proxy)"),
         };
+        let helo = self.name_of(&tcp);
         let mut link = Link::new(tcp, self.timeouts, self.recorder.clone());
         link.record(|| format!("* connected to {via}"));
         link.via.clone_from(&via);
@@ -212,7 +219,7 @@ impl Smtp {
                     .map_err(|stop| Failed::new(stop, true))?,
             );
         }
-        self.converse_opening(link, facts, peer, login, deadline)
+        self.converse_opening(link, facts, peer, &helo, login, deadline)
             .await
     }
 
@@ -221,13 +228,14 @@ impl Smtp {
         mut link: Link,
         mut facts: Option<tls::Facts>,
         peer: Option<SocketAddr>,
+        helo: &str,
         login: Option<&(String, Secret)>,
         deadline: Instant,
     ) -> Result<Found, Failed> {
         let loopback = peer.is_some_and(|p| p.ip().to_canonical().is_loopback());
         let login = login.filter(|_| self.settings.auth != Auth::None);
         let mut opening = Opening::new(Wishes {
-            helo: &self.settings.helo,
+            helo,
             upgrade: match self.settings.tls {
                 Tls::StartTls => Upgrade::Required,
                 Tls::Opportunistic => Upgrade::Offered,
@@ -260,7 +268,7 @@ impl Smtp {
                     };
                     let reply = heard.map_err(|fault| {
                         let other = !greeted && !matches!(fault, Fault::Silent(_));
-                        Failed::new(Stop::down(self.name_fault(&fault)), other)
+                        Failed::new(Stop::down(self.name_fault(&fault, facts.is_some())), other)
                     })?;
                     let mut out = std::mem::take(&mut link.out);
                     let next = opening.reply(&reply, &mut out);
@@ -277,7 +285,7 @@ impl Smtp {
                 }
                 opening::Ask::Handshake => {
                     let turn = link.our_turn(Stage::StartTls).await;
-                    turn.map_err(|fault| Stop::down(self.name_fault(&fault)))?;
+                    turn.map_err(|fault| Stop::down(self.name_fault(&fault, facts.is_some())))?;
                     facts = Some(self.handshake(&mut link, peer, deadline).await?);
                     let mut out = std::mem::take(&mut link.out);
                     ask = opening.secured(&mut out);
@@ -285,7 +293,7 @@ impl Smtp {
                 }
                 opening::Ask::Ready => {
                     let turn = link.our_turn(Stage::Envelope).await;
-                    turn.map_err(|fault| Stop::down(self.name_fault(&fault)))?;
+                    turn.map_err(|fault| Stop::down(self.name_fault(&fault, facts.is_some())))?;
                     break;
                 }
             }
@@ -297,6 +305,15 @@ impl Smtp {
             link,
             tls: facts,
         })
+    }
+
+    /// What this gateway calls itself on a connection: its name, or where that is no full one the address that the connection
+    /// comes from (RFC 5321 §4.1.4, §4.1.3).
+    fn name_of(&self, tcp: &TcpStream) -> String {
+        match tcp.local_addr() {
+            Ok(local) if self.settings.says_address => literal(local.ip()),
+            _ => self.settings.helo.clone(),
+        }
     }
 
     /// An upstream that has our name and the port of one of our listeners is ourselves, by whatever address.
@@ -323,7 +340,7 @@ impl Smtp {
         deadline: Instant,
     ) -> Result<tls::Facts, Stop> {
         let host = self.settings.host.trim_matches(['[', ']']);
-        let (Some(config), Ok(name)) = (
+        let (Some(tls), Ok(name)) = (
             &self.tls,
             rustls::pki_types::ServerName::try_from(host.to_owned()),
         ) else {
@@ -335,11 +352,14 @@ impl Smtp {
             return Err(Stop::down("TLS: begun twice"));
         };
         let until = dial::slice(deadline, self.timeouts.tls);
-        let connector = TlsConnector::from(config.clone());
+        let connector = TlsConnector::from(tls.config.clone());
+        tls.begins();
         let implicit = self.settings.tls == Tls::Implicit;
         let stream = match timeout_at(until, connector.connect(name, tcp)).await {
             Err(_) => return Err(Stop::down("TLS: no answer to the handshake in time")),
-            Ok(Err(e)) => return Err(Stop::down(tls::explain(&e, host, implicit, peer.is_none()))),
+            Ok(Err(e)) => {
+                return Err(Stop::down(tls.explain(&e, host, implicit, peer.is_none())));
+            }
             Ok(Ok(stream)) => stream,
         };
         let facts = tls::facts(stream.get_ref().1);
@@ -349,7 +369,12 @@ impl Smtp {
         Ok(facts)
     }
 
-    fn name_fault(&self, fault: &Fault) -> String {
+    fn name_fault(&self, fault: &Fault, is_encrypted: bool) -> String {
+        if let (Fault::Lost(_, error), Some(tls), true) = (fault, &self.tls, is_encrypted)
+            && let Some(said) = tls.explain_loss(error.as_ref(), &self.settings.host)
+        {
+            return said;
+        }
         let hint = match fault {
             Fault::Silent(Stage::Greeting) | Fault::Lost(Stage::Greeting, _)
                 if self.settings.tls != Tls::Implicit =>
@@ -363,9 +388,28 @@ impl Smtp {
     }
 }
 
+/// An address literal (RFC 5321 §4.1.3).
+fn literal(address: IpAddr) -> String {
+    match address.to_canonical() {
+        IpAddr::V4(ip) => format!("[{ip}]"),
+        IpAddr::V6(ip) => format!("[IPv6:{ip}]"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn literals() {
+        for (address, said) in [
+            ("10.0.0.5", "[10.0.0.5]"),
+            ("::ffff:10.0.0.5", "[10.0.0.5]"),
+            ("2001:db8::1", "[IPv6:2001:db8::1]"),
+        ] {
+            assert_eq!(literal(address.parse().unwrap()), said);
+        }
+    }
 
     #[test]
     fn connections_end_with_their_tokens() {

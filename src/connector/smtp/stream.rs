@@ -17,6 +17,7 @@ use tokio::{
 };
 use tokio_rustls::client::TlsStream;
 
+use super::tls;
 use crate::smtp::client::{
     Stage,
     reply::Broken,
@@ -53,7 +54,9 @@ impl std::fmt::Display for Fault {
             }
             Fault::Silent(stage) => write!(f, "no reply in time at {stage}"),
             Fault::Lost(stage, None) => write!(f, "the upstream closed the connection at {stage}"),
-            Fault::Lost(stage, Some(e)) => write!(f, "the connection was lost at {stage}: {e}"),
+            Fault::Lost(stage, Some(e)) => {
+                write!(f, "the connection was lost at {stage}: {}", tls::words(e))
+            }
             Fault::Broken(stage, why) => write!(f, "at {stage} came {why}"),
             Fault::Unasked(stage, what) if what.is_farewell() => {
                 write!(

@@ -1,32 +1,58 @@
-//! TLS towards an upstream: what is trusted, and in whose words a failure is told.
+//! TLS towards an upstream: its settings, and in whose words a failure is told.
 //!
-//! Apart from the conversation, which only needs an encrypted stream. One thing more than the usual: a certificate in
-//! `ca_file` that is octet for octet the server's own is trusted, its name and dates still checked.
+//! Apart from the conversation, which only needs an encrypted stream. Whom it trusts, `judge` says.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use tokio_rustls::rustls::{
-    self, CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore,
-    SignatureScheme,
-    client::{
-        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
-        verify_server_cert_signed_by_trust_anchor, verify_server_name,
-    },
-    crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature},
-    pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject as _},
-    server::ParsedCertificate,
+    self, ClientConfig, Error, RootCertStore, SignatureScheme,
+    client::ResolvesClientCert,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
+    sign::CertifiedKey,
 };
 
+use super::judge::Judge;
 use crate::connector::{
     SmtpSettings, Verify,
-    certificate::{day, problem},
+    certificate::{day, trouble},
 };
 
-/// The TLS side of a connector, files read.
+/// The TLS side of a connector.
+#[derive(Debug)]
+pub(super) struct Client {
+    pub(super) config: Arc<ClientConfig>,
+    asked: Arc<Asked>,
+}
+
+/// Our certificate, if there is one, and whether an upstream has asked for it: a refusal that follows is about that.
+#[derive(Debug)]
+struct Asked {
+    ours: Arc<dyn ResolvesClientCert>,
+    was: AtomicBool,
+}
+
+impl ResolvesClientCert for Asked {
+    fn resolve(&self, issuers: &[&[u8]], schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        self.was.store(true, Ordering::Relaxed);
+        self.ours.resolve(issuers, schemes)
+    }
+
+    fn has_certs(&self) -> bool {
+        self.ours.has_certs()
+    }
+}
+
+/// Reads the files.
 ///
 /// # Errors
 /// A sentence: which file or key does not do.
-pub(super) fn client_config(settings: &SmtpSettings) -> Result<Arc<ClientConfig>, String> {
+pub(super) fn client(settings: &SmtpSettings) -> Result<Client, String> {
     let crypto = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let mut roots = RootCertStore::empty();
     let mut pinned = Vec::new();
@@ -46,18 +72,24 @@ pub(super) fn client_config(settings: &SmtpSettings) -> Result<Arc<ClientConfig>
             }
         }
     }
-    let judge = Arc::new(Judge {
+    let judge = Judge {
         roots: Arc::new(roots),
         pinned,
         verify: settings.verify,
         crypto: crypto.clone(),
-    });
+    };
+    // TLS 1.3 wants signatures that a short RSA key can make and nobody here can verify.
+    let versions: &[_] = if judge.pins_short_key() {
+        &[&rustls::version::TLS12]
+    } else {
+        rustls::DEFAULT_VERSIONS
+    };
     let builder = ClientConfig::builder_with_provider(crypto)
-        .with_safe_default_protocol_versions()
-        .map_err(|e| format!("TLS: {e}"))?
+        .with_protocol_versions(versions)
+        .map_err(|e| format!("TLS: {}", trouble(&e, "", false)))?
         .dangerous()
-        .with_custom_certificate_verifier(judge);
-    let config = match &settings.client_certificate {
+        .with_custom_certificate_verifier(Arc::new(judge));
+    let mut config = match &settings.client_certificate {
         None => builder.with_no_client_auth(),
         Some((chain, key)) => {
             let chain = certificates(chain, "client_certificate")?;
@@ -65,10 +97,26 @@ pub(super) fn client_config(settings: &SmtpSettings) -> Result<Arc<ClientConfig>
                 .map_err(|e| format!("client_key {}: {e}", key.display()))?;
             builder
                 .with_client_auth_cert(chain, private)
-                .map_err(|e| format!("client_certificate and client_key: {e}"))?
+                .map_err(|e| format!("client_certificate and client_key: {}", own_key(&e)))?
         }
     };
-    Ok(Arc::new(config))
+    let asked = Arc::new(Asked {
+        ours: config.client_auth_cert_resolver.clone(),
+        was: AtomicBool::new(false),
+    });
+    config.client_auth_cert_resolver = asked.clone();
+    Ok(Client {
+        config: Arc::new(config),
+        asked,
+    })
+}
+
+/// What is wrong with a key of ours.
+fn own_key(error: &Error) -> String {
+    match error {
+        Error::InconsistentKeys(_) => trouble(error, "", false),
+        _ => "this key cannot be used: it must be RSA, ECDSA or Ed25519, in PEM and without a password".into(),
+    }
 }
 
 fn certificates(file: &Path, key: &str) -> Result<Vec<CertificateDer<'static>>, String> {
@@ -83,116 +131,69 @@ fn certificates(file: &Path, key: &str) -> Result<Vec<CertificateDer<'static>>, 
     Ok(found)
 }
 
-#[derive(Debug)]
-struct Judge {
-    roots: Arc<RootCertStore>,
-    pinned: Vec<CertificateDer<'static>>,
-    verify: Verify,
-    crypto: Arc<CryptoProvider>,
-}
-
-impl ServerCertVerifier for Judge {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        if self.verify == Verify::None {
-            return Ok(ServerCertVerified::assertion());
-        }
-        let certificate = ParsedCertificate::try_from(end_entity)?;
-        if self.pinned.iter().any(|p| p == end_entity) {
-            check_dates(end_entity, now)?;
-        } else {
-            verify_server_cert_signed_by_trust_anchor(
-                &certificate,
-                &self.roots,
-                intermediates,
-                now,
-                self.crypto.signature_verification_algorithms.all,
-            )?;
-        }
-        if self.verify == Verify::Full {
-            verify_server_name(&certificate, server_name)?;
-        }
-        Ok(ServerCertVerified::assertion())
+impl Client {
+    /// A handshake begins: nobody has asked for our certificate yet.
+    pub(super) fn begins(&self) {
+        self.asked.was.store(false, Ordering::Relaxed);
     }
 
-    fn verify_tls12_signature(
+    /// Why a handshake failed, for people; `host` is the name that was asked for, `proxied` says whether a proxy is in between.
+    pub(super) fn explain(
         &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        let known = &self.crypto.signature_verification_algorithms;
-        verify_tls12_signature(message, certificate, signed, known)
+        error: &std::io::Error,
+        host: &str,
+        implicit: bool,
+        proxied: bool,
+    ) -> String {
+        let why = match fault(error) {
+            Some(Error::InvalidMessage(_)) if implicit => {
+                "the port answered in plain text; it is not a port for tls = \"implicit\" (try tls = \"starttls\")".into()
+            }
+            // Until TLS 1.2 there is no alert of its own for it; whoever wants none breaks off before the question.
+            Some(Error::AlertReceived(_)) | None if self.is_wanting() => WANTED.into(),
+            Some(other) => trouble(other, host, proxied),
+            None if error.kind() == std::io::ErrorKind::UnexpectedEof => {
+                "the upstream closed the connection during the handshake".into()
+            }
+            None => error.to_string(),
+        };
+        format!("TLS: {why}")
     }
 
-    fn verify_tls13_signature(
+    /// Why an encrypted line was lost, where TLS has to do with it. Under TLS 1.3 our certificate is judged after the handshake.
+    pub(super) fn explain_loss(
         &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        let known = &self.crypto.signature_verification_algorithms;
-        verify_tls13_signature(message, certificate, signed, known)
+        error: Option<&std::io::Error>,
+        host: &str,
+    ) -> Option<String> {
+        match error.and_then(fault) {
+            Some(Error::AlertReceived(_)) if self.is_wanting() => Some(format!("TLS: {WANTED}")),
+            Some(fault) => Some(format!("TLS: {}", trouble(fault, host, false))),
+            None => self.is_wanting().then(|| {
+                format!("TLS: the connection was lost behind the handshake, and {WANTED}")
+            }),
+        }
     }
 
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.crypto
-            .signature_verification_algorithms
-            .supported_schemes()
+    /// Our certificate was asked for, and there is none.
+    fn is_wanting(&self) -> bool {
+        self.asked.was.load(Ordering::Relaxed) && !self.asked.has_certs()
     }
 }
 
-/// The dates of a pinned certificate, which no chain check looks at.
-fn check_dates(certificate: &CertificateDer<'_>, now: UnixTime) -> Result<(), Error> {
-    let (_, parsed) = x509_parser::parse_x509_certificate(certificate)
-        .map_err(|_| Error::InvalidCertificate(CertificateError::BadEncoding))?;
-    let at = |seconds: i64| {
-        UnixTime::since_unix_epoch(Duration::from_secs(u64::try_from(seconds).unwrap_or(0)))
-    };
-    let not_before = at(parsed.validity().not_before.timestamp());
-    let not_after = at(parsed.validity().not_after.timestamp());
-    if now < not_before {
-        return Err(CertificateError::NotValidYetContext {
-            time: now,
-            not_before,
-        }
-        .into());
-    }
-    if now > not_after {
-        return Err(CertificateError::ExpiredContext {
-            time: now,
-            not_after,
-        }
-        .into());
-    }
-    Ok(())
-}
+const WANTED: &str =
+    "the upstream wants a certificate of this gateway: set client_certificate and client_key";
 
-/// Why a handshake failed, for people; `host` is the name that was asked for, `proxied` says whether a proxy is in between.
-pub(super) fn explain(error: &std::io::Error, host: &str, implicit: bool, proxied: bool) -> String {
-    let inner = error.get_ref().and_then(|e| e.downcast_ref::<Error>());
-    let why = match inner {
-        Some(Error::InvalidCertificate(fault)) => problem(fault, host, proxied),
-        Some(Error::InvalidMessage(_)) if implicit => {
-            "the port answered in plain text; it is not a port for tls = \"implicit\" (try tls = \"starttls\")"
-                .into()
-        }
-        Some(Error::AlertReceived(alert)) => {
-            format!("the upstream refused the handshake ({alert:?}); does it ask for a client certificate?")
-        }
-        Some(other) => other.to_string(),
-        None if error.kind() == std::io::ErrorKind::UnexpectedEof => {
-            "the upstream closed the connection during the handshake".into()
-        }
+/// An error of a connection, without the library's names for what TLS has to say.
+pub(super) fn words(error: &std::io::Error) -> String {
+    match fault(error) {
+        Some(fault) => format!("TLS: {}", trouble(fault, "that it was asked for", false)),
         None => error.to_string(),
-    };
-    format!("TLS: {why}")
+    }
+}
+
+fn fault(error: &std::io::Error) -> Option<&Error> {
+    error.get_ref()?.downcast_ref()
 }
 
 /// What is said of an encrypted line.
@@ -216,7 +217,8 @@ pub(super) fn facts(connection: &rustls::ClientConnection) -> Facts {
     .to_owned();
     let cipher = connection
         .negotiated_cipher_suite()
-        .map_or_else(String::new, |s| format!("{:?}", s.suite()));
+        .and_then(|s| s.suite().as_str())
+        .unwrap_or_default();
     let mut line = format!("{version} {cipher}");
     let mut expires = None;
     let own = connection.peer_certificates().and_then(<[_]>::first);
