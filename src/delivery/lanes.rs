@@ -155,6 +155,9 @@ impl Lanes {
         let Some(lane) = mailbox else {
             return ready;
         };
+        if let Some(at) = table.strangers.not_before(lane, now) {
+            ready = Self::both(ready, Ready::At(at));
+        }
         let narrower = lane.from.as_ref().map(|_| lane.clone());
         for lane in [Some(lane.of_mailbox()), narrower].into_iter().flatten() {
             let own = match table.mailbox(&lane, now) {
@@ -217,6 +220,9 @@ impl Lanes {
     /// # Errors
     /// One of them is refused, or has to wait.
     pub(super) fn own(self: &Arc<Self>, lane: &Lane, has: Own) -> Result<Own, Block> {
+        if has.mailbox.is_none() && has.from.is_none() {
+            self.table().stranger(lane, Instant::now())?;
+        }
         let from = match has.from {
             None if lane.from.is_some() => self.mailbox(lane)?,
             from => from,
@@ -357,6 +363,7 @@ impl Lanes {
             Change::Open(wait) => {
                 table.open(whole);
                 table.open(&lane.of_mailbox());
+                table.strangers.took(lane);
                 if lane.from.is_some() {
                     table.open(lane);
                 }
@@ -391,7 +398,16 @@ impl Lanes {
 
     /// Logs what is new, and lets everybody look who waits.
     fn tell(&self, mut table: MutexGuard<'_, Table>) {
-        let news = std::mem::take(&mut table.news);
+        let now = Instant::now();
+        let mut news = std::mem::take(&mut table.news);
+        let is_quiet = news.is_empty();
+        // However many mailboxes there are, the log can be read.
+        news.retain(|(lane, news)| match news {
+            News::Shut(..) | News::Resumed if lane.mailbox.is_some() => {
+                table.strangers.has_line(&lane.connector, now)
+            }
+            _ => true,
+        });
         drop(table);
         for (lane, news) in &news {
             let lane = lane.to_string();
@@ -401,9 +417,10 @@ impl Lanes {
                     maillog::connector_throttled(&lane, SystemTime::now() + *wait, reply);
                 }
                 News::Resumed => maillog::connector_resumed(&lane),
+                News::LeftOut(count) => maillog::mailboxes_left_out(&lane, *count),
             }
         }
-        if !news.is_empty() {
+        if !is_quiet {
             self.stir();
         }
     }

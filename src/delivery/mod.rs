@@ -41,6 +41,7 @@ mod reroute;
 mod round;
 mod rows;
 mod sender;
+mod strangers;
 mod table;
 mod upkeep;
 

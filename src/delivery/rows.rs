@@ -7,7 +7,7 @@ use std::time::{Instant, SystemTime};
 use super::{
     gate::{LONGEST_WAIT, State},
     lanes::Lanes,
-    table::Entry,
+    table::{Entry, others},
 };
 use crate::{connector::Lane, mail::reply::Reply, queue::store::LaneRow};
 
@@ -19,6 +19,18 @@ impl Lanes {
         for row in rows {
             let lane = Lane::parse(&row.lane);
             let wanted = row.probe.is_some_and(|probe| probe <= system);
+            if lane == others(&lane.connector) {
+                table.dirty.insert(lane.clone());
+                if wanted && !at_start {
+                    table.strangers.forgive();
+                    for (other, entry) in &mut table.lanes {
+                        if other.connector == lane.connector && entry.is_unlisted() {
+                            entry.gate.probe_now(now);
+                        }
+                    }
+                }
+                continue;
+            }
             if !at_start {
                 if wanted && let Some(entry) = table.lanes.get_mut(&lane) {
                     entry.gate.probe_now(now);
@@ -58,9 +70,11 @@ impl Lanes {
         let dirty: Vec<Lane> = table.dirty.drain().collect();
         dirty
             .into_iter()
-            .map(|lane| match table.lanes.get(&lane) {
-                Some(entry) => entry.row(&lane, now, system),
-                None => open_row(&lane, system),
+            .filter_map(|lane| match (table.lanes.get(&lane), table.summed(&lane)) {
+                (Some(entry), _) if entry.is_unlisted() => None,
+                (Some(entry), _) => Some(entry.row(&lane, now, system)),
+                (None, Some(count)) => Some(sum_row(&lane, count, system)),
+                (None, None) => Some(open_row(&lane, system)),
             })
             .collect()
     }
@@ -80,6 +94,7 @@ impl Lanes {
         let mut rows: Vec<LaneRow> = table
             .lanes
             .iter()
+            .filter(|(_, entry)| !entry.is_unlisted())
             .map(|(lane, entry)| entry.row(lane, now, system))
             .collect();
         rows.sort_by(|a, b| a.lane.cmp(&b.lane));
@@ -108,6 +123,18 @@ impl Entry {
     }
 }
 
+fn sum_row(lane: &Lane, count: usize, system: SystemTime) -> LaneRow {
+    LaneRow {
+        lane: lane.to_string(),
+        state: "paused".to_owned(),
+        since: system,
+        why: format!(
+            "{count} more mailboxes, or Froms in one, are refused; most often their senders do not exist: narrow allowlist.senders, or write a [[rewrite]]"
+        ),
+        probe: None,
+    }
+}
+
 fn open_row(lane: &Lane, since: SystemTime) -> LaneRow {
     LaneRow {
         lane: lane.to_string(),
@@ -115,5 +142,62 @@ fn open_row(lane: &Lane, since: SystemTime) -> LaneRow {
         since,
         why: String::new(),
         probe: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::connector::Limits;
+
+    #[test]
+    fn many_refused_mailboxes_have_few_rows_and_a_count() {
+        let lanes = Lanes::default();
+        let limits = Limits {
+            concurrent: 4,
+            rate: None,
+            upload: None,
+        };
+        let mailbox = |n: usize| Lane {
+            mailbox: Some(format!("m{n}@corp.example")),
+            ..Lane::of(&"up".into())
+        };
+        let why = Reply::new(550, (5, 7, 60), "no such mailbox");
+        lanes
+            .table()
+            .limit(Lane::of(&"up".into()), limits, Some(limits));
+        for n in 0..1_000 {
+            lanes.table().refuse(&mailbox(n), &why);
+        }
+        lanes.table().pass_time(Instant::now());
+        let rows = lanes.changed_rows(SystemTime::now());
+        assert_eq!(rows.len(), 101, "a hundred, and one for the others");
+        let others = rows.iter().find(|row| row.lane == "up/*").unwrap();
+        assert!(
+            others.why.starts_with("900 more mailboxes"),
+            "{}",
+            others.why
+        );
+        // The one with a row and one without are mended.
+        for n in [0, 999] {
+            lanes.table().open(&mailbox(n));
+        }
+        lanes.table().pass_time(Instant::now());
+        let rows = lanes.changed_rows(SystemTime::now());
+        let state = |lane: &str| {
+            rows.iter()
+                .find(|r| r.lane == lane)
+                .map(|r| r.state.clone())
+        };
+        assert_eq!(state("up/m0@corp.example").as_deref(), Some("open"));
+        let others = rows.iter().find(|row| row.lane == "up/*").unwrap();
+        assert!(others.why.starts_with("899 more"), "{}", others.why);
+        // What the store remembers of the others is found out again.
+        let next = Lanes::default();
+        next.table()
+            .limit(Lane::of(&"up".into()), limits, Some(limits));
+        next.read(&rows, true, SystemTime::now());
+        let again = next.changed_rows(SystemTime::now());
+        assert!(again.iter().all(|row| row.state == "open"), "{again:?}");
     }
 }

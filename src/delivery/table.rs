@@ -10,6 +10,7 @@ use std::{
 use super::{
     gate::{Gate, PAUSE_PROBE, Ready, State},
     plan::Block,
+    strangers::{ROWS, Strangers},
 };
 use crate::{
     connector::{Lane, Limits},
@@ -42,6 +43,8 @@ pub(super) struct Entry {
     pub(super) held: bool,
     /// That it waits stands in the log, and that this is over does not yet.
     told: bool,
+    /// It is refused, and one too many of its connector's to have a row of its own.
+    unlisted: bool,
     pub(super) since: SystemTime,
     /// What shut it, with the remedy.
     pub(super) why: Option<Reply>,
@@ -56,6 +59,8 @@ pub(super) enum News {
     Throttled(Duration, Reply),
     /// It works again.
     Resumed,
+    /// So many mailboxes were refused or open again without a line of their own.
+    LeftOut(usize),
 }
 
 /// See the module.
@@ -68,6 +73,10 @@ pub(super) struct Table {
     tidied: Option<Instant>,
     /// Lanes whose row in the store is behind.
     pub(super) dirty: HashSet<Lane>,
+    /// Who may ask for mailboxes that nobody knows.
+    pub(super) strangers: Strangers,
+    /// Connectors whose row for the mailboxes without one was written.
+    summed: HashMap<ConnectorName, usize>,
     /// Not yet logged.
     pub(super) news: Vec<(Lane, News)>,
     /// There is work that waits for a permit: whoever gives one back rings.
@@ -87,6 +96,7 @@ impl Table {
 
     /// Once every connector has its limits: those of their mailboxes, and what is no longer named is forgotten.
     pub(super) fn limited(&mut self, named: &HashSet<ConnectorName>, now: Instant) {
+        self.strangers.forgive();
         let each: HashMap<ConnectorName, Limits> = self
             .lanes
             .iter()
@@ -219,6 +229,33 @@ impl Table {
             }
         }
         self.tidy(now, TIDY.0);
+        for (connector, count) in self.strangers.left_out(now) {
+            let news = News::LeftOut(count);
+            self.news.push((Lane::of(&connector), news));
+        }
+        self.sum();
+    }
+
+    /// The row of a connector for those of its refused mailboxes that have none is written anew when their number changed.
+    fn sum(&mut self) {
+        if self.mailboxes <= ROWS && self.summed.is_empty() {
+            return;
+        }
+        let mut counts: HashMap<ConnectorName, usize> = HashMap::new();
+        for (lane, _) in self.lanes.iter().filter(|(_, entry)| entry.unlisted) {
+            *counts.entry(lane.connector.clone()).or_default() += 1;
+        }
+        let changed = |name: &&ConnectorName| counts.get(*name) != self.summed.get(*name);
+        let names: Vec<&ConnectorName> = counts.keys().chain(self.summed.keys()).collect();
+        let rows = names.into_iter().filter(changed).map(others);
+        self.dirty.extend(rows.collect::<Vec<_>>());
+        self.summed = counts;
+    }
+
+    /// How many mailboxes that lane, the one of [`others`], stands for.
+    pub(super) fn summed(&self, lane: &Lane) -> Option<usize> {
+        let count = self.summed.get(&lane.connector).copied();
+        count.filter(|_| *lane == others(&lane.connector))
     }
 
     /// The upstream is down.
@@ -250,11 +287,25 @@ impl Table {
         if let Some(entry) = self.lanes.get_mut(lane) {
             let is_news = !entry.gate.open();
             entry.gate.close(now, PAUSE_PROBE, true);
-            if is_news {
-                let news = entry.shut("paused", reply);
-                self.changed(lane, news);
-            } else {
-                self.dirty.insert(lane.clone());
+            let news = is_news.then(|| entry.shut("paused", reply));
+            self.strangers.refused(&lane.connector, now);
+            match news {
+                Some(news) => {
+                    let is_one_of = |(other, _): &(&Lane, &Entry)| {
+                        other.connector == lane.connector && other.mailbox.is_some()
+                    };
+                    let others = self.lanes.iter().filter(is_one_of);
+                    let shut = others.filter(|(_, entry)| entry.is_refused_or_asked());
+                    // It is among them.
+                    let is_many = shut.count() > ROWS;
+                    if let Some(entry) = self.lanes.get_mut(lane) {
+                        entry.unlisted = is_many;
+                    }
+                    self.changed(lane, news);
+                }
+                None => {
+                    self.dirty.insert(lane.clone());
+                }
             }
         }
     }
@@ -271,6 +322,20 @@ impl Table {
             }
         }
         self.refuse(&mailbox, reply);
+    }
+
+    /// Whether mail of that lane may ask at all.
+    ///
+    /// # Errors
+    /// Too many were refused that nobody knows. One that is refused itself waits as such, any other as if there were no place for it.
+    pub(super) fn stranger(&mut self, lane: &Lane, now: Instant) -> Result<(), Block> {
+        let Err(wait) = self.strangers.may_ask(lane, now) else {
+            return Ok(());
+        };
+        let mailbox = lane.of_mailbox();
+        let refused = self.refused(lane, &mailbox).cloned();
+        let block = refused.and_then(|lane| Some(self.lanes.get_mut(&lane)?.block(&lane, now)));
+        Err(block.unwrap_or(Block::Crowded(wait)))
     }
 
     /// Refused, and not opened since.
@@ -291,6 +356,7 @@ impl Table {
             return;
         };
         entry.gate.thrive();
+        entry.unlisted = false;
         // A pause ends with a login of its own, not because an old connection still works.
         let resumed = matches!(entry.gate.state(), State::Closed { .. }) && entry.gate.open();
         let over = entry.told && entry.gate.held(Instant::now()).is_none();
@@ -355,6 +421,7 @@ impl Entry {
             each: None,
             held: false,
             told: false,
+            unlisted: false,
             since: SystemTime::now(),
             why: None,
         }
@@ -364,6 +431,15 @@ impl Entry {
     pub(super) fn restore_held(&mut self, now: Instant, wait: Duration) {
         self.gate.hold(now, wait);
         (self.held, self.told) = (true, true);
+    }
+
+    /// Whether its row is left to that of the others.
+    pub(super) fn is_unlisted(&self) -> bool {
+        self.unlisted
+    }
+
+    fn is_refused_or_asked(&self) -> bool {
+        matches!(self.gate.state(), State::Closed { .. })
     }
 
     /// Refused, and nobody asks at the moment.
@@ -394,6 +470,14 @@ impl Entry {
         self.since = SystemTime::now();
         self.why = Some(reply.clone());
         News::Shut(state, reply.clone())
+    }
+}
+
+/// Stands for all refused mailboxes of a connector that have no row: no mailbox is called that.
+pub(super) fn others(connector: &ConnectorName) -> Lane {
+    Lane {
+        mailbox: Some("*".to_owned()),
+        ..Lane::of(connector)
     }
 }
 

@@ -189,6 +189,11 @@ pub fn connector_paused(lane: &str, state: &str, why: &Reply) {
     }
 }
 
+/// So many mailboxes of a connector were paused or resumed in the last minutes without a line of their own.
+pub fn mailboxes_left_out(lane: &str, count: usize) {
+    warn!(event = "connector paused", lane = %clean(lane), count, "more mailboxes of the connector were paused or resumed; `postern status` counts them");
+}
+
 /// The upstream asked for a pause; what waits for the lane goes on by itself afterwards.
 pub fn connector_throttled(lane: &str, until: SystemTime, why: &Reply) {
     let (lane, why) = (clean(lane), clean_to(&why.to_string(), REMEDY));

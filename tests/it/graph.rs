@@ -504,16 +504,21 @@ fn a_foreign_from_holds_up_its_own_mail_alone() {
         assert!(status.contains(&lane), "{status}");
     }
     assert!(status.contains("grant Send As"), "{status}");
+    let left = |gateway: &Gateway| {
+        wait("only those with a foreign From are left, waiting", || {
+            let list = stdout(&gateway.cli(&["queue", "list", "--json"]));
+            let list: serde_json::Value = serde_json::from_str(&list).unwrap();
+            let list = list.as_array().unwrap();
+            let all_wait = list.iter().all(|e| e["state"] == "waiting");
+            (list.len() == foreign.len() && all_wait).then_some(())
+        });
+    };
+    // What was sent is written down: a kill before that may send it twice.
+    left(&gateway);
     gateway.kill();
     gateway.restart();
     good(&gateway, 7);
-    wait("only those with a foreign From are left, waiting", || {
-        let list = stdout(&gateway.cli(&["queue", "list", "--json"]));
-        let list: serde_json::Value = serde_json::from_str(&list).unwrap();
-        let list = list.as_array().unwrap();
-        let all_wait = list.iter().all(|e| e["state"] == "waiting");
-        (list.len() == foreign.len() && all_wait).then_some(())
-    });
+    left(&gateway);
     let asked = tenant.asked_to_send();
     assert!(
         asked <= expected.len() + foreign.len() + 2,
@@ -609,4 +614,43 @@ fn one_impossible_recipient_of_five_fails_alone() {
             ["a", "b", "c", "d"].map(|l| format!("{l}@corp.example"))
         );
     }
+}
+
+/// Somebody invents senders: few requests, few lines, and the mail of a mailbox that there is goes on.
+#[test]
+fn invented_senders_are_bounded_and_hold_up_nobody() {
+    let tenant = Tenant::start(|_, mailbox| {
+        mailbox
+            .starts_with("invented")
+            .then(|| error(404, "ErrorInvalidUser", ""))
+    });
+    let gateway = Gateway::start(&config(&tenant, ""));
+    let real = |n: usize| {
+        let content = as_from("real@corp.example", &format!("real {n}."));
+        mail(&gateway, "real@corp.example", &["x@corp.example"], &content);
+        tenant.wait(n + 1);
+    };
+    real(0);
+    let mut client = gateway.connect("local");
+    client.expect("EHLO app", "250");
+    for n in 0..300 {
+        let from = format!("invented{n}@corp.example");
+        let content = as_from(&from, "s");
+        queued_id(&client.mail(&from, &["x@corp.example"], &content));
+    }
+    real(1);
+    real(2);
+    let asked = tenant.asked_to_send() - 3;
+    assert!((30..=60).contains(&asked), "{asked} requests");
+    let log = gateway.log();
+    let errors = log.lines().filter(|line| line.contains(" ERROR ")).count();
+    assert!(errors <= 20, "{errors} errors");
+    let list = stdout(&gateway.cli(&["queue", "list", "--all", "--json"]));
+    let list: serde_json::Value = serde_json::from_str(&list).unwrap();
+    let is_kept = |e: &&serde_json::Value| {
+        let is_invented = e["sender"].as_str().unwrap().starts_with("invented");
+        is_invented && (e["state"] == "waiting" || e["state"] == "sending")
+    };
+    let kept = list.as_array().unwrap().iter().filter(is_kept).count();
+    assert_eq!(kept, 300, "none is lost or bounced");
 }
