@@ -163,12 +163,12 @@ impl Address {
         &self.domain
     }
 
-    /// The next hop may read another route out of such a local part: `@ % !` inside, or `.`, `/`, `|` first, or
+    /// The next hop may read another route out of such a local part: `@ % ! < >` inside, or `.`, `/`, `|` first, or
     /// `/../` inside, or `=?`, which some decode as an encoded word; `-` first is an option to programs that deliver by a
     /// command line, and Exchange decodes what begins with `IMCEA` into an address of any kind (its encapsulated addresses).
     /// Only a pattern that names it literally admits it.
     pub fn is_risky(&self) -> bool {
-        self.local.contains(['@', '%', '!'])
+        self.local.contains(['@', '%', '!', '<', '>'])
             || self.local.contains("=?")
             || self.local.starts_with(['.', '/', '|', '-'])
             || self
@@ -346,6 +346,7 @@ mod tests {
             "a/../b@c.d",
             "=?q?v=40victim.tld=3e?=@c.d",
             "-oQ/tmp@c.d",
+            "\"q<> r\"@c.d",
             "IMCEASMTP-v+40victim+2Etld@c.d",
             "imceaex-_O=X_OU=Y_cn=z@c.d",
         ] {

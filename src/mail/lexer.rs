@@ -49,8 +49,12 @@ pub(super) struct Lexer<'a> {
     pub(super) comments: usize,
     /// Quoted strings so far that hold `<`, `>` or `@`.
     pub(super) addresses: usize,
-    /// A backslash stands in a quoted string or a comment, or a quote in a comment.
+    /// A backslash stands in a quoted string.
     pub(super) escapes: bool,
+    /// A comment holds a backslash, a quote or a comment: who knows no comments, or none inside one, ends it elsewhere.
+    pub(super) odd_comment: bool,
+    /// A line ends inside a quoted string or a comment: some readers take it for the end of that, too.
+    pub(super) folded: bool,
 }
 
 impl<'a> Lexer<'a> {
@@ -61,6 +65,8 @@ impl<'a> Lexer<'a> {
             comments: 0,
             addresses: 0,
             escapes: false,
+            odd_comment: false,
+            folded: false,
         }
     }
 
@@ -147,22 +153,26 @@ impl<'a> Lexer<'a> {
         loop {
             match self.peek() {
                 None => return Err(MailboxError("a comment has no end")),
-                Some(b'(') => depth += 1,
+                Some(b'(') => {
+                    self.odd_comment |= depth > 0;
+                    depth += 1;
+                }
                 Some(b')') => depth -= 1,
                 Some(b'\\') => {
-                    self.escapes = true;
+                    self.odd_comment = true;
                     self.at += 1;
                     if !self.peek().is_some_and(|b| b >= b' ' && b != 127) {
                         return Err(MailboxError("a comment has no end"));
                     }
                 }
                 Some(b'\r' | b'\n') => {
+                    self.folded = true;
                     self.fold()?;
                     continue;
                 }
                 // Readers that do not know comments find an address in it.
                 Some(b'<' | b'>' | b'@') => return Err(MailboxError("an address in a comment")),
-                Some(b'"') => self.escapes = true,
+                Some(b'"') => self.odd_comment = true,
                 Some(b) if b < b' ' && b != b'\t' || b == 127 => {
                     return Err(MailboxError("a control character"));
                 }
@@ -206,7 +216,10 @@ impl<'a> Lexer<'a> {
                     }
                     self.at += 1;
                 }
-                Some(b'\r' | b'\n') => self.fold()?,
+                Some(b'\r' | b'\n') => {
+                    self.folded = true;
+                    self.fold()?;
+                }
                 Some(b) if b < b' ' && b != b'\t' || b == 127 => {
                     return Err(MailboxError("a control character"));
                 }

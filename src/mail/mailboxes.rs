@@ -20,7 +20,8 @@ pub use super::lexer::MailboxError;
 pub struct Mailbox {
     /// The canonical address.
     pub address: Address,
-    /// The octets to replace when another address takes its place: without `<` and `>`, with a source route.
+    /// The octets to replace when another address takes its place: all between `<` and `>`, or from the local part to the
+    /// domain.
     pub span: Range<usize>,
     /// The display name, as it stands; empty when there is none.
     pub name: Range<usize>,
@@ -33,6 +34,10 @@ pub struct Mailbox {
     /// Only its local part stands there.
     pub bare: bool,
 }
+
+/// A line ends inside a quoted string or a comment. Unfolded, the value has one reading.
+pub(crate) const FOLDED: MailboxError =
+    MailboxError("a line ends inside a quoted string or a comment");
 
 const NO_ADDRESS: MailboxError = MailboxError("words that are no address");
 
@@ -166,10 +171,18 @@ impl<'a> Reader<'a> {
         let Some(kind) = self.kind else {
             return Ok(self.mailboxes);
         };
-        // Who knows no `\"`, or no comments, takes the quotes the other way round, here and in what follows.
+        if self.lexer.folded {
+            return Err(FOLDED);
+        }
+        if self.lexer.odd_comment {
+            return Err(MailboxError(
+                "a comment with a comment, a quote or a backslash in it, which others end elsewhere",
+            ));
+        }
+        // Who knows no `\"` takes the quotes the other way round, here and in what follows.
         if self.lexer.addresses > 0 && self.lexer.escapes {
             return Err(MailboxError(
-                "an address in a quoted string, and a backslash or a quote beside it",
+                "an address in a quoted string, and a backslash beside it",
             ));
         }
         let word = |m: &Mailbox| m.bare && !m.bracketed;
@@ -237,7 +250,7 @@ impl<'a> Reader<'a> {
                 _ => words.push(token),
             }
         };
-        let (address, spec) = self.address(&words)?;
+        let (address, _) = self.address(&words)?;
         if let Some(mailbox) = &in_name
             && self.kind.is_some()
             && !mailbox
@@ -250,7 +263,7 @@ impl<'a> Reader<'a> {
         self.mailboxes.extend(in_name);
         self.mailboxes.push(Mailbox {
             address,
-            span: if routed { start..close.start } else { spec },
+            span: start..close.start,
             name,
             in_name: false,
             routed,
@@ -278,9 +291,14 @@ impl<'a> Reader<'a> {
         let mut found = None;
         for run in self.words.chunk_by(|_, next| !next.spaced) {
             if run.iter().any(|w| w.kind == Mark::At) {
-                let mut run = run.to_vec();
-                strip_apostrophes(self.value, &mut run);
-                let (address, span) = addr_spec(self.value, &run)?;
+                let mut inner = run.to_vec();
+                strip_apostrophes(self.value, &mut inner);
+                let (address, span) = addr_spec(self.value, &inner)?;
+                // Readers that know no such apostrophes take them for a part of it: they go, too.
+                let span = match (self.kind, run.first(), run.last()) {
+                    (Some(_), Some(first), Some(last)) => first.start..last.end,
+                    _ => span,
+                };
                 found = Some(Mailbox {
                     address,
                     name: span.start..span.start,
@@ -617,6 +635,14 @@ mod tests {
             ("\"x\\\"\" <a@b.c>, \"<ceo@evil.tld>\" <a@b.c>", None),
             ("(\") <a@b.c>, \"<ceo@evil.tld>\" <a@b.c>", None),
             ("\"<ceo@evil.tld>\" <a@b.c> (\\))", None),
+            // Comments that end elsewhere for others, and what then stands outside of them.
+            ("a@b.c (x\\) .evil.tld \"), \"b\" <a@b.c>", None),
+            ("a@b.c (x (y) .evil.tld)", None),
+            ("a@b.c (\\)) .evil.tld", None),
+            ("a@b.c (it's)", Some("a@b.c")),
+            // A line end ends a string or a comment for some.
+            ("\"x\r\n ceo@evil.tld\" <a@b.c>", None),
+            ("a@b.c (x\r\n .evil.tld)", None),
             ("staff: a@b.c;", None),
             ("undisclosed:;, a@b.c", None),
         ] {

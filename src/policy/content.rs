@@ -4,6 +4,8 @@
 //! ways is refused, then repair, rewrite, judgement. The body is not looked at, and every field that no rule names keeps
 //! its bytes and its place. Of several Date, Subject, To or Message-ID fields all stay: they give no right.
 
+use std::borrow::Cow;
+
 use memchr::memchr2;
 
 use super::{
@@ -14,7 +16,7 @@ use super::{
 use crate::mail::{
     address::Address,
     headers::{self, Field, fields, lines},
-    mailboxes::{self, Kind, Mailbox, Words},
+    mailboxes::{self, Kind, Mailbox, MailboxError, Words},
     names, repair,
     reply::Reply,
 };
@@ -141,12 +143,8 @@ impl Seen {
             },
             groups: false,
         };
-        let given = match mailboxes::judged(field.value, kind) {
-            Err(_) if about.unquoted_names => names::quoted(field.value),
-            _ => None,
-        };
-        let given = given.as_deref();
-        let mut found = match mailboxes::judged(given.unwrap_or(field.value), kind) {
+        let (given, found) = read(field.value, kind, about.unquoted_names);
+        let mut found = match found {
             Ok(found) if !found.is_empty() => found,
             other => {
                 let completed = own
@@ -171,13 +169,9 @@ impl Seen {
                 .find(|a| rewrite::first(rewrites, a).is_some_and(|(_, r)| r.keeps_for_reply(a)))
                 .cloned();
         }
-        let value = rewrite_value(given.unwrap_or(field.value), &mut found, rewrites);
+        let value = changed(given, &mut found, rewrites);
         admitted(policy, about, Party::Sender, &found, name)?;
-        match (value, given) {
-            (None, Some(quoted)) => headers::append(out, name, quoted),
-            (Some(value), Some(_)) => headers::append(out, name, &value),
-            (value, None) => written(field, value, out),
-        }
+        written(field, value, out);
         Ok(())
     }
 
@@ -235,13 +229,14 @@ fn recipients(
     if !policy.allowlist.header_recipients {
         return Ok(completed(policy, field.value));
     }
-    let mut found = match mailboxes::judged(field.value, anybody(policy)) {
+    let (given, found) = read(field.value, anybody(policy), false);
+    let mut found = match found {
         Ok(found) => found,
         // `undisclosed-recipients` and the like name nobody.
         Err(_) if !field.value.iter().any(|b| matches!(b, b'@' | b'<')) => return Ok(None),
         Err(error) => return Err(Reply::not_understood(name, error.0)),
     };
-    let value = rewrite_value(field.value, &mut found, &[]);
+    let value = changed(given, &mut found, &[]);
     admitted(policy, about, Party::Recipient, &found, name)?;
     Ok(value)
 }
@@ -256,6 +251,44 @@ fn completed(policy: &Policy, value: &[u8]) -> Option<Vec<u8>> {
         .map(|mailbox| (mailbox.span, mailbox.address.to_string()))
         .collect();
     mailboxes::substitute(value, &changes)
+}
+
+/// The mailboxes of a field, and the value they stand in: on one line where a fold could be read in two ways, and with
+/// quotes around a name that lacks them where that is forgiven.
+fn read<'a>(
+    value: &'a [u8],
+    kind: Kind<'_>,
+    unquoted_names: bool,
+) -> (Cow<'a, [u8]>, Result<Vec<Mailbox>, MailboxError>) {
+    /// RFC 5322 §2.1.1, with room for the name of the field.
+    const LINE: usize = 970;
+    let mut value = Cow::Borrowed(value);
+    let mut found = mailboxes::judged(&value, kind);
+    if found == Err(mailboxes::FOLDED) && value.len() <= LINE {
+        value = Cow::Owned(headers::unfold(&value).into_owned());
+        found = mailboxes::judged(&value, kind);
+    }
+    if found.is_err()
+        && unquoted_names
+        && let Some(mut quoted) = names::quoted(&value)
+    {
+        quoted.insert(0, b' ');
+        found = mailboxes::judged(&quoted, kind);
+        value = Cow::Owned(quoted);
+    }
+    (value, found)
+}
+
+/// The value that leaves, where it is another than what came.
+fn changed(
+    given: Cow<'_, [u8]>,
+    found: &mut [Mailbox],
+    rewrites: &[rewrite::Rewrite],
+) -> Option<Vec<u8>> {
+    rewrite_value(&given, found, rewrites).or(match given {
+        Cow::Owned(value) => Some(value),
+        Cow::Borrowed(_) => None,
+    })
 }
 
 /// What may stand in a field that names no sender.
@@ -857,6 +890,54 @@ mod tests {
         assert_eq!(
             setting.rest(b"From: a@corp.com\r\nTo: root\r\n"),
             format!("{kept}To: root\r\n")
+        );
+    }
+
+    #[test]
+    fn what_leaves_has_one_reading() {
+        for (raw, expected) in [
+            // The parts of an address come together, nothing stands beside it in its brackets.
+            ("From: a (x) @ (y) corp.com\r\n", "From: a@corp.com\r\n"),
+            (
+                "From: X <a@corp.com(.evil.tld)>\r\n",
+                "From: X <a@corp.com>\r\n",
+            ),
+            (
+                "From: 'a@corp.com' <a@corp.com>\r\n",
+                "From: a@corp.com <a@corp.com>\r\n",
+            ),
+            ("From: A@Corp.COM\r\n", "From: A@Corp.COM\r\n"),
+            // Some readers end a string or a comment with the line.
+            (
+                "From: \"x\r\n ceo@evil.tld\" <a@corp.com>\r\n",
+                "From: \"x ceo@evil.tld\" <a@corp.com>\r\n",
+            ),
+            (
+                "From: a@corp.com (x\r\n .evil.tld),\r\n b@corp.com\r\n",
+                "From: a@corp.com (x .evil.tld), b@corp.com\r\n",
+            ),
+            (
+                "From: \"x\"\r\n <a@corp.com>\r\n",
+                "From: \"x\"\r\n <a@corp.com>\r\n",
+            ),
+            (
+                "From: a@corp.com (x (y) .evil.tld)\r\n",
+                "550 5.6.0 From cannot be understood: a comment with a comment, a quote or a backslash in it, which others end elsewhere",
+            ),
+            (
+                "From: <\"q<> r\"@corp.com>\r\n",
+                "550 5.7.1 From <\"q<> r\"@corp.com> is not in the allowlist: such a local part must be listed literally",
+            ),
+        ] {
+            check("me@corp.com", raw, expected);
+        }
+        check(
+            "me@corp.com",
+            &format!(
+                "From: {}\"x\r\n y\" <a@corp.com>\r\n",
+                "a@corp.com,\r\n ".repeat(80)
+            ),
+            "550 5.6.0 From cannot be understood: a line ends inside a quoted string or a comment",
         );
     }
 

@@ -53,7 +53,8 @@ pub(super) fn first<'a>(rewrites: &'a [Rewrite], sender: &Address) -> Option<(us
 }
 
 /// A field as it leaves: with the address of a rewrite in the place of each that one applies to (each is asked for by
-/// itself), bare local parts completed, and without source routes and dots behind domains, as in the envelope.
+/// itself), and each address in its canonical form, as in the envelope: bare local parts completed, no source route, no dot
+/// behind the domain, nothing between its parts. An address that differs from that in case alone stays.
 /// The mailboxes afterwards hold what leaves. `None` when the value stays as it is.
 pub(super) fn rewrite_value(
     value: &[u8],
@@ -65,16 +66,14 @@ pub(super) fn rewrite_value(
         let to = first(rewrites, &mailbox.address)
             .map(|(_, rewrite)| &rewrite.to)
             .filter(|to| **to != mailbox.address);
-        let dotted = value
-            .get(mailbox.span.clone())
-            .is_some_and(|text| text.ends_with(b"."));
-        if to.is_none() && !mailbox.routed && !dotted && !mailbox.bare {
-            continue;
-        }
         if let Some(to) = to {
             mailbox.address = to.clone();
         }
-        changes.push((mailbox.span.clone(), mailbox.address.to_string()));
+        let text = mailbox.address.to_string();
+        let given = value.get(mailbox.span.clone()).unwrap_or_default();
+        if to.is_some() || !given.eq_ignore_ascii_case(text.as_bytes()) {
+            changes.push((mailbox.span.clone(), text));
+        }
     }
     mailboxes::substitute(value, &changes)
 }

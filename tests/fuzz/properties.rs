@@ -283,11 +283,11 @@ fn listed() -> Address {
     Address::parse("a@corp.test").unwrap_or_else(|e| panic!("{e}"))
 }
 
-fn id() -> MessageId {
+pub fn id() -> MessageId {
     MessageId::new(origin().at, 7)
 }
 
-fn origin() -> Origin {
+pub fn origin() -> Origin {
     Origin {
         listener: "l".into(),
         peer: ([127, 0, 0, 1], 1).into(),

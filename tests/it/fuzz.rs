@@ -1,7 +1,7 @@
 //! The fuzz properties on seeded input: mutated samples of what each target reads. `cargo fuzz` goes further.
 
 #[path = "../fuzz/properties.rs"]
-mod properties;
+pub mod properties;
 
 /// Grains that make random input reach the interesting states.
 const GRAINS: &[&str] = &[

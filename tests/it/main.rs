@@ -32,6 +32,7 @@ mod oauth;
 mod old_tls;
 mod operator;
 mod proxy;
+mod readers;
 mod refusals;
 mod secrets;
 mod shaping;
