@@ -11,16 +11,18 @@ use std::{
 };
 
 use super::{
-    Built, Shared, bounce,
+    Built, Shared,
+    clock::{self, Moment},
     lanes::{Own, Pass},
     plan::{Attempt, Block, Change, Decision},
     sender::lane_of,
+    upkeep,
 };
 use crate::{
     connector::{Connector, Lane, Settings},
     mail::{
         address::Address,
-        message::{Message, MessageId},
+        message::Message,
         outcome::{Outcome, Report},
         reply::Reply,
     },
@@ -59,6 +61,7 @@ pub(super) async fn run(task: Task) {
         pass,
         job,
     } = task;
+    let begun = upkeep::moment();
     let mut attempt = Attempt::new(&job);
     let mut via = String::new();
     let mut reserved = Some(pass);
@@ -141,7 +144,15 @@ pub(super) async fn run(task: Task) {
             } else {
                 Some(pass)
             };
-            settle(&shared, &built, &route, &job, attempt, &via, &passed).await;
+            settle(
+                (&shared, &built),
+                &route,
+                (&job, begun),
+                attempt,
+                &via,
+                &passed,
+            )
+            .await;
             drop((slip, kept));
             return;
         }
@@ -152,7 +163,15 @@ pub(super) async fn run(task: Task) {
         // It cannot wait in two.
         _ => attempt.queue_up_in_refused(None),
     }
-    settle(&shared, &built, &route, &job, attempt, &via, &passed).await;
+    settle(
+        (&shared, &built),
+        &route,
+        (&job, begun),
+        attempt,
+        &via,
+        &passed,
+    )
+    .await;
 }
 
 /// Puts back a job that no connector would take, or gives it up when its time is over.
@@ -163,11 +182,13 @@ pub(super) async fn pass_over(
     blocks: Vec<Block>,
     job: Job,
 ) {
+    let begun = upkeep::moment();
     let mut attempt = Attempt::new(&job);
     for block in blocks {
         attempt.skip(block);
     }
-    settle(&shared, &built, &route, &job, attempt, "", &Vec::new()).await;
+    let (both, job) = ((&*shared, &*built), (&job, begun));
+    settle(both, &route, job, attempt, "", &Vec::new()).await;
 }
 
 /// Through the gates of connector and mailbox, and when the store allows.
@@ -230,24 +251,26 @@ async fn call(
 
 /// Writes down what became of it, however long the store takes, and then says it in the log.
 async fn settle(
-    shared: &Shared,
-    built: &Built,
+    (shared, built): (&Shared, &Built),
     route: &Route,
-    job: &Job,
-    attempt: Attempt,
+    (job, begun): (&Job, Moment),
+    mut attempt: Attempt,
     via: &str,
     passed: &Passed,
 ) {
-    let now = SystemTime::now();
+    let moment = upkeep::moment();
+    let now = moment.wall;
+    // Set while it was under way, the clock made it neither older nor younger.
+    attempt.accepted_otherwise(clock::between(begun, moment), now);
     let by: Vec<(Address, ConnectorName)> = attempt
         .answered()
         .iter()
         .map(|(recipient, _, connector)| (recipient.clone(), connector.clone()))
         .collect();
     let decision = attempt.finish(route, built.settings.in_doubt_wait, now, fastrand::f64());
-    let bounces = bounces(built, job, &decision, now);
+    let bounces = built.reports(&shared.queue, job, &decision, now);
     let mut events = events(job, &decision, &by, via, &bounces, now);
-    events.extend(withheld(built, job, &decision, now));
+    events.extend(built.withheld(job, &decision, now));
     if let Some((_, taker)) = by.first() {
         events.splice(
             0..0,
@@ -334,48 +357,6 @@ fn failover(name: &ConnectorName, block: &Block, taker: &ConnectorName, now: Sys
             why.unwrap_or_default()
         ),
     }
-}
-
-/// The reports for those who were given up, by the route of the message.
-fn bounces(built: &Built, job: &Job, decision: &Decision, now: SystemTime) -> Vec<Routed> {
-    let told: Vec<_> = decision
-        .failures
-        .iter()
-        .filter(|failure| failure.bounce)
-        .cloned()
-        .collect();
-    if told.is_empty() {
-        return Vec::new();
-    }
-    let settings = &built.settings.bounce;
-    let by = (settings.hostname.as_str(), built.reporter(&job.route));
-    bounce::addressees(&job.message, settings, built.may_be_told(&job.message))
-        .into_iter()
-        .map(|to| {
-            let id = MessageId::new(now, fastrand::u128(..));
-            let message = bounce::bounce(&job.message, &told, by, &to, id, now);
-            Routed {
-                message: Arc::new(message),
-                jobs: vec![(job.route.clone(), vec![to])],
-            }
-        })
-        .collect()
-}
-
-/// The line that says why the sender gets no report, where the lists are the reason.
-fn withheld(built: &Built, job: &Job, decision: &Decision, now: SystemTime) -> Option<Event> {
-    let sender = job.message.envelope.sender.as_ref()?;
-    let settings = &built.settings.bounce;
-    let is_told = |admitted| bounce::addressees(&job.message, settings, admitted).contains(sender);
-    let is_withheld = decision.failures.iter().any(|failure| failure.bounce)
-        && is_told(true)
-        && !is_told(built.may_be_told(&job.message));
-    is_withheld.then(|| Event {
-        at: now,
-        kind: "not told".to_owned(),
-        recipients: vec![sender.to_string()],
-        text: "no report to the sender: nothing narrower than \"anybody\" admits it, and the recipient lists do not".to_owned(),
-    })
 }
 
 /// A line in the life of the message for each kind of thing that happened.

@@ -23,7 +23,7 @@ use tokio::{
 use self::{attempt::Task, lanes::Lanes, round::Round};
 use crate::{
     connector::{self, Connector, Lane},
-    mail::{address::Address, message::Message},
+    mail::address::Address,
     policy::Policy,
     queue::{
         Queue, Reserve, Ticket,
@@ -34,9 +34,11 @@ use crate::{
 
 mod attempt;
 pub mod bounce;
+pub mod clock;
 pub mod gate;
 mod lanes;
 pub mod plan;
+mod reports;
 mod reroute;
 mod round;
 mod rows;
@@ -215,32 +217,19 @@ impl Built {
         }
     }
 
-    /// Who reports about mail of that route are from: what was written down, else the mailbox that will have to send them (a
-    /// provider refuses a From that is not the mailbox's).
-    fn reporter(&self, route: &RouteName) -> &Address {
-        let bounce = &self.settings.bounce;
-        if bounce.is_from_given {
-            return &bounce.from;
-        }
-        self.routes
-            .get(route)
-            .and_then(|route| {
-                route
-                    .connectors
-                    .iter()
-                    .find_map(|name| self.mailboxes.get(name))
-            })
-            .unwrap_or(&bounce.from)
+    /// The longest step of `retry`, drawn at its longest.
+    fn longest_step(&self) -> Duration {
+        let steps = self.router.routes.iter().flat_map(|route| &route.retry);
+        steps
+            .max()
+            .map_or(gate::PAUSE_PROBE, |step| step.saturating_add(*step / 5))
     }
 
-    /// Whether a report may leave to the sender of a message, by the lists of today.
-    fn may_be_told(&self, message: &Message) -> bool {
-        let origin = &message.origin;
-        let who = self
-            .policy
-            .named(origin.client.as_deref(), origin.user.as_deref());
-        let sender = message.envelope.sender.as_ref();
-        sender.is_some_and(|sender| self.policy.report(who, sender))
+    /// Nothing waits longer than this before it is looked at again.
+    fn longest_wait(&self) -> Duration {
+        self.longest_step()
+            .max(self.settings.in_doubt_wait)
+            .max(gate::LONGEST_WAIT)
     }
 
     /// The connectors of a job in their order: of a pinned one that alone, if there still is such a connector.

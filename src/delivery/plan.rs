@@ -6,7 +6,10 @@
 
 use std::time::{Duration, SystemTime};
 
-use super::gate::{LONGEST_WAIT, PAUSE_PROBE};
+use super::{
+    clock,
+    gate::{LONGEST_WAIT, PAUSE_PROBE},
+};
 use crate::{
     mail::{
         address::Address,
@@ -119,6 +122,11 @@ impl Attempt {
             refused: false,
             intercepted: false,
         }
+    }
+
+    /// The clock was set by so many microseconds since it was claimed; and nothing was accepted later than now.
+    pub fn accepted_otherwise(&mut self, by: i64, now: SystemTime) {
+        self.accepted = clock::moved(self.accepted, by).min(now);
     }
 
     /// Who is for the next connector. Empty: no connector is called any more.

@@ -17,7 +17,7 @@ use super::{
     gate::{PAUSE_PROBE, Ready},
     lanes::Pass,
     plan::Block,
-    upkeep::Upkeep,
+    upkeep::{Timekeeper, Upkeep},
 };
 use crate::{
     connector::Lane,
@@ -49,6 +49,7 @@ pub(super) struct Round {
     due: Option<(Instant, Vec<Due>)>,
     checked: Option<Instant>,
     upkeep: Upkeep,
+    clock: Timekeeper,
     /// When another route was last looked for, for each that is gone.
     pub(super) rerouted: HashMap<RouteName, Instant>,
     /// Routes and pins that are gone, and have been complained about.
@@ -86,6 +87,7 @@ impl Round {
             due: None,
             checked: None,
             upkeep: Upkeep::default(),
+            clock: Timekeeper::new(),
             rerouted: HashMap::new(),
             complained: HashSet::new(),
             swept: HashMap::new(),
@@ -114,10 +116,15 @@ impl Round {
 
     /// The lanes as the last run left them.
     async fn recall(&mut self) {
+        let built = self.shared.built();
         loop {
-            match self.shared.queue.store().lanes().await {
+            match self.clock.recall(&self.shared.queue, &built).await {
                 Ok(rows) => {
-                    return self.shared.lanes.read(&rows, true, SystemTime::now());
+                    return self.shared.lanes.read(
+                        &rows,
+                        Some(built.longest_step()),
+                        SystemTime::now(),
+                    );
                 }
                 Err(error) => {
                     tracing::error!(%error, "the store cannot be read");
@@ -142,11 +149,23 @@ impl Round {
         if !is_healthy {
             return AT_LEAST;
         }
+        // Before anything that looks at a time of the store.
+        match self.clock.look(&shared.queue, &built).await {
+            Ok(None) => {}
+            Ok(Some(by)) => {
+                shared.lanes.step(by, SystemTime::now());
+                self.due = None;
+            }
+            Err(error) => {
+                tracing::error!(%error, "what waits cannot be moved with the clock");
+                return AT_LEAST;
+            }
+        }
         shared.lanes.pass_time();
         self.write_lanes().await;
         self.foreign_writes().await;
         self.log_in(&built);
-        self.upkeep.prune(&shared.queue, &built).await;
+        self.upkeep.prune(&shared.queue, &built, &self.clock).await;
         let looked = Instant::now();
         match self.claim(&built).await {
             Ok(wait) => {
@@ -211,7 +230,7 @@ impl Round {
             && !first
             && let Ok(rows) = store.lanes().await
         {
-            self.shared.lanes.read(&rows, false, SystemTime::now());
+            self.shared.lanes.read(&rows, None, SystemTime::now());
         }
     }
 

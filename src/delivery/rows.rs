@@ -2,18 +2,20 @@
 //!
 //! Apart from the gates, which know nothing of rows. It does not read or write the store; the loop does.
 
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::{
-    gate::{LONGEST_WAIT, State},
+    clock,
+    gate::{LONGEST_WAIT, PAUSE_PROBE, State},
     lanes::Lanes,
-    table::{Entry, others},
+    table::{Entry, Table, others},
 };
 use crate::{connector::Lane, mail::reply::Reply, queue::store::LaneRow};
 
 impl Lanes {
-    /// What the store remembers, at start (`at_start`) or after another process wrote (an operator wants a probe now).
-    pub(super) fn read(&self, rows: &[LaneRow], at_start: bool, system: SystemTime) {
+    /// What the store remembers, at start (with the longest step of `retry`) or after another process wrote (an operator wants a
+    /// probe now). Whatever the clock did meanwhile, no lane waits longer than what can have shut it.
+    pub(super) fn read(&self, rows: &[LaneRow], at_start: Option<Duration>, system: SystemTime) {
         let now = Instant::now();
         let mut table = self.table();
         for row in rows {
@@ -21,7 +23,7 @@ impl Lanes {
             let wanted = row.probe.is_some_and(|probe| probe <= system);
             if lane == others(&lane.connector) {
                 table.dirty.insert(lane.clone());
-                if wanted && !at_start {
+                if wanted && at_start.is_none() {
                     table.strangers.forgive();
                     for (other, entry) in &mut table.lanes {
                         if other.connector == lane.connector && entry.is_unlisted() {
@@ -31,21 +33,28 @@ impl Lanes {
                 }
                 continue;
             }
-            if !at_start {
+            let Some(longest_step) = at_start else {
                 if wanted && let Some(entry) = table.lanes.get_mut(&lane) {
                     entry.gate.probe_now(now);
                     // The row's probe time is old from now on.
                     table.dirty.insert(lane);
                 }
                 continue;
-            }
+            };
             if row.state == "open" || !table.lanes.contains_key(&Lane::of(&lane.connector)) {
                 continue;
             }
             let until = row
                 .probe
                 .and_then(|probe| probe.duration_since(system).ok())
-                .map_or(now, |wait| now + wait.min(LONGEST_WAIT));
+                .map_or(now, |wait| {
+                    let longest = match row.state.as_str() {
+                        "throttled" => LONGEST_WAIT,
+                        _ if lane.mailbox.is_some() => PAUSE_PROBE,
+                        _ => longest_step,
+                    };
+                    now + wait.min(longest)
+                });
             if lane.mailbox.is_some() && !table.add_mailbox(&lane, now) {
                 continue;
             }
@@ -57,8 +66,20 @@ impl Lanes {
                     }
                     _ => entry.gate.restore_closed(until),
                 }
-                entry.since = row.since;
+                entry.since = row.since.min(system);
                 entry.why = Some(Reply::new(451, (4, 4, 1), row.why.clone()));
+            }
+        }
+    }
+
+    /// The wall clock was set: what is said of a lane moves with it, what it waits for does not.
+    pub(super) fn step(&self, by: i64, system: SystemTime) {
+        let mut table = self.table();
+        let Table { lanes, dirty, .. } = &mut *table;
+        for (lane, entry) in lanes {
+            entry.since = clock::moved(entry.since, by).min(system);
+            if entry.held || entry.gate.state() != State::Open {
+                dirty.insert(lane.clone());
             }
         }
     }
@@ -196,7 +217,7 @@ mod tests {
         let next = Lanes::default();
         next.table()
             .limit(Lane::of(&"up".into()), limits, Some(limits));
-        next.read(&rows, true, SystemTime::now());
+        next.read(&rows, Some(Duration::from_mins(5)), SystemTime::now());
         let again = next.changed_rows(SystemTime::now());
         assert!(again.iter().all(|row| row.state == "open"), "{again:?}");
     }

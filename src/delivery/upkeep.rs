@@ -1,11 +1,25 @@
-//! What the store must be asked for from time to time: to forget what is no longer kept, and to give room back to the disk.
+//! What the store must be asked for from time to time: to forget what is no longer kept, to give room back to the disk, and to
+//! move what it holds when the clock was set.
 //!
-//! Apart from `round`, which looks here once in each of its rounds: nothing of it concerns what is due.
+//! Apart from `round`, which looks here once in each of its rounds.
 
 use std::time::{Duration, Instant, SystemTime};
 
-use super::Built;
-use crate::queue::{Queue, store::StoreError};
+use rustix::time::{ClockId, clock_gettime};
+
+use super::{
+    Built,
+    clock::{Known, Moment, Step, Watch, moved},
+};
+use crate::queue::{
+    Queue,
+    store::{CLOCK, LaneRow, Shift, StoreError},
+};
+
+/// Between two notes of the time.
+const NOTED: Duration = Duration::from_mins(1);
+/// Both clocks are read within this, or again.
+const TOGETHER: Duration = Duration::from_millis(50);
 
 /// Between two prunings, at most; what is kept for a shorter time is looked at as often as that, but for a minute.
 const PRUNE: Duration = Duration::from_hours(1);
@@ -15,6 +29,144 @@ const ROOM: Duration = Duration::from_secs(5);
 const FOR: Duration = Duration::from_hours(1);
 /// Between two parts of what there is to give back.
 const PART: Duration = Duration::from_secs(1);
+
+/// Both clocks.
+pub(super) fn moment() -> Moment {
+    let boot = || {
+        let time = clock_gettime(ClockId::Boottime);
+        let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
+        Duration::from_secs(seconds)
+            + Duration::from_nanos(u64::try_from(time.tv_nsec).unwrap_or(0))
+    };
+    let mut before = boot();
+    loop {
+        let wall = SystemTime::now();
+        let after = boot();
+        // The process may have been stopped between the two.
+        if after.saturating_sub(before) < TOGETHER {
+            return Moment { wall, boot: after };
+        }
+        before = after;
+    }
+}
+
+/// What tells this start of the machine from the next one.
+fn machine() -> String {
+    let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    id.trim().to_owned()
+}
+
+/// The wall clock, and what is known of it.
+#[derive(Debug)]
+pub(super) struct Timekeeper {
+    watch: Watch,
+    machine: String,
+    known: Known,
+    /// Seen, and not yet carried out: the store may have been out of order.
+    pending: Option<Step>,
+    noted: Option<Instant>,
+}
+
+impl Timekeeper {
+    /// At the start, before anything is accepted.
+    pub(super) fn new() -> Self {
+        let at = moment();
+        let machine = machine();
+        Self {
+            watch: Watch::new(at),
+            known: Known {
+                at,
+                machine: machine.clone(),
+                settled: at.wall,
+            },
+            machine,
+            pending: None,
+            noted: None,
+        }
+    }
+
+    /// What became of the clock since the last run, and what a crash left half done; then the lanes as the last run left them.
+    pub(super) async fn recall(
+        &mut self,
+        queue: &Queue,
+        built: &Built,
+    ) -> Result<Vec<LaneRow>, StoreError> {
+        let store = queue.store();
+        store.shift(None).await?;
+        let started = self.known.at;
+        let mut by = 0;
+        if let Some(known) = store.note(CLOCK).await?.as_deref().and_then(Known::read) {
+            by = known.stepped(started, &self.machine);
+            queue.follow(known.at.wall);
+            self.known = known;
+        }
+        let since = started.wall;
+        self.carry_out(queue, built, Step { by, since }).await?;
+        store.lanes().await
+    }
+
+    /// Whether the clock was set; then everything in the store moves with it. How far it was set, once that is done.
+    pub(super) async fn look(
+        &mut self,
+        queue: &Queue,
+        built: &Built,
+    ) -> Result<Option<i64>, StoreError> {
+        if let Some(step) = self.watch.look(moment()) {
+            self.pending = Some(match self.pending {
+                None => step,
+                Some(before) => Step {
+                    by: before.by.saturating_add(step.by),
+                    since: moved(before.since, step.by).min(step.since),
+                },
+            });
+        }
+        if let Some(step) = self.pending {
+            self.carry_out(queue, built, step).await?;
+            self.pending = None;
+            return Ok(Some(step.by));
+        }
+        if self.noted.is_none_or(|at| at.elapsed() >= NOTED) {
+            self.known = self.known.next(moment(), &self.machine, 0);
+            self.noted = Some(Instant::now());
+            // Nothing of the mail hangs on it: again in a minute.
+            let _ = queue.store().set_note(CLOCK, self.known.note()).await;
+        }
+        Ok(None)
+    }
+
+    async fn carry_out(
+        &mut self,
+        queue: &Queue,
+        built: &Built,
+        step: Step,
+    ) -> Result<(), StoreError> {
+        let now = moment();
+        let known = self.known.next(now, &self.machine, step.by);
+        if step.by != 0 {
+            tracing::warn!(
+                event = "clock",
+                seconds = step.by.saturating_add(500_000).div_euclid(1_000_000),
+                "the clock was set; what waits and how old it is stay as they were"
+            );
+        }
+        let shift = Shift {
+            by: step.by,
+            since: step.since,
+            now: now.wall,
+            longest: built.longest_wait(),
+            note: known.note(),
+        };
+        queue.store().shift(Some(&shift)).await?;
+        self.known = known;
+        self.noted = None;
+        Ok(())
+    }
+
+    /// Whether what is kept for a time may be deleted by this clock.
+    fn is_settled(&self) -> bool {
+        self.pending.is_none() && self.known.settled <= SystemTime::now()
+    }
+}
 
 /// When what was done last.
 #[derive(Debug, Default)]
@@ -29,7 +181,10 @@ pub(super) struct Upkeep {
 
 impl Upkeep {
     /// Lets the store forget what is no longer kept, when it is time.
-    pub(super) async fn prune(&mut self, queue: &Queue, built: &Built) {
+    pub(super) async fn prune(&mut self, queue: &Queue, built: &Built, clock: &Timekeeper) {
+        if !clock.is_settled() {
+            return;
+        }
         let shortest = built.keep_failed.min(built.keep_history);
         let every = shortest.clamp(Duration::from_mins(1), PRUNE);
         if self.pruned.is_some_and(|at| at.elapsed() < every) {

@@ -417,8 +417,7 @@ impl Connection {
             }
             Step::Data => {
                 let now = SystemTime::now();
-                let random = (u128::from(fastrand::u64(..)) << 64) | u128::from(fastrand::u64(..));
-                let id = MessageId::new(now, random);
+                let id = self.shared.queue.next_id(now);
                 self.id = Some(id);
                 return Ok(Next::Step(self.session.data(id, now)));
             }

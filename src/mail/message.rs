@@ -30,10 +30,7 @@ pub struct MessageId(Ulid);
 impl MessageId {
     /// An id for a message that begins at `now`; `random` makes it unique within the millisecond.
     pub fn new(now: SystemTime, random: u128) -> Self {
-        let ms = now
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .map_or(0, |d| d.as_millis() as u64);
-        Self(Ulid::from_parts(ms, random))
+        Self(Ulid::from_parts(millis(now), random))
     }
 
     /// The 16 octets of the id, big-endian, so that octet order is time order.
@@ -45,6 +42,38 @@ impl MessageId {
     pub fn from_bytes(bytes: [u8; 16]) -> Self {
         Self(Ulid::from_bytes(bytes))
     }
+}
+
+/// Makes ids in their order, which the clock may not keep.
+#[derive(Debug, Default)]
+pub struct Ids {
+    /// Milliseconds since 1970.
+    last: u64,
+}
+
+impl Ids {
+    /// An id that sorts behind those before it: a clock that was set back does not put new mail before old.
+    pub fn next(&mut self, now: SystemTime, random: u128) -> MessageId {
+        let ms = millis(now);
+        self.last = if ms < self.last {
+            self.last.saturating_add(1)
+        } else {
+            ms
+        };
+        MessageId(Ulid::from_parts(self.last, random))
+    }
+
+    /// Behind everything of that time.
+    pub fn follow(&mut self, at: SystemTime) {
+        self.last = self.last.max(millis(at));
+    }
+}
+
+fn millis(at: SystemTime) -> u64 {
+    at.duration_since(SystemTime::UNIX_EPOCH)
+        .map_or(0, |since| {
+            u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+        })
 }
 
 impl fmt::Display for MessageId {

@@ -6,13 +6,16 @@
 use std::{
     fmt,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError, RwLock},
-    time::{Duration, Instant},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
+    time::{Duration, Instant, SystemTime},
 };
 
 use tokio::sync::Notify;
 
-use crate::{mail::message::MessageId, route::Routed};
+use crate::{
+    mail::message::{Ids, MessageId},
+    route::Routed,
+};
 
 pub mod sqlite;
 pub mod store;
@@ -40,6 +43,7 @@ pub struct Queue {
     store: Arc<dyn store::Store>,
     reserve: RwLock<Option<Arc<Reserve>>>,
     bell: Notify,
+    ids: Mutex<Ids>,
     /// When room was last asked for.
     asked: Mutex<Option<Instant>>,
 }
@@ -59,6 +63,7 @@ impl Queue {
             store,
             reserve: RwLock::new(None),
             bell: Notify::new(),
+            ids: Mutex::default(),
             asked: Mutex::new(None),
         }
     }
@@ -66,6 +71,20 @@ impl Queue {
     /// The store itself, for commands and delivery.
     pub fn store(&self) -> &Arc<dyn store::Store> {
         &self.store
+    }
+
+    /// An id for a message that begins now.
+    pub fn next_id(&self, now: SystemTime) -> MessageId {
+        self.ids().next(now, fastrand::u128(..))
+    }
+
+    /// Ids from now on sort behind those that were made until then, though the clock was set back since.
+    pub fn follow(&self, at: SystemTime) {
+        self.ids().follow(at);
+    }
+
+    fn ids(&self) -> MutexGuard<'_, Ids> {
+        self.ids.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Where a large body of this message is written (0600) and synced before [`Queue::accept`].
@@ -82,11 +101,7 @@ impl Queue {
     ///
     /// # Errors
     /// [`store::StoreError`]; nothing was kept.
-    pub async fn accept(
-        &self,
-        mail: Routed,
-        now: std::time::SystemTime,
-    ) -> Result<(), store::StoreError> {
+    pub async fn accept(&self, mail: Routed, now: SystemTime) -> Result<(), store::StoreError> {
         let ticket = self.ticket(&mail);
         let inserted = self.store.insert(&mail, ticket.is_some(), now).await;
         if matches!(inserted, Err(store::StoreError::Full)) {

@@ -260,6 +260,24 @@ pub struct LaneRow {
     pub probe: Option<SystemTime>,
 }
 
+/// The wall clock was set: what the store holds of what is not over moves with it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shift {
+    /// By so many microseconds; 0: only what lies in the future is put right.
+    pub by: i64,
+    /// A time between this and `now` was written by the new clock already, and stays.
+    pub since: SystemTime,
+    /// By the new clock.
+    pub now: SystemTime,
+    /// Nothing that waits is due later than this after `now`.
+    pub longest: Duration,
+    /// What is noted of the clock in the same transaction, so that a crash moves nothing twice.
+    pub note: String,
+}
+
+/// The key of that note.
+pub const CLOCK: &str = "clock";
+
 /// Counts for `status`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Stats {
@@ -321,6 +339,9 @@ pub trait Store: Send + Sync + fmt::Debug {
     async fn note(&self, key: &str) -> Result<Option<String>, StoreError>;
     /// Writes one.
     async fn set_note(&self, key: &str, value: String) -> Result<(), StoreError>;
+    /// Moves when jobs are due, when messages that are not over were accepted, and the times of their lives and of the lanes.
+    /// `None`: goes on where a crash cut one off.
+    async fn shift(&self, shift: Option<&Shift>) -> Result<(), StoreError>;
     /// Deletes what retention no longer keeps; returns a line for the log for each failed message deleted.
     async fn prune(
         &self,

@@ -13,6 +13,7 @@ mod harness;
 mod big;
 mod cli;
 mod clients;
+mod clock;
 mod cloud;
 mod commands;
 mod config;

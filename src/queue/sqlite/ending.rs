@@ -2,15 +2,17 @@
 //!
 //! Apart from `change`, where a job is on its way. What is deleted here is the content first, and the history long after it.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::{
+    SqliteStore,
     op::Change,
     rows::{self, FAILED, IN_FILE, JOB_BITS, micros},
+    shift,
 };
-use crate::mail::message::MessageId;
+use crate::{mail::message::MessageId, queue::store::StoreError};
 
 /// A job without anything left to do: its recipients keep what a list says of it.
 pub(super) fn done(
@@ -91,18 +93,64 @@ pub(super) fn discard(
     Ok(())
 }
 
+impl SqliteStore {
+    /// In small steps, so that mail waits for none of them long.
+    pub(super) async fn prune_in_steps(
+        &self,
+        keep_failed: Duration,
+        keep_history: Duration,
+        now: SystemTime,
+    ) -> Result<Vec<String>, StoreError> {
+        let failed = rows::before(now, keep_failed);
+        let history = rows::before(now, keep_history);
+        let mut lines = Vec::new();
+        loop {
+            let (mut some, more) = self
+                .write(move |change| prune_failed(change, failed, now))
+                .await?;
+            lines.append(&mut some);
+            if !more {
+                break;
+            }
+        }
+        let mut from = Some(0);
+        while let Some(key) = from {
+            let Over { keys, ahead, next } = self
+                .query(move |conn| over(conn, key, history, micros(now)))
+                .await?;
+            for some in ahead.chunks(STEP) {
+                let some = some.to_vec();
+                self.write(move |change| shift::ended_now(change, &some, micros(now)))
+                    .await?;
+            }
+            for some in keys.chunks(STEP) {
+                let some = some.to_vec();
+                self.write(move |change| forget(change, &some, history))
+                    .await?;
+            }
+            from = next;
+        }
+        Ok(lines)
+    }
+}
+
 /// Messages that are deleted in one transaction: mail waits for it.
-pub(super) const STEP: usize = 200;
+const STEP: usize = 200;
 /// Rows that are looked at in one step, for which nobody waits.
 const LOOK: i64 = 10_000;
 
 /// Deletes what failed and was kept long enough, some of it: a line for each message, and whether there may be more.
-pub(super) fn prune_failed(
+fn prune_failed(
     change: &mut Change<'_>,
     before: i64,
     now: SystemTime,
 ) -> rusqlite::Result<(Vec<String>, bool)> {
     let conn = change.conn;
+    // By a clock that was ahead: its time begins now.
+    conn.prepare_cached(
+        "UPDATE message SET ended = ?1 WHERE ended IS NOT NULL AND kept > 0 AND ended > ?1",
+    )?
+    .execute([micros(now)])?;
     let failed: Vec<(i64, [u8; 16], Option<String>)> = conn
         .prepare_cached(
             "SELECT key, id, sender FROM message WHERE ended IS NOT NULL AND kept > 0 AND ended <= ?1 LIMIT ?2",
@@ -146,35 +194,46 @@ pub(super) fn prune_failed(
 
 /// The keys of messages that ended long enough ago, among some with keys greater than this one; and the key to go on from, if
 /// there may be more. They stand in the order in which they were accepted, so the first that was accepted too late ends the search:
-/// nothing behind it can have ended earlier. (One from the future does not: a clock was wrong then. Where it was ahead and no longer
-/// is, what stands behind is found a little later.)
-pub(super) fn over(
-    conn: &Connection,
-    from: i64,
-    before: i64,
-    now: i64,
-) -> rusqlite::Result<(Vec<i64>, Option<i64>)> {
+/// nothing behind it can have ended earlier. (One from the future does not: a clock was wrong then; what stands behind it is found a
+/// little later.)
+fn over(conn: &Connection, from: i64, before: i64, now: i64) -> rusqlite::Result<Over> {
     let mut statement = conn.prepare_cached(
-        "SELECT key, accepted, kept = 0 AND ended IS NOT NULL AND ended <= ?3 FROM message
+        "SELECT key, accepted, kept = 0 AND ended IS NOT NULL AND ended <= ?3,
+                kept = 0 AND coalesce(ended > ?4, 0) FROM message
          WHERE key > ?1 ORDER BY key LIMIT ?2",
     )?;
-    let mut looked = statement.query([from, LOOK, before])?;
-    let (mut keys, mut last, mut count) = (Vec::new(), from, 0);
+    let mut looked = statement.query([from, LOOK, before, now])?;
+    let (mut over, mut last, mut count) = (Over::default(), from, 0);
     while let Some(row) = looked.next()? {
         let accepted: i64 = row.get(1)?;
+        if row.get(3)? {
+            over.ahead.push(row.get(0)?);
+        }
         if before < accepted && accepted <= now {
-            return Ok((keys, None));
+            return Ok(over);
         }
         (last, count) = (row.get(0)?, count + 1);
         if row.get(2)? {
-            keys.push(last);
+            over.keys.push(last);
         }
     }
-    Ok((keys, (count == LOOK).then_some(last)))
+    over.next = (count == LOOK).then_some(last);
+    Ok(over)
+}
+
+/// What [`over`] found.
+#[derive(Debug, Default)]
+struct Over {
+    /// Messages that ended long enough ago.
+    keys: Vec<i64>,
+    /// Messages that ended in the future: by a clock that was ahead.
+    ahead: Vec<i64>,
+    /// Where to go on.
+    next: Option<i64>,
 }
 
 /// Forgets messages, as far as they are still over (what failed is only forgotten when it is no longer kept).
-pub(super) fn forget(change: &mut Change<'_>, keys: &[i64], before: i64) -> rusqlite::Result<()> {
+fn forget(change: &mut Change<'_>, keys: &[i64], before: i64) -> rusqlite::Result<()> {
     let conn = change.conn;
     for key in keys {
         let id: Option<[u8; 16]> = conn

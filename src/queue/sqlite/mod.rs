@@ -20,8 +20,8 @@ use tokio::sync::{mpsc, oneshot};
 use super::{
     Settings,
     store::{
-        Ask, Due, Entry, Event, Filter, Inserted, Job, JobId, LaneRow, Settlement, Stats, Store,
-        StoreError, Verb,
+        Ask, Due, Entry, Event, Filter, Inserted, Job, JobId, LaneRow, Settlement, Shift, Stats,
+        Store, StoreError, Verb,
     },
 };
 use crate::{
@@ -40,6 +40,7 @@ mod operate;
 mod read;
 mod room;
 mod rows;
+mod shift;
 mod writer;
 
 use fresh::Fresh;
@@ -407,38 +408,30 @@ impl Store for SqliteStore {
         .await
     }
 
+    async fn shift(&self, shift: Option<&Shift>) -> Result<(), StoreError> {
+        let asked = shift.cloned();
+        // Nothing is written where nothing is to be done: the disk may be full.
+        if !self
+            .query(move |conn| shift::is_needed(conn, asked.as_ref()))
+            .await?
+        {
+            return Ok(());
+        }
+        if let Some(shift) = shift.cloned() {
+            self.write(move |change| shift::begin(change, &shift))
+                .await?;
+        }
+        while self.write(shift::go_on).await? {}
+        Ok(())
+    }
+
     async fn prune(
         &self,
         keep_failed: Duration,
         keep_history: Duration,
         now: SystemTime,
     ) -> Result<Vec<String>, StoreError> {
-        let failed = rows::before(now, keep_failed);
-        let history = rows::before(now, keep_history);
-        let mut lines = Vec::new();
-        // In small steps, so that mail waits for none of them long.
-        loop {
-            let (mut some, more) = self
-                .write(move |change| ending::prune_failed(change, failed, now))
-                .await?;
-            lines.append(&mut some);
-            if !more {
-                break;
-            }
-        }
-        let mut from = Some(0);
-        while let Some(key) = from {
-            let (keys, next) = self
-                .query(move |conn| ending::over(conn, key, history, micros(now)))
-                .await?;
-            for some in keys.chunks(ending::STEP) {
-                let some = some.to_vec();
-                self.write(move |change| ending::forget(change, &some, history))
-                    .await?;
-            }
-            from = next;
-        }
-        Ok(lines)
+        self.prune_in_steps(keep_failed, keep_history, now).await
     }
 
     async fn shrink(&self, all: bool) -> Result<bool, StoreError> {

@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use postern::{
     mail::message::{Message, MessageId},
     queue::store::{
-        Ask, Due, Entry, Event, Filter, Inserted, Job, LaneRow, Settlement, Stats, Store,
+        Ask, Due, Entry, Event, Filter, Inserted, Job, LaneRow, Settlement, Shift, Stats, Store,
         StoreError, Verb,
     },
     route::Routed,
@@ -96,6 +96,9 @@ impl Store for Flaky {
     }
     async fn set_note(&self, key: &str, value: String) -> Result<(), StoreError> {
         self.pass()?.set_note(key, value).await
+    }
+    async fn shift(&self, shift: Option<&Shift>) -> Result<(), StoreError> {
+        self.pass()?.shift(shift).await
     }
     async fn prune(
         &self,

@@ -17,6 +17,8 @@ pub struct Gateway {
     pub dir: TempDir,
     child: Option<Child>,
     starts: usize,
+    /// What it and its commands find in their environment besides ours.
+    env: Vec<(&'static str, PathBuf)>,
     addresses: HashMap<String, SocketAddr>,
 }
 
@@ -61,10 +63,16 @@ impl Gateway {
 
     /// Starts it in a directory that holds a `config.toml` already.
     pub fn start_in(dir: TempDir) -> Self {
+        Self::start_with(dir, Vec::new())
+    }
+
+    /// As [`Gateway::start_in`], with more in the environment.
+    pub fn start_with(dir: TempDir, env: Vec<(&'static str, PathBuf)>) -> Self {
         let mut gateway = Self {
             dir,
             child: None,
             starts: 0,
+            env,
             addresses: HashMap::new(),
         };
         gateway.restart();
@@ -84,6 +92,7 @@ impl Gateway {
         let child = Command::new(Self::binary())
             .args(["run", "-c", "config.toml"])
             .current_dir(self.dir.path())
+            .envs(self.env.iter().cloned())
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
             .stderr(log)
@@ -196,6 +205,7 @@ impl Gateway {
             .args(args)
             .args(["-c", "config.toml"])
             .current_dir(self.dir.path())
+            .envs(self.env.iter().cloned())
             .stdin(Stdio::null())
             .output()
             .unwrap()

@@ -19,8 +19,8 @@ use postern::{
         reply::Reply,
     },
     queue::store::{
-        Ask, Due, Entry, EntryRecipient, Event, Filter, Inserted, Job, JobId, LaneRow, Settled,
-        Settlement, State, Stats, Store, StoreError, Verb,
+        Ask, CLOCK, Due, Entry, EntryRecipient, Event, Filter, Inserted, Job, JobId, LaneRow,
+        Settled, Settlement, Shift, State, Stats, Store, StoreError, Verb,
     },
     route::{ConnectorName, Routed},
 };
@@ -51,6 +51,7 @@ pub(crate) struct Memory {
     pub(crate) broken: AtomicBool,
     unhealthy: AtomicBool,
     version: AtomicU64,
+    notes: Mutex<HashMap<String, String>>,
 }
 
 impl Memory {
@@ -330,12 +331,43 @@ impl Store for Memory {
         Ok(())
     }
 
-    async fn note(&self, _: &str) -> Result<Option<String>, StoreError> {
-        Ok(None)
+    async fn shift(&self, shift: Option<&Shift>) -> Result<(), StoreError> {
+        self.write()?;
+        let Some(shift) = shift else { return Ok(()) };
+        self.notes
+            .lock()
+            .unwrap()
+            .insert(CLOCK.to_owned(), shift.note.clone());
+        let moved = |at: SystemTime, latest: SystemTime| {
+            let is_new = shift.since <= at && at <= shift.now + Duration::from_secs(10);
+            let by = if is_new { 0 } else { shift.by };
+            postern::delivery::clock::moved(at, by).min(latest)
+        };
+        let latest = shift.now + shift.longest;
+        for row in self.rows.lock().unwrap().iter_mut() {
+            let accepted = moved(row.job.accepted, shift.now);
+            row.due = match row.due {
+                due if due == row.job.accepted => accepted,
+                due if shift.by > 0 && due >= shift.since => due.min(latest),
+                due => moved(due, latest),
+            };
+            row.job.accepted = accepted;
+        }
+        for lane in self.lanes.lock().unwrap().values_mut() {
+            lane.since = moved(lane.since, shift.now);
+            lane.probe = lane.probe.map(|probe| moved(probe, latest));
+        }
+        Ok(())
     }
 
-    async fn set_note(&self, _: &str, _: String) -> Result<(), StoreError> {
-        self.write()
+    async fn note(&self, key: &str) -> Result<Option<String>, StoreError> {
+        Ok(self.notes.lock().unwrap().get(key).cloned())
+    }
+
+    async fn set_note(&self, key: &str, value: String) -> Result<(), StoreError> {
+        self.write()?;
+        self.notes.lock().unwrap().insert(key.to_owned(), value);
+        Ok(())
     }
 
     async fn prune(
