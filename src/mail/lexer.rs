@@ -5,6 +5,21 @@
 
 use super::address::is_atext;
 
+#[cfg(test)]
+thread_local! {
+    /// Octets and words that were looked at: what a field costs.
+    pub(super) static STEPS: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+}
+
+/// Counted in tests, which hold that a field costs so many steps for each of its octets and no more.
+#[inline]
+pub(super) fn looked_at(count: usize) {
+    #[cfg(test)]
+    STEPS.with(|steps| steps.set(steps.get() + count));
+    #[cfg(not(test))]
+    let _ = count;
+}
+
 /// Comments in comments.
 const COMMENT_DEPTH: usize = 16;
 
@@ -71,6 +86,7 @@ impl<'a> Lexer<'a> {
     }
 
     fn peek(&self) -> Option<u8> {
+        looked_at(1);
         self.value.get(self.at).copied()
     }
 

@@ -251,11 +251,14 @@ mod tests {
     #[test]
     fn one_long_line_in_pieces_is_linear() {
         let line = vec![b'a'; 256 * 1024];
-        let mut from = 0;
-        for len in 0..line.len() {
+        let (mut from, mut looked) = (0, 0);
+        for len in 0..=line.len() {
+            // What is looked at: from where the last look stopped.
+            looked += len - from;
             assert_eq!(header_end(&line[..len], &mut from, false), None);
             assert_eq!(from, len, "nothing of it is looked at again");
         }
+        assert_eq!(looked, line.len(), "each octet once");
     }
 
     #[test]

@@ -1,7 +1,10 @@
 //! What must hold for any octets; each is a fuzz target (`cargo fuzz run NAME --fuzz-dir tests/fuzz`), and a seeded run of all
-//! of them is part of `cargo test`.
+//! of them is part of `cargo test`. Each assertion that needs a certain input notes that it was reached: the seeded run holds that
+//! all of them are.
 
 use std::{
+    cell::RefCell,
+    collections::BTreeMap,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -37,6 +40,19 @@ const LEVELS: [ToleranceLevel; 3] = [
     ToleranceLevel::Device,
 ];
 
+thread_local! {
+    static REACHED: RefCell<BTreeMap<&'static str, u64>> = const { RefCell::new(BTreeMap::new()) };
+}
+
+fn reached(what: &'static str) {
+    REACHED.with_borrow_mut(|all| *all.entry(what).or_default() += 1);
+}
+
+/// How often each place was reached by this thread since it was asked last.
+pub fn all_reached() -> BTreeMap<&'static str, u64> {
+    REACHED.take()
+}
+
 /// What parses prints back to what parses the same.
 pub fn address(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else {
@@ -44,6 +60,10 @@ pub fn address(data: &[u8]) {
     };
     if let Ok(address) = Address::parse(text) {
         let printed = address.to_string();
+        reached("an address");
+        if printed.starts_with('"') {
+            reached("a quoted address");
+        }
         assert!(
             !printed.bytes().any(|b| !(b' '..=b'~').contains(&b)),
             "{printed:?}"
@@ -59,7 +79,12 @@ pub fn command(data: &[u8]) {
         let _ = command::parse(data, &tolerance);
         let _ = command::mail(data, &tolerance, None);
         if let Ok(address) = command::rcpt(data, &tolerance, None) {
-            let again = format!("<{address}>");
+            reached(match level {
+                ToleranceLevel::Strict => "a recipient, strict",
+                ToleranceLevel::Standard => "a recipient, standard",
+                ToleranceLevel::Device => "a recipient, device",
+            });
+            let again = format!("TO:<{address}>");
             let read = command::rcpt(again.as_bytes(), &tolerance, None);
             assert_eq!(read.as_ref(), Ok(&address), "{again}");
         }
@@ -88,7 +113,17 @@ pub fn data(data: &[u8]) {
         lf_only: false,
         bare_cr: false,
     };
+    if fault.is_some() {
+        reached("a fault, however it is cut");
+    }
     if end.is_some() && fault.is_none() {
+        reached("a message, stuffed and read again");
+        if whole.starts_with(b".")
+            || whole.windows(3).any(|three| three == b"\r\n.")
+            || whole.windows(2).any(|two| two == b"\n.")
+        {
+            reached("a line that begins with a dot");
+        }
         let mut stuffer = DotStuffer::new();
         let mut wire = Vec::new();
         stuffer.encode(&whole, &mut wire);
@@ -123,6 +158,11 @@ fn decoded(leniency: Leniency, pieces: &[&[u8]]) -> Decoded {
 /// A PROXY header never reaches beyond the input.
 pub fn proxy(data: &[u8]) {
     if let Ok(Some(header)) = proxy::parse(data) {
+        reached(if data.first() == Some(&b'\r') {
+            "a PROXY header of version 2"
+        } else {
+            "a PROXY header of version 1"
+        });
         assert!(header.len > 0 && header.len <= data.len());
     }
 }
@@ -161,8 +201,16 @@ pub fn headers(data: &[u8]) {
     for field in postern::mail::headers::fields(&header) {
         if field.is("From") || field.is("Sender") {
             senders += usize::from(field.is("From"));
+            reached(if field.is("From") {
+                "a From that was accepted"
+            } else {
+                "a Sender that was accepted"
+            });
             let found = mailboxes::parse(field.value)
                 .unwrap_or_else(|e| panic!("accepted, and not understood: {e:?}"));
+            if found.len() > 1 {
+                reached("several addresses in one field");
+            }
             for mailbox in found {
                 let address = Some(&mailbox.address);
                 assert!(
@@ -224,22 +272,33 @@ pub fn conversation(data: &[u8]) -> usize {
         while let Some(now) = step.take() {
             step = match now {
                 Step::Reply(reply) => {
+                    reached("a reply");
                     printable(&reply);
                     None
                 }
                 Step::Close(reply) => {
+                    reached("the end of a session");
                     if let Some(reply) = reply {
                         printable(&reply);
                     }
                     return taken;
                 }
                 Step::StartTls(_) | Step::ImplicitTls => {
+                    reached("TLS");
                     buffer.clear();
                     session.tls_started()
                 }
-                Step::Verify(_) => Some(session.verified(Authentication::Refused)),
                 Step::Data => Some(session.data(id(), origin().at)),
+                Step::Verify(_) => {
+                    reached("a login");
+                    Some(session.verified(Authentication::Refused))
+                }
                 Step::Enqueue(accepted) => {
+                    reached(match level {
+                        ToleranceLevel::Strict => "a message, strict",
+                        ToleranceLevel::Standard => "a message, standard",
+                        ToleranceLevel::Device => "a message, device",
+                    });
                     assert!(admitting(&lists.senders, accepted.envelope.sender.as_ref()).is_some());
                     assert!(!accepted.envelope.recipients.is_empty());
                     for recipient in &accepted.envelope.recipients {

@@ -8,7 +8,7 @@ use std::{
 
 use super::harness::{
     gateway::{Gateway, basic, stdout},
-    peers::{certificates, command, free_port, has, peers_expected, run},
+    peers::{certificates, command, free_port, need, peers, run},
     sink::Sink,
 };
 
@@ -65,10 +65,9 @@ impl Site {
 }
 
 #[test]
+#[ignore = "needs swaks, which tests/run installs"]
 fn swaks() {
-    if !has("swaks") {
-        return;
-    }
+    need("swaks");
     let site = site();
     let plain = [
         "--server",
@@ -198,10 +197,9 @@ fn swaks() {
 }
 
 #[test]
+#[ignore = "needs msmtp, which tests/run installs"]
 fn msmtp() {
-    if !has("msmtp") {
-        return;
-    }
+    need("msmtp");
     let site = site();
     let rc = site.gateway.path("msmtprc");
     fs::write(
@@ -252,10 +250,9 @@ fn msmtp() {
 }
 
 #[test]
+#[ignore = "needs curl, which tests/run installs"]
 fn curl() {
-    if !has("curl") {
-        return;
-    }
+    need("curl");
     let site = site();
     let message = site.gateway.path("message.eml");
     fs::write(
@@ -311,10 +308,9 @@ fn curl() {
 }
 
 #[test]
+#[ignore = "needs python3, which tests/run installs"]
 fn python_smtplib() {
-    if !has("python3") {
-        return;
-    }
+    need("python3");
     let site = site();
     let script = r#"
 import smtplib, ssl, sys
@@ -371,12 +367,10 @@ with smtplib.SMTP_SSL("localhost", int(smtps), timeout=30, context=context) as s
 }
 
 #[test]
+#[ignore = "needs nodemailer, which tests/run installs"]
 fn nodemailer() {
-    let Some(peers) = peers_expected() else {
-        eprintln!("LEFT OUT: nodemailer; `tests/run` installs it");
-        return;
-    };
-    assert!(has("node"));
+    let peers = peers();
+    need("node");
     let site = site();
     let script = r#"
 const nodemailer = require("nodemailer"), fs = require("fs");
@@ -623,10 +617,9 @@ fn who_talks_before_the_greeting_gets_one_answer() {
 
 /// Devices name the gateway in TLS (SNI) as they were told: by its address, or by a name that DNS would not have.
 #[test]
+#[ignore = "needs openssl, which tests/run installs"]
 fn odd_server_names_in_tls() {
-    if !has("openssl") {
-        return;
-    }
+    need("openssl");
     let site = site();
     let talk = |name: &str| {
         let mut openssl = command("openssl")

@@ -9,15 +9,14 @@ use std::{
 
 use super::harness::{
     gateway::{Gateway, basic, stdout},
-    peers::{free_port, has, run},
+    peers::{free_port, need, run},
     sink::Sink,
 };
 
 #[test]
+#[ignore = "needs curl, which tests/run installs"]
 fn a_certificate_from_cert_is_trusted_by_a_client_that_knows_its_ca() {
-    if !has("curl") {
-        return;
-    }
+    need("curl");
     let sink = Sink::start();
     let dir = tempfile::TempDir::new().unwrap();
     let at = |name: &str| dir.path().join(name).display().to_string();
@@ -168,10 +167,9 @@ fn the_demo_that_stays_takes_mail_and_goes_with_ctrl_c() {
 }
 
 #[test]
+#[ignore = "needs systemd-analyze, which tests/run installs"]
 fn the_units_are_hardened_and_without_unknown_keys() {
-    if !has("systemd-analyze") {
-        return;
-    }
+    need("systemd-analyze");
     let unit = concat!(env!("CARGO_MANIFEST_DIR"), "/systemd/postern.service");
     run(
         "systemd-analyze",

@@ -58,11 +58,25 @@ const GRAINS: &[&str] = &[
     "\r\n\r\n\0\r\nQUIT\n\u{21}\u{11}\0\u{c}",
 ];
 
-fn run(seed: u64, property: fn(&[u8])) {
+/// Inputs that reach what mutation seldom does, the property on all of them and on many mutated ones; every place of the property
+/// that is named must have been reached, and there is no other.
+fn run(seed: u64, property: fn(&[u8]), seeds: &[&[u8]], places: &[&str]) {
+    properties::all_reached();
+    for seed in seeds {
+        property(seed);
+    }
     let mut random = fastrand::Rng::with_seed(seed);
     for _ in 0..20_000 {
         property(&mutated(&mut random));
     }
+    all_were_reached(places);
+}
+
+fn all_were_reached(places: &[&str]) {
+    let reached: Vec<&str> = properties::all_reached().into_keys().collect();
+    let mut places = places.to_vec();
+    places.sort_unstable();
+    assert_eq!(reached, places);
 }
 
 fn mutated(random: &mut fastrand::Rng) -> Vec<u8> {
@@ -83,32 +97,109 @@ fn mutated(random: &mut fastrand::Rng) -> Vec<u8> {
 
 #[test]
 fn address() {
-    run(1, properties::address);
+    run(
+        1,
+        properties::address,
+        &[
+            b"a@corp.test",
+            b"\"a b\"@corp.test",
+            b"a@[127.0.0.1]",
+            b"a.b+c@x",
+        ],
+        &["an address", "a quoted address"],
+    );
 }
 
 #[test]
 fn command() {
-    run(2, properties::command);
+    run(
+        2,
+        properties::command,
+        &[
+            b"TO:<b@corp.test>",
+            b" TO:<@x:\"a b\"@corp.test>",
+            b"\nTo:\n\nvvvvvvvv@v",
+            b"TO: b@corp.test",
+            b"to:<b@[127.0.0.1]> ",
+        ],
+        &[
+            "a recipient, strict",
+            "a recipient, standard",
+            "a recipient, device",
+        ],
+    );
 }
 
 #[test]
 fn data() {
-    run(3, properties::data);
+    run(
+        3,
+        properties::data,
+        &[
+            b"\x04a\r\n..b\r\n.\r\n",
+            b"\x40..\r\n.\r\nQUIT\r\n",
+            b"\x80a\n.\r\nb\r\n.\r\n",
+        ],
+        &[
+            "a fault, however it is cut",
+            "a message, stuffed and read again",
+            "a line that begins with a dot",
+        ],
+    );
 }
 
 #[test]
 fn headers() {
-    run(4, properties::headers);
+    run(
+        4,
+        properties::headers,
+        &[
+            b"From: a@corp.test\nSender: A <a@corp.test>\n\nbody",
+            b"From: a@corp.test, \"B\" <b@corp.test>\nSender: a@corp.test\n",
+        ],
+        &[
+            "a From that was accepted",
+            "a Sender that was accepted",
+            "several addresses in one field",
+        ],
+    );
 }
 
 #[test]
 fn proxy() {
-    run(5, properties::proxy);
+    run(
+        5,
+        properties::proxy,
+        &[
+            b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\nEHLO x\r\n",
+            b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\xc0\0\x02\x01\xc0\0\x02\x02\0\x01\0\x02EHLO x\r\n",
+        ],
+        &["a PROXY header of version 1", "a PROXY header of version 2"],
+    );
 }
 
 #[test]
 fn session() {
-    run(6, properties::session);
+    run(
+        6,
+        properties::session,
+        &[
+            b"\x03EHLO x\r\nMAIL FROM:<a@corp.test>\r\nRCPT TO:<b@corp.test>\r\nDATA\r\nSubject: s\r\n\r\nb\r\n.\r\nQUIT\r\n",
+            b"\x04EHLO x\r\nMAIL FROM:<a@corp.test>\r\nRCPT TO:<b@corp.test>\r\nDATA\r\nSubject: s\r\n\r\nb\r\n.\r\nQUIT\r\n",
+            b"\x05EHLO x\r\nMAIL FROM:<a@corp.test>\r\nRCPT TO:<b@corp.test>\r\nDATA\r\nSubject: s\r\n\r\nb\r\n.\r\nQUIT\r\n",
+            b"\x64EHLO x\r\nSTARTTLS\r\n",
+            b"\x08EHLO x\r\nAUTH PLAIN AGEAYg==\r\n",
+        ],
+        &[
+            "a reply",
+            "the end of a session",
+            "TLS",
+            "a login",
+            "a message, strict",
+            "a message, standard",
+            "a message, device",
+        ],
+    );
     // And with whole transactions around the noise, so that messages are really accepted.
     let mut random = fastrand::Rng::with_seed(7);
     let mut taken = 0;

@@ -11,26 +11,35 @@ use std::{
 use base64::Engine as _;
 use tempfile::TempDir;
 
-/// Whether `tests/run` set the peers up. Under it a missing peer fails the test; under plain `cargo test` the test says that it
-/// is left out.
-pub fn peers_expected() -> Option<PathBuf> {
-    std::env::var_os("POSTERN_PEERS").map(PathBuf::from)
+/// What `tests/run` put aside for the tests.
+pub fn peers() -> PathBuf {
+    std::env::var_os("POSTERN_PEERS")
+        .map(PathBuf::from)
+        .expect("`tests/run` sets POSTERN_PEERS")
 }
 
-/// True when the program can be run. Under `tests/run` it must.
-pub fn has(program: &str) -> bool {
+/// A test with a peer is `#[ignore]`, so that nobody takes it for passed where it was left out; `tests/run` installs the peers and
+/// runs it.
+pub fn need(program: &str) {
     let path = std::env::var("PATH").unwrap_or_default() + ":/usr/sbin:/sbin";
-    let found = path
-        .split(':')
-        .any(|dir| Path::new(dir).join(program).is_file());
     assert!(
-        found || peers_expected().is_none(),
-        "{program} is missing; tests/run should have installed it"
+        path.split(':')
+            .any(|dir| Path::new(dir).join(program).is_file()),
+        "{program} is missing; `tests/run` installs it"
     );
-    if !found {
-        eprintln!("LEFT OUT: {program} is not installed; `tests/run` installs it");
-    }
-    found
+}
+
+/// As [`need`], for a test that asks: without the peer it fails, it does not pass.
+#[allow(dead_code)]
+pub fn has(program: &str) -> bool {
+    need(program);
+    true
+}
+
+/// As [`peers`], for a test that asks.
+#[allow(dead_code, clippy::unnecessary_wraps)]
+pub fn peers_expected() -> Option<PathBuf> {
+    Some(peers())
 }
 
 /// Takes the small disk away again, whatever happens.
@@ -41,24 +50,19 @@ impl Drop for Unmount {
     }
 }
 
-/// A disk of so many MiB at this folder. Only root can; under `tests/run` root must.
-pub fn small_disk(at: &Path, size: u32) -> Option<Unmount> {
+/// A disk of so many MiB at this folder. Only root can; `tests/run` leaves such tests out for others, and says so.
+pub fn small_disk(at: &Path, size: u32) -> Unmount {
     let mounted = Command::new("mount")
         .args(["-t", "tmpfs", "-o"])
         .arg(format!("size={size}m,mode=700"))
         .arg("tmpfs")
         .arg(at)
         .status();
-    if mounted.is_ok_and(|s| s.success()) {
-        return Some(Unmount(at.to_owned()));
-    }
-    let root = run("id", &["-u"]).trim() == "0";
     assert!(
-        !root || peers_expected().is_none(),
-        "a small tmpfs cannot be mounted"
+        mounted.is_ok_and(|s| s.success()),
+        "a small tmpfs is mounted by root only"
     );
-    eprintln!("LEFT OUT: a small tmpfs is mounted by root only");
-    None
+    Unmount(at.to_owned())
 }
 
 /// Lets this process have as many files as it may: the usual limit is 1,024, and tests run beside each other.
@@ -138,8 +142,8 @@ pub struct Postfix {
 }
 
 impl Postfix {
-    /// Starts it; `None` when Postfix is not installed (never under `tests/run`).
-    pub fn start() -> Option<Self> {
+    /// Starts it.
+    pub fn start() -> Self {
         Self::start_with(
             "plain login",
             "passdb {\n  driver = passwd-file\n  args = BASE/users\n}\n",
@@ -147,17 +151,16 @@ impl Postfix {
     }
 
     /// As [`Self::start`], with XOAUTH2 and OAUTHBEARER: Dovecot checks the tokens itself, JWTs signed with [`TOKEN_KEY`] (HS256).
-    pub fn start_with_tokens() -> Option<Self> {
+    pub fn start_with_tokens() -> Self {
         Self::start_with(
             "xoauth2 oauthbearer",
             "passdb {\n  driver = oauth2\n  mechanisms = xoauth2 oauthbearer\n  args = BASE/oauth2.conf\n}\n",
         )
     }
 
-    fn start_with(mechanisms: &str, passdb: &str) -> Option<Self> {
-        if !has("postfix") || !has("dovecot") {
-            return None;
-        }
+    fn start_with(mechanisms: &str, passdb: &str) -> Self {
+        need("postfix");
+        need("dovecot");
         // Postfix wants directories that its own users can reach.
         let dir = tempfile::Builder::new()
             .prefix("postern-postfix")
@@ -251,7 +254,7 @@ impl Postfix {
         super::gateway::wait("Postfix", || {
             std::net::TcpStream::connect(("127.0.0.1", starttls)).ok()
         });
-        Some(this)
+        this
     }
 
     /// The messages it has delivered.
