@@ -23,7 +23,7 @@ use crate::{
     config::{self, Config, Diagnostic, Secrets, Severity},
     connector::{self, Connector, Surroundings},
     delivery::{self, Delivery},
-    listener::{ListenerError, Listeners, Shared},
+    listener::{ListenerError, Listeners, Shared, Standing},
     queue::{
         Queue,
         sqlite::SqliteStore,
@@ -34,19 +34,21 @@ use crate::{
 };
 
 mod certificates;
+mod files;
 mod keep;
 mod lock;
 mod note;
 mod threads;
 
+use files::{Files, content};
 use lock::lock;
 
 pub use keep::StoreKeep;
 
 /// What is in flight has so long to finish.
 const GRACE: Duration = Duration::from_secs(30);
-/// Certificate files are looked at so often.
-const CERTIFICATES: Duration = Duration::from_secs(10);
+/// Files that the configuration names are looked at so often.
+const LOOK: Duration = Duration::from_secs(10);
 /// The note beside the queue that `status` and `reload` read.
 const NOTE: &str = "gateway";
 
@@ -99,7 +101,7 @@ impl From<StoreError> for RunError {
 /// Why it could not start.
 #[allow(clippy::needless_pass_by_value)] // called once, with a path made for it
 pub fn run(path: PathBuf) -> Result<(), RunError> {
-    harden();
+    raise_files();
     let (config, notes) =
         config::load(&path, Secrets::Resolve).map_err(|e| RunError::new(78, e))?;
     let log = telemetry::init(&config.log).map_err(|e| RunError::new(78, e))?;
@@ -130,17 +132,10 @@ pub fn rules(config: &Config) -> Rules {
     }
 }
 
-/// Files are ours alone, memory does not end in a core dump (there are secrets in it), and there may be as many sockets as
-/// the administrator allows.
-fn harden() {
-    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
-    let none = Rlimit {
-        current: Some(0),
-        maximum: Some(0),
-    };
-    // Each is best effort: systemd's unit says the same.
-    let _ = rustix::process::setrlimit(Resource::Core, none);
+/// There may be as many sockets as the administrator allows.
+fn raise_files() {
     let files = rustix::process::getrlimit(Resource::Nofile);
+    // Best effort: systemd's unit says the same.
     let _ = rustix::process::setrlimit(
         Resource::Nofile,
         Rlimit {
@@ -160,61 +155,83 @@ fn tell(notes: &[Diagnostic]) {
     }
 }
 
-/// When files were written and how large they are, to see that they have changed.
-#[derive(Debug, PartialEq, Eq)]
-struct Files(Vec<Option<(SystemTime, u64)>>);
-
-impl Files {
-    fn of(paths: &[PathBuf]) -> Self {
-        let look = |path: &PathBuf| {
-            let found = std::fs::metadata(path).ok()?;
-            Some((found.modified().ok()?, found.len()))
-        };
-        Self(paths.iter().map(look).collect())
-    }
+/// A connector, and what it was made of.
+#[derive(Clone)]
+struct Made {
+    settings: connector::Settings,
+    /// Of the files that its settings name.
+    content: u64,
+    connector: Arc<dyn Connector>,
 }
 
-type Connectors = Vec<(connector::Settings, Arc<dyn Connector>)>;
-
-/// One that is in `kept` with equal settings stays as it is, its open connections with it.
+/// One that is in `kept`, of equal settings and files, stays as it is, with its open connections and tokens.
 fn connectors(
     config: &Config,
-    kept: &Connectors,
+    kept: &[Made],
     store: &Arc<dyn Store>,
-) -> Result<Connectors, RunError> {
+) -> Result<Vec<Made>, RunError> {
     config
         .connectors
         .iter()
         .map(|settings| {
-            if let Some(equal) = kept.iter().find(|(known, _)| known == settings) {
-                return Ok(equal.clone());
+            // Looked at before they are read: what changes in between is seen at the next look.
+            let files = config.connector_files.get(&settings.name);
+            let content = content(files.map_or(&[], Vec::as_slice));
+            let is_same = |made: &&Made| made.settings == *settings && made.content == content;
+            if let Some(same) = kept.iter().find(is_same) {
+                return Ok(same.clone());
             }
             let around = Surroundings {
                 recorder: None,
                 keep: Some(Arc::new(StoreKeep(Arc::clone(store)))),
             };
             connector::build(settings, around)
-                .map(|built| (settings.clone(), built))
+                .map(|connector| Made {
+                    settings: settings.clone(),
+                    content,
+                    connector,
+                })
                 .map_err(|e| RunError::new(78, format!("connector \"{}\": {e}", settings.name)))
         })
         .collect()
 }
 
-fn setup(config: &Config, connectors: Connectors) -> delivery::Setup {
+fn setup(config: &Config, connectors: &[Made]) -> delivery::Setup {
     delivery::Setup {
         router: config.router.clone(),
         policy: config.policy.clone(),
-        connectors,
+        connectors: connectors
+            .iter()
+            .map(|made| (made.settings.clone(), Arc::clone(&made.connector)))
+            .collect(),
         settings: config.delivery.clone(),
         keep_failed: config.queue.keep_failed,
         keep_history: config.queue.keep_history,
     }
 }
 
+/// Why the settings are read again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Cause {
+    /// Somebody wants the file to be taken as it is now.
+    Asked,
+    /// A file that the settings in force name is another one. The configuration stays as it was taken: it may be half edited.
+    Files,
+}
+
+impl Cause {
+    fn as_str(self) -> &'static str {
+        match self {
+            Cause::Asked => "asked",
+            Cause::Files => "files",
+        }
+    }
+}
+
 /// What runs.
 struct Gateway {
     config: Config,
-    connectors: Connectors,
+    connectors: Vec<Made>,
     files: Files,
     store: Arc<dyn Store>,
     shared: Arc<Shared>,
@@ -229,7 +246,7 @@ async fn serve(config: Config, outwards: Handle) -> Result<(), RunError> {
     let mut signals = Signals::new().map_err(|e| RunError::system(format!("signals: {e}")))?;
     let store: Arc<dyn Store> = SqliteStore::open(&config.queue)?;
     store.recover().await?;
-    let connectors = connectors(&config, &Vec::new(), &store)?;
+    let connectors = connectors(&config, &[], &store)?;
     let queue = Arc::new(Queue::new(Arc::clone(&store)));
     let shared = Shared::new(
         Arc::clone(&queue),
@@ -238,15 +255,13 @@ async fn serve(config: Config, outwards: Handle) -> Result<(), RunError> {
         config.limits,
     );
     // Everything is bound before anything is accepted: `commit` comes when delivery is ready to take it.
-    let mut listeners = Listeners::new(Arc::clone(&shared))
+    let listeners = Listeners::new(Arc::clone(&shared))
         .map_err(|e| RunError::system(format!("sockets from systemd: {e}")))?;
     let prepared = listeners.prepare(&config.listeners)?;
     let delivery = {
         let _within = outwards.enter();
-        Delivery::start(queue, setup(&config, connectors.clone()))
+        Delivery::start(queue, setup(&config, &connectors))
     };
-    listeners.commit(prepared);
-    listeners.warn_of_expiry();
     let mut gateway = Gateway {
         files: Files::of(&config.files),
         connectors,
@@ -258,7 +273,10 @@ async fn serve(config: Config, outwards: Handle) -> Result<(), RunError> {
         started: SystemTime::now(),
         reload: Value::Null,
     };
-    gateway.note().await;
+    // Whoever is greeted finds in `status` who greets.
+    gateway.note(&prepared.standing()).await;
+    gateway.listeners.commit(prepared);
+    gateway.listeners.warn_of_expiry();
     info!(event = "ready", version = env!("CARGO_PKG_VERSION"), config = %gateway.config.path.display(), "ready");
     systemd::ready(&gateway.status());
     gateway.wait(&mut signals).await;
@@ -293,8 +311,8 @@ impl Signals {
 impl Gateway {
     /// Until it is told to stop.
     async fn wait(&mut self, signals: &mut Signals) {
-        let mut certificates = interval(CERTIFICATES);
-        certificates.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut look = interval(LOOK);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut daily = interval(Duration::from_hours(24));
         daily.reset();
         let watched = systemd::watchdog_interval();
@@ -303,15 +321,12 @@ impl Gateway {
             tokio::select! {
                 _ = signals.term.recv() => return,
                 _ = signals.int.recv() => return,
-                Some(()) = signals.hup.recv() => self.reload().await,
-                _ = certificates.tick() => {
-                    if tokio::task::block_in_place(|| self.listeners.refresh_certificates()) {
-                        self.note().await;
-                    }
+                Some(()) = signals.hup.recv() => self.reload(Cause::Asked).await,
+                _ = look.tick() => {
                     let changed = tokio::task::block_in_place(|| Files::of(&self.config.files) != self.files);
                     if changed {
-                        info!(event = "file changed", "a secret, certificate or key has changed; reloading");
-                        self.reload().await;
+                        info!(event = "file changed", "a secret, certificate or key has changed; taking what is new");
+                        self.reload(Cause::Files).await;
                     }
                 }
                 _ = daily.tick() => {
@@ -324,37 +339,48 @@ impl Gateway {
     }
 
     /// All or nothing.
-    async fn reload(&mut self) {
+    async fn reload(&mut self, cause: Cause) {
         systemd::reloading();
         let at = telemetry::timestamp(SystemTime::now());
-        self.reload = match tokio::task::block_in_place(|| self.try_reload()) {
+        let result = tokio::task::block_in_place(|| self.try_reload(cause));
+        match &result {
             Ok(()) => {
                 info!(event = "reloaded", config = %self.config.path.display(), "reloaded");
-                json!({ "at": at, "error": null })
             }
             Err(error) => {
                 error!(event = "not reloaded", error = %error, "not reloaded; the old settings stay");
-                json!({ "at": at, "error": error.text })
             }
-        };
-        self.note().await;
+        }
+        // What a person asked for and did not get is not mended by a file that changes.
+        let is_news = cause == Cause::Asked
+            || result.is_err()
+            || self.reload.get("cause").and_then(Value::as_str) != Some(Cause::Asked.as_str());
+        if is_news {
+            let error = result.err().map(|error| error.text);
+            self.reload = json!({ "at": at, "cause": cause.as_str(), "error": error });
+        }
+        self.note(&self.listeners.standing()).await;
         systemd::ready(&self.status());
     }
 
-    fn try_reload(&mut self) -> Result<(), RunError> {
-        // Looked at before they are read: what changes in between is seen at the next look. And once for each change, whatever
-        // becomes of it.
+    fn try_reload(&mut self, cause: Cause) -> Result<(), RunError> {
+        // Looked at before they are read: what changes in between is seen at the next look.
         let files = Files::of(&self.config.files);
-        let same_files = files == self.files;
-        self.files = files;
-        let (mut config, notes) =
-            config::load(&self.config.path, Secrets::Resolve).map_err(|e| RunError::new(78, e))?;
-        let none = Vec::new();
-        let kept = if same_files { &self.connectors } else { &none };
-        let connectors = connectors(&config, kept, &self.store)?;
+        let loaded = match cause {
+            Cause::Asked => config::load(&self.config.path, Secrets::Resolve),
+            Cause::Files => {
+                // Once for each change, whatever becomes of it.
+                self.files = files.clone();
+                config::again(&self.config)
+            }
+        };
+        let (mut config, notes) = loaded.map_err(|e| RunError::new(78, e))?;
+        let connectors = connectors(&config, &self.connectors, &self.store)?;
         let prepared = self.listeners.prepare(&config.listeners)?;
         // From here on nothing fails.
-        tell(&notes);
+        if cause == Cause::Asked {
+            tell(&notes);
+        }
         if config.data_dir != self.config.data_dir {
             warn!(
                 event = "restart needed",
@@ -376,9 +402,18 @@ impl Gateway {
             config.log.clone_from(&self.config.log);
         }
         self.shared.swap(rules(&config), config.limits);
-        self.delivery.reload(setup(&config, connectors.clone()));
+        let is_same = |(one, other): (&Made, &Made)| Arc::ptr_eq(&one.connector, &other.connector);
+        let all_same = connectors.len() == self.connectors.len()
+            && connectors.iter().zip(&self.connectors).all(is_same);
+        // A listener's new certificate is nothing to those who send.
+        if cause == Cause::Asked || !all_same {
+            self.delivery.reload(setup(&config, &connectors));
+        }
         self.listeners.commit(prepared);
-        if config.files != self.config.files {
+        self.listeners.warn_of_expiry();
+        if config.files == self.config.files {
+            self.files = files;
+        } else {
             self.files = Files::of(&config.files);
         }
         self.connectors = connectors;
@@ -396,8 +431,8 @@ impl Gateway {
     }
 
     /// Writes down what `postern status` and `postern reload` want to know.
-    async fn note(&self) {
-        let note = note::of(self);
+    async fn note(&self, standing: &[Standing]) {
+        let note = note::of(self, standing);
         if let Err(error) = self.store.set_note(NOTE, note.to_string()).await {
             warn!(event = "status not written", error = %error, "status not written");
         }

@@ -33,9 +33,9 @@
 //! - `config/` TEXT TO SETTINGS: `table/` reads keys and collects every
 //!   problem, `sections/` makes each section its module's own settings
 //! - `gateway.rs` builds everything from a configuration; run, reload, drain (`gateway/` makes the threads, keeps
-//!   refresh tokens, takes the lock and writes the note that commands read)
+//!   refresh tokens, takes the lock, looks at files and writes the note that commands read)
 //! - `cli/` one file for each command; `demo/` holds the stand-in smarthost, `queue/` the ages of its filters and
-//!   what an entry waits for, `sendmail/` what becomes of the text
+//!   what an entry waits for and which reports a retry leaves, `sendmail/` what becomes of the text
 //!
 //! # Who may import whom
 //!

@@ -6,7 +6,7 @@ use std::{
     fs,
     io::Write as _,
     net::IpAddr,
-    os::unix::fs::OpenOptionsExt as _,
+    os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
 };
 
@@ -203,7 +203,11 @@ fn write(path: &Path, text: &str, mode: u32, replace: bool) -> Result<(), Failur
         .create_new(true)
         .mode(mode)
         .open(path)
-        .and_then(|mut file| file.write_all(text.as_bytes()))
+        .and_then(|mut file| {
+            // Whatever the umask: a certificate is for everybody.
+            file.set_permissions(fs::Permissions::from_mode(mode))?;
+            file.write_all(text.as_bytes())
+        })
         .map_err(|error| cannot(path, &error))
 }
 

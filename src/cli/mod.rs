@@ -32,6 +32,7 @@ mod demo;
 mod elsewhere;
 mod explain;
 mod handover;
+mod harden;
 mod man;
 mod password;
 mod place;
@@ -42,6 +43,7 @@ mod send;
 mod sendmail;
 mod services;
 mod status;
+mod synonyms;
 mod test;
 mod trace;
 
@@ -104,6 +106,7 @@ enum Command {
 
 /// The program.
 pub fn main(argv: Vec<OsString>) -> ExitCode {
+    harden::harden();
     match dispatch(argv) {
         Ok(exit) => ExitCode::from(exit.code()),
         Err(failure) => {
@@ -126,7 +129,8 @@ fn dispatch(argv: Vec<OsString>) -> Ended {
     }
     let arguments = match Arguments::try_parse_from(argv) {
         Ok(arguments) => arguments,
-        Err(error) => {
+        Err(mut error) => {
+            synonyms::explain(&mut error);
             let exit = if error.use_stderr() {
                 Exit::Usage
             } else {

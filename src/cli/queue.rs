@@ -2,7 +2,6 @@
 
 use std::{
     collections::HashMap,
-    fs,
     io::{self, Write},
     path::PathBuf,
     sync::Arc,
@@ -20,7 +19,7 @@ use super::{
 };
 use crate::{
     mail::{
-        message::{Body, Message, MessageId},
+        message::{Message, MessageId},
         pattern::Pattern,
     },
     queue::store::{Entry, Filter, LaneRow, State, Store, Verb},
@@ -29,6 +28,8 @@ use crate::{
 
 mod age;
 pub(super) mod entry;
+mod export;
+mod reports;
 
 use entry::Standing;
 
@@ -62,7 +63,13 @@ enum Command {
         json: bool,
     },
     /// Try again now; also brings failed recipients back and asks closed and paused connectors again
-    Retry(Which),
+    Retry {
+        #[command(flatten)]
+        which: Which,
+        /// Failed failure reports too, which only an id or `--sender '<>'` takes otherwise: what they tell is old news
+        #[arg(long)]
+        reports: bool,
+    },
     /// Do not try until released
     Hold(Which),
     /// Undo hold
@@ -147,14 +154,21 @@ impl Which {
 pub(super) fn run(path: Option<PathBuf>, arguments: Arguments) -> Ended {
     let Arguments { place, command } = arguments;
     let find = || place.find(path);
+    let mut reports = true;
     let (verb, done, which) = match command {
         Command::List { which, limit, json } => return list(&find()?, &which, limit, json),
         Command::Show { id, json } => return super::block_on(show(&find()?, id, json)),
         Command::Export { id, output } => {
             let store = find()?.existing_store()?;
-            return super::block_on(export(store, id, output));
+            return super::block_on(export::run(store, id, output));
         }
-        Command::Retry(which) => (Verb::Retry, "to be tried again now", which),
+        Command::Retry {
+            which,
+            reports: too,
+        } => {
+            reports = too || !which.ids.is_empty() || which.sender.is_some();
+            (Verb::Retry, "to be tried again now", which)
+        }
         Command::Hold(which) => (Verb::Hold, "held", which),
         Command::Release(which) => (Verb::Release, "released", which),
         Command::Fail(which) => (Verb::Fail, "given up", which),
@@ -168,8 +182,16 @@ pub(super) fn run(path: Option<PathBuf>, arguments: Arguments) -> Ended {
     }
     let store = find()?.existing_store()?;
     super::block_on(async {
-        let mut taken = 0;
-        for filter in which.filters() {
+        let (mut taken, mut left) = (0, 0);
+        let mut filters = which.filters();
+        if !reports {
+            left = reports::failed(&store, &filters).await?;
+            filters = filters
+                .into_iter()
+                .flat_map(reports::without_failed)
+                .collect();
+        }
+        for filter in filters {
             taken += store
                 .command(&filter, &verb, output::now())
                 .await
@@ -179,6 +201,12 @@ pub(super) fn run(path: Option<PathBuf>, arguments: Arguments) -> Ended {
             reopen(&store).await?;
         }
         output::line(format_args!("{} {done}", output::count(taken, "message")))?;
+        if left > 0 {
+            output::complain(format_args!(
+                "{} that failed stay as they are; an id, --sender '<>' or --reports takes them too",
+                output::count(left, "failure report")
+            ));
+        }
         Ok(if taken == 0 { Exit::No } else { Exit::Ok })
     })
 }
@@ -397,60 +425,6 @@ fn summary(out: &mut Vec<u8>, message: &Message) -> io::Result<()> {
     if let Some(id) = parsed.message_id() {
         writeln!(out, "{:<11} <{}>", "Message-ID", output::safe(id))?;
     }
-    Ok(())
-}
-
-async fn export(store: Arc<dyn Store>, id: MessageId, path: Option<PathBuf>) -> Ended {
-    let message = store
-        .content(id)
-        .await
-        .map_err(super::store_failure)?
-        .ok_or_else(|| {
-            Failure::new(
-                Exit::No,
-                format_args!("the content of {id} is not kept: unknown, or delivered already"),
-            )
-        })?;
-    match path {
-        None => {
-            let mut out = io::stdout().lock();
-            write_eml(&message, &mut out)?;
-        }
-        Some(path) => {
-            let cannot = |error: &io::Error| {
-                Failure::new(
-                    Exit::CannotCreate,
-                    format_args!("cannot write {}: {error}", path.display()),
-                )
-            };
-            let mut file = fs::OpenOptions::new()
-                .write(true)
-                .create_new(true)
-                .open(&path)
-                .map_err(|error| cannot(&error))?;
-            write_eml(&message, &mut file)?;
-            file.sync_all().map_err(|error| cannot(&error))?;
-        }
-    }
-    Ok(Exit::Ok)
-}
-
-fn write_eml(message: &Message, out: &mut dyn Write) -> Result<(), Failure> {
-    out.write_all(&message.header)?;
-    out.write_all(b"\r\n")?;
-    match &message.body {
-        Body::Memory(body) => out.write_all(body)?,
-        Body::File(spooled) => {
-            let mut file = fs::File::open(spooled.path()).map_err(|error| {
-                Failure::new(
-                    Exit::Io,
-                    format_args!("cannot read {}: {error}", spooled.path().display()),
-                )
-            })?;
-            io::copy(&mut file, out)?;
-        }
-    }
-    out.flush()?;
     Ok(())
 }
 

@@ -176,9 +176,19 @@ impl fmt::Display for Diagnostics {
         if warnings > 0 {
             write!(f, ", {warnings} warning{}", plural(warnings))?;
         }
+        // Where it is not TOML, nothing behind the first slip was read.
+        if self.0.iter().any(|d| d.message.starts_with(NOT_TOML)) {
+            write!(
+                f,
+                "; what stands in the file beside it is read when that is mended"
+            )?;
+        }
         writeln!(f)
     }
 }
+
+/// How the sentence about a file that is not TOML begins.
+pub(super) const NOT_TOML: &str = "this is not TOML: ";
 
 impl std::error::Error for Diagnostics {}
 

@@ -17,7 +17,8 @@ use crate::{
     mail::address::{Address, Domain},
     policy::Policy,
     queue,
-    route::Router,
+    route::{ConnectorName, Router},
+    secret::Secret,
     telemetry,
 };
 
@@ -27,6 +28,7 @@ mod sections;
 mod source;
 mod table;
 pub mod values;
+mod words;
 
 pub use diagnostic::{Diagnostic, Diagnostics, Severity};
 pub use glance::{Glance, glance};
@@ -73,6 +75,10 @@ pub struct Config {
     pub bounce_from: Address,
     /// Secrets, certificates and keys that were read from files: when one changes, the configuration has.
     pub files: Vec<PathBuf>,
+    /// Those of them that a connector was given.
+    pub connector_files: BTreeMap<ConnectorName, Vec<PathBuf>>,
+    /// The file as it was read, which may hold secrets.
+    pub text: Secret,
 }
 
 /// What is done about secrets and other files the configuration names.
@@ -173,7 +179,34 @@ pub fn load(path: &Path, secrets: Secrets) -> Result<(Config, Vec<Diagnostic>), 
         );
         notes.extend(source.finish().0);
     }
+    if secrets != Secrets::Ignore
+        && let Some(hint) = readable_by_others(&config.data_dir)
+    {
+        let source = Source::new(path, &text);
+        let shown = values::plain(&config.data_dir.to_string_lossy());
+        source.whole(
+            Severity::Warning,
+            Fault::new(
+                format!("every user of this machine can look into {shown}, where the mail is kept"),
+                hint,
+            ),
+        );
+        notes.extend(source.finish().0);
+    }
     Ok((config, notes))
+}
+
+/// The same settings again, with what their files hold now; the file they stand in is not read.
+///
+/// # Errors
+/// Everything that is wrong with them now.
+pub fn again(config: &Config) -> Result<(Config, Vec<Diagnostic>), Diagnostics> {
+    parse(
+        config.text.reveal(),
+        &config.path,
+        Secrets::Resolve,
+        &Environment::of_process(),
+    )
 }
 
 /// Checks a text as if it stood in the file `path`, which need not exist.
@@ -221,10 +254,8 @@ fn read(
         source.error(
             &fault.span().unwrap_or(0..0),
             Fault {
-                message: format!("this is not TOML: {}", values::plain(said)),
-                hint: said
-                    .starts_with("string values must be quoted")
-                    .then(|| "put the value in quotes: key = \"value\"".to_owned()),
+                message: format!("{}{}", diagnostic::NOT_TOML, values::plain(said)),
+                hint: values::toml_hint(said, text, &fault.span().unwrap_or(0..0)),
             },
         );
         None

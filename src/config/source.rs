@@ -7,6 +7,7 @@ use std::{cell::RefCell, collections::BTreeSet, path::Path};
 use super::{
     diagnostic::{Diagnostic, Severity, Span},
     values::{Fault, plain},
+    words::foreign,
 };
 
 /// How a key is written, for hints.
@@ -96,6 +97,15 @@ impl<'a> Source<'a> {
         );
     }
 
+    pub(super) fn text(&self) -> &'a str {
+        self.text
+    }
+
+    /// The text of a place, as it is written.
+    pub(super) fn raw(&self, span: &Span) -> &'a str {
+        self.text.get(span.clone()).unwrap_or_default()
+    }
+
     /// The line of a place, for sentences that name two.
     pub(super) fn line(&self, span: &Span) -> usize {
         let before = self.text.as_bytes().get(..span.start).unwrap_or_default();
@@ -129,6 +139,9 @@ fn suggestion(asked: &Asked, section: &str, key: &str) -> Option<String> {
             .map_or(Form::Key, |(_, _, form)| *form);
         return Some(format!("did you mean `{}`?", written(best, form)));
     }
+    if let Some(hint) = foreign(section, key) {
+        return Some(hint.to_owned());
+    }
     if let Some((of, name, form)) = asked.iter().find(|(_, name, _)| *name == key) {
         return Some(if of.is_empty() {
             format!(
@@ -141,13 +154,10 @@ fn suggestion(asked: &Asked, section: &str, key: &str) -> Option<String> {
             format!("did you mean [{of}] `{name}`?")
         });
     }
-    foreign(section, key).map(str::to_owned).or_else(|| {
-        let keys: Vec<_> = known()
-            .map(|(_, name, form)| written(name, *form))
-            .collect();
-        (!section.is_empty() && !keys.is_empty())
-            .then(|| format!("its keys are {}", keys.join(", ")))
-    })
+    let keys: Vec<_> = known()
+        .map(|(_, name, form)| written(name, *form))
+        .collect();
+    (!section.is_empty() && !keys.is_empty()).then(|| format!("its keys are {}", keys.join(", ")))
 }
 
 fn is_repeated(asked: &Asked, section: &str) -> bool {
@@ -162,34 +172,6 @@ fn written(name: &str, form: Form) -> String {
         Form::Table => format!("[{name}]"),
         Form::Tables => format!("[[{name}]]"),
     }
-}
-
-/// Words that other programs use for the same things.
-fn foreign(section: &str, key: &str) -> Option<&'static str> {
-    Some(match (section, key.to_ascii_lowercase().as_str()) {
-        ("connector", "secure" | "ssl" | "smtps") => {
-            "write tls = \"implicit\" (secure = true) or tls = \"opportunistic\" (secure = false)"
-        }
-        ("connector", "requiretls") => "write tls = \"starttls\"",
-        ("connector", "ignoretls") => "write tls = \"off\"",
-        ("connector", "verificationmode") => "write verify = \"full\", \"certificate\" or \"none\"",
-        ("connector", "oauthtokenurl") => {
-            "write `login_url`; in the `oauth` table of an smtp connector also `token_url`"
-        }
-        ("connector", "microsoftexchangeurl") => "did you mean `login_url`?",
-        ("connector", "microsoftgraphapiurl") => {
-            "did you mean `graph_url`? It is written without /v1.0"
-        }
-        ("connector", "microsoftgraphapiscope") => "did you mean `scope`?",
-        ("connector", "user" | "login") => "did you mean `username`?",
-        ("connector", "server" | "smarthost" | "relayhost") => "did you mean `host`?",
-        ("" | "outbound", "allowedhosts") => "did you mean [outbound] `allowed_hosts`?",
-        ("" | "allowlist", "domain_allowlist") => "write [allowlist] `senders` and `recipients`",
-        ("listener", "port" | "bind" | "host" | "listen") => {
-            "the port is part of the address: address = \"127.0.0.1:25\""
-        }
-        _ => return None,
-    })
 }
 
 /// The most similar word, when it is similar enough to be a slip of the pen.

@@ -4,7 +4,7 @@
 //! their words beside the place.
 
 use std::{
-    net::{IpAddr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     time::Duration,
 };
 
@@ -52,6 +52,41 @@ impl From<&str> for Fault {
     }
 }
 
+/// What helps against what the TOML reader says.
+pub(super) fn toml_hint(said: &str, text: &str, at: &std::ops::Range<usize>) -> Option<String> {
+    if said.starts_with("string values must be quoted") {
+        return Some("put the value in quotes: key = \"value\"".to_owned());
+    }
+    let line_end = text.get(at.start..).and_then(|rest| rest.find('\n'));
+    let line = text
+        .get(..line_end.map_or(text.len(), |end| at.start + end))
+        .and_then(|before| before.rsplit('\n').next())
+        .unwrap_or_default();
+    let is_escape = said.starts_with("missing escaped value")
+        || said.contains("unicode value digits")
+        || said.contains("hexadecimal value")
+        // The backslash took the closing quote.
+        || (said.starts_with("invalid basic string") && line.contains('\\'));
+    is_escape.then(|| BACKSLASH.to_owned())
+}
+
+/// Of a backslash that was meant as one.
+pub(super) const BACKSLASH: &str = "between \" and \" a backslash begins an escape such as \\n: write the value between single quotes, as in 'CORP\\relay', or double the backslash";
+
+/// A control character of a text, in a word, or nothing.
+pub(super) fn control_character(text: &str) -> Option<String> {
+    let found = text.chars().find(|c| c.is_control())?;
+    Some(match found {
+        '\u{8}' => "a backspace, \\b".to_owned(),
+        '\t' => "a tab, \\t".to_owned(),
+        '\n' => "a line break, \\n".to_owned(),
+        '\u{c}' => "a form feed, \\f".to_owned(),
+        '\r' => "a carriage return, \\r".to_owned(),
+        '\u{1b}' => "an escape, \\e".to_owned(),
+        other => format!("U+{:04X}", u32::from(other)),
+    })
+}
+
 /// `"90s" "5m" "2h" "7d" "500ms"`.
 ///
 /// # Errors
@@ -64,6 +99,12 @@ pub fn duration(text: &str) -> Result<Duration, Fault> {
         )
     };
     let (number, unit) = split_unit(text).ok_or_else(|| fault("it has no number"))?;
+    let meant = |number: u64, unit: &str| {
+        Fault::new(
+            "not a duration: this unit is not known",
+            format!("write \"{number}{unit}\""),
+        )
+    };
     let millis: u64 = match unit {
         "ms" => 1,
         "s" | "sec" => 1000,
@@ -71,7 +112,16 @@ pub fn duration(text: &str) -> Result<Duration, Fault> {
         "h" => 3_600_000,
         "d" => 86_400_000,
         "" => return Err(fault("it has no unit")),
-        _ => return Err(fault("this unit is not known")),
+        _ => {
+            return Err(match unit.to_ascii_lowercase().as_str() {
+                "second" | "seconds" | "secs" => meant(number, "s"),
+                "minute" | "minutes" | "mins" | "m" => meant(number, "m"),
+                "hour" | "hours" | "hr" | "hrs" | "h" => meant(number, "h"),
+                "day" | "days" | "d" => meant(number, "d"),
+                "w" | "week" | "weeks" => meant(number.saturating_mul(7), "d"),
+                _ => fault("this unit is not known"),
+            });
+        }
     };
     number
         .checked_mul(millis)
@@ -100,7 +150,18 @@ pub fn size(text: &str) -> Result<u64, Fault> {
         "mib" => 1 << 20,
         "gib" => 1 << 30,
         "" => return Err(fault("it has no unit")),
-        _ => return Err(fault("this unit is not known")),
+        other => {
+            let unit = match other {
+                "k" => "KiB",
+                "m" => "MiB",
+                "g" => "GiB",
+                _ => return Err(fault("this unit is not known")),
+            };
+            return Err(Fault::new(
+                "not a size: this unit is not known",
+                format!("write \"{number}{unit}\""),
+            ));
+        }
     };
     number
         .checked_mul(octets)
@@ -183,7 +244,22 @@ fn window(text: &str) -> Result<Duration, &'static str> {
 /// A [`Fault`]; host bits are refused with the network that was probably meant.
 pub fn network(text: &str) -> Result<IpNet, Fault> {
     let form = "write it as in \"10.20.0.0/16\", \"192.0.2.7\" or \"fd00:1::/64\"";
+    let write = |meant: String| Fault::new("not a network", format!("write \"{meant}\""));
     if let Ok(ip) = text.parse::<IpAddr>() {
+        if let IpAddr::V4(v4) = ip.to_canonical()
+            && let [first, second, third, 0] = v4.octets()
+        {
+            let meant = match (first, second, third) {
+                (0, 0, 0) => 0,
+                (_, 0, 0) => 8,
+                (_, _, 0) => 16,
+                _ => 24,
+            };
+            return Err(Fault::new(
+                format!("{v4} alone is one address, and one that ends in .0 is hardly a machine"),
+                format!("write the network \"{v4}/{meant}\"; \"{v4}/32\" is this one address"),
+            ));
+        }
         return Ok(IpNet::from(ip.to_canonical()));
     }
     if let "*" | "any" | "all" = text {
@@ -191,6 +267,34 @@ pub fn network(text: &str) -> Result<IpNet, Fault> {
             "not a network",
             "every address is \"0.0.0.0/0\" for IPv4 and \"::/0\" for IPv6",
         ));
+    }
+    if text == "localhost" {
+        return Err(Fault::new(
+            "not a network",
+            "write \"127.0.0.0/8\" and \"::1\"",
+        ));
+    }
+    // As in [::1], and as in a netmask.
+    if let Some(ip) = text
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'))
+        && let Ok(ip) = ip.parse::<IpAddr>()
+    {
+        return Err(write(ip.to_string()));
+    }
+    if let Some((ip, mask)) = text.split_once('/')
+        && let (Ok(ip), Ok(mask)) = (ip.parse::<Ipv4Addr>(), mask.parse::<Ipv4Addr>())
+        && let Ok(prefix) = ipnet::ipv4_mask_to_prefix(mask)
+        && let Ok(net) = IpNet::new(ip.into(), prefix)
+    {
+        return Err(write(net.trunc().to_string()));
+    }
+    // As other programs shorten it: 10.20. and 10.20.*
+    let short = text.trim_end_matches(['.', '*']);
+    let octets: Vec<_> = short.split('.').map(str::parse::<u8>).collect();
+    if short != text && octets.len() < 4 && octets.iter().all(Result::is_ok) {
+        let zeros = ".0".repeat(4 - octets.len());
+        return Err(write(format!("{short}{zeros}/{}", octets.len() * 8)));
     }
     let network: IpNet = text
         .parse()
@@ -512,6 +616,35 @@ mod tests {
             network("10.0.0.5/24").unwrap_err().hint.as_deref(),
             Some("write the network \"10.0.0.0/24\", or the one address \"10.0.0.5\"")
         );
+    }
+
+    #[test]
+    fn what_was_meant() {
+        fn check<T>(found: Result<T, Fault>, expected: &str) {
+            let hint = found.err().and_then(|fault| fault.hint).unwrap_or_default();
+            assert!(hint.starts_with(&format!("write {expected}")), "{hint}");
+        }
+        check(duration("5 minutes"), "\"5m\"");
+        check(duration("1w"), "\"7d\"");
+        check(duration("5M"), "\"5m\"");
+        check(size("35M"), "\"35MiB\"");
+        check(size("512 k"), "\"512KiB\"");
+        for (text, expected) in [
+            ("10.20.0.0", "the network \"10.20.0.0/16\""),
+            ("10.0.0.0", "the network \"10.0.0.0/8\""),
+            ("192.168.7.0", "the network \"192.168.7.0/24\""),
+            ("0.0.0.0", "the network \"0.0.0.0/0\""),
+            ("10.20.0.0/255.255.0.0", "\"10.20.0.0/16\""),
+            ("10.20.3.4/255.255.0.0", "\"10.20.0.0/16\""),
+            ("10.20.", "\"10.20.0.0/16\""),
+            ("10.20.*", "\"10.20.0.0/16\""),
+            ("192.168.7.*", "\"192.168.7.0/24\""),
+            ("[::1]", "\"::1\""),
+            ("localhost", "\"127.0.0.0/8\" and \"::1\""),
+        ] {
+            check(network(text), expected);
+        }
+        assert!(network("10.20.0.0/32").is_ok());
     }
 
     #[test]

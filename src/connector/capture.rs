@@ -95,8 +95,7 @@ impl Connector for Capture {
     }
 
     async fn probe(&self, _deadline: Instant) -> Result<String, Report> {
-        let file = self.directory.join(".probe");
-        match fs::write(&file, b"").and_then(|()| fs::remove_file(&file)) {
+        match try_out(&self.directory) {
             Ok(()) => Ok(format!("writes to {}", self.directory.display())),
             Err(e) => Err(Report::Down {
                 reply: Reply::new(
@@ -108,6 +107,17 @@ impl Connector for Capture {
             }),
         }
     }
+}
+
+/// Makes a file that was not there, and takes it away again. Nobody can have put a link under its name: the name is random, and
+/// `create_new` follows none.
+fn try_out(directory: &Path) -> io::Result<()> {
+    let path = directory.join(format!(".{:032x}.probe", fastrand::u128(..)));
+    fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .open(&path)?;
+    fs::remove_file(path)
 }
 
 /// Writes both files, the message last, and says the message's name.
@@ -157,4 +167,27 @@ fn tempfile(directory: &Path, message: &Message) -> io::Result<(PathBuf, fs::Fil
         .create_new(true)
         .open(&path)?;
     Ok((path, file))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_link_in_the_directory_is_not_followed_by_a_probe() {
+        let dir = tempfile::tempdir().unwrap();
+        let (kept, victim) = (dir.path().join("kept"), dir.path().join("victim"));
+        let capture = Capture::new("files".into(), &kept).unwrap();
+        fs::write(&victim, "precious").unwrap();
+        std::os::unix::fs::symlink(&victim, kept.join(".probe")).unwrap();
+        assert!(capture.probe(Instant::now()).await.is_ok());
+        assert_eq!(fs::read_to_string(&victim).unwrap(), "precious");
+        let left: Vec<_> = fs::read_dir(&kept)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name())
+            .collect();
+        assert_eq!(left, [".probe"]);
+        fs::remove_dir_all(&kept).unwrap();
+        assert!(capture.probe(Instant::now()).await.is_err());
+    }
 }

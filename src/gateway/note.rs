@@ -5,11 +5,14 @@
 use serde_json::{Value, json};
 
 use super::{Gateway, certificates};
-use crate::{listener::TlsMode, route::ConnectorName, telemetry};
+use crate::{
+    listener::{Standing, TlsMode},
+    route::ConnectorName,
+    telemetry,
+};
 
-/// The note as it is now.
-pub(super) fn of(gateway: &Gateway) -> Value {
-    let standing = gateway.listeners.standing();
+/// The note as it is now, with these listeners.
+pub(super) fn of(gateway: &Gateway, standing: &[Standing]) -> Value {
     let listeners: Vec<Value> = standing
         .iter()
         .flat_map(|l| {

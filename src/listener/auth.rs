@@ -13,6 +13,7 @@ use std::{
 use argon2::{Argon2, PasswordVerifier, password_hash::phc::PasswordHash};
 use tokio::sync::Semaphore;
 
+use super::shared::network_of;
 use crate::{
     policy::grants::User,
     smtp::server::session::{Authentication, Credentials},
@@ -79,7 +80,7 @@ impl Authenticator {
         users: &[User],
         from: IpAddr,
     ) -> Authentication {
-        let from = from.to_canonical();
+        let from = network_of(from);
         if self.is_throttled(from, Instant::now()) {
             return Authentication::Throttled;
         }
@@ -274,6 +275,17 @@ mod tests {
         assert_eq!(
             auth.check(&login("erp", "right"), &users, bad).await,
             Authentication::Throttled
+        );
+        let (one, other) = ("2001:db8::1", "2001:db8::a:b:c:d");
+        for _ in 0..FAILURES {
+            auth.check(&login("x", "y"), &[], one.parse().unwrap())
+                .await;
+        }
+        assert_eq!(
+            auth.check(&login("erp", "right"), &users, other.parse().unwrap())
+                .await,
+            Authentication::Throttled,
+            "a machine has a /64 of addresses"
         );
         let mapped: IpAddr = "::ffff:10.0.0.1".parse().unwrap();
         assert_eq!(

@@ -33,7 +33,9 @@ use crate::{
     route::Routed,
     smtp::server::{
         proxy,
-        session::{Accepted, Credentials, Refusal, Session, Stage, Step, StoreWeather},
+        session::{
+            Accepted, Authentication, Credentials, Refusal, Session, Stage, Step, StoreWeather,
+        },
     },
     telemetry::{clean, maillog},
 };
@@ -88,24 +90,26 @@ async fn admit(
     peer: SocketAddr,
     slot: Slot,
     shared: Arc<Shared>,
-    place: Place,
+    mut place: Place,
 ) -> io::Result<()> {
     let port = current(&slot);
     let mut wire = Wire::new(tcp);
     let mut input = BytesMut::new();
     let mut peer = canonical(peer);
-    if port
-        .settings
-        .proxy_protocol
-        .iter()
-        .any(|n| n.contains(&peer.ip()))
-    {
+    let mut stranger = !shared.is_client(peer.ip());
+    if port.is_proxy(peer.ip()) {
         peer = match timeout(HANDSHAKE, proxied(&mut wire, &mut input, peer)).await {
             Ok(client) => canonical(client?),
             Err(_) => return Err(io::ErrorKind::TimedOut.into()),
         };
+        stranger = !shared.is_client(peer.ip());
     }
-    let Some(place_of) = shared.place_of(peer.ip()) else {
+    let place_of = if stranger && !place.is_of_a_stranger() {
+        None
+    } else {
+        shared.place_of(peer.ip(), stranger)
+    };
+    let Some(place_of) = place_of else {
         if port.settings.tls != TlsMode::Implicit {
             wire.tell(&Reply::too_many_from_address());
         }
@@ -150,7 +154,7 @@ async fn admit(
         line_began: None,
         deadline: None,
         data: Rate::default(),
-        _places: (place, place_of),
+        places: (place, place_of),
     };
     connection.converse().await
 }
@@ -218,7 +222,8 @@ struct Connection {
     /// The session ends then, whatever happens.
     deadline: Option<Instant>,
     data: Rate,
-    _places: (Place, PlaceOf),
+    /// Its places among all and among those of its network.
+    places: (Place, PlaceOf),
 }
 
 /// How fast the client is inside DATA; only time spent waiting for it counts.

@@ -6,20 +6,20 @@
 use std::{
     collections::HashMap,
     fmt, io,
-    net::{SocketAddr, TcpListener as StdListener},
+    net::{IpAddr, SocketAddr, TcpListener as StdListener},
     path::PathBuf,
     sync::{Arc, PoisonError, RwLock},
     time::{Duration, SystemTime},
 };
 
 use ipnet::IpNet;
-use socket2::{Domain, Protocol, Socket, Type};
 use tokio::{net::TcpListener, task::JoinSet, time::sleep};
 use tracing::{error, info, warn};
 
 use crate::{mail::reply::Reply, policy::AuthMode, smtp::server::session::Door, systemd};
 
 pub mod auth;
+mod bind;
 pub(crate) mod connection;
 mod owner;
 mod shared;
@@ -27,6 +27,7 @@ pub(crate) mod spool;
 pub mod tls;
 mod wire;
 
+use bind::bind;
 pub use shared::Shared;
 
 /// Where a listener listens.
@@ -139,6 +140,29 @@ pub(crate) struct Port {
     pub(crate) tls: Option<Arc<tls::Tls>>,
 }
 
+impl Port {
+    /// Whether connections from there begin with a PROXY header.
+    pub(crate) fn is_proxy(&self, peer: IpAddr) -> bool {
+        let peer = peer.to_canonical();
+        self.settings
+            .proxy_protocol
+            .iter()
+            .any(|network| network.contains(&peer))
+    }
+
+    fn standing(&self, addresses: Vec<SocketAddr>) -> Standing {
+        Standing {
+            name: self.settings.name.clone(),
+            addresses,
+            tls: self.settings.tls,
+            certificate: self
+                .tls
+                .as_ref()
+                .map(|tls| (tls.path().to_owned(), tls.certificate().not_after)),
+        }
+    }
+}
+
 type Slot = Arc<RwLock<Arc<Port>>>;
 
 /// Sockets that are open. Two listeners at port 0 are told apart by name.
@@ -164,6 +188,19 @@ pub struct Listeners {
 /// A reload that can no longer fail: everything new is bound and loaded.
 #[derive(Debug)]
 pub struct Prepared(Vec<(Key, Port, Option<Vec<TcpListener>>)>);
+
+impl Prepared {
+    /// What is new of it, as it will stand.
+    pub fn standing(&self) -> Vec<Standing> {
+        self.0
+            .iter()
+            .map(|(_, port, sockets)| {
+                let addresses = sockets.iter().flatten().filter_map(|s| s.local_addr().ok());
+                port.standing(addresses.collect())
+            })
+            .collect()
+    }
+}
 
 impl Listeners {
     /// Takes what systemd handed over. Nothing listens yet. Call once.
@@ -200,8 +237,12 @@ impl Listeners {
         let mut prepared = Vec::with_capacity(settings.len());
         for one in settings {
             let key = key(one);
-            let port = port(one)?;
-            let sockets = if self.running.contains_key(&key) {
+            let running = self.running.get(&key);
+            let port = port(
+                one,
+                running.and_then(|running| current(&running.slot).tls.clone()),
+            )?;
+            let sockets = if running.is_some() {
                 None
             } else {
                 Some(self.open(one).map_err(|text| ListenerError::Bind {
@@ -261,18 +302,7 @@ impl Listeners {
         let mut all: Vec<Standing> = self
             .running
             .values()
-            .map(|running| {
-                let port = current(&running.slot);
-                Standing {
-                    name: port.settings.name.clone(),
-                    addresses: running.addresses.clone(),
-                    tls: port.settings.tls,
-                    certificate: port
-                        .tls
-                        .as_ref()
-                        .map(|tls| (tls.path().to_owned(), tls.certificate().not_after)),
-                }
-            })
+            .map(|running| current(&running.slot).standing(running.addresses.clone()))
             .collect();
         all.sort_by(|a, b| a.name.cmp(&b.name));
         all
@@ -286,29 +316,7 @@ impl Listeners {
             .and_then(|s| s.addresses.first().copied())
     }
 
-    /// Loads certificates whose files have changed; a bad new one keeps the old. Blocks on the disk. True: something changed.
-    pub fn refresh_certificates(&self) -> bool {
-        let mut changed = false;
-        for running in self.running.values() {
-            let port = current(&running.slot);
-            let Some(tls) = &port.tls else { continue };
-            match tls.refresh() {
-                None => {}
-                Some(Ok(())) => {
-                    changed = true;
-                    info!(event = "certificate loaded", listener = %port.settings.name, "certificate loaded");
-                    warn_of_end(&port);
-                }
-                Some(Err(text)) => {
-                    error!(event = "certificate not loaded", listener = %port.settings.name, error = %text,
-                        "certificate not loaded; the old one stays");
-                }
-            }
-        }
-        changed
-    }
-
-    /// Logs every certificate that ends soon. To be called at the start and daily.
+    /// Logs every certificate that has expired or ends soon. To be called at the start, daily, and when they are loaded again.
     pub fn warn_of_expiry(&self) {
         for running in self.running.values() {
             warn_of_end(&current(&running.slot));
@@ -371,13 +379,17 @@ fn current(slot: &Slot) -> Arc<Port> {
     Arc::clone(&slot.read().unwrap_or_else(PoisonError::into_inner))
 }
 
-fn port(settings: &Settings) -> Result<Port, ListenerError> {
+/// `known` stays in use where its files are the same and have not changed.
+fn port(settings: &Settings, known: Option<Arc<tls::Tls>>) -> Result<Port, ListenerError> {
     let broken = |text: String| ListenerError::Certificate {
         name: settings.name.clone(),
         text,
     };
     let tls = match &settings.certificate {
-        Some((chain, key)) => Some(Arc::new(tls::Tls::open(chain, key).map_err(broken)?)),
+        Some((chain, key)) => Some(match known.filter(|tls| tls.is_still(chain, key)) {
+            Some(tls) => tls,
+            None => Arc::new(tls::Tls::open(chain, key).map_err(broken)?),
+        }),
         None if settings.tls == TlsMode::Off => None,
         None => return Err(broken("TLS needs `certificate` and `key`".to_owned())),
     };
@@ -398,55 +410,15 @@ fn port(settings: &Settings) -> Result<Port, ListenerError> {
 fn warn_of_end(port: &Port) {
     let Some(tls) = &port.tls else { return };
     let end = tls.certificate().not_after;
-    let left = end
-        .duration_since(SystemTime::now())
-        .unwrap_or(Duration::ZERO);
+    let Ok(left) = end.duration_since(SystemTime::now()) else {
+        error!(event = "certificate expired", listener = %port.settings.name, file = %tls.path().display(),
+            at = %crate::telemetry::timestamp(end), "certificate expired: clients that check it send nothing");
+        return;
+    };
     if left < tls::EXPIRES_SOON {
         warn!(event = "certificate ends", listener = %port.settings.name, file = %tls.path().display(),
             at = %crate::telemetry::timestamp(end), days = left.as_secs() / 86_400, "certificate ends soon");
     }
-}
-
-fn bind(address: SocketAddr) -> Result<TcpListener, String> {
-    let open = || {
-        let socket = Socket::new(
-            Domain::for_address(address),
-            Type::STREAM,
-            Some(Protocol::TCP),
-        )?;
-        // A restart must not wait for connections of the last run to be forgotten.
-        socket.set_reuse_address(true)?;
-        if address.is_ipv6() {
-            // `[::]` takes IPv4 as well, whatever the machine's default; a single address takes itself.
-            socket.set_only_v6(!address.ip().is_unspecified())?;
-        }
-        socket.set_nonblocking(true)?;
-        socket.bind(&address.into())?;
-        socket.listen(1_024)?;
-        TcpListener::from_std(socket.into())
-    };
-    open().map_err(|e: io::Error| match e.kind() {
-        io::ErrorKind::AddrInUse => {
-            let owner = owner::of_port(address).map_or_else(
-                || "another process".to_owned(),
-                |owner| {
-                    if owner.starts_with(&format!("pid {} (", std::process::id())) {
-                        format!("this gateway itself, {owner}: a change between overlapping addresses needs a restart")
-                    } else {
-                        owner
-                    }
-                },
-            );
-            format!("{address} is taken by {owner}")
-        }
-        io::ErrorKind::PermissionDenied => format!(
-            "{address} may not be bound: ports below 1024 need CAP_NET_BIND_SERVICE or a socket from systemd"
-        ),
-        io::ErrorKind::AddrNotAvailable => {
-            format!("{address} is no address of this machine")
-        }
-        _ => format!("{address} cannot be bound: {e}"),
-    })
 }
 
 async fn accept(socket: TcpListener, slot: Slot, shared: Arc<Shared>) {
@@ -467,13 +439,15 @@ async fn accept(socket: TcpListener, slot: Slot, shared: Arc<Shared>) {
             }
         };
         let port = current(&slot);
-        let Some(place) = shared.place() else {
+        // Of a proxy's connections the client is not known yet.
+        let stranger = !port.is_proxy(peer.ip()) && !shared.is_client(peer.ip());
+        let Some(place) = shared.place(stranger) else {
             if port.settings.tls != TlsMode::Implicit {
                 wire::Wire::new(tcp).tell(&Reply::too_many_connections());
             }
             if let Some(suppressed) = shared.may_log_refusal(peer.ip()) {
                 warn!(event = "rejected", stage = "connect", listener = %port.settings.name, peer = %peer, suppressed,
-                    "rejected: limits.connections");
+                    stranger, "rejected: limits.connections");
             }
             continue;
         };

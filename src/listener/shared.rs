@@ -4,7 +4,7 @@
 
 use std::{
     collections::{HashMap, VecDeque, hash_map::Entry},
-    net::IpAddr,
+    net::{IpAddr, Ipv6Addr},
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, PoisonError, RwLock,
@@ -26,7 +26,7 @@ use crate::{
 const DISK_LOOK: Duration = Duration::from_secs(5);
 /// Lines about refusals per address and minute; the rest is counted.
 const REFUSALS_LOGGED: u32 = 60;
-/// Addresses that are remembered at most by one map.
+/// Networks that are remembered at most by one map.
 const ADDRESSES: usize = 50_000;
 const MINUTE: Duration = Duration::from_mins(1);
 
@@ -39,12 +39,35 @@ pub struct Shared {
     rules: RwLock<Arc<Rules>>,
     limits: RwLock<Limits>,
     open: AtomicUsize,
-    by_address: Mutex<HashMap<IpAddr, usize>>,
+    /// Of them, those of strangers.
+    strangers: AtomicUsize,
+    by_network: Mutex<HashMap<IpAddr, Count>>,
     messages: Mutex<HashMap<IpAddr, VecDeque<Instant>>>,
     refusals: Mutex<HashMap<IpAddr, Refusals>>,
     disk: Disk,
     drain: watch::Sender<bool>,
     pub(crate) connections: Mutex<JoinSet<()>>,
+}
+
+/// Connections of one network.
+#[derive(Debug, Default)]
+struct Count {
+    all: usize,
+    strangers: usize,
+}
+
+/// What counts as one peer: an IPv4 address, or the /64 that a machine with IPv6 has to itself (RFC 7934 §3: it may take as many
+/// addresses of it as it likes).
+pub(crate) fn network_of(peer: IpAddr) -> IpAddr {
+    match peer.to_canonical() {
+        IpAddr::V4(ip) => ip.into(),
+        IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() >> 64 << 64).into(),
+    }
+}
+
+/// How many of `connections` strangers may have: a tenth. A stranger is in no `[[client]]` and has not logged in (yet).
+fn share_of_strangers(connections: usize) -> usize {
+    (connections / 10).max(1)
 }
 
 #[derive(Debug)]
@@ -82,7 +105,8 @@ impl Shared {
             rules: RwLock::new(Arc::new(rules)),
             limits: RwLock::new(limits),
             open: AtomicUsize::new(0),
-            by_address: Mutex::default(),
+            strangers: AtomicUsize::new(0),
+            by_network: Mutex::default(),
             messages: Mutex::default(),
             refusals: Mutex::default(),
             disk: Disk {
@@ -183,7 +207,7 @@ impl Shared {
             });
         }
         let known = messages.len();
-        let times = match messages.entry(peer.to_canonical()) {
+        let times = match messages.entry(network_of(peer)) {
             Entry::Vacant(_) if known >= ADDRESSES => return,
             entry => entry.or_default(),
         };
@@ -199,7 +223,7 @@ impl Shared {
             return false;
         }
         let messages = self.messages.lock().unwrap_or_else(PoisonError::into_inner);
-        messages.get(&peer.to_canonical()).is_some_and(|times| {
+        messages.get(&network_of(peer)).is_some_and(|times| {
             times.len() >= limit as usize
                 && times
                     .len()
@@ -219,7 +243,7 @@ impl Shared {
                 return None;
             }
         }
-        let entry = refusals.entry(peer.to_canonical()).or_insert(Refusals {
+        let entry = refusals.entry(network_of(peer)).or_insert(Refusals {
             since: now,
             lines: 0,
             suppressed: 0,
@@ -236,60 +260,142 @@ impl Shared {
         Some(std::mem::take(&mut entry.suppressed))
     }
 
-    /// A place among all connections.
-    pub(crate) fn place(self: &Arc<Self>) -> Option<Place> {
-        let most = self.limits().connections;
-        self.open
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| {
-                (n < most).then_some(n + 1)
-            })
-            .ok()
-            .map(|_| Place(Arc::clone(self)))
+    /// Whether a `[[client]]` has the address: its places are kept for it.
+    pub(crate) fn is_client(&self, peer: IpAddr) -> bool {
+        self.rules().policy.client(peer).is_some()
     }
 
-    /// A place among those of one address.
-    pub(crate) fn place_of(self: &Arc<Self>, peer: IpAddr) -> Option<PlaceOf> {
-        let most = self.limits().connections_per_client;
-        let peer = peer.to_canonical();
+    /// A place among all connections, for a stranger among theirs.
+    pub(crate) fn place(self: &Arc<Self>, stranger: bool) -> Option<Place> {
+        let most = self.limits().connections;
+        take(&self.open, most)?;
+        let mut place = Place {
+            shared: Arc::clone(self),
+            stranger: false,
+        };
+        (!stranger || place.is_of_a_stranger()).then_some(place)
+    }
+
+    /// A place among those of one network.
+    pub(crate) fn place_of(self: &Arc<Self>, peer: IpAddr, stranger: bool) -> Option<PlaceOf> {
+        let limits = self.limits();
+        let most = limits.connections_per_client;
+        // One stranger shall not take the places of all.
+        let strangers = most.min((share_of_strangers(limits.connections) / 4).max(1));
+        let network = network_of(peer);
         let mut places = self
-            .by_address
+            .by_network
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        let count = places.get(&peer).copied().unwrap_or(0);
-        if count >= most {
+        let count = places.entry(network).or_default();
+        if count.all >= most || (stranger && count.strangers >= strangers) {
+            if count.all == 0 {
+                places.remove(&network);
+            }
             return None;
         }
-        places.insert(peer, count + 1);
-        Some(PlaceOf(Arc::clone(self), peer))
+        count.all += 1;
+        count.strangers += usize::from(stranger);
+        Some(PlaceOf {
+            shared: Arc::clone(self),
+            network,
+            stranger,
+        })
     }
+}
+
+/// One more, if there are fewer than `most`.
+fn take(count: &AtomicUsize, most: usize) -> Option<usize> {
+    count
+        .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| {
+            (n < most).then_some(n + 1)
+        })
+        .ok()
 }
 
 /// Given back when dropped.
 #[derive(Debug)]
-pub(crate) struct Place(Arc<Shared>);
+pub(crate) struct Place {
+    shared: Arc<Shared>,
+    stranger: bool,
+}
+
+impl Place {
+    /// What stands behind a PROXY header is a stranger after all: true when there is such a place.
+    pub(crate) fn is_of_a_stranger(&mut self) -> bool {
+        let most = share_of_strangers(self.shared.limits().connections);
+        self.stranger = self.stranger || take(&self.shared.strangers, most).is_some();
+        self.stranger
+    }
+
+    /// It has logged in.
+    pub(crate) fn is_of_a_friend(&mut self) {
+        if std::mem::take(&mut self.stranger) {
+            self.shared.strangers.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.0.open.fetch_sub(1, Ordering::Relaxed);
+        self.is_of_a_friend();
+        self.shared.open.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 /// Given back when dropped.
 #[derive(Debug)]
-pub(crate) struct PlaceOf(Arc<Shared>, IpAddr);
+pub(crate) struct PlaceOf {
+    shared: Arc<Shared>,
+    network: IpAddr,
+    stranger: bool,
+}
 
-impl Drop for PlaceOf {
-    fn drop(&mut self) {
+impl PlaceOf {
+    /// It has logged in.
+    pub(crate) fn is_of_a_friend(&mut self) {
+        if std::mem::take(&mut self.stranger) {
+            self.count(|count| count.strangers = count.strangers.saturating_sub(1));
+        }
+    }
+
+    fn count(&self, change: impl FnOnce(&mut Count)) {
         let mut places = self
-            .0
-            .by_address
+            .shared
+            .by_network
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        if let Entry::Occupied(mut entry) = places.entry(self.1) {
-            *entry.get_mut() -= 1;
-            if *entry.get() == 0 {
+        if let Entry::Occupied(mut entry) = places.entry(self.network) {
+            change(entry.get_mut());
+            if entry.get().all == 0 {
                 entry.remove();
             }
         }
+    }
+}
+
+impl Drop for PlaceOf {
+    fn drop(&mut self) {
+        self.is_of_a_friend();
+        self.count(|count| count.all = count.all.saturating_sub(1));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_counts_as_one_peer() {
+        fn check(peer: &str, expected: &str) {
+            let expected: IpAddr = expected.parse().unwrap();
+            assert_eq!(network_of(peer.parse().unwrap()), expected, "{peer}");
+        }
+        check("10.0.0.7", "10.0.0.7");
+        check("::ffff:10.0.0.7", "10.0.0.7");
+        check("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::");
+        check("2001:db8:1:2:ffff::", "2001:db8:1:2::");
+        check("2001:db8:1:3::1", "2001:db8:1:3::");
+        check("::1", "::");
     }
 }

@@ -1,10 +1,10 @@
-//! Certificates of listeners: PEM files to a rustls configuration, loaded again when the files change.
+//! Certificates of listeners: PEM files to a rustls configuration.
 //!
 //! Apart from the sockets so that a bad file is named before anything is bound. It does no handshake.
 
 use std::{
     path::{Path, PathBuf},
-    sync::{Arc, PoisonError, RwLock},
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
@@ -21,7 +21,9 @@ pub const EXPIRES_SOON: Duration = Duration::from_hours(14 * 24);
 pub struct Certificate {
     /// For the handshake: TLS 1.2 and 1.3.
     pub config: Arc<ServerConfig>,
-    /// When the first certificate of the chain ends.
+    /// When the first certificate of the chain begins to be valid.
+    pub not_before: SystemTime,
+    /// When it ends.
     pub not_after: SystemTime,
 }
 
@@ -30,7 +32,8 @@ pub struct Certificate {
 pub struct Tls {
     chain: PathBuf,
     key: PathBuf,
-    current: RwLock<(Certificate, Stamp)>,
+    certificate: Certificate,
+    stamp: Stamp,
 }
 
 /// What a change of the files is seen by: time and size of both. A link that is turned (certbot) changes them too.
@@ -48,17 +51,14 @@ impl Tls {
         Ok(Self {
             chain: chain.to_owned(),
             key: key.to_owned(),
-            current: RwLock::new((certificate, stamp)),
+            certificate,
+            stamp,
         })
     }
 
-    /// What handshakes use now.
+    /// What handshakes use.
     pub fn certificate(&self) -> Certificate {
-        self.current
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .0
-            .clone()
+        self.certificate.clone()
     }
 
     /// The file of the chain.
@@ -66,18 +66,9 @@ impl Tls {
         &self.chain
     }
 
-    /// Loads again when the files have changed since the last look. `None`: they have not. Blocks on the disk.
-    ///
-    /// # Errors
-    /// As [`Tls::open`]; the old certificate stays, and the same files are not tried again.
-    pub fn refresh(&self) -> Option<Result<(), String>> {
-        let stamp = Stamp::of(&self.chain, &self.key);
-        let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
-        if current.1 == stamp {
-            return None;
-        }
-        current.1 = stamp;
-        Some(load(&self.chain, &self.key).map(|certificate| current.0 = certificate))
+    /// Whether it comes from these files, and they are as they were. Blocks on the disk.
+    pub fn is_still(&self, chain: &Path, key: &Path) -> bool {
+        self.chain == chain && self.key == key && self.stamp == Stamp::of(chain, key)
     }
 }
 
@@ -107,7 +98,7 @@ pub fn load(chain: &Path, key: &Path) -> Result<Certificate, String> {
             chain.display()
         ));
     };
-    let not_after = ends(first).map_err(|e| {
+    let (not_before, not_after) = validity(first).map_err(|e| {
         format!(
             "the first certificate in {} is broken: {e}",
             chain.display()
@@ -135,6 +126,7 @@ pub fn load(chain: &Path, key: &Path) -> Result<Certificate, String> {
         })?;
     Ok(Certificate {
         config: Arc::new(config),
+        not_before,
         not_after,
     })
 }
@@ -177,13 +169,19 @@ pub fn reason(error: &std::io::Error) -> String {
     words.to_owned()
 }
 
-fn ends(certificate: &CertificateDer<'_>) -> Result<SystemTime, String> {
+fn validity(certificate: &CertificateDer<'_>) -> Result<(SystemTime, SystemTime), String> {
     let (_, parsed) =
         x509_parser::parse_x509_certificate(certificate).map_err(|e| e.to_string())?;
-    let seconds = parsed.validity().not_after.timestamp();
-    SystemTime::UNIX_EPOCH
-        .checked_add(Duration::from_secs(seconds.max(0) as u64))
-        .ok_or_else(|| "its end is beyond all time".to_owned())
+    let time = |seconds: i64| {
+        SystemTime::UNIX_EPOCH
+            .checked_add(Duration::from_secs(seconds.max(0) as u64))
+            .ok_or_else(|| "its end is beyond all time".to_owned())
+    };
+    let validity = parsed.validity();
+    Ok((
+        time(validity.not_before.timestamp())?,
+        time(validity.not_after.timestamp())?,
+    ))
 }
 
 #[cfg(test)]
@@ -261,18 +259,14 @@ mod tests {
     }
 
     #[test]
-    fn changed_files_are_seen_and_bad_ones_keep_the_old() {
+    fn changed_files_are_seen() {
         let dir = tempfile::tempdir().unwrap();
         let (chain, key) = mint(dir.path(), "a");
         let tls = Tls::open(&chain, &key).unwrap();
-        let first = tls.certificate().config;
-        assert!(tls.refresh().is_none());
+        assert!(tls.is_still(&chain, &key));
+        assert!(!tls.is_still(&key, &chain));
         std::fs::write(&chain, "rubbish").unwrap();
-        assert!(tls.refresh().unwrap().is_err());
-        assert!(tls.refresh().is_none());
-        assert!(Arc::ptr_eq(&first, &tls.certificate().config));
-        mint(dir.path(), "a");
-        assert!(tls.refresh().unwrap().is_ok());
-        assert!(!Arc::ptr_eq(&first, &tls.certificate().config));
+        assert!(!tls.is_still(&chain, &key));
+        assert!(Tls::open(&chain, &key).is_err());
     }
 }

@@ -82,6 +82,80 @@ fn bad_files_get_exactly_this_answer() {
     assert!(wrong.is_empty(), "{wrong}");
 }
 
+/// What is taken, and probably not meant. `POSTERN_BLESS=1` as above.
+#[test]
+fn doubtful_files_load_with_exactly_this_warning() {
+    let bless = std::env::var_os("POSTERN_BLESS").is_some();
+    let mut wrong = String::new();
+    let files = files("warned");
+    assert!(files.len() >= 9);
+    for file in files {
+        let text = fs::read_to_string(&file).unwrap();
+        let name = Path::new(file.file_name().unwrap());
+        let notes = match config::parse(&text, name, Secrets::CheckOnly, &environment()) {
+            Ok((_, notes)) => notes,
+            Err(why) => panic!("{why}"),
+        };
+        let said: String = notes.iter().map(ToString::to_string).collect();
+        assert!(!said.is_empty(), "{}", file.display());
+        assert!(!said.contains("hunter2"), "{said}");
+        let expected = file.with_extension("txt");
+        if bless {
+            fs::write(&expected, &said).unwrap();
+        } else if fs::read_to_string(&expected).unwrap_or_default() != said {
+            wrong.push_str(&said);
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong}");
+}
+
+/// A secret of a container's manager that was made with `echo` ends with a line break.
+#[test]
+fn a_secret_from_the_environment_ends_where_its_line_does() {
+    let text = r#"
+[[listener]]
+name = "local"
+address = "127.0.0.1:25"
+[allowlist]
+senders = ["corp.example"]
+recipients = ["corp.example"]
+[[route]]
+name = "default"
+connectors = ["smarthost"]
+[[connector]]
+name = "smarthost"
+type = "smtp"
+host = "smtp.corp.example"
+username = "relay"
+password = { env = "SMARTHOST_PASSWORD" }
+"#;
+    for (value, warned) in [
+        ("hunter2", 0),
+        ("hunter2\n", 0),
+        ("hunter2\r\n", 0),
+        ("hunter2\n\nx", 1),
+        ("hunter2 ", 1),
+    ] {
+        let mut environment = environment();
+        environment
+            .vars
+            .insert("SMARTHOST_PASSWORD".to_owned(), value.to_owned());
+        let (config, notes) = config::parse(
+            text,
+            Path::new("config.toml"),
+            Secrets::Resolve,
+            &environment,
+        )
+        .unwrap_or_else(|why| panic!("{why}"));
+        assert_eq!(notes.len(), warned, "{value:?}: {notes:?}");
+        let postern::connector::Kind::Smtp(smtp) = &config.connectors[0].kind else {
+            panic!("not an smtp connector");
+        };
+        let (_, password) = smtp.login.as_ref().unwrap();
+        assert_eq!(password.reveal(), value.trim_end_matches(['\r', '\n']));
+    }
+}
+
 #[test]
 fn the_example_loads_as_it_stands() {
     match config::parse(

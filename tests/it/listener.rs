@@ -123,6 +123,10 @@ struct Gate {
 
 impl Gate {
     fn open(limits: Limits, listener: impl FnOnce(&Path) -> Settings) -> Self {
+        Self::open_with(limits, rules(), listener)
+    }
+
+    fn open_with(limits: Limits, rules: Rules, listener: impl FnOnce(&Path) -> Settings) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let store = SqliteStore::open(&queue::Settings {
             data_dir: dir.path().to_owned(),
@@ -134,7 +138,7 @@ impl Gate {
         let shared = Shared::with_auth(
             Arc::clone(&queue),
             dir.path(),
-            rules(),
+            rules,
             limits,
             Authenticator::new(Duration::ZERO),
         );
@@ -405,6 +409,105 @@ async fn too_many_connections_of_one_client_and_hundreds_of_idle_ones() {
         idle.push(gate.connect().await);
     }
     assert_eq!(gate.shared.open_connections(), 400);
+}
+
+/// A connection from another address of this machine.
+async fn from(source: &str, gate: &Gate) -> TcpStream {
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind(format!("{source}:0").parse().unwrap()).unwrap();
+    socket.connect(gate.address()).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn silent_strangers_do_not_take_the_place_of_a_client() {
+    let few = Limits {
+        connections: 80,
+        connections_per_client: 20,
+        ..limits()
+    };
+    let mut rules = rules();
+    rules.policy.clients = vec![Client {
+        name: "client".to_owned(),
+        networks: vec!["127.0.0.1/32".parse().unwrap()],
+        ..Client::default()
+    }];
+    let gate = Gate::open_with(few, rules, |_| settings("one"));
+    // Ten addresses that are in no `[[client]]`, and silent.
+    let mut silent = Vec::new();
+    for n in 0..200 {
+        silent.push(from(&format!("127.0.1.{}", 1 + n % 10), &gate).await);
+    }
+    let mut answers = Vec::new();
+    for stream in &mut silent {
+        answers.push(some(stream).await);
+    }
+    let welcomed = answers
+        .iter()
+        .filter(|a| a.starts_with("554 5.7.1 "))
+        .count();
+    let turned_away = answers
+        .iter()
+        .filter(|a| a.starts_with("421 4.7.0 "))
+        .count();
+    assert_eq!((welcomed, turned_away), (8, 192), "{answers:?}");
+    // The rest is the client's own, up to its limit.
+    let mut clients = Vec::new();
+    for _ in 0..20 {
+        clients.push(gate.connect().await);
+    }
+    let mut more = TcpStream::connect(gate.address()).await.unwrap();
+    assert!(some(&mut more).await.starts_with("421 4.7.0"));
+    // Places come back.
+    drop((silent, clients, more));
+    let mut tries = 0;
+    while gate.shared.open_connections() > 0 {
+        tries += 1;
+        assert!(
+            tries < 200,
+            "{} places are kept",
+            gate.shared.open_connections()
+        );
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let mut again = from("127.0.1.1", &gate).await;
+    assert!(some(&mut again).await.starts_with("554 5.7.1 "));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_stranger_does_not_take_the_place_of_another_and_a_login_makes_a_friend() {
+    let few = Limits {
+        connections: 80,
+        ..limits()
+    };
+    let mut rules = rules();
+    rules.policy.clients = vec![Client {
+        name: "client".to_owned(),
+        networks: vec!["127.0.0.1/32".parse().unwrap()],
+        ..Client::default()
+    }];
+    let gate = Gate::open_with(few, rules, |_| Settings {
+        auth: AuthMode::Optional,
+        plaintext_auth: true,
+        ..settings("one")
+    });
+    // A tenth of 80 for all, and a quarter of that for one.
+    let mut kept = Vec::new();
+    for expected in ["220 ", "220 ", "421 4.7.0"] {
+        let mut stream = from("127.0.1.1", &gate).await;
+        let answer = some(&mut stream).await;
+        assert!(answer.starts_with(expected), "{answer}");
+        kept.push(stream);
+    }
+    let mut other = from("127.0.1.2", &gate).await;
+    assert!(some(&mut other).await.starts_with("220 "));
+    // Who has logged in takes none of their places any more.
+    let first = &mut kept[0];
+    say(first, "EHLO x\r\n").await;
+    let answer = say(first, "AUTH PLAIN AGVycAByaWdodA==\r\n").await;
+    assert!(answer.starts_with("235"), "{answer}");
+    let mut third = from("127.0.1.1", &gate).await;
+    let answer = some(&mut third).await;
+    assert!(answer.starts_with("220 "), "{answer}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

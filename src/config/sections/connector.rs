@@ -1,6 +1,6 @@
 //! `[[connector]]`: the keys of every type, and which type it is.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 
 use super::{Ground, Names, files, graph, oauth::Way, outbound::Outbound, seconds, smtp, whole};
 use crate::{
@@ -21,9 +21,15 @@ pub(super) struct Connectors {
     pub(super) names: Names,
     /// Settings only where the section is right.
     all: Vec<(Span, Option<Settings>)>,
+    /// The files that each names.
+    files: BTreeMap<ConnectorName, Vec<PathBuf>>,
 }
 
 impl Connectors {
+    pub(super) fn files(&self) -> BTreeMap<ConnectorName, Vec<PathBuf>> {
+        self.files.clone()
+    }
+
     pub(super) fn list(self) -> Vec<Settings> {
         self.all
             .into_iter()
@@ -144,6 +150,7 @@ pub(super) fn read(
     let mut connectors = Connectors {
         names: Names::new("connector"),
         all: Vec::new(),
+        files: BTreeMap::new(),
     };
     if !root.has("connector") {
         whole(
@@ -156,7 +163,13 @@ pub(super) fn read(
     }
     for table in root.tables("connector") {
         let name = connectors.names.read(ground, &table);
+        let before = ground.files.borrow().len();
         let settings = one(ground, &table, outbound, hostname, own_addresses, &name);
+        let files = ground.files.borrow().get(before..).map(<[_]>::to_vec);
+        connectors.files.insert(
+            ConnectorName::from(name.as_str()),
+            files.unwrap_or_default(),
+        );
         connectors.all.push((table.span.clone(), settings));
         table.finish();
     }

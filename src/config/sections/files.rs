@@ -14,6 +14,8 @@ use crate::{
         values::{Fault, plain},
     },
     connector::keypair::{self, Unfit},
+    listener::tls,
+    telemetry::timestamp,
 };
 
 /// A path that names something.
@@ -140,6 +142,46 @@ pub(super) fn shown_pair(
         );
     }
     Some(pair)
+}
+
+/// A listener's certificate: whether it goes with its key, and whether it is its time.
+pub(super) fn look_at_certificate(
+    ground: Ground<'_>,
+    table: &Table<'_>,
+    pair: Option<&(PathBuf, PathBuf)>,
+) {
+    let Some((chain, key)) = pair.filter(|_| ground.secrets != Secrets::Ignore) else {
+        return;
+    };
+    // What is not there, or is no PEM, has been said.
+    if ![chain, key].iter().all(|path| is_pem(path)) {
+        return;
+    }
+    let span = table.place_or_header("certificate");
+    let certificate = match tls::load(chain, key) {
+        Ok(certificate) => certificate,
+        Err(why) => return ground.source.error(&span, Fault::from(plain(&why))),
+    };
+    let now = SystemTime::now();
+    let day = |at| timestamp(at).chars().take(10).collect::<String>();
+    let (end, shown) = (certificate.not_after, plain(&chain.to_string_lossy()));
+    let message = if end <= now {
+        format!("the certificate in {shown} expired on {}", day(end))
+    } else if certificate.not_before > now {
+        let start = day(certificate.not_before);
+        format!("the certificate in {shown} is not valid before {start}")
+    } else if end < now + tls::EXPIRES_SOON {
+        format!("the certificate in {shown} expires soon, on {}", day(end))
+    } else {
+        return;
+    };
+    let hint = "put a new one into the file; it is taken by itself. If it should be good, look at this machine's clock";
+    ground.source.warning(&span, Fault::new(message, hint));
+}
+
+fn is_pem(path: &std::path::Path) -> bool {
+    read_bounded(path, 1 << 20)
+        .is_ok_and(|octets| memchr::memmem::find(&octets, b"-----BEGIN ").is_some())
 }
 
 /// Warns of a file with a secret that others may read.

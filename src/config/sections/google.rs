@@ -78,6 +78,7 @@ pub(super) fn read(
             table.requires("subject", "subject = \"printer@corp.example\", the mailbox");
             let At { value, span } = account?;
             let file = ground.path(&value);
+            ground.files.borrow_mut().push(file.clone());
             check_service_account(ground, &file, &span);
             let subject = subject?.value.to_string();
             if let Some(other) = mailbox

@@ -1,4 +1,4 @@
-//! `[[listener]]` to `listener::Settings`: address, TLS and AUTH that fit together. Opens no socket and reads no certificate.
+//! `[[listener]]` to `listener::Settings`: address, TLS and AUTH that fit together. Opens no socket.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -120,6 +120,7 @@ fn one(
         .map_or(TlsMode::Off, |tls| tls.value);
     let require_tls = table.flag("require_tls", false);
     let certificate = files::pair(ground, table, "certificate", "key");
+    files::look_at_certificate(ground, table, certificate.as_ref());
     let has_pair = table.has("certificate") || table.has("key");
     match tls {
         TlsMode::Off if has_pair => ground.source.warning(

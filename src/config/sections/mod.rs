@@ -226,6 +226,7 @@ pub(super) fn read<'a>(
         listeners: listeners.list(),
         policy,
         router,
+        connector_files: connectors.files(),
         connectors: connectors.list(),
         queue: queue.settings,
         delivery: crate::delivery::Settings {
@@ -234,6 +235,7 @@ pub(super) fn read<'a>(
         },
         bounce_from,
         files: files.into_inner(),
+        text: crate::secret::Secret::new(source.text()),
     })
 }
 

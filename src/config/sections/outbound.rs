@@ -123,21 +123,101 @@ pub(super) fn host(text: &str) -> Result<String, Fault> {
     {
         return Ok(ip.to_string());
     }
-    if let Some((host, port)) = text.rsplit_once(':')
-        && port.parse::<u16>().is_ok()
-    {
-        return Err(Fault::new(
-            "a host has no port in it",
-            format!("write host = \"{}\" and port = {port}", plain(host)),
-        ));
+    let Some(slip) = Slip::of(text) else {
+        return values::domain(text).map(|name| name.to_string());
+    };
+    Err(Fault::new(
+        slip.message,
+        slip.host.map_or_else(
+            || "write \"smtp.corp.example\"".to_owned(),
+            |host| format!("write \"{host}\""),
+        ),
+    ))
+}
+
+/// The `host` of a connector: as [`host`], and what was meant is said in the keys that say it.
+pub(super) fn connector_host(text: &str) -> Result<String, Fault> {
+    host(text).map_err(|fault| {
+        let Some(slip) = Slip::of(text) else {
+            return fault;
+        };
+        let Some(host) = slip.host else {
+            return Fault::new(slip.message, "write host = \"smtp.corp.example\"");
+        };
+        let mut hint = format!("write host = \"{host}\"");
+        for more in [
+            slip.port.map(|port| format!("port = {port}")),
+            slip.tls.map(|tls| format!("tls = \"{tls}\"")),
+        ]
+        .into_iter()
+        .flatten()
+        {
+            hint.push_str(" and ");
+            hint.push_str(&more);
+        }
+        Fault::new(slip.message, hint)
+    })
+}
+
+/// More than a name, as other programs write it: `[relay]:587`, `relay:587`, `smtp://relay`.
+struct Slip {
+    message: &'static str,
+    /// The name alone, where one is left.
+    host: Option<String>,
+    port: Option<u16>,
+    tls: Option<&'static str>,
+}
+
+impl Slip {
+    fn of(text: &str) -> Option<Self> {
+        let (scheme, rest) = match text.trim().split_once("://") {
+            Some((scheme, rest)) => (Some(scheme.to_ascii_lowercase()), rest),
+            None => (None, text.trim()),
+        };
+        let rest = rest.split(['/', '?', '#']).next().unwrap_or_default();
+        // What stands before @ may be a password.
+        let (has_login, rest) = match rest.rsplit_once('@') {
+            Some((_, rest)) => (true, rest),
+            None => (false, rest),
+        };
+        let in_brackets = rest.starts_with('[');
+        let (name, port) = match rest.rsplit_once(':') {
+            Some((name, port)) if in_brackets || !name.contains(':') => {
+                (name, port.parse::<u16>().ok())
+            }
+            _ => (rest, None),
+        };
+        let name = name.trim_start_matches('[').trim_end_matches(']');
+        let message = if scheme.is_some() {
+            "a host is a name or an address, not a URL"
+        } else if text.contains([',', ';']) || text.trim().contains(char::is_whitespace) {
+            "this is more than one host; a second way out is another [[connector]] in the list of the route"
+        } else if has_login {
+            "a host has no user name in it: that is `username`"
+        } else if port.is_some() {
+            "a host has no port in it"
+        } else if in_brackets {
+            "a name stands without brackets; MX records are never asked for"
+        } else if text.trim() != text {
+            "a host has no blanks around it"
+        } else {
+            return None;
+        };
+        let host = match name.parse::<IpAddr>() {
+            Ok(ip) => Some(ip.to_string()),
+            Err(_) => values::domain(name).ok().map(|name| name.to_string()),
+        };
+        Some(Self {
+            message,
+            host,
+            port,
+            tls: match scheme.as_deref() {
+                Some("smtps") => Some("implicit"),
+                Some("smtp+starttls") => Some("starttls"),
+                _ => None,
+            },
+        })
     }
-    if text.contains("://") {
-        return Err(Fault::new(
-            "a host is a name or an address, not a URL",
-            "write \"smtp.corp.example\"",
-        ));
-    }
-    values::domain(text).map(|name| name.to_string())
 }
 
 /// `"none"`, `"http://user:password@host:port"` or `"socks5://…"`.
@@ -211,6 +291,48 @@ fn decode(text: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn hosts_as_other_programs_write_them() {
+        fn check(text: &str, expected: &str) {
+            let hint = connector_host(text).unwrap_err().hint.unwrap_or_default();
+            assert_eq!(hint, expected, "{text}");
+        }
+        for (text, expected) in [
+            ("[relay.test]", "write host = \"relay.test\""),
+            (
+                "[relay.test]:587",
+                "write host = \"relay.test\" and port = 587",
+            ),
+            (
+                "relay.test:587",
+                "write host = \"relay.test\" and port = 587",
+            ),
+            ("[::1]:587", "write host = \"::1\" and port = 587"),
+            ("192.0.2.7:25", "write host = \"192.0.2.7\" and port = 25"),
+            ("smtp://relay.test", "write host = \"relay.test\""),
+            (
+                "smtp://relay.test:25/",
+                "write host = \"relay.test\" and port = 25",
+            ),
+            (
+                "smtps://me:hunter2@relay.test:465",
+                "write host = \"relay.test\" and port = 465 and tls = \"implicit\"",
+            ),
+            ("me@relay.test", "write host = \"relay.test\""),
+            (" relay.test", "write host = \"relay.test\""),
+            ("a.test, b.test", "write host = \"smtp.corp.example\""),
+            ("smtp://", "write host = \"smtp.corp.example\""),
+        ] {
+            check(text, expected);
+        }
+        assert_eq!(connector_host("[::1]").unwrap(), "::1");
+        assert_eq!(
+            host("relay.test:587").unwrap_err().hint.as_deref(),
+            Some("write \"relay.test\"")
+        );
+        assert!(connector_host("re lay").is_err() && connector_host("$HOST").is_err());
+    }
 
     #[test]
     fn proxies() {

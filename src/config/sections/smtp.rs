@@ -13,7 +13,7 @@ use crate::{
         diagnostic::Span,
         source::nearest,
         table::{At, Table},
-        values::{Fault, is_full_name, is_plain, plain},
+        values::{BACKSLASH, Fault, control_character, is_full_name, is_plain, plain},
     },
     connector::{Auth, Class, Override, Proxy, SmtpSettings, Tls, Verify, is_loopback, services},
     secret::Secret,
@@ -209,7 +209,7 @@ fn target(ground: Ground<'_>, table: &Table<'_>) -> Option<Target> {
             ),
         })
     });
-    let host = table.parsed("host", "a name or an address", outbound::host);
+    let host = table.parsed("host", "a name or an address", outbound::connector_host);
     let port = table.number_if("port", 1..=65_535).map(|port| port as u16);
     let tls = table.choice(
         "tls",
@@ -348,6 +348,12 @@ fn login(
     auth: Option<&At<Auth>>,
 ) -> Option<(String, Secret)> {
     let username = table.parsed("username", "a string", |text| {
+        if let Some(found) = control_character(text) {
+            return Err(Fault::new(
+                format!("this user name holds a control character ({found})"),
+                BACKSLASH,
+            ));
+        }
         if text.is_empty() || text.len() > 1000 || !text.chars().all(is_plain) {
             return Err(Fault::from("this cannot be a user name"));
         }

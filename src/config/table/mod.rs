@@ -134,6 +134,10 @@ impl<'a> Table<'a> {
             DeValue::String(text) if wanted == "a number" && text.parse::<u64>().is_ok() => {
                 Some(format!("write {key} = {text}"))
             }
+            // `tls = true`, `verify = false`.
+            DeValue::Boolean(value) => meant(key, if *value { "true" } else { "false" })
+                .filter(|word| wanted.contains(&format!("\"{word}\"")))
+                .map(|word| format!("write {key} = \"{word}\"")),
             DeValue::String(text) if wanted == "true or false" => match text.as_ref() {
                 "true" | "yes" | "on" => Some(format!("write {key} = true")),
                 "false" | "no" | "off" => Some(format!("write {key} = false")),
@@ -315,6 +319,13 @@ impl<'a> Table<'a> {
                         .map(|(word, _)| *word)
                         .find(|word| word.len() > 2 && text.to_lowercase().starts_with(word))
                         .or_else(|| nearest(text, words.iter().map(|(word, _)| *word)))
+                        .or_else(|| {
+                            let meant = meant(key, &text.to_lowercase())?;
+                            words
+                                .iter()
+                                .map(|(word, _)| *word)
+                                .find(|word| *word == meant)
+                        })
                         .map(|word| format!("did you mean \"{word}\"?")),
                 })
         })
@@ -413,6 +424,31 @@ impl<'a> Table<'a> {
             }
         }
     }
+}
+
+/// What another program's word for a choice comes to.
+fn meant(key: &str, word: &str) -> Option<&'static str> {
+    Some(match (key, word) {
+        ("tls", "true" | "yes" | "on" | "tls" | "required" | "encrypt" | "must" | "force") => {
+            "starttls"
+        }
+        ("tls", "ssl" | "smtps" | "ssl/tls" | "wrapper" | "always") => "implicit",
+        ("tls", "may" | "optional" | "auto") => "opportunistic",
+        ("tls" | "auth", "false" | "no" | "none" | "plain" | "disabled") => "off",
+        ("verify", "true" | "yes" | "on" | "strict" | "hostname") => "full",
+        ("verify", "false" | "no" | "off" | "insecure" | "skip") => "none",
+        ("verify", "ca" | "chain") => "certificate",
+        ("auth", "true" | "yes" | "on" | "mandatory") => "required",
+        ("level", "warning") => "warn",
+        ("level", "notice" | "information" | "informational") => "info",
+        ("level", "verbose" | "all") => "debug",
+        ("level", "fatal" | "critical" | "err") => "error",
+        ("format", "plain" | "console" | "text/plain" | "logfmt") => "text",
+        ("format", "systemd" | "journal") => "journald",
+        ("tolerance", "lax" | "lenient" | "loose" | "printer") => "device",
+        ("tolerance", "default" | "normal") => "standard",
+        _ => return None,
+    })
 }
 
 /// Without places.

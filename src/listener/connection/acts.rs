@@ -8,9 +8,9 @@ use std::time::Duration;
 use crate::{route::RouteName, telemetry::clean};
 
 use super::{
-    Accepted, Arc, Body, Bytes, Connection, Credentials, Instant, LINGER, LINGER_OCTETS, Message,
-    Port, Refusal, Reply, Routed, STORE, Shared, SocketAddr, Spool, Stage, Step, StoreError,
-    StoreWeather, SystemTime, debug, info, io, maillog, timeout, warn,
+    Accepted, Arc, Authentication, Body, Bytes, Connection, Credentials, Instant, LINGER,
+    LINGER_OCTETS, Message, Port, Refusal, Reply, Routed, STORE, Shared, SocketAddr, Spool, Stage,
+    Step, StoreError, StoreWeather, SystemTime, debug, info, io, maillog, timeout, warn,
 };
 
 impl Connection {
@@ -21,6 +21,10 @@ impl Connection {
             .auth
             .check(credentials, &rules.policy.users, self.peer.ip())
             .await;
+        if result == Authentication::Accepted {
+            self.places.0.is_of_a_friend();
+            self.places.1.is_of_a_friend();
+        }
         self.session.verified(result)
     }
 

@@ -12,7 +12,7 @@ use std::{
 
 use rusqlite::{Connection, OpenFlags, config::DbConfig};
 
-use crate::queue::store::StoreError;
+use crate::{mail::message::MessageId, queue::store::StoreError};
 
 /// The schema this program writes; in `user_version`.
 pub(super) const SCHEMA: i64 = 3;
@@ -66,11 +66,49 @@ const BUSY: Duration = Duration::from_secs(5);
 pub(super) fn prepare(data_dir: &Path, database: &Path, spool: &Path) -> io::Result<()> {
     directory(data_dir)?;
     directory(spool)?;
+    if is_new(database) {
+        set_bodies_aside(data_dir, spool)?;
+    }
     if !database.exists() {
         // SQLite gives its journal the mode of the database.
         create(database, false)?.sync_all()?;
     }
     sync_dir(data_dir)
+}
+
+/// Whether nothing was ever written to it.
+fn is_new(database: &Path) -> bool {
+    let is_empty = |path: &Path| std::fs::metadata(path).is_ok_and(|file| file.len() == 0);
+    let journal = database.with_extension("db-wal");
+    !database.exists() || (is_empty(database) && (!journal.exists() || is_empty(&journal)))
+}
+
+/// Bodies beside a database that is new are of one that was lost: no row will ever name them, and what no row names is deleted at
+/// a start. So they are put where nothing is deleted, for somebody to look at.
+fn set_bodies_aside(data_dir: &Path, spool: &Path) -> io::Result<()> {
+    let is_body = |file: &std::fs::DirEntry| {
+        file.file_name()
+            .to_str()
+            .is_some_and(|name| name.parse::<MessageId>().is_ok())
+    };
+    let bodies = std::fs::read_dir(spool)?.flatten().filter(is_body).count();
+    if bodies == 0 {
+        return Ok(());
+    }
+    for n in 1_u32.. {
+        let aside = data_dir.join(format!("spool-without-queue-{n}"));
+        if aside.exists() {
+            continue;
+        }
+        std::fs::rename(spool, &aside)?;
+        directory(spool)?;
+        sync_dir(data_dir)?;
+        tracing::error!(event = "queue lost", bodies, directory = %aside.display(),
+            "queue.db is missing or empty, and there are bodies of its messages: they were set aside. The queue begins empty. If there is a \
+             copy of queue.db, stop the gateway, put the copy and these files back (as spool), and start again");
+        break;
+    }
+    Ok(())
 }
 
 fn directory(path: &Path) -> io::Result<()> {

@@ -1,0 +1,49 @@
+//! Failure reports that failed themselves: a retry leaves them alone, for what they tell is old news.
+//!
+//! Apart from `queue`, which says which messages: this narrows it. It changes nothing.
+
+use std::sync::Arc;
+
+use crate::{
+    cli::{exit::Failure, output},
+    mail::pattern::Pattern,
+    queue::store::{Filter, State, Store},
+};
+
+/// How many failed reports the filters would take.
+pub(super) async fn failed(store: &Arc<dyn Store>, filters: &[Filter]) -> Result<u64, Failure> {
+    let mut found = 0;
+    for filter in filters {
+        if !filter.states.is_empty() && !filter.states.contains(&State::Failed) {
+            continue;
+        }
+        let failed = Filter {
+            states: vec![State::Failed],
+            sender: Pattern::parse("<>").ok(),
+            ..filter.clone()
+        };
+        let entries = store.list(&failed, output::now()).await;
+        found += entries.map_err(crate::cli::store_failure)?.len() as u64;
+    }
+    Ok(found)
+}
+
+/// What a filter takes but reports that failed: all from senders, and from `<>` what has not failed. (`*` is any sender, and
+/// `<>` is none.)
+pub(super) fn without_failed(filter: Filter) -> Vec<Filter> {
+    let mut states = filter.states.clone();
+    if states.is_empty() {
+        states = vec![State::Waiting, State::Sending, State::Held];
+    }
+    states.retain(|state| *state != State::Failed);
+    let reports = (!states.is_empty()).then(|| Filter {
+        states,
+        sender: Pattern::parse("<>").ok(),
+        ..filter.clone()
+    });
+    let mail = Filter {
+        sender: Pattern::parse("*").ok(),
+        ..filter
+    };
+    std::iter::once(mail).chain(reports).collect()
+}
