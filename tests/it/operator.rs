@@ -1,6 +1,6 @@
 //! The administrator's commands against a running gateway and a stopped one.
 
-use std::{fs, io::Write as _, process::Stdio};
+use std::{fs, io::Write as _, os::unix::fs::PermissionsExt as _, process::Stdio};
 
 use super::harness::{
     gateway::{Gateway, basic, stdout, wait},
@@ -386,7 +386,7 @@ fn a_wrong_file_does_not_blind_the_operator() {
             let said = both(&status);
             assert_eq!(status.status.code(), Some(expected), "{said}");
             assert!(said.contains("config.toml has errors"), "{said}");
-            assert!(said.contains("1 waiting"), "{said}");
+            assert!(!said.contains("0 waiting, 0 being sent"), "{said}");
             let problems = json(&gateway.cli(&["status", "--json"]))["problems"].clone();
             assert_eq!(problems[0]["severity"], "error", "{problems}");
             for args in [
@@ -570,4 +570,215 @@ fn trace_says_what_a_message_that_was_never_tried_waits_for() {
         said.contains("its route all is in the configuration no more"),
         "{said}"
     );
+}
+
+/// A queue whose database was lost: what is left of its messages is nobody's, and nobody deletes it.
+#[test]
+fn a_spool_without_its_database_is_set_aside_and_said() {
+    let nobody = ([127, 0, 0, 1], free_port()).into();
+    let mut gateway = Gateway::start(&basic(nobody));
+    let large = "From: a@corp.example\r\nSubject: s\r\n\r\n".to_owned() + &"x\r\n".repeat(50_000);
+    for lost in ["", "empty"] {
+        let mut client = gateway.connect("local");
+        client.expect("EHLO x", "250");
+        let reply = client.mail("a@corp.example", &["b@corp.example"], &large);
+        let id = super::harness::gateway::queued_id(&reply);
+        drop(client);
+        gateway.terminate();
+        let body = fs::read(gateway.path("data/spool").join(&id)).unwrap();
+        for file in ["queue.db", "queue.db-wal", "queue.db-shm"] {
+            let _ = fs::remove_file(gateway.path("data").join(file));
+        }
+        if lost == "empty" {
+            fs::write(gateway.path("data/queue.db"), "").unwrap();
+        }
+        gateway.restart();
+        let line = gateway.wait_for_log(&["queue lost", "bodies=1", "set aside"]);
+        assert!(line.contains("ERROR"), "{line}");
+        // It stays through every further start.
+        gateway.terminate();
+        gateway.restart();
+        assert!(!gateway.log().contains("queue lost"));
+        let kept = fs::read_dir(gateway.path("data"))
+            .unwrap()
+            .find_map(|entry| fs::read(entry.unwrap().path().join(&id)).ok());
+        assert!(kept.is_some_and(|kept| kept == body), "the body is gone");
+    }
+}
+
+/// What a failure report says is old news by the time somebody brings the failed mail back.
+#[test]
+fn a_retry_of_all_that_failed_leaves_failed_reports() {
+    let nobody = ([127, 0, 0, 1], free_port()).into();
+    let gateway = Gateway::start(&basic(nobody).replace(
+        "senders = [\"corp.example\"]",
+        "senders = [\"corp.example\", \"<>\"]",
+    ));
+    let mail = super::harness::gateway::send(&gateway);
+    let mut client = gateway.connect("local");
+    client.expect("EHLO x", "250");
+    let reply = client.mail(
+        "",
+        &["b@corp.example"],
+        "From: <>\r\nSubject: s\r\n\r\nb\r\n",
+    );
+    let report = reply.rsplit(' ').next().unwrap().to_owned();
+    let state = |id: &str| {
+        let list = json(&gateway.cli(&["queue", "list", "--json", id]));
+        list[0]["state"].as_str().unwrap().to_owned()
+    };
+    for (args, took) in [
+        (&["--state", "failed"][..], [true, false]),
+        (&["--all"], [true, false]),
+        (&["--state", "failed", "--reports"], [true, true]),
+        (&["--sender", "<>"], [false, true]),
+        (&[&report], [false, true]),
+    ] {
+        stdout(&gateway.cli(&["queue", "fail", "--all"]));
+        wait("both have failed", || {
+            (state(&mail) == "failed" && state(&report) == "failed").then_some(())
+        });
+        let said = gateway.cli(&[&["queue", "retry"][..], args].concat());
+        let is_left = both(&said).contains("1 failure report that failed");
+        assert_eq!(is_left, !took[1], "{args:?}: {}", both(&said));
+        assert_eq!(
+            [state(&mail) != "failed", state(&report) != "failed"],
+            took,
+            "{args:?}"
+        );
+    }
+}
+
+/// Secrets end in no core dump and before no other process of the user.
+#[test]
+fn a_process_that_holds_secrets_shows_its_memory_to_nobody() {
+    let sink = Sink::start();
+    let gateway = Gateway::start(&basic(sink.address));
+    let limits = fs::read_to_string(format!("/proc/{}/limits", gateway.pid())).unwrap();
+    let core = limits
+        .lines()
+        .find(|l| l.starts_with("Max core file size"))
+        .unwrap();
+    assert_eq!(core.split_whitespace().nth(4), Some("0"), "{core}");
+    // A process that is not dumpable belongs to root in /proc, whoever runs it: proc(5).
+    let status = fs::read_to_string(format!("/proc/{}/status", gateway.pid())).unwrap();
+    let umask = status.lines().find(|l| l.starts_with("Umask:")).unwrap();
+    assert!(umask.ends_with("0077"), "{umask}");
+    // Commands too: a message that is written down is its owner's alone.
+    let id = super::harness::gateway::send(&gateway);
+    sink.wait(1);
+    let nobody = ([127, 0, 0, 1], free_port()).into();
+    fs::write(gateway.config_path(), basic(nobody)).unwrap();
+    stdout(&gateway.cli(&["reload"]));
+    let waiting = super::harness::gateway::send(&gateway);
+    assert_ne!(id, waiting);
+    stdout(&gateway.cli(&["queue", "export", &waiting, "-o", "out.eml"]));
+    let mode = fs::metadata(gateway.path("out.eml"))
+        .unwrap()
+        .permissions()
+        .mode();
+    assert_eq!(mode & 0o777, 0o600);
+}
+
+#[test]
+fn a_data_dir_that_others_may_look_into_is_said_with_its_chmod() {
+    let sink = Sink::start();
+    let gateway = Gateway::start(&basic(sink.address));
+    let said = |gateway: &Gateway| both(&gateway.cli(&["check"]));
+    assert!(!said(&gateway).contains("where the mail is kept"));
+    let data = gateway.path("data");
+    fs::set_permissions(&data, fs::Permissions::from_mode(0o755)).unwrap();
+    let text = said(&gateway);
+    assert!(
+        text.contains("every user of this machine can look into")
+            && text.contains("chmod o-rwx data"),
+        "{text}"
+    );
+}
+
+/// Whoever renews a certificate means the listener: what goes out keeps its connection, and a file that is half edited stays untaken.
+#[test]
+fn a_renewed_certificate_is_taken_and_nothing_else() {
+    let mint = |dir: &std::path::Path| {
+        let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+        for (name, text) in [
+            ("relay.pem", made.cert.pem()),
+            ("relay.key", made.signing_key.serialize_pem()),
+        ] {
+            fs::write(dir.join(format!("{name}.new")), text).unwrap();
+            fs::rename(dir.join(format!("{name}.new")), dir.join(name)).unwrap();
+        }
+    };
+    let opened = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let sink = Sink::scripted({
+        let opened = std::sync::Arc::clone(&opened);
+        move |line| {
+            if line.starts_with("EHLO") {
+                opened.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            }
+            None
+        }
+    });
+    let connections = || opened.load(std::sync::atomic::Ordering::Relaxed);
+    let dir = tempfile::TempDir::new().unwrap();
+    mint(dir.path());
+    let config = basic(sink.address).replace(
+        "address = \"127.0.0.1:0\"",
+        "address = \"127.0.0.1:0\"\ntls = \"starttls\"\ncertificate = \"relay.pem\"\nkey = \"relay.key\"",
+    ) + "idle_timeout = \"10m\"\n";
+    fs::write(dir.path().join("config.toml"), &config).unwrap();
+    let gateway = Gateway::start_in(dir);
+    super::harness::gateway::send(&gateway);
+    sink.wait(1);
+    // Half edited: nobody asked for it to be taken.
+    fs::write(gateway.config_path(), config.clone() + "nonsense =").unwrap();
+    mint(gateway.dir.path());
+    gateway.wait_for_log(&["file changed"]);
+    gateway.wait_for_log(&["reloaded", "config=config.toml"]);
+    super::harness::gateway::send(&gateway);
+    sink.wait(2);
+    assert_eq!(
+        connections(),
+        1,
+        "the connection to the upstream was thrown away"
+    );
+    // Nor does a reload throw it away that changes nothing.
+    fs::write(gateway.config_path(), &config).unwrap();
+    stdout(&gateway.cli(&["reload"]));
+    super::harness::gateway::send(&gateway);
+    sink.wait(3);
+    assert_eq!(connections(), 1);
+}
+
+#[test]
+fn an_expired_certificate_is_said_by_check_and_status() {
+    let dir = tempfile::TempDir::new().unwrap();
+    let mut params = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+    params.not_before = rcgen::date_time_ymd(2020, 1, 1);
+    params.not_after = rcgen::date_time_ymd(2020, 2, 1);
+    let key = rcgen::KeyPair::generate().unwrap();
+    fs::write(
+        dir.path().join("a.pem"),
+        params.self_signed(&key).unwrap().pem(),
+    )
+    .unwrap();
+    fs::write(dir.path().join("a.key"), key.serialize_pem()).unwrap();
+    let sink = Sink::start();
+    let config = basic(sink.address).replace(
+        "address = \"127.0.0.1:0\"",
+        "address = \"127.0.0.1:0\"\ntls = \"starttls\"\ncertificate = \"a.pem\"\nkey = \"a.key\"",
+    );
+    fs::write(dir.path().join("config.toml"), config).unwrap();
+    let gateway = Gateway::start_in(dir);
+    gateway.wait_for_log(&["certificate expired"]);
+    let check = gateway.cli(&["check"]);
+    let said = both(&check);
+    assert!(check.status.success(), "{said}");
+    assert!(said.contains("a.pem expired on 2020-02-01"), "{said}");
+    let status = gateway.cli(&["status"]);
+    assert_eq!(status.status.code(), Some(1));
+    assert!(both(&status).contains("certificate of listener local expired on 2020-02-01"));
+    let json = json(&gateway.cli(&["status", "--json"]));
+    assert_eq!(json["ok"], false);
+    assert_eq!(json["certificates"][0]["expired"], true);
 }
