@@ -13,7 +13,7 @@ use tokio::{
 };
 
 use super::ProxyServer;
-use crate::smtp::client::class::bounded;
+use crate::smtp::client::{class::bounded, mask::Mask};
 
 /// A header of a proxy is not longer.
 const HEADER: usize = 16_384;
@@ -84,7 +84,9 @@ pub(super) fn authority(host: &str, port: u16) -> String {
 /// Reads an answer; nothing: the tunnel is open.
 pub(super) fn refusal(server: &ProxyServer, authority: &str, answer: &[u8]) -> Option<Refusal> {
     let text = String::from_utf8_lossy(answer);
-    let line = bounded(text.lines().next().unwrap_or_default());
+    // It may repeat what it was told.
+    let line = Mask::new(server.login.as_ref()).text(text.lines().next().unwrap_or_default());
+    let line = bounded(&line);
     let status = line.split(' ').nth(1).unwrap_or_default();
     if status.len() == 3 && status.starts_with('2') {
         return None;

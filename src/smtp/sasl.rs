@@ -121,16 +121,38 @@ pub fn cram_challenge(hostname: &str) -> String {
 
 /// The secret in every form in which a login says it, so that nobody repeats one.
 pub fn forms(user: &str, secret: &Secret) -> Vec<Secret> {
+    // Of base64 of something that the secret stands in, what the secret alone makes: it begins at any of three places.
+    let inside = |before: usize| {
+        let text = base64(&("x".repeat(before) + secret.reveal()));
+        text.get(4..text.len() - 4).unwrap_or_default().to_owned()
+    };
     [
         secret.reveal().to_owned(),
         plain_response(user, secret),
         xoauth2_response(user, secret),
         oauthbearer_response(user, secret),
         base64(secret.reveal()),
+        inside(1),
+        inside(2),
+        percent(secret.reveal()),
     ]
     .into_iter()
+    .filter(|form| !form.is_empty())
     .map(Secret::new)
     .collect()
+}
+
+/// RFC 3986 §2.1.
+fn percent(text: &str) -> String {
+    use std::fmt::Write as _;
+    text.bytes().fold(String::new(), |mut out, octet| {
+        if octet.is_ascii_alphanumeric() || b"-._~".contains(&octet) {
+            out.push(octet as char);
+        } else {
+            let _ = write!(out, "%{octet:02X}");
+        }
+        out
+    })
 }
 
 #[cfg(test)]

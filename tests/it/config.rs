@@ -558,6 +558,10 @@ fn what_is_probably_not_meant_is_a_warning() {
         "begin without TLS",
     );
     check(
+        &around("", &format!("{smtp}\ntls = \"opportunistic\""), ""),
+        "in plain text where the upstream offers no TLS or the handshake fails",
+    );
+    check(
         &around("", &format!("{smtp}\n{login}\nverify = \"none\""), ""),
         "anybody on the way",
     );

@@ -423,6 +423,140 @@ fn smtp_by_every_grant() {
     }
 }
 
+const SMTP_PASSWORD: &str = "Hush4ry+/&=pass~word";
+
+/// An upstream that repeats the login at one stage, in every form it can think of, in a refusal, in an answer or in what is no
+/// reply at all. Bounces it takes.
+fn parrot(stage: &'static str, says: &'static str) -> Sink {
+    let blob = STANDARD.encode(format!("\0relay\0{SMTP_PASSWORD}"));
+    let (begun, rest) = blob.split_at(17);
+    let alone = STANDARD.encode(SMTP_PASSWORD);
+    let quoted = format!(
+        "AUTH PLAIN {blob} ({SMTP_PASSWORD}) {} {alone} {} {begun} {rest}",
+        blob.to_uppercase(),
+        &SMTP_PASSWORD[..14]
+    );
+    let code = says.get(..3).unwrap_or_default();
+    let answer =
+        format!("{says} {quoted}\r\n{code} {begun}").replacen(' ', "-", usize::from(code != "no"));
+    let is_report = AtomicUsize::new(0);
+    let logins = AtomicUsize::new(0);
+    Sink::scripted(move |line| {
+        let word = line.split([' ', ':']).next().unwrap_or_default();
+        if word == "EHLO" {
+            let more = if stage == "EHLO" && logins.load(Ordering::SeqCst) > 0 {
+                return Some(answer.clone());
+            } else if stage == "offers" && logins.load(Ordering::SeqCst) > 0 {
+                format!("250-AUTH={}\r\n", quoted.replace(' ', "_"))
+            } else {
+                "250-AUTH PLAIN\r\n".to_owned()
+            };
+            return Some(format!("250-sink\r\n{more}250 PIPELINING"));
+        }
+        if word == "AUTH" {
+            let before = logins.fetch_add(1, Ordering::SeqCst);
+            if stage == "AUTH" && before > 0 {
+                return Some(answer.clone());
+            }
+            return Some("235 2.7.0 ok".to_owned());
+        }
+        if word == "MAIL" {
+            is_report.store(usize::from(line.contains("<>")), Ordering::SeqCst);
+        }
+        let here = word == stage && is_report.load(Ordering::SeqCst) == 0;
+        here.then(|| answer.clone())
+    })
+}
+
+/// After the login, too: at every stage, in refusals, in answers and in what is no reply.
+#[test]
+fn a_password_repeated_by_the_upstream_at_every_stage() {
+    let mut runs = Vec::new();
+    for stage in ["EHLO", "offers", "AUTH", "MAIL", "RCPT", "DATA", "."] {
+        for says in ["550", "451", "250", "no"] {
+            if stage == "offers" && says != "250" {
+                continue;
+            }
+            runs.push((stage, says));
+        }
+    }
+    for pair in runs.chunks(4) {
+        std::thread::scope(|scope| {
+            for (stage, says) in pair {
+                scope.spawn(|| repeated(stage, says));
+            }
+        });
+    }
+}
+
+fn repeated(stage: &'static str, says: &'static str) {
+    let sink = parrot(stage, says);
+    let config = basic(sink.address).replace("retry = [\"1s\"]", "retry = [\"1h\"]")
+        + &format!(
+            "username = \"relay\"\npassword = \"{SMTP_PASSWORD}\"\nmessages_per_connection = 2\n\n[log]\nlevel = \"trace\"\n\n[bounce]\nfrom = \"postmaster@corp.example\"\n"
+        );
+    let gateway = Gateway::start(&config);
+    let mut ids = Vec::new();
+    for _ in 0..3 {
+        let id = send(&gateway);
+        wait(&format!("{stage} {says}: it was tried"), || {
+            let trace = gateway.cli(&["trace", &id]);
+            let trace = String::from_utf8_lossy(&trace.stdout).into_owned();
+            let words = [
+                "delivered",
+                "deferred",
+                "failed",
+                "in doubt",
+                "passed over",
+                "waits for up",
+                "closed",
+                "paused",
+            ];
+            let status = || String::from_utf8_lossy(&gateway.cli(&["status"]).stdout).into_owned();
+            (words.iter().any(|w| trace.contains(w))
+                || status().contains("closed")
+                || status().contains("paused"))
+            .then_some(())
+        });
+        ids.push(id);
+    }
+    let said = printed(&gateway, &ids);
+    let mut places = vec![
+        ("the log".to_owned(), gateway.log().into_bytes()),
+        ("what was printed".to_owned(), said.clone().into_bytes()),
+    ];
+    places.extend(
+        sink.mails()
+            .into_iter()
+            .map(|m| ("a mail".to_owned(), m.data)),
+    );
+    files(&gateway.path("data"), &mut places);
+    let blob = STANDARD.encode(format!("\0relay\0{SMTP_PASSWORD}"));
+    let mut secrets = needles(SMTP_PASSWORD);
+    secrets.extend([
+        SMTP_PASSWORD[..14].to_owned(),
+        blob.clone(),
+        blob.to_uppercase(),
+    ]);
+    secrets.extend([blob[..17].to_owned(), blob[17..].to_owned()]);
+    for (place, octets) in &places {
+        for secret in &secrets {
+            let at = memchr::memmem::find(octets, secret.as_bytes());
+            assert!(
+                at.is_none(),
+                "{stage} {says}: {secret} is in {place}: {}",
+                String::from_utf8_lossy(
+                    &octets[at.unwrap().saturating_sub(300)..(at.unwrap() + 100).min(octets.len())]
+                )
+            );
+        }
+    }
+    // It was repeated, and the rest of it was kept.
+    if stage != "offers" && (says, stage) != ("250", "DATA") {
+        assert!(said.contains("***"), "{stage} {says}: {said}");
+    }
+}
+
 #[test]
 fn through_a_proxy_with_a_password() {
     let (mode, seen): (Arc<AtomicUsize>, Seen) = Default::default();

@@ -113,6 +113,17 @@ pub(super) fn read(
             ),
         );
     }
+    if let (Tls::Opportunistic, false, Some(place)) = (target.tls, loopback, table.place("tls"))
+        && (!has_credentials || plaintext_credentials)
+    {
+        ground.source.note(
+            &place,
+            Fault::new(
+                "mail goes out in plain text where the upstream offers no TLS or the handshake fails; only a certificate that is refused stops it",
+                "tls = \"starttls\" never does without",
+            ),
+        );
+    }
     if verify == Verify::None && has_credentials && !loopback && !is_clear {
         ground.source.warning(
             &table.place_or_header("verify"),

@@ -2,7 +2,7 @@
 //!
 //! Apart from what is said. Any fault makes a link useless; dropping it closes the connection, whatever was under way.
 
-use std::{future::poll_fn, task::ready, time::Duration};
+use std::{future::poll_fn, sync::Arc, task::ready, time::Duration};
 
 use tokio::{
     net::TcpStream,
@@ -13,8 +13,7 @@ use super::stream::{Ear, Fault, Stream, write_all};
 use crate::{
     connector::Recorder,
     mail::reply::Reply,
-    secret::Secret,
-    smtp::client::{Stage, capabilities::Capabilities, class::bounded},
+    smtp::client::{Stage, capabilities::Capabilities, class::bounded, mask::Mask},
 };
 
 /// Limits of time, one for every step (RFC 5321 §4.5.3.2); each is also limited by the deadline of the call.
@@ -22,7 +21,7 @@ use crate::{
 pub struct Timeouts {
     /// Finding and connecting, all addresses together.
     pub connect: Duration,
-    /// One address.
+    /// Connecting to one address; and each step up to the login, as long as other addresses are left.
     pub connect_each: Duration,
     /// The TLS handshake.
     pub tls: Duration,
@@ -58,6 +57,17 @@ impl Default for Timeouts {
 }
 
 impl Timeouts {
+    /// Where another address is left: a silent one does not use up the time of those behind it.
+    pub(super) fn hurried(self) -> Self {
+        let most = |time: Duration| time.min(self.connect_each);
+        Self {
+            tls: most(self.tls),
+            greeting: most(self.greeting),
+            command: most(self.command),
+            ..self
+        }
+    }
+
     /// The limit of a stage.
     pub fn of(&self, stage: Stage) -> Duration {
         match stage {
@@ -90,9 +100,9 @@ pub(super) struct Link {
     /// The login ends then, where it ends at all.
     pub(super) good_until: Option<Instant>,
     recorder: Option<Recorder>,
-    timeouts: Timeouts,
-    /// What replies must not repeat, while logging in.
-    hidden: Vec<Secret>,
+    pub(super) timeouts: Timeouts,
+    /// What nothing that is kept or shown of this connection repeats.
+    pub(super) mask: Arc<Mask>,
 }
 
 impl std::fmt::Debug for Link {
@@ -116,13 +126,8 @@ impl Link {
             good_until: None,
             recorder,
             timeouts,
-            hidden: Vec::new(),
+            mask: Arc::default(),
         }
-    }
-
-    /// Replies to AUTH do not repeat these, whole or in part: an upstream that does not understand a line may quote it.
-    pub(super) fn hide(&mut self, secrets: Vec<Secret>) {
-        self.hidden = secrets;
     }
 
     /// Puts a line into the record.
@@ -208,10 +213,7 @@ impl Link {
     async fn read_until(&mut self, stage: Stage, until: Instant) -> Result<Reply, Fault> {
         loop {
             let found = self.ear.turns.next_reply();
-            if let Some(mut reply) = found.map_err(|wrong| Fault::wrong(stage, wrong))? {
-                if stage == Stage::Auth && !self.hidden.is_empty() {
-                    reply.text = masked(&reply.text, &self.hidden);
-                }
+            if let Some(reply) = found.map_err(|wrong| Fault::wrong(stage, wrong))? {
                 self.record_reply(&reply);
                 return Ok(reply);
             }
@@ -309,74 +311,9 @@ impl Link {
         let enhanced = reply
             .enhanced
             .map_or_else(String::new, |(a, b, c)| format!("{a}.{b}.{c} "));
-        for line in bounded(&reply.text).split('\n') {
+        let text = self.mask.text(&reply.text);
+        for line in bounded(&text).split('\n') {
             self.record(|| format!("< {} {enhanced}{line}", reply.code));
-        }
-    }
-}
-
-/// Words of the text that are part of a secret become `***`; short ones are words of a language.
-fn masked(text: &str, secrets: &[Secret]) -> String {
-    /// Of what a secret may be made that is worth one.
-    fn is_secret(c: char) -> bool {
-        c.is_ascii_alphanumeric() || matches!(c, '+' | '/' | '=' | '-' | '_' | '.' | '~')
-    }
-    /// So many letters of a secret are no accident.
-    const LEAST: usize = 8;
-    let mut out = text.to_owned();
-    for secret in secrets.iter().map(Secret::reveal) {
-        if secret.len() >= LEAST {
-            out = out.replace(secret, "***");
-        }
-    }
-    let parts: Vec<String> = out
-        .split_inclusive(|c| !is_secret(c))
-        .map(|part| {
-            let word = part.trim_end_matches(|c| !is_secret(c));
-            let is_secret =
-                |s: &Secret| s.reveal() == word || word.len() >= LEAST && s.reveal().contains(word);
-            if !word.is_empty() && secrets.iter().any(is_secret) {
-                part.replace(word, "***")
-            } else {
-                part.to_owned()
-            }
-        })
-        .collect();
-    parts.concat()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn replies_do_not_repeat_secrets() {
-        let secrets = [
-            Secret::new("dXNlcj1yZWxheUBleGFtcGxlLmNvbQ=="),
-            Secret::new("pass word"),
-            Secret::new("p"),
-            Secret::new(""),
-        ];
-        for (text, expected) in [
-            (
-                "5.7.3 Authentication unsuccessful",
-                "5.7.3 Authentication unsuccessful",
-            ),
-            (
-                "Unrecognized command 'dXNlcj1yZWxheUBleGFtcGxlLmNvbQ=='",
-                "Unrecognized command '***'",
-            ),
-            (
-                "what is dXNlcj1yZWxheUBl?\nand GxlLmNvbQ==",
-                "what is ***?\nand ***",
-            ),
-            ("pass word is wrong", "*** is wrong"),
-            ("pass is wrong", "pass is wrong"),
-            ("p is wrong", "*** is wrong"),
-            ("dXNlcj0", "dXNlcj0"),
-            ("", ""),
-        ] {
-            assert_eq!(masked(text, &secrets), expected);
         }
     }
 }

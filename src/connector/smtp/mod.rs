@@ -4,6 +4,7 @@
 //! that died before it said a word about the message, does it try once more on a new one.
 
 mod dial;
+mod failed;
 mod judge;
 mod link;
 mod open;
@@ -294,7 +295,8 @@ impl Connector for Smtp {
                 &self.settings.overrides,
                 self.max_recipients,
                 link.reset,
-            );
+            )
+            .masked(link.mask.clone());
             Box::pin(self.converse(&mut link, &mut work, message, deadline)).await;
             let after = work.after();
             if used && after == After::Useless && work.untouched() && Instant::now() < deadline {

@@ -3,6 +3,7 @@
 //! Apart from deliveries: nothing in here has attempted a message, so every failure is a [`Stop`].
 
 use std::{
+    collections::VecDeque,
     net::{IpAddr, SocketAddr},
     time::Duration,
 };
@@ -16,7 +17,8 @@ use tokio_rustls::{TlsConnector, rustls};
 use super::{
     Smtp,
     dial::{self, Target},
-    link::Link,
+    failed::{Failed, together},
+    link::{Link, Timeouts},
     stream::{Fault, Stream},
     tls,
 };
@@ -28,13 +30,10 @@ use crate::{
     },
     mail::outcome::Report,
     secret::Secret,
-    smtp::{
-        client::{
-            Stage,
-            class::Stop,
-            opening::{self, Mechanism, Opening, Upgrade, Wishes},
-        },
-        sasl,
+    smtp::client::{
+        Stage,
+        class::Stop,
+        opening::{self, Mechanism, Opening, Upgrade, Wishes},
     },
 };
 
@@ -48,31 +47,6 @@ pub(super) struct Found {
 fn good_until(ends: Instant, is_hve: bool, now: Instant) -> Instant {
     let end = ends.checked_sub(LEAVE).unwrap_or(ends);
     if is_hve { end.min(now + HVE.1) } else { end }
-}
-
-/// Why there is no connection.
-struct Failed {
-    stop: Stop,
-    /// Another address may do better.
-    other: bool,
-    /// Another token may do.
-    is_token_refused: bool,
-}
-
-impl Failed {
-    fn new(stop: Stop, other: bool) -> Self {
-        Self {
-            stop,
-            other,
-            is_token_refused: false,
-        }
-    }
-}
-
-impl From<Stop> for Failed {
-    fn from(stop: Stop) -> Self {
-        Self::new(stop, false)
-    }
 }
 
 /// High Volume Email wants a token that lasts for twenty minutes, and forgets a login after them.
@@ -165,82 +139,135 @@ impl Smtp {
         let SmtpSettings { host, port, .. } = &self.settings;
         let until = dial::slice(deadline, self.timeouts.connect);
         let targets = dial::targets(host, *port, &self.proxy, until).await?;
-        let mut last = None;
-        for target in &targets {
-            let each = match target {
-                Target::Direct(_) => dial::slice(until, self.timeouts.connect_each),
-                Target::Proxied(_) => until,
-            };
-            match self.open_one(target, login, each, deadline).await {
-                Err(failed) if failed.other => last = Some(failed),
-                found => return found,
-            }
-        }
-        Err(last.unwrap_or_else(|| Stop::down(format!("{host} has no address")).into()))
+        self.open_any(&targets, login, deadline).await
     }
 
-    /// One address.
+    async fn open_any(
+        &self,
+        targets: &[Target],
+        login: Option<&(String, Secret)>,
+        deadline: Instant,
+    ) -> Result<Found, Failed> {
+        let mut turn: VecDeque<_> = targets.iter().map(|target| (target, true)).collect();
+        // For connecting, all together.
+        let mut left = self.timeouts.connect;
+        let mut tried = Vec::new();
+        // RFC 5321 §5.1: each in order, until one takes us.
+        while let Some((target, is_first)) = turn.pop_front() {
+            let timeouts = match turn.front() {
+                Some(_) if is_first => self.timeouts.hurried(),
+                _ => self.timeouts,
+            };
+            let attempt = self.open_one(target, login, timeouts, &mut left, deadline);
+            match attempt.await {
+                Ok(mut found) => {
+                    found.link.timeouts = self.timeouts;
+                    return Ok(found);
+                }
+                Err(failed) => {
+                    let is_last = !failed.other;
+                    if failed.is_silent && timeouts != self.timeouts {
+                        // When all others have failed it gets the time that it may want.
+                        turn.push_back((target, false));
+                    }
+                    tried.retain(|(other, _)| *other != target);
+                    tried.push((target, failed));
+                    if is_last || Instant::now() >= deadline {
+                        break;
+                    }
+                }
+            }
+        }
+        Err(together(tried).unwrap_or_else(|| Stop::down("the name has no address").into()))
+    }
+
+    /// One address; where TLS is taken as it comes and fails, once more without it.
     async fn open_one(
         &self,
         target: &Target,
         login: Option<&(String, Secret)>,
-        until: Instant,
+        timeouts: Timeouts,
+        left: &mut Duration,
         deadline: Instant,
     ) -> Result<Found, Failed> {
+        let upgrade = match self.settings.tls {
+            Tls::StartTls => Upgrade::Required,
+            Tls::Opportunistic => Upgrade::Offered,
+            Tls::Implicit | Tls::Off => Upgrade::Never,
+        };
+        let link = self.connect(target, timeouts, left, deadline).await?;
+        let begun = self.converse_opening(link, target, login, upgrade, deadline);
+        let failed = match begun.await {
+            Err(failed) if failed.is_tls && upgrade == Upgrade::Offered => failed,
+            done => return done,
+        };
+        // Who could break the handshake could have taken the word STARTTLS out of the reply as well (RFC 3207 §6).
+        let mut link = self.connect(target, timeouts, left, deadline).await?;
+        link.record(|| format!("* {}; once more without TLS", failed.stop.reply().text));
+        link.via.push_str(" without TLS");
+        self.converse_opening(link, target, login, Upgrade::Never, deadline)
+            .await
+    }
+
+    async fn connect(
+        &self,
+        target: &Target,
+        timeouts: Timeouts,
+        left: &mut Duration,
+        deadline: Instant,
+    ) -> Result<Link, Failed> {
         let SmtpSettings {
             host,
             port,
             own_addresses,
             ..
         } = &self.settings;
-        let tcp = dial::connect(target, host, *port, own_addresses, until)
-            .await
-            .map_err(|stop| {
-                let other = matches!(stop, Stop::Down(_));
-                Failed::new(stop, other)
-            })?;
-        let peer = match target {
-            Target::Direct(address) => Some(*address),
-            Target::Proxied(_) => None,
+        let begun = Instant::now();
+        let until = dial::slice(deadline, *left);
+        let until = match target {
+            Target::Direct(_) => dial::slice(until, timeouts.connect_each),
+            Target::Proxied(_) => until,
         };
-        let via = match peer {
-            Some(address) => format!("{host}[{}]:{port}", address.ip()),
-            None => format!("{host}:{port} (proxy)"),
+        let connected = dial::connect(target, host, *port, own_addresses, until).await;
+        *left = left.saturating_sub(begun.elapsed());
+        let tcp = connected.map_err(|stop| {
+            let other = matches!(stop, Stop::Down(_));
+            Failed::new(stop, other)
+        })?;
+        let mut link = Link::new(tcp, timeouts, self.recorder.clone());
+        link.via = match target {
+            Target::Direct(address) => format!("{host}[{}]:{port}", address.ip()),
+            Target::Proxied(_) => format!("{host}:{port} (proxy)"),
         };
-        let helo = self.name_of(&tcp);
-        let mut link = Link::new(tcp, self.timeouts, self.recorder.clone());
-        link.record(|| format!("* connected to {via}"));
-        link.via.clone_from(&via);
-        let mut facts = None;
-        if self.settings.tls == Tls::Implicit {
-            facts = Some(
-                self.handshake(&mut link, peer, deadline)
-                    .await
-                    .map_err(|stop| Failed::new(stop, true))?,
-            );
-        }
-        self.converse_opening(link, facts, peer, &helo, login, deadline)
-            .await
+        link.record(|| format!("* connected to {}", link.via));
+        Ok(link)
     }
 
     async fn converse_opening(
         &self,
         mut link: Link,
-        mut facts: Option<tls::Facts>,
-        peer: Option<SocketAddr>,
-        helo: &str,
+        target: &Target,
         login: Option<&(String, Secret)>,
+        upgrade: Upgrade,
         deadline: Instant,
     ) -> Result<Found, Failed> {
+        let peer = match target {
+            Target::Direct(address) => Some(*address),
+            Target::Proxied(_) => None,
+        };
+        let helo = match &link.stream {
+            Stream::Plain(tcp) => self.name_of(tcp),
+            _ => self.settings.helo.clone(),
+        };
+        let mut facts = None;
+        if self.settings.tls == Tls::Implicit {
+            facts = Some(self.handshake(&mut link, peer, deadline).await?);
+        }
         let loopback = peer.is_some_and(|p| p.ip().to_canonical().is_loopback());
         let login = login.filter(|_| self.settings.auth != Auth::None);
         let mut opening = Opening::new(Wishes {
-            helo,
-            upgrade: match self.settings.tls {
-                Tls::StartTls => Upgrade::Required,
-                Tls::Opportunistic => Upgrade::Offered,
-                Tls::Implicit | Tls::Off => Upgrade::Never,
-            },
+            helo: &helo,
+            upgrade,
             encrypted: facts.is_some(),
             login,
             mechanism: match self.settings.auth {
@@ -253,11 +280,8 @@ impl Smtp {
             plaintext_credentials: self.settings.plaintext_credentials || loopback,
             overrides: &self.settings.overrides,
         });
-        if let Some((user, secret)) = login {
-            link.hide(sasl::forms(user, secret));
-        }
+        link.mask = opening.mask();
         let mut ask = opening::Ask::Read(Stage::Greeting);
-        let mut greeted = false;
         loop {
             match ask {
                 opening::Ask::Read(stage) => {
@@ -266,26 +290,30 @@ impl Smtp {
                         Ok(()) => link.read(stage, deadline).await,
                         Err(fault) => Err(fault),
                     };
-                    let reply = heard.map_err(|fault| {
-                        let other = !greeted && !matches!(fault, Fault::Silent(_));
-                        Failed::new(Stop::down(self.name_fault(&fault, facts.is_some())), other)
+                    let reply = heard.map_err(|fault| Failed {
+                        is_silent: matches!(fault, Fault::Silent(_)),
+                        ..Failed::new(Stop::down(self.name_fault(&link, &fault)), true)
                     })?;
                     let mut out = std::mem::take(&mut link.out);
                     let next = opening.reply(&reply, &mut out);
                     link.out = out;
                     ask = next.map_err(|stop| {
-                        let other = !greeted && matches!(stop, Stop::Down(_));
+                        // A login that was refused is refused by all of them, and is not carried from door to door.
+                        let is_refused =
+                            matches!(stop, Stop::Misconfigured(_) | Stop::MailboxRefused(_));
+                        let other = !is_refused || opening.mechanism().is_none();
                         Failed {
                             is_token_refused: opening.is_token_refused(),
                             ..Failed::new(stop, other)
                         }
                     })?;
-                    greeted = true;
                     self.check_loop(&opening, peer)?;
                 }
                 opening::Ask::Handshake => {
                     let turn = link.our_turn(Stage::StartTls).await;
-                    turn.map_err(|fault| Stop::down(self.name_fault(&fault, facts.is_some())))?;
+                    turn.map_err(|fault| {
+                        Failed::new(Stop::down(self.name_fault(&link, &fault)), true)
+                    })?;
                     facts = Some(self.handshake(&mut link, peer, deadline).await?);
                     let mut out = std::mem::take(&mut link.out);
                     ask = opening.secured(&mut out);
@@ -293,12 +321,13 @@ impl Smtp {
                 }
                 opening::Ask::Ready => {
                     let turn = link.our_turn(Stage::Envelope).await;
-                    turn.map_err(|fault| Stop::down(self.name_fault(&fault, facts.is_some())))?;
+                    turn.map_err(|fault| {
+                        Failed::new(Stop::down(self.name_fault(&link, &fault)), true)
+                    })?;
                     break;
                 }
             }
         }
-        link.hide(Vec::new());
         link.offered = opening.offered().clone();
         Ok(Found {
             mechanism: opening.mechanism(),
@@ -338,27 +367,41 @@ impl Smtp {
         link: &mut Link,
         peer: Option<SocketAddr>,
         deadline: Instant,
-    ) -> Result<tls::Facts, Stop> {
+    ) -> Result<tls::Facts, Failed> {
         let host = self.settings.host.trim_matches(['[', ']']);
         let (Some(tls), Ok(name)) = (
             &self.tls,
             rustls::pki_types::ServerName::try_from(host.to_owned()),
         ) else {
-            return Err(Stop::misconfigured(format!(
-                "TLS: {host} is no name that a certificate could have"
-            )));
+            let text = format!("TLS: {host} is no name that a certificate could have");
+            return Err(Stop::misconfigured(text).into());
         };
         let Stream::Plain(tcp) = std::mem::replace(&mut link.stream, Stream::Gone) else {
-            return Err(Stop::down("TLS: begun twice"));
+            return Err(Stop::down("TLS: begun twice").into());
         };
-        let until = dial::slice(deadline, self.timeouts.tls);
+        let until = dial::slice(deadline, link.timeouts.tls);
         let connector = TlsConnector::from(tls.config.clone());
         tls.begins();
         let implicit = self.settings.tls == Tls::Implicit;
         let stream = match timeout_at(until, connector.connect(name, tcp)).await {
-            Err(_) => return Err(Stop::down("TLS: no answer to the handshake in time")),
+            Err(_) => {
+                return Err(Failed {
+                    is_silent: true,
+                    is_tls: true,
+                    ..Failed::new(Stop::down("TLS: no answer to the handshake in time"), true)
+                });
+            }
             Ok(Err(e)) => {
-                return Err(Stop::down(tls.explain(&e, host, implicit, peer.is_none())));
+                let inner = e.get_ref().and_then(|e| e.downcast_ref());
+                // A certificate that was looked at and does not do is no reason to do without.
+                let is_refused = matches!(inner, Some(rustls::Error::InvalidCertificate(_)));
+                return Err(Failed {
+                    is_tls: !is_refused,
+                    ..Failed::new(
+                        Stop::down(tls.explain(&e, host, implicit, peer.is_none())),
+                        true,
+                    )
+                });
             }
             Ok(Ok(stream)) => stream,
         };
@@ -369,8 +412,8 @@ impl Smtp {
         Ok(facts)
     }
 
-    fn name_fault(&self, fault: &Fault, is_encrypted: bool) -> String {
-        if let (Fault::Lost(_, error), Some(tls), true) = (fault, &self.tls, is_encrypted)
+    fn name_fault(&self, link: &Link, fault: &Fault) -> String {
+        if let (Fault::Lost(_, error), Some(tls), Stream::Tls(_)) = (fault, &self.tls, &link.stream)
             && let Some(said) = tls.explain_loss(error.as_ref(), &self.settings.host)
         {
             return said;
@@ -384,7 +427,7 @@ impl Smtp {
             Fault::Unasked(Stage::StartTls, _) => "; somebody on the way injects replies",
             _ => "",
         };
-        format!("{fault}{hint}")
+        format!("{}{hint}", link.mask.text(&fault.to_string()))
     }
 }
 
@@ -398,7 +441,191 @@ fn literal(address: IpAddr) -> String {
 
 #[cfg(test)]
 mod tests {
+    use tokio::{
+        io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader},
+        net::TcpListener,
+        task::JoinSet,
+    };
+
     use super::*;
+    use crate::connector::{Kind, Proxy, Settings, Surroundings, Verify};
+
+    /// Says its lines, the first one as greeting and one to every line it hears; an empty one closes. Says who was asked.
+    async fn upstream(ip: &str, port: u16, script: &'static str) -> (u16, JoinSet<()>) {
+        let listener = TcpListener::bind((ip, port)).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let mut stream = BufReader::new(stream);
+                for says in script.split('|') {
+                    if says == "silence" {
+                        std::future::pending::<()>().await;
+                    }
+                    if says.is_empty() {
+                        break;
+                    }
+                    let says = says.replace(" / ", "\r\n") + "\r\n";
+                    let _ = stream.get_mut().write_all(says.as_bytes()).await;
+                    let mut line = String::new();
+                    if stream.read_line(&mut line).await.unwrap_or(0) == 0 {
+                        break;
+                    }
+                }
+            }
+        });
+        (port, tasks)
+    }
+
+    fn connector(port: u16, tls: Tls) -> Smtp {
+        let smtp = SmtpSettings {
+            host: "two.test".into(),
+            port,
+            tls,
+            verify: Verify::Full,
+            ca_file: None,
+            client_certificate: None,
+            auth: Auth::Auto,
+            login: None,
+            oauth: None,
+            plaintext_credentials: false,
+            max_connections: 4,
+            messages_per_connection: 100,
+            idle_timeout: Duration::from_secs(30),
+            helo: "me.test".into(),
+            says_address: false,
+            overrides: Vec::new(),
+            own_addresses: Vec::new(),
+        };
+        let settings = Settings {
+            name: "up".into(),
+            max_concurrent: 4,
+            rate: None,
+            timeout: Duration::from_mins(1),
+            max_recipients: 100,
+            proxy: Proxy::default(),
+            kind: Kind::Smtp(Box::new(smtp)),
+        };
+        let timeouts = Timeouts {
+            connect_each: Duration::from_millis(200),
+            ..Timeouts::default()
+        };
+        Smtp::new(&settings, timeouts, Surroundings::default()).unwrap()
+    }
+
+    async fn try_two(
+        first: &'static str,
+        second: &'static str,
+        tls: Tls,
+    ) -> Result<String, (Stop, String)> {
+        let (port, _first) = upstream("127.0.0.2", 0, first).await;
+        let (_, _second) = upstream("127.0.0.3", port, second).await;
+        let targets = ["127.0.0.2", "127.0.0.3"]
+            .map(|ip| Target::Direct(SocketAddr::new(ip.parse().unwrap(), port)));
+        let login = ("u".to_owned(), Secret::new("password"));
+        let login = first.contains("AUTH").then_some(&login);
+        let connector = connector(port, tls);
+        let deadline = Instant::now() + Duration::from_secs(20);
+        match connector.open_any(&targets, login, deadline).await {
+            Ok(found) => Ok(found.link.via.clone()),
+            Err(failed) => {
+                let text = failed.stop.reply().text.clone();
+                Err((failed.stop, text))
+            }
+        }
+    }
+
+    /// RFC 5321 §5.1: each address in order, until one takes us.
+    #[tokio::test]
+    async fn every_failure_before_mail_gives_way_to_the_next_address() {
+        const GOOD: &str = "220 hi|250-up / 250 AUTH PLAIN|235 ok|250 ok";
+        for first in [
+            "",
+            "silence",
+            "421 4.3.2 busy",
+            "554 no",
+            "hello",
+            "220 hi|",
+            "220 hi|silence",
+            "220 hi|421 4.3.2 busy",
+            "220 hi|554 no",
+            "220 hi|hello",
+            "220 hi / 250 early|250 up",
+            "220 hi|250 AUTH",
+            "220 hi|250-up / 250 AUTH NTLM",
+            "220 hi|250-up / 250 AUTH PLAIN|454 4.7.0 later",
+            "220 hi|250-up / 250 AUTH PLAIN|",
+            "220 hi|250-up / 250 AUTH PLAIN|silence",
+        ] {
+            let found = try_two(first, GOOD, Tls::Off).await;
+            assert!(
+                found.is_ok_and(|via| via.contains("[127.0.0.3]")),
+                "{first}"
+            );
+        }
+        // With TLS: none of them has it; both were asked, and both are told of.
+        for (first, word) in [
+            ("220 hi|250 up", "does not offer it"),
+            ("220 hi|250-up / 250 XXXXXXXA", "firewall"),
+            (
+                "220 hi|250-up / 250 STARTTLS|454 4.7.0 later",
+                "454 STARTTLS: later",
+            ),
+            ("220 hi|250-up / 250 STARTTLS|220 go|", "TLS: "),
+            ("220 hi|250-up / 250 STARTTLS|220 go / 250 up", "injects"),
+        ] {
+            let (stop, text) = try_two(first, "421 4.3.2 busy", Tls::StartTls)
+                .await
+                .unwrap_err();
+            assert!(matches!(stop, Stop::Down(_)), "{text}");
+            let both =
+                text.contains("127.0.0.2: ") && text.contains("127.0.0.3: 421 greeting: busy");
+            assert!(both && text.contains(word), "{text}");
+        }
+        // A login that is refused is not carried on.
+        let refused = "220 hi|250-up / 250 AUTH PLAIN|535 5.7.8 wrong";
+        let (stop, text) = try_two(refused, GOOD, Tls::Off).await.unwrap_err();
+        assert!(
+            matches!(stop, Stop::Misconfigured(_)) && !text.contains("127.0.0.3"),
+            "{text}"
+        );
+        // Who was given little time for the other's sake gets its own when that one fails.
+        let (_, text) = try_two("421 busy", "hello", Tls::Off).await.unwrap_err();
+        assert!(
+            text.contains("127.0.0.3: ") && text.contains(": hello"),
+            "{text}"
+        );
+    }
+
+    /// Taken as it comes: where the handshake fails, the same address without it, but never for a certificate.
+    #[tokio::test]
+    async fn opportunistic_goes_on_without_tls_when_the_handshake_fails() {
+        let (port, _tasks) = upstream(
+            "127.0.0.1",
+            0,
+            "220 hi|250-up / 250 STARTTLS|220 go|no handshake",
+        )
+        .await;
+        let targets = [Target::Direct(SocketAddr::new(
+            "127.0.0.1".parse().unwrap(),
+            port,
+        ))];
+        let deadline = Instant::now() + Duration::from_secs(20);
+        let found = connector(port, Tls::Opportunistic)
+            .open_any(&targets, None, deadline)
+            .await;
+        let via = found
+            .map_err(|failed| failed.stop)
+            .unwrap()
+            .link
+            .via
+            .clone();
+        assert!(via.ends_with("without TLS"), "{via}");
+        let found = connector(port, Tls::StartTls)
+            .open_any(&targets, None, deadline)
+            .await;
+        assert!(found.is_err_and(|failed| matches!(failed.stop, Stop::Down(_))));
+    }
 
     #[test]
     fn literals() {

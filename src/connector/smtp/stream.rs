@@ -31,8 +31,8 @@ pub(super) enum Fault {
     Silent(Stage),
     /// The upstream closed, or the network did.
     Lost(Stage, Option<io::Error>),
-    /// It said what is no reply.
-    Broken(Stage, Broken),
+    /// It said what is no reply: this.
+    Broken(Stage, Broken, String),
     /// It said something that nobody had asked for.
     Unasked(Stage, Unasked),
 }
@@ -40,7 +40,7 @@ pub(super) enum Fault {
 impl Fault {
     pub(super) fn wrong(stage: Stage, wrong: Wrong) -> Self {
         match wrong {
-            Wrong::Broken(why, _) => Fault::Broken(stage, why),
+            Wrong::Broken(why, said) => Fault::Broken(stage, why, said),
             Wrong::Unasked(what) => Fault::Unasked(stage, what),
         }
     }
@@ -57,7 +57,10 @@ impl std::fmt::Display for Fault {
             Fault::Lost(stage, Some(e)) => {
                 write!(f, "the connection was lost at {stage}: {}", tls::words(e))
             }
-            Fault::Broken(stage, why) => write!(f, "at {stage} came {why}"),
+            Fault::Broken(stage, why, said) if said.is_empty() || *why == Broken::Tls => {
+                write!(f, "at {stage} came {why}")
+            }
+            Fault::Broken(stage, why, said) => write!(f, "at {stage} came {why}: {said}"),
             Fault::Unasked(stage, what) if what.is_farewell() => {
                 write!(
                     f,

@@ -17,6 +17,8 @@ pub struct Capabilities {
     pub starttls: bool,
     /// RFC 2034.
     pub enhanced: bool,
+    /// A word was blotted out on the way: `XXXXXXXA`, as Cisco's PIX and ASA do it to STARTTLS.
+    pub blotted: bool,
     /// RFC 4954: mechanisms in upper case, each once, at most 32.
     pub auth: Vec<String>,
 }
@@ -48,6 +50,7 @@ impl Capabilities {
                 "STARTTLS" => found.starttls = true,
                 "ENHANCEDSTATUSCODES" => found.enhanced = true,
                 "AUTH" => found.mechanisms(words),
+                word if is_blotted(word) => found.blotted = true,
                 // "AUTH=LOGIN PLAIN", from before RFC 2554.
                 _ => {
                     if let Some(first) = keyword.strip_prefix("AUTH=") {
@@ -74,6 +77,12 @@ impl Capabilities {
     }
 }
 
+/// At least five X where a word was, and at most one other letter behind them.
+fn is_blotted(word: &str) -> bool {
+    let rest = word.trim_start_matches('X');
+    word.len() - rest.len() >= 5 && rest.len() <= 1
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -98,6 +107,16 @@ mod tests {
         check("h\nAUTH=LOGIN", &auth(&["LOGIN"]));
         check("h\nAUTH", &auth(&[]));
         check("h\nSIZE", &auth(&[]));
+        for (word, blotted) in [
+            ("XXXXXXXA", true),
+            ("xxxxxxxx", true),
+            ("XEXCH50", false),
+            ("XXXX", false),
+            ("X", false),
+        ] {
+            let found = Capabilities::parse(&format!("h\n{word}"));
+            assert_eq!(found.blotted, blotted, "{word}");
+        }
         check("h\nSIZE 0", &auth(&[]));
         check("h\nSIZE 99999999999999999999999", &auth(&[]));
         check(
@@ -109,6 +128,7 @@ mod tests {
                 eight_bit: true,
                 starttls: true,
                 enhanced: true,
+                blotted: false,
                 auth: Vec::new(),
             },
         );

@@ -5,7 +5,7 @@
 
 mod refused;
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, sync::Arc};
 
 use self::refused::short;
 use super::{
@@ -13,6 +13,7 @@ use super::{
     capabilities::Capabilities,
     class::{Narrow, Override, Place, Stop, bounded, deferred, is_out_of_step},
     command::Command,
+    mask::Mask,
 };
 use crate::mail::{
     outcome::{Outcome, Report},
@@ -80,6 +81,7 @@ pub struct Delivery<'a> {
     heard: bool,
     /// MAIL was answered.
     begun: bool,
+    mask: Arc<Mask>,
     after: After,
 }
 
@@ -108,12 +110,20 @@ impl<'a> Delivery<'a> {
             welcome: false,
             heard: false,
             begun: false,
+            mask: Arc::default(),
             after: if reset {
                 After::NeedsReset
             } else {
                 After::Clean
             },
         }
+    }
+
+    /// No outcome repeats what the mask hides.
+    #[must_use]
+    pub fn masked(mut self, mask: Arc<Mask>) -> Self {
+        self.mask = mask;
+        self
     }
 
     /// Begins.
@@ -221,7 +231,8 @@ impl<'a> Delivery<'a> {
     /// The connection is lost, a limit of time has passed or a reply was broken. What was answered before stands.
     pub fn lost(&mut self, cause: &str, sent: Sent) {
         self.after = After::Useless;
-        let text = bounded(cause);
+        let text = self.mask.text(cause);
+        let text = bounded(&text);
         if sent == Sent::Nothing && !self.begun {
             // No MAIL was written on this connection: no attempt for the message.
             self.stop.get_or_insert_with(|| Stop::down(text));
@@ -419,7 +430,7 @@ impl<'a> Delivery<'a> {
     fn dot(&mut self, reply: &Reply) {
         self.after = After::Clean;
         if reply.is_positive() {
-            let outcome = Outcome::Delivered(short(reply));
+            let outcome = Outcome::Delivered(short(&self.mask.reply(reply)));
             for index in std::mem::take(&mut self.accepted) {
                 self.set(index, outcome.clone());
             }

@@ -7,6 +7,7 @@ pub mod capabilities;
 pub mod class;
 mod command;
 pub mod dialogue;
+pub mod mask;
 pub mod opening;
 pub mod reply;
 pub mod turns;

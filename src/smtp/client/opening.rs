@@ -3,10 +3,13 @@
 //! Apart from the deliveries that follow, because nothing has been attempted for any message yet: whatever goes wrong
 //! here is a [`Stop`]. It sends no credentials over a line that is not encrypted unless it was told that it may.
 
+use std::sync::Arc;
+
 use super::{
     Stage,
     capabilities::Capabilities,
-    class::{Class, Override, Place, Stop, classify, explained, heals_by_renewal, told, weigh},
+    class::{Class, Override, Place, Stop, bounded, classify, heals_by_renewal, told, weigh},
+    mask::Mask,
 };
 use crate::{mail::reply::Reply, secret::Secret, smtp::sasl};
 
@@ -109,6 +112,7 @@ pub struct Opening<'a> {
     mechanism: Option<Mechanism>,
     shown: Option<&'static str>,
     is_token_refused: bool,
+    mask: Arc<Mask>,
 }
 
 impl<'a> Opening<'a> {
@@ -122,7 +126,13 @@ impl<'a> Opening<'a> {
             mechanism: None,
             shown: None,
             is_token_refused: false,
+            mask: Arc::new(Mask::new(wishes.login)),
         }
+    }
+
+    /// What hides the credentials of this connection, as long as it lives.
+    pub fn mask(&self) -> Arc<Mask> {
+        self.mask.clone()
     }
 
     /// What the upstream offers, as of now.
@@ -262,7 +272,7 @@ impl<'a> Opening<'a> {
             return Ok(Ask::Read(Stage::Hello));
         };
         Err(Stop::Down(told(
-            reply,
+            &self.mask.reply(reply),
             &format!("EHLO refused, and {needed} is required"),
             None,
         )))
@@ -276,9 +286,11 @@ impl<'a> Opening<'a> {
                 return Ok(Ask::Read(Stage::StartTls));
             }
             if self.wishes.upgrade == Upgrade::Required {
-                return Err(Stop::down(
-                    "STARTTLS: the upstream does not offer it, and tls = \"starttls\" requires it",
-                ));
+                return Err(Stop::down(if self.offered.blotted {
+                    "STARTTLS: a firewall on the way blots it out of the answer to EHLO (XXXXXXXA), as the SMTP inspection of Cisco PIX and ASA does; have it let TLS pass (allow-tls), or switch the inspection off for this gateway"
+                } else {
+                    "STARTTLS: the upstream does not offer it, and tls = \"starttls\" requires it"
+                }));
             }
         }
         self.log_in(out)
@@ -302,7 +314,7 @@ impl<'a> Opening<'a> {
                 let offered = if self.offered.auth.is_empty() {
                     "no login".to_owned()
                 } else {
-                    super::class::bounded(&self.offered.auth.join(" ")).to_owned()
+                    self.mechanisms()
                 };
                 return Err(Stop::misconfigured(format!(
                     "AUTH: the upstream offers {offered}, not {}, so the token is not sent; check host, port and auth",
@@ -323,7 +335,7 @@ impl<'a> Opening<'a> {
             None => {
                 return Err(Stop::misconfigured(format!(
                     "AUTH: the upstream offers {} only; Postern logs in with PLAIN or LOGIN",
-                    super::class::bounded(&self.offered.auth.join(" "))
+                    self.mechanisms()
                 )));
             }
         };
@@ -369,7 +381,7 @@ impl<'a> Opening<'a> {
         }
         if !reply.is_permanent() && !reply.is_transient() {
             return Err(Stop::Down(told(
-                reply,
+                &self.mask.reply(reply),
                 "AUTH: the upstream asks for something that its mechanism does not have",
                 None,
             )));
@@ -383,15 +395,23 @@ impl<'a> Opening<'a> {
         self.is_token_refused = bears_token && heals_by_renewal(reply);
         let corrected = self.wishes.overrides.iter().any(|o| o.fits(reply));
         if reply.is_permanent() && !corrected {
-            return Err(Stop::Misconfigured(explained(reply, place)));
+            return Err(Stop::Misconfigured(
+                weigh(reply, place, &[], false).explain(&self.mask.reply(reply), place),
+            ));
         }
         Err(self.stop(reply, place))
     }
 
     fn stop(&self, reply: &Reply, place: Place) -> Stop {
         let verdict = weigh(reply, place, self.wishes.overrides, false);
-        let said = verdict.explain(reply, place);
+        let said = verdict.explain(&self.mask.reply(reply), place);
         verdict.stop(said.clone()).unwrap_or(Stop::Down(said))
+    }
+
+    /// What is offered, for people.
+    fn mechanisms(&self) -> String {
+        let all = self.mask.text(&self.offered.auth.join(" "));
+        bounded(&all).to_owned()
     }
 
     fn response(&self) -> String {

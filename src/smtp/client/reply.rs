@@ -142,11 +142,9 @@ impl Replies {
 
     /// The first of what is here and was not handed out, for people: the line that is not a reply, or not yet one.
     pub fn rest(&self) -> String {
-        /// Enough to know it by.
-        const SHOWN: usize = 200;
         let rest = self.buffer.get(self.start..).unwrap_or_default();
         let line = rest.split(|b| *b == b'\n').next().unwrap_or_default();
-        let line = line.get(..SHOWN).unwrap_or(line).trim_ascii();
+        let line = line.get(..LINE_KEPT).unwrap_or(line).trim_ascii();
         match (self.code, line.iter().any(u8::is_ascii_graphic)) {
             (_, true) => line.iter().map(|b| printable(*b)).collect(),
             // A reply has begun, and goes on.

@@ -33,7 +33,8 @@ impl Delivery<'_> {
     /// The outcome that a refusal is; a refusal that concerns the lane is remembered as such.
     pub(super) fn judge(&mut self, reply: &Reply, place: Place) -> Outcome {
         let verdict = weigh(reply, place, self.overrides, self.is_quotable());
-        let said = verdict.explain(reply, place);
+        let shown = self.mask.reply(reply);
+        let said = verdict.explain(&shown, place);
         match verdict.stop(said.clone()) {
             Some(stop) => {
                 // Accepted at RCPT and then refused: that was no welcome.
@@ -46,9 +47,9 @@ impl Delivery<'_> {
                 deferred(said)
             }
             // The upstream lost the thread: no verdict on the message.
-            None if is_out_of_step(reply, self.overrides) => deferred(short(reply)),
-            None if verdict.class == Class::Failed => Outcome::Failed(short(reply)),
-            None => deferred(short(reply)),
+            None if is_out_of_step(reply, self.overrides) => deferred(short(&shown)),
+            None if verdict.class == Class::Failed => Outcome::Failed(short(&shown)),
+            None => deferred(short(&shown)),
         }
     }
 

@@ -1,0 +1,79 @@
+//! Why there is no connection, and whether another address may do better.
+//!
+//! Apart from the opening itself, which meets one address at a time; here stands what several of them come to.
+
+use super::dial::Target;
+use crate::smtp::client::class::{Stop, bounded};
+
+/// Why there is no connection.
+pub(super) struct Failed {
+    pub(super) stop: Stop,
+    /// Another address may do better.
+    pub(super) other: bool,
+    /// Another token may do.
+    pub(super) is_token_refused: bool,
+    /// It said nothing in the time it was given.
+    pub(super) is_silent: bool,
+    /// The same address may do without TLS, where TLS is taken as it comes.
+    pub(super) is_tls: bool,
+}
+
+impl Failed {
+    pub(super) fn new(stop: Stop, other: bool) -> Self {
+        Self {
+            stop,
+            other,
+            is_token_refused: false,
+            is_silent: false,
+            is_tls: false,
+        }
+    }
+}
+
+impl From<Stop> for Failed {
+    fn from(stop: Stop) -> Self {
+        Self::new(stop, false)
+    }
+}
+
+/// What to say when no address did: one obstacle, which tells of all.
+pub(super) fn together(mut tried: Vec<(&Target, Failed)>) -> Option<Failed> {
+    if tried.len() < 2 {
+        return tried.pop().map(|(_, failed)| failed);
+    }
+    let all: Vec<String> = tried
+        .iter()
+        .map(|(target, failed)| {
+            let name = match target {
+                Target::Direct(address) => address.ip().to_string(),
+                Target::Proxied(server) => server.to_string(),
+            };
+            let reply = failed.stop.reply();
+            // A code of our own says nothing.
+            let is_own = matches!(reply.enhanced, Some((4, 4, 1) | (4, 3, 5)));
+            let code = if is_own {
+                String::new()
+            } else {
+                format!("{} ", reply.code)
+            };
+            let text = bounded(&reply.text);
+            let most = text.floor_char_boundary(900 / tried.len());
+            format!("{name}: {code}{}", text.get(..most).unwrap_or(text))
+        })
+        .collect();
+    // What is refused for good counts; else whatever one of them may heal of counts before what is wrong with us.
+    let place = match tried.last() {
+        Some((_, failed)) if !failed.other => tried.len() - 1,
+        _ => tried
+            .iter()
+            .position(|(_, f)| matches!(f.stop, Stop::Down(_)))
+            .unwrap_or(0),
+    };
+    let mut chosen = tried.swap_remove(place).1;
+    let (Stop::Down(reply)
+    | Stop::Misconfigured(reply)
+    | Stop::MailboxRefused(reply)
+    | Stop::Throttled(reply, _)) = &mut chosen.stop;
+    reply.text = all.join("; ");
+    Some(chosen)
+}
