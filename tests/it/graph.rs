@@ -346,6 +346,32 @@ fn what_is_no_verdict_on_the_message_fails_nothing() {
     assert!(!log.contains("blocked by the web gateway"), "{log}");
 }
 
+/// 413 sends a message by a draft; not where the code says that the mailbox may send nothing at all.
+#[test]
+fn a_code_under_413_counts_before_the_size() {
+    for code in [
+        "ErrorAccountSuspend",
+        "ErrorSendAsDenied",
+        "ErrorQuotaExceeded",
+    ] {
+        let tenant = Tenant::start(move |_, _| Some(error(413, code, "")));
+        let gateway = Gateway::start(&config(&tenant, ""));
+        let id = mail(
+            &gateway,
+            "a@corp.example",
+            &["x@corp.example"],
+            "From: a@corp.example\r\nSubject: s\r\n\r\nb\r\n",
+        );
+        wait(code, || {
+            let trace = stdout(&gateway.cli(&["trace", &id]));
+            trace.contains(code).then_some(())
+        });
+        let asked = tenant.endpoint.asked();
+        let drafts = asked.iter().filter(|a| a.target.contains("/messages"));
+        assert_eq!(drafts.count(), 0, "{code}: {asked:#?}");
+    }
+}
+
 #[test]
 fn a_proxy_that_asks_for_a_login_in_graphs_place_pauses_the_connector() {
     let tenant =

@@ -186,12 +186,18 @@ impl Graph {
             }
             Err(Silence::Graph(fault)) => return Err(fault.report("Graph")),
         };
-        if answer.status.as_u16() == 413 && self.settings.large_messages == Large::Upload {
+        let meaning = answer::read(&ask::heard(&answer), mailbox);
+        // A code that says something else counts first, under this status too.
+        let too_large = matches!(meaning, Meaning::Unsuited(_) | Meaning::Later(..));
+        if too_large
+            && answer.status.as_u16() == 413
+            && self.settings.large_messages == Large::Upload
+        {
             // The limit of this request is lower than mime_limit.
             drop(request);
             return self.send_large(message, to, mailbox, deadline).await;
         }
-        Ok(answer::read(&ask::heard(&answer), mailbox))
+        Ok(meaning)
     }
 
     fn via(&self, mailbox: &str) -> String {
