@@ -136,11 +136,15 @@ impl Lanes {
     }
 
     /// Whether what waits in that lane goes before its time: somebody wants to know at once whether it is still refused, or a From
-    /// is not refused any more. (A mailbox that is open again first shows that to the mail that it was not refused to.)
+    /// or the connector is not refused any more. (A mailbox that is open again first shows that to the mail that it was not refused to.)
     pub(super) fn is_wished(&self, lane: &str) -> bool {
         let (table, lane) = (self.table(), Lane::parse(lane));
-        let is_open = lane.from.is_some() && !table.is_shut(&lane);
         let entry = table.lanes.get(&lane);
+        let is_open = match (&lane.mailbox, &lane.from) {
+            (_, Some(_)) => !table.is_shut(&lane),
+            (Some(_), None) => false,
+            (None, None) => entry.is_none_or(|entry| entry.gate.state() == State::Open),
+        };
         is_open || entry.is_some_and(|entry| entry.gate.is_wished())
     }
 

@@ -104,6 +104,8 @@ pub struct Attempt {
     /// The mailbox was refused to this very message, or something in between answered for it: others are asked first.
     refused: bool,
     intercepted: bool,
+    /// The connector that paused over this message, perhaps over it alone: others are tried there first.
+    stopped: Option<ConnectorName>,
 }
 
 impl Attempt {
@@ -121,6 +123,7 @@ impl Attempt {
             lane: job.lane.clone(),
             refused: false,
             intercepted: false,
+            stopped: None,
         }
     }
 
@@ -170,6 +173,7 @@ impl Attempt {
             }
             Report::Misconfigured(reply) => {
                 self.blocks.push(Block::Paused(Some(reply.clone())));
+                self.stopped.get_or_insert_with(|| connector.clone());
                 Change::Pause(reply)
             }
             Report::Intercepted(reply) => {
@@ -396,12 +400,21 @@ impl Attempt {
             // The lane holds it, not the time: when it opens, the oldest is first.
             self.accepted
         };
-        let lane = self.lane.filter(|_| next == self.accepted || last_in_lane);
-        // Kept by a pause beyond its end: not in a circle.
-        let next = if over && next != self.accepted && apart.is_empty() {
-            now + wait.max(step)
+        // A login opens a paused connector, and does not show whether it was this message alone that was refused. Were it the oldest
+        // again, it would keep the connector shut to all others: it goes behind them.
+        let stopped = self.stopped.filter(|_| next == self.accepted && is_alone);
+        let (next, lane) = if let Some(connector) = stopped {
+            (now + PAUSE_PROBE, Some(connector.to_string()))
         } else {
-            next
+            let lane = self.lane.filter(|_| next == self.accepted || last_in_lane);
+            // Kept by a pause beyond its end: not in a circle.
+            let is_in_circle = over && next != self.accepted && apart.is_empty();
+            let next = if is_in_circle {
+                now + wait.max(step)
+            } else {
+                next
+            };
+            (next, lane)
         };
         Decision {
             recipients,
@@ -648,6 +661,42 @@ mod tests {
         assert_eq!(other.next, now + MINUTE, "later than what is held");
     }
 
+    /// Whatever paused a connector goes behind what waits there: a login that works says nothing of the message, and were it the
+    /// oldest again, it would pause the connector again before anybody else had a turn.
+    #[test]
+    fn who_paused_a_connector_is_not_the_first_when_it_opens() {
+        for after in [Duration::from_secs(1), GIVE_UP * 2] {
+            let now = start() + after;
+            let finish = |reports: &[Report]| {
+                let mut attempt = Attempt::new(&job(&["x"], None, 0));
+                for (name, report) in ["a", "b"].iter().zip(reports) {
+                    attempt.take(&ConnectorName::from(*name), report.clone());
+                }
+                if reports.is_empty() {
+                    attempt.skip(Block::Paused(None));
+                }
+                attempt.finish(&route(), IN_DOUBT_WAIT, now, 0.5)
+            };
+            let paused = || Report::Misconfigured(reply(554));
+            for reports in [&[paused()][..], &[down(), paused()], &[paused(), down()]] {
+                let stopped = finish(reports);
+                assert_eq!(
+                    (stopped.next, stopped.attempted),
+                    (now + PAUSE_PROBE, false)
+                );
+                assert!(stopped.lane.is_some(), "it waits for that connector");
+                assert!(stopped.failures.is_empty());
+            }
+            assert_eq!(finish(&[]).next, start(), "what only waits is before it");
+            let busy = Report::Throttled {
+                reply: reply(451),
+                retry_after: Some(MINUTE),
+            };
+            let other = finish(&[paused(), busy]);
+            assert_eq!(other.lane, None, "it is the turn of the other connector");
+        }
+    }
+
     /// One impossible recipient among many: halves of halves, few calls, every other recipient once.
     #[test]
     fn a_refused_set_becomes_smaller_until_the_bad_one_is_alone() {
@@ -821,7 +870,7 @@ mod tests {
             fresh,
             &[down(), Report::Misconfigured(reply(535))],
             GIVE_UP * 100,
-            &expect(&[("x", 'w')], false, None, None, &[]),
+            &expect(&[("x", 'w')], false, Some(300), None, &[]),
         );
         let throttled = Report::Throttled {
             reply: reply(451),

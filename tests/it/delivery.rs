@@ -355,6 +355,39 @@ async fn paused_is_never_given_up_and_probes_on_demand() {
     assert_eq!(out.logins.load(Ordering::SeqCst), 2);
 }
 
+/// A refusal of our standing that is said to one message alone: the login opens the connector again, and that message must not be
+/// the first once more, or nobody else ever had a turn.
+#[tokio::test]
+async fn one_message_does_not_keep_a_connector_paused_for_all_others() {
+    let refusal = || Report::Misconfigured(Reply::new(554, (5, 7, 1), "not from you"));
+    let out = Scripted::new("out", [Act::Report(refusal())]);
+    let plan = Plan {
+        concurrent: 1,
+        ..Plan::default()
+    };
+    let world = world(&[("out", &out)], &plan);
+    world.accept(&["bad"]).await;
+    let is_paused = || world.store.lane("out").is_some_and(|l| l.state == "paused");
+    until("paused", is_paused).await;
+    let others = ["m1", "m2", "m3"];
+    for local in others {
+        world.accept(&[local]).await;
+    }
+    world.delivery.reload(setup(&[("out", &out)], &plan));
+    until("all are out", || {
+        let is_done = |local: &&str| {
+            let state = world.store.state(&format!("{local}@partner.example"));
+            state.as_deref() == Some("done")
+        };
+        others.iter().chain(&["bad"]).all(is_done)
+    })
+    .await;
+    let seen: Vec<String> = out.seen().into_iter().map(|r| r[0].clone()).collect();
+    let names: Vec<&str> = seen.iter().filter_map(|r| r.split('@').next()).collect();
+    assert_eq!(names, ["bad", "m1", "m2", "m3", "bad"]);
+    world.delivery.drain(Duration::from_secs(5)).await;
+}
+
 /// The mailbox is refused to one message; what asks again, here after a reload, is another one.
 #[tokio::test]
 async fn a_refused_message_is_not_its_own_probe() {

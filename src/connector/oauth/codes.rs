@@ -161,7 +161,7 @@ pub(super) const TABLE: &[Known] = &[
     ours(
         &[7_000_112, 1_000_031],
         REF,
-        "the application is switched off; enable it under Enterprise applications, Properties",
+        "the application is switched off (disabled); enable it under Enterprise applications, Properties",
     ),
     ours(
         &[7_000_114],

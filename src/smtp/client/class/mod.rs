@@ -898,6 +898,34 @@ mod tests {
         );
     }
 
+    /// A recipient's server that wants a login, TLS or another address of whoever hands our mail on is not ours: what a smarthost
+    /// repeats of it must not stop everybody's mail.
+    #[test]
+    fn words_of_a_recipients_server_may_be_about_that_recipient_alone() {
+        for text in [
+            "550 5.7.1 <b@ext.example>: host mx.ext.example said: 550 authentication required",
+            "550 5.7.1 mx.ext.example: 550 Please authenticate first",
+            "550-Callout to mx.ext.example\r\n550 said: 554 5.7.1 Client host rejected: Access denied",
+            "550 5.7.1 mx.ext.example said: Service unavailable; Client host [192.0.2.1] blocked using bl.example",
+            "550 5.7.606 Access denied, banned sending IP",
+            "550 5.7.25 The sending IPv6 address must have a PTR record",
+            "550 mx.ext.example said: Must issue a STARTTLS command first",
+            "550 5.7.1 mx.ext.example said: <relay.x.example>: Helo command rejected: Host not found",
+            "504 5.5.2 need a better name",
+            "554 5.7.1 mx.ext.example said: Relay access denied",
+        ] {
+            let mut replies = Replies::default();
+            replies.feed(format!("{text}\r\n").as_bytes());
+            let reply = replies.next_reply().unwrap().unwrap();
+            let verdict = weigh(&reply, Place::Rcpt, &[], false);
+            assert_eq!(
+                (verdict.class, verdict.narrow),
+                (Class::Misconfigured, Some(Narrow::Recipient)),
+                "{text}"
+            );
+        }
+    }
+
     #[test]
     fn every_row_can_be_reached_and_says_why() {
         for row in table::all() {

@@ -165,7 +165,7 @@ const EXCHANGE: &[Refusal] = &[
     row(Us, PERMANENT, &[(7, 506, 506)], &[], &[], HELO, NDR),
     row(HOUR, PERMANENT, &[(7, 508, 508)], &[], &[], WAITS, NDR),
     row(Sender, PERMANENT, &[(7, 23, 23), (7, 509, 509)], &[], &[], DOMAIN, NDR),
-    row(Us, PERMANENT, &[(7, 25, 25), (7, 511, 511), (7, 606, 649)], &[], &[], ADDRESS, NDR),
+    row(Relay, PERMANENT, &[(7, 25, 25), (7, 511, 511), (7, 606, 649)], &[], &[], ADDRESS, NDR),
     row(Message, PERMANENT, &[(7, 703, 703)], &[], &[], "a recipient is on the block list of your own organization: see its Tenant Allow/Block List", NDR),
     row(Sender, PERMANENT, &[(7, 750, 750)], &[], &[], "the domain of the sender is not registered in the tenant: add and verify it, or rewrite the sender", NDR),
     row(Us, PERMANENT, &[(7, 700, 749)], &[], &[], TENANT, NDR),
@@ -212,7 +212,8 @@ const PROVIDERS: &[Refusal] = &[
     row(HOUR, REFUSED, &[], &["has exceeded the max emails per hour", "has exceeded the max defers and failures per hour"], &[], WAITS, "cPanel: https://docs.cpanel.net/knowledge-base/email/how-to-fix-exceeded-max-emails-per-hour/"),
 ];
 
-/// The servers that smarthosts are made of.
+/// The servers that smarthosts are made of. What they say of a login, of EHLO, TLS and the address of who connects they may also hand
+/// on from the server of one recipient, which says it of them: it is [`Relay`].
 #[rustfmt::skip]
 const SERVERS: &[Refusal] = &[
     row(Us, REFUSED, &[], &["sender address rejected: not logged in"], &[], LOG_IN, POSTFIX),
@@ -220,12 +221,12 @@ const SERVERS: &[Refusal] = &[
     row(Sender, PERMANENT, &[], &["sender address rejected", "sender verify failed", "sender denied"], &[], "the upstream does not take this sender: a [[rewrite]] can give the mail one that it knows", POSTFIX),
     row(Message, (504, 504), &[], &["recipient address rejected"], &[], "the recipient's address needs a domain: set default_domain", POSTFIX),
     // Every server that checks it says 504 to MAIL or RCPT about EHLO: the parameter is not theirs.
-    row(Us, PERMANENT, &[], &["helo command rejected", "ehlo command rejected", "invalid helo", "invalid ehlo", "bad helo", "helo argument", "ehlo argument", "need fully-qualified hostname", "helo name", "ehlo name", "in helo", "in ehlo"], &[], HELO, POSTFIX),
+    row(Relay, PERMANENT, &[], &["helo command rejected", "ehlo command rejected", "invalid helo", "invalid ehlo", "bad helo", "helo argument", "ehlo argument", "need fully-qualified hostname", "helo name", "ehlo name", "in helo", "in ehlo"], &[], HELO, POSTFIX),
     row(Us, PERMANENT, &[], &["domain name", "invalid domain", "invalid name", "invalid host", "hostname", "fully qualified", "fully-qualified", "fqdn", "address literal"], &[Hello], HELO, "RFC 5321 section 4.1.4"),
-    row(Us, (504, 504), &[], &[], &[Mail, Place::Rcpt], HELO, POSTFIX),
-    row(Us, REFUSED, &[], &["client host rejected"], &[], ADDRESS, POSTFIX),
-    row(Us, PERMANENT, &[], &["service unavailable; client host", "client host blocked"], &[], ADDRESS, POSTFIX),
-    row(Us, REFUSED, &[], &["must issue a starttls", "starttls is required", "starttls required", "must use tls", "tls is required"], &[], STARTTLS, "RFC 3207 section 4"),
+    row(Relay, (504, 504), &[], &[], &[Mail, Place::Rcpt], HELO, POSTFIX),
+    row(Relay, REFUSED, &[], &["client host rejected"], &[], ADDRESS, POSTFIX),
+    row(Relay, PERMANENT, &[], &["service unavailable; client host", "client host blocked"], &[], ADDRESS, POSTFIX),
+    row(Relay, REFUSED, &[], &["must issue a starttls", "starttls is required", "starttls required", "must use tls", "tls is required"], &[], STARTTLS, "RFC 3207 section 4"),
     row(Relay, REFUSED, &[], &["relay access denied"], &[], RELAY, POSTFIX),
     row(Relay, REFUSED, &[], &["relay not permitted", "relaying not permitted"], &[], RELAY, EXIM),
     row(Relay, REFUSED, &[], &["relaying denied"], &[], RELAY, SENDMAIL),
@@ -237,7 +238,7 @@ const SERVERS: &[Refusal] = &[
     row(Relay, REFUSED, &[], &["relay denied", "relay prohibited", "relay not allowed", "relay is not allowed", "relay rejected", "relaying disallowed", "relaying not allowed", "relaying is not allowed", "relaying prohibited", "relaying is prohibited", "not permitted to relay", "not allowed to relay", "we do not relay", "no relaying", "cannot relay"], &[], RELAY, "Courier, CommuniGate, Domino, Exim's older examples, James"),
 ];
 
-/// Logins that are missing or refused.
+/// Logins that are missing or refused; in words also the recipient's server's, as in [`SERVERS`].
 #[rustfmt::skip]
 const LOGINS: &[Refusal] = &[
     row(Us, (534, 534), &[], &[], &[], "the upstream wants another or stronger way to log in: check auth, or use an app password", RFC4954),
@@ -247,5 +248,5 @@ const LOGINS: &[Refusal] = &[
     row(Us, (530, 530), &[(7, 0, 0)], &[], &[], "the upstream wants TLS or a login first: set tls = \"starttls\", username and password", RFC4954),
     row(Us, (530, 530), &[], &[], &[], LOG_IN, RFC4954),
     row(Us, PERMANENT, &[], &[], &[Auth], "check username, password and auth", RFC4954),
-    row(Us, REFUSED, &[], &["authentication required", "authentication is required", "auth required", "authenticate first", "authentication first", "auth first", "must authenticate", "must be authenticated", "please authenticate", "need to authenticate", "not authenticated", "login first", "log in first", "must log in", "requires authentication", "turn on smtp authentication"], &[Greeting, Hello, Mail, Place::Rcpt, Place::Data], LOG_IN, RFC4954),
+    row(Relay, REFUSED, &[], &["authentication required", "authentication is required", "auth required", "authenticate first", "authentication first", "auth first", "must authenticate", "must be authenticated", "please authenticate", "need to authenticate", "not authenticated", "login first", "log in first", "must log in", "requires authentication", "turn on smtp authentication"], &[Greeting, Hello, Mail, Place::Rcpt, Place::Data], LOG_IN, RFC4954),
 ];
