@@ -18,6 +18,19 @@ pub(super) struct Found {
     pub(super) data_dir: Option<PathBuf>,
 }
 
+impl Found {
+    /// For whoever looks for it.
+    pub(super) fn sentence(&self) -> String {
+        let place = self.data_dir.as_ref().map_or_else(String::new, |dir| {
+            format!(" on {0} (--data-dir {0})", dir.display())
+        });
+        format!(
+            "one that was started with this file runs as pid {}{place}",
+            self.pid
+        )
+    }
+}
+
 /// The first process that is `postern run` with this file.
 pub(super) fn find(config: &Path) -> Option<Found> {
     fs::read_dir("/proc").ok()?.flatten().find_map(|entry| {

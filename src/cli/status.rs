@@ -12,6 +12,7 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use super::{
     check::{SHOWN, problem},
+    elsewhere,
     exit::{Ended, Exit},
     output,
     place::{Note, Place, Running, Where},
@@ -131,7 +132,13 @@ impl Report {
     fn print(&self, out: &mut Vec<u8>) -> std::io::Result<()> {
         let dir = self.place.data_dir.display();
         match &self.running {
-            None => writeln!(out, "gateway     not running")?,
+            None => {
+                writeln!(out, "gateway     not running")?;
+                // The file may name another directory than it did when the gateway started.
+                if let Some(found) = elsewhere::find(&self.place.path) {
+                    writeln!(out, "            {}", output::safe(&found.sentence()))?;
+                }
+            }
             Some(Running { pid: Some(pid), .. }) => {
                 writeln!(out, "gateway     running (pid {})", pid.as_raw_nonzero())?;
             }

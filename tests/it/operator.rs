@@ -474,6 +474,11 @@ fn another_data_dir_needs_a_restart_and_reload_says_so() {
     ] {
         assert!(said.contains(words), "{words}: {said}");
     }
+    let said = both(&gateway.cli(&["status"]));
+    assert!(
+        said.contains(&format!("runs as pid {} on ", gateway.pid())) && said.contains("--data-dir"),
+        "{said}"
+    );
     assert!(!gateway.path("data2").exists());
     // The same by its signal.
     gateway.hang_up();
