@@ -68,8 +68,8 @@ pub(super) struct Lexer<'a> {
     pub(super) escapes: bool,
     /// A comment holds a backslash, a quote or a comment: who knows no comments, or none inside one, ends it elsewhere.
     pub(super) odd_comment: bool,
-    /// A line ends inside a quoted string or a comment: some readers take it for the end of that, too.
-    pub(super) folded: bool,
+    /// Where a line ends inside a quoted string or a comment: some readers take it for the end of that, too.
+    pub(super) folds: Vec<usize>,
 }
 
 impl<'a> Lexer<'a> {
@@ -81,7 +81,7 @@ impl<'a> Lexer<'a> {
             addresses: 0,
             escapes: false,
             odd_comment: false,
-            folded: false,
+            folds: Vec::new(),
         }
     }
 
@@ -182,7 +182,7 @@ impl<'a> Lexer<'a> {
                     }
                 }
                 Some(b'\r' | b'\n') => {
-                    self.folded = true;
+                    self.folds.push(self.at);
                     self.fold()?;
                     continue;
                 }
@@ -233,7 +233,7 @@ impl<'a> Lexer<'a> {
                     self.at += 1;
                 }
                 Some(b'\r' | b'\n') => {
-                    self.folded = true;
+                    self.folds.push(self.at);
                     self.fold()?;
                 }
                 Some(b) if b < b' ' && b != b'\t' || b == 127 => {
@@ -261,6 +261,20 @@ impl<'a> Lexer<'a> {
             }
         }
     }
+}
+
+/// The value without the line ends inside quoted strings and comments; other folding stays. `None` when it is not understood.
+pub(crate) fn unfolded_inside(value: &[u8]) -> Option<Vec<u8>> {
+    let mut lexer = Lexer::new(value);
+    while lexer.next().ok()?.kind != Mark::End {}
+    let mut out = Vec::with_capacity(value.len());
+    let mut copied = 0;
+    for at in lexer.folds {
+        out.extend_from_slice(value.get(copied..at)?);
+        copied = at + b"\r\n".len();
+    }
+    out.extend_from_slice(value.get(copied..)?);
+    Some(out)
 }
 
 /// RFC 5322 atext, and octets above 127: old clients write names in some 8-bit charset. An address with one is

@@ -14,6 +14,7 @@ use super::{
 };
 
 pub use super::lexer::MailboxError;
+pub(crate) use super::lexer::unfolded_inside;
 
 /// An address of a field, and where it stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,7 +36,7 @@ pub struct Mailbox {
     pub bare: bool,
 }
 
-/// A line ends inside a quoted string or a comment. Unfolded, the value has one reading.
+/// A line ends inside a quoted string or a comment. Without that line end ([`unfolded_inside`]) the value has one reading.
 pub(crate) const FOLDED: MailboxError =
     MailboxError("a line ends inside a quoted string or a comment");
 
@@ -172,7 +173,7 @@ impl<'a> Reader<'a> {
         let Some(kind) = self.kind else {
             return Ok(self.mailboxes);
         };
-        if self.lexer.folded {
+        if !self.lexer.folds.is_empty() {
             return Err(FOLDED);
         }
         if self.lexer.odd_comment {
@@ -369,12 +370,12 @@ pub(crate) fn name_alone(value: &[u8]) -> Option<&[u8]> {
     clean.then_some(name)
 }
 
-/// Words alone (RFC 5322 §3.2.5): a display name that needs no quotes.
+/// Words alone (RFC 5322 §3.2.5), quoted ones on one line: a display name that needs no other quotes.
 pub(crate) fn is_phrase(value: &[u8]) -> bool {
     let mut lexer = Lexer::new(value);
     loop {
         match lexer.next().map(|t| t.kind) {
-            Ok(Mark::End) => return lexer.comments == 0,
+            Ok(Mark::End) => return lexer.comments == 0 && lexer.folds.is_empty(),
             Ok(Mark::Atom | Mark::Quoted) => {}
             _ => return false,
         }

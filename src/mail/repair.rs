@@ -145,6 +145,8 @@ pub fn complete_mailbox(value: &[u8], address: &Address) -> Option<Vec<u8>> {
     }
     if mailboxes::is_phrase(name) {
         out.extend_from_slice(name.trim_ascii());
+    } else if mailboxes::is_phrase(text) {
+        out.extend_from_slice(text);
     } else {
         out.push(b'"');
         for &b in text {
@@ -321,6 +323,8 @@ mod tests {
             ("a\"b", Some("\"a\\\"b\" <me@corp.com>")),
             ("Scan\r\n ner", Some("Scan\r\n ner <me@corp.com>")),
             ("Scan,\r\n ner", Some("\"Scan, ner\" <me@corp.com>")),
+            // Who ends the quotes with the line reads no sender at all.
+            ("\"Scan,\r\n ner\"", Some("\"Scan, ner\" <me@corp.com>")),
             (
                 "=?utf-8?q?B=C3=BCro?=",
                 Some("=?utf-8?q?B=C3=BCro?= <me@corp.com>"),

@@ -253,7 +253,7 @@ fn completed(policy: &Policy, value: &[u8]) -> Option<Vec<u8>> {
     mailboxes::substitute(value, &changes)
 }
 
-/// The mailboxes of a field, and the value they stand in: on one line where a fold could be read in two ways, and with
+/// The mailboxes of a field, and the value they stand in: without the folds that could be read in two ways, and with
 /// quotes around a name that lacks them where that is forgiven.
 fn read<'a>(
     value: &'a [u8],
@@ -264,9 +264,12 @@ fn read<'a>(
     const LINE: usize = 970;
     let mut value = Cow::Borrowed(value);
     let mut found = mailboxes::judged(&value, kind);
-    if found == Err(mailboxes::FOLDED) && value.len() <= LINE {
-        value = Cow::Owned(headers::unfold(&value).into_owned());
-        found = mailboxes::judged(&value, kind);
+    if found == Err(mailboxes::FOLDED)
+        && let Some(unfolded) = mailboxes::unfolded_inside(&value)
+        && lines(&unfolded).all(|line| line.len() <= LINE)
+    {
+        found = mailboxes::judged(&unfolded, kind);
+        value = Cow::Owned(unfolded);
     }
     if found.is_err()
         && unquoted_names
@@ -914,7 +917,7 @@ mod tests {
             ),
             (
                 "From: a@corp.com (x\r\n .evil.tld),\r\n b@corp.com\r\n",
-                "From: a@corp.com (x .evil.tld), b@corp.com\r\n",
+                "From: a@corp.com (x .evil.tld),\r\n b@corp.com\r\n",
             ),
             (
                 "From: \"x\"\r\n <a@corp.com>\r\n",
@@ -931,13 +934,27 @@ mod tests {
         ] {
             check("me@corp.com", raw, expected);
         }
+        // However many stand in the list; a name that is longer than a line is none.
+        let many = "a@corp.com,\r\n ".repeat(80);
         check(
             "me@corp.com",
-            &format!(
-                "From: {}\"x\r\n y\" <a@corp.com>\r\n",
-                "a@corp.com,\r\n ".repeat(80)
-            ),
+            &format!("From: {many}\"x\r\n y\" <a@corp.com>\r\n"),
+            &format!("From: {many}\"x y\" <a@corp.com>\r\n"),
+        );
+        check(
+            "me@corp.com",
+            &format!("From: \"{}\" <a@corp.com>\r\n", "x\r\n ".repeat(500)),
             "550 5.6.0 From cannot be understood: a line ends inside a quoted string or a comment",
+        );
+        let mut setting = Setting::new("me@corp.com");
+        setting.policy.allowlist.header_recipients = true;
+        let list = "\"Doe, Jane\" <jane@corp.com>,\r\n ".repeat(60);
+        assert_eq!(
+            setting.rest(
+                format!("From: a@corp.com\r\nTo: {list}\"Doe,\r\n Joe\" <joe@corp.com>\r\n")
+                    .as_bytes()
+            ),
+            format!("From: a@corp.com\r\nTo: {list}\"Doe, Joe\" <joe@corp.com>\r\n")
         );
     }
 
