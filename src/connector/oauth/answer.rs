@@ -142,7 +142,8 @@ fn parse(
     if (200..300).contains(&status) {
         return granted(&content, now).map_err(|why| self::down(why.to_owned(), retry_after));
     }
-    let error = word(content.get("error"));
+    let error = content.get("error").and_then(Value::as_str);
+    let error = word(error.unwrap_or_default());
     let codes = codes(&content);
     let known = codes
         .iter()
@@ -446,8 +447,7 @@ fn number(value: &Value) -> Option<u64> {
 }
 
 /// An error word, nothing longer or stranger.
-fn word(value: Option<&Value>) -> String {
-    let text = value.and_then(Value::as_str).unwrap_or_default();
+pub(super) fn word(text: &str) -> String {
     text.chars()
         .filter(|c| c.is_ascii_alphanumeric() || *c == '_')
         .take(64)

@@ -17,8 +17,8 @@ use base64::{
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde_json::json;
 
-use super::{Azure, Grant, Settings, claims};
-use crate::{connector::keypair, mail::outcome::Report, secret::Secret};
+use super::{Azure, Grant, Settings, answer::word, claims};
+use crate::{connector::keypair, mail::outcome::Report, secret::Secret, smtp::client::mask::Mask};
 
 /// An assertion is good for so long (Entra wants 5 to 10 minutes, Google at most an hour).
 const ASSERTION: Duration = Duration::from_mins(8);
@@ -73,8 +73,9 @@ pub(super) struct Request {
 }
 
 impl Request {
-    /// What proves who asks, should the endpoint repeat it.
-    pub(super) fn mask(&self, report: &mut Report) {
+    /// What proves who asks, should the endpoint repeat it: also in part, in other case, in base64, or as an error's code, of which
+    /// letters and digits alone are left. `key`: of Azure Arc's agent.
+    pub(super) fn mask(&self, key: Option<&Secret>, report: &mut Report) {
         let (Report::Down { reply, .. } | Report::Misconfigured(reply)) = report else {
             return;
         };
@@ -85,21 +86,24 @@ impl Request {
             )
         };
         let given = self.form.iter().filter(|(key, _)| secret(key));
-        let mut forms: Vec<String> = given
-            .flat_map(|(_, value)| [value.clone(), encoded(value)])
+        let mut secrets: Vec<String> = given
+            .map(|(_, value)| value.clone())
             .chain(self.basic.clone())
             .chain(
-                self.header
-                    .as_ref()
-                    .map(|header| header.reveal().to_owned()),
+                [self.header.as_ref(), key]
+                    .into_iter()
+                    .flatten()
+                    .map(|secret| secret.reveal().to_owned()),
             )
             // A shorter one would take words of ours with it.
-            .filter(|form| form.len() > 3)
+            .filter(|secret| secret.len() > 3)
             .collect();
-        // The longer one first: it may hold the other.
-        forms.sort_by_key(|form| std::cmp::Reverse(form.len()));
-        for form in forms {
-            reply.text = reply.text.replace(&form, "***");
+        let bare = secrets.iter().map(|secret| word(secret));
+        let bare: Vec<String> = bare.filter(|secret| secret.len() >= 8).collect();
+        secrets.extend(bare);
+        for secret in secrets {
+            let mask = Mask::new(Some(&(String::new(), Secret::new(secret))));
+            reply.text = mask.text(&reply.text);
         }
     }
 }
@@ -366,6 +370,48 @@ pub(super) fn encoded(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::mail::reply::Reply;
+
+    #[test]
+    fn an_endpoint_that_repeats_a_secret_in_part_or_changed_is_not_heard() {
+        let secret = "hush~client+secret/value=8Q";
+        let request = Request {
+            form: vec![
+                ("client_id", "app".into()),
+                ("client_secret", secret.into()),
+            ],
+            basic: Some(STANDARD.encode(format!("app:{secret}"))),
+            header: None,
+            metadata: false,
+        };
+        let key = Secret::new("agent-key-0123456789");
+        let basic = STANDARD.encode(format!("app:{secret}"));
+        for said in [
+            secret.to_owned(),
+            secret.to_uppercase(),
+            secret[..14].to_owned(),
+            secret[9..].to_owned(),
+            encoded(secret),
+            encoded(secret).to_lowercase(),
+            STANDARD.encode(secret),
+            URL_SAFE_NO_PAD.encode(format!("x{secret}"))[4..].to_owned(),
+            word(secret),
+            basic[..basic.len() - 6].to_owned(),
+            key.reveal().to_owned(),
+        ] {
+            let reply = Reply::new(451, (4, 3, 5), format!("no token (a, {said}): it is wrong"));
+            let mut report = Report::Misconfigured(reply);
+            request.mask(Some(&key), &mut report);
+            let Report::Misconfigured(reply) = report else {
+                unreachable!();
+            };
+            let (_, rest) = reply.text.split_once("(a, ").unwrap();
+            let (shown, rest) = rest.rsplit_once("): ").unwrap();
+            assert_eq!(rest, "it is wrong");
+            let left = shown.replace("***", "");
+            assert!(shown.contains("***") && left.len() < 8, "{said}: {shown}");
+        }
+    }
 
     #[test]
     fn form_urlencoding() {

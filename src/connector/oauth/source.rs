@@ -368,6 +368,7 @@ impl Inner {
                 (Report::Misconfigured(reply), false)
             })?;
         let mut answer = self.send(&request, None, until).await?;
+        let mut agent = None;
         if let Grant::ManagedIdentity {
             host: Azure::Arc(tokens),
             ..
@@ -380,8 +381,9 @@ impl Inner {
                 (Report::Misconfigured(reply), false)
             })?;
             answer = self.send(&request, Some(&key), until).await?;
+            agent = Some(key);
         }
-        self.read(&request, &answer)
+        self.read(&request, agent.as_ref(), &answer)
     }
 
     /// `key`: of Azure Arc's agent.
@@ -418,11 +420,16 @@ impl Inner {
     }
 
     /// What came back, with what is known here beside a refusal.
-    fn read(&self, request: &Request, answer: &Answer) -> Result<Granted, (Report, bool)> {
+    fn read(
+        &self,
+        request: &Request,
+        key: Option<&Secret>,
+        answer: &Answer,
+    ) -> Result<Granted, (Report, bool)> {
         let asker = Asker::of(&self.settings.grant);
         answer::read(answer, asker, retry_after(answer)).map_err(|refused| {
             let mut report = refused.report;
-            request.mask(&mut report);
+            request.mask(key, &mut report);
             if let Report::Misconfigured(reply) = &mut report {
                 let now = SystemTime::now();
                 let also = [self.certificate(now), answer.clock(now)];
