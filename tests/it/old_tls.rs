@@ -7,7 +7,7 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
-use super::harness::peers::{has, run};
+use super::harness::peers::{need, run};
 
 /// An SMTP server of one message a connection: certificate, key, port by itself, and a line of Python that changes its context.
 const SERVER: &str = r#"
@@ -212,10 +212,10 @@ fn is_plain(text: &str) -> bool {
 /// `verify = "none"` takes every certificate; one that is pinned is taken as it is, with its name and dates; from an authority the
 /// sentence says what is wrong with it.
 #[test]
+#[ignore = "needs Python and OpenSSL, which tests/run installs"]
 fn certificates_that_the_library_does_not_read() {
-    if !has("python3") || !has("openssl") {
-        return;
-    }
+    need("python3");
+    need("openssl");
     let pki = Pki::new();
     let odd = format!("{SAN}1.2.3.4.5.6.7.8=critical,DER:05:00\n");
     for (name, key, extensions) in [
@@ -265,10 +265,10 @@ fn certificates_that_the_library_does_not_read() {
 
 /// A pinned certificate proves nothing where the server does not hold its key.
 #[test]
+#[ignore = "needs Python and OpenSSL, which tests/run installs"]
 fn attack_a_pinned_certificate_without_its_key() {
-    if !has("python3") || !has("openssl") {
-        return;
-    }
+    need("python3");
+    need("openssl");
     let pki = Pki::new();
     for (name, key) in [("v1", "rsa:2048"), ("v1short", "rsa:1024")] {
         pki.make(name, None, key, "", 30);
@@ -287,10 +287,10 @@ fn attack_a_pinned_certificate_without_its_key() {
 
 /// An old server is called old, a missing cipher a missing cipher, and only who wants our certificate is said to want it.
 #[test]
+#[ignore = "needs Python and OpenSSL, which tests/run installs"]
 fn what_the_upstream_lacks_or_wants_is_named() {
-    if !has("python3") || !has("openssl") {
-        return;
-    }
+    need("python3");
+    need("openssl");
     let pki = Pki::new();
     pki.make("good", Some("root"), "rsa:2048", SAN, 30);
     let ca = format!("ca_file = \"{}\"\n", pki.path("root.crt"));
@@ -346,10 +346,10 @@ fn what_the_upstream_lacks_or_wants_is_named() {
 
 /// The chain's dates: whose certificate has expired.
 #[test]
+#[ignore = "needs Python and OpenSSL, which tests/run installs"]
 fn an_expired_intermediate_is_called_one() {
-    if !has("python3") || !has("openssl") {
-        return;
-    }
+    need("python3");
+    need("openssl");
     let pki = Pki::new();
     pki.make(
         "middle",

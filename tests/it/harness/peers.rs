@@ -29,19 +29,6 @@ pub fn need(program: &str) {
     );
 }
 
-/// As [`need`], for a test that asks: without the peer it fails, it does not pass.
-#[allow(dead_code)]
-pub fn has(program: &str) -> bool {
-    need(program);
-    true
-}
-
-/// As [`peers`], for a test that asks.
-#[allow(dead_code, clippy::unnecessary_wraps)]
-pub fn peers_expected() -> Option<PathBuf> {
-    Some(peers())
-}
-
 /// Takes the small disk away again, whatever happens.
 pub struct Unmount(PathBuf);
 impl Drop for Unmount {
