@@ -127,7 +127,6 @@ fn what_the_lists_refuse_never_leaves() {
         "From: ceo@evil.tld <a@corp.example>",
         "From: =?utf-8?q?ceo=40evil.tld?= <ceo@evil.tld>",
         "From: group: ceo@evil.tld;",
-        " folded\r\nFrom: a@corp.example",
     ] {
         client.expect("MAIL FROM:<a@corp.example>", "250");
         client.expect("RCPT TO:<x@corp.example>", "250");
@@ -135,15 +134,23 @@ fn what_the_lists_refuse_never_leaves() {
         let reply = client.say(&format!("{header}\r\nSubject: s\r\n\r\nbody\r\n."));
         assert!(reply.starts_with('5'), "{header} -> {reply}");
     }
-    // The session goes on, and the one good message is the only one that leaves.
-    queued_id(&client.mail(
-        "a@corp.example",
-        &["x@corp.example"],
+    // The session goes on, and the one good message is the only one that leaves. Text that begins with a blank is all body, so
+    // what it says of a sender is said to nobody.
+    for text in [
         "From: a@corp.example\r\nSubject: good\r\n\r\nb\r\n",
-    ));
-    let mails = sink.wait(1);
-    assert_eq!(mails.len(), 1);
-    assert!(mails[0].text().contains("Subject: good"));
+        " folded\r\nFrom: ceo@evil.tld\r\n\r\nb\r\n",
+    ] {
+        queued_id(&client.mail("a@corp.example", &["x@corp.example"], text));
+    }
+    let mails = sink.wait(2);
+    assert_eq!(mails.len(), 2);
+    assert!(mails.iter().any(|m| m.text().contains("Subject: good")));
+    for mail in &mails {
+        let text = mail.text();
+        let (header, _) = text.split_once("\r\n\r\n").unwrap();
+        assert!(header.contains("From: a@corp.example"), "{text}");
+        assert!(!header.contains("evil.tld"), "{text}");
+    }
     assert!(
         gateway.log().matches("rejected").count() > 20,
         "refusals are in the log"

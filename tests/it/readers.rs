@@ -28,7 +28,7 @@ use postern::{
 
 use super::{
     fuzz::properties::{id, origin},
-    harness::peers::{command, need},
+    harness::peers::{command, need, peers},
 };
 
 const HEADERS: usize = 120_000;
@@ -383,12 +383,7 @@ impl Reader {
         let child = command("timeout")
             .args(["300", program])
             .arg(script)
-            .env(
-                "NODE_PATH",
-                Some(peers())
-                    .map(|p| p.join("node_modules"))
-                    .unwrap_or_default(),
-            )
+            .env("NODE_PATH", peers().join("node_modules"))
             .stdin(Stdio::from(File::open(dir.join("headers")).unwrap()))
             .stdout(Stdio::from(File::create(&output).unwrap()))
             // Perl's complains of what it repairs.
