@@ -90,8 +90,8 @@ pub(super) fn run(arguments: &Arguments) -> Ended {
          name = \"devices\"\n\
          address = \"[::]:587\"\n\
          tls = \"starttls\"\n\
-         certificate = {:?}\n\
-         key = {:?}\n\n\
+         certificate = {}\n\
+         key = {}\n\n\
          On a device: import {} as a trusted root (\"CA certificate\"), and give the gateway by a name or\n\
          address of the certificate. Debian and Ubuntu: copy it to /usr/local/share/ca-certificates/postern.crt and\n\
          run update-ca-certificates. Keep {} off every other machine.",
@@ -99,8 +99,8 @@ pub(super) fn run(arguments: &Arguments) -> Ended {
         made.certificate.display(),
         names.join(", "),
         made.key.display(),
-        made.certificate.display().to_string(),
-        made.key.display().to_string(),
+        toml::Value::from(made.certificate.display().to_string()),
+        toml::Value::from(made.key.display().to_string()),
         made.ca.display(),
         made.ca.with_extension("key").display(),
     ))?;

@@ -306,6 +306,11 @@ mod tests {
             ("FROM:(x) <a@corp.com>", [NO, NO, "a@corp.com"]),
             ("FROM:App <a@corp.com>, ", [NO, NO, "a@corp.com"]),
             ("FROM:<App <a@corp.com>>;", [NO, NO, "a@corp.com"]),
+            ("FROM:<a@corp.com>>", [NO, NO, "a@corp.com"]),
+            ("FROM:<a@corp.com>> SIZE=1", [NO, NO, "a@corp.com"]),
+            ("FROM:<a@corp.com>>b@evil.tld", [NO, NO, NO]),
+            ("FROM:<a@corp.com>><b@evil.tld>", [NO, NO, NO]),
+            ("FROM:<a@corp.com>>,<b@evil.tld>", [NO, NO, NO]),
             ("FROM:a@corp.com; SIZE=5", [NO, NO, "a@corp.com"]),
             (
                 "FROM:a@corp.com (Scanner) SIZE=5",

@@ -103,7 +103,8 @@ pub(super) fn path_of<'a>(
     Ok((path, parameters))
 }
 
-/// Marks that a list in a form field leaves behind an address; behind the bracket also those that end a sentence or a quotation.
+/// Marks that a list in a form field leaves behind an address; behind the bracket also those that end a sentence or a quotation
+/// (and a bracket that closes nothing).
 const MARKS: [char; 2] = [',', ';'];
 const MARKS_BEHIND: [char; 6] = [',', ';', ':', '.', '\'', '"'];
 
@@ -112,10 +113,11 @@ const MARKS_BEHIND: [char; 6] = [',', ';', ':', '.', '\'', '"'];
 fn without_marks(text: &str) -> Option<String> {
     let mut path = String::with_capacity(text.len());
     let (mut quoted, mut escaped, mut bracket, mut domain) = (false, false, false, false);
-    let mut at = 0;
+    let (mut at, mut open) = (0, 0_usize);
     while let Some(rest) = text.get(at..).filter(|rest| !rest.is_empty()) {
         let c = rest.chars().next()?;
-        if !quoted && !bracket && domain && matches!(c, ' ' | '\t') {
+        let closed = bracket && open == 0 && c != '>';
+        if !quoted && (closed || (!bracket && domain && matches!(c, ' ' | '\t'))) {
             break;
         }
         if !quoted && c == '(' {
@@ -128,15 +130,18 @@ fn without_marks(text: &str) -> Option<String> {
             let end = path.trim_end_matches(MARKS).len();
             path.truncate(end);
         }
-        path.push(c);
         at += c.len_utf8();
+        if !quoted && c == '>' && bracket && open == 0 {
+            continue;
+        }
+        path.push(c);
         match c {
             _ if escaped => escaped = false,
             '\\' if quoted => escaped = true,
             '"' => quoted = !quoted,
             '@' if !quoted => domain = true,
-            '<' if !quoted => bracket = true,
-            '>' if !quoted && !text.get(at..).is_some_and(|rest| rest.starts_with('>')) => break,
+            '<' if !quoted => (bracket, open) = (true, open + 1),
+            '>' if !quoted => open = open.saturating_sub(1),
             _ => {}
         }
     }
