@@ -18,12 +18,30 @@ pub(super) fn lane_of(connector: &dyn Connector, message: &Message) -> Lane {
         let sender = message.envelope.sender.as_ref();
         sender.map_or_else(|| "<>".to_owned(), Address::to_string)
     });
-    lane.from = from(&message.header).filter(|from| !from.eq_ignore_ascii_case(mailbox));
+    lane.from = headers::value_of(&message.header, "From")
+        .filter(|value| !is_plainly(value, mailbox))
+        .and_then(from)
+        .filter(|from| !from.eq_ignore_ascii_case(mailbox));
     lane
 }
 
-fn from(header: &[u8]) -> Option<String> {
-    let found = mailboxes::parse(headers::value_of(header, "From")?).ok()?;
+/// The value is this address, behind words at most: most are, and it takes no reader to see it.
+fn is_plainly(value: &[u8], address: &str) -> bool {
+    let value = value.trim_ascii();
+    let inner = value.strip_suffix(b">").unwrap_or(value);
+    let Some(before) = inner.strip_suffix(address.as_bytes()) else {
+        return false;
+    };
+    let name = match before.split_last() {
+        Some((b'<', name)) if inner.len() < value.len() => name,
+        None if inner.len() == value.len() => before,
+        _ => return false,
+    };
+    name.iter().all(|b| b.is_ascii_alphanumeric() || *b == b' ')
+}
+
+fn from(value: &[u8]) -> Option<String> {
+    let found = mailboxes::parse(value).ok()?;
     let addresses: Vec<String> = found
         .into_iter()
         .filter(|mailbox| !mailbox.in_name)
@@ -39,14 +57,23 @@ mod tests {
 
     #[test]
     fn what_is_in_the_from() {
-        for (header, expected) in [
-            ("From: a@B.c\r\n", Some("a@b.c")),
-            ("From: \"x@y.z\" <a@b.c>\r\n", Some("a@b.c")),
-            ("From: a@b.c, D <e@f.g>\r\n", Some("a@b.c,e@f.g")),
-            ("From: \r\n", None),
-            ("To: a@b.c\r\n", None),
+        for (value, expected, plainly) in [
+            ("a@B.c", Some("a@b.c"), false),
+            ("a@b.c", Some("a@b.c"), true),
+            (" The 2nd <a@b.c>", Some("a@b.c"), true),
+            ("\"x@y.z\" <a@b.c>", Some("a@b.c"), false),
+            ("x@y.z <a@b.c>", Some("a@b.c"), false),
+            ("a@b.c, D <e@f.g>", Some("a@b.c,e@f.g"), false),
+            ("D <e@f.g>, a@b.c", Some("e@f.g,a@b.c"), false),
+            ("D <e@f.g>, <a@b.c>", Some("e@f.g,a@b.c"), false),
+            ("a@b.c>", None, false),
+            ("<a@b.c", None, false),
+            ("xa@b.c", Some("xa@b.c"), false),
+            ("", None, false),
         ] {
-            assert_eq!(from(header.as_bytes()).as_deref(), expected, "{header}");
+            assert_eq!(from(value.as_bytes()).as_deref(), expected, "{value}");
+            let found = is_plainly(value.as_bytes(), "a@b.c");
+            assert_eq!(found, plainly, "{value}");
         }
     }
 }

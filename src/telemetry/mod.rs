@@ -262,13 +262,19 @@ impl TextFields {
             escape(value, ANY_TEXT, &mut self.message);
             return;
         }
+        self.rest.push(' ');
+        self.rest.push_str(name);
+        self.rest.push('=');
+        // Nearly every value is a word of ASCII, and this runs for each of them.
+        let is_word = |b| matches!(b, b'!' | b'#'..=b'<' | b'>'..=b'[' | b']'..=b'~');
+        if !value.is_empty() && value.len() + 10 <= ANY_TEXT && value.bytes().all(is_word) {
+            self.rest.push_str(value);
+            return;
+        }
         let bare = !value.is_empty()
             && !value
                 .chars()
                 .any(|c| c.is_whitespace() || matches!(c, '"' | '\\' | '='));
-        self.rest.push(' ');
-        self.rest.push_str(name);
-        self.rest.push('=');
         if bare {
             escape(value, ANY_TEXT, &mut self.rest);
         } else {

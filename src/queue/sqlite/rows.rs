@@ -43,15 +43,18 @@ pub(super) const BLOCK: i64 = 16;
 
 /// The key of the message whose id is this parameter; NULL if there is none.
 pub(super) fn key_of(parameter: usize) -> String {
-    format!(
-        "coalesce((SELECT message FROM message_id WHERE id = ?{parameter}),
-           (SELECT key FROM message WHERE key > (SELECT max(key) FROM message) / {BLOCK} * {BLOCK} AND id = ?{parameter}))"
-    )
+    let key = KEY.replace("?1", &format!("?{parameter}"));
+    format!("({key})")
 }
+
+/// [`key`], which is asked with every message; [`BLOCK`] stands in it as a number.
+const KEY: &str = "SELECT coalesce((SELECT message FROM message_id WHERE id = ?1),
+           (SELECT key FROM message WHERE key > (SELECT max(key) FROM message) / 16 * 16 AND id = ?1))";
+const _: () = assert!(BLOCK == 16);
 
 /// The key of a message, if there is one of this id.
 pub(super) fn key(conn: &Connection, id: MessageId) -> rusqlite::Result<Option<i64>> {
-    conn.prepare_cached(&format!("SELECT {}", key_of(1)))?
+    conn.prepare_cached(KEY)?
         .query_row([id.to_bytes()], |row| row.get(0))
 }
 
