@@ -414,7 +414,7 @@ mod tests {
     }
 
     #[test]
-    fn golden() {
+    fn golden_refused() {
         check(
             "refused",
             HEADER,
@@ -429,6 +429,10 @@ mod tests {
                 false,
             )],
         );
+    }
+
+    #[test]
+    fn golden_mixed() {
         check(
             "mixed",
             HEADER,
@@ -453,6 +457,10 @@ mod tests {
                 ),
             ],
         );
+    }
+
+    #[test]
+    fn golden_eight_bit() {
         let text = check(
             "eight-bit",
             "Subject: Gr\u{fc}\u{df}e \u{202e}\r\nX: trailing \r\n".as_bytes(),

@@ -97,10 +97,10 @@ fn line_before(buf: &[u8], start: usize) -> &[u8] {
 /// folded field, and some clients part header and body by one), and blanks before the colon (§4.5) of fields that name no
 /// sender. So every reader behind this one finds the same fields; From and its like are left for the judge to refuse.
 pub fn tidied(header: &[u8]) -> Cow<'_, [u8]> {
+    const JUDGED: [&str; 4] = ["From", "Sender", "Resent-From", "Resent-Sender"];
     if is_plain(header) {
         return Cow::Borrowed(header);
     }
-    const JUDGED: [&str; 4] = ["From", "Sender", "Resent-From", "Resent-Sender"];
     let is_blank = |line: &[u8]| {
         line.iter().all(|b| b" \t\r\n".contains(b)) && line.iter().any(|b| b" \t".contains(b))
     };
@@ -138,16 +138,16 @@ pub fn tidied(header: &[u8]) -> Cow<'_, [u8]> {
 /// No blank stands before a colon and no line is blank: so it is with most headers, and seen at the speed of memory.
 fn is_plain(header: &[u8]) -> bool {
     let is_blank = |b: Option<&u8>| matches!(b, Some(b' ' | b'\t'));
-    let is_odd = |at: usize| match header.get(at) {
-        Some(b':') => is_blank(at.checked_sub(1).and_then(|before| header.get(before))),
-        _ => {
-            let next = header.get(at + 1..).unwrap_or_default();
-            is_blank(next.first())
-                && matches!(
-                    next.iter().find(|b| !is_blank(Some(b))),
-                    None | Some(b'\r' | b'\n')
-                )
+    let is_odd = |at: usize| {
+        if header.get(at) == Some(&b':') {
+            return is_blank(at.checked_sub(1).and_then(|before| header.get(before)));
         }
+        let next = header.get(at + 1..).unwrap_or_default();
+        is_blank(next.first())
+            && matches!(
+                next.iter().find(|b| !is_blank(Some(b))),
+                None | Some(b'\r' | b'\n')
+            )
     };
     !is_blank(header.first()) && !memchr2_iter(b':', b'\n', header).any(is_odd)
 }

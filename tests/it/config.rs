@@ -1,23 +1,12 @@
-//! The configuration as an administrator meets it: files that load, files that do not and what is said about them, the
-//! example held to the code, and noise.
+//! The configuration as an administrator meets it: secrets, the example held to the code, what keys become, and noise. The files
+//! that load or do not, and what is said about them, are tests of their own (`tests/files`).
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
-use std::{
-    collections::BTreeSet,
-    fs,
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeSet, fs, path::Path};
 
+use crate::fixture::environment;
 use postern::config::{self, Config, Diagnostics, Environment, Secrets, Severity};
-
-fn environment() -> Environment {
-    Environment {
-        vars: [("SMARTHOST_PASSWORD".to_owned(), "hunter2".to_owned())].into(),
-        credentials_directory: None,
-        hostname: "relay.corp.example".to_owned(),
-    }
-}
 
 fn parse(text: &str) -> Result<Config, Diagnostics> {
     config::parse(
@@ -29,84 +18,8 @@ fn parse(text: &str) -> Result<Config, Diagnostics> {
     .map(|(config, _)| config)
 }
 
-fn files(folder: &str) -> Vec<PathBuf> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/config")
-        .join(folder);
-    let mut files: Vec<_> = fs::read_dir(folder)
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .filter(|path| path.extension().is_some_and(|e| e == "toml"))
-        .collect();
-    files.sort();
-    files
-}
-
 fn example() -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("config.example.toml")).unwrap()
-}
-
-#[test]
-fn good_files_load_without_a_word() {
-    for file in files("good") {
-        let text = fs::read_to_string(&file).unwrap();
-        match config::parse(&text, &file, Secrets::Resolve, &environment()) {
-            Ok((_, notes)) => assert!(notes.is_empty(), "{}: {notes:?}", file.display()),
-            Err(why) => panic!("{why}"),
-        }
-    }
-}
-
-/// `POSTERN_BLESS=1` writes what is said now; read it before it is committed.
-#[test]
-fn bad_files_get_exactly_this_answer() {
-    let bless = std::env::var_os("POSTERN_BLESS").is_some();
-    let mut wrong = String::new();
-    let files = files("bad");
-    assert!(files.len() >= 40);
-    for file in files {
-        let text = fs::read_to_string(&file).unwrap();
-        let name = Path::new(file.file_name().unwrap());
-        let Err(said) = config::parse(&text, name, Secrets::CheckOnly, &environment()) else {
-            panic!("{} loads", file.display());
-        };
-        let said = said.to_string();
-        assert!(!said.contains("hunter2"), "{said}");
-        let expected = file.with_extension("txt");
-        if bless {
-            fs::write(&expected, &said).unwrap();
-        } else if fs::read_to_string(&expected).unwrap_or_default() != said {
-            wrong.push_str(&said);
-        }
-    }
-    assert!(wrong.is_empty(), "{wrong}");
-}
-
-/// What is taken, and probably not meant. `POSTERN_BLESS=1` as above.
-#[test]
-fn doubtful_files_load_with_exactly_this_warning() {
-    let bless = std::env::var_os("POSTERN_BLESS").is_some();
-    let mut wrong = String::new();
-    let files = files("warned");
-    assert!(files.len() >= 9);
-    for file in files {
-        let text = fs::read_to_string(&file).unwrap();
-        let name = Path::new(file.file_name().unwrap());
-        let notes = match config::parse(&text, name, Secrets::CheckOnly, &environment()) {
-            Ok((_, notes)) => notes,
-            Err(why) => panic!("{why}"),
-        };
-        let said: String = notes.iter().map(ToString::to_string).collect();
-        assert!(!said.is_empty(), "{}", file.display());
-        assert!(!said.contains("hunter2"), "{said}");
-        let expected = file.with_extension("txt");
-        if bless {
-            fs::write(&expected, &said).unwrap();
-        } else if fs::read_to_string(&expected).unwrap_or_default() != said {
-            wrong.push_str(&said);
-        }
-    }
-    assert!(wrong.is_empty(), "{wrong}");
 }
 
 /// A secret of a container's manager that was made with `echo` ends with a line break.

@@ -8,6 +8,8 @@
     clippy::cloned_ref_to_slice_refs
 )]
 
+#[path = "../fixture/mod.rs"]
+mod fixture;
 mod harness;
 
 mod big;
@@ -20,7 +22,6 @@ mod config;
 mod connector;
 mod crash;
 mod delivery;
-mod dialogues;
 mod durability;
 mod end_to_end;
 mod faults;

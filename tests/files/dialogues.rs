@@ -5,17 +5,11 @@
 //! `S: close`, `TLS` (handshake now), `--- connection` (a new one), `reload key = value`, `sink: N` (messages accepted
 //! so far), `body: text`, `header: line`, `no-header: line` and `envelope: from to` (of the last message). `play = whole` (or `lines`, `octets`) restricts how it is played.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "a test says what is wrong by panicking"
-)]
-
 use std::{
     collections::VecDeque,
     fs,
     net::SocketAddr,
-    path::{Path, PathBuf},
+    path::Path,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -25,21 +19,21 @@ use postern::{
     mail::{
         address::{Address, Domain},
         message::MessageId,
-        pattern::Pattern,
         reply::Reply,
     },
     policy::{
-        Allowlist, AuthMode, Policy,
+        AuthMode,
         grants::User,
-        network::{Client, ToleranceLevel},
+        network::ToleranceLevel,
         rewrite::{ReplyTo, Rewrite},
     },
-    route::{Route, Router},
     secret::Secret,
     smtp::server::session::{
         Accepted, Authentication, Door, Rules, Session, Step, StoreWeather, Weather,
     },
 };
+
+use crate::fixture::{patterns, policy, rules};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Way {
@@ -60,48 +54,16 @@ struct Setting {
     ways: Vec<Way>,
 }
 
-fn patterns(text: &str) -> Vec<Pattern> {
-    text.split_whitespace()
-        .map(|p| Pattern::parse(p).unwrap())
-        .collect()
-}
-
 impl Setting {
     fn new() -> Self {
-        let client = Client {
-            name: "local".into(),
-            networks: vec!["127.0.0.0/8".parse().unwrap()],
-            ..Client::default()
-        };
-        let policy = Policy {
-            clients: vec![client],
-            users: vec![User {
-                name: "erp".into(),
-                password: Secret::new("hash-1"),
-                senders: Some(patterns("erp@corp.com")),
-                recipients: None,
-            }],
-            allowlist: Allowlist {
-                senders: patterns("corp.com"),
-                recipients: patterns("corp.com p@ext.org"),
-                header_recipients: false,
-            },
-            received_headers: 50,
-            ..Policy::default()
-        };
-        let route = Route {
-            name: "default".into(),
-            senders: None,
+        let mut rules = rules("gw.corp.com", policy("corp.com", "corp.com p@ext.org"));
+        rules.message_size = 100_000;
+        rules.policy.users = vec![User {
+            name: "erp".into(),
+            password: Secret::new("hash-1"),
+            senders: Some(patterns("erp@corp.com")),
             recipients: None,
-            clients: None,
-            users: None,
-            listeners: None,
-            connectors: vec!["sink".into()],
-            retry: vec![Duration::from_mins(1)],
-            give_up: Duration::from_hours(1),
-            max_recipients: 100,
-            max_size: None,
-        };
+        }];
         Self {
             peer: "127.0.0.1:4000".parse().unwrap(),
             door: Door {
@@ -112,17 +74,7 @@ impl Setting {
                 auth: AuthMode::Off,
                 plaintext_auth: false,
             },
-            rules: Rules {
-                hostname: "gw.corp.com".into(),
-                policy,
-                router: Router {
-                    routes: vec![route],
-                },
-                bounce_from: Address::parse("postmaster@gw.corp.com").unwrap(),
-                message_size: 100_000,
-                recipients: 1000,
-                session_errors: 20,
-            },
+            rules,
             store: StoreWeather::Fine,
             throttled: false,
             implicit: false,
@@ -476,35 +428,17 @@ fn play(path: &Path, text: &str, way: Way, setting: &Setting) {
     );
 }
 
-#[test]
-fn every_dialogue_three_ways() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/dialogues");
-    let mut files: Vec<PathBuf> = fs::read_dir(folder)
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .filter(|path| path.extension().is_some_and(|e| e == "smtp"))
-        .collect();
-    files.sort();
-    assert!(files.len() > 30, "the dialogues are there");
-    let mut failed = Vec::new();
-    for path in files {
-        let text = fs::read_to_string(&path).unwrap();
-        let mut setting = Setting::new();
-        for line in text.lines().take_while(|l| !l.starts_with(['C', 'S'])) {
-            if let Some((key, value)) = line.split_once('=')
-                && !line.starts_with('#')
-            {
-                setting.set(key.trim(), value.trim());
-            }
-        }
-        for way in setting.ways.clone() {
-            let played = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-                play(&path, &text, way, &setting);
-            }));
-            if played.is_err() {
-                failed.push(format!("{} {way:?}", path.display()));
-            }
+pub fn plays_three_ways(file: &Path) {
+    let text = fs::read_to_string(file).unwrap();
+    let mut setting = Setting::new();
+    for line in text.lines().take_while(|l| !l.starts_with(['C', 'S'])) {
+        if let Some((key, value)) = line.split_once('=')
+            && !line.starts_with('#')
+        {
+            setting.set(key.trim(), value.trim());
         }
     }
-    assert!(failed.is_empty(), "{failed:#?}");
+    for &way in &setting.ways {
+        play(file, &text, way, &setting);
+    }
 }
