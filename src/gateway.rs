@@ -21,7 +21,7 @@ use tracing::{error, info, warn};
 
 use crate::{
     config::{self, Config, Diagnostic, Secrets, Severity},
-    connector::{self, Connector, Surroundings},
+    connector::{self, Connector, Services},
     delivery::{self, Delivery},
     listener::{ListenerError, Listeners, Shared, Standing},
     queue::{
@@ -181,11 +181,12 @@ fn connectors(
             if let Some(same) = kept.iter().find(is_same) {
                 return Ok(same.clone());
             }
-            let around = Surroundings {
+            let services = Services {
                 recorder: None,
-                keep: Some(Arc::new(StoreKeep(Arc::clone(store)))),
+                token_store: Some(Arc::new(StoreKeep(Arc::clone(store)))),
             };
-            connector::build(settings, around)
+            settings
+                .build(services)
                 .map(|connector| Made {
                     settings: settings.clone(),
                     content,

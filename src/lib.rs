@@ -27,8 +27,9 @@
 //! - `listener/` SOCKETS IN: `connection/` drives one session
 //! - `queue/` NOTHING IS LOST: `store.rs` is the trait, `sqlite/` the rows and the one writer
 //! - `delivery/` SENDING: `plan.rs` and `gate.rs` decide, `bounce.rs` reports
-//! - `connector/` WAYS OUT: `smtp/`, `graph/`, capture, discard; `oauth/` gets access tokens, `http/` says what a request may have
-//!   done and why it failed
+//! - `connector/` WAYS OUT: `smtp/`, `graph/`, capture, discard, and in its `mod.rs` what is known of each kind; `oauth/` gets access
+//!   tokens, `http/` says what a request may have done and why it failed, `tls/` whose certificate is trusted; `outbound.rs` says
+//!   which hosts are reached, and how
 //! - `telemetry/` the log: `maillog.rs` holds one function for each event
 //! - `config/` TEXT TO SETTINGS: `table/` reads keys and collects every
 //!   problem, `sections/` makes each section its module's own settings

@@ -227,6 +227,27 @@ fn the_import_reader_sees_what_it_must() {
     assert_eq!(names, ["mail", "queue", "cli", "route", "smtp"]);
 }
 
+/// A new way out is a file of its own, an arm in `connector/mod.rs` and one in the configuration: nobody else asks which kind it is.
+#[test]
+fn kinds_of_connectors_are_known_in_two_places() {
+    for kind in ["Smtp", "Graph", "Capture", "Discard"] {
+        let word = format!("Kind::{kind}");
+        let named = |text: &str| {
+            code(text).any(|(_, line)| {
+                let mut after = line.split(&word).skip(1);
+                after.any(|rest| !rest.starts_with(|c: char| c.is_alphanumeric()))
+            })
+        };
+        let places: Vec<String> = sources(&root().join("src"))
+            .into_iter()
+            .filter_map(|(file, text)| named(&text).then_some(file))
+            .collect();
+        assert_eq!(places.len(), 2, "{kind}: {places:?}");
+        assert_eq!(places[1], "connector/mod.rs");
+        assert!(places[0].starts_with("config/sections/"), "{places:?}");
+    }
+}
+
 #[test]
 fn decisions_are_pure() {
     let mut wrong = Vec::new();

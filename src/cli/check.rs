@@ -18,7 +18,7 @@ use crate::{
         self, Config, Secrets,
         diagnostic::{Diagnostic, Severity},
     },
-    connector::{self, Kind, Surroundings},
+    connector::{self, Services, oauth::TokenStore},
     mail::outcome::Report,
     route::ConnectorName,
 };
@@ -87,8 +87,8 @@ pub(super) fn run(path: Option<PathBuf>, arguments: &Arguments) -> Ended {
         ))?;
     }
     let logins = if arguments.connect {
-        let keep = super::keep(&config)?;
-        Some(super::block_on(connect(config.connectors, keep))?)
+        let token_store = super::token_store(&config)?;
+        Some(super::block_on(connect(config.connectors, token_store))?)
     } else {
         None
     };
@@ -144,8 +144,8 @@ fn login_json((name, result): &Login) -> Value {
 /// no directory is made.
 fn buildable(path: &Path, config: &Config) -> Result<(), Failure> {
     for settings in &config.connectors {
-        if matches!(settings.kind, Kind::Smtp(_) | Kind::Graph(_))
-            && let Err(why) = connector::build(settings, Surroundings::default())
+        if settings.kind.leaves_no_trace()
+            && let Err(why) = settings.build(Services::default())
         {
             return Err(Failure::new(
                 Exit::Config,
@@ -163,17 +163,17 @@ fn buildable(path: &Path, config: &Config) -> Result<(), Failure> {
 /// All at once; each has its own deadline.
 async fn connect(
     connectors: Vec<connector::Settings>,
-    keep: Option<Arc<dyn connector::oauth::Keep>>,
+    token_store: Option<Arc<dyn TokenStore>>,
 ) -> Result<Vec<Login>, Failure> {
     let mut logins = JoinSet::new();
     for (place, settings) in connectors.into_iter().enumerate() {
-        let around = connector::Surroundings {
+        let services = Services {
             recorder: None,
-            keep: keep.clone(),
+            token_store: token_store.clone(),
         };
         logins.spawn(async move {
             let deadline = Instant::now() + PATIENCE;
-            let result = match connector::build(&settings, around) {
+            let result = match settings.build(services) {
                 Ok(connector) => {
                     // The connector keeps the deadline; the second clock is for one that does not.
                     match tokio::time::timeout(PATIENCE * 2, connector.probe(deadline)).await {

@@ -14,10 +14,7 @@ use clap::{Parser, Subcommand};
 
 use crate::{
     config::{self, Config, Secrets},
-    connector::{
-        self, Kind,
-        oauth::{Grant, Keep},
-    },
+    connector::{Kind, oauth::TokenStore},
     gateway::StoreKeep,
 };
 use exit::{Ended, Exit, Failure};
@@ -184,16 +181,12 @@ fn block_on<T>(future: impl Future<Output = Result<T, Failure>>) -> Result<T, Fa
 }
 
 /// Where a command finds and keeps rotated refresh tokens, if a connector has one: in the queue, if there is one.
-fn keep(config: &Config) -> Result<Option<Arc<dyn Keep>>, Failure> {
-    let rotates = |connector: &connector::Settings| match &connector.kind {
-        Kind::Smtp(smtp) => {
-            matches!(&smtp.oauth, Some((oauth, _)) if matches!(oauth.grant, Grant::RefreshToken { .. }))
-        }
-        Kind::Graph(_) | Kind::Capture { .. } | Kind::Discard => false,
-    };
-    if !config.connectors.iter().any(rotates) {
+fn token_store(config: &Config) -> Result<Option<Arc<dyn TokenStore>>, Failure> {
+    let mut kinds = config.connectors.iter().map(|connector| &connector.kind);
+    if !kinds.any(Kind::needs_token_store) {
         return Ok(None);
     }
     // A queue that is there and cannot be opened is a failure: what the endpoint gives for next time would be lost.
-    Ok(place::store(&config.data_dir)?.map(|store| Arc::new(StoreKeep(store)) as Arc<dyn Keep>))
+    Ok(place::store(&config.data_dir)?
+        .map(|store| Arc::new(StoreKeep(store)) as Arc<dyn TokenStore>))
 }

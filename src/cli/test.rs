@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     config::{Config, Secrets},
-    connector::{self, Kind},
+    connector,
     mail::{
         address::Address,
         message::{Body, Envelope, Message, MessageId, Origin},
@@ -100,14 +100,13 @@ pub(super) fn run(path: Option<PathBuf>, arguments: &Arguments) -> Ended {
             let _ = output::line(output::cut(line.trim_end(), 1000));
         })
     };
-    let connector = connector::build(
-        settings,
-        connector::Surroundings {
-            recorder: Some(recorder),
-            keep: super::keep(&config)?,
-        },
-    )
-    .map_err(|text| Failure::new(Exit::Unavailable, text))?;
+    let services = connector::Services {
+        recorder: Some(recorder),
+        token_store: super::token_store(&config)?,
+    };
+    let connector = settings
+        .build(services)
+        .map_err(|text| Failure::new(Exit::Unavailable, text))?;
     let report = super::block_on(async {
         let deadline = Instant::now() + timeout;
         let recipients = [to.clone()];
@@ -217,14 +216,6 @@ fn address(option: &str, text: &str) -> Result<Address, Failure> {
 
 /// The likeliest sender: whom the connector logs in as, who bounces, whom the allowlist names.
 fn sender(config: &Config, settings: &connector::Settings) -> Option<Address> {
-    let login = match &settings.kind {
-        Kind::Smtp(smtp) => match (&smtp.oauth, &smtp.login) {
-            (Some((_, mailbox)), _) => Some(mailbox.clone()),
-            (None, login) => login.as_ref().map(|(name, _)| name.clone()),
-        },
-        Kind::Graph(graph) => graph.mailbox.clone(),
-        Kind::Capture { .. } | Kind::Discard => None,
-    };
     let named = config
         .policy
         .allowlist
@@ -235,6 +226,7 @@ fn sender(config: &Config, settings: &connector::Settings) -> Option<Address> {
             let postmaster = format!("postmaster@{pattern}");
             [pattern, postmaster]
         });
+    let login = settings.kind.login().map(str::to_owned);
     login
         .into_iter()
         .chain([config.bounce_from.to_string()])

@@ -12,7 +12,7 @@ use std::{
 
 use async_trait::async_trait;
 
-use super::{Connector, Lane};
+use super::interface::{Connector, Lane};
 use crate::{
     mail::{
         address::Address,

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use async_trait::async_trait;
 
-use super::{Connector, Lane};
+use super::interface::{Connector, Lane};
 use crate::{
     mail::{
         address::Address,

@@ -11,7 +11,7 @@ use rustls::{
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
 };
 
-use super::certificate::day;
+use super::tls::words::day;
 
 /// Certificates are longer than nothing and shorter than this.
 const FILE: u64 = 1 << 20;

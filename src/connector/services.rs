@@ -2,7 +2,7 @@
 //!
 //! Apart from `smtp`, which knows hosts only. A table and its lookup; `postern services` prints it.
 
-use super::{
+use super::settings::{
     Auth::{self, Auto, Login},
     Tls::{self, Implicit, Off, StartTls},
 };

@@ -104,8 +104,8 @@ impl Lanes {
         let mut table = self.table();
         let mut named = HashSet::new();
         for settings in connectors {
-            let (together, each) = settings.limits();
-            table.limit(Lane::of(&settings.name), together, each);
+            let (per_connector, per_mailbox) = settings.limits();
+            table.limit(Lane::of(&settings.name), per_connector, per_mailbox);
             named.insert(settings.name.clone());
         }
         table.limited(&named, Instant::now());

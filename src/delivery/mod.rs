@@ -196,7 +196,7 @@ impl Built {
             mailboxes: setup
                 .connectors
                 .iter()
-                .filter_map(|(settings, _)| Some((settings.name.clone(), settings.mailbox()?)))
+                .filter_map(|(settings, _)| Some((settings.name.clone(), settings.kind.mailbox()?)))
                 .collect(),
             routes: setup
                 .router

@@ -47,7 +47,7 @@ pub(super) fn tell(connectors: &[Settings]) {
 
 fn known(connectors: &[Settings]) -> impl Iterator<Item = (&Settings, &Path, Validity)> {
     connectors.iter().flat_map(|settings| {
-        let files = settings.certificates().into_iter();
+        let files = settings.kind.certificates();
         files.filter_map(move |(file, _)| Some((settings, file, keypair::validity(file).ok()?)))
     })
 }

@@ -4,13 +4,13 @@
 
 use std::sync::Arc;
 
-use crate::{connector::oauth::Keep, queue::store::Store};
+use crate::{connector::oauth::TokenStore, queue::store::Store};
 
 /// Rotated refresh tokens, as notes beside the queue.
 pub struct StoreKeep(pub Arc<dyn Store>);
 
 #[async_trait::async_trait]
-impl Keep for StoreKeep {
+impl TokenStore for StoreKeep {
     async fn load(&self, key: &str) -> Result<Option<String>, String> {
         self.0.note(key).await.map_err(|e| e.to_string())
     }

@@ -349,6 +349,7 @@ fn settings(address: SocketAddr) -> SmtpSettings {
     SmtpSettings {
         host: address.ip().to_string(),
         port: address.port(),
+        proxy: Proxy::default(),
         tls: Tls::Off,
         verify: Verify::Full,
         ca_file: None,
@@ -372,19 +373,13 @@ fn connector(smtp: SmtpSettings) -> Smtp {
 }
 
 fn through(smtp: SmtpSettings, proxy: Proxy, timeouts: Timeouts) -> Smtp {
-    let settings = Settings {
-        name: "up".into(),
-        max_concurrent: 4,
-        rate: None,
-        timeout: Duration::from_mins(1),
-        max_recipients: 100,
-        proxy,
-        kind: Kind::Smtp(Box::new(smtp)),
-    };
+    let settings = SmtpSettings { proxy, ..smtp };
     Smtp::new(
+        "up".into(),
+        100,
         &settings,
         timeouts,
-        postern::connector::Surroundings::default(),
+        postern::connector::Services::default(),
     )
     .unwrap()
 }
@@ -1054,21 +1049,18 @@ async fn the_record_shows_no_secret() {
         rate: None,
         timeout: Duration::from_mins(1),
         max_recipients: 100,
-        proxy: Proxy::default(),
         kind: Kind::Smtp(Box::new(SmtpSettings {
             login: Some(("u".into(), Secret::new("p"))),
             ..settings(upstream.address)
         })),
     };
     let recorder = Arc::new(move |line: &str| shared.lock().unwrap().push(line.to_owned()));
-    let connector = postern::connector::build(
-        &all,
-        postern::connector::Surroundings {
+    let connector = all
+        .build(postern::connector::Services {
             recorder: Some(recorder),
-            keep: None,
-        },
-    )
-    .unwrap();
+            token_store: None,
+        })
+        .unwrap();
     let report = connector.deliver(&small(), &recipients(), soon()).await;
     assert_eq!(short(&report), "ok ok");
     let record = lines.lock().unwrap().join("\n");

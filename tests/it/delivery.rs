@@ -7,7 +7,7 @@ use std::{
 
 use bytes::Bytes;
 use postern::{
-    connector::{self, Connector, Kind, Proxy, Rate},
+    connector::{self, Connector, Kind, Rate},
     delivery::{BounceSettings, Delivery, Settings, Setup},
     mail::{
         address::Address,
@@ -77,7 +77,6 @@ fn setup(connectors: &[(&str, &Arc<Scripted>)], plan: &Plan) -> Setup {
                     rate: plan.rate,
                     timeout: Duration::from_secs(5),
                     max_recipients: 100,
-                    proxy: Proxy::default(),
                     kind: Kind::Discard,
                 };
                 (settings, Arc::clone(scripted) as Arc<dyn Connector>)

@@ -10,8 +10,7 @@ use std::{
 
 use postern::connector::{
     Proxy,
-    http::{Fault, Http},
-    oauth::HttpSettings,
+    http::{Fault, Http, HttpSettings},
 };
 use tokio_rustls::rustls::{ServerConnection, StreamOwned};
 

@@ -15,7 +15,8 @@ use base64::Engine as _;
 use postern::{
     connector::{
         Proxy, ProxyServer,
-        oauth::{Azure, Grant, HttpSettings, Keep, Settings, TokenSource},
+        http::HttpSettings,
+        oauth::{Azure, Grant, Settings, TokenSource, TokenStore},
     },
     mail::outcome::Report,
     secret::Secret,
@@ -684,7 +685,7 @@ impl Notes {
 }
 
 #[async_trait::async_trait]
-impl Keep for Notes {
+impl TokenStore for Notes {
     async fn load(&self, key: &str) -> Result<Option<String>, String> {
         if self.unreadable.load(Ordering::SeqCst) {
             return Err("the disk is gone".into());

@@ -9,7 +9,7 @@ use crate::{
         table::{At, Table},
         values::{self, Fault, plain},
     },
-    connector::{Kind, Rate, Settings, graph::Large},
+    connector::{Kind, Rate, Settings},
     delivery::BounceSettings,
     mail::address::Address,
     route::{ConnectorName, Route, Router},
@@ -53,10 +53,7 @@ impl Connectors {
             .iter()
             .filter_map(|(_, settings)| settings.as_ref())
             .find(|settings| settings.name.as_str() == name)?;
-        match &settings.kind {
-            Kind::Graph(graph) if graph.large_messages == Large::Refuse => Some(graph.mime_limit),
-            _ => None,
-        }
+        settings.kind.max_size()
     }
 
     /// Whom reports are from, where that may surprise: `from` is the place of `bounce.from`, if it is written down.
@@ -77,7 +74,7 @@ impl Connectors {
                 .iter()
                 .filter(|route| route.connectors.contains(&settings.name));
             if let Some(from) = from {
-                let other = settings.mailbox().filter(|own| *own != bounce.from);
+                let other = settings.kind.mailbox().filter(|own| *own != bounce.from);
                 if let Some(own) = other
                     && routes.next().is_some()
                 {
@@ -87,8 +84,7 @@ impl Connectors {
                 }
                 continue;
             }
-            let is_open = matches!(&settings.kind, Kind::Graph(graph) if graph.mailbox.is_none());
-            if is_open && routes.any(|route| !self.have_a_mailbox(route)) {
+            if settings.kind.sends_as_from() && routes.any(|route| !self.have_a_mailbox(route)) {
                 ground.source.note(
                     span,
                     Fault::new(
@@ -109,7 +105,7 @@ impl Connectors {
             .iter()
             .filter_map(|(_, settings)| settings.as_ref())
             .any(|settings| {
-                route.connectors.contains(&settings.name) && settings.mailbox().is_some()
+                route.connectors.contains(&settings.name) && settings.kind.mailbox().is_some()
             })
     }
 }
@@ -257,7 +253,10 @@ fn one(
     };
     let max_concurrent = table.number("max_concurrent", 1..=10_000, defaults.max_concurrent);
     let max_recipients = table.number("max_recipients", 1..=100_000, defaults.max_recipients);
-    if matches!(kind, Some(Kind::Graph(_))) && max_concurrent > 4 {
+    let quota = kind.as_ref().and_then(Kind::mailbox_quota);
+    if let Some((jobs, _)) = quota
+        && max_concurrent > jobs
+    {
         ground.source.warning(
             &table.place_or_header("max_concurrent"),
             Fault::new(
@@ -269,8 +268,8 @@ fn one(
     let rate = table
         .parsed("rate", "a rate such as \"30/min\"", values::rate)
         .map_or(defaults.rate, |rate| Some(rate.value));
-    if let (Some(Kind::Graph(_)), Some(rate)) = (&kind, rate)
-        && u64::from(rate.count) * 60 > rate.per.as_secs() * 30
+    if let (Some((_, most)), Some(rate)) = (quota, rate)
+        && rate.exceeds(most)
     {
         ground.source.warning(
             &table.place_or_header("rate"),
@@ -287,7 +286,6 @@ fn one(
         rate,
         timeout,
         max_recipients: max_recipients as usize,
-        proxy,
         kind: kind?,
     })
 }

@@ -17,7 +17,8 @@ use crate::{
     },
     connector::{
         Proxy,
-        oauth::{Grant, HttpSettings, Settings},
+        http::HttpSettings,
+        oauth::{Grant, Settings},
         services,
     },
 };

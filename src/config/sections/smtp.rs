@@ -143,6 +143,7 @@ pub(super) fn read(
     Some(SmtpSettings {
         host: target.host,
         port: target.port,
+        proxy: around.proxy.clone(),
         tls: target.tls,
         verify,
         ca_file,

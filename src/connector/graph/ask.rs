@@ -17,7 +17,7 @@ use super::{
 use crate::{
     connector::{
         http::{Answer, Fault},
-        oauth::{Claims, Token, retry_after},
+        oauth::{Claims, Token},
     },
     mail::{message::Message, outcome::Report, reply::Reply},
 };
@@ -188,7 +188,7 @@ pub(super) fn heard(answer: &Answer) -> Heard<'_> {
         status: answer.status.as_u16(),
         headers: &answer.headers,
         body: &answer.body,
-        wait: retry_after(answer),
+        wait: answer.retry_after(),
         request: request_of(answer),
     }
 }

@@ -23,7 +23,7 @@ use super::{
     steps::{Deleted, Draft, Left, Stop, TIDYING, TRIES},
 };
 use crate::{
-    connector::{http::Fault, oauth::retry_after},
+    connector::http::Fault,
     mail::{address::Address, message::Message, outcome::Report, reply::Reply},
 };
 
@@ -189,7 +189,7 @@ impl Draft<'_> {
             let status = answer.status.as_u16();
             if matches!(status, 409 | 412 | 429 | 503) && tries < TRIES {
                 // The same draft: it cannot be sent twice.
-                if self.wait(retry_after(&answer), tries).await.is_ok() {
+                if self.wait(answer.retry_after(), tries).await.is_ok() {
                     tries += 1;
                     continue;
                 }

@@ -18,12 +18,13 @@ use bytes::Bytes;
 use reqwest::{Method, Url};
 use tokio::{sync::Semaphore, time::Instant};
 
-use super::{
-    Connector, Kind, Lane, Settings as AllSettings, Surroundings, Upload,
-    http::{Fault, Http, allowed},
-    oauth::{self, TokenSource},
-};
 use crate::{
+    connector::{
+        http::{Fault, Http, allowed},
+        interface::{Connector, Lane, Recorder, Services},
+        oauth::{self, TokenSource},
+        settings::{Limits, Upload},
+    },
     mail::{
         address::Address,
         message::{Body, Message},
@@ -74,6 +75,32 @@ pub struct Settings {
     pub max_connections: usize,
 }
 
+impl Settings {
+    /// What all jobs are held to together, and those of each mailbox; `own` is what the configuration says of any connector.
+    /// One with a `mailbox` is that mailbox.
+    pub(super) fn limits(&self, own: Limits) -> (Limits, Option<Limits>) {
+        let mut mailbox = Limits {
+            upload: self.upload_rate,
+            ..own
+        };
+        if self.mailbox.is_some() {
+            mailbox.concurrent = mailbox.concurrent.min(self.max_connections);
+            return (mailbox, None);
+        }
+        let connector = Limits {
+            concurrent: self.max_connections,
+            rate: None,
+            upload: None,
+        };
+        (connector, Some(mailbox))
+    }
+
+    /// What is larger is refused.
+    pub(super) fn max_size(&self) -> Option<u64> {
+        (self.large_messages == Large::Refuse).then_some(self.mime_limit)
+    }
+}
+
 /// What happens to a message above `mime_limit`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Large {
@@ -93,7 +120,7 @@ pub struct Graph {
     /// One large message at a time: each is in memory.
     large: Semaphore,
     tokens: Arc<TokenSource>,
-    recorder: Option<super::Recorder>,
+    recorder: Option<Recorder>,
 }
 
 impl std::fmt::Debug for Graph {
@@ -109,21 +136,22 @@ impl Graph {
     /// Reads keys and certificates; asks nobody yet.
     ///
     /// # Errors
-    /// A file or URL that cannot be used, or settings of another kind.
-    pub fn new(settings: &AllSettings, around: Surroundings) -> Result<Self, String> {
-        let Kind::Graph(graph) = &settings.kind else {
-            return Err("not a graph connector".into());
-        };
-        let base = Url::parse(&graph.graph_url).map_err(|e| format!("graph_url: {e}"))?;
-        allowed(&graph.oauth.http, &base)?;
+    /// A file or URL that cannot be used.
+    pub fn new(
+        name: ConnectorName,
+        settings: &Settings,
+        services: Services,
+    ) -> Result<Self, String> {
+        let base = Url::parse(&settings.graph_url).map_err(|e| format!("graph_url: {e}"))?;
+        allowed(&settings.oauth.http, &base)?;
         Ok(Self {
-            name: settings.name.clone(),
+            name,
             base,
-            http: Http::new(&graph.oauth.http)?,
+            http: Http::new(&settings.oauth.http)?,
             large: Semaphore::new(1),
-            tokens: TokenSource::new(&graph.oauth, around.keep)?,
-            recorder: around.recorder,
-            settings: (**graph).clone(),
+            tokens: TokenSource::new(&settings.oauth, services.token_store)?,
+            recorder: services.recorder,
+            settings: settings.clone(),
         })
     }
 

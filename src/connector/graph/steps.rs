@@ -23,10 +23,7 @@ use super::{
     parts::{Attachment, Source},
 };
 use crate::{
-    connector::{
-        http::{Answer, Fault},
-        oauth::retry_after,
-    },
+    connector::http::{Answer, Fault},
     mail::{outcome::Report, reply::Reply},
 };
 
@@ -250,7 +247,7 @@ impl Draft<'_> {
             if matches!(status, 200 | 201) {
                 return Ok(answer);
             }
-            let wait = retry_after(&answer);
+            let wait = answer.retry_after();
             if matches!(status, 409 | 412 | 429 | 503)
                 && tries < TRIES
                 && until == self.until

@@ -16,10 +16,7 @@ use super::{
     parts::Attachment,
     steps::{Draft, Stop},
 };
-use crate::connector::{
-    http::{Answer, Fault, allowed},
-    oauth::retry_after,
-};
+use crate::connector::http::{Answer, Fault, allowed};
 
 /// Ten times 320 KiB: a multiple of what OneDrive's sessions ask for, and less than the 4 MB of a request.
 const PIECE: usize = 3_276_800;
@@ -220,8 +217,8 @@ fn said(answer: &Result<Answer, Fault>, last: bool) -> Said {
         401 | 403 | 404 | 410 => Said::Lost,
         413 if error_in(&answer.body).is_some() => Said::Never,
         // Something on the way takes no piece of this size; the mailbox was not asked.
-        413 => Said::Again(retry_after(answer), "413".to_owned()),
-        status @ (408 | 429 | 500..=599) => Said::Again(retry_after(answer), status.to_string()),
+        413 => Said::Again(answer.retry_after(), "413".to_owned()),
+        status @ (408 | 429 | 500..=599) => Said::Again(answer.retry_after(), status.to_string()),
         _ => Said::Astray,
     }
 }

@@ -7,8 +7,9 @@ use std::error::Error as StdError;
 
 use tokio_rustls::rustls;
 
+use super::connect::Refusal;
 use crate::{
-    connector::{ProxyServer, certificate, connect::Refusal},
+    connector::{outbound::ProxyServer, tls::words},
     mail::{outcome::Report, reply::Reply},
     smtp::client::class::bounded,
 };
@@ -92,7 +93,7 @@ pub(super) fn is_tunnel(error: &reqwest::Error) -> bool {
 fn unreached(error: &reqwest::Error, host: &str, proxy: Option<&ProxyServer>, said: &str) -> Fault {
     for cause in causes(error) {
         if let Some(problem) = tls_error(cause) {
-            let why = certificate::trouble(problem, host, proxy.is_some());
+            let why = words::trouble(problem, host, proxy.is_some());
             return Fault::Unreached(format!("{host}: TLS: {why}"));
         }
         if let Some(proxy) = proxy
@@ -112,7 +113,7 @@ pub(super) fn chain(error: &reqwest::Error) -> String {
     for cause in causes(error) {
         if let Some(problem) = tls_error(cause) {
             // Its own words are names out of the library's code.
-            said.push(format!("TLS: {}", certificate::trouble(problem, "", false)));
+            said.push(format!("TLS: {}", words::trouble(problem, "", false)));
             break;
         }
         said.push(cause.to_string());

@@ -2,9 +2,9 @@
 //!
 //! Apart because two connectors need the same token and neither should know where it comes from. It sends no mail.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use super::Proxy;
+use super::http::HttpSettings;
 use crate::secret::Secret;
 
 mod answer;
@@ -17,19 +17,7 @@ mod source;
 
 pub use claims::Claims;
 pub(crate) use claims::EXCHANGE;
-pub(crate) use source::retry_after;
-pub use source::{Keep, Token, TokenSource};
-
-/// Where HTTP may go, and how.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct HttpSettings {
-    /// How to get there. Loopback and the metadata address never go through it.
-    pub proxy: Proxy,
-    /// Own roots (PEM) beside the system's.
-    pub ca_file: Option<PathBuf>,
-    /// `outbound.allowed_hosts`: exact names and `*.domain`; `*` is anything. Checked on every request and redirect.
-    pub allowed_hosts: Vec<String>,
-}
+pub use source::{Token, TokenSource, TokenStore};
 
 /// How tokens are asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -106,4 +94,21 @@ pub enum Grant {
         /// The configured token.
         refresh_token: Secret,
     },
+}
+
+impl Grant {
+    /// The endpoint may give another refresh token, which has to be kept.
+    pub(super) fn rotates(&self) -> bool {
+        matches!(self, Grant::RefreshToken { .. })
+    }
+
+    /// The application's certificate and its key.
+    pub(super) fn certificate(&self) -> Option<(&Path, &Path)> {
+        match self {
+            Grant::Certificate {
+                certificate, key, ..
+            } => Some((certificate, key)),
+            _ => None,
+        }
+    }
 }

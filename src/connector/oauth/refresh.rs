@@ -7,16 +7,16 @@ use std::sync::Arc;
 
 use tokio::sync::Mutex;
 
-use super::{Keep, proof::sha256};
+use super::{TokenStore, proof::sha256};
 use crate::secret::Secret;
 
 /// A refresh token and where it is kept.
 pub(super) struct Refresh {
     configured: Secret,
     /// Of the configured token: another one that is configured wins over what was kept for this.
-    print: String,
+    fingerprint: String,
     key: String,
-    keep: Option<Arc<dyn Keep>>,
+    store: Option<Arc<dyn TokenStore>>,
     now: Mutex<Now>,
 }
 
@@ -33,15 +33,15 @@ impl Refresh {
         token_url: &str,
         client_id: &str,
         configured: &Secret,
-        keep: Option<Arc<dyn Keep>>,
+        store: Option<Arc<dyn TokenStore>>,
     ) -> Self {
-        let print = sha256(configured.reveal().as_bytes());
+        let fingerprint = sha256(configured.reveal().as_bytes());
         Self {
             configured: configured.clone(),
-            // With the print, since one client may have several mailboxes, each with a token of its own.
-            key: format!("refresh token of {client_id} at {token_url} from {print}"),
-            print,
-            keep,
+            // With the fingerprint, since one client may have several mailboxes, each with a token of its own.
+            key: format!("refresh token of {client_id} at {token_url} from {fingerprint}"),
+            fingerprint,
+            store,
             now: Mutex::default(),
         }
     }
@@ -90,25 +90,26 @@ impl Refresh {
     }
 
     async fn load(&self) -> Result<Option<Secret>, String> {
-        let Some(keep) = &self.keep else {
+        let Some(store) = &self.store else {
             return Ok(None);
         };
-        let saved = keep
+        let saved = store
             .load(&self.key)
             .await
             .map_err(|why| format!("the kept refresh token cannot be read: {why}"))?;
         let kept = saved.as_deref().and_then(|saved| saved.split_once(' '));
         Ok(kept
-            .filter(|(print, _)| *print == self.print)
+            .filter(|(fingerprint, _)| *fingerprint == self.fingerprint)
             .map(|(_, token)| Secret::new(token)))
     }
 
     async fn save(&self, token: &Secret) -> Result<(), String> {
-        let Some(keep) = &self.keep else {
+        let Some(store) = &self.store else {
             return Ok(());
         };
-        let value = format!("{} {}", self.print, token.reveal());
-        keep.save(&self.key, value)
+        let value = format!("{} {}", self.fingerprint, token.reveal());
+        store
+            .save(&self.key, value)
             .await
             .map_err(|why| format!("the new refresh token cannot be kept: {why}"))
     }

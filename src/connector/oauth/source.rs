@@ -26,7 +26,7 @@ use super::{
 };
 use crate::{
     connector::{
-        http::{Answer, Http, date},
+        http::{Answer, Http},
         keypair,
     },
     mail::{outcome::Report, reply::Reply},
@@ -39,12 +39,10 @@ const EARLY: Duration = Duration::from_mins(5);
 const AGAIN: Duration = Duration::from_secs(30);
 /// One renewal, all in all.
 const RENEWAL: Duration = Duration::from_mins(1);
-/// Retry-After is taken between these.
-const WAIT: (Duration, Duration) = (Duration::from_secs(1), Duration::from_hours(1));
 
 /// Where a rotated refresh token is kept, beside a hash of the configured one. The gateway keeps it in the store.
 #[async_trait]
-pub trait Keep: Send + Sync {
+pub trait TokenStore: Send + Sync {
     /// What was saved last.
     async fn load(&self, key: &str) -> Result<Option<String>, String>;
     /// Returns when it is on disk.
@@ -146,7 +144,10 @@ impl TokenSource {
     ///
     /// # Errors
     /// A file or URL that cannot be used.
-    pub fn new(settings: &Settings, keep: Option<Arc<dyn Keep>>) -> Result<Arc<Self>, String> {
+    pub fn new(
+        settings: &Settings,
+        store: Option<Arc<dyn TokenStore>>,
+    ) -> Result<Arc<Self>, String> {
         let proof = Proof::read(settings)?;
         let http = Http::new(&settings.http)?;
         let http = match &proof {
@@ -162,7 +163,7 @@ impl TokenSource {
                 &settings.token_url,
                 client_id,
                 refresh_token,
-                keep,
+                store,
             )),
             _ => None,
         };
@@ -427,7 +428,7 @@ impl Inner {
         answer: &Answer,
     ) -> Result<Granted, (Report, bool)> {
         let asker = Asker::of(&self.settings.grant);
-        answer::read(answer, asker, retry_after(answer)).map_err(|refused| {
+        answer::read(answer, asker, answer.retry_after()).map_err(|refused| {
             let mut report = refused.report;
             request.mask(key, &mut report);
             if let Report::Misconfigured(reply) = &mut report {
@@ -450,44 +451,10 @@ fn form(fields: &[(&'static str, String)]) -> String {
     pairs.join("&")
 }
 
-/// Retry-After in seconds or as a date (RFC 9110 §10.2.3), clamped.
-pub(crate) fn retry_after(answer: &Answer) -> Option<Duration> {
-    let text = answer.headers.get(header::RETRY_AFTER)?.to_str().ok()?;
-    wait(text.trim(), SystemTime::now())
-}
-
-fn wait(text: &str, now: SystemTime) -> Option<Duration> {
-    let wait = if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) {
-        // More digits than a number can have are a long time too.
-        Duration::from_secs(text.parse().unwrap_or(u64::MAX))
-    } else {
-        date(text)?.duration_since(now).unwrap_or_default()
-    };
-    Some(wait.clamp(WAIT.0, WAIT.1))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::connector::oauth::{Grant, HttpSettings};
-
-    #[test]
-    fn wishes_to_wait() {
-        let now = date("Wed, 21 Oct 2015 07:27:01 GMT").unwrap();
-        for (text, seconds) in [
-            ("0", Some(1)),
-            ("30", Some(30)),
-            ("99999999999999999999999", Some(3600)),
-            ("Wed, 21 Oct 2015 07:28:00 GMT", Some(59)),
-            ("Tue, 21 Oct 2014 07:28:00 GMT", Some(1)),
-            ("Fri, 21 Oct 2095 07:28:00 GMT", Some(3600)),
-            ("-5", None),
-            ("soon", None),
-            ("", None),
-        ] {
-            assert_eq!(wait(text, now), seconds.map(Duration::from_secs), "{text}");
-        }
-    }
+    use crate::connector::{http::HttpSettings, oauth::Grant};
 
     #[test]
     fn a_short_life_is_used_for_half() {

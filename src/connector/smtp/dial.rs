@@ -15,8 +15,8 @@ use tokio::{
 
 use crate::{
     connector::{
-        Proxy, ProxyServer,
-        connect::{self, Refusal},
+        http::connect::{self, Refusal},
+        outbound::{Proxy, ProxyServer},
     },
     smtp::client::class::Stop,
 };

@@ -11,7 +11,7 @@ use tokio::{
 
 use super::stream::{Ear, Fault, Stream, write_all};
 use crate::{
-    connector::Recorder,
+    connector::interface::Recorder,
     mail::reply::Reply,
     smtp::client::{Stage, capabilities::Capabilities, class::bounded, mask::Mask},
 };

@@ -5,7 +5,6 @@
 
 mod dial;
 mod failed;
-mod judge;
 mod link;
 mod open;
 mod pool;
@@ -25,8 +24,9 @@ use tokio::{
 use self::{link::Link, open::Found, pool::Pool, standing::Standing, stream::Fault};
 use crate::{
     connector::{
-        Connector, Kind, Lane, Proxy, Recorder, Settings, SmtpSettings, Surroundings, Tls,
+        interface::{Connector, Lane, Recorder, Services},
         oauth::TokenSource,
+        settings::{SmtpSettings, Tls},
     },
     mail::{
         address::Address,
@@ -55,7 +55,6 @@ const BLOCK: usize = 64 * 1024;
 pub struct Smtp {
     name: ConnectorName,
     settings: SmtpSettings,
-    proxy: Proxy,
     max_recipients: usize,
     timeouts: Timeouts,
     tls: Option<tls::Client>,
@@ -80,35 +79,36 @@ impl Smtp {
     /// Reads certificates and keys; connects to nothing.
     ///
     /// # Errors
-    /// A sentence: which file or key cannot be used, or that the settings are of another kind.
+    /// A sentence: which file or key cannot be used.
     pub fn new(
-        settings: &Settings,
+        name: ConnectorName,
+        max_recipients: usize,
+        settings: &SmtpSettings,
         timeouts: Timeouts,
-        around: Surroundings,
+        services: Services,
     ) -> Result<Self, String> {
-        let Kind::Smtp(smtp) = &settings.kind else {
-            return Err("not an smtp connector".into());
-        };
-        let tls = match smtp.tls {
+        let tls = match settings.tls {
             Tls::Off => None,
-            Tls::Implicit | Tls::StartTls | Tls::Opportunistic => Some(tls::client(smtp)?),
+            Tls::Implicit | Tls::StartTls | Tls::Opportunistic => Some(tls::client(settings)?),
         };
-        let tokens = match &smtp.oauth {
+        let tokens = match &settings.oauth {
             None => None,
-            Some((oauth, user)) => Some((TokenSource::new(oauth, around.keep)?, user.clone())),
+            Some((oauth, user)) => {
+                let source = TokenSource::new(oauth, services.token_store)?;
+                Some((source, user.clone()))
+            }
         };
         Ok(Self {
-            name: settings.name.clone(),
-            proxy: settings.proxy.clone(),
-            max_recipients: settings.max_recipients,
+            name,
+            max_recipients,
             timeouts,
             tls,
-            pool: Pool::new(smtp.idle_timeout),
+            pool: Pool::new(settings.idle_timeout),
             standing: Standing::default(),
-            permits: Semaphore::new(smtp.max_connections.clamp(1, Semaphore::MAX_PERMITS)),
-            recorder: around.recorder,
+            permits: Semaphore::new(settings.max_connections.clamp(1, Semaphore::MAX_PERMITS)),
+            recorder: services.recorder,
             tokens,
-            settings: (**smtp).clone(),
+            settings: settings.clone(),
         })
     }
 

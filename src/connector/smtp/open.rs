@@ -24,9 +24,9 @@ use super::{
 };
 use crate::{
     connector::{
-        Auth, SmtpSettings, Tls,
         oauth::{Claims, EXCHANGE, Token},
         services::{is_exchange, is_high_volume},
+        settings::{Auth, SmtpSettings, Tls},
     },
     mail::outcome::Report,
     secret::Secret,
@@ -138,7 +138,7 @@ impl Smtp {
     ) -> Result<Found, Failed> {
         let SmtpSettings { host, port, .. } = &self.settings;
         let until = dial::slice(deadline, self.timeouts.connect);
-        let targets = dial::targets(host, *port, &self.proxy, until).await?;
+        let targets = dial::targets(host, *port, &self.settings.proxy, until).await?;
         self.open_any(&targets, login, deadline).await
     }
 
@@ -448,7 +448,7 @@ mod tests {
     };
 
     use super::*;
-    use crate::connector::{Kind, Proxy, Settings, Surroundings, Verify};
+    use crate::connector::{Proxy, Services, SmtpSettings, Verify};
 
     /// Says its lines, the first one as greeting and one to every line it hears; an empty one closes. Says who was asked.
     async fn upstream(ip: &str, port: u16, script: &'static str) -> (u16, JoinSet<()>) {
@@ -478,9 +478,10 @@ mod tests {
     }
 
     fn connector(port: u16, tls: Tls) -> Smtp {
-        let smtp = SmtpSettings {
+        let settings = SmtpSettings {
             host: "two.test".into(),
             port,
+            proxy: Proxy::default(),
             tls,
             verify: Verify::Full,
             ca_file: None,
@@ -497,20 +498,11 @@ mod tests {
             overrides: Vec::new(),
             own_addresses: Vec::new(),
         };
-        let settings = Settings {
-            name: "up".into(),
-            max_concurrent: 4,
-            rate: None,
-            timeout: Duration::from_mins(1),
-            max_recipients: 100,
-            proxy: Proxy::default(),
-            kind: Kind::Smtp(Box::new(smtp)),
-        };
         let timeouts = Timeouts {
             connect_each: Duration::from_millis(200),
             ..Timeouts::default()
         };
-        Smtp::new(&settings, timeouts, Surroundings::default()).unwrap()
+        Smtp::new("up".into(), 100, &settings, timeouts, Services::default()).unwrap()
     }
 
     async fn try_two(

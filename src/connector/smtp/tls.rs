@@ -1,6 +1,6 @@
 //! TLS towards an upstream: its settings, and in whose words a failure is told.
 //!
-//! Apart from the conversation, which only needs an encrypted stream. Whom it trusts, `judge` says.
+//! Apart from the conversation, which only needs an encrypted stream. Whom it trusts, `connector::tls` says.
 
 use std::{
     path::Path,
@@ -17,10 +17,12 @@ use tokio_rustls::rustls::{
     sign::CertifiedKey,
 };
 
-use super::judge::Judge;
 use crate::connector::{
-    SmtpSettings, Verify,
-    certificate::{day, trouble},
+    settings::{SmtpSettings, Verify},
+    tls::{
+        trust::Judge,
+        words::{day, trouble},
+    },
 };
 
 /// The TLS side of a connector.

@@ -25,23 +25,21 @@ use x509_parser::{
     prelude::{FromDer as _, X509Certificate},
 };
 
-use crate::connector::{
-    Verify,
-    certificate::{Said, closer, short_key},
-};
+use super::words::{Said, closer, short_key};
+use crate::connector::settings::Verify;
 
 /// See the module.
 #[derive(Debug)]
-pub(super) struct Judge {
-    pub(super) roots: Arc<RootCertStore>,
-    pub(super) pinned: Vec<CertificateDer<'static>>,
-    pub(super) verify: Verify,
-    pub(super) crypto: Arc<CryptoProvider>,
+pub(in crate::connector) struct Judge {
+    pub(in crate::connector) roots: Arc<RootCertStore>,
+    pub(in crate::connector) pinned: Vec<CertificateDer<'static>>,
+    pub(in crate::connector) verify: Verify,
+    pub(in crate::connector) crypto: Arc<CryptoProvider>,
 }
 
 impl Judge {
     /// A server's own certificate that is pinned has an RSA key too short for the signatures of TLS 1.3.
-    pub(super) fn pins_short_key(&self) -> bool {
+    pub(in crate::connector) fn pins_short_key(&self) -> bool {
         self.pinned.iter().any(|der| {
             read(der).is_ok_and(|pinned| !pinned.is_ca() && short_key(&pinned).is_some())
         })

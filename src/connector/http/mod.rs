@@ -1,33 +1,39 @@
-//! HTTP as token endpoints and graph need it: where it may go, through which proxy, with which roots, and how much may come back.
+//! HTTP as token endpoints and providers' interfaces need it: where it may go, through which proxy, with which roots, and how much may come back.
 //!
 //! Apart so that both obey the same rules. It follows no redirect (a redirect could carry a token elsewhere), retries nothing
 //! and knows no endpoint.
 
+mod answer;
 mod body;
+pub(super) mod connect;
 mod fault;
 
-use std::{
-    net::IpAddr,
-    time::{Duration, SystemTime},
-};
+use std::{net::IpAddr, path::PathBuf, time::Duration};
 
-use reqwest::{
-    Body, Certificate, Client, RequestBuilder, Response, StatusCode, Url,
-    header::{self, HeaderMap},
-    redirect,
-};
+use reqwest::{Body, Certificate, Client, RequestBuilder, Response, Url, redirect};
 use tokio::time::{Instant, timeout_at};
 
 use self::body::{Counted, Progress};
-use super::{ProxyServer, connect, is_loopback, names, oauth::HttpSettings};
+use super::outbound::{Proxy, ProxyServer, is_loopback, names};
 
-pub use self::fault::Fault;
+pub use self::{answer::Answer, fault::Fault};
 
 /// Answers are read up to this many octets.
 const ANSWER: usize = 1 << 20;
 const CONNECT: Duration = Duration::from_secs(30);
 /// Shorter than the patience of any front end: a request on a connection that is being closed is in doubt.
 const IDLE: Duration = Duration::from_secs(30);
+
+/// Where HTTP may go, and how.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct HttpSettings {
+    /// How to get there. Loopback and the metadata address never go through it.
+    pub proxy: Proxy,
+    /// Own roots (PEM) beside the system's.
+    pub ca_file: Option<PathBuf>,
+    /// `outbound.allowed_hosts`: exact names and `*.domain`; `*` is anything. Checked on every request and redirect.
+    pub allowed_hosts: Vec<String>,
+}
 
 /// A client for one connector.
 #[derive(Debug)]
@@ -37,43 +43,6 @@ pub struct Http {
     settings: HttpSettings,
     /// It may ask the metadata service.
     metadata: bool,
-}
-
-/// What came back.
-#[derive(Debug)]
-pub struct Answer {
-    /// The status.
-    pub status: StatusCode,
-    /// The header.
-    pub headers: HeaderMap,
-    /// The body, at most 1 MiB of it.
-    pub body: Vec<u8>,
-    /// The body is all there: it did not break off, was not too late and not too long.
-    pub whole: bool,
-}
-
-impl Answer {
-    /// How far this machine's clock is from that of the answer's Date (RFC 9110 §6.6.1), in words; `None`: near enough.
-    pub fn clock(&self, now: SystemTime) -> Option<String> {
-        let there = date(self.headers.get(header::DATE)?.to_str().ok()?)?;
-        let (off, way) = match now.duration_since(there) {
-            Ok(off) => (off, "ahead of"),
-            Err(error) => (error.duration(), "behind"),
-        };
-        let minutes = off.as_secs() / 60;
-        (minutes >= 2).then(|| {
-            format!("this machine's clock is {minutes} minutes {way} the endpoint's; set it right")
-        })
-    }
-}
-
-/// A date of HTTP (RFC 9110 §5.6.7), in the one form that is written today.
-pub(crate) fn date(text: &str) -> Option<SystemTime> {
-    let format = time::macros::format_description!(
-        "[weekday repr:short], [day] [month repr:short] [year] [hour]:[minute]:[second] GMT"
-    );
-    let at = time::PrimitiveDateTime::parse(text.trim(), format).ok()?;
-    Some(SystemTime::from(at.assume_utc()))
 }
 
 impl Http {
@@ -334,39 +303,5 @@ mod tests {
             };
             assert_eq!(proxy_url(&server).unwrap().as_str(), expected);
         }
-    }
-
-    #[test]
-    fn clocks() {
-        let at = date("Sun, 06 Nov 1994 08:49:37 GMT").unwrap();
-        for (seconds, expected) in [
-            (0_i64, None),
-            (119, None),
-            (-119, None),
-            (
-                600,
-                Some("this machine's clock is 10 minutes ahead of the endpoint's; set it right"),
-            ),
-            (
-                -7_200,
-                Some("this machine's clock is 120 minutes behind the endpoint's; set it right"),
-            ),
-        ] {
-            let off = Duration::from_secs(seconds.unsigned_abs());
-            let now = if seconds < 0 { at - off } else { at + off };
-            let mut headers = HeaderMap::new();
-            headers.insert(
-                header::DATE,
-                "Sun, 06 Nov 1994 08:49:37 GMT".parse().unwrap(),
-            );
-            let answer = Answer {
-                status: StatusCode::OK,
-                headers,
-                body: Vec::new(),
-                whole: true,
-            };
-            assert_eq!(answer.clock(now).as_deref(), expected, "{seconds}");
-        }
-        assert_eq!(date("yesterday"), None);
     }
 }

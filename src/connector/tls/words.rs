@@ -13,7 +13,7 @@ use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 /// A fault found by our own reading of a certificate, as a sentence.
 #[derive(Debug)]
-pub(super) struct Said(pub(super) String);
+pub(in crate::connector) struct Said(pub(super) String);
 
 impl fmt::Display for Said {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -35,7 +35,7 @@ const LEAST_BITS: usize = 2048;
 const PIN: &str = "have it renewed, or put that very certificate into ca_file to trust it as it is";
 
 /// What of a chain is at fault, where the library does not say: `own` is the server's certificate, `others` came with it.
-pub(super) fn closer(
+pub(in crate::connector) fn closer(
     fault: CertificateError,
     own: &CertificateDer<'_>,
     others: &[CertificateDer<'_>],
@@ -99,7 +99,7 @@ fn weakness(certificate: &X509Certificate<'_>) -> Option<String> {
 }
 
 /// The bits of an RSA key that is too short.
-pub(super) fn short_key(certificate: &X509Certificate<'_>) -> Option<usize> {
+pub(in crate::connector) fn short_key(certificate: &X509Certificate<'_>) -> Option<usize> {
     use x509_parser::public_key::PublicKey;
     match certificate.public_key().parsed() {
         Ok(PublicKey::RSA(key)) if key.key_size() < LEAST_BITS => Some(key.key_size()),
@@ -128,7 +128,7 @@ fn name(subject: &x509_parser::x509::X509Name<'_>) -> String {
 }
 
 /// The fault and the remedy; `host` is the name that was asked for, `proxied` says whether a proxy is in between.
-pub(super) fn problem(fault: &CertificateError, host: &str, proxied: bool) -> String {
+pub(in crate::connector) fn problem(fault: &CertificateError, host: &str, proxied: bool) -> String {
     match fault {
         CertificateError::Expired => "the upstream's certificate has expired".into(),
         CertificateError::ExpiredContext { not_after, .. } => format!(
@@ -205,7 +205,7 @@ pub(super) fn problem(fault: &CertificateError, host: &str, proxied: bool) -> St
 }
 
 /// Why there is no TLS, in words; `host` and `proxied` as for [`problem`].
-pub(super) fn trouble(error: &Error, host: &str, proxied: bool) -> String {
+pub(in crate::connector) fn trouble(error: &Error, host: &str, proxied: bool) -> String {
     match error {
         Error::InvalidCertificate(fault) => problem(fault, host, proxied),
         Error::AlertReceived(alert) => alarm(*alert, host),
@@ -286,7 +286,7 @@ fn plain(text: &str) -> String {
 }
 
 /// A day, RFC 3339; `seconds` since 1970.
-pub(super) fn day(seconds: u64) -> String {
+pub(in crate::connector) fn day(seconds: u64) -> String {
     time::OffsetDateTime::from_unix_timestamp(i64::try_from(seconds).unwrap_or(i64::MAX))
         .map_or_else(|_| "an unknown day".into(), |t| t.date().to_string())
 }

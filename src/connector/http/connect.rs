@@ -12,8 +12,10 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use super::ProxyServer;
-use crate::smtp::client::{class::bounded, mask::Mask};
+use crate::{
+    connector::outbound::ProxyServer,
+    smtp::client::{class::bounded, mask::Mask},
+};
 
 /// A header of a proxy is not longer.
 const HEADER: usize = 16_384;
@@ -22,7 +24,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Why there is no tunnel.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Refusal {
+pub(in crate::connector) enum Refusal {
     /// It wants a login, or another one.
     Login(String),
     /// It does not let us go there.
@@ -33,7 +35,7 @@ pub(super) enum Refusal {
 ///
 /// # Errors
 /// The connection broke, or the answer has no end.
-pub(super) async fn ask(
+pub(in crate::connector) async fn ask(
     stream: &mut TcpStream,
     server: &ProxyServer,
     authority: &str,
@@ -56,7 +58,7 @@ pub(super) async fn ask(
 }
 
 /// Why there is no tunnel; asked a second time, since nobody told.
-pub(super) async fn why(
+pub(in crate::connector) async fn why(
     server: &ProxyServer,
     host: &str,
     port: u16,
@@ -72,7 +74,7 @@ pub(super) async fn why(
 }
 
 /// `host:port`, with brackets around an IPv6 address.
-pub(super) fn authority(host: &str, port: u16) -> String {
+pub(in crate::connector) fn authority(host: &str, port: u16) -> String {
     let host = host.trim_start_matches('[').trim_end_matches(']');
     if host.contains(':') {
         format!("[{host}]:{port}")
@@ -82,7 +84,11 @@ pub(super) fn authority(host: &str, port: u16) -> String {
 }
 
 /// Reads an answer; nothing: the tunnel is open.
-pub(super) fn refusal(server: &ProxyServer, authority: &str, answer: &[u8]) -> Option<Refusal> {
+pub(in crate::connector) fn refusal(
+    server: &ProxyServer,
+    authority: &str,
+    answer: &[u8],
+) -> Option<Refusal> {
     let text = String::from_utf8_lossy(answer);
     // It may repeat what it was told.
     let line = Mask::new(server.login.as_ref()).text(text.lines().next().unwrap_or_default());

@@ -1,0 +1,126 @@
+//! The keys of `type = "smtp"`, and the limits that every kind has.
+//!
+//! Apart from the connectors, since configuration, gateway and delivery read them too. Nothing here does anything.
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use super::{oauth, outbound::Proxy};
+use crate::{secret::Secret, smtp::client::class::Override};
+
+/// What a lane takes at most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Jobs at once (at least one).
+    pub concurrent: usize,
+    /// Messages.
+    pub rate: Option<Rate>,
+    /// Octets.
+    pub upload: Option<Upload>,
+}
+
+/// `"30/min"`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rate {
+    /// Messages.
+    pub count: u32,
+    /// In any window of this length.
+    pub per: Duration,
+}
+
+impl Rate {
+    /// More messages in the same time.
+    pub fn exceeds(self, other: Self) -> bool {
+        u64::from(self.count) * other.per.as_secs() > self.per.as_secs() * u64::from(other.count)
+    }
+}
+
+/// `"150MB/5min"`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Upload {
+    /// Octets as they go over the wire (base64 and all).
+    pub octets: u64,
+    /// In any window of this length.
+    pub per: Duration,
+}
+
+/// TLS towards an upstream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tls {
+    /// From the first octet.
+    Implicit,
+    /// Required upgrade.
+    StartTls,
+    /// Upgrade when offered.
+    Opportunistic,
+    /// None.
+    Off,
+}
+
+/// What is checked of the upstream's certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verify {
+    /// Chain, dates, name.
+    Full,
+    /// Chain and dates, not the name.
+    Certificate,
+    /// Nothing.
+    None,
+}
+
+/// How to log in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Auth {
+    /// The best the upstream offers.
+    Auto,
+    /// PLAIN.
+    Plain,
+    /// LOGIN.
+    Login,
+    /// XOAUTH2 with a token of `SmtpSettings::oauth`.
+    Xoauth2,
+    /// OAUTHBEARER (RFC 7628) with a token of `SmtpSettings::oauth`.
+    OauthBearer,
+    /// Not at all.
+    None,
+}
+
+/// The keys of `type = "smtp"`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SmtpSettings {
+    /// Name or address.
+    pub host: String,
+    /// Port.
+    pub port: u16,
+    /// How to get there.
+    pub proxy: Proxy,
+    /// TLS.
+    pub tls: Tls,
+    /// What is checked.
+    pub verify: Verify,
+    /// Own roots (PEM) in place of the system's.
+    pub ca_file: Option<PathBuf>,
+    /// Client certificate chain and key (PEM).
+    pub client_certificate: Option<(PathBuf, PathBuf)>,
+    /// How to log in.
+    pub auth: Auth,
+    /// With whom; `None` = no login.
+    pub login: Option<(String, Secret)>,
+    /// Where XOAUTH2 and OAUTHBEARER tokens come from, and the mailbox that `user=` names.
+    pub oauth: Option<(oauth::Settings, String)>,
+    /// The password may go over a line without TLS; over loopback it always may.
+    pub plaintext_credentials: bool,
+    /// Connections at once; also the default of `max_concurrent`.
+    pub max_connections: usize,
+    /// Then a new one.
+    pub messages_per_connection: u32,
+    /// An unused connection is closed after this.
+    pub idle_timeout: Duration,
+    /// EHLO says the address that the connection comes from, since there is no full name to say (RFC 5321 §4.1.4).
+    pub says_address: bool,
+    /// The name said in EHLO; config fills in `hostname`.
+    pub helo: String,
+    /// Corrections, the configured ones before the service's built-in ones.
+    pub overrides: Vec<Override>,
+    /// Addresses that would be ourselves (our own listeners): connecting there is a loop.
+    pub own_addresses: Vec<SocketAddr>,
+}
