@@ -13,8 +13,8 @@ use std::{
 use serde_json::Value;
 
 use super::{
-    Grant,
-    codes::{self, Class, Known},
+    codes::{self, Class, Known, word},
+    grant::Grant,
 };
 use crate::{
     connector::http::Answer,
@@ -444,14 +444,6 @@ fn number(value: &Value) -> Option<u64> {
     value
         .as_u64()
         .or_else(|| value.as_str()?.trim().parse().ok())
-}
-
-/// An error word, nothing longer or stranger.
-pub(super) fn word(text: &str) -> String {
-    text.chars()
-        .filter(|c| c.is_ascii_alphanumeric() || *c == '_')
-        .take(64)
-        .collect()
 }
 
 #[cfg(test)]

@@ -53,6 +53,14 @@ pub(super) fn known(code: u64) -> Option<&'static Known> {
     TABLE.iter().find(|known| known.codes.contains(&code))
 }
 
+/// An error word, nothing longer or stranger.
+pub(super) fn word(text: &str) -> String {
+    text.chars()
+        .filter(|c| c.is_ascii_alphanumeric() || *c == '_')
+        .take(64)
+        .collect()
+}
+
 /// All of it.
 pub(super) const TABLE: &[Known] = &[
     // The secret.

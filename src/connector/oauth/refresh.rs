@@ -5,10 +5,20 @@
 
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use tokio::sync::Mutex;
 
-use super::{TokenStore, proof::sha256};
+use super::grant::sha256;
 use crate::secret::Secret;
+
+/// Where a rotated refresh token is kept, beside a hash of the configured one. The gateway keeps it in the store.
+#[async_trait]
+pub trait TokenStore: Send + Sync {
+    /// What was saved last.
+    async fn load(&self, key: &str) -> Result<Option<String>, String>;
+    /// Returns when it is on disk.
+    async fn save(&self, key: &str, value: String) -> Result<(), String>;
+}
 
 /// A refresh token and where it is kept.
 pub(super) struct Refresh {

@@ -1,6 +1,6 @@
 //! The token source: one token, kept until shortly before it ends, and one renewal under way for all who wait.
 //!
-//! Apart from `proof`, which says who asks, and from `answer`, which says what came back. A renewal is a task of its own: a job that
+//! Apart from `grant`, which says who asks, and from `answer`, which says what came back. A renewal is a task of its own: a job that
 //! gives up waiting, or a reload, does not end it half-way, with a rotated refresh token on the line.
 
 use std::{
@@ -9,7 +9,6 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use async_trait::async_trait;
 use reqwest::{Url, header};
 use tokio::{
     sync::watch,
@@ -18,11 +17,11 @@ use tokio::{
 };
 
 use super::{
-    Azure, Claims, Grant, Settings,
     answer::{self, Asker, Granted},
     arc,
-    proof::{Proof, Request},
-    refresh::Refresh,
+    claims::Claims,
+    grant::{Azure, Grant, Request, Settings, encoded},
+    refresh::{Refresh, TokenStore},
 };
 use crate::{
     connector::{
@@ -39,15 +38,6 @@ const EARLY: Duration = Duration::from_mins(5);
 const AGAIN: Duration = Duration::from_secs(30);
 /// One renewal, all in all.
 const RENEWAL: Duration = Duration::from_mins(1);
-
-/// Where a rotated refresh token is kept, beside a hash of the configured one. The gateway keeps it in the store.
-#[async_trait]
-pub trait TokenStore: Send + Sync {
-    /// What was saved last.
-    async fn load(&self, key: &str) -> Result<Option<String>, String>;
-    /// Returns when it is on disk.
-    async fn save(&self, key: &str, value: String) -> Result<(), String>;
-}
 
 /// An access token. Prints as `***`.
 #[derive(Debug, Clone)]
@@ -148,14 +138,14 @@ impl TokenSource {
         settings: &Settings,
         store: Option<Arc<dyn TokenStore>>,
     ) -> Result<Arc<Self>, String> {
-        let proof = Proof::read(settings)?;
+        settings.grant.check()?;
         let http = Http::new(&settings.http)?;
-        let http = match &proof {
-            Proof::ManagedIdentity { .. } => http.for_metadata(),
+        let http = match &settings.grant {
+            Grant::ManagedIdentity { .. } => http.for_metadata(),
             _ => http,
         };
-        let refresh = match &proof {
-            Proof::Refresh {
+        let refresh = match &settings.grant {
+            Grant::RefreshToken {
                 client_id,
                 refresh_token,
                 ..
@@ -341,9 +331,7 @@ impl Inner {
 
     /// What our own certificate has to say to a refusal.
     fn certificate(&self, now: SystemTime) -> Option<String> {
-        let Grant::Certificate { certificate, .. } = &self.settings.grant else {
-            return None;
-        };
+        let (certificate, _) = self.settings.grant.certificate()?;
         let validity = keypair::validity(certificate).ok()?;
         let said = validity.said(now)?;
         Some(format!(
@@ -358,16 +346,14 @@ impl Inner {
         refresh: Option<&Secret>,
         until: Instant,
     ) -> Result<Granted, (Report, bool)> {
-        // Keys are read anew: a certificate that was renewed on disk is used from then on.
-        let request = Proof::read(&self.settings)
-            .and_then(|proof| {
-                let random = fastrand::u128(..);
-                proof.request(&self.settings, refresh, SystemTime::now(), random)
-            })
-            .map_err(|text| {
-                let reply = Reply::new(451, (4, 3, 5), text);
-                (Report::Misconfigured(reply), false)
-            })?;
+        let unusable = |text| {
+            let reply = Reply::new(451, (4, 3, 5), text);
+            (Report::Misconfigured(reply), false)
+        };
+        let request = self
+            .settings
+            .request(refresh, SystemTime::now(), fastrand::u128(..))
+            .map_err(unusable)?;
         let mut answer = self.send(&request, None, until).await?;
         let mut agent = None;
         if let Grant::ManagedIdentity {
@@ -377,10 +363,7 @@ impl Inner {
             && answer.status.as_u16() == 401
             && let Some(file) = arc::challenge(&answer.headers)
         {
-            let key = arc::key(&file, tokens).map_err(|text| {
-                let reply = Reply::new(451, (4, 3, 5), text);
-                (Report::Misconfigured(reply), false)
-            })?;
+            let key = arc::key(&file, tokens).map_err(unusable)?;
             answer = self.send(&request, Some(&key), until).await?;
             agent = Some(key);
         }
@@ -446,7 +429,7 @@ impl Inner {
 fn form(fields: &[(&'static str, String)]) -> String {
     let pairs: Vec<String> = fields
         .iter()
-        .map(|(key, value)| format!("{key}={}", super::proof::encoded(value)))
+        .map(|(key, value)| format!("{key}={}", encoded(value)))
         .collect();
     pairs.join("&")
 }

@@ -1,4 +1,4 @@
-//! What proves who asks: the form of each grant, with assertions signed here.
+//! Who asks for a token, and what proves it: the form of each grant, with assertions signed here.
 //!
 //! Apart from `source`, which decides when to ask. Keys are read at load, so that one that cannot be used is a problem of the
 //! configuration, and again for every request, since certificates are renewed and federated tokens rotate.
@@ -6,7 +6,7 @@
 use std::{
     fs,
     io::Read as _,
-    path::Path,
+    path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
 
@@ -17,50 +17,101 @@ use base64::{
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde_json::json;
 
-use super::{Azure, Grant, Settings, answer::word, claims};
-use crate::{connector::keypair, mail::outcome::Report, secret::Secret, smtp::client::mask::Mask};
+use super::{claims, codes::word};
+use crate::{
+    connector::{http::HttpSettings, keypair},
+    mail::outcome::Report,
+    secret::Secret,
+    smtp::client::mask::Mask,
+};
 
 /// An assertion is good for so long (Entra wants 5 to 10 minutes, Google at most an hour).
 const ASSERTION: Duration = Duration::from_mins(8);
 /// No token of a platform is larger.
 const FEDERATED: u64 = 1 << 20;
+const CLIENT_CREDENTIALS: &str = "client_credentials";
 const ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 const JWT_BEARER: &str = "urn:ietf:params:oauth:grant-type:jwt-bearer";
 
-/// Ready to prove who asks.
-pub(super) enum Proof {
-    Secret {
+/// How tokens are asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// The token endpoint (of the metadata service for a managed identity).
+    pub token_url: String,
+    /// What the token is for; the resource for a managed identity.
+    pub scope: String,
+    /// Who asks.
+    pub grant: Grant,
+    /// How to get there.
+    pub http: HttpSettings,
+}
+
+/// Where a managed identity lives.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Azure {
+    /// On a virtual machine of Azure: its metadata service (IMDS).
+    Machine,
+    /// In Azure's hosting (App Service, Container Apps, Functions): the value of `IDENTITY_HEADER`.
+    Hosting(Secret),
+    /// On a machine elsewhere, by the agent of Azure Arc: the directory of its keys.
+    Arc(PathBuf),
+}
+
+/// Who asks for a token, and what proves it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Grant {
+    /// Microsoft client credentials with a client secret.
+    ClientSecret {
+        /// Application (client) id.
         client_id: String,
+        /// Its secret.
         client_secret: Secret,
+        /// `client_auth = "basic"`: in the Authorization header, both halves form-urlencoded.
         basic: bool,
     },
+    /// Microsoft client credentials with a certificate (PS256 assertion, `x5t#S256`).
     Certificate {
+        /// Application (client) id.
         client_id: String,
-        thumbprint: String,
-        key: EncodingKey,
+        /// PEM certificate.
+        certificate: PathBuf,
+        /// PEM key.
+        key: PathBuf,
     },
+    /// A managed identity.
     ManagedIdentity {
+        /// Of a user-assigned identity.
         client_id: Option<String>,
+        /// Who gives its tokens.
         host: Azure,
     },
+    /// A federated token file (workload identity); re-read at every request.
     Federated {
+        /// Application (client) id.
         client_id: String,
-        file: std::path::PathBuf,
+        /// The token file.
+        file: PathBuf,
     },
-    ServiceAccount {
-        email: String,
-        key_id: Option<String>,
+    /// Google service account with domain-wide delegation (RS256 JWT with `sub`).
+    GoogleServiceAccount {
+        /// The JSON key file.
+        file: PathBuf,
+        /// Whose mailbox.
         subject: String,
-        key: EncodingKey,
     },
-    Refresh {
+    /// A refresh token; a rotated one is kept before it is used.
+    RefreshToken {
+        /// Client id.
         client_id: String,
+        /// Client secret, if the client has one.
         client_secret: Option<Secret>,
+        /// The configured token.
         refresh_token: Secret,
     },
 }
 
 /// One request to the token endpoint.
+#[derive(Default)]
 pub(super) struct Request {
     /// `application/x-www-form-urlencoded`; empty for the metadata service, which is asked by GET.
     pub(super) form: Vec<(&'static str, String)>,
@@ -108,108 +159,92 @@ impl Request {
     }
 }
 
-impl Proof {
-    /// Reads keys and checks them.
-    pub(super) fn read(settings: &Settings) -> Result<Self, String> {
-        Ok(match &settings.grant {
-            Grant::ClientSecret {
-                client_id,
-                client_secret,
-                basic,
-            } => Proof::Secret {
-                client_id: client_id.clone(),
-                client_secret: client_secret.clone(),
-                basic: *basic,
-            },
-            Grant::Certificate {
-                client_id,
-                certificate,
-                key,
-            } => {
-                let rsa = rsa_key(&text(key)?, &key.display().to_string())?;
-                keypair::belongs(certificate, key).map_err(|unfit| unfit.to_string())?;
-                Proof::Certificate {
-                    client_id: client_id.clone(),
-                    thumbprint: thumbprint(certificate)?,
-                    key: rsa,
-                }
-            }
-            Grant::ManagedIdentity { client_id, host } => Proof::ManagedIdentity {
-                client_id: client_id.clone(),
-                host: host.clone(),
-            },
-            Grant::Federated { client_id, file } => Proof::Federated {
-                client_id: client_id.clone(),
-                file: file.clone(),
-            },
-            Grant::GoogleServiceAccount { file, subject } => service_account(file, subject)?,
-            Grant::RefreshToken {
-                client_id,
-                client_secret,
-                refresh_token,
-            } => Proof::Refresh {
-                client_id: client_id.clone(),
-                client_secret: client_secret.clone(),
-                refresh_token: refresh_token.clone(),
-            },
-        })
+impl Grant {
+    /// The endpoint may give another refresh token, which has to be kept.
+    pub(in crate::connector) fn rotates(&self) -> bool {
+        matches!(self, Grant::RefreshToken { .. })
     }
 
-    /// The request. `refresh_token` is the newest one, where the grant has one.
+    /// The application's certificate and its key.
+    pub(in crate::connector) fn certificate(&self) -> Option<(&Path, &Path)> {
+        match self {
+            Grant::Certificate {
+                certificate, key, ..
+            } => Some((certificate, key)),
+            _ => None,
+        }
+    }
+
+    /// Reads the keys, so that one that cannot be used is found at load.
+    pub(super) fn check(&self) -> Result<(), String> {
+        match self {
+            Grant::Certificate {
+                certificate, key, ..
+            } => certificate_key(certificate, key).map(drop),
+            Grant::GoogleServiceAccount { file, .. } => ServiceAccount::read(file).map(drop),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Settings {
+    /// One request. Keys are read anew: a certificate that was renewed on disk is used from then on. `refresh_token` is the newest
+    /// one, where the grant has one.
     pub(super) fn request(
         &self,
-        settings: &Settings,
         refresh_token: Option<&Secret>,
         now: SystemTime,
         random: u128,
     ) -> Result<Request, String> {
-        let mut request = Request {
-            form: Vec::new(),
-            basic: None,
-            header: None,
-            metadata: false,
-        };
-        let form = &mut request.form;
-        match self {
-            Proof::Secret {
+        let mut request = Request::default();
+        let mut put = |key, value: &str| request.form.push((key, value.to_owned()));
+        match &self.grant {
+            Grant::ClientSecret {
                 client_id,
                 client_secret,
                 basic,
             } => {
-                form.push(("grant_type", "client_credentials".into()));
-                form.push(("scope", settings.scope.clone()));
+                put("grant_type", CLIENT_CREDENTIALS);
+                put("scope", &self.scope);
                 if *basic {
                     // RFC 6749 §2.3.1: both halves are form-urlencoded before they are joined.
                     let pair =
                         format!("{}:{}", encoded(client_id), encoded(client_secret.reveal()));
                     request.basic = Some(STANDARD.encode(pair));
                 } else {
-                    form.push(("client_id", client_id.clone()));
-                    form.push(("client_secret", client_secret.reveal().to_owned()));
+                    put("client_id", client_id);
+                    put("client_secret", client_secret.reveal());
                 }
             }
-            Proof::Certificate {
+            Grant::Certificate {
                 client_id,
-                thumbprint,
+                certificate,
                 key,
             } => {
+                let key = certificate_key(certificate, key)?;
                 let header = Header {
-                    typ: Some("JWT".into()),
-                    x5t_s256: Some(thumbprint.clone()),
+                    x5t_s256: Some(thumbprint(certificate)?),
                     ..Header::new(Algorithm::PS256)
                 };
                 let (begin, end) = window(now);
                 let claims = json!({
-                    "aud": settings.token_url, "iss": client_id, "sub": client_id,
+                    "aud": self.token_url, "iss": client_id, "sub": client_id,
                     "jti": format!("{random:032x}"), "nbf": begin, "iat": begin, "exp": end,
                 });
-                form.push(("grant_type", "client_credentials".into()));
-                form.push(("client_id", client_id.clone()));
-                form.push(("scope", settings.scope.clone()));
-                form.push(("client_assertion_type", ASSERTION_TYPE.into()));
-                form.push(("client_assertion", sign(&header, &claims, key)?));
+                put("grant_type", CLIENT_CREDENTIALS);
+                put("client_id", client_id);
+                put("scope", &self.scope);
+                put("client_assertion_type", ASSERTION_TYPE);
+                put("client_assertion", &sign(&header, &claims, &key)?);
             }
-            Proof::ManagedIdentity { client_id, host } => {
+            Grant::Federated { client_id, file } => {
+                put("grant_type", CLIENT_CREDENTIALS);
+                put("client_id", client_id);
+                put("scope", &self.scope);
+                put("client_assertion_type", ASSERTION_TYPE);
+                put("client_assertion", &federated(file, now)?);
+            }
+            Grant::ManagedIdentity { client_id, host } => {
                 request.metadata = true;
                 let version = match host {
                     Azure::Machine => "2018-02-01",
@@ -219,58 +254,53 @@ impl Proof {
                 if let Azure::Hosting(header) = host {
                     request.header = Some(header.clone());
                 }
-                form.push(("api-version", version.into()));
-                form.push(("resource", settings.scope.clone()));
+                put("api-version", version);
+                put("resource", &self.scope);
                 if let Some(client_id) = client_id {
-                    form.push(("client_id", client_id.clone()));
+                    put("client_id", client_id);
                 }
             }
-            Proof::Federated { client_id, file } => {
-                form.push(("grant_type", "client_credentials".into()));
-                form.push(("client_id", client_id.clone()));
-                form.push(("scope", settings.scope.clone()));
-                form.push(("client_assertion_type", ASSERTION_TYPE.into()));
-                form.push(("client_assertion", federated(file, now)?));
-            }
-            Proof::ServiceAccount {
-                email,
-                key_id,
-                subject,
-                key,
-            } => {
+            Grant::GoogleServiceAccount { file, subject } => {
+                let account = ServiceAccount::read(file)?;
                 let header = Header {
-                    typ: Some("JWT".into()),
-                    kid: key_id.clone(),
+                    kid: account.key_id,
                     ..Header::new(Algorithm::RS256)
                 };
                 let (begin, end) = window(now);
                 let claims = json!({
-                    "iss": email, "sub": subject, "scope": settings.scope, "aud": settings.token_url, "iat": begin, "exp": end,
+                    "iss": account.email, "sub": subject, "scope": self.scope, "aud": self.token_url, "iat": begin, "exp": end,
                 });
-                form.push(("grant_type", JWT_BEARER.into()));
-                form.push(("assertion", sign(&header, &claims, key)?));
+                put("grant_type", JWT_BEARER);
+                put("assertion", &sign(&header, &claims, &account.key)?);
             }
-            Proof::Refresh {
+            Grant::RefreshToken {
                 client_id,
                 client_secret,
                 refresh_token: configured,
             } => {
-                form.push(("grant_type", "refresh_token".into()));
-                form.push(("client_id", client_id.clone()));
+                put("grant_type", "refresh_token");
+                put("client_id", client_id);
                 if let Some(secret) = client_secret {
-                    form.push(("client_secret", secret.reveal().to_owned()));
+                    put("client_secret", secret.reveal());
                 }
-                if !settings.scope.is_empty() {
-                    form.push(("scope", settings.scope.clone()));
+                if !self.scope.is_empty() {
+                    put("scope", &self.scope);
                 }
-                form.push((
+                put(
                     "refresh_token",
-                    refresh_token.unwrap_or(configured).reveal().to_owned(),
-                ));
+                    refresh_token.unwrap_or(configured).reveal(),
+                );
             }
         }
         Ok(request)
     }
+}
+
+/// The key of the application's certificate, which belongs to it.
+fn certificate_key(certificate: &Path, key: &Path) -> Result<EncodingKey, String> {
+    let rsa = rsa_key(&text(key)?, &key.display().to_string())?;
+    keypair::belongs(certificate, key).map_err(|unfit| unfit.to_string())?;
+    Ok(rsa)
 }
 
 /// SHA-256 in base64url: of a certificate its `x5t#S256`, of a configured token what tells another one apart.
@@ -294,25 +324,32 @@ fn rsa_key(pem: &str, shown: &str) -> Result<EncodingKey, String> {
     })
 }
 
-fn service_account(file: &Path, subject: &str) -> Result<Proof, String> {
-    let shown = file.display().to_string();
-    let content: serde_json::Value = serde_json::from_str(&text(file)?)
-        .map_err(|_| format!("{shown} is not the JSON key file of a service account"))?;
-    let field = |name: &str| content.get(name).and_then(|v| v.as_str());
-    let missing = |name: &str| {
-        format!("{shown} has no \"{name}\"; download the JSON key of the service account again")
-    };
-    Ok(Proof::ServiceAccount {
-        email: field("client_email")
-            .ok_or_else(|| missing("client_email"))?
-            .to_owned(),
-        key_id: field("private_key_id").map(str::to_owned),
-        subject: subject.to_owned(),
-        key: rsa_key(
-            field("private_key").ok_or_else(|| missing("private_key"))?,
-            &shown,
-        )?,
-    })
+/// What stands in the key file of a Google service account.
+struct ServiceAccount {
+    email: String,
+    key_id: Option<String>,
+    key: EncodingKey,
+}
+
+impl ServiceAccount {
+    fn read(file: &Path) -> Result<Self, String> {
+        let shown = file.display().to_string();
+        let content: serde_json::Value = serde_json::from_str(&text(file)?)
+            .map_err(|_| format!("{shown} is not the JSON key file of a service account"))?;
+        let field = |name: &str| content.get(name).and_then(|v| v.as_str());
+        let needed = |name: &str| {
+            field(name).ok_or_else(|| {
+                format!(
+                    "{shown} has no \"{name}\"; download the JSON key of the service account again"
+                )
+            })
+        };
+        Ok(Self {
+            email: needed("client_email")?.to_owned(),
+            key_id: field("private_key_id").map(str::to_owned),
+            key: rsa_key(needed("private_key")?, &shown)?,
+        })
+    }
 }
 
 fn sign(header: &Header, claims: &serde_json::Value, key: &EncodingKey) -> Result<String, String> {
