@@ -19,7 +19,7 @@ use crate::{
         diagnostic::{Diagnostic, Severity},
     },
     connector::{self, Services, oauth::TokenStore},
-    mail::outcome::Report,
+    mail::outcome::{Obstacle, ObstacleKind},
     route::ConnectorName,
 };
 
@@ -178,7 +178,7 @@ async fn connect(
                     // The connector keeps the deadline; the second clock is for one that does not.
                     match tokio::time::timeout(PATIENCE * 2, connector.probe(deadline)).await {
                         Ok(Ok(found)) => Ok(found),
-                        Ok(Err(report)) => Err((state(&report), said(&report))),
+                        Ok(Err(obstacle)) => Err((obstacle.kind.as_str(), said(&obstacle))),
                         Err(_) => Err(("down", "no answer in time".to_owned())),
                     }
                 }
@@ -195,32 +195,18 @@ async fn connect(
     Ok(results.into_iter().map(|(_, login)| login).collect())
 }
 
-/// A report that is not a delivery, in a word for programs.
-pub(super) fn state(report: &Report) -> &'static str {
-    match report {
-        Report::Down { .. } => "down",
-        Report::Misconfigured(_) => "misconfigured",
-        Report::MailboxRefused(_) => "mailbox refused",
-        Report::FromRefused(_) => "From refused",
-        Report::Intercepted(_) => "intercepted",
-        Report::Throttled { .. } => "throttled",
-        Report::Tried { .. } => "tried",
-    }
-}
-
-/// A report that is not a delivery, in plain words.
-pub(super) fn said(report: &Report) -> String {
-    match report {
-        Report::Down { reply, .. } => format!("the upstream is not taking mail: {reply}"),
-        Report::Misconfigured(reply) => {
+/// An obstacle, in plain words.
+pub(super) fn said(Obstacle { kind, reply, .. }: &Obstacle) -> String {
+    match kind {
+        ObstacleKind::Down => format!("the upstream is not taking mail: {reply}"),
+        ObstacleKind::Misconfigured => {
             format!("our configuration or credentials are not accepted: {reply}")
         }
-        Report::MailboxRefused(reply) => format!("the sending mailbox is not accepted: {reply}"),
-        Report::FromRefused(reply) => {
+        ObstacleKind::MailboxRefused => format!("the sending mailbox is not accepted: {reply}"),
+        ObstacleKind::FromRefused => {
             format!("this From is not accepted in the sending mailbox: {reply}")
         }
-        Report::Intercepted(reply) => format!("the upstream was not reached: {reply}"),
-        Report::Throttled { reply, .. } => format!("the upstream wants less for now: {reply}"),
-        Report::Tried { via, .. } => format!("reached {via}"),
+        ObstacleKind::Intercepted => format!("the upstream was not reached: {reply}"),
+        ObstacleKind::Throttled => format!("the upstream wants less for now: {reply}"),
     }
 }

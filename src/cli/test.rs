@@ -12,7 +12,7 @@ use bytes::Bytes;
 use serde_json::json;
 
 use super::{
-    check::{SHOWN, said, state},
+    check::{SHOWN, said},
     exit::{Ended, Exit, Failure},
     output,
 };
@@ -22,7 +22,7 @@ use crate::{
     mail::{
         address::Address,
         message::{Body, Envelope, Message, MessageId, Origin},
-        outcome::{Outcome, Report},
+        outcome::{ObstacleKind, Outcome, Report},
     },
     policy::{Verdict, Who},
 };
@@ -128,14 +128,17 @@ pub(super) fn run(path: Option<PathBuf>, arguments: &Arguments) -> Ended {
 }
 
 fn explain(report: &Report) -> Ended {
-    let Report::Tried { outcomes, via, .. } = report else {
-        let (word, exit) = match report {
-            Report::Throttled { .. } => ("deferred", Exit::Later),
-            _ => ("failed", Exit::Unavailable),
-        };
-        let said = output::cut(&said(report), SHOWN);
-        output::line(format_args!("{word}: {said}"))?;
-        return Ok(exit);
+    let (outcomes, via) = match report {
+        Report::Tried { outcomes, via, .. } => (outcomes, via),
+        Report::NotTried(obstacle) => {
+            let (word, exit) = match obstacle.kind {
+                ObstacleKind::Throttled => ("deferred", Exit::Later),
+                _ => ("failed", Exit::Unavailable),
+            };
+            let said = output::cut(&said(obstacle), SHOWN);
+            output::line(format_args!("{word}: {said}"))?;
+            return Ok(exit);
+        }
     };
     let mut exit = Exit::Ok;
     for (address, outcome) in outcomes {
@@ -165,8 +168,10 @@ fn explain_json(
             }
             None => ("failed", String::new(), via.as_str(), Exit::Software),
         },
-        throttled @ Report::Throttled { .. } => ("deferred", said(throttled), "", Exit::Later),
-        other => (state(other), said(other), "", Exit::Unavailable),
+        Report::NotTried(obstacle) => match obstacle.kind {
+            ObstacleKind::Throttled => ("deferred", said(obstacle), "", Exit::Later),
+            kind => (kind.as_str(), said(obstacle), "", Exit::Unavailable),
+        },
     };
     output::json(&json!({
         "ok": exit == Exit::Ok,

@@ -17,7 +17,7 @@ use crate::{
     mail::{
         address::Address,
         message::{Body, Message},
-        outcome::{Outcome, Report},
+        outcome::{Obstacle, ObstacleKind, Outcome, Report},
         reply::Reply,
     },
     route::ConnectorName,
@@ -42,6 +42,11 @@ impl Capture {
             name,
             directory: directory.to_owned(),
         })
+    }
+
+    fn unusable(&self, error: &io::Error) -> Obstacle {
+        let text = format!("directory {}: {error}", self.directory.display());
+        Obstacle::new(ObstacleKind::Down, Reply::new(451, (4, 3, 0), text))
     }
 }
 
@@ -70,41 +75,18 @@ impl Connector for Capture {
                 Outcome::Delivered(Reply::new(250, (2, 0, 0), format!("kept as {file}")))
             }
             Ok(Err(e)) => {
-                return Report::Down {
-                    reply: Reply::new(
-                        451,
-                        (4, 3, 0),
-                        format!("directory {}: {e}", self.directory.display()),
-                    ),
-                    retry_after: None,
-                };
+                return self.unusable(&e).into();
             }
-            Err(e) => Outcome::Deferred {
-                reply: Reply::new(451, (4, 3, 0), e.to_string()),
-                retry_after: None,
-            },
+            Err(e) => Outcome::deferred(Reply::new(451, (4, 3, 0), e.to_string())),
         };
-        Report::Tried {
-            outcomes: recipients
-                .iter()
-                .map(|r| (r.clone(), outcome.clone()))
-                .collect(),
-            via: format!("capture {}", self.directory.display()),
-            pause: None,
-        }
+        let via = format!("capture {}", self.directory.display());
+        Report::all(recipients, &outcome, via)
     }
 
-    async fn probe(&self, _deadline: Instant) -> Result<String, Report> {
+    async fn probe(&self, _deadline: Instant) -> Result<String, Obstacle> {
         match try_out(&self.directory) {
             Ok(()) => Ok(format!("writes to {}", self.directory.display())),
-            Err(e) => Err(Report::Down {
-                reply: Reply::new(
-                    451,
-                    (4, 3, 0),
-                    format!("directory {}: {e}", self.directory.display()),
-                ),
-                retry_after: None,
-            }),
+            Err(e) => Err(self.unusable(&e)),
         }
     }
 }

@@ -11,7 +11,7 @@ use crate::{
     mail::{
         address::Address,
         message::Message,
-        outcome::{Outcome, Report},
+        outcome::{Obstacle, Outcome, Report},
         reply::Reply,
     },
     route::ConnectorName,
@@ -47,17 +47,10 @@ impl Connector for Discard {
         _deadline: Instant,
     ) -> Report {
         let outcome = Outcome::Delivered(Reply::new(250, (2, 0, 0), "discarded"));
-        Report::Tried {
-            outcomes: recipients
-                .iter()
-                .map(|r| (r.clone(), outcome.clone()))
-                .collect(),
-            via: "discard".into(),
-            pause: None,
-        }
+        Report::all(recipients, &outcome, "discard")
     }
 
-    async fn probe(&self, _deadline: Instant) -> Result<String, Report> {
+    async fn probe(&self, _deadline: Instant) -> Result<String, Obstacle> {
         Ok("discards everything".into())
     }
 }

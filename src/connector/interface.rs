@@ -8,7 +8,11 @@ use async_trait::async_trait;
 
 use super::oauth::TokenStore;
 use crate::{
-    mail::{address::Address, message::Message, outcome::Report},
+    mail::{
+        address::Address,
+        message::Message,
+        outcome::{Obstacle, Report},
+    },
     route::ConnectorName,
 };
 
@@ -25,7 +29,7 @@ pub trait Connector: Send + Sync + fmt::Debug {
     async fn deliver(&self, message: &Message, recipients: &[Address], deadline: Instant)
     -> Report;
     /// Logs in and sends nothing: `check --connect`, and a paused lane's probe. The text says what was found.
-    async fn probe(&self, deadline: Instant) -> Result<String, Report>;
+    async fn probe(&self, deadline: Instant) -> Result<String, Obstacle>;
 }
 
 /// A lane: the connector, the mailbox that sends, and a From other than it. What is limited, closed and paused. It prints and

@@ -14,7 +14,7 @@ use super::{
     Built, Shared,
     clock::{self, Moment},
     lanes::{Own, Pass},
-    plan::{Attempt, Block, Change, Decision},
+    plan::{Attempt, Block, Decision},
     sender::lane_of,
     upkeep,
 };
@@ -23,7 +23,7 @@ use crate::{
     mail::{
         address::Address,
         message::Message,
-        outcome::{Outcome, Report},
+        outcome::{Obstacle, ObstacleKind, Outcome, Report},
         reply::Reply,
     },
     queue::store::{Event, Job, Settled, Settlement},
@@ -74,7 +74,7 @@ pub(super) async fn run(task: Task) {
             .get(name)
             .map(|(_, connector)| lane_of(connector.as_ref(), &job.message));
         let block = shared.lanes.why(name, lane.as_ref());
-        if let (Block::Mailbox(_), Some(lane)) = (&block, &lane) {
+        if let (true, Some(lane)) = (block.is_of_sender(), &lane) {
             refused.push(shared.lanes.refused(lane));
         }
         passed.push((name.clone(), block.clone()));
@@ -94,21 +94,19 @@ pub(super) async fn run(task: Task) {
         let entered = tokio::select! {
             entered = enter(&shared, name, &lane, reserved.take(), octets) => entered,
             () = shared.stopping() => {
-                // Neither refused nor given up: put back as it was.
-                attempt.skip(Block::Paused(None));
+                attempt.skip(Block::Stopping);
                 break;
             }
         };
         let pass = match entered {
             Ok(pass) => pass,
-            // A wait is no reason to go elsewhere.
-            Err(block @ (Block::Throttled(..) | Block::Crowded(_))) => {
+            Err(block) if block.is_wait() => {
                 attempt.skip(block);
                 attempt.queue_up(shared.lanes.turn_in(&lane));
                 break;
             }
             Err(block) => {
-                if matches!(block, Block::Mailbox(_)) {
+                if block.is_of_sender() {
                     refused.push(shared.lanes.refused(&lane));
                 }
                 passed.push((name.clone(), block.clone()));
@@ -120,19 +118,19 @@ pub(super) async fn run(task: Task) {
         if let Report::Tried { via: where_to, .. } = &report {
             via.clone_from(where_to);
         }
-        let change = attempt.take(name, report);
-        if let Some(block) = block_of(&change) {
-            passed.push((name.clone(), block));
-        }
+        let heard = attempt.take(name, report);
         shared
             .lanes
-            .apply(&pass, &lane, &change, &route.retry, fastrand::f64());
-        if let Change::PauseMailbox(_) | Change::PauseFrom(_) = change {
+            .apply(&pass, &lane, &heard, &route.retry, fastrand::f64());
+        let kind = heard.as_ref().err().map(|obstacle| obstacle.kind);
+        if kind.is_some_and(ObstacleKind::is_of_sender) {
             refused.push(shared.lanes.refused(&lane));
         }
-        let throttled = matches!(change, Change::Throttle(..));
+        let throttled = kind == Some(ObstacleKind::Throttled);
         if throttled {
             attempt.queue_up(shared.lanes.turn_in(&lane));
+        } else if let Err(obstacle) = heard {
+            passed.push((name.clone(), Block::Obstacle(obstacle)));
         }
         // The next job need not wait until this one is on disk, as long as not too many are not. And the next connector must
         // not be waited for with the permit of this one.
@@ -238,15 +236,8 @@ async fn call(
         Err(_) => "the connector did not come back in time",
     };
     tracing::error!(id = %message.id, connector = %settings.name, "{text}");
-    let reply = Reply::new(451, (4, 3, 0), text);
-    Report::Tried {
-        outcomes: recipients
-            .iter()
-            .map(|recipient| (recipient.clone(), Outcome::InDoubt(reply.clone())))
-            .collect(),
-        via: String::new(),
-        pause: None,
-    }
+    let outcome = Outcome::InDoubt(Reply::new(451, (4, 3, 0), text));
+    Report::all(recipients, &outcome, "")
 }
 
 /// Writes down what became of it, however long the store takes, and then says it in the log.
@@ -326,36 +317,30 @@ async fn settle(
     }
 }
 
-/// What kept a job from the connector that reported this, if anything.
-fn block_of(change: &Change) -> Option<Block> {
-    match change {
-        Change::Open(_) | Change::Throttle(..) => None,
-        Change::Close(reply, _) => Some(Block::Down(Some(reply.clone()))),
-        Change::Pause(reply) => Some(Block::Paused(Some(reply.clone()))),
-        Change::PauseMailbox(reply) | Change::PauseFrom(reply) => {
-            Some(Block::Mailbox(Some(reply.clone())))
-        }
-    }
-}
-
 /// The line that says why it was not the first connector of the route.
 fn failover(name: &ConnectorName, block: &Block, taker: &ConnectorName, now: SystemTime) -> Event {
-    let (state, reply) = match block {
-        Block::Down(reply) => ("is closed", reply),
-        Block::Paused(reply) => ("is paused", reply),
-        Block::Mailbox(reply) => ("refuses the sending mailbox, or this From in it", reply),
-        Block::Throttled(reply, _) => ("wants nothing for now", reply),
-        Block::Crowded(_) => ("has too many mailboxes", &None),
+    let why = match block {
+        Block::Obstacle(Obstacle { kind, reply, .. }) => {
+            let state = match kind {
+                ObstacleKind::Down | ObstacleKind::Intercepted => "is closed",
+                ObstacleKind::Misconfigured => "is paused",
+                ObstacleKind::MailboxRefused | ObstacleKind::FromRefused => {
+                    "refuses the sending mailbox, or this From in it"
+                }
+                ObstacleKind::Throttled => "wants nothing for now",
+            };
+            format!("{state}: {reply}")
+        }
+        Block::Shut => "is closed".to_owned(),
+        Block::Stopping => "is paused".to_owned(),
+        Block::Turn(_) => "wants nothing for now".to_owned(),
+        Block::Crowded(_) => "has too many mailboxes".to_owned(),
     };
-    let why = reply.as_ref().map(|reply| format!(": {reply}"));
     Event {
         at: now,
         kind: "passed over".to_owned(),
         recipients: Vec::new(),
-        text: format!(
-            "{name} {state}{}; it went to {taker}",
-            why.unwrap_or_default()
-        ),
+        text: format!("{name} {why}; it went to {taker}"),
     }
 }
 

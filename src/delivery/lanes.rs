@@ -13,12 +13,15 @@ use tokio::sync::Notify;
 
 use super::{
     gate::{PAUSE_PROBE, Ready, State},
-    plan::{self, Block, Change},
+    plan::{self, Block},
     table::{News, Table},
 };
 use crate::{
     connector::{Lane, Settings},
-    mail::reply::Reply,
+    mail::{
+        outcome::{Obstacle, ObstacleKind},
+        reply::Reply,
+    },
     route::ConnectorName,
     telemetry::maillog,
 };
@@ -250,11 +253,8 @@ impl Lanes {
             return Ok(None);
         };
         let Some(probe) = entry.gate.take(now) else {
-            return Err(match entry.block(lane, now) {
-                // It was not this job's fault, and nothing was said of it.
-                Block::Throttled(_, wait) => Block::Throttled(None, wait),
-                block => block,
-            });
+            // It was not this job's fault, and nothing was said of it.
+            return Err(entry.block(lane, now).unsaid());
         };
         drop(table);
         Ok(Some(self.permitted(lane, probe)))
@@ -279,8 +279,9 @@ impl Lanes {
             match self.ready(connector, None) {
                 Ready::Shut => return Err(self.why(connector, None)),
                 Ready::At(at) => {
-                    if let Block::Throttled(Some(_), wait) = self.why(connector, None) {
-                        return Err(Block::Throttled(None, wait));
+                    let why = self.why(connector, None);
+                    if why.is(ObstacleKind::Throttled) {
+                        return Err(why.unsaid());
                     }
                     let _ = tokio::time::timeout_at(at.into(), moved).await;
                 }
@@ -305,7 +306,7 @@ impl Lanes {
             .chain([connector])
         {
             let Some(entry) = table.lanes.get_mut(&permit.lane) else {
-                return Err(Block::Down(None));
+                return Err(Block::Shut);
             };
             let open = match entry.gate.state() {
                 State::Open => true,
@@ -316,9 +317,9 @@ impl Lanes {
                 return Err(entry.block(&permit.lane, now));
             }
             if !entry.gate.start(now, octets) {
-                return Err(match entry.block(&permit.lane, now) {
-                    Block::Throttled(_, wait) => Block::Throttled(None, wait),
-                    _ => Block::Throttled(None, Duration::ZERO),
+                return Err(match entry.block(&permit.lane, now).unsaid() {
+                    turn @ Block::Turn(_) => turn,
+                    _ => Block::Turn(Duration::ZERO),
                 });
             }
             permit.started = Some(octets);
@@ -332,27 +333,28 @@ impl Lanes {
         let lane = Lane::of(connector);
         let mut table = self.table();
         let whole = table.lanes.get_mut(&lane).map(|e| e.block(&lane, now));
-        if let Some(block @ (Block::Down(_) | Block::Paused(_))) = whole {
-            return block;
+        if let Some(block) = &whole
+            && (block.is(ObstacleKind::Down) || block.is(ObstacleKind::Misconfigured))
+        {
+            return block.clone();
         }
         let own = mailbox.and_then(|lane| {
             let mailbox = lane.of_mailbox();
             let lane = table.refused(lane, &mailbox).unwrap_or(&mailbox).clone();
             Some(table.lanes.get_mut(&lane)?.block(&lane, now))
         });
-        match (own, whole) {
-            (Some(block @ (Block::Mailbox(_) | Block::Throttled(Some(_), _))), _)
-            | (_, Some(block @ Block::Throttled(Some(_), _))) => block,
-            _ => Block::Down(None),
-        }
+        let said = |block: &Block| matches!(block, Block::Obstacle(_));
+        own.filter(said)
+            .or(whole.filter(said))
+            .unwrap_or(Block::Shut)
     }
 
-    /// A report was heard of a job with that pass. `retry` are the steps of the route, `lane` that of the message.
+    /// What was heard of a job with that pass: how long nothing else is wanted, or what is in the way. `retry` are the steps of the route, `lane` that of the message.
     pub(super) fn apply(
         &self,
         pass: &Pass,
         lane: &Lane,
-        change: &Change,
+        heard: &Result<Option<Duration>, Obstacle>,
         retry: &[Duration],
         jitter: f64,
     ) {
@@ -363,8 +365,9 @@ impl Lanes {
             Some(permit) if table.each(&whole.connector).is_some() => &permit.lane,
             _ => whole,
         };
-        match change {
-            Change::Open(wait) => {
+        let (kind, reply, wait) = match heard {
+            Err(obstacle) => (obstacle.kind, &obstacle.reply, obstacle.retry_after),
+            Ok(wait) => {
                 table.open(whole);
                 table.open(&lane.of_mailbox());
                 table.strangers.took(lane);
@@ -379,20 +382,23 @@ impl Lanes {
                     let reply = Reply::new(451, (4, 3, 2), text);
                     table.hold(counted, &reply, Some(*wait), false);
                 }
+                return self.tell(table);
             }
-            Change::Throttle(reply, wait) => table.hold(counted, reply, *wait, true),
-            Change::Close(reply, wait) => {
+        };
+        match kind {
+            ObstacleKind::Throttled => table.hold(counted, reply, wait, true),
+            ObstacleKind::Down | ObstacleKind::Intercepted => {
                 let closings = table.lanes.get(whole).map_or(0, |e| e.gate.closings());
                 let step = plan::step(retry, closings, jitter);
                 let wait = step.max(wait.unwrap_or_default());
                 table.close(whole, reply, wait, pass.connector.probe);
             }
-            Change::Pause(reply) => table.pause(whole, reply),
-            Change::PauseMailbox(reply) => {
+            ObstacleKind::Misconfigured => table.pause(whole, reply),
+            ObstacleKind::MailboxRefused => {
                 table.open(whole);
                 table.refuse_mailbox(lane, reply);
             }
-            Change::PauseFrom(reply) => {
+            ObstacleKind::FromRefused => {
                 table.open(whole);
                 table.refuse(lane, reply);
             }

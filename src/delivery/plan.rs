@@ -13,44 +13,65 @@ use super::{
 use crate::{
     mail::{
         address::Address,
-        outcome::{Outcome, Report},
+        outcome::{Obstacle, ObstacleKind, Outcome, Report},
         reply::Reply,
     },
     queue::store::{Job, Settled},
     route::{ConnectorName, Route},
 };
 
-/// What a report means for the lane it came from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Change {
-    /// The upstream answers: open, and start nothing before the wait is over, if one was asked for.
-    Open(Option<Duration>),
-    /// Close it for the lane's retry step, or this if it is longer.
-    Close(Reply, Option<Duration>),
-    /// It wants less: start nothing before the wait is over, or before it seems right if none was asked for.
-    Throttle(Reply, Option<Duration>),
-    /// Pause it.
-    Pause(Reply),
-    /// Pause the mailbox alone.
-    PauseMailbox(Reply),
-    /// Pause this From in the mailbox alone.
-    PauseFrom(Reply),
-}
-
-/// Why a connector took nothing of the job.
+/// What keeps a job from a connector.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Block {
-    /// Down, just now or before.
-    Down(Option<Reply>),
-    /// Misconfigured, just now or before.
-    Paused(Option<Reply>),
-    /// The mailbox, or the From in it, is refused, just now or before.
-    Mailbox(Option<Reply>),
-    /// It has to wait, about that long; with a reply when the upstream said so, else by its own limits. No other connector is
-    /// asked in its place.
-    Throttled(Option<Reply>, Duration),
+    /// As it said just now, or to another job before. A [`ObstacleKind::Throttled`] one sends nobody to the next connector.
+    Obstacle(Obstacle),
+    /// It is not there, or just shut.
+    Shut,
+    /// The gateway stops: neither refused nor given up, and put back as it was.
+    Stopping,
+    /// It has to wait about that long, by its own limits. No other connector is asked in its place.
+    Turn(Duration),
     /// There are more mailboxes than are remembered: after this. No other connector is asked in its place.
     Crowded(Duration),
+}
+
+impl Block {
+    /// A wait is no reason to go elsewhere.
+    pub fn is_wait(&self) -> bool {
+        matches!(self, Block::Turn(_) | Block::Crowded(_)) || self.is(ObstacleKind::Throttled)
+    }
+
+    /// It is an obstacle of that kind.
+    pub fn is(&self, kind: ObstacleKind) -> bool {
+        self.obstacle()
+            .is_some_and(|obstacle| obstacle.kind == kind)
+    }
+
+    /// It is the sender's, and not the connector's.
+    pub fn is_of_sender(&self) -> bool {
+        self.obstacle()
+            .is_some_and(|obstacle| obstacle.kind.is_of_sender())
+    }
+
+    fn obstacle(&self) -> Option<&Obstacle> {
+        match self {
+            Block::Obstacle(obstacle) => Some(obstacle),
+            _ => None,
+        }
+    }
+
+    /// The same, where nothing was said of this very job.
+    #[must_use]
+    pub fn unsaid(self) -> Self {
+        match self {
+            Block::Obstacle(Obstacle {
+                kind: ObstacleKind::Throttled,
+                retry_after,
+                ..
+            }) => Block::Turn(retry_after.unwrap_or_default()),
+            block => block,
+        }
+    }
 }
 
 /// A recipient that was given up.
@@ -158,44 +179,32 @@ impl Attempt {
 
     /// As [`Attempt::queue_up`], unless it waits for its turn already: the lane that refuses it, where there is one it can wait in.
     pub fn queue_up_in_refused(&mut self, lane: Option<String>) {
-        let waits = |block: &Block| matches!(block, Block::Throttled(..) | Block::Crowded(_));
-        if !self.blocks.iter().any(waits) {
+        if !self.blocks.iter().any(Block::is_wait) {
             self.lane = lane;
         }
     }
 
-    /// A connector reported.
-    pub fn take(&mut self, connector: &ConnectorName, report: Report) -> Change {
+    /// A connector reported: how long it wants nothing else, or what is in the way.
+    ///
+    /// # Errors
+    /// It took nothing.
+    pub fn take(
+        &mut self,
+        connector: &ConnectorName,
+        report: Report,
+    ) -> Result<Option<Duration>, Obstacle> {
         match report {
-            Report::Down { reply, retry_after } => {
-                self.blocks.push(Block::Down(Some(reply.clone())));
-                Change::Close(reply, retry_after)
-            }
-            Report::Misconfigured(reply) => {
-                self.blocks.push(Block::Paused(Some(reply.clone())));
-                self.stopped.get_or_insert_with(|| connector.clone());
-                Change::Pause(reply)
-            }
-            Report::Intercepted(reply) => {
-                self.blocks.push(Block::Down(Some(reply.clone())));
-                self.intercepted = true;
-                Change::Close(reply, None)
-            }
-            Report::MailboxRefused(reply) => {
-                self.blocks.push(Block::Mailbox(Some(reply.clone())));
-                self.refused = true;
-                Change::PauseMailbox(reply)
-            }
-            Report::FromRefused(reply) => {
-                self.blocks.push(Block::Mailbox(Some(reply.clone())));
-                self.refused = true;
-                Change::PauseFrom(reply)
-            }
-            Report::Throttled { reply, retry_after } => {
-                let wait = retry_after.unwrap_or_default();
-                self.blocks
-                    .push(Block::Throttled(Some(reply.clone()), wait));
-                Change::Throttle(reply, retry_after)
+            Report::NotTried(obstacle) => {
+                match obstacle.kind {
+                    ObstacleKind::Misconfigured => {
+                        self.stopped.get_or_insert_with(|| connector.clone());
+                    }
+                    ObstacleKind::Intercepted => self.intercepted = true,
+                    ObstacleKind::MailboxRefused | ObstacleKind::FromRefused => self.refused = true,
+                    ObstacleKind::Down | ObstacleKind::Throttled => {}
+                }
+                self.blocks.push(Block::Obstacle(obstacle.clone()));
+                Err(obstacle)
             }
             Report::Tried {
                 mut outcomes,
@@ -205,7 +214,7 @@ impl Attempt {
                 // A set that is only made smaller has had no try.
                 self.attempted |= !outcomes.iter().all(|(_, o)| matches!(o, Outcome::Apart(_)));
                 let mut wait = pause;
-                for (recipient, unsuited) in std::mem::take(&mut self.open) {
+                for (recipient, _) in std::mem::take(&mut self.open) {
                     let outcome = match outcomes.iter().position(|(r, _)| *r == recipient) {
                         Some(at) => outcomes.swap_remove(at).1,
                         // A connector that says nothing of a recipient may have sent it.
@@ -230,10 +239,9 @@ impl Attempt {
                         | Outcome::Failed(_)
                         | Outcome::Apart(_) => {}
                     }
-                    let _ = unsuited;
                     self.answered.push((recipient, outcome, connector.clone()));
                 }
-                Change::Open(wait)
+                Ok(wait)
             }
         }
     }
@@ -307,31 +315,35 @@ impl Attempt {
         }
 
         // What the connectors that could still take them keep the rest waiting for.
-        let paused = self.blocks.iter().any(|b| matches!(b, Block::Paused(_)));
-        let mailbox = self.blocks.iter().any(|b| matches!(b, Block::Mailbox(_)));
+        let paused = self
+            .blocks
+            .iter()
+            .any(|b| matches!(b, Block::Stopping) || b.is(ObstacleKind::Misconfigured));
+        let mailbox = self.blocks.iter().any(Block::is_of_sender);
         // What only waits for its turn is not given up for our own limits.
         let (mut queued, mut crowded) = (false, None);
         for block in &self.blocks {
             match block {
-                Block::Throttled(said, asked) => {
+                Block::Obstacle(obstacle) => {
+                    if obstacle.kind == ObstacleKind::Throttled {
+                        let asked = obstacle.retry_after.unwrap_or_default();
+                        wait = wait.max(asked.min(LONGEST_WAIT));
+                    }
+                }
+                Block::Turn(asked) => {
                     wait = wait.max((*asked).min(LONGEST_WAIT));
-                    queued |= said.is_none();
+                    queued = true;
                 }
                 Block::Crowded(asked) => {
                     queued = true;
                     crowded = Some(*asked);
                 }
-                Block::Down(_) | Block::Paused(_) | Block::Mailbox(_) => {}
+                Block::Shut | Block::Stopping => {}
             }
         }
         let blocked = !self.blocks.is_empty();
-        let last = self.blocks.iter().rev().find_map(|block| match block {
-            Block::Down(reply)
-            | Block::Paused(reply)
-            | Block::Mailbox(reply)
-            | Block::Throttled(reply, _) => reply.clone(),
-            Block::Crowded(_) => None,
-        });
+        let last = self.blocks.iter().rev().find_map(Block::obstacle);
+        let last = last.map(|obstacle| obstacle.reply.clone());
         let mut untouched = !self.open.is_empty();
         for (recipient, unsuited) in self.open {
             // Unsuited to every connector there is, and none was kept out.
@@ -381,10 +393,7 @@ impl Attempt {
 
         let apart = smaller.split_off(smaller.len() / 2);
         // Who was refused waits longer than the others, so that the next probe is another message.
-        let is_alone = !self
-            .blocks
-            .iter()
-            .any(|b| matches!(b, Block::Throttled(..) | Block::Crowded(_)));
+        let is_alone = !self.blocks.iter().any(Block::is_wait);
         let last_in_lane = is_alone && self.refused && untouched && now + PAUSE_PROBE < end;
         let next = if !apart.is_empty() && !answered_waits {
             now
@@ -550,10 +559,7 @@ mod tests {
     }
 
     fn down() -> Report {
-        Report::Down {
-            reply: reply(421),
-            retry_after: None,
-        }
+        Report::NotTried(Obstacle::new(ObstacleKind::Down, reply(421)))
     }
 
     /// What became of the recipients, whether it counts, seconds until the next try (`None`: when the lane opens),
@@ -609,7 +615,7 @@ mod tests {
         let mut attempt = Attempt::new(&job(recipients, pin, attempts));
         for (name, report) in ["a", "b", "c"].iter().zip(reports) {
             assert!(!attempt.open().is_empty(), "{what}: {name} is called");
-            attempt.take(&ConnectorName::from(*name), report.clone());
+            let _ = attempt.take(&ConnectorName::from(*name), report.clone());
         }
         let decision = attempt.finish(&route(), IN_DOUBT_WAIT, now, 0.5);
         assert_eq!(&sum(&decision, now), expected, "{what}");
@@ -640,16 +646,19 @@ mod tests {
             let mut attempt = Attempt::new(&job(&["x"], None, 0));
             match report {
                 Some(report) => {
-                    attempt.take(&"a".into(), report);
+                    let _ = attempt.take(&"a".into(), report);
                 }
-                None => attempt.skip(Block::Mailbox(Some(reply(550)))),
+                None => attempt.skip(Block::Obstacle(Obstacle::new(
+                    ObstacleKind::MailboxRefused,
+                    reply(550),
+                ))),
             }
             attempt.queue_up_in_refused(lane.clone());
             attempt.finish(&route(), IN_DOUBT_WAIT, now, 0.5)
         };
         for report in [
-            Report::MailboxRefused(reply(550)),
-            Report::FromRefused(reply(550)),
+            Report::NotTried(Obstacle::new(ObstacleKind::MailboxRefused, reply(550))),
+            Report::NotTried(Obstacle::new(ObstacleKind::FromRefused, reply(550))),
         ] {
             let refused = finish(Some(report));
             assert_eq!((refused.next, &refused.lane), (now + PAUSE_PROBE, &lane));
@@ -657,7 +666,10 @@ mod tests {
         }
         let held = finish(None);
         assert_eq!((held.next, &held.lane), (start(), &lane));
-        let other = finish(Some(Report::Intercepted(reply(451))));
+        let other = finish(Some(Report::NotTried(Obstacle::new(
+            ObstacleKind::Intercepted,
+            reply(451),
+        ))));
         assert_eq!(other.next, now + MINUTE, "later than what is held");
     }
 
@@ -670,14 +682,15 @@ mod tests {
             let finish = |reports: &[Report]| {
                 let mut attempt = Attempt::new(&job(&["x"], None, 0));
                 for (name, report) in ["a", "b"].iter().zip(reports) {
-                    attempt.take(&ConnectorName::from(*name), report.clone());
+                    let _ = attempt.take(&ConnectorName::from(*name), report.clone());
                 }
                 if reports.is_empty() {
-                    attempt.skip(Block::Paused(None));
+                    attempt.skip(Block::Stopping);
                 }
                 attempt.finish(&route(), IN_DOUBT_WAIT, now, 0.5)
             };
-            let paused = || Report::Misconfigured(reply(554));
+            let paused =
+                || Report::NotTried(Obstacle::new(ObstacleKind::Misconfigured, reply(554)));
             for reports in [&[paused()][..], &[down(), paused()], &[paused(), down()]] {
                 let stopped = finish(reports);
                 assert_eq!(
@@ -688,10 +701,9 @@ mod tests {
                 assert!(stopped.failures.is_empty());
             }
             assert_eq!(finish(&[]).next, start(), "what only waits is before it");
-            let busy = Report::Throttled {
-                reply: reply(451),
-                retry_after: Some(MINUTE),
-            };
+            let busy = Report::NotTried(
+                Obstacle::new(ObstacleKind::Throttled, reply(451)).after(Some(MINUTE)),
+            );
             let other = finish(&[paused(), busy]);
             assert_eq!(other.lane, None, "it is the turn of the other connector");
         }
@@ -714,7 +726,7 @@ mod tests {
                 let outcomes: Vec<(&str, Outcome)> =
                     set.iter().map(|r| (*r, outcome.clone())).collect();
                 let mut attempt = Attempt::new(&job(&set, None, 0));
-                attempt.take(&"a".into(), tried(&outcomes));
+                let _ = attempt.take(&"a".into(), tried(&outcomes));
                 // Also past its end: the good ones are not given up for the bad one.
                 let now = start() + GIVE_UP * 2;
                 let decision = attempt.finish(&route(), IN_DOUBT_WAIT, now, 0.5);
@@ -868,14 +880,16 @@ mod tests {
         check(
             "misconfigured: never given up",
             fresh,
-            &[down(), Report::Misconfigured(reply(535))],
+            &[
+                down(),
+                Report::NotTried(Obstacle::new(ObstacleKind::Misconfigured, reply(535))),
+            ],
             GIVE_UP * 100,
             &expect(&[("x", 'w')], false, Some(300), None, &[]),
         );
-        let throttled = Report::Throttled {
-            reply: reply(451),
-            retry_after: Some(MINUTE * 7),
-        };
+        let throttled = Report::NotTried(
+            Obstacle::new(ObstacleKind::Throttled, reply(451)).after(Some(MINUTE * 7)),
+        );
         check(
             "throttled: waits for the lane, and it counts for nothing",
             fresh,
@@ -900,14 +914,20 @@ mod tests {
         check(
             "mailbox refused: later",
             fresh,
-            &[Report::MailboxRefused(reply(554))],
+            &[Report::NotTried(Obstacle::new(
+                ObstacleKind::MailboxRefused,
+                reply(554),
+            ))],
             second,
             &expect(&[("x", 'w')], false, Some(300), None, &[]),
         );
         check(
             "mailbox refused, given up: nobody is told",
             fresh,
-            &[Report::MailboxRefused(reply(554))],
+            &[Report::NotTried(Obstacle::new(
+                ObstacleKind::MailboxRefused,
+                reply(554),
+            ))],
             GIVE_UP,
             &expect(&[("x", 'f')], false, Some(60), None, &[]),
         );
@@ -1019,14 +1039,17 @@ mod tests {
             assert_eq!(decision.in_doubt, None);
         }
         let (second, lane) = (Duration::from_secs(1), Some("a/m@x.example"));
-        let turn = |seconds| Block::Throttled(None, Duration::from_secs(seconds));
+        let turn = |seconds| Block::Turn(Duration::from_secs(seconds));
         check(second, &[turn(9)], lane, (None, lane));
         check(GIVE_UP * 9, &[turn(9)], lane, (None, lane));
-        check(second, &[Block::Down(None), turn(9)], lane, (None, lane));
+        check(second, &[Block::Shut, turn(9)], lane, (None, lane));
         // The lane of the second connector would not keep it from the first, which refuses it now.
         check(
             second,
-            &[Block::Mailbox(None), turn(9)],
+            &[
+                Block::Obstacle(Obstacle::new(ObstacleKind::MailboxRefused, reply(550))),
+                turn(9),
+            ],
             lane,
             (Some(300), None),
         );
@@ -1039,7 +1062,7 @@ mod tests {
             (Some(5), None),
         );
         check(second, &[crowded], lane, (Some(5), None));
-        check(second, &[Block::Down(None)], lane, (None, lane));
+        check(second, &[Block::Shut], lane, (None, lane));
     }
 
     #[test]
@@ -1061,11 +1084,8 @@ mod tests {
                 );
                 let report = match random.u8(0..9) {
                     0 => down(),
-                    8 => Report::Throttled {
-                        reply: reply(451),
-                        retry_after: None,
-                    },
-                    1 => Report::MailboxRefused(reply(554)),
+                    8 => Report::NotTried(Obstacle::new(ObstacleKind::Throttled, reply(451))),
+                    1 => Report::NotTried(Obstacle::new(ObstacleKind::MailboxRefused, reply(554))),
                     _ => Report::Tried {
                         outcomes: open
                             .iter()
@@ -1087,7 +1107,7 @@ mod tests {
                         pause: None,
                     },
                 };
-                attempt.take(&connector.into(), report);
+                let _ = attempt.take(&connector.into(), report);
             }
             let end = start() + GIVE_UP;
             let now = start() + GIVE_UP.mul_f64(random.f64() * 1.2);

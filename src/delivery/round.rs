@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     connector::Lane,
-    mail::{outcome::Report, reply::Reply},
+    mail::{outcome::ObstacleKind, reply::Reply},
     queue::store::{Ask, Due, Job, StoreError},
     route::{ConnectorName, Route, RouteName},
 };
@@ -251,14 +251,9 @@ impl Round {
                 let deadline = Instant::now() + LOGIN;
                 let probe = connector.probe(deadline);
                 let result = match tokio::time::timeout_at((deadline + LOGIN).into(), probe).await {
-                    Ok(Ok(_) | Err(Report::Tried { .. } | Report::Throttled { .. })) => Ok(()),
-                    Ok(Err(
-                        Report::Down { reply, .. }
-                        | Report::Misconfigured(reply)
-                        | Report::MailboxRefused(reply)
-                        | Report::FromRefused(reply)
-                        | Report::Intercepted(reply),
-                    )) => Err(reply),
+                    Ok(Ok(_)) => Ok(()),
+                    Ok(Err(obstacle)) if obstacle.kind == ObstacleKind::Throttled => Ok(()),
+                    Ok(Err(obstacle)) => Err(obstacle.reply),
                     Err(_) => Err(Reply::new(451, (4, 4, 2), "the login did not come back")),
                 };
                 watch.result = result;
@@ -398,10 +393,8 @@ impl Round {
                 Ready::Shut => continue,
                 Ready::Full => return Room::Full,
                 Ready::At(at) => {
-                    let held = matches!(
-                        lanes.why(name, mailbox.as_ref()),
-                        Block::Throttled(Some(_), _)
-                    );
+                    let why = lanes.why(name, mailbox.as_ref());
+                    let held = why.is(ObstacleKind::Throttled);
                     return if held { Room::Held(at) } else { Room::At(at) };
                 }
                 Ready::Probe => 1,
@@ -434,7 +427,7 @@ impl Round {
         }
         let lanes = &self.shared.lanes;
         let why = |name: &ConnectorName| lanes.why(name, claim.mailbox(name).as_ref());
-        let is_paused = |name| matches!(why(name), Block::Paused(_));
+        let is_paused = |name| why(name).is(ObstacleKind::Misconfigured);
         if claim.candidates.iter().any(is_paused) {
             return Ok(());
         }
@@ -457,7 +450,7 @@ impl Round {
             let blocks = if over(&job) {
                 claim.candidates.iter().map(why).collect()
             } else {
-                vec![Block::Down(None)]
+                vec![Block::Shut]
             };
             self.shared.spawn(attempt::pass_over(
                 Arc::clone(&self.shared),

@@ -14,7 +14,10 @@ use super::{
 };
 use crate::{
     connector::{Lane, Limits},
-    mail::reply::Reply,
+    mail::{
+        outcome::{Obstacle, ObstacleKind},
+        reply::Reply,
+    },
     route::ConnectorName,
 };
 
@@ -449,21 +452,27 @@ impl Entry {
 
     /// Why a lane takes nothing now.
     pub(super) fn block(&mut self, lane: &Lane, now: Instant) -> Block {
-        let why = self.why.clone();
-        match self.gate.state() {
-            State::Paused { .. } => return Block::Paused(why),
-            State::Closed { .. } if lane.mailbox.is_some() => return Block::Mailbox(why),
-            State::Closed { .. } => return Block::Down(why),
-            State::Open => {}
-        }
-        if let Some(at) = self.gate.held(now) {
-            return Block::Throttled(why, at.saturating_duration_since(now));
-        }
-        let wait = match self.gate.ready(now) {
-            Ready::At(at) => at.saturating_duration_since(now),
-            _ => Duration::ZERO,
+        let (kind, wait) = match (self.gate.state(), self.gate.held(now)) {
+            (State::Paused { .. }, _) => (ObstacleKind::Misconfigured, None),
+            (State::Closed { .. }, _) if lane.mailbox.is_some() => {
+                (ObstacleKind::MailboxRefused, None)
+            }
+            (State::Closed { .. }, _) => (ObstacleKind::Down, None),
+            (State::Open, Some(at)) => (
+                ObstacleKind::Throttled,
+                Some(at.saturating_duration_since(now)),
+            ),
+            (State::Open, None) => {
+                return Block::Turn(match self.gate.ready(now) {
+                    Ready::At(at) => at.saturating_duration_since(now),
+                    _ => Duration::ZERO,
+                });
+            }
         };
-        Block::Throttled(None, wait)
+        match &self.why {
+            Some(reply) => Block::Obstacle(Obstacle::new(kind, reply.clone()).after(wait)),
+            None => Block::Shut,
+        }
     }
 
     fn shut(&mut self, state: &'static str, reply: &Reply) -> News {

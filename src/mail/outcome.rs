@@ -31,6 +31,14 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// Not now, without a wish as to when.
+    pub fn deferred(reply: Reply) -> Self {
+        Outcome::Deferred {
+            reply,
+            retry_after: None,
+        }
+    }
+
     /// The reply, whatever the outcome.
     pub fn reply(&self) -> &Reply {
         match self {
@@ -44,32 +52,93 @@ impl Outcome {
     }
 }
 
+/// Why a connector takes nothing: of a message, and as the state of its lane.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Obstacle {
+    /// What of the connector takes nothing.
+    pub kind: ObstacleKind,
+    /// Stage, cause and remedy, for people.
+    pub reply: Reply,
+    /// Not before this; `None`: nobody said.
+    pub retry_after: Option<Duration>,
+}
+
+/// How far an [`Obstacle`] reaches, and what ends it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ObstacleKind {
+    /// The upstream cannot be reached or is not taking mail. The lane closes.
+    Down,
+    /// Something in between answered in the upstream's place. As `Down`; but it may be this message that is let through to nobody,
+    /// so others go first when it is seen whether the upstream is back.
+    Intercepted,
+    /// Our configuration or credentials are wrong. The lane pauses. The text holds the remedy.
+    Misconfigured,
+    /// As `Misconfigured`, for the sending mailbox alone.
+    MailboxRefused,
+    /// As `MailboxRefused`, for this From in that mailbox alone.
+    FromRefused,
+    /// The upstream wants less in this time. The lane waits; it costs no attempt and is no reason to go elsewhere.
+    Throttled,
+}
+
+impl ObstacleKind {
+    /// The word for programs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            ObstacleKind::Down => "down",
+            ObstacleKind::Intercepted => "intercepted",
+            ObstacleKind::Misconfigured => "misconfigured",
+            ObstacleKind::MailboxRefused => "mailbox refused",
+            ObstacleKind::FromRefused => "From refused",
+            ObstacleKind::Throttled => "throttled",
+        }
+    }
+
+    /// It is the sender's, and stops no other mail.
+    pub fn is_of_sender(self) -> bool {
+        matches!(
+            self,
+            ObstacleKind::MailboxRefused | ObstacleKind::FromRefused
+        )
+    }
+}
+
+impl Obstacle {
+    /// Without a wish as to when.
+    pub fn new(kind: ObstacleKind, reply: Reply) -> Self {
+        Self {
+            kind,
+            reply,
+            retry_after: None,
+        }
+    }
+
+    /// The upstream is down, by our own finding.
+    pub fn down(text: impl Into<String>) -> Self {
+        Self::new(ObstacleKind::Down, Reply::new(451, (4, 4, 1), text))
+    }
+
+    /// Our settings are wrong, by our own finding.
+    pub fn misconfigured(text: impl Into<String>) -> Self {
+        Self::new(
+            ObstacleKind::Misconfigured,
+            Reply::new(451, (4, 3, 5), text),
+        )
+    }
+
+    /// Not before this.
+    #[must_use]
+    pub fn after(mut self, wait: Option<Duration>) -> Self {
+        self.retry_after = wait;
+        self
+    }
+}
+
 /// What a connector reports of one call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Report {
-    /// Nothing was attempted: the upstream cannot be reached or is not taking mail. The lane closes.
-    Down {
-        /// Stage and cause, for people.
-        reply: Reply,
-        /// Not before this.
-        retry_after: Option<Duration>,
-    },
-    /// Nothing was attempted: our configuration or credentials are wrong. The lane pauses. The text holds the remedy.
-    Misconfigured(Reply),
-    /// As `Misconfigured`, for the sending mailbox alone.
-    MailboxRefused(Reply),
-    /// As `MailboxRefused`, for this From in that mailbox alone.
-    FromRefused(Reply),
-    /// Nothing was taken: something in between answered in the upstream's place. As `Down`; but it may be this message that is let
-    /// through to nobody, so others go first when it is seen whether the upstream is back.
-    Intercepted(Reply),
-    /// Nothing was taken: the upstream wants less in this time. The lane waits; it costs no attempt and is no reason to go elsewhere.
-    Throttled {
-        /// What the upstream said.
-        reply: Reply,
-        /// Not before this; `None`: the upstream did not say.
-        retry_after: Option<Duration>,
-    },
+    /// Nothing was attempted, or nothing was taken.
+    NotTried(Obstacle),
     /// It was attempted; an outcome for every recipient of the call.
     Tried {
         /// One for each recipient, in the order given.
@@ -79,4 +148,22 @@ pub enum Report {
         /// It was answered, and nothing else is wanted before this.
         pause: Option<Duration>,
     },
+}
+
+impl Report {
+    /// The same outcome for every recipient.
+    pub fn all(recipients: &[Address], outcome: &Outcome, via: impl Into<String>) -> Self {
+        let each = |recipient: &Address| (recipient.clone(), outcome.clone());
+        Report::Tried {
+            outcomes: recipients.iter().map(each).collect(),
+            via: via.into(),
+            pause: None,
+        }
+    }
+}
+
+impl From<Obstacle> for Report {
+    fn from(obstacle: Obstacle) -> Self {
+        Report::NotTried(obstacle)
+    }
 }

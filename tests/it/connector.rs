@@ -24,7 +24,7 @@ use postern::{
     mail::{
         address::Address,
         message::{Body, Envelope, Message, MessageId, Origin, SpoolFile},
-        outcome::{Outcome, Report},
+        outcome::{ObstacleKind, Outcome, Report},
     },
     secret::Secret,
 };
@@ -423,12 +423,10 @@ fn soon() -> Instant {
 
 fn short(report: &Report) -> String {
     match report {
-        Report::Down { .. } => "down".into(),
-        Report::Misconfigured(_) => "misconfigured".into(),
-        Report::MailboxRefused(_) => "mailbox".into(),
-        Report::FromRefused(_) => "from".into(),
-        Report::Intercepted(_) => "intercepted".into(),
-        Report::Throttled { .. } => "throttled".into(),
+        Report::NotTried(obstacle) => match obstacle.kind {
+            ObstacleKind::MailboxRefused => "mailbox".into(),
+            kind => kind.as_str().into(),
+        },
         Report::Tried { outcomes, .. } => outcomes
             .iter()
             .map(|(_, outcome)| match outcome {
@@ -446,12 +444,7 @@ fn short(report: &Report) -> String {
 
 fn text(report: Report) -> String {
     match report {
-        Report::Down { reply, .. }
-        | Report::Misconfigured(reply)
-        | Report::Throttled { reply, .. }
-        | Report::MailboxRefused(reply)
-        | Report::FromRefused(reply)
-        | Report::Intercepted(reply) => reply.text,
+        Report::NotTried(obstacle) => obstacle.reply.text,
         Report::Tried { outcomes, .. } => outcomes[0].1.reply().text.clone(),
     }
 }

@@ -12,7 +12,7 @@ use postern::{
     mail::{
         address::Address,
         message::{Body, Envelope, Message, MessageId, Origin},
-        outcome::{Outcome, Report},
+        outcome::{Obstacle, ObstacleKind, Outcome},
         pattern::Pattern,
         reply::Reply,
     },
@@ -180,14 +180,15 @@ async fn until(what: &str, mut is: impl FnMut() -> bool) {
 }
 
 fn down() -> Act {
-    Act::Report(Report::Down {
-        reply: Reply::new(451, (4, 4, 1), "connection refused"),
-        retry_after: None,
-    })
+    Act::Obstacle(Obstacle::new(
+        ObstacleKind::Down,
+        Reply::new(451, (4, 4, 1), "connection refused"),
+    ))
 }
 
-fn wrong_password() -> Report {
-    Report::Misconfigured(Reply::new(535, (5, 7, 8), "wrong password"))
+fn wrong_password() -> Obstacle {
+    let reply = Reply::new(535, (5, 7, 8), "wrong password");
+    Obstacle::new(ObstacleKind::Misconfigured, reply)
 }
 
 fn deferred() -> Outcome {
@@ -320,7 +321,7 @@ async fn a_closed_lane_probes_and_lets_all_go_oldest_first() {
 #[tokio::test]
 async fn paused_is_never_given_up_and_probes_on_demand() {
     let out = Scripted::new("out", []);
-    *out.otherwise.lock().unwrap() = Act::Report(wrong_password());
+    *out.otherwise.lock().unwrap() = Act::Obstacle(wrong_password());
     *out.login.lock().unwrap() = Err(wrong_password());
     let plan = Plan {
         give_up: Duration::from_millis(50),
@@ -358,8 +359,13 @@ async fn paused_is_never_given_up_and_probes_on_demand() {
 /// the first once more, or nobody else ever had a turn.
 #[tokio::test]
 async fn one_message_does_not_keep_a_connector_paused_for_all_others() {
-    let refusal = || Report::Misconfigured(Reply::new(554, (5, 7, 1), "not from you"));
-    let out = Scripted::new("out", [Act::Report(refusal())]);
+    let refusal = || {
+        Obstacle::new(
+            ObstacleKind::Misconfigured,
+            Reply::new(554, (5, 7, 1), "not from you"),
+        )
+    };
+    let out = Scripted::new("out", [Act::Obstacle(refusal())]);
     let plan = Plan {
         concurrent: 1,
         ..Plan::default()
@@ -391,7 +397,13 @@ async fn one_message_does_not_keep_a_connector_paused_for_all_others() {
 #[tokio::test]
 async fn a_refused_message_is_not_its_own_probe() {
     let refusal = Reply::new(550, (5, 7, 60), "not as this sender");
-    let out = Scripted::new("out", [Act::Report(Report::MailboxRefused(refusal))]);
+    let out = Scripted::new(
+        "out",
+        [Act::Obstacle(Obstacle::new(
+            ObstacleKind::MailboxRefused,
+            refusal,
+        ))],
+    );
     let plan = Plan::default();
     let world = world(&[("out", &out)], &plan);
     world.accept(&["bad"]).await;
@@ -428,7 +440,13 @@ async fn a_refused_message_is_not_its_own_probe() {
 #[tokio::test]
 async fn a_refused_message_alone_is_tried_after_a_reload() {
     let refusal = Reply::new(550, (5, 7, 60), "not as this sender");
-    let out = Scripted::new("out", [Act::Report(Report::FromRefused(refusal))]);
+    let out = Scripted::new(
+        "out",
+        [Act::Obstacle(Obstacle::new(
+            ObstacleKind::FromRefused,
+            refusal,
+        ))],
+    );
     let plan = Plan::default();
     let world = world(&[("out", &out)], &plan);
     world.accept(&["bad"]).await;
@@ -624,10 +642,13 @@ async fn the_rate_holds_and_is_no_reason_to_go_elsewhere() {
 #[tokio::test]
 async fn an_upstream_that_wants_less_is_waited_for() {
     let throttled = |seconds| {
-        Act::Report(Report::Throttled {
-            reply: Reply::new(451, (4, 3, 2), "too much"),
-            retry_after: Some(Duration::from_secs(seconds)),
-        })
+        Act::Obstacle(
+            Obstacle::new(
+                ObstacleKind::Throttled,
+                Reply::new(451, (4, 3, 2), "too much"),
+            )
+            .after(Some(Duration::from_secs(seconds))),
+        )
     };
     let first = Scripted::new("first", [throttled(1)]);
     let second = Scripted::new("second", []);
@@ -663,10 +684,9 @@ async fn an_upstream_that_wants_less_is_waited_for() {
 async fn a_wait_beyond_give_up_ends_there() {
     let reply = Reply::new(451, (4, 3, 2), "too much");
     let out = Scripted::new("out", []);
-    *out.otherwise.lock().unwrap() = Act::Report(Report::Throttled {
-        reply,
-        retry_after: Some(Duration::from_hours(1)),
-    });
+    *out.otherwise.lock().unwrap() = Act::Obstacle(
+        Obstacle::new(ObstacleKind::Throttled, reply).after(Some(Duration::from_hours(1))),
+    );
     let plan = Plan {
         give_up: Duration::from_secs(2),
         ..Plan::default()

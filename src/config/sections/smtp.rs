@@ -16,6 +16,7 @@ use crate::{
         values::{BACKSLASH, Fault, control_character, is_full_name, is_plain, plain},
     },
     connector::{Auth, Class, Override, Proxy, SmtpSettings, Tls, Verify, is_loopback, services},
+    mail::outcome::ObstacleKind,
     secret::Secret,
 };
 
@@ -416,10 +417,16 @@ fn overrides(table: &Table<'_>) -> Vec<Override> {
             &[
                 ("deferred", Class::Deferred),
                 ("failed", Class::Failed),
-                ("down", Class::Down),
-                ("misconfigured", Class::Misconfigured),
-                ("mailbox refused", Class::MailboxRefused),
-                ("throttled", Class::Throttled),
+                ("down", Class::Obstacle(ObstacleKind::Down)),
+                (
+                    "misconfigured",
+                    Class::Obstacle(ObstacleKind::Misconfigured),
+                ),
+                (
+                    "mailbox refused",
+                    Class::Obstacle(ObstacleKind::MailboxRefused),
+                ),
+                ("throttled", Class::Obstacle(ObstacleKind::Throttled)),
             ],
         );
         table.finish();

@@ -9,7 +9,10 @@ use std::time::Duration;
 use reqwest::header::{self, HeaderMap};
 
 use super::codes::{About, Error, Row, error_in};
-use crate::mail::reply::Reply;
+use crate::mail::{
+    outcome::{Obstacle, ObstacleKind, Outcome},
+    reply::Reply,
+};
 
 /// The daily quotas are counted over a day; asking more often helps nobody.
 const QUOTA: Duration = Duration::from_hours(1);
@@ -19,30 +22,41 @@ const BANDWIDTH: Duration = Duration::from_mins(10);
 /// What an answer means.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Meaning {
-    /// 202; with a wait it is taken all the same, and the mailbox pauses.
-    Taken(Reply, Option<Duration>),
-    /// Later.
-    Later(Reply, Option<Duration>),
-    /// It was not looked at: the mailbox sends too much, or Graph has too much to do.
-    Throttled(Reply, Option<Duration>),
-    /// It may have been sent.
-    InDoubt(Reply),
-    /// Never.
-    Never(Reply),
-    /// Nobody got it, since one of the recipients or more cannot.
-    Recipients(Reply),
-    /// Not through this connector.
-    Unsuited(Reply),
-    /// This mailbox alone, until an administrator has repaired it.
-    Mailbox(Reply),
-    /// This From in this mailbox alone.
-    From(Reply),
-    /// 401: another token, once.
-    Token(Reply),
-    /// Our own configuration, or what stands between us and Graph, wants an administrator.
-    Misconfigured(Reply),
-    /// Graph does not work as it should: a redirect, say; or something else answered in its place.
-    Down(Reply),
+    /// The same for every recipient ([`Outcome::Apart`]: one of them or more cannot); and nothing else is wanted before the wait.
+    Tried(Outcome, Option<Duration>),
+    /// Nothing was taken.
+    NotTried(Obstacle),
+}
+
+impl Meaning {
+    /// To be tried again.
+    pub(super) fn later(reply: Reply, retry_after: Option<Duration>) -> Self {
+        Outcome::Deferred { reply, retry_after }.into()
+    }
+
+    /// When something was attempted already: nothing is said about the whole connector any more.
+    pub(super) fn under_way(self) -> Self {
+        match self {
+            Meaning::NotTried(Obstacle {
+                kind: ObstacleKind::Down | ObstacleKind::Intercepted | ObstacleKind::Misconfigured,
+                reply,
+                retry_after,
+            }) => Self::later(reply, retry_after),
+            meaning => meaning,
+        }
+    }
+}
+
+impl From<Outcome> for Meaning {
+    fn from(outcome: Outcome) -> Self {
+        Meaning::Tried(outcome, None)
+    }
+}
+
+impl From<Obstacle> for Meaning {
+    fn from(obstacle: Obstacle) -> Self {
+        Meaning::NotTried(obstacle)
+    }
 }
 
 /// An answer as it was heard.
@@ -107,8 +121,24 @@ impl Heard<'_> {
     }
 }
 
-fn reply(smtp: u16, enhanced: (u8, u16, u16), text: String) -> Reply {
-    Reply::new(smtp, enhanced, text)
+/// Something in between answered, or Graph as it should not.
+fn between(text: String) -> Meaning {
+    Obstacle::new(ObstacleKind::Intercepted, Reply::new(451, (4, 4, 1), text)).into()
+}
+
+fn throttled(reply: Reply, wait: Option<Duration>) -> Meaning {
+    Obstacle::new(ObstacleKind::Throttled, reply)
+        .after(wait)
+        .into()
+}
+
+/// The token is not accepted; it was renewed before.
+fn unaccepted(text: String) -> Meaning {
+    Obstacle::new(
+        ObstacleKind::Misconfigured,
+        Reply::new(451, (4, 7, 0), text),
+    )
+    .into()
 }
 
 const POLICY: &str = "an application access policy of Exchange Online (or the scope of RBAC for Applications) keeps the application from this mailbox: put the mailbox into the policy's group, see Test-ApplicationAccessPolicy and Test-ServicePrincipalAuthorization; a change takes up to 2 hours";
@@ -120,21 +150,19 @@ pub(super) fn read(heard: &Heard<'_>, mailbox: &str) -> Meaning {
     match heard.status {
         // An empty one may have come through a proxy that names itself; a page has not come from Graph.
         202 if !heard.is_page() => {
-            return Meaning::Taken(
-                reply(250, (2, 0, 0), format!("Graph: accepted, {said}")),
-                heard.wait,
-            );
+            let taken = Reply::new(250, (2, 0, 0), format!("Graph: accepted, {said}"));
+            return Meaning::Tried(Outcome::Delivered(taken), heard.wait);
         }
         // A 200 has been seen with no mail sent; whoever tries again at once may send two.
         200..=299 => {
             let why = page.unwrap_or("it is not 202");
             let text = format!("Graph: {said}: {why}; it may have been sent");
-            return Meaning::InDoubt(reply(451, (4, 4, 2), text));
+            return Outcome::InDoubt(Reply::new(451, (4, 4, 2), text)).into();
         }
         300..=399 => {
             let text =
                 format!("Graph: {said}: a redirect, which is not followed; correct graph_url");
-            return Meaning::Down(reply(451, (4, 4, 1), text));
+            return between(text);
         }
         _ => {}
     }
@@ -146,37 +174,30 @@ pub(super) fn read(heard: &Heard<'_>, mailbox: &str) -> Meaning {
 
 /// What a known code means, whatever the status.
 fn by_code(heard: &Heard<'_>, row: &Row, said: &str, mailbox: &str) -> Meaning {
-    let about_message =
-        |smtp, enhanced| reply(smtp, enhanced, format!("Graph: {said}: {}", row.why));
-    let about_mailbox = || {
+    let text = || format!("Graph: {said}: {}", row.why);
+    let refused = |kind| {
         let why = if heard.is_by_policy() {
             POLICY
         } else {
             row.why
         };
-        reply(
-            550,
-            (5, 7, 60),
-            format!("Graph: {said}: mailbox {mailbox}: {why}"),
-        )
+        let text = format!("Graph: {said}: mailbox {mailbox}: {why}");
+        Obstacle::new(kind, Reply::new(550, (5, 7, 60), text)).into()
     };
     match row.about {
-        About::Recipients => Meaning::Recipients(about_message(554, (5, 1, 3))),
-        About::Content => Meaning::Never(about_message(554, (5, 6, 0))),
-        About::Size => Meaning::Unsuited(about_message(552, (5, 3, 4))),
-        About::Permission | About::Mailbox => Meaning::Mailbox(about_mailbox()),
-        About::From => Meaning::From(about_mailbox()),
-        About::Quota => Meaning::Throttled(
-            reply(
-                452,
-                (4, 2, 2),
-                format!("Graph: {said}: mailbox {mailbox}: {}", row.why),
-            ),
-            Some(heard.wait.unwrap_or_default().max(QUOTA)),
-        ),
-        About::Pace => Meaning::Throttled(about_message(451, (4, 3, 2)), heard.wait),
-        About::Token => Meaning::Token(about_message(451, (4, 7, 0))),
-        About::Draft => Meaning::Later(about_message(451, (4, 4, 2)), heard.wait),
+        About::Recipients => Outcome::Apart(Reply::new(554, (5, 1, 3), text())).into(),
+        About::Content => Outcome::Failed(Reply::new(554, (5, 6, 0), text())).into(),
+        About::Size => Outcome::Unsuited(Reply::new(552, (5, 3, 4), text())).into(),
+        About::Permission | About::Mailbox => refused(ObstacleKind::MailboxRefused),
+        About::From => refused(ObstacleKind::FromRefused),
+        About::Quota => {
+            let text = format!("Graph: {said}: mailbox {mailbox}: {}", row.why);
+            let wait = heard.wait.unwrap_or_default().max(QUOTA);
+            throttled(Reply::new(452, (4, 2, 2), text), Some(wait))
+        }
+        About::Pace => throttled(Reply::new(451, (4, 3, 2), text()), heard.wait),
+        About::Token => unaccepted(text()),
+        About::Draft => Meaning::later(Reply::new(451, (4, 4, 2), text()), heard.wait),
         // What they say of the service, the status says better.
         About::Busy | About::Moment => by_status(heard, None, said, mailbox),
     }
@@ -185,63 +206,43 @@ fn by_code(heard: &Heard<'_>, row: &Row, said: &str, mailbox: &str) -> Meaning {
 /// What the status means where no code decides.
 fn by_status(heard: &Heard<'_>, page: Option<&str>, said: &str, mailbox: &str) -> Meaning {
     let wait = heard.wait;
+    let text = |why: &str| format!("Graph: {said}: {why}");
     let busy = || {
-        let why = page.map_or_else(String::new, |page| format!(": {page}"));
-        reply(451, (4, 3, 2), format!("Graph: {said}{why}"))
+        let text = page.map_or_else(|| format!("Graph: {said}"), text);
+        Reply::new(451, (4, 3, 2), text)
     };
     match heard.status {
-        407 => Meaning::Misconfigured(reply(
-            451,
-            (4, 3, 5),
-            format!("Graph: {said}: {}", page.unwrap_or_default()),
-        )),
-        401 if page.is_none() => Meaning::Token(reply(
-            451,
-            (4, 7, 0),
-            format!("Graph: {said}: the token is not accepted"),
-        )),
-        413 if heard.error().is_some() => Meaning::Unsuited(reply(
-            552,
-            (5, 3, 4),
-            format!("Graph: {said}: the message is larger than Graph takes"),
-        )),
+        407 => Obstacle::misconfigured(text(page.unwrap_or_default())).into(),
+        401 if page.is_none() => unaccepted(text("the token is not accepted")),
+        413 if heard.error().is_some() => {
+            let text = text("the message is larger than Graph takes");
+            Outcome::Unsuited(Reply::new(552, (5, 3, 4), text)).into()
+        }
         // Of this message alone, whoever says it; and a smaller one may pass.
-        413 => Meaning::Later(
-            reply(
-                451,
-                (4, 3, 4),
-                format!(
-                    "Graph: {said}: something on the way to Graph takes no request of this size; have the hosts of Graph passed through"
-                ),
-            ),
-            wait,
-        ),
-        504 => Meaning::InDoubt(reply(
-            451,
-            (4, 4, 7),
-            format!("Graph: {said}: no answer to the complete message, it may have been sent"),
-        )),
-        429 => Meaning::Throttled(
-            reply(451, (4, 3, 2), format!("Graph: {said}: too much at once")),
-            wait,
-        ),
-        509 => Meaning::Throttled(busy(), Some(wait.unwrap_or_default().max(BANDWIDTH))),
+        413 => {
+            let text = text(
+                "something on the way to Graph takes no request of this size; have the hosts of Graph passed through",
+            );
+            Meaning::later(Reply::new(451, (4, 3, 4), text), wait)
+        }
+        504 => {
+            let text = text("no answer to the complete message, it may have been sent");
+            Outcome::InDoubt(Reply::new(451, (4, 4, 7), text)).into()
+        }
+        429 => throttled(Reply::new(451, (4, 3, 2), text("too much at once")), wait),
+        509 => throttled(busy(), Some(wait.unwrap_or_default().max(BANDWIDTH))),
         // Without a wish it may be the message that Graph cannot cope with, and that must end some day.
-        503 if wait.is_some() => Meaning::Throttled(busy(), wait),
-        408 | 409 | 500..=599 => Meaning::Later(busy(), wait),
-        _ => match page {
-            Some(page) => Meaning::Down(reply(451, (4, 4, 1), format!("Graph: {said}: {page}"))),
-            None => Meaning::Later(
-                reply(
-                    451,
-                    (4, 3, 0),
-                    format!(
-                        "Graph: {said}: nothing that is known to be about the message of {mailbox}; it is tried again"
-                    ),
-                ),
-                wait,
-            ),
-        },
+        503 if wait.is_some() => throttled(busy(), wait),
+        408 | 409 | 500..=599 => Meaning::later(busy(), wait),
+        _ => {
+            if let Some(page) = page {
+                return between(text(page));
+            }
+            let why = format!(
+                "nothing that is known to be about the message of {mailbox}; it is tried again"
+            );
+            Meaning::later(Reply::new(451, (4, 3, 0), text(&why)), wait)
+        }
     }
 }
 
@@ -264,11 +265,11 @@ pub(super) fn prepare(step: Step, heard: &Heard<'_>, mailbox: &str) -> Meaning {
     let said = heard.said();
     let unsuited = |why: &str| {
         let text = format!("Graph: {said}: {why}");
-        Meaning::Unsuited(Reply::new(552, (5, 3, 4), text))
+        Outcome::Unsuited(Reply::new(552, (5, 3, 4), text)).into()
     };
     let later = |why: &str| {
         let text = format!("Graph: {said}: {why}");
-        Meaning::Later(Reply::new(451, (4, 3, 2), text), heard.wait)
+        Meaning::later(Reply::new(451, (4, 3, 2), text), heard.wait)
     };
     let error = heard.error();
     let about = error
@@ -315,21 +316,28 @@ mod tests {
             wait.map_or_else(|| "-".to_owned(), |wait| wait.as_secs().to_string())
         };
         match meaning {
-            Meaning::Taken(_, wait) => format!("taken {}", seconds(wait)),
-            Meaning::Later(_, wait) => format!("later {}", seconds(wait)),
-            Meaning::Throttled(_, wait) => format!("throttled {}", seconds(wait)),
-            Meaning::InDoubt(_) => "in doubt".into(),
-            Meaning::Never(reply) => {
-                let (class, subject, detail) = reply.status();
-                format!("never {class}.{subject}.{detail}")
-            }
-            Meaning::Recipients(_) => "recipients".into(),
-            Meaning::Unsuited(_) => "unsuited".into(),
-            Meaning::Mailbox(_) => "mailbox".into(),
-            Meaning::From(_) => "from".into(),
-            Meaning::Token(_) => "token".into(),
-            Meaning::Misconfigured(_) => "misconfigured".into(),
-            Meaning::Down(_) => "down".into(),
+            Meaning::Tried(outcome, pause) => match outcome {
+                Outcome::Delivered(_) => format!("taken {}", seconds(pause)),
+                Outcome::Deferred { retry_after, .. } => format!("later {}", seconds(retry_after)),
+                Outcome::InDoubt(_) => "in doubt".into(),
+                Outcome::Failed(reply) => {
+                    let (class, subject, detail) = reply.status();
+                    format!("never {class}.{subject}.{detail}")
+                }
+                Outcome::Apart(_) => "recipients".into(),
+                Outcome::Unsuited(_) => "unsuited".into(),
+            },
+            Meaning::NotTried(obstacle) => match obstacle.kind {
+                ObstacleKind::Throttled => format!("throttled {}", seconds(obstacle.retry_after)),
+                ObstacleKind::MailboxRefused => "mailbox".into(),
+                ObstacleKind::FromRefused => "from".into(),
+                ObstacleKind::Misconfigured if obstacle.reply.enhanced == Some((4, 7, 0)) => {
+                    "token".into()
+                }
+                ObstacleKind::Misconfigured => "misconfigured".into(),
+                ObstacleKind::Intercepted => "down".into(),
+                ObstacleKind::Down => "nobody answered".into(),
+            },
         }
     }
 
@@ -374,7 +382,13 @@ mod tests {
                 &heard(403, &headers, body.as_bytes(), None),
                 "m@corp.example",
             ) {
-                Meaning::Mailbox(reply) => assert!(reply.text.contains(words), "{}", reply.text),
+                Meaning::NotTried(Obstacle {
+                    kind: ObstacleKind::MailboxRefused,
+                    reply,
+                    ..
+                }) => {
+                    assert!(reply.text.contains(words), "{}", reply.text);
+                }
                 other => panic!("{other:?}"),
             }
         }
@@ -583,7 +597,7 @@ mod tests {
         let body = br#"{"error":{"code":"\u001b[31mx y"}}"#;
         let meaning = read(&heard(400, &headers, body, None), "m@c.d");
         assert!(
-            matches!(&meaning, Meaning::Later(r, None) if r.text.starts_with("Graph: 400 31mxy: ")),
+            matches!(&meaning, Meaning::Tried(Outcome::Deferred { reply, retry_after: None }, None) if reply.text.starts_with("Graph: 400 31mxy: ")),
             "{meaning:?}"
         );
     }

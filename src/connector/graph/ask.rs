@@ -19,7 +19,7 @@ use crate::{
         http::{Answer, Fault},
         oauth::{Claims, Token},
     },
-    mail::{message::Message, outcome::Report, reply::Reply},
+    mail::{message::Message, outcome::Obstacle},
 };
 
 /// One request.
@@ -38,7 +38,7 @@ pub(super) struct Request<'a> {
 #[derive(Debug)]
 pub(super) enum Silence {
     /// There is no token.
-    Token(Report),
+    Token(Obstacle),
     /// Graph said nothing.
     Graph(Fault),
 }
@@ -87,11 +87,13 @@ impl Graph {
             }
             return Err(Silence::Token(self.refused_twice(&token, &answer)));
         }
-        Err(Silence::Token(unusable("no token was accepted")))
+        Err(Silence::Token(Obstacle::misconfigured(
+            "no token was accepted",
+        )))
     }
 
     /// A token that is fresh and still not accepted.
-    fn refused_twice(&self, token: &Token, answer: &Answer) -> Report {
+    fn refused_twice(&self, token: &Token, answer: &Answer) -> Obstacle {
         let (why, said) = cause(answer);
         let clock = answer.clock(SystemTime::now());
         let claims = token.claims();
@@ -106,7 +108,7 @@ impl Graph {
         if let Some(clock) = clock {
             text = format!("{text}; {clock}");
         }
-        unusable(format!("Graph: {said}: {text}"))
+        Obstacle::misconfigured(format!("Graph: {said}: {text}"))
     }
 
     /// Whom the token is for, where that is not the Graph that is asked.
@@ -167,11 +169,6 @@ impl Graph {
             recorder(line);
         }
     }
-}
-
-/// Our own settings are wrong.
-pub(super) fn unusable(text: impl Into<String>) -> Report {
-    Report::Misconfigured(Reply::new(451, (4, 3, 5), text))
 }
 
 /// What a 401 comes from, and how its text begins.

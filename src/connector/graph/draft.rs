@@ -24,7 +24,12 @@ use super::{
 };
 use crate::{
     connector::http::Fault,
-    mail::{address::Address, message::Message, outcome::Report, reply::Reply},
+    mail::{
+        address::Address,
+        message::Message,
+        outcome::{Obstacle, ObstacleKind, Outcome},
+        reply::Reply,
+    },
 };
 
 /// Octets of a request: 4 MB in the documentation, 4 MiB where it was measured.
@@ -40,11 +45,11 @@ impl Graph {
         to: &[Address],
         mailbox: &str,
         deadline: Instant,
-    ) -> Result<Meaning, Report> {
+    ) -> Meaning {
         let until = deadline.checked_sub(TIDYING).unwrap_or(deadline);
         let Ok(Ok(_turn)) = timeout_at(until, self.large.acquire()).await else {
             let text = "Graph: other large messages are under way";
-            return Ok(Meaning::Later(Reply::new(451, (4, 3, 2), text), None));
+            return Meaning::later(Reply::new(451, (4, 3, 2), text), None);
         };
         let draft = Draft {
             graph: self,
@@ -55,12 +60,11 @@ impl Graph {
         };
         let (first, attachments, body) = match draft.read(message, to).await {
             Ok(read) => read,
-            Err(meaning) => return Ok(meaning),
+            Err(meaning) => return meaning,
         };
         match draft.run(first, attachments, body).await {
-            Ok(meaning) | Err(Stop::Meaning(meaning)) => Ok(meaning),
-            Err(Stop::Report(report)) => Err(report),
-            Err(stop @ Stop::Small) => Ok(stop.under_way()),
+            Ok(meaning) | Err(Stop::Meaning(meaning)) => meaning,
+            Err(stop @ Stop::Small) => stop.under_way(),
         }
     }
 }
@@ -107,9 +111,9 @@ impl Draft<'_> {
                 let text = format!(
                     "Graph: a message above mime_limit is rebuilt, and this one cannot be: {sealed}"
                 );
-                Err(Meaning::Unsuited(Reply::new(552, (5, 3, 4), text)))
+                Err(Outcome::Unsuited(Reply::new(552, (5, 3, 4), text)).into())
             }
-            Err(_) => Err(Meaning::Later(
+            Err(_) => Err(Meaning::later(
                 Reply::new(451, (4, 3, 0), "Graph: the message could not be read"),
                 None,
             )),
@@ -125,7 +129,7 @@ impl Draft<'_> {
         match self.search(self.until).await? {
             Left::Sent => {
                 let text = "Graph: it is among the sent messages, an earlier attempt has sent it";
-                return Ok(Meaning::Taken(Reply::new(250, (2, 0, 0), text), None));
+                return Ok(Outcome::Delivered(Reply::new(250, (2, 0, 0), text)).into());
             }
             Left::Drafts(drafts) => {
                 for draft in drafts {
@@ -134,7 +138,7 @@ impl Draft<'_> {
                         Deleted::Missing => {
                             let text =
                                 "Graph: a draft of an earlier attempt is gone, it may be under way";
-                            return Ok(Meaning::InDoubt(Reply::new(451, (4, 4, 2), text)));
+                            return Ok(Outcome::InDoubt(Reply::new(451, (4, 4, 2), text)).into());
                         }
                         Deleted::Unknown => {
                             return Err(Stop::later("an earlier draft cannot be deleted", None));
@@ -177,13 +181,13 @@ impl Draft<'_> {
             let until = Instant::now() + SENDING;
             let answer = match self.graph.ask(&request, until.min(self.until)).await {
                 Ok(answer) => answer,
-                Err(Silence::Token(report)) => break Stop::Report(report).under_way(),
+                Err(Silence::Token(obstacle)) => break Meaning::from(obstacle).under_way(),
                 Err(Silence::Graph(Fault::Unanswered(text))) => {
                     let text = format!("{text}; it may have been sent");
-                    return Meaning::InDoubt(Reply::new(451, (4, 4, 2), text));
+                    return Outcome::InDoubt(Reply::new(451, (4, 4, 2), text)).into();
                 }
                 Err(Silence::Graph(fault)) => {
-                    break Stop::Report(fault.report("Graph")).under_way();
+                    break Meaning::from(fault.obstacle("Graph")).under_way();
                 }
             };
             let status = answer.status.as_u16();
@@ -196,20 +200,28 @@ impl Draft<'_> {
             }
             let meaning = answer::read(&ask::heard(&answer), self.mailbox);
             match (status, meaning) {
-                (_, meaning @ (Meaning::Taken(..) | Meaning::InDoubt(_))) => return meaning,
+                (_, meaning @ Meaning::Tried(Outcome::Delivered(_) | Outcome::InDoubt(_), _)) => {
+                    return meaning;
+                }
                 (404, _) if tries > 0 => {
                     let text = "Graph: the draft is gone after it was to be sent, it may have been";
-                    return Meaning::InDoubt(Reply::new(451, (4, 4, 2), text));
+                    return Outcome::InDoubt(Reply::new(451, (4, 4, 2), text)).into();
                 }
                 (404, _) => break Stop::later("404: the draft is gone", None).under_way(),
                 (429, meaning) => break meaning,
-                (500.., meaning) | (_, meaning @ Meaning::Later(..)) => {
+                (500.., meaning) | (_, meaning @ Meaning::Tried(Outcome::Deferred { .. }, _)) => {
                     // Only what is still a draft has not been sent.
                     return match (self.delete(id, Instant::now() + TIDYING).await, meaning) {
                         (Deleted::Yes, meaning) => meaning,
-                        (_, Meaning::Later(reply, _) | Meaning::Throttled(reply, _)) => {
-                            Meaning::InDoubt(reply)
-                        }
+                        (
+                            _,
+                            Meaning::Tried(Outcome::Deferred { reply, .. }, _)
+                            | Meaning::NotTried(Obstacle {
+                                kind: ObstacleKind::Throttled,
+                                reply,
+                                ..
+                            }),
+                        ) => Outcome::InDoubt(reply).into(),
                         (_, meaning) => meaning,
                     };
                 }

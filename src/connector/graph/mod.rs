@@ -28,7 +28,7 @@ use crate::{
     mail::{
         address::Address,
         message::{Body, Message},
-        outcome::{Outcome, Report},
+        outcome::{Obstacle, ObstacleKind, Outcome, Report},
         reply::Reply,
     },
     route::ConnectorName,
@@ -168,7 +168,7 @@ impl Graph {
         to: &[Address],
         mailbox: &str,
         deadline: Instant,
-    ) -> Result<Meaning, Report> {
+    ) -> Meaning {
         if message.size() > self.settings.mime_limit {
             self.send_large(message, to, mailbox, deadline).await
         } else {
@@ -182,11 +182,14 @@ impl Graph {
         to: &[Address],
         mailbox: &str,
         deadline: Instant,
-    ) -> Result<Meaning, Report> {
-        let url = self.url(mailbox, &["sendMail"]).map_err(ask::unusable)?;
+    ) -> Meaning {
+        let url = match self.url(mailbox, &["sendMail"]) {
+            Ok(url) => url,
+            Err(text) => return Obstacle::misconfigured(text).into(),
+        };
         let body = match body_of(message).await {
             Ok(body) => body,
-            Err(meaning) => return Ok(meaning),
+            Err(meaning) => return meaning,
         };
         let mut content = recipients::rewritten(&message.header, to);
         content.reserve(body.len() + 2);
@@ -203,20 +206,23 @@ impl Graph {
         };
         let answer = match self.ask(&request, deadline).await {
             Ok(answer) => answer,
-            Err(Silence::Token(report)) => return Err(report),
+            Err(Silence::Token(obstacle)) => return obstacle.into(),
             Err(Silence::Graph(Fault::Unanswered(text))) => {
                 let text = format!("{text}; it may have been sent");
-                return Ok(Meaning::InDoubt(Reply::new(451, (4, 4, 2), text)));
+                return Outcome::InDoubt(Reply::new(451, (4, 4, 2), text)).into();
             }
             Err(Silence::Graph(Fault::Broken(text))) => {
                 // Graph has not had all of it, so it cannot have sent it.
-                return Ok(Meaning::Later(Reply::new(451, (4, 4, 2), text), None));
+                return Meaning::later(Reply::new(451, (4, 4, 2), text), None);
             }
-            Err(Silence::Graph(fault)) => return Err(fault.report("Graph")),
+            Err(Silence::Graph(fault)) => return fault.obstacle("Graph").into(),
         };
         let meaning = answer::read(&ask::heard(&answer), mailbox);
         // A code that says something else counts first, under this status too.
-        let too_large = matches!(meaning, Meaning::Unsuited(_) | Meaning::Later(..));
+        let too_large = matches!(
+            meaning,
+            Meaning::Tried(Outcome::Unsuited(_) | Outcome::Deferred { .. }, _)
+        );
         if too_large
             && answer.status.as_u16() == 413
             && self.settings.large_messages == Large::Upload
@@ -225,7 +231,7 @@ impl Graph {
             drop(request);
             return self.send_large(message, to, mailbox, deadline).await;
         }
-        Ok(meaning)
+        meaning
     }
 
     fn via(&self, mailbox: &str) -> String {
@@ -264,57 +270,39 @@ impl Connector for Graph {
                 (5, 6, 0),
                 "Graph: the message is from no one mailbox (several addresses in From, no Sender)",
             );
-            return tried(to, &Outcome::Failed(reply), String::new());
+            return Report::all(to, &Outcome::Failed(reply), "");
         };
         let via = self.via(&mailbox);
         let large = message.size() > self.settings.mime_limit;
         if large && self.settings.large_messages == Large::Refuse {
             let text =
                 "Graph: the message is larger than mime_limit, and large_messages = \"refuse\"";
-            return tried(
-                to,
-                &Outcome::Unsuited(Reply::new(552, (5, 3, 4), text)),
-                via,
-            );
+            let outcome = Outcome::Unsuited(Reply::new(552, (5, 3, 4), text));
+            return Report::all(to, &outcome, via);
         }
-        let mut pause = None;
         let deadline = Instant::from_std(deadline);
         let mut sent = self.send_any(message, to, &mailbox, deadline).await;
         // One refusal of an address may be a passing whim of Exchange's; two are its word.
-        if matches!(sent, Ok(Meaning::Recipients(_)))
+        if matches!(sent, Meaning::Tried(Outcome::Apart(_), _))
             && to.len() == 1
             && Instant::now() + AGAIN < deadline
         {
             tokio::time::sleep(AGAIN).await;
             sent = self.send_any(message, to, &mailbox, deadline).await;
         }
-        let outcome = match sent {
-            Err(report) => return report,
-            Ok(Meaning::Taken(reply, wish)) => {
-                pause = wish;
-                Outcome::Delivered(reply)
-            }
-            Ok(Meaning::Throttled(reply, retry_after)) => {
-                return Report::Throttled { reply, retry_after };
-            }
-            Ok(Meaning::Later(reply, retry_after)) => Outcome::Deferred { reply, retry_after },
-            Ok(Meaning::InDoubt(reply)) => Outcome::InDoubt(reply),
-            Ok(Meaning::Never(reply)) => Outcome::Failed(reply),
-            Ok(Meaning::Unsuited(reply)) => Outcome::Unsuited(reply),
+        let (outcome, pause) = match sent {
+            Meaning::NotTried(obstacle) => return obstacle.into(),
             // With one recipient it is that one; among several nobody knows which.
-            Ok(Meaning::Recipients(reply)) if to.len() == 1 => Outcome::Failed(reply),
-            Ok(Meaning::Recipients(reply)) => {
+            Meaning::Tried(Outcome::Apart(reply), pause) if to.len() == 1 => {
+                (Outcome::Failed(reply), pause)
+            }
+            Meaning::Tried(Outcome::Apart(reply), pause) => {
                 let text = format!("{}; the recipients are tried in smaller sets", reply.text);
-                Outcome::Apart(Reply::new(451, (4, 1, 3), text))
+                (Outcome::Apart(Reply::new(451, (4, 1, 3), text)), pause)
             }
-            Ok(Meaning::Mailbox(reply)) => return Report::MailboxRefused(reply),
-            Ok(Meaning::From(reply)) => return Report::FromRefused(reply),
-            Ok(Meaning::Token(reply) | Meaning::Misconfigured(reply)) => {
-                return Report::Misconfigured(reply);
-            }
-            Ok(Meaning::Down(reply)) => return Report::Intercepted(reply),
+            Meaning::Tried(outcome, pause) => (outcome, pause),
         };
-        let mut report = tried(to, &outcome, via);
+        let mut report = Report::all(to, &outcome, via);
         if let Report::Tried { pause: asked, .. } = &mut report {
             *asked = pause;
         }
@@ -322,7 +310,7 @@ impl Connector for Graph {
     }
 
     /// A token, and what it says it may do. Nothing more is asked: an application with Mail.Send alone may ask nothing else.
-    async fn probe(&self, deadline: StdInstant) -> Result<String, Report> {
+    async fn probe(&self, deadline: StdInstant) -> Result<String, Obstacle> {
         let token = self.tokens.token(Instant::from_std(deadline)).await?;
         let mailbox = self
             .settings
@@ -335,7 +323,7 @@ impl Connector for Graph {
             ));
         };
         if let Some(foreign) = self.foreign(&claims) {
-            return Err(ask::unusable(foreign));
+            return Err(Obstacle::misconfigured(foreign));
         }
         if claims.may.is_empty() {
             return Ok(format!(
@@ -343,13 +331,11 @@ impl Connector for Graph {
             ));
         }
         if let Some(missing) = claims.missing(&["Mail.Send"]) {
-            return Err(Report::Misconfigured(Reply::new(
-                550,
-                (5, 7, 0),
-                format!(
-                    "{missing}: add the application permission Mail.Send and give admin consent"
-                ),
-            )));
+            let text = format!(
+                "{missing}: add the application permission Mail.Send and give admin consent"
+            );
+            let reply = Reply::new(550, (5, 7, 0), text);
+            return Err(Obstacle::new(ObstacleKind::Misconfigured, reply));
         }
         let large = match self.settings.large_messages {
             Large::Upload if !claims.names("Mail.ReadWrite") => {
@@ -363,17 +349,6 @@ impl Connector for Graph {
     }
 }
 
-fn tried(to: &[Address], outcome: &Outcome, via: String) -> Report {
-    Report::Tried {
-        outcomes: to
-            .iter()
-            .map(|address| (address.clone(), outcome.clone()))
-            .collect(),
-        via,
-        pause: None,
-    }
-}
-
 /// The body, from wherever it is.
 async fn body_of(message: &Message) -> Result<Bytes, Meaning> {
     match &message.body {
@@ -382,7 +357,7 @@ async fn body_of(message: &Message) -> Result<Bytes, Meaning> {
             Ok(body) => Ok(body.into()),
             Err(error) => {
                 let text = format!("the body cannot be read: {error}");
-                Err(Meaning::Later(Reply::new(451, (4, 3, 0), text), None))
+                Err(Meaning::later(Reply::new(451, (4, 3, 0), text), None))
             }
         },
     }

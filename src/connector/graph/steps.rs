@@ -24,7 +24,10 @@ use super::{
 };
 use crate::{
     connector::http::{Answer, Fault},
-    mail::{outcome::Report, reply::Reply},
+    mail::{
+        outcome::{Obstacle, Outcome},
+        reply::Reply,
+    },
 };
 
 /// Octets of an attachment that goes by upload session; below it a session is refused, above it one request is.
@@ -42,10 +45,8 @@ const ID: usize = 1000;
 /// Why a draft came to nothing.
 #[derive(Debug)]
 pub(super) enum Stop {
-    /// About this message.
+    /// As an answer means.
     Meaning(Meaning),
-    /// Nothing was attempted.
-    Report(Report),
     /// The attachment is too small for an upload session.
     Small,
 }
@@ -54,37 +55,28 @@ impl Stop {
     /// To be tried again.
     pub(super) fn later(text: impl Into<String>, wait: Option<Duration>) -> Self {
         let text = format!("Graph: {}", text.into());
-        Self::Meaning(Meaning::Later(Reply::new(451, (4, 4, 2), text), wait))
+        Self::Meaning(Meaning::later(Reply::new(451, (4, 4, 2), text), wait))
     }
 
     /// Not through this connector.
     pub(super) fn unsuited(text: impl Into<String>) -> Self {
         let text = format!("Graph: {}", text.into());
-        Self::Meaning(Meaning::Unsuited(Reply::new(552, (5, 3, 4), text)))
+        Outcome::Unsuited(Reply::new(552, (5, 3, 4), text)).into()
     }
 
-    /// When something was attempted already: no report about the whole connector any more.
+    /// What follows when something was attempted already.
     pub(super) fn under_way(self) -> Meaning {
         match self {
-            Self::Meaning(
-                Meaning::Token(reply) | Meaning::Misconfigured(reply) | Meaning::Down(reply),
-            ) => Meaning::Later(reply, None),
-            Self::Meaning(meaning) => meaning,
-            Self::Report(Report::Down { reply, retry_after }) => Meaning::Later(reply, retry_after),
-            Self::Report(
-                Report::Misconfigured(reply)
-                | Report::MailboxRefused(reply)
-                | Report::FromRefused(reply)
-                | Report::Intercepted(reply),
-            ) => Meaning::Later(Reply::new(451, (4, 3, 5), reply.text), None),
-            Self::Report(Report::Throttled { reply, retry_after }) => {
-                Meaning::Throttled(reply, retry_after)
-            }
-            // No step ends with these.
-            Self::Small | Self::Report(Report::Tried { .. }) => {
-                Meaning::Later(Reply::new(451, (4, 3, 0), "Graph: interrupted"), None)
-            }
+            Self::Meaning(meaning) => meaning.under_way(),
+            // No step ends with it.
+            Self::Small => Meaning::later(Reply::new(451, (4, 3, 0), "Graph: interrupted"), None),
         }
+    }
+}
+
+impl<T: Into<Meaning>> From<T> for Stop {
+    fn from(meaning: T) -> Self {
+        Self::Meaning(meaning.into())
     }
 }
 
@@ -236,12 +228,12 @@ impl Draft<'_> {
                 .await
             {
                 Ok(answer) => answer,
-                Err(Silence::Token(report)) => return Err(Stop::Report(report)),
+                Err(Silence::Token(obstacle)) => return Err(obstacle.into()),
                 // One mailbox may be slow to search; the connector is not down for that.
                 Err(Silence::Graph(Fault::Unanswered(text) | Fault::Broken(text))) => {
                     return Err(Stop::later(text, None));
                 }
-                Err(Silence::Graph(fault)) => return Err(Stop::Report(fault.report("Graph"))),
+                Err(Silence::Graph(fault)) => return Err(fault.obstacle("Graph").into()),
             };
             let status = answer.status.as_u16();
             if matches!(status, 200 | 201) {
@@ -285,7 +277,7 @@ impl Draft<'_> {
         let rest: Vec<&str> = ["messages"].iter().chain(rest).copied().collect();
         self.graph
             .url(self.mailbox, &rest)
-            .map_err(|text| Stop::Report(ask::unusable(text)))
+            .map_err(|text| Obstacle::misconfigured(text).into())
     }
 
     pub(super) fn request<'r>(&'r self, method: Method, url: &'r Url, body: Bytes) -> Request<'r> {

@@ -10,7 +10,7 @@ use tokio_rustls::rustls;
 use super::connect::Refusal;
 use crate::{
     connector::{outbound::ProxyServer, tls::words},
-    mail::{outcome::Report, reply::Reply},
+    mail::outcome::Obstacle,
     smtp::client::class::bounded,
 };
 
@@ -47,15 +47,12 @@ impl Fault {
         }
     }
 
-    /// As a report of something that was not attempted.
-    pub fn report(&self, stage: &str) -> Report {
+    /// Where nothing was attempted by it.
+    pub fn obstacle(&self, stage: &str) -> Obstacle {
         let text = format!("{stage}: {}", self.text());
         match self {
-            Fault::ProxyRefused(_) => Report::Misconfigured(Reply::new(451, (4, 3, 5), text)),
-            Fault::Unreached(_) | Fault::Broken(_) | Fault::Unanswered(_) => Report::Down {
-                reply: Reply::new(451, (4, 4, 1), text),
-                retry_after: None,
-            },
+            Fault::ProxyRefused(_) => Obstacle::misconfigured(text),
+            Fault::Unreached(_) | Fault::Broken(_) | Fault::Unanswered(_) => Obstacle::down(text),
         }
     }
 }

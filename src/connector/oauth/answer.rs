@@ -1,6 +1,6 @@
 //! What a token endpoint answered: a token, a fault that passes, or one that an administrator must repair.
 //!
-//! Apart because it is pure: from status, `error`, the code and who asked to a report with the remedy in words. The codes are the table
+//! Apart because it is pure: from status, `error`, the code and who asked to an obstacle with the remedy in words. The codes are the table
 //! in `codes`. `error` and the code decide, never the description (which the provider may change); it only says which of the causes of
 //! one and the same error stands first. Of what the endpoint says nothing is repeated but that word, the number and the two identifiers
 //! that its support asks for, and, where nobody knows the code, the first line of the description.
@@ -13,12 +13,12 @@ use std::{
 use serde_json::Value;
 
 use super::{
-    codes::{self, Class, Known, word},
+    codes::{self, Known, word},
     grant::Grant,
 };
 use crate::{
     connector::http::Answer,
-    mail::{outcome::Report, reply::Reply},
+    mail::outcome::{Obstacle, ObstacleKind},
     secret::Secret,
 };
 
@@ -60,7 +60,7 @@ pub(super) struct Granted {
 /// Why there is none.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Refused {
-    pub(super) report: Report,
+    pub(super) obstacle: Obstacle,
     /// What was presented is no longer valid; another refresh token may be.
     pub(super) is_grant: bool,
 }
@@ -93,17 +93,14 @@ pub(super) fn read(
 
 fn down(text: String, retry_after: Option<Duration>) -> Refused {
     Refused {
-        report: Report::Down {
-            reply: Reply::new(451, (4, 4, 1), text),
-            retry_after,
-        },
+        obstacle: Obstacle::down(text).after(retry_after),
         is_grant: false,
     }
 }
 
 fn ours(text: String) -> Refused {
     Refused {
-        report: Report::Misconfigured(Reply::new(451, (4, 3, 5), text)),
+        obstacle: Obstacle::misconfigured(text),
         is_grant: false,
     }
 }
@@ -159,9 +156,9 @@ fn parse(
     let passing = codes
         .iter()
         .filter_map(|code| codes::known(*code))
-        .find(|known| known.class != Class::Misconfigured);
+        .find(|known| known.kind != ObstacleKind::Misconfigured);
     if let Some(known) = passing {
-        let wait = (known.class == Class::Throttled).then_some(LESS);
+        let wait = (known.kind == ObstacleKind::Throttled).then_some(LESS);
         let text = format!(
             "the token endpoint answered {status} ({shown}): {}",
             known.remedy
@@ -458,11 +455,9 @@ mod tests {
                 granted.lifetime.as_secs(),
                 granted.rotated.as_ref().map_or("-", Secret::reveal)
             ),
-            Err(Refused { report, .. }) => match report {
-                Report::Down { reply, .. } => format!("down {}", reply.text),
-                Report::Misconfigured(reply) => format!("misconfigured {}", reply.text),
-                other => format!("{other:?}"),
-            },
+            Err(Refused { obstacle, .. }) => {
+                format!("{} {}", obstacle.kind.as_str(), obstacle.reply.text)
+            }
         }
     }
 

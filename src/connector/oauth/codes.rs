@@ -5,22 +5,14 @@
 //! below) that an application with a secret, a certificate, a managed identity or a federated token can meet, and those of a refresh
 //! token; codes that the reference leaves out stand with the page that has them.
 
-/// What a code means for the mail.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Class {
-    /// An administrator must do something.
-    Misconfigured,
-    /// It passes by itself.
-    Down,
-    /// It passes by itself, later: too much was asked.
-    Throttled,
-}
+use crate::mail::outcome::ObstacleKind;
 
 /// Some codes that mean the same.
 #[derive(Debug)]
 pub(super) struct Known {
     pub(super) codes: &'static [u64],
-    pub(super) class: Class,
+    /// `Misconfigured`: an administrator must do something; else it passes by itself, `Throttled` later.
+    pub(super) kind: ObstacleKind,
     /// What is broken stands first; what to do about it behind it.
     pub(super) remedy: &'static str,
     /// Where the meaning comes from.
@@ -33,16 +25,16 @@ const REF: &str = "reference-error-codes";
 const fn ours(codes: &'static [u64], source: &'static str, remedy: &'static str) -> Known {
     Known {
         codes,
-        class: Class::Misconfigured,
+        kind: ObstacleKind::Misconfigured,
         remedy,
         source,
     }
 }
 
-const fn passes(codes: &'static [u64], class: Class, remedy: &'static str) -> Known {
+const fn passes(codes: &'static [u64], kind: ObstacleKind, remedy: &'static str) -> Known {
     Known {
         codes,
-        class,
+        kind,
         remedy,
         source: REF,
     }
@@ -292,12 +284,12 @@ pub(super) const TABLE: &[Known] = &[
             50_000, 50_033, 50_087, 70_012, 90_006, 90_012, 90_024, 90_033, 90_036, 90_090, 90_091,
             90_092, 80_001, 80_002, 80_005, 80_014, 40_008, 40_010, 501_621,
         ],
-        Class::Down,
+        ObstacleKind::Down,
         "Entra is not well; nothing is to be done here",
     ),
     passes(
         &[50_196, 90_055, 50_088, 50_166],
-        Class::Throttled,
+        ObstacleKind::Throttled,
         "too many tokens were asked for; see that nothing else on this machine asks for the same application in a loop",
     ),
 ];

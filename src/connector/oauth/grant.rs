@@ -20,7 +20,7 @@ use serde_json::json;
 use super::{claims, codes::word};
 use crate::{
     connector::{http::HttpSettings, keypair},
-    mail::outcome::Report,
+    mail::reply::Reply,
     secret::Secret,
     smtp::client::mask::Mask,
 };
@@ -126,10 +126,7 @@ pub(super) struct Request {
 impl Request {
     /// What proves who asks, should the endpoint repeat it: also in part, in other case, in base64, or as an error's code, of which
     /// letters and digits alone are left. `key`: of Azure Arc's agent.
-    pub(super) fn mask(&self, key: Option<&Secret>, report: &mut Report) {
-        let (Report::Down { reply, .. } | Report::Misconfigured(reply)) = report else {
-            return;
-        };
+    pub(super) fn mask(&self, key: Option<&Secret>, reply: &mut Reply) {
         let secret = |key: &str| {
             matches!(
                 key,
@@ -436,12 +433,9 @@ mod tests {
             basic[..basic.len() - 6].to_owned(),
             key.reveal().to_owned(),
         ] {
-            let reply = Reply::new(451, (4, 3, 5), format!("no token (a, {said}): it is wrong"));
-            let mut report = Report::Misconfigured(reply);
-            request.mask(Some(&key), &mut report);
-            let Report::Misconfigured(reply) = report else {
-                unreachable!();
-            };
+            let mut reply =
+                Reply::new(451, (4, 3, 5), format!("no token (a, {said}): it is wrong"));
+            request.mask(Some(&key), &mut reply);
             let (_, rest) = reply.text.split_once("(a, ").unwrap();
             let (shown, rest) = rest.rsplit_once("): ").unwrap();
             assert_eq!(rest, "it is wrong");

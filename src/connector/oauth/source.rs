@@ -28,7 +28,10 @@ use crate::{
         http::{Answer, Http},
         keypair,
     },
-    mail::{outcome::Report, reply::Reply},
+    mail::{
+        outcome::{Obstacle, ObstacleKind},
+        reply::Reply,
+    },
     secret::Secret,
 };
 
@@ -88,7 +91,7 @@ struct Inner {
 }
 
 /// What a renewal came to; `None`: it is under way.
-type Renewed = Option<Result<Token, Report>>;
+type Renewed = Option<Result<Token, Obstacle>>;
 
 #[derive(Default)]
 struct State {
@@ -173,8 +176,8 @@ impl TokenSource {
     /// A token that is good for five minutes yet.
     ///
     /// # Errors
-    /// [`Report::Down`] when the endpoint cannot be had, [`Report::Misconfigured`] with the remedy when it refuses.
-    pub async fn token(&self, deadline: Instant) -> Result<Token, Report> {
+    /// [`ObstacleKind::Down`] when the endpoint cannot be had, [`ObstacleKind::Misconfigured`] with the remedy when it refuses.
+    pub async fn token(&self, deadline: Instant) -> Result<Token, Obstacle> {
         self.token_lasting(EARLY, deadline).await
     }
 
@@ -183,7 +186,11 @@ impl TokenSource {
     ///
     /// # Errors
     /// As [`Self::token`].
-    pub async fn token_lasting(&self, least: Duration, deadline: Instant) -> Result<Token, Report> {
+    pub async fn token_lasting(
+        &self,
+        least: Duration,
+        deadline: Instant,
+    ) -> Result<Token, Obstacle> {
         let mut renewal = {
             let mut state = self.inner.state();
             let now = Instant::now();
@@ -199,20 +206,16 @@ impl TokenSource {
             }
         };
         let came = timeout_at(deadline, renewal.wait_for(Option::is_some)).await;
-        let down = |text: &str| Report::Down {
-            reply: Reply::new(451, (4, 4, 1), text),
-            retry_after: None,
-        };
-        let report = match came {
+        let obstacle = match came {
             Ok(Ok(renewed)) => match &*renewed {
                 Some(Ok(token)) => return Ok(token.clone()),
-                Some(Err(report)) => report.clone(),
-                None => down("no token"),
+                Some(Err(obstacle)) => obstacle.clone(),
+                None => Obstacle::down("no token"),
             },
-            Ok(Err(_)) => down("the renewal of the token broke off"),
-            Err(_) => down("no token in time"),
+            Ok(Err(_)) => Obstacle::down("the renewal of the token broke off"),
+            Err(_) => Obstacle::down("no token in time"),
         };
-        self.inner.still_good().ok_or(report)
+        self.inner.still_good().ok_or(obstacle)
     }
 
     /// The upstream refused it (401): forgotten, unless another one is there already.
@@ -261,7 +264,7 @@ impl Inner {
     }
 
     /// Asks, and keeps what came.
-    async fn renew(&self) -> Result<Token, Report> {
+    async fn renew(&self) -> Result<Token, Obstacle> {
         let asked = Instant::now();
         let granted = self.granted(asked + RENEWAL).await;
         let mut state = self.state();
@@ -280,38 +283,32 @@ impl Inner {
                 });
                 Ok(token)
             }
-            Err(report) => {
-                let (reply, wish) = match &report {
-                    Report::Down { reply, retry_after } => (Some(reply), *retry_after),
-                    Report::Misconfigured(reply)
-                    | Report::MailboxRefused(reply)
-                    | Report::FromRefused(reply)
-                    | Report::Intercepted(reply) => (Some(reply), None),
-                    Report::Throttled { .. } | Report::Tried { .. } => (None, None),
-                };
+            Err(obstacle) => {
                 let now = Instant::now();
-                state.again = Some(now + wish.unwrap_or_default().max(AGAIN));
+                let wish = obstacle.retry_after.unwrap_or_default();
+                state.again = Some(now + wish.max(AGAIN));
                 let left = state
                     .cached
                     .as_ref()
                     .map(|c| c.token.ends.saturating_duration_since(now));
-                if let (Some(left), Some(reply)) = (left.filter(|left| !left.is_zero()), reply) {
-                    tracing::warn!(seconds_left = left.as_secs(), error = %reply.text, "the token cannot be renewed; the old one serves until it ends");
+                if let Some(left) = left.filter(|left| !left.is_zero()) {
+                    tracing::warn!(seconds_left = left.as_secs(), error = %obstacle.reply.text, "the token cannot be renewed; the old one serves until it ends");
                 }
-                Err(report)
+                Err(obstacle)
             }
         }
     }
 
     /// A token, its rotated refresh token on disk.
-    async fn granted(&self, until: Instant) -> Result<Granted, Report> {
+    async fn granted(&self, until: Instant) -> Result<Granted, Obstacle> {
         let Some(refresh) = &self.refresh else {
-            return self.ask(None, until).await.map_err(|(report, _)| report);
+            return self
+                .ask(None, until)
+                .await
+                .map_err(|(obstacle, _)| obstacle);
         };
-        let unkept = |why: String| Report::Down {
-            reply: Reply::new(451, (4, 3, 0), why),
-            retry_after: None,
-        };
+        let unkept =
+            |why: String| Obstacle::new(ObstacleKind::Down, Reply::new(451, (4, 3, 0), why));
         let current = refresh.current().await.map_err(unkept)?;
         let granted = match self.ask(Some(&current), until).await {
             // The one that was kept is dead (a store from a backup, say); the configured one may live.
@@ -321,7 +318,7 @@ impl Inner {
             }
             granted => granted,
         };
-        let granted = granted.map_err(|(report, _)| report)?;
+        let granted = granted.map_err(|(obstacle, _)| obstacle)?;
         if let Some(rotated) = &granted.rotated {
             // Before anything uses what came with it: the endpoint may not take the old one again.
             refresh.rotated(rotated).await.map_err(unkept)?;
@@ -345,11 +342,7 @@ impl Inner {
         &self,
         refresh: Option<&Secret>,
         until: Instant,
-    ) -> Result<Granted, (Report, bool)> {
-        let unusable = |text| {
-            let reply = Reply::new(451, (4, 3, 5), text);
-            (Report::Misconfigured(reply), false)
-        };
+    ) -> Result<Granted, (Obstacle, bool)> {
         let request = self
             .settings
             .request(refresh, SystemTime::now(), fastrand::u128(..))
@@ -376,7 +369,7 @@ impl Inner {
         request: &Request,
         key: Option<&Secret>,
         until: Instant,
-    ) -> Result<Answer, (Report, bool)> {
+    ) -> Result<Answer, (Obstacle, bool)> {
         self.http
             .send(&self.url, until, |client, mut url| {
                 if request.metadata {
@@ -400,7 +393,7 @@ impl Inner {
                     .body(form(&request.form))
             })
             .await
-            .map_err(|fault| (fault.report("token"), false))
+            .map_err(|fault| (fault.obstacle("token"), false))
     }
 
     /// What came back, with what is known here beside a refusal.
@@ -409,21 +402,26 @@ impl Inner {
         request: &Request,
         key: Option<&Secret>,
         answer: &Answer,
-    ) -> Result<Granted, (Report, bool)> {
+    ) -> Result<Granted, (Obstacle, bool)> {
         let asker = Asker::of(&self.settings.grant);
         answer::read(answer, asker, answer.retry_after()).map_err(|refused| {
-            let mut report = refused.report;
-            request.mask(key, &mut report);
-            if let Report::Misconfigured(reply) = &mut report {
+            let mut obstacle = refused.obstacle;
+            let reply = &mut obstacle.reply;
+            request.mask(key, reply);
+            if obstacle.kind == ObstacleKind::Misconfigured {
                 let now = SystemTime::now();
                 let also = [self.certificate(now), answer.clock(now)];
                 for also in also.into_iter().flatten() {
                     reply.text = format!("{}; {also}", reply.text);
                 }
             }
-            (report, refused.is_grant)
+            (obstacle, refused.is_grant)
         })
     }
+}
+
+fn unusable(text: String) -> (Obstacle, bool) {
+    (Obstacle::misconfigured(text), false)
 }
 
 fn form(fields: &[(&'static str, String)]) -> String {
@@ -506,7 +504,7 @@ mod tests {
         // It has ended.
         remember(&source, Duration::ZERO);
         let report = source.token(soon()).await.unwrap_err();
-        assert!(matches!(report, Report::Down { .. }), "{report:?}");
+        assert_eq!(report.kind, ObstacleKind::Down, "{report:?}");
         // Long enough: nobody is asked.
         source.inner.state().again = None;
         let old = remember(&source, Duration::from_mins(6));

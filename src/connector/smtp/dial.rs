@@ -18,7 +18,7 @@ use crate::{
         http::connect::{self, Refusal},
         outbound::{Proxy, ProxyServer},
     },
-    smtp::client::class::Stop,
+    mail::outcome::Obstacle,
 };
 
 /// Where to connect.
@@ -36,7 +36,7 @@ pub(super) async fn targets(
     port: u16,
     proxy: &Proxy,
     until: Instant,
-) -> Result<Vec<Target>, Stop> {
+) -> Result<Vec<Target>, Obstacle> {
     let bare = host.trim_start_matches('[').trim_end_matches(']');
     let literal: Option<IpAddr> = bare.parse().ok();
     if let Some(server) = proxy.on_the_way_to(bare) {
@@ -46,12 +46,16 @@ pub(super) async fn targets(
         return Ok(vec![Target::Direct(SocketAddr::new(ip, port))]);
     }
     let found = match timeout_at(until, tokio::net::lookup_host((bare, port))).await {
-        Err(_) => return Err(Stop::down(format!("DNS: no answer about {bare} in time"))),
-        Ok(Err(e)) => return Err(Stop::down(format!("DNS: {bare}: {e}"))),
+        Err(_) => {
+            return Err(Obstacle::down(format!(
+                "DNS: no answer about {bare} in time"
+            )));
+        }
+        Ok(Err(e)) => return Err(Obstacle::down(format!("DNS: {bare}: {e}"))),
         Ok(Ok(found)) => found.collect::<Vec<_>>(),
     };
     if found.is_empty() {
-        return Err(Stop::down(format!("DNS: {bare} has no address")));
+        return Err(Obstacle::down(format!("DNS: {bare} has no address")));
     }
     Ok(in_turn(&found).into_iter().map(Target::Direct).collect())
 }
@@ -63,23 +67,23 @@ pub(super) async fn connect(
     port: u16,
     own: &[SocketAddr],
     until: Instant,
-) -> Result<TcpStream, Stop> {
+) -> Result<TcpStream, Obstacle> {
     let stream = match target {
         Target::Direct(address) => {
             let stream = match timeout_at(until, TcpStream::connect(address)).await {
-                Err(_) => return Err(Stop::down(format!("connect to {address}: no answer"))),
-                Ok(Err(e)) => return Err(Stop::down(format!("connect to {address}: {e}"))),
+                Err(_) => return Err(Obstacle::down(format!("connect to {address}: no answer"))),
+                Ok(Err(e)) => return Err(Obstacle::down(format!("connect to {address}: {e}"))),
                 Ok(Ok(stream)) => stream,
             };
             if is_ourselves(&stream, own) {
-                return Err(Stop::misconfigured(format!(
+                return Err(Obstacle::misconfigured(format!(
                     "connect: {address} is a listener of this gateway itself, mail would go round in circles; correct host and port"
                 )));
             }
             stream
         }
         Target::Proxied(server) => match timeout_at(until, through(server, host, port)).await {
-            Err(_) => return Err(Stop::down(format!("{server} gave no answer"))),
+            Err(_) => return Err(Obstacle::down(format!("{server} gave no answer"))),
             Ok(result) => result?,
         },
     };
@@ -123,8 +127,8 @@ fn is_ourselves(stream: &TcpStream, own: &[SocketAddr]) -> bool {
     })
 }
 
-async fn through(server: &ProxyServer, host: &str, port: u16) -> Result<TcpStream, Stop> {
-    let down = |e: &dyn std::fmt::Display| Stop::down(format!("{server}: {e}"));
+async fn through(server: &ProxyServer, host: &str, port: u16) -> Result<TcpStream, Obstacle> {
+    let down = |e: &dyn std::fmt::Display| Obstacle::down(format!("{server}: {e}"));
     let mut stream = TcpStream::connect((server.host.as_str(), server.port))
         .await
         .map_err(|e| down(&e))?;
@@ -145,7 +149,9 @@ async fn through(server: &ProxyServer, host: &str, port: u16) -> Result<TcpStrea
                 e @ (Error::PasswordAuthFailure(_)
                 | Error::NoAcceptableAuthMethods
                 | Error::InvalidAuthValues(_)),
-            ) => Err(Stop::misconfigured(server.refuses_login(&e.to_string()))),
+            ) => Err(Obstacle::misconfigured(
+                server.refuses_login(&e.to_string()),
+            )),
             Err(e) => Err(down(&e)),
         };
     }
@@ -155,8 +161,8 @@ async fn through(server: &ProxyServer, host: &str, port: u16) -> Result<TcpStrea
         .map_err(|e| down(&e))?;
     match connect::refusal(server, &authority, &answer) {
         None => Ok(stream),
-        Some(Refusal::Login(text)) => Err(Stop::misconfigured(text)),
-        Some(Refusal::Closed(text)) => Err(Stop::down(text)),
+        Some(Refusal::Login(text)) => Err(Obstacle::misconfigured(text)),
+        Some(Refusal::Closed(text)) => Err(Obstacle::down(text)),
     }
 }
 

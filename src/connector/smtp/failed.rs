@@ -3,11 +3,14 @@
 //! Apart from the opening itself, which meets one address at a time; here stands what several of them come to.
 
 use super::dial::Target;
-use crate::smtp::client::class::{Stop, bounded};
+use crate::{
+    mail::outcome::{Obstacle, ObstacleKind},
+    smtp::client::class::bounded,
+};
 
 /// Why there is no connection.
 pub(super) struct Failed {
-    pub(super) stop: Stop,
+    pub(super) obstacle: Obstacle,
     /// Another address may do better.
     pub(super) other: bool,
     /// Another token may do.
@@ -19,9 +22,9 @@ pub(super) struct Failed {
 }
 
 impl Failed {
-    pub(super) fn new(stop: Stop, other: bool) -> Self {
+    pub(super) fn new(obstacle: Obstacle, other: bool) -> Self {
         Self {
-            stop,
+            obstacle,
             other,
             is_token_refused: false,
             is_silent: false,
@@ -30,9 +33,9 @@ impl Failed {
     }
 }
 
-impl From<Stop> for Failed {
-    fn from(stop: Stop) -> Self {
-        Self::new(stop, false)
+impl From<Obstacle> for Failed {
+    fn from(obstacle: Obstacle) -> Self {
+        Self::new(obstacle, false)
     }
 }
 
@@ -48,7 +51,7 @@ pub(super) fn together(mut tried: Vec<(&Target, Failed)>) -> Option<Failed> {
                 Target::Direct(address) => address.ip().to_string(),
                 Target::Proxied(server) => server.to_string(),
             };
-            let reply = failed.stop.reply();
+            let reply = &failed.obstacle.reply;
             // A code of our own says nothing.
             let is_own = matches!(reply.enhanced, Some((4, 4, 1) | (4, 3, 5)));
             let code = if is_own {
@@ -66,14 +69,10 @@ pub(super) fn together(mut tried: Vec<(&Target, Failed)>) -> Option<Failed> {
         Some((_, failed)) if !failed.other => tried.len() - 1,
         _ => tried
             .iter()
-            .position(|(_, f)| matches!(f.stop, Stop::Down(_)))
+            .position(|(_, f)| f.obstacle.kind == ObstacleKind::Down)
             .unwrap_or(0),
     };
     let mut chosen = tried.swap_remove(place).1;
-    let (Stop::Down(reply)
-    | Stop::Misconfigured(reply)
-    | Stop::MailboxRefused(reply)
-    | Stop::Throttled(reply, _)) = &mut chosen.stop;
-    reply.text = all.join("; ");
+    chosen.obstacle.reply.text = all.join("; ");
     Some(chosen)
 }

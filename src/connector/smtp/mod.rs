@@ -31,7 +31,7 @@ use crate::{
     mail::{
         address::Address,
         message::{Body, Message},
-        outcome::{Outcome, Report},
+        outcome::{Obstacle, Outcome, Report},
         reply::Reply,
     },
     route::ConnectorName,
@@ -260,18 +260,8 @@ impl Connector for Smtp {
                 (4, 3, 2),
                 "all connections were busy until the deadline",
             );
-            let outcome = Outcome::Deferred {
-                reply,
-                retry_after: None,
-            };
-            return Report::Tried {
-                outcomes: recipients
-                    .iter()
-                    .map(|r| (r.clone(), outcome.clone()))
-                    .collect(),
-                via: self.settings.host.clone(),
-                pause: None,
-            };
+            let host = self.settings.host.as_str();
+            return Report::all(recipients, &Outcome::deferred(reply), host);
         };
         let mut idle = self.pool.take().await;
         loop {
@@ -280,7 +270,7 @@ impl Connector for Smtp {
                 Some(link) => link,
                 None => match Box::pin(self.open(deadline)).await {
                     Ok(found) => found.link,
-                    Err(report) => return report,
+                    Err(obstacle) => return obstacle.into(),
                 },
             };
             let offered = std::mem::take(&mut link.offered);
@@ -319,7 +309,7 @@ impl Connector for Smtp {
         }
     }
 
-    async fn probe(&self, deadline: StdInstant) -> Result<String, Report> {
+    async fn probe(&self, deadline: StdInstant) -> Result<String, Obstacle> {
         let deadline = Instant::from_std(deadline);
         let Found {
             link,

@@ -1,6 +1,6 @@
 //! From nothing to a connection that is logged in: addresses in turn, TLS, greeting to AUTH.
 //!
-//! Apart from deliveries: nothing in here has attempted a message, so every failure is a [`Stop`].
+//! Apart from deliveries: nothing in here has attempted a message, so every failure is an [`Obstacle`].
 
 use std::{
     collections::VecDeque,
@@ -28,11 +28,10 @@ use crate::{
         services::{is_exchange, is_high_volume},
         settings::{Auth, SmtpSettings, Tls},
     },
-    mail::outcome::Report,
+    mail::outcome::{Obstacle, ObstacleKind},
     secret::Secret,
     smtp::client::{
         Stage,
-        class::Stop,
         opening::{self, Mechanism, Opening, Upgrade, Wishes},
     },
 };
@@ -59,10 +58,10 @@ const LEAVE: Duration = Duration::from_mins(1);
 impl Smtp {
     /// A connection that is logged in. Where a name has several addresses, one that does not answer or does not greet
     /// gives way to the next. A token that is refused is renewed once, where another one may help.
-    pub(super) async fn open(&self, deadline: Instant) -> Result<Found, Report> {
+    pub(super) async fn open(&self, deadline: Instant) -> Result<Found, Obstacle> {
         let Some((tokens, user)) = &self.tokens else {
             let found = self.open_as(self.settings.login.as_ref(), deadline).await;
-            return found.map_err(|failed| failed.stop.into());
+            return found.map_err(|failed| failed.obstacle);
         };
         let least = if self.is_hve() { HVE.0 } else { LEAST };
         // Before the connection: an upstream that waits for a slow token endpoint would hang up.
@@ -78,18 +77,18 @@ impl Smtp {
                 Err(failed) => failed,
             };
             if !failed.is_token_refused {
-                return Err(failed.stop.into());
+                return Err(failed.obstacle);
             }
             // Refused twice it is forgotten all the same: the next probe asks for another.
             tokens.reject(&token);
             if is_renewed {
-                return Err(self.wanting(failed.stop, &token).into());
+                return Err(self.wanting(failed.obstacle, &token));
             }
             is_renewed = true;
             let fresh = tokens.token_lasting(least, deadline).await?;
             if fresh == token {
                 // The endpoint has a cache of its own; the same login again would be refused again.
-                return Err(self.wanting(failed.stop, &token).into());
+                return Err(self.wanting(failed.obstacle, &token));
             }
             token = fresh;
         }
@@ -105,7 +104,7 @@ impl Smtp {
     }
 
     /// A refusal with what the token itself says is missing.
-    fn wanting(&self, stop: Stop, token: &Token) -> Stop {
+    fn wanting(&self, mut obstacle: Obstacle, token: &Token) -> Obstacle {
         let needed: &[&str] = if self.is_hve() {
             &["Mail.Send"]
         } else {
@@ -122,13 +121,10 @@ impl Smtp {
             )),
             None => claims.and_then(|c| c.missing(needed)),
         };
-        match (stop, missing) {
-            (Stop::Misconfigured(mut reply), Some(missing)) => {
-                reply.text = format!("{}; {missing}", reply.text);
-                Stop::Misconfigured(reply)
-            }
-            (stop, _) => stop,
+        if let (ObstacleKind::Misconfigured, Some(missing)) = (obstacle.kind, missing) {
+            obstacle.reply.text = format!("{}; {missing}", obstacle.reply.text);
         }
+        obstacle
     }
 
     async fn open_as(
@@ -178,7 +174,7 @@ impl Smtp {
                 }
             }
         }
-        Err(together(tried).unwrap_or_else(|| Stop::down("the name has no address").into()))
+        Err(together(tried).unwrap_or_else(|| Obstacle::down("the name has no address").into()))
     }
 
     /// One address; where TLS is taken as it comes and fails, once more without it.
@@ -203,7 +199,7 @@ impl Smtp {
         };
         // Who could break the handshake could have taken the word STARTTLS out of the reply as well (RFC 3207 §6).
         let mut link = self.connect(target, timeouts, left, deadline).await?;
-        link.record(|| format!("* {}; once more without TLS", failed.stop.reply().text));
+        link.record(|| format!("* {}; once more without TLS", failed.obstacle.reply.text));
         link.via.push_str(" without TLS");
         self.converse_opening(link, target, login, Upgrade::Never, deadline)
             .await
@@ -230,9 +226,9 @@ impl Smtp {
         };
         let connected = dial::connect(target, host, *port, own_addresses, until).await;
         *left = left.saturating_sub(begun.elapsed());
-        let tcp = connected.map_err(|stop| {
-            let other = matches!(stop, Stop::Down(_));
-            Failed::new(stop, other)
+        let tcp = connected.map_err(|obstacle| {
+            let other = obstacle.kind == ObstacleKind::Down;
+            Failed::new(obstacle, other)
         })?;
         let mut link = Link::new(tcp, timeouts, self.recorder.clone());
         link.via = match target {
@@ -292,19 +288,21 @@ impl Smtp {
                     };
                     let reply = heard.map_err(|fault| Failed {
                         is_silent: matches!(fault, Fault::Silent(_)),
-                        ..Failed::new(Stop::down(self.name_fault(&link, &fault)), true)
+                        ..Failed::new(Obstacle::down(self.name_fault(&link, &fault)), true)
                     })?;
                     let mut out = std::mem::take(&mut link.out);
                     let next = opening.reply(&reply, &mut out);
                     link.out = out;
-                    ask = next.map_err(|stop| {
+                    ask = next.map_err(|obstacle| {
                         // A login that was refused is refused by all of them, and is not carried from door to door.
-                        let is_refused =
-                            matches!(stop, Stop::Misconfigured(_) | Stop::MailboxRefused(_));
+                        let is_refused = matches!(
+                            obstacle.kind,
+                            ObstacleKind::Misconfigured | ObstacleKind::MailboxRefused
+                        );
                         let other = !is_refused || opening.mechanism().is_none();
                         Failed {
                             is_token_refused: opening.is_token_refused(),
-                            ..Failed::new(stop, other)
+                            ..Failed::new(obstacle, other)
                         }
                     })?;
                     self.check_loop(&opening, peer)?;
@@ -312,7 +310,7 @@ impl Smtp {
                 opening::Ask::Handshake => {
                     let turn = link.our_turn(Stage::StartTls).await;
                     turn.map_err(|fault| {
-                        Failed::new(Stop::down(self.name_fault(&link, &fault)), true)
+                        Failed::new(Obstacle::down(self.name_fault(&link, &fault)), true)
                     })?;
                     facts = Some(self.handshake(&mut link, peer, deadline).await?);
                     let mut out = std::mem::take(&mut link.out);
@@ -322,7 +320,7 @@ impl Smtp {
                 opening::Ask::Ready => {
                     let turn = link.our_turn(Stage::Envelope).await;
                     turn.map_err(|fault| {
-                        Failed::new(Stop::down(self.name_fault(&link, &fault)), true)
+                        Failed::new(Obstacle::down(self.name_fault(&link, &fault)), true)
                     })?;
                     break;
                 }
@@ -346,7 +344,7 @@ impl Smtp {
     }
 
     /// An upstream that has our name and the port of one of our listeners is ourselves, by whatever address.
-    fn check_loop(&self, opening: &Opening<'_>, peer: Option<SocketAddr>) -> Result<(), Stop> {
+    fn check_loop(&self, opening: &Opening<'_>, peer: Option<SocketAddr>) -> Result<(), Obstacle> {
         let SmtpSettings {
             helo,
             port,
@@ -355,7 +353,7 @@ impl Smtp {
         } = &self.settings;
         let same_name = opening.offered().name.eq_ignore_ascii_case(helo);
         if same_name && peer.is_some() && own_addresses.iter().any(|o| o.port() == *port) {
-            return Err(Stop::misconfigured(format!(
+            return Err(Obstacle::misconfigured(format!(
                 "EHLO: the upstream calls itself {helo}, as this gateway does: mail would go round in circles; correct host and port"
             )));
         }
@@ -374,10 +372,10 @@ impl Smtp {
             rustls::pki_types::ServerName::try_from(host.to_owned()),
         ) else {
             let text = format!("TLS: {host} is no name that a certificate could have");
-            return Err(Stop::misconfigured(text).into());
+            return Err(Obstacle::misconfigured(text).into());
         };
         let Stream::Plain(tcp) = std::mem::replace(&mut link.stream, Stream::Gone) else {
-            return Err(Stop::down("TLS: begun twice").into());
+            return Err(Obstacle::down("TLS: begun twice").into());
         };
         let until = dial::slice(deadline, link.timeouts.tls);
         let connector = TlsConnector::from(tls.config.clone());
@@ -388,7 +386,10 @@ impl Smtp {
                 return Err(Failed {
                     is_silent: true,
                     is_tls: true,
-                    ..Failed::new(Stop::down("TLS: no answer to the handshake in time"), true)
+                    ..Failed::new(
+                        Obstacle::down("TLS: no answer to the handshake in time"),
+                        true,
+                    )
                 });
             }
             Ok(Err(e)) => {
@@ -398,7 +399,7 @@ impl Smtp {
                 return Err(Failed {
                     is_tls: !is_refused,
                     ..Failed::new(
-                        Stop::down(tls.explain(&e, host, implicit, peer.is_none())),
+                        Obstacle::down(tls.explain(&e, host, implicit, peer.is_none())),
                         true,
                     )
                 });
@@ -509,7 +510,7 @@ mod tests {
         first: &'static str,
         second: &'static str,
         tls: Tls,
-    ) -> Result<String, (Stop, String)> {
+    ) -> Result<String, (Obstacle, String)> {
         let (port, _first) = upstream("127.0.0.2", 0, first).await;
         let (_, _second) = upstream("127.0.0.3", port, second).await;
         let targets = ["127.0.0.2", "127.0.0.3"]
@@ -521,8 +522,8 @@ mod tests {
         match connector.open_any(&targets, login, deadline).await {
             Ok(found) => Ok(found.link.via.clone()),
             Err(failed) => {
-                let text = failed.stop.reply().text.clone();
-                Err((failed.stop, text))
+                let text = failed.obstacle.reply.text.clone();
+                Err((failed.obstacle, text))
             }
         }
     }
@@ -569,7 +570,7 @@ mod tests {
             let (stop, text) = try_two(first, "421 4.3.2 busy", Tls::StartTls)
                 .await
                 .unwrap_err();
-            assert!(matches!(stop, Stop::Down(_)), "{text}");
+            assert!(stop.kind == ObstacleKind::Down, "{text}");
             let both =
                 text.contains("127.0.0.2: ") && text.contains("127.0.0.3: 421 greeting: busy");
             assert!(both && text.contains(word), "{text}");
@@ -578,7 +579,7 @@ mod tests {
         let refused = "220 hi|250-up / 250 AUTH PLAIN|535 5.7.8 wrong";
         let (stop, text) = try_two(refused, GOOD, Tls::Off).await.unwrap_err();
         assert!(
-            matches!(stop, Stop::Misconfigured(_)) && !text.contains("127.0.0.3"),
+            stop.kind == ObstacleKind::Misconfigured && !text.contains("127.0.0.3"),
             "{text}"
         );
         // Who was given little time for the other's sake gets its own when that one fails.
@@ -607,7 +608,7 @@ mod tests {
             .open_any(&targets, None, deadline)
             .await;
         let via = found
-            .map_err(|failed| failed.stop)
+            .map_err(|failed| failed.obstacle)
             .unwrap()
             .link
             .via
@@ -616,7 +617,7 @@ mod tests {
         let found = connector(port, Tls::StartTls)
             .open_any(&targets, None, deadline)
             .await;
-        assert!(found.is_err_and(|failed| matches!(failed.stop, Stop::Down(_))));
+        assert!(found.is_err_and(|failed| failed.obstacle.kind == ObstacleKind::Down));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use crate::{
     mail::{
         address::Address,
-        outcome::{Outcome, Report},
+        outcome::{Obstacle, ObstacleKind, Outcome, Report},
     },
     smtp::client::class::Narrow,
 };
@@ -46,9 +46,12 @@ impl Standing {
         recipients: &[Address],
         via: &str,
     ) -> Report {
-        let (Report::Misconfigured(reply), Some(narrow)) = (&report, narrow) else {
+        let (Report::NotTried(obstacle), Some(narrow)) = (&report, narrow) else {
             return report;
         };
+        if obstacle.kind != ObstacleKind::Misconfigured {
+            return report;
+        }
         let before = self
             .refused
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| {
@@ -59,21 +62,12 @@ impl Standing {
             return report;
         }
         match narrow {
-            Narrow::Sender => Report::MailboxRefused(reply.clone()),
-            Narrow::Recipient => Report::Tried {
-                outcomes: recipients
-                    .iter()
-                    .map(|recipient| {
-                        let outcome = Outcome::Deferred {
-                            reply: reply.clone(),
-                            retry_after: None,
-                        };
-                        (recipient.clone(), outcome)
-                    })
-                    .collect(),
-                via: via.to_owned(),
-                pause: None,
-            },
+            Narrow::Sender => {
+                Obstacle::new(ObstacleKind::MailboxRefused, obstacle.reply.clone()).into()
+            }
+            Narrow::Recipient => {
+                Report::all(recipients, &Outcome::deferred(obstacle.reply.clone()), via)
+            }
         }
     }
 }
@@ -89,10 +83,12 @@ mod tests {
         let to = [Address::parse("b@foreign.example").unwrap()];
         let said = |narrow| {
             let reply = Reply::new(554, (5, 7, 1), "Relay access denied");
-            let report = Report::Misconfigured(reply);
+            let report = Obstacle::new(ObstacleKind::Misconfigured, reply).into();
             match standing.narrowed(report, narrow, &to, "up") {
-                Report::Misconfigured(_) => "us",
-                Report::MailboxRefused(_) => "sender",
+                Report::NotTried(obstacle) if obstacle.kind == ObstacleKind::Misconfigured => "us",
+                Report::NotTried(obstacle) if obstacle.kind == ObstacleKind::MailboxRefused => {
+                    "sender"
+                }
                 Report::Tried { outcomes, .. } if outcomes.len() == 1 => "recipient",
                 other => panic!("{other:?}"),
             }

@@ -11,12 +11,12 @@ use self::refused::short;
 use super::{
     Stage,
     capabilities::Capabilities,
-    class::{Narrow, Override, Place, Stop, bounded, deferred, is_out_of_step},
+    class::{Narrow, Override, Place, bounded, is_out_of_step},
     command::Command,
     mask::Mask,
 };
 use crate::mail::{
-    outcome::{Outcome, Report},
+    outcome::{Obstacle, Outcome, Report},
     reply::Reply,
 };
 
@@ -73,7 +73,7 @@ pub struct Delivery<'a> {
     to_send: VecDeque<Command>,
     to_answer: VecDeque<Command>,
     /// Why the lane stops, if no outcome forbids saying so.
-    stop: Option<Stop>,
+    obstacle: Option<Obstacle>,
     /// Whom alone that concerns, if the upstream takes other mail of ours.
     narrow: Option<Narrow>,
     /// A recipient was accepted: our standing is good.
@@ -105,7 +105,7 @@ impl<'a> Delivery<'a> {
             batch: Vec::new(),
             to_send: VecDeque::new(),
             to_answer: VecDeque::new(),
-            stop: None,
+            obstacle: None,
             narrow: None,
             welcome: false,
             heard: false,
@@ -235,7 +235,7 @@ impl<'a> Delivery<'a> {
         let text = bounded(&text);
         if sent == Sent::Nothing && !self.begun {
             // No MAIL was written on this connection: no attempt for the message.
-            self.stop.get_or_insert_with(|| Stop::down(text));
+            self.obstacle.get_or_insert_with(|| Obstacle::down(text));
         }
         if sent == Sent::Dot {
             let reply = Reply::new(
@@ -249,7 +249,7 @@ impl<'a> Delivery<'a> {
         }
         self.later.clear();
         let reply = Reply::new(451, (4, 4, 2), text);
-        self.fill(&deferred(reply));
+        self.fill(&Outcome::deferred(reply));
     }
 
     /// A reply came that nobody had asked for, so that those before it may be answers to other questions than they were
@@ -257,7 +257,7 @@ impl<'a> Delivery<'a> {
     /// were in order up to there.
     pub fn out_of_turn(&mut self, cause: &str, sent: Sent) {
         if sent != Sent::Dot {
-            self.stop = None;
+            self.obstacle = None;
             for index in std::mem::take(&mut self.batch) {
                 if let Some(slot) = self.outcomes.get_mut(index) {
                     *slot = None;
@@ -296,11 +296,12 @@ impl<'a> Delivery<'a> {
             .any(|o| matches!(o, Outcome::Delivered(_) | Outcome::InDoubt(_)));
         if !settled
             && self.is_stopped()
-            && let Some(stop) = self.stop
+            && let Some(obstacle) = self.obstacle
         {
-            return stop.into();
+            return obstacle.into();
         }
-        let early = || deferred(Reply::new(451, (4, 4, 2), "the conversation ended early"));
+        let early =
+            || Outcome::deferred(Reply::new(451, (4, 4, 2), "the conversation ended early"));
         let outcomes = self
             .mail
             .recipients
@@ -327,7 +328,7 @@ impl<'a> Delivery<'a> {
         if self.after == After::Useless {
             let reply = Reply::new(451, (4, 4, 2), "the connection is of no further use");
             self.later.clear();
-            self.fill(&deferred(reply));
+            self.fill(&Outcome::deferred(reply));
             return Ask::Done;
         }
         if self.after == After::NeedsReset {
@@ -446,13 +447,13 @@ impl<'a> Delivery<'a> {
     }
 
     fn transaction_over(&mut self, out: &mut Vec<u8>) -> Ask {
-        match &self.stop {
+        match &self.obstacle {
             // What may be one recipient's alone says nothing of those who follow.
-            Some(stop) if self.narrow != Some(Narrow::Recipient) => {
+            Some(obstacle) if self.narrow != Some(Narrow::Recipient) => {
                 // The lane stops here; what is left waits for it.
-                let reply = stop.reply().clone();
+                let reply = obstacle.reply.clone();
                 self.later.clear();
-                self.fill(&deferred(reply));
+                self.fill(&Outcome::deferred(reply));
                 Ask::Done
             }
             _ => self.next_transaction(out),
@@ -476,7 +477,7 @@ impl<'a> Delivery<'a> {
 mod tests {
     use super::*;
     use crate::{
-        mail::{address::Address, message::Envelope},
+        mail::{address::Address, message::Envelope, outcome::ObstacleKind},
         smtp::client::{class::Class, reply::Replies},
     };
 
@@ -542,12 +543,11 @@ mod tests {
         }
         let after = work.after();
         let report = match work.report(String::new()) {
-            Report::Down { .. } => "down".into(),
-            Report::Misconfigured(_) => "misconfigured".into(),
-            Report::MailboxRefused(_) => "mailbox".into(),
-            Report::FromRefused(_) => "from".into(),
-            Report::Intercepted(_) => "intercepted".into(),
-            Report::Throttled { .. } => "throttled".into(),
+            Report::NotTried(obstacle) => match obstacle.kind {
+                ObstacleKind::MailboxRefused => "mailbox",
+                kind => kind.as_str(),
+            }
+            .into(),
             Report::Tried { outcomes, .. } => outcomes
                 .iter()
                 .map(|(_, outcome)| match outcome {

@@ -1,17 +1,24 @@
 //! The beginning of a conversation: greeting, EHLO, STARTTLS, AUTH.
 //!
 //! Apart from the deliveries that follow, because nothing has been attempted for any message yet: whatever goes wrong
-//! here is a [`Stop`]. It sends no credentials over a line that is not encrypted unless it was told that it may.
+//! here is an [`Obstacle`]. It sends no credentials over a line that is not encrypted unless it was told that it may.
 
 use std::sync::Arc;
 
 use super::{
     Stage,
     capabilities::Capabilities,
-    class::{Class, Override, Place, Stop, bounded, classify, heals_by_renewal, told, weigh},
+    class::{Class, Override, Place, bounded, classify, heals_by_renewal, told, weigh},
     mask::Mask,
 };
-use crate::{mail::reply::Reply, secret::Secret, smtp::sasl};
+use crate::{
+    mail::{
+        outcome::{Obstacle, ObstacleKind},
+        reply::Reply,
+    },
+    secret::Secret,
+    smtp::sasl,
+};
 
 /// Whether to ask for TLS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -158,8 +165,8 @@ impl<'a> Opening<'a> {
     /// A reply came.
     ///
     /// # Errors
-    /// [`Stop`]: the conversation ends here.
-    pub fn reply(&mut self, reply: &Reply, out: &mut Vec<u8>) -> Result<Ask, Stop> {
+    /// [`Obstacle`]: the conversation ends here.
+    pub fn reply(&mut self, reply: &Reply, out: &mut Vec<u8>) -> Result<Ask, Obstacle> {
         self.shown = None;
         match self.state {
             State::Greeting => {
@@ -187,7 +194,7 @@ impl<'a> Opening<'a> {
                 220 => Ok(Ask::Handshake),
                 _ if self.wishes.upgrade == Upgrade::Offered
                     && classify(reply, Place::StartTls, self.wishes.overrides)
-                        != Class::Misconfigured
+                        != Class::Obstacle(ObstacleKind::Misconfigured)
                     && reply.code != 421
                     && !reply.is_positive() =>
                 {
@@ -229,7 +236,7 @@ impl<'a> Opening<'a> {
                 self.state = State::LoginResult;
                 Ok(Ask::Read(Stage::Auth))
             }
-            State::TokenRefused if reply.is_positive() => Err(Stop::down(
+            State::TokenRefused if reply.is_positive() => Err(Obstacle::down(
                 "AUTH: the upstream refused the token and then took it",
             )),
             State::Response { .. }
@@ -237,7 +244,7 @@ impl<'a> Opening<'a> {
             | State::LoginUser
             | State::LoginPassword
             | State::LoginResult => self.login_result(reply, out),
-            State::Ready => Err(Stop::down("the upstream spoke out of turn")),
+            State::Ready => Err(Obstacle::down("the upstream spoke out of turn")),
         }
     }
 
@@ -254,7 +261,7 @@ impl<'a> Opening<'a> {
         Ask::Read(Stage::Hello)
     }
 
-    fn hello_refused(&mut self, reply: &Reply, out: &mut Vec<u8>) -> Result<Ask, Stop> {
+    fn hello_refused(&mut self, reply: &Reply, out: &mut Vec<u8>) -> Result<Ask, Obstacle> {
         // 521 and 554 refuse us, not the word; any other 5xx comes from an upstream before RFC 1869.
         let refuses_word = reply.is_permanent()
             && !matches!(reply.code, 521 | 554)
@@ -271,14 +278,17 @@ impl<'a> Opening<'a> {
             self.state = State::Helo;
             return Ok(Ask::Read(Stage::Hello));
         };
-        Err(Stop::Down(told(
-            &self.mask.reply(reply),
-            &format!("EHLO refused, and {needed} is required"),
-            None,
-        )))
+        Err(Obstacle::new(
+            ObstacleKind::Down,
+            told(
+                &self.mask.reply(reply),
+                &format!("EHLO refused, and {needed} is required"),
+                None,
+            ),
+        ))
     }
 
-    fn after_hello(&mut self, out: &mut Vec<u8>) -> Result<Ask, Stop> {
+    fn after_hello(&mut self, out: &mut Vec<u8>) -> Result<Ask, Obstacle> {
         if !self.encrypted && self.wishes.upgrade != Upgrade::Never {
             if self.offered.starttls {
                 self.line(out, &["STARTTLS"]);
@@ -286,7 +296,7 @@ impl<'a> Opening<'a> {
                 return Ok(Ask::Read(Stage::StartTls));
             }
             if self.wishes.upgrade == Upgrade::Required {
-                return Err(Stop::down(if self.offered.blotted {
+                return Err(Obstacle::down(if self.offered.blotted {
                     "STARTTLS: a firewall on the way blots it out of the answer to EHLO (XXXXXXXA), as the SMTP inspection of Cisco PIX and ASA does; have it let TLS pass (allow-tls), or switch the inspection off for this gateway"
                 } else {
                     "STARTTLS: the upstream does not offer it, and tls = \"starttls\" requires it"
@@ -296,13 +306,13 @@ impl<'a> Opening<'a> {
         self.log_in(out)
     }
 
-    fn log_in(&mut self, out: &mut Vec<u8>) -> Result<Ask, Stop> {
+    fn log_in(&mut self, out: &mut Vec<u8>) -> Result<Ask, Obstacle> {
         if self.wishes.login.is_none() {
             self.state = State::Ready;
             return Ok(Ask::Ready);
         }
         if !self.encrypted && !self.wishes.plaintext_credentials {
-            return Err(Stop::misconfigured(
+            return Err(Obstacle::misconfigured(
                 "AUTH: the line is not encrypted, so no password or token is sent; set tls = \"starttls\" or \"implicit\" (or plaintext_credentials = true)",
             ));
         }
@@ -316,7 +326,7 @@ impl<'a> Opening<'a> {
                 } else {
                     self.mechanisms()
                 };
-                return Err(Stop::misconfigured(format!(
+                return Err(Obstacle::misconfigured(format!(
                     "AUTH: the upstream offers {offered}, not {}, so the token is not sent; check host, port and auth",
                     mechanism.name()
                 )));
@@ -326,14 +336,14 @@ impl<'a> Opening<'a> {
             None if self.offered.offers("PLAIN") => Mechanism::Plain,
             None if self.offered.offers("LOGIN") => Mechanism::Login,
             None if self.offered.auth.is_empty() => {
-                return Err(Stop::misconfigured(if self.encrypted {
+                return Err(Obstacle::misconfigured(if self.encrypted {
                     "AUTH: the upstream offers no login on this port; check port and host, or remove username and password"
                 } else {
                     "AUTH: the upstream offers no login without TLS; set tls = \"starttls\" or \"implicit\", or remove username and password"
                 }));
             }
             None => {
-                return Err(Stop::misconfigured(format!(
+                return Err(Obstacle::misconfigured(format!(
                     "AUTH: the upstream offers {} only; Postern logs in with PLAIN or LOGIN",
                     self.mechanisms()
                 )));
@@ -366,7 +376,7 @@ impl<'a> Opening<'a> {
         Ask::Read(Stage::Auth)
     }
 
-    fn login_result(&mut self, reply: &Reply, out: &mut Vec<u8>) -> Result<Ask, Stop> {
+    fn login_result(&mut self, reply: &Reply, out: &mut Vec<u8>) -> Result<Ask, Obstacle> {
         if reply.is_positive() {
             self.state = State::Ready;
             return Ok(Ask::Ready);
@@ -380,11 +390,14 @@ impl<'a> Opening<'a> {
             return Ok(self.begin_login(Mechanism::Login, out));
         }
         if !reply.is_permanent() && !reply.is_transient() {
-            return Err(Stop::Down(told(
-                &self.mask.reply(reply),
-                "AUTH: the upstream asks for something that its mechanism does not have",
-                None,
-            )));
+            return Err(Obstacle::new(
+                ObstacleKind::Down,
+                told(
+                    &self.mask.reply(reply),
+                    "AUTH: the upstream asks for something that its mechanism does not have",
+                    None,
+                ),
+            ));
         }
         let bears_token = self.mechanism.is_some_and(Mechanism::bears_token);
         let place = if bears_token {
@@ -395,17 +408,20 @@ impl<'a> Opening<'a> {
         self.is_token_refused = bears_token && heals_by_renewal(reply);
         let corrected = self.wishes.overrides.iter().any(|o| o.fits(reply));
         if reply.is_permanent() && !corrected {
-            return Err(Stop::Misconfigured(
+            return Err(Obstacle::new(
+                ObstacleKind::Misconfigured,
                 weigh(reply, place, &[], false).explain(&self.mask.reply(reply), place),
             ));
         }
         Err(self.stop(reply, place))
     }
 
-    fn stop(&self, reply: &Reply, place: Place) -> Stop {
+    fn stop(&self, reply: &Reply, place: Place) -> Obstacle {
         let verdict = weigh(reply, place, self.wishes.overrides, false);
         let said = verdict.explain(&self.mask.reply(reply), place);
-        verdict.stop(said.clone()).unwrap_or(Stop::Down(said))
+        verdict
+            .obstacle(said.clone())
+            .unwrap_or_else(|| Obstacle::new(ObstacleKind::Down, said))
     }
 
     /// What is offered, for people.
@@ -465,10 +481,10 @@ mod tests {
                     };
                     match opening.reply(&reply, &mut out) {
                         Ok(next) => ask = next,
-                        Err(Stop::Down(_)) => break "down".to_owned(),
-                        Err(Stop::Misconfigured(_)) => break "misconfigured".to_owned(),
-                        Err(Stop::MailboxRefused(_)) => break "mailbox".to_owned(),
-                        Err(Stop::Throttled(..)) => break "throttled".to_owned(),
+                        Err(obstacle) if obstacle.kind == ObstacleKind::MailboxRefused => {
+                            break "mailbox".to_owned();
+                        }
+                        Err(obstacle) => break obstacle.kind.as_str().to_owned(),
                     }
                 }
             }

@@ -15,7 +15,7 @@ use postern::{
     mail::{
         address::Address,
         message::{Message, MessageId},
-        outcome::{Outcome, Report},
+        outcome::{Obstacle, Outcome, Report},
         reply::Reply,
     },
     queue::store::{
@@ -409,8 +409,8 @@ impl Store for Memory {
 pub(crate) enum Act {
     /// Takes everything.
     Take,
-    /// Reports this.
-    Report(Report),
+    /// Takes nothing.
+    Obstacle(Obstacle),
     /// An outcome for each recipient by its local part; the others are delivered.
     Mixed(Vec<(&'static str, Outcome)>),
     /// Panics.
@@ -435,7 +435,7 @@ pub(crate) struct Scripted {
     pub(crate) otherwise: Mutex<Act>,
     pub(crate) calls: Mutex<Vec<Call>>,
     /// What a login finds.
-    pub(crate) login: Mutex<Result<(), Report>>,
+    pub(crate) login: Mutex<Result<(), Obstacle>>,
     pub(crate) logins: AtomicU64,
 }
 
@@ -482,7 +482,7 @@ impl Connector for Scripted {
         let act = act.unwrap_or_else(|| self.otherwise.lock().unwrap().clone());
         let ok = Outcome::Delivered(Reply::new(250, (2, 0, 0), "taken"));
         let mixed = match act {
-            Act::Report(report) => return report,
+            Act::Obstacle(obstacle) => return obstacle.into(),
             Act::Panic => panic!("as the script says"),
             Act::Take => Vec::new(),
             Act::Slow(time) => {
@@ -505,7 +505,7 @@ impl Connector for Scripted {
         }
     }
 
-    async fn probe(&self, _: Instant) -> Result<String, Report> {
+    async fn probe(&self, _: Instant) -> Result<String, Obstacle> {
         self.logins.fetch_add(1, Ordering::SeqCst);
         self.login.lock().unwrap().clone().map(|()| "in".to_owned())
     }

@@ -10,7 +10,7 @@ mod wording;
 use std::{fmt, time::Duration};
 
 use crate::mail::{
-    outcome::{Outcome, Report},
+    outcome::{Obstacle, ObstacleKind},
     reply::Reply,
 };
 
@@ -41,14 +41,8 @@ pub enum Class {
     Deferred,
     /// As a 5xx.
     Failed,
-    /// The upstream is not taking mail: the lane closes.
-    Down,
-    /// Our credentials or configuration: the lane pauses.
-    Misconfigured,
-    /// The sending mailbox alone.
-    MailboxRefused,
-    /// A quota is used up: the lane waits.
-    Throttled,
+    /// It is not about this message: the lane stops.
+    Obstacle(ObstacleKind),
 }
 
 /// Where in the conversation a reply came.
@@ -115,9 +109,11 @@ enum Blame {
 impl Blame {
     fn class(self) -> Class {
         match self {
-            Blame::Us | Blame::Relay | Blame::Origin => Class::Misconfigured,
-            Blame::Sender => Class::MailboxRefused,
-            Blame::Quota(_) => Class::Throttled,
+            Blame::Us | Blame::Relay | Blame::Origin => {
+                Class::Obstacle(ObstacleKind::Misconfigured)
+            }
+            Blame::Sender => Class::Obstacle(ObstacleKind::MailboxRefused),
+            Blame::Quota(_) => Class::Obstacle(ObstacleKind::Throttled),
             Blame::Later => Class::Deferred,
             Blame::Message => Class::Failed,
         }
@@ -224,62 +220,10 @@ impl Verdict {
     }
 
     /// Why the lane stops, with the reply so explained; `None` where it goes on.
-    pub fn stop(&self, said: Reply) -> Option<Stop> {
+    pub fn obstacle(&self, said: Reply) -> Option<Obstacle> {
         match self.class {
             Class::Deferred | Class::Failed => None,
-            Class::Down => Some(Stop::Down(said)),
-            Class::Misconfigured => Some(Stop::Misconfigured(said)),
-            Class::MailboxRefused => Some(Stop::MailboxRefused(said)),
-            Class::Throttled => Some(Stop::Throttled(said, self.wait)),
-        }
-    }
-}
-
-/// Why a connector stops before anything was attempted for a message.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Stop {
-    /// The upstream is not taking mail.
-    Down(Reply),
-    /// Our configuration or credentials.
-    Misconfigured(Reply),
-    /// The sending mailbox.
-    MailboxRefused(Reply),
-    /// A quota is used up, with the time after which it is worth another look.
-    Throttled(Reply, Option<Duration>),
-}
-
-impl From<Stop> for Report {
-    fn from(stop: Stop) -> Self {
-        match stop {
-            Stop::Down(reply) => Report::Down {
-                reply,
-                retry_after: None,
-            },
-            Stop::Misconfigured(reply) => Report::Misconfigured(reply),
-            Stop::MailboxRefused(reply) => Report::MailboxRefused(reply),
-            Stop::Throttled(reply, retry_after) => Report::Throttled { reply, retry_after },
-        }
-    }
-}
-
-impl Stop {
-    /// Stops for a cause of our own finding: the upstream is down.
-    pub fn down(text: impl Into<String>) -> Self {
-        Stop::Down(Reply::new(451, (4, 4, 1), text))
-    }
-
-    /// Stops for a cause of our own finding: the configuration.
-    pub fn misconfigured(text: impl Into<String>) -> Self {
-        Stop::Misconfigured(Reply::new(451, (4, 3, 5), text))
-    }
-
-    /// The reply, whatever the reason.
-    pub fn reply(&self) -> &Reply {
-        match self {
-            Stop::Down(reply)
-            | Stop::Misconfigured(reply)
-            | Stop::MailboxRefused(reply)
-            | Stop::Throttled(reply, _) => reply,
+            Class::Obstacle(kind) => Some(Obstacle::new(kind, said).after(self.wait)),
         }
     }
 }
@@ -306,14 +250,6 @@ pub fn told(reply: &Reply, before: &str, remedy: Option<&str>) -> Reply {
 /// A bad sequence of commands (RFC 5321 §4.2.4): the upstream lost the thread, unless an override says what it means by that.
 pub fn is_out_of_step(reply: &Reply, overrides: &[Override]) -> bool {
     reply.code == 503 && !overrides.iter().any(|o| o.code == 503)
-}
-
-/// Not now, without a wish as to when.
-pub(super) fn deferred(reply: Reply) -> Outcome {
-    Outcome::Deferred {
-        reply,
-        retry_after: None,
-    }
 }
 
 /// What is kept of an upstream's text in an outcome: 1,000 octets.
@@ -361,26 +297,56 @@ mod tests {
             (550, Some((5, 1, 1)), "", Class::Failed),
             (550, Some((5, 4, 5)), "", Class::Deferred),
             (571, None, "", Class::Failed),
-            (530, None, "", Class::Misconfigured),
-            (530, Some((5, 7, 57)), "", Class::Misconfigured),
-            (534, None, "", Class::Misconfigured),
-            (538, None, "", Class::Misconfigured),
-            (550, Some((5, 7, 30)), "", Class::Misconfigured),
-            (535, Some((5, 7, 139)), "", Class::Misconfigured),
-            (550, Some((5, 7, 60)), "", Class::MailboxRefused),
-            (550, Some((5, 7, 62)), "", Class::MailboxRefused),
-            (550, Some((5, 7, 240)), "", Class::Misconfigured),
+            (530, None, "", Class::Obstacle(ObstacleKind::Misconfigured)),
+            (
+                530,
+                Some((5, 7, 57)),
+                "",
+                Class::Obstacle(ObstacleKind::Misconfigured),
+            ),
+            (534, None, "", Class::Obstacle(ObstacleKind::Misconfigured)),
+            (538, None, "", Class::Obstacle(ObstacleKind::Misconfigured)),
+            (
+                550,
+                Some((5, 7, 30)),
+                "",
+                Class::Obstacle(ObstacleKind::Misconfigured),
+            ),
+            (
+                535,
+                Some((5, 7, 139)),
+                "",
+                Class::Obstacle(ObstacleKind::Misconfigured),
+            ),
+            (
+                550,
+                Some((5, 7, 60)),
+                "",
+                Class::Obstacle(ObstacleKind::MailboxRefused),
+            ),
+            (
+                550,
+                Some((5, 7, 62)),
+                "",
+                Class::Obstacle(ObstacleKind::MailboxRefused),
+            ),
+            (
+                550,
+                Some((5, 7, 240)),
+                "",
+                Class::Obstacle(ObstacleKind::Misconfigured),
+            ),
             (
                 554,
                 Some((5, 2, 252)),
                 "SendAsDenied",
-                Class::MailboxRefused,
+                Class::Obstacle(ObstacleKind::MailboxRefused),
             ),
             (
                 554,
                 Some((5, 2, 0)),
                 "STOREDRV.Submission.Exception:SendAsDeniedException.MapiExceptionSendAsDenied",
-                Class::MailboxRefused,
+                Class::Obstacle(ObstacleKind::MailboxRefused),
             ),
             (450, None, "SendAsDenied", Class::Deferred),
             (250, None, "", Class::Deferred),
@@ -429,38 +395,41 @@ mod tests {
     /// Texts as servers and services really say them: place, reply, and what it means.
     #[test]
     fn refusals_of_our_standing_and_of_others() {
-        use Class::{Deferred, Failed, MailboxRefused, Misconfigured, Throttled};
+        use Class::{Deferred, Failed};
+        const MISCONFIGURED: Class = Class::Obstacle(ObstacleKind::Misconfigured);
+        const REFUSED: Class = Class::Obstacle(ObstacleKind::MailboxRefused);
+        const THROTTLED: Class = Class::Obstacle(ObstacleKind::Throttled);
         use Place::{Auth, Content, Data, Greeting, Hello, Mail, Rcpt};
         for (place, said, class, words) in [
             // Relaying.
             (
                 Rcpt,
                 "550 5.7.64 TenantAttribution; Relay Access Denied",
-                Misconfigured,
+                MISCONFIGURED,
                 "inbound connector",
             ),
             (
                 Content,
                 "550 5.7.64 TenantAttribution; Relay Access Denied [x.prod.outlook.com]",
-                Misconfigured,
+                MISCONFIGURED,
                 "inbound connector",
             ),
             (
                 Rcpt,
                 "550 5.7.54 SMTP; Unable to relay recipient in non-accepted domain",
-                Misconfigured,
+                MISCONFIGURED,
                 "username",
             ),
             (
                 Rcpt,
                 "554 5.7.1 <b@ext.example>: Relay access denied",
-                Misconfigured,
+                MISCONFIGURED,
                 "username",
             ),
             (
                 Rcpt,
                 "454 4.7.1 <b@ext.example>: Relay access denied",
-                Misconfigured,
+                MISCONFIGURED,
                 "username",
             ),
             (
@@ -469,159 +438,159 @@ mod tests {
                 Failed,
                 "",
             ),
-            (Rcpt, "550 relay not permitted", Misconfigured, "username"),
+            (Rcpt, "550 relay not permitted", MISCONFIGURED, "username"),
             (
                 Rcpt,
                 "550 5.7.1 <b@ext.example>... Relaying denied. Proper authentication required.",
-                Misconfigured,
+                MISCONFIGURED,
                 "username",
             ),
             (
                 Rcpt,
                 "550 5.7.1 Unable to relay for b@ext.example",
-                Misconfigured,
+                MISCONFIGURED,
                 "username",
             ),
             (
                 Rcpt,
                 "553 sorry, that domain isn't in my list of allowed rcpthosts (#5.7.1)",
-                Misconfigured,
+                MISCONFIGURED,
                 "username",
             ),
             (
                 Rcpt,
                 "550 Delivery is not allowed to this address.",
-                Misconfigured,
+                MISCONFIGURED,
                 "username",
             ),
             (
                 Rcpt,
                 "503 This mail server requires authentication when attempting to send to a non-local e-mail address.",
-                Misconfigured,
+                MISCONFIGURED,
                 "username",
             ),
             (
                 Mail,
                 "550 5.7.1 Invalid credentials for relay [192.0.2.1]. The IP address you've",
-                Misconfigured,
+                MISCONFIGURED,
                 "SMTP relay service",
             ),
             (
                 Mail,
                 "550 5.7.0 Mail relay denied [192.0.2.1]. Invalid credentials for relay",
-                Misconfigured,
+                MISCONFIGURED,
                 "SMTP relay service",
             ),
             (
                 Mail,
                 "550 5.7.68 TenantInboundAttribution; Direct Send not allowed for this organization",
-                Misconfigured,
+                MISCONFIGURED,
                 "inbound connector",
             ),
             // Logins.
             (
                 Mail,
                 "503 5.5.1 authenticate first",
-                Misconfigured,
+                MISCONFIGURED,
                 "username",
             ),
             (
                 Rcpt,
                 "502 5.5.1 Please authenticate first",
-                Misconfigured,
+                MISCONFIGURED,
                 "username",
             ),
             (
                 Mail,
                 "503 Error: need EHLO and AUTH first !",
-                Misconfigured,
+                MISCONFIGURED,
                 "username",
             ),
             (
                 Mail,
                 "530 5.7.0 Authentication required",
-                Misconfigured,
+                MISCONFIGURED,
                 "username",
             ),
-            (Rcpt, "550 smtp auth required", Misconfigured, "username"),
+            (Rcpt, "550 smtp auth required", MISCONFIGURED, "username"),
             (
                 Rcpt,
                 "550 5.7.1 Client was not authenticated",
-                Misconfigured,
+                MISCONFIGURED,
                 "username",
             ),
             (
                 Mail,
                 "550 5.7.1 Client does not have permission to submit mail to this server",
-                Misconfigured,
+                MISCONFIGURED,
                 "username",
             ),
             (
                 Rcpt,
                 "553 5.7.1 <a@corp.example>: Sender address rejected: not logged in",
-                Misconfigured,
+                MISCONFIGURED,
                 "username",
             ),
             (
                 Mail,
                 "550 Unauthenticated senders not allowed",
-                Misconfigured,
+                MISCONFIGURED,
                 "username",
             ),
             (
                 Mail,
                 "451 4.7.0 Must issue a STARTTLS command first",
-                Misconfigured,
+                MISCONFIGURED,
                 "starttls",
             ),
             (
                 Auth,
                 "525 5.7.1 Unauthorized IP address",
-                Misconfigured,
+                MISCONFIGURED,
                 "authorized IPs",
             ),
             // EHLO, and our address.
             (
                 Rcpt,
                 "504 5.5.2 <vm>: Helo command rejected: need fully-qualified hostname",
-                Misconfigured,
+                MISCONFIGURED,
                 "hostname",
             ),
             (
                 Mail,
                 "504 5.5.2 not a valid parameter",
-                Misconfigured,
+                MISCONFIGURED,
                 "hostname",
             ),
             (
                 Hello,
                 "501 5.5.4 Invalid domain name",
-                Misconfigured,
+                MISCONFIGURED,
                 "hostname",
             ),
             (
                 Hello,
                 "501 Syntactically invalid HELO argument(s)",
-                Misconfigured,
+                MISCONFIGURED,
                 "hostname",
             ),
             (Hello, "502 command not implemented", Failed, ""),
             (
                 Rcpt,
                 "550 5.7.1 <vm>: Helo command rejected: Host not found",
-                Misconfigured,
+                MISCONFIGURED,
                 "hostname",
             ),
             (
                 Content,
                 "550 5.7.506 Access Denied, Bad HELO",
-                Misconfigured,
+                MISCONFIGURED,
                 "hostname",
             ),
             (
                 Rcpt,
                 "504 5.5.2 <root>: Sender address rejected: need fully-qualified address",
-                MailboxRefused,
+                REFUSED,
                 "[[rewrite]]",
             ),
             (
@@ -633,47 +602,47 @@ mod tests {
             (
                 Greeting,
                 "554 5.7.1 Service unavailable; Client host [192.0.2.1] blocked using zen.spamhaus.org",
-                Misconfigured,
+                MISCONFIGURED,
                 "block list",
             ),
             (
                 Rcpt,
                 "450 4.7.25 Client host rejected: cannot find your hostname, [192.0.2.1]",
-                Misconfigured,
+                MISCONFIGURED,
                 "name in DNS",
             ),
             // Quotas.
             (
                 Content,
                 "550 5.7.232 trial tenant external recipient limit",
-                Throttled,
+                THROTTLED,
                 "24 hours",
             ),
             (
                 Content,
                 "550 5.7.233 tenant external recipient rate limit",
-                Throttled,
+                THROTTLED,
                 "24 hours",
             ),
             (
                 Content,
                 "554 5.2.0 STOREDRV.Submission.Exception:SubmissionQuotaExceededException; Failed to process message",
-                Throttled,
+                THROTTLED,
                 "24 hours",
             ),
             (
                 Content,
                 "550 5.1.90 Your message can't be sent because you've reached your daily limit for message recipients",
-                Throttled,
+                THROTTLED,
                 "24 hours",
             ),
             (
                 Content,
                 "550 5.2.2 Submission quota exceeded",
-                Throttled,
+                THROTTLED,
                 "24 hours",
             ),
-            (Mail, "552 5.2.2 mailbox full", Throttled, "make room"),
+            (Mail, "552 5.2.2 mailbox full", THROTTLED, "make room"),
             (
                 Rcpt,
                 "552 5.2.2 The email account that you tried to reach is over quota",
@@ -683,128 +652,128 @@ mod tests {
             (
                 Content,
                 "550 5.4.5 Daily user sending limit exceeded",
-                Throttled,
+                THROTTLED,
                 "it waits",
             ),
             (
                 Rcpt,
                 "550 5.7.1 Daily SMTP relay limit exceeded for customer.",
-                Throttled,
+                THROTTLED,
                 "it waits",
             ),
             (
                 Rcpt,
                 "450 4.2.1 Peak SMTP relay limit exceeded for customer.",
-                Throttled,
+                THROTTLED,
                 "it waits",
             ),
             (
                 Content,
                 "454 Throttling failure: Maximum sending rate exceeded.",
-                Throttled,
+                THROTTLED,
                 "it waits",
             ),
             (
                 Content,
                 "454 Throttling failure: Daily message quota exceeded.",
-                Throttled,
+                THROTTLED,
                 "it waits",
             ),
             (
                 Auth,
                 "451 Authentication failed: Maximum credits exceeded",
-                Throttled,
+                THROTTLED,
                 "credits",
             ),
             (
                 Rcpt,
                 "550 Domain corp.example has exceeded the max emails per hour (100/100 (100%)) allowed.",
-                Throttled,
+                THROTTLED,
                 "it waits",
             ),
             // The tenant, and one sender.
             (
                 Content,
                 "550 5.7.705 Access denied, tenant has exceeded threshold",
-                Misconfigured,
+                MISCONFIGURED,
                 "support",
             ),
             (
                 Content,
                 "550 5.7.708 Service unavailable. Access denied, traffic not accepted from this IP",
-                Misconfigured,
+                MISCONFIGURED,
                 "support",
             ),
             (
                 Content,
                 "554 Message rejected: Sending suspended for this account.",
-                Misconfigured,
+                MISCONFIGURED,
                 "Amazon",
             ),
             (
                 Content,
                 "550 5.7.750 Service unavailable. Client blocked from sending from unregistered domains",
-                MailboxRefused,
+                REFUSED,
                 "add and verify",
             ),
             (
                 Content,
                 "550 5.1.8 Access denied, bad outbound sender AS(42004)",
-                MailboxRefused,
+                REFUSED,
                 "Restricted entities",
             ),
             (
                 Content,
                 "550 5.7.501 Access denied, spam abuse detected",
-                MailboxRefused,
+                REFUSED,
                 "ban",
             ),
             (
                 Content,
                 "554 Message rejected: Email address is not verified. The following identities failed the check in region EU-WEST-1: a@corp.example",
-                MailboxRefused,
+                REFUSED,
                 "verify its domain",
             ),
             (
                 Content,
                 "550 The from address does not match a verified Sender Identity. Mail cannot be sent",
-                MailboxRefused,
+                REFUSED,
                 "rewrite the sender",
             ),
             (
                 Mail,
                 "550-Requested action not taken: mailbox unavailable|550 Sender address is not allowed.",
-                MailboxRefused,
+                REFUSED,
                 "rewrite the sender",
             ),
             (
                 Content,
                 "553 Relaying disallowed as a@corp.example",
-                MailboxRefused,
+                REFUSED,
                 "rewrite the sender",
             ),
             (
                 Mail,
                 "553 5.7.1 <a@corp.example>: Sender address rejected: not owned by user relay",
-                MailboxRefused,
+                REFUSED,
                 "rewrite the sender",
             ),
             (
                 Content,
                 "554 5.2.252 SendAsDenied; a@corp.example not allowed to send as b@corp.example",
-                MailboxRefused,
+                REFUSED,
                 "Send As",
             ),
             (
                 Content,
                 "550 5.7.30 Gmail requires all senders to authenticate with DKIM",
-                MailboxRefused,
+                REFUSED,
                 "DKIM",
             ),
             (
                 Mail,
                 "550 5.7.30 Basic authentication is not supported for Client Submission.",
-                Misconfigured,
+                MISCONFIGURED,
                 "OAuth",
             ),
             // One recipient, one message, or nobody knows.
@@ -849,7 +818,7 @@ mod tests {
                 "{said}"
             );
             // A correction of the configuration prevails over every row.
-            for other in [Deferred, Failed, Misconfigured, Throttled] {
+            for other in [Deferred, Failed, MISCONFIGURED, THROTTLED] {
                 let corrected = Override {
                     code: reply.code,
                     enhanced: reply.enhanced,
@@ -888,13 +857,13 @@ mod tests {
         let bare = reply(550, None, "relay access denied @ext.example: no such user");
         assert_eq!(
             weigh(&bare, Place::Rcpt, &[], false).class,
-            Class::Misconfigured
+            Class::Obstacle(ObstacleKind::Misconfigured)
         );
         assert_eq!(weigh(&bare, Place::Rcpt, &[], true).class, Class::Failed);
         let coded = reply(550, Some((5, 7, 64)), "no");
         assert_eq!(
             weigh(&coded, Place::Rcpt, &[], true).class,
-            Class::Misconfigured
+            Class::Obstacle(ObstacleKind::Misconfigured)
         );
     }
 
@@ -920,7 +889,10 @@ mod tests {
             let verdict = weigh(&reply, Place::Rcpt, &[], false);
             assert_eq!(
                 (verdict.class, verdict.narrow),
-                (Class::Misconfigured, Some(Narrow::Recipient)),
+                (
+                    Class::Obstacle(ObstacleKind::Misconfigured),
+                    Some(Narrow::Recipient)
+                ),
                 "{text}"
             );
         }
@@ -984,18 +956,20 @@ mod tests {
                 };
                 let verdict = weigh(&reply, place, &[], false);
                 let words = match verdict.class {
-                    Class::Misconfigured if verdict.narrow.is_some() => {
+                    Class::Obstacle(ObstacleKind::Misconfigured) if verdict.narrow.is_some() => {
                         "pauses; where other recipients are taken, that one waits"
                     }
-                    Class::Misconfigured => "pauses",
-                    Class::MailboxRefused => "this sender waits",
-                    Class::Throttled if verdict.wait == Some(Duration::from_hours(1)) => {
+                    Class::Obstacle(ObstacleKind::Misconfigured) => "pauses",
+                    Class::Obstacle(ObstacleKind::MailboxRefused) => "this sender waits",
+                    Class::Obstacle(ObstacleKind::Throttled)
+                        if verdict.wait == Some(Duration::from_hours(1)) =>
+                    {
                         "waits, with a look each hour"
                     }
-                    Class::Throttled => "waits",
+                    Class::Obstacle(ObstacleKind::Throttled) => "waits",
                     Class::Deferred => "tries again",
                     Class::Failed => "bounces",
-                    Class::Down => "no row says that",
+                    Class::Obstacle(_) => "no row says that",
                 };
                 assert_eq!(row[2], words, "{code}");
                 listed.extend(reply.enhanced);

@@ -6,7 +6,7 @@ use super::Delivery;
 use crate::{
     mail::{outcome::Outcome, reply::Reply},
     smtp::client::{
-        class::{Class, Narrow, Place, bounded, deferred, is_out_of_step, weigh},
+        class::{Class, Narrow, Place, bounded, is_out_of_step, weigh},
         command::Command,
     },
 };
@@ -22,7 +22,7 @@ impl Delivery<'_> {
     pub(super) fn refuse_rest(&mut self, reply: &Reply, command: Command) {
         let outcome = match self.judge(reply, command.place()) {
             // A refused RSET says nothing about the message.
-            Outcome::Failed(reply) if command == Command::Reset => deferred(reply),
+            Outcome::Failed(reply) if command == Command::Reset => Outcome::deferred(reply),
             outcome => outcome,
         };
         self.later.clear();
@@ -35,27 +35,27 @@ impl Delivery<'_> {
         let verdict = weigh(reply, place, self.overrides, self.is_quotable());
         let shown = self.mask.reply(reply);
         let said = verdict.explain(&shown, place);
-        match verdict.stop(said.clone()) {
-            Some(stop) => {
+        match verdict.obstacle(said.clone()) {
+            Some(obstacle) => {
                 // Accepted at RCPT and then refused: that was no welcome.
                 self.welcome &= !matches!(place, Place::Data | Place::Content);
                 // What is ours for whatever mail outweighs what may be about one recipient.
-                if self.stop.is_none() || verdict.narrow.is_none() && self.narrow.is_some() {
+                if self.obstacle.is_none() || verdict.narrow.is_none() && self.narrow.is_some() {
                     self.narrow = verdict.narrow;
-                    self.stop = Some(stop);
+                    self.obstacle = Some(obstacle);
                 }
-                deferred(said)
+                Outcome::deferred(said)
             }
             // The upstream lost the thread: no verdict on the message.
-            None if is_out_of_step(reply, self.overrides) => deferred(short(&shown)),
+            None if is_out_of_step(reply, self.overrides) => Outcome::deferred(short(&shown)),
             None if verdict.class == Class::Failed => Outcome::Failed(short(&shown)),
-            None => deferred(short(&shown)),
+            None => Outcome::deferred(short(&shown)),
         }
     }
 
     /// The lane stops: not for one recipient that an upstream does not relay for, while it takes others.
     pub(super) fn is_stopped(&self) -> bool {
-        self.stop.is_some() && !(self.welcome && self.narrow == Some(Narrow::Recipient))
+        self.obstacle.is_some() && !(self.welcome && self.narrow == Some(Narrow::Recipient))
     }
 
     /// An address of this delivery has a blank in it, and so could be read as a sentence where a reply repeats it.
