@@ -195,10 +195,8 @@ impl Lanes {
         connector: &ConnectorName,
         mailbox: Option<&Lane>,
     ) -> Option<Pass> {
-        let own = match mailbox {
-            Some(lane) => self.own(lane, Own::default()).ok()?,
-            None => Own::default(),
-        };
+        let own = mailbox.map(|lane| self.own(lane, Own::default()));
+        let own = own.transpose().ok()?.unwrap_or_default();
         let connector = self.permit(&Lane::of(connector))?;
         Some(Pass { connector, own })
     }
@@ -333,10 +331,9 @@ impl Lanes {
         let lane = Lane::of(connector);
         let mut table = self.table();
         let whole = table.lanes.get_mut(&lane).map(|e| e.block(&lane, now));
-        if let Some(block) = &whole
-            && (block.is(ObstacleKind::Down) || block.is(ObstacleKind::Misconfigured))
-        {
-            return block.clone();
+        let is_shut = |b: &Block| b.is(ObstacleKind::Down) || b.is(ObstacleKind::Misconfigured);
+        if let Some(block) = whole.clone().filter(is_shut) {
+            return block;
         }
         let own = mailbox.and_then(|lane| {
             let mailbox = lane.of_mailbox();
@@ -375,10 +372,9 @@ impl Lanes {
                     table.open(lane);
                 }
                 if let Some(wait) = wait {
-                    let text = format!(
-                        "the upstream asked for a pause of {} s (Retry-After)",
-                        wait.as_secs()
-                    );
+                    let seconds = wait.as_secs();
+                    let text =
+                        format!("the upstream asked for a pause of {seconds} s (Retry-After)");
                     let reply = Reply::new(451, (4, 3, 2), text);
                     table.hold(counted, &reply, Some(*wait), false);
                 }
