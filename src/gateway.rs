@@ -24,6 +24,7 @@ use crate::{
     connector::{self, Connector, Services},
     delivery::{self, Delivery},
     listener::{ListenerError, Listeners, Shared, Standing},
+    mail::time,
     queue::{
         Queue,
         sqlite::SqliteStore,
@@ -342,7 +343,7 @@ impl Gateway {
     /// All or nothing.
     async fn reload(&mut self, cause: Cause) {
         systemd::reloading();
-        let at = telemetry::timestamp(SystemTime::now());
+        let at = time::logged(SystemTime::now());
         let result = tokio::task::block_in_place(|| self.try_reload(cause));
         match &result {
             Ok(()) => {

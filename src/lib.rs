@@ -19,7 +19,8 @@
 //!
 //! # The folders, in the order a message meets them
 //!
-//! - `mail/` the words every module shares: addresses, messages, headers, replies, outcomes
+//! - `mail/` the words every module shares: addresses, messages, headers, replies, outcomes; how text from outside (`text.rs`)
+//!   and times (`time.rs`) are written
 //! - `policy/` MAY IT? pure rules over settings
 //! - `route.rs` WHERE TO?
 //! - `smtp/` HOW IT IS SAID: `server/` (its state machine in `session/`) and `client/` (what a refusal means in `class/`,
@@ -57,6 +58,7 @@
 //! 7. No statics but the log subscriber and, in `main.rs`, the allocator. No `unwrap` outside tests. A panic ends one connection or one job.
 //! 8. Bytes of the body leave exactly as they came (line-ending repair and added header fields excepted).
 //! 9. Secrets have no `Display` and no `Serialize`.
+//! 10. Text from outside reaches a log, a terminal or a reply only through `mail/text.rs`.
 
 pub mod mail;
 pub mod secret;

@@ -21,6 +21,7 @@ use super::{
     output,
 };
 use crate::mail::address::Domain;
+use crate::mail::text::shown;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -62,7 +63,7 @@ pub(super) fn run(arguments: &Arguments) -> Ended {
                     Exit::Usage,
                     format_args!(
                         "--name {}: not a host name (addresses go to --ip)",
-                        output::safe(name)
+                        shown(name)
                     ),
                 )
             })?;

@@ -19,7 +19,10 @@ use crate::{
         diagnostic::{Diagnostic, Severity},
     },
     connector::{self, Services, oauth::TokenStore},
-    mail::outcome::{Obstacle, ObstacleKind},
+    mail::{
+        outcome::{Obstacle, ObstacleKind},
+        text::{shown, shown_to},
+    },
     route::ConnectorName,
 };
 
@@ -104,10 +107,10 @@ pub(super) fn run(path: Option<PathBuf>, arguments: &Arguments) -> Ended {
         for (name, result) in logins.into_iter().flatten() {
             match result {
                 Ok(found) => {
-                    output::line(format_args!("ok      {name}: {}", output::safe(&found)))?;
+                    output::line(format_args!("ok      {name}: {}", shown(&found)))?;
                 }
                 Err((_, why)) => {
-                    output::line(format_args!("failed  {name}: {}", output::cut(&why, SHOWN)))?;
+                    output::line(format_args!("failed  {name}: {}", shown_to(&why, SHOWN)))?;
                 }
             }
         }

@@ -24,7 +24,10 @@ use super::{
 };
 use crate::{
     config::Secrets,
-    mail::message::MessageId,
+    mail::{
+        message::MessageId,
+        text::{shown, shown_to},
+    },
     queue::store::{State, Store},
     secret::Secret,
 };
@@ -272,7 +275,7 @@ async fn play(
         };
         output::line(format_args!(
             "   connector primary is closed: {}",
-            output::safe(&closed.why)
+            shown(&closed.why)
         ))?;
     }
     Ok(Ok(()))
@@ -381,7 +384,7 @@ impl World {
         lines
             .iter()
             .skip(last)
-            .map(|line| output::cut(line, 400))
+            .map(|line| shown_to(line, 400))
             .collect::<Vec<_>>()
             .join("\n")
     }

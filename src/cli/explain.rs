@@ -19,6 +19,7 @@ use crate::{
         message::{MessageId, Origin},
         pattern::{self, Pattern},
         reply::Reply,
+        text::{shown, shown_to},
     },
     policy::{
         About, AuthMode, Verdict, Who,
@@ -93,7 +94,7 @@ pub(super) fn run(path: Option<PathBuf>, arguments: &Arguments) -> Ended {
         }))?;
     } else {
         for (what, text) in &walked.steps {
-            output::line(format_args!("{what:<10} {}", output::cut(text, 400)))?;
+            output::line(format_args!("{what:<10} {}", shown_to(text, 400)))?;
         }
         match &walked.refused {
             Some(reply) => output::line(format_args!("{:<10} {reply}", "refused"))?,
@@ -135,7 +136,7 @@ fn walk(
             let Some(user) = policy.user(name) else {
                 path.say(
                     "user",
-                    format!("there is no [[user]] named {:?}", output::safe(name)),
+                    format!("there is no [[user]] named {:?}", shown(name)),
                 );
                 return Err(Reply::auth_failed());
             };
@@ -301,10 +302,7 @@ fn header(
         if let Some(leaves) = headers::value_of(&judged, name) {
             let leaves = headers::unfold(leaves);
             let leaves = String::from_utf8_lossy(leaves.trim_ascii());
-            path.say(
-                "header",
-                format!("{name}: {} leaves", output::safe(&leaves)),
-            );
+            path.say("header", format!("{name}: {} leaves", shown(&leaves)));
         }
     }
     Ok(())

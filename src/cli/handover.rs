@@ -14,7 +14,7 @@ use super::exit::{Exit, Failure};
 use crate::{
     config::Config,
     listener::{Bind, TlsMode},
-    mail::reply::Reply,
+    mail::{reply::Reply, text::shown},
     policy::{Verdict, Who},
 };
 
@@ -122,7 +122,7 @@ impl fmt::Display for Unsent {
                     if place > 0 {
                         f.write_str("\n")?;
                     }
-                    write!(f, "{}: {reply}", super::output::safe(address))?;
+                    write!(f, "{}: {reply}", shown(address))?;
                 }
                 Ok(())
             }
@@ -142,7 +142,7 @@ pub(super) fn dial(address: &str) -> Result<TcpStream, Unsent> {
     let broken = |error: &dyn fmt::Display| {
         Unsent::Broken(format!(
             "cannot reach the gateway at {}: {error}",
-            super::output::safe(address)
+            shown(address)
         ))
     };
     let mut last = None;
@@ -368,7 +368,7 @@ pub(super) fn speakable(address: &str) -> Result<(), Failure> {
     {
         return Err(Failure::new(
             Exit::Usage,
-            format_args!("not an address: \"{}\"", super::output::safe(address)),
+            format_args!("not an address: \"{}\"", shown(address)),
         ));
     }
     Ok(())

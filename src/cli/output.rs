@@ -8,59 +8,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use time::{OffsetDateTime, format_description::well_known::Rfc3339, macros::format_description};
-
 use super::exit::Failure;
-
-/// Text that came from mail or from an upstream, at most this many octets on a terminal.
-pub const MOST: usize = 200;
-
-/// Makes text from outside harmless: control characters, ESC and characters that change the reading direction are
-/// written as `\u{…}`, and what is longer than [`MOST`] is cut.
-pub fn safe(text: &str) -> String {
-    cut(text, MOST)
-}
-
-/// As [`safe`], cut at `most` octets.
-pub fn cut(text: &str, most: usize) -> String {
-    let mut out = String::new();
-    for c in text.chars() {
-        let harmful = c.is_control()
-            || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}');
-        let mark = out.len();
-        if harmful {
-            // Writing to a String cannot fail.
-            let _ = write!(out, "\\u{{{:x}}}", u32::from(c));
-        } else {
-            out.push(c);
-        }
-        if out.len() > most {
-            out.truncate(mark);
-            while out.len() + '…'.len_utf8() > most && out.pop().is_some() {}
-            out.push('…');
-            break;
-        }
-    }
-    out
-}
-
-/// `2026-11-23 23:10:04Z`.
-pub fn human(at: SystemTime) -> String {
-    OffsetDateTime::from(at)
-        .format(format_description!(
-            "[year]-[month]-[day] [hour]:[minute]:[second]Z"
-        ))
-        .unwrap_or_default()
-}
-
-/// RFC 3339 in UTC, for programs.
-pub fn rfc3339(at: SystemTime) -> String {
-    OffsetDateTime::from(at)
-        .replace_nanosecond(0)
-        .unwrap_or_else(|_| OffsetDateTime::from(at))
-        .format(&Rfc3339)
-        .unwrap_or_default()
-}
 
 /// `45s`, `12m`, `3h05m`, `2d04h`.
 pub fn span(length: Duration) -> String {
@@ -155,25 +103,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn text_from_outside() {
-        fn check(input: &str, expected: &str) {
-            assert_eq!(safe(input), expected);
-        }
-        check("plain äö", "plain äö");
-        check("a\x1b[31mb", "a\\u{1b}[31mb");
-        check("a\r\nb\t", "a\\u{d}\\u{a}b\\u{9}");
-        check(
-            "x\u{202e}y\u{200f}\u{2066}",
-            "x\\u{202e}y\\u{200f}\\u{2066}",
-        );
-        for text in ["\u{1b}".repeat(500), "ä".repeat(500), "a".repeat(201)] {
-            let cut = safe(&text);
-            assert!(cut.len() <= MOST && cut.ends_with('…'), "{}", cut.len());
-        }
-        assert_eq!(safe(&"a".repeat(200)).len(), 200);
-    }
-
-    #[test]
     fn lengths_of_time() {
         for (seconds, expected) in [
             (0, "0s"),
@@ -185,13 +114,6 @@ mod tests {
         ] {
             assert_eq!(span(Duration::from_secs(seconds)), expected);
         }
-    }
-
-    #[test]
-    fn times() {
-        let at = SystemTime::UNIX_EPOCH + Duration::from_millis(1_795_475_404_123);
-        assert_eq!(human(at), "2026-11-23 23:10:04Z");
-        assert_eq!(rfc3339(at), "2026-11-23T23:10:04Z");
     }
 
     #[test]

@@ -18,12 +18,10 @@ use rustix::{
 };
 use serde_json::Value;
 
-use super::{
-    exit::{Exit, Failure},
-    output,
-};
+use super::exit::{Exit, Failure};
 use crate::{
     config::{self, Config, Diagnostic, Diagnostics},
+    mail::text::shown,
     queue::{self, sqlite::SqliteStore, store::Store},
 };
 
@@ -231,7 +229,7 @@ impl Note {
 
     /// A text of it, safe for a terminal.
     pub(super) fn text(&self, key: &str) -> Option<String> {
-        self.get(key).and_then(Value::as_str).map(output::safe)
+        self.get(key).and_then(Value::as_str).map(shown)
     }
 }
 

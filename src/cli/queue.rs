@@ -21,6 +21,8 @@ use crate::{
     mail::{
         message::{Message, MessageId},
         pattern::Pattern,
+        text::{shown, shown_to},
+        time::human,
     },
     queue::store::{Entry, Filter, LaneRow, State, Store, Verb},
     route::RouteName,
@@ -276,7 +278,7 @@ fn list(place: &Place, which: &Which, limit: Option<usize>, json: bool) -> Ended
                     (State::Waiting, Some(lane)) => format!("blocked by {lane}"),
                     (State::Waiting, None) if entry.lane.is_some() => {
                         let lane = entry.lane.as_deref().unwrap_or_default();
-                        format!("its turn in {}", output::cut(lane, 60))
+                        format!("its turn in {}", shown_to(lane, 60))
                     }
                     (State::Waiting, None) => entry
                         .next_attempt
@@ -292,7 +294,7 @@ fn list(place: &Place, which: &Which, limit: Option<usize>, json: bool) -> Ended
                     entry
                         .sender
                         .as_deref()
-                        .map_or_else(|| "<>".to_owned(), |s| output::cut(s, 40)),
+                        .map_or_else(|| "<>".to_owned(), |s| shown_to(s, 40)),
                     recipients(entry),
                     next,
                 ]
@@ -313,7 +315,7 @@ fn recipients(entry: &Entry) -> String {
     let first = entry
         .recipients
         .first()
-        .map_or_else(String::new, |r| output::cut(&r.address, 40));
+        .map_or_else(String::new, |r| shown_to(&r.address, 40));
     match entry.recipients.len() {
         0 | 1 => first,
         n => format!("{first} +{}", n - 1),
@@ -339,7 +341,7 @@ async fn show(place: &Place, id: MessageId, json: bool) -> Ended {
     let mut out = Vec::new();
     if let Some(entry) = life.entries.first() {
         writeln!(out, "message     {id}")?;
-        writeln!(out, "accepted    {}", output::human(entry.accepted))?;
+        writeln!(out, "accepted    {}", human(entry.accepted))?;
         writeln!(out, "size        {}", output::size(entry.size))?;
         writeln!(
             out,
@@ -347,7 +349,7 @@ async fn show(place: &Place, id: MessageId, json: bool) -> Ended {
             entry
                 .sender
                 .as_deref()
-                .map_or_else(|| "<>".to_owned(), output::safe)
+                .map_or_else(|| "<>".to_owned(), shown)
         )?;
     }
     match &message {
@@ -368,20 +370,20 @@ async fn show(place: &Place, id: MessageId, json: bool) -> Ended {
                 "  blocked by connector {lane} (postern status says why)"
             )?;
         } else if let Some(lane) = &entry.lane {
-            writeln!(out, "  waits for its turn in {}", output::safe(lane))?;
+            writeln!(out, "  waits for its turn in {}", shown(lane))?;
         } else if let Some(next) = entry.next_attempt {
-            writeln!(out, "  next attempt {}", output::human(next))?;
+            writeln!(out, "  next attempt {}", human(next))?;
         }
         for recipient in &entry.recipients {
             writeln!(
                 out,
                 "  {}  {}{}",
-                output::safe(&recipient.address),
-                output::safe(&recipient.state),
+                shown(&recipient.address),
+                shown(&recipient.state),
                 recipient
                     .last_reply
                     .as_deref()
-                    .map_or_else(String::new, |reply| format!(": {}", output::safe(reply)))
+                    .map_or_else(String::new, |reply| format!(": {}", shown(reply)))
             )?;
         }
     }
@@ -398,12 +400,12 @@ fn summary(out: &mut Vec<u8>, message: &Message) -> io::Result<()> {
         out,
         "client      {} ({}) by listener {}{}",
         origin.peer.ip(),
-        output::safe(&origin.helo),
-        output::safe(&origin.listener),
+        shown(&origin.helo),
+        shown(&origin.listener),
         origin
             .user
             .as_deref()
-            .map_or_else(String::new, |user| format!(", user {}", output::safe(user)))
+            .map_or_else(String::new, |user| format!(", user {}", shown(user)))
     )?;
     let mut raw = message.header.to_vec();
     raw.extend_from_slice(b"\r\n");
@@ -416,14 +418,14 @@ fn summary(out: &mut Vec<u8>, message: &Message) -> io::Result<()> {
         .collect();
     for name in ["From", "To"] {
         if let Some(value) = raw_fields.get(&name.to_ascii_lowercase()) {
-            writeln!(out, "{name:<11} {}", output::safe(value))?;
+            writeln!(out, "{name:<11} {}", shown(value))?;
         }
     }
     if let Some(subject) = parsed.subject() {
-        writeln!(out, "{:<11} {}", "Subject", output::safe(subject))?;
+        writeln!(out, "{:<11} {}", "Subject", shown(subject))?;
     }
     if let Some(id) = parsed.message_id() {
-        writeln!(out, "{:<11} <{}>", "Message-ID", output::safe(id))?;
+        writeln!(out, "{:<11} <{}>", "Message-ID", shown(id))?;
     }
     Ok(())
 }

@@ -16,6 +16,7 @@ use super::{
 };
 use crate::{
     config::{Config, Secrets},
+    mail::text::shown,
     queue::store::Store,
 };
 
@@ -93,7 +94,7 @@ fn no_gateway(config: &Config) -> Failure {
             found.pid,
             found.data_dir.map_or_else(String::new, |dir| format!(
                 " on {}",
-                output::safe(&dir.display().to_string())
+                shown(&dir.display().to_string())
             )),
         ),
     };

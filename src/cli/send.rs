@@ -14,6 +14,7 @@ use super::{
     handover, output,
 };
 use crate::config::{self, Config, Secrets};
+use crate::mail::text::shown;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -73,13 +74,10 @@ pub(super) fn run(path: Option<PathBuf>, arguments: &Arguments) -> Ended {
     }
     let taken = handover::hand_over(&address, &sender, &recipients, &content)
         .map_err(|unsent| Failure::new(unsent.exit(), format_args!("not sent: {unsent}")))?;
-    output::line(output::safe(&taken.reply.text))?;
+    output::line(shown(&taken.reply.text))?;
     let mut exit = Exit::Ok;
     for (address, reply) in &taken.refused {
-        output::complain(format_args!(
-            "not sent to {}: {reply}",
-            output::safe(address)
-        ));
+        output::complain(format_args!("not sent to {}: {reply}", shown(address)));
         exit = handover::verdict("RCPT", reply);
     }
     Ok(exit)

@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     config::{self, Secrets},
-    mail::address::Domain,
+    mail::{address::Domain, text::shown},
 };
 use message::{Draft, addresses, once};
 
@@ -113,13 +113,13 @@ pub(super) fn main(path: Option<PathBuf>, arguments: &[OsString]) -> Ended {
     let senders = senders(given, &gateway.default_domain)?;
     let taken = hand_over(&gateway.address, &senders, &wishes, &draft)?;
     if wishes.verbose {
-        output::line(output::safe(&taken.reply.text))?;
+        output::line(shown(&taken.reply.text))?;
     }
     let mut exit = Exit::Ok;
     for (address, reply) in &taken.refused {
         output::complain(format_args!(
             "sendmail: not taken for {}: {reply}",
-            output::safe(address)
+            shown(address)
         ));
         exit = handover::verdict("RCPT", reply);
     }
@@ -259,7 +259,7 @@ fn read(arguments: &[OsString]) -> Result<Wishes, Failure> {
                     Exit::Usage,
                     format_args!(
                         "sendmail: {} is not offered; `postern queue list` shows the queue, `postern explain` tests addresses",
-                        output::safe(&argument.to_string_lossy())
+                        shown(&argument.to_string_lossy())
                     ),
                 ));
             }
@@ -287,7 +287,7 @@ fn flags(wishes: &mut Wishes, letters: &[u8]) -> Result<(), Failure> {
                     Exit::Usage,
                     format_args!(
                         "sendmail: unknown option -{}; --help lists them",
-                        output::safe(&String::from_utf8_lossy(letters))
+                        shown(&String::from_utf8_lossy(letters))
                     ),
                 ));
             }
@@ -320,7 +320,7 @@ fn no_address(text: &OsStr) -> Failure {
         Exit::Usage,
         format_args!(
             "sendmail: not an address: {}",
-            output::safe(&text.to_string_lossy())
+            shown(&text.to_string_lossy())
         ),
     )
 }

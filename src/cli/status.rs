@@ -19,6 +19,10 @@ use super::{
 };
 use crate::{
     listener::tls::EXPIRES_SOON,
+    mail::{
+        text::{shown, shown_to},
+        time::{human, rfc3339},
+    },
     queue::store::{LaneRow, Stats},
 };
 
@@ -136,7 +140,7 @@ impl Report {
                 writeln!(out, "gateway     not running")?;
                 // The file may name another directory than it did when the gateway started.
                 if let Some(found) = elsewhere::find(&self.place.path) {
-                    writeln!(out, "            {}", output::safe(&found.sentence()))?;
+                    writeln!(out, "            {}", shown(&found.sentence()))?;
                 }
             }
             Some(Running { pid: Some(pid), .. }) => {
@@ -187,7 +191,7 @@ impl Report {
     }
 
     fn print_lane(&self, out: &mut Vec<u8>, lane: &LaneRow) -> std::io::Result<()> {
-        let (name, state) = (output::safe(&lane.lane), output::safe(&lane.state));
+        let (name, state) = (shown(&lane.lane), shown(&lane.state));
         if self.running.is_none() {
             // Whoever kept this state is gone.
             write!(out, "connector   {name} was last {state}")?;
@@ -197,7 +201,7 @@ impl Report {
         if lane.state == "open" {
             return writeln!(out);
         }
-        write!(out, " since {}", output::human(lane.since))?;
+        write!(out, " since {}", human(lane.since))?;
         if let (Some(probe), true) = (lane.probe, self.running.is_some()) {
             let what = match lane.state.as_str() {
                 "throttled" => "goes on",
@@ -205,7 +209,7 @@ impl Report {
             };
             write!(out, ", {what} {}", output::ahead(probe, self.now))?;
         }
-        writeln!(out, "\n            {}", output::cut(&lane.why, SHOWN))
+        writeln!(out, "\n            {}", shown_to(&lane.why, SHOWN))
     }
 
     /// What became of the last reload, and what is wrong with the file as it is now.
@@ -229,7 +233,7 @@ impl Report {
         let Some(problems) = problems.filter(|problems| told != Some(problems)) else {
             return Ok(());
         };
-        let file = output::safe(&self.place.path.display().to_string());
+        let file = shown(&self.place.path.display().to_string());
         if self.running.is_some() {
             writeln!(
                 out,
@@ -247,14 +251,14 @@ impl Report {
 
 fn indented(out: &mut Vec<u8>, text: &str) -> std::io::Result<()> {
     for line in text.lines().take(LINES) {
-        writeln!(out, "            {}", output::safe(line))?;
+        writeln!(out, "            {}", shown(line))?;
     }
     Ok(())
 }
 
 /// A text of what the gateway wrote down, safe for a terminal.
 fn text(value: &Value, key: &str) -> String {
-    output::safe(value.get(key).and_then(Value::as_str).unwrap_or_default())
+    shown(value.get(key).and_then(Value::as_str).unwrap_or_default())
 }
 
 /// A certificate in use.
@@ -351,8 +355,8 @@ fn lane_json(lane: &LaneRow, is_running: bool) -> Value {
         "state": lane.state,
         // Of a gateway that is gone this is how it left things, not how they are.
         "current": is_running,
-        "since": (!open).then(|| output::rfc3339(lane.since)),
+        "since": (!open).then(|| rfc3339(lane.since)),
         "why": (!open).then_some(lane.why.as_str()),
-        "next_probe": lane.probe.filter(|_| !open && is_running).map(output::rfc3339),
+        "next_probe": lane.probe.filter(|_| !open && is_running).map(rfc3339),
     })
 }

@@ -23,6 +23,7 @@ use crate::{
         address::Address,
         message::{Body, Envelope, Message, MessageId, Origin},
         outcome::{ObstacleKind, Outcome, Report},
+        text::{shown, shown_to},
     },
     policy::{Verdict, Who},
 };
@@ -91,13 +92,13 @@ pub(super) fn run(path: Option<PathBuf>, arguments: &Arguments) -> Ended {
         Arc::new(move |line: &str| {
             let mut lines = conversation.lock().unwrap_or_else(PoisonError::into_inner);
             if lines.len() < LINES {
-                lines.push(output::cut(line.trim_end(), 1000));
+                lines.push(shown_to(line.trim_end(), 1000));
             }
         })
     } else {
         Arc::new(|line: &str| {
             // A reader that has gone does not stop the delivery.
-            let _ = output::line(output::cut(line.trim_end(), 1000));
+            let _ = output::line(shown_to(line.trim_end(), 1000));
         })
     };
     let services = connector::Services {
@@ -135,21 +136,21 @@ fn explain(report: &Report) -> Ended {
                 ObstacleKind::Throttled => ("deferred", Exit::Later),
                 _ => ("failed", Exit::Unavailable),
             };
-            let said = output::cut(&said(obstacle), SHOWN);
+            let said = shown_to(&said(obstacle), SHOWN);
             output::line(format_args!("{word}: {said}"))?;
             return Ok(exit);
         }
     };
     let mut exit = Exit::Ok;
     for (address, outcome) in outcomes {
-        let reply = output::cut(&outcome.reply().to_string(), SHOWN);
+        let reply = shown_to(&outcome.reply().to_string(), SHOWN);
         let (_, text, ends) = meaning(outcome);
         output::line(format_args!("{address}: {text}: {reply}"))?;
         if ends != Exit::Ok {
             exit = ends;
         }
     }
-    output::line(format_args!("via {}", output::safe(via)))?;
+    output::line(format_args!("via {}", shown(via)))?;
     Ok(exit)
 }
 
@@ -214,7 +215,7 @@ fn address(option: &str, text: &str) -> Result<Address, Failure> {
     Address::parse(text).map_err(|error| {
         Failure::new(
             Exit::Usage,
-            format_args!("{option} {}: {error}", output::safe(text)),
+            format_args!("{option} {}: {error}", shown(text)),
         )
     })
 }

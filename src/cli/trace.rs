@@ -11,7 +11,12 @@ use super::{
     queue::entry::{self, Standing},
 };
 use crate::{
-    mail::{message::MessageId, pattern::Pattern},
+    mail::{
+        message::MessageId,
+        pattern::Pattern,
+        text::{shown, shown_to},
+        time::{human, rfc3339},
+    },
     queue::store::{Entry, Event, Filter, Store},
 };
 
@@ -45,10 +50,7 @@ pub(super) fn run(path: Option<PathBuf>, arguments: &Arguments) -> Ended {
         if lives.is_empty() {
             return Err(Failure::new(
                 Exit::No,
-                format_args!(
-                    "no message is known for {}",
-                    output::safe(&arguments.subject)
-                ),
+                format_args!("no message is known for {}", shown(&arguments.subject)),
             ));
         }
         if arguments.json {
@@ -107,20 +109,15 @@ impl Life {
             out,
             "{}  from {}",
             self.id,
-            sender.map_or_else(|| "<>".to_owned(), output::safe)
+            sender.map_or_else(|| "<>".to_owned(), shown)
         )?;
         for event in &self.events {
-            write!(
-                out,
-                "  {}  {:<11}  ",
-                output::human(event.at),
-                output::safe(&event.kind)
-            )?;
+            write!(out, "  {}  {:<11}  ", human(event.at), shown(&event.kind))?;
             let shown: Vec<String> = event
                 .recipients
                 .iter()
                 .take(3)
-                .map(|r| output::cut(r, 80))
+                .map(|r| shown_to(r, 80))
                 .collect();
             if !shown.is_empty() {
                 write!(out, "{}", shown.join(", "))?;
@@ -129,16 +126,16 @@ impl Life {
                 }
                 write!(out, ": ")?;
             }
-            writeln!(out, "{}", output::cut(&event.text, 400))?;
+            writeln!(out, "{}", shown_to(&event.text, 400))?;
         }
         for entry in &self.entries {
             for recipient in &entry.recipients {
                 writeln!(
                     out,
                     "  now: {} is {}, by route {}",
-                    output::cut(&recipient.address, 80),
-                    output::safe(&recipient.state),
-                    output::safe(entry.route.as_str())
+                    shown_to(&recipient.address, 80),
+                    shown(&recipient.state),
+                    shown(entry.route.as_str())
                 )?;
             }
             if let Some(why) = standing.and_then(|standing| standing.waits(entry)) {
@@ -162,7 +159,7 @@ impl Life {
 /// An event for programs.
 pub(super) fn event_json(event: &Event) -> serde_json::Value {
     json!({
-        "at": output::rfc3339(event.at),
+        "at": rfc3339(event.at),
         "event": event.kind,
         "recipients": event.recipients,
         "text": event.text,
@@ -177,10 +174,7 @@ async fn ids(store: &Arc<dyn Store>, subject: &str) -> Result<Vec<MessageId>, Fa
     let pattern = Pattern::parse(subject).map_err(|why| {
         Failure::new(
             Exit::Usage,
-            format_args!(
-                "{}: neither an id nor an address: {why}",
-                output::safe(subject)
-            ),
+            format_args!("{}: neither an id nor an address: {why}", shown(subject)),
         )
     })?;
     let mut ids = Vec::new();

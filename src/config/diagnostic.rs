@@ -55,7 +55,7 @@ impl Diagnostic {
         span: &Span,
         message: String,
     ) -> Self {
-        let start = floor(text, span.start);
+        let start = text.floor_char_boundary(span.start);
         let before = text.get(..start).unwrap_or_default();
         let line_start = before.rfind('\n').map_or(0, |at| at + 1);
         let rest = text.get(line_start..).unwrap_or_default();
@@ -63,7 +63,7 @@ impl Diagnostic {
         let line = line.strip_suffix('\r').unwrap_or(line);
         let column = before.get(line_start..).unwrap_or_default().chars().count();
         let inside = text
-            .get(start..floor(text, span.end))
+            .get(start..text.floor_char_boundary(span.end))
             .unwrap_or_default()
             .split(['\n', '\r'])
             .next()
@@ -191,15 +191,6 @@ impl fmt::Display for Diagnostics {
 pub(super) const NOT_TOML: &str = "this is not TOML: ";
 
 impl std::error::Error for Diagnostics {}
-
-/// The nearest character boundary at or before.
-fn floor(text: &str, mut at: usize) -> usize {
-    at = at.min(text.len());
-    while !text.is_char_boundary(at) {
-        at -= 1;
-    }
-    at
-}
 
 /// Whether an odd number of `"""` or `'''` stands before: such a line may be the inside of a secret.
 fn in_multiline_string(before: &str) -> bool {

@@ -409,28 +409,7 @@ pub fn pattern(text: &str) -> Result<pattern::Pattern, Fault> {
     Ok(pattern)
 }
 
-/// Text of the file inside a sentence: bounded, nothing that a terminal would obey.
-pub fn plain(text: &str) -> String {
-    let mut out = String::new();
-    for c in text.chars() {
-        if out.len() >= 200 {
-            out.push('…');
-            break;
-        }
-        if is_plain(c) {
-            out.push(c);
-        } else {
-            out.extend(c.escape_unicode());
-        }
-    }
-    out
-}
-
-/// Whether a character may go to a terminal as it is: no control character, nothing invisible that turns the text.
-pub fn is_plain(c: char) -> bool {
-    !c.is_control()
-        && !matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
-}
+pub(super) use crate::mail::text::{is_printable as is_plain, shown as plain};
 
 /// The digits at the start, and the rest without spaces around it.
 fn split_unit(text: &str) -> Option<(u64, &str)> {

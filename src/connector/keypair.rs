@@ -11,7 +11,7 @@ use rustls::{
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
 };
 
-use super::tls::words::day;
+use crate::mail::time::{at, day};
 
 /// Certificates are longer than nothing and shorter than this.
 const FILE: u64 = 1 << 20;
@@ -56,7 +56,7 @@ impl Validity {
 
     /// As a sentence about "the certificate"; nothing while there is nothing to say.
     pub fn said(self, now: SystemTime) -> Option<String> {
-        let day = |seconds: i64| day(u64::try_from(seconds).unwrap_or_default());
+        let day = |seconds| day(at(seconds));
         let left = (self.ends - seconds(now)) / DAY;
         match self.standing(now) {
             Standing::Good => None,

@@ -10,12 +10,14 @@ use std::{
 };
 
 use bytes::Bytes;
-use time::{OffsetDateTime, format_description::well_known::Rfc2822};
 
 use super::{BounceSettings, plan::Failure};
 use crate::mail::{
     address::Address,
+    headers,
     message::{Body, Envelope, Message, MessageId, Origin},
+    text::{ascii, quoted_printable},
+    time::rfc5322,
 };
 
 /// So much of the original header is sent back.
@@ -66,7 +68,7 @@ pub fn bounce(
     let _ = write!(
         header,
         "From: Mail delivery <{from}>\r\nTo: <{to}>\r\nSubject: {subject}\r\nDate: {date}\r\nMessage-ID: <{id}@{host}>\r\n",
-        date = date(now),
+        date = rfc5322(now),
     );
     if let Some(original) = field(&message.header, "message-id").filter(|v| is_plain_id(v)) {
         let _ = write!(
@@ -128,7 +130,7 @@ fn people(message: &Message, failures: &[Failure], host: &str) -> String {
         out,
         "This is the mail relay {host}.\r\n\r\n\
          Your message of {} could not be delivered to:\r\n",
-        date(message.origin.at)
+        rfc5322(message.origin.at)
     );
     for failure in failures {
         let _ = write!(out, "\r\n  {}\r\n", failure.recipient);
@@ -167,7 +169,7 @@ fn machines(message: &Message, failures: &[Failure], host: &str, now: SystemTime
     let mut out = format!(
         "Reporting-MTA: dns; {host}\r\nX-Postern-Queue-ID: {}\r\nArrival-Date: {}\r\n",
         message.id,
-        date(message.origin.at)
+        rfc5322(message.origin.at)
     );
     for failure in failures {
         // RFC 3463: a code that says «not now» would contradict the action (RFC 3464 §2.3.4); after giving up it is
@@ -183,7 +185,7 @@ fn machines(message: &Message, failures: &[Failure], host: &str, now: SystemTime
              Diagnostic-Code: smtp; {}\r\nLast-Attempt-Date: {}\r\n",
             failure.recipient,
             said(failure).replace('\n', "\r\n  "),
-            date(now),
+            rfc5322(now),
         );
     }
     out
@@ -197,13 +199,8 @@ fn said(failure: &Failure) -> String {
         let _ = write!(out, " {a}.{b}.{c}");
     }
     out.push(' ');
-    out.extend(reply.text.chars().take(MOST_REPLY).map(|c| {
-        if c == '\n' || (' '..='~').contains(&c) {
-            c
-        } else {
-            '?'
-        }
-    }));
+    let shown = |c| if c == '\n' { c } else { ascii(c) };
+    out.extend(reply.text.chars().take(MOST_REPLY).map(shown));
     // An empty line would end the group of fields (RFC 3464 §2.1).
     out.split('\n')
         .map(str::trim_end)
@@ -231,30 +228,7 @@ fn original(header: &[u8]) -> (String, bool) {
     if plain && !header.windows(4).any(|w| w == b"--=_") {
         return (String::from_utf8_lossy(header).into_owned(), false);
     }
-    let mut out = String::new();
-    for line in header.split(|b| *b == b'\n') {
-        let line = line.strip_suffix(b"\r").unwrap_or(line);
-        let mut width = 0;
-        for (at, &b) in line.iter().enumerate() {
-            let last = at + 1 == line.len();
-            let literal = (b'!'..=b'~').contains(&b) && b != b'=' || (b == b' ' && !last);
-            let needs = if literal { 1 } else { 3 };
-            if width + needs > 75 {
-                out.push_str("=\r\n");
-                width = 0;
-            }
-            if literal {
-                out.push(char::from(b));
-            } else {
-                let _ = write!(out, "={b:02X}");
-            }
-            width += needs;
-        }
-        out.push_str("\r\n");
-    }
-    // The header ends in CRLF, so that the last piece of the split is empty.
-    out.truncate(out.len().saturating_sub(2));
-    (out, true)
+    (quoted_printable(header), true)
 }
 
 /// RFC 3834 §5: `auto-replied` with or without parameters. What is merely generated (monitoring, cron) does want to know.
@@ -269,29 +243,9 @@ fn is_auto_replied(header: &[u8]) -> bool {
 
 /// The unfolded value of the first field of that name; ASCII only.
 fn field(header: &[u8], name: &str) -> Option<String> {
-    let mut lines = header
-        .split(|b| *b == b'\n')
-        .map(|line| line.strip_suffix(b"\r").unwrap_or(line))
-        .peekable();
-    while let Some(line) = lines.next() {
-        let Some((key, rest)) = line.split_at_checked(name.len()) else {
-            continue;
-        };
-        if !key.eq_ignore_ascii_case(name.as_bytes()) {
-            continue;
-        }
-        let Some(rest) = rest.trim_ascii_start().strip_prefix(b":") else {
-            continue;
-        };
-        let mut value = rest.to_vec();
-        while let Some(more) = lines.next_if(|l| l.starts_with(b" ") || l.starts_with(b"\t")) {
-            value.extend_from_slice(more);
-        }
-        return value
-            .is_ascii()
-            .then(|| String::from_utf8_lossy(&value).trim().to_owned());
-    }
-    None
+    let value = headers::unfold(headers::value_of(header, name)?);
+    let text = str::from_utf8(&value).ok().filter(|text| text.is_ascii())?;
+    Some(text.trim().to_owned())
 }
 
 /// `<x@y>` that may be repeated in a field of ours as it is.
@@ -300,12 +254,6 @@ fn is_plain_id(id: &str) -> bool {
         && id.starts_with('<')
         && id.ends_with('>')
         && id.bytes().all(|b| b.is_ascii_graphic())
-}
-
-fn date(at: SystemTime) -> String {
-    OffsetDateTime::from(at)
-        .format(&Rfc2822)
-        .unwrap_or_else(|_| "Thu, 01 Jan 1970 00:00:00 +0000".to_owned())
 }
 
 #[cfg(test)]

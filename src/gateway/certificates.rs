@@ -14,7 +14,7 @@ use crate::{
         Settings,
         keypair::{self, Standing, Validity},
     },
-    telemetry,
+    mail::time,
 };
 
 /// As the note beside the queue has them.
@@ -23,7 +23,7 @@ pub(super) fn entries(connectors: &[Settings]) -> Vec<Value> {
         json!({
             "connector": settings.name.as_str(),
             "file": file.display().to_string(),
-            "not_after": telemetry::timestamp(validity.ends()),
+            "not_after": time::logged(validity.ends()),
         })
     };
     known(connectors).map(entry).collect()
@@ -36,7 +36,7 @@ pub(super) fn tell(connectors: &[Settings]) {
         let Some(said) = validity.said(now) else {
             continue;
         };
-        let (file, at) = (file.display(), telemetry::timestamp(validity.ends()));
+        let (file, at) = (file.display(), time::logged(validity.ends()));
         if validity.standing(now) == Standing::EndsSoon {
             warn!(event = "certificate ends", connector = %settings.name, file = %file, at = %at, "the connector's certificate {said}");
         } else {

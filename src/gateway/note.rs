@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 use super::{Gateway, certificates};
 use crate::{
     listener::{Standing, TlsMode},
+    mail::time,
     route::ConnectorName,
-    telemetry,
 };
 
 /// The note as it is now, with these listeners.
@@ -33,7 +33,7 @@ pub(super) fn of(gateway: &Gateway, standing: &[Standing]) -> Value {
             Some(json!({
                 "listener": l.name,
                 "file": file.display().to_string(),
-                "not_after": telemetry::timestamp(*end),
+                "not_after": time::logged(*end),
             }))
         })
         .collect();
@@ -56,7 +56,7 @@ pub(super) fn of(gateway: &Gateway, standing: &[Standing]) -> Value {
         .collect();
     json!({
         "pid": std::process::id(),
-        "started": telemetry::timestamp(gateway.started),
+        "started": time::logged(gateway.started),
         "config": gateway.config.path.display().to_string(),
         "listeners": listeners,
         "certificates": certificates,

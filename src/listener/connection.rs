@@ -28,6 +28,7 @@ use crate::{
     mail::{
         message::{Body, Message, MessageId},
         reply::Reply,
+        text::logged,
     },
     queue::store::StoreError,
     route::Routed,
@@ -37,7 +38,7 @@ use crate::{
             Accepted, Authentication, Credentials, Refusal, Session, Stage, Step, StoreWeather,
         },
     },
-    telemetry::{clean, maillog},
+    telemetry::maillog,
 };
 
 mod acts;
@@ -454,7 +455,7 @@ impl Connection {
         }
         self.transcript.answered(reply.code);
         if self.session.wants_transcript() {
-            info!(event = "transcript", peer = %self.peer, from = "us", line = %clean(&reply.to_string()), "transcript");
+            info!(event = "transcript", peer = %self.peer, from = "us", line = %logged(&reply.to_string()), "transcript");
         }
         reply.write_to(&mut self.output);
     }

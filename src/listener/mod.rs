@@ -412,12 +412,12 @@ fn warn_of_end(port: &Port) {
     let end = tls.certificate().not_after;
     let Ok(left) = end.duration_since(SystemTime::now()) else {
         error!(event = "certificate expired", listener = %port.settings.name, file = %tls.path().display(),
-            at = %crate::telemetry::timestamp(end), "certificate expired: clients that check it send nothing");
+            at = %crate::mail::time::logged(end), "certificate expired: clients that check it send nothing");
         return;
     };
     if left < tls::EXPIRES_SOON {
         warn!(event = "certificate ends", listener = %port.settings.name, file = %tls.path().display(),
-            at = %crate::telemetry::timestamp(end), days = left.as_secs() / 86_400, "certificate ends soon");
+            at = %crate::mail::time::logged(end), days = left.as_secs() / 86_400, "certificate ends soon");
     }
 }
 

@@ -15,3 +15,5 @@ pub mod page;
 pub mod pattern;
 pub mod repair;
 pub mod reply;
+pub mod text;
+pub mod time;

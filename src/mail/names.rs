@@ -7,11 +7,12 @@
 use super::{
     headers::unfold,
     lexer::{Lexer, Mark, Token},
+    text::quoted,
 };
 
 /// The value with its name quoted. `None` when nothing in it asks for that, or when it is not a name and one address in
 /// brackets behind it.
-pub fn quoted(value: &[u8]) -> Option<Vec<u8>> {
+pub fn in_quotes(value: &[u8]) -> Option<Vec<u8>> {
     let value = unfold(value);
     let value = value.trim_ascii();
     let open = value.iter().position(|b| *b == b'<')?;
@@ -88,15 +89,8 @@ fn text(name: &[u8], run: &[Token], glued: Option<&[u8]>, out: &mut Vec<u8>) -> 
         return Some(());
     }
     // Quotes inside are taken out: there is no backslash in here.
-    let mut whole = vec![b'"'];
-    for &b in raw.iter().filter(|b| **b != b'"') {
-        if b == b'\\' {
-            whole.push(b'\\');
-        }
-        whole.push(b);
-    }
-    whole.push(b'"');
-    push(out, &whole);
+    let bare = raw.iter().copied().filter(|b| *b != b'"');
+    push(out, &quoted(bare));
     Some(())
 }
 
@@ -167,7 +161,7 @@ mod tests {
             ("Doe, Jane <<a@b>>", None),
             ("Doe\0, Jane <a@b>", None),
         ] {
-            let found = quoted(value.as_bytes()).map(|v| String::from_utf8(v).unwrap());
+            let found = in_quotes(value.as_bytes()).map(|v| String::from_utf8(v).unwrap());
             assert_eq!(found.as_deref(), expected, "{value:?}");
             if let Some(value) = found.filter(|v| !v.contains("root")) {
                 let read = mailboxes::parse(value.as_bytes()).unwrap();

@@ -3,16 +3,16 @@
 //! Apart from `headers`, which takes a header as given. It repairs only what has one reading; what can be read in two
 //! ways is left in for `policy::content` to refuse. It asks no clock: the time comes with the message.
 
-use std::{borrow::Cow, time::SystemTime};
+use std::borrow::Cow;
 
 use memchr::{memchr, memchr2_iter, memrchr};
-use time::{OffsetDateTime, format_description::well_known::Rfc2822};
 
 use super::{
     address::Address,
     headers::{fields, name_of, unfold},
     mailboxes,
     message::MessageId,
+    text::quoted,
 };
 
 /// Where the header of a message ends.
@@ -168,27 +168,10 @@ pub fn complete_mailbox(value: &[u8], address: &Address) -> Option<Vec<u8>> {
     } else if mailboxes::is_phrase(text) {
         out.extend_from_slice(text);
     } else {
-        out.push(b'"');
-        for &b in text {
-            if matches!(b, b'"' | b'\\') {
-                out.push(b'\\');
-            }
-            out.push(b);
-        }
-        out.push(b'"');
+        out.append(&mut quoted(text.iter().copied()));
     }
     out.extend_from_slice(format!(" <{address}>").as_bytes());
     Some(out)
-}
-
-/// A date and time by RFC 5322 §3.3, in UTC. Times that have no such form become the epoch.
-pub fn date(at: SystemTime) -> String {
-    at.duration_since(SystemTime::UNIX_EPOCH)
-        .ok()
-        .and_then(|since| i64::try_from(since.as_secs()).ok())
-        .and_then(|seconds| OffsetDateTime::from_unix_timestamp(seconds).ok())
-        .and_then(|date| date.format(&Rfc2822).ok())
-        .unwrap_or_else(|| "Thu, 01 Jan 1970 00:00:00 +0000".to_owned())
 }
 
 /// The Message-ID of a message that came without: our own id, so that every attempt carries the same.
@@ -364,12 +347,5 @@ mod tests {
                 "{value:?}"
             );
         }
-    }
-
-    #[test]
-    fn dates() {
-        let at = SystemTime::UNIX_EPOCH + std::time::Duration::from_hours(498_732);
-        assert_eq!(date(at), "Mon, 23 Nov 2026 12:00:00 +0000");
-        assert!(date(SystemTime::UNIX_EPOCH).ends_with("1970 00:00:00 +0000"));
     }
 }

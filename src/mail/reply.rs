@@ -5,6 +5,8 @@
 
 use std::fmt;
 
+use super::text::ascii;
+
 /// A reply (RFC 5321 §4.2), ours or an upstream's. Text lines are parted by `\n`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reply {
@@ -110,13 +112,7 @@ fn clean(text: String) -> String {
         return text;
     }
     text.chars()
-        .map(|c| {
-            if c == '\n' || (' '..='~').contains(&c) {
-                c
-            } else {
-                '?'
-            }
-        })
+        .map(|c| if c == '\n' { c } else { ascii(c) })
         .collect()
 }
 

@@ -19,6 +19,8 @@ use crate::mail::{
     mailboxes::{self, Kind, Mailbox, MailboxError, Words},
     names, repair,
     reply::Reply,
+    text::word,
+    time,
 };
 
 /// A HELO name in Received is cut here; longer ones are no names (RFC 5321 §4.5.3.1.2).
@@ -194,7 +196,7 @@ impl Seen {
             headers::append(out, "Reply-To", replaced.to_string().as_bytes());
         }
         if !self.date {
-            headers::append(out, "Date", repair::date(about.origin.at).as_bytes());
+            headers::append(out, "Date", time::rfc5322(about.origin.at).as_bytes());
         }
         if !self.message_id {
             let id = repair::message_id(about.id, about.hostname);
@@ -273,7 +275,7 @@ fn read<'a>(
     }
     if found.is_err()
         && unquoted_names
-        && let Some(mut quoted) = names::quoted(&value)
+        && let Some(mut quoted) = names::in_quotes(&value)
     {
         quoted.insert(0, b' ');
         found = mailboxes::judged(&quoted, kind);
@@ -362,7 +364,7 @@ fn received(out: &mut Vec<u8>, about: &About<'_>) {
     let ip = origin.peer.ip().to_canonical();
     let tag = if ip.is_ipv6() { "IPv6:" } else { "" };
     let client = about.who.client.map_or_else(String::new, |client| {
-        format!("{} ", word(&client.name, HELO_LENGTH))
+        format!("{} ", word(client.name.chars(), HELO_LENGTH))
     });
     let with = match (origin.esmtp, origin.tls, origin.user.is_some()) {
         (false, false, false) => "SMTP",
@@ -372,7 +374,7 @@ fn received(out: &mut Vec<u8>, about: &About<'_>) {
         (_, true, true) => "ESMTPSA",
     };
     let mut parts = vec![
-        format!("from {}", word(&origin.helo, HELO_LENGTH)),
+        format!("from {}", word(origin.helo.chars(), HELO_LENGTH)),
         format!("({client}[{tag}{ip}])"),
         format!("by {}", about.hostname),
         format!("with {with} id {}", about.id),
@@ -383,7 +385,7 @@ fn received(out: &mut Vec<u8>, about: &About<'_>) {
     if let Some(last) = parts.last_mut() {
         last.push(';');
     }
-    parts.push(repair::date(origin.at));
+    parts.push(time::rfc5322(origin.at));
     out.extend_from_slice(b"Received:");
     let mut column = 9;
     for part in parts {
@@ -398,26 +400,6 @@ fn received(out: &mut Vec<u8>, about: &About<'_>) {
         column += part.len();
     }
     out.extend_from_slice(b"\r\n");
-}
-
-/// A word that cannot end a comment, a field or a line, whatever a client sent.
-fn word(text: &str, most: usize) -> String {
-    let word: String = text
-        .chars()
-        .take(most)
-        .map(|c| {
-            if c.is_ascii_alphanumeric() || "-._:[]".contains(c) {
-                c
-            } else {
-                '?'
-            }
-        })
-        .collect();
-    if word.is_empty() {
-        "unknown".to_owned()
-    } else {
-        word
-    }
 }
 
 #[cfg(test)]

@@ -7,11 +7,12 @@ use std::time::{Duration, SystemTime};
 
 use tracing::{info, warn};
 
-use super::{clean, clean_to, timestamp};
 use crate::mail::{
     address::Address,
     message::{Envelope, MessageId, Origin},
     reply::Reply,
+    text::{logged, logged_to},
+    time,
 };
 
 /// Why a connector stops, with the remedy, in so many octets.
@@ -21,7 +22,7 @@ const REMEDY: usize = 1_000;
 const NAMED: usize = 10;
 
 fn sender(sender: Option<&Address>) -> String {
-    sender.map_or_else(|| "<>".to_owned(), |a| clean(&a.to_string()))
+    sender.map_or_else(|| "<>".to_owned(), |a| logged(&a.to_string()))
 }
 
 /// A message is on disk and the client was told so. `routes` in their order; `took`: from the end of DATA to the disk.
@@ -38,7 +39,7 @@ pub fn accepted(
         if i > 0 {
             recipients.push(',');
         }
-        recipients.push_str(&clean(&recipient.to_string()));
+        recipients.push_str(&logged(&recipient.to_string()));
     }
     if envelope.recipients.len() > NAMED {
         recipients.push_str(",…");
@@ -49,8 +50,8 @@ pub fn accepted(
         listener = %origin.listener,
         peer = %origin.peer,
         client = origin.client.as_deref().unwrap_or("-"),
-        user = %clean(origin.user.as_deref().unwrap_or("-")),
-        helo = %clean(&origin.helo),
+        user = %logged(origin.user.as_deref().unwrap_or("-")),
+        helo = %logged(&origin.helo),
         tls = origin.tls,
         sender = %sender(envelope.sender.as_ref()),
         recipients = %recipients,
@@ -91,10 +92,10 @@ pub fn rejected(what: &Rejected<'_>) {
         peer = %what.peer,
         client = what.client.unwrap_or("-"),
         stage = what.stage,
-        sender = %clean(what.sender.unwrap_or("-")),
-        recipient = %clean(what.recipient.unwrap_or("-")),
+        sender = %logged(what.sender.unwrap_or("-")),
+        recipient = %logged(what.recipient.unwrap_or("-")),
         code = what.reply.code,
-        reply = %clean(&what.reply.to_string()),
+        reply = %logged(&what.reply.to_string()),
         suppressed = what.suppressed,
         "rejected"
     );
@@ -115,11 +116,11 @@ pub fn delivered(
     info!(
         event = "delivered",
         id = %id,
-        recipient = %clean(&recipient.to_string()),
+        recipient = %logged(&recipient.to_string()),
         route,
         connector,
-        via = %clean(via),
-        reply = %clean(&reply.to_string()),
+        via = %logged(via),
+        reply = %logged(&reply.to_string()),
         attempt,
         delay_ms = delay.as_millis() as u64,
         "delivered"
@@ -141,12 +142,12 @@ pub fn deferred(
     warn!(
         event = "deferred",
         id = %id,
-        recipient = %clean(&recipient.to_string()),
+        recipient = %logged(&recipient.to_string()),
         route,
         connector,
-        reply = %clean(&reply.to_string()),
+        reply = %logged(&reply.to_string()),
         attempt,
-        next = %timestamp(next),
+        next = %time::logged(next),
         in_doubt,
         "deferred"
     );
@@ -164,10 +165,10 @@ pub fn failed(
     warn!(
         event = "failed",
         id = %id,
-        recipient = %clean(&recipient.to_string()),
+        recipient = %logged(&recipient.to_string()),
         route,
         connector,
-        reply = %clean(&reply.to_string()),
+        reply = %logged(&reply.to_string()),
         attempt,
         "failed"
     );
@@ -175,13 +176,13 @@ pub fn failed(
 
 /// A report about `id` was queued as `bounce` for `to`.
 pub fn bounced(id: MessageId, bounce: MessageId, to: &str) {
-    info!(event = "bounced", id = %id, bounce = %bounce, to = %clean(to), "bounced");
+    info!(event = "bounced", id = %id, bounce = %bounce, to = %logged(to), "bounced");
 }
 
 /// A lane is `closed` or `paused`. A paused one needs a person, so it is an error.
 pub fn connector_paused(lane: &str, state: &str, why: &Reply) {
     // With the remedy at its end.
-    let (lane, why) = (clean(lane), clean_to(&why.to_string(), REMEDY));
+    let (lane, why) = (logged(lane), logged_to(&why.to_string(), REMEDY));
     if state == "paused" {
         tracing::error!(event = "connector paused", lane = %lane, state, why = %why, "connector paused");
     } else {
@@ -191,16 +192,16 @@ pub fn connector_paused(lane: &str, state: &str, why: &Reply) {
 
 /// So many mailboxes of a connector were paused or resumed in the last minutes without a line of their own.
 pub fn mailboxes_left_out(lane: &str, count: usize) {
-    warn!(event = "connector paused", lane = %clean(lane), count, "more mailboxes of the connector were paused or resumed; `postern status` counts them");
+    warn!(event = "connector paused", lane = %logged(lane), count, "more mailboxes of the connector were paused or resumed; `postern status` counts them");
 }
 
 /// The upstream asked for a pause; what waits for the lane goes on by itself afterwards.
 pub fn connector_throttled(lane: &str, until: SystemTime, why: &Reply) {
-    let (lane, why) = (clean(lane), clean_to(&why.to_string(), REMEDY));
-    warn!(event = "connector paused", lane = %lane, state = "throttled", until = %timestamp(until), why = %why, "connector paused");
+    let (lane, why) = (logged(lane), logged_to(&why.to_string(), REMEDY));
+    warn!(event = "connector paused", lane = %lane, state = "throttled", until = %time::logged(until), why = %why, "connector paused");
 }
 
 /// A lane is open again.
 pub fn connector_resumed(lane: &str) {
-    info!(event = "connector resumed", lane = %clean(lane), "connector resumed");
+    info!(event = "connector resumed", lane = %logged(lane), "connector resumed");
 }

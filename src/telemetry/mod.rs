@@ -16,7 +16,6 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use time::OffsetDateTime;
 use tracing::{
     Event, Level, Subscriber,
     field::{Field, Visit},
@@ -30,10 +29,10 @@ use tracing_subscriber::{
     util::SubscriberInitExt,
 };
 
+use crate::mail::{text, time};
+
 pub mod maillog;
 
-/// Text from the network is cut to so many octets in a log line.
-pub const NETWORK_TEXT: usize = 200;
 /// A single value of any origin is cut to so many octets.
 const ANY_TEXT: usize = 4_000;
 /// Lines that wait for standard error.
@@ -95,7 +94,7 @@ pub fn init(settings: &Settings) -> Result<Guard, String> {
     let level: LevelFilter = settings.level.parse().map_err(|_| {
         format!(
             "\"{}\" is no log level; one of error, warn, info, debug, trace",
-            clean(&settings.level)
+            text::logged(&settings.level)
         )
     })?;
     // What the libraries say is for their makers: types, paths of the build, names from the network that nobody cleaned.
@@ -143,72 +142,6 @@ pub fn init(settings: &Settings) -> Result<Guard, String> {
     })
 }
 
-/// Text from the network, made safe for a log or a terminal: whatever is not printable, or turns the direction of the text
-/// around, is escaped; at most [`NETWORK_TEXT`] octets.
-pub fn clean(text: &str) -> String {
-    clean_to(text, NETWORK_TEXT)
-}
-
-/// As [`clean`], of another length: for sentences of our own with words from the network in them.
-pub fn clean_to(text: &str, most: usize) -> String {
-    let mut out = String::with_capacity(text.len().min(most));
-    escape(text, most, &mut out);
-    out
-}
-
-fn escape(text: &str, most: usize, out: &mut String) {
-    // Nearly all text is short and printable ASCII.
-    if text.len() + 10 <= most && text.bytes().all(|b| matches!(b, b' '..=b'~')) {
-        out.push_str(text);
-        return;
-    }
-    let start = out.len();
-    for c in text.chars() {
-        if out.len() - start > most.saturating_sub(10) {
-            out.push('…');
-            return;
-        }
-        if is_unsafe(c) {
-            // Writing to a String cannot fail.
-            let _ = write!(out, "{}", c.escape_default());
-        } else {
-            out.push(c);
-        }
-    }
-}
-
-/// Control characters (C0, C1, DEL), marks that reorder or hide text, line and paragraph separators, and private or unassigned
-/// ranges that terminals use for tricks.
-fn is_unsafe(c: char) -> bool {
-    c.is_control()
-        || matches!(c,
-            '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
-            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e0fff}')
-}
-
-/// A moment as the log and `--json` write it: RFC 3339, UTC, milliseconds.
-pub fn timestamp(at: SystemTime) -> String {
-    let at = OffsetDateTime::from(at);
-    let parts = [
-        (at.year().unsigned_abs(), 4, '-'),
-        (u32::from(u8::from(at.month())), 2, '-'),
-        (u32::from(at.day()), 2, 'T'),
-        (u32::from(at.hour()), 2, ':'),
-        (u32::from(at.minute()), 2, ':'),
-        (u32::from(at.second()), 2, '.'),
-        (u32::from(at.millisecond()), 3, 'Z'),
-    ];
-    let mut text = String::with_capacity(24);
-    for (number, digits, mark) in parts {
-        for digit in (0..digits).rev() {
-            let digit = number / 10_u32.pow(digit) % 10;
-            text.push(char::from_digit(digit, 10).unwrap_or('0'));
-        }
-        text.push(mark);
-    }
-    text
-}
-
 /// `time LEVEL message key=value …`
 struct TextLines;
 
@@ -232,7 +165,7 @@ where
             Level::DEBUG => "DEBUG",
             Level::TRACE => "TRACE",
         };
-        writer.write_str(&timestamp(SystemTime::now()))?;
+        writer.write_str(&time::logged(SystemTime::now()))?;
         for part in [" ", level, " ", &fields.message, &fields.rest, "\n"] {
             writer.write_str(part)?;
         }
@@ -259,7 +192,7 @@ impl TextFields {
 
     fn put(&mut self, name: &str, value: &str) {
         if name == "message" {
-            escape(value, ANY_TEXT, &mut self.message);
+            text::append_logged(value, ANY_TEXT, &mut self.message);
             return;
         }
         self.rest.push(' ');
@@ -267,7 +200,7 @@ impl TextFields {
         self.rest.push('=');
         // Nearly every value is a word of ASCII, and this runs for each of them.
         let is_word = |b| matches!(b, b'!' | b'#'..=b'<' | b'>'..=b'[' | b']'..=b'~');
-        if !value.is_empty() && value.len() + 10 <= ANY_TEXT && value.bytes().all(is_word) {
+        if !value.is_empty() && value.len() <= ANY_TEXT && value.bytes().all(is_word) {
             self.rest.push_str(value);
             return;
         }
@@ -276,14 +209,14 @@ impl TextFields {
                 .chars()
                 .any(|c| c.is_whitespace() || matches!(c, '"' | '\\' | '='));
         if bare {
-            escape(value, ANY_TEXT, &mut self.rest);
+            text::append_logged(value, ANY_TEXT, &mut self.rest);
         } else {
             self.rest.push('"');
             if value.contains(['"', '\\']) {
                 let quoted = value.replace('\\', "\\\\").replace('"', "\\\"");
-                escape(&quoted, ANY_TEXT, &mut self.rest);
+                text::append_logged(&quoted, ANY_TEXT, &mut self.rest);
             } else {
-                escape(value, ANY_TEXT, &mut self.rest);
+                text::append_logged(value, ANY_TEXT, &mut self.rest);
             }
             self.rest.push('"');
         }
@@ -385,7 +318,7 @@ fn tell_of_lost(dropped: &AtomicU64, out: &mut dyn Write) {
         let _ = writeln!(
             out,
             "{} WARN  log lines dropped count={lost}",
-            timestamp(SystemTime::now())
+            time::logged(SystemTime::now())
         );
     }
 }
@@ -430,23 +363,6 @@ impl<'a> MakeWriter<'a> for Lines {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn network_text() {
-        for (text, expected) in [
-            ("a@b.example", "a@b.example"),
-            ("x\r\nfake line", "x\\r\\nfake line"),
-            ("\u{1b}[31m", "\\u{1b}[31m"),
-            ("a\u{202e}b", "a\\u{202e}b"),
-            ("caf\u{e9}", "caf\u{e9}"),
-            ("\u{9b}2J", "\\u{9b}2J"),
-        ] {
-            assert_eq!(clean(text), expected);
-        }
-        for long in ["x".repeat(100_000), "\u{202e}".repeat(100_000)] {
-            assert!(clean(&long).len() <= NETWORK_TEXT + 3);
-        }
-    }
 
     #[test]
     fn text_line() {
@@ -496,18 +412,6 @@ mod tests {
         write_lines(&receiver, &AtomicU64::new(0), &mut out);
         assert_eq!(String::from_utf8(out).unwrap(), expected + "late\nlater\n");
         drop(ending.join().unwrap());
-    }
-
-    #[test]
-    fn a_moment_in_the_log() {
-        for (micros, expected) in [
-            (0, "1970-01-01T00:00:00.000Z"),
-            (1_798_761_599_999_900, "2026-12-31T23:59:59.999Z"),
-            (951_782_400_050_000, "2000-02-29T00:00:00.050Z"),
-        ] {
-            let at = SystemTime::UNIX_EPOCH + Duration::from_micros(micros);
-            assert_eq!(timestamp(at), expected);
-        }
     }
 
     #[test]

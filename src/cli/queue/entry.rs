@@ -12,6 +12,10 @@ use crate::{
         output,
         place::{self, Note, Place, Routes},
     },
+    mail::{
+        text::{shown, shown_to},
+        time::{human, rfc3339},
+    },
     queue::store::{Entry, LaneRow, State, Store},
 };
 
@@ -87,33 +91,33 @@ impl Standing {
             row.map_or_else(String::new, |row| {
                 format!(
                     ", {} since {}: {}",
-                    output::safe(&row.state),
-                    output::human(row.since),
-                    output::cut(&row.why, WHY)
+                    shown(&row.state),
+                    human(row.since),
+                    shown_to(&row.why, WHY)
                 )
             })
         };
         if self.routes.lacks(entry.route.as_str()) {
             return format!(
                 "its route {} is in the configuration no more",
-                output::safe(entry.route.as_str())
+                shown(entry.route.as_str())
             );
         }
         if let Some(connector) = self.blocked(entry) {
             return format!(
                 "blocked by connector {}{}",
-                output::safe(&connector),
+                shown(&connector),
                 of(&connector)
             );
         }
         if let Some(lane) = &entry.lane {
-            return format!("its turn in {}{}", output::safe(lane), of(lane));
+            return format!("its turn in {}{}", shown(lane), of(lane));
         }
         match entry.next_attempt {
             Some(at) if at > self.now => format!(
                 "the next attempt, {} ({})",
                 output::ahead(at, self.now),
-                output::human(at)
+                human(at)
             ),
             _ => "its turn, which is now".to_owned(),
         }
@@ -133,10 +137,10 @@ pub(in crate::cli) fn json(entry: &Entry, standing: &Standing) -> Value {
             "last_reply": r.last_reply,
         })).collect::<Vec<_>>(),
         "attempts": entry.attempts,
-        "next_attempt": entry.next_attempt.map(output::rfc3339),
+        "next_attempt": entry.next_attempt.map(rfc3339),
         "blocked_by": standing.blocked(entry),
         "waits_for": entry.lane,
         "size": entry.size,
-        "accepted_at": output::rfc3339(entry.accepted),
+        "accepted_at": rfc3339(entry.accepted),
     })
 }

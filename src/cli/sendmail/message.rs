@@ -3,11 +3,13 @@
 //! Apart from the command line and the connection so that it can be tested as tables. It reads addresses as the sendmail of
 //! others does, for programs that answer for their own header; what may leave is the gateway's to judge.
 
-use base64::{Engine as _, engine::general_purpose::STANDARD};
-
 use crate::{
-    cli::{handover, output},
-    mail::{address::Address, headers, repair},
+    cli::handover,
+    mail::{
+        address::Address,
+        headers, repair,
+        text::{encoded_words, quoted, shown},
+    },
 };
 
 /// A message on its way to the gateway.
@@ -62,7 +64,7 @@ impl Draft {
                 }
                 let found = addresses(field.value).map_err(|error| {
                     let field = String::from_utf8_lossy(field.raw).into_owned();
-                    format!("cannot read {}: {error}", output::safe(&field))
+                    format!("cannot read {}: {error}", shown(&field))
                 })?;
                 for address in found {
                     once(&mut draft.recipients, address);
@@ -252,38 +254,15 @@ fn phrase(name: &str) -> String {
         return name.to_owned();
     }
     if !name.is_ascii() || name.contains(['@', '<', '>']) {
-        return encoded(name);
+        return encoded_words(name);
     }
-    let mut quoted = String::from("\"");
-    for c in name.chars() {
-        if matches!(c, '"' | '\\') {
-            quoted.push('\\');
-        }
-        quoted.push(c);
-    }
-    quoted.push('"');
-    quoted
-}
-
-/// RFC 2047 §2 and §5: a word has 75 characters at most and holds whole characters.
-fn encoded(name: &str) -> String {
-    const OCTETS: usize = 45;
-    let mut words: Vec<String> = vec![String::new()];
-    for c in name.chars() {
-        match words.last_mut() {
-            Some(word) if word.len() + c.len_utf8() <= OCTETS => word.push(c),
-            _ => words.push(c.to_string()),
-        }
-    }
-    let words: Vec<String> = words
-        .iter()
-        .map(|word| format!("=?utf-8?B?{}?=", STANDARD.encode(word)))
-        .collect();
-    words.join("\r\n ")
+    String::from_utf8_lossy(&quoted(name.bytes())).into_owned()
 }
 
 #[cfg(test)]
 mod tests {
+    use base64::{Engine as _, engine::general_purpose::STANDARD};
+
     use super::*;
 
     #[test]
@@ -460,7 +439,7 @@ mod tests {
             format!("{}\u{fc}", "x".repeat(44)),
         ] {
             let mut whole = String::new();
-            for word in encoded(&name).split("\r\n ") {
+            for word in encoded_words(&name).split("\r\n ") {
                 assert!(word.len() <= 75, "{word}");
                 let text = word.strip_prefix("=?utf-8?B?").unwrap();
                 let text = STANDARD.decode(text.strip_suffix("?=").unwrap()).unwrap();

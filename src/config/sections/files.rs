@@ -15,7 +15,7 @@ use crate::{
     },
     connector::keypair::{self, Unfit},
     listener::tls,
-    telemetry::timestamp,
+    mail::time::day,
 };
 
 /// A path that names something.
@@ -163,7 +163,6 @@ pub(super) fn look_at_certificate(
         Err(why) => return ground.source.error(&span, Fault::from(plain(&why))),
     };
     let now = SystemTime::now();
-    let day = |at| timestamp(at).chars().take(10).collect::<String>();
     let (end, shown) = (certificate.not_after, plain(&chain.to_string_lossy()));
     let message = if end <= now {
         format!("the certificate in {shown} expired on {}", day(end))

@@ -5,8 +5,6 @@
 
 use std::collections::HashSet;
 
-use base64::{Engine as _, engine::general_purpose::STANDARD};
-
 use super::{
     people::{self, Person},
     words,
@@ -15,6 +13,7 @@ use crate::mail::{
     address::{Address, is_atext},
     headers::{self, Field},
     mailboxes,
+    text::{self, encoded_words},
 };
 
 /// Fields whose addresses Graph would send to, or that name recipients to everybody (Apparently-To, RFC 2076 §3.6).
@@ -136,21 +135,13 @@ fn phrase(raw: &[u8], charset: Option<&str>) -> Vec<u8> {
     }
     let text = unquoted(raw);
     if !words::is_ascii(&text) {
-        return encoded(&words::name(&text, charset));
+        return encoded_words(&words::name(&text, charset)).into_bytes();
     }
     let plain = |word: &[u8]| word.iter().all(|b| is_atext(*b)) && !word.is_empty();
     if !raw.contains(&b'"') && raw.split(|b| *b == b' ').all(plain) {
         return raw.to_vec();
     }
-    let mut out = vec![b'"'];
-    for b in text.iter().filter(|b| **b >= b' ' && **b < 127) {
-        if matches!(b, b'"' | b'\\') {
-            out.push(b'\\');
-        }
-        out.push(*b);
-    }
-    out.push(b'"');
-    out
+    text::quoted(text.into_iter().filter(|b| (b' '..=b'~').contains(b)))
 }
 
 /// Quotes and their backslashes out.
@@ -167,24 +158,6 @@ pub(super) fn unquoted(raw: &[u8]) -> Vec<u8> {
         }
     }
     out
-}
-
-/// RFC 2047 words of at most 75 octets, whole characters in each.
-fn encoded(text: &str) -> Vec<u8> {
-    let mut words: Vec<String> = vec![String::new()];
-    for c in text.chars().filter(|c| !c.is_control()) {
-        if words.last().is_some_and(|w| w.len() + c.len_utf8() > 42) {
-            words.push(String::new());
-        }
-        if let Some(word) = words.last_mut() {
-            word.push(c);
-        }
-    }
-    let words: Vec<String> = words
-        .iter()
-        .map(|word| format!("=?utf-8?B?{}?=", STANDARD.encode(word)))
-        .collect();
-    words.join("\r\n ").into_bytes()
 }
 
 #[cfg(test)]

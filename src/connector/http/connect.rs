@@ -12,10 +12,7 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use crate::{
-    connector::outbound::ProxyServer,
-    smtp::client::{class::bounded, mask::Mask},
-};
+use crate::{connector::outbound::ProxyServer, mail::text::bounded, smtp::client::mask::Mask};
 
 /// A header of a proxy is not longer.
 const HEADER: usize = 16_384;

@@ -10,8 +10,7 @@ use tokio_rustls::rustls;
 use super::connect::Refusal;
 use crate::{
     connector::{outbound::ProxyServer, tls::words},
-    mail::outcome::Obstacle,
-    smtp::client::class::bounded,
+    mail::{outcome::Obstacle, text::bounded},
 };
 
 /// Why nothing came back.

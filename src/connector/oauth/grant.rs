@@ -20,7 +20,7 @@ use serde_json::json;
 use super::{claims, codes::word};
 use crate::{
     connector::{http::HttpSettings, keypair},
-    mail::reply::Reply,
+    mail::{reply::Reply, time},
     secret::Secret,
     smtp::client::mask::Mask,
 };
@@ -378,12 +378,7 @@ fn federated(path: &Path, now: SystemTime) -> Result<String, String> {
     if let Some(ended) = claims::ends(token).filter(|end| *end < now.as_secs()) {
         return Err(format!(
             "federated_token_file {shown} holds a token that ended at {}; see that the platform renews it, and that this machine's clock is right",
-            time::OffsetDateTime::from_unix_timestamp(i64::try_from(ended).unwrap_or_default())
-                .ok()
-                .and_then(|at| at
-                    .format(&time::format_description::well_known::Rfc3339)
-                    .ok())
-                .unwrap_or_else(|| "an unknown time".into())
+            time::rfc3339(time::at(ended as i64))
         ));
     }
     Ok(token.to_owned())

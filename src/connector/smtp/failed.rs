@@ -3,9 +3,9 @@
 //! Apart from the opening itself, which meets one address at a time; here stands what several of them come to.
 
 use super::dial::Target;
-use crate::{
-    mail::outcome::{Obstacle, ObstacleKind},
-    smtp::client::class::bounded,
+use crate::mail::{
+    outcome::{Obstacle, ObstacleKind},
+    text::cut,
 };
 
 /// Why there is no connection.
@@ -59,9 +59,7 @@ pub(super) fn together(mut tried: Vec<(&Target, Failed)>) -> Option<Failed> {
             } else {
                 format!("{} ", reply.code)
             };
-            let text = bounded(&reply.text);
-            let most = text.floor_char_boundary(900 / tried.len());
-            format!("{name}: {code}{}", text.get(..most).unwrap_or(text))
+            format!("{name}: {code}{}", cut(&reply.text, 900 / tried.len()))
         })
         .collect();
     // What is refused for good counts; else whatever one of them may heal of counts before what is wrong with us.

@@ -12,8 +12,8 @@ use tokio::{
 use super::stream::{Ear, Fault, Stream, write_all};
 use crate::{
     connector::interface::Recorder,
-    mail::reply::Reply,
-    smtp::client::{Stage, capabilities::Capabilities, class::bounded, mask::Mask},
+    mail::{reply::Reply, text::bounded},
+    smtp::client::{Stage, capabilities::Capabilities, mask::Mask},
 };
 
 /// Limits of time, one for every step (RFC 5321 §4.5.3.2); each is also limited by the deadline of the call.

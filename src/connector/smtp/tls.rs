@@ -17,12 +17,12 @@ use tokio_rustls::rustls::{
     sign::CertifiedKey,
 };
 
-use crate::connector::{
-    settings::{SmtpSettings, Verify},
-    tls::{
-        trust::Judge,
-        words::{day, trouble},
+use crate::{
+    connector::{
+        settings::{SmtpSettings, Verify},
+        tls::{trust::Judge, words::trouble},
     },
+    mail::time::{at, day},
 };
 
 /// The TLS side of a connector.
@@ -225,7 +225,7 @@ pub(super) fn facts(connection: &rustls::ClientConnection) -> Facts {
     let mut expires = None;
     let own = connection.peer_certificates().and_then(<[_]>::first);
     if let Some(Ok((_, parsed))) = own.map(|c| x509_parser::parse_x509_certificate(c)) {
-        let until = day(u64::try_from(parsed.validity().not_after.timestamp()).unwrap_or(0));
+        let until = day(at(parsed.validity().not_after.timestamp()));
         line = format!(
             "{line}, certificate of {}, issued by {}, valid until {until}",
             parsed.subject(),

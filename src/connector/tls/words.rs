@@ -11,6 +11,11 @@ use tokio_rustls::rustls::{
 };
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
+use crate::mail::{
+    text,
+    time::{at, day},
+};
+
 /// A fault found by our own reading of a certificate, as a sentence.
 #[derive(Debug)]
 pub(in crate::connector) struct Said(pub(super) String);
@@ -109,11 +114,10 @@ pub(in crate::connector) fn short_key(certificate: &X509Certificate<'_>) -> Opti
 
 /// First and last day.
 fn dates(certificate: &X509Certificate<'_>) -> (String, String) {
-    let on = |seconds: i64| day(u64::try_from(seconds).unwrap_or(0));
     let validity = certificate.validity();
     (
-        on(validity.not_before.timestamp()),
-        on(validity.not_after.timestamp()),
+        day(at(validity.not_before.timestamp())),
+        day(at(validity.not_after.timestamp())),
     )
 }
 
@@ -123,7 +127,7 @@ fn name(subject: &x509_parser::x509::X509Name<'_>) -> String {
     if name.is_empty() {
         "without a name".into()
     } else {
-        format!("of {}", plain(&name))
+        format!("of {}", ascii(&name))
     }
 }
 
@@ -133,12 +137,12 @@ pub(in crate::connector) fn problem(fault: &CertificateError, host: &str, proxie
         CertificateError::Expired => "the upstream's certificate has expired".into(),
         CertificateError::ExpiredContext { not_after, .. } => format!(
             "the upstream's certificate expired on {}, by the clock of this machine",
-            day(not_after.as_secs())
+            day(at(not_after.as_secs() as i64))
         ),
         CertificateError::NotValidYet => "the upstream's certificate is not valid yet".into(),
         CertificateError::NotValidYetContext { not_before, .. } => format!(
             "the upstream's certificate is not valid before {}; is the clock right?",
-            day(not_before.as_secs())
+            day(at(not_before.as_secs() as i64))
         ),
         // It is the end of the handshake: nothing of ours was said.
         CertificateError::UnknownIssuer if proxied => format!(
@@ -158,7 +162,7 @@ pub(in crate::connector) fn problem(fault: &CertificateError, host: &str, proxie
             }
             format!(
                 "the upstream's certificate is not for {host} but for {}",
-                crate::smtp::client::class::bounded(&names)
+                text::bounded(&names)
             )
         }
         CertificateError::BadEncoding => {
@@ -275,20 +279,11 @@ fn bare(name: &str) -> String {
                 .and_then(|(_, rest)| rest.rsplit_once(')'))
         })
         .map_or(name, |(inside, _)| inside);
-    plain(inside)
+    ascii(inside)
 }
 
-/// What is not printable ASCII becomes `?`.
-fn plain(text: &str) -> String {
-    text.chars()
-        .map(|c| if matches!(c, ' '..='~') { c } else { '?' })
-        .collect()
-}
-
-/// A day, RFC 3339; `seconds` since 1970.
-pub(in crate::connector) fn day(seconds: u64) -> String {
-    time::OffsetDateTime::from_unix_timestamp(i64::try_from(seconds).unwrap_or(i64::MAX))
-        .map_or_else(|_| "an unknown day".into(), |t| t.date().to_string())
+fn ascii(text: &str) -> String {
+    text.chars().map(text::ascii).collect()
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use crate::{route::RouteName, telemetry::clean};
+use crate::{mail::text::logged, route::RouteName};
 
 use super::{
     Accepted, Arc, Authentication, Body, Bytes, Connection, Credentials, Instant, LINGER,
@@ -191,6 +191,6 @@ pub(super) fn tell_of_failed_tls(
         debug!(peer = %peer, error = %error, "connection ended");
     } else if let Some(suppressed) = shared.may_log_refusal(peer.ip()) {
         info!(event = "tls failed", listener = %port.settings.name, peer = %peer,
-            error = %clean(&super::super::tls::reason(error)), suppressed, "tls failed");
+            error = %logged(&super::super::tls::reason(error)), suppressed, "tls failed");
     }
 }

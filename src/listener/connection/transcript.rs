@@ -3,12 +3,12 @@
 //! Apart from the connection so that it can be tested as a table: what is shown here by mistake stands in a log for years.
 
 use crate::{
+    mail::text::logged,
     policy::network::ToleranceLevel,
     smtp::server::{
         command::{self, Command},
         tolerance::Tolerance,
     },
-    telemetry::clean,
 };
 
 const HIDDEN: &str = "***";
@@ -45,16 +45,16 @@ impl Transcript {
                     .filter(|word| !word.is_empty());
                 let mechanism = String::from_utf8_lossy(words.next().unwrap_or_default());
                 let blob = words.next().map_or("", |_| " ***");
-                clean(&format!("AUTH {mechanism}{blob}"))
+                logged(&format!("AUTH {mechanism}{blob}"))
             }
             Ok(Command::Blank) => String::new(),
             Ok(Command::Unknown) | Err(_) if self.after_auth || names_auth(line) => {
                 HIDDEN.to_owned()
             }
-            Ok(Command::Unknown) | Err(_) => clean(&String::from_utf8_lossy(line)),
+            Ok(Command::Unknown) | Err(_) => logged(&String::from_utf8_lossy(line)),
             Ok(_) => {
                 self.after_auth = false;
-                clean(&String::from_utf8_lossy(line))
+                logged(&String::from_utf8_lossy(line))
             }
         }
     }

@@ -23,6 +23,7 @@ use crate::{
     mail::{
         address::Address,
         message::{Body, MessageId},
+        text::bounded,
     },
     queue::store::{Ask, Event, JobId, Settled, Settlement},
     route::Routed,
@@ -469,13 +470,4 @@ pub(super) fn quarantine(
         text: format!("put aside because it cannot be read: {why}"),
     };
     add_event(change, message, &event)
-}
-
-/// An upstream's words, as much of them as anyone will read.
-fn bounded(text: &str) -> &str {
-    let mut end = text.len().min(1000);
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    text.get(..end).unwrap_or_default()
 }

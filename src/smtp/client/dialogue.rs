@@ -11,13 +11,14 @@ use self::refused::short;
 use super::{
     Stage,
     capabilities::Capabilities,
-    class::{Narrow, Override, Place, bounded, is_out_of_step},
+    class::{Narrow, Override, Place, is_out_of_step},
     command::Command,
     mask::Mask,
 };
 use crate::mail::{
     outcome::{Obstacle, Outcome, Report},
     reply::Reply,
+    text::bounded,
 };
 
 pub use super::command::Mail;

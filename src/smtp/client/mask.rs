@@ -3,7 +3,7 @@
 //! Apart from [`super::reply`], since what a reply means is decided by what was said, and only what is kept or shown of
 //! it is masked. It knows no stage: a connection keeps its mask as long as it lives.
 
-use super::reply::LINE_KEPT;
+use super::reply::{LINE_KEPT, printable};
 use crate::{mail::reply::Reply, secret::Secret, smtp::sasl};
 
 /// So many characters in a row are no accident.
@@ -38,11 +38,7 @@ impl Mask {
             mask.grams.extend(octets.array_windows::<GRAM>());
             if octets.len() < GRAM {
                 // As replies are read: what is not printable is "?".
-                let read = form.reveal().bytes().map(|octet| match octet {
-                    b' '..=b'~' => octet as char,
-                    b'\t' => ' ',
-                    _ => '?',
-                });
+                let read = form.reveal().bytes().map(printable);
                 mask.words.push(Secret::new(read.collect::<String>()));
             }
         }

@@ -8,13 +8,14 @@ use std::sync::Arc;
 use super::{
     Stage,
     capabilities::Capabilities,
-    class::{Class, Override, Place, bounded, classify, heals_by_renewal, told, weigh},
+    class::{Class, Override, Place, classify, heals_by_renewal, told, weigh},
     mask::Mask,
 };
 use crate::{
     mail::{
         outcome::{Obstacle, ObstacleKind},
         reply::Reply,
+        text::bounded,
     },
     secret::Secret,
     smtp::sasl,

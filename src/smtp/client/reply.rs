@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use crate::mail::reply::Reply;
+use crate::mail::{reply::Reply, text::ascii};
 
 /// A line longer than this, in octets, is not a reply.
 pub const LINE_LIMIT: usize = 4096;
@@ -160,11 +160,10 @@ impl Replies {
 }
 
 /// Text from outside, without anything that a terminal or a log would act upon.
-fn printable(octet: u8) -> char {
+pub(super) fn printable(octet: u8) -> char {
     match octet {
-        b' '..=b'~' => octet as char,
         b'\t' => ' ',
-        _ => '?',
+        _ => ascii(char::from(octet)),
     }
 }
 

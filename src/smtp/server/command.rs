@@ -6,6 +6,7 @@
 use crate::mail::{
     address::{Address, Domain},
     reply::Reply,
+    text,
 };
 
 use super::{
@@ -104,22 +105,7 @@ pub fn parse<'a>(line: &'a [u8], tolerance: &Tolerance) -> Result<Command<'a>, R
 /// The argument of HELO or EHLO as it may stand in `Received:` and in a log: one word, bounded, nothing that could
 /// be read as syntax. `unknown` when there is none.
 pub fn helo_name(argument: &[u8]) -> String {
-    let name: String = argument
-        .trim_ascii()
-        .iter()
-        .take(255)
-        .map(|&b| match b {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'.' | b'-' | b'_' | b':' | b'[' | b']' => {
-                char::from(b)
-            }
-            _ => '?',
-        })
-        .collect();
-    if name.is_empty() {
-        "unknown".into()
-    } else {
-        name
-    }
+    text::word(argument.trim_ascii().iter().copied().map(char::from), 255)
 }
 
 /// A well-formed MAIL.

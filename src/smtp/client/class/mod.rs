@@ -12,6 +12,7 @@ use std::{fmt, time::Duration};
 use crate::mail::{
     outcome::{Obstacle, ObstacleKind},
     reply::Reply,
+    text::{bounded, cut},
 };
 
 use table::Refusal;
@@ -250,15 +251,6 @@ pub fn told(reply: &Reply, before: &str, remedy: Option<&str>) -> Reply {
 /// A bad sequence of commands (RFC 5321 §4.2.4): the upstream lost the thread, unless an override says what it means by that.
 pub fn is_out_of_step(reply: &Reply, overrides: &[Override]) -> bool {
     reply.code == 503 && !overrides.iter().any(|o| o.code == 503)
-}
-
-/// What is kept of an upstream's text in an outcome: 1,000 octets.
-pub fn bounded(text: &str) -> &str {
-    cut(text, 1000)
-}
-
-fn cut(text: &str, most: usize) -> &str {
-    text.get(..text.floor_char_boundary(most)).unwrap_or(text)
 }
 
 /// Whether another token may be taken where this one was refused. Of mailbox, tenant, permission and form no token says anything.

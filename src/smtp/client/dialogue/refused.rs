@@ -4,9 +4,9 @@
 
 use super::Delivery;
 use crate::{
-    mail::{outcome::Outcome, reply::Reply},
+    mail::{outcome::Outcome, reply::Reply, text::bounded},
     smtp::client::{
-        class::{Class, Narrow, Place, bounded, is_out_of_step, weigh},
+        class::{Class, Narrow, Place, is_out_of_step, weigh},
         command::Command,
     },
 };
