@@ -5,15 +5,15 @@
 
 use std::{
     fmt,
+    num::NonZero,
     path::PathBuf,
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
 use rustix::process::{Resource, Rlimit};
-use serde_json::{Value, json};
 use tokio::{
-    runtime::Handle,
+    runtime::{Builder, Handle, Runtime},
     signal::unix::{Signal, SignalKind, signal},
     time::{MissedTickBehavior, interval},
 };
@@ -21,7 +21,7 @@ use tracing::{error, info, warn};
 
 use crate::{
     config::{self, Config, Diagnostic, Secrets, Severity},
-    connector::{self, Connector, Services},
+    connector::{self, Connector, Services, oauth::TokenStore},
     delivery::{self, Delivery},
     listener::{ListenerError, Listeners, Shared, Standing},
     mail::time,
@@ -32,26 +32,20 @@ use crate::{
     },
     smtp::server::session::Rules,
     systemd, telemetry,
+    view::{Cause, Reload, STATUS_ROW},
+    watch::{Files, content},
 };
 
 mod certificates;
-mod files;
-mod keep;
 mod lock;
 mod note;
-mod threads;
 
-use files::{Files, content};
 use lock::lock;
-
-pub use keep::StoreKeep;
 
 /// What is in flight has so long to finish.
 const GRACE: Duration = Duration::from_secs(30);
 /// Files that the configuration names are looked at so often.
 const LOOK: Duration = Duration::from_secs(10);
-/// The note beside the queue that `status` and `reload` read.
-const NOTE: &str = "gateway";
 
 /// Why the gateway does not run.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -108,8 +102,8 @@ pub fn run(path: PathBuf) -> Result<(), RunError> {
     let log = telemetry::init(&config.log).map_err(|e| RunError::new(78, e))?;
     tell(&notes);
     let no_threads = |e| RunError::system(format!("no runtime: {e}"));
-    let inwards = threads::of("listener").map_err(no_threads)?;
-    let outwards = threads::of("delivery").map_err(no_threads)?;
+    let inwards = threads("listener").map_err(no_threads)?;
+    let outwards = threads("delivery").map_err(no_threads)?;
     // Until the last delivery has ended nobody else may begin with what it holds.
     let lock = lock(&config.data_dir)?;
     let result = inwards.block_on(Box::pin(serve(config, outwards.handle().clone())));
@@ -118,6 +112,32 @@ pub fn run(path: PathBuf) -> Result<(), RunError> {
     inwards.shutdown_timeout(Duration::from_secs(2));
     drop((lock, log));
     result
+}
+
+/// Threads that talk: some for the clients, some for delivery, so that a client does not wait behind what is being delivered, and
+/// where each has what it needs nobody wakes a neighbour for nothing. Half as many as there are processors, since there are two
+/// such sets of them; the store and the log have threads of their own.
+fn threads(name: &str) -> std::io::Result<Runtime> {
+    let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
+    Builder::new_multi_thread()
+        .worker_threads(processors.div_ceil(2))
+        .thread_name(name)
+        .enable_all()
+        .build()
+}
+
+/// Rotated refresh tokens, as notes beside the queue: those of the gateway, and of the commands that log in.
+pub struct StoredTokens(pub Arc<dyn Store>);
+
+#[async_trait::async_trait]
+impl TokenStore for StoredTokens {
+    async fn load(&self, key: &str) -> Result<Option<String>, String> {
+        self.0.note(key).await.map_err(|e| e.to_string())
+    }
+
+    async fn save(&self, key: &str, value: String) -> Result<(), String> {
+        self.0.set_note(key, value).await.map_err(|e| e.to_string())
+    }
 }
 
 /// The rules of the session, from a configuration.
@@ -184,7 +204,7 @@ fn connectors(
             }
             let services = Services {
                 recorder: None,
-                token_store: Some(Arc::new(StoreKeep(Arc::clone(store)))),
+                token_store: Some(Arc::new(StoredTokens(Arc::clone(store)))),
             };
             settings
                 .build(services)
@@ -212,24 +232,6 @@ fn setup(config: &Config, connectors: &[Made]) -> delivery::Setup {
     }
 }
 
-/// Why the settings are read again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Cause {
-    /// Somebody wants the file to be taken as it is now.
-    Asked,
-    /// A file that the settings in force name is another one. The configuration stays as it was taken: it may be half edited.
-    Files,
-}
-
-impl Cause {
-    fn as_str(self) -> &'static str {
-        match self {
-            Cause::Asked => "asked",
-            Cause::Files => "files",
-        }
-    }
-}
-
 /// What runs.
 struct Gateway {
     config: Config,
@@ -240,8 +242,8 @@ struct Gateway {
     listeners: Listeners,
     delivery: Delivery,
     started: SystemTime,
-    /// What became of the last reload, as the note says it.
-    reload: Value,
+    /// What became of the last reload.
+    reload: Option<Reload>,
 }
 
 async fn serve(config: Config, outwards: Handle) -> Result<(), RunError> {
@@ -273,7 +275,7 @@ async fn serve(config: Config, outwards: Handle) -> Result<(), RunError> {
         listeners,
         delivery,
         started: SystemTime::now(),
-        reload: Value::Null,
+        reload: None,
     };
     // Whoever is greeted finds in `status` who greets.
     gateway.note(&prepared.standing()).await;
@@ -356,10 +358,13 @@ impl Gateway {
         // What a person asked for and did not get is not mended by a file that changes.
         let is_news = cause == Cause::Asked
             || result.is_err()
-            || self.reload.get("cause").and_then(Value::as_str) != Some(Cause::Asked.as_str());
+            || self
+                .reload
+                .as_ref()
+                .is_none_or(|last| last.cause == Cause::Files);
         if is_news {
             let error = result.err().map(|error| error.text);
-            self.reload = json!({ "at": at, "cause": cause.as_str(), "error": error });
+            self.reload = Some(Reload { at, cause, error });
         }
         self.note(&self.listeners.standing()).await;
         systemd::ready(&self.status());
@@ -434,8 +439,8 @@ impl Gateway {
 
     /// Writes down what `postern status` and `postern reload` want to know.
     async fn note(&self, standing: &[Standing]) {
-        let note = note::of(self, standing);
-        if let Err(error) = self.store.set_note(NOTE, note.to_string()).await {
+        let row = note::of(self, standing);
+        if let Err(error) = self.store.set_note(STATUS_ROW, row.written()).await {
             warn!(event = "status not written", error = %error, "status not written");
         }
     }

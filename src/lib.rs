@@ -32,17 +32,18 @@
 //!   tokens, `http/` says what a request may have done and why it failed, `tls/` whose certificate is trusted; `outbound.rs` says
 //!   which hosts are reached, and how
 //! - `telemetry/` the log: `maillog.rs` holds one function for each event
+//! - `view.rs` what is shown: status, lanes, entries and lives as types, for `--json` and the status row
 //! - `config/` TEXT TO SETTINGS: `table/` reads keys and collects every
 //!   problem, `sections/` makes each section its module's own settings
-//! - `gateway.rs` builds everything from a configuration; run, reload, drain (`gateway/` makes the threads, keeps
-//!   refresh tokens, takes the lock, looks at files and writes the note that commands read)
+//! - `gateway.rs` builds everything from a configuration; run, reload, drain (`gateway/` takes the lock, and writes the status row
+//!   that commands read); `watch.rs` sees which files have changed
 //! - `cli/` one file for each command; `demo/` holds the stand-in smarthost, `queue/` the ages of its filters and
 //!   what an entry waits for and which reports a retry leaves, `sendmail/` what becomes of the text
 //!
 //! # Who may import whom
 //!
 //! ```text
-//! cli │ gateway │ config │ delivery │ listener, connector │ smtp, queue │ policy, route, telemetry │ mail, secret, systemd
+//! cli │ gateway │ config │ view │ delivery │ listener, connector │ smtp, queue │ policy, route, telemetry │ mail, secret, systemd, watch
 //! ```
 //! A module imports only from rows to its right; neighbours in a row do not know each other. `config` sits above what it builds:
 //! nobody below has heard of TOML, environment variables or files. A test (`tidy`) holds this, and that the decisions are pure.
@@ -58,7 +59,7 @@
 //! 7. No statics but the log subscriber and, in `main.rs`, the allocator. No `unwrap` outside tests. A panic ends one connection or one job.
 //! 8. Bytes of the body leave exactly as they came (line-ending repair and added header fields excepted).
 //! 9. Secrets have no `Display` and no `Serialize`.
-//! 10. Text from outside reaches a log, a terminal or a reply only through `mail/text.rs`.
+//! 10. Text from outside reaches a log, a terminal or a reply only through `mail::text`.
 
 pub mod mail;
 pub mod secret;
@@ -74,9 +75,11 @@ pub mod queue;
 pub mod connector;
 pub mod delivery;
 pub mod telemetry;
+pub mod view;
 
 pub mod config;
 pub mod gateway;
 pub mod systemd;
+pub mod watch;
 
 pub mod cli;

@@ -15,11 +15,12 @@ use std::{
 
 /// The layers, lowest first. A module imports only from lower rows, or from itself.
 const ROWS: &[&[&str]] = &[
-    &["mail", "secret", "systemd"],
+    &["mail", "secret", "systemd", "watch"],
     &["policy", "route", "telemetry"],
     &["smtp", "queue"],
     &["listener", "connector"],
     &["delivery"],
+    &["view"],
     &["admin"],
     &["config"],
     &["gateway"],

@@ -24,6 +24,7 @@ use crate::{
         text::{shown, shown_to},
     },
     route::ConnectorName,
+    view::Problem,
 };
 
 #[derive(Debug, clap::Args)]
@@ -51,7 +52,7 @@ pub(super) fn run(path: Option<PathBuf>, arguments: &Arguments) -> Ended {
     let (config, notes) = match config::load(&path, secrets) {
         Ok(loaded) => loaded,
         Err(diagnostics) if arguments.json => {
-            let problems: Vec<Value> = diagnostics.iter().map(problem).collect();
+            let problems: Vec<Problem> = diagnostics.iter().map(problem).collect();
             output::json(&json!({
                 "ok": false, "file": path.display().to_string(),
                 "problems": problems, "connect": null,
@@ -97,7 +98,7 @@ pub(super) fn run(path: Option<PathBuf>, arguments: &Arguments) -> Ended {
     };
     let ok = logins.iter().flatten().all(|login| login.1.is_ok());
     if arguments.json {
-        let problems: Vec<Value> = notes.iter().map(problem).collect();
+        let problems: Vec<Problem> = notes.iter().map(problem).collect();
         output::json(&json!({
             "ok": ok, "file": path.display().to_string(), "problems": problems,
             "listeners": listeners, "routes": routes, "connectors": connectors,
@@ -118,18 +119,19 @@ pub(super) fn run(path: Option<PathBuf>, arguments: &Arguments) -> Ended {
     Ok(if ok { Exit::Ok } else { Exit::Unavailable })
 }
 
-pub(super) fn problem(diagnostic: &Diagnostic) -> Value {
-    json!({
-        "severity": match diagnostic.severity {
+pub(super) fn problem(diagnostic: &Diagnostic) -> Problem {
+    let is_at_a_place = diagnostic.line > 0;
+    Problem {
+        severity: match diagnostic.severity {
             Severity::Error => "error",
             Severity::Warning => "warning",
             Severity::Note => "note",
         },
-        "line": (diagnostic.line > 0).then_some(diagnostic.line),
-        "column": (diagnostic.line > 0).then_some(diagnostic.column),
-        "message": diagnostic.message,
-        "hint": diagnostic.hint,
-    })
+        line: is_at_a_place.then_some(diagnostic.line),
+        column: is_at_a_place.then_some(diagnostic.column),
+        message: diagnostic.message.clone(),
+        hint: diagnostic.hint.clone(),
+    }
 }
 
 /// A connector, and what its login came to: what was found, or the state it would be in, and why.

@@ -1,11 +1,12 @@
 //! Hands a message to the listener as any local program would: SMTP over a plain TCP connection.
 //!
-//! Apart because `send`, `sendmail` and `demo` share it. Blocking sockets with time-outs: one message, one connection,
-//! no retries. It chooses no TLS and no login, so it looks for a listener that asks for neither.
+//! `send`, `sendmail` and `demo` share it. Blocking sockets with time-outs: one message, one connection, no retries. It chooses no
+//! TLS and no login, so it looks for a listener that asks for neither. Replies are read as an upstream's are; the rest of that
+//! dialogue is not for here, since a bare name such as `root` is the gateway's to complete, and every reply is the caller's to hear.
 
 use std::{
     fmt,
-    io::{self, BufRead as _, BufReader, Read as _, Write as _},
+    io::{self, Read as _, Write as _},
     net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, ToSocketAddrs as _},
     time::Duration,
 };
@@ -16,6 +17,7 @@ use crate::{
     listener::{Bind, TlsMode},
     mail::{reply::Reply, text::shown},
     policy::{Verdict, Who},
+    smtp::{client::reply::Replies, data::DotStuffer},
 };
 
 /// Where to, when there is no configuration to ask.
@@ -26,9 +28,6 @@ pub(super) const OVERRIDE: &str = "POSTERN_SMTP";
 
 /// Without an octet; after the final dot the gateway syncs to disk.
 const PATIENCE: Duration = Duration::from_mins(1);
-/// RFC 5321 §4.5.3.1.5 says 512; some room for others.
-const LINE: u64 = 4096;
-const LINES: usize = 100;
 
 /// `$POSTERN_SMTP`.
 #[expect(
@@ -133,7 +132,8 @@ impl fmt::Display for Unsent {
 /// A connection that has been greeted.
 #[derive(Debug)]
 pub(super) struct Line {
-    stream: BufReader<TcpStream>,
+    stream: TcpStream,
+    replies: Replies,
     address: String,
 }
 
@@ -166,7 +166,8 @@ impl Line {
     /// Greeting and EHLO.
     pub(super) fn open(address: &str, name: &str) -> Result<Self, Unsent> {
         let mut line = Self {
-            stream: BufReader::new(dial(address)?),
+            stream: dial(address)?,
+            replies: Replies::default(),
             address: address.to_owned(),
         };
         line.expect("greeting", 220)?;
@@ -235,7 +236,7 @@ impl Line {
     }
 
     fn say(&mut self, octets: &[u8]) -> Result<(), Unsent> {
-        let result = self.stream.get_mut().write_all(octets);
+        let result = self.stream.write_all(octets);
         result.map_err(|error| self.broken(&error))
     }
 
@@ -246,16 +247,18 @@ impl Line {
         ))
     }
 
-    /// RFC 5321 §4.2: lines of one code, the last one without a hyphen.
     fn reply(&mut self) -> Result<Reply, Unsent> {
-        let mut text = Vec::new();
-        let mut enhanced = None;
-        for _ in 0..LINES {
-            let mut line = Vec::new();
-            let read = (&mut self.stream).take(LINE).read_until(b'\n', &mut line);
-            match read {
+        let mut piece = [0; 4096];
+        loop {
+            match self.replies.next_reply() {
+                Ok(Some(reply)) => return Ok(reply),
+                Ok(None) => {}
+                Err(what) => return Err(self.broken(&format_args!("it sent {what}"))),
+            }
+            let read = match self.stream.read(&mut piece) {
                 Ok(0) => return Err(self.broken(&"it was closed")),
-                Ok(_) => {}
+                Ok(read) => read,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error)
                     if matches!(
                         error.kind(),
@@ -265,61 +268,18 @@ impl Line {
                     return Err(self.broken(&"no answer in time"));
                 }
                 Err(error) => return Err(self.broken(&error)),
-            }
-            let line = String::from_utf8_lossy(&line);
-            let line = line.trim_end();
-            let code = line
-                .get(..3)
-                .and_then(|code| code.parse::<u16>().ok())
-                .filter(|code| (200..600).contains(code))
-                .ok_or_else(|| self.broken(&"what it said is not SMTP"))?;
-            let more = line.as_bytes().get(3) == Some(&b'-');
-            let mut rest = line.get(4..).unwrap_or_default();
-            if let Some((first, tail)) = rest.split_once(' ')
-                && let Some(status) = status(first)
-            {
-                enhanced = Some(status);
-                rest = tail;
-            }
-            text.push(rest.to_owned());
-            if !more {
-                let mut reply = Reply::plain(code, text.join("\n"));
-                reply.enhanced = enhanced;
-                return Ok(reply);
-            }
+            };
+            self.replies.feed(piece.get(..read).unwrap_or_default());
         }
-        Err(self.broken(&"its reply does not end"))
     }
 }
 
-/// `5.7.1` (RFC 3463).
-fn status(text: &str) -> Option<(u8, u16, u16)> {
-    let mut parts = text.split('.');
-    let status = (
-        parts
-            .next()?
-            .parse()
-            .ok()
-            .filter(|class| matches!(class, 2 | 4 | 5))?,
-        parts.next()?.parse().ok()?,
-        parts.next()?.parse().ok()?,
-    );
-    parts.next().is_none().then_some(status)
-}
-
-/// RFC 5321 §4.5.2, with the final dot.
+/// As it goes over the wire, with the final dot.
 fn stuffed(content: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(content.len() + content.len() / 64 + 5);
-    for line in content.split_inclusive(|b| *b == b'\n') {
-        if line.starts_with(b".") {
-            out.push(b'.');
-        }
-        out.extend_from_slice(line);
-    }
-    if !out.is_empty() && !out.ends_with(b"\r\n") {
-        out.extend_from_slice(b"\r\n");
-    }
-    out.extend_from_slice(b".\r\n");
+    let mut stuffer = DotStuffer::default();
+    stuffer.encode(content, &mut out);
+    stuffer.finish(&mut out);
     out
 }
 

@@ -15,7 +15,7 @@ use clap::{Parser, Subcommand};
 use crate::{
     config::{self, Config, Secrets},
     connector::{Kind, oauth::TokenStore},
-    gateway::StoreKeep,
+    gateway::StoredTokens,
 };
 use exit::{Ended, Exit, Failure};
 
@@ -188,5 +188,5 @@ fn token_store(config: &Config) -> Result<Option<Arc<dyn TokenStore>>, Failure> 
     }
     // A queue that is there and cannot be opened is a failure: what the endpoint gives for next time would be lost.
     Ok(place::store(&config.data_dir)?
-        .map(|store| Arc::new(StoreKeep(store)) as Arc<dyn TokenStore>))
+        .map(|store| Arc::new(StoredTokens(store)) as Arc<dyn TokenStore>))
 }

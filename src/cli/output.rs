@@ -8,6 +8,8 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use serde::Serialize;
+
 use super::exit::Failure;
 
 /// `45s`, `12m`, `3h05m`, `2d04h`.
@@ -73,10 +75,11 @@ pub fn table(out: &mut dyn Write, heads: &[&str], rows: &[Vec<String>]) -> io::R
     Ok(())
 }
 
-/// A value for programs, indented, with a line end.
-pub fn json(value: &serde_json::Value) -> Result<(), Failure> {
+/// A value for programs: indented, keys in the order of the alphabet, with a line end.
+pub fn json(value: &(impl Serialize + ?Sized)) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
-    serde_json::to_writer_pretty(&mut out, value).map_err(io::Error::from)?;
+    let value = serde_json::to_value(value).map_err(io::Error::from)?;
+    serde_json::to_writer_pretty(&mut out, &value).map_err(io::Error::from)?;
     out.write_all(b"\n")?;
     out.flush()?;
     Ok(())

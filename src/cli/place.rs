@@ -12,17 +12,15 @@ use std::{
     time::Duration,
 };
 
-use rustix::{
-    fs::{FlockOperation, flock},
-    process::{Flock, FlockType, Pid, fcntl_getlk},
-};
-use serde_json::Value;
-
 use super::exit::{Exit, Failure};
 use crate::{
     config::{self, Config, Diagnostic, Diagnostics},
-    mail::text::shown,
     queue::{self, sqlite::SqliteStore, store::Store},
+    view::{STATUS_ROW, StatusRow},
+};
+use rustix::{
+    fs::{FlockOperation, flock},
+    process::{Flock, FlockType, Pid, fcntl_getlk},
 };
 
 /// The file of the store inside `data_dir`.
@@ -194,43 +192,19 @@ pub(super) fn running(data_dir: &Path) -> Result<Option<Running>, Failure> {
 }
 
 /// What a gateway last wrote down of itself; of one that is gone it is history.
-#[derive(Debug, Default)]
-pub(super) struct Note(Value);
+pub(super) async fn status_row(store: &dyn Store) -> Result<StatusRow, Failure> {
+    let text = store.note(STATUS_ROW).await.map_err(super::store_failure)?;
+    Ok(StatusRow::read(text.as_deref()))
+}
 
-impl Note {
-    /// A note that cannot be read is no note.
-    pub(super) async fn read(store: &dyn Store) -> Result<Self, Failure> {
-        let text = store.note("gateway").await.map_err(super::store_failure)?;
-        Ok(Self(
-            text.and_then(|text| serde_json::from_str(&text).ok())
-                .unwrap_or(Value::Null),
-        ))
-    }
-
-    /// Nothing, unless the gateway that runs wrote it.
-    pub(super) fn of(self, running: Option<&Running>) -> Self {
-        let wrote = self.0.get("pid").and_then(Value::as_u64);
-        match running {
-            Some(running) if wrote == Some(running.own.into()) => self,
-            _ => Self::default(),
-        }
-    }
-
-    pub(super) fn get(&self, key: &str) -> Option<&Value> {
-        self.0.get(key).filter(|value| !value.is_null())
-    }
-
-    /// A list of it, empty when it is not there.
-    pub(super) fn list(&self, key: &str) -> &[Value] {
-        self.get(key)
-            .and_then(Value::as_array)
-            .map_or(&[], Vec::as_slice)
-    }
-
-    /// A text of it, safe for a terminal.
-    pub(super) fn text(&self, key: &str) -> Option<String> {
-        self.get(key).and_then(Value::as_str).map(shown)
-    }
+/// The same, and nothing unless the gateway that runs wrote it.
+pub(super) async fn status_row_of(
+    store: &dyn Store,
+    running: Option<&Running>,
+) -> Result<StatusRow, Failure> {
+    let row = status_row(store).await?;
+    let is_own = running.is_some_and(|running| running.own == row.pid);
+    Ok(if is_own { row } else { StatusRow::default() })
 }
 
 /// Which routes there are and where they lead: as the running gateway has it, else as the file has it. `None`: nobody knows.
@@ -238,23 +212,10 @@ impl Note {
 pub(super) struct Routes(Option<BTreeMap<String, Vec<String>>>);
 
 impl Routes {
-    /// `note` is that of the gateway that runs.
-    pub(super) fn new(place: &Place, note: &Note) -> Self {
-        if let Some(Value::Object(routes)) = note.get("routes") {
-            let names = |value: &Value| {
-                value
-                    .as_array()
-                    .into_iter()
-                    .flatten()
-                    .filter_map(|name| name.as_str().map(str::to_owned))
-                    .collect()
-            };
-            return Self(Some(
-                routes
-                    .iter()
-                    .map(|(route, connectors)| (route.clone(), names(connectors)))
-                    .collect(),
-            ));
+    /// `row` is that of the gateway that runs.
+    pub(super) fn new(place: &Place, row: &StatusRow) -> Self {
+        if row.routes.is_some() {
+            return Self(row.routes.clone());
         }
         Self(place.config.as_ref().map(|config| {
             config

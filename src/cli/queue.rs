@@ -26,6 +26,7 @@ use crate::{
     },
     queue::store::{Entry, Filter, LaneRow, State, Store, Verb},
     route::RouteName,
+    view,
 };
 
 mod age;
@@ -262,9 +263,9 @@ fn list(place: &Place, which: &Which, limit: Option<usize>, json: bool) -> Ended
         if json {
             let entries: Vec<_> = entries
                 .iter()
-                .map(|entry| entry::json(entry, &standing))
+                .map(|entry| entry::view(entry, &standing))
                 .collect();
-            output::json(&entries.into())?;
+            output::json(&entries)?;
             return Ok(Exit::Ok);
         }
         if entries.is_empty() {
@@ -332,9 +333,9 @@ async fn show(place: &Place, id: MessageId, json: bool) -> Ended {
     let standing = Standing::read(place, store.as_ref()).await?;
     if json {
         output::json(&json!({
-            "entries": life.entries.iter().map(|e| entry::json(e, &standing)).collect::<Vec<_>>(),
+            "entries": life.entries.iter().map(|e| entry::view(e, &standing)).collect::<Vec<_>>(),
             "header": message.as_ref().map(|m| String::from_utf8_lossy(&m.header).into_owned()),
-            "events": life.events.iter().map(trace::event_json).collect::<Vec<_>>(),
+            "events": life.events.iter().map(view::Event::from).collect::<Vec<_>>(),
         }))?;
         return Ok(Exit::Ok);
     }

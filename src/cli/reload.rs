@@ -6,18 +6,17 @@ use std::{
 };
 
 use rustix::process::{Signal, kill_process};
-use serde_json::Value;
 
 use super::{
     elsewhere,
     exit::{Ended, Exit, Failure},
-    output,
-    place::{self, Note},
+    output, place,
 };
 use crate::{
     config::{Config, Secrets},
     mail::text::shown,
     queue::store::Store,
+    view::Reload,
 };
 
 /// A reload waits for nothing but files.
@@ -55,7 +54,7 @@ pub(super) fn run(path: Option<PathBuf>) -> Ended {
         loop {
             let after = last(store.as_ref()).await?;
             if after != before {
-                return match after.get("error").and_then(Value::as_str) {
+                return match after.and_then(|reload| reload.error) {
                     None => {
                         output::line("reloaded")?;
                         Ok(Exit::Ok)
@@ -78,9 +77,8 @@ pub(super) fn run(path: Option<PathBuf>) -> Ended {
 }
 
 /// What the gateway last said of a reload.
-async fn last(store: &dyn Store) -> Result<Value, Failure> {
-    let note = Note::read(store).await?;
-    Ok(note.get("reload").cloned().unwrap_or(Value::Null))
+async fn last(store: &dyn Store) -> Result<Option<Reload>, Failure> {
+    Ok(place::status_row(store).await?.reload)
 }
 
 /// Nobody holds the directory that the file names; one may run that was started with another.

@@ -28,7 +28,7 @@ pub(super) fn run(arguments: &Arguments) -> Ended {
                 })
             })
             .collect();
-        output::json(&list.into())?;
+        output::json(&list)?;
         return Ok(Exit::Ok);
     }
     let rows: Vec<Vec<String>> = services::all()

@@ -7,23 +7,22 @@ use std::{
 };
 
 use rustix::process::Pid;
-use serde_json::{Value, json};
-use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use super::{
     check::{SHOWN, problem},
     elsewhere,
     exit::{Ended, Exit},
     output,
-    place::{Note, Place, Running, Where},
+    place::{Place, Running, Where},
 };
 use crate::{
     listener::tls::EXPIRES_SOON,
     mail::{
         text::{shown, shown_to},
-        time::{human, rfc3339},
+        time::human,
     },
     queue::store::{LaneRow, Stats},
+    view::{Certificate, Held, Lane, Messages, Owner, Status, StatusRow},
 };
 
 #[derive(Debug, clap::Args)]
@@ -45,22 +44,22 @@ struct Report {
     place: Place,
     running: Option<Running>,
     /// Empty unless the gateway runs.
-    note: Note,
+    row: StatusRow,
     /// `None`: there is no queue yet.
     stats: Option<Stats>,
     lanes: Vec<LaneRow>,
-    certificates: Vec<Certificate>,
+    certificates: Vec<Held>,
     now: SystemTime,
 }
 
 pub(super) fn run(path: Option<PathBuf>, arguments: &Arguments) -> Ended {
     let place = arguments.place.find(path)?;
     let running = super::place::running(&place.data_dir)?;
-    let (note, stats, lanes) = match place.store()? {
-        None => (Note::default(), None, Vec::new()),
+    let (row, stats, lanes) = match place.store()? {
+        None => (StatusRow::default(), None, Vec::new()),
         Some(store) => super::block_on(async {
             Ok((
-                Note::read(store.as_ref()).await?.of(running.as_ref()),
+                super::place::status_row_of(store.as_ref(), running.as_ref()).await?,
                 Some(store.stats().await.map_err(super::store_failure)?),
                 store.lanes().await.map_err(super::store_failure)?,
             ))
@@ -68,20 +67,16 @@ pub(super) fn run(path: Option<PathBuf>, arguments: &Arguments) -> Ended {
     };
     let now = output::now();
     let report = Report {
-        lanes: all_lanes(&place, &note, lanes),
-        certificates: note
-            .list("certificates")
-            .iter()
-            .map(|entry| Certificate::new(entry, now))
-            .collect(),
+        lanes: all_lanes(&place, &row, lanes),
+        certificates: row.certificates.iter().map(|c| held(c, now)).collect(),
         place,
         running,
-        note,
+        row,
         stats,
         now,
     };
     if arguments.json {
-        output::json(&report.json())?;
+        output::json(&report.view())?;
     } else {
         let mut out = Vec::new();
         report.print(&mut out)?;
@@ -110,27 +105,33 @@ impl Report {
         }
     }
 
-    fn json(&self) -> Value {
+    fn view(&self) -> Status {
         let is_running = self.running.is_some();
-        json!({
-            "running": is_running,
-            "pid": self.running.and_then(|r| r.pid).map(Pid::as_raw_nonzero),
-            "data_dir": self.place.data_dir.display().to_string(),
-            "store": self.stats.is_some(),
-            "ok": self.exit() == Exit::Ok,
-            "started": self.note.get("started"),
-            "config": self.note.get("config"),
-            "problems": self.place.problems().map(problem).collect::<Vec<_>>(),
-            "listeners": self.note.list("listeners"),
-            "connectors": self.lanes.iter().map(|lane| lane_json(lane, is_running)).collect::<Vec<_>>(),
-            "messages": self.stats.as_ref().map(|stats| json!({
-                "waiting": stats.waiting, "sending": stats.sending,
-                "held": stats.held, "failed": stats.failed,
-            })),
-            "oldest_seconds": self.waits().map(|w| w.as_secs()),
-            "certificates": self.certificates.iter().map(Certificate::json).collect::<Vec<_>>(),
-            "reload": self.note.get("reload"),
-        })
+        let row = self.row.clone();
+        Status {
+            running: is_running,
+            pid: self
+                .running
+                .and_then(|r| r.pid)
+                .map(Pid::as_raw_nonzero)
+                .map(Into::into),
+            data_dir: self.place.data_dir.display().to_string(),
+            store: self.stats.is_some(),
+            ok: self.exit() == Exit::Ok,
+            started: row.started,
+            config: row.config,
+            problems: self.place.problems().map(problem).collect(),
+            listeners: row.listeners,
+            connectors: self
+                .lanes
+                .iter()
+                .map(|lane| Lane::new(lane, is_running))
+                .collect(),
+            messages: self.stats.as_ref().map(Messages::from),
+            oldest_seconds: self.waits().map(|w| w.as_secs()),
+            certificates: self.certificates.clone(),
+            reload: row.reload,
+        }
     }
 
     fn print(&self, out: &mut Vec<u8>) -> std::io::Result<()> {
@@ -159,16 +160,16 @@ impl Report {
         } else if self.place.config.is_none() {
             writeln!(out, "queue       {dir}")?;
         }
-        if let Some(started) = self.note.text("started") {
-            writeln!(out, "started     {started}")?;
+        if let Some(started) = &self.row.started {
+            writeln!(out, "started     {}", shown(started))?;
         }
-        for listener in self.note.list("listeners") {
+        for listener in &self.row.listeners {
             writeln!(
                 out,
                 "listener    {} at {} (tls {})",
-                text(listener, "name"),
-                text(listener, "address"),
-                text(listener, "tls")
+                shown(&listener.name),
+                shown(&listener.address),
+                shown(&listener.tls)
             )?;
         }
         for lane in &self.lanes {
@@ -185,7 +186,7 @@ impl Report {
             writeln!(out, "oldest      waits for {}", output::span(waits))?;
         }
         for certificate in &self.certificates {
-            writeln!(out, "{}", certificate.sentence(self.now))?;
+            writeln!(out, "{}", sentence(certificate, self.now))?;
         }
         self.print_reload(out)
     }
@@ -216,18 +217,15 @@ impl Report {
     fn print_reload(&self, out: &mut Vec<u8>) -> std::io::Result<()> {
         let problems = self.place.problems.as_ref().map(ToString::to_string);
         let mut told = None;
-        if let Some(reload) = self.note.get("reload") {
-            match reload.get("error").and_then(Value::as_str) {
+        if let Some(reload) = &self.row.reload {
+            let at = shown(&reload.at);
+            match &reload.error {
                 Some(error) => {
-                    writeln!(
-                        out,
-                        "reload      failed at {}, the old settings stay:",
-                        text(reload, "at")
-                    )?;
+                    writeln!(out, "reload      failed at {at}, the old settings stay:")?;
                     indented(out, error)?;
                     told = Some(error);
                 }
-                None => writeln!(out, "reload      done at {}", text(reload, "at"))?,
+                None => writeln!(out, "reload      done at {at}")?,
             }
         }
         let Some(problems) = problems.filter(|problems| told != Some(problems)) else {
@@ -256,71 +254,39 @@ fn indented(out: &mut Vec<u8>, text: &str) -> std::io::Result<()> {
     Ok(())
 }
 
-/// A text of what the gateway wrote down, safe for a terminal.
-fn text(value: &Value, key: &str) -> String {
-    shown(value.get(key).and_then(Value::as_str).unwrap_or_default())
+fn held(certificate: &Certificate, now: SystemTime) -> Held {
+    Held {
+        certificate: certificate.clone(),
+        expired: certificate.ends().is_some_and(|end| end <= now),
+    }
 }
 
-/// A certificate in use.
-struct Certificate {
-    entry: Value,
-    not_after: Option<SystemTime>,
-    expired: bool,
-}
-
-impl Certificate {
-    fn new(entry: &Value, now: SystemTime) -> Self {
-        let not_after = entry
-            .get("not_after")
-            .and_then(Value::as_str)
-            .and_then(|at| OffsetDateTime::parse(at, &Rfc3339).ok())
-            .map(SystemTime::from);
-        Self {
-            entry: entry.clone(),
-            not_after,
-            expired: not_after.is_some_and(|end| end <= now),
+/// What there is to say of a certificate.
+fn sentence(held: &Held, now: SystemTime) -> String {
+    let certificate = &held.certificate;
+    let (kind, name) = match &certificate.owner {
+        Owner::Listener(name) => ("listener", name),
+        Owner::Connector(name) => ("connector", name),
+    };
+    let whose = format!("certificate of {kind} {}", shown(name));
+    let (end, file) = (shown(&certificate.not_after), shown(&certificate.file));
+    let left = certificate
+        .ends()
+        .map(|end| end.duration_since(now).unwrap_or_default());
+    match left {
+        _ if held.expired => {
+            format!("{whose} expired on {end}: put a new one into {file}; it is loaded by itself")
         }
-    }
-
-    fn json(&self) -> Value {
-        let mut entry = self.entry.clone();
-        if let Value::Object(entry) = &mut entry {
-            entry.insert("expired".to_owned(), self.expired.into());
+        Some(left) if left < EXPIRES_SOON => {
+            format!("{whose} ends in {}, at {end} ({file})", output::span(left))
         }
-        entry
-    }
-
-    fn sentence(&self, now: SystemTime) -> String {
-        let (kind, name) = ["listener", "connector"]
-            .into_iter()
-            .find(|kind| self.entry.get(kind).is_some())
-            .map_or(("", String::new()), |kind| (kind, text(&self.entry, kind)));
-        let whose = format!("certificate of {kind} {name}");
-        let (end, file) = (text(&self.entry, "not_after"), text(&self.entry, "file"));
-        let left = self
-            .not_after
-            .map(|end| end.duration_since(now).unwrap_or_default());
-        match left {
-            _ if self.expired => {
-                format!(
-                    "{whose} expired on {end}: put a new one into {file}; it is loaded by itself"
-                )
-            }
-            Some(left) if left < EXPIRES_SOON => {
-                format!("{whose} ends in {}, at {end} ({file})", output::span(left))
-            }
-            _ => format!("{whose} is valid until {end}"),
-        }
+        _ => format!("{whose} is valid until {end}"),
     }
 }
 
 /// A row for every connector there is, and for each mailbox that is not open.
-fn all_lanes(place: &Place, note: &Note, mut rows: Vec<LaneRow>) -> Vec<LaneRow> {
-    let mut connectors: Vec<String> = note
-        .list("connectors")
-        .iter()
-        .filter_map(|name| name.as_str().map(str::to_owned))
-        .collect();
+fn all_lanes(place: &Place, row: &StatusRow, mut rows: Vec<LaneRow>) -> Vec<LaneRow> {
+    let mut connectors = row.connectors.clone();
     if let (true, Some(config)) = (connectors.is_empty(), &place.config) {
         connectors = config
             .connectors
@@ -346,17 +312,4 @@ fn all_lanes(place: &Place, note: &Note, mut rows: Vec<LaneRow>) -> Vec<LaneRow>
     });
     rows.sort_by(|a, b| a.lane.cmp(&b.lane));
     rows
-}
-
-fn lane_json(lane: &LaneRow, is_running: bool) -> Value {
-    let open = lane.state == "open";
-    json!({
-        "name": lane.lane,
-        "state": lane.state,
-        // Of a gateway that is gone this is how it left things, not how they are.
-        "current": is_running,
-        "since": (!open).then(|| rfc3339(lane.since)),
-        "why": (!open).then_some(lane.why.as_str()),
-        "next_probe": lane.probe.filter(|_| !open && is_running).map(rfc3339),
-    })
 }

@@ -2,8 +2,6 @@
 
 use std::{io::Write, path::PathBuf, sync::Arc};
 
-use serde_json::json;
-
 use super::{
     exit::{Ended, Exit, Failure},
     output,
@@ -15,9 +13,10 @@ use crate::{
         message::MessageId,
         pattern::Pattern,
         text::{shown, shown_to},
-        time::{human, rfc3339},
+        time::human,
     },
     queue::store::{Entry, Event, Filter, Store},
+    view,
 };
 
 #[derive(Debug, clap::Args)]
@@ -54,8 +53,8 @@ pub(super) fn run(path: Option<PathBuf>, arguments: &Arguments) -> Ended {
             ));
         }
         if arguments.json {
-            let lives: Vec<_> = lives.iter().map(|life| life.json(&standing)).collect();
-            output::json(&lives.into())?;
+            let lives: Vec<_> = lives.iter().map(|life| life.view(&standing)).collect();
+            output::json(&lives)?;
             return Ok(Exit::Ok);
         }
         let mut out = Vec::new();
@@ -104,13 +103,7 @@ impl Life {
         out: &mut dyn Write,
         standing: Option<&Standing>,
     ) -> std::io::Result<()> {
-        let sender = self.entries.first().and_then(|e| e.sender.as_deref());
-        writeln!(
-            out,
-            "{}  from {}",
-            self.id,
-            sender.map_or_else(|| "<>".to_owned(), shown)
-        )?;
+        writeln!(out, "{}  from {}", self.id, shown(&self.sender()))?;
         for event in &self.events {
             write!(out, "  {}  {:<11}  ", human(event.at), shown(&event.kind))?;
             let shown: Vec<String> = event
@@ -145,25 +138,22 @@ impl Life {
         Ok(())
     }
 
-    fn json(&self, standing: &Standing) -> serde_json::Value {
-        json!({
-            "id": self.id.to_string(),
-            "sender": self.entries.first().and_then(|e| e.sender.as_deref()).unwrap_or("<>"),
-            "events": self.events.iter().map(event_json).collect::<Vec<_>>(),
-            "entries": self.entries.iter().map(|e| entry::json(e, standing)).collect::<Vec<_>>(),
-            "waits_for": self.entries.iter().find_map(|e| standing.waits(e)),
-        })
+    fn view(&self, standing: &Standing) -> view::Life {
+        let entries = self.entries.iter();
+        view::Life {
+            id: self.id.to_string(),
+            sender: self.sender(),
+            events: self.events.iter().map(view::Event::from).collect(),
+            waits_for: entries.clone().find_map(|e| standing.waits(e)),
+            entries: entries.map(|e| entry::view(e, standing)).collect(),
+        }
     }
-}
 
-/// An event for programs.
-pub(super) fn event_json(event: &Event) -> serde_json::Value {
-    json!({
-        "at": rfc3339(event.at),
-        "event": event.kind,
-        "recipients": event.recipients,
-        "text": event.text,
-    })
+    fn sender(&self) -> String {
+        self.entries
+            .first()
+            .map_or_else(|| "<>".to_owned(), view::sender)
+    }
 }
 
 /// By id, else every message from or to the address, oldest first.

@@ -6,7 +6,6 @@
 
 use std::{path::Path, time::SystemTime};
 
-use serde_json::{Value, json};
 use tracing::{error, warn};
 
 use crate::{
@@ -15,18 +14,16 @@ use crate::{
         keypair::{self, Standing, Validity},
     },
     mail::time,
+    view::{Certificate, Owner},
 };
 
-/// As the note beside the queue has them.
-pub(super) fn entries(connectors: &[Settings]) -> Vec<Value> {
-    let entry = |(settings, file, validity): (&Settings, &Path, Validity)| {
-        json!({
-            "connector": settings.name.as_str(),
-            "file": file.display().to_string(),
-            "not_after": time::logged(validity.ends()),
-        })
-    };
-    known(connectors).map(entry).collect()
+/// As the status row has them.
+pub(super) fn entries(connectors: &[Settings]) -> impl Iterator<Item = Certificate> {
+    known(connectors).map(|(settings, file, validity)| Certificate {
+        owner: Owner::Connector(settings.name.to_string()),
+        file: file.display().to_string(),
+        not_after: time::logged(validity.ends()),
+    })
 }
 
 /// Says of each what must be said.

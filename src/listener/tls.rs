@@ -13,6 +13,8 @@ use rustls::{
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
 };
 
+use crate::watch::Files;
+
 /// A warning is logged when a certificate ends within this time.
 pub const EXPIRES_SOON: Duration = Duration::from_hours(14 * 24);
 
@@ -33,12 +35,8 @@ pub struct Tls {
     chain: PathBuf,
     key: PathBuf,
     certificate: Certificate,
-    stamp: Stamp,
+    files: Files,
 }
-
-/// What a change of the files is seen by: time and size of both. A link that is turned (certbot) changes them too.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Stamp([Option<(SystemTime, u64)>; 2]);
 
 impl Tls {
     /// Loads both files.
@@ -46,13 +44,13 @@ impl Tls {
     /// # Errors
     /// A sentence that names the file and what is wrong with it.
     pub fn open(chain: &Path, key: &Path) -> Result<Self, String> {
-        let stamp = Stamp::of(chain, key);
+        let files = Files::of(&[chain, key]);
         let certificate = load(chain, key)?;
         Ok(Self {
             chain: chain.to_owned(),
             key: key.to_owned(),
             certificate,
-            stamp,
+            files,
         })
     }
 
@@ -68,16 +66,7 @@ impl Tls {
 
     /// Whether it comes from these files, and they are as they were. Blocks on the disk.
     pub fn is_still(&self, chain: &Path, key: &Path) -> bool {
-        self.chain == chain && self.key == key && self.stamp == Stamp::of(chain, key)
-    }
-}
-
-impl Stamp {
-    fn of(chain: &Path, key: &Path) -> Self {
-        Self([chain, key].map(|path| {
-            let meta = std::fs::metadata(path).ok()?;
-            Some((meta.modified().ok()?, meta.len()))
-        }))
+        self.chain == chain && self.key == key && self.files == Files::of(&[chain, key])
     }
 }
 

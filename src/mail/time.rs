@@ -76,6 +76,12 @@ pub fn logged(at: SystemTime) -> String {
     text
 }
 
+/// What [`logged`] and [`rfc3339`] write, read again.
+pub fn parsed(text: &str) -> Option<SystemTime> {
+    let at = OffsetDateTime::parse(text, &Rfc3339).ok()?;
+    Some(at.into())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -110,6 +116,8 @@ mod tests {
         ] {
             let at = SystemTime::UNIX_EPOCH + Duration::from_micros(micros);
             assert_eq!(logged(at), expected);
+            let at = SystemTime::UNIX_EPOCH + Duration::from_millis(micros / 1000);
+            assert_eq!(parsed(expected), Some(at));
         }
     }
 }

@@ -29,6 +29,7 @@ mod fuzz;
 mod graph;
 mod graph_large;
 mod http;
+mod json;
 mod listener;
 mod oauth;
 mod old_tls;

@@ -4,19 +4,18 @@
 
 use std::time::SystemTime;
 
-use serde_json::{Value, json};
-
 use crate::{
     cli::{
         exit::Failure,
         output,
-        place::{self, Note, Place, Routes},
+        place::{self, Place, Routes},
     },
     mail::{
         text::{shown, shown_to},
-        time::{human, rfc3339},
+        time::human,
     },
     queue::store::{Entry, LaneRow, State, Store},
+    view,
 };
 
 /// Octets of the reason that are shown beside an entry.
@@ -34,9 +33,9 @@ pub(in crate::cli) struct Standing {
 impl Standing {
     pub(in crate::cli) async fn read(place: &Place, store: &dyn Store) -> Result<Self, Failure> {
         let running = place::running(&place.data_dir)?;
-        let note = Note::read(store).await?.of(running.as_ref());
+        let row = place::status_row_of(store, running.as_ref()).await?;
         Ok(Self {
-            routes: Routes::new(place, &note),
+            routes: Routes::new(place, &row),
             lanes: store.lanes().await.map_err(crate::cli::store_failure)?,
             is_running: running.is_some(),
             now: output::now(),
@@ -125,22 +124,6 @@ impl Standing {
 }
 
 /// As `--json` shows it.
-pub(in crate::cli) fn json(entry: &Entry, standing: &Standing) -> Value {
-    json!({
-        "id": entry.id.to_string(),
-        "route": entry.route.as_str(),
-        "state": entry.state.as_str(),
-        "sender": entry.sender.as_deref().unwrap_or("<>"),
-        "recipients": entry.recipients.iter().map(|r| json!({
-            "address": r.address,
-            "state": r.state,
-            "last_reply": r.last_reply,
-        })).collect::<Vec<_>>(),
-        "attempts": entry.attempts,
-        "next_attempt": entry.next_attempt.map(rfc3339),
-        "blocked_by": standing.blocked(entry),
-        "waits_for": entry.lane,
-        "size": entry.size,
-        "accepted_at": rfc3339(entry.accepted),
-    })
+pub(in crate::cli) fn view(entry: &Entry, standing: &Standing) -> view::Entry {
+    view::Entry::new(entry, standing.blocked(entry))
 }

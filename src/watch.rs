@@ -1,12 +1,13 @@
-//! Files that the configuration names: whether one has changed, and for whom that matters.
+//! Files that the configuration names: whether one has changed, and whether there is anything new in it.
 //!
-//! Apart from the reload, which asks. It reads no setting.
+//! It reads no setting and waits for nothing: the gateway looks every few seconds, at all of them at once, and a reload asks for
+//! whom a change matters.
 
 use std::{
     hash::{DefaultHasher, Hash as _, Hasher as _},
     io::Read as _,
     os::unix::fs::MetadataExt as _,
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::SystemTime,
 };
 
@@ -16,20 +17,21 @@ const MOST: u64 = 1 << 20;
 /// When files were written, how large they are and which they are, to see that they have changed. A link that is turned (certbot,
 /// Kubernetes) changes them too.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Files(Vec<Option<(SystemTime, u64, u64)>>);
+pub struct Files(Vec<Option<(SystemTime, u64, u64)>>);
 
 impl Files {
-    pub(super) fn of(paths: &[PathBuf]) -> Self {
-        let look = |path: &PathBuf| {
-            let found = std::fs::metadata(path).ok()?;
+    /// As they are now. Blocks on the disk.
+    pub fn of(paths: &[impl AsRef<Path>]) -> Self {
+        let look = |path: &_| {
+            let found = std::fs::metadata(AsRef::<Path>::as_ref(path)).ok()?;
             Some((found.modified().ok()?, found.len(), found.ino()))
         };
         Self(paths.iter().map(look).collect())
     }
 }
 
-/// What stands in files, in a number: equal for equal contents.
-pub(super) fn content(paths: &[PathBuf]) -> u64 {
+/// What stands in files, in a number: equal for equal contents. Blocks on the disk.
+pub fn content(paths: &[PathBuf]) -> u64 {
     let mut hasher = DefaultHasher::new();
     for path in paths {
         let mut octets = Vec::new();

@@ -1,0 +1,333 @@
+//! What is shown: of the gateway, of its lanes, of a message and its life. The same words for `--json`, for the status row that a
+//! gateway keeps beside the queue, and for whatever asks over a network.
+//!
+//! The types say which fields there are; how they are printed for people is a command's own affair.
+
+use std::{collections::BTreeMap, time::SystemTime};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    mail::time::{self, rfc3339},
+    queue::store,
+};
+
+/// The key of the status row.
+pub const STATUS_ROW: &str = "gateway";
+
+/// What a gateway writes down of itself; of one that is gone it is history. It is empty when nothing was written.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct StatusRow {
+    /// Of the gateway that wrote it.
+    pub pid: u32,
+    /// When it started, as the log writes times.
+    pub started: Option<String>,
+    /// Its configuration file.
+    pub config: Option<String>,
+    /// Where it listens.
+    pub listeners: Vec<Listener>,
+    /// The listeners' and the connectors' own.
+    pub certificates: Vec<Certificate>,
+    /// By name, as the configuration has them.
+    pub connectors: Vec<String>,
+    /// The connectors of each route, in order.
+    pub routes: Option<BTreeMap<String, Vec<String>>>,
+    /// What became of the last reload, if there was one.
+    pub reload: Option<Reload>,
+}
+
+impl StatusRow {
+    /// From the store; what cannot be read says nothing.
+    pub fn read(text: Option<&str>) -> Self {
+        text.and_then(|text| serde_json::from_str(text).ok())
+            .unwrap_or_default()
+    }
+
+    /// For the store.
+    pub fn written(&self) -> String {
+        serde_json::to_value(self).unwrap_or_default().to_string()
+    }
+}
+
+/// A listener at one of its addresses.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Listener {
+    /// Of its section.
+    pub name: String,
+    /// With the port that it has.
+    pub address: String,
+    /// `off`, `starttls`, `implicit`.
+    pub tls: String,
+}
+
+/// A certificate in use.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Certificate {
+    /// Whose it is.
+    #[serde(flatten)]
+    pub owner: Owner,
+    /// Where it is kept.
+    pub file: String,
+    /// When it ends, as the log writes times.
+    pub not_after: String,
+}
+
+impl Certificate {
+    /// When it ends. `None`: that cannot be read.
+    pub fn ends(&self) -> Option<SystemTime> {
+        time::parsed(&self.not_after)
+    }
+}
+
+/// The section that a certificate belongs to, by its name.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Owner {
+    /// It is shown to clients.
+    Listener(String),
+    /// It is shown to a token endpoint or an upstream.
+    Connector(String),
+}
+
+/// What became of a reload.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reload {
+    /// When it was begun, as the log writes times.
+    pub at: String,
+    /// Why.
+    pub cause: Cause,
+    /// Why the old settings stay. `None`: the new ones are in force.
+    pub error: Option<String>,
+}
+
+/// Why the settings are read again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Cause {
+    /// Somebody wants the file to be taken as it is now.
+    Asked,
+    /// A file that the settings in force name is another one. The configuration stays as it was taken: it may be half edited.
+    Files,
+}
+
+/// `postern status`.
+#[derive(Debug, Serialize)]
+pub struct Status {
+    /// Whether a gateway holds the data directory.
+    pub running: bool,
+    /// `None`: it is in another PID namespace, or does not run.
+    pub pid: Option<i32>,
+    /// Where the queue is.
+    pub data_dir: String,
+    /// Whether there is a queue.
+    pub store: bool,
+    /// Whether nothing needs anybody.
+    pub ok: bool,
+    /// When the gateway started.
+    pub started: Option<String>,
+    /// The configuration that it runs with.
+    pub config: Option<String>,
+    /// What is wrong with the file as it is now.
+    pub problems: Vec<Problem>,
+    /// Where it listens.
+    pub listeners: Vec<Listener>,
+    /// The lanes: every connector, and each mailbox that is not open.
+    pub connectors: Vec<Lane>,
+    /// By state. `None`: there is no queue.
+    pub messages: Option<Messages>,
+    /// How long the oldest message waits.
+    pub oldest_seconds: Option<u64>,
+    /// Those in use.
+    pub certificates: Vec<Held>,
+    /// What became of the last reload.
+    pub reload: Option<Reload>,
+}
+
+/// A problem of the configuration.
+#[derive(Debug, Serialize)]
+pub struct Problem {
+    /// `error`, `warning`, `note`.
+    pub severity: &'static str,
+    /// From 1. `None`: it concerns the file as a whole.
+    pub line: Option<usize>,
+    /// In characters, from 1.
+    pub column: Option<usize>,
+    /// What is wrong.
+    pub message: String,
+    /// What to write.
+    pub hint: Option<String>,
+}
+
+/// Jobs by state.
+#[derive(Debug, Serialize)]
+pub struct Messages {
+    /// For their time or their turn.
+    pub waiting: u64,
+    /// At this moment.
+    pub sending: u64,
+    /// By an operator.
+    pub held: u64,
+    /// For good.
+    pub failed: u64,
+}
+
+impl From<&store::Stats> for Messages {
+    fn from(stats: &store::Stats) -> Self {
+        Self {
+            waiting: stats.waiting,
+            sending: stats.sending,
+            held: stats.held,
+            failed: stats.failed,
+        }
+    }
+}
+
+/// A certificate, and whether it is still any good.
+#[derive(Debug, Clone, Serialize)]
+pub struct Held {
+    /// Whose, where and until when.
+    #[serde(flatten)]
+    pub certificate: Certificate,
+    /// Its end lies behind.
+    pub expired: bool,
+}
+
+/// A connector, or a mailbox of one, and whether it takes mail.
+#[derive(Debug, Serialize)]
+pub struct Lane {
+    /// `connector`, `connector/mailbox` or `connector/mailbox/from`.
+    pub name: String,
+    /// `open`, `closed`, `paused`, `throttled`.
+    pub state: String,
+    /// Whether a gateway keeps this state; of one that is gone this is how it left things, not how they are.
+    pub current: bool,
+    /// Since when it is not open.
+    pub since: Option<String>,
+    /// Why it is not open, with the remedy.
+    pub why: Option<String>,
+    /// When it is tried again.
+    pub next_probe: Option<String>,
+}
+
+impl Lane {
+    /// Of a row; `is_running`: a gateway keeps it.
+    pub fn new(row: &store::LaneRow, is_running: bool) -> Self {
+        let is_shut = row.state != "open";
+        let probe = row.probe.filter(|_| is_shut && is_running);
+        Self {
+            name: row.lane.clone(),
+            state: row.state.clone(),
+            current: is_running,
+            since: is_shut.then(|| rfc3339(row.since)),
+            why: is_shut.then(|| row.why.clone()),
+            next_probe: probe.map(rfc3339),
+        }
+    }
+}
+
+/// A message on one route.
+#[derive(Debug, Serialize)]
+pub struct Entry {
+    /// Of the message.
+    pub id: String,
+    /// Its route.
+    pub route: String,
+    /// `waiting`, `sending`, `held`, `failed`, `done`.
+    pub state: &'static str,
+    /// `<>` of a bounce.
+    pub sender: String,
+    /// All of this route.
+    pub recipients: Vec<Recipient>,
+    /// The most that any recipient has had.
+    pub attempts: u32,
+    /// When it is tried again.
+    pub next_attempt: Option<String>,
+    /// The connector that is shut, when that is what it waits for.
+    pub blocked_by: Option<String>,
+    /// The lane whose turn it waits for.
+    pub waits_for: Option<String>,
+    /// Octets.
+    pub size: u64,
+    /// When it was accepted.
+    pub accepted_at: String,
+}
+
+/// A recipient of an entry.
+#[derive(Debug, Serialize)]
+pub struct Recipient {
+    /// As it is sent to.
+    pub address: String,
+    /// `waiting`, `in doubt`, `failed`, `done`, `dropped`.
+    pub state: String,
+    /// What the upstream said last.
+    pub last_reply: Option<String>,
+}
+
+impl Entry {
+    /// Of the store's; `blocked_by` is the connector that it waits for.
+    pub fn new(entry: &store::Entry, blocked_by: Option<String>) -> Self {
+        let recipient = |r: &store::EntryRecipient| Recipient {
+            address: r.address.clone(),
+            state: r.state.clone(),
+            last_reply: r.last_reply.clone(),
+        };
+        Self {
+            id: entry.id.to_string(),
+            route: entry.route.to_string(),
+            state: entry.state.as_str(),
+            sender: sender(entry),
+            recipients: entry.recipients.iter().map(recipient).collect(),
+            attempts: entry.attempts,
+            next_attempt: entry.next_attempt.map(rfc3339),
+            blocked_by,
+            waits_for: entry.lane.clone(),
+            size: entry.size,
+            accepted_at: rfc3339(entry.accepted),
+        }
+    }
+}
+
+/// Who sent an entry, `<>` of a bounce.
+pub fn sender(entry: &store::Entry) -> String {
+    entry.sender.clone().unwrap_or_else(|| "<>".to_owned())
+}
+
+/// Something that happened to a message.
+#[derive(Debug, Serialize)]
+pub struct Event {
+    /// When.
+    pub at: String,
+    /// `accepted`, `delivered`, `deferred`, …
+    pub event: String,
+    /// To whom; empty: to all of them.
+    pub recipients: Vec<String>,
+    /// The words of it.
+    pub text: String,
+}
+
+impl From<&store::Event> for Event {
+    fn from(event: &store::Event) -> Self {
+        Self {
+            at: rfc3339(event.at),
+            event: event.kind.clone(),
+            recipients: event.recipients.clone(),
+            text: event.text.clone(),
+        }
+    }
+}
+
+/// The life of a message.
+#[derive(Debug, Serialize)]
+pub struct Life {
+    /// Of the message.
+    pub id: String,
+    /// `<>` of a bounce, and of what is known by its events alone.
+    pub sender: String,
+    /// In their order.
+    pub events: Vec<Event>,
+    /// On each route.
+    pub entries: Vec<Entry>,
+    /// In a sentence, if it is not finished.
+    pub waits_for: Option<String>,
+}
