@@ -212,6 +212,6 @@ pub(super) fn said(Obstacle { kind, reply, .. }: &Obstacle) -> String {
             format!("this From is not accepted in the sending mailbox: {reply}")
         }
         ObstacleKind::Intercepted => format!("the upstream was not reached: {reply}"),
-        ObstacleKind::Throttled => format!("the upstream wants less for now: {reply}"),
+        ObstacleKind::Throttled => format!("the upstream asks us to slow down: {reply}"),
     }
 }

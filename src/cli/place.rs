@@ -66,7 +66,7 @@ impl Where {
                 (None, problems) => Err(Failure::new(
                     Exit::Config,
                     format_args!(
-                        "{}where the queue is cannot be told from this file: name the directory with --data-dir DIR",
+                        "{}this file does not say where the queue is: name its directory with --data-dir DIR",
                         problems.map(|p| p.to_string()).unwrap_or_default()
                     ),
                 )),

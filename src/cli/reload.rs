@@ -31,7 +31,7 @@ pub(super) fn run(path: Option<PathBuf>) -> Ended {
         return Err(Failure::new(
             Exit::Unavailable,
             format_args!(
-                "the configuration is right; the gateway on {} runs in another PID namespace (a container?), as pid {} there, and \
+                "the configuration is valid; the gateway on {} runs in another PID namespace (a container?), as pid {} there, and \
                  a number from there may be anybody here: run `postern reload` inside it, or have its manager send SIGHUP",
                 config.data_dir.display(),
                 running.own
@@ -68,7 +68,7 @@ pub(super) fn run(path: Option<PathBuf>) -> Ended {
             if Instant::now() >= deadline {
                 return Err(Failure::new(
                     Exit::Later,
-                    "the gateway was told, but has not said yet what became of it; see postern status",
+                    "the gateway was told to reload, but has not yet said whether it did; see `postern status`",
                 ));
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
@@ -85,9 +85,9 @@ async fn last(store: &dyn Store) -> Result<Option<Reload>, Failure> {
 fn no_gateway(config: &Config) -> Failure {
     let dir = config.data_dir.display();
     let text = match elsewhere::find(&config.path) {
-        None => format!("the configuration is right, but no gateway runs on {dir}"),
+        None => format!("the configuration is valid, but no gateway runs on {dir}"),
         Some(found) => format!(
-            "the configuration is right, but no gateway runs on {dir}. One that was started with this file runs as pid {}{}: \
+            "the configuration is valid, but no gateway runs on {dir}. One that was started with this file runs as pid {}{}: \
              a new `data_dir` needs a restart, and what waits in the old directory stays there until it is moved",
             found.pid,
             found.data_dir.map_or_else(String::new, |dir| format!(

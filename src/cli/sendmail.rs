@@ -118,7 +118,7 @@ pub(super) fn main(path: Option<PathBuf>, arguments: &[OsString]) -> Ended {
     let mut exit = Exit::Ok;
     for (address, reply) in &taken.refused {
         output::complain(format_args!(
-            "sendmail: not taken for {}: {reply}",
+            "sendmail: refused for {}: {reply}",
             shown(address)
         ));
         exit = handover::verdict("RCPT", reply);
@@ -378,7 +378,7 @@ fn login() -> Result<String, Failure> {
     name.filter(|name| !name.is_empty()).ok_or_else(|| {
         Failure::new(
             Exit::NoUser,
-            format_args!("sendmail: user id {uid} has no name; -f says who sends"),
+            format_args!("sendmail: user id {uid} has no name; say who sends with -f"),
         )
     })
 }

@@ -205,8 +205,8 @@ impl Report {
         write!(out, " since {}", human(lane.since))?;
         if let (Some(probe), true) = (lane.probe, self.running.is_some()) {
             let what = match lane.state.as_str() {
-                "throttled" => "goes on",
-                _ => "asked again",
+                "throttled" => "resumes",
+                _ => "tried again",
             };
             write!(out, ", {what} {}", output::ahead(probe, self.now))?;
         }
@@ -235,12 +235,12 @@ impl Report {
         if self.running.is_some() {
             writeln!(
                 out,
-                "config      {file} has errors; the gateway runs on with the settings it has:"
+                "config      {file} has errors; the gateway keeps running with the settings it has:"
             )?;
         } else {
             writeln!(
                 out,
-                "config      {file} has errors; no gateway starts with it:"
+                "config      {file} has errors; a gateway will not start with it:"
             )?;
         }
         indented(out, &problems)
@@ -275,7 +275,9 @@ fn sentence(held: &Held, now: SystemTime) -> String {
         .map(|end| end.duration_since(now).unwrap_or_default());
     match left {
         _ if held.expired => {
-            format!("{whose} expired on {end}: put a new one into {file}; it is loaded by itself")
+            format!(
+                "{whose} expired on {end}: put a new one into {file}; it is loaded automatically"
+            )
         }
         Some(left) if left < EXPIRES_SOON => {
             format!("{whose} ends in {}, at {end} ({file})", output::span(left))

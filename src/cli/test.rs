@@ -57,7 +57,7 @@ pub(super) fn run(path: Option<PathBuf>, arguments: &Arguments) -> Ended {
             Failure::new(
                 Exit::Usage,
                 format_args!(
-                    "no connector named {:?}; there is {}",
+                    "there is no connector named {:?}; the configuration has {}",
                     arguments.connector,
                     names.join(", ")
                 ),
@@ -69,7 +69,7 @@ pub(super) fn run(path: Option<PathBuf>, arguments: &Arguments) -> Ended {
         None => sender(&config, settings).ok_or_else(|| {
             Failure::new(
                 Exit::Usage,
-                "give --from: no address that the allowlist admits comes to mind",
+                "say who sends with --from: the configuration names no sender that the allowlist admits",
             )
         })?,
     };
@@ -193,7 +193,7 @@ fn meaning(outcome: &Outcome) -> (&'static str, &'static str, Exit) {
         Outcome::Delivered(_) => ("delivered", "delivered", Exit::Ok),
         Outcome::Deferred { .. } => (
             "deferred",
-            "not now, the queue would try again",
+            "not now; the queue would try again",
             Exit::Later,
         ),
         Outcome::InDoubt(_) => (
@@ -260,7 +260,7 @@ fn compose(config: &Config, from: &Address, to: &Address) -> Result<Message, Fai
         .date(at)
         .body(format!(
             "This is a test message, sent by `postern test` on {}.\r\n\
-             When you can read it, this way out works.\r\n",
+             If you can read it, this connector works.\r\n",
             config.hostname
         ))
         .map_err(|e| fault(&e))?

@@ -118,7 +118,7 @@ impl Standing {
                 output::ahead(at, self.now),
                 human(at)
             ),
-            _ => "its turn, which is now".to_owned(),
+            _ => "its turn: it is due now".to_owned(),
         }
     }
 }

@@ -176,7 +176,7 @@ pub(super) fn addresses(value: &[u8]) -> Result<Vec<String>, &'static str> {
             b':' if plain && !inside => {
                 // The name of a group, whose members follow.
                 if element.words.contains(&b'@') || element.angle.is_some() {
-                    return Err("a colon behind an address");
+                    return Err("a colon after an address");
                 }
                 element.words.clear();
                 continue;
@@ -228,7 +228,7 @@ impl Element {
         }
         let speakable = |b: u8| b.is_ascii_graphic() && !matches!(b, b'<' | b'>');
         if !text.bytes().all(speakable) {
-            return Err("words that are no address");
+            return Err("words that are not an address");
         }
         // A bare name such as `root`: the gateway completes it or refuses it.
         found.push(text.to_owned());
