@@ -111,6 +111,10 @@ pub(super) fn run(path: Option<PathBuf>, arguments: &Arguments) -> Ended {
     })
 }
 
+#[expect(
+    clippy::too_many_lines,
+    reason = "the questions of a session, in its order"
+)]
 fn walk(
     config: &Config,
     listener: &listener::Settings,

@@ -51,6 +51,10 @@ pub(super) struct Task {
 type Passed = Vec<(ConnectorName, Block)>;
 
 /// Delivers and settles it.
+#[expect(
+    clippy::too_many_lines,
+    reason = "one attempt from its lane to its settlement"
+)]
 pub(super) async fn run(task: Task) {
     let Task {
         shared,

@@ -247,6 +247,10 @@ impl Attempt {
     }
 
     /// No connector is left, or nobody is open any more. `jitter` is in 0..1, `in_doubt_wait` as configured.
+    #[expect(
+        clippy::too_many_lines,
+        reason = "every outcome of every recipient, in the order of the table"
+    )]
     pub fn finish(
         self,
         route: &Route,

@@ -262,6 +262,10 @@ impl Round {
     }
 
     /// Claims what is due and has room; the time until something else is due.
+    #[expect(
+        clippy::too_many_lines,
+        reason = "one look at the queue: what it asks, takes and starts"
+    )]
     async fn claim(&mut self, built: &Arc<Built>) -> Result<Duration, StoreError> {
         let shared = Arc::clone(&self.shared);
         // Set before the look: a permit that comes back during it rings.

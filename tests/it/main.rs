@@ -3,6 +3,7 @@
 #![allow(unreachable_pub, missing_docs)]
 #![allow(
     clippy::disallowed_methods,
+    clippy::too_many_lines,
     clippy::format_collect,
     clippy::assigning_clones,
     clippy::cloned_ref_to_slice_refs

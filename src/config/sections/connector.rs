@@ -172,6 +172,10 @@ pub(super) fn read(
     connectors
 }
 
+#[expect(
+    clippy::too_many_lines,
+    reason = "every key of a connector, in the order of the example"
+)]
 fn one(
     ground: Ground<'_>,
     table: &Table<'_>,

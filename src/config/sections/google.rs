@@ -21,6 +21,7 @@ use crate::{
 };
 
 /// A service account for one mailbox, or a refresh token.
+#[expect(clippy::too_many_lines, reason = "every key of this way to a token")]
 pub(super) fn read(
     ground: Ground<'_>,
     table: &Table<'_>,

@@ -178,6 +178,10 @@ pub(super) fn microsoft(
 }
 
 /// Exactly one credential.
+#[expect(
+    clippy::too_many_lines,
+    reason = "every key of the section, in the order of the example"
+)]
 fn grant(ground: Ground<'_>, table: &Table<'_>, is_smtp: bool) -> Option<Grant> {
     let client_id = table.parsed("client_id", "an application (client) id", guid);
     let client_secret = secret::read(ground, table, "client_secret");

@@ -37,6 +37,10 @@ struct Target {
     auth: Auth,
 }
 
+#[expect(
+    clippy::too_many_lines,
+    reason = "every key of the section, in the order of the example"
+)]
 pub(super) fn read(
     ground: Ground<'_>,
     table: &Table<'_>,

@@ -222,6 +222,10 @@ pub(super) fn recover(change: &mut Change<'_>) -> rusqlite::Result<()> {
 }
 
 /// Writes back what became of a job.
+#[expect(
+    clippy::too_many_lines,
+    reason = "one settlement, one transaction: what it does to the rows stands in order"
+)]
 pub(super) fn settle(
     change: &mut Change<'_>,
     settlement: &Settlement,
