@@ -67,6 +67,12 @@
     allow(clippy::too_many_lines, reason = "a test's table may be long")
 )]
 
+#[cfg(test)]
+extern crate self as postern;
+#[cfg(test)]
+#[path = "../tests/fixture/mod.rs"]
+mod fixture;
+
 pub mod mail;
 pub mod secret;
 

@@ -141,26 +141,18 @@ pub struct Routed {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fixture;
 
     fn route(name: &str) -> Route {
         Route {
-            name: name.into(),
-            senders: None,
-            recipients: None,
-            clients: None,
-            users: None,
-            listeners: None,
-            connectors: vec!["out".into()],
-            retry: Vec::new(),
-            give_up: Duration::from_mins(1),
             max_recipients: 2,
-            max_size: None,
+            ..fixture::route(name, &["out"])
         }
     }
 
     #[expect(clippy::unnecessary_wraps, reason = "the shape of a route's list")]
     fn patterns(list: &[&str]) -> Option<Vec<Pattern>> {
-        Some(list.iter().map(|p| Pattern::parse(p).unwrap()).collect())
+        Some(fixture::patterns(&list.join(" ")))
     }
 
     fn router() -> Router {

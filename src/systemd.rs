@@ -24,11 +24,6 @@ pub fn stopping() {
     let _ = sd_notify::notify(&[NotifyState::Stopping]);
 }
 
-/// One line for `systemctl status`.
-pub fn status(line: &str) {
-    let _ = sd_notify::notify(&[NotifyState::Status(line)]);
-}
-
 /// How often [`watchdog`] must be called, half of what systemd allows; `None`: it does not watch.
 pub fn watchdog_interval() -> Option<Duration> {
     sd_notify::watchdog_enabled().map(|d| (d / 2).max(Duration::from_millis(100)))

@@ -69,20 +69,22 @@ const IMPURE_WORDS: &[&str] = &[
 /// Lines of code, without tests, comments and blank lines, that a module may have. One that needs more says why in the commit that
 /// raises its row; one that has become smaller may have its row lowered.
 const BUDGETS: &[(&str, usize)] = &[
-    ("mail", 2100),
+    ("mail", 2250),
     ("secret", 50),
     ("systemd", 50),
-    ("policy", 750),
+    ("policy", 700),
     ("route", 100),
-    ("telemetry", 550),
+    ("telemetry", 500),
     ("smtp", 4050),
     ("queue", 3300),
     ("listener", 2000),
-    ("connector", 8300),
-    ("delivery", 3700),
-    ("config", 5450),
-    ("gateway", 600),
-    ("cli", 4800),
+    ("connector", 8250),
+    ("delivery", 3650),
+    ("view", 250),
+    ("config", 5400),
+    ("watch", 50),
+    ("gateway", 550),
+    ("cli", 4600),
     ("lib", 50),
     ("main", 50),
 ];
@@ -154,11 +156,7 @@ const KNOWN_CIRCLES: &[&[&str]] = &[
         "queue/sqlite/read.rs",
         "queue/sqlite/writer.rs",
     ],
-    &[
-        "smtp/client/class/mod.rs",
-        "smtp/client/class/table.rs",
-        "smtp/client/class/wording.rs",
-    ],
+    &["smtp/client/class/mod.rs", "smtp/client/class/table.rs"],
     &["smtp/client/dialogue.rs", "smtp/client/dialogue/refused.rs"],
     &[
         "smtp/server/session.rs",

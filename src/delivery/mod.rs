@@ -11,7 +11,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError, RwLock,
         atomic::{AtomicUsize, Ordering},
     },
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use tokio::{
@@ -25,10 +25,7 @@ use crate::{
     connector::{self, Connector, Lane},
     mail::address::Address,
     policy::Policy,
-    queue::{
-        Queue, Reserve, Ticket,
-        store::{Job, LaneRow},
-    },
+    queue::{Queue, Reserve, Ticket, store::Job},
     route::{ConnectorName, Route, RouteName, Routed, Router},
 };
 
@@ -160,11 +157,6 @@ impl Delivery {
                 "some deliveries were cut off; they are tried again after the next start"
             );
         }
-    }
-
-    /// Every lane as it is now, for `status`.
-    pub fn lanes(&self) -> Vec<LaneRow> {
-        self.shared.lanes.snapshot(SystemTime::now())
     }
 }
 

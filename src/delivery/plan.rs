@@ -260,7 +260,7 @@ impl Attempt {
     ) -> Decision {
         let end = self.accepted + route.give_up;
         let over = now >= end;
-        // A pause for our own credentials may have eaten the time (`design.md` §2, promise 4): what had fewer attempts than
+        // A pause for our own credentials may have eaten the time: what had fewer attempts than
         // its first steps allow is not given up for a 4xx before it had them.
         let held_back = self.attempts.saturating_add(1) < attempts_within(route);
         let step = step(&route.retry, self.attempts as usize, jitter);
@@ -526,17 +526,9 @@ mod tests {
 
     fn route() -> Route {
         Route {
-            name: "r".into(),
-            senders: None,
-            recipients: None,
-            clients: None,
-            users: None,
-            listeners: None,
-            connectors: vec!["a".into(), "b".into()],
             retry: vec![MINUTE, MINUTE * 5],
             give_up: GIVE_UP,
-            max_recipients: 100,
-            max_size: None,
+            ..crate::fixture::route("r", &["a", "b"])
         }
     }
 

@@ -107,20 +107,6 @@ impl Lanes {
             table.dirty.insert(Lane::parse(&row.lane));
         }
     }
-
-    /// All lanes as they are now.
-    pub(super) fn snapshot(&self, system: SystemTime) -> Vec<LaneRow> {
-        let now = Instant::now();
-        let table = self.table();
-        let mut rows: Vec<LaneRow> = table
-            .lanes
-            .iter()
-            .filter(|(_, entry)| !entry.is_unlisted())
-            .map(|(lane, entry)| entry.row(lane, now, system))
-            .collect();
-        rows.sort_by(|a, b| a.lane.cmp(&b.lane));
-        rows
-    }
 }
 
 impl Entry {

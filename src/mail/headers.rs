@@ -108,13 +108,6 @@ pub fn unfold(value: &[u8]) -> Cow<'_, [u8]> {
     )
 }
 
-/// Puts a field on top. `value` holds its own folding.
-pub fn prepend(header: &mut Vec<u8>, name: &str, value: &[u8]) {
-    let mut field = Vec::with_capacity(name.len() + value.len() + 4);
-    append(&mut field, name, value);
-    header.splice(0..0, field);
-}
-
 /// Puts a field at the end. `value` holds its own folding.
 pub fn append(header: &mut Vec<u8>, name: &str, value: &[u8]) {
     header.extend_from_slice(name.as_bytes());
@@ -208,9 +201,8 @@ mod tests {
             b"Subject: a\r\n b\r\nTo: z\r\n"
         );
         let mut header = b"A: b\r\n".to_vec();
-        prepend(&mut header, "X", b"1\r\n\t2");
-        append(&mut header, "Y", b"3");
-        assert_eq!(header, b"X: 1\r\n\t2\r\nA: b\r\nY: 3\r\n");
+        append(&mut header, "X", b"1\r\n\t2");
+        assert_eq!(header, b"A: b\r\nX: 1\r\n\t2\r\n");
     }
 
     #[test]

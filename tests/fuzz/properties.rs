@@ -2,6 +2,9 @@
 //! of them is part of `cargo test`. Each assertion that needs a certain input notes that it was reached: the seeded run holds that
 //! all of them are.
 
+#[path = "../fixture/mod.rs"]
+pub mod fixture;
+
 use std::{
     cell::RefCell,
     collections::BTreeMap,
@@ -15,15 +18,14 @@ use postern::{
         address::Address,
         mailboxes,
         message::{MessageId, Origin},
-        pattern::{Pattern, admitting},
+        pattern::admitting,
         repair,
         reply::Reply,
     },
     policy::{
-        About, Allowlist, AuthMode, Policy, Who,
+        About, AuthMode, Policy, Who,
         network::{Client, ToleranceLevel},
     },
-    route::{Route, Router},
     smtp::{
         data::{Decoder, DotStuffer, End, Leniency},
         server::{
@@ -239,16 +241,16 @@ pub fn conversation(data: &[u8]) -> usize {
     let level = LEVELS[usize::from(first) % 3];
     let policy = policy(level);
     let lists = policy.allowlist.clone();
+    let mut rules = Rules {
+        bounce_from: listed(),
+        message_size: 10_000,
+        recipients: 5,
+        session_errors: 50,
+        ..fixture::rules("gw.test", policy)
+    };
+    rules.router.routes[0].max_recipients = 3;
     let weather = Weather {
-        rules: Arc::new(Rules {
-            hostname: "gw.test".into(),
-            policy,
-            router: router(),
-            bounce_from: listed(),
-            message_size: 10_000,
-            recipients: 5,
-            session_errors: 50,
-        }),
+        rules: Arc::new(rules),
         store: StoreWeather::Fine,
         throttled: false,
     };
@@ -359,42 +361,12 @@ pub fn origin() -> Origin {
     }
 }
 
-fn patterns(text: &str) -> Vec<Pattern> {
-    vec![Pattern::parse(text).unwrap_or_else(|e| panic!("{e}"))]
-}
-
 fn policy(tolerance: ToleranceLevel) -> Policy {
     Policy {
         clients: vec![Client {
-            name: "c".into(),
-            networks: vec!["127.0.0.0/8".parse().unwrap_or_else(|e| panic!("{e}"))],
             tolerance,
-            ..Client::default()
+            ..fixture::client()
         }],
-        allowlist: Allowlist {
-            senders: patterns("corp.test"),
-            recipients: patterns("corp.test"),
-            header_recipients: false,
-        },
-        received_headers: 50,
-        ..Policy::default()
-    }
-}
-
-fn router() -> Router {
-    Router {
-        routes: vec![Route {
-            name: "r".into(),
-            senders: None,
-            recipients: None,
-            clients: None,
-            users: None,
-            listeners: None,
-            connectors: vec!["x".into()],
-            retry: vec![Duration::from_mins(1)],
-            give_up: Duration::from_hours(1),
-            max_recipients: 3,
-            max_size: None,
-        }],
+        ..fixture::policy("corp.test", "corp.test")
     }
 }

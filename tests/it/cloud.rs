@@ -1,6 +1,7 @@
 //! Exchange Online when it misbehaves: connections that break in the middle, and what `check --connect` and `test` make of everything
 //! that can be wrong.
 
+use crate::harness::time::Latch;
 use std::{
     fs,
     io::{BufRead as _, BufReader, Read as _, Write as _},
@@ -10,7 +11,6 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
-    time::Duration,
 };
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -95,7 +95,7 @@ fn serve(
             match then {
                 Then::Close => return None,
                 Then::Silence => {
-                    std::thread::sleep(Duration::from_secs(15));
+                    Latch::default().wait();
                     return None;
                 }
                 Then::Refuse => {

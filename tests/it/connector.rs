@@ -6,6 +6,7 @@
     reason = "a test fails by panicking"
 )]
 
+use crate::harness::time::until;
 use std::{
     fmt::Write as _,
     net::SocketAddr,
@@ -808,13 +809,7 @@ async fn idle_connections_are_closed() {
         ..settings(upstream.address)
     });
     assert_eq!(short(&deliver(&connector, &small()).await), "ok ok");
-    for _ in 0..100 {
-        if upstream.said("QUIT") {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    panic!("no QUIT");
+    until("QUIT", async || upstream.said("QUIT")).await;
 }
 
 #[tokio::test]

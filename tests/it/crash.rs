@@ -1,5 +1,6 @@
 //! `kill -9` under load: what was acknowledged is at the sink or in the queue; what was not may be there once or not at all.
 
+use crate::harness::time::at_any_moment;
 use std::{
     collections::{HashMap, HashSet},
     io::Write as _,
@@ -45,7 +46,7 @@ fn kill_9_under_load_loses_nothing_acknowledged() {
                 })
             })
             .collect();
-        std::thread::sleep(Duration::from_millis(400 + 170 * round));
+        at_any_moment(Duration::from_millis(400 + 170 * round));
         gateway.kill();
         stop.store(true, Ordering::Relaxed);
         for sender in senders {

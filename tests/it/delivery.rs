@@ -1,5 +1,6 @@
 //! The loop of delivery, over a store in memory and connectors that follow a script.
 
+use crate::harness::time::{stays_so, until};
 use std::{
     sync::{Arc, atomic::Ordering},
     time::{Duration, SystemTime},
@@ -13,15 +14,16 @@ use postern::{
         address::Address,
         message::{Body, Envelope, Message, MessageId, Origin},
         outcome::{Obstacle, ObstacleKind, Outcome},
-        pattern::Pattern,
         reply::Reply,
     },
-    policy::{Allowlist, Policy},
     queue::Queue,
     route::{Route, RouteName, Routed, Router},
 };
 
-use crate::harness::memory::{Act, Memory, Scripted};
+use crate::{
+    fixture::{address, policy, route},
+    harness::memory::{Act, Memory, Scripted},
+};
 
 const STEP: Duration = Duration::from_millis(40);
 
@@ -52,20 +54,13 @@ impl Default for Plan {
 }
 
 fn setup(connectors: &[(&str, &Arc<Scripted>)], plan: &Plan) -> Setup {
+    let names: Vec<&str> = connectors.iter().map(|(name, _)| *name).collect();
     Setup {
         router: Router {
             routes: vec![Route {
-                name: plan.route.into(),
-                senders: None,
-                recipients: None,
-                clients: None,
-                users: None,
-                listeners: None,
-                connectors: connectors.iter().map(|(name, _)| (*name).into()).collect(),
                 retry: vec![STEP],
                 give_up: plan.give_up,
-                max_recipients: 100,
-                max_size: None,
+                ..route(plan.route, &names)
             }],
         },
         connectors: connectors
@@ -82,7 +77,7 @@ fn setup(connectors: &[(&str, &Arc<Scripted>)], plan: &Plan) -> Setup {
                 (settings, Arc::clone(scripted) as Arc<dyn Connector>)
             })
             .collect(),
-        policy: allowing("corp.example", "partner.example"),
+        policy: policy("corp.example", "partner.example"),
         settings: Settings {
             in_doubt_wait: STEP * 3,
             bounce: BounceSettings {
@@ -95,17 +90,6 @@ fn setup(connectors: &[(&str, &Arc<Scripted>)], plan: &Plan) -> Setup {
         },
         keep_failed: Duration::from_hours(1),
         keep_history: Duration::from_hours(1),
-    }
-}
-
-fn allowing(senders: &str, recipients: &str) -> Policy {
-    Policy {
-        allowlist: Allowlist {
-            senders: vec![Pattern::parse(senders).unwrap()],
-            recipients: vec![Pattern::parse(recipients).unwrap()],
-            header_recipients: false,
-        },
-        ..Policy::default()
     }
 }
 
@@ -123,10 +107,6 @@ fn world_over(store: Arc<Memory>, connectors: &[(&str, &Arc<Scripted>)], plan: &
         queue,
         delivery,
     }
-}
-
-fn address(text: &str) -> Address {
-    Address::parse(text).unwrap()
 }
 
 fn mail(recipients: &[&str]) -> Routed {
@@ -169,16 +149,6 @@ impl World {
     }
 }
 
-async fn until(what: &str, mut is: impl FnMut() -> bool) {
-    for _ in 0..12_000 {
-        if is() {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    panic!("it never came to this: {what}");
-}
-
 fn down() -> Act {
     Act::Obstacle(Obstacle::new(
         ObstacleKind::Down,
@@ -210,8 +180,8 @@ async fn each_recipient_by_itself() {
     );
     let world = world(&[("out", &out)], &Plan::default());
     world.accept(&["yes", "no", "later"]).await;
-    until("a retry and a bounce", || out.count() == 3).await;
-    until("all settled", || {
+    until("a retry and a bounce", async || out.count() == 3).await;
+    until("all settled", async || {
         world.store.rows().iter().all(|row| !row.leased)
     })
     .await;
@@ -238,8 +208,7 @@ async fn each_recipient_by_itself() {
         .find(|call| call.recipients == ["app@corp.example"])
         .unwrap();
     assert_eq!(bounce.message.envelope.sender, None);
-    tokio::time::sleep(STEP * 3).await;
-    assert_eq!(out.count(), 3, "nothing twice");
+    stays_so("nothing twice", STEP * 3, || out.count() == 3).await;
     world.delivery.drain(Duration::from_secs(5)).await;
 }
 
@@ -250,12 +219,12 @@ async fn the_next_connector_now() {
     let second = Scripted::new("second", []);
     let world = world(&[("first", &first), ("second", &second)], &Plan::default());
     world.accept(&["a"]).await;
-    until("delivered by the second", || {
+    until("delivered by the second", async || {
         world.store.state("a@partner.example").as_deref() == Some("done")
     })
     .await;
     assert_eq!((first.count(), second.count()), (1, 1));
-    until("the row of the lane", || {
+    until("the row of the lane", async || {
         world
             .store
             .lane("first")
@@ -275,7 +244,7 @@ async fn a_closed_lane_probes_and_lets_all_go_oldest_first() {
     };
     let world = world(&[("out", &out)], &plan);
     world.accept(&["m0"]).await;
-    until("closed", || {
+    until("closed", async || {
         world.store.lane("out").is_some_and(|l| l.state == "closed")
     })
     .await;
@@ -284,7 +253,7 @@ async fn a_closed_lane_probes_and_lets_all_go_oldest_first() {
     }
     let before = out.count();
     let begun = std::time::Instant::now();
-    tokio::time::sleep(STEP * 4).await;
+    stays_so("closed", STEP * 4, || true).await;
     let probes = out.count() - before;
     // A step is shortened by a fifth at most.
     let steps = begun.elapsed().div_duration_f64(STEP * 4 / 5) as usize;
@@ -292,7 +261,7 @@ async fn a_closed_lane_probes_and_lets_all_go_oldest_first() {
     assert!(world.store.rows().iter().all(|row| row.job.attempts == 0));
     *out.otherwise.lock().unwrap() = Act::Take;
     let start = out.count();
-    until("all delivered", || {
+    until("all delivered", async || {
         (0..6).all(|i| {
             world
                 .store
@@ -312,7 +281,7 @@ async fn a_closed_lane_probes_and_lets_all_go_oldest_first() {
         order.ends_with(&["m1", "m2", "m3", "m4", "m5"].map(String::from)),
         "{order:?}"
     );
-    until("open", || {
+    until("open", async || {
         world.store.lane("out").is_some_and(|l| l.state == "open")
     })
     .await;
@@ -329,26 +298,26 @@ async fn paused_is_never_given_up_and_probes_on_demand() {
     };
     let world = world(&[("out", &out)], &plan);
     world.accept(&["a"]).await;
-    until("paused", || {
+    until("paused", async || {
         world.store.lane("out").is_some_and(|l| l.state == "paused")
     })
     .await;
-    tokio::time::sleep(Duration::from_millis(200)).await;
-    assert_eq!(out.count(), 1, "no try while it is paused");
+    stays_so("no try while it is paused", STEP * 5, || out.count() == 1).await;
     assert_eq!(world.store.rows().len(), 1, "no bounce");
     assert_eq!(world.store.state("a@partner.example").unwrap(), "waiting");
 
     world.delivery.reload(setup(&[("out", &out)], &plan));
-    until("a login after the reload", || {
+    until("a login after the reload", async || {
         out.logins.load(Ordering::SeqCst) == 1
     })
     .await;
     *out.otherwise.lock().unwrap() = Act::Take;
     *out.login.lock().unwrap() = Ok(());
     // Rows are written by the loop; the wish must not be overwritten by the row of the first login.
-    tokio::time::sleep(Duration::from_millis(50)).await;
+    let is_waiting = || world.store.state("a@partner.example").as_deref() == Some("waiting");
+    stays_so("no success yet", STEP, is_waiting).await;
     world.store.wish_probe("out");
-    until("delivered", || {
+    until("delivered", async || {
         world.store.state("a@partner.example").as_deref() == Some("done")
     })
     .await;
@@ -373,13 +342,13 @@ async fn one_message_does_not_keep_a_connector_paused_for_all_others() {
     let world = world(&[("out", &out)], &plan);
     world.accept(&["bad"]).await;
     let is_paused = || world.store.lane("out").is_some_and(|l| l.state == "paused");
-    until("paused", is_paused).await;
+    until("paused", async || is_paused()).await;
     let others = ["m1", "m2", "m3"];
     for local in others {
         world.accept(&[local]).await;
     }
     world.delivery.reload(setup(&[("out", &out)], &plan));
-    until("all are out", || {
+    until("all are out", async || {
         let is_done = |local: &&str| {
             let state = world.store.state(&format!("{local}@partner.example"));
             state.as_deref() == Some("done")
@@ -407,7 +376,7 @@ async fn a_refused_message_is_not_its_own_probe() {
     let plan = Plan::default();
     let world = world(&[("out", &out)], &plan);
     world.accept(&["bad"]).await;
-    until("the mailbox is paused", || {
+    until("the mailbox is paused", async || {
         let lane = world.store.lane("out/app@corp.example");
         lane.is_some_and(|lane| lane.state == "paused")
     })
@@ -415,7 +384,7 @@ async fn a_refused_message_is_not_its_own_probe() {
     for local in ["m1", "m2"] {
         world.accept(&[local]).await;
     }
-    until("they wait in its lane", || {
+    until("they wait in its lane", async || {
         let rows = world.store.rows();
         let waits = |lane: Option<&str>| lane == Some("out/app@corp.example");
         rows.len() == 3
@@ -426,7 +395,7 @@ async fn a_refused_message_is_not_its_own_probe() {
     .await;
     assert_eq!(out.count(), 1);
     world.delivery.reload(setup(&[("out", &out)], &plan));
-    until("the others are out", || {
+    until("the others are out", async || {
         let done = |r: &str| world.store.state(r).as_deref() == Some("done");
         done("m1@partner.example") && done("m2@partner.example")
     })
@@ -450,13 +419,13 @@ async fn a_refused_message_alone_is_tried_after_a_reload() {
     let plan = Plan::default();
     let world = world(&[("out", &out)], &plan);
     world.accept(&["bad"]).await;
-    until("it waits in its lane", || {
+    until("it waits in its lane", async || {
         let rows = world.store.rows();
         rows.len() == 1 && !rows[0].leased && rows[0].job.lane.is_some()
     })
     .await;
     world.delivery.reload(setup(&[("out", &out)], &plan));
-    until("it is out", || {
+    until("it is out", async || {
         world.store.state("bad@partner.example").as_deref() == Some("done")
     })
     .await;
@@ -469,7 +438,7 @@ async fn a_panic_is_in_doubt_and_stays_with_its_connector() {
     let second = Scripted::new("second", []);
     let world = world(&[("first", &first), ("second", &second)], &Plan::default());
     world.accept(&["a"]).await;
-    until("pinned", || {
+    until("pinned", async || {
         world
             .store
             .rows()
@@ -477,7 +446,7 @@ async fn a_panic_is_in_doubt_and_stays_with_its_connector() {
             .any(|row| row.job.pinned == Some("first".into()))
     })
     .await;
-    until("sent again", || {
+    until("sent again", async || {
         world.store.state("a@partner.example").as_deref() == Some("done")
     })
     .await;
@@ -496,7 +465,7 @@ async fn given_up_with_one_bounce() {
     };
     let world = world(&[("out", &out)], &plan);
     world.accept(&["a"]).await;
-    until("the bounce", || {
+    until("the bounce", async || {
         world.store.state("app@corp.example").as_deref() == Some("done")
     })
     .await;
@@ -518,11 +487,11 @@ async fn a_report_to_a_sender_that_only_anybody_let_in() {
         let plan = Plan::default();
         let world = world(&[("out", &out)], &plan);
         let mut setup = setup(&[("out", &out)], &plan);
-        setup.policy = allowing(senders, recipients);
+        setup.policy = policy(senders, recipients);
         setup.settings.bounce.copy_to = vec![address("admin@nowhere.example")];
         world.delivery.reload(setup);
         world.accept(&["a"]).await;
-        until("the administrators' copy", || {
+        until("the administrators' copy", async || {
             world.store.state("admin@nowhere.example").as_deref() == Some("done")
         })
         .await;
@@ -544,7 +513,7 @@ async fn down_for_too_long_is_given_up_also_behind_the_probe() {
     for name in ["a", "b", "c"] {
         world.accept(&[name]).await;
     }
-    until("all given up", || {
+    until("all given up", async || {
         ["a", "b", "c"].iter().all(|name| {
             world
                 .store
@@ -562,7 +531,7 @@ async fn a_bounce_that_fails_stays() {
     *out.otherwise.lock().unwrap() = Act::Mixed(vec![("a", refused()), ("app", refused())]);
     let world = world(&[("out", &out)], &Plan::default());
     world.accept(&["a"]).await;
-    until("the bounce failed", || {
+    until("the bounce failed", async || {
         world.store.state("app@corp.example").as_deref() == Some("failed")
     })
     .await;
@@ -574,9 +543,10 @@ async fn a_store_that_fails_stops_delivery_and_loses_no_outcome() {
     let out = Scripted::new("out", [Act::Slow(Duration::from_millis(100))]);
     let world = world(&[("out", &out)], &Plan::default());
     world.accept(&["a"]).await;
-    until("under way", || out.count() == 1).await;
+    until("under way", async || out.count() == 1).await;
     world.store.broken.store(true, Ordering::SeqCst);
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    let is_taken = || world.store.state("a@partner.example").as_deref() == Some("done");
+    stays_so("no outcome is written", STEP * 8, || !is_taken()).await;
     assert!(
         world
             .queue
@@ -586,13 +556,13 @@ async fn a_store_that_fails_stops_delivery_and_loses_no_outcome() {
     );
     assert_eq!(world.store.state("a@partner.example").unwrap(), "waiting");
     world.store.broken.store(false, Ordering::SeqCst);
-    until("settled", || {
+    until("settled", async || {
         world.store.state("a@partner.example").as_deref() == Some("done")
     })
     .await;
     assert_eq!(out.count(), 1, "not sent again");
     world.accept(&["b"]).await;
-    until("the next", || {
+    until("the next", async || {
         world.store.state("b@partner.example").as_deref() == Some("done")
     })
     .await;
@@ -609,7 +579,7 @@ async fn drain_finishes_what_is_under_way() {
     let world = world(&[("out", &out)], &plan);
     world.accept(&["a"]).await;
     world.accept(&["b"]).await;
-    until("under way", || out.count() == 1).await;
+    until("under way", async || out.count() == 1).await;
     world.delivery.drain(Duration::from_secs(30)).await;
     assert_eq!(out.count(), 1, "nothing new is claimed");
     assert_eq!(world.store.state("a@partner.example").unwrap(), "done");
@@ -629,7 +599,7 @@ async fn the_rate_holds_and_is_no_reason_to_go_elsewhere() {
     for i in 0..8 {
         world.accept(&[&format!("m{i}")]).await;
     }
-    until("all", || first.count() == 8).await;
+    until("all", async || first.count() == 8).await;
     assert_eq!(second.count(), 0);
     let calls = first.calls.lock().unwrap();
     for window in calls.windows(4) {
@@ -655,8 +625,8 @@ async fn an_upstream_that_wants_less_is_waited_for() {
     let world = world(&[("first", &first), ("second", &second)], &Plan::default());
     let begin = std::time::Instant::now();
     world.accept(&["a"]).await;
-    until("asked", || first.count() == 1).await;
-    until("the lane says so", || {
+    until("asked", async || first.count() == 1).await;
+    until("the lane says so", async || {
         let row = world.store.lane("first");
         row.is_some_and(|row| row.state == "throttled" && row.probe.is_some())
     })
@@ -664,17 +634,17 @@ async fn an_upstream_that_wants_less_is_waited_for() {
     for i in 0..5 {
         world.accept(&[&format!("m{i}")]).await;
     }
-    until("all", || first.count() == 7).await;
+    until("all", async || first.count() == 7).await;
     assert!(begin.elapsed() >= Duration::from_secs(1));
     assert_eq!(second.count(), 0, "no reason to go elsewhere");
-    until("settled", || {
+    until("settled", async || {
         world.store.rows().iter().all(|r| r.states[0].1 == "done")
     })
     .await;
     for row in world.store.rows() {
         assert_eq!(row.job.attempts, 1, "the refusal was no attempt");
     }
-    until("open", || {
+    until("open", async || {
         world.store.lane("first").unwrap().state == "open"
     })
     .await;
@@ -695,7 +665,7 @@ async fn a_wait_beyond_give_up_ends_there() {
     world.accept(&["a"]).await;
     world.accept(&["b"]).await;
     for recipient in ["a@partner.example", "b@partner.example"] {
-        until("given up", || {
+        until("given up", async || {
             world.store.state(recipient).as_deref() == Some("failed")
         })
         .await;
@@ -718,7 +688,7 @@ async fn a_backlog_goes_out_with_all_permits() {
             .unwrap();
     }
     let world = world_over(store, &[("out", &out)], &Plan::default());
-    until("all", || {
+    until("all", async || {
         world.store.rows().iter().all(|r| r.states[0].1 == "done")
     })
     .await;
@@ -734,7 +704,7 @@ async fn mail_of_a_route_that_is_gone_takes_another() {
     };
     let world = world(&[("out", &out)], &plan);
     world.accept(&["a"]).await;
-    until("delivered", || {
+    until("delivered", async || {
         world.store.state("a@partner.example").as_deref() == Some("done")
     })
     .await;
@@ -766,12 +736,12 @@ async fn over_sqlite() {
     let delivery = Delivery::start(Arc::clone(&queue), patient);
     let now = SystemTime::now();
     queue.accept(mail(&["doubt"]), now).await.unwrap();
-    until("the first", || out.count() == 1).await;
+    until("the first", async || out.count() == 1).await;
     queue
         .accept(mail(&["yes", "no", "later"]), now)
         .await
         .unwrap();
-    until("a retry, a bounce, and what was in doubt", || {
+    until("a retry, a bounce, and what was in doubt", async || {
         out.count() == 5
     })
     .await;

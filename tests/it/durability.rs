@@ -1,5 +1,6 @@
 //! Disks that fill up, files that vanish, signals in the wrong moment, upstreams that lose the answer: the real binary.
 
+use crate::harness::time::{Latch, growth, stays};
 use std::{
     fs::{self, File},
     io::Write as _,
@@ -217,10 +218,9 @@ fn a_closed_connector_without_mail_costs_nothing() {
     let trace = stdout(&gateway.cli(&["trace", &id]));
     assert!(trace.contains("dead is closed: 451 4.4.1"), "{trace}");
     assert!(trace.contains("; it went to up"), "{trace}");
-    std::thread::sleep(Duration::from_secs(2));
-    let before = sleeps(&gateway);
-    std::thread::sleep(Duration::from_secs(3));
-    let slept = sleeps(&gateway).saturating_sub(before);
+    // What follows a delivery comes to rest first.
+    growth(Duration::from_secs(2), || sleeps(&gateway));
+    let slept = growth(Duration::from_secs(3), || sleeps(&gateway));
     // A look a second is all there is to do.
     assert!(slept < 150, "woken {slept} times in 3 s of idleness");
 }
@@ -318,8 +318,11 @@ fn to_the_second_connector_and_back() {
     assert_eq!(one.count(), 0);
     down.store(false, Ordering::Relaxed);
     wait("back at the first", || {
+        let before = one.count() + second.count();
         queued_id(&mail(&mut client));
-        std::thread::sleep(Duration::from_millis(200));
+        wait("one more", || {
+            (one.count() + second.count() > before).then_some(())
+        });
         (one.count() > 0).then_some(())
     });
     wait("all of it", || {
@@ -332,7 +335,7 @@ fn to_the_second_connector_and_back() {
 fn a_hung_connector_does_not_slow_the_other() {
     let hang = Sink::scripted(|line| {
         if line.starts_with("MAIL") {
-            std::thread::sleep(Duration::from_mins(1));
+            Latch::default().wait();
         }
         None
     });
@@ -437,12 +440,13 @@ fn a_route_that_is_renamed_and_a_connector_that_is_removed_lose_nothing() {
 #[test]
 fn terminated_while_the_upstream_thinks_about_the_dot() {
     let asked = Arc::new(AtomicBool::new(false));
+    let answers = Arc::new(Latch::default());
     let sink = Sink::scripted({
-        let asked = asked.clone();
+        let (asked, answers) = (asked.clone(), answers.clone());
         move |line| {
             if line == "." {
                 asked.store(true, Ordering::Relaxed);
-                std::thread::sleep(Duration::from_secs(2));
+                answers.wait();
             }
             None
         }
@@ -451,24 +455,28 @@ fn terminated_while_the_upstream_thinks_about_the_dot() {
     let mut client = session(&gateway);
     queued_id(&mail(&mut client));
     wait("the dot", || asked.load(Ordering::Relaxed).then_some(()));
-    assert_eq!(gateway.terminate(), 0);
+    let code = std::thread::scope(|threads| {
+        let ended = threads.spawn(|| gateway.terminate());
+        // The upstream answers while the gateway waits for it.
+        stays("nothing", Duration::from_secs(1), || sink.count() == 0);
+        answers.open();
+        ended.join().unwrap()
+    });
+    assert_eq!(code, 0);
     assert_eq!(states(&gateway), ["done"]);
     gateway.restart();
-    std::thread::sleep(Duration::from_millis(500));
-    assert_eq!(sink.count(), 1);
+    stays("once", Duration::from_millis(500), || sink.count() == 1);
 }
 
 #[test]
 fn held_while_it_is_under_way() {
-    let go = Arc::new(AtomicBool::new(false));
+    let go = Arc::new(Latch::default());
     let asked = Arc::new(AtomicUsize::new(0));
     let sink = Sink::scripted({
         let (asked, go) = (asked.clone(), go.clone());
         move |line| {
             (line == "." && asked.fetch_add(1, Ordering::Relaxed) == 0).then(|| {
-                while !go.load(Ordering::Relaxed) {
-                    std::thread::sleep(Duration::from_millis(10));
-                }
+                go.wait();
                 "451 4.3.0 again".to_owned()
             })
         }
@@ -481,10 +489,9 @@ fn held_while_it_is_under_way() {
     });
     assert_eq!(states(&gateway), ["sending"]);
     stdout(&gateway.cli(&["queue", "hold", &id]));
-    go.store(true, Ordering::Relaxed);
+    go.open();
     wait_for_states(&gateway, &["held"]);
-    std::thread::sleep(Duration::from_millis(1500));
-    assert_eq!(sink.count(), 0);
+    stays("held", Duration::from_millis(1500), || sink.count() == 0);
     stdout(&gateway.cli(&["queue", "release", &id]));
     wait_for_states(&gateway, &["done"]);
     assert_eq!(sink.count(), 1);
@@ -500,8 +507,9 @@ fn refused_for_good_bounces_once_and_a_bounce_never() {
     queued_id(&mail(&mut client));
     // The message and its bounce, which is refused, too.
     wait_for_states(&gateway, &["failed", "failed"]);
-    std::thread::sleep(Duration::from_secs(2));
-    assert_eq!(states(&gateway), ["failed", "failed"]);
+    stays("no bounce of a bounce", Duration::from_secs(2), || {
+        states(&gateway) == ["failed", "failed"]
+    });
     let bounced = gateway
         .log()
         .lines()
@@ -523,6 +531,7 @@ fn what_is_no_longer_kept_leaves_no_file() {
     let id = queued_id(&client.mail("app@corp.example", &["x@corp.example"], &large));
     wait_for_states(&gateway, &["failed"]);
     assert!(gateway.path("data/spool").join(&id).exists());
+    // Longer than it is kept: what a start finds is over.
     std::thread::sleep(Duration::from_millis(2500));
     gateway.terminate();
     gateway.restart();
@@ -577,7 +586,7 @@ fn a_second_signal_ends_it_at_once_and_the_message_is_sent_again() {
         let asked = asked.clone();
         move |line| {
             if line == "." && asked.fetch_add(1, Ordering::Relaxed) == 0 {
-                std::thread::sleep(Duration::from_mins(1));
+                Latch::default().wait();
             }
             None
         }

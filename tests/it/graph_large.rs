@@ -1,5 +1,6 @@
 //! Mail above `mime_limit` through Graph: as a draft with attachments, whole, once, and with nothing left behind, whatever fails.
 
+use crate::harness::time::{at_any_moment, stays};
 use std::collections::HashSet;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
@@ -329,7 +330,7 @@ fn killed_half_way_there_is_one_mail_and_no_draft() {
         // The small one first: then there is an attachment before the pieces.
         let id = mail(&gateway, &["x@corp.example"], &content);
         wait(&what, || (tenant.drafts.count(step) > nth).then_some(()));
-        std::thread::sleep(std::time::Duration::from_millis(100));
+        at_any_moment(std::time::Duration::from_millis(100));
         gateway.kill();
         if act == Act::Hold && step == Step::Send {
             // What was asked before the end may still be done, or not; here it is not.
@@ -338,7 +339,10 @@ fn killed_half_way_there_is_one_mail_and_no_draft() {
         gateway.restart();
         wait_until(&gateway, &id, "done", &what);
         tenant.drafts.release();
-        std::thread::sleep(std::time::Duration::from_millis(200));
+        let while_another_would_come = std::time::Duration::from_millis(200);
+        stays(&what, while_another_would_come, || {
+            tenant.drafts.sent().len() == 1
+        });
         let sent = tenant.drafts.sent();
         let trace = stdout(&gateway.cli(&["trace", &id]));
         assert_eq!(sent.len(), 1, "{what}\n{trace}");

@@ -1,15 +1,17 @@
 //! The listener on real sockets, over the real session and a real store.
 
+use crate::harness::time::{stays_so, until};
 use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
-use super::harness::peers::{free_port, many_files};
+use super::{
+    fixture,
+    harness::peers::{free_port, many_files},
+};
 use argon2::PasswordHasher;
 use postern::{
     listener::{Bind, Limits, Listeners, Settings, Shared, TlsMode, auth::Authenticator},
-    mail::{address::Address, pattern::Pattern},
-    policy::{Allowlist, AuthMode, Policy, grants::User, network::Client},
+    policy::{AuthMode, grants::User, network::Client},
     queue::{self, Queue, sqlite::SqliteStore},
-    route::{Route, Router},
     secret::Secret,
     smtp::server::session::Rules,
 };
@@ -19,54 +21,17 @@ use tokio::{
     time::timeout,
 };
 
-fn any() -> Vec<Pattern> {
-    vec![Pattern::parse("*").unwrap()]
-}
-
 fn rules() -> Rules {
     let cheap = argon2::Argon2::from(argon2::Params::new(64, 1, 1, None).unwrap());
-    Rules {
-        hostname: "relay.test".to_owned(),
-        policy: Policy {
-            clients: vec![Client {
-                name: "local".to_owned(),
-                networks: vec!["127.0.0.0/8".parse().unwrap()],
-                ..Client::default()
-            }],
-            users: vec![User {
-                name: "erp".to_owned(),
-                password: Secret::new(cheap.hash_password(b"right").unwrap().to_string()),
-                senders: None,
-                recipients: None,
-            }],
-            allowlist: Allowlist {
-                senders: any(),
-                recipients: any(),
-                header_recipients: false,
-            },
-            received_headers: 50,
-            ..Policy::default()
-        },
-        router: Router {
-            routes: vec![Route {
-                name: "all".into(),
-                senders: None,
-                recipients: None,
-                clients: None,
-                users: None,
-                listeners: None,
-                connectors: vec!["out".into()],
-                retry: vec![Duration::from_mins(1)],
-                give_up: Duration::from_hours(1),
-                max_recipients: 100,
-                max_size: None,
-            }],
-        },
-        bounce_from: Address::parse("postmaster@relay.test").unwrap(),
-        message_size: 10 << 20,
-        recipients: 100,
-        session_errors: 20,
-    }
+    let mut rules = fixture::rules("relay.test", fixture::policy("*", "*"));
+    (rules.message_size, rules.recipients) = (10 << 20, 100);
+    rules.policy.users = vec![User {
+        name: "erp".to_owned(),
+        password: Secret::new(cheap.hash_password(b"right").unwrap().to_string()),
+        senders: None,
+        recipients: None,
+    }];
+    rules
 }
 
 fn limits() -> Limits {
@@ -212,12 +177,7 @@ async fn a_message_is_on_disk_before_250_and_a_batch_is_answered_in_one_write() 
         .await
         .unwrap();
     drop(tcp);
-    for _ in 0..100 {
-        if gate.shared.open_connections() == 0 {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    until("the end", async || gate.shared.open_connections() == 0).await;
     assert_eq!(gate.waiting().await, 1);
     assert_eq!(
         std::fs::read_dir(gate.dir.path().join("spool"))
@@ -368,7 +328,10 @@ async fn a_command_in_crumbs_ends_a_session() {
     for _ in 0..40 {
         let reply = say(&mut tcp, "OP\r\nNO").await;
         assert!(reply.starts_with("250 "), "{reply}");
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        stays_so("open", Duration::from_millis(100), || {
+            gate.shared.open_connections() == 1
+        })
+        .await;
     }
 }
 
@@ -459,16 +422,7 @@ async fn silent_strangers_do_not_take_the_place_of_a_client() {
     assert!(some(&mut more).await.starts_with("421 4.7.0"));
     // Places come back.
     drop((silent, clients, more));
-    let mut tries = 0;
-    while gate.shared.open_connections() > 0 {
-        tries += 1;
-        assert!(
-            tries < 200,
-            "{} places are kept",
-            gate.shared.open_connections()
-        );
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
+    until("places", async || gate.shared.open_connections() == 0).await;
     let mut again = from("127.0.1.1", &gate).await;
     assert!(some(&mut again).await.starts_with("554 5.7.1 "));
 }
@@ -521,12 +475,10 @@ async fn drain_tells_idle_sessions_and_lets_others_finish() {
     let finish = async {
         assert!(some(&mut idle).await.starts_with("421 4.3.2"));
         // As in `reload_is_all_or_nothing_and_says_who_has_the_port`.
-        let mut tries = 0;
-        while TcpStream::connect(address).await.is_ok() {
-            tries += 1;
-            assert!(tries < 50, "still takes connections");
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
+        until("no more connections", async || {
+            TcpStream::connect(address).await.is_err()
+        })
+        .await;
         let reply = say(&mut busy, "From: a@corp.test\r\n\r\nhi\r\n.\r\n").await;
         assert!(reply.starts_with("250 2.0.0 "), "{reply}");
     };
@@ -556,12 +508,11 @@ async fn reload_is_all_or_nothing_and_says_who_has_the_port() {
     gate.connect().await;
     drop(taken);
     // Another test that starts a process at this moment holds the port for the time between fork and exec.
-    let mut tries = 0;
-    while let Err(error) = gate.listeners.reload(&[settings("one"), other.clone()]) {
-        tries += 1;
-        assert!(tries < 50, "{error}");
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
+    until("the port", async || {
+        let both = [settings("one"), other.clone()];
+        gate.listeners.reload(&both).is_ok()
+    })
+    .await;
     assert_eq!(gate.address(), address);
     assert_eq!(gate.listeners.standing().len(), 2);
     gate.listeners.reload(&[settings("one")]).unwrap();

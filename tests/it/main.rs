@@ -9,8 +9,6 @@
     clippy::cloned_ref_to_slice_refs
 )]
 
-#[path = "../fixture/mod.rs"]
-mod fixture;
 mod harness;
 
 mod big;
@@ -42,3 +40,6 @@ mod secrets;
 mod shaping;
 mod smarthost;
 mod store;
+
+// The fuzz targets take it in with their properties.
+use fuzz::properties::fixture;

@@ -1,5 +1,6 @@
 //! Tokens: every grant against a strict endpoint of our own, and XOAUTH2 through the real gateway.
 
+use crate::harness::time::{Latch, stays, until};
 use std::{
     collections::HashMap,
     fs,
@@ -123,12 +124,10 @@ async fn one_renewal_in_flight_for_any_number_of_jobs() {
         ),
     ] {
         let answer = said.clone();
-        let go = Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let go = Arc::new(Latch::default());
         let may = go.clone();
         let endpoint = Endpoint::start(move |_| {
-            while !may.load(std::sync::atomic::Ordering::Relaxed) {
-                std::thread::sleep(Duration::from_millis(10));
-            }
+            may.wait();
             answer.clone()
         });
         let source = TokenSource::new(&by_secret(endpoint.url("/")), None).unwrap();
@@ -146,12 +145,12 @@ async fn one_renewal_in_flight_for_any_number_of_jobs() {
         let mut jobs = tokio::task::JoinSet::new();
         ask(&mut jobs);
         // Those that give up do not take the renewal with them.
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        until("the question", async || endpoint.asked().len() == 1).await;
         jobs.abort_all();
         while jobs.join_next().await.is_some() {}
         ask(&mut jobs);
         tokio::task::yield_now().await;
-        go.store(true, std::sync::atomic::Ordering::Relaxed);
+        go.open();
         while let Some(found) = jobs.join_next().await {
             let found = found.unwrap();
             assert!(found.starts_with(expected), "{found}");
@@ -175,9 +174,13 @@ fn fifty_messages_wait_for_one_token() {
         Some("AUTH") => Some("235 2.7.0 ok".to_owned()),
         _ => None,
     });
-    let endpoint = Endpoint::start(|_| {
-        std::thread::sleep(Duration::from_secs(2));
-        granted("t", 3599)
+    let all_wait = Arc::new(Latch::default());
+    let endpoint = Endpoint::start({
+        let all_wait = all_wait.clone();
+        move |_| {
+            all_wait.wait();
+            granted("t", 3599)
+        }
     });
     let gateway = Gateway::start(&xoauth2(
         &sink,
@@ -187,6 +190,7 @@ fn fifty_messages_wait_for_one_token() {
     for _ in 0..50 {
         send(&gateway);
     }
+    all_wait.open();
     sink.wait(50);
     assert_eq!(endpoint.asked().len(), 1);
 }
@@ -214,6 +218,7 @@ fn a_connection_is_left_before_its_token_ends() {
         send(&gateway);
         sink.wait(sent);
         assert_eq!(logins.load(Ordering::SeqCst), expected);
+        // The life of a token: the gateway has no other clock.
         std::thread::sleep(Duration::from_secs(pause));
     }
 }
@@ -242,8 +247,12 @@ async fn a_token_is_renewed_early_and_the_old_one_serves_while_the_endpoint_is_a
     assert_eq!(source.token(soon()).await.unwrap().reveal(), "old");
     assert_eq!(source.token(soon()).await.unwrap().reveal(), "old");
     assert_eq!(endpoint.asked().len(), 1);
-    std::thread::sleep(Duration::from_millis(4100));
-    let at = source.token(soon()).await;
+    let mut at = source.token(soon()).await;
+    until("the renewal", async || {
+        at = source.token(soon()).await;
+        endpoint.asked().len() == 2
+    })
+    .await;
     // The renewal failed; what is left of the old one is under its limit, or it serves on.
     assert!(
         at.is_err() || at.as_ref().is_ok_and(|t| t.reveal() == "old"),
@@ -254,9 +263,11 @@ async fn a_token_is_renewed_early_and_the_old_one_serves_while_the_endpoint_is_a
     {
         assert_eq!(obstacle.retry_after, Some(Duration::from_secs(7)));
     }
-    assert_eq!(endpoint.asked().len(), 2);
-    std::thread::sleep(Duration::from_secs(4));
-    assert_eq!(source.token(soon()).await.unwrap().reveal(), "new");
+    until("the next one", async || {
+        let token = source.token(soon()).await;
+        token.is_ok_and(|token| token.reveal() == "new")
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -858,7 +869,7 @@ fn a_rotated_token_survives_kill_9_at_the_moment_of_its_first_use() {
         Some("EHLO") => Some("250-sink\r\n250 AUTH XOAUTH2".to_owned()),
         Some("AUTH") => {
             if counter.fetch_add(1, Ordering::SeqCst) < 5 {
-                std::thread::sleep(Duration::from_secs(20));
+                Latch::default().wait();
             }
             Some("235 2.7.0 ok".to_owned())
         }
@@ -1047,18 +1058,14 @@ fn a_token_failure_pauses_and_never_bounces() {
     );
     // In the log too, whole.
     gateway.wait_for_log(&["connector paused", "AADSTS7000222", "set client_secret"]);
-    std::thread::sleep(Duration::from_secs(3));
-    let list: serde_json::Value =
-        serde_json::from_str(&stdout(&gateway.cli(&["queue", "list", "--json"]))).unwrap();
-    assert_eq!(
-        (
-            list.as_array().unwrap().len(),
-            list[0]["id"].as_str(),
-            list[0]["state"].as_str()
-        ),
-        (1, Some(id.as_str()), Some("waiting")),
-        "{list}"
-    );
+    // Longer than `give_up`: a pause does not count.
+    stays("it waits, alone", Duration::from_secs(3), || {
+        let list: serde_json::Value =
+            serde_json::from_str(&stdout(&gateway.cli(&["queue", "list", "--json"]))).unwrap();
+        list.as_array().unwrap().len() == 1
+            && (list[0]["id"].as_str(), list[0]["state"].as_str())
+                == (Some(id.as_str()), Some("waiting"))
+    });
     let check = gateway.cli(&["check", "--connect"]);
     assert_eq!(check.status.code(), Some(69));
     let text = String::from_utf8_lossy(&check.stdout).into_owned()

@@ -1,6 +1,7 @@
 //! The way out through a proxy: HTTP CONNECT and SOCKS5 for graph, for token endpoints and for smtp; what passes it by; and what a
 //! proxy that refuses us, or looks into TLS, is called. No token, secret or password leaves then.
 
+use crate::harness::time::stays;
 use std::{fs, net::SocketAddr, process::Command};
 
 use tempfile::TempDir;
@@ -135,7 +136,11 @@ fn stopped(gateway: &Gateway, id: &str, state: &str, words: &[&str]) {
     }
     if state == "paused" {
         // Longer than `give_up`: a pause does not count.
-        std::thread::sleep(std::time::Duration::from_millis(5500));
+        stays(
+            "it is paused",
+            std::time::Duration::from_millis(5500),
+            || String::from_utf8_lossy(&gateway.cli(&["status"]).stdout).contains("is paused"),
+        );
     }
     // A probe of a closed one has it under way for a moment.
     wait("the mail waits", || {

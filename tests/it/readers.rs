@@ -17,15 +17,16 @@ use postern::{
     mail::{
         address::{Address, Domain},
         headers,
-        pattern::{Pattern, admitting},
+        pattern::admitting,
         reply::Reply,
     },
     policy::{
-        About, Allowlist, Policy, Who,
+        About, Policy, Who,
         rewrite::{ReplyTo, Rewrite},
     },
 };
 
+use super::fixture;
 use super::{
     fuzz::properties::{id, origin},
     harness::peers::{command, need, peers},
@@ -278,22 +279,15 @@ fn header(random: &mut Rng) -> String {
 }
 
 fn policy() -> Policy {
-    let patterns = |text: &str| vec![Pattern::parse(text).unwrap()];
-    Policy {
-        allowlist: Allowlist {
-            senders: patterns("corp.test"),
-            recipients: patterns("corp.test"),
-            header_recipients: true,
-        },
-        rewrites: vec![Rewrite {
-            senders: patterns("root@*"),
-            to: Address::parse("noreply@corp.test").unwrap(),
-            reply_to: ReplyTo::Keep,
-        }],
-        default_domain: Some(Domain::parse("corp.test").unwrap()),
-        received_headers: 50,
-        ..Policy::default()
-    }
+    let mut policy = fixture::policy("corp.test", "corp.test");
+    policy.allowlist.header_recipients = true;
+    policy.default_domain = Some(Domain::parse("corp.test").unwrap());
+    policy.rewrites = vec![Rewrite {
+        senders: fixture::patterns("root@*"),
+        to: fixture::address("noreply@corp.test"),
+        reply_to: ReplyTo::Keep,
+    }];
+    policy
 }
 
 fn judged(policy: &Policy, raw: &[u8], unquoted_names: bool) -> Result<Vec<u8>, Reply> {

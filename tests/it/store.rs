@@ -1,5 +1,6 @@
 //! What every store must do, and what only the SQLite store can be asked.
 
+use crate::harness::time::until;
 use std::{
     os::unix::fs::PermissionsExt as _,
     path::Path,
@@ -27,16 +28,15 @@ use postern::{
     route::{ConnectorName, RouteName, Routed},
 };
 
-use crate::harness::{flaky::Flaky, memory::Memory};
+use crate::{
+    fixture::address,
+    harness::{flaky::Flaky, memory::Memory},
+};
 
 const DAY: Duration = Duration::from_hours(24);
 
 fn at(seconds: u64) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000 + seconds)
-}
-
-fn address(text: &str) -> Address {
-    Address::parse(text).unwrap()
 }
 
 fn route() -> RouteName {
@@ -1092,13 +1092,11 @@ async fn a_full_disk_changes_nothing_and_heals() {
         .await
         .unwrap();
     assert_eq!(looks(&*store, job.message.id).await.0, State::Done);
-    while store
-        .insert(&mail(50, &["a@x.example"]), false, at(0))
-        .await
-        .is_err()
-    {
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    until("room", async || {
+        let again = mail(50, &["a@x.example"]);
+        store.insert(&again, false, at(0)).await.is_ok()
+    })
+    .await;
     assert!(dir.path().join("data/ballast").exists());
 }
 
@@ -1136,12 +1134,11 @@ async fn on_a_disk_without_an_octet_left_all_that_was_sent_is_recorded() {
     // Somebody makes room: it takes mail again, and needs no more for that than to be asked for it.
     drop(filler);
     std::fs::remove_file(dir.path().join("filler")).unwrap();
-    let deadline = Instant::now() + Duration::from_mins(1);
-    while !store.has_room() {
-        assert!(Instant::now() < deadline);
+    until("room", async || {
         let _ = store.shrink(true).await.unwrap();
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
+        store.has_room()
+    })
+    .await;
     store
         .insert(&mail(999, &["a@x.example"]), false, at(0))
         .await

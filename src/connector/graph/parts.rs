@@ -634,7 +634,7 @@ mod tests {
             "Content-Type: text/html; name*0*=\r\n",
             "\r\n",
         ] {
-            let body = line.repeat((4 << 20) / line.len());
+            let body = line.repeat((1 << 20) / line.len());
             for header in [
                 "Content-Type: text/html\r\n",
                 "Content-Type: multipart/mixed; boundary=b\r\n",
@@ -644,7 +644,7 @@ mod tests {
                 let part = format!("--b\r\n{body}");
                 let _ = take(header.as_bytes(), part.as_bytes(), 1000);
                 let took = processor_time() - before;
-                assert!(took < 10_000_000_000, "{header} {line}: {took} ns");
+                assert!(took < 2_500_000_000, "{header} {line}: {took} ns");
             }
         }
     }

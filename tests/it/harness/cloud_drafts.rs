@@ -2,12 +2,12 @@
 //! by an upload session, at a host of its own that wants no token, in order, in pieces of the right size; and the ids change when a
 //! message moves. Any step can be told to fail.
 
+use super::time::wait;
 use std::{
     collections::{HashMap, HashSet},
     io::{BufRead as _, BufReader, Read as _, Write as _},
     net::{SocketAddr, TcpListener, TcpStream},
     sync::{Arc, Mutex, MutexGuard},
-    time::Duration,
 };
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
@@ -202,9 +202,7 @@ impl Drafts {
     }
 
     fn hold(&self) {
-        while !self.state().open {
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        wait("the release", || self.state().open.then_some(()));
     }
 
     /// A rule is broken.

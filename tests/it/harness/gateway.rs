@@ -7,7 +7,7 @@ use std::{
     net::{SocketAddr, TcpStream},
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use tempfile::TempDir;
@@ -103,23 +103,17 @@ impl Gateway {
             .unwrap()
             .matches("[[listener]]")
             .count();
-        let deadline = Instant::now() + Duration::from_secs(30);
-        loop {
-            self.addresses = listening(&self.log());
-            if self.addresses.len() >= wanted {
-                return;
+        self.addresses = wait("the listeners", || {
+            let addresses = listening(&self.log());
+            if addresses.len() >= wanted {
+                return Some(addresses);
             }
             if let Some(status) = self.child.as_mut().unwrap().try_wait().unwrap() {
                 self.child = None;
                 panic!("the gateway ended with {status}:\n{}", self.log());
             }
-            assert!(
-                Instant::now() < deadline,
-                "not listening after 30 s:\n{}",
-                self.log()
-            );
-            std::thread::sleep(Duration::from_millis(10));
-        }
+            None
+        });
     }
 
     /// `kill -9`.
@@ -241,17 +235,7 @@ pub fn stdout(output: &Output) -> String {
     text
 }
 
-/// Tries until there is an answer; fails after two minutes, of which a machine that is busy may need one.
-pub fn wait<T>(what: &str, mut attempt: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + Duration::from_mins(2);
-    loop {
-        if let Some(answer) = attempt() {
-            return answer;
-        }
-        assert!(Instant::now() < deadline, "waited two minutes for {what}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
+pub use super::time::wait;
 
 fn signal(pid: u32, name: &str) {
     let status = Command::new("kill")

@@ -11,3 +11,4 @@ pub mod memory;
 pub mod peers;
 pub mod proxy;
 pub mod sink;
+pub mod time;

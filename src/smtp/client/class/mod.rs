@@ -229,11 +229,6 @@ impl Verdict {
     }
 }
 
-/// A reply with the place before its text and the remedy that is known of that place, if there is one, behind it.
-pub fn explained(reply: &Reply, place: Place) -> Reply {
-    weigh(reply, place, &[], false).explain(reply, place)
-}
-
 /// A reply with words before its text, and a remedy behind it.
 pub fn told(reply: &Reply, before: &str, remedy: Option<&str>) -> Reply {
     let text = match remedy {
@@ -267,6 +262,11 @@ pub(super) fn heals_by_renewal(reply: &Reply) -> bool {
 mod tests {
     use super::*;
     use crate::smtp::client::reply::Replies;
+
+    /// A reply with the place before its text and the remedy that is known of that place, if there is one, behind it.
+    fn explained(reply: &Reply, place: Place) -> Reply {
+        weigh(reply, place, &[], false).explain(reply, place)
+    }
 
     fn reply(code: u16, enhanced: Option<(u8, u16, u16)>, text: &str) -> Reply {
         Reply {

@@ -1,52 +1,13 @@
 //! What dialogues cannot show: steps that are not replies, spool pieces, settings that change under a session.
 
 use super::*;
-use crate::{
-    mail::pattern::Pattern,
-    policy::{Allowlist, network::ToleranceLevel},
-    route::Route,
-};
+use crate::{fixture, policy::network::ToleranceLevel};
 
 fn weather() -> Weather {
-    let any = || vec![Pattern::parse("*").unwrap()];
-    let policy = Policy {
-        clients: vec![Client {
-            name: "local".into(),
-            networks: vec!["127.0.0.1/32".parse().unwrap()],
-            ..Client::default()
-        }],
-        allowlist: Allowlist {
-            senders: any(),
-            recipients: any(),
-            header_recipients: false,
-        },
-        received_headers: 50,
-        ..Policy::default()
-    };
-    let route = Route {
-        name: "r".into(),
-        senders: None,
-        recipients: None,
-        clients: None,
-        users: None,
-        listeners: None,
-        connectors: vec!["c".into()],
-        retry: vec![],
-        give_up: Duration::ZERO,
-        max_recipients: 100,
-        max_size: None,
-    };
     Weather {
         rules: Arc::new(Rules {
-            hostname: "gw".into(),
-            policy,
-            router: Router {
-                routes: vec![route],
-            },
-            bounce_from: Address::parse("postmaster@gw").unwrap(),
-            message_size: 1_000_000,
             recipients: 10,
-            session_errors: 20,
+            ..fixture::rules("gw", fixture::policy("*", "*"))
         }),
         store: StoreWeather::Fine,
         throttled: false,
