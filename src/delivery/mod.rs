@@ -43,6 +43,7 @@ mod sender;
 mod strangers;
 mod table;
 mod upkeep;
+mod verdict;
 
 /// Deliveries that may be done and not written down yet while others take their place: so many more could be sent twice after a
 /// crash at that moment.

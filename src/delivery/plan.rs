@@ -8,7 +8,8 @@ use std::time::{Duration, SystemTime};
 
 use super::{
     clock,
-    gate::{LONGEST_WAIT, PAUSE_PROBE},
+    gate::PAUSE_PROBE,
+    verdict::{Held, Time, Turn, Verdict, answered, unanswered},
 };
 use crate::{
     mail::{
@@ -20,59 +21,7 @@ use crate::{
     route::{ConnectorName, Route},
 };
 
-/// What keeps a job from a connector.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Block {
-    /// As it said just now, or to another job before. A [`ObstacleKind::Throttled`] one sends nobody to the next connector.
-    Obstacle(Obstacle),
-    /// It is not there, or just shut.
-    Shut,
-    /// The gateway stops: neither refused nor given up, and put back as it was.
-    Stopping,
-    /// It has to wait about that long, by its own limits. No other connector is asked in its place.
-    Turn(Duration),
-    /// There are more mailboxes than are remembered: after this. No other connector is asked in its place.
-    Crowded(Duration),
-}
-
-impl Block {
-    /// A wait is no reason to go elsewhere.
-    pub fn is_wait(&self) -> bool {
-        matches!(self, Block::Turn(_) | Block::Crowded(_)) || self.is(ObstacleKind::Throttled)
-    }
-
-    /// It is an obstacle of that kind.
-    pub fn is(&self, kind: ObstacleKind) -> bool {
-        self.obstacle()
-            .is_some_and(|obstacle| obstacle.kind == kind)
-    }
-
-    /// It is the sender's, and not the connector's.
-    pub fn is_of_sender(&self) -> bool {
-        self.obstacle()
-            .is_some_and(|obstacle| obstacle.kind.is_of_sender())
-    }
-
-    fn obstacle(&self) -> Option<&Obstacle> {
-        match self {
-            Block::Obstacle(obstacle) => Some(obstacle),
-            _ => None,
-        }
-    }
-
-    /// The same, where nothing was said of this very job.
-    #[must_use]
-    pub fn unsaid(self) -> Self {
-        match self {
-            Block::Obstacle(Obstacle {
-                kind: ObstacleKind::Throttled,
-                retry_after,
-                ..
-            }) => Block::Turn(retry_after.unwrap_or_default()),
-            block => block,
-        }
-    }
-}
+pub use super::verdict::{Block, step};
 
 /// A recipient that was given up.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -247,10 +196,6 @@ impl Attempt {
     }
 
     /// No connector is left, or nobody is open any more. `jitter` is in 0..1, `in_doubt_wait` as configured.
-    #[expect(
-        clippy::too_many_lines,
-        reason = "every outcome of every recipient, in the order of the table"
-    )]
     pub fn finish(
         self,
         route: &Route,
@@ -258,156 +203,72 @@ impl Attempt {
         now: SystemTime,
         jitter: f64,
     ) -> Decision {
-        let end = self.accepted + route.give_up;
-        let over = now >= end;
-        // A pause for our own credentials may have eaten the time: what had fewer attempts than
-        // its first steps allow is not given up for a 4xx before it had them.
-        let held_back = self.attempts.saturating_add(1) < attempts_within(route);
-        let step = step(&route.retry, self.attempts as usize, jitter);
-        let mut wait = step;
-        let mut recipients = Vec::new();
-        let mut failures = Vec::new();
-        let mut in_doubt = None;
-        let mut answered_waits = false;
+        let time = Time::of((self.accepted, self.attempts), route, now, jitter);
+        let held = Held::by(&self.blocks);
+        let is_pinned = self.pinned.is_some();
+        let is_for_nobody = held.is_nothing() && self.doubtful.is_none();
+        let mut turn = Turn {
+            wait: time.step.max(held.wait),
+            is_answered: false,
+            is_untouched: !self.open.is_empty()
+                && (is_for_nobody || self.open.iter().all(|(_, unsuited)| unsuited.is_none())),
+            is_smaller: false,
+        };
+        let mut decision = Decision {
+            recipients: Vec::with_capacity(self.answered.len() + self.open.len()),
+            attempted: self.attempted,
+            next: now,
+            lane: None,
+            apart: Vec::new(),
+            in_doubt: None,
+            failures: Vec::new(),
+        };
         // Halves of halves: what is refused as a set is alone after a few calls, and the others have got it once.
         let is_apart = |(_, outcome, _): &&(_, Outcome, _)| matches!(outcome, Outcome::Apart(_));
-        let sets = self.answered.iter().filter(is_apart).count();
-        let mut smaller = Vec::new();
-
-        for (recipient, outcome, connector) in self.answered {
-            let settled = match outcome {
-                Outcome::Delivered(_) => Settled::Done(outcome),
-                Outcome::Apart(_) if sets > 1 => {
-                    smaller.push(recipient.clone());
-                    Settled::Waiting(outcome)
+        let is_set = self.answered.iter().filter(is_apart).count() > 1;
+        for (recipient, outcome, connector) in &self.answered {
+            let verdict = answered(outcome, is_set, is_pinned, &time);
+            match verdict {
+                Verdict::Later(asked) => {
+                    turn.is_answered = true;
+                    turn.wait = turn.wait.max(asked);
                 }
-                Outcome::Failed(ref reply)
-                | Outcome::Apart(ref reply)
-                | Outcome::Unsuited(ref reply) => {
-                    failures.push(Failure {
-                        recipient: recipient.clone(),
-                        reply: reply.clone(),
-                        gave_up: false,
-                        in_doubt: self.pinned.is_some(),
-                        bounce: true,
-                    });
-                    Settled::Failed(outcome)
+                Verdict::Doubt => {
+                    let at = earlier(now + time.step.max(in_doubt_wait), time.end);
+                    decision.in_doubt = Some((connector.clone(), at));
                 }
-                Outcome::Deferred { ref reply, .. } | Outcome::InDoubt(ref reply)
-                    if over && !(held_back && matches!(outcome, Outcome::Deferred { .. })) =>
-                {
-                    failures.push(Failure {
-                        recipient: recipient.clone(),
-                        reply: reply.clone(),
-                        gave_up: true,
-                        in_doubt: self.pinned.is_some() || matches!(outcome, Outcome::InDoubt(_)),
-                        bounce: true,
-                    });
-                    Settled::Failed(outcome)
-                }
-                Outcome::Deferred { retry_after, .. } => {
-                    answered_waits = true;
-                    wait = wait.max(retry_after.unwrap_or_default().min(LONGEST_WAIT));
-                    Settled::Waiting(outcome)
-                }
-                Outcome::InDoubt(_) => {
-                    in_doubt = Some((connector, earlier(now + step.max(in_doubt_wait), end)));
-                    Settled::InDoubt(outcome)
-                }
-            };
-            recipients.push((recipient, settled));
-        }
-
-        // What the connectors that could still take them keep the rest waiting for.
-        let paused = self
-            .blocks
-            .iter()
-            .any(|b| matches!(b, Block::Stopping) || b.is(ObstacleKind::Misconfigured));
-        let mailbox = self.blocks.iter().any(Block::is_of_sender);
-        // What only waits for its turn is not given up for our own limits.
-        let (mut queued, mut crowded) = (false, None);
-        for block in &self.blocks {
-            match block {
-                Block::Obstacle(obstacle) => {
-                    if obstacle.kind == ObstacleKind::Throttled {
-                        let asked = obstacle.retry_after.unwrap_or_default();
-                        wait = wait.max(asked.min(LONGEST_WAIT));
-                    }
-                }
-                Block::Turn(asked) => {
-                    wait = wait.max((*asked).min(LONGEST_WAIT));
-                    queued = true;
-                }
-                Block::Crowded(asked) => {
-                    queued = true;
-                    crowded = Some(*asked);
-                }
-                Block::Shut | Block::Stopping => {}
+                Verdict::Done | Verdict::Smaller | Verdict::Failed { .. } => {}
             }
+            decision.add(recipient, outcome.clone(), verdict);
         }
-        let blocked = !self.blocks.is_empty();
-        let last = self.blocks.iter().rev().find_map(Block::obstacle);
-        let last = last.map(|obstacle| obstacle.reply.clone());
-        let mut untouched = !self.open.is_empty();
-        for (recipient, unsuited) in self.open {
-            // Unsuited to every connector there is, and none was kept out.
-            if let Some(reply) = unsuited.clone()
-                && !blocked
-                && self.doubtful.is_none()
+        for (recipient, unsuited) in &self.open {
+            let unsuited = unsuited.as_ref();
+            if let Some((outcome, verdict)) =
+                unanswered(unsuited, is_for_nobody, &held, is_pinned, &time)
             {
-                failures.push(Failure {
-                    recipient: recipient.clone(),
-                    reply: reply.clone(),
-                    gave_up: false,
-                    in_doubt: false,
-                    bounce: true,
-                });
-                recipients.push((recipient, Settled::Failed(Outcome::Failed(reply))));
-                continue;
-            }
-            untouched &= unsuited.is_none();
-            let said = last.clone().or(unsuited);
-            // Never because of our own configuration or credentials.
-            if over && blocked && !paused && !queued {
-                let reply = said.unwrap_or_else(|| {
-                    Reply::new(
-                        451,
-                        (4, 4, 1),
-                        "the connector is closed; nobody answers there",
-                    )
-                });
-                failures.push(Failure {
-                    recipient: recipient.clone(),
-                    reply: reply.clone(),
-                    gave_up: true,
-                    in_doubt: self.pinned.is_some(),
-                    bounce: !mailbox,
-                });
-                recipients.push((recipient, Settled::Failed(Outcome::Failed(reply))));
-            } else if let Some(reply) = said {
-                recipients.push((
-                    recipient,
-                    Settled::Waiting(Outcome::Deferred {
-                        reply,
-                        retry_after: None,
-                    }),
-                ));
+                decision.add(recipient, outcome, verdict);
             }
         }
+        let half = decision.apart.len() / 2;
+        decision.apart = decision.apart.split_off(half);
+        turn.is_smaller = !decision.apart.is_empty();
+        (decision.next, decision.lane) = self.turn(&turn, &held, &time);
+        decision
+    }
 
-        let apart = smaller.split_off(smaller.len() / 2);
-        // Who was refused waits longer than the others, so that the next probe is another message.
-        let is_alone = !self.blocks.iter().any(Block::is_wait);
-        let last_in_lane = is_alone && self.refused && untouched && now + PAUSE_PROBE < end;
-        let next = if !apart.is_empty() && !answered_waits {
+    /// When what waits is due again, and the lane whose turn it waits for.
+    fn turn(&self, turn: &Turn, held: &Held<'_>, time: &Time) -> (SystemTime, Option<String>) {
+        let Time { now, end, .. } = *time;
+        let by_end = |wait| earlier(now + wait, end.max(now));
+        let next = if turn.is_smaller && !turn.is_answered {
             now
-        } else if answered_waits || !untouched {
-            earlier(now + wait, end.max(now))
-        } else if mailbox && (self.refused || self.lane.is_none() || !is_alone) {
-            earlier(now + PAUSE_PROBE, end.max(now))
+        } else if turn.is_answered || !turn.is_untouched {
+            by_end(turn.wait)
+        } else if held.by_sender && (self.refused || self.lane.is_none() || held.is_by_time) {
+            by_end(PAUSE_PROBE)
         } else if self.intercepted {
-            earlier(now + step, end.max(now))
-        } else if let Some(wait) = crowded {
+            by_end(time.step)
+        } else if let Some(wait) = held.crowded {
             now + wait
         } else {
             // The lane holds it, not the time: when it opens, the oldest is first.
@@ -415,51 +276,51 @@ impl Attempt {
         };
         // A login opens a paused connector, and does not show whether it was this message alone that was refused. Were it the oldest
         // again, it would keep the connector shut to all others: it goes behind them.
-        let stopped = self.stopped.filter(|_| next == self.accepted && is_alone);
-        let (next, lane) = if let Some(connector) = stopped {
-            (now + PAUSE_PROBE, Some(connector.to_string()))
-        } else {
-            let lane = self.lane.filter(|_| next == self.accepted || last_in_lane);
-            // Kept by a pause beyond its end: not in a circle.
-            let is_in_circle = over && next != self.accepted && apart.is_empty();
-            let next = if is_in_circle {
-                now + wait.max(step)
-            } else {
-                next
-            };
-            (next, lane)
-        };
-        Decision {
-            recipients,
-            attempted: self.attempted,
-            next,
-            lane,
-            apart,
-            in_doubt,
-            failures,
+        if let Some(connector) = &self.stopped
+            && next == self.accepted
+            && !held.is_by_time
+        {
+            return (now + PAUSE_PROBE, Some(connector.to_string()));
         }
+        // Who was refused waits longer than the others, so that the next probe is another message.
+        let is_last_in_lane =
+            !held.is_by_time && self.refused && turn.is_untouched && now + PAUSE_PROBE < end;
+        let lane = self.lane.clone();
+        let lane = lane.filter(|_| next == self.accepted || is_last_in_lane);
+        // Kept by a pause beyond its end: not in a circle.
+        let is_in_circle = time.is_over && next != self.accepted && !turn.is_smaller;
+        let next = if is_in_circle { now + turn.wait } else { next };
+        (next, lane)
     }
 }
 
-/// The retry step of that number (the last one repeats), up to a fifth shorter or longer. `jitter` is in 0..1.
-pub fn step(retry: &[Duration], number: usize, jitter: f64) -> Duration {
-    let step = retry
-        .get(number)
-        .or(retry.last())
-        .copied()
-        .unwrap_or(Duration::from_mins(1));
-    step.mul_f64(0.8 + 0.4 * jitter.clamp(0.0, 1.0))
-}
-
-/// The attempts that a message gets before `give_up` when nothing holds it back, each configured step counted once and at its
-/// longest.
-fn attempts_within(route: &Route) -> u32 {
-    let mut at = Duration::ZERO;
-    let fitting = route.retry.iter().take_while(|step| {
-        at = at.saturating_add(step.saturating_add(**step / 5));
-        at < route.give_up
-    });
-    1 + fitting.count() as u32
+impl Decision {
+    fn add(&mut self, recipient: &Address, outcome: Outcome, verdict: Verdict) {
+        let settled = match verdict {
+            Verdict::Done => Settled::Done(outcome),
+            Verdict::Later(_) => Settled::Waiting(outcome),
+            Verdict::Smaller => {
+                self.apart.push(recipient.clone());
+                Settled::Waiting(outcome)
+            }
+            Verdict::Doubt => Settled::InDoubt(outcome),
+            Verdict::Failed {
+                gave_up,
+                in_doubt,
+                bounce,
+            } => {
+                self.failures.push(Failure {
+                    recipient: recipient.clone(),
+                    reply: outcome.reply().clone(),
+                    gave_up,
+                    in_doubt,
+                    bounce,
+                });
+                Settled::Failed(outcome)
+            }
+        };
+        self.recipients.push((recipient.clone(), settled));
+    }
 }
 
 fn earlier(a: SystemTime, b: SystemTime) -> SystemTime {
