@@ -1,7 +1,7 @@
 //! Builds everything from a [`Config`]: run, reload, drain.
 //!
-//! Apart so that the order of things stands on one page: what is opened first, what may fail, what is told to whom. It knows
-//! every module and holds no rule of its own.
+//! The order of things stands on this page: what is opened first, what may fail, who is told what. It knows every module and holds
+//! no rule of its own.
 
 use std::{
     fmt,
@@ -38,7 +38,7 @@ use crate::{
 
 mod certificates;
 mod lock;
-mod note;
+mod status_row;
 
 use lock::lock;
 
@@ -100,7 +100,7 @@ pub fn run(path: PathBuf) -> Result<(), RunError> {
     let (config, notes) =
         config::load(&path, Secrets::Resolve).map_err(|e| RunError::new(78, e))?;
     let log = telemetry::init(&config.log).map_err(|e| RunError::new(78, e))?;
-    tell(&notes);
+    log_notes(&notes);
     let no_threads = |e| RunError::system(format!("no runtime: {e}"));
     let inwards = threads("listener").map_err(no_threads)?;
     let outwards = threads("delivery").map_err(no_threads)?;
@@ -166,7 +166,7 @@ fn raise_files() {
     );
 }
 
-fn tell(notes: &[Diagnostic]) {
+fn log_notes(notes: &[Diagnostic]) {
     for note in notes {
         if note.severity == Severity::Note {
             info!(event = "configuration", "{note}");
@@ -277,8 +277,8 @@ async fn serve(config: Config, outwards: Handle) -> Result<(), RunError> {
         started: SystemTime::now(),
         reload: None,
     };
-    // Whoever is greeted finds in `status` who greets.
-    gateway.note(&prepared.standing()).await;
+    // A client that is greeted finds this gateway in `status`.
+    gateway.write_status_row(&prepared.standing()).await;
     gateway.listeners.commit(prepared);
     gateway.listeners.warn_of_expiry();
     info!(event = "ready", version = env!("CARGO_PKG_VERSION"), config = %gateway.config.path.display(), "ready");
@@ -335,7 +335,7 @@ impl Gateway {
                 }
                 _ = daily.tick() => {
                     self.listeners.warn_of_expiry();
-                    tokio::task::block_in_place(|| certificates::tell(&self.config.connectors));
+                    tokio::task::block_in_place(|| certificates::log_expiry(&self.config.connectors));
                 }
                 _ = watchdog.tick() => if watched.is_some() { systemd::watchdog() },
             }
@@ -355,7 +355,7 @@ impl Gateway {
                 error!(event = "not reloaded", error = %error, "not reloaded; the old settings stay");
             }
         }
-        // What a person asked for and did not get is not mended by a file that changes.
+        // A reload that a person asked for and that failed stays in `status`, though a changed file was taken since.
         let is_news = cause == Cause::Asked
             || result.is_err()
             || self
@@ -366,7 +366,7 @@ impl Gateway {
             let error = result.err().map(|error| error.text);
             self.reload = Some(Reload { at, cause, error });
         }
-        self.note(&self.listeners.standing()).await;
+        self.write_status_row(&self.listeners.standing()).await;
         systemd::ready(&self.status());
     }
 
@@ -386,7 +386,7 @@ impl Gateway {
         let prepared = self.listeners.prepare(&config.listeners)?;
         // From here on nothing fails.
         if cause == Cause::Asked {
-            tell(&notes);
+            log_notes(&notes);
         }
         if config.data_dir != self.config.data_dir {
             warn!(
@@ -438,8 +438,8 @@ impl Gateway {
     }
 
     /// Writes down what `postern status` and `postern reload` want to know.
-    async fn note(&self, standing: &[Standing]) {
-        let row = note::of(self, standing);
+    async fn write_status_row(&self, standing: &[Standing]) {
+        let row = status_row::of(self, standing);
         if let Err(error) = self.store.set_note(STATUS_ROW, row.written()).await {
             warn!(event = "status not written", error = %error, "status not written");
         }

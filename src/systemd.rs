@@ -1,7 +1,7 @@
 //! What the service manager is told, and the sockets it hands over. Without systemd every call does nothing.
 //!
-//! Apart so that nothing else knows the protocol (`sd_notify(3)`, `sd_listen_fds(3)`). Errors are dropped on purpose:
-//! mail does not stop because the service manager is deaf.
+//! Nothing else knows the protocol (`sd_notify(3)`, `sd_listen_fds(3)`). Errors are dropped on purpose: mail does not stop because
+//! the service manager is deaf.
 
 use std::{collections::HashMap, io, net::TcpListener, time::Duration};
 

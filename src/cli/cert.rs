@@ -144,7 +144,7 @@ pub(super) fn make(
             .push(DnType::CommonName, name.as_str());
     }
     let now = OffsetDateTime::from(output::now());
-    // A day back: clocks of devices are not exact.
+    // From a day ago: the clocks of devices are not exact.
     params.not_before = now - Duration::days(1);
     params.not_after = now + Duration::days(i64::from(days));
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];

@@ -134,7 +134,7 @@ pub(super) fn problem(diagnostic: &Diagnostic) -> Problem {
     }
 }
 
-/// A connector, and what its login came to: what was found, or the state it would be in, and why.
+/// A connector, and how its login went: what was found, or the state that the connector would be in, and why.
 type Login = (ConnectorName, Result<String, (&'static str, String)>);
 
 fn login_json((name, result): &Login) -> Value {
@@ -145,7 +145,7 @@ fn login_json((name, result): &Login) -> Value {
     json!({ "connector": name.as_str(), "ok": result.is_ok(), "state": state, "text": text })
 }
 
-/// What only shows when a connector is made of its files: a key that is not the certificate's, say. Nothing is connected to, and
+/// What shows only when a connector is built from its files: a key that does not belong to the certificate, say. Nothing is connected to, and
 /// no directory is made.
 fn buildable(path: &Path, config: &Config) -> Result<(), Failure> {
     for settings in &config.connectors {

@@ -1,7 +1,7 @@
-//! `postern demo`: everything at work in a temporary directory, without account or network.
+//! `postern demo`: everything at work in a temporary directory, without an account or a network.
 //!
-//! It runs this very program as the gateway, hands it mail as an application would, and tells what became of it with
-//! the words of `postern trace`. What it claims it also checks: it ends with 1 when something was not as it should be.
+//! It runs this very program as the gateway, hands it mail as an application would, and tells what became of each message in
+//! the words of `postern trace`. What it claims it also checks: it exits with 1 when something was not as it should be.
 
 use std::{
     fs,
@@ -57,7 +57,7 @@ pub(super) fn run(arguments: &Arguments) -> Ended {
                 _ = terminated.recv() => {}
             }
         };
-        // What was started ends and what was written goes when the future is dropped, however it ends.
+        // When the future is dropped, however it ends, what was started is stopped and what was written is removed.
         tokio::select! {
             ended = demonstrate(arguments.stay) => ended,
             () = stopped => Ok(if arguments.stay { Exit::Ok } else { Exit::No }),
@@ -182,7 +182,7 @@ const SAMPLES: &[Sample] = &[
     },
 ];
 
-/// Sends one and tells its life; the inner error is what was not as expected.
+/// Sends one and tells its life; the inner error says what was not as expected.
 async fn play(
     world: &World,
     store: &Arc<dyn Store>,
@@ -429,7 +429,7 @@ impl Directory {
 
 impl Drop for Directory {
     fn drop(&mut self) {
-        // Best effort: it lies where such things are swept up.
+        // Best effort: it is in the directory for temporary files.
         let _ = fs::remove_dir_all(&self.0);
     }
 }

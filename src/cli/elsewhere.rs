@@ -1,6 +1,6 @@
 //! A gateway that runs with this file, but on another directory than the file names now.
 //!
-//! Apart because it reads `/proc` and is only a best effort: it signals nobody, it is for a sentence.
+//! It reads `/proc`, on a best effort, for a sentence that helps; nobody is signalled by what it finds.
 
 use std::{
     fs,
@@ -14,7 +14,7 @@ use crate::config;
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Found {
     pub(super) pid: u32,
-    /// Where its queue is; not everybody may look.
+    /// Where its queue is. `None`: we may not look.
     pub(super) data_dir: Option<PathBuf>,
 }
 
@@ -40,7 +40,7 @@ pub(super) fn find(config: &Path) -> Option<Found> {
         let named = file_of(&line)?;
         let is_it = match fs::canonicalize(process.join("cwd")) {
             Ok(cwd) => same(&cwd.join(&named), config),
-            // Where it stands is for itself and root to know.
+            // Only the process itself and root may know its directory.
             Err(_) => named.file_name() == config.file_name(),
         };
         is_it.then(|| Found {

@@ -1,6 +1,4 @@
-//! Exit statuses by `sysexits.h`, and the one way a command says that it did not work.
-//!
-//! Apart so that every command ends alike and scripts can rely on the numbers.
+//! Exit statuses by `sysexits.h`, and the one way in which a command says that it failed. Scripts rely on the numbers.
 
 use std::{fmt, io};
 

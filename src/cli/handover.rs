@@ -26,7 +26,7 @@ pub(super) const FALLBACK: &str = "127.0.0.1:25";
 /// Overrides everything.
 pub(super) const OVERRIDE: &str = "POSTERN_SMTP";
 
-/// Without an octet; after the final dot the gateway syncs to disk.
+/// So long may nothing come; after the final dot the gateway syncs to disk.
 const PATIENCE: Duration = Duration::from_mins(1);
 
 /// `$POSTERN_SMTP`.
@@ -39,7 +39,7 @@ pub(super) fn from_environment() -> Option<String> {
 }
 
 /// The first listener that admits 127.0.0.1 without TLS and AUTH.
-pub(super) fn door(config: &Config) -> Option<SocketAddr> {
+pub(super) fn local_listener(config: &Config) -> Option<SocketAddr> {
     let here = IpAddr::V4(Ipv4Addr::LOCALHOST);
     let client = config.policy.client(here);
     let who = Who { client, user: None };
@@ -66,7 +66,7 @@ pub(super) fn door(config: &Config) -> Option<SocketAddr> {
 pub(super) enum Unsent {
     /// No connection, or it broke.
     Broken(String),
-    /// A reply that ends it, and the step it came at.
+    /// A reply that ends it, and the step that it answers.
     Said(&'static str, Reply),
     /// Every recipient was refused.
     NoRecipient(Vec<(String, Reply)>),
@@ -285,7 +285,7 @@ fn stuffed(content: &[u8]) -> Vec<u8> {
 
 /// Text of a local program as it may leave: every line ends CRLF, whatever run of CRs stood before its LF. A CR that stands
 /// alone (progress output in a cron job) and a NUL, which the gateway refuses, become blanks, as Postfix' sendmail does it for
-/// the CR: nothing of it is a new line.
+/// the CR: neither begins a new line.
 pub(super) fn plain(text: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(text.len() + text.len() / 32);
     for line in text.split_inclusive(|b| *b == b'\n') {
@@ -304,7 +304,7 @@ pub(super) fn plain(text: &[u8]) -> Vec<u8> {
     out
 }
 
-/// The whole way: connect, send, quit.
+/// All of it: connect, send, quit.
 pub(super) fn hand_over(
     address: &str,
     sender: &str,

@@ -1,4 +1,4 @@
-//! What every command does first, for each may hold secrets or mail: its files are its own, and its memory is nobody's.
+//! What every command does first, since each may hold secrets or mail: nobody else may read its files or its memory.
 
 use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
 
@@ -11,13 +11,13 @@ pub(super) fn harden() {
     };
     // Each is best effort: systemd's unit says the same.
     let _ = setrlimit(Resource::Core, none);
-    // Whoever traces it from its start sees everything anyway, and needs to.
+    // Whoever has traced it from the start (a debugger) sees everything anyway, and has to.
     if !is_traced() {
         let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
     }
 }
 
-/// By `proc(5)`: `TracerPid` is 0 when nobody does.
+/// `TracerPid` is 0 when nobody traces it (`proc(5)`).
 fn is_traced() -> bool {
     std::fs::read_to_string("/proc/self/status").is_ok_and(|status| {
         status

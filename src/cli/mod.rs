@@ -1,7 +1,7 @@
 //! The commands: one file each, argv in, exit status out.
 //!
-//! Apart because this is the one place that prints, and the one that may know everything below. A command holds no
-//! rule of its own: it asks the same policy, router, store and connectors that the gateway uses.
+//! Only here is anything printed, and only here may everything below be known. A command holds no rule of its own: it asks the
+//! same policy, router, store and connectors that the gateway uses.
 
 use std::{
     ffi::OsString,
@@ -133,7 +133,7 @@ fn dispatch(argv: Vec<OsString>) -> Ended {
             } else {
                 Exit::Ok
             };
-            // A reader that has gone is no failure of ours.
+            // If the reader has gone, that is no failure of ours.
             let _ = error.print();
             return Ok(exit);
         }

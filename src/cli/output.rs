@@ -1,6 +1,4 @@
-//! How commands print: tables, times, sizes, and text from mail made safe for a terminal.
-//!
-//! Apart so that every command looks alike and none forgets to escape. It decides nothing about what is shown.
+//! How commands print: tables, lengths of time, sizes, JSON. Every command looks alike; what is shown is the command's own affair.
 
 use std::{
     fmt::Write as _,
@@ -23,7 +21,7 @@ pub fn span(length: Duration) -> String {
     }
 }
 
-/// How long ago, or nothing at all if it lies ahead.
+/// How long ago; zero if it lies ahead.
 pub fn since(at: SystemTime, now: SystemTime) -> Duration {
     now.duration_since(at).unwrap_or_default()
 }
@@ -56,7 +54,7 @@ pub fn count(n: u64, noun: &str) -> String {
     }
 }
 
-/// Columns under their heads, parted by two blanks; the last one is not padded.
+/// Columns under their heads, two blanks apart; the last one is not padded.
 pub fn table(out: &mut dyn Write, heads: &[&str], rows: &[Vec<String>]) -> io::Result<()> {
     let mut widths: Vec<usize> = heads.iter().map(|h| h.chars().count()).collect();
     for row in rows {
@@ -75,7 +73,7 @@ pub fn table(out: &mut dyn Write, heads: &[&str], rows: &[Vec<String>]) -> io::R
     Ok(())
 }
 
-/// A value for programs: indented, keys in the order of the alphabet, with a line end.
+/// A value for programs: indented, keys in alphabetical order, with a line end.
 pub fn json(value: &(impl Serialize + ?Sized)) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
     let value = serde_json::to_value(value).map_err(io::Error::from)?;

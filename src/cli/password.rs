@@ -10,7 +10,7 @@ use super::{
 };
 use crate::secret::Secret;
 
-/// Longer than any password; keeps a wrong file from being hashed.
+/// Longer than any password, so that the wrong file is not hashed by mistake.
 const MOST: u64 = 4096;
 
 pub(super) fn run() -> Ended {

@@ -1,7 +1,7 @@
 //! Where a command finds the queue, and who holds it: `data_dir` and its lock.
 //!
-//! Apart from `settings`, which wants the whole file to be right: the operator's commands work on `data_dir` alone, so that a
-//! wrong word in the file does not blind whoever is to mend it. It starts and stops nothing.
+//! The operator's commands need `data_dir` alone, so that a mistake in the file does not blind the person who is to mend it;
+//! `settings` wants the whole file to be valid. Nothing is started or stopped here.
 
 use std::{
     collections::BTreeMap,
@@ -108,7 +108,7 @@ impl Place {
     }
 }
 
-/// The store, if there is one yet: a command that looks shall not make one.
+/// The store, if there is one yet: a command that only looks must not create one.
 pub(super) fn store(data_dir: &Path) -> Result<Option<Arc<dyn Store>>, Failure> {
     match std::fs::metadata(data_dir.join(DATABASE)) {
         Ok(_) => {}
@@ -117,7 +117,7 @@ pub(super) fn store(data_dir: &Path) -> Result<Option<Arc<dyn Store>>, Failure> 
     }
     let store: Arc<dyn Store> = SqliteStore::open(&queue::Settings {
         data_dir: data_dir.to_owned(),
-        // What is kept how long is the gateway's business.
+        // How long things are kept is the gateway's business.
         keep_failed: Duration::MAX,
         keep_history: Duration::MAX,
     })
@@ -160,7 +160,7 @@ fn unreadable(directory: &Path, error: &std::io::Error) -> Failure {
 pub(super) struct Running {
     /// Its process here. `None`: it lives in another PID namespace (a container), or does not say.
     pub(super) pid: Option<Pid>,
-    /// What it calls itself, which elsewhere may be anybody.
+    /// Its pid as it sees it itself; in another namespace that number may be any process.
     pub(super) own: u32,
 }
 

@@ -214,7 +214,7 @@ pub(super) fn run(path: Option<PathBuf>, arguments: Arguments) -> Ended {
     })
 }
 
-/// A retry is also the operator's word that the cause is mended: closed and paused lanes are asked at once.
+/// With a retry the operator also says that the cause is mended: closed and paused lanes are tried at once.
 async fn reopen(store: &Arc<dyn Store>) -> Result<(), Failure> {
     let now = output::now();
     for lane in store.lanes().await.map_err(super::store_failure)? {

@@ -81,7 +81,7 @@ async fn last(store: &dyn Store) -> Result<Option<Reload>, Failure> {
     Ok(place::status_row(store).await?.reload)
 }
 
-/// Nobody holds the directory that the file names; one may run that was started with another.
+/// Nobody holds the directory that the file names; a gateway may run that was started with another one.
 fn no_gateway(config: &Config) -> Failure {
     let dir = config.data_dir.display();
     let text = match elsewhere::find(&config.path) {

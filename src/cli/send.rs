@@ -85,7 +85,7 @@ pub(super) fn run(path: Option<PathBuf>, arguments: &Arguments) -> Ended {
 
 /// The listener that takes local mail without a login.
 pub(super) fn listener(config: &Config) -> Result<String, Failure> {
-    handover::door(config)
+    handover::local_listener(config)
         .map(|address| address.to_string())
         .ok_or_else(|| {
             Failure::new(

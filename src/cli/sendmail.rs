@@ -1,7 +1,7 @@
 //! `postern sendmail`, and the program when it is called `sendmail`: the drop-in for local programs.
 //!
-//! Apart from clap, which cannot read this command line (`-oi`, `-fADDRESS`, `-F "Full Name"`). It keeps no queue:
-//! what the listener does not take is an exit status for the caller. What becomes of the text is in `message`.
+//! clap cannot read this command line (`-oi`, `-fADDRESS`, `-F "Full Name"`). It keeps no queue: what the listener does not take is
+//! an exit status for the caller. What becomes of the text is in `message`.
 
 mod message;
 
@@ -161,7 +161,7 @@ struct Gateway {
 enum DefaultDomain {
     /// As the configuration has it.
     Known(Option<Domain>),
-    /// The configuration may not be read by everybody, or is somebody else's: the gateway knows.
+    /// The configuration cannot be read by this user, or is another gateway's: the gateway knows.
     Unknown,
 }
 
@@ -373,7 +373,7 @@ fn login() -> Result<String, Failure> {
         let name = fields.next()?;
         (fields.nth(1)?.parse() == Ok(uid)).then(|| name.to_owned())
     });
-    // Users of a directory (LDAP) and of containers stand nowhere in the file; cron and logins set the variable.
+    // Users of a directory (LDAP) and of containers are not in the file; cron and logins set the variable.
     let name = name.or_else(from_environment);
     name.filter(|name| !name.is_empty()).ok_or_else(|| {
         Failure::new(

@@ -194,7 +194,7 @@ impl Report {
     fn print_lane(&self, out: &mut Vec<u8>, lane: &LaneRow) -> std::io::Result<()> {
         let (name, state) = (shown(&lane.lane), shown(&lane.state));
         if self.running.is_none() {
-            // Whoever kept this state is gone.
+            // The gateway that kept this state is gone.
             write!(out, "connector   {name} was last {state}")?;
         } else {
             write!(out, "connector   {name} is {state}")?;
@@ -307,7 +307,7 @@ fn all_lanes(place: &Place, row: &StatusRow, mut rows: Vec<LaneRow>) -> Vec<Lane
             });
         }
     }
-    // What is no longer configured holds nothing up.
+    // A connector that is no longer configured holds nothing up.
     rows.retain(|row| {
         let name = row.lane.split('/').next().unwrap_or_default();
         connectors.is_empty() || connectors.iter().any(|connector| connector == name)

@@ -1,6 +1,6 @@
 //! Words of other programs for our commands: `delete` is `drop`, `flush` is `retry`.
 //!
-//! Apart from clap's own guess, which goes by letters alone: to it `delete` looks like `release`, which sends what was to be deleted.
+//! clap's own guess goes by letters alone: to it `delete` looks like `release`, which sends what was to be deleted.
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 

@@ -97,7 +97,7 @@ pub(super) fn run(path: Option<PathBuf>, arguments: &Arguments) -> Ended {
         })
     } else {
         Arc::new(|line: &str| {
-            // A reader that has gone does not stop the delivery.
+            // If the reader has gone, the delivery still goes on.
             let _ = output::line(shown_to(line.trim_end(), 1000));
         })
     };
@@ -220,7 +220,7 @@ fn address(option: &str, text: &str) -> Result<Address, Failure> {
     })
 }
 
-/// The likeliest sender: whom the connector logs in as, who bounces, whom the allowlist names.
+/// The likeliest sender: the one that the connector logs in as, the sender of bounces, the first that the allowlist names.
 fn sender(config: &Config, settings: &connector::Settings) -> Option<Address> {
     let named = config
         .policy

@@ -1,7 +1,7 @@
 //! Failed recipients to a delivery status notification (RFC 3464), as octets.
 //!
-//! Apart because what a person reads on the worst day deserves a file of its own, and exact tests. It does not decide who
-//! gets one (`plan`) and does not send it: a bounce is a message through the queue like any other.
+//! It is what a person reads on their worst day, so it has exact tests. `plan` decides who gets one, and nothing is sent here: a
+//! bounce is a message that goes through the queue like any other.
 
 use std::{
     fmt::Write as _,

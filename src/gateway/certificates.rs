@@ -1,8 +1,7 @@
-//! The certificates that connectors show to others: for `postern status`, and once a day in the log (at
-//! the start and at a reload the configuration's own warnings say it).
+//! The certificates that connectors show to others: for `postern status`, and once a day in the log (at the start and at a reload
+//! the configuration's own warnings say it).
 //!
-//! Apart from the listeners' own, which are loaded and watched where they are used. It refuses nothing: a certificate that has ended
-//! is the upstream's to refuse.
+//! It refuses nothing: a certificate that has expired is the upstream's to refuse. The listeners look after their own.
 
 use std::{path::Path, time::SystemTime};
 
@@ -26,8 +25,8 @@ pub(super) fn entries(connectors: &[Settings]) -> impl Iterator<Item = Certifica
     })
 }
 
-/// Says of each what must be said.
-pub(super) fn tell(connectors: &[Settings]) {
+/// A line for each that needs somebody.
+pub(super) fn log_expiry(connectors: &[Settings]) {
     let now = SystemTime::now();
     for (settings, file, validity) in known(connectors) {
         let Some(said) = validity.said(now) else {

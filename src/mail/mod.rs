@@ -1,7 +1,7 @@
-//! The words every module shares: addresses, messages, headers, replies, outcomes.
+//! The words every module shares: addresses, messages, headers, replies, outcomes, and how text and times are written.
 //!
-//! Apart so that decisions and edges can speak of the same things without knowing each other. Nothing in here
-//! decides, waits or opens a socket.
+//! With them decisions and edges speak of the same things without knowing each other. Nothing in here decides, waits or opens a
+//! socket.
 
 pub mod address;
 pub mod headers;

@@ -1,8 +1,7 @@
 //! A display name that was written without its quotes: `Doe, Jane <a@b>`.
 //!
-//! Apart from `mailboxes`, which takes a field as it stands. Only where there is one address can such marks be a name's;
-//! what stands before them never becomes an address. An encoded word says nothing inside quotes (RFC 2047 §5), so it
-//! stays outside of them.
+//! `mailboxes` takes a field as it stands. Such marks can belong to a name only where there is one address; what stands before
+//! them never becomes an address. An encoded word means nothing inside quotes (RFC 2047 §5), so it stays outside them.
 
 use super::{
     headers::unfold,

@@ -1,7 +1,7 @@
 //! Where the header ends, what is tidied in it, and what is added when From, Date or Message-ID are missing.
 //!
-//! Apart from `headers`, which takes a header as given. It repairs only what has one reading; what can be read in two
-//! ways is left in for `policy::content` to refuse. It asks no clock: the time comes with the message.
+//! Only what has one reading is repaired; what can be read in two ways is left for `policy::content` to refuse. It asks no clock:
+//! the time comes with the message.
 
 use std::borrow::Cow;
 

@@ -1,7 +1,7 @@
-//! The mail log: one line an event, with field names that do not change.
+//! The mail log: one function and one line for each event, with field names that do not change.
 //!
-//! Apart so that whoever searches, graphs or alarms on the log finds every name in one file. Whatever came from the network
-//! is cleaned and bounded here, so that no caller can forget. It decides nothing.
+//! Whoever searches, graphs or alarms on the log finds every name in this file. Whatever came from the network is escaped and
+//! cut here, so that no caller can forget it.
 
 use std::time::{Duration, SystemTime};
 
@@ -181,7 +181,7 @@ pub fn bounced(id: MessageId, bounce: MessageId, to: &str) {
 
 /// A lane is `closed` or `paused`. A paused one needs a person, so it is an error.
 pub fn connector_paused(lane: &str, state: &str, why: &Reply) {
-    // With the remedy at its end.
+    // The remedy is at the end of it.
     let (lane, why) = (logged(lane), logged_to(&why.to_string(), REMEDY));
     if state == "paused" {
         tracing::error!(event = "connector paused", lane = %lane, state, why = %why, "connector paused");
@@ -195,7 +195,7 @@ pub fn mailboxes_left_out(lane: &str, count: usize) {
     warn!(event = "connector paused", lane = %logged(lane), count, "more mailboxes of the connector were paused or resumed; `postern status` counts them");
 }
 
-/// The upstream asked for a pause; what waits for the lane goes on by itself afterwards.
+/// The upstream asked for a pause; afterwards what waits for the lane is sent without anybody's help.
 pub fn connector_throttled(lane: &str, until: SystemTime, why: &Reply) {
     let (lane, why) = (logged(lane), logged_to(&why.to_string(), REMEDY));
     warn!(event = "connector paused", lane = %lane, state = "throttled", until = %time::logged(until), why = %why, "connector paused");

@@ -1,8 +1,7 @@
-//! WHAT THE GATEWAY SAYS OF ITSELF: the log, as text for people, as JSON or with fields to the journal.
+//! WHAT THE GATEWAY SAYS OF ITSELF: the log, as text for people, as JSON, or to the journal with fields.
 //!
-//! Apart so that everybody else only names events and fields. A full pipe behind standard error never holds the gateway up:
-//! lines go through a bounded channel to one thread of their own, and what does not fit is counted and said later.
-//! It decides nothing and keeps nothing.
+//! Everybody else only names events and fields. A full pipe behind standard error never holds the gateway up: lines go through a
+//! bounded channel to a thread of their own, and those that do not fit are counted and reported later.
 
 use std::{
     fmt::{self, Write as _},
@@ -37,7 +36,7 @@ pub mod maillog;
 const ANY_TEXT: usize = 4_000;
 /// Lines that wait for standard error.
 const WAITING_LINES: usize = 4_096;
-/// How long the next lines are waited for, and how many octets of them are written at once.
+/// How long we wait for the next lines, and how many octets are written at once.
 const GATHER: Duration = Duration::from_millis(2);
 const AT_ONCE: usize = 64 * 1024;
 
@@ -72,7 +71,7 @@ pub struct Guard {
 impl Drop for Guard {
     fn drop(&mut self) {
         if let Some(lines) = self.lines.take() {
-            // The subscriber keeps a sender for ever, so the end is a word of its own.
+            // The subscriber keeps a sender for ever, so the end has to be sent as a line.
             let _ = lines.sender.try_send(Line::End);
         }
         if let Some(thread) = self.thread.take() {
@@ -97,7 +96,7 @@ pub fn init(settings: &Settings) -> Result<Guard, String> {
             text::logged(&settings.level)
         )
     })?;
-    // What the libraries say is for their makers: types, paths of the build, names from the network that nobody cleaned.
+    // What the libraries say is for their makers: types, paths of the build, names from the network that nobody has escaped.
     let level = Targets::new().with_target(env!("CARGO_CRATE_NAME"), level);
     let registry = tracing_subscriber::registry();
     let started = |result: Result<(), _>| {
@@ -269,7 +268,7 @@ fn to_standard_error() -> io::Result<(Lines, JoinHandle<()>)> {
 }
 
 fn write_lines(receiver: &Receiver<Line>, dropped: &AtomicU64, out: &mut dyn Write) {
-    // Lines came a moment ago: the next ones are looked for instead of waited for, so that whoever writes one wakes nobody.
+    // While lines keep coming the thread polls instead of waiting, so that writing a line wakes nobody.
     let mut busy = false;
     loop {
         let next = if busy {
@@ -284,12 +283,12 @@ fn write_lines(receiver: &Receiver<Line>, dropped: &AtomicU64, out: &mut dyn Wri
         };
         let Some(first) = next else {
             if !std::mem::take(&mut busy) {
-                tell_of_lost(dropped, out);
+                report_lost(dropped, out);
             }
             continue;
         };
         if !busy {
-            // The first of many, maybe.
+            // Perhaps the first of many.
             std::thread::sleep(GATHER);
         }
         busy = true;
@@ -304,7 +303,7 @@ fn write_lines(receiver: &Receiver<Line>, dropped: &AtomicU64, out: &mut dyn Wri
                 break;
             }
         }
-        // There is nowhere to tell that the log cannot be written.
+        // There is nowhere to report that the log cannot be written.
         let _ = out.write_all(&lines);
         if end {
             return;
@@ -312,7 +311,7 @@ fn write_lines(receiver: &Receiver<Line>, dropped: &AtomicU64, out: &mut dyn Wri
     }
 }
 
-fn tell_of_lost(dropped: &AtomicU64, out: &mut dyn Write) {
+fn report_lost(dropped: &AtomicU64, out: &mut dyn Write) {
     let lost = dropped.swap(0, Ordering::Relaxed);
     if lost > 0 {
         let _ = writeln!(

@@ -1,7 +1,7 @@
 //! The stand-in smarthost of the demo, on `mailin-embedded`: an implementation of SMTP that is not ours.
 //!
-//! Apart so that what it does on purpose stands in one place: it wants a password, which it offers only after
-//! STARTTLS, and it says 451 to the first mail for `later@…`. It keeps mail as files and relays nothing.
+//! It wants a password, which it accepts only after STARTTLS, and it answers 451 to the first mail for `later@…`. It keeps mail as
+//! files and relays nothing.
 
 use std::{
     fs, io,
@@ -68,7 +68,7 @@ pub(super) fn start(
         })
         .map_err(|e| fault(&e))?;
     std::thread::spawn(move || {
-        // Ends with the program; what could fail is the listening, and that is done.
+        // It ends with the program; only listening could fail, and that is done.
         let _ = server.serve();
     });
     Ok(address)

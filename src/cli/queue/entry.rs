@@ -1,6 +1,4 @@
-//! An entry of the queue for programs, and what keeps it waiting.
-//!
-//! Apart from `queue` and `trace`, which find the entries and print them for people.
+//! An entry of the queue for programs, and what it is waiting for. `queue` and `trace` find the entries and print them for people.
 
 use std::time::SystemTime;
 

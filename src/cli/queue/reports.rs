@@ -1,6 +1,6 @@
-//! Failure reports that failed themselves: a retry leaves them alone, for what they tell is old news.
+//! Failure reports that failed themselves: a retry leaves them alone, since what they tell is old news.
 //!
-//! Apart from `queue`, which says which messages: this narrows it. It changes nothing.
+//! `queue` says which messages; this narrows them down and changes nothing.
 
 use std::sync::Arc;
 

@@ -1,7 +1,7 @@
 //! What `sendmail` makes of its input: line ends, the recipients and the sender that the header names, the From it adds.
 //!
-//! Apart from the command line and the connection so that it can be tested as tables. It reads addresses as the sendmail of
-//! others does, for programs that answer for their own header; what may leave is the gateway's to judge.
+//! Without a connection, so that tables test it. It reads addresses as other sendmails do, for programs that answer for their own
+//! header; what may leave is the gateway's to judge.
 
 use crate::{
     cli::handover,
@@ -21,7 +21,7 @@ pub(super) struct Draft {
     has_from: bool,
     /// Of the header, each once: only when they were asked for.
     pub(super) recipients: Vec<String>,
-    /// Who sends it by the header; it may be a bare name such as `root`.
+    /// Who sends it, according to the header; it may be a bare name such as `root`.
     pub(super) sender: Option<String>,
 }
 
@@ -31,7 +31,7 @@ impl Draft {
     /// # Errors
     /// A sentence: a field whose addresses cannot be read.
     pub(super) fn read(input: &[u8], to_header: bool) -> Result<Self, String> {
-        // Editors of Windows write a mark in front of UTF-8; the first field would be none.
+        // Editors on Windows put a mark in front of UTF-8, with which the first field would not be one.
         let content = handover::plain(input.strip_prefix(b"\xef\xbb\xbf").unwrap_or(input));
         let end = repair::header_end(&content, &mut 0, true)
             .ok_or_else(|| "the header has no end".to_owned())?;
@@ -45,7 +45,7 @@ impl Draft {
             draft.body.extend_from_slice(b"\r\n");
             draft.body.extend_from_slice(body);
         }
-        // RFC 5322 §3.6.6: who sends a message again names himself and the recipients in Resent fields.
+        // RFC 5322 §3.6.6: a message that is sent again names its sender and recipients in Resent fields.
         let has = |name| headers::value_of(&draft.header, name).is_some();
         let again = ["Resent-To", "Resent-Cc", "Resent-Bcc"]
             .into_iter()
@@ -208,7 +208,7 @@ impl Element {
         }
     }
 
-    /// It is over: its address goes to `found`, if it has one.
+    /// The element ends: its address goes to `found`, if it has one.
     fn end(&mut self, found: &mut Vec<String>) -> Result<(), &'static str> {
         let element = std::mem::take(self);
         let in_brackets = element.angle.is_some();
