@@ -266,7 +266,7 @@ async fn play(
         return Ok(Err("it was not put off first".to_owned()));
     }
     if matches!(sample.becomes, Becomes::FailedOver(_)) {
-        let lanes = store.lanes().await.map_err(super::store_failure)?;
+        let lanes = store.lanes().await?;
         let Some(closed) = lanes
             .iter()
             .find(|l| l.lane == "primary" && l.state == "closed")

@@ -2,6 +2,8 @@
 
 use std::{fmt, io};
 
+use crate::queue::store::StoreError;
+
 /// How a command ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
@@ -86,6 +88,13 @@ impl From<io::Error> for Failure {
             };
         }
         Self::new(Exit::Io, error)
+    }
+}
+
+/// The store cannot.
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        Self::new(Exit::Unavailable, error)
     }
 }
 

@@ -167,10 +167,6 @@ fn settings(path: Option<PathBuf>, secrets: Secrets) -> Result<Config, Failure> 
         .map_err(|diagnostics| Failure::new(Exit::Config, diagnostics))
 }
 
-fn store_failure(error: crate::queue::store::StoreError) -> Failure {
-    Failure::new(Exit::Unavailable, error)
-}
-
 /// Runs what is asynchronous below; a command needs one thread and the blocking pool.
 fn block_on<T>(future: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     tokio::runtime::Builder::new_current_thread()

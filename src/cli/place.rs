@@ -193,7 +193,7 @@ pub(super) fn running(data_dir: &Path) -> Result<Option<Running>, Failure> {
 
 /// What a gateway last wrote down of itself; of one that is gone it is history.
 pub(super) async fn status_row(store: &dyn Store) -> Result<StatusRow, Failure> {
-    let text = store.note(STATUS_ROW).await.map_err(super::store_failure)?;
+    let text = store.note(STATUS_ROW).await?;
     Ok(StatusRow::read(text.as_deref()))
 }
 

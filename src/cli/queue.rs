@@ -195,10 +195,7 @@ pub(super) fn run(path: Option<PathBuf>, arguments: Arguments) -> Ended {
                 .collect();
         }
         for filter in filters {
-            taken += store
-                .command(&filter, &verb, output::now())
-                .await
-                .map_err(super::store_failure)?;
+            taken += store.command(&filter, &verb, output::now()).await?;
         }
         if verb == Verb::Retry {
             reopen(&store).await?;
@@ -217,15 +214,14 @@ pub(super) fn run(path: Option<PathBuf>, arguments: Arguments) -> Ended {
 /// With a retry the operator also says that the cause is mended: closed and paused lanes are tried at once.
 async fn reopen(store: &Arc<dyn Store>) -> Result<(), Failure> {
     let now = output::now();
-    for lane in store.lanes().await.map_err(super::store_failure)? {
+    for lane in store.lanes().await? {
         if lane.state != "open" {
             store
                 .set_lane(LaneRow {
                     probe: Some(now),
                     ..lane
                 })
-                .await
-                .map_err(super::store_failure)?;
+                .await?;
         }
     }
     Ok(())
@@ -250,12 +246,7 @@ fn list(place: &Place, which: &Which, limit: Option<usize>, json: bool) -> Ended
                 filter.states = vec![State::Waiting, State::Sending, State::Held, State::Failed];
             }
             filter.limit = limit;
-            entries.extend(
-                store
-                    .list(&filter, now)
-                    .await
-                    .map_err(super::store_failure)?,
-            );
+            entries.extend(store.list(&filter, now).await?);
         }
         if let Some(limit) = limit {
             entries.truncate(limit);
@@ -329,7 +320,7 @@ async fn show(place: &Place, id: MessageId, json: bool) -> Ended {
     if life.entries.is_empty() {
         return Err(Failure::new(Exit::No, format_args!("no message {id}")));
     }
-    let message = store.content(id).await.map_err(super::store_failure)?;
+    let message = store.content(id).await?;
     let standing = Standing::read(place, store.as_ref()).await?;
     if json {
         output::json(&json!({

@@ -60,8 +60,8 @@ pub(super) fn run(path: Option<PathBuf>, arguments: &Arguments) -> Ended {
         Some(store) => super::block_on(async {
             Ok((
                 super::place::status_row_of(store.as_ref(), running.as_ref()).await?,
-                Some(store.stats().await.map_err(super::store_failure)?),
-                store.lanes().await.map_err(super::store_failure)?,
+                Some(store.stats().await?),
+                store.lanes().await?,
             ))
         })?,
     };

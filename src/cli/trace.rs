@@ -88,11 +88,8 @@ pub(super) async fn life(store: &Arc<dyn Store>, id: MessageId) -> Result<Life, 
     };
     Ok(Life {
         id,
-        entries: store
-            .list(&filter, output::now())
-            .await
-            .map_err(super::store_failure)?,
-        events: store.events(id).await.map_err(super::store_failure)?,
+        entries: store.list(&filter, output::now()).await?,
+        events: store.events(id).await?,
     })
 }
 
@@ -178,10 +175,7 @@ async fn ids(store: &Arc<dyn Store>, subject: &str) -> Result<Vec<MessageId>, Fa
             ..Filter::default()
         },
     ] {
-        let entries = store
-            .list(&filter, output::now())
-            .await
-            .map_err(super::store_failure)?;
+        let entries = store.list(&filter, output::now()).await?;
         ids.extend(entries.into_iter().map(|entry| entry.id));
     }
     // Ids sort by time.

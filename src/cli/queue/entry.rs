@@ -34,7 +34,7 @@ impl Standing {
         let row = place::status_row_of(store, running.as_ref()).await?;
         Ok(Self {
             routes: Routes::new(place, &row),
-            lanes: store.lanes().await.map_err(crate::cli::store_failure)?,
+            lanes: store.lanes().await?,
             is_running: running.is_some(),
             now: output::now(),
         })

@@ -14,16 +14,12 @@ use crate::{
 };
 
 pub(super) async fn run(store: Arc<dyn Store>, id: MessageId, path: Option<PathBuf>) -> Ended {
-    let message = store
-        .content(id)
-        .await
-        .map_err(crate::cli::store_failure)?
-        .ok_or_else(|| {
-            Failure::new(
-                Exit::No,
-                format_args!("the content of {id} is not kept: unknown, or delivered already"),
-            )
-        })?;
+    let message = store.content(id).await?.ok_or_else(|| {
+        Failure::new(
+            Exit::No,
+            format_args!("the content of {id} is not kept: unknown, or delivered already"),
+        )
+    })?;
     match path {
         None => {
             let mut out = io::stdout().lock();

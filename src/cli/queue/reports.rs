@@ -23,7 +23,7 @@ pub(super) async fn failed(store: &Arc<dyn Store>, filters: &[Filter]) -> Result
             ..filter.clone()
         };
         let entries = store.list(&failed, output::now()).await;
-        found += entries.map_err(crate::cli::store_failure)?.len() as u64;
+        found += entries?.len() as u64;
     }
     Ok(found)
 }
