@@ -439,7 +439,7 @@ impl Gateway {
 
     /// Writes down what `postern status` and `postern reload` want to know.
     async fn write_status_row(&self, standing: &[Standing]) {
-        let row = status_row::of(self, standing);
+        let row = status_row::of(&self.config, self.started, standing, self.reload.clone());
         if let Err(error) = self.store.set_note(STATUS_ROW, row.written()).await {
             warn!(event = "status not written", error = %error, "status not written");
         }

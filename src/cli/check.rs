@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 
 use super::{
     exit::{Ended, Exit, Failure},
-    output,
+    output, prepare,
 };
 use crate::{
     config::{
@@ -91,8 +91,8 @@ pub(super) fn run(path: Option<PathBuf>, arguments: &Arguments) -> Ended {
         ))?;
     }
     let logins = if arguments.connect {
-        let token_store = super::token_store(&config)?;
-        Some(super::block_on(connect(config.connectors, token_store))?)
+        let token_store = prepare::token_store(&config)?;
+        Some(prepare::block_on(connect(config.connectors, token_store))?)
     } else {
         None
     };

@@ -8,8 +8,7 @@ pub(super) struct Arguments {
     shell: clap_complete::Shell,
 }
 
-pub(super) fn run(arguments: &Arguments) -> Ended {
-    let mut command = <super::Arguments as clap::CommandFactory>::command();
+pub(super) fn run(arguments: &Arguments, mut command: clap::Command) -> Ended {
     // Collected first: the generator panics when it cannot write.
     let mut script = Vec::new();
     clap_complete::generate(arguments.shell, &mut command, "postern", &mut script);

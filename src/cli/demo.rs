@@ -20,7 +20,7 @@ use super::{
     cert,
     exit::{Ended, Exit, Failure},
     handover::{self, Unsent},
-    output, trace,
+    output, prepare, trace,
 };
 use crate::{
     config::Secrets,
@@ -48,7 +48,7 @@ const CONFIG: &str = include_str!("demo.toml");
 const PATIENCE: Duration = Duration::from_secs(30);
 
 pub(super) fn run(arguments: &Arguments) -> Ended {
-    super::block_on(async {
+    prepare::block_on(async {
         let mut interrupted = signal(tokio::signal::unix::SignalKind::interrupt())?;
         let mut terminated = signal(tokio::signal::unix::SignalKind::terminate())?;
         let stopped = async {
@@ -77,7 +77,7 @@ async fn demonstrate(stay: bool) -> Ended {
         world.listener
     ))?;
     let store = super::place::existing_store(
-        &super::settings(Some(world.config.clone()), Secrets::Ignore)?.data_dir,
+        &prepare::settings(Some(world.config.clone()), Secrets::Ignore)?.data_dir,
     )?;
     let mut wrong = Vec::new();
     for sample in SAMPLES {

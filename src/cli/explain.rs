@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::{
     exit::{Ended, Exit, Failure},
-    output,
+    output, prepare,
 };
 use crate::{
     config::{Config, Secrets},
@@ -63,7 +63,7 @@ struct Path {
 }
 
 pub(super) fn run(path: Option<PathBuf>, arguments: &Arguments) -> Ended {
-    let config = super::settings(path, Secrets::Ignore)?;
+    let config = prepare::settings(path, Secrets::Ignore)?;
     let listener = match &arguments.listener {
         None => config.listeners.first(),
         Some(name) => config.listeners.iter().find(|l| l.name == *name),

@@ -2,7 +2,6 @@
 
 use std::{io::Write as _, path::PathBuf};
 
-use clap::CommandFactory as _;
 use clap_mangen::Man;
 
 use super::exit::{Ended, Exit, Failure};
@@ -14,8 +13,8 @@ pub(super) struct Arguments {
     dir: Option<PathBuf>,
 }
 
-pub(super) fn run(arguments: &Arguments) -> Ended {
-    let mut command = super::Arguments::command().disable_help_subcommand(true);
+pub(super) fn run(arguments: &Arguments, command: clap::Command) -> Ended {
+    let mut command = command.disable_help_subcommand(true);
     command.build();
     if let Some(directory) = &arguments.dir {
         clap_mangen::generate_to(command, directory).map_err(|error| {

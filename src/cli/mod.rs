@@ -7,17 +7,11 @@ use std::{
     ffi::OsString,
     path::{Path, PathBuf},
     process::ExitCode,
-    sync::Arc,
 };
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
-use crate::{
-    config::{self, Config, Secrets},
-    connector::{Kind, oauth::TokenStore},
-    gateway::StoredTokens,
-};
-use exit::{Ended, Exit, Failure};
+use exit::{Ended, Exit};
 
 pub mod exit;
 pub mod output;
@@ -33,6 +27,7 @@ mod harden;
 mod man;
 mod password;
 mod place;
+mod prepare;
 mod queue;
 mod reload;
 mod run;
@@ -154,35 +149,7 @@ fn dispatch(argv: Vec<OsString>) -> Ended {
         Command::Cert(arguments) => cert::run(&arguments),
         Command::Reload => reload::run(config),
         Command::Demo(arguments) => demo::run(&arguments),
-        Command::Completions(arguments) => completions::run(&arguments),
-        Command::Man(arguments) => man::run(&arguments),
+        Command::Completions(arguments) => completions::run(&arguments, Arguments::command()),
+        Command::Man(arguments) => man::run(&arguments, Arguments::command()),
     }
-}
-
-/// The settings, for a command that only looks; warnings are `check`'s to print.
-fn settings(path: Option<PathBuf>, secrets: Secrets) -> Result<Config, Failure> {
-    let path = config::find(path);
-    config::load(&path, secrets)
-        .map(|(config, _)| config)
-        .map_err(|diagnostics| Failure::new(Exit::Config, diagnostics))
-}
-
-/// Runs what is asynchronous below; a command needs one thread and the blocking pool.
-fn block_on<T>(future: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| Failure::new(Exit::System, error))?
-        .block_on(future)
-}
-
-/// Where a command finds and keeps rotated refresh tokens, if a connector has one: in the queue, if there is one.
-fn token_store(config: &Config) -> Result<Option<Arc<dyn TokenStore>>, Failure> {
-    let mut kinds = config.connectors.iter().map(|connector| &connector.kind);
-    if !kinds.any(Kind::needs_token_store) {
-        return Ok(None);
-    }
-    // A queue that is there and cannot be opened is a failure: what the endpoint gives for next time would be lost.
-    Ok(place::store(&config.data_dir)?
-        .map(|store| Arc::new(StoredTokens(store)) as Arc<dyn TokenStore>))
 }

@@ -15,7 +15,7 @@ use super::{
     exit::{Ended, Exit, Failure},
     output,
     place::{Place, Where},
-    trace,
+    prepare, trace,
 };
 use crate::{
     mail::{
@@ -160,10 +160,10 @@ pub(super) fn run(path: Option<PathBuf>, arguments: Arguments) -> Ended {
     let mut reports = true;
     let (verb, done, which) = match command {
         Command::List { which, limit, json } => return list(&find()?, &which, limit, json),
-        Command::Show { id, json } => return super::block_on(show(&find()?, id, json)),
+        Command::Show { id, json } => return prepare::block_on(show(&find()?, id, json)),
         Command::Export { id, output } => {
             let store = find()?.existing_store()?;
-            return super::block_on(export::run(store, id, output));
+            return prepare::block_on(export::run(store, id, output));
         }
         Command::Retry {
             which,
@@ -184,7 +184,7 @@ pub(super) fn run(path: Option<PathBuf>, arguments: Arguments) -> Ended {
         ));
     }
     let store = find()?.existing_store()?;
-    super::block_on(async {
+    prepare::block_on(async {
         let (mut taken, mut left) = (0, 0);
         let mut filters = which.filters();
         if !reports {
@@ -236,7 +236,7 @@ fn list(place: &Place, which: &Which, limit: Option<usize>, json: bool) -> Ended
         }
         return Ok(Exit::Ok);
     };
-    super::block_on(async {
+    prepare::block_on(async {
         let now = output::now();
         let standing = Standing::read(place, store.as_ref()).await?;
         let mut entries = Vec::new();

@@ -10,7 +10,7 @@ use rustix::process::{Signal, kill_process};
 use super::{
     elsewhere,
     exit::{Ended, Exit, Failure},
-    output, place,
+    output, place, prepare,
 };
 use crate::{
     config::{Config, Secrets},
@@ -23,7 +23,7 @@ use crate::{
 const PATIENCE: Duration = Duration::from_secs(15);
 
 pub(super) fn run(path: Option<PathBuf>) -> Ended {
-    let config = super::settings(path, Secrets::CheckOnly)?;
+    let config = prepare::settings(path, Secrets::CheckOnly)?;
     let Some(running) = place::running(&config.data_dir)? else {
         return Err(no_gateway(&config));
     };
@@ -39,7 +39,7 @@ pub(super) fn run(path: Option<PathBuf>) -> Ended {
         ));
     };
     let store = place::existing_store(&config.data_dir)?;
-    super::block_on(async {
+    prepare::block_on(async {
         let before = last(store.as_ref()).await?;
         kill_process(pid, Signal::HUP).map_err(|error| {
             Failure::new(

@@ -14,6 +14,7 @@ use super::{
     exit::{Ended, Exit},
     output,
     place::{Place, Running, Where},
+    prepare,
 };
 use crate::{
     listener::tls::EXPIRES_SOON,
@@ -57,7 +58,7 @@ pub(super) fn run(path: Option<PathBuf>, arguments: &Arguments) -> Ended {
     let running = super::place::running(&place.data_dir)?;
     let (row, stats, lanes) = match place.store()? {
         None => (StatusRow::default(), None, Vec::new()),
-        Some(store) => super::block_on(async {
+        Some(store) => prepare::block_on(async {
             Ok((
                 super::place::status_row_of(store.as_ref(), running.as_ref()).await?,
                 Some(store.stats().await?),

@@ -14,7 +14,7 @@ use serde_json::json;
 use super::{
     check::{SHOWN, said},
     exit::{Ended, Exit, Failure},
-    output,
+    output, prepare,
 };
 use crate::{
     config::{Config, Secrets},
@@ -47,7 +47,7 @@ pub(super) struct Arguments {
 const LINES: usize = 10_000;
 
 pub(super) fn run(path: Option<PathBuf>, arguments: &Arguments) -> Ended {
-    let config = super::settings(path, Secrets::Resolve)?;
+    let config = prepare::settings(path, Secrets::Resolve)?;
     let settings = config
         .connectors
         .iter()
@@ -103,12 +103,12 @@ pub(super) fn run(path: Option<PathBuf>, arguments: &Arguments) -> Ended {
     };
     let services = connector::Services {
         recorder: Some(recorder),
-        token_store: super::token_store(&config)?,
+        token_store: prepare::token_store(&config)?,
     };
     let connector = settings
         .build(services)
         .map_err(|text| Failure::new(Exit::Unavailable, text))?;
-    let report = super::block_on(async {
+    let report = prepare::block_on(async {
         let deadline = Instant::now() + timeout;
         let recipients = [to.clone()];
         let delivery = connector.deliver(&message, &recipients, deadline);

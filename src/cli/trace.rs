@@ -6,6 +6,7 @@ use super::{
     exit::{Ended, Exit, Failure},
     output,
     place::Where,
+    prepare,
     queue::entry::{self, Standing},
 };
 use crate::{
@@ -37,7 +38,7 @@ pub(super) struct Arguments {
 pub(super) fn run(path: Option<PathBuf>, arguments: &Arguments) -> Ended {
     let place = arguments.place.find(path)?;
     let store = place.existing_store()?;
-    super::block_on(async {
+    prepare::block_on(async {
         let standing = Standing::read(&place, store.as_ref()).await?;
         let ids = ids(&store, &arguments.subject).await?;
         let skipped = ids.len().saturating_sub(arguments.limit);

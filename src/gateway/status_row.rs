@@ -1,14 +1,22 @@
 //! The status row: what the gateway writes down of itself beside the queue, for `status`, `queue`, `trace` and `reload`.
 
-use super::{Gateway, certificates};
+use std::time::SystemTime;
+
+use super::certificates;
 use crate::{
+    config::Config,
     listener::{Standing, TlsMode},
     mail::time,
-    view::{Certificate, Listener, Owner, StatusRow},
+    view::{Certificate, Listener, Owner, Reload, StatusRow},
 };
 
-/// The row as it is now, with these listeners.
-pub(super) fn of(gateway: &Gateway, standing: &[Standing]) -> StatusRow {
+/// The row of this process, with these listeners.
+pub(super) fn of(
+    config: &Config,
+    started: SystemTime,
+    standing: &[Standing],
+    reload: Option<Reload>,
+) -> StatusRow {
     let listeners = standing.iter().flat_map(|l| {
         let tls = match l.tls {
             TlsMode::Off => "off",
@@ -29,14 +37,13 @@ pub(super) fn of(gateway: &Gateway, standing: &[Standing]) -> StatusRow {
             not_after: time::logged(*end),
         })
     });
-    let config = &gateway.config;
     let routes = config.router.routes.iter().map(|route| {
         let connectors = route.connectors.iter().map(ToString::to_string);
         (route.name.to_string(), connectors.collect())
     });
     StatusRow {
         pid: std::process::id(),
-        started: Some(time::logged(gateway.started)),
+        started: Some(time::logged(started)),
         config: Some(config.path.display().to_string()),
         listeners: listeners.collect(),
         certificates: shown_to_clients
@@ -48,6 +55,6 @@ pub(super) fn of(gateway: &Gateway, standing: &[Standing]) -> StatusRow {
             .map(|c| c.name.to_string())
             .collect(),
         routes: Some(routes.collect()),
-        reload: gateway.reload.clone(),
+        reload,
     }
 }

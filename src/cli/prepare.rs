@@ -1,0 +1,41 @@
+//! What a command needs before it begins: the settings, a runtime, a place for refresh tokens.
+
+use std::{path::PathBuf, sync::Arc};
+
+use super::{
+    exit::{Exit, Failure},
+    place,
+};
+use crate::{
+    config::{self, Config, Secrets},
+    connector::{Kind, oauth::TokenStore},
+    gateway::StoredTokens,
+};
+
+/// The settings, for a command that only looks; warnings are `check`'s to print.
+pub(super) fn settings(path: Option<PathBuf>, secrets: Secrets) -> Result<Config, Failure> {
+    let path = config::find(path);
+    config::load(&path, secrets)
+        .map(|(config, _)| config)
+        .map_err(|diagnostics| Failure::new(Exit::Config, diagnostics))
+}
+
+/// Runs what is asynchronous below; a command needs one thread and the blocking pool.
+pub(super) fn block_on<T>(future: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new(Exit::System, error))?
+        .block_on(future)
+}
+
+/// Where a command finds and keeps rotated refresh tokens, if a connector has one: in the queue, if there is one.
+pub(super) fn token_store(config: &Config) -> Result<Option<Arc<dyn TokenStore>>, Failure> {
+    let mut kinds = config.connectors.iter().map(|connector| &connector.kind);
+    if !kinds.any(Kind::needs_token_store) {
+        return Ok(None);
+    }
+    // A queue that is there and cannot be opened is a failure: what the endpoint gives for next time would be lost.
+    Ok(place::store(&config.data_dir)?
+        .map(|store| Arc::new(StoredTokens(store)) as Arc<dyn TokenStore>))
+}
