@@ -21,7 +21,7 @@
 //!
 //! - `mail/` the words every module shares: addresses, messages, headers, replies, outcomes; how text from outside (`text.rs`)
 //!   and times (`time.rs`) are written
-//! - `policy/` MAY IT? pure rules over settings
+//! - `policy/` MAY IT? pure rules over settings; `judge.rs` has the questions in the order of a session, `explain` plays one
 //! - `route.rs` WHERE TO?
 //! - `smtp/` HOW IT IS SAID: `server/` (its state machine in `session/`) and `client/` (what a refusal means in `class/`,
 //!   who waits for it in `dialogue/`), bytes in, steps out, no sockets

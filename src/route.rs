@@ -60,7 +60,7 @@ pub struct Route {
     pub give_up: Duration,
     /// Recipients of one job at most: the least of its connectors' `max_recipients`.
     pub max_recipients: usize,
-    /// Content of more octets is refused by every one of its connectors; `None`: not by all.
+    /// The largest message that any of its connectors takes, in octets; `None`: there is one without a limit.
     pub max_size: Option<u64>,
 }
 

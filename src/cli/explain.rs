@@ -1,8 +1,11 @@
 //! `postern explain`: which rule accepts or refuses, and which way the mail would take.
 //!
-//! It asks the functions that the session asks, in the same order; it has no judgement of its own.
+//! It plays a session in memory, as a client that knows what the listener offers, and shows what the session found and said;
+//! it has no judgement of its own.
 
-use std::{net::IpAddr, path::PathBuf, time::SystemTime};
+use std::{net::IpAddr, path::PathBuf, sync::Arc, time::SystemTime};
+
+use bytes::BytesMut;
 
 use serde_json::json;
 
@@ -11,22 +14,22 @@ use super::{
     output, prepare,
 };
 use crate::{
-    config::{Config, Secrets},
+    config::{Config, Secrets, values},
+    gateway,
     listener::{self, Bind, TlsMode},
     mail::{
-        address::Address,
         headers,
-        message::{MessageId, Origin},
-        pattern::{self, Pattern},
+        message::MessageId,
         reply::Reply,
         text::{shown, shown_to},
     },
-    policy::{
-        About, AuthMode, Verdict, Who,
-        network::{Client, ToleranceLevel},
+    policy::AuthMode,
+    route::Route,
+    secret::Secret,
+    smtp::{
+        sasl,
+        server::session::{Accepted, Authentication, Conditions, Session, Step, StoreState},
     },
-    route::{Asked, Route},
-    smtp::server::{command, tolerance::Tolerance},
 };
 
 #[derive(Debug, clap::Args)]
@@ -49,6 +52,12 @@ pub(super) struct Arguments {
     /// By this listener [default: the first one]
     #[arg(long, value_name = "NAME")]
     listener: Option<String>,
+    /// Of a message as large as this: octets, or 30 MB
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    size: Option<u64>,
+    /// As a client that does not speak TLS [default: it uses STARTTLS where that is offered]
+    #[arg(long)]
+    no_tls: bool,
     /// For programs
     #[arg(long)]
     json: bool,
@@ -78,280 +87,260 @@ pub(super) fn run(path: Option<PathBuf>, arguments: &Arguments) -> Ended {
             ),
         )
     })?;
-    let mut walked = Path::default();
-    if let Err(reply) = walk(&config, listener, arguments, &mut walked) {
-        walked.refused = Some(reply);
+    if arguments.no_tls && listener.tls == TlsMode::Implicit {
+        return Err(Failure::new(
+            Exit::Usage,
+            format_args!(
+                "listener {:?} begins with TLS: without it a client has nothing to say there",
+                listener.name
+            ),
+        ));
     }
-    if arguments.json {
-        output::json(&json!({
-            "accepted": walked.refused.is_none(),
-            "reply": walked.refused.as_ref().map(ToString::to_string),
-            "route": walked.route.as_ref().map(|r| r.name.as_str()),
-            "connectors": walked.route.as_ref().map_or_else(Vec::new, |r| {
-                r.connectors.iter().map(|c| c.as_str().to_owned()).collect()
-            }),
-            "steps": walked.steps.iter().map(|(what, text)| json!({"step": what, "text": text})).collect::<Vec<_>>(),
-        }))?;
-    } else {
-        for (what, text) in &walked.steps {
-            output::line(format_args!("{what:<10} {}", shown_to(text, 400)))?;
-        }
-        match &walked.refused {
-            Some(reply) => output::line(format_args!("{:<10} {reply}", "refused"))?,
-            None => output::line(format_args!(
-                "{:<10} the message would be queued",
-                "accepted"
-            ))?,
-        }
-    }
-    Ok(if walked.refused.is_some() {
+    let mut play = Play::new(&config, listener, arguments);
+    play.path.refused = play.whole().err();
+    show(&play.path, arguments.json)?;
+    Ok(if play.path.refused.is_some() {
         Exit::Refused
     } else {
         Exit::Ok
     })
 }
 
-#[expect(
-    clippy::too_many_lines,
-    reason = "the questions of a session, in its order"
-)]
-fn walk(
-    config: &Config,
-    listener: &listener::Settings,
-    arguments: &Arguments,
-    path: &mut Path,
-) -> Result<(), Reply> {
-    let policy = &config.policy;
-    path.say("listener", describe(listener));
+fn show(path: &Path, as_json: bool) -> Result<(), Failure> {
+    if as_json {
+        return output::json(&json!({
+            "accepted": path.refused.is_none(),
+            "reply": path.refused.as_ref().map(ToString::to_string),
+            "route": path.route.as_ref().map(|r| r.name.as_str()),
+            "connectors": path.route.as_ref().map_or_else(Vec::new, |r| {
+                r.connectors.iter().map(|c| c.as_str().to_owned()).collect()
+            }),
+            "steps": path.steps.iter().map(|(what, text)| json!({"step": what, "text": text})).collect::<Vec<_>>(),
+        }));
+    }
+    for (what, text) in &path.steps {
+        output::line(format_args!("{what:<10} {}", shown_to(text, 400)))?;
+    }
+    match &path.refused {
+        Some(reply) => output::line(format_args!("{:<10} {reply}", "refused")),
+        None => output::line(format_args!(
+            "{:<10} the message would be queued",
+            "accepted"
+        )),
+    }
+}
 
-    let client = policy.client(arguments.client);
-    path.say(
-        "client",
-        match client {
-            Some(client) => format!("{} is in [[client]] {}", arguments.client, about(client)),
-            None => format!("{} is in no [[client]]", arguments.client),
-        },
-    );
-    judge(policy.connect(arguments.client, listener.auth))?;
+/// A session, played from the greeting to the final dot.
+struct Play<'a> {
+    config: &'a Config,
+    listener: &'a listener::Settings,
+    arguments: &'a Arguments,
+    session: Session,
+    path: Path,
+    accepted: Option<Box<Accepted>>,
+}
 
-    let user = match &arguments.user {
-        None => None,
-        Some(name) => {
-            let Some(user) = policy.user(name) else {
-                path.say(
-                    "user",
-                    format!("there is no [[user]] named {:?}", shown(name)),
-                );
-                return Err(Reply::auth_failed());
-            };
-            if listener.auth == AuthMode::Off {
-                path.say(
-                    "user",
-                    format!("{name:?} cannot log in: auth = \"off\" on this listener"),
-                );
-                return Err(Reply::not_implemented());
-            }
-            path.say("user", format!("logged in as [[user]] {}", user.name));
-            Some(user)
-        }
-    };
-    let who = Who { client, user };
-    let lenient = client.is_some_and(|c| c.any_credentials);
-    judge(policy.login(who, listener.auth, user.is_some() || lenient))?;
-
-    // As the session reads MAIL and RCPT: what this client is forgiven, bare names completed.
-    let tolerance = Tolerance::of(client.map_or_else(ToleranceLevel::default, |c| c.tolerance));
-    let bare = policy.default_domain.as_ref();
-    let given = command::mail(&argument("FROM", &arguments.from), &tolerance, bare)?.sender;
-    let rewritten = policy.rewrite(given.as_ref());
-    let sender = match rewritten {
-        Some((place, rewrite)) => {
-            path.say(
-                "rewrite",
-                format!("[[rewrite]] {} makes the sender {}", place + 1, rewrite.to),
-            );
-            Some(&rewrite.to)
-        }
-        None => given.as_ref(),
-    };
-    let shown = sender.map_or_else(|| "<>".to_owned(), ToString::to_string);
-    let lists = [
-        (
-            "allowlist.senders".to_owned(),
-            Some(&policy.allowlist.senders),
-        ),
-        (
-            client.map_or_else(String::new, |c| format!("client {}", c.name)),
-            client.and_then(|c| c.senders.as_ref()),
-        ),
-        (
-            user.map_or_else(String::new, |u| format!("user {}", u.name)),
-            user.and_then(|u| u.senders.as_ref()),
-        ),
-    ];
-    path.lists("sender", &shown, sender, &lists);
-    judge(policy.mail(who, sender))?;
-
-    let recipient = command::rcpt(&argument("TO", &arguments.to), &tolerance, bare)?;
-    let lists = [
-        (
-            "allowlist.recipients".to_owned(),
-            Some(&policy.allowlist.recipients),
-        ),
-        (
-            client.map_or_else(String::new, |c| format!("client {}", c.name)),
-            client.and_then(|c| c.recipients.as_ref()),
-        ),
-        (
-            user.map_or_else(String::new, |u| format!("user {}", u.name)),
-            user.and_then(|u| u.recipients.as_ref()),
-        ),
-    ];
-    path.lists(
-        "recipient",
-        &recipient.to_string(),
-        Some(&recipient),
-        &lists,
-    );
-    judge(policy.rcpt(who, &recipient))?;
-
-    let asked = Asked {
-        sender,
-        recipient: &recipient,
-        client: client.map(|c| c.name.as_str()),
-        user: user.map(|u| u.name.as_str()),
-        listener: &listener.name,
-    };
-    let Some(route) = config.router.route(asked) else {
-        path.say(
-            "route",
-            "no [[route]] takes this sender and recipient".to_owned(),
-        );
-        return Err(Reply::no_route(&recipient.to_string()));
-    };
-    path.say(
-        "route",
-        format!(
-            "{}: {}, in this order",
-            route.name,
-            names(
-                route
-                    .connectors
-                    .iter()
-                    .map(crate::route::ConnectorName::as_str)
-            )
-        ),
-    );
-    if let Some(value) = &arguments.header_from {
-        let told = Told {
-            who,
-            given: given.as_ref(),
-            sender,
-            rewrite: rewritten.map(|(place, _)| place),
-            recipient: &recipient,
-            tolerance,
+impl<'a> Play<'a> {
+    fn new(config: &'a Config, listener: &'a listener::Settings, arguments: &'a Arguments) -> Self {
+        let conditions = Conditions {
+            rules: Arc::new(gateway::rules(config)),
+            store: StoreState::Fine,
+            throttled: false,
         };
-        header(config, listener, (arguments.client, value), &told, path)?;
-    }
-    path.route = Some(route.clone());
-    Ok(())
-}
-
-/// What the envelope came to.
-struct Told<'a> {
-    who: Who<'a>,
-    given: Option<&'a Address>,
-    sender: Option<&'a Address>,
-    rewrite: Option<usize>,
-    recipient: &'a Address,
-    tolerance: Tolerance,
-}
-
-/// The From as the end of DATA judges it, in a header of its own.
-fn header(
-    config: &Config,
-    listener: &listener::Settings,
-    (client, value): (IpAddr, &str),
-    told: &Told<'_>,
-    path: &mut Path,
-) -> Result<(), Reply> {
-    let who = told.who;
-    let origin = Origin {
-        listener: listener.name.clone(),
-        peer: (client, 0).into(),
-        client: who.client.map(|c| c.name.clone()),
-        helo: String::new(),
-        tls: false,
-        esmtp: true,
-        user: who.user.map(|u| u.name.clone()),
-        at: SystemTime::UNIX_EPOCH,
-    };
-    let about = About {
-        who,
-        id: MessageId::from_bytes([0; 16]),
-        origin: &origin,
-        sender_given: told.given,
-        sender: told.sender,
-        rewrite: told.rewrite,
-        recipients: std::slice::from_ref(told.recipient),
-        hostname: &config.hostname,
-        bounce_from: &config.bounce_from,
-        unquoted_names: told.tolerance.unquoted_names,
-    };
-    // A field has no line ends that are no folding, and an argument has no folding.
-    let value: String = value.chars().filter(|c| !"\r\n".contains(*c)).collect();
-    let raw = format!("From: {value}\r\n");
-    let judged = config.policy.header(raw.as_bytes(), &about)?;
-    for name in ["From", "Reply-To"] {
-        if let Some(leaves) = headers::value_of(&judged, name) {
-            let leaves = headers::unfold(leaves);
-            let leaves = String::from_utf8_lossy(leaves.trim_ascii());
-            path.say("header", format!("{name}: {} leaves", shown(&leaves)));
+        let peer = (arguments.client, 0).into();
+        let tls = listener.tls == TlsMode::Implicit;
+        let mut session = Session::new(Arc::new(listener.rules()), peer, tls, conditions);
+        session.keep_findings();
+        Self {
+            config,
+            listener,
+            arguments,
+            session,
+            path: Path::default(),
+            accepted: None,
         }
     }
-    Ok(())
+
+    /// The first reply that refuses ends it.
+    fn whole(&mut self) -> Result<(), Reply> {
+        self.path.say("listener", describe(self.listener));
+        let mut greeting = Reply::unknown_command();
+        let step = self.session.greet();
+        self.carry_out(step, &mut greeting);
+        self.heard(greeting)?;
+        let mut offered = self.say("EHLO explain")?;
+        if self.listener.tls == TlsMode::StartTls {
+            let use_it = !self.arguments.no_tls && offers(&offered, "STARTTLS");
+            let text = match (use_it, offers(&offered, "STARTTLS")) {
+                (true, _) => "by STARTTLS",
+                (false, true) => "none",
+                (false, false) => "none: STARTTLS is hidden from this client",
+            };
+            self.path.say("tls", text.to_owned());
+            if use_it {
+                self.say("STARTTLS")?;
+                offered = self.say("EHLO explain")?;
+            }
+        }
+        self.log_in(&offered)?;
+        let size = self
+            .arguments
+            .size
+            .map_or_else(String::new, |size| format!(" SIZE={size}"));
+        self.say(&format!(
+            "MAIL FROM:{}{size}",
+            bracketed(&self.arguments.from)
+        ))?;
+        self.say(&format!("RCPT TO:{}", bracketed(&self.arguments.to)))?;
+        self.say("DATA")?;
+        self.content()
+    }
+
+    fn log_in(&mut self, offered: &Reply) -> Result<(), Reply> {
+        let client = self.config.policy.client(self.arguments.client);
+        let any = client.filter(|client| client.any_credentials);
+        let Some(name) = &self.arguments.user else {
+            // A client of which any login will do is one that logs in.
+            if any.is_some() && offers(offered, "AUTH") {
+                self.say(&auth("any"))?;
+            }
+            return Ok(());
+        };
+        let result = self.say(&auth(name));
+        let text = match (&result, any) {
+            (Ok(_), Some(client)) => format!(
+                "any name and password will do for client {}, and they grant nothing",
+                client.name
+            ),
+            (Ok(_), None) => format!("logged in as [[user]] {name}"),
+            (Err(_), _) if self.config.policy.user(name).is_none() => {
+                format!("there is no [[user]] named {:?}", shown(name))
+            }
+            (Err(_), _) if self.listener.auth == AuthMode::Off => {
+                format!("{name:?} cannot log in: auth = \"off\" on this listener")
+            }
+            (Err(_), _) => format!("{name:?} cannot log in here without TLS"),
+        };
+        self.path.say("user", text);
+        result.map(|_| ())
+    }
+
+    /// A message of the one field that was given, or of none.
+    fn content(&mut self) -> Result<(), Reply> {
+        let field = self.arguments.header_from.as_ref().map(|value| {
+            // A field has no line ends that are no folding, and an argument has no folding.
+            let value: String = value.chars().filter(|c| !"\r\n".contains(*c)).collect();
+            format!("From: {value}\r\n")
+        });
+        self.say(&format!("{}\r\n.", field.as_deref().unwrap_or_default()))?;
+        let Some(accepted) = self.accepted.take() else {
+            return Ok(());
+        };
+        if field.is_some() {
+            for name in ["From", "Reply-To"] {
+                let Some(leaves) = headers::value_of(&accepted.header, name) else {
+                    continue;
+                };
+                let leaves = headers::unfold(leaves);
+                let leaves = String::from_utf8_lossy(leaves.trim_ascii());
+                let text = format!("{name}: {} leaves", shown(&leaves));
+                self.path.say("header", text);
+            }
+        }
+        let route = accepted.jobs.first();
+        self.path.route = route.and_then(|(name, _)| self.config.router.named(name).cloned());
+        Ok(())
+    }
+
+    /// Says a line to the session and hears the answer; one that refuses is the error.
+    fn say(&mut self, line: &str) -> Result<Reply, Reply> {
+        let mut input = BytesMut::from(line.as_bytes());
+        input.extend_from_slice(b"\r\n");
+        let mut answer = Reply::unknown_command();
+        while let Some(step) = self.session.feed(&mut input) {
+            self.carry_out(step, &mut answer);
+        }
+        self.heard(answer)
+    }
+
+    fn heard(&mut self, answer: Reply) -> Result<Reply, Reply> {
+        self.path.steps.extend(self.session.take_findings());
+        if answer.is_transient() || answer.is_permanent() {
+            return Err(answer);
+        }
+        Ok(answer)
+    }
+
+    /// What the driver of a session does, without a socket, a password check and a queue.
+    fn carry_out(&mut self, step: Step, answer: &mut Reply) {
+        let next = match step {
+            Step::Reply(reply) | Step::Close(Some(reply)) => {
+                *answer = reply;
+                None
+            }
+            Step::StartTls(reply) => {
+                *answer = reply;
+                self.session.tls_started()
+            }
+            Step::Verify(credentials) => {
+                let known = self.config.policy.user(&credentials.user).is_some();
+                Some(self.session.verified(if known {
+                    Authentication::Accepted
+                } else {
+                    Authentication::Refused
+                }))
+            }
+            Step::Data => {
+                let id = MessageId::from_bytes([0; 16]);
+                Some(self.session.data(id, SystemTime::UNIX_EPOCH))
+            }
+            Step::Enqueue(accepted) => {
+                self.accepted = Some(accepted);
+                Some(self.session.enqueued(Ok(())))
+            }
+            _ => None,
+        };
+        if let Some(next) = next {
+            self.carry_out(next, answer);
+        }
+    }
 }
 
 impl Path {
     fn say(&mut self, what: &'static str, text: String) {
         self.steps.push((what, text));
     }
-
-    /// Which pattern of each list admits, or that none does.
-    fn lists(
-        &mut self,
-        what: &'static str,
-        shown: &str,
-        address: Option<&Address>,
-        lists: &[(String, Option<&Vec<Pattern>>)],
-    ) {
-        for (name, patterns) in lists {
-            let Some(patterns) = patterns else { continue };
-            let text = match pattern::admitting(patterns, address) {
-                Some(pattern) => format!("{shown} passes {name} by \"{pattern}\""),
-                None if pattern::find(patterns, address).is_some() => format!(
-                    "{shown} does not pass {name}: such a local part must be named literally"
-                ),
-                None => format!("{shown} matches nothing in {name}"),
-            };
-            self.say(what, text);
-        }
-    }
 }
 
-fn judge(verdict: Verdict) -> Result<(), Reply> {
-    match verdict {
-        Verdict::Accept => Ok(()),
-        Verdict::Reject(reply) => Err(reply),
-    }
+/// Octets, or a number with a unit as in the configuration.
+fn size(text: &str) -> Result<u64, String> {
+    let octets = text.parse().or_else(|_| values::size(text));
+    octets.map_err(|fault| {
+        let hint = fault.hint.unwrap_or_default();
+        format!("{}; {hint}", fault.message)
+    })
 }
 
-/// The address as a client would write it behind MAIL or RCPT: in brackets.
-fn argument(word: &str, text: &str) -> Vec<u8> {
+/// Whether an answer to EHLO offers this extension.
+fn offers(answer: &Reply, extension: &str) -> bool {
+    let mut lines = answer.text.split('\n').skip(1);
+    lines.any(|line| line.split(' ').next() == Some(extension))
+}
+
+/// An AUTH command whose password is taken for the right one.
+fn auth(name: &str) -> String {
+    format!(
+        "AUTH PLAIN {}",
+        sasl::plain_response(name, &Secret::new("any"))
+    )
+}
+
+/// The address as a client writes it behind MAIL or RCPT.
+fn bracketed(text: &str) -> String {
     if text.starts_with('<') {
-        format!("{word}:{text}").into_bytes()
+        text.to_owned()
     } else {
-        format!("{word}:<{text}>").into_bytes()
+        format!("<{text}>")
     }
 }
 
@@ -372,14 +361,6 @@ fn describe(listener: &listener::Settings) -> String {
         AuthMode::Required => "AUTH required",
     };
     format!("{} at {at} ({tls}, {auth})", listener.name)
-}
-
-fn about(client: &Client) -> String {
-    if client.require_auth {
-        format!("{}, which must log in", client.name)
-    } else {
-        client.name.clone()
-    }
 }
 
 fn names<'a>(names: impl Iterator<Item = &'a str>) -> String {

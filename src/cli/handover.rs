@@ -16,7 +16,7 @@ use crate::{
     config::Config,
     listener::{Bind, TlsMode},
     mail::{reply::Reply, text::shown},
-    policy::{Verdict, Who},
+    policy::Who,
     smtp::{client::reply::Replies, data::DotStuffer},
 };
 
@@ -53,9 +53,7 @@ pub(super) fn local_listener(config: &Config) -> Option<SocketAddr> {
             .proxy_protocol
             .iter()
             .any(|net| net.contains(&here));
-        let admits = client.is_some()
-            && config.policy.connect(here, listener.auth) == Verdict::Accept
-            && config.policy.login(who, listener.auth, false) == Verdict::Accept;
+        let admits = client.is_some() && config.policy.login(who, listener.auth, false).is_ok();
         (reachable && plain && !expects_proxy && admits && address.port() != 0)
             .then(|| SocketAddr::new(here, address.port()))
     })

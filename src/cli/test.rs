@@ -25,7 +25,7 @@ use crate::{
         outcome::{ObstacleKind, Outcome, Report},
         text::{shown, shown_to},
     },
-    policy::{Verdict, Who},
+    policy::{Who, judge::Findings},
 };
 
 #[derive(Debug, clap::Args)]
@@ -73,17 +73,12 @@ pub(super) fn run(path: Option<PathBuf>, arguments: &Arguments) -> Ended {
             )
         })?,
     };
-    for verdict in [
-        config.policy.mail(Who::default(), Some(&from)),
-        config.policy.rcpt(Who::default(), &to),
-    ] {
-        if let Verdict::Reject(reply) = verdict {
-            return Err(Failure::new(
-                Exit::Refused,
-                format_args!("refused: {reply}"),
-            ));
-        }
-    }
+    let (nobody, findings) = (Who::default(), &mut Findings::default());
+    config
+        .policy
+        .sender(nobody, Some(&from), findings)
+        .and_then(|()| config.policy.rcpt(nobody, &to, findings))
+        .map_err(|reply| Failure::new(Exit::Refused, format_args!("refused: {reply}")))?;
     let message = compose(&config, &from, &to)?;
     let timeout = settings.timeout;
     let conversation: Arc<Mutex<Vec<String>>> = Arc::default();
@@ -238,7 +233,13 @@ fn sender(config: &Config, settings: &connector::Settings) -> Option<Address> {
         .chain([config.bounce_from.to_string()])
         .chain(named)
         .filter_map(|text| Address::parse(&text).ok())
-        .find(|address| config.policy.mail(Who::default(), Some(address)) == Verdict::Accept)
+        .find(|address| {
+            let findings = &mut Findings::default();
+            let judged = config
+                .policy
+                .sender(Who::default(), Some(address), findings);
+            judged.is_ok()
+        })
 }
 
 fn compose(config: &Config, from: &Address, to: &Address) -> Result<Message, Failure> {

@@ -15,7 +15,7 @@ use tokio::sync::Semaphore;
 
 use super::shared::network_of;
 use crate::{
-    policy::grants::User,
+    policy::client::User,
     smtp::server::session::{Authentication, Credentials},
 };
 

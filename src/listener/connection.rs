@@ -35,7 +35,7 @@ use crate::{
     smtp::server::{
         proxy,
         session::{
-            Accepted, Authentication, Credentials, Refusal, Session, Stage, Step, StoreWeather,
+            Accepted, Authentication, Credentials, Refusal, Session, Stage, Step, StoreState,
         },
     },
     telemetry::maillog,
@@ -131,10 +131,10 @@ async fn admit(
         };
     }
     let session = Session::new(
-        Arc::clone(&port.door),
+        Arc::clone(&port.rules),
         peer,
         port.settings.tls == TlsMode::Implicit,
-        shared.weather(peer.ip()),
+        shared.conditions(peer.ip()),
     );
     let drain = shared.drain();
     let mut connection = Connection {
@@ -287,7 +287,7 @@ impl Connection {
     /// The greeting, after a look at whether the client talks first, where that is looked at. Anybody else is greeted at once,
     /// and what has come already is read then: whether it was there before the greeting or behind it is chance.
     async fn begin(&mut self) -> io::Result<Next> {
-        if !self.session.peeks() {
+        if !self.session.looks_before_greeting() {
             return Ok(Next::Step(self.session.greet()));
         }
         if self.input.is_empty()
@@ -303,9 +303,9 @@ impl Connection {
     }
 
     fn feed(&mut self) -> Option<Step> {
-        self.session.refresh(self.shared.weather(self.peer.ip()));
+        self.session.refresh(self.shared.conditions(self.peer.ip()));
         let port = current(&self.slot);
-        if !Arc::ptr_eq(&port, &self.port) && self.session.move_to(&port.door) {
+        if !Arc::ptr_eq(&port, &self.port) && self.session.adopt_listener(&port.rules) {
             self.port = port;
         }
         let step = if self.session.wants_transcript() && self.session.stage() == Stage::Command {

@@ -16,7 +16,7 @@ use ipnet::IpNet;
 use tokio::{net::TcpListener, task::JoinSet, time::sleep};
 use tracing::{error, info, warn};
 
-use crate::{mail::reply::Reply, policy::AuthMode, smtp::server::session::Door, systemd};
+use crate::{mail::reply::Reply, policy::AuthMode, smtp::server::session::ListenerRules, systemd};
 
 pub mod auth;
 mod bind;
@@ -81,6 +81,20 @@ pub struct Settings {
     pub proxy_protocol: Vec<IpNet>,
 }
 
+impl Settings {
+    /// What a session needs to know of the listener it came in by.
+    pub(crate) fn rules(&self) -> ListenerRules {
+        ListenerRules {
+            name: self.name.clone(),
+            starttls: self.tls == TlsMode::StartTls,
+            require_tls: self.require_tls,
+            certificate: self.certificate.is_some(),
+            auth: self.auth,
+            plaintext_auth: self.plaintext_auth,
+        }
+    }
+}
+
 /// The part of `[limits]` that concerns connections; the rest is in `smtp::server::session::Rules`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
@@ -136,7 +150,7 @@ pub struct Standing {
 #[derive(Debug)]
 pub(crate) struct Port {
     pub(crate) settings: Settings,
-    pub(crate) door: Arc<Door>,
+    pub(crate) rules: Arc<ListenerRules>,
     pub(crate) tls: Option<Arc<tls::Tls>>,
 }
 
@@ -394,14 +408,7 @@ fn port(settings: &Settings, known: Option<Arc<tls::Tls>>) -> Result<Port, Liste
         None => return Err(broken("TLS needs `certificate` and `key`".to_owned())),
     };
     Ok(Port {
-        door: Arc::new(Door {
-            listener: settings.name.clone(),
-            starttls: settings.tls == TlsMode::StartTls,
-            require_tls: settings.require_tls,
-            certificate: tls.is_some(),
-            auth: settings.auth,
-            plaintext_auth: settings.plaintext_auth,
-        }),
+        rules: Arc::new(settings.rules()),
         settings: settings.clone(),
         tls,
     })

@@ -19,7 +19,7 @@ use super::{Limits, auth::Authenticator};
 use crate::{
     mail::message::MessageId,
     queue::Queue,
-    smtp::server::session::{Rules, StoreWeather, Weather},
+    smtp::server::session::{Conditions, Rules, StoreState},
 };
 
 /// Free space is looked at so often at most.
@@ -155,17 +155,17 @@ impl Shared {
     }
 
     /// How things are, for this address.
-    pub(crate) fn weather(&self, peer: IpAddr) -> Weather {
+    pub(crate) fn conditions(&self, peer: IpAddr) -> Conditions {
         let limits = self.limits();
         let store = if !self.queue.store().is_healthy() {
-            StoreWeather::Failing
+            StoreState::Failing
         } else if !self.queue.store().has_room() || self.free_disk() < limits.free_disk {
             self.queue.ask_for_room();
-            StoreWeather::Full
+            StoreState::Full
         } else {
-            StoreWeather::Fine
+            StoreState::Fine
         };
-        Weather {
+        Conditions {
             rules: self.rules(),
             store,
             throttled: self.is_throttled(peer, limits.messages_per_minute, Instant::now()),

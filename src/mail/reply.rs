@@ -251,6 +251,14 @@ impl Reply {
     pub fn not_ascii() -> Self {
         Self::new(553, (5, 6, 7), "only ASCII addresses are accepted")
     }
+    /// A path behind MAIL FROM that is not well-formed.
+    pub fn bad_sender(why: &str) -> Self {
+        Self::new(501, (5, 1, 7), why)
+    }
+    /// A path behind RCPT TO that is not well-formed.
+    pub fn bad_recipient(why: &str) -> Self {
+        Self::new(501, (5, 1, 3), why)
+    }
     /// A bare local part, and nothing to complete it with.
     pub fn bare_local_part() -> Self {
         Self::new(
@@ -399,6 +407,14 @@ impl Reply {
     /// AUTH first, and who asks for it (RFC 4954 §6).
     pub fn login_needed(reason: impl fmt::Display) -> Self {
         Self::new(530, (5, 7, 0), format!("log in first: {reason}"))
+    }
+    /// A sender, a recipient or an address of a header field that a list does not admit.
+    pub fn not_admitted(what: &str, refusal: impl fmt::Display) -> Self {
+        Self::new(550, (5, 7, 1), format!("{what} {refusal}"))
+    }
+    /// A sender that is not one of the user who logged in (RFC 6409 §6.1).
+    pub fn sender_of_another(refusal: impl fmt::Display) -> Self {
+        Self::new(553, (5, 7, 1), format!("sender {refusal}"))
     }
     /// A header that the next reader may read otherwise than the allowlist did.
     pub fn two_readings(reason: &str) -> Self {

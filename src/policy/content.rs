@@ -1,17 +1,18 @@
 //! The header of a message: what is refused in it, who is named in it, what is taken out and what is put in.
 //!
-//! Apart from the envelope's rules because it answers at the end of DATA. Order (`design.md` §3): what can be read in two
-//! ways is refused, then repair, rewrite, judgement. The body is not looked at, and every field that no rule names keeps
-//! its bytes and its place. Of several Date, Subject, To or Message-ID fields all stay: they give no right.
+//! It answers at the end of DATA. What can be read in two ways is refused first, then comes repair, then rewriting, then
+//! judgement. The body is not looked at, and every field that no rule names keeps its bytes and its place. Of several
+//! Date, Subject, To or Message-ID fields all stay: they give no right.
 
 use std::borrow::Cow;
 
 use memchr::memchr2;
 
 use super::{
-    About, Policy, grants,
-    grants::Party,
+    grants::{self, Party},
+    received,
     rewrite::{self, rewrite_value},
+    rules::{About, Policy},
 };
 use crate::mail::{
     address::Address,
@@ -19,19 +20,15 @@ use crate::mail::{
     mailboxes::{self, Kind, Mailbox, MailboxError, Words},
     names, repair,
     reply::Reply,
-    text::word,
     time,
 };
-
-/// A HELO name in Received is cut here; longer ones are no names (RFC 5321 §4.5.3.1.2).
-const HELO_LENGTH: usize = 255;
 
 /// See [`Policy::header`].
 pub(super) fn header(policy: &Policy, raw: &[u8], about: &About<'_>) -> Result<Vec<u8>, Reply> {
     let raw = &*repair::tidied(raw);
     one_reading(raw)?;
     let mut out = Vec::with_capacity(raw.len() + 512);
-    received(&mut out, about);
+    received::compose(&mut out, about);
     let mut seen = Seen::default();
     for field in fields(raw) {
         seen.field(policy, about, field, &mut out)?;
@@ -357,51 +354,6 @@ fn copy(field: Field<'_>, out: &mut Vec<u8>) {
     }
 }
 
-/// RFC 5321 §4.4; the keyword is RFC 3848's. `for` stands only where there is one recipient, so that nobody learns of
-/// a blind copy.
-fn received(out: &mut Vec<u8>, about: &About<'_>) {
-    let origin = about.origin;
-    let ip = origin.peer.ip().to_canonical();
-    let tag = if ip.is_ipv6() { "IPv6:" } else { "" };
-    let client = about.who.client.map_or_else(String::new, |client| {
-        format!("{} ", word(client.name.chars(), HELO_LENGTH))
-    });
-    let with = match (origin.esmtp, origin.tls, origin.user.is_some()) {
-        (false, false, false) => "SMTP",
-        (true, false, false) => "ESMTP",
-        (_, true, false) => "ESMTPS",
-        (_, false, true) => "ESMTPA",
-        (_, true, true) => "ESMTPSA",
-    };
-    let mut parts = vec![
-        format!("from {}", word(origin.helo.chars(), HELO_LENGTH)),
-        format!("({client}[{tag}{ip}])"),
-        format!("by {}", about.hostname),
-        format!("with {with} id {}", about.id),
-    ];
-    if let [recipient] = about.recipients {
-        parts.push(format!("for <{recipient}>"));
-    }
-    if let Some(last) = parts.last_mut() {
-        last.push(';');
-    }
-    parts.push(time::rfc5322(origin.at));
-    out.extend_from_slice(b"Received:");
-    let mut column = 9;
-    for part in parts {
-        if column + 1 + part.len() > 78 && column > 9 {
-            out.extend_from_slice(b"\r\n\t");
-            column = 8;
-        } else {
-            out.push(b' ');
-            column += 1;
-        }
-        out.extend_from_slice(part.as_bytes());
-        column += part.len();
-    }
-    out.extend_from_slice(b"\r\n");
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::{Duration, SystemTime};
@@ -415,8 +367,7 @@ mod tests {
         },
         policy::{
             Allowlist, Who,
-            grants::User,
-            network::Client,
+            client::{Client, User},
             rewrite::{ReplyTo, Rewrite},
         },
         secret::Secret,

@@ -1,32 +1,16 @@
-//! Users and what they may do; the three lists that every sender and every recipient must pass.
+//! The three lists that every sender and every recipient must pass: of all, of the client, of the user.
 //!
 //! Apart from `content`, which finds the addresses of a header and asks here. It knows neither passwords nor networks:
 //! who somebody is was settled before.
 
 use std::fmt;
 
-use super::{Policy, Who};
-use crate::{
-    mail::{
-        address::Address,
-        pattern::{Pattern, admitting, find},
-        reply::Reply,
-    },
-    secret::Secret,
+use super::rules::{Policy, Who};
+use crate::mail::{
+    address::Address,
+    pattern::{Pattern, admitting, find},
+    reply::Reply,
 };
-
-/// One `[[user]]`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct User {
-    /// The name that SMTP AUTH gives.
-    pub name: String,
-    /// The argon2id hash, a PHC string that was checked at load.
-    pub password: Secret,
-    /// Narrows the allowlist.
-    pub senders: Option<Vec<Pattern>>,
-    /// Narrows the allowlist.
-    pub recipients: Option<Vec<Pattern>>,
-}
 
 /// Which half of the lists is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,11 +28,56 @@ pub(super) struct Refusal<'a> {
     risky: bool,
 }
 
+/// One of the three lists.
 #[derive(Debug, Clone, Copy)]
-enum List<'a> {
+pub(super) enum List<'a> {
     Allowlist,
     Client(&'a str),
     User(&'a str),
+}
+
+impl List<'_> {
+    /// As it is known to the administrator.
+    pub(super) fn named(self, party: Party) -> String {
+        match self {
+            List::Allowlist => format!("allowlist.{}s", party.as_str()),
+            List::Client(name) => format!("client {name}"),
+            List::User(name) => format!("user {name}"),
+        }
+    }
+}
+
+impl Party {
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Party::Sender => "sender",
+            Party::Recipient => "recipient",
+        }
+    }
+}
+
+/// The lists that there are for this half, in the order they are asked.
+pub(super) fn lists<'a>(
+    policy: &'a Policy,
+    who: Who<'a>,
+    party: Party,
+) -> impl Iterator<Item = (List<'a>, &'a Vec<Pattern>)> {
+    let pick = move |senders: Option<&'a Vec<Pattern>>, recipients| match party {
+        Party::Sender => senders,
+        Party::Recipient => recipients,
+    };
+    let allowlist = &policy.allowlist;
+    let of_all = pick(Some(&allowlist.senders), Some(&allowlist.recipients));
+    let of_client = who.client.and_then(|client| {
+        let patterns = pick(client.senders.as_ref(), client.recipients.as_ref())?;
+        Some((List::Client(&client.name), patterns))
+    });
+    let of_user = who.user.and_then(|user| {
+        let patterns = pick(user.senders.as_ref(), user.recipients.as_ref())?;
+        Some((List::User(&user.name), patterns))
+    });
+    let of_all = of_all.map(|patterns| (List::Allowlist, patterns));
+    [of_all, of_client, of_user].into_iter().flatten()
 }
 
 /// The first list that does not admit the address; `None` is the null sender.
@@ -58,35 +87,7 @@ pub(super) fn refusal<'a>(
     party: Party,
     address: Option<&'a Address>,
 ) -> Option<Refusal<'a>> {
-    let pick = |senders: Option<&'a Vec<Pattern>>, recipients| match party {
-        Party::Sender => senders,
-        Party::Recipient => recipients,
-    };
-    let lists = [
-        Some((
-            List::Allowlist,
-            pick(
-                Some(&policy.allowlist.senders),
-                Some(&policy.allowlist.recipients),
-            ),
-        )),
-        who.client.map(|client| {
-            (
-                List::Client(&client.name),
-                pick(client.senders.as_ref(), client.recipients.as_ref()),
-            )
-        }),
-        who.user.map(|user| {
-            (
-                List::User(&user.name),
-                pick(user.senders.as_ref(), user.recipients.as_ref()),
-            )
-        }),
-    ];
-    lists
-        .into_iter()
-        .flatten()
-        .filter_map(|(list, patterns)| Some((list, patterns?)))
+    lists(policy, who, party)
         .find(|(_, patterns)| admitting(patterns, address).is_none())
         .map(|(list, patterns)| Refusal {
             list,
@@ -98,15 +99,8 @@ pub(super) fn refusal<'a>(
 /// Whether a report about mail of this sender may go to it. A sender that only "anybody" let in may be a stranger's address in
 /// somebody else's mouth: its report leaves only where other mail could leave to.
 pub(super) fn may_be_told(policy: &Policy, who: Who<'_>, sender: &Address) -> bool {
-    let lists = [
-        Some(&policy.allowlist.senders),
-        who.client.and_then(|client| client.senders.as_ref()),
-        who.user.and_then(|user| user.senders.as_ref()),
-    ];
-    let is_named = lists
-        .into_iter()
-        .flatten()
-        .flatten()
+    let is_named = lists(policy, who, Party::Sender)
+        .flat_map(|(_, patterns)| patterns)
         .any(|pattern| !pattern.is_of_any_domain() && pattern.admits(Some(sender)));
     // The administrator wrote it down as the sender of others.
     let is_ours = policy.rewrites.iter().any(|rewrite| rewrite.to == *sender);
@@ -116,22 +110,21 @@ pub(super) fn may_be_told(policy: &Policy, who: Who<'_>, sender: &Address) -> bo
 impl Refusal<'_> {
     /// The reply to MAIL; 553 where the address is not this user's (RFC 6409 §6.1).
     pub(super) fn at_mail(&self) -> Reply {
-        let code = if matches!(self.list, List::User(_)) {
-            553
+        if matches!(self.list, List::User(_)) {
+            Reply::sender_of_another(self)
         } else {
-            550
-        };
-        Reply::new(code, (5, 7, 1), format!("sender {self}"))
+            Reply::not_admitted("sender", self)
+        }
     }
 
     /// The reply to RCPT.
     pub(super) fn at_rcpt(&self) -> Reply {
-        Reply::new(550, (5, 7, 1), format!("recipient {self}"))
+        Reply::not_admitted("recipient", self)
     }
 
     /// The reply to the end of DATA; `field` holds the address.
     pub(super) fn in_field(&self, field: &str) -> Reply {
-        Reply::new(550, (5, 7, 1), format!("{field} {self}"))
+        Reply::not_admitted(field, self)
     }
 }
 

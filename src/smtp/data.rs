@@ -3,6 +3,8 @@
 //! Apart from the session because smuggling lives here (CVE-2023-51764 and its kin): what ends a message must be decided
 //! by one piece of code that can be tested against every cut. It knows nothing of commands and keeps no content.
 
+use bytes::BufMut;
+
 /// What a [`Decoder`] forgives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Leniency {
@@ -84,11 +86,11 @@ impl Decoder {
 
     /// Takes octets from the front of `input`, appends content to `out`, and says how many it took. It takes all, or,
     /// when the message ended, those up to and including the end.
-    pub fn decode(&mut self, input: &[u8], out: &mut impl Extend8) -> (usize, Option<End>) {
-        let before = out.length();
+    pub fn decode(&mut self, input: &[u8], out: &mut impl BufMut) -> (usize, Option<End>) {
+        let before = out.remaining_mut();
         let (taken, end) = self.run(input, out);
         self.taken += taken as u64;
-        self.given += (out.length() - before) as u64;
+        self.given += (before - out.remaining_mut()) as u64;
         (taken, end)
     }
 
@@ -107,7 +109,7 @@ impl Decoder {
         self.given
     }
 
-    fn run(&mut self, input: &[u8], out: &mut impl Extend8) -> (usize, Option<End>) {
+    fn run(&mut self, input: &[u8], out: &mut impl BufMut) -> (usize, Option<End>) {
         // `input[run..i]` is content that is not copied yet.
         let (mut run, mut i) = (0, 0);
         let mut usual = true;
@@ -135,14 +137,14 @@ impl Decoder {
                             self.line(Ending::Crlf);
                         }
                         b'\r' => {
-                            out.append(&input[run..i]);
+                            out.put_slice(&input[run..i]);
                             i += 1;
                             run = i;
                             self.at = At::Cr { dot: false, run: 1 };
                         }
                         b'\n' => {
-                            out.append(&input[run..i]);
-                            out.append(b"\r\n");
+                            out.put_slice(&input[run..i]);
+                            out.put_slice(b"\r\n");
                             i += 1;
                             run = i;
                             self.line(Ending::Lf);
@@ -154,7 +156,7 @@ impl Decoder {
                     }
                 }
                 At::Start if octet == b'.' => {
-                    out.append(&input[run..i]);
+                    out.put_slice(&input[run..i]);
                     i += 1;
                     run = i;
                     self.at = At::Dot;
@@ -200,7 +202,7 @@ impl Decoder {
                 }
             }
         }
-        out.append(&input[run..]);
+        out.put_slice(&input[run..]);
         (input.len(), None)
     }
 
@@ -210,7 +212,7 @@ impl Decoder {
         dot: bool,
         crs: usize,
         ending: Ending,
-        out: &mut impl Extend8,
+        out: &mut impl BufMut,
     ) -> Option<End> {
         let mut lines = usize::from(!dot);
         if ending == Ending::Cr {
@@ -229,7 +231,7 @@ impl Decoder {
             }
         }
         for _ in 0..lines {
-            out.append(b"\r\n");
+            out.put_slice(b"\r\n");
         }
         self.line(ending);
         None
@@ -278,32 +280,6 @@ fn plain_lines(input: &[u8]) -> Option<usize> {
     let is_clean =
         memchr::memchr(0, found).is_none() && memchr::memchr_iter(b'\r', found).count() == lines;
     is_clean.then_some(end)
-}
-
-/// Something that octets can be appended to: `Vec<u8>` or `BytesMut`.
-pub trait Extend8 {
-    /// Appends.
-    fn append(&mut self, octets: &[u8]);
-    /// Octets in it.
-    fn length(&self) -> usize;
-}
-
-impl Extend8 for Vec<u8> {
-    fn append(&mut self, octets: &[u8]) {
-        self.extend_from_slice(octets);
-    }
-    fn length(&self) -> usize {
-        self.len()
-    }
-}
-
-impl Extend8 for bytes::BytesMut {
-    fn append(&mut self, octets: &[u8]) {
-        self.extend_from_slice(octets);
-    }
-    fn length(&self) -> usize {
-        self.len()
-    }
 }
 
 /// Content to wire: dots stuffed (RFC 5321 §4.5.2). No lone CR or LF ever leaves: each becomes CRLF.

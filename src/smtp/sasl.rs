@@ -15,29 +15,33 @@ pub const LOGIN_USERNAME: &str = "VXNlcm5hbWU6";
 /// The challenge `Password:`.
 pub const LOGIN_PASSWORD: &str = "UGFzc3dvcmQ6";
 
-/// What we understand (RFC 4954 §3); names are compared without case.
+/// How a client of ours logs in (RFC 4954 §3). The server's side understands PLAIN and LOGIN, by their names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mechanism {
     /// RFC 4616.
     Plain,
     /// Two prompts, never standardised, what devices speak.
     Login,
-    /// RFC 2195: some devices know no other. Only where no password is looked at.
-    CramMd5,
+    /// An access token as Google and Microsoft want it.
+    Xoauth2,
+    /// RFC 7628.
+    OauthBearer,
 }
 
 impl Mechanism {
-    /// By name.
-    pub fn named(name: &str) -> Option<Self> {
-        if name.eq_ignore_ascii_case("PLAIN") {
-            Some(Self::Plain)
-        } else if name.eq_ignore_ascii_case("LOGIN") {
-            Some(Self::Login)
-        } else if name.eq_ignore_ascii_case("CRAM-MD5") {
-            Some(Self::CramMd5)
-        } else {
-            None
+    /// As it stands behind AUTH.
+    pub fn name(self) -> &'static str {
+        match self {
+            Mechanism::Plain => "PLAIN",
+            Mechanism::Login => "LOGIN",
+            Mechanism::Xoauth2 => "XOAUTH2",
+            Mechanism::OauthBearer => "OAUTHBEARER",
         }
+    }
+
+    /// Whether it takes an access token.
+    pub fn bears_token(self) -> bool {
+        matches!(self, Mechanism::Xoauth2 | Mechanism::OauthBearer)
     }
 }
 

@@ -23,13 +23,12 @@ use postern::{
     },
     policy::{
         AuthMode,
-        grants::User,
-        network::ToleranceLevel,
+        client::{ToleranceLevel, User},
         rewrite::{ReplyTo, Rewrite},
     },
     secret::Secret,
     smtp::server::session::{
-        Accepted, Authentication, Door, Rules, Session, Step, StoreWeather, Weather,
+        Accepted, Authentication, Conditions, ListenerRules, Rules, Session, Step, StoreState,
     },
 };
 
@@ -46,9 +45,9 @@ enum Way {
 #[derive(Debug, Clone)]
 struct Setting {
     peer: SocketAddr,
-    door: Door,
+    listener: ListenerRules,
     rules: Rules,
-    store: StoreWeather,
+    store: StoreState,
     throttled: bool,
     implicit: bool,
     ways: Vec<Way>,
@@ -66,8 +65,8 @@ impl Setting {
         }];
         Self {
             peer: "127.0.0.1:4000".parse().unwrap(),
-            door: Door {
-                listener: "test".into(),
+            listener: ListenerRules {
+                name: "test".into(),
                 starttls: false,
                 require_tls: false,
                 certificate: false,
@@ -75,7 +74,7 @@ impl Setting {
                 plaintext_auth: false,
             },
             rules,
-            store: StoreWeather::Fine,
+            store: StoreState::Fine,
             throttled: false,
             implicit: false,
             ways: vec![Way::Lines, Way::Whole, Way::Octets],
@@ -105,13 +104,13 @@ impl Setting {
                     .collect();
                 client.unwrap().networks = networks;
             }
-            "starttls" => (self.door.starttls, self.door.certificate) = (yes, yes),
-            "require_tls" => self.door.require_tls = yes,
-            "certificate" => self.door.certificate = yes,
-            "plaintext_auth" => self.door.plaintext_auth = yes,
+            "starttls" => (self.listener.starttls, self.listener.certificate) = (yes, yes),
+            "require_tls" => self.listener.require_tls = yes,
+            "certificate" => self.listener.certificate = yes,
+            "plaintext_auth" => self.listener.plaintext_auth = yes,
             "implicit" => self.implicit = yes,
             "auth" => {
-                self.door.auth = match value {
+                self.listener.auth = match value {
                     "required" => AuthMode::Required,
                     "optional" => AuthMode::Optional,
                     _ => AuthMode::Off,
@@ -148,9 +147,9 @@ impl Setting {
             "session_errors" => self.rules.session_errors = value.parse().unwrap(),
             "store" => {
                 self.store = match value {
-                    "full" => StoreWeather::Full,
-                    "failing" => StoreWeather::Failing,
-                    _ => StoreWeather::Fine,
+                    "full" => StoreState::Full,
+                    "failing" => StoreState::Failing,
+                    _ => StoreState::Fine,
                 }
             }
             "throttled" => self.throttled = yes,
@@ -165,8 +164,8 @@ impl Setting {
         }
     }
 
-    fn weather(&self) -> Weather {
-        Weather {
+    fn conditions(&self) -> Conditions {
+        Conditions {
             rules: Arc::new(self.rules.clone()),
             store: self.store,
             throttled: self.throttled,
@@ -177,7 +176,7 @@ impl Setting {
 /// A session with its driver.
 struct Player {
     session: Session,
-    weather: Weather,
+    conditions: Conditions,
     input: BytesMut,
     lines: VecDeque<String>,
     closed: bool,
@@ -189,11 +188,11 @@ struct Player {
 
 impl Player {
     fn new(setting: &Setting) -> Self {
-        let weather = setting.weather();
-        let door = Arc::new(setting.door.clone());
+        let conditions = setting.conditions();
+        let listener = Arc::new(setting.listener.clone());
         Self {
-            session: Session::new(door, setting.peer, setting.implicit, weather.clone()),
-            weather,
+            session: Session::new(listener, setting.peer, setting.implicit, conditions.clone()),
+            conditions,
             input: BytesMut::new(),
             lines: VecDeque::new(),
             closed: false,
@@ -225,7 +224,7 @@ impl Player {
             return;
         }
         self.input.extend_from_slice(octets);
-        self.session.refresh(self.weather.clone());
+        self.session.refresh(self.conditions.clone());
         while let Some(step) = self.session.feed(&mut self.input) {
             self.perform(step);
         }
@@ -386,7 +385,7 @@ fn play(path: &Path, text: &str, way: Way, setting: &Setting) {
         } else if let Some(change) = line.strip_prefix("reload ") {
             let (key, value) = change.split_once('=').unwrap();
             setting.set(key.trim(), value.trim());
-            player.weather = setting.weather();
+            player.conditions = setting.conditions();
         } else if let Some(count) = line.strip_prefix("sink: ") {
             let seen = accepted + player.accepted.len();
             assert_eq!(seen.to_string(), count, "{at}: messages");

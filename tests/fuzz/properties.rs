@@ -24,13 +24,15 @@ use postern::{
     },
     policy::{
         About, AuthMode, Policy, Who,
-        network::{Client, ToleranceLevel},
+        client::{Client, ToleranceLevel},
     },
     smtp::{
         data::{Decoder, DotStuffer, End, Leniency},
         server::{
             command, proxy,
-            session::{Authentication, Door, Rules, Session, Step, StoreWeather, Weather},
+            session::{
+                Authentication, Conditions, ListenerRules, Rules, Session, Step, StoreState,
+            },
             tolerance::Tolerance,
         },
     },
@@ -249,13 +251,13 @@ pub fn conversation(data: &[u8]) -> usize {
         ..fixture::rules("gw.test", policy)
     };
     rules.router.routes[0].max_recipients = 3;
-    let weather = Weather {
+    let conditions = Conditions {
         rules: Arc::new(rules),
-        store: StoreWeather::Fine,
+        store: StoreState::Fine,
         throttled: false,
     };
-    let door = Door {
-        listener: "l".into(),
+    let listener = ListenerRules {
+        name: "l".into(),
         starttls: first & 4 == 4,
         require_tls: false,
         certificate: first & 4 == 4,
@@ -266,7 +268,7 @@ pub fn conversation(data: &[u8]) -> usize {
         },
         plaintext_auth: true,
     };
-    let mut session = Session::new(Arc::new(door), origin().peer, false, weather.clone());
+    let mut session = Session::new(Arc::new(listener), origin().peer, false, conditions.clone());
     let mut step = Some(session.greet());
     let mut pieces = input.chunks(1 + usize::from(first) % 97);
     let mut buffer = BytesMut::new();
@@ -317,7 +319,7 @@ pub fn conversation(data: &[u8]) -> usize {
                 Step::Pause(_) | Step::Spool(_) | Step::Unspool | Step::Rejected(_) => None,
             };
             if step.is_none() {
-                session.refresh(weather.clone());
+                session.refresh(conditions.clone());
                 step = session.feed(&mut buffer);
             }
         }

@@ -290,6 +290,51 @@ fn test_says_what_is_wrong_with_a_connector() {
 }
 
 #[test]
+fn explain_knows_tls_and_sizes() {
+    let dir = tempfile::TempDir::new().unwrap();
+    let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    fs::write(dir.path().join("l.pem"), made.cert.pem()).unwrap();
+    fs::write(dir.path().join("l.key"), made.signing_key.serialize_pem()).unwrap();
+    let listener = "[[listener]]\nname = \"strict\"\naddress = \"127.0.0.1:0\"\ntls = \"starttls\"\n\
+                    require_tls = true\ncertificate = \"l.pem\"\nkey = \"l.key\"\n";
+    let client = "[[client]]\nname = \"old\"\nnetworks = [\"10.0.0.0/8\"]\nhide_starttls = true\n";
+    let config = basic(([127, 0, 0, 1], 25).into());
+    let clients = "[[client]]\nname = \"here\"\nnetworks = [\"127.0.0.1\"]\n";
+    fs::write(
+        dir.path().join("config.toml"),
+        format!("{config}\n{listener}\n{client}\n{clients}"),
+    )
+    .unwrap();
+    let refused = "530 5.7.0 STARTTLS is required first";
+    for (more, code, said) in [
+        ("--listener strict", 0, "by STARTTLS"),
+        ("--listener strict --no-tls", 77, refused),
+        ("--listener strict --client 10.0.0.1", 77, refused),
+        ("--no-tls", 0, "octets, limits.message_size"),
+        ("--size 1MB", 0, "would be queued"),
+        ("--size 1000000000", 77, "552 5.3.4 the message is larger"),
+        ("--size much", 64, ""),
+    ] {
+        let explained = Command::new(Gateway::binary())
+            .args([
+                "explain",
+                "--from",
+                "a@corp.example",
+                "--to",
+                "x@corp.example",
+            ])
+            .args(more.split(' '))
+            .current_dir(dir.path())
+            .args(["-c", "config.toml"])
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&explained.stdout).into_owned();
+        assert_eq!(explained.status.code(), Some(code), "{more}: {text}");
+        assert!(text.contains(said), "{more}: {text}");
+    }
+}
+
+#[test]
 fn explain_says_what_the_session_says() {
     let sink = Sink::start();
     let config = basic(sink.address).replace(

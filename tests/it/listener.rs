@@ -10,7 +10,10 @@ use super::{
 use argon2::PasswordHasher;
 use postern::{
     listener::{Bind, Limits, Listeners, Settings, Shared, TlsMode, auth::Authenticator},
-    policy::{AuthMode, grants::User, network::Client},
+    policy::{
+        AuthMode,
+        client::{Client, User},
+    },
     queue::{self, Queue, sqlite::SqliteStore},
     secret::Secret,
     smtp::server::session::Rules,

@@ -12,8 +12,7 @@ use crate::{
     },
     policy::{
         Allowlist,
-        grants::User,
-        network::{Client, ToleranceLevel},
+        client::{Client, ToleranceLevel, User},
         rewrite::{ReplyTo, Rewrite},
     },
 };

@@ -13,7 +13,7 @@ use crate::{
     config::{table::At, values::Fault},
     listener::TlsMode,
     mail::pattern::is_the_world,
-    policy::{Allowlist, AuthMode, network::Client},
+    policy::{Allowlist, AuthMode, client::Client},
 };
 
 pub(super) fn check(

@@ -40,7 +40,6 @@ use crate::{
             Stage,
             class::Narrow,
             dialogue::{self, After, Delivery, Mail, Sent},
-            opening::Mechanism,
         },
         data::DotStuffer,
     },
@@ -319,13 +318,10 @@ impl Connector for Smtp {
         let certificate = tls.and_then(|t| t.expires).map_or_else(String::new, |day| {
             format!(", certificate valid until {day}")
         });
-        let login = match mechanism {
-            Some(Mechanism::Plain) => "logged in with PLAIN",
-            Some(Mechanism::Login) => "logged in with LOGIN",
-            Some(Mechanism::Xoauth2) => "logged in with XOAUTH2",
-            Some(Mechanism::OauthBearer) => "logged in with OAUTHBEARER",
-            None => "no login",
-        };
+        let login = mechanism.map_or_else(
+            || "no login".to_owned(),
+            |mechanism| format!("logged in with {}", mechanism.name()),
+        );
         let size = link.offered.size.map_or_else(
             || "names no limit of size".into(),
             |size| format!("takes {size} octets a message"),

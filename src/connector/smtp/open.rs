@@ -32,8 +32,9 @@ use crate::{
     secret::Secret,
     smtp::client::{
         Stage,
-        opening::{self, Mechanism, Opening, Upgrade, Wishes},
+        opening::{self, Opening, Upgrade, Wishes},
     },
+    smtp::sasl::Mechanism,
 };
 
 /// What an opened connection is, for `probe`.

@@ -10,7 +10,7 @@ use crate::{mail::text::logged, route::RouteName};
 use super::{
     Accepted, Arc, Authentication, Body, Bytes, Connection, Credentials, Instant, LINGER,
     LINGER_OCTETS, Message, Port, Refusal, Reply, Routed, STORE, Shared, SocketAddr, Spool, Stage,
-    Step, StoreError, StoreWeather, SystemTime, debug, info, io, maillog, timeout, warn,
+    Step, StoreError, StoreState, SystemTime, debug, info, io, maillog, timeout, warn,
 };
 
 impl Connection {
@@ -35,17 +35,17 @@ impl Connection {
         if let Err(error) = Box::pin(spool.append(piece)).await {
             self.spool = None;
             warn!(event = "spool failed", id = %id, error = %error, "spool failed");
-            self.session.spool_failed(self.store_weather(&error));
+            self.session.spool_failed(self.store_state(&error));
         }
     }
 
-    fn store_weather(&self, error: &io::Error) -> StoreWeather {
+    fn store_state(&self, error: &io::Error) -> StoreState {
         match error.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
                 self.shared.queue.ask_for_room();
-                StoreWeather::Full
+                StoreState::Full
             }
-            _ => StoreWeather::Failing,
+            _ => StoreState::Failing,
         }
     }
 
@@ -60,8 +60,8 @@ impl Connection {
                 Ok(file) => Body::File(Arc::new(file)),
                 Err(error) => {
                     warn!(event = "spool failed", id = %id, error = %error, "spool failed");
-                    return Err(match self.store_weather(&error) {
-                        StoreWeather::Full => Reply::storage_full(),
+                    return Err(match self.store_state(&error) {
+                        StoreState::Full => Reply::storage_full(),
                         _ => Reply::storage_failing(),
                     });
                 }

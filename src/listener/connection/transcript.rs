@@ -4,7 +4,7 @@
 
 use crate::{
     mail::text::logged,
-    policy::network::ToleranceLevel,
+    policy::client::ToleranceLevel,
     smtp::server::{
         command::{self, Command},
         tolerance::Tolerance,

@@ -18,7 +18,7 @@ use crate::{
         text::bounded,
     },
     secret::Secret,
-    smtp::sasl,
+    smtp::sasl::{self, Mechanism},
 };
 
 /// Whether to ask for TLS.
@@ -30,36 +30,6 @@ pub enum Upgrade {
     Offered,
     /// Always: without it the conversation ends.
     Required,
-}
-
-/// How to log in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mechanism {
-    /// RFC 4616.
-    Plain,
-    /// `AUTH LOGIN`, two prompts.
-    Login,
-    /// An access token as Google and Microsoft want it.
-    Xoauth2,
-    /// RFC 7628.
-    OauthBearer,
-}
-
-impl Mechanism {
-    /// As it stands behind AUTH.
-    pub fn name(self) -> &'static str {
-        match self {
-            Mechanism::Plain => "PLAIN",
-            Mechanism::Login => "LOGIN",
-            Mechanism::Xoauth2 => "XOAUTH2",
-            Mechanism::OauthBearer => "OAUTHBEARER",
-        }
-    }
-
-    /// It takes an access token.
-    pub fn bears_token(self) -> bool {
-        matches!(self, Mechanism::Xoauth2 | Mechanism::OauthBearer)
-    }
 }
 
 /// What is wanted of the conversation.

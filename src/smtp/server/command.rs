@@ -213,7 +213,7 @@ fn size(value: Option<&str>) -> Result<u64, Reply> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::network::ToleranceLevel::{self, Device, Standard, Strict};
+    use crate::policy::client::ToleranceLevel::{self, Device, Standard, Strict};
 
     fn say(level: ToleranceLevel, verb: &str, rest: &str) -> String {
         let (tolerance, domain) = (Tolerance::of(level), Domain::parse("corp.com").unwrap());

@@ -27,16 +27,16 @@ pub(super) enum Wrong {
 
 impl Wrong {
     pub(super) fn sender(self) -> Reply {
-        self.reply((5, 1, 7))
+        self.reply(Reply::bad_sender)
     }
 
     pub(super) fn recipient(self) -> Reply {
-        self.reply((5, 1, 3))
+        self.reply(Reply::bad_recipient)
     }
 
-    fn reply(self, enhanced: (u8, u16, u16)) -> Reply {
+    fn reply(self, bad_syntax: fn(&str) -> Reply) -> Reply {
         match self {
-            Wrong::Syntax(why) => Reply::new(501, enhanced, why),
+            Wrong::Syntax(why) => bad_syntax(why),
             Wrong::NotAscii => Reply::not_ascii(),
             Wrong::Bare => Reply::bare_local_part(),
         }

@@ -29,9 +29,9 @@ use crate::{
         reply::Reply,
     },
     policy::{
-        AuthMode, Policy, Verdict,
-        grants::User,
-        network::{Client, ToleranceLevel},
+        AuthMode, Policy,
+        client::{Client, ToleranceLevel, User},
+        judge::Findings,
     },
     route::{RouteName, Router},
     secret::Secret,
@@ -62,9 +62,9 @@ pub struct Rules {
 
 /// What a session knows of the listener it came in by.
 #[derive(Debug, Clone)]
-pub struct Door {
-    /// The listener's name.
-    pub listener: String,
+pub struct ListenerRules {
+    /// Its name.
+    pub name: String,
     /// STARTTLS can be done here.
     pub starttls: bool,
     /// Nothing but greeting commands before TLS.
@@ -79,18 +79,18 @@ pub struct Door {
 
 /// How the world outside the session is, told before every [`Session::feed`].
 #[derive(Debug, Clone)]
-pub struct Weather {
+pub struct Conditions {
     /// The rules in force now.
     pub rules: Arc<Rules>,
     /// Whether the store can take mail.
-    pub store: StoreWeather,
+    pub store: StoreState,
     /// This address has sent more than `limits.messages_per_minute`.
     pub throttled: bool,
 }
 
 /// Whether the store can take mail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum StoreWeather {
+pub enum StoreState {
     /// Yes.
     Fine,
     /// Less than `limits.free_disk`: 452 4.3.1 at MAIL.
@@ -192,10 +192,10 @@ pub enum Stage {
 /// One session.
 #[derive(Debug)]
 pub struct Session {
-    door: Arc<Door>,
+    listener: Arc<ListenerRules>,
     peer: SocketAddr,
     tls: bool,
-    weather: Weather,
+    conditions: Conditions,
     /// The rules that the last MAIL was judged by.
     rules: Arc<Rules>,
     client: Option<Client>,
@@ -216,6 +216,8 @@ pub struct Session {
     skipped: Option<usize>,
     /// DATA was just refused: what comes next may be the message all the same.
     data_refused: bool,
+    /// Why it answered as it did, where somebody wants to know.
+    findings: Findings,
 }
 
 #[derive(Debug)]
@@ -254,21 +256,26 @@ struct Transaction {
     routed: Vec<(Address, RouteName)>,
     /// Of `SIZE=` (RFC 1870).
     size: Option<u64>,
-    /// Content of more octets is refused on the way to every recipient so far.
-    reach: u64,
+    /// The largest message that any of the recipients' routes takes, in octets: a larger one would reach nobody.
+    route_size_limit: u64,
 }
 
 impl Session {
     /// A session that has just been accepted. `tls` when the socket is already encrypted (implicit TLS).
-    pub fn new(door: Arc<Door>, peer: SocketAddr, tls: bool, weather: Weather) -> Self {
-        let rules = Arc::clone(&weather.rules);
+    pub fn new(
+        listener: Arc<ListenerRules>,
+        peer: SocketAddr,
+        tls: bool,
+        conditions: Conditions,
+    ) -> Self {
+        let rules = Arc::clone(&conditions.rules);
         let client = rules.policy.client(peer.ip()).cloned();
         let level = client.as_ref().map(|c| c.tolerance).unwrap_or_default();
         Self {
-            door,
+            listener,
             peer,
             tls,
-            weather,
+            conditions,
             rules,
             client,
             tolerance: Tolerance::of(level),
@@ -284,18 +291,31 @@ impl Session {
             auth_failures: 0,
             skipped: None,
             data_refused: false,
+            findings: Findings::default(),
         }
     }
 
+    /// Keeps from now on why it answers as it does (`postern explain`).
+    pub fn keep_findings(&mut self) {
+        self.findings = Findings::kept();
+    }
+
+    /// Why it answered as it did, since this was last called.
+    pub fn take_findings(&mut self) -> Vec<(&'static str, String)> {
+        self.findings.take()
+    }
+
     /// The greeting: 220, or 554 for an address that could never send here. Call once, before any `feed`, unless the session
-    /// wants to look at the first octets (see [`Session::peeks`]).
+    /// wants to look at the first octets (see [`Session::looks_before_greeting`]).
     pub fn greet(&mut self) -> Step {
-        match self.rules.policy.connect(self.peer.ip(), self.door.auth) {
-            Verdict::Accept => {
+        let rules = Arc::clone(&self.rules);
+        let (ip, auth) = (self.peer.ip(), self.listener.auth);
+        match rules.policy.connect(ip, auth, &mut self.findings) {
+            Ok(()) => {
                 self.phase = Phase::Command;
-                Step::Reply(Reply::greeting(&self.rules.hostname))
+                Step::Reply(Reply::greeting(&rules.hostname))
             }
-            Verdict::Reject(reply) => {
+            Err(reply) => {
                 self.phase = Phase::Refused(0);
                 self.rejected("connect", None, &reply);
                 Step::Reply(reply)
@@ -303,31 +323,30 @@ impl Session {
         }
     }
 
-    /// The driver shall wait up to 300 ms for a first octet before greeting: early talk is looked at (554, or forgiven), and a
-    /// ClientHello on a plain port is served. False for a client that need not be looked at: one of a `[[client]]` is known,
-    /// and every connection of it would pay for the wait. It is greeted at once and what it says is read after that, whenever it
-    /// came, so that the answer does not depend on who was faster.
-    pub fn peeks(&self) -> bool {
+    /// Whether the driver shall wait up to 300 ms for a first octet before it greets: talk before the greeting is refused with 554
+    /// or forgiven, and a ClientHello on a plain port is served. Not for a known `[[client]]` for which it makes no difference:
+    /// each of its connections would pay for the wait. What that client sends is read after the greeting, whenever it came.
+    pub fn looks_before_greeting(&self) -> bool {
         if self.tls {
             return false;
         }
         match &self.client {
             None => true,
-            Some(_) if self.tolerance.tls_on_plain_port => self.door.certificate,
+            Some(_) if self.tolerance.tls_on_plain_port => self.listener.certificate,
             Some(client) => client.tolerance == ToleranceLevel::Strict,
         }
     }
 
     /// How things are now; cheap, called before every `feed`.
-    pub fn refresh(&mut self, weather: Weather) {
-        self.weather = weather;
+    pub fn refresh(&mut self, conditions: Conditions) {
+        self.conditions = conditions;
     }
 
     /// The listener has new settings; they are taken between transactions, and false says not yet.
-    pub fn move_to(&mut self, door: &Arc<Door>) -> bool {
+    pub fn adopt_listener(&mut self, listener: &Arc<ListenerRules>) -> bool {
         let idle = self.is_idle();
         if idle {
-            self.door = Arc::clone(door);
+            self.listener = Arc::clone(listener);
         }
         idle
     }
@@ -383,7 +402,7 @@ impl Session {
     /// After [`Step::Data`]: the 354.
     pub fn data(&mut self, id: MessageId, now: SystemTime) -> Step {
         let origin = Origin {
-            listener: self.door.listener.clone(),
+            listener: self.listener.name.clone(),
             peer: self.peer,
             client: self.client.as_ref().map(|c| c.name.clone()),
             helo: self.helo.clone().unwrap_or_else(|| "unknown".into()),
@@ -397,10 +416,10 @@ impl Session {
     }
 
     /// The spool file could not be written: the rest of the message is read and dropped, the answer is 452 or 451.
-    pub fn spool_failed(&mut self, store: StoreWeather) {
+    pub fn spool_failed(&mut self, store: StoreState) {
         let reply = match store {
-            StoreWeather::Full => Reply::storage_full(),
-            StoreWeather::Fine | StoreWeather::Failing => Reply::storage_failing(),
+            StoreState::Full => Reply::storage_full(),
+            StoreState::Fine | StoreState::Failing => Reply::storage_failing(),
         };
         self.cannot_spool(reply);
     }

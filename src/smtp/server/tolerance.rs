@@ -3,7 +3,7 @@
 //! Apart so that a quirk is one field here and one use, and nobody compares levels anywhere else. Sources of the quirks
 //! are the bug trackers of other mail servers, named where one stands for many.
 
-use crate::policy::network::ToleranceLevel;
+use crate::policy::client::ToleranceLevel;
 
 /// What is forgiven. `strict` forgives nothing of it, `standard` the first half, `device` all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -89,7 +89,7 @@ impl Session {
     }
 
     /// A command that sends no mail; false when it was one too many.
-    pub(super) fn spend(&mut self) -> bool {
+    pub(super) fn count_command(&mut self) -> bool {
         self.junk += 1;
         if self.junk > JUNK_LIMIT {
             let reply = Reply::too_many_commands();

@@ -8,20 +8,20 @@ use bytes::BytesMut;
 
 use crate::{
     mail::{address::Address, reply::Reply},
-    policy::Verdict,
-    route::{Asked, Route},
+    policy::Who,
+    route::{Asked, ConnectorName, Route},
     smtp::server::{
         command::{self, Command},
         tolerance::Tolerance,
     },
 };
 
-use super::{Phase, Session, Step, StoreWeather, Transaction, answers::named};
+use super::{Phase, Rules, Session, Step, StoreState, Transaction, answers::named};
 
 impl Session {
     /// One command; `rest` is what the client has sent behind it.
     pub(super) fn command(&mut self, command: Command<'_>, rest: &BytesMut) {
-        if self.door.require_tls && !self.tls && !may_precede_tls(command) {
+        if self.listener.require_tls && !self.tls && !may_precede_tls(command) {
             let reply = Reply::tls_needed();
             self.rejected("connect", None, &reply);
             return self.error(reply);
@@ -37,11 +37,11 @@ impl Session {
             }
             Command::Rset(_) => {
                 self.transaction = None;
-                self.harmless(Reply::okay());
+                self.answer(Reply::okay());
             }
-            Command::Noop => self.harmless(Reply::okay()),
-            Command::Help => self.harmless(Reply::help()),
-            Command::Vrfy => self.harmless(Reply::cannot_verify()),
+            Command::Noop => self.answer(Reply::okay()),
+            Command::Help => self.answer(Reply::help()),
+            Command::Vrfy => self.answer(Reply::cannot_verify()),
             Command::Quit => self.close(Some(Reply::bye())),
             Command::StartTls(argument) => self.start_tls(argument, rest),
             Command::Auth(argument) => self.auth(argument),
@@ -54,15 +54,15 @@ impl Session {
             }
             Command::NotImplemented => self.error(Reply::not_implemented()),
             Command::Blank if self.tolerance.blank_lines => {
-                self.spend();
+                self.count_command();
             }
             Command::Blank => self.error(Reply::empty_line()),
             Command::Unknown => self.error(Reply::unknown_command()),
         }
     }
 
-    fn harmless(&mut self, reply: Reply) {
-        if self.spend() {
+    fn answer(&mut self, reply: Reply) {
+        if self.count_command() {
             self.say(reply);
         }
     }
@@ -75,7 +75,7 @@ impl Session {
         self.transaction = None;
         self.helo = Some(command::helo_name(argument));
         self.esmtp = esmtp;
-        let rules = Arc::clone(&self.weather.rules);
+        let rules = Arc::clone(&self.conditions.rules);
         let mut lines = rules.hostname.clone();
         if esmtp {
             lines.push_str("\nPIPELINING\nSIZE ");
@@ -91,12 +91,12 @@ impl Session {
                 }
             }
         }
-        self.harmless(Reply::hello(&lines));
+        self.answer(Reply::hello(&lines));
     }
 
     fn offers_starttls(&self) -> bool {
         let hidden = self.client.as_ref().is_some_and(|c| c.hide_starttls);
-        self.door.starttls && !self.tls && !hidden
+        self.listener.starttls && !self.tls && !hidden
     }
 
     fn start_tls(&mut self, argument: &[u8], rest: &BytesMut) {
@@ -119,7 +119,7 @@ impl Session {
         }
     }
 
-    /// MAIL: sequence, settings, login, form, weather, size, rewriting, policy.
+    /// MAIL: sequence, settings, login, form, conditions, size, rewriting, policy.
     fn mail(&mut self, argument: &[u8]) {
         if self.helo.is_none() && !self.tolerance.no_helo {
             return self.error(Reply::bad_sequence("say EHLO first"));
@@ -132,7 +132,7 @@ impl Session {
         }
         let rules = Arc::clone(&self.rules);
         let policy = &rules.policy;
-        if let Verdict::Reject(reply) = policy.login(self.who(), self.door.auth, self.logged_in) {
+        if let Err(reply) = policy.login(self.who(), self.listener.auth, self.logged_in) {
             self.rejected("mail", None, &reply);
             return self.error(reply);
         }
@@ -146,13 +146,13 @@ impl Session {
             }
         };
         let given = Some(named(mail.sender.as_ref()));
-        let weather = match self.weather.store {
-            StoreWeather::Full => Some(Reply::storage_full()),
-            StoreWeather::Failing => Some(Reply::storage_failing()),
-            StoreWeather::Fine if self.weather.throttled => Some(Reply::too_many_messages()),
-            StoreWeather::Fine => None,
+        let conditions = match self.conditions.store {
+            StoreState::Full => Some(Reply::storage_full()),
+            StoreState::Failing => Some(Reply::storage_failing()),
+            StoreState::Fine if self.conditions.throttled => Some(Reply::too_many_messages()),
+            StoreState::Fine => None,
         };
-        if let Some(reply) = weather {
+        if let Some(reply) = conditions {
             // Ours to blame, not the client's: no error is counted.
             self.rejected_sender("mail", given, None, &reply);
             return self.say(reply);
@@ -162,35 +162,41 @@ impl Session {
             self.rejected_sender("mail", given, None, &reply);
             return self.error(reply);
         }
-        let rewrite = policy.rewrite(mail.sender.as_ref());
+        let who = Who {
+            client: self.client.as_ref(),
+            user: self.user.as_ref(),
+        };
+        let rewrite = match policy.mail(who, mail.sender.as_ref(), &mut self.findings) {
+            Ok(rewrite) => rewrite,
+            Err(reply) => {
+                self.rejected_sender("mail", given, None, &reply);
+                return self.error(reply);
+            }
+        };
         let sender = match rewrite {
             Some((_, rewrite)) => Some(rewrite.to.clone()),
             None => mail.sender.clone(),
         };
-        if let Verdict::Reject(reply) = policy.mail(self.who(), sender.as_ref()) {
-            self.rejected_sender("mail", given, None, &reply);
-            return self.error(reply);
-        }
         self.transaction = Some(Box::new(Transaction {
             given: mail.sender,
             sender,
-            rewrite: rewrite.map(|(index, _)| index),
+            rewrite: rewrite.map(|(place, _)| place),
             eight_bit: mail.eight_bit,
             recipients: Vec::new(),
             seen: HashSet::new(),
             routed: Vec::new(),
             size: mail.size,
-            reach: 0,
+            route_size_limit: 0,
         }));
         self.say(Reply::sender_ok());
     }
 
     /// After a reload: who this is by the new settings. False when that was answered already.
     fn adopt_rules(&mut self) -> bool {
-        if Arc::ptr_eq(&self.rules, &self.weather.rules) {
+        if Arc::ptr_eq(&self.rules, &self.conditions.rules) {
             return true;
         }
-        self.rules = Arc::clone(&self.weather.rules);
+        self.rules = Arc::clone(&self.conditions.rules);
         let client = self.rules.policy.client(self.peer.ip()).cloned();
         if client.is_none() && self.client.is_some() {
             let reply = Reply::not_listed_any_more();
@@ -239,22 +245,10 @@ impl Session {
             self.rejected("rcpt", Some(recipient.to_string()), &reply);
             return self.say(reply);
         }
-        let verdict = match rules.policy.rcpt(self.who(), &recipient) {
-            Verdict::Accept => rules
-                .router
-                .route(Asked {
-                    sender: transaction.sender.as_ref(),
-                    recipient: &recipient,
-                    client: self.client(),
-                    user: self.user.as_ref().map(|u| u.name.as_str()),
-                    listener: &self.door.listener,
-                })
-                .ok_or_else(|| Reply::no_route(&recipient.to_string())),
-            Verdict::Reject(reply) => Err(reply),
-        };
-        match verdict {
+        let size = transaction.size;
+        match self.judge_recipient(&rules, &recipient) {
             Ok(route) => {
-                if let Some(reply) = transaction.size.and_then(|size| too_big_for(route, size)) {
+                if let Some(reply) = size.and_then(|size| too_big_for(route, size)) {
                     // Not an error of the client, who was told of another limit.
                     self.rejected("rcpt", Some(recipient.to_string()), &reply);
                     return self.say(reply);
@@ -268,13 +262,50 @@ impl Session {
         }
     }
 
+    /// Whether mail may go there, and which route takes it.
+    fn judge_recipient<'a>(
+        &mut self,
+        rules: &'a Rules,
+        recipient: &Address,
+    ) -> Result<&'a Route, Reply> {
+        let who = Who {
+            client: self.client.as_ref(),
+            user: self.user.as_ref(),
+        };
+        rules.policy.rcpt(who, recipient, &mut self.findings)?;
+        let sender = self.transaction.as_ref().and_then(|t| t.sender.as_ref());
+        let route = rules.router.route(Asked {
+            sender,
+            recipient,
+            client: who.client.map(|client| client.name.as_str()),
+            user: who.user.map(|user| user.name.as_str()),
+            listener: &self.listener.name,
+        });
+        self.findings.add("route", || match route {
+            Some(route) => format!("{}: {}, in this order", route.name, connectors(route)),
+            None => "no [[route]] takes this sender and recipient".to_owned(),
+        });
+        if let Some(route) = route {
+            self.findings.add("size", || match route.max_size {
+                Some(limit) if limit < rules.message_size => {
+                    format!(
+                        "at most {limit} octets, the most that {} takes",
+                        connectors(route)
+                    )
+                }
+                _ => format!("at most {} octets, limits.message_size", rules.message_size),
+            });
+        }
+        route.ok_or_else(|| Reply::no_route(&recipient.to_string()))
+    }
+
     fn admit(&mut self, recipient: Address, route: &Route) {
         if let Some(transaction) = &mut self.transaction {
             transaction.seen.insert(recipient.clone());
             transaction.recipients.push(recipient.clone());
             transaction.routed.push((recipient, route.name.clone()));
-            let reach = route.max_size.unwrap_or(u64::MAX);
-            transaction.reach = transaction.reach.max(reach);
+            let limit = route.max_size.unwrap_or(u64::MAX);
+            transaction.route_size_limit = transaction.route_size_limit.max(limit);
             self.say(Reply::recipient_ok());
         }
     }
@@ -310,8 +341,13 @@ impl Session {
 /// The refusal of a message that no connector of the route would take.
 fn too_big_for(route: &Route, size: u64) -> Option<Reply> {
     let limit = route.max_size.filter(|limit| size > *limit)?;
-    let names: Vec<_> = route.connectors.iter().map(ToString::to_string).collect();
-    Some(Reply::too_big_for(&names.join(", "), limit))
+    Some(Reply::too_big_for(&connectors(route), limit))
+}
+
+/// The connectors of a route, for people.
+fn connectors(route: &Route) -> String {
+    let names: Vec<_> = route.connectors.iter().map(ConnectorName::as_str).collect();
+    names.join(", ")
 }
 
 /// RFC 3207 §4, and RSET, which costs nothing.

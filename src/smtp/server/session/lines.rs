@@ -20,7 +20,7 @@ impl Session {
     /// What came before the greeting.
     pub(super) fn first_octets(&mut self, input: &mut BytesMut) {
         if self.is_tls_hello(input) {
-            if self.tolerance.tls_on_plain_port && self.door.certificate {
+            if self.tolerance.tls_on_plain_port && self.listener.certificate {
                 self.phase = Phase::Handshake { greet: true };
                 self.push(Step::ImplicitTls);
             } else {

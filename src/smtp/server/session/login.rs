@@ -7,7 +7,7 @@ use crate::{
     mail::reply::Reply,
     policy::AuthMode,
     secret::Secret,
-    smtp::sasl::{self, Malformed, Mechanism},
+    smtp::sasl::{self, Malformed},
 };
 
 use super::{Authentication, Credentials, Phase, Session, Step};
@@ -36,11 +36,11 @@ impl Session {
 
     /// Whether EHLO announces AUTH: never where it cannot be used.
     pub(super) fn offers_auth(&self) -> bool {
-        let covered = self.tls || self.door.plaintext_auth;
-        let tls_first = self.door.require_tls && !self.tls;
+        let covered = self.tls || self.listener.plaintext_auth;
+        let tls_first = self.listener.require_tls && !self.tls;
         !self.logged_in
             && !tls_first
-            && (self.any_credentials() || (self.door.auth != AuthMode::Off && covered))
+            && (self.any_credentials() || (self.listener.auth != AuthMode::Off && covered))
     }
 
     /// The AUTH command. The blob of a refused one is neither looked at nor kept.
@@ -52,7 +52,7 @@ impl Session {
             return self.error(Reply::bad_sequence("not inside a transaction"));
         }
         if !self.offers_auth() {
-            let reply = if self.door.auth == AuthMode::Off {
+            let reply = if self.listener.auth == AuthMode::Off {
                 Reply::not_implemented()
             } else {
                 Reply::auth_needs_tls()
@@ -73,15 +73,16 @@ impl Session {
         if name.is_empty() {
             return self.error(Reply::bad_argument("the form is AUTH MECHANISM"));
         }
-        let named = std::str::from_utf8(name).ok().and_then(Mechanism::named);
-        let (exchange, challenge) = match named {
-            Some(Mechanism::Plain) => (Exchange::Plain, String::new()),
-            Some(Mechanism::Login) => (Exchange::Name, sasl::LOGIN_USERNAME.to_owned()),
-            Some(Mechanism::CramMd5) if self.any_credentials() => {
-                let challenge = sasl::cram_challenge(&self.weather.rules.hostname);
+        let (exchange, challenge) = match name.to_ascii_uppercase().as_slice() {
+            b"PLAIN" => (Exchange::Plain, String::new()),
+            // Two prompts, never standardised, what devices speak.
+            b"LOGIN" => (Exchange::Name, sasl::LOGIN_USERNAME.to_owned()),
+            // Some devices know no other (RFC 2195).
+            b"CRAM-MD5" if self.any_credentials() => {
+                let challenge = sasl::cram_challenge(&self.conditions.rules.hostname);
                 (Exchange::Digest, challenge)
             }
-            Some(Mechanism::CramMd5) | None => return self.error(Reply::unknown_mechanism()),
+            _ => return self.error(Reply::unknown_mechanism()),
         };
         match initial {
             Some(initial) => self.respond(exchange, initial),
@@ -152,7 +153,7 @@ impl Session {
             self.close(None);
             return;
         };
-        let user = self.weather.rules.policy.user(&name).cloned();
+        let user = self.conditions.rules.policy.user(&name).cloned();
         match (authentication, user) {
             (Authentication::Accepted, Some(user)) => {
                 self.logged_in = true;

@@ -98,11 +98,12 @@ impl Session {
             incoming.refused = Some(reply.clone());
         } else if incoming.decoder.content_size() > limit {
             unspool |= incoming.refuse(Reply::message_too_big(limit));
-        } else if let Some(reach) = self
-            .reach()
-            .filter(|r| incoming.decoder.content_size() > *r)
+        } else if let Some(transaction) = &self.transaction
+            && incoming.decoder.content_size() > transaction.route_size_limit
         {
-            unspool |= incoming.refuse(Reply::too_big_for("any connector of its route", reach));
+            // Sooner said now than in a bounce.
+            let limit = transaction.route_size_limit;
+            unspool |= incoming.refuse(Reply::too_big_for("any connector of its route", limit));
         }
         if incoming.refused.is_some() {
             incoming.kept.clear();
@@ -131,11 +132,6 @@ impl Session {
                 self.phase = Phase::Data(incoming);
             }
         }
-    }
-
-    /// Above this no recipient would get the message; sooner said now than in a bounce.
-    fn reach(&self) -> Option<u64> {
-        Some(self.transaction.as_ref()?.reach)
     }
 
     /// Looks for the end of the header and has it judged, once.

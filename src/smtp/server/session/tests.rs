@@ -1,22 +1,22 @@
 //! What dialogues cannot show: steps that are not replies, spool pieces, settings that change under a session.
 
 use super::*;
-use crate::{fixture, policy::network::ToleranceLevel};
+use crate::{fixture, policy::client::ToleranceLevel};
 
-fn weather() -> Weather {
-    Weather {
+fn conditions() -> Conditions {
+    Conditions {
         rules: Arc::new(Rules {
             recipients: 10,
             ..fixture::rules("gw", fixture::policy("*", "*"))
         }),
-        store: StoreWeather::Fine,
+        store: StoreState::Fine,
         throttled: false,
     }
 }
 
 fn session() -> Session {
-    let door = Door {
-        listener: "l".into(),
+    let listener = ListenerRules {
+        name: "l".into(),
         starttls: false,
         require_tls: false,
         certificate: false,
@@ -24,10 +24,10 @@ fn session() -> Session {
         plaintext_auth: false,
     };
     Session::new(
-        Arc::new(door),
+        Arc::new(listener),
         "127.0.0.1:9".parse().unwrap(),
         false,
-        weather(),
+        conditions(),
     )
 }
 
@@ -125,7 +125,7 @@ fn a_full_disk_in_the_middle_and_at_the_end() {
     let message = [b"Subject: s\r\n\r\n", &line.repeat(100)[..]].concat();
     let mut session = opened();
     assert_eq!(feed(&mut session, &message), ["spool"]);
-    session.spool_failed(StoreWeather::Full);
+    session.spool_failed(StoreState::Full);
     assert_eq!(
         feed(&mut session, b"x\r\n.\r\n"),
         ["unspool", "rejected data", "452"]
@@ -136,7 +136,7 @@ fn a_full_disk_in_the_middle_and_at_the_end() {
     let mut input = BytesMut::from(&b"x\r\n.\r\n"[..]);
     let step = session.feed(&mut input).unwrap();
     assert_eq!(name(&step), "spool");
-    session.spool_failed(StoreWeather::Failing);
+    session.spool_failed(StoreState::Failing);
     assert_eq!(feed(&mut session, b""), ["unspool", "rejected data", "451"]);
     assert!(session.is_idle());
 }
@@ -153,15 +153,18 @@ fn errors_slow_down_and_then_end_the_session() {
 
 #[test]
 fn who_is_looked_at_before_the_greeting() {
-    assert!(!session().peeks(), "a listed client need not wait");
+    assert!(
+        !session().looks_before_greeting(),
+        "a listed client need not wait"
+    );
     let mut device = session();
     device.tolerance = Tolerance::of(ToleranceLevel::Device);
-    assert!(!device.peeks());
-    device.door = Arc::new(Door {
+    assert!(!device.looks_before_greeting());
+    device.listener = Arc::new(ListenerRules {
         certificate: true,
-        ..(*device.door).clone()
+        ..(*device.listener).clone()
     });
-    assert!(device.peeks(), "it may speak TLS at once");
+    assert!(device.looks_before_greeting(), "it may speak TLS at once");
 }
 
 /// Cut in two at any octet, the steps are the same.

@@ -1,14 +1,14 @@
-//! Client networks: whose connection it is.
+//! Clients and users: whose connection it is.
 //!
-//! Apart from `grants`, which says what it may do. It resolves no names and trusts none: HELO and reverse DNS give no right.
+//! What the client may do is for `grants`. No name is resolved and none is trusted: HELO and reverse DNS give no right.
 
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use crate::mail::pattern::Pattern;
+use crate::{mail::pattern::Pattern, secret::Secret};
 
-/// How much is forgiven (`design.md` §4); `smtp::server::tolerance` spells out what each level means.
+/// How much is forgiven; `smtp::server::tolerance` spells out what each level means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum ToleranceLevel {
     /// Nothing.
@@ -43,6 +43,19 @@ pub struct Client {
     pub any_credentials: bool,
     /// Log every command and reply.
     pub transcript: bool,
+}
+
+/// One `[[user]]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct User {
+    /// The name that SMTP AUTH gives.
+    pub name: String,
+    /// The argon2id hash, a PHC string that was checked at load.
+    pub password: Secret,
+    /// Narrows the allowlist.
+    pub senders: Option<Vec<Pattern>>,
+    /// Narrows the allowlist.
+    pub recipients: Option<Vec<Pattern>>,
 }
 
 /// The client with the longest prefix over the address; of equals the first. IPv4 is compared as IPv4, in whatever
