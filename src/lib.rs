@@ -26,7 +26,8 @@
 //! - `smtp/` HOW IT IS SAID: `server/` (its state machine in `session/`) and `client/` (what a refusal means in `class/`,
 //!   who waits for it in `dialogue/`), bytes in, steps out, no sockets
 //! - `listener/` SOCKETS IN: `connection/` drives one session
-//! - `queue/` NOTHING IS LOST: `store.rs` is the trait, `sqlite/` the rows and the one writer
+//! - `queue/` NOTHING IS LOST: `store.rs` is the trait, `settling.rs` what a settlement makes of a job, `sqlite/` the rows and the one
+//!   writer
 //! - `delivery/` SENDING: `plan.rs` (by `verdict.rs`, for each recipient) and `gate.rs` decide, `bounce.rs` reports
 //! - `connector/` WAYS OUT: `smtp/`, `graph/`, capture, discard, and in its `mod.rs` what is known of each kind; `oauth/` gets access
 //!   tokens, `http/` says what a request may have done and why it failed, `tls/` whose certificate is trusted; `outbound.rs` says

@@ -258,8 +258,8 @@ pub struct Entry {
 pub struct Recipient {
     /// As it is sent to.
     pub address: String,
-    /// `waiting`, `in doubt`, `failed`, `done`, `dropped`.
-    pub state: String,
+    /// What became of it.
+    pub state: &'static str,
     /// What the upstream said last.
     pub last_reply: Option<String>,
 }
@@ -269,7 +269,7 @@ impl Entry {
     pub fn new(entry: &store::Entry, blocked_by: Option<String>) -> Self {
         let recipient = |r: &store::EntryRecipient| Recipient {
             address: r.address.clone(),
-            state: r.state.clone(),
+            state: r.state.as_str(),
             last_reply: r.last_reply.clone(),
         };
         Self {

@@ -371,7 +371,7 @@ async fn show(place: &Place, id: MessageId, json: bool) -> Ended {
                 out,
                 "  {}  {}{}",
                 shown(&recipient.address),
-                shown(&recipient.state),
+                recipient.state,
                 recipient
                     .last_reply
                     .as_deref()

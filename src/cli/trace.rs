@@ -125,7 +125,7 @@ impl Life {
                     out,
                     "  now: {} is {}, by route {}",
                     shown_to(&recipient.address, 80),
-                    shown(&recipient.state),
+                    recipient.state,
                     shown(entry.route.as_str())
                 )?;
             }

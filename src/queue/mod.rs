@@ -5,7 +5,7 @@
 
 use std::{
     fmt,
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
     time::{Duration, Instant, SystemTime},
 };
@@ -17,6 +17,8 @@ use crate::{
     route::Routed,
 };
 
+mod disk;
+pub mod settling;
 pub mod sqlite;
 pub mod store;
 
@@ -166,13 +168,4 @@ impl Queue {
             .clone()?;
         reserve(mail)
     }
-}
-
-/// Octets that are free for this user on the disk of a directory.
-///
-/// # Errors
-/// The directory is not there, or the system does not say.
-pub fn free_space(dir: &Path) -> std::io::Result<u64> {
-    let found = rustix::fs::statvfs(dir)?;
-    Ok(found.f_bavail.saturating_mul(found.f_frsize))
 }

@@ -5,12 +5,12 @@
 
 use std::{
     fmt,
+    str::FromStr,
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
 use async_trait::async_trait;
-use bytes::Bytes;
 
 use crate::{
     mail::{
@@ -124,6 +124,9 @@ pub enum Settled {
     InDoubt(Outcome),
 }
 
+/// The kind of event that says how a recipient was served.
+pub const DELIVERY: &str = "delivered";
+
 /// One line in the life of a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {
@@ -166,6 +169,45 @@ impl State {
 }
 
 impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// What became of one recipient.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum RecipientState {
+    /// Not yet accepted by an upstream.
+    Waiting,
+    /// It may have arrived.
+    InDoubt,
+    /// Given up.
+    Failed,
+    /// Accepted by an upstream.
+    Done,
+    /// By an operator.
+    Dropped,
+}
+
+impl RecipientState {
+    /// The word in lists and JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Waiting => "waiting",
+            Self::InDoubt => "in doubt",
+            Self::Failed => "failed",
+            Self::Done => "done",
+            Self::Dropped => "dropped",
+        }
+    }
+
+    /// Whether it is still to be sent to.
+    pub fn is_open(self) -> bool {
+        matches!(self, Self::Waiting | Self::InDoubt)
+    }
+}
+
+impl fmt::Display for RecipientState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.as_str())
     }
@@ -222,8 +264,8 @@ pub struct Entry {
 pub struct EntryRecipient {
     /// Wire form.
     pub address: String,
-    /// `waiting`, `in doubt`, `failed`, `done`, `dropped`.
-    pub state: String,
+    /// What became of it.
+    pub state: RecipientState,
     /// What the upstream said last, as one line.
     pub last_reply: Option<String>,
 }
@@ -243,6 +285,37 @@ pub enum Verb {
     Drop,
     /// To another route (a route that is no longer configured).
     Reroute(RouteName),
+}
+
+/// The words in which a wish is kept; they read back.
+impl fmt::Display for Verb {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Verb::Retry => "retry",
+            Verb::Hold => "hold",
+            Verb::Release => "release",
+            Verb::Fail => "fail",
+            Verb::Drop => "drop",
+            Verb::Reroute(route) => return write!(f, "reroute {route}"),
+        })
+    }
+}
+
+impl FromStr for Verb {
+    type Err = &'static str;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(match text {
+            "retry" => Verb::Retry,
+            "hold" => Verb::Hold,
+            "release" => Verb::Release,
+            "fail" => Verb::Fail,
+            "drop" => Verb::Drop,
+            _ => {
+                let route = text.strip_prefix("reroute ").ok_or("not a verb")?;
+                Verb::Reroute(RouteName::from(route))
+            }
+        })
+    }
 }
 
 /// A lane's state (a connector, for graph with its mailbox), as a row every command sees.
@@ -293,7 +366,7 @@ pub struct Stats {
     pub oldest: Option<SystemTime>,
 }
 
-/// Ready to be written at once with others: a job that `insert` made.
+/// The jobs that `insert` made.
 #[derive(Debug, Clone)]
 pub struct Inserted {
     /// Its rows, in the order of `Routed::jobs`.
@@ -363,18 +436,4 @@ pub trait Store: Send + Sync + fmt::Debug {
     async fn version(&self) -> Result<u64, StoreError>;
     /// Where the file of a large body is written before `insert` names it; the file's name is the message's id.
     fn spool_dir(&self) -> &std::path::Path;
-}
-
-/// The raw content as it leaves, for `queue export`: header, empty line, in-memory body. `None` when the body is a file.
-pub fn in_memory_content(message: &Message) -> Option<Bytes> {
-    match &message.body {
-        crate::mail::message::Body::Memory(body) => {
-            let mut out = Vec::with_capacity(message.header.len() + 2 + body.len());
-            out.extend_from_slice(&message.header);
-            out.extend_from_slice(b"\r\n");
-            out.extend_from_slice(body);
-            Some(out.into())
-        }
-        crate::mail::message::Body::File(_) => None,
-    }
 }

@@ -158,13 +158,16 @@ async fn claim_one(store: &dyn Store, now: SystemTime) -> Job {
     jobs.remove(0)
 }
 
-fn open(dir: &Path) -> Arc<SqliteStore> {
-    SqliteStore::open(&Settings {
+fn settings(dir: &Path) -> Settings {
+    Settings {
         data_dir: dir.join("data"),
         keep_failed: 14 * DAY,
         keep_history: 30 * DAY,
-    })
-    .unwrap()
+    }
+}
+
+fn open(dir: &Path) -> Arc<SqliteStore> {
+    SqliteStore::open(&settings(dir)).unwrap()
 }
 
 /// Runs a case on every store there is, the double in memory included: what the delivery tests stand on must do what the real
@@ -1437,172 +1440,22 @@ async fn deliveries_are_remembered_with_their_recipients() {
     .await;
 }
 
-/// Jobs had numbers of their own and an index by message, and stayed when they were done; messages had an index of every id; a
-/// delivery was an event.
-const TO_SCHEMA_2: &str = "
-    ALTER TABLE recipient DROP COLUMN at;
-    ALTER TABLE recipient DROP COLUMN said;
-    ALTER TABLE recipient DROP COLUMN route;
-    ALTER TABLE recipient DROP COLUMN attempts;
-    CREATE TABLE message_2 (
-        key INTEGER PRIMARY KEY, id BLOB NOT NULL UNIQUE, accepted INTEGER NOT NULL, sender TEXT, eight_bit INTEGER NOT NULL,
-        origin TEXT NOT NULL, size INTEGER NOT NULL, body_len INTEGER NOT NULL, kept INTEGER NOT NULL, ended INTEGER
-    ) STRICT;
-    INSERT INTO message_2 SELECT * FROM message;
-    DROP TABLE message;
-    DROP TABLE message_id;
-    ALTER TABLE message_2 RENAME TO message;
-    CREATE INDEX message_ended ON message (ended) WHERE ended IS NOT NULL;
-    CREATE TABLE number (job INTEGER PRIMARY KEY, n INTEGER NOT NULL);
-    INSERT INTO number SELECT id, row_number() OVER (ORDER BY id DESC) FROM job;
-    UPDATE recipient SET job = (SELECT n FROM number WHERE number.job = recipient.job);
-    CREATE TABLE old (
-        id INTEGER PRIMARY KEY, message INTEGER NOT NULL, route TEXT NOT NULL, pinned TEXT NOT NULL,
-        lane TEXT NOT NULL DEFAULT '', state INTEGER NOT NULL, due INTEGER NOT NULL, attempts INTEGER NOT NULL, wishes TEXT
-    ) STRICT;
-    INSERT INTO old SELECT n, message, route, pinned, lane, state, due, attempts, wishes FROM job JOIN number ON number.job = id;
-    DROP TABLE number;
-    DROP TABLE job;
-    ALTER TABLE old RENAME TO job;
-    CREATE INDEX job_due ON job (route, pinned, lane, due) WHERE state = 2;
-    CREATE INDEX job_open ON job (state, message) WHERE state < 4;
-    CREATE INDEX job_message ON job (message);
-    PRAGMA user_version = 2;";
-
 #[tokio::test]
-async fn a_queue_of_the_second_schema_is_read() {
+async fn a_queue_of_another_schema_is_refused_and_left_as_it_is() {
     let dir = tempfile::tempdir().unwrap();
-    let store = open(dir.path());
-    let two_routes = Routed {
-        jobs: vec![
-            (route(), vec![address("a@x.example")]),
-            (RouteName::from("other"), vec![address("b@x.example")]),
-        ],
-        ..mail(1, &["a@x.example", "b@x.example"])
-    };
-    let id = two_routes.message.id;
-    store.insert(&two_routes, false, at(0)).await.unwrap();
-    store
-        .insert(&mail(2, &["c@x.example"]), false, at(0))
-        .await
-        .unwrap();
-    drop(store);
-    let raw = rusqlite::Connection::open(dir.path().join("data/queue.db")).unwrap();
-    raw.execute_batch(TO_SCHEMA_2).unwrap();
-    raw.execute_batch(
-        "INSERT INTO event (message, at, kind, recipients, text) SELECT key, 5, 'delivered', 'z@x.example', 'as it was' FROM message;
-         INSERT INTO job (message, route, pinned, state, due, attempts) SELECT 2, 'main', '', 4, 0, 7 FROM job LIMIT 1;
-         INSERT INTO recipient (message, position, job, address, state, reply)
-             SELECT 2, 5, max(id), 'd@x.example', 3, '250 ok' FROM job",
-    )
-    .unwrap();
-    drop(raw);
-
-    // Nobody changes it while a gateway of that version runs.
-    let path = dir.path().join("data/lock");
-    let lock = std::fs::File::create(&path).unwrap();
-    lock.lock().unwrap();
-    std::fs::write(&path, "1\n").unwrap();
-    let refused = SqliteStore::open(&Settings {
-        data_dir: dir.path().join("data"),
-        keep_failed: DAY,
-        keep_history: DAY,
-    });
-    assert!(
-        refused
-            .unwrap_err()
-            .to_string()
-            .contains("restart it first")
-    );
-    // For all that hold it: a process that another test starts at this moment does, too.
-    lock.unlock().unwrap();
-    drop(lock);
-
-    let store = open(dir.path());
-    // What was done keeps its route and attempts.
-    let done_then = Filter {
-        states: vec![State::Done],
-        ..Filter::default()
-    };
-    let entries = store.list(&done_then, at(0)).await.unwrap();
-    assert_eq!(entries.len(), 0, "a job of the same route still waits");
-    let mut jobs = store.claim(&ask(9), at(0)).await.unwrap();
-    let job = jobs.remove(1);
-    store
-        .settle(settlement(&job, vec![("c@x.example", done())]), at(1))
-        .await
-        .unwrap();
-    let entries = store.list(&done_then, at(0)).await.unwrap();
-    let addresses: Vec<_> = entries[0].recipients.iter().map(|r| &r.address).collect();
-    assert_eq!((entries.len(), entries[0].attempts), (1, 7));
-    assert_eq!(addresses, ["c@x.example", "d@x.example"]);
-    let job = jobs.remove(0);
-    assert_eq!(job.recipients, [address("a@x.example")]);
-    store
-        .settle(settlement(&job, vec![("a@x.example", done())]), at(1))
-        .await
-        .unwrap();
-    let (state, recipients) = {
-        let entries = store.list(&only(id), at(0)).await.unwrap();
-        let open = entries
-            .iter()
-            .find(|e| e.route.as_str() == "other")
-            .unwrap();
-        (open.state, open.recipients.len())
-    };
-    assert_eq!((state, recipients), (State::Waiting, 1));
-    let kinds: Vec<_> = store
-        .events(id)
-        .await
-        .unwrap()
-        .into_iter()
-        .map(|event| event.text)
-        .collect();
-    assert!(kinds.contains(&"as it was".to_owned()), "{kinds:?}");
-    // The other job is still found, by the same numbers, and ends the message.
-    let mut other = ask(9).remove(0);
-    other.route = RouteName::from("other");
-    let job = claim_one_of(&*store, &[other], id).await;
-    store
-        .settle(settlement(&job, vec![("b@x.example", done())]), at(2))
-        .await
-        .unwrap();
-    assert!(store.content(id).await.unwrap().is_none());
-}
-
-async fn claim_one_of(store: &dyn Store, asks: &[Ask], id: MessageId) -> Job {
-    let jobs = store.claim(asks, at(0)).await.unwrap();
-    jobs.into_iter().find(|job| job.message.id == id).unwrap()
-}
-
-#[tokio::test]
-async fn a_queue_of_the_first_schema_is_read() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = open(dir.path());
-    for n in 1..=3 {
-        store
-            .insert(&mail(n, &["a@x.example"]), false, at(0))
-            .await
-            .unwrap();
+    drop(open(dir.path()));
+    let file = dir.path().join("data/queue.db");
+    for (schema, age) in [(2, "an older version"), (9, "a newer version")] {
+        let raw = rusqlite::Connection::open(&file).unwrap();
+        raw.pragma_update(None, "user_version", schema).unwrap();
+        drop(raw);
+        let before = std::fs::read(&file).unwrap();
+        let error = SqliteStore::open(&settings(dir.path())).unwrap_err();
+        let said =
+            format!("it was written by {age} of Postern (schema {schema}; this one knows 3)");
+        assert!(error.to_string().ends_with(&said), "{error}");
+        assert!(std::fs::read(&file).unwrap() == before);
     }
-    drop(store);
-    let raw = rusqlite::Connection::open(dir.path().join("data/queue.db")).unwrap();
-    raw.execute_batch(TO_SCHEMA_2).unwrap();
-    raw.execute_batch(
-        "DROP INDEX job_due; ALTER TABLE job DROP COLUMN lane;
-         CREATE INDEX job_due ON job (route, pinned, due) WHERE state = 2; PRAGMA user_version = 1",
-    )
-    .unwrap();
-    drop(raw);
-    for _ in 0..2 {
-        let store = open(dir.path());
-        assert_eq!(store.due().await.unwrap(), vec![due(None, None, at(0))]);
-        assert_eq!(store.claim(&ask(1), at(0)).await.unwrap().len(), 1);
-    }
-    assert_eq!(
-        open(dir.path()).claim(&ask(9), at(0)).await.unwrap().len(),
-        1
-    );
 }
 
 #[tokio::test]

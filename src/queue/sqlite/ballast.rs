@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::queue::free_space;
+use crate::queue::disk::{create, free_space};
 
 /// Octets of the ballast.
 const SIZE: usize = 4 * 1024 * 1024;
@@ -69,7 +69,7 @@ impl Ballast {
     }
 
     fn put_back(&self) -> io::Result<()> {
-        let mut file = super::open::create(&self.file, true)?;
+        let mut file = create(&self.file, true)?;
         write(&mut file)?;
         file.sync_all()
     }

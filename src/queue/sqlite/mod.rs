@@ -1,8 +1,8 @@
 //! The queue in one SQLite file, large bodies beside it in `spool/`.
 //!
-//! Apart from `store`, which says what a store promises. `open` makes the file, `writer` makes changes (`op`) durable, many
-//! at a time; `change`, `ending`, `operate` and `room` say what is changed; `rows` what the columns mean; `fresh` keeps a copy of what was
-//! accepted a moment ago. Reads have connections of their own and never hold a transaction across an await. It has no
+//! `schema` makes the file, `writer` makes changes (`op`) durable, many at a time; `insert`, `claim`, `settle`, `retention`,
+//! `operate`, `shift` and `space` say what is changed; `rows` what the columns mean; `recent` keeps a copy of what was accepted a
+//! moment ago. Reads have connections of their own and never hold a transaction across an await. It has no
 //! clock but where a lease is lost and where a copy grows old.
 
 use std::{
@@ -15,7 +15,7 @@ use std::{
 
 use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension as _, params};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 
 use super::{
     Settings,
@@ -30,24 +30,26 @@ use crate::{
 };
 
 mod ballast;
-mod change;
-mod ending;
-mod fresh;
-mod leases;
+mod claim;
+mod insert;
 mod op;
-mod open;
 mod operate;
 mod read;
-mod room;
+mod recent;
+mod retention;
 mod rows;
+mod schema;
+mod settle;
 mod shift;
+mod space;
 mod writer;
 
-use fresh::Fresh;
-use leases::Keeper;
-use op::{Change, Nudge, Op, Purpose, Work};
+use claim::{Abandoned, Leases};
+use op::{Change, Op, Purpose, store_error};
+use recent::RecentMail;
+use retention::Over;
 use rows::{Unread, micros};
-use writer::{Shared, Writer, store_error};
+use writer::{Shared, Writer};
 
 /// Connections for reading that are kept open.
 const READERS: usize = 4;
@@ -59,8 +61,9 @@ pub struct SqliteStore {
     spool: PathBuf,
     readers: Arc<Mutex<Vec<Connection>>>,
     shared: Arc<Shared>,
-    fresh: Fresh,
-    inbox: Option<mpsc::Sender<Box<dyn Op>>>,
+    recent: RecentMail,
+    abandoned: Abandoned,
+    inbox: Option<mpsc::Sender<Op>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -74,12 +77,12 @@ impl SqliteStore {
         let dir = &settings.data_dir;
         let database = dir.join("queue.db");
         let spool = dir.join("spool");
-        open::prepare(dir, &database, &spool)
+        schema::prepare(dir, &database, &spool)
             .map_err(|e| StoreError::Unavailable(format!("{}: {e}", dir.display())))?;
         let mut ballast = ballast::Ballast::new(dir);
-        let conn = match open::writer(&database) {
+        let conn = match schema::writer(&database) {
             // What waits on a full disk still goes out.
-            Err(StoreError::Full) if ballast.free() => open::writer(&database)?,
+            Err(StoreError::Full) if ballast.free() => schema::writer(&database)?,
             opened => opened?,
         };
         let shared = Arc::new(Shared::default());
@@ -100,7 +103,8 @@ impl SqliteStore {
             spool,
             readers: Arc::default(),
             shared,
-            fresh: Fresh::default(),
+            recent: RecentMail::default(),
+            abandoned: Abandoned::default(),
             inbox: Some(inbox),
             thread: Some(thread),
         }))
@@ -131,25 +135,27 @@ impl SqliteStore {
         T: Send + 'static,
         F: FnMut(&mut Change<'_>) -> rusqlite::Result<T> + Send + 'static,
     {
-        self.submit(Purpose::Records, false, work).await
+        self.submit(Purpose::Records, work, |value| value).await
     }
 
-    async fn submit<T, F>(&self, purpose: Purpose, can_wait: bool, work: F) -> Result<T, StoreError>
+    /// Has the writer do it, and waits for what `hand_over` makes of it once it is committed.
+    async fn submit<T, U, F, H>(
+        &self,
+        purpose: Purpose,
+        work: F,
+        hand_over: H,
+    ) -> Result<U, StoreError>
     where
         T: Send + 'static,
+        U: Send + 'static,
         F: FnMut(&mut Change<'_>) -> rusqlite::Result<T> + Send + 'static,
+        H: Fn(T) -> U + Send + 'static,
     {
         let closed = || StoreError::Unavailable("it is closed".to_owned());
-        let (reply, answer) = oneshot::channel();
-        let op = Work {
-            purpose,
-            can_wait,
-            run: work,
-            value: None,
-            reply,
-        };
+        let (op, answer) = Op::new(purpose, work, hand_over);
+        let can_wait = op.can_wait();
         let inbox = self.inbox.as_ref().ok_or_else(closed)?;
-        inbox.send(Box::new(op)).await.map_err(|_| closed())?;
+        inbox.send(op).await.map_err(|_| closed())?;
         if !can_wait && let Some(thread) = &self.thread {
             thread.thread().unpark();
         }
@@ -168,7 +174,7 @@ impl SqliteStore {
             let pooled = readers.lock().unwrap_or_else(PoisonError::into_inner).pop();
             let conn = match pooled {
                 Some(conn) => conn,
-                None => open::reader(&database)?,
+                None => schema::reader(&database)?,
             };
             let result = work(&conn);
             // A connection that saw an error is not used again.
@@ -194,16 +200,46 @@ impl SqliteStore {
     }
 
     /// A job just leased whose message is still in memory: at its first attempt all of its recipients are open.
-    fn at_hand(&self, job: &change::Leased) -> Option<Job> {
-        let (message, recipients) = self.fresh.take(JobId(job.id), job.of)?;
+    fn at_hand(&self, job: &claim::Leased) -> Option<Job> {
+        let (message, recipients) = self.recent.take(JobId(job.id), job.of)?;
         (job.attempts == 0 && job.pinned.is_empty()).then(|| job.with(message, recipients))
     }
 
-    fn keeper(&self) -> Keeper {
-        Keeper {
-            shared: self.shared.clone(),
-            inbox: self.inbox.as_ref().map(mpsc::Sender::downgrade),
+    /// In small steps, so that mail waits for none of them long.
+    async fn prune_in_steps(
+        &self,
+        failed: i64,
+        history: i64,
+        now: SystemTime,
+    ) -> Result<Vec<String>, StoreError> {
+        let mut lines = Vec::new();
+        loop {
+            let (mut some, more) = self
+                .write(move |change| retention::prune_failed(change, failed, now))
+                .await?;
+            lines.append(&mut some);
+            if !more {
+                break;
+            }
         }
+        let mut from = Some(0);
+        while let Some(key) = from {
+            let Over { keys, ahead, next } = self
+                .query(move |conn| retention::over(conn, key, history, micros(now)))
+                .await?;
+            for some in ahead.chunks(retention::STEP) {
+                let some = some.to_vec();
+                self.write(move |change| shift::ended_now(change, &some, micros(now)))
+                    .await?;
+            }
+            for some in keys.chunks(retention::STEP) {
+                let some = some.to_vec();
+                self.write(move |change| retention::forget(change, &some, history))
+                    .await?;
+            }
+            from = next;
+        }
+        Ok(lines)
     }
 }
 
@@ -226,40 +262,33 @@ impl Store for SqliteStore {
         now: SystemTime,
     ) -> Result<Inserted, StoreError> {
         let written = mail.clone();
-        let keeper = self.keeper();
-        let done = self
-            .submit(Purpose::TakesIn, false, move |change| {
-                let Some(jobs) = change::insert(change, &written, leased, now)? else {
-                    return Ok(None);
-                };
-                let ids = if leased {
-                    jobs.iter().map(|j| j.0).collect()
-                } else {
-                    Vec::new()
-                };
-                Ok(Some((jobs, keeper.leases(change, ids))))
-            })
-            .await?;
+        let abandoned = self.abandoned.clone();
+        let insert = move |change: &mut Change<'_>| insert::insert(change, &written, leased, now);
+        let hand_over = move |jobs: Option<Vec<JobId>>| {
+            let jobs = jobs?;
+            let ids = leased.then(|| jobs.iter().map(|job| job.0).collect());
+            Some((jobs, abandoned.unless_heard(ids.unwrap_or_default())))
+        };
+        let done = self.submit(Purpose::TakesIn, insert, hand_over).await?;
         let (jobs, leases) = done.ok_or_else(|| {
             StoreError::Unavailable("a message with this id is already there".to_owned())
         })?;
         leases.handed_over();
         if !leased {
-            self.fresh.put(mail, &jobs, Instant::now());
+            self.recent.put(mail, &jobs, Instant::now());
         }
         Ok(Inserted { jobs })
     }
 
     async fn claim(&self, asks: &[Ask], now: SystemTime) -> Result<Vec<Job>, StoreError> {
         let asks = asks.to_vec();
-        let keeper = self.keeper();
-        let (leased, leases) = self
-            .write(move |change| {
-                let leased = change::lease(change, &asks, now)?;
-                let ids = leased.iter().map(|job| job.id).collect();
-                Ok((leased, keeper.leases(change, ids)))
-            })
-            .await?;
+        let abandoned = self.abandoned.clone();
+        let lease = move |change: &mut Change<'_>| claim::lease(change, &asks, now);
+        let hand_over = move |leased: Vec<claim::Leased>| {
+            let ids = leased.iter().map(|job| job.id).collect();
+            (leased, abandoned.unless_heard(ids))
+        };
+        let (leased, leases) = self.submit(Purpose::Records, lease, hand_over).await?;
         let order: HashMap<JobId, usize> =
             leased.iter().map(|job| JobId(job.id)).zip(0..).collect();
         let mut jobs = Vec::with_capacity(leased.len());
@@ -287,7 +316,7 @@ impl Store for SqliteStore {
         if !broken.is_empty() {
             self.write(move |change| {
                 for (job, message, why) in &broken {
-                    change::quarantine(change, *job, *message, why, now)?;
+                    claim::quarantine(change, *job, *message, why, now)?;
                 }
                 Ok(())
             })
@@ -298,10 +327,8 @@ impl Store for SqliteStore {
     }
 
     async fn settle(&self, settlement: Settlement, now: SystemTime) -> Result<(), StoreError> {
-        self.submit(Purpose::Records, true, move |change| {
-            change::settle(change, &settlement, now)
-        })
-        .await
+        let settle = move |change: &mut Change<'_>| settle::settle(change, &settlement, now);
+        self.submit(Purpose::Settles, settle, |()| ()).await
     }
 
     async fn due(&self) -> Result<Vec<Due>, StoreError> {
@@ -431,30 +458,34 @@ impl Store for SqliteStore {
         keep_history: Duration,
         now: SystemTime,
     ) -> Result<Vec<String>, StoreError> {
-        self.prune_in_steps(keep_failed, keep_history, now).await
+        let (failed, history) = (
+            rows::before(now, keep_failed),
+            rows::before(now, keep_history),
+        );
+        self.prune_in_steps(failed, history, now).await
     }
 
     async fn shrink(&self, all: bool) -> Result<bool, StoreError> {
         // Every page that is moved takes room in the journal: not while that cannot be written from its beginning.
-        if !self.query(room::backfill).await? {
+        if !self.query(space::backfill).await? {
             return Ok(true);
         }
         let mut steps = 0;
-        while steps < room::STEPS {
+        while steps < space::STEPS {
             let step = move |change: &mut Change<'_>| {
-                Ok(!change.damaged && room::vacuum(change.conn, all)?)
+                Ok(!change.damaged && space::vacuum(change.conn, all)?)
             };
-            if !self.submit(Purpose::TidiesUp, false, step).await? {
+            if !self.submit(Purpose::TidiesUp, step, |more| more).await? {
                 break;
             }
             steps += 1;
         }
-        self.query(room::backfill).await?;
-        Ok(steps == room::STEPS)
+        self.query(space::backfill).await?;
+        Ok(steps == space::STEPS)
     }
 
     async fn recover(&self) -> Result<(), StoreError> {
-        self.write(change::recover).await?;
+        self.write(claim::recover).await?;
         let spool = self.spool.clone();
         self.query(move |conn| {
             read::delete_orphans(conn, &spool);
@@ -471,20 +502,27 @@ impl Store for SqliteStore {
         let broken = self.shared.broken.load(Ordering::Acquire);
         if broken && let Some(inbox) = &self.inbox {
             // Whoever asks would like it to work again: the writer tries, at most once a second.
-            let _ = inbox.try_send(Box::new(Nudge));
+            let _ = inbox.try_send(Op::nudge());
         }
         !broken
     }
 
     async fn version(&self) -> Result<u64, StoreError> {
-        // On the connection that writes: it sees every commit but its own.
-        self.write(|change| {
-            change
+        let abandoned = self.abandoned.clone();
+        let look = move |change: &mut Change<'_>| {
+            let leases = abandoned.take();
+            claim::release(change, leases.jobs())?;
+            // On the connection that writes: it sees every commit but its own.
+            let version = change
                 .conn
-                .pragma_query_value(None, "data_version", |row| row.get::<_, i64>(0))
-                .map(|version| version as u64)
-        })
-        .await
+                .pragma_query_value(None, "data_version", |row| row.get::<_, i64>(0))?;
+            Ok((version as u64, leases))
+        };
+        let hand_over = |(version, leases): (u64, Leases)| {
+            leases.handed_over();
+            version
+        };
+        self.submit(Purpose::Records, look, hand_over).await
     }
 
     fn spool_dir(&self) -> &Path {

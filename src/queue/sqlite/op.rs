@@ -1,13 +1,11 @@
 //! One unit of work for the writer: a closure over an open transaction, and an answer to whoever waits for it.
-//!
-//! Apart from `writer`, which puts many of them into one transaction and knows nothing of what they do.
 
 use std::{
     path::{Path, PathBuf},
-    sync::{Arc, atomic::AtomicBool},
+    sync::Arc,
 };
 
-use rusqlite::Connection;
+use rusqlite::{Connection, ErrorCode};
 use tokio::sync::oneshot;
 
 use crate::{mail::message::SpoolFile, queue::store::StoreError};
@@ -20,8 +18,6 @@ pub(super) struct Change<'a> {
     pub(super) keep: Vec<Arc<SpoolFile>>,
     /// Files that no row names any more: deleted after the commit.
     pub(super) unlink: Vec<PathBuf>,
-    /// Set once it is committed.
-    pub(super) committed: Vec<Arc<AtomicBool>>,
     /// A page of the file is known to be damaged: what is only tidying up must not fail because of it.
     pub(super) damaged: bool,
 }
@@ -33,69 +29,98 @@ pub(super) enum Purpose {
     TakesIn,
     /// It must be written all the same: the ballast makes room.
     Records,
+    /// As `Records`, and nobody is kept waiting by a moment more.
+    Settles,
     /// It is tried with what room there is.
     TidiesUp,
 }
 
-/// One unit of work; run again alone when the batch it was in failed.
-pub(super) trait Op: Send {
-    fn purpose(&self) -> Purpose;
-    /// Nobody is kept waiting by a moment more.
-    fn can_wait(&self) -> bool {
-        false
-    }
-    fn run(&mut self, change: &mut Change<'_>) -> rusqlite::Result<()>;
-    /// Committed, or why not.
-    fn answer(self: Box<Self>, result: Result<(), StoreError>);
+/// What is wanted of an operation.
+pub(super) enum Turn<'a, 'c> {
+    /// Do it; again, alone, when the batch it was in failed.
+    Run(&'a mut Change<'c>),
+    /// Say that it is committed, or why not.
+    Answer(Result<(), StoreError>),
 }
 
-/// An operation from a closure, answered to whoever awaits.
-pub(super) struct Work<T, F> {
+/// One unit of work.
+pub(super) struct Op {
     pub(super) purpose: Purpose,
-    pub(super) can_wait: bool,
-    pub(super) run: F,
-    pub(super) value: Option<T>,
-    pub(super) reply: oneshot::Sender<Result<T, StoreError>>,
+    turn: Box<dyn FnMut(Turn<'_, '_>) -> rusqlite::Result<()> + Send>,
 }
 
-impl<T, F> Op for Work<T, F>
-where
-    T: Send,
-    F: FnMut(&mut Change<'_>) -> rusqlite::Result<T> + Send,
-{
-    fn purpose(&self) -> Purpose {
-        self.purpose
-    }
-    fn can_wait(&self) -> bool {
-        self.can_wait
-    }
-    fn run(&mut self, change: &mut Change<'_>) -> rusqlite::Result<()> {
-        // An earlier run was rolled back, and what it promised goes first.
-        self.value = None;
-        self.value = Some((self.run)(change)?);
-        Ok(())
-    }
-    fn answer(self: Box<Self>, result: Result<(), StoreError>) {
-        let this = *self;
-        let value = match (result, this.value) {
-            (Ok(()), Some(value)) => Ok(value),
-            (Ok(()), None) => Err(StoreError::Unavailable("it was not run".to_owned())),
-            (Err(error), _) => Err(error),
+impl Op {
+    /// An operation whose value goes to whoever awaits it. `hand_over` makes it of the value once that is committed.
+    pub(super) fn new<T, U, F, H>(
+        purpose: Purpose,
+        mut work: F,
+        hand_over: H,
+    ) -> (Self, oneshot::Receiver<Result<U, StoreError>>)
+    where
+        T: Send + 'static,
+        U: Send + 'static,
+        F: FnMut(&mut Change<'_>) -> rusqlite::Result<T> + Send + 'static,
+        H: Fn(T) -> U + Send + 'static,
+    {
+        let (reply, answer) = oneshot::channel();
+        let (mut value, mut reply) = (None, Some(reply));
+        let turn = move |turn: Turn<'_, '_>| {
+            match turn {
+                Turn::Run(change) => {
+                    // An earlier run was rolled back, and what it promised goes first.
+                    value = None;
+                    value = Some(work(change)?);
+                }
+                Turn::Answer(result) => {
+                    if let Some(reply) = reply.take() {
+                        let not_run = || StoreError::Unavailable("it was not run".to_owned());
+                        let result =
+                            result.and_then(|()| value.take().map(&hand_over).ok_or_else(not_run));
+                        // Nobody may wait any more: what holds a lease gives it back when dropped.
+                        let _ = reply.send(result);
+                    }
+                }
+            }
+            Ok(())
         };
-        // Nobody waits any more: a value that holds a lease gives it back when dropped.
-        let _ = this.reply.send(value);
+        let turn = Box::new(turn);
+        (Self { purpose, turn }, answer)
+    }
+
+    /// Changes nothing; makes the writer look whether the store works.
+    pub(super) fn nudge() -> Self {
+        Self {
+            purpose: Purpose::Records,
+            turn: Box::new(|_| Ok(())),
+        }
+    }
+
+    pub(super) fn run(&mut self, change: &mut Change<'_>) -> rusqlite::Result<()> {
+        (self.turn)(Turn::Run(change))
+    }
+
+    pub(super) fn answer(mut self, result: Result<(), StoreError>) {
+        let _ = (self.turn)(Turn::Answer(result));
+    }
+
+    pub(super) fn can_wait(&self) -> bool {
+        self.purpose == Purpose::Settles
+    }
+
+    pub(super) fn must_be_written(&self) -> bool {
+        matches!(self.purpose, Purpose::Records | Purpose::Settles)
     }
 }
 
-/// Asks for nothing; makes the writer look at what else there is to do.
-pub(super) struct Nudge;
-
-impl Op for Nudge {
-    fn purpose(&self) -> Purpose {
-        Purpose::Records
+/// What an error of the database means to a caller.
+pub(super) fn store_error(error: &rusqlite::Error) -> StoreError {
+    // The index of the journal is a file of its own, and has another word for it.
+    let no_room = error
+        .sqlite_error()
+        .is_some_and(|e| e.extended_code == rusqlite::ffi::SQLITE_IOERR_SHMSIZE);
+    if no_room || error.sqlite_error_code() == Some(ErrorCode::DiskFull) {
+        StoreError::Full
+    } else {
+        StoreError::Unavailable(error.to_string())
     }
-    fn run(&mut self, _: &mut Change<'_>) -> rusqlite::Result<()> {
-        Ok(())
-    }
-    fn answer(self: Box<Self>, _: Result<(), StoreError>) {}
 }

@@ -1,6 +1,6 @@
 //! What an operator sees and wishes: lists and verbs.
 //!
-//! Apart from `change`, which is the mail's own course. A verb first picks jobs into a temporary table and then
+//! A verb first picks jobs into a temporary table and then
 //! acts on all of them with a few statements, so a hundred thousand cost about as many steps as rows.
 
 use std::{fmt::Write as _, time::SystemTime};
@@ -8,8 +8,8 @@ use std::{fmt::Write as _, time::SystemTime};
 use rusqlite::{Connection, params, types::Value};
 
 use super::{
-    ending::close,
     op::Change,
+    retention::close,
     rows::{self, micros, state_number},
 };
 use crate::{
@@ -148,7 +148,7 @@ fn recipients(conn: &Connection, key: &Key) -> rusqlite::Result<Vec<EntryRecipie
     .query_map(params![key.0, key.1], |row| {
         Ok(EntryRecipient {
             address: row.get(0)?,
-            state: rows::recipient_state(row.get(1)?).to_owned(),
+            state: rows::recipient_state(row.get(1)?),
             last_reply: row.get(2)?,
         })
     })?
@@ -236,7 +236,11 @@ pub(super) fn obey(
     wishes: Option<&str>,
     now: SystemTime,
 ) -> rusqlite::Result<()> {
-    for verb in wishes.unwrap_or_default().lines().filter_map(read_wish) {
+    for verb in wishes
+        .unwrap_or_default()
+        .lines()
+        .filter_map(|wish| wish.parse::<Verb>().ok())
+    {
         change.conn.execute_batch("DELETE FROM temp.picked")?;
         for job in jobs {
             change
@@ -251,46 +255,100 @@ pub(super) fn obey(
     Ok(())
 }
 
-fn wish(verb: &Verb) -> String {
-    match verb {
-        Verb::Retry => "retry".to_owned(),
-        Verb::Hold => "hold".to_owned(),
-        Verb::Release => "release".to_owned(),
-        Verb::Fail => "fail".to_owned(),
-        Verb::Drop => "drop".to_owned(),
-        Verb::Reroute(route) => format!("reroute {route}"),
+/// What a verb means to jobs, and to their recipients.
+struct Rule {
+    /// The picked jobs that it means something to. A failed recipient beside waiting ones is in a waiting job.
+    takes: &'static str,
+    /// The kind and the beginning of its line in the life of a message.
+    event: (&'static str, &'static str),
+    /// What is done to those that are not in flight.
+    steps: &'static [&'static str],
+    /// A message may be over by it.
+    ends: bool,
+}
+
+macro_rules! jobs {
+    ($($set:literal),*) => {
+        concat!("UPDATE job SET ", $($set,)* " WHERE id IN (SELECT job FROM temp.picked)")
+    };
+}
+
+macro_rules! recipients {
+    ($($set:literal),*) => {
+        concat!("UPDATE recipient SET ", $($set,)* " recipient.message IN (SELECT message FROM temp.picked)
+                 AND recipient.job IN (SELECT job FROM temp.picked)")
+    };
+}
+
+fn rule(verb: &Verb) -> Rule {
+    let (takes, kind, text, steps): (_, _, _, &[&str]) = match verb {
+        Verb::Retry => (
+            "state IN (0, 2) OR (state = 3 AND (SELECT kept FROM message WHERE key = picked.message) > 0)",
+            "retried",
+            "by the operator, route ",
+            &[
+                recipients!("state = 0 WHERE state = 2 AND"),
+                jobs!("state = 2, due = :now"),
+                "UPDATE message SET ended = NULL WHERE ended IS NOT NULL AND key IN (SELECT message FROM temp.picked)",
+            ],
+        ),
+        Verb::Hold => (
+            "state IN (0, 2)",
+            "held",
+            "by the operator, route ",
+            &[jobs!("state = 1")],
+        ),
+        Verb::Release => (
+            // In flight there is something to release only after a wish to hold.
+            "state = 1 OR (state = 0 AND (SELECT wishes FROM job WHERE id = picked.job) IS NOT NULL)",
+            "released",
+            "by the operator, route ",
+            &[jobs!("state = 2")],
+        ),
+        Verb::Fail => (
+            "state IN (0, 1, 2)",
+            "failed",
+            "given up by the operator, route ",
+            &[
+                recipients!("state = 2 WHERE state < 2 AND"),
+                jobs!("state = 3"),
+            ],
+        ),
+        Verb::Drop => (
+            "state IN (0, 1, 2, 3)",
+            "dropped",
+            "by the operator, route ",
+            &[
+                recipients!("state = 4 WHERE state < 3 AND"),
+                // As `done` does it.
+                recipients!(
+                    "route = j.route, attempts = j.attempts FROM job j WHERE j.id = recipient.job AND"
+                ),
+                "DELETE FROM job WHERE id IN (SELECT job FROM temp.picked)",
+            ],
+        ),
+        Verb::Reroute(_) => (
+            "state IN (0, 1, 2, 3)",
+            "rerouted",
+            "by the operator, from route ",
+            // A pin names a connector that the old route had; the operator has taken that decision.
+            &[jobs!("route = :route, pinned = '', lane = ''")],
+        ),
+    };
+    Rule {
+        takes,
+        event: (kind, text),
+        steps,
+        ends: matches!(verb, Verb::Fail | Verb::Drop),
     }
 }
 
-fn read_wish(text: &str) -> Option<Verb> {
-    Some(match text {
-        "retry" => Verb::Retry,
-        "hold" => Verb::Hold,
-        "release" => Verb::Release,
-        "fail" => Verb::Fail,
-        "drop" => Verb::Drop,
-        _ => Verb::Reroute(RouteName::from(text.strip_prefix("reroute ")?)),
-    })
-}
-
 /// Acts on `picked`.
-#[expect(clippy::too_many_lines, reason = "one arm a verb")]
 fn apply(change: &mut Change<'_>, verb: &Verb, now: SystemTime) -> rusqlite::Result<u64> {
     let conn = change.conn;
-    // What the verb means nothing to, it does not take: `picked` keeps the rest. A failed recipient beside waiting
-    // ones is in a waiting job.
-    let takes = match verb {
-        Verb::Retry => {
-            "state IN (0, 2) OR (state = 3 AND (SELECT kept FROM message WHERE key = picked.message) > 0)"
-        }
-        Verb::Hold => "state IN (0, 2)",
-        // In flight there is something to release only after a wish to hold.
-        Verb::Release => {
-            "state = 1 OR (state = 0 AND (SELECT wishes FROM job WHERE id = picked.job) IS NOT NULL)"
-        }
-        Verb::Fail => "state IN (0, 1, 2)",
-        Verb::Drop | Verb::Reroute(_) => "state IN (0, 1, 2, 3)",
-    };
+    let rule = rule(verb);
+    // What the verb means nothing to, it does not take: `picked` keeps the rest.
+    let takes = rule.takes;
     conn.execute_batch(&format!("DELETE FROM temp.picked WHERE NOT ({takes})"))?;
     let taken: i64 = conn.query_row(
         "SELECT count(*) FROM (SELECT DISTINCT message, route FROM temp.picked)",
@@ -300,18 +358,11 @@ fn apply(change: &mut Change<'_>, verb: &Verb, now: SystemTime) -> rusqlite::Res
     if taken == 0 {
         return Ok(0);
     }
-    let (kind, text) = match verb {
-        Verb::Retry => ("retried", "by the operator, route "),
-        Verb::Hold => ("held", "by the operator, route "),
-        Verb::Release => ("released", "by the operator, route "),
-        Verb::Fail => ("failed", "given up by the operator, route "),
-        Verb::Drop => ("dropped", "by the operator, route "),
-        Verb::Reroute(_) => ("rerouted", "by the operator, from route "),
-    };
     let to = match verb {
         Verb::Reroute(route) => format!(" to {route}"),
         _ => String::new(),
     };
+    let (kind, text) = rule.event;
     conn.prepare_cached(
         "INSERT INTO event (message, at, kind, recipients, text)
          SELECT message, ?1, ?2, '', ?3 || route || ?4 || CASE WHEN min(state) = 0 THEN ', when it settles' ELSE '' END
@@ -319,7 +370,6 @@ fn apply(change: &mut Change<'_>, verb: &Verb, now: SystemTime) -> rusqlite::Res
     )?
     .execute(params![micros(now), kind, text, to])?;
     // In flight: the wish waits for the settlement. Said twice it is kept once.
-    let wish = wish(verb);
     conn.prepare_cached(
         "UPDATE job SET wishes = CASE
              WHEN wishes IS NULL THEN ?1
@@ -328,63 +378,24 @@ fn apply(change: &mut Change<'_>, verb: &Verb, now: SystemTime) -> rusqlite::Res
              ELSE wishes || char(10) || ?1 END
          WHERE id IN (SELECT job FROM temp.picked WHERE state = 0)",
     )?
-    .execute([&wish])?;
+    .execute([verb.to_string()])?;
     let mut messages: Vec<i64> = Vec::new();
-    if matches!(verb, Verb::Fail | Verb::Drop) {
+    if rule.ends {
         messages = conn
             .prepare_cached("SELECT DISTINCT message FROM temp.picked WHERE state > 0")?
             .query_map([], |row| row.get(0))?
             .collect::<rusqlite::Result<_>>()?;
     }
     conn.execute_batch("DELETE FROM temp.picked WHERE state = 0")?;
-    let in_picked = "id IN (SELECT job FROM temp.picked)";
-    let of_picked = "recipient.message IN (SELECT message FROM temp.picked) AND recipient.job IN (SELECT job FROM temp.picked)";
-    match verb {
-        Verb::Retry => {
-            conn.execute(
-                &format!("UPDATE recipient SET state = 0 WHERE {of_picked} AND state = 2"),
-                [],
-            )?;
-            conn.execute(
-                &format!("UPDATE job SET state = 2, due = ?1 WHERE {in_picked}"),
-                [micros(now)],
-            )?;
-            conn.execute_batch(
-                "UPDATE message SET ended = NULL WHERE ended IS NOT NULL AND key IN (SELECT message FROM temp.picked)",
-            )?;
+    for step in rule.steps {
+        let mut step = conn.prepare(step)?;
+        if let Some(at) = step.parameter_index(":now")? {
+            step.raw_bind_parameter(at, micros(now))?;
         }
-        Verb::Hold => {
-            conn.execute(&format!("UPDATE job SET state = 1 WHERE {in_picked}"), [])?;
+        if let (Some(at), Verb::Reroute(route)) = (step.parameter_index(":route")?, verb) {
+            step.raw_bind_parameter(at, route.as_str())?;
         }
-        Verb::Release => {
-            conn.execute(&format!("UPDATE job SET state = 2 WHERE {in_picked}"), [])?;
-        }
-        Verb::Fail => {
-            conn.execute(
-                &format!("UPDATE recipient SET state = 2 WHERE {of_picked} AND state < 2"),
-                [],
-            )?;
-            conn.execute(&format!("UPDATE job SET state = 3 WHERE {in_picked}"), [])?;
-        }
-        Verb::Drop => {
-            conn.execute(
-                &format!("UPDATE recipient SET state = 4 WHERE {of_picked} AND state < 3"),
-                [],
-            )?;
-            // As `done` does it.
-            conn.execute_batch(&format!(
-                "UPDATE recipient SET route = j.route, attempts = j.attempts FROM job j
-                 WHERE j.id = recipient.job AND {of_picked};
-                 DELETE FROM job WHERE {in_picked}"
-            ))?;
-        }
-        Verb::Reroute(route) => {
-            // A pin names a connector that the old route had; the operator has taken that decision.
-            conn.execute(
-                &format!("UPDATE job SET route = ?1, pinned = '', lane = '' WHERE {in_picked}"),
-                [route.as_str()],
-            )?;
-        }
+        step.raw_execute()?;
     }
     for message in messages {
         close(change, message, None, now)?;

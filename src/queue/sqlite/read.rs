@@ -5,21 +5,17 @@
 use std::{
     collections::{HashMap, hash_map::Entry},
     path::Path,
-    sync::Arc,
 };
 
 use rusqlite::{Connection, OptionalExtension as _};
 
 use super::{
-    change,
-    rows::{self, Unread, time},
+    claim::Leased,
+    rows::{self, Unread, some, time},
 };
 use crate::{
-    mail::{
-        address::Address,
-        message::{Message, MessageId},
-    },
-    queue::store::{Due, Event, Job, JobId, LaneRow, Stats},
+    mail::message::MessageId,
+    queue::store::{DELIVERY, Due, Event, Job, LaneRow, Stats},
     route::{ConnectorName, RouteName},
 };
 
@@ -67,11 +63,6 @@ pub(super) fn due(conn: &Connection) -> rusqlite::Result<Vec<Due>> {
     Ok(found)
 }
 
-/// A column in which nothing is an empty text.
-fn some(text: &str) -> Option<&str> {
-    Some(text).filter(|text| !text.is_empty())
-}
-
 /// Counts, of what is not yet history.
 pub(super) fn stats(conn: &Connection) -> rusqlite::Result<Stats> {
     let mut stats = Stats::default();
@@ -113,28 +104,12 @@ pub(super) fn lanes(conn: &Connection) -> rusqlite::Result<Vec<LaneRow>> {
         .collect()
 }
 
-impl change::Leased {
-    /// The job for delivery.
-    pub(super) fn with(&self, message: Arc<Message>, recipients: Vec<Address>) -> Job {
-        Job {
-            id: JobId(self.id),
-            message,
-            route: RouteName::from(self.route.as_str()),
-            recipients,
-            pinned: some(&self.pinned).map(ConnectorName::from),
-            lane: some(&self.lane).map(str::to_owned),
-            attempts: self.attempts,
-            accepted: time(self.accepted),
-        }
-    }
-}
-
 /// A job, its message, and why that cannot be read.
 pub(super) type Broken = (i64, i64, String);
 
 pub(super) fn jobs(
     conn: &Connection,
-    leased: Vec<change::Leased>,
+    leased: Vec<Leased>,
     spool: &Path,
 ) -> rusqlite::Result<(Vec<Job>, Vec<Broken>)> {
     let mut messages = HashMap::new();
@@ -155,7 +130,7 @@ pub(super) fn jobs(
             Ok((message, recipients)) => {
                 let open = recipients
                     .iter()
-                    .filter(|r| r.job == job.id && r.state <= rows::IN_DOUBT)
+                    .filter(|r| r.job == job.id && r.state.is_open())
                     .map(|r| r.address.clone())
                     .collect();
                 jobs.push(job.with(message.clone(), open));
@@ -230,7 +205,7 @@ fn deliveries(conn: &Connection, key: i64) -> rusqlite::Result<Vec<Event>> {
             Some(event) => event.recipients.push(address),
             None => found.push(Event {
                 at,
-                kind: rows::DELIVERY.to_owned(),
+                kind: DELIVERY.to_owned(),
                 recipients: vec![address],
                 text,
             }),

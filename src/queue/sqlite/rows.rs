@@ -18,7 +18,7 @@ use crate::{
         address::Address,
         message::{Body, Envelope, Message, MessageId, Origin, SpoolFile},
     },
-    queue::store::State,
+    queue::store::{RecipientState, State},
 };
 
 /// `job.state`: smaller is less finished, so the state of an entry is the least of its jobs'.
@@ -59,14 +59,35 @@ pub(super) fn key(conn: &Connection, id: MessageId) -> rusqlite::Result<Option<i
 }
 
 /// `recipient.state`; the first two are open.
-pub(super) const OPEN: i64 = 0;
-pub(super) const IN_DOUBT: i64 = 1;
-pub(super) const GIVEN_UP: i64 = 2;
-pub(super) const DELIVERED: i64 = 3;
-const DROPPED: i64 = 4;
+const RECIPIENT_STATES: [RecipientState; 5] = [
+    RecipientState::Waiting,
+    RecipientState::InDoubt,
+    RecipientState::Failed,
+    RecipientState::Done,
+    RecipientState::Dropped,
+];
 
-/// The kind of event that the row of a recipient tells.
-pub(super) const DELIVERY: &str = "delivered";
+pub(super) fn recipient_state(number: i64) -> RecipientState {
+    usize::try_from(number)
+        .ok()
+        .and_then(|at| RECIPIENT_STATES.get(at).copied())
+        .unwrap_or(RecipientState::Done)
+}
+
+pub(super) fn recipient_state_number(state: RecipientState) -> i64 {
+    match state {
+        RecipientState::Waiting => 0,
+        RecipientState::InDoubt => 1,
+        RecipientState::Failed => 2,
+        RecipientState::Done => 3,
+        RecipientState::Dropped => 4,
+    }
+}
+
+/// A column in which nothing is an empty text.
+pub(super) fn some(text: &str) -> Option<&str> {
+    Some(text).filter(|text| !text.is_empty())
+}
 
 /// `message.kept`.
 pub(super) const IN_TABLE: i64 = 1;
@@ -89,16 +110,6 @@ pub(super) fn state(number: i64) -> State {
         WAITING => State::Waiting,
         FAILED => State::Failed,
         _ => State::Done,
-    }
-}
-
-pub(super) fn recipient_state(number: i64) -> &'static str {
-    match number {
-        OPEN => "waiting",
-        IN_DOUBT => "in doubt",
-        GIVEN_UP => "failed",
-        DROPPED => "dropped",
-        _ => "done",
     }
 }
 
@@ -187,7 +198,7 @@ impl From<rusqlite::Error> for Unread {
 pub(super) struct Recipient {
     pub(super) address: Address,
     pub(super) job: i64,
-    pub(super) state: i64,
+    pub(super) state: RecipientState,
 }
 
 /// A message, and its recipients with their states.
@@ -255,7 +266,7 @@ pub(super) fn load(conn: &Connection, key: i64, spool: &Path) -> Result<Option<L
             Ok(Recipient {
                 address: Address::parse(&address).map_err(|e| Unread::Broken(e.to_string()))?,
                 job,
-                state,
+                state: recipient_state(state),
             })
         })
         .collect::<Result<Vec<_>, Unread>>()?;

@@ -12,7 +12,7 @@
 use std::{
     path::{Path, PathBuf},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
@@ -23,10 +23,10 @@ use tokio::sync::mpsc;
 
 use super::{
     ballast::Ballast,
-    op::{Change, Op, Purpose},
-    open, room,
+    op::{Change, Op, Purpose, store_error},
+    schema, space,
 };
-use crate::queue::store::StoreError;
+use crate::queue::{disk, store::StoreError};
 
 /// Operations that may wait for the writer; more wait in their callers.
 pub(super) const WAITING: usize = 1024;
@@ -41,14 +41,12 @@ const RECENT: Duration = Duration::from_millis(5);
 /// What the writer and the store share.
 #[derive(Debug, Default)]
 pub(super) struct Shared {
-    /// No I/O error since the last good write.
+    /// A write failed, and none has worked since.
     pub(super) broken: AtomicBool,
     /// Transactions that were committed.
     pub(super) commits: AtomicU64,
     /// The ballast is gone: no mail is taken in.
     pub(super) full: AtomicBool,
-    /// Leases whose claimer went away before it heard of them.
-    pub(super) abandoned: Mutex<Vec<i64>>,
 }
 
 /// The thread's own state.
@@ -82,14 +80,14 @@ impl Writer {
     }
 
     /// Until every sender is gone and everything that waited is done.
-    pub(super) fn run(mut self, mut inbox: mpsc::Receiver<Box<dyn Op>>) {
+    pub(super) fn run(mut self, mut inbox: mpsc::Receiver<Op>) {
         let mut mail: Option<Instant> = None;
         loop {
             let mut batch = Vec::new();
             gather(&mut batch, &mut inbox);
             if mail.is_some_and(|at| at.elapsed() < RECENT) {
                 let until = Instant::now() + PATIENCE;
-                while batch.iter().all(|op| op.can_wait()) {
+                while batch.iter().all(Op::can_wait) {
                     let left = until.saturating_duration_since(Instant::now());
                     if left.is_zero() {
                         break;
@@ -106,7 +104,7 @@ impl Writer {
                 batch.push(first);
                 gather(&mut batch, &mut inbox);
             }
-            let takes_in = batch.iter().any(|op| op.purpose() == Purpose::TakesIn);
+            let takes_in = batch.iter().any(|op| op.purpose == Purpose::TakesIn);
             self.batch(batch);
             if takes_in {
                 mail = Some(Instant::now());
@@ -114,19 +112,18 @@ impl Writer {
         }
     }
 
-    fn batch(&mut self, batch: Vec<Box<dyn Op>>) {
+    fn batch(&mut self, batch: Vec<Op>) {
         if let Err(why) = self.ready() {
             for op in batch {
                 op.answer(Err(StoreError::Unavailable(why.clone())));
             }
             return;
         }
-        self.release_abandoned();
         let full = !self.ballast.is_there(&self.spool);
         self.shared.full.store(full, Ordering::Release);
         let (refused, mut batch): (Vec<_>, Vec<_>) = batch
             .into_iter()
-            .partition(|op| full && op.purpose() == Purpose::TakesIn);
+            .partition(|op| full && op.purpose == Purpose::TakesIn);
         for op in refused {
             op.answer(Err(StoreError::Full));
         }
@@ -136,7 +133,7 @@ impl Writer {
         match self.commit(&mut batch) {
             Ok(unlink) => {
                 // First those for whom a client waits.
-                batch.sort_by_key(|op| op.can_wait());
+                batch.sort_by_key(Op::can_wait);
                 for op in batch {
                     op.answer(Ok(()));
                 }
@@ -156,7 +153,7 @@ impl Writer {
         }
     }
 
-    fn alone(&mut self, op: Box<dyn Op>) {
+    fn alone(&mut self, op: Op) {
         if let Err(why) = self.ready() {
             return op.answer(Err(StoreError::Unavailable(why)));
         }
@@ -174,10 +171,10 @@ impl Writer {
 
     /// On a full disk, what was sent must still be recorded as sent: the journal is written from its beginning again, and when
     /// that is not enough, the ballast makes room.
-    fn failed(&mut self, op: Box<dyn Op>, error: &Fault) {
+    fn failed(&mut self, op: Op, error: &Fault) {
         let mut one = [op];
         let mut error = error.to_store_error();
-        let must_be = one[0].purpose() == Purpose::Records;
+        let must_be = one[0].must_be_written();
         let helps: [fn(&mut Self) -> bool; 3] =
             [Self::backfill, Self::drop_ballast, Self::backfill];
         for help in helps {
@@ -203,7 +200,7 @@ impl Writer {
     fn backfill(&mut self) -> bool {
         self.conn
             .as_ref()
-            .is_some_and(|conn| room::backfill(conn).is_ok())
+            .is_some_and(|conn| space::backfill(conn).is_ok())
     }
 
     fn drop_ballast(&mut self) -> bool {
@@ -213,7 +210,7 @@ impl Writer {
     }
 
     /// One transaction; the files to delete now that it is committed.
-    fn commit(&mut self, batch: &mut [Box<dyn Op>]) -> Result<Vec<PathBuf>, Fault> {
+    fn commit(&mut self, batch: &mut [Op]) -> Result<Vec<PathBuf>, Fault> {
         let Some(conn) = &self.conn else {
             return Err(Fault::Io("the database is closed".to_owned()));
         };
@@ -267,9 +264,9 @@ impl Writer {
     }
 
     fn reopen(&self) -> Result<Connection, StoreError> {
-        let conn = open::writer(&self.database)?;
+        let conn = schema::writer(&self.database)?;
         // On a full disk there may be no room but in the journal.
-        let _ = room::backfill(&conn);
+        let _ = space::backfill(&conn);
         conn.execute_batch(
             "BEGIN IMMEDIATE;
              INSERT INTO note (key, value) VALUES ('store', 'opened anew')
@@ -279,48 +276,15 @@ impl Writer {
         .map_err(|e| store_error(&e))?;
         Ok(conn)
     }
-
-    fn release_abandoned(&mut self) {
-        let ids = std::mem::take(
-            &mut *self
-                .shared
-                .abandoned
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner),
-        );
-        if ids.is_empty() {
-            return;
-        }
-        let mut release: [Box<dyn Op>; 1] = [Box::new(Release(ids.clone()))];
-        if self.commit(&mut release).is_err() {
-            self.shared
-                .abandoned
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .extend(ids);
-        }
-    }
 }
 
 /// What waits, up to the size of a batch.
-fn gather(batch: &mut Vec<Box<dyn Op>>, inbox: &mut mpsc::Receiver<Box<dyn Op>>) {
+fn gather(batch: &mut Vec<Op>, inbox: &mut mpsc::Receiver<Op>) {
     while batch.len() < WAITING
         && let Ok(next) = inbox.try_recv()
     {
         batch.push(next);
     }
-}
-
-struct Release(Vec<i64>);
-
-impl Op for Release {
-    fn purpose(&self) -> Purpose {
-        Purpose::Records
-    }
-    fn run(&mut self, change: &mut Change<'_>) -> rusqlite::Result<()> {
-        super::change::release(change, &self.0)
-    }
-    fn answer(self: Box<Self>, _: Result<(), StoreError>) {}
 }
 
 /// Why a transaction did not happen.
@@ -363,23 +327,10 @@ impl Fault {
     }
 }
 
-/// What an error of the database means to a caller.
-pub(super) fn store_error(error: &rusqlite::Error) -> StoreError {
-    // The index of the journal is a file of its own, and has another word for it.
-    let no_room = error
-        .sqlite_error()
-        .is_some_and(|e| e.extended_code == rusqlite::ffi::SQLITE_IOERR_SHMSIZE);
-    if no_room || error.sqlite_error_code() == Some(ErrorCode::DiskFull) {
-        StoreError::Full
-    } else {
-        StoreError::Unavailable(error.to_string())
-    }
-}
-
 fn transaction(
     conn: &Connection,
     spool: &Path,
-    batch: &mut [Box<dyn Op>],
+    batch: &mut [Op],
     damaged: bool,
 ) -> Result<Vec<PathBuf>, Fault> {
     // IMMEDIATE: a deferred one fails at once when another process has written since it read.
@@ -393,24 +344,23 @@ fn transaction(
         spool,
         keep: Vec::new(),
         unlink: Vec::new(),
-        committed: Vec::new(),
         damaged,
     };
     for op in batch {
         op.run(&mut change).map_err(Fault::Sqlite)?;
     }
     if !change.keep.is_empty() {
-        open::sync_dir(spool).map_err(|error| match error.kind() {
-            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => Fault::Full,
-            _ => Fault::Io(format!("{}: {error}", spool.display())),
+        disk::sync_dir(spool).map_err(|error| {
+            if disk::is_full(&error) {
+                Fault::Full
+            } else {
+                Fault::Io(format!("{}: {error}", spool.display()))
+            }
         })?;
     }
     run("COMMIT").map_err(Fault::Sqlite)?;
     for file in change.keep {
         file.keep();
-    }
-    for flag in change.committed {
-        flag.store(true, Ordering::Release);
     }
     Ok(change.unlink)
 }

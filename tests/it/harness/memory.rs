@@ -20,7 +20,7 @@ use postern::{
     },
     queue::store::{
         Ask, CLOCK, Due, Entry, EntryRecipient, Event, Filter, Inserted, Job, JobId, LaneRow,
-        Settled, Settlement, Shift, State, Stats, Store, StoreError, Verb,
+        RecipientState, Settled, Settlement, Shift, State, Stats, Store, StoreError, Verb,
     },
     route::{ConnectorName, Routed},
 };
@@ -269,7 +269,11 @@ impl Store for Memory {
                     .iter()
                     .map(|(r, state, said)| EntryRecipient {
                         address: r.to_string(),
-                        state: state.clone(),
+                        state: match state.as_str() {
+                            "done" => RecipientState::Done,
+                            "failed" => RecipientState::Failed,
+                            _ => RecipientState::Waiting,
+                        },
                         last_reply: said.clone(),
                     })
                     .collect(),

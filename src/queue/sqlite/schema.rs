@@ -2,57 +2,21 @@
 //!
 //! Apart so that what makes a commit durable can be read in one place, and is asserted rather than hoped for.
 
-use std::{
-    fs::{File, OpenOptions, Permissions},
-    io,
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _},
-    path::Path,
-    time::Duration,
-};
+use std::{io, path::Path, time::Duration};
 
 use rusqlite::{Connection, OpenFlags, config::DbConfig};
 
-use crate::{mail::message::MessageId, queue::store::StoreError};
+use super::op::store_error;
+use crate::{
+    mail::message::MessageId,
+    queue::{
+        disk::{create, directory, sync_dir},
+        store::StoreError,
+    },
+};
 
 /// The schema this program writes; in `user_version`.
 pub(super) const SCHEMA: i64 = 3;
-/// What schema 1 lacks.
-const FROM_1: &str = "ALTER TABLE job ADD COLUMN lane TEXT NOT NULL DEFAULT '';
-     DROP INDEX job_due;
-     CREATE INDEX job_due ON job (route, pinned, lane, due) WHERE state = 2;";
-/// What schema 2 has otherwise: jobs under numbers of their own, found by an index, and kept when they are done; messages found by
-/// an index of every id, and those that ended by another; a row for every delivery.
-const FROM_2: &str = "ALTER TABLE recipient ADD COLUMN at INTEGER;
-     ALTER TABLE recipient ADD COLUMN said TEXT;
-     ALTER TABLE recipient ADD COLUMN route TEXT;
-     ALTER TABLE recipient ADD COLUMN attempts INTEGER;
-     CREATE TABLE message_3 (
-       key INTEGER PRIMARY KEY, id BLOB NOT NULL, accepted INTEGER NOT NULL, sender TEXT, eight_bit INTEGER NOT NULL,
-       origin TEXT NOT NULL, size INTEGER NOT NULL, body_len INTEGER NOT NULL, kept INTEGER NOT NULL, ended INTEGER
-     ) STRICT;
-     INSERT INTO message_3 SELECT key, id, accepted, sender, eight_bit, origin, size, body_len, kept, ended FROM message;
-     DROP TABLE message;
-     ALTER TABLE message_3 RENAME TO message;
-     CREATE INDEX message_failed ON message (ended) WHERE ended IS NOT NULL AND kept > 0;
-     CREATE TABLE message_id (id BLOB PRIMARY KEY, message INTEGER NOT NULL) STRICT, WITHOUT ROWID;
-     INSERT INTO message_id SELECT id, key FROM message;
-     CREATE TABLE job_3 (
-       id INTEGER PRIMARY KEY, message INTEGER NOT NULL, route TEXT NOT NULL, pinned TEXT NOT NULL,
-       lane TEXT NOT NULL DEFAULT '', state INTEGER NOT NULL, due INTEGER NOT NULL, attempts INTEGER NOT NULL,
-       wishes TEXT, was INTEGER NOT NULL, CHECK (id >> 20 = message)
-     ) STRICT;
-     INSERT INTO job_3
-       SELECT message * 1048576 + row_number() OVER (PARTITION BY message ORDER BY id) - 1,
-              message, route, pinned, lane, state, due, attempts, wishes, id FROM job;
-     CREATE UNIQUE INDEX job_was ON job_3 (was);
-     UPDATE recipient SET job = coalesce((SELECT id FROM job_3 WHERE was = recipient.job), message * 1048576);
-     UPDATE recipient SET route = j.route, attempts = j.attempts FROM job_3 j WHERE j.id = recipient.job AND j.state = 4;
-     DELETE FROM job_3 WHERE state = 4;
-     DROP TABLE job;
-     DROP INDEX job_was;
-     ALTER TABLE job_3 DROP COLUMN was;
-     ALTER TABLE job_3 RENAME TO job;
-     CREATE INDEX job_due ON job (route, pinned, lane, due) WHERE state = 2;";
 /// Octets of a page of the file; a file that is there keeps its own.
 const PAGE: i64 = 8192;
 /// Pages that the writer keeps in memory, as the negative of KiB: what it writes it soon changes and deletes again.
@@ -111,38 +75,10 @@ fn set_bodies_aside(data_dir: &Path, spool: &Path) -> io::Result<()> {
     Ok(())
 }
 
-fn directory(path: &Path) -> io::Result<()> {
-    if path.is_dir() {
-        return Ok(());
-    }
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path)?;
-    std::fs::set_permissions(path, Permissions::from_mode(0o700))
-}
-
-/// A file that only its owner may read, whatever the umask.
-pub(super) fn create(path: &Path, truncate: bool) -> io::Result<File> {
-    let file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(truncate)
-        .mode(0o600)
-        .open(path)?;
-    file.set_permissions(Permissions::from_mode(0o600))?;
-    Ok(file)
-}
-
-/// Makes the names in a directory durable.
-pub(super) fn sync_dir(path: &Path) -> io::Result<()> {
-    File::open(path)?.sync_all()
-}
-
 /// The connection that writes; makes the schema when the file is new.
 pub(super) fn writer(database: &Path) -> Result<Connection, StoreError> {
     let conn = connect(database, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
-    setup(&conn, database)?;
+    setup(&conn)?;
     Ok(conn)
 }
 
@@ -166,18 +102,18 @@ fn connect(database: &Path, flags: OpenFlags) -> Result<Connection, StoreError> 
     Ok(conn)
 }
 
-fn setup(conn: &Connection, database: &Path) -> Result<(), StoreError> {
+fn setup(conn: &Connection) -> Result<(), StoreError> {
     let number = |pragma: &str| conn.pragma_query_value(None, pragma, |row| row.get::<_, i64>(0));
     let found = number("user_version").map_err(unavailable)?;
-    if found > SCHEMA {
+    if found != 0 && found != SCHEMA {
+        let age = if found > SCHEMA {
+            "a newer"
+        } else {
+            "an older"
+        };
         return Err(StoreError::Unavailable(format!(
-            "it was written by a newer version of Postern (schema {found}; this one knows {SCHEMA})"
+            "it was written by {age} version of Postern (schema {found}; this one knows {SCHEMA})"
         )));
-    }
-    if (1..SCHEMA).contains(&found) && is_another_gateways(database) {
-        return Err(StoreError::Unavailable(
-            "the gateway that runs is of an older version of Postern: restart it first".to_owned(),
-        ));
     }
     // Before the first table, else it has no effect.
     // A usual mail and its row fit into two of these; with 4 KiB there would be twice as many to write for each.
@@ -206,31 +142,12 @@ fn setup(conn: &Connection, database: &Path) -> Result<(), StoreError> {
     schema(conn).map_err(unavailable)
 }
 
-/// Whether a gateway other than this process holds the lock of the directory (as `gateway` takes it, its pid inside). Its
-/// statements are those of its own schema: nobody else may change that meanwhile.
-fn is_another_gateways(database: &Path) -> bool {
-    let path = database.with_file_name("lock");
-    let Ok(file) = File::open(&path) else {
-        return false;
-    };
-    let is_free = file.try_lock_shared().is_ok();
-    let own = std::process::id().to_string();
-    !is_free && std::fs::read_to_string(&path).is_ok_and(|pid| pid.trim() != own)
-}
-
 fn schema(conn: &Connection) -> rusqlite::Result<()> {
     conn.execute_batch("BEGIN IMMEDIATE")?;
     // Asked again under the lock: another process may have been first.
     let found: i64 = conn.pragma_query_value(None, "user_version", |row| row.get(0))?;
     if found == 0 {
         conn.execute_batch(include_str!("../sqlite.sql"))?;
-    }
-    for (schema, change) in [(1, FROM_1), (2, FROM_2)] {
-        if (1..=schema).contains(&found) {
-            conn.execute_batch(change)?;
-        }
-    }
-    if found < SCHEMA {
         conn.pragma_update(None, "user_version", SCHEMA)?;
     }
     conn.execute_batch("COMMIT")?;
@@ -241,5 +158,5 @@ fn schema(conn: &Connection) -> rusqlite::Result<()> {
 
 #[expect(clippy::needless_pass_by_value, reason = "for map_err")]
 fn unavailable(error: rusqlite::Error) -> StoreError {
-    super::writer::store_error(&error)
+    store_error(&error)
 }

@@ -22,14 +22,14 @@ use crate::{
 const ROOM: usize = 16 * 1024 * 1024;
 /// What one entry takes besides its content, roughly.
 const ENTRY: usize = 1024;
-/// Whoever is not claimed by then has another fate than to be sent soon.
-const FRESH: Duration = Duration::from_secs(20);
+/// What was not claimed by then is not about to be: it waits for something.
+const RECENT: Duration = Duration::from_secs(20);
 /// Between two looks for what is that old.
 const LOOK: Duration = Duration::from_secs(5);
 
 /// See the module.
 #[derive(Debug, Default)]
-pub(super) struct Fresh(Mutex<Inner>);
+pub(super) struct RecentMail(Mutex<Inner>);
 
 #[derive(Debug, Default)]
 struct Inner {
@@ -46,7 +46,7 @@ struct Entry {
     since: Instant,
 }
 
-impl Fresh {
+impl RecentMail {
     /// Keeps a message whose jobs were just inserted, if there is room.
     pub(super) fn put(&self, mail: &Routed, jobs: &[JobId], now: Instant) {
         let message = &mail.message;
@@ -94,7 +94,7 @@ impl Inner {
     fn tidy(&mut self, now: Instant) {
         if self.looked.is_none_or(|at| now >= at + LOOK) {
             self.looked = Some(now);
-            self.jobs.retain(|_, entry| now < entry.since + FRESH);
+            self.jobs.retain(|_, entry| now < entry.since + RECENT);
             self.octets = self.jobs.values().map(|entry| entry.octets).sum();
         }
     }
@@ -141,41 +141,41 @@ mod tests {
 
     #[test]
     fn what_was_put_is_taken_once() {
-        let (fresh, now) = (Fresh::default(), Instant::now());
+        let (recent, now) = (RecentMail::default(), Instant::now());
         let one = mail(1, 10);
-        fresh.put(&one, &[JobId(7)], now);
-        let (message, recipients) = fresh.take(JobId(7), one.message.id).unwrap();
+        recent.put(&one, &[JobId(7)], now);
+        let (message, recipients) = recent.take(JobId(7), one.message.id).unwrap();
         assert_eq!((message.id, recipients.len()), (one.message.id, 1));
-        assert!(fresh.take(JobId(7), one.message.id).is_none());
-        assert_eq!(fresh.lock().octets, 0);
+        assert!(recent.take(JobId(7), one.message.id).is_none());
+        assert_eq!(recent.lock().octets, 0);
     }
 
     #[test]
     fn the_number_of_a_deleted_row_given_again_is_another_message() {
-        let (fresh, now) = (Fresh::default(), Instant::now());
-        fresh.put(&mail(1, 10), &[JobId(7)], now);
-        assert!(fresh.take(JobId(7), mail(2, 10).message.id).is_none());
-        fresh.put(&mail(1, 10), &[JobId(7)], now);
-        fresh.put(&mail(2, 10), &[JobId(7)], now);
-        assert!(fresh.take(JobId(7), mail(2, 10).message.id).is_some());
-        assert_eq!(fresh.lock().octets, 0);
+        let (recent, now) = (RecentMail::default(), Instant::now());
+        recent.put(&mail(1, 10), &[JobId(7)], now);
+        assert!(recent.take(JobId(7), mail(2, 10).message.id).is_none());
+        recent.put(&mail(1, 10), &[JobId(7)], now);
+        recent.put(&mail(2, 10), &[JobId(7)], now);
+        assert!(recent.take(JobId(7), mail(2, 10).message.id).is_some());
+        assert_eq!(recent.lock().octets, 0);
     }
 
     #[test]
     fn it_is_bounded_and_forgets() {
-        let (fresh, now) = (Fresh::default(), Instant::now());
+        let (recent, now) = (RecentMail::default(), Instant::now());
         for number in 0..10_000 {
-            fresh.put(&mail(number, 10_000), &[JobId(number as i64)], now);
+            recent.put(&mail(number, 10_000), &[JobId(number as i64)], now);
         }
-        let first = fresh.lock().jobs.len();
-        assert!(fresh.lock().octets <= ROOM && (1400..1600).contains(&first));
+        let first = recent.lock().jobs.len();
+        assert!(recent.lock().octets <= ROOM && (1400..1600).contains(&first));
         // What is due first is here.
-        assert!(fresh.lock().jobs.contains_key(&JobId(0)));
-        let later = now + FRESH;
-        fresh.put(&mail(10_000, 10_000), &[JobId(10_000)], later);
-        assert_eq!(fresh.lock().jobs.len(), 1);
+        assert!(recent.lock().jobs.contains_key(&JobId(0)));
+        let later = now + RECENT;
+        recent.put(&mail(10_000, 10_000), &[JobId(10_000)], later);
+        assert_eq!(recent.lock().jobs.len(), 1);
         // A message that is larger than all the room is left out.
-        fresh.put(&mail(1, ROOM), &[JobId(1)], later);
-        assert_eq!(fresh.lock().jobs.len(), 1);
+        recent.put(&mail(1, ROOM), &[JobId(1)], later);
+        assert_eq!(recent.lock().jobs.len(), 1);
     }
 }

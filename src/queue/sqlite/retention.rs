@@ -1,18 +1,16 @@
 //! How it ends: a job that is done, a message whose jobs have ended, and what retention no longer keeps.
 //!
-//! Apart from `change`, where a job is on its way. What is deleted here is the content first, and the history long after it.
+//! What is deleted here is the content first, and the history long after it.
 
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::{
-    SqliteStore,
     op::Change,
     rows::{self, FAILED, IN_FILE, JOB_BITS, micros},
-    shift,
 };
-use crate::{mail::message::MessageId, queue::store::StoreError};
+use crate::mail::message::MessageId;
 
 /// A job without anything left to do: its recipients keep what a list says of it.
 pub(super) fn done(
@@ -93,54 +91,13 @@ pub(super) fn discard(
     Ok(())
 }
 
-impl SqliteStore {
-    /// In small steps, so that mail waits for none of them long.
-    pub(super) async fn prune_in_steps(
-        &self,
-        keep_failed: Duration,
-        keep_history: Duration,
-        now: SystemTime,
-    ) -> Result<Vec<String>, StoreError> {
-        let failed = rows::before(now, keep_failed);
-        let history = rows::before(now, keep_history);
-        let mut lines = Vec::new();
-        loop {
-            let (mut some, more) = self
-                .write(move |change| prune_failed(change, failed, now))
-                .await?;
-            lines.append(&mut some);
-            if !more {
-                break;
-            }
-        }
-        let mut from = Some(0);
-        while let Some(key) = from {
-            let Over { keys, ahead, next } = self
-                .query(move |conn| over(conn, key, history, micros(now)))
-                .await?;
-            for some in ahead.chunks(STEP) {
-                let some = some.to_vec();
-                self.write(move |change| shift::ended_now(change, &some, micros(now)))
-                    .await?;
-            }
-            for some in keys.chunks(STEP) {
-                let some = some.to_vec();
-                self.write(move |change| forget(change, &some, history))
-                    .await?;
-            }
-            from = next;
-        }
-        Ok(lines)
-    }
-}
-
 /// Messages that are deleted in one transaction: mail waits for it.
-const STEP: usize = 200;
+pub(super) const STEP: usize = 200;
 /// Rows that are looked at in one step, for which nobody waits.
 const LOOK: i64 = 10_000;
 
 /// Deletes what failed and was kept long enough, some of it: a line for each message, and whether there may be more.
-fn prune_failed(
+pub(super) fn prune_failed(
     change: &mut Change<'_>,
     before: i64,
     now: SystemTime,
@@ -196,7 +153,7 @@ fn prune_failed(
 /// there may be more. They stand in the order in which they were accepted, so the first that was accepted too late ends the search:
 /// nothing behind it can have ended earlier. (One from the future does not: a clock was wrong then; what stands behind it is found a
 /// little later.)
-fn over(conn: &Connection, from: i64, before: i64, now: i64) -> rusqlite::Result<Over> {
+pub(super) fn over(conn: &Connection, from: i64, before: i64, now: i64) -> rusqlite::Result<Over> {
     let mut statement = conn.prepare_cached(
         "SELECT key, accepted, kept = 0 AND ended IS NOT NULL AND ended <= ?3,
                 kept = 0 AND coalesce(ended > ?4, 0) FROM message
@@ -223,17 +180,17 @@ fn over(conn: &Connection, from: i64, before: i64, now: i64) -> rusqlite::Result
 
 /// What [`over`] found.
 #[derive(Debug, Default)]
-struct Over {
+pub(super) struct Over {
     /// Messages that ended long enough ago.
-    keys: Vec<i64>,
+    pub(super) keys: Vec<i64>,
     /// Messages that ended in the future: by a clock that was ahead.
-    ahead: Vec<i64>,
+    pub(super) ahead: Vec<i64>,
     /// Where to go on.
-    next: Option<i64>,
+    pub(super) next: Option<i64>,
 }
 
 /// Forgets messages, as far as they are still over (what failed is only forgotten when it is no longer kept).
-fn forget(change: &mut Change<'_>, keys: &[i64], before: i64) -> rusqlite::Result<()> {
+pub(super) fn forget(change: &mut Change<'_>, keys: &[i64], before: i64) -> rusqlite::Result<()> {
     let conn = change.conn;
     for key in keys {
         let id: Option<[u8; 16]> = conn

@@ -1,0 +1,210 @@
+//! Jobs are leased, and leases given back that nobody holds.
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::SystemTime,
+};
+
+use rusqlite::{OptionalExtension as _, params};
+
+use super::{
+    insert::add_event,
+    op::Change,
+    operate,
+    rows::{self, micros, time},
+};
+use crate::{
+    mail::{
+        address::Address,
+        message::{Message, MessageId},
+    },
+    queue::store::{Ask, Event, Job, JobId},
+    route::{ConnectorName, RouteName},
+};
+
+/// A job just leased.
+pub(super) struct Leased {
+    pub(super) id: i64,
+    pub(super) message: i64,
+    pub(super) route: String,
+    pub(super) pinned: String,
+    pub(super) lane: String,
+    pub(super) attempts: u32,
+    pub(super) accepted: i64,
+    /// The message's own id.
+    pub(super) of: MessageId,
+}
+
+impl Leased {
+    /// The job for delivery.
+    pub(super) fn with(&self, message: Arc<Message>, recipients: Vec<Address>) -> Job {
+        Job {
+            id: JobId(self.id),
+            message,
+            route: RouteName::from(self.route.as_str()),
+            recipients,
+            pinned: rows::some(&self.pinned).map(ConnectorName::from),
+            lane: rows::some(&self.lane).map(str::to_owned),
+            attempts: self.attempts,
+            accepted: time(self.accepted),
+        }
+    }
+}
+
+/// Leases the due jobs of the asks, oldest due first.
+pub(super) fn lease(
+    change: &mut Change<'_>,
+    asks: &[Ask],
+    now: SystemTime,
+) -> rusqlite::Result<Vec<Leased>> {
+    let conn = change.conn;
+    let mut leased = Vec::new();
+    for ask in asks {
+        let pinned = ask.pinned.as_ref().map_or("", |name| name.as_str());
+        let lane = ask.lane.as_deref().unwrap_or_default();
+        let found = conn
+            .prepare_cached(CLAIM)?
+            .query_map(
+                params![
+                    ask.route.as_str(),
+                    pinned,
+                    lane,
+                    micros(now),
+                    ask.limit as i64
+                ],
+                |row| {
+                    Ok(Leased {
+                        id: row.get(0)?,
+                        message: row.get(1)?,
+                        route: ask.route.as_str().to_owned(),
+                        pinned: pinned.to_owned(),
+                        lane: lane.to_owned(),
+                        attempts: row.get(2)?,
+                        accepted: row.get(3)?,
+                        of: MessageId::from_bytes(row.get(4)?),
+                    })
+                },
+            )?
+            .collect::<rusqlite::Result<Vec<_>>>()?;
+        let mut lease = conn.prepare_cached("UPDATE job SET state = 0 WHERE id = ?1")?;
+        for job in found {
+            lease.execute([job.id])?;
+            leased.push(job);
+        }
+    }
+    Ok(leased)
+}
+
+/// Reads `limit` rows of the index, however many wait.
+pub(super) const CLAIM: &str = "SELECT j.id, j.message, j.attempts, m.accepted, m.id
+     FROM job j INDEXED BY job_due CROSS JOIN message m ON m.key = j.message
+     WHERE j.state = 2 AND j.route = ?1 AND j.pinned = ?2 AND j.lane = ?3 AND j.due <= ?4
+     ORDER BY j.due LIMIT ?5";
+
+/// Gives leases back as if they had not been claimed; wishes are obeyed.
+pub(super) fn release(change: &mut Change<'_>, jobs: &[i64]) -> rusqlite::Result<()> {
+    for job in jobs {
+        let wishes: Option<Option<String>> = change
+            .conn
+            .prepare_cached("SELECT wishes FROM job WHERE id = ?1 AND state = 0")?
+            .query_row([job], |row| row.get(0))
+            .optional()?;
+        let Some(wishes) = wishes else { continue };
+        change
+            .conn
+            .prepare_cached("UPDATE job SET state = 2, wishes = NULL WHERE id = ?1")?
+            .execute([job])?;
+        // A store has no clock, but the lease was lost, not settled: now is when it is noticed.
+        operate::obey(change, &[*job], wishes.as_deref(), SystemTime::now())?;
+    }
+    Ok(())
+}
+
+/// After a restart: what was leased may have been sent or not; it is due again, its attempts as they were.
+pub(super) fn recover(change: &mut Change<'_>) -> rusqlite::Result<()> {
+    let jobs: Vec<(i64, i64)> = change
+        .conn
+        .prepare_cached("SELECT id, message FROM job WHERE state = 0")?
+        .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
+        .collect::<rusqlite::Result<_>>()?;
+    for (_, message) in &jobs {
+        let event = Event {
+            at: SystemTime::now(),
+            kind: "interrupted".to_owned(),
+            recipients: Vec::new(),
+            text: "the gateway ended while it was being sent: it may arrive twice".to_owned(),
+        };
+        add_event(change, *message, &event)?;
+    }
+    let ids: Vec<i64> = jobs.iter().map(|(job, _)| *job).collect();
+    release(change, &ids)
+}
+
+/// Leases whose claimer went away before it heard of them.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Abandoned(Arc<Mutex<Vec<i64>>>);
+
+impl Abandoned {
+    /// All of them, to be given back; dropped before that is committed, they are here again.
+    pub(super) fn take(&self) -> Leases {
+        self.unless_heard(std::mem::take(&mut *self.lock()))
+    }
+
+    /// Leases that were just committed.
+    pub(super) fn unless_heard(&self, jobs: Vec<i64>) -> Leases {
+        Leases {
+            jobs,
+            abandoned: self.clone(),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<i64>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Committed leases on their way to whoever asked for them: a caller may go away at any await, and a job leased to nobody would
+/// never be sent.
+pub(super) struct Leases {
+    jobs: Vec<i64>,
+    abandoned: Abandoned,
+}
+
+impl Leases {
+    pub(super) fn jobs(&self) -> &[i64] {
+        &self.jobs
+    }
+
+    pub(super) fn handed_over(mut self) {
+        self.jobs.clear();
+    }
+}
+
+impl Drop for Leases {
+    fn drop(&mut self) {
+        if !self.jobs.is_empty() {
+            self.abandoned.lock().append(&mut self.jobs);
+        }
+    }
+}
+
+/// Puts a job aside that cannot be read, so that the others go on.
+pub(super) fn quarantine(
+    change: &mut Change<'_>,
+    job: i64,
+    message: i64,
+    why: &str,
+    now: SystemTime,
+) -> rusqlite::Result<()> {
+    change
+        .conn
+        .prepare_cached("UPDATE job SET state = 1 WHERE id = ?1 AND state = 0")?
+        .execute([job])?;
+    let event = Event {
+        at: now,
+        kind: "held".to_owned(),
+        recipients: Vec::new(),
+        text: format!("put aside because it cannot be read: {why}"),
+    };
+    add_event(change, message, &event)
+}

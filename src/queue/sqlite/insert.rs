@@ -1,0 +1,121 @@
+//! A message, its content and its jobs become rows.
+
+use std::{collections::HashMap, time::SystemTime};
+
+use rusqlite::params;
+
+use super::{
+    op::Change,
+    rows::{self, BLOCK, IN_FILE, IN_TABLE, JOB_BITS, SENDING, WAITING, micros, origin_to_json},
+};
+use crate::{
+    mail::message::Body,
+    queue::store::{Event, JobId},
+    route::Routed,
+};
+
+/// A message with its content and jobs. `None`: the store has one of this id.
+pub(super) fn insert(
+    change: &mut Change<'_>,
+    mail: &Routed,
+    leased: bool,
+    now: SystemTime,
+) -> rusqlite::Result<Option<Vec<JobId>>> {
+    let message = &mail.message;
+    let (kept, body) = match &message.body {
+        Body::Memory(bytes) => (IN_TABLE, Some(bytes.as_ref())),
+        Body::File(_) => (IN_FILE, None),
+    };
+    let conn = change.conn;
+    if rows::key(conn, message.id)?.is_some() {
+        return Ok(None);
+    }
+    conn.prepare_cached(
+        "INSERT INTO message (id, accepted, sender, eight_bit, origin, size, body_len, kept)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+    )?
+    .execute(params![
+        message.id.to_bytes(),
+        micros(now),
+        message.envelope.sender.as_ref().map(ToString::to_string),
+        message.envelope.eight_bit,
+        origin_to_json(&message.origin),
+        message.size() as i64,
+        message.body.len() as i64,
+        kept
+    ])?;
+    if let Body::File(file) = &message.body {
+        change.keep.push(file.clone());
+    }
+    let key = conn.last_insert_rowid();
+    if key % BLOCK == 0 {
+        // Replaced: numbers of rows that were deleted are given again.
+        conn.prepare_cached(
+            "INSERT OR REPLACE INTO message_id SELECT id, key FROM message WHERE key BETWEEN ?1 AND ?2",
+        )?
+        .execute([key - BLOCK + 1, key])?;
+    }
+    // Replaced: of a damaged file, that of a message which is gone may still be there.
+    conn.prepare_cached(
+        "INSERT OR REPLACE INTO content (message, header, body) VALUES (?1, ?2, ?3)",
+    )?
+    .execute(params![key, message.header.as_ref(), body])?;
+    // The recipients of an only job are in the order of the envelope already.
+    let order: HashMap<_, _> = match mail.jobs.as_slice() {
+        [_] => HashMap::new(),
+        _ => message.envelope.recipients.iter().zip(0_i64..).collect(),
+    };
+    let mut extra = order.len() as i64;
+    let mut jobs = Vec::with_capacity(mail.jobs.len());
+    let mut insert_recipient = conn.prepare_cached(
+        "INSERT INTO recipient (message, position, job, address, state) VALUES (?1, ?2, ?3, ?4, 0)",
+    )?;
+    for ((route, recipients), job) in mail.jobs.iter().zip(rows::job_ids(key).0..) {
+        let state = if leased { SENDING } else { WAITING };
+        insert_job(change, job, (route.as_str(), ""), state, micros(now), 0)?;
+        for address in recipients {
+            let position = order.get(address).copied().unwrap_or_else(|| {
+                extra += 1;
+                extra
+            });
+            insert_recipient.execute(params![key, position, job, address.to_string()])?;
+        }
+        jobs.push(JobId(job));
+    }
+    Ok(Some(jobs))
+}
+
+pub(super) fn insert_job(
+    change: &Change<'_>,
+    id: i64,
+    (route, pinned): (&str, &str),
+    state: i64,
+    due: i64,
+    attempts: i64,
+) -> rusqlite::Result<()> {
+    let message = id >> JOB_BITS;
+    change
+        .conn
+        .prepare_cached(
+            "INSERT INTO job (id, message, route, pinned, state, due, attempts) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+        )?
+        .execute(params![id, message, route, pinned, state, due, attempts])
+        .map(|_| ())
+}
+
+/// A line in the life of a message.
+pub(super) fn add_event(change: &Change<'_>, key: i64, event: &Event) -> rusqlite::Result<()> {
+    change
+        .conn
+        .prepare_cached(
+            "INSERT INTO event (message, at, kind, recipients, text) VALUES (?1, ?2, ?3, ?4, ?5)",
+        )?
+        .execute(params![
+            key,
+            micros(event.at),
+            event.kind,
+            event.recipients.join("\n"),
+            event.text
+        ])?;
+    Ok(())
+}
