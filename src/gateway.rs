@@ -26,8 +26,8 @@ use crate::{
     listener::{ListenerError, Listeners, Shared, Standing},
     mail::time,
     queue::{
-        Queue,
-        sqlite::SqliteStore,
+        self, Queue,
+        lock::{self, LockError},
         store::{Store, StoreError},
     },
     smtp::server::session::Rules,
@@ -37,10 +37,8 @@ use crate::{
 };
 
 mod certificates;
-mod lock;
 mod status_row;
 
-use lock::lock;
 
 /// What is in flight has so long to finish.
 const GRACE: Duration = Duration::from_secs(30);
@@ -80,6 +78,16 @@ impl From<ListenerError> for RunError {
     }
 }
 
+impl From<LockError> for RunError {
+    fn from(error: LockError) -> Self {
+        let code = match error {
+            LockError::Held(_) => 75,
+            LockError::Io(_) => 74,
+        };
+        Self::new(code, error)
+    }
+}
+
 impl From<StoreError> for RunError {
     fn from(error: StoreError) -> Self {
         let code = match error {
@@ -105,7 +113,7 @@ pub fn run(path: PathBuf) -> Result<(), RunError> {
     let inwards = threads("listener").map_err(no_threads)?;
     let outwards = threads("delivery").map_err(no_threads)?;
     // Until the last delivery has ended nobody else may begin with what it holds.
-    let lock = lock(&config.data_dir)?;
+    let lock = lock::take(&config.data_dir)?;
     let result = inwards.block_on(Box::pin(serve(config, outwards.handle().clone())));
     // A blocked disk must not keep the process.
     outwards.shutdown_timeout(Duration::from_secs(2));
@@ -248,16 +256,11 @@ struct Gateway {
 
 async fn serve(config: Config, outwards: Handle) -> Result<(), RunError> {
     let mut signals = Signals::new().map_err(|e| RunError::system(format!("signals: {e}")))?;
-    let store: Arc<dyn Store> = SqliteStore::open(&config.queue)?;
+    let store = queue::open(&config.queue)?;
     store.recover().await?;
     let connectors = connectors(&config, &[], &store)?;
     let queue = Arc::new(Queue::new(Arc::clone(&store)));
-    let shared = Shared::new(
-        Arc::clone(&queue),
-        &config.data_dir,
-        rules(&config),
-        config.limits,
-    );
+    let shared = Shared::new(Arc::clone(&queue), rules(&config), config.limits);
     // Everything is bound before anything is accepted: `commit` comes when delivery is ready to take it.
     let listeners = Listeners::new(Arc::clone(&shared))
         .map_err(|e| RunError::system(format!("sockets from systemd: {e}")))?;

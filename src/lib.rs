@@ -36,8 +36,8 @@
 //! - `view.rs` what is shown: status, lanes, entries and lives as types, for `--json` and the status row
 //! - `config/` TEXT TO SETTINGS: `table/` reads keys and collects every
 //!   problem, `sections/` makes each section its module's own settings
-//! - `gateway.rs` builds everything from a configuration; run, reload, drain (`gateway/` takes the lock, and writes the status row
-//!   that commands read); `watch.rs` sees which files have changed
+//! - `gateway.rs` builds everything from a configuration; run, reload, drain (`gateway/` writes the status row that commands
+//!   read); `watch.rs` sees which files have changed
 //! - `cli/` one file for each command; `demo/` holds the stand-in smarthost, `queue/` the ages of its filters and
 //!   what an entry waits for and which reports a retry leaves, `sendmail/` what becomes of the text
 //!

@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::config;
+use crate::{config, queue::lock};
 
 /// What was found.
 #[derive(Debug, PartialEq, Eq)]
@@ -87,9 +87,7 @@ fn data_dir(process: &Path) -> Option<PathBuf> {
     let open = fs::read_dir(process.join("fd")).ok()?;
     open.flatten().find_map(|file| {
         let target = fs::read_link(file.path()).ok()?;
-        let directory = target.parent()?;
-        let is_lock = target.file_name()? == "lock" && directory.join("queue.db").exists();
-        is_lock.then(|| directory.to_owned())
+        Some(lock::directory_of(&target)?.to_owned())
     })
 }
 

@@ -5,8 +5,7 @@
 
 use std::{
     collections::BTreeMap,
-    fs::File,
-    io::{ErrorKind, Read as _},
+    io::ErrorKind,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -15,16 +14,13 @@ use std::{
 use super::exit::{Exit, Failure};
 use crate::{
     config::{self, Config, Diagnostic, Diagnostics},
-    queue::{self, sqlite::SqliteStore, store::Store},
+    queue::{
+        self,
+        lock::{self, Holder},
+        store::Store,
+    },
     view::{STATUS_ROW, StatusRow},
 };
-use rustix::{
-    fs::{FlockOperation, flock},
-    process::{Flock, FlockType, Pid, fcntl_getlk},
-};
-
-/// The file of the store inside `data_dir`.
-const DATABASE: &str = "queue.db";
 
 /// Where the queue is, for a command that needs nothing else of the configuration.
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -110,12 +106,10 @@ impl Place {
 
 /// The store, if there is one yet: a command that only looks must not create one.
 pub(super) fn store(data_dir: &Path) -> Result<Option<Arc<dyn Store>>, Failure> {
-    match std::fs::metadata(data_dir.join(DATABASE)) {
-        Ok(_) => {}
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(unreadable(data_dir, &error)),
+    if !queue::exists(data_dir).map_err(|error| unreadable(data_dir, &error))? {
+        return Ok(None);
     }
-    let store: Arc<dyn Store> = SqliteStore::open(&queue::Settings {
+    let store = queue::open(&queue::Settings {
         data_dir: data_dir.to_owned(),
         // How long things are kept is the gateway's business.
         keep_failed: Duration::MAX,
@@ -155,40 +149,9 @@ fn unreadable(directory: &Path, error: &std::io::Error) -> Failure {
     )
 }
 
-/// The gateway that holds a `data_dir`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Running {
-    /// Its process here. `None`: it lives in another PID namespace (a container), or does not say.
-    pub(super) pid: Option<Pid>,
-    /// Its pid as it sees it itself; in another namespace that number may be any process.
-    pub(super) own: u32,
-}
-
-/// Who holds `data_dir/lock`, if anybody does.
-///
-/// The pid inside is that of the gateway's own PID namespace. Whose it is here the kernel says: it names the holder of a record
-/// lock, which the gateway takes beside its own, in the numbers of whoever asks.
-pub(super) fn running(data_dir: &Path) -> Result<Option<Running>, Failure> {
-    let path = data_dir.join("lock");
-    let mut file = match File::open(&path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(unreadable(data_dir, &error)),
-    };
-    match flock(&file, FlockOperation::NonBlockingLockShared) {
-        // Nobody holds it; closing the file gives it back.
-        Ok(()) => Ok(None),
-        Err(rustix::io::Errno::WOULDBLOCK) => {
-            let holder = fcntl_getlk(&file, &Flock::from(FlockType::ReadLock));
-            let mut pid = String::new();
-            file.by_ref().take(32).read_to_string(&mut pid)?;
-            Ok(Some(Running {
-                pid: holder.ok().flatten().and_then(|lock| lock.pid),
-                own: pid.trim().parse().unwrap_or(0),
-            }))
-        }
-        Err(error) => Err(unreadable(data_dir, &error.into())),
-    }
+/// Who holds `data_dir`, if anybody does.
+pub(super) fn running(data_dir: &Path) -> Result<Option<Holder>, Failure> {
+    lock::holder(data_dir).map_err(|error| unreadable(data_dir, &error))
 }
 
 /// What a gateway last wrote down of itself; of one that is gone it is history.
@@ -200,7 +163,7 @@ pub(super) async fn status_row(store: &dyn Store) -> Result<StatusRow, Failure> 
 /// The same, and nothing unless the gateway that runs wrote it.
 pub(super) async fn status_row_of(
     store: &dyn Store,
-    running: Option<&Running>,
+    running: Option<&Holder>,
 ) -> Result<StatusRow, Failure> {
     let row = status_row(store).await?;
     let is_own = running.is_some_and(|running| running.own == row.pid);

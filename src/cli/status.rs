@@ -13,7 +13,7 @@ use super::{
     elsewhere,
     exit::{Ended, Exit},
     output,
-    place::{Place, Running, Where},
+    place::{Place, Where},
     prepare,
 };
 use crate::{
@@ -22,7 +22,10 @@ use crate::{
         text::{shown, shown_to},
         time::human,
     },
-    queue::store::{LaneRow, Stats},
+    queue::{
+        lock::Holder,
+        store::{LaneRow, Stats},
+    },
     view::{Certificate, Held, Lane, Messages, Owner, Status, StatusRow},
 };
 
@@ -43,7 +46,7 @@ const LINES: usize = 40;
 /// All that is known of a gateway.
 struct Report {
     place: Place,
-    running: Option<Running>,
+    running: Option<Holder>,
     /// Empty unless the gateway runs.
     row: StatusRow,
     /// `None`: there is no queue yet.
@@ -145,10 +148,10 @@ impl Report {
                     writeln!(out, "            {}", shown(&found.sentence()))?;
                 }
             }
-            Some(Running { pid: Some(pid), .. }) => {
+            Some(Holder { pid: Some(pid), .. }) => {
                 writeln!(out, "gateway     running (pid {})", pid.as_raw_nonzero())?;
             }
-            Some(Running { pid: None, own }) => writeln!(
+            Some(Holder { pid: None, own }) => writeln!(
                 out,
                 "gateway     running (in another PID namespace, a container perhaps, as pid {own} there)"
             )?,

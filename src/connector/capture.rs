@@ -11,12 +11,13 @@ use std::{
 };
 
 use async_trait::async_trait;
+use tokio::io::AsyncWriteExt as _;
 
 use super::interface::{Connector, Lane};
 use crate::{
     mail::{
         address::Address,
-        message::{Body, Message},
+        message::Message,
         outcome::{Obstacle, ObstacleKind, Outcome, Report},
         reply::Reply,
     },
@@ -66,18 +67,10 @@ impl Connector for Capture {
         recipients: &[Address],
         _deadline: Instant,
     ) -> Report {
-        let (message, directory) = (message.clone(), self.directory.clone());
         let names: Vec<String> = recipients.iter().map(ToString::to_string).collect();
-        let written =
-            tokio::task::spawn_blocking(move || write(&directory, &message, &names)).await;
-        let outcome = match written {
-            Ok(Ok(file)) => {
-                Outcome::Delivered(Reply::new(250, (2, 0, 0), format!("kept as {file}")))
-            }
-            Ok(Err(e)) => {
-                return self.unusable(&e).into();
-            }
-            Err(e) => Outcome::deferred(Reply::new(451, (4, 3, 0), e.to_string())),
+        let outcome = match write(&self.directory, message, &names).await {
+            Ok(file) => Outcome::Delivered(Reply::new(250, (2, 0, 0), format!("kept as {file}"))),
+            Err(e) => return self.unusable(&e).into(),
         };
         let via = format!("capture {}", self.directory.display());
         Report::all(recipients, &outcome, via)
@@ -103,26 +96,32 @@ fn try_out(directory: &Path) -> io::Result<()> {
 }
 
 /// Writes both files, the message last, and says the message's name.
-fn write(directory: &Path, message: &Message, recipients: &[String]) -> io::Result<String> {
-    let mut content = tempfile(directory, message)?;
-    content.1.write_all(&message.header)?;
-    content.1.write_all(b"\r\n")?;
-    match &message.body {
-        Body::Memory(bytes) => content.1.write_all(bytes)?,
-        Body::File(file) => {
-            io::copy(&mut fs::File::open(file.path())?, &mut content.1)?;
-        }
+async fn write(directory: &Path, message: &Message, recipients: &[String]) -> io::Result<String> {
+    let content = tempfile(directory, message)?;
+    let mut file = tokio::fs::File::from_std(content.1);
+    file.write_all(&message.header).await?;
+    file.write_all(b"\r\n").await?;
+    let mut body = message.body.open().await?;
+    while let Some(piece) = body.next().await? {
+        file.write_all(&piece).await?;
     }
-    content.1.sync_all()?;
+    file.sync_all().await?;
     let envelope = serde_json::json!({
         "id": message.id.to_string(),
         "sender": message.envelope.sender.as_ref().map(ToString::to_string),
         "recipients": recipients,
     });
+    let (directory, id) = (directory.to_owned(), message.id.to_string());
+    tokio::task::spawn_blocking(move || publish(&directory, &id, &content.0, &envelope.to_string()))
+        .await?
+}
+
+/// Gives the content its name, with the envelope beside it.
+fn publish(directory: &Path, id: &str, content: &Path, envelope: &str) -> io::Result<String> {
     for n in 0_u32.. {
         let stem = match n {
-            0 => message.id.to_string(),
-            n => format!("{}-{n}", message.id),
+            0 => id.to_owned(),
+            n => format!("{id}-{n}"),
         };
         // The envelope's file is the claim on the name: another job of the same message takes the next one.
         let name = format!("{stem}.eml");
@@ -136,7 +135,7 @@ fn write(directory: &Path, message: &Message, recipients: &[String]) -> io::Resu
             made => made?,
         };
         json.write_all(format!("{envelope}\n").as_bytes())?;
-        fs::rename(&content.0, directory.join(&name))?;
+        fs::rename(content, directory.join(&name))?;
         return Ok(name);
     }
     Err(io::ErrorKind::AlreadyExists.into())

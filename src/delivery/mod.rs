@@ -277,7 +277,7 @@ impl Shared {
 
     /// Whether what is sent can be written down as sent.
     fn is_healthy(&self) -> bool {
-        self.troubled.load(Ordering::Acquire) == 0 && self.queue.store().is_healthy()
+        self.troubled.load(Ordering::Acquire) == 0 && self.queue.is_healthy()
     }
 
     fn is_stopping(&self) -> bool {

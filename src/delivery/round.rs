@@ -143,7 +143,7 @@ impl Round {
         let built = shared.built();
         let is_healthy = self.is_healthy().await;
         // Also while outcomes cannot be written, which may be for want of room.
-        if shared.queue.store().is_healthy() {
+        if shared.queue.is_healthy() {
             self.upkeep.shrink(&shared.queue).await;
         }
         if !is_healthy {
@@ -186,7 +186,7 @@ impl Round {
     /// Whether the store works; when it did not, a note is written to find out whether it does again.
     async fn is_healthy(&mut self) -> bool {
         let store = self.shared.queue.store();
-        if !store.is_healthy() {
+        if !self.shared.queue.is_healthy() {
             if self.was_healthy {
                 self.was_healthy = false;
                 tracing::error!("the store does not work: nothing is delivered until it does");

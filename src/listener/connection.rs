@@ -21,7 +21,6 @@ use tracing::{debug, info, warn};
 use super::{
     Port, Slot, TlsMode, current,
     shared::{Place, PlaceOf, Shared},
-    spool::Spool,
     wire::Wire,
 };
 use crate::{
@@ -30,7 +29,7 @@ use crate::{
         reply::Reply,
         text::logged,
     },
-    queue::store::StoreError,
+    queue::{body::BodyWriter, store::StoreError},
     route::Routed,
     smtp::server::{
         proxy,
@@ -211,7 +210,7 @@ struct Connection {
     /// Where a reload puts the listener's new settings.
     slot: Slot,
     shared: Arc<Shared>,
-    spool: Option<Box<Spool>>,
+    spool: Option<Box<BodyWriter>>,
     id: Option<MessageId>,
     /// Accepted, and not in the log yet: the client's 250 goes first.
     untold: Option<Untold>,

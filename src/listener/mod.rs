@@ -23,7 +23,6 @@ mod bind;
 pub(crate) mod connection;
 mod owner;
 mod shared;
-pub(crate) mod spool;
 pub mod tls;
 mod wire;
 

@@ -5,10 +5,9 @@
 use std::{
     collections::{HashMap, VecDeque, hash_map::Entry},
     net::{IpAddr, Ipv6Addr},
-    path::{Path, PathBuf},
     sync::{
         Arc, Mutex, PoisonError, RwLock,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -17,13 +16,10 @@ use tokio::{sync::watch, task::JoinSet};
 
 use super::{Limits, auth::Authenticator};
 use crate::{
-    mail::message::MessageId,
-    queue::Queue,
+    queue::{Queue, store::Health},
     smtp::server::session::{Conditions, Rules, StoreState},
 };
 
-/// Free space is looked at so often at most.
-const DISK_LOOK: Duration = Duration::from_secs(5);
 /// Lines about refusals per address and minute; the rest is counted.
 const REFUSALS_LOGGED: u32 = 60;
 /// Networks that are remembered at most by one map.
@@ -35,7 +31,6 @@ const MINUTE: Duration = Duration::from_mins(1);
 pub struct Shared {
     pub(crate) queue: Arc<Queue>,
     pub(crate) auth: Authenticator,
-    spool: PathBuf,
     rules: RwLock<Arc<Rules>>,
     limits: RwLock<Limits>,
     open: AtomicUsize,
@@ -44,7 +39,6 @@ pub struct Shared {
     by_network: Mutex<HashMap<IpAddr, Count>>,
     messages: Mutex<HashMap<IpAddr, VecDeque<Instant>>>,
     refusals: Mutex<HashMap<IpAddr, Refusals>>,
-    disk: Disk,
     drain: watch::Sender<bool>,
     pub(crate) connections: Mutex<JoinSet<()>>,
 }
@@ -77,23 +71,15 @@ struct Refusals {
     suppressed: u64,
 }
 
-#[derive(Debug)]
-struct Disk {
-    since: Instant,
-    looked: AtomicU64,
-    free: AtomicU64,
-}
-
 impl Shared {
-    /// For mail that goes to `queue`, with large bodies in `data_dir/spool`.
-    pub fn new(queue: Arc<Queue>, data_dir: &Path, rules: Rules, limits: Limits) -> Arc<Self> {
-        Self::with_auth(queue, data_dir, rules, limits, Authenticator::default())
+    /// For mail that goes to `queue`.
+    pub fn new(queue: Arc<Queue>, rules: Rules, limits: Limits) -> Arc<Self> {
+        Self::with_auth(queue, rules, limits, Authenticator::default())
     }
 
     /// With a password check of its own (tests).
     pub fn with_auth(
         queue: Arc<Queue>,
-        data_dir: &Path,
         rules: Rules,
         limits: Limits,
         auth: Authenticator,
@@ -101,7 +87,6 @@ impl Shared {
         Arc::new(Self {
             queue,
             auth,
-            spool: data_dir.join("spool"),
             rules: RwLock::new(Arc::new(rules)),
             limits: RwLock::new(limits),
             open: AtomicUsize::new(0),
@@ -109,11 +94,6 @@ impl Shared {
             by_network: Mutex::default(),
             messages: Mutex::default(),
             refusals: Mutex::default(),
-            disk: Disk {
-                since: Instant::now(),
-                looked: AtomicU64::new(u64::MAX),
-                free: AtomicU64::new(u64::MAX),
-            },
             drain: watch::Sender::new(false),
             connections: Mutex::default(),
         })
@@ -140,11 +120,6 @@ impl Shared {
         self.open.load(Ordering::Relaxed)
     }
 
-    /// Where the body of this message is written.
-    pub(crate) fn spool_path(&self, id: MessageId) -> PathBuf {
-        self.spool.join(id.to_string())
-    }
-
     /// Tells every connection to close at its next pause.
     pub(crate) fn start_drain(&self) {
         self.drain.send_replace(true);
@@ -157,38 +132,16 @@ impl Shared {
     /// How things are, for this address.
     pub(crate) fn conditions(&self, peer: IpAddr) -> Conditions {
         let limits = self.limits();
-        let store = if !self.queue.store().is_healthy() {
-            StoreState::Failing
-        } else if !self.queue.store().has_room() || self.free_disk() < limits.free_disk {
-            self.queue.ask_for_room();
-            StoreState::Full
-        } else {
-            StoreState::Fine
+        let store = match self.queue.health(limits.free_disk) {
+            Health::Fine => StoreState::Fine,
+            Health::Full => StoreState::Full,
+            Health::Failing => StoreState::Failing,
         };
         Conditions {
             rules: self.rules(),
             store,
             throttled: self.is_throttled(peer, limits.messages_per_minute, Instant::now()),
         }
-    }
-
-    /// Looked at now and then; what cannot be looked at counts as enough.
-    fn free_disk(&self) -> u64 {
-        let now = self.disk.since.elapsed().as_millis() as u64;
-        let looked = self.disk.looked.load(Ordering::Relaxed);
-        let due = looked == u64::MAX || now.saturating_sub(looked) >= DISK_LOOK.as_millis() as u64;
-        if due
-            && self
-                .disk
-                .looked
-                .compare_exchange(looked, now, Ordering::Relaxed, Ordering::Relaxed)
-                .is_ok()
-        {
-            let free = rustix::fs::statvfs(&self.spool)
-                .map_or(u64::MAX, |fs| fs.f_bavail.saturating_mul(fs.f_frsize));
-            self.disk.free.store(free, Ordering::Relaxed);
-        }
-        self.disk.free.load(Ordering::Relaxed)
     }
 
     /// One more message from this address.

@@ -1,25 +1,15 @@
 //! A message as it is held between acceptance and delivery: id, envelope, origin, header, body.
 //!
-//! Apart from `headers` and `mailboxes`, which look inside. It does not parse and it does not store.
+//! `headers` and `mailboxes` look inside. A large body is a handle here; `queue::body` has it.
 
-use std::{
-    fmt,
-    net::SocketAddr,
-    path::{Path, PathBuf},
-    str::FromStr,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::SystemTime,
-};
+use std::{fmt, future, io, net::SocketAddr, pin::Pin, str::FromStr, sync::Arc, time::SystemTime};
 
 use bytes::Bytes;
 use ulid::Ulid;
 
 use super::address::Address;
 
-/// Bodies up to this many octets stay in memory and in the store's own table; larger ones are files in the spool.
+/// Bodies up to this many octets stay in memory and in the store's own table; larger ones are files.
 /// Measured: below it rows are faster and cheaper, above it files are.
 pub const BODY_IN_MEMORY: usize = 64 * 1024;
 
@@ -153,8 +143,34 @@ impl Message {
 pub enum Body {
     /// Up to [`BODY_IN_MEMORY`] octets.
     Memory(Bytes),
-    /// A file in the spool.
-    File(Arc<SpoolFile>),
+    /// Where the queue keeps large ones.
+    Stored(Arc<dyn BodyHandle>),
+}
+
+/// What comes when it has been read.
+pub type Reading<'a, T> = Pin<Box<dyn Future<Output = io::Result<T>> + Send + 'a>>;
+
+/// A body that is kept outside of memory.
+#[allow(clippy::len_without_is_empty)] // `Body` has it
+pub trait BodyHandle: fmt::Debug + Send + Sync {
+    /// Its octets.
+    fn len(&self) -> u64;
+    /// A committed row names it: it stays when this value goes.
+    fn keep(&self);
+    /// Begins to read it.
+    fn open(&self) -> Reading<'_, Box<dyn BodyReader>>;
+}
+
+/// A body that is being read.
+pub trait BodyReader: Send {
+    /// The next piece; `None` at the end. A body that is not as long as it should be is an error before its end.
+    fn next(&mut self) -> Reading<'_, Option<Bytes>>;
+}
+
+impl BodyReader for Option<Bytes> {
+    fn next(&mut self) -> Reading<'_, Option<Bytes>> {
+        Box::pin(future::ready(Ok(self.take())))
+    }
 }
 
 impl Body {
@@ -162,7 +178,7 @@ impl Body {
     pub fn len(&self) -> u64 {
         match self {
             Body::Memory(bytes) => bytes.len() as u64,
-            Body::File(file) => file.len(),
+            Body::Stored(handle) => handle.len(),
         }
     }
 
@@ -170,62 +186,15 @@ impl Body {
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
-}
 
-/// A body on disk. Until [`SpoolFile::keep`] the file belongs to whoever holds this value and is removed with it;
-/// after that it belongs to the store's row.
-#[derive(Debug)]
-pub struct SpoolFile {
-    path: PathBuf,
-    len: u64,
-    kept: AtomicBool,
-}
-
-impl SpoolFile {
-    /// A file just written, not yet named by any row.
-    pub fn new(path: PathBuf, len: u64) -> Self {
-        Self {
-            path,
-            len,
-            kept: AtomicBool::new(false),
-        }
-    }
-
-    /// A file that a committed row names.
-    pub fn stored(path: PathBuf, len: u64) -> Self {
-        Self {
-            path,
-            len,
-            kept: AtomicBool::new(true),
-        }
-    }
-
-    /// The row is committed: the file stays.
-    pub fn keep(&self) {
-        self.kept.store(true, Ordering::Release);
-    }
-
-    /// Where it is.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// Its octets.
-    pub fn len(&self) -> u64 {
-        self.len
-    }
-
-    /// No octets at all.
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-}
-
-impl Drop for SpoolFile {
-    fn drop(&mut self) {
-        if !self.kept.load(Ordering::Acquire) {
-            // Best effort: a file without a row is also deleted at the next start.
-            let _ = std::fs::remove_file(&self.path);
+    /// Begins to read it; what is in memory is one piece. It may not be there any more.
+    pub fn open(&self) -> Reading<'_, Box<dyn BodyReader>> {
+        match self {
+            Body::Memory(bytes) => {
+                let all: Box<dyn BodyReader> = Box::new(Some(bytes.clone()));
+                Box::pin(future::ready(Ok(all)))
+            }
+            Body::Stored(handle) => handle.open(),
         }
     }
 }

@@ -4,20 +4,26 @@
 //! decision about a message.
 
 use std::{
-    fmt,
-    path::PathBuf,
+    fmt, io,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
     time::{Duration, Instant, SystemTime},
 };
 
 use tokio::sync::Notify;
 
+use body::BodyWriter;
+use sqlite::SqliteStore;
+use store::{Health, Store, StoreError};
+
 use crate::{
     mail::message::{Ids, MessageId},
     route::Routed,
 };
 
+pub mod body;
 mod disk;
+pub mod lock;
 pub mod settling;
 pub mod sqlite;
 pub mod store;
@@ -33,6 +39,29 @@ pub struct Settings {
     pub keep_history: Duration,
 }
 
+/// Free space is looked at so often at most.
+const DISK_LOOK: Duration = Duration::from_secs(5);
+
+/// Opens the store, for the gateway and for commands alike; makes what is missing. Blocks for a moment.
+///
+/// # Errors
+/// The directory cannot be made, the file is no store of this version, or its disk cannot sync.
+pub fn open(settings: &Settings) -> Result<Arc<dyn Store>, StoreError> {
+    Ok(SqliteStore::open(settings)?)
+}
+
+/// Whether there is a queue in this directory.
+///
+/// # Errors
+/// It cannot be looked at.
+pub fn exists(data_dir: &Path) -> io::Result<bool> {
+    match std::fs::metadata(data_dir.join(sqlite::DATABASE)) {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
 /// A place on the fast path, reserved before the insert and used after it: gets the jobs that are now leased in the store.
 /// Dropped unused (the insert failed) it gives the permit back.
 pub type Ticket = Box<dyn FnOnce(Vec<store::Job>) + Send>;
@@ -42,12 +71,14 @@ pub type Reserve = dyn Fn(&Routed) -> Option<Ticket> + Send + Sync;
 
 /// The durable queue: the store, and the bell that wakes delivery.
 pub struct Queue {
-    store: Arc<dyn store::Store>,
+    store: Arc<dyn Store>,
     reserve: RwLock<Option<Arc<Reserve>>>,
     bell: Notify,
     ids: Mutex<Ids>,
     /// When room was last asked for.
     asked: Mutex<Option<Instant>>,
+    /// When the disk was last looked at, and the octets that were free.
+    disk: Mutex<(Option<Instant>, u64)>,
 }
 
 impl fmt::Debug for Queue {
@@ -60,18 +91,19 @@ impl fmt::Debug for Queue {
 
 impl Queue {
     /// A queue over an open store.
-    pub fn new(store: Arc<dyn store::Store>) -> Self {
+    pub fn new(store: Arc<dyn Store>) -> Self {
         Self {
             store,
             reserve: RwLock::new(None),
             bell: Notify::new(),
             ids: Mutex::default(),
             asked: Mutex::new(None),
+            disk: Mutex::new((None, u64::MAX)),
         }
     }
 
     /// The store itself, for commands and delivery.
-    pub fn store(&self) -> &Arc<dyn store::Store> {
+    pub fn store(&self) -> &Arc<dyn Store> {
         &self.store
     }
 
@@ -89,9 +121,40 @@ impl Queue {
         self.ids.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Where a large body of this message is written (0600) and synced before [`Queue::accept`].
-    pub fn spool_path(&self, id: MessageId) -> PathBuf {
-        self.store.spool_dir().join(id.to_string())
+    /// Takes the large body of a message that arrives; to be finished before [`Queue::accept`].
+    pub fn body_writer(&self, id: MessageId) -> BodyWriter {
+        self.store.bodies().writer(id)
+    }
+
+    /// Whether what is sent can be recorded.
+    pub fn is_healthy(&self) -> bool {
+        self.store.health() != Health::Failing
+    }
+
+    /// How the store is, where so many octets must be free on its disk.
+    pub fn health(&self, free: u64) -> Health {
+        let health = match self.store.health() {
+            Health::Fine if self.free_disk() < free => Health::Full,
+            health => health,
+        };
+        if health == Health::Full {
+            self.ask_for_room();
+        }
+        health
+    }
+
+    /// Looked at now and then; what cannot be looked at counts as enough.
+    fn free_disk(&self) -> u64 {
+        let disk = || self.disk.lock().unwrap_or_else(PoisonError::into_inner);
+        let (looked, free) = *disk();
+        if looked.is_some_and(|at| at.elapsed() < DISK_LOOK) {
+            return free;
+        }
+        // Nobody else waits for a disk that hangs.
+        disk().0 = Some(Instant::now());
+        let free = self.store.bodies().free_space().unwrap_or(u64::MAX);
+        disk().1 = free;
+        free
     }
 
     /// Sets who is asked for the fast path; `None` switches it off (drain).
@@ -102,11 +165,11 @@ impl Queue {
     /// Makes the message durable; then hands it to delivery, or rings the bell.
     ///
     /// # Errors
-    /// [`store::StoreError`]; nothing was kept.
-    pub async fn accept(&self, mail: Routed, now: SystemTime) -> Result<(), store::StoreError> {
+    /// [`StoreError`]; nothing was kept.
+    pub async fn accept(&self, mail: Routed, now: SystemTime) -> Result<(), StoreError> {
         let ticket = self.ticket(&mail);
         let inserted = self.store.insert(&mail, ticket.is_some(), now).await;
-        if matches!(inserted, Err(store::StoreError::Full)) {
+        if matches!(inserted, Err(StoreError::Full)) {
             self.ask_for_room();
         }
         let inserted = inserted?;

@@ -12,6 +12,7 @@ use std::{
 
 use async_trait::async_trait;
 
+use super::body::BodyStore;
 use crate::{
     mail::{
         address::Address,
@@ -30,6 +31,17 @@ pub enum StoreError {
     /// Anything else.
     #[error("the store does not work: {0}")]
     Unavailable(String),
+}
+
+/// Whether a store works.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Health {
+    /// It takes mail.
+    Fine,
+    /// The disk was full and has too little room yet: no mail is taken in, what was sent is recorded.
+    Full,
+    /// The last write failed.
+    Failing,
 }
 
 /// The row of a job in the store.
@@ -428,12 +440,10 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// Releases every lease (this gateway's own, after a restart) and deletes spool files without a row. Called once, by the gateway,
     /// before anything is accepted.
     async fn recover(&self) -> Result<(), StoreError>;
-    /// False after the disk was full, until it has room again: no mail is taken in.
-    fn has_room(&self) -> bool;
-    /// Whether the last write worked.
-    fn is_healthy(&self) -> bool;
+    /// How it is. Whoever asks would like it to work: one that fails is tried again.
+    fn health(&self) -> Health;
     /// Changes whenever another process wrote to the store (an operator's verb).
     async fn version(&self) -> Result<u64, StoreError>;
-    /// Where the file of a large body is written before `insert` names it; the file's name is the message's id.
-    fn spool_dir(&self) -> &std::path::Path;
+    /// Where a large body is written before `insert` names it.
+    fn bodies(&self) -> &BodyStore;
 }

@@ -24,9 +24,10 @@ use postern::{
     },
     mail::{
         address::Address,
-        message::{Body, Envelope, Message, MessageId, Origin, SpoolFile},
+        message::{Body, Envelope, Message, MessageId, Origin},
         outcome::{ObstacleKind, Outcome, Report},
     },
+    queue::body::BodyStore,
     secret::Secret,
 };
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
@@ -408,6 +409,17 @@ fn message(body: Body) -> Message {
     }
 }
 
+fn id(n: u128) -> MessageId {
+    MessageId::new(SystemTime::UNIX_EPOCH, n)
+}
+
+/// A large body, as the queue keeps it in a directory.
+async fn stored(directory: &Path, n: u128, content: &[u8]) -> Body {
+    let mut writer = BodyStore::new(directory).writer(id(n));
+    writer.append(content).await.unwrap();
+    writer.finish().await.unwrap()
+}
+
 fn small() -> Message {
     message(Body::Memory("hello\r\n.dot\r\n".into()))
 }
@@ -669,10 +681,8 @@ async fn reply_before_its_question_at_every_stage() {
 #[tokio::test]
 async fn reply_before_its_question_while_the_content_is_fetched() {
     let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("body");
     // More than the sockets hold, so that its end is never out when the reply comes.
-    let content = b"line\r\n".repeat(3_000_000);
-    std::fs::write(&path, &content).unwrap();
+    let body = stored(directory.path(), 1, &b"line\r\n".repeat(3_000_000)).await;
     for text in [
         "250 2.0.0 more",
         "451 4.3.0 more",
@@ -690,8 +700,7 @@ async fn reply_before_its_question_while_the_content_is_fetched() {
                 ..Script::default()
             })
             .await;
-            let file = SpoolFile::stored(path.clone(), content.len() as u64);
-            let message = message(Body::File(Arc::new(file)));
+            let message = message(body.clone());
             let report = deliver(&connector(settings(upstream.address)), &message).await;
             assert_eq!(short(&report), "deferred deferred", "{stage} {text}");
             let said = self::text(report);
@@ -815,15 +824,9 @@ async fn idle_connections_are_closed() {
 #[tokio::test]
 async fn large_bodies_and_an_upstream_that_has_enough() {
     let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("body");
     let content = b"0123456789abcdef\r\n.\r\n..\r\n".repeat(200_000);
-    std::fs::write(&path, &content).unwrap();
-    let large = || {
-        message(Body::File(Arc::new(SpoolFile::stored(
-            path.clone(),
-            content.len() as u64,
-        ))))
-    };
+    let body = stored(directory.path(), 1, &content).await;
+    let large = || message(body.clone());
     let upstream = Upstream::start(Script::default()).await;
     let ours = connector(settings(upstream.address));
     assert_eq!(short(&deliver(&ours, &large()).await), "ok ok");
@@ -831,10 +834,10 @@ async fn large_bodies_and_an_upstream_that_has_enough() {
     let wanted = b"0123456789abcdef\r\n..\r\n...\r\n".repeat(200_000);
     assert!(got == [b"Subject: x\r\n\r\n", wanted.as_slice(), b".\r\n"].concat());
     // Shorter than stored: no dot, so nothing arrives.
-    let broken = message(Body::File(Arc::new(SpoolFile::stored(
-        path.clone(),
-        content.len() as u64 + 1,
-    ))));
+    let broken = message(stored(directory.path(), 2, &content).await);
+    let path = directory.path().join(id(2).to_string());
+    let file = std::fs::OpenOptions::new().write(true).open(path).unwrap();
+    file.set_len(content.len() as u64 - 1).unwrap();
     assert_eq!(short(&deliver(&ours, &broken).await), "deferred deferred");
     assert_eq!(upstream.messages().len(), 1);
     for (fault, expected) in [

@@ -105,7 +105,6 @@ impl Gate {
         let queue = Arc::new(Queue::new(store));
         let shared = Shared::with_auth(
             Arc::clone(&queue),
-            dir.path(),
             rules,
             limits,
             Authenticator::new(Duration::ZERO),

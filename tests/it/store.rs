@@ -12,7 +12,7 @@ use std::{
 use postern::{
     mail::{
         address::Address,
-        message::{Body, Envelope, Message, MessageId, Origin, SpoolFile},
+        message::{Body, Envelope, Message, MessageId, Origin},
         outcome::Outcome,
         pattern::Pattern,
         reply::Reply,
@@ -21,8 +21,8 @@ use postern::{
         Queue, Settings,
         sqlite::SqliteStore,
         store::{
-            Ask, CLOCK, Due, Event, Filter, Job, LaneRow, Settled, Settlement, Shift, State, Store,
-            StoreError, Verb,
+            Ask, CLOCK, Due, Event, Filter, Health, Job, LaneRow, Settled, Settlement, Shift,
+            State, Store, StoreError, Verb,
         },
     },
     route::{ConnectorName, RouteName, Routed},
@@ -870,22 +870,20 @@ async fn lanes_and_notes() {
 async fn large_bodies_are_files() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path());
-    let file = |n: u128| {
-        let path = store.spool_dir().join(MessageId::new(at(0), n).to_string());
-        std::fs::write(&path, vec![b'x'; 100_000]).unwrap();
-        (path.clone(), Arc::new(SpoolFile::new(path, 100_000)))
+    let file = async |n: u128| {
+        let id = MessageId::new(at(0), n);
+        let mut writer = store.bodies().writer(id);
+        writer.append(&vec![b'x'; 100_000]).await.unwrap();
+        let body = writer.finish().await.unwrap();
+        (dir.path().join(format!("data/spool/{id}")), body)
     };
-    let (path, body) = file(1);
+    let (path, body) = file(1).await;
     store
-        .insert(
-            &mail_with(1, &["a@x.example"], Body::File(body)),
-            false,
-            at(0),
-        )
+        .insert(&mail_with(1, &["a@x.example"], body), false, at(0))
         .await
         .unwrap();
     assert!(path.exists(), "kept when the row is committed");
-    let (orphan, body) = file(2);
+    let (orphan, body) = file(2).await;
     std::mem::forget(body);
     store.recover().await.unwrap();
     assert!(path.exists() && !orphan.exists());
@@ -899,13 +897,9 @@ async fn large_bodies_are_files() {
     assert!(!path.exists(), "deleted with the message");
 
     // A damaged message is put aside, the others go on.
-    let (path, body) = file(3);
+    let (path, body) = file(3).await;
     store
-        .insert(
-            &mail_with(3, &["a@x.example"], Body::File(body)),
-            false,
-            at(0),
-        )
+        .insert(&mail_with(3, &["a@x.example"], body), false, at(0))
         .await
         .unwrap();
     store
@@ -1070,7 +1064,7 @@ async fn a_full_disk_changes_nothing_and_heals() {
         }
         assert!(n < 10);
     }
-    assert!(store.is_healthy());
+    assert_ne!(store.health(), Health::Failing);
     let mut settled = settlement(&job, vec![("a@x.example", failed())]);
     settled.bounces = vec![mail_with(
         99,
@@ -1085,7 +1079,7 @@ async fn a_full_disk_changes_nothing_and_heals() {
     assert_eq!(looks(&*store, job.message.id).await.0, State::Sending);
     store.limit_pages(0).await.unwrap();
     // The ballast was freed: no mail until it is back, which is looked at every second.
-    assert!(!store.has_room());
+    assert_eq!(store.health(), Health::Full);
     let now = store
         .insert(&mail(50, &["a@x.example"]), false, at(0))
         .await;
@@ -1132,14 +1126,14 @@ async fn on_a_disk_without_an_octet_left_all_that_was_sent_is_recorded() {
             .await
             .unwrap();
     }
-    assert!(store.is_healthy() && !store.has_room());
+    assert_eq!(store.health(), Health::Full);
     assert_eq!(store.stats().await.unwrap().sending, 0);
     // Somebody makes room: it takes mail again, and needs no more for that than to be asked for it.
     drop(filler);
     std::fs::remove_file(dir.path().join("filler")).unwrap();
     until("room", async || {
         let _ = store.shrink(true).await.unwrap();
-        store.has_room()
+        store.health() == Health::Fine
     })
     .await;
     store
@@ -1201,7 +1195,7 @@ async fn what_is_no_longer_used_is_given_back_to_the_disk() {
         size("queue.db")
     );
     drop(raw);
-    assert!(store.is_healthy() && store.has_room());
+    assert_eq!(store.health(), Health::Fine);
     // What is kept is whole.
     let kept = store.list(&Filter::default(), at(1)).await.unwrap();
     let kept: Vec<MessageId> = kept
@@ -1290,11 +1284,10 @@ async fn accept_hands_over_or_rings() {
         .await
         .unwrap();
     queue.changed().await;
-    assert!(
-        queue
-            .spool_path(job.message.id)
-            .starts_with(dir.path().join("data/spool"))
-    );
+    let mut writer = queue.body_writer(job.message.id);
+    writer.append(&vec![b'x'; 300_000]).await.unwrap();
+    let file = format!("data/spool/{}", job.message.id);
+    assert!(dir.path().join(file).exists());
 }
 
 #[tokio::test]

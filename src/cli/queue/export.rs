@@ -9,7 +9,7 @@ use std::{
 
 use crate::{
     cli::exit::{Ended, Exit, Failure},
-    mail::message::{Body, Message, MessageId},
+    mail::message::{Message, MessageId},
     queue::store::Store,
 };
 
@@ -22,8 +22,7 @@ pub(super) async fn run(store: Arc<dyn Store>, id: MessageId, path: Option<PathB
     })?;
     match path {
         None => {
-            let mut out = io::stdout().lock();
-            write_eml(&message, &mut out)?;
+            write_eml(&message, &mut io::stdout()).await?;
         }
         Some(path) => {
             let cannot = |error: &io::Error| {
@@ -37,27 +36,25 @@ pub(super) async fn run(store: Arc<dyn Store>, id: MessageId, path: Option<PathB
                 .create_new(true)
                 .open(&path)
                 .map_err(|error| cannot(&error))?;
-            write_eml(&message, &mut file)?;
+            write_eml(&message, &mut file).await?;
             file.sync_all().map_err(|error| cannot(&error))?;
         }
     }
     Ok(Exit::Ok)
 }
 
-fn write_eml(message: &Message, out: &mut dyn Write) -> Result<(), Failure> {
+async fn write_eml(message: &Message, out: &mut (dyn Write + Send)) -> Result<(), Failure> {
     out.write_all(&message.header)?;
     out.write_all(b"\r\n")?;
-    match &message.body {
-        Body::Memory(body) => out.write_all(body)?,
-        Body::File(spooled) => {
-            let mut file = fs::File::open(spooled.path()).map_err(|error| {
-                Failure::new(
-                    Exit::Io,
-                    format_args!("cannot read {}: {error}", spooled.path().display()),
-                )
-            })?;
-            io::copy(&mut file, out)?;
-        }
+    let unreadable = |error: io::Error| {
+        Failure::new(
+            Exit::Io,
+            format_args!("cannot read the body of {}: {error}", message.id),
+        )
+    };
+    let mut body = message.body.open().await.map_err(unreadable)?;
+    while let Some(piece) = body.next().await.map_err(unreadable)? {
+        out.write_all(&piece)?;
     }
     out.flush()?;
     Ok(())

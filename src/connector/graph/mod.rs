@@ -351,14 +351,19 @@ impl Connector for Graph {
 
 /// The body, from wherever it is.
 async fn body_of(message: &Message) -> Result<Bytes, Meaning> {
-    match &message.body {
-        Body::Memory(body) => Ok(body.clone()),
-        Body::File(file) => match tokio::fs::read(file.path()).await {
-            Ok(body) => Ok(body.into()),
-            Err(error) => {
-                let text = format!("the body cannot be read: {error}");
-                Err(Meaning::later(Reply::new(451, (4, 3, 0), text), None))
-            }
-        },
+    if let Body::Memory(body) = &message.body {
+        return Ok(body.clone());
     }
+    let read = async {
+        let mut all = Vec::with_capacity(usize::try_from(message.body.len()).unwrap_or(0));
+        let mut body = message.body.open().await?;
+        while let Some(piece) = body.next().await? {
+            all.extend_from_slice(&piece);
+        }
+        Ok(all.into())
+    };
+    read.await.map_err(|error: std::io::Error| {
+        let text = format!("the body cannot be read: {error}");
+        Meaning::later(Reply::new(451, (4, 3, 0), text), None)
+    })
 }

@@ -16,7 +16,6 @@ use std::{sync::Arc, time::Instant as StdInstant};
 
 use async_trait::async_trait;
 use tokio::{
-    io::AsyncReadExt as _,
     sync::Semaphore,
     time::{Instant, timeout_at},
 };
@@ -30,7 +29,7 @@ use crate::{
     },
     mail::{
         address::Address,
-        message::{Body, Message},
+        message::Message,
         outcome::{Obstacle, Outcome, Report},
         reply::Reply,
     },
@@ -185,32 +184,17 @@ impl Smtp {
         let mut stuffer = DotStuffer::default();
         stuffer.encode(&message.header, &mut link.out);
         stuffer.encode(b"\r\n", &mut link.out);
-        match &message.body {
-            Body::Memory(bytes) => stuffer.encode(bytes, &mut link.out),
-            Body::File(file) => {
-                let unreadable = |e: &dyn std::fmt::Display| format!("the stored body: {e}");
-                let mut source = tokio::fs::File::open(file.path())
-                    .await
-                    .map_err(|e| unreadable(&e))?;
-                let mut block = vec![0; BLOCK];
-                let mut left = file.len();
-                while left > 0 {
-                    let read = source.read(&mut block).await.map_err(|e| unreadable(&e))? as u64;
-                    if read == 0 || read > left {
-                        // No dot: the upstream must not take half a message.
-                        return Err(unreadable(&"it has not the length it was stored with"));
-                    }
-                    left -= read;
-                    stuffer.encode(
-                        block.get(..read as usize).unwrap_or_default(),
-                        &mut link.out,
-                    );
-                    if left > 0 {
-                        let sent = link.send_block(begun, deadline).await;
-                        sent.map_err(|e| e.to_string())?;
-                    }
-                }
+        let unreadable = |e: std::io::Error| format!("the stored body: {e}");
+        let mut body = message.body.open().await.map_err(unreadable)?;
+        let mut is_first = true;
+        // Where it cannot be read to its end there is no dot: the upstream must not take half a message.
+        while let Some(piece) = body.next().await.map_err(unreadable)? {
+            // The header goes with the first piece, the dot with the last.
+            if !std::mem::take(&mut is_first) {
+                let sent = link.send_block(begun, deadline).await;
+                sent.map_err(|e| e.to_string())?;
             }
+            stuffer.encode(&piece, &mut link.out);
         }
         stuffer.finish(&mut link.out);
         let sent = link.send_block(begun, deadline).await;

@@ -9,8 +9,8 @@ use crate::{mail::text::logged, route::RouteName};
 
 use super::{
     Accepted, Arc, Authentication, Body, Bytes, Connection, Credentials, Instant, LINGER,
-    LINGER_OCTETS, Message, Port, Refusal, Reply, Routed, STORE, Shared, SocketAddr, Spool, Stage,
-    Step, StoreError, StoreState, SystemTime, debug, info, io, maillog, timeout, warn,
+    LINGER_OCTETS, Message, Port, Refusal, Reply, Routed, STORE, Shared, SocketAddr, Stage, Step,
+    StoreError, StoreState, SystemTime, debug, info, io, maillog, timeout, warn,
 };
 
 impl Connection {
@@ -30,8 +30,10 @@ impl Connection {
 
     pub(super) async fn spool(&mut self, piece: &[u8]) {
         let Some(id) = self.id else { return };
-        let path = self.shared.spool_path(id);
-        let spool = self.spool.get_or_insert_with(|| Box::new(Spool::new(path)));
+        let queue = &self.shared.queue;
+        let spool = self
+            .spool
+            .get_or_insert_with(|| Box::new(queue.body_writer(id)));
         if let Err(error) = Box::pin(spool.append(piece)).await {
             self.spool = None;
             warn!(event = "spool failed", id = %id, error = %error, "spool failed");
@@ -57,7 +59,7 @@ impl Connection {
             (Some(body), _) => Body::Memory(body),
             (None, None) => Body::Memory(Bytes::new()),
             (None, Some(spool)) => match spool.finish().await {
-                Ok(file) => Body::File(Arc::new(file)),
+                Ok(body) => body,
                 Err(error) => {
                     warn!(event = "spool failed", id = %id, error = %error, "spool failed");
                     return Err(match self.store_state(&error) {

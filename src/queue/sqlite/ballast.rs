@@ -36,14 +36,15 @@ impl Ballast {
             there,
             looked: None,
         };
-        ballast.is_there(dir);
+        ballast.is_there();
         ballast
     }
 
     /// Whether it is there, putting it back when it can be.
-    pub(super) fn is_there(&mut self, dir: &Path) -> bool {
+    pub(super) fn is_there(&mut self) -> bool {
         if !self.there && self.looked.is_none_or(|at| at.elapsed() >= LOOK) {
             self.looked = Some(Instant::now());
+            let dir = self.file.parent().unwrap_or(&self.file);
             if free_space(dir).is_ok_and(|free| free >= ROOM) {
                 match self.put_back() {
                     Ok(()) => self.there = true,

@@ -1,6 +1,6 @@
 //! A message, its content and its jobs become rows.
 
-use std::{collections::HashMap, time::SystemTime};
+use std::{collections::HashMap, sync::Arc, time::SystemTime};
 
 use rusqlite::params;
 
@@ -24,7 +24,7 @@ pub(super) fn insert(
     let message = &mail.message;
     let (kept, body) = match &message.body {
         Body::Memory(bytes) => (IN_TABLE, Some(bytes.as_ref())),
-        Body::File(_) => (IN_FILE, None),
+        Body::Stored(_) => (IN_FILE, None),
     };
     let conn = change.conn;
     if rows::key(conn, message.id)?.is_some() {
@@ -44,8 +44,8 @@ pub(super) fn insert(
         message.body.len() as i64,
         kept
     ])?;
-    if let Body::File(file) = &message.body {
-        change.keep.push(file.clone());
+    if let Body::Stored(body) = &message.body {
+        change.keep.push(Arc::clone(body));
     }
     let key = conn.last_insert_rowid();
     if key % BLOCK == 0 {

@@ -7,7 +7,7 @@
 
 use std::{
     collections::HashMap,
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{Arc, Mutex, PoisonError, atomic::Ordering},
     thread::JoinHandle,
     time::{Duration, Instant, SystemTime},
@@ -19,9 +19,10 @@ use tokio::sync::mpsc;
 
 use super::{
     Settings,
+    body::BodyStore,
     store::{
-        Ask, Due, Entry, Event, Filter, Inserted, Job, JobId, LaneRow, Settlement, Shift, Stats,
-        Store, StoreError, Verb,
+        Ask, Due, Entry, Event, Filter, Health, Inserted, Job, JobId, LaneRow, Settlement, Shift,
+        Stats, Store, StoreError, Verb,
     },
 };
 use crate::{
@@ -51,6 +52,8 @@ use retention::Over;
 use rows::{Unread, micros};
 use writer::{Shared, Writer};
 
+/// The file of the store inside `data_dir`.
+pub(super) const DATABASE: &str = "queue.db";
 /// Connections for reading that are kept open.
 const READERS: usize = 4;
 
@@ -58,7 +61,7 @@ const READERS: usize = 4;
 #[derive(Debug)]
 pub struct SqliteStore {
     database: PathBuf,
-    spool: PathBuf,
+    bodies: BodyStore,
     readers: Arc<Mutex<Vec<Connection>>>,
     shared: Arc<Shared>,
     recent: RecentMail,
@@ -75,10 +78,11 @@ impl SqliteStore {
     /// The directory cannot be made, the file is not a database, was written by a newer version, or cannot sync.
     pub fn open(settings: &Settings) -> Result<Arc<SqliteStore>, StoreError> {
         let dir = &settings.data_dir;
-        let database = dir.join("queue.db");
+        let database = dir.join(DATABASE);
         let spool = dir.join("spool");
         schema::prepare(dir, &database, &spool)
             .map_err(|e| StoreError::Unavailable(format!("{}: {e}", dir.display())))?;
+        let bodies = BodyStore::new(&spool);
         let mut ballast = ballast::Ballast::new(dir);
         let conn = match schema::writer(&database) {
             // What waits on a full disk still goes out.
@@ -89,7 +93,7 @@ impl SqliteStore {
         let writer = Writer::new(
             conn,
             database.clone(),
-            spool.clone(),
+            bodies.clone(),
             ballast,
             shared.clone(),
         );
@@ -100,7 +104,7 @@ impl SqliteStore {
             .map_err(|e| StoreError::Unavailable(format!("no thread to write: {e}")))?;
         Ok(Arc::new(SqliteStore {
             database,
-            spool,
+            bodies,
             readers: Arc::default(),
             shared,
             recent: RecentMail::default(),
@@ -307,9 +311,9 @@ impl Store for SqliteStore {
             return Ok(jobs);
         }
         // The content is read after the commit, so that nobody's write waits for it; the leases keep it in place.
-        let spool = self.spool.clone();
+        let bodies = self.bodies.clone();
         let (mut read, broken) = self
-            .query(move |conn| read::jobs(conn, leased, &spool))
+            .query(move |conn| read::jobs(conn, leased, &bodies))
             .await?;
         jobs.append(&mut read);
         jobs.sort_by_key(|job| order.get(&job.id));
@@ -341,10 +345,10 @@ impl Store for SqliteStore {
     }
 
     async fn content(&self, id: MessageId) -> Result<Option<Arc<Message>>, StoreError> {
-        let spool = self.spool.clone();
+        let bodies = self.bodies.clone();
         let found = self
             .read(move |conn| match rows::key(conn, id)? {
-                Some(key) => rows::load(conn, key, &spool),
+                Some(key) => rows::load(conn, key, &bodies),
                 None => Ok(None),
             })
             .await?;
@@ -486,25 +490,26 @@ impl Store for SqliteStore {
 
     async fn recover(&self) -> Result<(), StoreError> {
         self.write(claim::recover).await?;
-        let spool = self.spool.clone();
+        let bodies = self.bodies.clone();
         self.query(move |conn| {
-            read::delete_orphans(conn, &spool);
+            read::delete_orphans(conn, &bodies);
             Ok(())
         })
         .await
     }
 
-    fn has_room(&self) -> bool {
-        !self.shared.full.load(Ordering::Acquire)
-    }
-
-    fn is_healthy(&self) -> bool {
-        let broken = self.shared.broken.load(Ordering::Acquire);
-        if broken && let Some(inbox) = &self.inbox {
-            // Whoever asks would like it to work again: the writer tries, at most once a second.
-            let _ = inbox.try_send(Op::nudge());
+    fn health(&self) -> Health {
+        if self.shared.broken.load(Ordering::Acquire) {
+            if let Some(inbox) = &self.inbox {
+                // Whoever asks would like it to work again: the writer tries, at most once a second.
+                let _ = inbox.try_send(Op::nudge());
+            }
+            Health::Failing
+        } else if self.shared.full.load(Ordering::Acquire) {
+            Health::Full
+        } else {
+            Health::Fine
         }
-        !broken
     }
 
     async fn version(&self) -> Result<u64, StoreError> {
@@ -525,7 +530,7 @@ impl Store for SqliteStore {
         self.submit(Purpose::Records, look, hand_over).await
     }
 
-    fn spool_dir(&self) -> &Path {
-        &self.spool
+    fn bodies(&self) -> &BodyStore {
+        &self.bodies
     }
 }

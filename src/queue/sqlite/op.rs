@@ -1,23 +1,22 @@
 //! One unit of work for the writer: a closure over an open transaction, and an answer to whoever waits for it.
 
-use std::{
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::sync::Arc;
 
 use rusqlite::{Connection, ErrorCode};
 use tokio::sync::oneshot;
 
-use crate::{mail::message::SpoolFile, queue::store::StoreError};
+use crate::{
+    mail::message::{BodyHandle, MessageId},
+    queue::store::StoreError,
+};
 
 /// What an operation works on, and what is to be done around its commit.
 pub(super) struct Change<'a> {
     pub(super) conn: &'a Connection,
-    pub(super) spool: &'a Path,
-    /// Files that a row names from now on: the directory is synced before the commit, the files kept after it.
-    pub(super) keep: Vec<Arc<SpoolFile>>,
-    /// Files that no row names any more: deleted after the commit.
-    pub(super) unlink: Vec<PathBuf>,
+    /// Bodies that a row names from now on: their names are synced before the commit, they are kept after it.
+    pub(super) keep: Vec<Arc<dyn BodyHandle>>,
+    /// Messages whose body no row names any more: deleted after the commit.
+    pub(super) remove: Vec<MessageId>,
     /// A page of the file is known to be damaged: what is only tidying up must not fail because of it.
     pub(super) damaged: bool,
 }

@@ -2,10 +2,7 @@
 //!
 //! Apart from `operate`, which reads for the operator's filters. Nothing here changes a row.
 
-use std::{
-    collections::{HashMap, hash_map::Entry},
-    path::Path,
-};
+use std::collections::{HashMap, hash_map::Entry};
 
 use rusqlite::{Connection, OptionalExtension as _};
 
@@ -15,6 +12,7 @@ use super::{
 };
 use crate::{
     mail::message::MessageId,
+    queue::body::BodyStore,
     queue::store::{DELIVERY, Due, Event, Job, LaneRow, Stats},
     route::{ConnectorName, RouteName},
 };
@@ -110,7 +108,7 @@ pub(super) type Broken = (i64, i64, String);
 pub(super) fn jobs(
     conn: &Connection,
     leased: Vec<Leased>,
-    spool: &Path,
+    bodies: &BodyStore,
 ) -> rusqlite::Result<(Vec<Job>, Vec<Broken>)> {
     let mut messages = HashMap::new();
     let mut jobs = Vec::with_capacity(leased.len());
@@ -119,7 +117,7 @@ pub(super) fn jobs(
         let key = job.message;
         let read = match messages.entry(key) {
             Entry::Occupied(known) => known.into_mut(),
-            Entry::Vacant(free) => free.insert(match rows::load(conn, key, spool) {
+            Entry::Vacant(free) => free.insert(match rows::load(conn, key, bodies) {
                 Ok(Some(found)) => Ok(found),
                 Ok(None) => Err("its content is gone".to_owned()),
                 Err(Unread::Broken(why)) => Err(why),
@@ -214,30 +212,16 @@ fn deliveries(conn: &Connection, key: i64) -> rusqlite::Result<Vec<Event>> {
     Ok(found)
 }
 
-/// Files whose message was never committed, or whose deletion a crash prevented.
-pub(super) fn delete_orphans(conn: &Connection, spool: &Path) {
-    let Ok(files) = std::fs::read_dir(spool) else {
-        return;
+/// Deletes the bodies that no row names. Where the database cannot say, they stay.
+pub(super) fn delete_orphans(conn: &Connection, bodies: &BodyStore) {
+    let is_named = |id| {
+        let Some(key) = rows::key(conn, id)? else {
+            return Ok(false);
+        };
+        conn.prepare_cached("SELECT 1 FROM message WHERE key = ?1 AND kept = 2")?
+            .exists([key])
     };
-    for file in files.flatten() {
-        let name = file.file_name();
-        let id = name
-            .to_str()
-            .and_then(|name| name.parse::<MessageId>().ok());
-        let named = id.map_or(Ok(false), |id| {
-            let Some(key) = rows::key(conn, id)? else {
-                return Ok(false);
-            };
-            conn.prepare_cached("SELECT 1 FROM message WHERE key = ?1 AND kept = 2")?
-                .exists([key])
-        });
-        // Where the database cannot say, the file stays.
-        if matches!(named, Ok(false))
-            && let Err(error) = std::fs::remove_file(file.path())
-        {
-            tracing::warn!(file = %file.path().display(), %error, "a file without a message could not be deleted");
-        }
-    }
+    bodies.remove_orphans(|id| !matches!(is_named(id), rusqlite::Result::Ok(false)));
 }
 
 #[cfg(test)]

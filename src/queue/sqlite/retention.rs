@@ -74,7 +74,7 @@ pub(super) fn discard(
         return Ok(());
     };
     if kept == IN_FILE {
-        change.unlink.push(change.spool.join(id.to_string()));
+        change.remove.push(id);
     }
     // In a damaged file to delete one body may touch the damage in another; that what was delivered is written down as
     // delivered matters more, else nothing would be sent any more.

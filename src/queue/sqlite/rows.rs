@@ -5,7 +5,6 @@
 use std::{
     borrow::Cow,
     net::SocketAddr,
-    path::Path,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -16,9 +15,12 @@ use serde::{Deserialize, Serialize};
 use crate::{
     mail::{
         address::Address,
-        message::{Body, Envelope, Message, MessageId, Origin, SpoolFile},
+        message::{Body, Envelope, Message, MessageId, Origin},
     },
-    queue::store::{RecipientState, State},
+    queue::{
+        body::BodyStore,
+        store::{RecipientState, State},
+    },
 };
 
 /// `job.state`: smaller is less finished, so the state of an entry is the least of its jobs'.
@@ -205,7 +207,11 @@ pub(super) struct Recipient {
 pub(super) type Loaded = (Arc<Message>, Vec<Recipient>);
 
 /// A message as long as its content is kept, with its recipients in the order of the envelope.
-pub(super) fn load(conn: &Connection, key: i64, spool: &Path) -> Result<Option<Loaded>, Unread> {
+pub(super) fn load(
+    conn: &Connection,
+    key: i64,
+    bodies: &BodyStore,
+) -> Result<Option<Loaded>, Unread> {
     let broken = |what: &str| Unread::Broken(what.to_owned());
     let row = conn
         .prepare_cached(
@@ -235,18 +241,7 @@ pub(super) fn load(conn: &Connection, key: i64, spool: &Path) -> Result<Option<L
     let header = header.ok_or_else(|| broken("its content is missing"))?;
     let body_len = u64::try_from(body_len).unwrap_or(0);
     let body = if kept == IN_FILE {
-        let path = spool.join(id.to_string());
-        match std::fs::metadata(&path) {
-            Ok(found) if found.len() == body_len => {}
-            Ok(found) => {
-                return Err(Unread::Broken(format!(
-                    "its body file has {} octets, not {body_len}",
-                    found.len()
-                )));
-            }
-            Err(error) => return Err(Unread::Broken(format!("its body file: {error}"))),
-        }
-        Body::File(Arc::new(SpoolFile::stored(path, body_len)))
+        bodies.stored(id, body_len).map_err(Unread::Broken)?
     } else {
         let body = body.ok_or_else(|| broken("its body is missing"))?;
         if body.len() as u64 != body_len {

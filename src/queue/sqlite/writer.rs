@@ -10,7 +10,7 @@
 //! through, at most once a second, is anything taken again.
 
 use std::{
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -26,7 +26,10 @@ use super::{
     op::{Change, Op, Purpose, store_error},
     schema, space,
 };
-use crate::queue::{disk, store::StoreError};
+use crate::{
+    mail::message::MessageId,
+    queue::{body::BodyStore, disk, store::StoreError},
+};
 
 /// Operations that may wait for the writer; more wait in their callers.
 pub(super) const WAITING: usize = 1024;
@@ -53,7 +56,7 @@ pub(super) struct Shared {
 pub(super) struct Writer {
     conn: Option<Connection>,
     database: PathBuf,
-    spool: PathBuf,
+    bodies: BodyStore,
     ballast: Ballast,
     shared: Arc<Shared>,
     tried: Option<Instant>,
@@ -64,14 +67,14 @@ impl Writer {
     pub(super) fn new(
         conn: Connection,
         database: PathBuf,
-        spool: PathBuf,
+        bodies: BodyStore,
         ballast: Ballast,
         shared: Arc<Shared>,
     ) -> Self {
         Self {
             conn: Some(conn),
             database,
-            spool,
+            bodies,
             ballast,
             shared,
             tried: None,
@@ -119,7 +122,7 @@ impl Writer {
             }
             return;
         }
-        let full = !self.ballast.is_there(&self.spool);
+        let full = !self.ballast.is_there();
         self.shared.full.store(full, Ordering::Release);
         let (refused, mut batch): (Vec<_>, Vec<_>) = batch
             .into_iter()
@@ -131,13 +134,13 @@ impl Writer {
             return;
         }
         match self.commit(&mut batch) {
-            Ok(unlink) => {
+            Ok(gone) => {
                 // First those for whom a client waits.
                 batch.sort_by_key(Op::can_wait);
                 for op in batch {
                     op.answer(Ok(()));
                 }
-                remove(&unlink);
+                self.remove(&gone);
             }
             // One of them failed and took the others along: each for itself.
             Err(_) if batch.len() > 1 => {
@@ -161,9 +164,9 @@ impl Writer {
         let result = self.commit(&mut one);
         let [op] = one;
         match result {
-            Ok(unlink) => {
+            Ok(gone) => {
                 op.answer(Ok(()));
-                remove(&unlink);
+                self.remove(&gone);
             }
             Err(error) => self.failed(op, &error),
         }
@@ -185,16 +188,22 @@ impl Writer {
                 continue;
             }
             match self.commit(&mut one) {
-                Ok(unlink) => {
+                Ok(gone) => {
                     let [op] = one;
                     op.answer(Ok(()));
-                    return remove(&unlink);
+                    return self.remove(&gone);
                 }
                 Err(again) => error = again.to_store_error(),
             }
         }
         let [op] = one;
         op.answer(Err(error));
+    }
+
+    fn remove(&self, gone: &[MessageId]) {
+        for id in gone {
+            self.bodies.remove(*id);
+        }
     }
 
     fn backfill(&mut self) -> bool {
@@ -210,11 +219,11 @@ impl Writer {
     }
 
     /// One transaction; the files to delete now that it is committed.
-    fn commit(&mut self, batch: &mut [Op]) -> Result<Vec<PathBuf>, Fault> {
+    fn commit(&mut self, batch: &mut [Op]) -> Result<Vec<MessageId>, Fault> {
         let Some(conn) = &self.conn else {
             return Err(Fault::Io("the database is closed".to_owned()));
         };
-        let result = transaction(conn, &self.spool, batch, self.damaged);
+        let result = transaction(conn, &self.bodies, batch, self.damaged);
         match &result {
             Ok(_) => {
                 self.shared.commits.fetch_add(1, Ordering::Relaxed);
@@ -329,10 +338,10 @@ impl Fault {
 
 fn transaction(
     conn: &Connection,
-    spool: &Path,
+    bodies: &BodyStore,
     batch: &mut [Op],
     damaged: bool,
-) -> Result<Vec<PathBuf>, Fault> {
+) -> Result<Vec<MessageId>, Fault> {
     // IMMEDIATE: a deferred one fails at once when another process has written since it read.
     let run = |statement: &str| {
         let mut statement = conn.prepare_cached(statement)?;
@@ -341,20 +350,19 @@ fn transaction(
     run("BEGIN IMMEDIATE").map_err(Fault::Sqlite)?;
     let mut change = Change {
         conn,
-        spool,
         keep: Vec::new(),
-        unlink: Vec::new(),
+        remove: Vec::new(),
         damaged,
     };
     for op in batch {
         op.run(&mut change).map_err(Fault::Sqlite)?;
     }
     if !change.keep.is_empty() {
-        disk::sync_dir(spool).map_err(|error| {
+        bodies.sync().map_err(|error| {
             if disk::is_full(&error) {
                 Fault::Full
             } else {
-                Fault::Io(format!("{}: {error}", spool.display()))
+                Fault::Io(format!("{}: {error}", bodies.display()))
             }
         })?;
     }
@@ -362,16 +370,5 @@ fn transaction(
     for file in change.keep {
         file.keep();
     }
-    Ok(change.unlink)
-}
-
-fn remove(files: &[PathBuf]) {
-    for file in files {
-        if let Err(error) = std::fs::remove_file(file)
-            && error.kind() != std::io::ErrorKind::NotFound
-        {
-            // The next start deletes it: no row names it.
-            tracing::warn!(file = %file.display(), %error, "a body could not be deleted");
-        }
-    }
+    Ok(change.remove)
 }

@@ -1,7 +1,6 @@
 //! A store that fails every nth call; all else goes to the store inside.
 
 use std::{
-    path::Path,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -12,9 +11,12 @@ use std::{
 use async_trait::async_trait;
 use postern::{
     mail::message::{Message, MessageId},
-    queue::store::{
-        Ask, Due, Entry, Event, Filter, Inserted, Job, LaneRow, Settlement, Shift, Stats, Store,
-        StoreError, Verb,
+    queue::{
+        body::BodyStore,
+        store::{
+            Ask, Due, Entry, Event, Filter, Health, Inserted, Job, LaneRow, Settlement, Shift,
+            Stats, Store, StoreError, Verb,
+        },
     },
     route::Routed,
 };
@@ -111,19 +113,16 @@ impl Store for Flaky {
     async fn shrink(&self, all: bool) -> Result<bool, StoreError> {
         self.pass()?.shrink(all).await
     }
-    fn has_room(&self) -> bool {
-        self.inside.has_room()
+    fn health(&self) -> Health {
+        self.inside.health()
     }
     async fn recover(&self) -> Result<(), StoreError> {
         self.pass()?.recover().await
     }
-    fn is_healthy(&self) -> bool {
-        self.inside.is_healthy()
-    }
     async fn version(&self) -> Result<u64, StoreError> {
         self.pass()?.version().await
     }
-    fn spool_dir(&self) -> &Path {
-        self.inside.spool_dir()
+    fn bodies(&self) -> &BodyStore {
+        self.inside.bodies()
     }
 }

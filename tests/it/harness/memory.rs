@@ -18,9 +18,10 @@ use postern::{
         outcome::{Obstacle, Outcome, Report},
         reply::Reply,
     },
+    queue::body::BodyStore,
     queue::store::{
-        Ask, CLOCK, Due, Entry, EntryRecipient, Event, Filter, Inserted, Job, JobId, LaneRow,
-        RecipientState, Settled, Settlement, Shift, State, Stats, Store, StoreError, Verb,
+        Ask, CLOCK, Due, Entry, EntryRecipient, Event, Filter, Health, Inserted, Job, JobId,
+        LaneRow, RecipientState, Settled, Settlement, Shift, State, Stats, Store, StoreError, Verb,
     },
     route::{ConnectorName, Routed},
 };
@@ -42,7 +43,7 @@ impl Row {
 }
 
 /// See the module.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Memory {
     rows: Mutex<Vec<Row>>,
     lanes: Mutex<HashMap<String, LaneRow>>,
@@ -52,6 +53,22 @@ pub(crate) struct Memory {
     unhealthy: AtomicBool,
     version: AtomicU64,
     notes: Mutex<HashMap<String, String>>,
+    bodies: BodyStore,
+}
+
+impl Default for Memory {
+    fn default() -> Self {
+        Self {
+            rows: Mutex::default(),
+            lanes: Mutex::default(),
+            events: Mutex::default(),
+            broken: AtomicBool::default(),
+            unhealthy: AtomicBool::default(),
+            version: AtomicU64::default(),
+            notes: Mutex::default(),
+            bodies: BodyStore::new("/nonexistent".as_ref()),
+        }
+    }
 }
 
 impl Memory {
@@ -387,20 +404,20 @@ impl Store for Memory {
         Ok(false)
     }
 
-    fn has_room(&self) -> bool {
-        true
-    }
-
     async fn recover(&self) -> Result<(), StoreError> {
         Ok(())
     }
 
-    fn spool_dir(&self) -> &std::path::Path {
-        std::path::Path::new("/nonexistent")
+    fn bodies(&self) -> &BodyStore {
+        &self.bodies
     }
 
-    fn is_healthy(&self) -> bool {
-        !self.unhealthy.load(Ordering::SeqCst)
+    fn health(&self) -> Health {
+        if self.unhealthy.load(Ordering::SeqCst) {
+            Health::Failing
+        } else {
+            Health::Fine
+        }
     }
 
     async fn version(&self) -> Result<u64, StoreError> {
