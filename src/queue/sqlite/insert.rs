@@ -1,4 +1,4 @@
-//! A message, its content and its jobs become rows.
+//! What was accepted is written down: a message, its content and its jobs become rows.
 
 use std::{collections::HashMap, sync::Arc, time::SystemTime};
 

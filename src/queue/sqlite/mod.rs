@@ -2,19 +2,17 @@
 //!
 //! `schema` makes the file, `writer` makes changes (`op`) durable, many at a time; `insert`, `claim`, `settle`, `retention`,
 //! `operate`, `shift` and `space` say what is changed; `rows` what the columns mean; `recent` keeps a copy of what was accepted a
-//! moment ago. Reads have connections of their own and never hold a transaction across an await. It has no
+//! moment ago. `readers` has connections of its own. It has no
 //! clock but where a lease is lost and where a copy grows old.
 
 use std::{
     collections::HashMap,
-    path::PathBuf,
-    sync::{Arc, Mutex, PoisonError, atomic::Ordering},
+    sync::{Arc, atomic::Ordering},
     thread::JoinHandle,
     time::{Duration, Instant, SystemTime},
 };
 
 use async_trait::async_trait;
-use rusqlite::{Connection, OptionalExtension as _, params};
 use tokio::sync::mpsc;
 
 use super::{
@@ -31,11 +29,13 @@ use crate::{
 };
 
 mod ballast;
+mod beside;
 mod claim;
 mod insert;
 mod op;
 mod operate;
 mod read;
+mod readers;
 mod recent;
 mod retention;
 mod rows;
@@ -47,6 +47,7 @@ mod writer;
 
 use claim::{Abandoned, Leases};
 use op::{Change, Op, Purpose, store_error};
+use readers::Readers;
 use recent::RecentMail;
 use retention::Over;
 use rows::{Unread, micros};
@@ -54,15 +55,12 @@ use writer::{Shared, Writer};
 
 /// The file of the store inside `data_dir`.
 pub(super) const DATABASE: &str = "queue.db";
-/// Connections for reading that are kept open.
-const READERS: usize = 4;
 
 /// The store of `store = "sqlite"`.
 #[derive(Debug)]
 pub struct SqliteStore {
-    database: PathBuf,
     bodies: BodyStore,
-    readers: Arc<Mutex<Vec<Connection>>>,
+    readers: Readers,
     shared: Arc<Shared>,
     recent: RecentMail,
     abandoned: Abandoned,
@@ -103,9 +101,8 @@ impl SqliteStore {
             .spawn(move || writer.run(receiver))
             .map_err(|e| StoreError::Unavailable(format!("no thread to write: {e}")))?;
         Ok(Arc::new(SqliteStore {
-            database,
             bodies,
-            readers: Arc::default(),
+            readers: Readers::new(database),
             shared,
             recent: RecentMail::default(),
             abandoned: Abandoned::default(),
@@ -166,43 +163,6 @@ impl SqliteStore {
         answer.await.map_err(|_| closed())?
     }
 
-    async fn read<T, E, F>(&self, work: F) -> Result<Result<T, E>, StoreError>
-    where
-        T: Send + 'static,
-        E: Send + 'static,
-        F: FnOnce(&Connection) -> Result<T, E> + Send + 'static,
-    {
-        let readers = self.readers.clone();
-        let database = self.database.clone();
-        let result = tokio::task::spawn_blocking(move || {
-            let pooled = readers.lock().unwrap_or_else(PoisonError::into_inner).pop();
-            let conn = match pooled {
-                Some(conn) => conn,
-                None => schema::reader(&database)?,
-            };
-            let result = work(&conn);
-            // A connection that saw an error is not used again.
-            if result.is_ok() {
-                let mut readers = readers.lock().unwrap_or_else(PoisonError::into_inner);
-                if readers.len() < READERS {
-                    readers.push(conn);
-                }
-            }
-            Ok(result)
-        });
-        result
-            .await
-            .map_err(|e| StoreError::Unavailable(e.to_string()))?
-    }
-
-    async fn query<T, F>(&self, work: F) -> Result<T, StoreError>
-    where
-        T: Send + 'static,
-        F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
-    {
-        self.read(work).await?.map_err(|e| store_error(&e))
-    }
-
     /// A job just leased whose message is still in memory: at its first attempt all of its recipients are open.
     fn at_hand(&self, job: &claim::Leased) -> Option<Job> {
         let (message, recipients) = self.recent.take(JobId(job.id), job.of)?;
@@ -229,6 +189,7 @@ impl SqliteStore {
         let mut from = Some(0);
         while let Some(key) = from {
             let Over { keys, ahead, next } = self
+                .readers
                 .query(move |conn| retention::over(conn, key, history, micros(now)))
                 .await?;
             for some in ahead.chunks(retention::STEP) {
@@ -313,6 +274,7 @@ impl Store for SqliteStore {
         // The content is read after the commit, so that nobody's write waits for it; the leases keep it in place.
         let bodies = self.bodies.clone();
         let (mut read, broken) = self
+            .readers
             .query(move |conn| read::jobs(conn, leased, &bodies))
             .await?;
         jobs.append(&mut read);
@@ -336,17 +298,20 @@ impl Store for SqliteStore {
     }
 
     async fn due(&self) -> Result<Vec<Due>, StoreError> {
-        self.query(read::due).await
+        self.readers.query(read::due).await
     }
 
     async fn list(&self, filter: &Filter, _now: SystemTime) -> Result<Vec<Entry>, StoreError> {
         let filter = filter.clone();
-        self.query(move |conn| operate::list(conn, &filter)).await
+        self.readers
+            .query(move |conn| operate::list(conn, &filter))
+            .await
     }
 
     async fn content(&self, id: MessageId) -> Result<Option<Arc<Message>>, StoreError> {
         let bodies = self.bodies.clone();
         let found = self
+            .readers
             .read(move |conn| match rows::key(conn, id)? {
                 Some(key) => rows::load(conn, key, &bodies),
                 None => Ok(None),
@@ -360,7 +325,7 @@ impl Store for SqliteStore {
     }
 
     async fn events(&self, id: MessageId) -> Result<Vec<Event>, StoreError> {
-        self.query(move |conn| read::events(conn, id)).await
+        self.readers.query(move |conn| read::events(conn, id)).await
     }
 
     async fn command(
@@ -375,7 +340,8 @@ impl Store for SqliteStore {
             // Patterns take long on many rows: they are compared before the write lock is taken.
             let filter = filter.clone();
             Some(
-                self.query(move |conn| operate::matching(conn, &filter))
+                self.readers
+                    .query(move |conn| operate::matching(conn, &filter))
                     .await?,
             )
         };
@@ -385,64 +351,36 @@ impl Store for SqliteStore {
     }
 
     async fn stats(&self) -> Result<Stats, StoreError> {
-        self.query(read::stats).await
+        self.readers.query(read::stats).await
     }
 
     async fn lanes(&self) -> Result<Vec<LaneRow>, StoreError> {
-        self.query(read::lanes).await
+        self.readers.query(beside::lanes).await
     }
 
     async fn set_lane(&self, lane: LaneRow) -> Result<(), StoreError> {
-        self.write(move |change| {
-            // Of connectors there are few, of mailboxes as many as senders; one that is open again is like one never seen.
-            if lane.state == "open" && lane.lane.contains('/') {
-                return change
-                    .conn
-                    .prepare_cached("DELETE FROM lane WHERE lane = ?1")?
-                    .execute([&lane.lane])
-                    .map(|_| ());
-            }
-            change
-                .conn
-                .prepare_cached("INSERT OR REPLACE INTO lane (lane, state, since, why, probe) VALUES (?1, ?2, ?3, ?4, ?5)")?
-                .execute(params![
-                    lane.lane,
-                    lane.state,
-                    micros(lane.since),
-                    lane.why,
-                    lane.probe.map(micros)
-                ])
-                .map(|_| ())
-        })
-        .await
+        self.write(move |change| beside::set_lane(change, &lane))
+            .await
     }
 
     async fn note(&self, key: &str) -> Result<Option<String>, StoreError> {
         let key = key.to_owned();
-        self.query(move |conn| {
-            conn.prepare_cached("SELECT value FROM note WHERE key = ?1")?
-                .query_row([key], |row| row.get(0))
-                .optional()
-        })
-        .await
+        self.readers
+            .query(move |conn| beside::note(conn, &key))
+            .await
     }
 
     async fn set_note(&self, key: &str, value: String) -> Result<(), StoreError> {
         let key = key.to_owned();
-        self.write(move |change| {
-            change
-                .conn
-                .prepare_cached("INSERT OR REPLACE INTO note (key, value) VALUES (?1, ?2)")?
-                .execute([&key, &value])
-                .map(|_| ())
-        })
-        .await
+        self.write(move |change| beside::set_note(change, &key, &value))
+            .await
     }
 
     async fn shift(&self, shift: Option<&Shift>) -> Result<(), StoreError> {
         let asked = shift.cloned();
         // Nothing is written where nothing is to be done: the disk may be full.
         if !self
+            .readers
             .query(move |conn| shift::is_needed(conn, asked.as_ref()))
             .await?
         {
@@ -471,7 +409,7 @@ impl Store for SqliteStore {
 
     async fn shrink(&self, all: bool) -> Result<bool, StoreError> {
         // Every page that is moved takes room in the journal: not while that cannot be written from its beginning.
-        if !self.query(space::backfill).await? {
+        if !self.readers.query(space::backfill).await? {
             return Ok(true);
         }
         let mut steps = 0;
@@ -484,18 +422,19 @@ impl Store for SqliteStore {
             }
             steps += 1;
         }
-        self.query(space::backfill).await?;
+        self.readers.query(space::backfill).await?;
         Ok(steps == space::STEPS)
     }
 
     async fn recover(&self) -> Result<(), StoreError> {
         self.write(claim::recover).await?;
         let bodies = self.bodies.clone();
-        self.query(move |conn| {
-            read::delete_orphans(conn, &bodies);
-            Ok(())
-        })
-        .await
+        self.readers
+            .query(move |conn| {
+                read::delete_orphans(conn, &bodies);
+                Ok(())
+            })
+            .await
     }
 
     fn health(&self) -> Health {

@@ -13,7 +13,7 @@ use super::{
 use crate::{
     mail::message::MessageId,
     queue::body::BodyStore,
-    queue::store::{DELIVERY, Due, Event, Job, LaneRow, Stats},
+    queue::store::{DELIVERY, Due, Event, Job, Stats},
     route::{ConnectorName, RouteName},
 };
 
@@ -86,20 +86,6 @@ pub(super) fn stats(conn: &Connection) -> rusqlite::Result<Stats> {
         .optional()?;
     stats.oldest = oldest.map(time);
     Ok(stats)
-}
-
-pub(super) fn lanes(conn: &Connection) -> rusqlite::Result<Vec<LaneRow>> {
-    conn.prepare_cached("SELECT lane, state, since, why, probe FROM lane ORDER BY lane")?
-        .query_map([], |row| {
-            Ok(LaneRow {
-                lane: row.get(0)?,
-                state: row.get(1)?,
-                since: time(row.get(2)?),
-                why: row.get(3)?,
-                probe: row.get::<_, Option<i64>>(4)?.map(time),
-            })
-        })?
-        .collect()
 }
 
 /// A job, its message, and why that cannot be read.

@@ -1,12 +1,13 @@
 //! The wall clock was set: every time that still matters moves with it.
 //!
-//! Apart from `change`, which writes times and never asks whether they are right. It is done some messages at a time, since mail
+//! It is done some messages at a time, since mail
 //! waits for each transaction; how far it came stands beside them, so that a crash moves nothing twice.
 
 use rusqlite::{Connection, OptionalExtension as _, params};
 use serde::{Deserialize, Serialize};
 
 use super::{
+    beside::{note, set_note},
     op::Change,
     rows::{self, JOB_BITS, micros},
 };
@@ -33,10 +34,7 @@ struct Progress {
 /// Whether there is anything to do: something to go on with, a step, or something that lies in the future.
 pub(super) fn is_needed(conn: &Connection, shift: Option<&Shift>) -> rusqlite::Result<bool> {
     let Some(shift) = shift else {
-        return conn
-            .prepare_cached("SELECT count(*) FROM note WHERE key = ?1")?
-            .query_row([PROGRESS], |row| row.get::<_, i64>(0))
-            .map(|count| count > 0);
+        return Ok(note(conn, PROGRESS)?.is_some());
     };
     if shift.by != 0 {
         return Ok(true);
@@ -82,17 +80,14 @@ pub(super) fn begin(change: &mut Change<'_>, shift: &Shift) -> rusqlite::Result<
         ),
         params![progress.by, progress.since, now, MEANWHILE, progress.latest],
     )?;
-    note(change, CLOCK, &shift.note)?;
+    set_note(change, CLOCK, &shift.note)?;
     save(change, &progress)
 }
 
 /// Some more of it; whether there may still be more.
 pub(super) fn go_on(change: &mut Change<'_>) -> rusqlite::Result<bool> {
     let conn = change.conn;
-    let found: Option<String> = conn
-        .prepare_cached("SELECT value FROM note WHERE key = ?1")?
-        .query_row([PROGRESS], |row| row.get(0))
-        .optional()?;
+    let found = note(conn, PROGRESS)?;
     let Some(mut progress) = found.and_then(|text| serde_json::from_str::<Progress>(&text).ok())
     else {
         return Ok(false);
@@ -193,17 +188,9 @@ fn message(change: &Change<'_>, key: i64, progress: &Progress) -> rusqlite::Resu
     Ok(())
 }
 
-fn note(change: &Change<'_>, key: &str, value: &str) -> rusqlite::Result<()> {
-    change
-        .conn
-        .prepare_cached("INSERT OR REPLACE INTO note (key, value) VALUES (?1, ?2)")?
-        .execute([key, value])
-        .map(|_| ())
-}
-
 fn save(change: &Change<'_>, progress: &Progress) -> rusqlite::Result<()> {
     let text = serde_json::to_string(progress).unwrap_or_default();
-    note(change, PROGRESS, &text)
+    set_note(change, PROGRESS, &text)
 }
 
 /// Nothing can have ended in the future: what retention finds there has ended now.

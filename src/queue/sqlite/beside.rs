@@ -1,0 +1,59 @@
+//! Rows beside the mail: the states of the lanes, and notes by name (what the gateway last said of itself, say).
+
+use rusqlite::{Connection, OptionalExtension as _, params};
+
+use super::{
+    op::Change,
+    rows::{micros, time},
+};
+use crate::queue::store::LaneRow;
+
+pub(super) fn lanes(conn: &Connection) -> rusqlite::Result<Vec<LaneRow>> {
+    conn.prepare_cached("SELECT lane, state, since, why, probe FROM lane ORDER BY lane")?
+        .query_map([], |row| {
+            Ok(LaneRow {
+                lane: row.get(0)?,
+                state: row.get(1)?,
+                since: time(row.get(2)?),
+                why: row.get(3)?,
+                probe: row.get::<_, Option<i64>>(4)?.map(time),
+            })
+        })?
+        .collect()
+}
+
+pub(super) fn set_lane(change: &Change<'_>, lane: &LaneRow) -> rusqlite::Result<()> {
+    // Of connectors there are few, of mailboxes as many as senders; one that is open again is like one never seen.
+    if lane.state == "open" && lane.lane.contains('/') {
+        return change
+            .conn
+            .prepare_cached("DELETE FROM lane WHERE lane = ?1")?
+            .execute([&lane.lane])
+            .map(|_| ());
+    }
+    change
+        .conn
+        .prepare_cached("INSERT OR REPLACE INTO lane (lane, state, since, why, probe) VALUES (?1, ?2, ?3, ?4, ?5)")?
+        .execute(params![
+            lane.lane,
+            lane.state,
+            micros(lane.since),
+            lane.why,
+            lane.probe.map(micros)
+        ])
+        .map(|_| ())
+}
+
+pub(super) fn note(conn: &Connection, key: &str) -> rusqlite::Result<Option<String>> {
+    conn.prepare_cached("SELECT value FROM note WHERE key = ?1")?
+        .query_row([key], |row| row.get(0))
+        .optional()
+}
+
+pub(super) fn set_note(change: &Change<'_>, key: &str, value: &str) -> rusqlite::Result<()> {
+    change
+        .conn
+        .prepare_cached("INSERT OR REPLACE INTO note (key, value) VALUES (?1, ?2)")?
+        .execute([key, value])
+        .map(|_| ())
+}
