@@ -39,7 +39,6 @@ use crate::{
 mod certificates;
 mod status_row;
 
-
 /// What is in flight has so long to finish.
 const GRACE: Duration = Duration::from_secs(30);
 /// Files that the configuration names are looked at so often.

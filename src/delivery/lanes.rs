@@ -478,12 +478,9 @@ impl Lanes {
 
     /// The next time after `looked` at which a lane changes by itself.
     pub(super) fn wakes_after(&self, looked: Instant) -> Option<Instant> {
-        self.table()
-            .lanes
-            .values()
-            .filter_map(|entry| entry.gate.wakes_at())
-            .filter(|at| *at > looked)
-            .min()
+        let table = self.table();
+        let wakes = table.lanes.values().filter_map(|e| e.gate.wakes_at());
+        wakes.filter(|at| *at > looked).min()
     }
 
     /// Whether a permit that comes back rings the bell.
