@@ -21,6 +21,7 @@ use postern::{
         message::{Body, Envelope, Message, MessageId, Origin},
         outcome::Outcome,
         pattern::Pattern,
+        recipient::Recipient,
         reply::Reply,
     },
     policy::{
@@ -31,7 +32,7 @@ use postern::{
     queue::{
         Settings,
         sqlite::SqliteStore,
-        store::{Ask, Event, JobId, Settled, Settlement, Store as _},
+        store::{Ask, Event, JobId, Lease, NodeId, Settled, Settlement, Start, Store as _},
     },
     route::{RouteName, Routed},
     smtp::{
@@ -234,7 +235,7 @@ impl Bench {
     }
 
     fn mails(&mut self, count: usize) -> Vec<Routed> {
-        let recipients = vec![address("ops@corp.example")];
+        let recipients = vec![Recipient::from(address("ops@corp.example"))];
         (0..count)
             .map(|_| {
                 self.number += 1;
@@ -261,10 +262,16 @@ impl Bench {
     /// Inserts them at the same time; the jobs.
     fn insert(&self, mails: &[Routed], leased: bool) -> Vec<JobId> {
         let now = SystemTime::UNIX_EPOCH;
+        let start = if leased {
+            Start::Now(NodeId::default(), "main".into())
+        } else {
+            Start::Any
+        };
+        let starts = [start];
         self.together(
             mails
                 .iter()
-                .map(|mail| async move { self.store.insert(mail, leased, now).await }),
+                .map(|mail| self.store.insert(mail, &starts, now)),
         )
         .into_iter()
         .flat_map(|inserted| inserted.unwrap().jobs)
@@ -275,9 +282,10 @@ impl Bench {
         let now = SystemTime::UNIX_EPOCH;
         let settlements = mails.iter().zip(jobs).map(|(mail, job)| Settlement {
             job: *job,
+            lease: Lease::default(),
             message: mail.message.id,
             recipients: vec![(
-                mail.message.envelope.recipients[0].clone(),
+                mail.message.envelope.recipients[0].address.clone(),
                 Settled::Done(Outcome::Delivered(Reply::new(250, (2, 0, 0), "ok"))),
             )],
             attempted: true,
@@ -379,7 +387,9 @@ fn store_claim(bencher: Bencher<'_, '_>, count: usize) {
             limit: count,
         };
         let asks = [ask];
-        let claimed = bench.store.claim(&asks, SystemTime::UNIX_EPOCH);
+        let claimed = bench
+            .store
+            .claim(&asks, NodeId::default(), SystemTime::UNIX_EPOCH);
         bench.runtime.block_on(claimed).unwrap().len()
     };
     assert_eq!(claim(&filled()), count);

@@ -256,9 +256,8 @@ struct Gateway {
 async fn serve(config: Config, outwards: Handle) -> Result<(), RunError> {
     let mut signals = Signals::new().map_err(|e| RunError::system(format!("signals: {e}")))?;
     let store = queue::open(&config.queue)?;
-    store.recover().await?;
+    let queue = Arc::new(Queue::start(Arc::clone(&store)).await?);
     let connectors = connectors(&config, &[], &store)?;
-    let queue = Arc::new(Queue::new(Arc::clone(&store)));
     let shared = Shared::new(Arc::clone(&queue), rules(&config), config.limits);
     // Everything is bound before anything is accepted: `commit` comes when delivery is ready to take it.
     let listeners = Listeners::new(Arc::clone(&shared))

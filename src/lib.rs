@@ -27,7 +27,7 @@
 //!   who waits for it in `dialogue/`), bytes in, steps out, no sockets
 //! - `listener/` SOCKETS IN: `connection/` drives one session
 //! - `queue/` NOTHING IS LOST: `store.rs` is the trait, `settling.rs` what a settlement makes of a job, `sqlite/` the rows and the one
-//!   writer
+//!   writer; `body.rs` has the large bodies, `lock.rs` says who has a directory
 //! - `delivery/` SENDING: `plan.rs` (by `verdict.rs`, for each recipient) and `gate.rs` decide, `bounce.rs` reports
 //! - `connector/` WAYS OUT: `smtp/`, `graph/`, capture, discard, and in its `mod.rs` what is known of each kind; `oauth/` gets access
 //!   tokens, `http/` says what a request may have done and why it failed, `tls/` whose certificate is trusted; `outbound.rs` says
@@ -55,7 +55,7 @@
 //! 1. `250` after DATA is written only after `insert` returned, and `insert` returns only when it is on disk.
 //! 2. Every change to queued mail is one store transaction; a failure and its bounce are the same one.
 //! 3. Only `listener` and `delivery` insert; only `delivery` calls connectors; connectors see neither queue nor routes.
-//! 4. Startup is recovery: claims are leases; a restart releases them. There is no repair code.
+//! 4. A lease names its node (a start of a gateway) and ends with it: a node frees what its predecessor held. There is no repair code.
 //! 5. A delivery has a deadline; only the connector knows at which stage it was cut.
 //! 6. Unknown keys, dangling names, unmatched senders: refused at load or at RCPT, never at 3 a.m. in the queue.
 //! 7. No statics but the log subscriber and, in `main.rs`, the allocator. No `unwrap` outside tests. A panic ends one connection or one job.

@@ -4,7 +4,7 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use crate::mail::{address::Address, message::Message, pattern::Pattern};
+use crate::mail::{address::Address, message::Message, pattern::Pattern, recipient::Recipient};
 
 /// The name of a `[[route]]`; queued mail keeps it and is resolved anew at each attempt.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -98,15 +98,17 @@ impl Router {
     }
 
     /// Recipients with their routes, made into jobs: one for each route, split at `max_recipients`.
-    pub fn jobs(&self, routed: &[(Address, RouteName)]) -> Vec<(RouteName, Vec<Address>)> {
-        let mut jobs: Vec<(RouteName, Vec<Address>)> = Vec::new();
+    pub fn jobs(&self, routed: &[(Address, RouteName)]) -> Vec<(RouteName, Vec<Recipient>)> {
+        let mut jobs: Vec<(RouteName, Vec<Recipient>)> = Vec::new();
         for (address, name) in routed {
             let most = self
                 .named(name)
                 .map_or(usize::MAX, |route| route.max_recipients.max(1));
             match jobs.iter_mut().rev().find(|(route, _)| route == name) {
-                Some((_, addresses)) if addresses.len() < most => addresses.push(address.clone()),
-                _ => jobs.push((name.clone(), vec![address.clone()])),
+                Some((_, addresses)) if addresses.len() < most => {
+                    addresses.push(address.clone().into());
+                }
+                _ => jobs.push((name.clone(), vec![address.clone().into()])),
             }
         }
         jobs
@@ -135,7 +137,7 @@ pub struct Routed {
     /// The message.
     pub message: Arc<Message>,
     /// One row of the queue each.
-    pub jobs: Vec<(RouteName, Vec<Address>)>,
+    pub jobs: Vec<(RouteName, Vec<Recipient>)>,
 }
 
 #[cfg(test)]
@@ -258,7 +260,7 @@ mod tests {
         let seen: Vec<String> = jobs
             .iter()
             .map(|(route, to)| {
-                let locals: Vec<_> = to.iter().map(Address::local).collect();
+                let locals: Vec<_> = to.iter().map(|r| r.address.local()).collect();
                 format!("{route}: {}", locals.join(" "))
             })
             .collect();

@@ -105,7 +105,7 @@ pub(super) fn run(path: Option<PathBuf>, arguments: &Arguments) -> Ended {
         .map_err(|text| Failure::new(Exit::Unavailable, text))?;
     let report = prepare::block_on(async {
         let deadline = Instant::now() + timeout;
-        let recipients = [to.clone()];
+        let recipients = [to.clone().into()];
         let delivery = connector.deliver(&message, &recipients, deadline);
         // The connector keeps the deadline; this is for one that does not.
         tokio::time::timeout(timeout + Duration::from_secs(30), delivery)
@@ -273,7 +273,7 @@ fn compose(config: &Config, from: &Address, to: &Address) -> Result<Message, Fai
         id,
         envelope: Envelope {
             sender: Some(from.clone()),
-            recipients: vec![to.clone()],
+            recipients: vec![to.clone().into()],
             eight_bit: false,
         },
         origin: Origin {

@@ -16,9 +16,9 @@ use tokio::io::AsyncWriteExt as _;
 use super::interface::{Connector, Lane};
 use crate::{
     mail::{
-        address::Address,
         message::Message,
         outcome::{Obstacle, ObstacleKind, Outcome, Report},
+        recipient::Recipient,
         reply::Reply,
     },
     route::ConnectorName,
@@ -64,7 +64,7 @@ impl Connector for Capture {
     async fn deliver(
         &self,
         message: &Message,
-        recipients: &[Address],
+        recipients: &[Recipient],
         _deadline: Instant,
     ) -> Report {
         let names: Vec<String> = recipients.iter().map(ToString::to_string).collect();

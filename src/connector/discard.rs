@@ -9,9 +9,9 @@ use async_trait::async_trait;
 use super::interface::{Connector, Lane};
 use crate::{
     mail::{
-        address::Address,
         message::Message,
         outcome::{Obstacle, Outcome, Report},
+        recipient::Recipient,
         reply::Reply,
     },
     route::ConnectorName,
@@ -43,7 +43,7 @@ impl Connector for Discard {
     async fn deliver(
         &self,
         _message: &Message,
-        recipients: &[Address],
+        recipients: &[Recipient],
         _deadline: Instant,
     ) -> Report {
         let outcome = Outcome::Delivered(Reply::new(250, (2, 0, 0), "discarded"));

@@ -9,9 +9,9 @@ use async_trait::async_trait;
 use super::oauth::TokenStore;
 use crate::{
     mail::{
-        address::Address,
         message::Message,
         outcome::{Obstacle, Report},
+        recipient::Recipient,
     },
     route::ConnectorName,
 };
@@ -22,12 +22,16 @@ pub trait Connector: Send + Sync + fmt::Debug {
     /// The lane this message takes.
     fn lane(&self, message: &Message) -> Lane;
     /// Octets that delivering it will send, as far as [`Limits::upload`] counts them.
-    fn upload(&self, _message: &Message, _recipients: &[Address]) -> u64 {
+    fn upload(&self, _message: &Message, _recipients: &[Recipient]) -> u64 {
         0
     }
     /// One attempt; returns before `deadline`, since only the connector knows whether the last octet was sent.
-    async fn deliver(&self, message: &Message, recipients: &[Address], deadline: Instant)
-    -> Report;
+    async fn deliver(
+        &self,
+        message: &Message,
+        recipients: &[Recipient],
+        deadline: Instant,
+    ) -> Report;
     /// Logs in and sends nothing: `check --connect`, and a paused lane's probe. The text says what was found.
     async fn probe(&self, deadline: Instant) -> Result<String, Obstacle>;
 }

@@ -24,6 +24,7 @@ use crate::{
         address::Address,
         message::Message,
         outcome::{Obstacle, ObstacleKind, Outcome, Report},
+        recipient::Recipient,
         reply::Reply,
     },
     queue::store::{Event, Job, Settled, Settlement},
@@ -224,7 +225,7 @@ async fn call(
     connector: &dyn Connector,
     settings: &Settings,
     message: &Message,
-    recipients: &[Address],
+    recipients: &[Recipient],
 ) -> Report {
     let deadline = Instant::now() + settings.timeout;
     let mut delivery = connector.deliver(message, recipients, deadline);
@@ -279,6 +280,7 @@ async fn settle(
     loop {
         let settlement = Settlement {
             job: job.id,
+            lease: job.lease,
             message: job.message.id,
             recipients: decision.recipients.clone(),
             attempted: decision.attempted,
@@ -295,7 +297,7 @@ async fn settle(
             .settle(settlement, SystemTime::now())
             .await
         {
-            Ok(()) => break,
+            Ok(_) => break,
             Err(error) => {
                 if !troubled {
                     troubled = true;
@@ -391,7 +393,7 @@ fn events(
                 .envelope
                 .recipients
                 .iter()
-                .map(Address::to_string)
+                .map(ToString::to_string)
                 .collect(),
             text: format!("report {}", bounce.message.id),
         });

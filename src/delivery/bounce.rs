@@ -105,7 +105,7 @@ pub fn bounce(
         id,
         envelope: Envelope {
             sender: None,
-            recipients: vec![to.clone()],
+            recipients: vec![to.clone().into()],
             eight_bit: false,
         },
         origin: Origin {
@@ -286,7 +286,7 @@ mod tests {
             id: MessageId::new(at(), 1),
             envelope: Envelope {
                 sender: sender.map(address),
-                recipients: vec![address("x@partner.example")],
+                recipients: vec![address("x@partner.example").into()],
                 eight_bit: true,
             },
             origin: Origin {

@@ -294,53 +294,55 @@ impl Shared {
         self.backlog.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether all jobs of a message can start right now; if so, their places are kept.
+    /// Whether the only job of a message can start right now; if so, its place is kept.
     fn reserve(self: &Arc<Self>, mail: &Routed) -> Option<Ticket> {
-        if self.is_stopping() || !self.is_healthy() {
+        let [(name, _)] = mail.jobs.as_slice() else {
+            return None;
+        };
+        if self.is_stopping()
+            || !self.is_healthy()
+            || self.backlog().contains(&(name.clone(), None))
+        {
             return None;
         }
         let built = self.built();
-        let mut places = Vec::with_capacity(mail.jobs.len());
-        for (name, _) in &mail.jobs {
-            if self.backlog().contains(&(name.clone(), None)) {
+        let route = Arc::clone(built.routes.get(name)?);
+        let candidates = route.connectors.clone();
+        let start = candidates
+            .iter()
+            .position(|c| self.lanes.ready(c, None) != gate::Ready::Shut)?;
+        let first = candidates.get(start)?.clone();
+        let mailbox = if self.lanes.has_mailboxes(&first) {
+            let (_, connector) = built.connectors.get(&first)?;
+            Some(sender::lane_of(connector.as_ref(), &mail.message))
+        } else {
+            None
+        };
+        if let Some(lane) = &mailbox {
+            let backlog = self.backlog();
+            let waits = |lane: &Lane| backlog.contains(&(name.clone(), Some(lane.to_string())));
+            if waits(lane) || lane.from.is_some() && waits(&lane.of_mailbox()) {
                 return None;
             }
-            let route = built.routes.get(name)?;
-            let candidates = route.connectors.clone();
-            let start = candidates
-                .iter()
-                .position(|c| self.lanes.ready(c, None) != gate::Ready::Shut)?;
-            let first = candidates.get(start)?;
-            let mailbox = if self.lanes.has_mailboxes(first) {
-                let (_, connector) = built.connectors.get(first)?;
-                Some(sender::lane_of(connector.as_ref(), &mail.message))
-            } else {
-                None
-            };
-            if let Some(lane) = &mailbox {
-                let backlog = self.backlog();
-                let waits = |lane: &Lane| backlog.contains(&(name.clone(), Some(lane.to_string())));
-                if waits(lane) || lane.from.is_some() && waits(&lane.of_mailbox()) {
-                    return None;
-                }
-            }
-            let pass = self.lanes.take(first, mailbox.as_ref())?;
-            places.push((Arc::clone(route), candidates, start, pass));
         }
+        let pass = self.lanes.take(&first, mailbox.as_ref())?;
         let shared = Arc::clone(self);
-        Some(Box::new(move |jobs: Vec<Job>| {
-            for (job, (route, candidates, start, pass)) in jobs.into_iter().zip(places) {
-                shared.spawn(attempt::run(Task {
-                    shared: Arc::clone(&shared),
-                    built: Arc::clone(&built),
-                    route,
-                    candidates,
-                    start,
-                    pass,
-                    job,
-                }));
-            }
-        }))
+        let hand_over = Box::new(move |job: Job| {
+            let task = Task {
+                shared: Arc::clone(&shared),
+                built,
+                route,
+                candidates,
+                start,
+                pass,
+                job,
+            };
+            shared.spawn(attempt::run(task));
+        });
+        Some(Ticket {
+            connector: first,
+            hand_over,
+        })
     }
 
     /// The closure that the queue asks.

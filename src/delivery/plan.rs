@@ -15,6 +15,7 @@ use crate::{
     mail::{
         address::Address,
         outcome::{Obstacle, ObstacleKind, Outcome, Report},
+        recipient::Recipient,
         reply::Reply,
     },
     queue::store::{Job, Settled},
@@ -64,7 +65,7 @@ pub struct Attempt {
     attempts: u32,
     pinned: Option<ConnectorName>,
     /// Nobody has answered for these yet; with what the last connector said that they were not suited to.
-    open: Vec<(Address, Option<Reply>)>,
+    open: Vec<(Recipient, Option<Reply>)>,
     /// Answered, in the order of the answers, by which connector.
     answered: Vec<(Address, Outcome, ConnectorName)>,
     blocks: Vec<Block>,
@@ -103,7 +104,7 @@ impl Attempt {
     }
 
     /// Who is for the next connector. Empty: no connector is called any more.
-    pub fn open(&self) -> Vec<Address> {
+    pub fn open(&self) -> Vec<Recipient> {
         // A job is pinned to one connector at most, so what another could also leave in doubt waits.
         if self.doubtful.is_some() {
             return Vec::new();
@@ -164,7 +165,7 @@ impl Attempt {
                 self.attempted |= !outcomes.iter().all(|(_, o)| matches!(o, Outcome::Apart(_)));
                 let mut wait = pause;
                 for (recipient, _) in std::mem::take(&mut self.open) {
-                    let outcome = match outcomes.iter().position(|(r, _)| *r == recipient) {
+                    let outcome = match outcomes.iter().position(|(r, _)| recipient == *r) {
                         Some(at) => outcomes.swap_remove(at).1,
                         // A connector that says nothing of a recipient may have sent it.
                         None => Outcome::InDoubt(Reply::new(
@@ -188,7 +189,8 @@ impl Attempt {
                         | Outcome::Failed(_)
                         | Outcome::Apart(_) => {}
                     }
-                    self.answered.push((recipient, outcome, connector.clone()));
+                    let Recipient { address, .. } = recipient;
+                    self.answered.push((address, outcome, connector.clone()));
                 }
                 Ok(wait)
             }
@@ -241,12 +243,12 @@ impl Attempt {
             }
             decision.add(recipient, outcome.clone(), verdict);
         }
-        for (recipient, unsuited) in &self.open {
+        for (Recipient { address, .. }, unsuited) in &self.open {
             let unsuited = unsuited.as_ref();
             if let Some((outcome, verdict)) =
                 unanswered(unsuited, is_for_nobody, &held, is_pinned, &time)
             {
-                decision.add(recipient, outcome, verdict);
+                decision.add(address, outcome, verdict);
             }
         }
         let half = decision.apart.len() / 2;
@@ -336,7 +338,7 @@ mod tests {
     use super::*;
     use crate::{
         mail::message::{Body, Envelope, Message, MessageId, Origin},
-        queue::store::JobId,
+        queue::store::{JobId, Lease},
         route::RouteName,
     };
 
@@ -353,9 +355,10 @@ mod tests {
     }
 
     fn job(recipients: &[&str], pinned: Option<&str>, attempts: u32) -> Job {
-        let recipients: Vec<Address> = recipients.iter().map(|r| address(r)).collect();
+        let recipients: Vec<Recipient> = recipients.iter().map(|r| address(r).into()).collect();
         Job {
             id: JobId(1),
+            lease: Lease::default(),
             message: Arc::new(Message {
                 id: MessageId::new(start(), 1),
                 envelope: Envelope {
@@ -936,7 +939,7 @@ mod tests {
                     break;
                 }
                 assert!(
-                    open.iter().all(|r| !done.contains(r)),
+                    open.iter().all(|r| !done.contains(&r.address)),
                     "sent again in one attempt"
                 );
                 let report = match random.u8(0..9) {
@@ -955,9 +958,9 @@ mod tests {
                                     _ => deferred(),
                                 };
                                 if matches!(outcome, Outcome::Delivered(_) | Outcome::InDoubt(_)) {
-                                    done.push(r.clone());
+                                    done.push(r.address.clone());
                                 }
-                                (r.clone(), outcome)
+                                (r.address.clone(), outcome)
                             })
                             .collect(),
                         via: String::new(),

@@ -41,7 +41,7 @@ impl Built {
                 let message = bounce::bounce(&job.message, &told, by, &to, id, now);
                 Routed {
                     message: Arc::new(message),
-                    jobs: vec![(job.route.clone(), vec![to])],
+                    jobs: vec![(job.route.clone(), vec![to.into()])],
                 }
             })
             .collect()

@@ -22,7 +22,7 @@ use super::{
 use crate::{
     connector::Lane,
     mail::{outcome::ObstacleKind, reply::Reply},
-    queue::store::{Ask, Due, Job, StoreError},
+    queue::store::{Ask, Beat, Due, Job, Standing, StoreError},
     route::{ConnectorName, Route, RouteName},
 };
 
@@ -44,7 +44,7 @@ const SWEEP_EVERY: Duration = Duration::from_mins(1);
 pub(super) struct Round {
     pub(super) shared: Arc<Shared>,
     logins: JoinSet<()>,
-    version: Option<u64>,
+    changes: Option<u64>,
     /// What was due, and when that was asked.
     due: Option<(Instant, Vec<Due>)>,
     checked: Option<Instant>,
@@ -83,7 +83,7 @@ impl Round {
         Self {
             shared,
             logins: JoinSet::new(),
-            version: None,
+            changes: None,
             due: None,
             checked: None,
             upkeep: Upkeep::default(),
@@ -222,11 +222,14 @@ impl Round {
         }
         self.checked = Some(Instant::now());
         let store = self.shared.queue.store();
-        let Ok(version) = store.version().await else {
+        let standing = Standing {
+            node: Some(self.shared.queue.node()),
+        };
+        let Ok(Beat { changes, .. }) = store.beat(&standing).await else {
             return;
         };
-        let first = self.version.is_none();
-        if self.version.replace(version) != Some(version)
+        let first = self.changes.is_none();
+        if self.changes.replace(changes) != Some(changes)
             && !first
             && let Ok(rows) = store.lanes().await
         {
@@ -348,10 +351,11 @@ impl Round {
             those.map(|claim| claim.ask.clone()).collect()
         };
         let (asks, early) = (asks(false), asks(true));
-        let mut jobs = shared.queue.store().claim(&asks, SystemTime::now()).await?;
+        let (store, node) = (shared.queue.store(), shared.queue.node());
+        let mut jobs = store.claim(&asks, node, SystemTime::now()).await?;
         if !early.is_empty() {
             let then = SystemTime::now() + PAUSE_PROBE * 2;
-            jobs.extend(shared.queue.store().claim(&early, then).await?);
+            jobs.extend(store.claim(&early, node, then).await?);
         }
         for job in jobs {
             let Some(claim) = claims.iter_mut().find(|Claim { ask, .. }| {
@@ -443,7 +447,8 @@ impl Round {
         // Who waits in a lane is due from its acceptance on, and keeps its place there.
         let cut = claim.ask.lane.as_ref().map(|_| claim.route.give_up);
         let due = now.checked_sub(cut.unwrap_or_default()).unwrap_or(now);
-        let jobs = self.shared.queue.store().claim(&[ask], due).await?;
+        let node = self.shared.queue.node();
+        let jobs = self.shared.queue.store().claim(&[ask], node, due).await?;
         let over = |job: &Job| now >= job.accepted + claim.route.give_up;
         if !jobs.iter().all(over) || jobs.len() < SWEEP {
             let now = Instant::now();

@@ -7,7 +7,7 @@ use std::{fmt, future, io, net::SocketAddr, pin::Pin, str::FromStr, sync::Arc, t
 use bytes::Bytes;
 use ulid::Ulid;
 
-use super::address::Address;
+use super::{address::Address, recipient::Recipient};
 
 /// Bodies up to this many octets stay in memory and in the store's own table; larger ones are files.
 /// Measured: below it rows are faster and cheaper, above it files are.
@@ -90,7 +90,7 @@ pub struct Envelope {
     /// `None` is the null sender `<>`.
     pub sender: Option<Address>,
     /// Each once, in the order of the RCPT commands.
-    pub recipients: Vec<Address>,
+    pub recipients: Vec<Recipient>,
     /// The client declared `BODY=8BITMIME`.
     pub eight_bit: bool,
 }

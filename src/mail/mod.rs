@@ -13,6 +13,7 @@ pub mod outcome;
 #[cfg(test)]
 pub mod page;
 pub mod pattern;
+pub mod recipient;
 pub mod repair;
 pub mod reply;
 pub mod text;

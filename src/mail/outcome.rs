@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use super::{address::Address, reply::Reply};
+use super::{address::Address, recipient::Recipient, reply::Reply};
 
 /// What became of one recipient in one attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -152,8 +152,8 @@ pub enum Report {
 
 impl Report {
     /// The same outcome for every recipient.
-    pub fn all(recipients: &[Address], outcome: &Outcome, via: impl Into<String>) -> Self {
-        let each = |recipient: &Address| (recipient.clone(), outcome.clone());
+    pub fn all(recipients: &[Recipient], outcome: &Outcome, via: impl Into<String>) -> Self {
+        let each = |recipient: &Recipient| (recipient.address.clone(), outcome.clone());
         Report::Tried {
             outcomes: recipients.iter().map(each).collect(),
             via: via.into(),

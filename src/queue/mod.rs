@@ -14,16 +14,17 @@ use tokio::sync::Notify;
 
 use body::BodyWriter;
 use sqlite::SqliteStore;
-use store::{Health, Store, StoreError};
+use store::{Health, Job, Lease, NodeId, Standing, Start, Store, StoreError};
 
 use crate::{
     mail::message::{Ids, MessageId},
-    route::Routed,
+    route::{ConnectorName, Routed},
 };
 
 pub mod body;
 mod disk;
 pub mod lock;
+pub mod operator;
 pub mod settling;
 pub mod sqlite;
 pub mod store;
@@ -62,9 +63,22 @@ pub fn exists(data_dir: &Path) -> io::Result<bool> {
     }
 }
 
-/// A place on the fast path, reserved before the insert and used after it: gets the jobs that are now leased in the store.
-/// Dropped unused (the insert failed) it gives the permit back.
-pub type Ticket = Box<dyn FnOnce(Vec<store::Job>) + Send>;
+/// A place on the fast path, reserved before the insert and used after it. Dropped unused (the insert failed) it gives the permit
+/// back.
+pub struct Ticket {
+    /// Whose permit it is.
+    pub connector: ConnectorName,
+    /// Gets the job, which is leased in the store by now.
+    pub hand_over: Box<dyn FnOnce(Job) + Send>,
+}
+
+impl fmt::Debug for Ticket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ticket")
+            .field("connector", &self.connector)
+            .finish_non_exhaustive()
+    }
+}
 
 /// Asked before an insert whether the message can go out at once. Delivery provides it.
 pub type Reserve = dyn Fn(&Routed) -> Option<Ticket> + Send + Sync;
@@ -72,6 +86,7 @@ pub type Reserve = dyn Fn(&Routed) -> Option<Ticket> + Send + Sync;
 /// The durable queue: the store, and the bell that wakes delivery.
 pub struct Queue {
     store: Arc<dyn Store>,
+    node: NodeId,
     reserve: RwLock<Option<Arc<Reserve>>>,
     bell: Notify,
     ids: Mutex<Ids>,
@@ -90,10 +105,23 @@ impl fmt::Debug for Queue {
 }
 
 impl Queue {
-    /// A queue over an open store.
+    /// The queue of a gateway that starts: what its predecessor held is free.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn start(store: Arc<dyn Store>) -> Result<Self, StoreError> {
+        let node = store.beat(&Standing::default()).await?.node;
+        Ok(Self {
+            node,
+            ..Self::new(store)
+        })
+    }
+
+    /// A queue over an open store that knows one node.
     pub fn new(store: Arc<dyn Store>) -> Self {
         Self {
             store,
+            node: NodeId::default(),
             reserve: RwLock::new(None),
             bell: Notify::new(),
             ids: Mutex::default(),
@@ -105,6 +133,11 @@ impl Queue {
     /// The store itself, for commands and delivery.
     pub fn store(&self) -> &Arc<dyn Store> {
         &self.store
+    }
+
+    /// The node that this gateway is.
+    pub fn node(&self) -> NodeId {
+        self.node
     }
 
     /// An id for a message that begins now.
@@ -168,33 +201,38 @@ impl Queue {
     /// [`StoreError`]; nothing was kept.
     pub async fn accept(&self, mail: Routed, now: SystemTime) -> Result<(), StoreError> {
         let ticket = self.ticket(&mail);
-        let inserted = self.store.insert(&mail, ticket.is_some(), now).await;
+        let start = ticket.as_ref().map_or(Start::Any, |ticket| {
+            Start::Now(self.node, ticket.connector.clone())
+        });
+        let starts = vec![start; mail.jobs.len()];
+        let inserted = self.store.insert(&mail, &starts, now).await;
         if matches!(inserted, Err(StoreError::Full)) {
             self.ask_for_room();
         }
         let inserted = inserted?;
         // From here on nothing waits: what is leased in the store is handed over.
-        let Some(ticket) = ticket else {
-            self.wake();
-            return Ok(());
-        };
-        let message = mail.message;
-        let jobs = inserted
+        let leased = inserted
             .jobs
-            .into_iter()
-            .zip(mail.jobs)
-            .map(|(id, (route, recipients))| store::Job {
+            .first()
+            .copied()
+            .zip(mail.jobs.into_iter().next());
+        match (ticket, leased) {
+            (Some(ticket), Some((id, (route, recipients)))) => (ticket.hand_over)(Job {
                 id,
-                message: message.clone(),
+                lease: Lease {
+                    node: self.node,
+                    claim: 0,
+                },
+                message: mail.message,
                 route,
                 recipients,
                 pinned: None,
                 lane: None,
                 attempts: 0,
                 accepted: now,
-            })
-            .collect();
-        ticket(jobs);
+            }),
+            _ => self.wake(),
+        }
         Ok(())
     }
 
@@ -219,8 +257,8 @@ impl Queue {
         asked.is_some_and(|at| at.elapsed() < within)
     }
 
-    /// Only for a message of one job: a permit is for one.
     fn ticket(&self, mail: &Routed) -> Option<Ticket> {
+        // A permit is for one job.
         if mail.jobs.len() != 1 {
             return None;
         }

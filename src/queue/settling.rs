@@ -218,7 +218,7 @@ mod tests {
     use super::*;
     use crate::{
         mail::{message::MessageId, outcome::Outcome, reply::Reply},
-        queue::store::JobId,
+        queue::store::{JobId, Lease},
     };
 
     fn at(seconds: u64) -> SystemTime {
@@ -242,6 +242,7 @@ mod tests {
         let address = |name: &str| Address::parse(&format!("{name}@x.example")).unwrap();
         Settlement {
             job: JobId(1),
+            lease: Lease::default(),
             message: MessageId::new(at(0), 1),
             recipients: recipients
                 .iter()

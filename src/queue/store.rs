@@ -5,7 +5,6 @@
 
 use std::{
     fmt,
-    str::FromStr,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -13,11 +12,13 @@ use std::{
 use async_trait::async_trait;
 
 use super::body::BodyStore;
+pub use super::operator::{Entry, EntryRecipient, Filter, RecipientState, State, Stats, Verb};
 use crate::{
     mail::{
         address::Address,
         message::{Message, MessageId},
         outcome::Outcome,
+        recipient::Recipient,
     },
     route::{ConnectorName, RouteName, Routed},
 };
@@ -44,22 +45,84 @@ pub enum Health {
     Failing,
 }
 
+/// A start of a gateway: what it has leased is its own until it ends. A store of one gateway knows only 0.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct NodeId(pub u64);
+
+/// Who has a job, and since which of its claims. It ends with the settlement, or with its node.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Lease {
+    /// Whose it is.
+    pub node: NodeId,
+    /// How often the job was claimed. A store of one gateway does not count.
+    pub claim: u32,
+}
+
+/// How a job that is inserted begins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Start {
+    /// Leased: this node has a permit of this connector for it (the fast path).
+    Now(NodeId, ConnectorName),
+    /// It waits for its turn in this lane (as it displays).
+    In(String),
+    /// It waits for whoever has a permit.
+    Any,
+}
+
+/// What became of a settlement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kept {
+    /// It is written, now or before.
+    Written,
+    /// The lease had been taken over meanwhile: what was delivered is written.
+    Late,
+    /// Somebody has claimed the job since: nothing is written.
+    Lost,
+}
+
+/// What a gateway says of itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// `None`: it has just started, and becomes a node.
+    pub node: Option<NodeId>,
+}
+
+/// What it hears.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Beat {
+    /// The node that it is.
+    pub node: NodeId,
+    /// All that are at work.
+    pub nodes: Vec<NodeRow>,
+    /// Another number whenever another process has written (an operator's verb, say).
+    pub changes: u64,
+}
+
+/// A gateway at work, as the others see it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeRow {
+    /// Which.
+    pub id: NodeId,
+}
+
 /// The row of a job in the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct JobId(pub i64);
 
 /// One attempt for some recipients of a message: message × route × its unfinished recipients (in-doubt ones apart,
-/// since they are pinned). A claimed job is leased: no one else sees it until it is settled or the gateway restarts.
+/// since they are pinned). A claimed job is leased: no one else sees it until it is settled or its node has ended.
 #[derive(Debug, Clone)]
 pub struct Job {
     /// Its row.
     pub id: JobId,
-    /// With header; a large body is a file.
+    /// To be shown when it is settled.
+    pub lease: Lease,
+    /// With header; a large body is a handle.
     pub message: Arc<Message>,
     /// By name; resolved at each attempt.
     pub route: RouteName,
     /// Unfinished.
-    pub recipients: Vec<Address>,
+    pub recipients: Vec<Recipient>,
     /// In doubt: only this connector may try again.
     pub pinned: Option<ConnectorName>,
     /// The lane whose turn it waited for, as [`Settlement::lane`] said.
@@ -102,6 +165,8 @@ pub struct Due {
 pub struct Settlement {
     /// Which.
     pub job: JobId,
+    /// As it was claimed.
+    pub lease: Lease,
     /// Of which message (for the row lookups).
     pub message: MessageId,
     /// What became of each recipient that was tried (all of them, or none when nothing was attempted).
@@ -152,184 +217,6 @@ pub struct Event {
     pub text: String,
 }
 
-/// The state of a job as `queue list` shows it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum State {
-    /// Due now or later.
-    Waiting,
-    /// Leased.
-    Sending,
-    /// Held by an operator.
-    Held,
-    /// Given up, kept.
-    Failed,
-    /// All recipients delivered (or dropped).
-    Done,
-}
-
-impl State {
-    /// The word in lists and JSON.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            State::Waiting => "waiting",
-            State::Sending => "sending",
-            State::Held => "held",
-            State::Failed => "failed",
-            State::Done => "done",
-        }
-    }
-}
-
-impl fmt::Display for State {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.as_str())
-    }
-}
-
-/// What became of one recipient.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum RecipientState {
-    /// Not yet accepted by an upstream.
-    Waiting,
-    /// It may have arrived.
-    InDoubt,
-    /// Given up.
-    Failed,
-    /// Accepted by an upstream.
-    Done,
-    /// By an operator.
-    Dropped,
-}
-
-impl RecipientState {
-    /// The word in lists and JSON.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Waiting => "waiting",
-            Self::InDoubt => "in doubt",
-            Self::Failed => "failed",
-            Self::Done => "done",
-            Self::Dropped => "dropped",
-        }
-    }
-
-    /// Whether it is still to be sent to.
-    pub fn is_open(self) -> bool {
-        matches!(self, Self::Waiting | Self::InDoubt)
-    }
-}
-
-impl fmt::Display for RecipientState {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.as_str())
-    }
-}
-
-/// Which entries; every `Some` must hold.
-#[derive(Debug, Clone, Default)]
-pub struct Filter {
-    /// One message.
-    pub id: Option<MessageId>,
-    /// States; empty = any.
-    pub states: Vec<State>,
-    /// A pattern as in the config, over the envelope sender.
-    pub sender: Option<crate::mail::pattern::Pattern>,
-    /// A pattern over any recipient.
-    pub recipient: Option<crate::mail::pattern::Pattern>,
-    /// By name.
-    pub route: Option<RouteName>,
-    /// Accepted at least this long before `now`.
-    pub older: Option<SystemTime>,
-    /// At most so many entries, oldest first.
-    pub limit: Option<usize>,
-}
-
-/// One message and route as an operator sees it (an entry joins the jobs of one message and route).
-#[derive(Debug, Clone)]
-pub struct Entry {
-    /// The message.
-    pub id: MessageId,
-    /// The route.
-    pub route: RouteName,
-    /// Of the least finished job: sending, held, waiting, failed, done in this order.
-    pub state: State,
-    /// `None` is `<>`.
-    pub sender: Option<String>,
-    /// All recipients of this route.
-    pub recipients: Vec<EntryRecipient>,
-    /// The most attempts of any of its jobs.
-    pub attempts: u32,
-    /// Earliest due time of its waiting jobs.
-    pub next_attempt: Option<SystemTime>,
-    /// In-doubt connector, if any.
-    pub pinned: Option<ConnectorName>,
-    /// The lane whose turn a waiting job of it waits for.
-    pub lane: Option<String>,
-    /// Octets of the content.
-    pub size: u64,
-    /// When.
-    pub accepted: SystemTime,
-}
-
-/// A recipient in an [`Entry`].
-#[derive(Debug, Clone)]
-pub struct EntryRecipient {
-    /// Wire form.
-    pub address: String,
-    /// What became of it.
-    pub state: RecipientState,
-    /// What the upstream said last, as one line.
-    pub last_reply: Option<String>,
-}
-
-/// What an operator may wish.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Verb {
-    /// Due now; also brings failed recipients back.
-    Retry,
-    /// Not tried until released.
-    Hold,
-    /// Undo hold.
-    Release,
-    /// Give up now: to `failed`, no bounce.
-    Fail,
-    /// Gone, with its body; history keeps the line.
-    Drop,
-    /// To another route (a route that is no longer configured).
-    Reroute(RouteName),
-}
-
-/// The words in which a wish is kept; they read back.
-impl fmt::Display for Verb {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Verb::Retry => "retry",
-            Verb::Hold => "hold",
-            Verb::Release => "release",
-            Verb::Fail => "fail",
-            Verb::Drop => "drop",
-            Verb::Reroute(route) => return write!(f, "reroute {route}"),
-        })
-    }
-}
-
-impl FromStr for Verb {
-    type Err = &'static str;
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Ok(match text {
-            "retry" => Verb::Retry,
-            "hold" => Verb::Hold,
-            "release" => Verb::Release,
-            "fail" => Verb::Fail,
-            "drop" => Verb::Drop,
-            _ => {
-                let route = text.strip_prefix("reroute ").ok_or("not a verb")?;
-                Verb::Reroute(RouteName::from(route))
-            }
-        })
-    }
-}
-
 /// A lane's state (a connector, for graph with its mailbox), as a row every command sees.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LaneRow {
@@ -363,21 +250,6 @@ pub struct Shift {
 /// The key of that note.
 pub const CLOCK: &str = "clock";
 
-/// Counts for `status`.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Stats {
-    /// Jobs.
-    pub waiting: u64,
-    /// Jobs.
-    pub sending: u64,
-    /// Jobs.
-    pub held: u64,
-    /// Jobs.
-    pub failed: u64,
-    /// Acceptance of the oldest waiting job.
-    pub oldest: Option<SystemTime>,
-}
-
 /// The jobs that `insert` made.
 #[derive(Debug, Clone)]
 pub struct Inserted {
@@ -388,17 +260,22 @@ pub struct Inserted {
 /// Durable messages. Every call is one transaction to its caller; an implementation may put many into one sync.
 #[async_trait]
 pub trait Store: Send + Sync + fmt::Debug {
-    /// Returns when the message, its body and its jobs are on disk. `leased`: the jobs are inserted already claimed (the fast path).
+    /// Returns when the message, its body and its jobs are on disk; each begins as its `Start` says, one for each in their order.
     async fn insert(
         &self,
         mail: &Routed,
-        leased: bool,
+        starts: &[Start],
         now: SystemTime,
     ) -> Result<Inserted, StoreError>;
-    /// Leases due jobs. Held ones are never claimed.
-    async fn claim(&self, asks: &[Ask], now: SystemTime) -> Result<Vec<Job>, StoreError>;
+    /// Leases due jobs for a node. Held ones are never claimed.
+    async fn claim(
+        &self,
+        asks: &[Ask],
+        node: NodeId,
+        now: SystemTime,
+    ) -> Result<Vec<Job>, StoreError>;
     /// Writes back what happened and ends the lease; obeys an operator's wish that came meanwhile.
-    async fn settle(&self, settlement: Settlement, now: SystemTime) -> Result<(), StoreError>;
+    async fn settle(&self, settlement: Settlement, now: SystemTime) -> Result<Kept, StoreError>;
     /// Every route, pin and lane that has waiting jobs, and when the first of them is due.
     async fn due(&self) -> Result<Vec<Due>, StoreError>;
     /// For lists.
@@ -437,13 +314,23 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// Gives unused room back to the disk, all of it or all but some for the mail to come, and a part of it at a time: true
     /// while there is more.
     async fn shrink(&self, all: bool) -> Result<bool, StoreError>;
-    /// Releases every lease (this gateway's own, after a restart) and deletes spool files without a row. Called once, by the gateway,
-    /// before anything is accepted.
-    async fn recover(&self) -> Result<(), StoreError>;
+    /// Said once a second by a gateway. The first word of a start makes it a node: what its predecessor held is due again, and
+    /// bodies without a row are deleted; so it comes before anything is accepted.
+    async fn beat(&self, standing: &Standing) -> Result<Beat, StoreError>;
+    /// Takes a lane whose limits hold for all nodes together: whether it is this node's now. A node alone has every lane.
+    async fn hold(&self, _lane: &str, _node: NodeId) -> Result<bool, StoreError> {
+        Ok(true)
+    }
+    /// Gives such a lane back.
+    async fn let_go(&self, _lane: &str, _node: NodeId) -> Result<(), StoreError> {
+        Ok(())
+    }
+    /// What a node held that has fallen silent is free: its jobs are in doubt.
+    async fn take_over(&self, _silent: &NodeRow) -> Result<(), StoreError> {
+        Ok(())
+    }
     /// How it is. Whoever asks would like it to work: one that fails is tried again.
     fn health(&self) -> Health;
-    /// Changes whenever another process wrote to the store (an operator's verb).
-    async fn version(&self) -> Result<u64, StoreError>;
     /// Where a large body is written before `insert` names it.
     fn bodies(&self) -> &BodyStore;
 }

@@ -307,7 +307,7 @@ pub fn conversation(data: &[u8]) -> usize {
                     assert!(!accepted.envelope.recipients.is_empty());
                     for recipient in &accepted.envelope.recipients {
                         assert!(
-                            admitting(&lists.recipients, Some(recipient)).is_some(),
+                            admitting(&lists.recipients, Some(&recipient.address)).is_some(),
                             "{recipient}"
                         );
                     }

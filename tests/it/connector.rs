@@ -26,6 +26,7 @@ use postern::{
         address::Address,
         message::{Body, Envelope, Message, MessageId, Origin},
         outcome::{ObstacleKind, Outcome, Report},
+        recipient::Recipient,
     },
     queue::body::BodyStore,
     secret::Secret,
@@ -424,9 +425,9 @@ fn small() -> Message {
     message(Body::Memory("hello\r\n.dot\r\n".into()))
 }
 
-fn recipients() -> Vec<Address> {
+fn recipients() -> Vec<Recipient> {
     ["a@x.example", "b@x.example"]
-        .map(|a| Address::parse(a).unwrap())
+        .map(|a| Address::parse(a).unwrap().into())
         .to_vec()
 }
 

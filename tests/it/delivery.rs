@@ -14,6 +14,7 @@ use postern::{
         address::Address,
         message::{Body, Envelope, Message, MessageId, Origin},
         outcome::{Obstacle, ObstacleKind, Outcome},
+        recipient::Recipient,
         reply::Reply,
     },
     queue::Queue,
@@ -110,9 +111,9 @@ fn world_over(store: Arc<Memory>, connectors: &[(&str, &Arc<Scripted>)], plan: &
 }
 
 fn mail(recipients: &[&str]) -> Routed {
-    let recipients: Vec<Address> = recipients
+    let recipients: Vec<Recipient> = recipients
         .iter()
-        .map(|local| address(&format!("{local}@partner.example")))
+        .map(|local| address(&format!("{local}@partner.example")).into())
         .collect();
     let now = SystemTime::now();
     Routed {
@@ -683,7 +684,7 @@ async fn a_backlog_goes_out_with_all_permits() {
     *out.otherwise.lock().unwrap() = Act::Slow(Duration::from_millis(5));
     for i in 0..200 {
         let mail = mail(&[&format!("m{i}")]);
-        postern::queue::store::Store::insert(store.as_ref(), &mail, false, SystemTime::now())
+        postern::queue::store::Store::insert(store.as_ref(), &mail, &[], SystemTime::now())
             .await
             .unwrap();
     }

@@ -15,14 +15,15 @@ use postern::{
         message::{Body, Envelope, Message, MessageId, Origin},
         outcome::Outcome,
         pattern::Pattern,
+        recipient::Recipient,
         reply::Reply,
     },
     queue::{
         Queue, Settings,
         sqlite::SqliteStore,
         store::{
-            Ask, CLOCK, Due, Event, Filter, Health, Job, LaneRow, Settled, Settlement, Shift,
-            State, Store, StoreError, Verb,
+            Ask, CLOCK, Due, Event, Filter, Health, Job, LaneRow, NodeId, Settled, Settlement,
+            Shift, Standing, Start, State, Store, StoreError, Verb,
         },
     },
     route::{ConnectorName, RouteName, Routed},
@@ -44,7 +45,7 @@ fn route() -> RouteName {
 }
 
 fn mail_with(n: u128, recipients: &[&str], body: Body) -> Routed {
-    let recipients: Vec<Address> = recipients.iter().map(|r| address(r)).collect();
+    let recipients: Vec<Recipient> = recipients.iter().map(|r| address(r).into()).collect();
     Routed {
         message: Arc::new(Message {
             id: MessageId::new(at(0), n),
@@ -95,6 +96,7 @@ fn due(pinned: Option<&str>, lane: Option<&str>, at: SystemTime) -> Due {
 fn settlement(job: &Job, recipients: Vec<(&str, Settled)>) -> Settlement {
     Settlement {
         job: job.id,
+        lease: job.lease,
         message: job.message.id,
         recipients: recipients
             .into_iter()
@@ -131,6 +133,19 @@ fn in_doubt() -> Settled {
     Settled::InDoubt(Outcome::InDoubt(Reply::new(451, (4, 4, 2), "silence")))
 }
 
+const NODE: NodeId = NodeId(0);
+
+/// Leased for the fast path.
+fn at_once() -> Start {
+    Start::Now(NODE, ConnectorName::from("up"))
+}
+
+/// A number that changes with every write of another process.
+async fn changes(store: &dyn Store) -> u64 {
+    let standing = Standing { node: Some(NODE) };
+    store.beat(&standing).await.unwrap().changes
+}
+
 fn only(id: MessageId) -> Filter {
     Filter {
         id: Some(id),
@@ -153,7 +168,7 @@ async fn looks(store: &dyn Store, id: MessageId) -> (State, Vec<String>) {
 }
 
 async fn claim_one(store: &dyn Store, now: SystemTime) -> Job {
-    let mut jobs = store.claim(&ask(10), now).await.unwrap();
+    let mut jobs = store.claim(&ask(10), NODE, now).await.unwrap();
     assert_eq!(jobs.len(), 1);
     jobs.remove(0)
 }
@@ -191,7 +206,7 @@ async fn on_each<F: AsyncFn(Arc<dyn Store>)>(case: F) {
 async fn some_recipients_get_a_job_apart() {
     on_each(async |store| {
         let sent = mail(1, &["a@x.example", "b@x.example", "c@x.example"]);
-        store.insert(&sent, false, at(0)).await.unwrap();
+        store.insert(&sent, &[], at(0)).await.unwrap();
         let job = claim_one(&*store, at(0)).await;
         let apart = |job: &Job| {
             let all = ["a@x.example", "b@x.example", "c@x.example"];
@@ -201,8 +216,8 @@ async fn some_recipients_get_a_job_apart() {
             settled
         };
         store.settle(apart(&job), at(1)).await.unwrap();
-        assert!(store.claim(&ask(9), at(59)).await.unwrap().is_empty());
-        let jobs = store.claim(&ask(9), at(60)).await.unwrap();
+        assert!(store.claim(&ask(9), NODE, at(59)).await.unwrap().is_empty());
+        let jobs = store.claim(&ask(9), NODE, at(60)).await.unwrap();
         let mut sets: Vec<Vec<String>> = jobs
             .iter()
             .map(|job| job.recipients.iter().map(ToString::to_string).collect())
@@ -223,10 +238,10 @@ async fn some_recipients_get_a_job_apart() {
 async fn what_goes_in_comes_out() {
     on_each(async |store| {
         let sent = mail(1, &["a@x.example", "\"b c\"@x.example"]);
-        store.insert(&sent, false, at(0)).await.unwrap();
-        let again = store.insert(&sent, false, at(0)).await;
+        store.insert(&sent, &[], at(0)).await.unwrap();
+        let again = store.insert(&sent, &[], at(0)).await;
         assert!(matches!(again, Err(StoreError::Unavailable(_))));
-        assert!(store.claim(&ask(0), at(0)).await.unwrap().is_empty());
+        assert!(store.claim(&ask(0), NODE, at(0)).await.unwrap().is_empty());
         let job = claim_one(&*store, at(0)).await;
         assert_eq!(job.message.envelope, sent.message.envelope);
         assert_eq!(job.message.origin, sent.message.origin);
@@ -235,7 +250,7 @@ async fn what_goes_in_comes_out() {
         assert_eq!(job.recipients, sent.message.envelope.recipients);
         assert_eq!((job.attempts, job.accepted), (0, at(0)));
         // Leased: nobody else sees it.
-        assert!(store.claim(&ask(9), at(99)).await.unwrap().is_empty());
+        assert!(store.claim(&ask(9), NODE, at(99)).await.unwrap().is_empty());
         assert!(store.due().await.unwrap().is_empty());
         let whole = store.content(sent.message.id).await.unwrap().unwrap();
         assert_eq!(whole.size(), sent.message.size());
@@ -258,16 +273,16 @@ async fn the_course_of_mail() {
     on_every(async |store| {
         for n in [2, 1] {
             let sent = mail(n, &["a@x.example", "b@x.example", "c@x.example"]);
-            let inserted = store.insert(&sent, false, at(n as u64)).await.unwrap();
+            let inserted = store.insert(&sent, &[], at(n as u64)).await.unwrap();
             assert_eq!(inserted.jobs.len(), 1);
         }
         assert_eq!(store.due().await.unwrap(), [due(None, None, at(1))]);
         assert!(
-            store.claim(&ask(9), at(0)).await.unwrap().is_empty(),
+            store.claim(&ask(9), NODE, at(0)).await.unwrap().is_empty(),
             "not due"
         );
         // The oldest due first, each once.
-        let first = store.claim(&ask(1), at(5)).await.unwrap().remove(0);
+        let first = store.claim(&ask(1), NODE, at(5)).await.unwrap().remove(0);
         assert_eq!(
             (first.message.id, first.accepted),
             (MessageId::new(at(0), 1), at(1))
@@ -281,7 +296,7 @@ async fn the_course_of_mail() {
         store.settle(back, at(6)).await.unwrap();
         assert_eq!(store.due().await.unwrap(), [due(None, Some("up/a"), at(2))]);
         assert!(
-            store.claim(&ask(9), at(9)).await.unwrap().is_empty(),
+            store.claim(&ask(9), NODE, at(9)).await.unwrap().is_empty(),
             "another lane"
         );
         // Done, deferred and in doubt: the last has a job of its own, for one connector.
@@ -301,14 +316,20 @@ async fn the_course_of_mail() {
         let deferred = claim_one(&*store, at(60)).await;
         assert_eq!(
             (deferred.attempts, &deferred.recipients[..]),
-            (1, &[address("b@x.example")][..])
+            (1, &[address("b@x.example").into()][..])
         );
         let pinned = vec![Ask {
             pinned: Some(ConnectorName::from("up")),
             ..ask(9).remove(0)
         }];
-        assert!(store.claim(&pinned, at(299)).await.unwrap().is_empty());
-        let doubtful = store.claim(&pinned, at(300)).await.unwrap().remove(0);
+        assert!(
+            store
+                .claim(&pinned, NODE, at(299))
+                .await
+                .unwrap()
+                .is_empty()
+        );
+        let doubtful = store.claim(&pinned, NODE, at(300)).await.unwrap().remove(0);
         assert_eq!(doubtful.recipients, [address("c@x.example")]);
         assert_eq!(doubtful.pinned, Some(ConnectorName::from("up")));
     })
@@ -333,9 +354,13 @@ async fn what_waits_moves_with_the_clock() {
             // By the old clock: one that is due, and one that was deferred.
             for n in [1, 2] {
                 let sent = mail(n, &["a@x.example"]);
-                store.insert(&sent, false, at(100_000)).await.unwrap();
+                store.insert(&sent, &[], at(100_000)).await.unwrap();
             }
-            let job = store.claim(&ask(1), at(100_000)).await.unwrap().remove(0);
+            let job = store
+                .claim(&ask(1), NODE, at(100_000))
+                .await
+                .unwrap()
+                .remove(0);
             let later = job.message.id;
             let mut settled = settlement(&job, vec![("a@x.example", deferred())]);
             settled.next = at(100_060);
@@ -350,7 +375,7 @@ async fn what_waits_moves_with_the_clock() {
             store.set_lane(row).await.unwrap();
             // By the new one.
             let new = mail(3, &["a@x.example"]);
-            store.insert(&new, false, moved(100_009)).await.unwrap();
+            store.insert(&new, &[], moved(100_009)).await.unwrap();
             let set = shift(by, moved(100_008), moved(100_010));
             store.shift(Some(&set)).await.unwrap();
             store.shift(None).await.unwrap();
@@ -360,10 +385,10 @@ async fn what_waits_moves_with_the_clock() {
                 (lanes[0].since, lanes[0].probe),
                 (moved(100_000), Some(moved(100_300)))
             );
-            let now = store.claim(&ask(9), moved(100_010)).await.unwrap();
+            let now = store.claim(&ask(9), NODE, moved(100_010)).await.unwrap();
             let accepted: Vec<SystemTime> = now.iter().map(|job| job.accepted).collect();
             assert_eq!(accepted, [moved(100_000), moved(100_009)], "{by}");
-            let none = store.claim(&ask(9), moved(100_059)).await.unwrap();
+            let none = store.claim(&ask(9), NODE, moved(100_059)).await.unwrap();
             assert!(none.is_empty(), "{by}");
             let job = claim_one(&*store, moved(100_060)).await;
             assert_eq!((job.message.id, job.accepted), (later, moved(100_000)));
@@ -378,9 +403,13 @@ async fn nothing_waits_for_a_time_that_nobody_can_have_set() {
         // Both came by a clock that was ten days ahead, and nobody saw it go back.
         for n in [1, 2] {
             let sent = mail(n, &["a@x.example"]);
-            store.insert(&sent, false, at(864_000)).await.unwrap();
+            store.insert(&sent, &[], at(864_000)).await.unwrap();
         }
-        let job = store.claim(&ask(1), at(864_000)).await.unwrap().remove(0);
+        let job = store
+            .claim(&ask(1), NODE, at(864_000))
+            .await
+            .unwrap()
+            .remove(0);
         let mut settled = settlement(&job, vec![("a@x.example", deferred())]);
         settled.next = at(864_060);
         store.settle(settled, at(864_001)).await.unwrap();
@@ -399,7 +428,7 @@ async fn a_move_that_a_crash_cuts_off_goes_on_and_moves_nothing_twice() {
     let store = open(dir.path());
     for n in 0..2_500 {
         let sent = mail(n, &["a@x.example"]);
-        store.insert(&sent, false, at(200_000)).await.unwrap();
+        store.insert(&sent, &[], at(200_000)).await.unwrap();
     }
     let set = shift(-86_400, at(113_610), at(113_610));
     {
@@ -420,7 +449,7 @@ async fn a_move_that_a_crash_cuts_off_goes_on_and_moves_nothing_twice() {
     let store = open(dir.path());
     store.shift(None).await.unwrap();
     assert_eq!(store.note("shift").await.unwrap(), None);
-    let jobs = store.claim(&ask(5_000), at(113_610)).await.unwrap();
+    let jobs = store.claim(&ask(5_000), NODE, at(113_610)).await.unwrap();
     assert_eq!(jobs.len(), 2_500);
     assert!(jobs.iter().all(|job| job.accepted == at(113_600)));
 }
@@ -432,9 +461,9 @@ async fn one_of_each_outcome() {
             1,
             &["a@x.example", "b@x.example", "c@x.example", "d@x.example"],
         );
-        store.insert(&sent, true, at(0)).await.unwrap();
-        assert!(store.claim(&ask(9), at(9)).await.unwrap().is_empty());
-        store.recover().await.unwrap();
+        store.insert(&sent, &[at_once()], at(0)).await.unwrap();
+        assert!(store.claim(&ask(9), NODE, at(9)).await.unwrap().is_empty());
+        store.beat(&Standing::default()).await.unwrap();
         let job = claim_one(&*store, at(9)).await;
         let mut settled = settlement(
             &job,
@@ -477,7 +506,7 @@ async fn one_of_each_outcome() {
         let job = claim_one(&*store, at(60)).await;
         assert_eq!(
             (job.recipients.clone(), job.attempts),
-            (vec![address("b@x.example")], 1)
+            (vec![address("b@x.example").into()], 1)
         );
         store
             .settle(settlement(&job, vec![("b@x.example", done())]), at(61))
@@ -489,15 +518,21 @@ async fn one_of_each_outcome() {
             lane: None,
             limit: 5,
         }];
-        assert!(store.claim(&pinned, at(299)).await.unwrap().is_empty());
-        let job = store.claim(&pinned, at(300)).await.unwrap().remove(0);
+        assert!(
+            store
+                .claim(&pinned, NODE, at(299))
+                .await
+                .unwrap()
+                .is_empty()
+        );
+        let job = store.claim(&pinned, NODE, at(300)).await.unwrap().remove(0);
         assert_eq!(job.recipients, [address("d@x.example")]);
         // Nothing attempted: pinned still, no attempt counted, in doubt still.
         let mut nothing = settlement(&job, vec![]);
         nothing.attempted = false;
         nothing.next = at(400);
         store.settle(nothing, at(301)).await.unwrap();
-        let job = store.claim(&pinned, at(400)).await.unwrap().remove(0);
+        let job = store.claim(&pinned, NODE, at(400)).await.unwrap().remove(0);
         assert_eq!(job.attempts, 1);
         store
             .settle(settlement(&job, vec![("d@x.example", done())]), at(401))
@@ -521,7 +556,7 @@ async fn one_of_each_outcome() {
 async fn a_settlement_may_be_written_twice() {
     on_each(async |store| {
         store
-            .insert(&mail(1, &["a@x.example"]), false, at(0))
+            .insert(&mail(1, &["a@x.example"]), &[], at(0))
             .await
             .unwrap();
         let job = claim_one(&*store, at(0)).await;
@@ -552,7 +587,7 @@ async fn a_wish_waits_for_the_settlement() {
         ];
         for (n, (verb, state, recipient)) in (1..).zip(cases) {
             let sent = mail(n, &["a@x.example", "b@x.example"]);
-            store.insert(&sent, false, at(0)).await.unwrap();
+            store.insert(&sent, &[], at(0)).await.unwrap();
             let job = claim_one(&*store, at(0)).await;
             let filter = only(sent.message.id);
             assert_eq!(store.command(&filter, &verb, at(1)).await.unwrap(), 1);
@@ -593,7 +628,7 @@ async fn verbs_take_what_the_filter_says() {
         for n in 1..=5 {
             let to = format!("r{n}@x.example");
             store
-                .insert(&mail(n, &[&to]), false, at(n as u64))
+                .insert(&mail(n, &[&to]), &[], at(n as u64))
                 .await
                 .unwrap();
         }
@@ -611,8 +646,8 @@ async fn verbs_take_what_the_filter_says() {
         assert_eq!(store.command(&of, &Verb::Hold, at(9)).await.unwrap(), 0);
         // Retry does not release.
         assert_eq!(store.command(&of, &Verb::Retry, at(9)).await.unwrap(), 0);
-        assert_eq!(store.claim(&ask(9), at(9)).await.unwrap().len(), 4);
-        store.recover().await.unwrap();
+        assert_eq!(store.claim(&ask(9), NODE, at(9)).await.unwrap().len(), 4);
+        store.beat(&Standing::default()).await.unwrap();
         assert_eq!(store.command(&of, &Verb::Release, at(9)).await.unwrap(), 1);
         let older = Filter {
             older: Some(at(2)),
@@ -668,7 +703,7 @@ async fn retention() {
     on_each(async |store| {
         for n in 1..=2 {
             store
-                .insert(&mail(n, &["a@x.example"]), false, at(0))
+                .insert(&mail(n, &["a@x.example"]), &[], at(0))
                 .await
                 .unwrap();
             let job = claim_one(&*store, at(0)).await;
@@ -679,7 +714,7 @@ async fn retention() {
                 .unwrap();
         }
         store
-            .insert(&mail(3, &["a@x.example"]), false, at(0))
+            .insert(&mail(3, &["a@x.example"]), &[], at(0))
             .await
             .unwrap();
         let prune = async |days: u32| {
@@ -725,12 +760,12 @@ async fn history_goes_whatever_the_clock_did_and_numbers_are_given_again() {
         let count = async || store.list(&Filter::default(), at(0)).await.unwrap().len();
         // The first came while the clock was years ahead; one is held for ever; the others end.
         store
-            .insert(&mail(1, &["a@x.example"]), false, at(0) + 999 * DAY)
+            .insert(&mail(1, &["a@x.example"]), &[], at(0) + 999 * DAY)
             .await
             .unwrap();
         for n in 2..=500 {
             store
-                .insert(&mail(n, &["a@x.example"]), false, at(0))
+                .insert(&mail(n, &["a@x.example"]), &[], at(0))
                 .await
                 .unwrap();
         }
@@ -748,7 +783,7 @@ async fn history_goes_whatever_the_clock_did_and_numbers_are_given_again() {
             499
         );
         store
-            .insert(&mail(501, &["a@x.example"]), false, at(0) + 20 * DAY)
+            .insert(&mail(501, &["a@x.example"]), &[], at(0) + 20 * DAY)
             .await
             .unwrap();
         store.prune(DAY, 30 * DAY, at(0) + 30 * DAY).await.unwrap();
@@ -772,8 +807,8 @@ async fn history_goes_whatever_the_clock_did_and_numbers_are_given_again() {
 
         for n in 1..=40 {
             let mail = mail(n, &["a@x.example"]);
-            store.insert(&mail, false, at(0)).await.unwrap();
-            let again = store.insert(&mail, false, at(0)).await;
+            store.insert(&mail, &[], at(0)).await.unwrap();
+            let again = store.insert(&mail, &[], at(0)).await;
             assert!(matches!(again, Err(StoreError::Unavailable(_))), "{n}");
         }
         for n in 1..=40 {
@@ -793,7 +828,7 @@ async fn history_goes_whatever_the_clock_did_and_numbers_are_given_again() {
 async fn a_job_split_off_never_has_the_number_of_one_that_is_done() {
     on_each(async |store| {
         let sent = mail(1, &["a@x.example", "b@x.example", "c@x.example"]);
-        store.insert(&sent, false, at(0)).await.unwrap();
+        store.insert(&sent, &[], at(0)).await.unwrap();
         let pinned = vec![Ask {
             pinned: Some(ConnectorName::from("up")),
             ..ask(10).remove(0)
@@ -809,7 +844,7 @@ async fn a_job_split_off_never_has_the_number_of_one_that_is_done() {
             let mut first = settlement(&job, outcome);
             first.in_doubt = Some((ConnectorName::from("up"), at(50)));
             store.settle(first, at(1)).await.unwrap();
-            let mut split = store.claim(&pinned, at(100)).await.unwrap();
+            let mut split = store.claim(&pinned, NODE, at(100)).await.unwrap();
             assert_eq!(split.len(), 1);
             let split = split.remove(0);
             assert_eq!(split.recipients, [address(doubtful)]);
@@ -879,13 +914,13 @@ async fn large_bodies_are_files() {
     };
     let (path, body) = file(1).await;
     store
-        .insert(&mail_with(1, &["a@x.example"], body), false, at(0))
+        .insert(&mail_with(1, &["a@x.example"], body), &[], at(0))
         .await
         .unwrap();
     assert!(path.exists(), "kept when the row is committed");
     let (orphan, body) = file(2).await;
     std::mem::forget(body);
-    store.recover().await.unwrap();
+    store.beat(&Standing::default()).await.unwrap();
     assert!(path.exists() && !orphan.exists());
     let job = claim_one(&*store, at(0)).await;
     assert_eq!(job.message.body.len(), 100_000);
@@ -893,17 +928,17 @@ async fn large_bodies_are_files() {
         .settle(settlement(&job, vec![("a@x.example", done())]), at(1))
         .await
         .unwrap();
-    store.version().await.unwrap();
+    changes(&*store).await;
     assert!(!path.exists(), "deleted with the message");
 
     // A damaged message is put aside, the others go on.
     let (path, body) = file(3).await;
     store
-        .insert(&mail_with(3, &["a@x.example"], body), false, at(0))
+        .insert(&mail_with(3, &["a@x.example"], body), &[], at(0))
         .await
         .unwrap();
     store
-        .insert(&mail(4, &["a@x.example"]), false, at(0))
+        .insert(&mail(4, &["a@x.example"]), &[], at(0))
         .await
         .unwrap();
     std::fs::write(&path, "short").unwrap();
@@ -922,7 +957,7 @@ async fn reopened_it_is_as_it_was() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path());
     store
-        .insert(&mail(1, &["a@x.example"]), false, at(0))
+        .insert(&mail(1, &["a@x.example"]), &[], at(0))
         .await
         .unwrap();
     let job = claim_one(&*store, at(0)).await;
@@ -933,7 +968,7 @@ async fn reopened_it_is_as_it_was() {
     drop(store);
     let store = open(dir.path());
     assert_eq!(looks(&*store, job.message.id).await.0, State::Sending);
-    store.recover().await.unwrap();
+    store.beat(&Standing::default()).await.unwrap();
     assert_eq!(looks(&*store, job.message.id).await.0, State::Held);
     let kinds: Vec<_> = store
         .events(job.message.id)
@@ -997,13 +1032,13 @@ async fn many_share_one_commit() {
     let mut all = tokio::task::JoinSet::new();
     for n in 0..200 {
         let store = store.clone();
-        all.spawn(async move { store.insert(&mail(n, &["a@x.example"]), false, at(0)).await });
+        all.spawn(async move { store.insert(&mail(n, &["a@x.example"]), &[], at(0)).await });
     }
     tokio::task::yield_now().await;
     other.execute_batch("COMMIT").unwrap();
     drop(other);
     // One of them fails and takes nobody along.
-    let twice = store.insert(&mail(1, &["a@x.example"]), false, at(0)).await;
+    let twice = store.insert(&mail(1, &["a@x.example"]), &[], at(0)).await;
     let results = all.join_all().await;
     assert_eq!(
         results.iter().filter(|r| r.is_ok()).count() + usize::from(twice.is_ok()),
@@ -1018,25 +1053,21 @@ async fn many_share_one_commit() {
 async fn two_processes() {
     let dir = tempfile::tempdir().unwrap();
     let (one, two) = (open(dir.path()), open(dir.path()));
-    let seen = one.version().await.unwrap();
-    one.insert(&mail(1000, &["a@x.example"]), false, at(0))
+    let seen = changes(&*one).await;
+    one.insert(&mail(1000, &["a@x.example"]), &[], at(0))
         .await
         .unwrap();
-    assert_eq!(
-        one.version().await.unwrap(),
-        seen,
-        "its own writes do not count"
-    );
+    assert_eq!(changes(&*one).await, seen, "its own writes do not count");
     let mut all = tokio::task::JoinSet::new();
     for n in 0..100 {
         let store = if n % 2 == 0 { one.clone() } else { two.clone() };
-        all.spawn(async move { store.insert(&mail(n, &["a@x.example"]), false, at(0)).await });
+        all.spawn(async move { store.insert(&mail(n, &["a@x.example"]), &[], at(0)).await });
     }
     assert!(all.join_all().await.iter().all(Result::is_ok));
-    assert_ne!(one.version().await.unwrap(), seen);
+    assert_ne!(changes(&*one).await, seen);
     let claimed = tokio::join!(
-        async { one.claim(&ask(80), at(0)).await.unwrap().len() },
-        async { two.claim(&ask(80), at(0)).await.unwrap().len() }
+        async { one.claim(&ask(80), NODE, at(0)).await.unwrap().len() },
+        async { two.claim(&ask(80), NODE, at(0)).await.unwrap().len() }
     );
     assert_eq!(claimed.0 + claimed.1, 101, "none twice");
 }
@@ -1046,7 +1077,7 @@ async fn a_full_disk_changes_nothing_and_heals() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path());
     store
-        .insert(&mail(1, &["a@x.example"]), false, at(0))
+        .insert(&mail(1, &["a@x.example"]), &[], at(0))
         .await
         .unwrap();
     let job = claim_one(&*store, at(0)).await;
@@ -1055,7 +1086,7 @@ async fn a_full_disk_changes_nothing_and_heals() {
     loop {
         let body = Body::Memory(vec![b'x'; 60_000].into());
         match store
-            .insert(&mail_with(n, &["a@x.example"], body), false, at(0))
+            .insert(&mail_with(n, &["a@x.example"], body), &[], at(0))
             .await
         {
             Ok(_) => n += 1,
@@ -1080,9 +1111,7 @@ async fn a_full_disk_changes_nothing_and_heals() {
     store.limit_pages(0).await.unwrap();
     // The ballast was freed: no mail until it is back, which is looked at every second.
     assert_eq!(store.health(), Health::Full);
-    let now = store
-        .insert(&mail(50, &["a@x.example"]), false, at(0))
-        .await;
+    let now = store.insert(&mail(50, &["a@x.example"]), &[], at(0)).await;
     assert!(matches!(now, Err(StoreError::Full)) || freed.elapsed() > Duration::from_millis(900));
     store
         .settle(settlement(&job, vec![("a@x.example", done())]), at(1))
@@ -1091,7 +1120,7 @@ async fn a_full_disk_changes_nothing_and_heals() {
     assert_eq!(looks(&*store, job.message.id).await.0, State::Done);
     until("room", async || {
         let again = mail(50, &["a@x.example"]);
-        store.insert(&again, false, at(0)).await.is_ok()
+        store.insert(&again, &[], at(0)).await.is_ok()
     })
     .await;
     assert!(dir.path().join("data/ballast").exists());
@@ -1106,11 +1135,11 @@ async fn on_a_disk_without_an_octet_left_all_that_was_sent_is_recorded() {
     for n in 1..=300 {
         let body = Body::Memory(vec![b'x'; 60_000].into());
         store
-            .insert(&mail_with(n, &["a@x.example"], body), false, at(0))
+            .insert(&mail_with(n, &["a@x.example"], body), &[], at(0))
             .await
             .unwrap();
     }
-    let jobs = store.claim(&ask(300), at(0)).await.unwrap();
+    let jobs = store.claim(&ask(300), NODE, at(0)).await.unwrap();
     assert_eq!(jobs.len(), 300);
     // Its journal is as short as it can be: there is no room in it either.
     let raw = rusqlite::Connection::open(dir.path().join("data/queue.db")).unwrap();
@@ -1137,7 +1166,7 @@ async fn on_a_disk_without_an_octet_left_all_that_was_sent_is_recorded() {
     })
     .await;
     store
-        .insert(&mail(999, &["a@x.example"]), false, at(0))
+        .insert(&mail(999, &["a@x.example"]), &[], at(0))
         .await
         .unwrap();
 }
@@ -1149,7 +1178,7 @@ async fn what_is_no_longer_used_is_given_back_to_the_disk() {
     let body = |n: u128| Body::Memory(vec![b'a' + (n % 26) as u8; 60_000].into());
     for n in 1..=400 {
         store
-            .insert(&mail_with(n, &["a@x.example"], body(n)), false, at(0))
+            .insert(&mail_with(n, &["a@x.example"], body(n)), &[], at(0))
             .await
             .unwrap();
     }
@@ -1160,7 +1189,7 @@ async fn what_is_no_longer_used_is_given_back_to_the_disk() {
     };
     // Every tenth stays.
     let mut sent = 0;
-    for job in store.claim(&ask(400), at(0)).await.unwrap() {
+    for job in store.claim(&ask(400), NODE, at(0)).await.unwrap() {
         if sent % 10 != 0 {
             store
                 .settle(settlement(&job, vec![("a@x.example", done())]), at(1))
@@ -1221,21 +1250,21 @@ async fn a_lease_nobody_heard_of_is_given_back() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path());
     store
-        .insert(&mail(1, &["a@x.example"]), false, at(0))
+        .insert(&mail(1, &["a@x.example"]), &[], at(0))
         .await
         .unwrap();
     let asks = ask(1);
     // Polled once: the writer has it and cannot write yet, the caller is gone.
     let other = rusqlite::Connection::open(dir.path().join("data/queue.db")).unwrap();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
-    let mut claim = store.claim(&asks, at(0));
+    let mut claim = store.claim(&asks, NODE, at(0));
     let mut context = Context::from_waker(Waker::noop());
     assert!(claim.as_mut().poll(&mut context).is_pending());
     drop(claim);
     other.execute_batch("COMMIT").unwrap();
     drop(other);
-    store.version().await.unwrap();
-    store.version().await.unwrap();
+    changes(&*store).await;
+    changes(&*store).await;
     assert_eq!(
         claim_one(&*store, at(0)).await.message.id,
         MessageId::new(at(0), 1)
@@ -1255,10 +1284,10 @@ async fn accept_hands_over_or_rings() {
     let into = got.clone();
     queue.set_reserve(Some(Arc::new(move |_: &Routed| {
         let into = into.clone();
-        Some(
-            Box::new(move |jobs: Vec<Job>| into.lock().unwrap().extend(jobs))
-                as postern::queue::Ticket,
-        )
+        Some(postern::queue::Ticket {
+            connector: ConnectorName::from("up"),
+            hand_over: Box::new(move |job: Job| into.lock().unwrap().push(job)),
+        })
     })));
     queue
         .accept(mail(2, &["b@x.example"]), at(0))
@@ -1298,7 +1327,7 @@ async fn every_third_call_fails() {
     for n in 0..9 {
         good += u32::from(
             store
-                .insert(&mail(n, &["a@x.example"]), false, at(0))
+                .insert(&mail(n, &["a@x.example"]), &[], at(0))
                 .await
                 .is_ok(),
         );
@@ -1317,12 +1346,12 @@ async fn what_waits_for_its_turn_in_a_lane_is_claimed_for_that_lane_alone() {
         };
         for n in 1..=4 {
             store
-                .insert(&mail(n, &["a@x.example", "b@x.example"]), false, at(0))
+                .insert(&mail(n, &["a@x.example", "b@x.example"]), &[], at(0))
                 .await
                 .unwrap();
         }
         for (job, lane) in store
-            .claim(&ask(3), at(0))
+            .claim(&ask(3), NODE, at(0))
             .await
             .unwrap()
             .iter()
@@ -1349,9 +1378,9 @@ async fn what_waits_for_its_turn_in_a_lane_is_claimed_for_that_lane_alone() {
             "as an operator sees it"
         );
         // Behind three that wait for their lanes, nothing waits.
-        let free = store.claim(&ask(10), at(1)).await.unwrap();
+        let free = store.claim(&ask(10), NODE, at(1)).await.unwrap();
         assert_eq!((free.len(), &free[0].lane), (1, &None));
-        let of_a = store.claim(&in_lane("up/a"), at(1)).await.unwrap();
+        let of_a = store.claim(&in_lane("up/a"), NODE, at(1)).await.unwrap();
         assert_eq!((of_a.len(), of_a[0].attempts), (2, 0));
         assert_eq!(of_a[0].lane.as_deref(), Some("up/a"));
         // What was tried waits for its time; what is in doubt for its time, too, whatever is said of a lane.
@@ -1396,7 +1425,7 @@ async fn what_waits_for_its_turn_in_a_lane_is_claimed_for_that_lane_alone() {
 async fn deliveries_are_remembered_with_their_recipients() {
     on_each(async |store| {
         let all = ["a@x.example", "b@x.example", "c@x.example"];
-        store.insert(&mail(1, &all), false, at(0)).await.unwrap();
+        store.insert(&mail(1, &all), &[], at(0)).await.unwrap();
         let event = |seconds, kind: &str, recipients: &[&str], text: &str| Event {
             at: at(seconds),
             kind: kind.into(),
@@ -1458,10 +1487,13 @@ async fn twenty_thousand() {
     let mut all = tokio::task::JoinSet::new();
     for n in 0..20_000 {
         let store = store.clone();
-        all.spawn(async move { store.insert(&mail(n, &["a@x.example"]), false, at(0)).await });
+        all.spawn(async move { store.insert(&mail(n, &["a@x.example"]), &[], at(0)).await });
     }
     assert!(all.join_all().await.iter().all(Result::is_ok));
-    assert_eq!(store.claim(&ask(100), at(0)).await.unwrap().len(), 100);
+    assert_eq!(
+        store.claim(&ask(100), NODE, at(0)).await.unwrap().len(),
+        100
+    );
     assert_eq!(store.due().await.unwrap().len(), 1);
     for verb in [
         Verb::Hold,

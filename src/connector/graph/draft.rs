@@ -25,9 +25,9 @@ use super::{
 use crate::{
     connector::http::Fault,
     mail::{
-        address::Address,
         message::Message,
         outcome::{Obstacle, ObstacleKind, Outcome},
+        recipient::Recipient,
         reply::Reply,
     },
 };
@@ -42,7 +42,7 @@ impl Graph {
     pub(super) async fn send_large(
         &self,
         message: &Message,
-        to: &[Address],
+        to: &[Recipient],
         mailbox: &str,
         deadline: Instant,
     ) -> Meaning {
@@ -70,7 +70,7 @@ impl Graph {
 }
 
 /// The key of a job: the message and whom it is for. A message may be several jobs for one mailbox.
-fn key(message: &Message, to: &[Address]) -> String {
+fn key(message: &Message, to: &[Recipient]) -> String {
     let mut addresses: Vec<String> = to
         .iter()
         .map(|address| address.to_string().to_ascii_lowercase())
@@ -87,7 +87,7 @@ impl Draft<'_> {
     async fn read(
         &self,
         message: &Message,
-        to: &[Address],
+        to: &[Recipient],
     ) -> Result<(Bytes, Vec<Attachment>, Bytes), Meaning> {
         let body = body_of(message).await?;
         let (header, to, key) = (message.header.clone(), to.to_vec(), self.key.clone());

@@ -6,7 +6,7 @@
 use serde_json::{Map, Value, json};
 
 use super::{people, recipients, words};
-use crate::mail::{address::Address, headers};
+use crate::mail::{headers, recipient::Recipient};
 
 /// The property that carries the key of a job, in a namespace of our own: a draft is found again by it, sent or not.
 pub(super) const KEY: &str = "String {c000beaf-6612-41dd-b386-f03c9a56eaa9} Name PosternJob";
@@ -74,7 +74,7 @@ const RESERVED: &[&str] = &[
 ];
 
 /// Everything but the body. `key` is the job's.
-pub(super) fn properties(header: &[u8], to: &[Address], key: &str) -> Map<String, Value> {
+pub(super) fn properties(header: &[u8], to: &[Recipient], key: &str) -> Map<String, Value> {
     let mut message = Map::new();
     let charset = words::declared(header);
     let subject = headers::value_of(header, "Subject").unwrap_or_default();
@@ -246,9 +246,13 @@ mod tests {
     use std::collections::HashSet;
 
     use super::*;
+    use crate::mail::address::Address;
 
     fn of(header: &str, to: &[&str]) -> Map<String, Value> {
-        let to: Vec<Address> = to.iter().map(|a| Address::parse(a).unwrap()).collect();
+        let to: Vec<Recipient> = to
+            .iter()
+            .map(|a| Address::parse(a).unwrap().into())
+            .collect();
         properties(header.replace('\n', "\r\n").as_bytes(), &to, "K")
     }
 

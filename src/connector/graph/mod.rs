@@ -26,9 +26,9 @@ use crate::{
         settings::{Limits, Upload},
     },
     mail::{
-        address::Address,
         message::{Body, Message},
         outcome::{Obstacle, ObstacleKind, Outcome, Report},
+        recipient::Recipient,
         reply::Reply,
     },
     route::ConnectorName,
@@ -165,7 +165,7 @@ impl Graph {
     async fn send_any(
         &self,
         message: &Message,
-        to: &[Address],
+        to: &[Recipient],
         mailbox: &str,
         deadline: Instant,
     ) -> Meaning {
@@ -179,7 +179,7 @@ impl Graph {
     async fn send(
         &self,
         message: &Message,
-        to: &[Address],
+        to: &[Recipient],
         mailbox: &str,
         deadline: Instant,
     ) -> Meaning {
@@ -249,7 +249,7 @@ impl Connector for Graph {
         }
     }
 
-    fn upload(&self, message: &Message, to: &[Address]) -> u64 {
+    fn upload(&self, message: &Message, to: &[Recipient]) -> u64 {
         let size = message.size();
         if size <= self.settings.mime_limit {
             // To the octet: the header as it will be, an empty line and the body, 4 for every 3.
@@ -263,7 +263,7 @@ impl Connector for Graph {
         }
     }
 
-    async fn deliver(&self, message: &Message, to: &[Address], deadline: StdInstant) -> Report {
+    async fn deliver(&self, message: &Message, to: &[Recipient], deadline: StdInstant) -> Report {
         let Some(mailbox) = self.mailbox(message) else {
             let reply = Reply::new(
                 550,

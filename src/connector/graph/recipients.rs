@@ -13,6 +13,7 @@ use crate::mail::{
     address::{Address, is_atext},
     headers::{self, Field},
     mailboxes,
+    recipient::Recipient,
     text::{self, encoded_words},
 };
 
@@ -30,8 +31,8 @@ const RECIPIENTS: &[&str] = &[
 /// The header with its recipients made equal to `recipients`: To and Cc keep those of their addresses that are among them,
 /// groups flattened, each once; all others go into one Bcc; nothing else of these fields is kept. Names are quoted anew, in From
 /// and Sender too (Graph reads an unquoted `@` in a name as another sender).
-pub fn rewritten(header: &[u8], recipients: &[Address]) -> Vec<u8> {
-    let mut wanted: HashSet<String> = recipients.iter().map(key).collect();
+pub fn rewritten(header: &[u8], recipients: &[Recipient]) -> Vec<u8> {
+    let mut wanted: HashSet<String> = recipients.iter().map(|r| key(&r.address)).collect();
     let mut out = Vec::with_capacity(header.len() + 256);
     let mut to = Vec::new();
     let mut cc = Vec::new();
@@ -58,7 +59,7 @@ pub fn rewritten(header: &[u8], recipients: &[Address]) -> Vec<u8> {
         }
     }
     let mut bcc = Vec::new();
-    for address in recipients {
+    for Recipient { address, .. } in recipients {
         if wanted.remove(&key(address)) {
             bcc.push(bare(address));
         }
@@ -165,7 +166,10 @@ mod tests {
     use super::*;
 
     fn check(header: &str, to: &[&str], expected: &str) {
-        let to: Vec<Address> = to.iter().map(|a| Address::parse(a).unwrap()).collect();
+        let to: Vec<Recipient> = to
+            .iter()
+            .map(|a| Address::parse(a).unwrap().into())
+            .collect();
         let found = rewritten(header.replace('\n', "\r\n").as_bytes(), &to);
         assert_eq!(
             String::from_utf8_lossy(&found).replace("\r\n", "\n"),
@@ -264,7 +268,7 @@ mod tests {
             (utf8.as_bytes(), "From", "M\u{fc}ller"),
             (mixed, "From", "J\u{f6}rg M\u{fc}ller"),
         ] {
-            let out = rewritten(header, &[Address::parse("x@a.b").unwrap()]);
+            let out = rewritten(header, &[Address::parse("x@a.b").unwrap().into()]);
             assert!(out.is_ascii());
             let value = headers::value_of(&out, field).unwrap();
             let found = words::text(value);
@@ -322,10 +326,14 @@ mod tests {
                 header.push_str(&members.join(", "));
                 header.push_str("\r\n");
             }
-            let envelope: Vec<Address> = (0..random.usize(1..7))
-                .map(|_| Address::parse(&pool[random.usize(0..pool.len())]).unwrap())
+            let envelope: Vec<Recipient> = (0..random.usize(1..7))
+                .map(|_| {
+                    Address::parse(&pool[random.usize(0..pool.len())])
+                        .unwrap()
+                        .into()
+                })
                 .collect();
-            let wanted: HashSet<String> = envelope.iter().map(key).collect();
+            let wanted: HashSet<String> = envelope.iter().map(|r| key(&r.address)).collect();
             let out = rewritten(header.as_bytes(), &envelope);
 
             let mut judged = HashSet::new();

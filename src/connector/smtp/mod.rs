@@ -28,9 +28,9 @@ use crate::{
         settings::{SmtpSettings, Tls},
     },
     mail::{
-        address::Address,
         message::Message,
         outcome::{Obstacle, Outcome, Report},
+        recipient::Recipient,
         reply::Reply,
     },
     route::ConnectorName,
@@ -232,7 +232,7 @@ impl Connector for Smtp {
     async fn deliver(
         &self,
         message: &Message,
-        recipients: &[Address],
+        recipients: &[Recipient],
         deadline: StdInstant,
     ) -> Report {
         let deadline = Instant::from_std(deadline);

@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::{
     mail::{
-        address::Address,
         outcome::{Obstacle, ObstacleKind, Outcome, Report},
+        recipient::Recipient,
     },
     smtp::client::class::Narrow,
 };
@@ -43,7 +43,7 @@ impl Standing {
         &self,
         report: Report,
         narrow: Option<Narrow>,
-        recipients: &[Address],
+        recipients: &[Recipient],
         via: &str,
     ) -> Report {
         let (Report::NotTried(obstacle), Some(narrow)) = (&report, narrow) else {
@@ -75,12 +75,12 @@ impl Standing {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mail::reply::Reply;
+    use crate::mail::{address::Address, reply::Reply};
 
     #[test]
     fn one_refusal_among_good_mail_stops_nobody_else() {
         let standing = Standing::default();
-        let to = [Address::parse("b@foreign.example").unwrap()];
+        let to = [Address::parse("b@foreign.example").unwrap().into()];
         let said = |narrow| {
             let reply = Reply::new(554, (5, 7, 1), "Relay access denied");
             let report = Obstacle::new(ObstacleKind::Misconfigured, reply).into();

@@ -15,10 +15,10 @@ use super::{
 };
 use crate::{
     mail::{
-        address::Address,
         message::{Message, MessageId},
+        recipient::Recipient,
     },
-    queue::store::{Ask, Event, Job, JobId},
+    queue::store::{Ask, Event, Job, JobId, Lease},
     route::{ConnectorName, RouteName},
 };
 
@@ -37,9 +37,10 @@ pub(super) struct Leased {
 
 impl Leased {
     /// The job for delivery.
-    pub(super) fn with(&self, message: Arc<Message>, recipients: Vec<Address>) -> Job {
+    pub(super) fn with(&self, message: Arc<Message>, recipients: Vec<Recipient>) -> Job {
         Job {
             id: JobId(self.id),
+            lease: Lease::default(),
             message,
             route: RouteName::from(self.route.as_str()),
             recipients,

@@ -9,8 +9,8 @@ use super::{
     rows::{self, BLOCK, IN_FILE, IN_TABLE, JOB_BITS, SENDING, WAITING, micros, origin_to_json},
 };
 use crate::{
-    mail::message::Body,
-    queue::store::{Event, JobId},
+    mail::{message::Body, recipient::Recipient},
+    queue::store::{Event, JobId, Start},
     route::Routed,
 };
 
@@ -18,7 +18,7 @@ use crate::{
 pub(super) fn insert(
     change: &mut Change<'_>,
     mail: &Routed,
-    leased: bool,
+    starts: &[Start],
     now: SystemTime,
 ) -> rusqlite::Result<Option<Vec<JobId>>> {
     let message = &mail.message;
@@ -63,17 +63,29 @@ pub(super) fn insert(
     // The recipients of an only job are in the order of the envelope already.
     let order: HashMap<_, _> = match mail.jobs.as_slice() {
         [_] => HashMap::new(),
-        _ => message.envelope.recipients.iter().zip(0_i64..).collect(),
+        _ => message
+            .envelope
+            .recipients
+            .iter()
+            .map(|recipient| &recipient.address)
+            .zip(0_i64..)
+            .collect(),
     };
     let mut extra = order.len() as i64;
     let mut jobs = Vec::with_capacity(mail.jobs.len());
     let mut insert_recipient = conn.prepare_cached(
         "INSERT INTO recipient (message, position, job, address, state) VALUES (?1, ?2, ?3, ?4, 0)",
     )?;
-    for ((route, recipients), job) in mail.jobs.iter().zip(rows::job_ids(key).0..) {
-        let state = if leased { SENDING } else { WAITING };
-        insert_job(change, job, (route.as_str(), ""), state, micros(now), 0)?;
-        for address in recipients {
+    for (at, ((route, recipients), job)) in mail.jobs.iter().zip(rows::job_ids(key).0..).enumerate()
+    {
+        let (state, lane) = match starts.get(at) {
+            Some(Start::Now(..)) => (SENDING, ""),
+            Some(Start::In(lane)) => (WAITING, lane.as_str()),
+            Some(Start::Any) | None => (WAITING, ""),
+        };
+        let of = (route.as_str(), "", lane);
+        insert_job(change, job, of, state, micros(now), 0)?;
+        for Recipient { address, .. } in recipients {
             let position = order.get(address).copied().unwrap_or_else(|| {
                 extra += 1;
                 extra
@@ -88,7 +100,7 @@ pub(super) fn insert(
 pub(super) fn insert_job(
     change: &Change<'_>,
     id: i64,
-    (route, pinned): (&str, &str),
+    (route, pinned, lane): (&str, &str, &str),
     state: i64,
     due: i64,
     attempts: i64,
@@ -97,9 +109,9 @@ pub(super) fn insert_job(
     change
         .conn
         .prepare_cached(
-            "INSERT INTO job (id, message, route, pinned, state, due, attempts) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+            "INSERT INTO job (id, message, route, pinned, state, due, attempts, lane) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
         )?
-        .execute(params![id, message, route, pinned, state, due, attempts])
+        .execute(params![id, message, route, pinned, state, due, attempts, lane])
         .map(|_| ())
 }
 

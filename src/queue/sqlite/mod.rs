@@ -19,8 +19,8 @@ use super::{
     Settings,
     body::BodyStore,
     store::{
-        Ask, Due, Entry, Event, Filter, Health, Inserted, Job, JobId, LaneRow, Settlement, Shift,
-        Stats, Store, StoreError, Verb,
+        Ask, Beat, Due, Entry, Event, Filter, Health, Inserted, Job, JobId, Kept, LaneRow, NodeId,
+        NodeRow, Settlement, Shift, Standing, Start, Stats, Store, StoreError, Verb,
     },
 };
 use crate::{
@@ -223,12 +223,13 @@ impl Store for SqliteStore {
     async fn insert(
         &self,
         mail: &Routed,
-        leased: bool,
+        starts: &[Start],
         now: SystemTime,
     ) -> Result<Inserted, StoreError> {
-        let written = mail.clone();
+        let (written, starts) = (mail.clone(), starts.to_vec());
+        let leased = matches!(starts.as_slice(), [Start::Now(..), ..]);
         let abandoned = self.abandoned.clone();
-        let insert = move |change: &mut Change<'_>| insert::insert(change, &written, leased, now);
+        let insert = move |change: &mut Change<'_>| insert::insert(change, &written, &starts, now);
         let hand_over = move |jobs: Option<Vec<JobId>>| {
             let jobs = jobs?;
             let ids = leased.then(|| jobs.iter().map(|job| job.0).collect());
@@ -245,7 +246,12 @@ impl Store for SqliteStore {
         Ok(Inserted { jobs })
     }
 
-    async fn claim(&self, asks: &[Ask], now: SystemTime) -> Result<Vec<Job>, StoreError> {
+    async fn claim(
+        &self,
+        asks: &[Ask],
+        _: NodeId,
+        now: SystemTime,
+    ) -> Result<Vec<Job>, StoreError> {
         let asks = asks.to_vec();
         let abandoned = self.abandoned.clone();
         let lease = move |change: &mut Change<'_>| claim::lease(change, &asks, now);
@@ -292,9 +298,10 @@ impl Store for SqliteStore {
         Ok(jobs)
     }
 
-    async fn settle(&self, settlement: Settlement, now: SystemTime) -> Result<(), StoreError> {
+    async fn settle(&self, settlement: Settlement, now: SystemTime) -> Result<Kept, StoreError> {
         let settle = move |change: &mut Change<'_>| settle::settle(change, &settlement, now);
-        self.submit(Purpose::Settles, settle, |()| ()).await
+        self.submit(Purpose::Settles, settle, |()| Kept::Written)
+            .await
     }
 
     async fn due(&self) -> Result<Vec<Due>, StoreError> {
@@ -426,17 +433,6 @@ impl Store for SqliteStore {
         Ok(steps == space::STEPS)
     }
 
-    async fn recover(&self) -> Result<(), StoreError> {
-        self.write(claim::recover).await?;
-        let bodies = self.bodies.clone();
-        self.readers
-            .query(move |conn| {
-                read::delete_orphans(conn, &bodies);
-                Ok(())
-            })
-            .await
-    }
-
     fn health(&self) -> Health {
         if self.shared.broken.load(Ordering::Acquire) {
             if let Some(inbox) = &self.inbox {
@@ -451,7 +447,17 @@ impl Store for SqliteStore {
         }
     }
 
-    async fn version(&self) -> Result<u64, StoreError> {
+    async fn beat(&self, standing: &Standing) -> Result<Beat, StoreError> {
+        if standing.node.is_none() {
+            self.write(claim::recover).await?;
+            let bodies = self.bodies.clone();
+            self.readers
+                .query(move |conn| {
+                    read::delete_orphans(conn, &bodies);
+                    Ok(())
+                })
+                .await?;
+        }
         let abandoned = self.abandoned.clone();
         let look = move |change: &mut Change<'_>| {
             let leases = abandoned.take();
@@ -462,9 +468,15 @@ impl Store for SqliteStore {
                 .pragma_query_value(None, "data_version", |row| row.get::<_, i64>(0))?;
             Ok((version as u64, leases))
         };
-        let hand_over = |(version, leases): (u64, Leases)| {
+        let hand_over = |(changes, leases): (u64, Leases)| {
             leases.handed_over();
-            version
+            let node = NodeId::default();
+            let nodes = vec![NodeRow { id: node }];
+            Beat {
+                node,
+                nodes,
+                changes,
+            }
         };
         self.submit(Purpose::Records, look, hand_over).await
     }

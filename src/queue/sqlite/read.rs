@@ -115,7 +115,7 @@ pub(super) fn jobs(
                 let open = recipients
                     .iter()
                     .filter(|r| r.job == job.id && r.state.is_open())
-                    .map(|r| r.address.clone())
+                    .map(|r| r.recipient.clone())
                     .collect();
                 jobs.push(job.with(message.clone(), open));
             }

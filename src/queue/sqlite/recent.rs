@@ -11,8 +11,8 @@ use std::{
 
 use crate::{
     mail::{
-        address::Address,
         message::{Body, Message, MessageId},
+        recipient::Recipient,
     },
     queue::store::JobId,
     route::Routed,
@@ -41,7 +41,7 @@ struct Inner {
 #[derive(Debug)]
 struct Entry {
     message: Arc<Message>,
-    recipients: Vec<Address>,
+    recipients: Vec<Recipient>,
     octets: usize,
     since: Instant,
 }
@@ -77,7 +77,7 @@ impl RecentMail {
 
     /// Takes out a job that was just leased for its first attempt, if it is here and of that message (the numbers of rows
     /// that were deleted are given again).
-    pub(super) fn take(&self, job: JobId, id: MessageId) -> Option<(Arc<Message>, Vec<Address>)> {
+    pub(super) fn take(&self, job: JobId, id: MessageId) -> Option<(Arc<Message>, Vec<Recipient>)> {
         let mut inner = self.lock();
         let entry = inner.jobs.remove(&job)?;
         inner.octets -= entry.octets;
@@ -108,12 +108,15 @@ mod tests {
 
     use super::*;
     use crate::{
-        mail::message::{Envelope, Origin},
+        mail::{
+            address::Address,
+            message::{Envelope, Origin},
+        },
         route::RouteName,
     };
 
     fn mail(number: u128, octets: usize) -> Routed {
-        let to = Address::parse("b@corp.example").unwrap();
+        let to: Recipient = Address::parse("b@corp.example").unwrap().into();
         Routed {
             message: Arc::new(Message {
                 id: MessageId::new(SystemTime::UNIX_EPOCH, number),

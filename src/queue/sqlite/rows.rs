@@ -16,6 +16,7 @@ use crate::{
     mail::{
         address::Address,
         message::{Body, Envelope, Message, MessageId, Origin},
+        recipient::Recipient,
     },
     queue::{
         body::BodyStore,
@@ -196,15 +197,15 @@ impl From<rusqlite::Error> for Unread {
     }
 }
 
-/// A recipient of a message: address, job, state.
-pub(super) struct Recipient {
-    pub(super) address: Address,
+/// A recipient of a message, its job and its state.
+pub(super) struct RecipientRow {
+    pub(super) recipient: Recipient,
     pub(super) job: i64,
     pub(super) state: RecipientState,
 }
 
 /// A message, and its recipients with their states.
-pub(super) type Loaded = (Arc<Message>, Vec<Recipient>);
+pub(super) type Loaded = (Arc<Message>, Vec<RecipientRow>);
 
 /// A message as long as its content is kept, with its recipients in the order of the envelope.
 pub(super) fn load(
@@ -258,8 +259,9 @@ pub(super) fn load(
         })?
         .map(|row| {
             let (address, job, state) = row?;
-            Ok(Recipient {
-                address: Address::parse(&address).map_err(|e| Unread::Broken(e.to_string()))?,
+            let address = Address::parse(&address).map_err(|e| Unread::Broken(e.to_string()))?;
+            Ok(RecipientRow {
+                recipient: address.into(),
                 job,
                 state: recipient_state(state),
             })
@@ -272,7 +274,7 @@ pub(super) fn load(
                 .map(|text| Address::parse(&text))
                 .transpose()
                 .map_err(|e| Unread::Broken(e.to_string()))?,
-            recipients: recipients.iter().map(|r| r.address.clone()).collect(),
+            recipients: recipients.iter().map(|r| r.recipient.clone()).collect(),
             eight_bit,
         },
         origin: origin_from_json(&origin).ok_or_else(|| broken("its origin cannot be read"))?,

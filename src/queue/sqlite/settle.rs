@@ -58,7 +58,7 @@ pub(super) fn settle(
         add_event(change, row.key, event)?;
     }
     for bounce in &settlement.bounces {
-        insert::insert(change, bounce, false, now)?;
+        insert::insert(change, bounce, &[], now)?;
     }
     operate::obey(change, &jobs, row.wishes.as_deref(), now)?;
     close(change, row.key, Some((settlement.message, row.kept)), now)
@@ -150,7 +150,7 @@ impl JobRow {
             )?
             .query_row([self.key, first, last], |row| row.get(0))?;
         let pinned = split.pinned.as_ref().map_or("", ConnectorName::as_str);
-        let of = (self.route.as_str(), pinned);
+        let of = (self.route.as_str(), pinned, "");
         insert_job(change, id, of, WAITING, micros(split.due), attempts.into())?;
         for at in &split.recipients {
             conn.prepare_cached(

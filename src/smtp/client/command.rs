@@ -3,7 +3,7 @@
 //! Apart from the order they are said in. A command holds nothing but which one it is; its words come from the message.
 
 use super::{capabilities::Capabilities, class::Place};
-use crate::mail::{address::Address, message::Envelope};
+use crate::mail::{message::Envelope, recipient::Recipient};
 
 /// The message as the dialogue sees it.
 #[derive(Debug, Clone, Copy)]
@@ -11,7 +11,7 @@ pub struct Mail<'a> {
     /// Sender, and whether the content is 8-bit.
     pub envelope: &'a Envelope,
     /// The recipients of this job.
-    pub recipients: &'a [Address],
+    pub recipients: &'a [Recipient],
     /// Octets of the content, for SIZE.
     pub size: u64,
 }
@@ -51,7 +51,7 @@ impl Command {
             Command::Data => out.write_all(b"DATA\r\n"),
             Command::Dot | Command::LoneDot => out.write_all(b".\r\n"),
             Command::Recipient(index) => match mail.recipients.get(index) {
-                Some(address) => write!(out, "RCPT TO:<{address}>\r\n"),
+                Some(recipient) => write!(out, "RCPT TO:<{recipient}>\r\n"),
                 None => Ok(()),
             },
             Command::Mail => {

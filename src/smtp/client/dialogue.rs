@@ -308,7 +308,7 @@ impl<'a> Delivery<'a> {
             .recipients
             .iter()
             .zip(self.outcomes)
-            .map(|(address, outcome)| (address.clone(), outcome.unwrap_or_else(early)))
+            .map(|(to, outcome)| (to.address.clone(), outcome.unwrap_or_else(early)))
             .collect();
         Report::Tried {
             outcomes,
@@ -496,7 +496,7 @@ mod tests {
             eight_bit: true,
         };
         let list: Vec<_> = (1..=recipients)
-            .map(|n| Address::parse(&format!("r{n}@x.example")).unwrap())
+            .map(|n| Address::parse(&format!("r{n}@x.example")).unwrap().into())
             .collect();
         let offered = Capabilities::parse(&format!("up\n{}", offered.replace(' ', "\n")));
         let gmail = [Override {
@@ -645,7 +645,7 @@ mod tests {
             eight_bit: false,
         };
         let list: Vec<_> = (1..=recipients)
-            .map(|n| Address::parse(&format!("r{n}@x.example")).unwrap())
+            .map(|n| Address::parse(&format!("r{n}@x.example")).unwrap().into())
             .collect();
         let offered = Capabilities::parse(&format!("up\n{offered}"));
         let mail = Mail {
@@ -1025,7 +1025,9 @@ mod tests {
             recipients: Vec::new(),
             eight_bit: false,
         };
-        let list = [Address::parse("\"foo@evil.tld> ORCPT=a@b\"@corp.com").unwrap()];
+        let list = [Address::parse("\"foo@evil.tld> ORCPT=a@b\"@corp.com")
+            .unwrap()
+            .into()];
         for (limit, expected) in [
             (99, ""),
             (

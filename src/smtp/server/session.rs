@@ -26,6 +26,7 @@ use crate::{
     mail::{
         address::Address,
         message::{Envelope, MessageId, Origin},
+        recipient::Recipient,
         reply::Reply,
     },
     policy::{
@@ -133,7 +134,7 @@ pub struct Accepted {
     /// The body, or `None` when it went out in [`Step::Spool`] pieces.
     pub body: Option<Bytes>,
     /// Jobs by route.
-    pub jobs: Vec<(RouteName, Vec<Address>)>,
+    pub jobs: Vec<(RouteName, Vec<Recipient>)>,
 }
 
 /// What the driver does next. Replies are collected and written in one go when [`Session::feed`] wants more input or

@@ -14,8 +14,8 @@ use postern::{
     queue::{
         body::BodyStore,
         store::{
-            Ask, Due, Entry, Event, Filter, Health, Inserted, Job, LaneRow, Settlement, Shift,
-            Stats, Store, StoreError, Verb,
+            Ask, Beat, Due, Entry, Event, Filter, Health, Inserted, Job, Kept, LaneRow, NodeId,
+            Settlement, Shift, Standing, Start, Stats, Store, StoreError, Verb,
         },
     },
     route::Routed,
@@ -53,15 +53,20 @@ impl Store for Flaky {
     async fn insert(
         &self,
         mail: &Routed,
-        leased: bool,
+        starts: &[Start],
         now: SystemTime,
     ) -> Result<Inserted, StoreError> {
-        self.pass()?.insert(mail, leased, now).await
+        self.pass()?.insert(mail, starts, now).await
     }
-    async fn claim(&self, asks: &[Ask], now: SystemTime) -> Result<Vec<Job>, StoreError> {
-        self.pass()?.claim(asks, now).await
+    async fn claim(
+        &self,
+        asks: &[Ask],
+        node: NodeId,
+        now: SystemTime,
+    ) -> Result<Vec<Job>, StoreError> {
+        self.pass()?.claim(asks, node, now).await
     }
-    async fn settle(&self, settlement: Settlement, now: SystemTime) -> Result<(), StoreError> {
+    async fn settle(&self, settlement: Settlement, now: SystemTime) -> Result<Kept, StoreError> {
         self.pass()?.settle(settlement, now).await
     }
     async fn due(&self) -> Result<Vec<Due>, StoreError> {
@@ -116,11 +121,8 @@ impl Store for Flaky {
     fn health(&self) -> Health {
         self.inside.health()
     }
-    async fn recover(&self) -> Result<(), StoreError> {
-        self.pass()?.recover().await
-    }
-    async fn version(&self) -> Result<u64, StoreError> {
-        self.pass()?.version().await
+    async fn beat(&self, standing: &Standing) -> Result<Beat, StoreError> {
+        self.pass()?.beat(standing).await
     }
     fn bodies(&self) -> &BodyStore {
         self.inside.bodies()

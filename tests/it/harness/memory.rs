@@ -16,12 +16,14 @@ use postern::{
         address::Address,
         message::{Message, MessageId},
         outcome::{Obstacle, Outcome, Report},
+        recipient::Recipient,
         reply::Reply,
     },
     queue::body::BodyStore,
     queue::store::{
-        Ask, CLOCK, Due, Entry, EntryRecipient, Event, Filter, Health, Inserted, Job, JobId,
-        LaneRow, RecipientState, Settled, Settlement, Shift, State, Stats, Store, StoreError, Verb,
+        Ask, Beat, CLOCK, Due, Entry, EntryRecipient, Event, Filter, Health, Inserted, Job, JobId,
+        Kept, LaneRow, Lease, NodeId, NodeRow, RecipientState, Settled, Settlement, Shift,
+        Standing, Start, State, Stats, Store, StoreError, Verb,
     },
     route::{ConnectorName, Routed},
 };
@@ -107,28 +109,34 @@ impl Memory {
         self.version.fetch_add(1, Ordering::SeqCst);
     }
 
-    fn add(&self, mail: &Routed, leased: bool, now: SystemTime) -> Vec<JobId> {
+    fn add(&self, mail: &Routed, starts: &[Start], now: SystemTime) -> Vec<JobId> {
         let mut rows = self.rows.lock().unwrap();
         mail.jobs
             .iter()
-            .map(|(route, recipients)| {
+            .enumerate()
+            .map(|(at, (route, recipients))| {
                 let id = JobId(rows.len() as i64 + 1);
+                let start = starts.get(at).unwrap_or(&Start::Any);
                 rows.push(Row {
                     job: Job {
                         id,
+                        lease: Lease::default(),
                         message: Arc::clone(&mail.message),
                         route: route.clone(),
                         recipients: recipients.clone(),
                         pinned: None,
-                        lane: None,
+                        lane: match start {
+                            Start::In(lane) => Some(lane.clone()),
+                            _ => None,
+                        },
                         attempts: 0,
                         accepted: now,
                     },
                     due: now,
-                    leased,
+                    leased: matches!(start, Start::Now(..)),
                     states: recipients
                         .iter()
-                        .map(|r| (r.clone(), "waiting".to_owned(), None))
+                        .map(|r| (r.address.clone(), "waiting".to_owned(), None))
                         .collect(),
                 });
                 id
@@ -142,16 +150,21 @@ impl Store for Memory {
     async fn insert(
         &self,
         mail: &Routed,
-        leased: bool,
+        starts: &[Start],
         now: SystemTime,
     ) -> Result<Inserted, StoreError> {
         self.write()?;
         Ok(Inserted {
-            jobs: self.add(mail, leased, now),
+            jobs: self.add(mail, starts, now),
         })
     }
 
-    async fn claim(&self, asks: &[Ask], now: SystemTime) -> Result<Vec<Job>, StoreError> {
+    async fn claim(
+        &self,
+        asks: &[Ask],
+        _: NodeId,
+        now: SystemTime,
+    ) -> Result<Vec<Job>, StoreError> {
         self.write()?;
         let mut rows = self.rows.lock().unwrap();
         let mut jobs = Vec::new();
@@ -174,7 +187,7 @@ impl Store for Memory {
                     .states
                     .iter()
                     .filter(|(_, state, _)| state == "waiting")
-                    .map(|(r, _, _)| r.clone())
+                    .map(|(r, _, _)| r.clone().into())
                     .collect();
                 jobs.push(job);
             }
@@ -182,7 +195,7 @@ impl Store for Memory {
         Ok(jobs)
     }
 
-    async fn settle(&self, settlement: Settlement, now: SystemTime) -> Result<(), StoreError> {
+    async fn settle(&self, settlement: Settlement, now: SystemTime) -> Result<Kept, StoreError> {
         self.write()?;
         let mut doubtful = Vec::new();
         let mut pinned = None;
@@ -243,7 +256,7 @@ impl Store for Memory {
             }
         }
         for bounce in &settlement.bounces {
-            self.add(bounce, false, now);
+            self.add(bounce, &[], now);
         }
         self.events.lock().unwrap().extend(
             settlement
@@ -251,7 +264,7 @@ impl Store for Memory {
                 .into_iter()
                 .map(|e| (settlement.message, e)),
         );
-        Ok(())
+        Ok(Kept::Written)
     }
 
     async fn due(&self) -> Result<Vec<Due>, StoreError> {
@@ -404,8 +417,13 @@ impl Store for Memory {
         Ok(false)
     }
 
-    async fn recover(&self) -> Result<(), StoreError> {
-        Ok(())
+    async fn beat(&self, _: &Standing) -> Result<Beat, StoreError> {
+        let node = NodeId::default();
+        Ok(Beat {
+            node,
+            nodes: vec![NodeRow { id: node }],
+            changes: self.version.load(Ordering::SeqCst),
+        })
     }
 
     fn bodies(&self) -> &BodyStore {
@@ -418,10 +436,6 @@ impl Store for Memory {
         } else {
             Health::Fine
         }
-    }
-
-    async fn version(&self) -> Result<u64, StoreError> {
-        Ok(self.version.load(Ordering::SeqCst))
     }
 }
 
@@ -493,11 +507,11 @@ impl Connector for Scripted {
         }
     }
 
-    async fn deliver(&self, message: &Message, recipients: &[Address], _: Instant) -> Report {
+    async fn deliver(&self, message: &Message, recipients: &[Recipient], _: Instant) -> Report {
         self.calls.lock().unwrap().push(Call {
             at: Instant::now(),
             message: Arc::new(message.clone()),
-            recipients: recipients.iter().map(Address::to_string).collect(),
+            recipients: recipients.iter().map(ToString::to_string).collect(),
         });
         let act = self.script.lock().unwrap().pop_front();
         let act = act.unwrap_or_else(|| self.otherwise.lock().unwrap().clone());
@@ -513,9 +527,11 @@ impl Connector for Scripted {
             Act::Mixed(mixed) => mixed,
         };
         let outcomes = recipients.iter().map(|recipient| {
-            let outcome = mixed.iter().find(|(local, _)| *local == recipient.local());
+            let outcome = mixed
+                .iter()
+                .find(|(local, _)| *local == recipient.address.local());
             (
-                recipient.clone(),
+                recipient.address.clone(),
                 outcome.map_or_else(|| ok.clone(), |(_, outcome)| outcome.clone()),
             )
         });

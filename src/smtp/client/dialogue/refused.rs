@@ -62,7 +62,7 @@ impl Delivery<'_> {
     fn is_quotable(&self) -> bool {
         let sender = self.mail.envelope.sender.iter();
         sender
-            .chain(self.mail.recipients)
+            .chain(self.mail.recipients.iter().map(|r| &r.address))
             .any(|address| address.local().contains(' '))
     }
 }

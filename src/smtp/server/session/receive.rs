@@ -8,6 +8,7 @@ use bytes::{Buf as _, Bytes, BytesMut};
 use crate::{
     mail::{
         message::{BODY_IN_MEMORY, Envelope, MessageId, Origin},
+        recipient::Recipient,
         repair,
         reply::Reply,
     },
@@ -208,7 +209,11 @@ impl Session {
             id: incoming.id,
             envelope: Envelope {
                 sender: transaction.sender,
-                recipients: transaction.recipients,
+                recipients: transaction
+                    .recipients
+                    .into_iter()
+                    .map(Recipient::from)
+                    .collect(),
                 eight_bit: transaction.eight_bit,
             },
             origin: incoming.origin,

@@ -1,0 +1,201 @@
+//! What an operator sees of the queue and wishes of it: entries and their states, filters, verbs, counts.
+
+use std::{fmt, str::FromStr, time::SystemTime};
+
+use crate::{
+    mail::{message::MessageId, pattern::Pattern},
+    route::{ConnectorName, RouteName},
+};
+
+/// The state of a job as `queue list` shows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum State {
+    /// Due now or later.
+    Waiting,
+    /// Leased.
+    Sending,
+    /// Held by an operator.
+    Held,
+    /// Given up, kept.
+    Failed,
+    /// All recipients delivered (or dropped).
+    Done,
+}
+
+impl State {
+    /// The word in lists and JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            State::Waiting => "waiting",
+            State::Sending => "sending",
+            State::Held => "held",
+            State::Failed => "failed",
+            State::Done => "done",
+        }
+    }
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// What became of one recipient.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum RecipientState {
+    /// Not yet accepted by an upstream.
+    Waiting,
+    /// It may have arrived.
+    InDoubt,
+    /// Given up.
+    Failed,
+    /// Accepted by an upstream.
+    Done,
+    /// By an operator.
+    Dropped,
+}
+
+impl RecipientState {
+    /// The word in lists and JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Waiting => "waiting",
+            Self::InDoubt => "in doubt",
+            Self::Failed => "failed",
+            Self::Done => "done",
+            Self::Dropped => "dropped",
+        }
+    }
+
+    /// Whether it is still to be sent to.
+    pub fn is_open(self) -> bool {
+        matches!(self, Self::Waiting | Self::InDoubt)
+    }
+}
+
+impl fmt::Display for RecipientState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// Which entries; every `Some` must hold.
+#[derive(Debug, Clone, Default)]
+pub struct Filter {
+    /// One message.
+    pub id: Option<MessageId>,
+    /// States; empty = any.
+    pub states: Vec<State>,
+    /// A pattern as in the config, over the envelope sender.
+    pub sender: Option<Pattern>,
+    /// A pattern over any recipient.
+    pub recipient: Option<Pattern>,
+    /// By name.
+    pub route: Option<RouteName>,
+    /// Accepted at least this long before `now`.
+    pub older: Option<SystemTime>,
+    /// At most so many entries, oldest first.
+    pub limit: Option<usize>,
+}
+
+/// One message and route as an operator sees it (an entry joins the jobs of one message and route).
+#[derive(Debug, Clone)]
+pub struct Entry {
+    /// The message.
+    pub id: MessageId,
+    /// The route.
+    pub route: RouteName,
+    /// Of the least finished job: sending, held, waiting, failed, done in this order.
+    pub state: State,
+    /// `None` is `<>`.
+    pub sender: Option<String>,
+    /// All recipients of this route.
+    pub recipients: Vec<EntryRecipient>,
+    /// The most attempts of any of its jobs.
+    pub attempts: u32,
+    /// Earliest due time of its waiting jobs.
+    pub next_attempt: Option<SystemTime>,
+    /// In-doubt connector, if any.
+    pub pinned: Option<ConnectorName>,
+    /// The lane whose turn a waiting job of it waits for.
+    pub lane: Option<String>,
+    /// Octets of the content.
+    pub size: u64,
+    /// When.
+    pub accepted: SystemTime,
+}
+
+/// A recipient in an [`Entry`].
+#[derive(Debug, Clone)]
+pub struct EntryRecipient {
+    /// Wire form.
+    pub address: String,
+    /// What became of it.
+    pub state: RecipientState,
+    /// What the upstream said last, as one line.
+    pub last_reply: Option<String>,
+}
+
+/// What an operator may wish.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verb {
+    /// Due now; also brings failed recipients back.
+    Retry,
+    /// Not tried until released.
+    Hold,
+    /// Undo hold.
+    Release,
+    /// Give up now: to `failed`, no bounce.
+    Fail,
+    /// Gone, with its body; history keeps the line.
+    Drop,
+    /// To another route (a route that is no longer configured).
+    Reroute(RouteName),
+}
+
+/// The words in which a wish is kept; they read back.
+impl fmt::Display for Verb {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Verb::Retry => "retry",
+            Verb::Hold => "hold",
+            Verb::Release => "release",
+            Verb::Fail => "fail",
+            Verb::Drop => "drop",
+            Verb::Reroute(route) => return write!(f, "reroute {route}"),
+        })
+    }
+}
+
+impl FromStr for Verb {
+    type Err = &'static str;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(match text {
+            "retry" => Verb::Retry,
+            "hold" => Verb::Hold,
+            "release" => Verb::Release,
+            "fail" => Verb::Fail,
+            "drop" => Verb::Drop,
+            _ => {
+                let route = text.strip_prefix("reroute ").ok_or("not a verb")?;
+                Verb::Reroute(RouteName::from(route))
+            }
+        })
+    }
+}
+
+/// Counts for `status`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Jobs.
+    pub waiting: u64,
+    /// Jobs.
+    pub sending: u64,
+    /// Jobs.
+    pub held: u64,
+    /// Jobs.
+    pub failed: u64,
+    /// Acceptance of the oldest waiting job.
+    pub oldest: Option<SystemTime>,
+}
