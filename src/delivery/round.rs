@@ -222,10 +222,8 @@ impl Round {
         }
         self.checked = Some(Instant::now());
         let store = self.shared.queue.store();
-        let standing = Standing {
-            node: Some(self.shared.queue.node()),
-        };
-        let Ok(Beat { changes, .. }) = store.beat(&standing).await else {
+        let node = Some(self.shared.queue.node());
+        let Ok(Beat { changes, .. }) = store.beat(&Standing { node }).await else {
             return;
         };
         let first = self.changes.is_none();

@@ -5,7 +5,7 @@
 
 use std::{
     fmt, io,
-    path::{Path, PathBuf},
+    path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
     time::{Duration, Instant, SystemTime},
 };
@@ -14,6 +14,7 @@ use tokio::sync::Notify;
 
 use body::BodyWriter;
 use sqlite::SqliteStore;
+pub use store::Settings;
 use store::{Health, Job, Lease, NodeId, Standing, Start, Store, StoreError};
 
 use crate::{
@@ -28,17 +29,6 @@ pub mod operator;
 pub mod settling;
 pub mod sqlite;
 pub mod store;
-
-/// `[queue]`, but for retry and give_up, which are the routes'.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Settings {
-    /// `data_dir`: the database and `spool/` are in it.
-    pub data_dir: PathBuf,
-    /// How long a message with a failed recipient is kept.
-    pub keep_failed: Duration,
-    /// How long it is remembered who, when, what became of it.
-    pub keep_history: Duration,
-}
 
 /// Free space is looked at so often at most.
 const DISK_LOOK: Duration = Duration::from_secs(5);

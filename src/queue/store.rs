@@ -5,6 +5,7 @@
 
 use std::{
     fmt,
+    path::PathBuf,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -22,6 +23,17 @@ use crate::{
     },
     route::{ConnectorName, RouteName, Routed},
 };
+
+/// `[queue]`, but for retry and give_up, which are the routes'.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// `data_dir`: the database and `spool/` are in it.
+    pub data_dir: PathBuf,
+    /// How long a message with a failed recipient is kept.
+    pub keep_failed: Duration,
+    /// How long it is remembered who, when, what became of it.
+    pub keep_history: Duration,
+}
 
 /// Why the store did not do it. Nothing was changed.
 #[derive(Debug, thiserror::Error)]

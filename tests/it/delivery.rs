@@ -11,7 +11,6 @@ use postern::{
     connector::{self, Connector, Kind, Rate},
     delivery::{BounceSettings, Delivery, Settings, Setup},
     mail::{
-        address::Address,
         message::{Body, Envelope, Message, MessageId, Origin},
         outcome::{Obstacle, ObstacleKind, Outcome},
         recipient::Recipient,

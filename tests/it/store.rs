@@ -11,7 +11,6 @@ use std::{
 
 use postern::{
     mail::{
-        address::Address,
         message::{Body, Envelope, Message, MessageId, Origin},
         outcome::Outcome,
         pattern::Pattern,

@@ -16,11 +16,10 @@ use async_trait::async_trait;
 use tokio::sync::mpsc;
 
 use super::{
-    Settings,
     body::BodyStore,
     store::{
         Ask, Beat, Due, Entry, Event, Filter, Health, Inserted, Job, JobId, Kept, LaneRow, NodeId,
-        NodeRow, Settlement, Shift, Standing, Start, Stats, Store, StoreError, Verb,
+        NodeRow, Settings, Settlement, Shift, Standing, Start, Stats, Store, StoreError, Verb,
     },
 };
 use crate::{
