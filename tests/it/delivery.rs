@@ -16,7 +16,7 @@ use postern::{
         recipient::Recipient,
         reply::Reply,
     },
-    queue::Queue,
+    queue::{Queue, store::RecipientState},
     route::{Route, RouteName, Routed, Router},
 };
 
@@ -94,7 +94,7 @@ fn setup(connectors: &[(&str, &Arc<Scripted>)], plan: &Plan) -> Setup {
 }
 
 fn world(connectors: &[(&str, &Arc<Scripted>)], plan: &Plan) -> World {
-    world_over(Arc::new(Memory::default()), connectors, plan)
+    world_over(Memory::strict(), connectors, plan)
 }
 
 fn world_over(store: Arc<Memory>, connectors: &[(&str, &Arc<Scripted>)], plan: &Plan) -> World {
@@ -182,7 +182,7 @@ async fn each_recipient_by_itself() {
     world.accept(&["yes", "no", "later"]).await;
     until("a retry and a bounce", async || out.count() == 3).await;
     until("all settled", async || {
-        world.store.rows().iter().all(|row| !row.leased)
+        world.store.rows().iter().all(|row| !row.is_leased())
     })
     .await;
     let mut seen = out.seen();
@@ -390,7 +390,7 @@ async fn a_refused_message_is_not_its_own_probe() {
         rows.len() == 3
             && rows
                 .iter()
-                .all(|r| !r.leased && waits(r.job.lane.as_deref()))
+                .all(|r| !r.is_leased() && waits(r.job.lane.as_deref()))
     })
     .await;
     assert_eq!(out.count(), 1);
@@ -421,7 +421,7 @@ async fn a_refused_message_alone_is_tried_after_a_reload() {
     world.accept(&["bad"]).await;
     until("it waits in its lane", async || {
         let rows = world.store.rows();
-        rows.len() == 1 && !rows[0].leased && rows[0].job.lane.is_some()
+        rows.len() == 1 && !rows[0].is_leased() && rows[0].job.lane.is_some()
     })
     .await;
     world.delivery.reload(setup(&[("out", &out)], &plan));
@@ -638,7 +638,11 @@ async fn an_upstream_that_wants_less_is_waited_for() {
     assert!(begin.elapsed() >= Duration::from_secs(1));
     assert_eq!(second.count(), 0, "no reason to go elsewhere");
     until("settled", async || {
-        world.store.rows().iter().all(|r| r.states[0].1 == "done")
+        world
+            .store
+            .rows()
+            .iter()
+            .all(|r| r.recipients[0].state == RecipientState::Done)
     })
     .await;
     for row in world.store.rows() {
@@ -678,7 +682,7 @@ async fn a_wait_beyond_give_up_ends_there() {
 
 #[tokio::test]
 async fn a_backlog_goes_out_with_all_permits() {
-    let store = Arc::new(Memory::default());
+    let store = Memory::strict();
     let out = Scripted::new("out", []);
     *out.otherwise.lock().unwrap() = Act::Slow(Duration::from_millis(5));
     for i in 0..200 {
@@ -689,7 +693,11 @@ async fn a_backlog_goes_out_with_all_permits() {
     }
     let world = world_over(store, &[("out", &out)], &Plan::default());
     until("all", async || {
-        world.store.rows().iter().all(|r| r.states[0].1 == "done")
+        world
+            .store
+            .rows()
+            .iter()
+            .all(|r| r.recipients[0].state == RecipientState::Done)
     })
     .await;
     assert_eq!(out.count(), 200);

@@ -184,18 +184,12 @@ fn open(dir: &Path) -> Arc<SqliteStore> {
     SqliteStore::open(&settings(dir)).unwrap()
 }
 
-/// Runs a case on every store there is, the double in memory included: what the delivery tests stand on must do what the real
-/// one does. It knows the course of mail, and no operator.
-async fn on_every<F: AsyncFn(Arc<dyn Store>)>(case: F) {
-    case(Arc::new(Memory::default())).await;
-    on_each(case).await;
-}
-
-/// Runs a case on the stores that a gateway can have, and on one seen through another.
+/// Runs a case on every store there is: the double in memory, on which the tests of delivery stand, the real one, and one seen through
+/// another.
 async fn on_each<F: AsyncFn(Arc<dyn Store>)>(case: F) {
+    case(Arc::new(Memory::default())).await;
     let dir = tempfile::tempdir().unwrap();
-    let sqlite = open(dir.path());
-    case(sqlite).await;
+    case(open(dir.path())).await;
     let dir = tempfile::tempdir().unwrap();
     case(Flaky::new(open(dir.path()), 0)).await;
 }
@@ -269,7 +263,7 @@ async fn what_goes_in_comes_out() {
 
 #[tokio::test]
 async fn the_course_of_mail() {
-    on_every(async |store| {
+    on_each(async |store| {
         for n in [2, 1] {
             let sent = mail(n, &["a@x.example", "b@x.example", "c@x.example"]);
             let inserted = store.insert(&sent, &[], at(n as u64)).await.unwrap();
@@ -348,7 +342,7 @@ fn shift(by: i64, since: SystemTime, now: SystemTime) -> Shift {
 #[tokio::test]
 async fn what_waits_moves_with_the_clock() {
     for by in [-86_400, 400_000_000] {
-        on_every(async |store| {
+        on_each(async |store| {
             let moved = |seconds: i64| at((seconds + by) as u64);
             // By the old clock: one that is due, and one that was deferred.
             for n in [1, 2] {
@@ -398,7 +392,7 @@ async fn what_waits_moves_with_the_clock() {
 
 #[tokio::test]
 async fn nothing_waits_for_a_time_that_nobody_can_have_set() {
-    on_every(async |store| {
+    on_each(async |store| {
         // Both came by a clock that was ten days ahead, and nobody saw it go back.
         for n in [1, 2] {
             let sent = mail(n, &["a@x.example"]);

@@ -1,9 +1,12 @@
 //! A store in memory, which can be told to fail, and a connector that follows a script: the doubles of the delivery tests.
+//!
+//! The store stands every case of the suite in `store.rs`, so what delivery does over it, it does over the real one. It keeps jobs
+//! that are done, for the tests to look at.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::{
-        Arc, Mutex,
+        Arc, Mutex, MutexGuard,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant, SystemTime},
@@ -12,6 +15,7 @@ use std::{
 use async_trait::async_trait;
 use postern::{
     connector::{Connector, Lane},
+    delivery::clock,
     mail::{
         address::Address,
         message::{Message, MessageId},
@@ -19,129 +23,658 @@ use postern::{
         recipient::Recipient,
         reply::Reply,
     },
-    queue::body::BodyStore,
-    queue::store::{
-        Ask, Beat, CLOCK, Due, Entry, EntryRecipient, Event, Filter, Health, Inserted, Job, JobId,
-        Kept, LaneRow, Lease, NodeId, NodeRow, RecipientState, Settled, Settlement, Shift,
-        Standing, Start, State, Stats, Store, StoreError, Verb,
+    queue::{
+        body::BodyStore,
+        settling::{self, Before},
+        store::{
+            Ask, Beat, CLOCK, DELIVERY, Due, Entry, EntryRecipient, Event, Filter, Health,
+            Inserted, Job, JobId, Kept, LaneRow, Lease, NodeId, NodeRow, RecipientState,
+            Settlement, Shift, Standing, Start, State, Stats, Store, StoreError, Verb,
+        },
     },
-    route::{ConnectorName, Routed},
+    route::{ConnectorName, RouteName, Routed},
 };
 
-/// A row.
+/// What was written while the clock was being looked at.
+const MEANWHILE: Duration = Duration::from_secs(10);
+
+/// A job; one that is done stays.
 #[derive(Debug, Clone)]
 pub(crate) struct Row {
+    /// As it is handed out, but for the recipients.
     pub(crate) job: Job,
+    pub(crate) state: State,
     pub(crate) due: SystemTime,
-    pub(crate) leased: bool,
-    /// `waiting`, `in doubt`, `failed`, `done`, with what was said last.
-    pub(crate) states: Vec<(Address, String, Option<String>)>,
+    pub(crate) recipients: Vec<Addressee>,
+    wishes: Vec<Verb>,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct Addressee {
+    pub(crate) address: Address,
+    pub(crate) state: RecipientState,
+    reply: Option<String>,
+    /// When, and how it was served.
+    delivery: Option<(SystemTime, String)>,
+    /// In the envelope.
+    position: usize,
 }
 
 impl Row {
+    fn id(&self) -> MessageId {
+        self.job.message.id
+    }
+
     fn waits(&self) -> bool {
-        !self.leased && self.states.iter().any(|(_, state, _)| state == "waiting")
+        self.state == State::Waiting
+    }
+
+    pub(crate) fn is_leased(&self) -> bool {
+        self.state == State::Sending
+    }
+
+    /// What a verb means something to.
+    fn takes(&self, verb: &Verb, has_content: bool) -> bool {
+        match (verb, self.state) {
+            (_, State::Done) | (Verb::Hold, State::Held) => false,
+            (Verb::Retry, state) => match state {
+                State::Failed => has_content,
+                state => state != State::Held,
+            },
+            // In flight there is something to release only after a wish to hold.
+            (Verb::Release, State::Sending) => !self.wishes.is_empty(),
+            (Verb::Release, state) => state == State::Held,
+            (Verb::Hold | Verb::Fail, state) => state != State::Failed,
+            (Verb::Drop | Verb::Reroute(_), _) => true,
+        }
+    }
+
+    /// A verb on a job that is not in flight.
+    fn obey(&mut self, verb: &Verb, now: SystemTime) {
+        let mut turn = |from: &dyn Fn(RecipientState) -> bool, to| {
+            for recipient in self.recipients.iter_mut().filter(|r| from(r.state)) {
+                recipient.state = to;
+            }
+        };
+        match verb {
+            Verb::Retry => {
+                turn(
+                    &|state| state == RecipientState::Failed,
+                    RecipientState::Waiting,
+                );
+                (self.state, self.due) = (State::Waiting, now);
+            }
+            Verb::Hold => self.state = State::Held,
+            Verb::Release => self.state = State::Waiting,
+            Verb::Fail => {
+                turn(&RecipientState::is_open, RecipientState::Failed);
+                self.state = State::Failed;
+            }
+            Verb::Drop => {
+                turn(
+                    &|state| state.is_open() || state == RecipientState::Failed,
+                    RecipientState::Dropped,
+                );
+                self.state = State::Done;
+            }
+            Verb::Reroute(route) => {
+                self.job.route = route.clone();
+                (self.job.pinned, self.job.lane) = (None, None);
+            }
+        }
+    }
+}
+
+/// A message, as long as it is remembered.
+#[derive(Debug)]
+struct Mail {
+    message: Arc<Message>,
+    accepted: SystemTime,
+    /// When the last of its jobs ended.
+    ended: Option<SystemTime>,
+    has_content: bool,
+    events: Vec<Event>,
+}
+
+/// Messages and jobs in the order in which they came.
+#[derive(Debug, Default)]
+struct Tables {
+    mails: Vec<Mail>,
+    rows: Vec<Row>,
+    /// The number of the last job.
+    numbers: i64,
+    lanes: BTreeMap<String, LaneRow>,
+    notes: BTreeMap<String, String>,
+}
+
+impl Tables {
+    fn mail(&mut self, id: MessageId) -> Option<&mut Mail> {
+        self.mails.iter_mut().find(|mail| mail.message.id == id)
+    }
+
+    fn row(&mut self, id: JobId) -> Option<&mut Row> {
+        self.rows.iter_mut().find(|row| row.job.id == id)
+    }
+
+    fn tell(&mut self, id: MessageId, at: SystemTime, kind: &str, text: String) {
+        let event = Event {
+            at,
+            kind: kind.into(),
+            recipients: Vec::new(),
+            text,
+        };
+        self.mail(id).unwrap().events.push(event);
+    }
+
+    fn number(&mut self) -> JobId {
+        self.numbers += 1;
+        JobId(self.numbers)
+    }
+
+    /// `None`: there is one of this id.
+    fn insert(&mut self, routed: &Routed, starts: &[Start], now: SystemTime) -> Option<Vec<JobId>> {
+        let message = &routed.message;
+        if self.mail(message.id).is_some() {
+            return None;
+        }
+        self.mails.push(Mail {
+            message: Arc::clone(message),
+            accepted: now,
+            ended: None,
+            has_content: true,
+            events: Vec::new(),
+        });
+        let mut jobs = Vec::new();
+        for (at, (route, recipients)) in routed.jobs.iter().enumerate() {
+            let id = self.number();
+            let (state, lane) = match starts.get(at) {
+                Some(Start::Now(..)) => (State::Sending, None),
+                Some(Start::In(lane)) => (State::Waiting, Some(lane.clone())),
+                _ => (State::Waiting, None),
+            };
+            let position = |recipient| {
+                let mut envelope = message.envelope.recipients.iter();
+                envelope.position(|r| r == recipient).unwrap_or(usize::MAX)
+            };
+            self.rows.push(Row {
+                job: Job {
+                    id,
+                    lease: Lease::default(),
+                    message: Arc::clone(message),
+                    route: route.clone(),
+                    recipients: recipients.clone(),
+                    pinned: None,
+                    lane,
+                    attempts: 0,
+                    accepted: now,
+                },
+                state,
+                due: now,
+                recipients: recipients
+                    .iter()
+                    .map(|recipient| Addressee {
+                        address: recipient.address.clone(),
+                        state: RecipientState::Waiting,
+                        reply: None,
+                        delivery: None,
+                        position: position(recipient),
+                    })
+                    .collect(),
+                wishes: Vec::new(),
+            });
+            jobs.push(id);
+        }
+        Some(jobs)
+    }
+
+    fn lease(&mut self, ask: &Ask, now: SystemTime) -> Vec<Job> {
+        let mut due: Vec<&mut Row> = self
+            .rows
+            .iter_mut()
+            .filter(|row| row.waits() && row.due <= now)
+            .filter(|row| row.job.route == ask.route)
+            .filter(|row| (&row.job.pinned, &row.job.lane) == (&ask.pinned, &ask.lane))
+            .collect();
+        due.sort_by_key(|row| row.due);
+        let leased = due.into_iter().take(ask.limit).map(|row| {
+            row.state = State::Sending;
+            let mut job = row.job.clone();
+            let is_open = |known: &Addressee, asked: &Recipient| {
+                known.state.is_open() && known.address == asked.address
+            };
+            job.recipients
+                .retain(|asked| row.recipients.iter().any(|known| is_open(known, asked)));
+            job
+        });
+        leased.collect()
+    }
+
+    fn settle(&mut self, settlement: &Settlement, now: SystemTime, is_strict: bool) {
+        let Some(row) = self.row(settlement.job) else {
+            assert!(!is_strict, "a settlement for a job that is not there");
+            return;
+        };
+        assert!(
+            row.state == State::Sending || !is_strict,
+            "settled without a lease"
+        );
+        let before = Before {
+            pinned: row.job.pinned.clone(),
+            attempts: row.job.attempts,
+            recipients: row
+                .recipients
+                .iter()
+                .map(|r| (r.address.to_string(), r.state))
+                .collect(),
+        };
+        let after = settling::apply(&before, settlement);
+        assert!(
+            after.strangers.is_empty() || !is_strict,
+            "{:?}",
+            after.strangers
+        );
+        for change in &after.changes {
+            let recipient = &mut row.recipients[change.at];
+            recipient.state = change.state;
+            recipient.reply = Some(change.reply.clone());
+            recipient.delivery = change.delivery.map(|event| (event.at, event.text.clone()));
+        }
+        row.job.attempts = after.attempts;
+        let wishes = std::mem::take(&mut row.wishes);
+        let mut parts = Vec::new();
+        for split in &after.splits {
+            let mut part = row.clone();
+            (part.state, part.due) = (State::Waiting, split.due);
+            (part.job.pinned, part.job.lane) = (split.pinned.clone(), None);
+            part.recipients = split
+                .recipients
+                .iter()
+                .map(|at| row.recipients[*at].clone())
+                .collect();
+            parts.push(part);
+        }
+        let leaves = |at: &usize| after.splits.iter().any(|s| s.recipients.contains(at));
+        let mut at = 0..;
+        row.recipients
+            .retain(|_| at.next().is_none_or(|at| !leaves(&at)));
+        match after.job {
+            None => row.state = State::Done,
+            Some(standing) => {
+                row.state = if standing.is_failed {
+                    State::Failed
+                } else {
+                    State::Waiting
+                };
+                row.due = standing.due;
+                (row.job.pinned, row.job.lane) = (standing.pinned, standing.lane);
+            }
+        }
+        let mut jobs = vec![settlement.job];
+        for mut part in parts {
+            part.job.id = self.number();
+            jobs.push(part.job.id);
+            self.rows.push(part);
+        }
+        let events = settlement.events.iter().filter(|e| e.kind != DELIVERY);
+        let mail = self.mail(settlement.message).unwrap();
+        mail.events.extend(events.cloned());
+        for bounce in &settlement.bounces {
+            self.insert(bounce, &[], now);
+        }
+        for wish in wishes {
+            self.apply(&wish, &jobs, now);
+        }
+        self.close(settlement.message, now);
+    }
+
+    /// Ends a message whose jobs have all ended; without a failed recipient its content goes at once.
+    fn close(&mut self, id: MessageId, now: SystemTime) {
+        let of_it = self.rows.iter().filter(|row| row.id() == id);
+        let least = of_it.map(|row| row.state as usize).min();
+        let mail = self.mail(id).unwrap();
+        if least.is_some_and(|least| least < State::Failed as usize) {
+            return;
+        }
+        mail.ended.get_or_insert(now);
+        if least != Some(State::Failed as usize) {
+            mail.has_content = false;
+        }
+    }
+
+    /// The entries that a filter takes, with their jobs, oldest first.
+    fn entries(&self, filter: &Filter) -> Vec<(&Mail, RouteName, Vec<&Row>)> {
+        let mut found = Vec::new();
+        for mail in &self.mails {
+            let of_it = || self.rows.iter().filter(|r| r.id() == mail.message.id);
+            let routes: BTreeSet<&str> = of_it().map(|row| row.job.route.as_str()).collect();
+            for route in routes {
+                let rows: Vec<&Row> = of_it().filter(|r| r.job.route.as_str() == route).collect();
+                let state = rows.iter().map(|r| r.state).min_by_key(|s| *s as usize);
+                let sender = mail.message.envelope.sender.as_ref();
+                let mut recipients = rows.iter().flat_map(|row| &row.recipients);
+                let is_meant = filter.id.is_none_or(|id| id == mail.message.id)
+                    && (filter.states.is_empty()
+                        || state.is_some_and(|s| filter.states.contains(&s)))
+                    && filter.route.as_ref().is_none_or(|r| r.as_str() == route)
+                    && filter.older.is_none_or(|older| mail.accepted <= older)
+                    && filter.sender.as_ref().is_none_or(|p| p.matches(sender))
+                    && filter
+                        .recipient
+                        .as_ref()
+                        .is_none_or(|p| recipients.any(|r| p.matches(Some(&r.address))));
+                if is_meant && filter.limit.is_none_or(|limit| found.len() < limit) {
+                    found.push((mail, RouteName::from(route), rows));
+                }
+            }
+        }
+        found
+    }
+
+    /// A verb on some jobs; the number of entries it took.
+    fn apply(&mut self, verb: &Verb, jobs: &[JobId], now: SystemTime) -> u64 {
+        let (kind, text) = match verb {
+            Verb::Retry => ("retried", "by the operator, route "),
+            Verb::Hold => ("held", "by the operator, route "),
+            Verb::Release => ("released", "by the operator, route "),
+            Verb::Fail => ("failed", "given up by the operator, route "),
+            Verb::Drop => ("dropped", "by the operator, route "),
+            Verb::Reroute(_) => ("rerouted", "by the operator, from route "),
+        };
+        let to = match verb {
+            Verb::Reroute(route) => format!(" to {route}"),
+            _ => String::new(),
+        };
+        let mut taken: BTreeMap<(MessageId, String), bool> = BTreeMap::new();
+        let mut ended = BTreeSet::new();
+        for id in jobs {
+            let Some(row) = self.row(*id) else { continue };
+            let message = row.id();
+            let mail = self.mail(message).unwrap();
+            let has_content = mail.has_content;
+            let row = self.row(*id).unwrap();
+            if !row.takes(verb, has_content) {
+                continue;
+            }
+            let is_sent = row.state == State::Sending;
+            *taken
+                .entry((message, row.job.route.to_string()))
+                .or_default() |= is_sent;
+            if is_sent {
+                // Said twice it is kept once.
+                if row.wishes.last() != Some(verb) {
+                    row.wishes.push(verb.clone());
+                }
+                continue;
+            }
+            row.obey(verb, now);
+            match verb {
+                Verb::Retry => self.mail(message).unwrap().ended = None,
+                Verb::Fail | Verb::Drop => {
+                    ended.insert(message);
+                }
+                _ => {}
+            }
+        }
+        for ((message, route), is_sent) in &taken {
+            let later = if *is_sent { ", when it settles" } else { "" };
+            self.tell(*message, now, kind, format!("{text}{route}{to}{later}"));
+        }
+        for message in ended {
+            self.close(message, now);
+        }
+        taken.len() as u64
+    }
+
+    /// After a restart: what was leased may have been sent or not.
+    fn recover(&mut self) {
+        let now = SystemTime::now();
+        let sending = self.rows.iter().filter(|r| r.state == State::Sending);
+        let jobs: Vec<(JobId, MessageId)> = sending.map(|row| (row.job.id, row.id())).collect();
+        for (job, message) in jobs {
+            let text = "the gateway ended while it was being sent: it may arrive twice";
+            self.tell(message, now, "interrupted", text.into());
+            let row = self.row(job).unwrap();
+            row.state = State::Waiting;
+            for wish in std::mem::take(&mut row.wishes) {
+                self.apply(&wish, &[job], now);
+            }
+        }
+    }
+
+    fn prune(&mut self, failed: SystemTime, history: SystemTime, now: SystemTime) -> Vec<String> {
+        let mut lines = Vec::new();
+        for mail in &mut self.mails {
+            // By a clock that was ahead: its time begins now.
+            mail.ended = mail.ended.map(|ended| ended.min(now));
+            if !mail.has_content || mail.ended.is_none_or(|ended| ended > failed) {
+                continue;
+            }
+            let id = mail.message.id;
+            let mut to = Vec::new();
+            for row in self.rows.iter_mut().filter(|row| row.id() == id) {
+                row.state = State::Done;
+                let failed = row.recipients.iter();
+                let failed = failed.filter(|r| r.state == RecipientState::Failed);
+                to.extend(failed.map(|r| r.address.to_string()));
+            }
+            let sender = mail.message.envelope.sender.as_ref();
+            let sender = sender.map(Address::to_string).unwrap_or_default();
+            lines.push(format!("{id} from <{sender}> to {}", to.join(", ")));
+            mail.has_content = false;
+        }
+        let is_over =
+            |mail: &Mail| !mail.has_content && mail.ended.is_some_and(|ended| ended <= history);
+        let over: BTreeSet<MessageId> = self
+            .mails
+            .iter()
+            .filter(|mail| is_over(mail))
+            .map(|mail| mail.message.id)
+            .collect();
+        self.mails.retain(|mail| !over.contains(&mail.message.id));
+        self.rows.retain(|row| !over.contains(&row.id()));
+        lines
+    }
+
+    fn shift(&mut self, shift: &Shift) {
+        let latest = shift.now + shift.longest;
+        let is_ahead = |row: &Row| row.due > latest || row.job.accepted > shift.now + MEANWHILE;
+        let is_over = |row: &Row| row.state == State::Done;
+        if shift.by == 0 && !self.rows.iter().any(|row| !is_over(row) && is_ahead(row)) {
+            return;
+        }
+        self.notes.insert(CLOCK.to_owned(), shift.note.clone());
+        let is_new = |at: SystemTime| shift.since <= at && at <= shift.now + MEANWHILE;
+        let moved = |at: SystemTime, latest: SystemTime| {
+            let by = if is_new(at) { 0 } else { shift.by };
+            clock::moved(at, by).min(latest)
+        };
+        for lane in self.lanes.values_mut() {
+            lane.since = moved(lane.since, shift.now);
+            lane.probe = lane.probe.map(|probe| moved(probe, latest));
+        }
+        for mail in &mut self.mails {
+            let accepted = mail.accepted;
+            let mut rows: Vec<&mut Row> = self
+                .rows
+                .iter_mut()
+                .filter(|row| row.job.message.id == mail.message.id)
+                .collect();
+            // Only what is not over moves; where nothing moves, only what lies in the future.
+            let is_moved = rows
+                .iter()
+                .any(|row| !is_over(row) && (shift.by != 0 || is_ahead(row)));
+            if !is_moved || (shift.by < 0 && is_new(accepted)) {
+                continue;
+            }
+            for row in &mut rows {
+                row.job.accepted = moved(accepted, shift.now);
+                row.due = match row.due {
+                    due if due == accepted => moved(due, shift.now),
+                    due if shift.by > 0 && due >= shift.since => due.min(latest),
+                    due => moved(due, latest),
+                };
+                for (at, _) in row
+                    .recipients
+                    .iter_mut()
+                    .filter_map(|r| r.delivery.as_mut())
+                {
+                    *at = moved(*at, shift.now);
+                }
+            }
+            mail.accepted = moved(accepted, shift.now);
+            mail.ended = mail.ended.map(|at| moved(at, shift.now));
+            for event in &mut mail.events {
+                event.at = moved(event.at, shift.now);
+            }
+        }
+    }
+
+    fn events(&self, id: MessageId) -> Option<Vec<Event>> {
+        let mail = self.mails.iter().find(|mail| mail.message.id == id)?;
+        let origin = &mail.message.origin;
+        let mut events = vec![Event {
+            at: mail.accepted,
+            kind: "accepted".into(),
+            recipients: Vec::new(),
+            text: format!("from {} by listener {}", origin.peer, origin.listener),
+        }];
+        events.extend(mail.events.iter().cloned());
+        let of_it = self.rows.iter().filter(|row| row.id() == id);
+        let mut served: Vec<&Addressee> = of_it.flat_map(|row| &row.recipients).collect();
+        served.sort_by_key(|r| (r.delivery.as_ref().map(|(at, _)| *at), r.position));
+        let mut deliveries: Vec<Event> = Vec::new();
+        for recipient in served {
+            let Some((at, text)) = &recipient.delivery else {
+                continue;
+            };
+            let address = recipient.address.to_string();
+            match deliveries
+                .iter_mut()
+                .find(|event| (event.at, &event.text) == (*at, text))
+            {
+                Some(event) => event.recipients.push(address),
+                None => deliveries.push(Event {
+                    at: *at,
+                    kind: DELIVERY.into(),
+                    recipients: vec![address],
+                    text: text.clone(),
+                }),
+            }
+        }
+        for delivery in deliveries {
+            let earlier = events.iter().rposition(|event| event.at <= delivery.at);
+            events.insert(earlier.map_or(1, |at| at + 1), delivery);
+        }
+        Some(events)
+    }
+}
+
+fn entry((mail, route, rows): (&Mail, RouteName, Vec<&Row>)) -> Entry {
+    let mut recipients: Vec<&Addressee> = rows.iter().flat_map(|row| &row.recipients).collect();
+    recipients.sort_by_key(|recipient| recipient.position);
+    let waiting = || rows.iter().filter(|row| row.waits());
+    let state = rows.iter().map(|row| row.state).min_by_key(|s| *s as usize);
+    let is_open = |row: &&&Row| (row.state as usize) < State::Failed as usize;
+    Entry {
+        id: mail.message.id,
+        route,
+        state: state.unwrap(),
+        sender: mail
+            .message
+            .envelope
+            .sender
+            .as_ref()
+            .map(Address::to_string),
+        recipients: recipients
+            .into_iter()
+            .map(|recipient| EntryRecipient {
+                address: recipient.address.to_string(),
+                state: recipient.state,
+                last_reply: recipient.reply.clone(),
+            })
+            .collect(),
+        attempts: rows.iter().map(|row| row.job.attempts).max().unwrap_or(0),
+        next_attempt: waiting().map(|row| row.due).min(),
+        pinned: rows
+            .iter()
+            .filter(is_open)
+            .find_map(|row| row.job.pinned.clone()),
+        lane: waiting().find_map(|row| row.job.lane.clone()),
+        size: mail.message.size(),
+        accepted: mail.accepted,
     }
 }
 
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Memory {
-    rows: Mutex<Vec<Row>>,
-    lanes: Mutex<HashMap<String, LaneRow>>,
-    pub(crate) events: Mutex<Vec<(MessageId, Event)>>,
+    tables: Mutex<Tables>,
     /// Every write fails as long as this is set.
     pub(crate) broken: AtomicBool,
+    /// A settlement of what is not leased ends the test: delivery must not do that.
+    is_strict: bool,
     unhealthy: AtomicBool,
     version: AtomicU64,
-    notes: Mutex<HashMap<String, String>>,
     bodies: BodyStore,
 }
 
 impl Default for Memory {
     fn default() -> Self {
         Self {
-            rows: Mutex::default(),
-            lanes: Mutex::default(),
-            events: Mutex::default(),
+            tables: Mutex::default(),
             broken: AtomicBool::default(),
+            is_strict: false,
             unhealthy: AtomicBool::default(),
             version: AtomicU64::default(),
-            notes: Mutex::default(),
             bodies: BodyStore::new("/nonexistent".as_ref()),
         }
     }
 }
 
 impl Memory {
-    fn write(&self) -> Result<(), StoreError> {
+    /// One that takes no settlement of what is not leased.
+    pub(crate) fn strict() -> Arc<Self> {
+        Arc::new(Self {
+            is_strict: true,
+            ..Self::default()
+        })
+    }
+
+    fn read(&self) -> MutexGuard<'_, Tables> {
+        self.tables.lock().unwrap()
+    }
+
+    fn write(&self) -> Result<MutexGuard<'_, Tables>, StoreError> {
         let broken = self.broken.load(Ordering::SeqCst);
         self.unhealthy.store(broken, Ordering::SeqCst);
         if broken {
             return Err(StoreError::Unavailable("told to".into()));
         }
-        Ok(())
+        Ok(self.read())
     }
 
     pub(crate) fn rows(&self) -> Vec<Row> {
-        self.rows.lock().unwrap().clone()
+        self.read().rows.clone()
     }
 
     /// The state of a recipient, whichever row it is in.
     pub(crate) fn state(&self, recipient: &str) -> Option<String> {
-        self.rows().iter().find_map(|row| {
-            row.states
-                .iter()
-                .find(|(r, _, _)| r.to_string() == recipient)
-                .map(|(_, state, _)| state.clone())
-        })
+        let tables = self.read();
+        let mut recipients = tables.rows.iter().flat_map(|row| &row.recipients);
+        let found = recipients.find(|r| r.address.to_string() == recipient);
+        found.map(|recipient| recipient.state.to_string())
     }
 
     pub(crate) fn lane(&self, lane: &str) -> Option<LaneRow> {
-        self.lanes.lock().unwrap().get(lane).cloned()
+        self.read().lanes.get(lane).cloned()
     }
 
     /// What `queue retry` in another process does: a probe now.
     pub(crate) fn wish_probe(&self, lane: &str) {
-        if let Some(row) = self.lanes.lock().unwrap().get_mut(lane) {
+        if let Some(row) = self.read().lanes.get_mut(lane) {
             row.probe = Some(SystemTime::now());
         }
         self.version.fetch_add(1, Ordering::SeqCst);
-    }
-
-    fn add(&self, mail: &Routed, starts: &[Start], now: SystemTime) -> Vec<JobId> {
-        let mut rows = self.rows.lock().unwrap();
-        mail.jobs
-            .iter()
-            .enumerate()
-            .map(|(at, (route, recipients))| {
-                let id = JobId(rows.len() as i64 + 1);
-                let start = starts.get(at).unwrap_or(&Start::Any);
-                rows.push(Row {
-                    job: Job {
-                        id,
-                        lease: Lease::default(),
-                        message: Arc::clone(&mail.message),
-                        route: route.clone(),
-                        recipients: recipients.clone(),
-                        pinned: None,
-                        lane: match start {
-                            Start::In(lane) => Some(lane.clone()),
-                            _ => None,
-                        },
-                        attempts: 0,
-                        accepted: now,
-                    },
-                    due: now,
-                    leased: matches!(start, Start::Now(..)),
-                    states: recipients
-                        .iter()
-                        .map(|r| (r.address.clone(), "waiting".to_owned(), None))
-                        .collect(),
-                });
-                id
-            })
-            .collect()
     }
 }
 
@@ -153,10 +686,9 @@ impl Store for Memory {
         starts: &[Start],
         now: SystemTime,
     ) -> Result<Inserted, StoreError> {
-        self.write()?;
-        Ok(Inserted {
-            jobs: self.add(mail, starts, now),
-        })
+        let jobs = self.write()?.insert(mail, starts, now);
+        let jobs = jobs.ok_or_else(|| StoreError::Unavailable("it is already there".into()))?;
+        Ok(Inserted { jobs })
     }
 
     async fn claim(
@@ -165,259 +697,133 @@ impl Store for Memory {
         _: NodeId,
         now: SystemTime,
     ) -> Result<Vec<Job>, StoreError> {
-        self.write()?;
-        let mut rows = self.rows.lock().unwrap();
-        let mut jobs = Vec::new();
-        for ask in asks {
-            let mut due: Vec<&mut Row> = rows
-                .iter_mut()
-                .filter(|row| {
-                    row.waits()
-                        && row.due <= now
-                        && row.job.route == ask.route
-                        && row.job.pinned == ask.pinned
-                        && row.job.lane == ask.lane
-                })
-                .collect();
-            due.sort_by_key(|row| row.due);
-            for row in due.into_iter().take(ask.limit) {
-                row.leased = true;
-                let mut job = row.job.clone();
-                job.recipients = row
-                    .states
-                    .iter()
-                    .filter(|(_, state, _)| state == "waiting")
-                    .map(|(r, _, _)| r.clone().into())
-                    .collect();
-                jobs.push(job);
-            }
-        }
-        Ok(jobs)
+        let mut tables = self.write()?;
+        Ok(asks.iter().flat_map(|ask| tables.lease(ask, now)).collect())
     }
 
     async fn settle(&self, settlement: Settlement, now: SystemTime) -> Result<Kept, StoreError> {
-        self.write()?;
-        let mut doubtful = Vec::new();
-        let mut pinned = None;
-        {
-            let mut rows = self.rows.lock().unwrap();
-            let row = rows
-                .iter_mut()
-                .find(|row| row.job.id == settlement.job)
-                .expect("a settlement for a job that is there");
-            assert!(row.leased, "settled without a lease");
-            for (recipient, settled) in settlement.recipients {
-                let (state, outcome) = match settled {
-                    Settled::Done(outcome) => ("done", outcome),
-                    Settled::Failed(outcome) => ("failed", outcome),
-                    Settled::Waiting(outcome) => ("waiting", outcome),
-                    Settled::InDoubt(outcome) => ("in doubt", outcome),
-                };
-                let said = Some(outcome.reply().to_string());
-                if state == "in doubt" {
-                    row.states.retain(|(r, _, _)| *r != recipient);
-                    doubtful.push((recipient, "waiting".to_owned(), said));
-                } else {
-                    let entry = row
-                        .states
-                        .iter_mut()
-                        .find(|(r, _, _)| *r == recipient)
-                        .expect("a recipient of the job");
-                    assert_eq!(entry.1, "waiting", "settled twice");
-                    entry.1 = state.to_owned();
-                    entry.2 = said;
-                }
-            }
-            row.leased = false;
-            row.due = settlement.next;
-            row.job.lane = settlement.lane;
-            row.job.attempts += u32::from(settlement.attempted);
-            if let Some((connector, due)) = settlement.in_doubt {
-                let mut new = row.clone();
-                new.job.pinned = Some(connector);
-                new.due = due;
-                new.job.lane = None;
-                pinned = Some(new);
-            }
-            let (stay, apart): (Vec<_>, Vec<_>) = std::mem::take(&mut row.states)
-                .into_iter()
-                .partition(|(recipient, _, _)| !settlement.apart.contains(recipient));
-            row.states = stay;
-            if !apart.is_empty() {
-                let mut new = row.clone();
-                new.states = apart;
-                new.job.id = JobId(rows.len() as i64 + 1);
-                rows.push(new);
-            }
-            if let Some(mut new) = pinned.take() {
-                new.states = doubtful;
-                new.job.id = JobId(rows.len() as i64 + 1);
-                rows.push(new);
-            }
-        }
-        for bounce in &settlement.bounces {
-            self.add(bounce, &[], now);
-        }
-        self.events.lock().unwrap().extend(
-            settlement
-                .events
-                .into_iter()
-                .map(|e| (settlement.message, e)),
-        );
+        self.write()?.settle(&settlement, now, self.is_strict);
         Ok(Kept::Written)
     }
 
     async fn due(&self) -> Result<Vec<Due>, StoreError> {
-        let mut due: HashMap<_, SystemTime> = HashMap::new();
-        for row in self.rows().into_iter().filter(Row::waits) {
-            let at = due
-                .entry((row.job.route, row.job.pinned, row.job.lane))
-                .or_insert(row.due);
-            *at = row.due.min(*at);
+        let mut due: BTreeMap<_, Due> = BTreeMap::new();
+        for row in self.read().rows.iter().filter(|row| row.waits()) {
+            let Job {
+                route,
+                pinned,
+                lane,
+                ..
+            } = row.job.clone();
+            let pin = pinned.as_ref().map(ToString::to_string);
+            let first = due
+                .entry((route.to_string(), pin, lane.clone()))
+                .or_insert(Due {
+                    route,
+                    pinned,
+                    lane,
+                    at: row.due,
+                });
+            first.at = first.at.min(row.due);
         }
-        let due = due.into_iter().map(|((route, pinned, lane), at)| Due {
-            route,
-            pinned,
-            lane,
-            at,
-        });
-        Ok(due.collect())
+        Ok(due.into_values().collect())
     }
 
     async fn list(&self, filter: &Filter, _: SystemTime) -> Result<Vec<Entry>, StoreError> {
-        Ok(self
-            .rows()
-            .into_iter()
-            .filter(|row| filter.route.as_ref().is_none_or(|r| row.job.route == *r))
-            .map(|row| Entry {
-                id: row.job.message.id,
-                route: row.job.route.clone(),
-                state: State::Waiting,
-                sender: None,
-                recipients: row
-                    .states
-                    .iter()
-                    .map(|(r, state, said)| EntryRecipient {
-                        address: r.to_string(),
-                        state: match state.as_str() {
-                            "done" => RecipientState::Done,
-                            "failed" => RecipientState::Failed,
-                            _ => RecipientState::Waiting,
-                        },
-                        last_reply: said.clone(),
-                    })
-                    .collect(),
-                attempts: row.job.attempts,
-                next_attempt: Some(row.due),
-                pinned: row.job.pinned,
-                lane: row.job.lane,
-                size: 0,
-                accepted: row.job.accepted,
-            })
-            .collect())
+        let tables = self.read();
+        Ok(tables.entries(filter).into_iter().map(entry).collect())
     }
 
     async fn content(&self, id: MessageId) -> Result<Option<Arc<Message>>, StoreError> {
-        Ok(self
-            .rows()
-            .into_iter()
-            .find(|row| row.job.message.id == id)
-            .map(|row| row.job.message))
+        let mut tables = self.read();
+        let mail = tables.mail(id).filter(|mail| mail.has_content);
+        Ok(mail.map(|mail| Arc::clone(&mail.message)))
     }
 
-    async fn events(&self, _: MessageId) -> Result<Vec<Event>, StoreError> {
-        Ok(Vec::new())
+    async fn events(&self, id: MessageId) -> Result<Vec<Event>, StoreError> {
+        Ok(self.read().events(id).unwrap_or_default())
     }
 
     async fn command(
         &self,
         filter: &Filter,
         verb: &Verb,
-        _: SystemTime,
+        now: SystemTime,
     ) -> Result<u64, StoreError> {
-        self.write()?;
-        let Verb::Reroute(to) = verb else {
-            return Ok(0);
-        };
-        let mut count = 0;
-        for row in self.rows.lock().unwrap().iter_mut() {
-            if Some(row.job.message.id) == filter.id
-                && Some(&row.job.route) == filter.route.as_ref()
-            {
-                row.job.route = to.clone();
-                count += 1;
-            }
-        }
-        Ok(count)
+        let mut tables = self.write()?;
+        let found = tables.entries(filter);
+        let jobs = found.iter().flat_map(|(_, _, rows)| rows.iter());
+        let jobs: Vec<JobId> = jobs.map(|row| row.job.id).collect();
+        Ok(tables.apply(verb, &jobs, now))
     }
 
     async fn stats(&self) -> Result<Stats, StoreError> {
-        Ok(Stats::default())
+        let tables = self.read();
+        let count = |state| tables.rows.iter().filter(|row| row.state == state).count() as u64;
+        Ok(Stats {
+            waiting: count(State::Waiting),
+            sending: count(State::Sending),
+            held: count(State::Held),
+            failed: count(State::Failed),
+            oldest: tables
+                .rows
+                .iter()
+                .filter(|row| row.waits())
+                .map(|row| row.job.accepted)
+                .min(),
+        })
     }
 
     async fn lanes(&self) -> Result<Vec<LaneRow>, StoreError> {
-        Ok(self.lanes.lock().unwrap().values().cloned().collect())
+        Ok(self.read().lanes.values().cloned().collect())
     }
 
     async fn set_lane(&self, lane: LaneRow) -> Result<(), StoreError> {
-        self.write()?;
-        self.lanes.lock().unwrap().insert(lane.lane.clone(), lane);
+        let mut tables = self.write()?;
+        // Of mailboxes there are as many as senders: one that is open again is like one never seen.
+        if lane.state == "open" && lane.lane.contains('/') {
+            tables.lanes.remove(&lane.lane);
+        } else {
+            tables.lanes.insert(lane.lane.clone(), lane);
+        }
         Ok(())
     }
 
     async fn shift(&self, shift: Option<&Shift>) -> Result<(), StoreError> {
-        self.write()?;
-        let Some(shift) = shift else { return Ok(()) };
-        self.notes
-            .lock()
-            .unwrap()
-            .insert(CLOCK.to_owned(), shift.note.clone());
-        let moved = |at: SystemTime, latest: SystemTime| {
-            let is_new = shift.since <= at && at <= shift.now + Duration::from_secs(10);
-            let by = if is_new { 0 } else { shift.by };
-            postern::delivery::clock::moved(at, by).min(latest)
-        };
-        let latest = shift.now + shift.longest;
-        for row in self.rows.lock().unwrap().iter_mut() {
-            let accepted = moved(row.job.accepted, shift.now);
-            row.due = match row.due {
-                due if due == row.job.accepted => accepted,
-                due if shift.by > 0 && due >= shift.since => due.min(latest),
-                due => moved(due, latest),
-            };
-            row.job.accepted = accepted;
-        }
-        for lane in self.lanes.lock().unwrap().values_mut() {
-            lane.since = moved(lane.since, shift.now);
-            lane.probe = lane.probe.map(|probe| moved(probe, latest));
+        let mut tables = self.write()?;
+        if let Some(shift) = shift {
+            tables.shift(shift);
         }
         Ok(())
     }
 
     async fn note(&self, key: &str) -> Result<Option<String>, StoreError> {
-        Ok(self.notes.lock().unwrap().get(key).cloned())
+        Ok(self.read().notes.get(key).cloned())
     }
 
     async fn set_note(&self, key: &str, value: String) -> Result<(), StoreError> {
-        self.write()?;
-        self.notes.lock().unwrap().insert(key.to_owned(), value);
+        self.write()?.notes.insert(key.to_owned(), value);
         Ok(())
     }
 
     async fn prune(
         &self,
-        _: Duration,
-        _: Duration,
-        _: SystemTime,
+        keep_failed: Duration,
+        keep_history: Duration,
+        now: SystemTime,
     ) -> Result<Vec<String>, StoreError> {
-        Ok(Vec::new())
+        let mut tables = self.write()?;
+        Ok(tables.prune(now - keep_failed, now - keep_history, now))
     }
 
     async fn shrink(&self, _: bool) -> Result<bool, StoreError> {
         Ok(false)
     }
 
-    async fn beat(&self, _: &Standing) -> Result<Beat, StoreError> {
+    async fn beat(&self, standing: &Standing) -> Result<Beat, StoreError> {
+        if standing.node.is_none() {
+            self.write()?.recover();
+        }
         let node = NodeId::default();
         Ok(Beat {
             node,
@@ -426,16 +832,16 @@ impl Store for Memory {
         })
     }
 
-    fn bodies(&self) -> &BodyStore {
-        &self.bodies
-    }
-
     fn health(&self) -> Health {
         if self.unhealthy.load(Ordering::SeqCst) {
             Health::Failing
         } else {
             Health::Fine
         }
+    }
+
+    fn bodies(&self) -> &BodyStore {
+        &self.bodies
     }
 }
 
