@@ -34,12 +34,12 @@
 //!   which hosts are reached, and how
 //! - `telemetry/` the log: `maillog.rs` holds one function for each event
 //! - `view.rs` what is shown: status, lanes, entries and lives as types, for `--json` and the status row
-//! - `config/` TEXT TO SETTINGS: `table/` reads keys and collects every
-//!   problem, `sections/` makes each section its module's own settings
+//! - `config/` TEXT TO SETTINGS: `load.rs` takes a file or says all that is wrong with it, `keys.rs` is every key as data,
+//!   `table.rs` reads them and collects every problem, `sections/` makes each section its module's own settings
 //! - `gateway.rs` builds everything from a configuration; run, reload, drain (`gateway/` writes the status row that commands
 //!   read); `watch.rs` sees which files have changed
-//! - `cli/` one file for each command; `demo/` holds the stand-in smarthost, `queue/` the ages of its filters and
-//!   what an entry waits for and which reports a retry leaves, `sendmail/` what becomes of the text
+//! - `cli/` one file for each command; `demo/` holds the stand-in smarthost, `queue/` what an entry
+//!   waits for and which reports a retry leaves, `sendmail/` what becomes of the text
 //!
 //! # Who may import whom
 //!

@@ -31,6 +31,7 @@ mod prepare;
 mod queue;
 mod reload;
 mod run;
+mod schema;
 mod send;
 mod sendmail;
 mod services;
@@ -86,6 +87,8 @@ enum Command {
     HashPassword,
     /// Make a private CA and a certificate for the listeners
     Cert(cert::Arguments),
+    /// Describe the configuration file for an editor
+    Config(schema::Arguments),
     /// Check the configuration, then have the running gateway read it again
     Reload,
     /// Show everything at work in a temporary directory: no account, no network
@@ -147,6 +150,7 @@ fn dispatch(argv: Vec<OsString>) -> Ended {
         Command::Services(arguments) => services::run(&arguments),
         Command::HashPassword => password::run(),
         Command::Cert(arguments) => cert::run(&arguments),
+        Command::Config(arguments) => schema::run(&arguments),
         Command::Reload => reload::run(config),
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Completions(arguments) => completions::run(&arguments, Arguments::command()),

@@ -18,6 +18,7 @@ use super::{
     prepare, trace,
 };
 use crate::{
+    config::values,
     mail::{
         message::{Message, MessageId},
         pattern::Pattern,
@@ -29,7 +30,6 @@ use crate::{
     view,
 };
 
-mod age;
 pub(super) mod entry;
 mod export;
 mod reports;
@@ -110,11 +110,17 @@ pub(super) struct Which {
     #[arg(long, value_name = "NAME")]
     route: Option<String>,
     /// Accepted longer ago than this, e.g. 1h
-    #[arg(long, value_name = "DURATION", value_parser = age::duration)]
+    #[arg(long, value_name = "DURATION", value_parser = age)]
     older: Option<Duration>,
     /// Every message
     #[arg(long)]
     all: bool,
+}
+
+/// Written as the durations of the configuration are.
+fn age(text: &str) -> Result<Duration, String> {
+    values::duration(text)
+        .map_err(|fault| format!("{}; {}", fault.message, fault.hint.unwrap_or_default()))
 }
 
 impl Which {
@@ -453,11 +459,7 @@ mod tests {
             ("99999999999999999999d", None),
             ("999999999999999999d", None),
         ] {
-            assert_eq!(
-                age::duration(text).ok().map(|d| d.as_secs()),
-                seconds,
-                "{text}"
-            );
+            assert_eq!(age(text).ok().map(|d| d.as_secs()), seconds, "{text}");
         }
     }
 }

@@ -6,10 +6,13 @@ use std::path::{Path, PathBuf};
 
 use toml::de::{DeTable, DeValue};
 
-use super::{Config, Diagnostic, Diagnostics, LARGEST, Secrets, load, read_bounded};
-
-/// Where everything is kept when the file does not say.
-pub(super) const DATA_DIR: &str = "/var/lib/postern";
+use super::{
+    diagnostic::{Diagnostic, Diagnostics},
+    file::{LARGEST, read_bounded},
+    keys::DATA_DIR,
+    load::load,
+    settings::{Config, Secrets},
+};
 
 /// What a look at the file gave.
 #[derive(Debug)]

@@ -52,6 +52,17 @@ impl From<&str> for Fault {
     }
 }
 
+/// A sentence and, behind a semicolon, what to write instead; both as `format!` takes them.
+macro_rules! fault {
+    ($message:literal $(, $part:expr)*) => {
+        $crate::config::values::Fault::from(format!($message $(, $part)*))
+    };
+    ($message:literal $(, $part:expr)*; $hint:literal $(, $hint_part:expr)*) => {
+        $crate::config::values::Fault::new(format!($message $(, $part)*), format!($hint $(, $hint_part)*))
+    };
+}
+pub(super) use fault;
+
 /// What helps against what the TOML reader says.
 pub(super) fn toml_hint(said: &str, text: &str, at: &std::ops::Range<usize>) -> Option<String> {
     if said.starts_with("string values must be quoted") {
@@ -93,18 +104,11 @@ pub(super) fn control_character(text: &str) -> Option<String> {
 /// A [`Fault`] that shows the form.
 pub fn duration(text: &str) -> Result<Duration, Fault> {
     let fault = |why: &str| {
-        Fault::new(
-            format!("not a duration: {why}"),
-            "write a number and a unit, as in \"500ms\", \"90s\", \"5m\", \"2h\", \"7d\"",
-        )
+        fault!("not a duration: {why}";
+            "write a number and a unit, as in \"500ms\", \"90s\", \"5m\", \"2h\", \"7d\"")
     };
     let (number, unit) = split_unit(text).ok_or_else(|| fault("it has no number"))?;
-    let meant = |number: u64, unit: &str| {
-        Fault::new(
-            "not a duration: this unit is not known",
-            format!("write \"{number}{unit}\""),
-        )
-    };
+    let meant = |number: u64, unit: &str| fault!("not a duration: this unit is not known"; "write \"{number}{unit}\"");
     let millis: u64 = match unit {
         "ms" => 1,
         "s" | "sec" => 1000,
@@ -135,10 +139,8 @@ pub fn duration(text: &str) -> Result<Duration, Fault> {
 /// A [`Fault`] that shows the form.
 pub fn size(text: &str) -> Result<u64, Fault> {
     let fault = |why: &str| {
-        Fault::new(
-            format!("not a size: {why}"),
-            "write a number and a unit, as in \"512KiB\", \"35MiB\", \"10MB\", \"2GiB\"",
-        )
+        fault!("not a size: {why}";
+            "write a number and a unit, as in \"512KiB\", \"35MiB\", \"10MB\", \"2GiB\"")
     };
     let (number, unit) = split_unit(text).ok_or_else(|| fault("it has no number"))?;
     let octets: u64 = match unit.to_ascii_lowercase().as_str() {
@@ -157,10 +159,7 @@ pub fn size(text: &str) -> Result<u64, Fault> {
                 "g" => "GiB",
                 _ => return Err(fault("this unit is not known")),
             };
-            return Err(Fault::new(
-                "not a size: this unit is not known",
-                format!("write \"{number}{unit}\""),
-            ));
+            return Err(fault!("not a size: this unit is not known"; "write \"{number}{unit}\""));
         }
     };
     number
@@ -174,10 +173,8 @@ pub fn size(text: &str) -> Result<u64, Fault> {
 /// A [`Fault`] that shows the form.
 pub fn rate(text: &str) -> Result<Rate, Fault> {
     let fault = |why: &str| {
-        Fault::new(
-            format!("not a rate: {why}"),
-            "write a number and a window, as in \"2/s\", \"30/min\", \"100/10min\", \"2000/d\"",
-        )
+        fault!("not a rate: {why}";
+            "write a number and a window, as in \"2/s\", \"30/min\", \"100/10min\", \"2000/d\"")
     };
     let (count, per) = text
         .split_once('/')
@@ -199,10 +196,8 @@ pub fn rate(text: &str) -> Result<Rate, Fault> {
 /// A [`Fault`] that shows the form.
 pub fn upload(text: &str) -> Result<Upload, Fault> {
     let fault = |why: &str| {
-        Fault::new(
-            format!("not an upload rate: {why}"),
-            "write a size and a window, as in \"150MB/5min\", \"1GB/h\"",
-        )
+        fault!("not an upload rate: {why}";
+            "write a size and a window, as in \"150MB/5min\", \"1GB/h\"")
     };
     let (octets, per) = text
         .split_once('/')
@@ -244,7 +239,7 @@ fn window(text: &str) -> Result<Duration, &'static str> {
 /// A [`Fault`]; host bits are refused with the network that was probably meant.
 pub fn network(text: &str) -> Result<IpNet, Fault> {
     let form = "write it as in \"10.20.0.0/16\", \"192.0.2.7\" or \"fd00:1::/64\"";
-    let write = |meant: String| Fault::new("not a network", format!("write \"{meant}\""));
+    let write = |meant: String| fault!("not a network"; "write \"{meant}\"");
     if let Ok(ip) = text.parse::<IpAddr>() {
         if let IpAddr::V4(v4) = ip.to_canonical()
             && let [first, second, third, 0] = v4.octets()
@@ -255,24 +250,20 @@ pub fn network(text: &str) -> Result<IpNet, Fault> {
                 (_, _, 0) => 16,
                 _ => 24,
             };
-            return Err(Fault::new(
-                format!("{v4} alone is one address, and one that ends in .0 is hardly a machine"),
-                format!("write the network \"{v4}/{meant}\"; \"{v4}/32\" is this one address"),
-            ));
+            return Err(
+                fault!("{v4} alone is one address, and one that ends in .0 is hardly a machine";
+                    "write the network \"{v4}/{meant}\"; \"{v4}/32\" is this one address"),
+            );
         }
         return Ok(IpNet::from(ip.to_canonical()));
     }
     if let "*" | "any" | "all" = text {
-        return Err(Fault::new(
-            "not a network",
-            "every address is \"0.0.0.0/0\" for IPv4 and \"::/0\" for IPv6",
-        ));
+        return Err(
+            fault!("not a network"; "every address is \"0.0.0.0/0\" for IPv4 and \"::/0\" for IPv6"),
+        );
     }
     if text == "localhost" {
-        return Err(Fault::new(
-            "not a network",
-            "write \"127.0.0.0/8\" and \"::1\"",
-        ));
+        return Err(fault!("not a network"; "write \"127.0.0.0/8\" and \"::1\""));
     }
     // As in [::1], and as in a netmask.
     if let Some(ip) = text
@@ -301,16 +292,10 @@ pub fn network(text: &str) -> Result<IpNet, Fault> {
         .map_err(|_| Fault::new("not a network", form))?;
     let masked = network.trunc();
     if masked != network {
-        return Err(Fault::new(
-            format!(
-                "{network} is an address inside a network, with bits behind the /{}",
-                network.prefix_len()
-            ),
-            format!(
-                "write the network \"{masked}\", or the one address \"{}\"",
-                network.addr()
-            ),
-        ));
+        return Err(
+            fault!("{network} is an address inside a network, with bits behind the /{}", network.prefix_len();
+                "write the network \"{masked}\", or the one address \"{}\"", network.addr()),
+        );
     }
     Ok(canonical(masked))
 }
@@ -335,8 +320,7 @@ fn canonical(network: IpNet) -> IpNet {
 /// # Errors
 /// A [`Fault`] with the rule that is broken.
 pub fn domain(text: &str) -> Result<Domain, Fault> {
-    pattern::domain_from_file(text)
-        .map_err(|why| Fault::from(format!("not a domain: {}", plain(&why))))
+    pattern::domain_from_file(text).map_err(|why| fault!("not a domain: {}", plain(&why)))
 }
 
 /// A name that EHLO may say (RFC 5321 §2.3.5): of several labels of letters, digits and hyphens, and not one that every machine has.
@@ -392,19 +376,15 @@ pub fn address(text: &str) -> Result<Address, Fault> {
 /// A [`Fault`] with the rule that is broken.
 pub fn pattern(text: &str) -> Result<pattern::Pattern, Fault> {
     let pattern = pattern::Pattern::parse(text).map_err(|why| {
-        Fault::new(
-            format!("not a pattern: {}", plain(&why)),
-            "a pattern is \"*\", \"<>\", \"corp.example\", \"*.corp.example\", \"app@corp.example\" or \"app-*@corp.example\"",
-        )
+        fault!("not a pattern: {}", plain(&why);
+            "a pattern is \"*\", \"<>\", \"corp.example\", \"*.corp.example\", \"app@corp.example\" or \"app-*@corp.example\"")
     })?;
     if pattern.is_one_word() {
         let word = plain(text);
-        return Err(Fault::new(
-            format!("\"{word}\" alone is read as a domain, and could be meant as a local part"),
-            format!(
-                "write \"{word}@*\" for that name in any domain, \"{word}@corp.example\" for one address, \"*@{word}\" for the domain"
-            ),
-        ));
+        return Err(
+            fault!("\"{word}\" alone is read as a domain, and could be meant as a local part";
+                "write \"{word}@*\" for that name in any domain, \"{word}@corp.example\" for one address, \"*@{word}\" for the domain"),
+        );
     }
     Ok(pattern)
 }

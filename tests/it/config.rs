@@ -3,7 +3,11 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
-use std::{collections::BTreeSet, fs, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::Path,
+};
 
 use crate::fixture::environment;
 use postern::config::{self, Config, Diagnostics, Environment, Secrets, Severity};
@@ -98,35 +102,264 @@ fn uncommented() -> String {
     text
 }
 
-#[test]
-fn the_example_has_every_key_and_no_other() {
-    fn walk(section: &str, table: &toml::Table, keys: &mut BTreeSet<String>) {
-        for (key, value) in table {
-            keys.insert(format!("{section}.{key}"));
-            let inner = match (section, key.as_str()) {
-                ("", key) => key.to_owned(),
-                (_, "password" | "client_secret" | "refresh_token") => "secret".to_owned(),
-                (section, key) => format!("{section}.{key}"),
-            };
-            match value {
-                toml::Value::Table(table) => walk(&inner, table, keys),
-                toml::Value::Array(array) => {
-                    for table in array.iter().filter_map(toml::Value::as_table) {
-                        walk(&inner, table, keys);
-                    }
-                }
-                _ => {}
+/// A part of the schema with the section and the kind (`type`, `provider`) that it is of.
+struct Part<'a> {
+    section: String,
+    kind: String,
+    schema: &'a serde_json::Value,
+}
+
+/// The parts that a value of this key may be: none, but for sections and tables.
+fn parts<'a>(
+    all: &'a serde_json::Value,
+    section: &str,
+    key: &str,
+    value: &'a serde_json::Value,
+) -> Vec<Part<'a>> {
+    let value = value.get("items").unwrap_or(value);
+    let alternatives = value["oneOf"].as_array().cloned().unwrap_or_default();
+    if alternatives.iter().any(|one| one.get("$ref").is_some()) {
+        let schema = &all["$defs"]["secret"];
+        return vec![Part {
+            section: "secret".to_owned(),
+            kind: String::new(),
+            schema,
+        }];
+    }
+    let inner = if section.is_empty() {
+        key.to_owned()
+    } else {
+        format!("{section}.{key}")
+    };
+    let list = value["oneOf"]
+        .as_array()
+        .map_or_else(|| vec![value], |list| list.iter().collect());
+    list.into_iter()
+        .filter(|schema| schema.get("properties").is_some())
+        .map(|schema| {
+            let kind = ["type", "provider"]
+                .iter()
+                .find_map(|key| schema["properties"][key]["const"].as_str());
+            Part {
+                section: inner.clone(),
+                kind: kind.unwrap_or_default().to_owned(),
+                schema,
+            }
+        })
+        .collect()
+}
+
+/// Every part of the schema, the whole first.
+fn every_part(all: &serde_json::Value) -> Vec<Part<'_>> {
+    let mut found = vec![Part {
+        section: String::new(),
+        kind: String::new(),
+        schema: all,
+    }];
+    let mut at = 0;
+    while let Some(part) = found.get(at) {
+        let properties = part.schema["properties"].as_object().unwrap();
+        let inner: Vec<_> = properties
+            .iter()
+            .flat_map(|(key, value)| parts(all, &part.section, key, value))
+            .collect();
+        at += 1;
+        for part in inner {
+            if !found
+                .iter()
+                .any(|known| known.section == part.section && known.kind == part.kind)
+            {
+                found.push(part);
             }
         }
     }
-    let text = uncommented();
-    let mut written = BTreeSet::new();
-    walk("", &text.parse().unwrap(), &mut written);
-    let asked: BTreeSet<String> = config::keys(&text, &environment()).into_iter().collect();
-    // The three places a secret may be in; the example shows one and explains the others at its top.
-    written.extend(["secret.file".to_owned(), "secret.credential".to_owned()]);
-    assert_eq!(asked, written);
-    assert!(asked.len() > 90, "{}", asked.len());
+    found
+}
+
+#[test]
+fn the_example_has_every_key_with_its_default_and_no_other() {
+    /// What is written: the section and the key, and whether a default is shown of it; keys of the kind `kind` are what it has.
+    fn walk(
+        all: &serde_json::Value,
+        part: &Part<'_>,
+        table: &serde_json::Value,
+        shown: &mut BTreeMap<(String, String, String), Option<bool>>,
+    ) {
+        for (key, value) in table.as_object().unwrap() {
+            let schema = &part.schema["properties"][key];
+            assert!(
+                !schema.is_null(),
+                "[{}] {} `{key}`",
+                part.section,
+                part.kind
+            );
+            let is_default = schema.get("default").map(|default| default == value);
+            let shown_as = shown
+                .entry((part.section.clone(), part.kind.clone(), key.clone()))
+                .or_default();
+            *shown_as = (*shown_as).max(is_default);
+            for table in value.as_array().unwrap_or(&vec![value.clone()]) {
+                for inner in parts(all, &part.section, key, schema) {
+                    let kind = table.get("type").or_else(|| table.get("provider"));
+                    let kind = kind.and_then(|kind| kind.as_str()).unwrap_or_default();
+                    if table.is_object() && inner.kind == kind {
+                        walk(all, &inner, table, shown);
+                    }
+                }
+            }
+        }
+    }
+    let all = config::schema();
+    let text: toml::Table = uncommented().parse().unwrap();
+    let mut shown = BTreeMap::new();
+    let whole = Part {
+        section: String::new(),
+        kind: String::new(),
+        schema: &all,
+    };
+    walk(
+        &all,
+        &whole,
+        &serde_json::to_value(text).unwrap(),
+        &mut shown,
+    );
+    let wrong: Vec<_> = shown
+        .iter()
+        .filter(|(_, is_default)| **is_default == Some(false))
+        .collect();
+    assert!(wrong.is_empty(), "other defaults: {wrong:?}");
+
+    let written: BTreeSet<String> = shown
+        .keys()
+        .map(|(section, _, key)| format!("{section}.{key}"))
+        .collect();
+    let mut known = BTreeSet::new();
+    for part in every_part(&all) {
+        let keys = part.schema["properties"].as_object().unwrap().keys();
+        known.extend(keys.map(|key| format!("{}.{key}", part.section)));
+    }
+    // Of the three places a secret may be in the example shows two, and explains all at its top.
+    known.remove("secret.file");
+    assert_eq!(known, written);
+    assert!(known.len() > 90, "{}", known.len());
+}
+
+/// No key takes a date, so that each says what it takes, if it is read.
+#[test]
+fn every_key_is_read() {
+    let all = config::schema();
+    let date = toml::Value::Datetime("1979-05-27".parse().unwrap());
+    let mut seen = 0;
+    for part in every_part(&all) {
+        for key in part.schema["properties"].as_object().unwrap().keys() {
+            let mut text: toml::Table = around("", "type = \"smtp\"\nhost = \"h.example\"", "")
+                .parse()
+                .unwrap();
+            let mut table = toml::Table::new();
+            let kind = part.kind.as_str();
+            match (part.section.as_str(), kind) {
+                ("connector", _) => drop(table.insert("type".to_owned(), kind.into())),
+                ("connector.oauth", _) => drop(table.insert("provider".to_owned(), kind.into())),
+                _ => {}
+            }
+            table.insert(key.clone(), date.clone());
+            let smtp = text["connector"][0].as_table_mut().unwrap();
+            match part.section.as_str() {
+                "" => drop(text.insert(key.clone(), date.clone())),
+                "connector.oauth" => drop(smtp.insert("oauth".to_owned(), table.into())),
+                "connector.overrides" => {
+                    drop(smtp.insert("overrides".to_owned(), vec![table].into()));
+                }
+                "secret" => drop(smtp.insert("password".to_owned(), table.into())),
+                section if all["properties"][section].get("items").is_some() => {
+                    text.insert(section.to_owned(), vec![table].into());
+                }
+                section => drop(text.insert(section.to_owned(), table.into())),
+            }
+            let said = parse(&text.to_string()).unwrap_err();
+            let is_said = said.iter().any(|said| {
+                said.message.starts_with(&format!("`{key}` "))
+                    && said.message.ends_with(", not a date")
+            });
+            assert!(is_said, "[{}] {kind} `{key}`: {said}", part.section);
+            seen += 1;
+        }
+    }
+    assert!(seen > 150, "{seen}");
+}
+
+/// With an independent validator: `python3-jsonschema`.
+#[test]
+#[ignore = "needs python3-jsonschema, which tests/run installs"]
+fn editors_are_told_what_the_reader_takes() {
+    const CHECK: &str = "import json, sys\nfrom jsonschema import Draft202012Validator as V\nschema, files = json.load(sys.stdin)\n\
+                         V.check_schema(schema)\nfor name, value in files:\n  for error in V(schema).iter_errors(value): \
+                         print(name, error.json_path, error.message[:200])\n";
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut files: Vec<(String, String)> = ["good", "warned", "bad"]
+        .iter()
+        .flat_map(|folder| fs::read_dir(root.join("tests/config").join(folder)).unwrap())
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|e| e == "toml"))
+        .map(|path| {
+            (
+                path.display().to_string(),
+                fs::read_to_string(path).unwrap(),
+            )
+        })
+        .collect();
+    files.push(("example".to_owned(), example()));
+    files.push(("uncommented".to_owned(), uncommented()));
+    for file in ["src/cli/demo.toml", "bench/peers/postern.toml"] {
+        files.push((
+            file.to_owned(),
+            fs::read_to_string(root.join(file)).unwrap(),
+        ));
+    }
+    for block in blocks_of_the_page_on_exchange() {
+        files.push((block.clone(), around("", "type = \"discard\"", &block)));
+    }
+    let values: Vec<_> = files
+        .iter()
+        .filter_map(|(name, text)| {
+            Some((
+                name,
+                serde_json::to_value(text.parse::<toml::Table>().ok()?).unwrap(),
+            ))
+        })
+        .collect();
+    let mut python = std::process::Command::new("python3")
+        .args(["-c", CHECK])
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    serde_json::to_writer(python.stdin.take().unwrap(), &(config::schema(), values)).unwrap();
+    let output = python.wait_with_output().unwrap();
+    assert!(output.status.success());
+    let said = String::from_utf8(output.stdout).unwrap();
+    let (bad, good): (Vec<&str>, Vec<&str>) = said.lines().partition(|line| line.contains("/bad/"));
+    assert!(good.is_empty(), "{good:#?}");
+    for name in [
+        "choices",
+        "duration-without-unit",
+        "names-missing",
+        "networks-as-a-string",
+        "no-route",
+        "out-of-range",
+        "secret-of-two-kinds",
+        "single-brackets",
+        "unknown-key",
+        "unknown-key-of-another-type",
+        "unknown-section",
+        "wrong-types",
+    ] {
+        assert!(
+            bad.iter()
+                .any(|line| line.contains(&format!("/{name}.toml "))),
+            "{name}: {bad:#?}"
+        );
+    }
 }
 
 #[test]
@@ -907,19 +1140,22 @@ fn a_route_knows_what_no_connector_of_it_takes() {
     check("\"c\"", None);
 }
 
+fn blocks_of_the_page_on_exchange() -> Vec<String> {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/exchange-online.md");
+    let page = fs::read_to_string(page).unwrap();
+    let blocks = page.split("```toml\n").skip(1);
+    blocks
+        .map(|rest| rest.split("```").next().unwrap().to_owned())
+        .collect()
+}
+
 /// What the page says to write can be written.
 #[test]
 fn the_examples_of_the_page_on_exchange_load() {
-    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/exchange-online.md");
-    let page = fs::read_to_string(page).unwrap();
-    let blocks: Vec<&str> = page
-        .split("```toml\n")
-        .skip(1)
-        .map(|rest| rest.split("```").next().unwrap())
-        .collect();
+    let blocks = blocks_of_the_page_on_exchange();
     assert!(blocks.len() >= 7);
     for block in blocks {
-        let text = around("", "type = \"discard\"", block);
+        let text = around("", "type = \"discard\"", &block);
         let environment = environment();
         if let Err(why) = config::parse(&text, Path::new("c.toml"), Secrets::Ignore, &environment) {
             panic!("{block}\n{why}");

@@ -6,8 +6,8 @@
 use std::path::Path;
 
 use super::{
-    Ground,
     cloud::{self, Web},
+    context::Context,
 };
 use crate::{
     config::table::Table,
@@ -23,7 +23,7 @@ const AGENT: &str = "/opt/azcmagent/bin/himds";
 const AGENT_URL: &str = "http://127.0.0.1:40342/metadata/identity/oauth2/token";
 
 /// Who gives tokens here.
-pub(super) fn host(ground: Ground<'_>, table: &Table<'_>) -> Azure {
+pub(super) fn host(context: Context<'_>, table: &Table<'_>) -> Azure {
     if let Some(given) = cloud::login_url(table) {
         // On this machine there is nobody but the agent.
         return if is_loopback(&given.value.host) {
@@ -32,7 +32,7 @@ pub(super) fn host(ground: Ground<'_>, table: &Table<'_>) -> Azure {
             Azure::Machine
         };
     }
-    let var = |name: &str| ground.env.vars.get(name).filter(|value| !value.is_empty());
+    let var = |name: &str| context.env.vars.get(name).filter(|value| !value.is_empty());
     match (var("IDENTITY_ENDPOINT"), var("IDENTITY_HEADER")) {
         (Some(_), Some(header)) => Azure::Hosting(Secret::new(header.as_str())),
         (Some(url), None) if var("IMDS_ENDPOINT").is_some() && agent(url).is_some() => {
@@ -44,12 +44,12 @@ pub(super) fn host(ground: Ground<'_>, table: &Table<'_>) -> Azure {
 }
 
 /// Where, if it is not the metadata service, and `login_url` says nothing.
-pub(super) fn endpoint(ground: Ground<'_>, table: &Table<'_>) -> Option<Web> {
+pub(super) fn endpoint(context: Context<'_>, table: &Table<'_>) -> Option<Web> {
     if table.has("login_url") {
         return None;
     }
-    let url = ground.env.vars.get("IDENTITY_ENDPOINT");
-    match host(ground, table) {
+    let url = context.env.vars.get("IDENTITY_ENDPOINT");
+    match host(context, table) {
         Azure::Machine => None,
         Azure::Hosting(_) => local(url?),
         Azure::Arc(_) => url.and_then(|url| agent(url)).or_else(|| local(AGENT_URL)),

@@ -6,7 +6,7 @@
 use crate::{
     config::{
         table::{At, Table},
-        values::Fault,
+        values::{Fault, fault},
     },
     connector::is_loopback,
 };
@@ -76,11 +76,10 @@ impl Cloud {
 }
 
 pub(super) fn read(table: &Table<'_>) -> Cloud {
-    let words = [Cloud::Global, Cloud::GccHigh, Cloud::Dod, Cloud::China]
-        .map(|cloud| (cloud.name(), cloud));
-    table
-        .choice("cloud", &words)
-        .map_or(Cloud::Global, |cloud| cloud.value)
+    table.choice(
+        "cloud",
+        [Cloud::Global, Cloud::GccHigh, Cloud::Dod, Cloud::China],
+    )
 }
 
 /// A URL that is asked, and its host.
@@ -94,13 +93,11 @@ pub(super) struct Web {
 
 /// `login_url`: what stands before `/TENANT/oauth2/v2.0/token`.
 pub(super) fn login_url(table: &Table<'_>) -> Option<At<Web>> {
-    table.parsed("login_url", "a URL", |text| {
+    table.parsed("login_url", |text| {
         let web = web(text)?;
         if web.url.contains("/oauth2/") {
-            return Err(Fault::new(
-                "`login_url` is what stands before the tenant",
-                "write \"https://login.microsoftonline.com\"",
-            ));
+            return Err(fault!("`login_url` is what stands before the tenant";
+                "write \"https://login.microsoftonline.com\""));
         }
         Ok(web)
     })
@@ -108,13 +105,10 @@ pub(super) fn login_url(table: &Table<'_>) -> Option<At<Web>> {
 
 /// `graph_url`, without the version.
 pub(super) fn graph_url(table: &Table<'_>) -> Option<At<Web>> {
-    table.parsed("graph_url", "a URL", |text| {
+    table.parsed("graph_url", |text| {
         let web = web(text)?;
         match web.url.rsplit('/').next() {
-            Some("v1.0" | "beta") => Err(Fault::new(
-                "`graph_url` is written without the version",
-                "write \"https://graph.microsoft.com\"",
-            )),
+            Some("v1.0" | "beta") => Err(fault!("`graph_url` is written without the version"; "write \"https://graph.microsoft.com\"")),
             _ => Ok(web),
         }
     })
@@ -135,10 +129,10 @@ pub(super) fn web(text: &str) -> Result<Web, Fault> {
         "https" => {}
         "http" if is_loopback(&host) => {}
         "http" => {
-            return Err(Fault::new(
-                "secrets and tokens would go over the network in the clear",
-                "write https://; http:// is for this machine alone",
-            ));
+            return Err(
+                fault!("secrets and tokens would go over the network in the clear";
+                    "write https://; http:// is for this machine alone"),
+            );
         }
         _ => return Err(Fault::new("only https:// is known here", form)),
     }

@@ -4,14 +4,14 @@ use std::{path::PathBuf, time::SystemTime};
 
 use rustls::SignatureAlgorithm;
 
-use super::Ground;
+use super::context::Context;
 use crate::{
     config::{
-        Secrets,
         diagnostic::Span,
-        read_bounded, readable_by_others,
+        file::{read_bounded, readable_by_others},
+        settings::Secrets,
         table::{At, Table},
-        values::{Fault, plain},
+        values::{Fault, fault, plain},
     },
     connector::keypair::{self, Unfit},
     listener::tls,
@@ -21,7 +21,7 @@ use crate::{
 /// A path that names something.
 pub(super) fn path(text: &str) -> Result<String, Fault> {
     if text.is_empty() || text.contains('\0') {
-        return Err(Fault::from("this is not a path".to_owned()));
+        return Err(fault!("this is not a path"));
     }
     Ok(text.to_owned())
 }
@@ -35,22 +35,20 @@ pub(super) enum Pem {
 
 /// A PEM file named by `key`.
 pub(super) fn pem(
-    ground: Ground<'_>,
+    context: Context<'_>,
     table: &Table<'_>,
     key: &'static str,
     holds: Pem,
 ) -> Option<PathBuf> {
-    let At { value, span } = table.parsed(key, "a path", path)?;
-    let path = ground.path(&value);
-    ground.files.borrow_mut().push(path.clone());
-    if ground.secrets == Secrets::Ignore {
+    let At { value, span } = table.parsed(key, path)?;
+    let path = context.path(&value);
+    context.files.borrow_mut().push(path.clone());
+    if context.secrets == Secrets::Ignore {
         return Some(path);
     }
     let shown = plain(&path.to_string_lossy());
     match read_bounded(&path, 1 << 20) {
-        Err(why) => ground
-            .source
-            .error(&span, Fault::from(format!("{shown} cannot be read: {why}"))),
+        Err(why) => context.error(&span, fault!("{shown} cannot be read: {why}")),
         Ok(octets) => {
             let (mark, what) = match holds {
                 Pem::Certificate => ("-----BEGIN CERTIFICATE-----", "certificate"),
@@ -59,18 +57,15 @@ pub(super) fn pem(
             if memchr::memmem::find(&octets, mark.as_bytes()).is_none() {
                 // A SEQUENCE of ASN.1: DER, or PKCS #12 (.pfx, .p12).
                 let is_binary = octets.first() == Some(&0x30);
-                ground.source.error(
-                    &span,
-                    Fault {
+                context.error(&span, Fault {
                         message: format!("{shown} holds no {what} in PEM form"),
                         hint: is_binary.then(|| {
                             "it looks like DER or PKCS #12 (PFX): convert it with openssl x509 or pkey -inform DER, or with openssl pkcs12 -nodes".to_owned()
                         }),
-                    },
-                );
+                    });
             }
             if holds == Pem::Key {
-                warn_readable(ground, &path, &span);
+                warn_readable(context, &path, &span);
             }
         }
     }
@@ -79,21 +74,18 @@ pub(super) fn pem(
 
 /// A certificate and its key: both or none.
 pub(super) fn pair(
-    ground: Ground<'_>,
+    context: Context<'_>,
     table: &Table<'_>,
     certificate: &'static str,
     key: &'static str,
 ) -> Option<(PathBuf, PathBuf)> {
     let files = (
-        pem(ground, table, certificate, Pem::Certificate),
-        pem(ground, table, key, Pem::Key),
+        pem(context, table, certificate, Pem::Certificate),
+        pem(context, table, key, Pem::Key),
     );
     for (one, other) in [(certificate, key), (key, certificate)] {
         if let (Some(span), false) = (table.place(one), table.has(other)) {
-            ground.source.error(
-                &span,
-                Fault::from(format!("`{one}` without `{other}`: both are needed")),
-            );
+            context.error(&span, fault!("`{one}` without `{other}`: both are needed"));
         }
     }
     files.0.zip(files.1)
@@ -101,20 +93,20 @@ pub(super) fn pair(
 
 /// As [`pair`], of a certificate that is shown to somebody else: it belongs to its key, and is good for a while yet.
 pub(super) fn shown_pair(
-    ground: Ground<'_>,
+    context: Context<'_>,
     table: &Table<'_>,
     certificate: &'static str,
     key: &'static str,
     renew: &'static str,
 ) -> Option<(PathBuf, PathBuf)> {
-    let pair = pair(ground, table, certificate, key)?;
-    if ground.secrets == Secrets::Ignore {
+    let pair = pair(context, table, certificate, key)?;
+    if context.secrets == Secrets::Ignore {
         return Some(pair);
     }
     // Of a file that cannot be read as what it should be, `pair` has spoken.
     match keypair::belongs(&pair.0, &pair.1) {
-        Err(Unfit::Pair(why)) => ground.source.error(
-            &table.place_or_header(key),
+        Err(Unfit::Pair(why)) => table.error(
+            key,
             Fault::new(
                 plain(&why),
                 format!(
@@ -123,12 +115,10 @@ pub(super) fn shown_pair(
             ),
         ),
         Ok(algorithm) if key == "key" && algorithm != SignatureAlgorithm::RSA => {
-            ground.source.error(
-                &table.place_or_header(key),
-                Fault::new(
-                    "the key of an application is an RSA key, and this one is not",
-                    "make a pair with openssl req -x509 -newkey rsa:3072 -nodes, and upload its certificate",
-                ),
+            table.error(
+                key,
+                fault!("the key of an application is an RSA key, and this one is not";
+                    "make a pair with openssl req -x509 -newkey rsa:3072 -nodes, and upload its certificate"),
             );
         }
         Ok(_) | Err(Unfit::File(_)) => {}
@@ -136,8 +126,8 @@ pub(super) fn shown_pair(
     let said = keypair::validity(&pair.0).map(|validity| validity.said(SystemTime::now()));
     if let Ok(Some(said)) = said {
         let shown = plain(&pair.0.to_string_lossy());
-        ground.source.warning(
-            &table.place_or_header(certificate),
+        table.warning(
+            certificate,
             Fault::new(format!("the certificate in {shown} {said}"), renew),
         );
     }
@@ -146,11 +136,11 @@ pub(super) fn shown_pair(
 
 /// A listener's certificate: whether it goes with its key, and whether it is its time.
 pub(super) fn look_at_certificate(
-    ground: Ground<'_>,
+    context: Context<'_>,
     table: &Table<'_>,
     pair: Option<&(PathBuf, PathBuf)>,
 ) {
-    let Some((chain, key)) = pair.filter(|_| ground.secrets != Secrets::Ignore) else {
+    let Some((chain, key)) = pair.filter(|_| context.secrets != Secrets::Ignore) else {
         return;
     };
     // What is not there, or is no PEM, has been said.
@@ -160,7 +150,7 @@ pub(super) fn look_at_certificate(
     let span = table.place_or_header("certificate");
     let certificate = match tls::load(chain, key) {
         Ok(certificate) => certificate,
-        Err(why) => return ground.source.error(&span, Fault::from(plain(&why))),
+        Err(why) => return context.error(&span, Fault::from(plain(&why))),
     };
     let now = SystemTime::now();
     let (end, shown) = (certificate.not_after, plain(&chain.to_string_lossy()));
@@ -175,7 +165,7 @@ pub(super) fn look_at_certificate(
         return;
     };
     let hint = "put a new one into the file; it is taken by itself. If it should be good, look at this machine's clock";
-    ground.source.warning(&span, Fault::new(message, hint));
+    context.warning(&span, Fault::new(message, hint));
 }
 
 fn is_pem(path: &std::path::Path) -> bool {
@@ -184,9 +174,9 @@ fn is_pem(path: &std::path::Path) -> bool {
 }
 
 /// Warns of a file with a secret that others may read.
-pub(super) fn warn_readable(ground: Ground<'_>, path: &std::path::Path, span: &Span) {
+pub(super) fn warn_readable(context: Context<'_>, path: &std::path::Path, span: &Span) {
     if let Some(chmod) = readable_by_others(path) {
-        ground.source.warning(
+        context.warning(
             span,
             Fault::new(
                 format!(

@@ -4,12 +4,15 @@ use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 
-use super::{Ground, Names, files, whole};
+use super::{
+    context::{Context, SectionNames},
+    files,
+};
 use crate::{
     config::{
         diagnostic::Span,
         table::{At, Table},
-        values::{Fault, plain},
+        values::{Fault, fault, plain},
     },
     listener::{Bind, Settings, TlsMode},
     policy::AuthMode,
@@ -18,7 +21,7 @@ use crate::{
 /// All listeners, with the places that later checks point at.
 #[derive(Debug)]
 pub(super) struct Listeners {
-    pub(super) names: Names,
+    pub(super) names: SectionNames,
     pub(super) all: Vec<Listener>,
 }
 
@@ -59,32 +62,29 @@ impl Listener {
     }
 }
 
-pub(super) fn read(ground: Ground<'_>, root: &Table<'_>) -> Listeners {
-    let mut names = Names::new("listener");
+pub(super) fn read(context: Context<'_>, root: &Table<'_>) -> Listeners {
+    let mut names = SectionNames::new("listener");
     let mut all: Vec<Listener> = Vec::new();
     let mut binds: Vec<(Bind, Span)> = Vec::new();
     let tables = root.tables("listener");
     if tables.is_empty() && !root.has("listener") {
-        whole(
-            ground,
-            Fault::new(
-                "there is no [[listener]], so nobody could send anything",
-                "add\n[[listener]]\nname = \"local\"\naddress = \"127.0.0.1:25\"",
-            ),
+        context.whole(
+            fault!("there is no [[listener]], so nobody could send anything";
+                "add\n[[listener]]\nname = \"local\"\naddress = \"127.0.0.1:25\""),
         );
     }
     for table in tables {
         let proxies = table.networks("proxy_protocol");
         let networks = proxies.iter().map(|at| at.value).collect();
-        let (settings, bind_span) = one(ground, &mut names, &table, networks);
+        let (settings, bind_span) = one(context, &mut names, &table, networks);
         if let Some(span) = bind_span {
             if let Some((_, first)) = binds.iter().find(|(bind, _)| collide(bind, &settings.bind)) {
-                ground.source.error(
+                context.error(
                     &span,
-                    Fault::from(format!(
+                    fault!(
                         "the listener in line {} already takes this address",
-                        ground.source.line(first)
-                    )),
+                        context.source.line(first)
+                    ),
                 );
             }
             binds.push((settings.bind.clone(), span));
@@ -100,72 +100,42 @@ pub(super) fn read(ground: Ground<'_>, root: &Table<'_>) -> Listeners {
 }
 
 fn one(
-    ground: Ground<'_>,
-    names: &mut Names,
+    context: Context<'_>,
+    names: &mut SectionNames,
     table: &Table<'_>,
     proxy_protocol: Vec<IpNet>,
 ) -> (Settings, Option<Span>) {
-    let name = names.read(ground, table);
+    let name = names.read(context, table);
     table.requires("address", "address = \"127.0.0.1:25\"");
-    let bind = table.parsed("address", "an address and a port", bind);
-    let tls = table
-        .choice(
-            "tls",
-            &[
-                ("off", TlsMode::Off),
-                ("starttls", TlsMode::StartTls),
-                ("implicit", TlsMode::Implicit),
-            ],
-        )
-        .map_or(TlsMode::Off, |tls| tls.value);
-    let require_tls = table.flag("require_tls", false);
-    let certificate = files::pair(ground, table, "certificate", "key");
-    files::look_at_certificate(ground, table, certificate.as_ref());
+    let bind = table.parsed("address", bind);
+    let tls = table.choice("tls", [TlsMode::Off, TlsMode::StartTls, TlsMode::Implicit]);
+    let require_tls = table.flag("require_tls");
+    let certificate = files::pair(context, table, "certificate", "key");
+    files::look_at_certificate(context, table, certificate.as_ref());
     let has_pair = table.has("certificate") || table.has("key");
     match tls {
-        TlsMode::Off if has_pair => ground.source.warning(
-            &table.place_or_header("certificate"),
-            Fault::new(
-                "the certificate is not offered: `tls` is \"off\"",
-                "add tls = \"starttls\" or tls = \"implicit\"",
-            ),
-        ),
-        TlsMode::StartTls | TlsMode::Implicit if !has_pair => ground.source.error(
-            &table.place_or_header("tls"),
-            Fault::new(
-                "TLS needs `certificate` and `key`",
-                "name two PEM files; `postern cert` makes a private CA and a certificate",
-            ),
-        ),
+        TlsMode::Off if has_pair => table.warning("certificate", fault!("the certificate is not offered: `tls` is \"off\""; "add tls = \"starttls\" or tls = \"implicit\"")),
+        TlsMode::StartTls | TlsMode::Implicit if !has_pair => table.error("tls", fault!("TLS needs `certificate` and `key`";
+            "name two PEM files; `postern cert` makes a private CA and a certificate")),
         _ => {}
     }
     if require_tls && tls == TlsMode::Off {
-        ground.source.error(
-            &table.place_or_header("require_tls"),
-            Fault::new(
-                "`require_tls` without TLS: nobody could send anything",
-                "add tls = \"starttls\", `certificate` and `key`",
-            ),
+        table.error(
+            "require_tls",
+            fault!("`require_tls` without TLS: nobody could send anything";
+                "add tls = \"starttls\", `certificate` and `key`"),
         );
     }
-    let auth = table
-        .choice(
-            "auth",
-            &[
-                ("off", AuthMode::Off),
-                ("optional", AuthMode::Optional),
-                ("required", AuthMode::Required),
-            ],
-        )
-        .map_or(AuthMode::Off, |auth| auth.value);
-    let plaintext_auth = table.flag("plaintext_auth", false);
+    let auth = table.choice(
+        "auth",
+        [AuthMode::Off, AuthMode::Optional, AuthMode::Required],
+    );
+    let plaintext_auth = table.flag("plaintext_auth");
     if plaintext_auth && auth == AuthMode::Off {
-        ground.source.warning(
-            &table.place_or_header("plaintext_auth"),
-            Fault::new(
-                "`plaintext_auth` has no effect: `auth` is \"off\"",
-                "add auth = \"optional\" or auth = \"required\"",
-            ),
+        table.warning(
+            "plaintext_auth",
+            fault!("`plaintext_auth` has no effect: `auth` is \"off\"";
+                "add auth = \"optional\" or auth = \"required\""),
         );
     }
     let (bind, span) = match bind {
@@ -192,10 +162,9 @@ fn bind(text: &str) -> Result<Bind, Fault> {
             || name.len() > 255
             || !name.bytes().all(|b| b.is_ascii_graphic() && b != b':')
         {
-            return Err(Fault::new(
-                "not the name of a socket",
-                "write \"socket:NAME\", where the socket unit has FileDescriptorName=NAME",
-            ));
+            return Err(
+                fault!("not the name of a socket"; "write \"socket:NAME\", where the socket unit has FileDescriptorName=NAME"),
+            );
         }
         return Ok(Bind::Inherited(name.to_owned()));
     }

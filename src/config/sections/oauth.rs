@@ -1,477 +1,51 @@
-//! Who asks for tokens, and where: the keys that graph and the `oauth` table of smtp share, and the table itself.
-//!
-//! Apart from both, so that a credential is written and checked in one way. It asks for no token.
+//! The `oauth` table of smtp: who gives tokens, and for which mailbox.
 
 use super::{
-    Ground, azure,
-    cloud::{self, Cloud, Web},
-    files, google,
-    outbound::Outbound,
-    secret,
+    cloud,
+    context::Context,
+    google,
+    microsoft::{self, For},
+    token::{self, Way},
 };
 use crate::{
     config::{
-        Secrets, read_bounded,
         table::{At, Table},
-        values::{self, Fault, is_plain, plain},
+        values::{fault, is_plain},
     },
-    connector::{
-        Proxy,
-        http::HttpSettings,
-        oauth::{Grant, Settings},
-        services,
-    },
+    connector::{oauth::Settings, services},
 };
 
-/// The metadata service of Azure's machines; its address is the same everywhere and never left.
-const METADATA: &str = "http://169.254.169.254";
-
-/// How the connector reaches anything.
-#[derive(Clone, Copy)]
-pub(super) struct Way<'a> {
-    pub(super) outbound: &'a Outbound,
-    pub(super) proxy: &'a Proxy,
-}
-
-impl Way<'_> {
-    /// With the table's own `ca_file`.
-    pub(super) fn http(self, ground: Ground<'_>, table: &Table<'_>) -> HttpSettings {
-        HttpSettings {
-            proxy: self.proxy.clone(),
-            ca_file: files::pem(ground, table, "ca_file", files::Pem::Certificate),
-            allowed_hosts: self.outbound.allowed().to_vec(),
-        }
-    }
-}
-
-/// What the token is for.
-#[derive(Clone, Copy)]
-pub(super) enum For<'a> {
-    /// `type = "graph"`.
-    Graph,
-    /// XOAUTH2 at this host, where it is known.
-    Smtp(Option<&'a str>),
-}
-
 /// The `oauth` table: where tokens come from, and the mailbox.
-pub(super) fn table(
-    ground: Ground<'_>,
+pub(super) fn read(
+    context: Context<'_>,
     table: &Table<'_>,
     way: Way<'_>,
     host: Option<&str>,
 ) -> Option<(Settings, String)> {
     table.requires("provider", "provider = \"microsoft\"");
-    let Some(At {
-        value: is_microsoft,
-        ..
-    }) = table.choice("provider", &[("microsoft", true), ("google", false)])
-    else {
-        // Without it nothing can be said of the other keys.
-        table.skip_all();
-        return None;
-    };
+    let provider = table.choice_if("provider", ["microsoft", "google"])?.value;
+    table.set_kind(provider);
+    let is_microsoft = provider == "microsoft";
     let is_free = is_microsoft && host.is_some_and(services::is_communication);
     let mailbox = if is_free {
         username(table)
     } else {
-        mailbox(table)
+        token::mailbox(table)
     };
     if is_microsoft {
         table.requires("mailbox", "mailbox = \"printer@corp.example\"");
-        let settings = microsoft(ground, table, way, cloud::read(table), For::Smtp(host));
+        let settings = microsoft::read(context, table, way, cloud::read(table), For::Smtp(host));
         return Some((settings?, mailbox?.value));
     }
-    google::read(ground, table, way, mailbox)
-}
-
-/// `mailbox`.
-pub(super) fn mailbox(table: &Table<'_>) -> Option<At<String>> {
-    let At { value, span } = table.parsed("mailbox", "an address", values::address)?;
-    Some(At {
-        value: value.to_string(),
-        span,
-    })
+    google::read(context, table, way, mailbox)
 }
 
 /// `mailbox` where it is the name of an SMTP username.
 fn username(table: &Table<'_>) -> Option<At<String>> {
-    table.parsed("mailbox", "the name of an SMTP username", |text| {
+    table.parsed("mailbox", |text| {
         if text.is_empty() || text.len() > 1000 || !text.chars().all(is_plain) {
-            return Err(Fault::from("this cannot be the name of an SMTP username"));
+            return Err(fault!("this cannot be the name of an SMTP username"));
         }
         Ok(text.to_owned())
     })
-}
-
-/// The keys that graph and `provider = "microsoft"` share.
-pub(super) fn microsoft(
-    ground: Ground<'_>,
-    table: &Table<'_>,
-    way: Way<'_>,
-    cloud: Cloud,
-    what_for: For<'_>,
-) -> Option<Settings> {
-    let is_smtp = matches!(what_for, For::Smtp(_));
-    let token_url = if is_smtp { token_url(table) } else { None };
-    let login_url = cloud::login_url(table);
-    let is_identity = table.has("managed_identity");
-    let is_delegated = is_smtp && table.has("refresh_token");
-    let tenant = table.parsed("tenant_id", "a directory (tenant) id", |text| {
-        tenant(text, is_delegated)
-    });
-    if !is_identity && !table.has("token_url") {
-        table.requires(
-            "tenant_id",
-            "tenant_id = \"…\", the directory (tenant) ID of the application's page",
-        );
-    }
-    if let (Some(span), true) = (table.place("login_url"), table.has("token_url")) {
-        ground
-            .source
-            .error(&span, Fault::from("`token_url` already says `login_url`"));
-    }
-    let scope = scope(ground, table, cloud, what_for, is_delegated);
-    let grant = grant(ground, table, is_smtp);
-    let http = way.http(ground, table);
-
-    let span = ["token_url", "login_url", "cloud"]
-        .into_iter()
-        .find_map(|key| table.place(key))
-        .unwrap_or_else(|| table.span.clone());
-    let login = login_url.map(|at| at.value);
-    let hosting = is_identity
-        .then(|| azure::endpoint(ground, table))
-        .flatten();
-    let token_url = if let Some(At { value, .. }) = token_url {
-        value
-    } else if let Some(hosting) = hosting {
-        hosting
-    } else if is_identity {
-        let base = login.unwrap_or(Web {
-            url: METADATA.to_owned(),
-            host: METADATA.trim_start_matches("http://").to_owned(),
-        });
-        Web {
-            url: format!("{}/metadata/identity/oauth2/token", base.url),
-            ..base
-        }
-    } else {
-        let base = login.or_else(|| cloud::web(cloud.login()).ok())?;
-        Web {
-            url: format!("{}/{}/oauth2/v2.0/token", base.url, tenant?.value),
-            ..base
-        }
-    };
-    way.outbound.check(ground, &span, &token_url.host);
-    let (grant, mut scope) = (grant?, scope?);
-    if let Grant::ManagedIdentity { .. } = grant {
-        // The metadata service is asked for a resource: the scope without its last word.
-        let resource = scope.strip_suffix(".default").unwrap_or(&scope);
-        scope = resource.to_owned();
-    }
-    Some(Settings {
-        token_url: token_url.url,
-        scope,
-        grant,
-        http,
-    })
-}
-
-/// Exactly one credential.
-#[expect(
-    clippy::too_many_lines,
-    reason = "every key of the section, in the order of the example"
-)]
-fn grant(ground: Ground<'_>, table: &Table<'_>, is_smtp: bool) -> Option<Grant> {
-    let client_id = table.parsed("client_id", "an application (client) id", guid);
-    let client_secret = secret::read(ground, table, "client_secret");
-    let certificate = files::shown_pair(
-        ground,
-        table,
-        "certificate",
-        "key",
-        "make a new one, upload it under Certificates & secrets, and name it here",
-    );
-    let identity = table.true_or_text("managed_identity");
-    let federated = federated(ground, table);
-    let client_auth = table.choice("client_auth", &[("post", false), ("basic", true)]);
-    let refresh_token = if is_smtp {
-        secret::read(ground, table, "refresh_token")
-    } else {
-        None
-    };
-
-    let all = [
-        "refresh_token",
-        "managed_identity",
-        "client_secret",
-        "certificate",
-        "federated_token_file",
-    ];
-    // A refresh token may need the secret of the application it was given to.
-    let is_delegated = is_smtp && table.has("refresh_token");
-    let given: Vec<_> = all
-        .into_iter()
-        .filter(|key| table.has(key))
-        .filter(|key| is_smtp || *key != "refresh_token")
-        .filter(|key| !is_delegated || *key != "client_secret")
-        .collect();
-    one_of(ground, table, &given);
-    let Some(kind) = given.first().copied() else {
-        if !table.has("key") {
-            ground.source.error(
-                &table.span,
-                Fault::new(
-                    "nothing here proves who asks for tokens",
-                    "add client_secret = { … }, or certificate and key, or managed_identity = true, or federated_token_file",
-                ),
-            );
-        }
-        return None;
-    };
-    if let (Some(span), false) = (table.place("client_auth"), table.has("client_secret")) {
-        ground.source.error(
-            &span,
-            Fault::from("`client_auth` says how a `client_secret` is sent, and there is none"),
-        );
-    }
-    if let Some(given) = client_secret
-        .as_ref()
-        .filter(|given| given.known && guid(given.secret.reveal()).is_ok())
-    {
-        ground.source.warning(
-            &given.span,
-            Fault::new(
-                "this looks like the ID of the client secret, not like its value",
-                "the portal shows the value once, when the secret is made; the ID does not log in (AADSTS7000215)",
-            ),
-        );
-    }
-    if kind == "managed_identity" {
-        for key in ["client_id", "tenant_id"] {
-            if let Some(span) = table.place(key) {
-                ground.source.error(
-                    &span,
-                    Fault::new(
-                        format!("a managed identity needs no `{key}`"),
-                        "a user-assigned identity is written managed_identity = \"CLIENT ID\"",
-                    ),
-                );
-            }
-        }
-        let At { value, span } = identity?;
-        let client_id = value.map(guid).transpose();
-        return match client_id {
-            Ok(client_id) => Some(Grant::ManagedIdentity {
-                client_id,
-                host: azure::host(ground, table),
-            }),
-            Err(fault) => {
-                ground.source.error(&span, fault);
-                None
-            }
-        };
-    }
-    table.requires(
-        "client_id",
-        "client_id = \"…\", the application (client) ID of the application's page",
-    );
-    let client_id = client_id?.value;
-    Some(match kind {
-        "client_secret" => Grant::ClientSecret {
-            client_id,
-            client_secret: client_secret?.secret,
-            basic: client_auth.is_some_and(|auth| auth.value),
-        },
-        "certificate" => {
-            let (certificate, key) = certificate?;
-            Grant::Certificate {
-                client_id,
-                certificate,
-                key,
-            }
-        }
-        "federated_token_file" => Grant::Federated {
-            client_id,
-            file: federated?,
-        },
-        _ => Grant::RefreshToken {
-            client_id,
-            client_secret: client_secret.map(|given| given.secret),
-            refresh_token: refresh_token?.secret,
-        },
-    })
-}
-
-/// An error for every credential but the first.
-pub(super) fn one_of(ground: Ground<'_>, table: &Table<'_>, given: &[&'static str]) {
-    let Some((first, rest)) = given.split_first() else {
-        return;
-    };
-    for key in rest {
-        ground.source.error(
-            &table.place_or_header(key),
-            Fault::new(
-                format!("one credential is enough: `{key}` stands beside `{first}`"),
-                "keep the one that is meant",
-            ),
-        );
-    }
-}
-
-/// Written, or that of the cloud.
-fn scope(
-    ground: Ground<'_>,
-    table: &Table<'_>,
-    cloud: Cloud,
-    what_for: For<'_>,
-    is_delegated: bool,
-) -> Option<String> {
-    let given = table.parsed("scope", "a scope", |text| {
-        let is_url = cloud::web(text.split(' ').next().unwrap_or_default()).is_ok();
-        if !is_url || !text.chars().all(is_plain) {
-            return Err(Fault::new(
-                "this is not a scope",
-                "write it as in \"https://graph.microsoft.com/.default\"",
-            ));
-        }
-        // An application gets what it was granted, all at once, for one resource (AADSTS70011).
-        if !is_delegated && (text.contains(' ') || !text.ends_with("/.default")) {
-            return Err(Fault::new(
-                "the scope of an application is one resource and \"/.default\"",
-                "write it as in \"https://graph.microsoft.com/.default\"",
-            ));
-        }
-        Ok(text.to_owned())
-    });
-    if table.has("scope") {
-        return given.map(|given| given.value);
-    }
-    let host = match what_for {
-        For::Graph => {
-            // A Graph elsewhere may be for this cloud all the same: `scope` says when it is not.
-            return Some(format!("{}/.default", cloud.graph()));
-        }
-        For::Smtp(host) => host,
-    };
-    if is_delegated && cloud == Cloud::Global {
-        return Some("https://outlook.office.com/SMTP.Send offline_access".to_owned());
-    }
-    if host.is_some_and(services::is_high_volume) {
-        return Some("https://outlook.office.com/.default".to_owned());
-    }
-    if host.is_some_and(services::is_communication) && !is_delegated {
-        return Some("https://communication.azure.com/.default".to_owned());
-    }
-    if let Some(scope) = cloud.smtp_scope().filter(|_| !is_delegated) {
-        return Some(scope.to_owned());
-    }
-    ground.source.error(
-        &table.place_or_header("cloud"),
-        Fault::new(
-            format!(
-                "the scope of SMTP in the cloud \"{}\" is not documented",
-                cloud.name()
-            ),
-            "add scope = \"…\" as Microsoft's support names it",
-        ),
-    );
-    None
-}
-
-pub(super) fn token_url(table: &Table<'_>) -> Option<At<Web>> {
-    table.parsed("token_url", "a URL", cloud::web)
-}
-
-/// A directory: its id or one of its domains.
-fn tenant(text: &str, is_delegated: bool) -> Result<String, Fault> {
-    let form = "write the directory (tenant) ID of the application's page, or a domain such as \"corp.onmicrosoft.com\"";
-    if let "common" | "organizations" | "consumers" = text {
-        if is_delegated {
-            return Ok(text.to_owned());
-        }
-        // AADSTS9001023.
-        return Err(Fault::new(
-            format!("an application logs in to one tenant, not to \"{text}\""),
-            form,
-        ));
-    }
-    if let Ok(id) = guid(text) {
-        return Ok(id);
-    }
-    values::domain(text)
-        .ok()
-        .map(|domain| domain.to_string())
-        .filter(|domain| domain.contains('.'))
-        .ok_or_else(|| Fault::new(format!("\"{}\" is not a tenant", plain(text)), form))
-}
-
-/// `8-4-4-4-12` hexadecimal digits. The text is not shown: it may be a secret in the wrong place.
-fn guid(text: &str) -> Result<String, Fault> {
-    let lengths = [8, 4, 4, 4, 12];
-    let is_guid = text.split('-').count() == lengths.len()
-        && text.split('-').zip(lengths).all(|(part, length)| {
-            part.len() == length && part.bytes().all(|b| b.is_ascii_hexdigit())
-        });
-    if is_guid {
-        return Ok(text.to_ascii_lowercase());
-    }
-    Err(Fault::new(
-        "this is not a client id",
-        "it has the form 00000000-0000-0000-0000-000000000000: the application (client) ID of the application's page",
-    ))
-}
-
-/// The token file of a workload identity; the platform puts it there and changes it.
-fn federated(ground: Ground<'_>, table: &Table<'_>) -> Option<std::path::PathBuf> {
-    let At { value, span } = table.parsed("federated_token_file", "a path", files::path)?;
-    let path = ground.path(&value);
-    if ground.secrets != Secrets::Ignore
-        && let Err(why) = read_bounded(&path, 1 << 20)
-    {
-        let shown = plain(&path.to_string_lossy());
-        ground
-            .source
-            .error(&span, Fault::from(format!("{shown} cannot be read: {why}")));
-    }
-    Some(path)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const ID: &str = "11111111-2222-3333-4444-55555555abCD";
-
-    #[test]
-    fn tenants() {
-        fn check(text: &str, is_delegated: bool, expected: bool) {
-            assert_eq!(tenant(text, is_delegated).is_ok(), expected, "{text}");
-        }
-        check(ID, false, true);
-        check("corp.onmicrosoft.com", false, true);
-        check("common", false, false);
-        check("consumers", false, false);
-        check("consumers", true, true);
-        for text in ["", "…", "corp", "corp.example/x", "a b.example", "../x"] {
-            check(text, false, false);
-        }
-    }
-
-    #[test]
-    fn client_ids() {
-        assert_eq!(guid(ID).unwrap(), ID.to_lowercase());
-        for text in [
-            "",
-            "…",
-            "{11111111-2222-3333-4444-555555555555}",
-            "11111111222233334444555555555555",
-            "11111111-2222-3333-4444-55555555555g",
-            "11111111-2222-3333-4444-555555555555-",
-            "hunter2~secret",
-        ] {
-            let fault = guid(text).unwrap_err();
-            assert!(!fault.message.contains("hunter2"));
-        }
-    }
 }

@@ -4,12 +4,12 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::Ground;
+use super::context::Context;
 use crate::{
     config::{
         diagnostic::Span,
-        table::{Table, bare},
-        values::{self, Fault, plain},
+        table::Table,
+        values::{self, Fault, fault, plain},
     },
     connector::{Proxy, ProxyServer, names},
     secret::Secret,
@@ -34,28 +34,22 @@ impl Outbound {
     }
 
     /// Says so when a host is not among `allowed_hosts`.
-    pub(super) fn check(&self, ground: Ground<'_>, span: &Span, host: &str) {
+    pub(super) fn check(&self, context: Context<'_>, span: &Span, host: &str) {
         if !self.allowed.iter().any(|pattern| names(pattern, host)) {
-            ground.source.error(
+            context.error(
                 span,
-                Fault::new(
-                    format!(
-                        "the host {} is not in [outbound] `allowed_hosts`",
-                        plain(host)
-                    ),
-                    format!("add \"{}\" to it", plain(host)),
-                ),
+                fault!("the host {} is not in [outbound] `allowed_hosts`", plain(host);
+                    "add \"{}\" to it", plain(host)),
             );
         }
     }
 
     /// The proxy of one connector: its own, else the default.
-    pub(super) fn proxy_for(&self, ground: Ground<'_>, table: &Table<'_>) -> Proxy {
+    pub(super) fn proxy_for(&self, context: Context<'_>, table: &Table<'_>) -> Proxy {
         let mut proxy = self.proxy.clone();
-        if let Some(given) = table.parsed("proxy", "a proxy such as \"http://proxy:3128\"", server)
-        {
+        if let Some(given) = table.parsed("proxy", server) {
             if let Some(server) = &given.value {
-                self.check(ground, &given.span, &server.host);
+                self.check(context, &given.span, &server.host);
             }
             proxy.via = given.value;
         }
@@ -63,25 +57,20 @@ impl Outbound {
     }
 }
 
-pub(super) fn read(ground: Ground<'_>, root: &Table<'_>) -> Outbound {
-    let table = root.table("outbound", "outbound");
-    let allowed = table
-        .list("allowed_hosts", host_pattern)
-        .map_or_else(|| vec!["*".to_owned()], |list| bare(list.value));
-    let via = table.parsed("proxy", "a proxy such as \"http://proxy:3128\"", server);
+pub(super) fn read(context: Context<'_>, root: &Table<'_>) -> Outbound {
+    let table = root.table("outbound");
+    let allowed = table.list_or_default("allowed_hosts", host_pattern);
+    let via = table.parsed("proxy", server);
     let mut bypass_hosts = Vec::new();
     let mut bypass_networks: Vec<IpNet> = Vec::new();
-    for entry in table
-        .list("proxy_bypass", |text| {
-            if text.contains('/') || text.parse::<IpAddr>().is_ok() {
-                values::network(text).map(Ok)
-            } else {
-                host_pattern(text).map(Err)
-            }
-        })
-        .map(|list| bare(list.value))
-        .unwrap_or_default()
-    {
+    let is_network = |text: &str| text.contains('/') || text.parse::<IpAddr>().is_ok();
+    for entry in table.list_or_default("proxy_bypass", |text| {
+        if is_network(text) {
+            values::network(text).map(Ok)
+        } else {
+            host_pattern(text).map(Err)
+        }
+    }) {
         match entry {
             Ok(network) => bypass_networks.push(network),
             Err(host) => bypass_hosts.push(host),
@@ -98,7 +87,7 @@ pub(super) fn read(ground: Ground<'_>, root: &Table<'_>) -> Outbound {
         },
     };
     if let (Some(server), Some(span)) = (&outbound.proxy.via, via_span) {
-        outbound.check(ground, &span, &server.host);
+        outbound.check(context, &span, &server.host);
     }
     outbound
 }
@@ -223,10 +212,8 @@ impl Slip {
 /// `"none"`, `"http://user:password@host:port"` or `"socks5://…"`.
 fn server(text: &str) -> Result<Option<ProxyServer>, Fault> {
     let fault = |why: &str| {
-        Fault::new(
-            format!("not a proxy: {why}"),
-            "write \"http://host:port\", \"socks5://host:port\" or \"none\"; a login as in \"http://user:password@host:port\"",
-        )
+        fault!("not a proxy: {why}";
+            "write \"http://host:port\", \"socks5://host:port\" or \"none\"; a login as in \"http://user:password@host:port\"")
     };
     if text == "none" {
         return Ok(None);

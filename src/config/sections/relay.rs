@@ -5,25 +5,29 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::{
-    Ground,
-    client::{Clients, Located, Users},
+    client::{Clients, Located},
+    context::Context,
     listener::{Listener, Listeners},
+    user::Users,
 };
 use crate::{
-    config::{table::At, values::Fault},
+    config::{
+        table::At,
+        values::{Fault, fault},
+    },
     listener::TlsMode,
     mail::pattern::is_the_world,
     policy::{Allowlist, AuthMode, client::Client},
 };
 
 pub(super) fn check(
-    ground: Ground<'_>,
+    context: Context<'_>,
     listeners: &Listeners,
     clients: &Clients,
     users: &Users,
     allowlist: Option<&Allowlist>,
 ) {
-    logins(ground, listeners, clients, users);
+    logins(context, listeners, clients, users);
     if !allowlist.is_some_and(|list| is_the_world(&list.recipients)) {
         return;
     }
@@ -35,33 +39,29 @@ pub(super) fn check(
             !located.client.require_auth && own.is_none_or(|list| is_the_world(list))
         })
         .collect();
-    open_relay(ground, listeners, &relaying);
+    open_relay(context, listeners, &relaying);
     for listener in &listeners.all {
-        believed(ground, listener, &relaying);
+        believed(context, listener, &relaying);
     }
 }
 
-fn logins(ground: Ground<'_>, listeners: &Listeners, clients: &Clients, users: &Users) {
+fn logins(context: Context<'_>, listeners: &Listeners, clients: &Clients, users: &Users) {
     let any_credentials = clients.all.iter().any(|c| c.client.any_credentials);
     let offers = |l: &Listener| l.settings.auth != AuthMode::Off;
     for listener in listeners.all.iter().filter(|l| offers(l)) {
         let settings = &listener.settings;
         if settings.tls == TlsMode::Off && !settings.plaintext_auth && !any_credentials {
-            ground.source.error(
+            context.error(
                 &listener.auth_span,
-                Fault::new(
-                    "nobody could log in: there is no TLS, and without TLS AUTH is not offered",
-                    "add tls = \"starttls\", `certificate` and `key`; or plaintext_auth = true on a trusted network",
-                ),
+                fault!("nobody could log in: there is no TLS, and without TLS AUTH is not offered";
+                    "add tls = \"starttls\", `certificate` and `key`; or plaintext_auth = true on a trusted network"),
             );
         }
         if users.span.is_none() && !any_credentials {
-            ground.source.error(
+            context.error(
                 &listener.auth_span,
-                Fault::new(
-                    "nobody could log in: there is no [[user]]",
-                    "add\n[[user]]\nname = \"app\"\npassword = \"$argon2id$…\"   # postern hash-password",
-                ),
+                fault!("nobody could log in: there is no [[user]]";
+                    "add\n[[user]]\nname = \"app\"\npassword = \"$argon2id$…\"   # postern hash-password"),
             );
         }
     }
@@ -69,24 +69,17 @@ fn logins(ground: Ground<'_>, listeners: &Listeners, clients: &Clients, users: &
         return;
     }
     for client in clients.all.iter().filter(|c| c.client.require_auth) {
-        ground.source.error(
+        context.error(
             &client.span,
-            Fault::new(
-                format!(
-                    "the client \"{}\" must log in, but no listener offers AUTH",
-                    client.client.name
-                ),
-                "add auth = \"optional\" to a [[listener]]",
-            ),
+            fault!("the client \"{}\" must log in, but no listener offers AUTH", client.client.name;
+                "add auth = \"optional\" to a [[listener]]"),
         );
     }
     if let Some(span) = &users.span {
-        ground.source.warning(
+        context.warning(
             span,
-            Fault::new(
-                "no listener offers AUTH, so no [[user]] can log in",
-                "add auth = \"optional\" to a [[listener]]",
-            ),
+            fault!("no listener offers AUTH, so no [[user]] can log in";
+                "add auth = \"optional\" to a [[listener]]"),
         );
     }
 }
@@ -98,7 +91,7 @@ fn is_open_to(listener: &Listener, client: &Client) -> bool {
 }
 
 /// Public addresses, wider than /16 (IPv6: /32), without a login, to anybody: that is a relay for the whole world.
-fn open_relay(ground: Ground<'_>, listeners: &Listeners, relaying: &[&Located]) {
+fn open_relay(context: Context<'_>, listeners: &Listeners, relaying: &[&Located]) {
     const HINT: &str =
         "name smaller networks, or the `recipients` this client needs, or add require_auth = true";
     let mut narrow = Vec::new();
@@ -110,15 +103,12 @@ fn open_relay(ground: Ground<'_>, listeners: &Listeners, relaying: &[&Located]) 
         let name = &listener.settings.name;
         for At { value, span } in &located.networks {
             if is_wide_and_public(value) {
-                ground.source.error(
-                    span,
-                    Fault::new(
+                context.error(span, Fault::new(
                         format!(
                             "open relay: everybody in {value} could send to anybody through the listener \"{name}\" without a login"
                         ),
                         HINT,
-                    ),
-                );
+                    ));
             } else {
                 narrow.push((value, span, name));
             }
@@ -129,20 +119,17 @@ fn open_relay(ground: Ground<'_>, listeners: &Listeners, relaying: &[&Located]) 
     if let Some(whole) = wide_together(&networks)
         && let Some((_, span, name)) = narrow.iter().find(|(network, ..)| whole.holds(network))
     {
-        ground.source.error(
-            span,
-            Fault::new(
+        context.error(span, Fault::new(
                 format!(
                     "open relay: {whole} could send to anybody through the listener \"{name}\" without a login"
                 ),
                 HINT,
-            ),
-        );
+            ));
     }
 }
 
 /// Who may send a PROXY header says which client he is.
-fn believed(ground: Ground<'_>, listener: &Listener, relaying: &[&Located]) {
+fn believed(context: Context<'_>, listener: &Listener, relaying: &[&Located]) {
     if listener.is_bound_to_loopback() {
         return;
     }
@@ -153,28 +140,22 @@ fn believed(ground: Ground<'_>, listener: &Listener, relaying: &[&Located]) {
         return;
     };
     let fault = |who: &str| {
-        Fault::new(
-            format!(
-                "open relay: {who} may say in a PROXY header to be the client \"{}\", and could so send to anybody through the listener \"{}\" without a login",
-                located.client.name, listener.settings.name
-            ),
-            "name the addresses of your proxies alone, as in proxy_protocol = [\"10.20.0.5\"]",
-        )
+        fault!(
+            "open relay: {who} may say in a PROXY header to be the client \"{}\", and could so send to anybody through the listener \"{}\" without a login", located.client.name, listener.settings.name;
+            "name the addresses of your proxies alone, as in proxy_protocol = [\"10.20.0.5\"]")
     };
     let (wide, narrow): (Vec<_>, Vec<_>) = listener
         .proxies
         .iter()
         .partition(|at| is_wide_and_public(&at.value));
     for At { value, span } in wide {
-        ground
-            .source
-            .error(span, fault(&format!("everybody in {value}")));
+        context.error(span, fault(&format!("everybody in {value}")));
     }
     let networks: Vec<IpNet> = narrow.iter().map(|at| at.value).collect();
     if let Some(whole) = wide_together(&networks)
         && let Some(first) = narrow.iter().find(|at| whole.holds(&at.value))
     {
-        ground.source.error(&first.span, fault(&whole.to_string()));
+        context.error(&first.span, fault(&whole.to_string()));
     }
 }
 

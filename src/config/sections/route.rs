@@ -1,11 +1,15 @@
 //! `[[route]]`: names that exist, and routes that can be reached.
 
-use super::{Ground, Names, connector::Connectors, general, whole};
+use super::{
+    connector::Connectors,
+    context::{Context, SectionNames},
+    queue::{self, Patience},
+};
 use crate::{
     config::{
         diagnostic::Span,
         table::{At, Table, bare},
-        values::Fault,
+        values::fault,
     },
     mail::pattern::Pattern,
     route::{ConnectorName, Route, RouteName, Router},
@@ -13,45 +17,29 @@ use crate::{
 
 /// What routes may name, and what they inherit.
 pub(super) struct Known<'a> {
-    pub(super) listeners: &'a Names,
-    pub(super) clients: &'a Names,
-    pub(super) users: &'a Names,
+    pub(super) listeners: &'a SectionNames,
+    pub(super) clients: &'a SectionNames,
+    pub(super) users: &'a SectionNames,
     pub(super) connectors: &'a Connectors,
-    pub(super) queue: &'a general::Queue,
+    pub(super) patience: &'a Patience,
 }
 
-pub(super) fn read(ground: Ground<'_>, root: &Table<'_>, known: &Known<'_>) -> Router {
+pub(super) fn read(context: Context<'_>, root: &Table<'_>, known: &Known<'_>) -> Router {
     if !root.has("route") {
-        whole(
-            ground,
-            Fault::new(
-                "there is no [[route]], so every recipient would be refused",
-                "add\n[[route]]\nname = \"default\"\nconnectors = [\"smarthost\"]",
-            ),
+        context.whole(
+            fault!("there is no [[route]], so every recipient would be refused";
+                "add\n[[route]]\nname = \"default\"\nconnectors = [\"smarthost\"]"),
         );
     }
-    let mut names = Names::new("route");
+    let mut names = SectionNames::new("route");
     let mut routes: Vec<(Route, Span)> = Vec::new();
     let mut used: Vec<String> = Vec::new();
     for table in root.tables("route") {
-        let route = one(ground, &mut names, &table, known, &mut used);
+        let route = one(context, &mut names, &table, known, &mut used);
         if let Some((first, span)) = routes.iter().find(|(first, _)| covers(first, &route)) {
-            ground.source.error(
-                &table.span,
-                Fault::new(
-                    format!(
-                        "this route is never reached: \"{}\" in line {} takes {}",
-                        first.name,
-                        ground.source.line(span),
-                        if is_catch_all(first) {
-                            "everything"
-                        } else {
-                            "all that it would take"
-                        }
-                    ),
-                    "the first route that matches wins: put the narrower one first",
-                ),
-            );
+            context.error(&table.span, fault!(
+                "this route is never reached: \"{}\" in line {} takes {}", first.name, context.source.line(span), if is_catch_all(first) { "everything" } else { "all that it would take" };
+                "the first route that matches wins: put the narrower one first"));
         }
         routes.push((route, table.span.clone()));
         table.finish();
@@ -60,10 +48,7 @@ pub(super) fn read(ground: Ground<'_>, root: &Table<'_>, known: &Known<'_>) -> R
     let dangling = routes.iter().any(|(route, _)| route.connectors.is_empty());
     for (name, span) in &known.connectors.names.known {
         if !routes.is_empty() && !dangling && !used.contains(name) {
-            ground.source.warning(
-                span,
-                Fault::from(format!("no route leads to the connector \"{name}\"")),
-            );
+            context.warning(span, fault!("no route leads to the connector \"{name}\""));
         }
     }
     Router {
@@ -72,30 +57,28 @@ pub(super) fn read(ground: Ground<'_>, root: &Table<'_>, known: &Known<'_>) -> R
 }
 
 fn one(
-    ground: Ground<'_>,
-    names: &mut Names,
+    context: Context<'_>,
+    names: &mut SectionNames,
     table: &Table<'_>,
     known: &Known<'_>,
     used: &mut Vec<String>,
 ) -> Route {
-    let name = names.read(ground, table);
+    let name = names.read(context, table);
     let patterns = |key: &'static str| {
         // A list that could not be read is no absent key.
         let list = table
             .patterns(key)
             .or_else(|| table.has(key).then(Vec::new))?;
         if table.is_empty_list(key) {
-            ground.source.error(
-                &table.place_or_header(key),
-                Fault::new(
-                    format!("a route with no {key} takes nothing"),
-                    format!("leave `{key}` out: an absent key matches anything"),
-                ),
+            table.error(
+                key,
+                fault!("a route with no {key} takes nothing";
+                    "leave `{key}` out: an absent key matches anything"),
             );
         }
         Some(list)
     };
-    let named = |key: &'static str, names: &Names| {
+    let named = |key: &'static str, names: &SectionNames| {
         let list = bare(table.list(key, |text| names.lookup(text))?.value);
         (!list.is_empty()).then_some(list)
     };
@@ -105,26 +88,18 @@ fn one(
         table.list("connectors", |text| known.connectors.names.lookup(text))
     {
         if table.is_empty_list("connectors") {
-            ground.source.error(
-                &span,
-                Fault::from("a route without connectors leads nowhere"),
-            );
+            context.error(&span, fault!("a route without connectors leads nowhere"));
         }
         for At { value, span } in value {
             if connectors.contains(&value) {
-                ground.source.error(
-                    &span,
-                    Fault::from(format!("the connector \"{value}\" is named twice")),
-                );
+                context.error(&span, fault!("the connector \"{value}\" is named twice"));
                 continue;
             }
             connectors.push(value);
         }
     }
     used.extend(connectors.iter().cloned());
-    let retry = general::retry(ground, table).unwrap_or_else(|| known.queue.retry.clone());
-    let give_up = general::give_up(table).unwrap_or(known.queue.give_up);
-    general::warn_hasty(ground, table, &retry, give_up);
+    let Patience { retry, give_up } = queue::patience(context, table, Some(known.patience));
     Route {
         name: RouteName::from(name.as_str()),
         senders: patterns("senders"),

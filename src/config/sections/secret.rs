@@ -3,16 +3,16 @@
 //! Apart so that there is one place that reads them. It never puts a value into a message.
 
 use super::{
-    Ground,
+    context::Context,
     files::{path, warn_readable},
 };
 use crate::{
     config::{
-        Secrets,
         diagnostic::Span,
-        read_bounded,
+        file::read_bounded,
+        settings::Secrets,
         table::{At, Table},
-        values::{BACKSLASH, Fault, control_character, plain},
+        values::{BACKSLASH, Fault, control_character, fault, plain},
     },
     secret::Secret,
 };
@@ -26,16 +26,14 @@ pub(super) struct Given {
     pub(super) known: bool,
 }
 
-pub(super) fn read(ground: Ground<'_>, table: &Table<'_>, key: &'static str) -> Option<Given> {
-    match table.string_or_table(key, "secret")? {
+pub(super) fn read(context: Context<'_>, table: &Table<'_>, key: &'static str) -> Option<Given> {
+    match table.string_or_table(key)? {
         Ok(At { value: "", span }) => {
-            ground
-                .source
-                .error(&span, Fault::from(format!("`{key}` is empty")));
+            context.error(&span, fault!("`{key}` is empty"));
             None
         }
         Ok(At { value, span }) => {
-            doubt_literal(ground, key, value, &span);
+            doubt_literal(context, key, value, &span);
             Some(Given {
                 secret: Secret::new(value),
                 span,
@@ -43,26 +41,24 @@ pub(super) fn read(ground: Ground<'_>, table: &Table<'_>, key: &'static str) -> 
             })
         }
         Err(table) => {
-            let given = elsewhere(ground, &table, key);
+            let given = elsewhere(context, &table, key);
             table.finish();
             given
         }
     }
 }
 
-fn elsewhere(ground: Ground<'_>, table: &Table<'_>, key: &str) -> Option<Given> {
+fn elsewhere(context: Context<'_>, table: &Table<'_>, key: &str) -> Option<Given> {
     let span = table.span.clone();
     let fault = |fault: Fault| {
-        ground.source.error(&span, fault);
+        context.error(&span, fault);
         None
     };
-    let env = table.text("env", "the name of an environment variable");
-    let file = table.parsed("file", "a path", path);
-    let credential = table.parsed("credential", "the name of a systemd credential", |text| {
+    let env = table.text("env");
+    let file = table.parsed("file", path);
+    let credential = table.parsed("credential", |text| {
         if text.is_empty() || text.contains(['/', '\0']) || text.starts_with('.') {
-            return Err(Fault::from(
-                "this is not the name of a credential".to_owned(),
-            ));
+            return Err(fault!("this is not the name of a credential"));
         }
         Ok(text.to_owned())
     });
@@ -70,14 +66,10 @@ fn elsewhere(ground: Ground<'_>, table: &Table<'_>, key: &str) -> Option<Given> 
     match keys.iter().filter(|key| table.has(key)).count() {
         1 => {}
         _ => {
-            return fault(Fault::new(
-                format!(
-                    "`{key}` is a string, or a table with exactly one of `env`, `file` and `credential`"
-                ),
-                format!(
-                    "write {key} = {{ env = \"NAME\" }}, {{ file = \"path\" }} or {{ credential = \"name\" }}"
-                ),
-            ));
+            return fault(
+                fault!("`{key}` is a string, or a table with exactly one of `env`, `file` and `credential`";
+                    "write {key} = {{ env = \"NAME\" }}, {{ file = \"path\" }} or {{ credential = \"name\" }}"),
+            );
         }
     }
     let placeholder = Given {
@@ -85,31 +77,31 @@ fn elsewhere(ground: Ground<'_>, table: &Table<'_>, key: &str) -> Option<Given> 
         span: span.clone(),
         known: false,
     };
-    if ground.secrets == Secrets::Ignore {
+    if context.secrets == Secrets::Ignore {
         return Some(placeholder);
     }
     let value = if let Some(At { value: name, .. }) = env {
-        match ground.env.vars.get(name) {
+        match context.env.vars.get(name) {
             // As of a file: `echo` into a secret of a container's manager ends it with a line break.
             Some(value) => value.trim_end_matches(['\n', '\r']).to_owned(),
             None => {
-                return fault(Fault::from(format!(
+                return fault(fault!(
                     "the environment variable {} is not set",
                     plain(name)
-                )));
+                ));
             }
         }
     } else if let Some(At { value: file, span }) = file {
-        let path = watched(ground, ground.path(&file));
-        warn_readable(ground, &path, &span);
+        let path = watched(context, context.path(&file));
+        warn_readable(context, &path, &span);
         match from_file(&path) {
             Ok(value) => value,
             Err(why) => return fault(Fault::from(why)),
         }
     } else {
         let name = credential?.value;
-        match (&ground.env.credentials_directory, ground.secrets) {
-            (Some(directory), _) => match from_file(&watched(ground, directory.join(&name))) {
+        match (&context.env.credentials_directory, context.secrets) {
+            (Some(directory), _) => match from_file(&watched(context, directory.join(&name))) {
                 Ok(value) => value,
                 Err(why) => {
                     return fault(Fault::new(
@@ -119,30 +111,26 @@ fn elsewhere(ground: Ground<'_>, table: &Table<'_>, key: &str) -> Option<Given> 
                 }
             },
             (None, Secrets::Resolve) => {
-                return fault(Fault::new(
-                    format!(
-                        "the credential {} is not there: this process was not started by systemd with LoadCredential=",
-                        plain(&name)
-                    ),
-                    "start it through the unit, or use { file = \"path\" }",
-                ));
+                return fault(fault!(
+                        "the credential {} is not there: this process was not started by systemd with LoadCredential=", plain(&name);
+                        "start it through the unit, or use {{ file = \"path\" }}"));
             }
             (None, _) => {
-                ground.source.note(
+                context.note(
                     &span,
-                    Fault::from(format!(
+                    fault!(
                         "the credential {} is known to the unit only and was not checked",
                         plain(&name)
-                    )),
+                    ),
                 );
                 return Some(placeholder);
             }
         }
     };
     if value.is_empty() {
-        return fault(Fault::from(format!("the value of `{key}` is empty")));
+        return fault(fault!("the value of `{key}` is empty"));
     }
-    doubt(ground, key, &value, &span, "look at what was put there");
+    doubt(context, key, &value, &span, "look at what was put there");
     Some(Given {
         secret: Secret::new(value),
         span: span.clone(),
@@ -151,7 +139,7 @@ fn elsewhere(ground: Ground<'_>, table: &Table<'_>, key: &str) -> Option<Given> 
 }
 
 /// What is hardly meant in any secret; none of it is shown.
-fn doubt(ground: Ground<'_>, key: &str, value: &str, span: &Span, hint: &str) -> bool {
+fn doubt(context: Context<'_>, key: &str, value: &str, span: &Span, hint: &str) -> bool {
     let message = if let Some(found) = control_character(value) {
         format!("the value of `{key}` holds a control character ({found})")
     } else if value.trim() != value {
@@ -159,20 +147,20 @@ fn doubt(ground: Ground<'_>, key: &str, value: &str, span: &Span, hint: &str) ->
     } else {
         return false;
     };
-    ground.source.warning(span, Fault::new(message, hint));
+    context.warning(span, Fault::new(message, hint));
     true
 }
 
 /// And what is hardly meant where a secret stands in the file itself.
-fn doubt_literal(ground: Ground<'_>, key: &str, value: &str, span: &Span) {
-    let raw = ground.source.raw(span);
+fn doubt_literal(context: Context<'_>, key: &str, value: &str, span: &Span) {
+    let raw = context.source.raw(span);
     let is_basic = raw.starts_with('"');
     let hint = if is_basic && raw.contains('\\') {
         BACKSLASH
     } else {
         "leave it out if it is not part of the value"
     };
-    if doubt(ground, key, value, span, hint) {
+    if doubt(context, key, value, span, hint) {
         return;
     }
     let others = raw.replace("\\\\", "").replace("\\\"", "");
@@ -183,27 +171,20 @@ fn doubt_literal(ground: Ground<'_>, key: &str, value: &str, span: &Span) {
             ),
             BACKSLASH,
         )
-    } else if let Some(name) = variable(ground, value) {
-        Fault::new(
-            format!(
-                "the value of `{key}` is written like a variable, and nothing is put in its place"
-            ),
-            format!("write {key} = {{ env = \"{name}\" }}"),
-        )
+    } else if let Some(name) = variable(context, value) {
+        fault!("the value of `{key}` is written like a variable, and nothing is put in its place";
+            "write {key} = {{ env = \"{name}\" }}")
     } else if value.starts_with("file:") || value.starts_with("/run/secrets/") {
-        Fault::new(
-            format!("the value of `{key}` is written like a path, and no file is read"),
-            format!("write {key} = {{ file = \"path\" }}"),
-        )
+        fault!("the value of `{key}` is written like a path, and no file is read"; "write {key} = {{ file = \"path\" }}")
     } else {
         return;
     };
-    ground.source.warning(span, fault);
+    context.warning(span, fault);
 }
 
 /// The variable that a shell, a container's manager or a template would put in the place of this text. A word behind a lone `$` may be
 /// a password all the same: it is named only where it is a variable, or called like one.
-fn variable(ground: Ground<'_>, text: &str) -> Option<String> {
+fn variable(context: Context<'_>, text: &str) -> Option<String> {
     let between = |start: &str, end: &str| text.strip_prefix(start)?.strip_suffix(end);
     let is_name = |name: &str| {
         !name.is_empty()
@@ -229,12 +210,12 @@ fn variable(ground: Ground<'_>, text: &str) -> Option<String> {
         && ["PW", "PASS", "PWD", "SECRET", "TOKEN", "KEY"]
             .iter()
             .any(|part| name.contains(part));
-    let known = is_called_so || ground.env.vars.contains_key(name);
+    let known = is_called_so || context.env.vars.contains_key(name);
     Some(if known { name } else { "NAME" }.to_owned())
 }
 
-fn watched(ground: Ground<'_>, path: std::path::PathBuf) -> std::path::PathBuf {
-    ground.files.borrow_mut().push(path.clone());
+fn watched(context: Context<'_>, path: std::path::PathBuf) -> std::path::PathBuf {
+    context.files.borrow_mut().push(path.clone());
     path
 }
 

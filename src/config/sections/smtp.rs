@@ -2,30 +2,24 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::{
-    Ground, files,
-    oauth::{self, Way},
-    outbound::{self, Outbound},
-    seconds, secret,
-};
+use super::{context::Context, files, oauth, outbound, secret, token::Way};
 use crate::{
     config::{
         diagnostic::Span,
-        source::nearest,
         table::{At, Table},
-        values::{BACKSLASH, Fault, control_character, is_full_name, is_plain, plain},
+        values::{BACKSLASH, Fault, control_character, fault, is_full_name, is_plain, plain},
+        words::nearest,
     },
-    connector::{Auth, Class, Override, Proxy, SmtpSettings, Tls, Verify, is_loopback, services},
+    connector::{Auth, Class, Override, SmtpSettings, Tls, Verify, is_loopback, services},
     mail::outcome::ObstacleKind,
     secret::Secret,
 };
 
 /// What the rest of the file says that this connector needs.
 pub(super) struct Around<'a> {
-    pub(super) outbound: &'a Outbound,
+    pub(super) way: Way<'a>,
     pub(super) hostname: &'a str,
     pub(super) own_addresses: &'a [SocketAddr],
-    pub(super) proxy: &'a Proxy,
 }
 
 /// Where it goes.
@@ -37,118 +31,59 @@ struct Target {
     auth: Auth,
 }
 
-#[expect(
-    clippy::too_many_lines,
-    reason = "every key of the section, in the order of the example"
-)]
 pub(super) fn read(
-    ground: Ground<'_>,
+    context: Context<'_>,
     table: &Table<'_>,
     around: &Around<'_>,
 ) -> Option<SmtpSettings> {
-    let target = target(ground, table);
-    let verify = table
-        .choice(
-            "verify",
-            &[
-                ("full", Verify::Full),
-                ("certificate", Verify::Certificate),
-                ("none", Verify::None),
-            ],
-        )
-        .map_or(Verify::Full, |verify| verify.value);
-    let ca_file = files::pem(ground, table, "ca_file", files::Pem::Certificate);
+    let target = target(context, table);
+    let verify = table.choice("verify", [Verify::Full, Verify::Certificate, Verify::None]);
+    let ca_file = files::pem(context, table, "ca_file", files::Pem::Certificate);
     let client_certificate = files::shown_pair(
-        ground,
+        context,
         table,
         "client_certificate",
         "client_key",
         "get a new one from whoever runs the upstream, and name it here",
     );
-    let auth = table.parsed(
-        "auth",
-        "\"auto\", \"plain\", \"login\", \"xoauth2\", \"oauthbearer\" or \"none\"",
-        auth_of,
-    );
-    let way = Way {
-        outbound: around.outbound,
-        proxy: around.proxy,
-    };
+    let auth = table.parsed("auth", auth_of);
     let host = target.as_ref().map(|target| target.host.as_str());
     let oauth = table.inner("oauth", "connector.oauth").and_then(|inner| {
-        let oauth = oauth::table(ground, &inner, way, host);
+        let oauth = oauth::read(context, &inner, around.way, host);
         inner.finish();
         oauth
     });
-    check_oauth(ground, table, auth.as_ref());
-    let login = login(ground, table, auth.as_ref());
-    let plaintext_credentials = table.flag("plaintext_credentials", false);
-    let max_connections = table.number("max_connections", 1..=1000, 4) as usize;
-    let messages_per_connection =
-        table.number("messages_per_connection", 1..=1_000_000, 100) as u32;
-    let idle_timeout = table.duration("idle_timeout", ("1ms", "1h"), seconds(30));
-    let helo = table.parsed("helo", "a name", outbound::host);
+    check_oauth(context, table, auth.as_ref());
+    let login = login(context, table, auth.as_ref());
+    let plaintext_credentials = table.flag("plaintext_credentials");
+    let max_connections = table.number("max_connections") as usize;
+    let messages_per_connection = table.number("messages_per_connection") as u32;
+    let idle_timeout = table.duration("idle_timeout");
     let overrides = overrides(table);
-    let says_address = !table.has("helo") && !is_full_name(around.hostname);
-    if says_address {
-        ground.source.warning(
-            &table.place_or_header("helo"),
-            Fault::new(
-                format!(
-                    "EHLO says the address of this machine, since its name \"{}\" is no full one; there are servers that want a name",
-                    plain(around.hostname)
-                ),
-                "write hostname = \"relay.corp.example\", a name that DNS knows, or `helo` in this connector",
-            ),
-        );
-    }
+    let helo = helo(table, around.hostname);
 
     let target = target?;
-    around.outbound.check(ground, &target.span, &target.host);
-    let loopback = is_loopback(&target.host);
-    let is_clear = matches!(target.tls, Tls::Off | Tls::Opportunistic);
-    let what = if oauth.is_some() { "token" } else { "password" };
-    let has_credentials = login.is_some() || oauth.is_some();
-    if is_clear && has_credentials && !loopback && !plaintext_credentials {
-        ground.source.error(
-            &table.place("tls").unwrap_or(target.span.clone()),
-            Fault::new(
-                format!("the {what} would go to {} without TLS, or without TLS being certain", plain(&target.host)),
-                "write tls = \"starttls\" or tls = \"implicit\"; plaintext_credentials = true if it must be so",
-            ),
-        );
-    }
-    if let (Tls::Opportunistic, false, Some(place)) = (target.tls, loopback, table.place("tls"))
-        && (!has_credentials || plaintext_credentials)
-    {
-        ground.source.note(
-            &place,
-            Fault::new(
-                "mail goes out in plain text where the upstream offers no TLS or the handshake fails; only a certificate that is refused stops it",
-                "tls = \"starttls\" never does without",
-            ),
-        );
-    }
-    if verify == Verify::None && has_credentials && !loopback && !is_clear {
-        ground.source.warning(
-            &table.place_or_header("verify"),
-            Fault::new(
-                format!("with verify = \"none\" anybody on the way can read the {what}"),
-                "name the certificate of the server in `ca_file`, or write verify = \"certificate\"",
-            ),
-        );
-    }
+    around
+        .way
+        .outbound
+        .check(context, &target.span, &target.host);
+    let bearer = match (&oauth, &login) {
+        (Some(_), _) => Some("token"),
+        (None, Some(_)) => Some("password"),
+        (None, None) => None,
+    };
+    doubt_privacy(context, table, &target, verify, bearer);
     let by_token = oauth.is_some()
         || table.has("oauth")
         || auth.as_ref().is_some_and(|auth| bears_token(auth.value));
-    speak_of_exchange(ground, table, &target, login.is_some() && !by_token);
-    if around.proxy.via.is_none() {
-        refuse_loop(ground, around.own_addresses, &target);
+    speak_of_exchange(table, &target, login.is_some() && !by_token);
+    if around.way.proxy.via.is_none() {
+        refuse_loop(context, around.own_addresses, &target);
     }
     Some(SmtpSettings {
         host: target.host,
         port: target.port,
-        proxy: around.proxy.clone(),
+        proxy: around.way.proxy.clone(),
         tls: target.tls,
         verify,
         ca_file,
@@ -161,16 +96,8 @@ pub(super) fn read(
         max_connections,
         messages_per_connection,
         idle_timeout,
-        says_address,
-        helo: helo.map_or_else(
-            || around.hostname.to_owned(),
-            |helo| match helo.value.parse::<IpAddr>() {
-                // RFC 5321 §4.1.3: an address is said as a literal.
-                Ok(IpAddr::V4(ip)) => format!("[{ip}]"),
-                Ok(IpAddr::V6(ip)) => format!("[IPv6:{ip}]"),
-                Err(_) => helo.value,
-            },
-        ),
+        says_address: helo.is_none(),
+        helo: helo.unwrap_or_else(|| around.hostname.to_owned()),
         overrides,
         own_addresses: around.own_addresses.to_vec(),
         oauth,
@@ -178,19 +105,75 @@ pub(super) fn read(
     })
 }
 
+/// The name that EHLO says. `None`: this machine has none that a server would take, so that its address is said.
+fn helo(table: &Table<'_>, hostname: &str) -> Option<String> {
+    if let Some(given) = table.parsed("helo", outbound::host) {
+        return Some(match given.value.parse::<IpAddr>() {
+            // RFC 5321 §4.1.3: an address is said as a literal.
+            Ok(IpAddr::V4(ip)) => format!("[{ip}]"),
+            Ok(IpAddr::V6(ip)) => format!("[IPv6:{ip}]"),
+            Err(_) => given.value,
+        });
+    }
+    if table.has("helo") || is_full_name(hostname) {
+        return Some(hostname.to_owned());
+    }
+    table.warning("helo", fault!(
+        "EHLO says the address of this machine, since its name \"{}\" is no full one; there are servers that want a name", plain(hostname);
+        "write hostname = \"relay.corp.example\", a name that DNS knows, or `helo` in this connector"));
+    None
+}
+
+/// Who else could read the mail, and what proves who we are: the password or the token.
+fn doubt_privacy(
+    context: Context<'_>,
+    table: &Table<'_>,
+    target: &Target,
+    verify: Verify,
+    bearer: Option<&str>,
+) {
+    let loopback = is_loopback(&target.host);
+    let is_clear = matches!(target.tls, Tls::Off | Tls::Opportunistic);
+    let plaintext_credentials = table.flag("plaintext_credentials");
+    if let Some(what) = bearer
+        && is_clear
+        && !loopback
+        && !plaintext_credentials
+    {
+        context.error(&table.place("tls").unwrap_or(target.span.clone()), fault!(
+            "the {what} would go to {} without TLS, or without TLS being certain", plain(&target.host);
+            "write tls = \"starttls\" or tls = \"implicit\"; plaintext_credentials = true if it must be so"));
+    }
+    if let (Tls::Opportunistic, false, Some(place)) = (target.tls, loopback, table.place("tls"))
+        && (bearer.is_none() || plaintext_credentials)
+    {
+        context.note(&place, fault!(
+            "mail goes out in plain text where the upstream offers no TLS or the handshake fails; only a certificate that is refused stops it";
+            "tls = \"starttls\" never does without"));
+    }
+    if let (Verify::None, Some(what)) = (verify, bearer)
+        && !loopback
+        && !is_clear
+    {
+        table.warning(
+            "verify",
+            fault!("with verify = \"none\" anybody on the way can read the {what}";
+                "name the certificate of the server in `ca_file`, or write verify = \"certificate\""),
+        );
+    }
+}
+
 /// What does not work with Exchange Online and Outlook.com, or soon will not.
-fn speak_of_exchange(ground: Ground<'_>, table: &Table<'_>, target: &Target, has_password: bool) {
+fn speak_of_exchange(table: &Table<'_>, target: &Target, has_password: bool) {
     if !services::is_exchange(&target.host) {
         return;
     }
     if target.port == 465 {
         let key = if table.has("port") { "port" } else { "tls" };
-        ground.source.warning(
-            &table.place_or_header(key),
-            Fault::new(
-                format!("{} does not answer on port 465", plain(&target.host)),
-                "write port = 587 and tls = \"starttls\"",
-            ),
+        table.warning(
+            key,
+            fault!("{} does not answer on port 465", plain(&target.host);
+                "write port = 587 and tls = \"starttls\""),
         );
     }
     if has_password {
@@ -200,19 +183,16 @@ fn speak_of_exchange(ground: Ground<'_>, table: &Table<'_>, target: &Target, has
         } else {
             "Exchange Online switches passwords over SMTP off at the end of December 2026 (an administrator can switch them on again for a while)"
         };
-        ground.source.warning(
-            &table.place_or_header("password"),
-            Fault::new(
+        table.warning("password", Fault::new(
                 message,
                 "use a connector of type \"graph\", or `oauth` in place of `username` and `password`",
-            ),
-        );
+            ));
     }
 }
 
 /// `service`, or `host`, `port` and `tls`.
-fn target(ground: Ground<'_>, table: &Table<'_>) -> Option<Target> {
-    let service = table.parsed("service", "the name of a service", |text| {
+fn target(context: Context<'_>, table: &Table<'_>) -> Option<Target> {
+    let service = table.parsed("service", |text| {
         services::find(text).ok_or_else(|| Fault {
             message: format!("there is no well-known service \"{}\"", plain(text)),
             hint: Some(
@@ -226,26 +206,19 @@ fn target(ground: Ground<'_>, table: &Table<'_>) -> Option<Target> {
             ),
         })
     });
-    let host = table.parsed("host", "a name or an address", outbound::connector_host);
-    let port = table.number_if("port", 1..=65_535).map(|port| port as u16);
-    let tls = table.choice(
+    let host = table.parsed("host", outbound::connector_host);
+    let port = table.number_if("port").map(|port| port as u16);
+    let tls = table.choice_if(
         "tls",
-        &[
-            ("starttls", Tls::StartTls),
-            ("implicit", Tls::Implicit),
-            ("opportunistic", Tls::Opportunistic),
-            ("off", Tls::Off),
-        ],
+        [Tls::StartTls, Tls::Implicit, Tls::Opportunistic, Tls::Off],
     );
     if table.has("service") {
         for key in ["host", "port", "tls"] {
             if let Some(span) = table.place(key) {
-                ground.source.error(
+                context.error(
                     &span,
-                    Fault::new(
-                        format!("`service` already says `{key}`"),
-                        "write `service`, or `host`, `port` and `tls`",
-                    ),
+                    fault!("`service` already says `{key}`";
+                        "write `service`, or `host`, `port` and `tls`"),
                 );
             }
         }
@@ -285,9 +258,7 @@ fn target(ground: Ground<'_>, table: &Table<'_>) -> Option<Target> {
         _ => None,
     };
     if let Some((message, hint)) = odd {
-        ground
-            .source
-            .warning(&table.place_or_header("tls"), Fault::new(message, hint));
+        table.warning("tls", Fault::new(message, hint));
     }
     let At { value: host, span } = host?;
     Some(Target {
@@ -308,13 +279,9 @@ fn auth_of(text: &str) -> Result<Auth, Fault> {
         "none" => Ok(Auth::None),
         "xoauth2" => Ok(Auth::Xoauth2),
         "oauthbearer" => Ok(Auth::OauthBearer),
-        _ => Err(Fault::new(
-            format!(
-                "`auth` takes \"auto\", \"plain\", \"login\", \"xoauth2\", \"oauthbearer\" or \"none\", not \"{}\"",
-                plain(text)
-            ),
-            "\"auto\" takes the best the upstream offers",
-        )),
+        _ => Err(fault!(
+                "`auth` takes \"auto\", \"plain\", \"login\", \"xoauth2\", \"oauthbearer\" or \"none\", not \"{}\"", plain(text);
+                "\"auto\" takes the best the upstream offers")),
     }
 }
 
@@ -323,48 +290,35 @@ fn bears_token(auth: Auth) -> bool {
 }
 
 /// `oauth` and the ways to log in that need it, and those that cannot be meant beside it.
-fn check_oauth(ground: Ground<'_>, table: &Table<'_>, auth: Option<&At<Auth>>) {
+fn check_oauth(context: Context<'_>, table: &Table<'_>, auth: Option<&At<Auth>>) {
     let needs = auth.is_some_and(|auth| bears_token(auth.value));
     let Some(place) = table.place("oauth") else {
         if let Some(At { span, .. }) = auth.filter(|_| needs) {
-            ground.source.error(
-                span,
-                Fault::new(
-                    "this way to log in needs a token, and nothing says where it comes from",
-                    "add oauth = { provider = \"microsoft\", tenant_id = \"…\", client_id = \"…\", client_secret = { … }, mailbox = \"…\" }",
-                ),
-            );
+            context.error(span, fault!("this way to log in needs a token, and nothing says where it comes from";
+                "add oauth = {{ provider = \"microsoft\", tenant_id = \"…\", client_id = \"…\", client_secret = {{ … }}, mailbox = \"…\" }}"));
         }
         return;
     };
     for key in ["username", "password"] {
         if let Some(span) = table.place(key) {
-            ground.source.error(
+            context.error(
                 &span,
-                Fault::new(
-                    format!("`{key}` beside `oauth`: which of them is meant?"),
-                    "with a token there is no password; the mailbox is `mailbox` in `oauth`",
-                ),
+                fault!("`{key}` beside `oauth`: which of them is meant?";
+                    "with a token there is no password; the mailbox is `mailbox` in `oauth`"),
             );
         }
     }
     if auth.is_some_and(|auth| auth.value != Auth::Auto) && !needs {
-        ground.source.error(
-            &place,
-            Fault::new(
-                "`oauth` gives a token, and this `auth` does not use one",
-                "write auth = \"xoauth2\"",
-            ),
-        );
+        context.error(&place, fault!("`oauth` gives a token, and this `auth` does not use one"; "write auth = \"xoauth2\""));
     }
 }
 
 fn login(
-    ground: Ground<'_>,
+    context: Context<'_>,
     table: &Table<'_>,
     auth: Option<&At<Auth>>,
 ) -> Option<(String, Secret)> {
-    let username = table.parsed("username", "a string", |text| {
+    let username = table.parsed("username", |text| {
         if let Some(found) = control_character(text) {
             return Err(Fault::new(
                 format!("this user name holds a control character ({found})"),
@@ -372,18 +326,16 @@ fn login(
             ));
         }
         if text.is_empty() || text.len() > 1000 || !text.chars().all(is_plain) {
-            return Err(Fault::from("this cannot be a user name"));
+            return Err(fault!("this cannot be a user name"));
         }
         Ok(text.to_owned())
     });
-    let password = secret::read(ground, table, "password");
+    let password = secret::read(context, table, "password");
     for (one, other) in [("username", "password"), ("password", "username")] {
         if let (Some(span), false) = (table.place(one), table.has(other)) {
-            ground.source.error(
+            context.error(
                 &span,
-                Fault::from(format!(
-                    "`{one}` without `{other}`: both are needed to log in"
-                )),
+                fault!("`{one}` without `{other}`: both are needed to log in"),
             );
         }
     }
@@ -399,7 +351,7 @@ fn login(
             _ => None,
         };
         if let Some(fault) = fault {
-            ground.source.error(span, Fault::from(fault));
+            context.error(span, Fault::from(fault));
         }
     }
     Some((username?.value, password?.secret))
@@ -407,30 +359,23 @@ fn login(
 
 fn overrides(table: &Table<'_>) -> Vec<Override> {
     let mut overrides = Vec::new();
-    for table in table.inline_tables("overrides", "connector.overrides") {
+    for table in table.inner_tables("overrides", "connector.overrides") {
         table.requires("code", "code = 550");
         table.requires("class", "class = \"deferred\"");
-        let code = table.number_if("code", 400..=599);
-        let enhanced = table.parsed("enhanced", "a code such as \"5.4.5\"", |text| {
-            enhanced(text).ok_or_else(|| {
-                Fault::new("not an enhanced status code", "write it as in \"5.4.5\"")
-            })
+        let code = table.number_if("code");
+        let enhanced = table.parsed("enhanced", |text| {
+            enhanced(text)
+                .ok_or_else(|| fault!("not an enhanced status code"; "write it as in \"5.4.5\""))
         });
-        let class = table.choice(
+        let class = table.choice_if(
             "class",
-            &[
-                ("deferred", Class::Deferred),
-                ("failed", Class::Failed),
-                ("down", Class::Obstacle(ObstacleKind::Down)),
-                (
-                    "misconfigured",
-                    Class::Obstacle(ObstacleKind::Misconfigured),
-                ),
-                (
-                    "mailbox refused",
-                    Class::Obstacle(ObstacleKind::MailboxRefused),
-                ),
-                ("throttled", Class::Obstacle(ObstacleKind::Throttled)),
+            [
+                Class::Deferred,
+                Class::Failed,
+                Class::Obstacle(ObstacleKind::Down),
+                Class::Obstacle(ObstacleKind::Misconfigured),
+                Class::Obstacle(ObstacleKind::MailboxRefused),
+                Class::Obstacle(ObstacleKind::Throttled),
             ],
         );
         table.finish();
@@ -454,8 +399,8 @@ fn enhanced(text: &str) -> Option<(u8, u16, u16)> {
     parts.next().is_none().then_some(code)
 }
 
-/// A connector that leads to one of our own listeners. Names are looked up when connecting, not here.
-fn refuse_loop(ground: Ground<'_>, own: &[SocketAddr], target: &Target) {
+/// A connector that leads to one of our own listeners. SectionNames are looked up when connecting, not here.
+fn refuse_loop(context: Context<'_>, own: &[SocketAddr], target: &Target) {
     let ip = match target.host.parse::<IpAddr>() {
         Ok(ip) => ip.to_canonical(),
         Err(_) if target.host == "localhost" => IpAddr::from([127, 0, 0, 1]),
@@ -465,12 +410,13 @@ fn refuse_loop(ground: Ground<'_>, own: &[SocketAddr], target: &Target) {
         own.port() == target.port
             && (own.ip() == ip || (own.ip().is_unspecified() && ip.is_loopback()))
     }) {
-        ground.source.error(
+        context.error(
             &target.span,
-            Fault::from(format!(
+            fault!(
                 "{}:{} is a listener of this gateway: mail would go round in a circle",
-                target.host, target.port
-            )),
+                target.host,
+                target.port
+            ),
         );
     }
 }

@@ -1,0 +1,429 @@
+//! Every key of the file as data: its form, its default and what it is for. The reader, the hints about unknown keys and the schema for
+//! editors come from it, and a test holds `config.example.toml` to it.
+//!
+//! Apart from `sections`, which say what a value means; here is how one is written. Patterns are regular expressions that refuse
+//! nothing the reader takes.
+
+use std::fmt::Debug;
+
+use super::words::{foreign, nearest};
+
+/// What a value may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Form {
+    /// `true` or `false`.
+    Flag,
+    /// A number within bounds.
+    Number(u64, u64),
+    /// A duration within bounds, as the file writes them.
+    Duration(&'static str, &'static str),
+    /// A size within bounds, as the file writes them.
+    Size(&'static str, &'static str),
+    /// One of these.
+    Word(&'static [&'static str]),
+    /// A string.
+    Text(Text),
+    /// A list of such strings.
+    List(Text),
+    /// `true`, or a string.
+    TrueOr(Text),
+    /// A string, or a table of the section `secret`.
+    Secret,
+    /// A table as a value, of the section `THIS.KEY`.
+    Inner,
+    /// A list of those.
+    Inners,
+    /// `[KEY]`.
+    Section,
+    /// `[[KEY]]`, as many as there are.
+    Sections,
+}
+
+/// A kind of string.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Text {
+    /// In "`key` takes …".
+    pub(super) wanted: &'static str,
+    /// A regular expression.
+    pub(super) pattern: &'static str,
+}
+
+/// One key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Key {
+    pub(super) name: &'static str,
+    pub(super) form: Form,
+    /// As the file writes it, a string without its quotes; empty: there is none, or the words say it.
+    pub(super) default: &'static str,
+    /// What it is for.
+    pub(super) words: &'static str,
+}
+
+impl Key {
+    /// As it stands in the file.
+    fn written(&self) -> String {
+        match self.form {
+            Form::Section => format!("[{}]", self.name),
+            Form::Sections => format!("[[{}]]", self.name),
+            _ => self.name.to_owned(),
+        }
+    }
+
+    /// Its words. Each value ends in its word, and that holds the order of both.
+    pub(super) fn words<T: Debug>(&self, values: &[T]) -> &'static [&'static str] {
+        let Form::Word(words) = self.form else {
+            return &[];
+        };
+        let bare = |text: &str| {
+            text.replace(|c: char| !c.is_ascii_alphanumeric(), "")
+                .to_lowercase()
+        };
+        let called =
+            |(word, value): (&&str, &T)| bare(&format!("{value:?}")).ends_with(&bare(word));
+        debug_assert!(
+            words.len() == values.len() && words.iter().zip(values).all(called),
+            "{} takes {words:?}, and these are {values:?}",
+            self.name
+        );
+        words
+    }
+}
+
+/// The keys of a section, or those that its `type` or `provider` adds and changes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Section {
+    /// With the name of the section that it is a value in: `connector.oauth`; empty: the top of the file.
+    pub(super) name: &'static str,
+    /// The `type` or `provider`; empty: any.
+    pub(super) kind: &'static str,
+    /// What must be there.
+    pub(super) needs: &'static [&'static str],
+    pub(super) keys: &'static [&'static [Key]],
+}
+
+/// The keys of a section with this `type` or `provider`; what the kind says of a key goes before what the section says.
+pub(super) fn of(section: &str, kind: &str) -> impl Iterator<Item = &'static Key> {
+    let parts = SECTIONS.iter().filter(move |part| part.name == section);
+    let own = parts
+        .clone()
+        .filter(move |part| !part.kind.is_empty() && part.kind == kind);
+    own.chain(parts.filter(|part| part.kind.is_empty()))
+        .flat_map(|part| part.keys.iter().copied().flatten())
+}
+
+/// What an unknown key was probably meant to be: the nearest of the section, another program's word, or the section that has it.
+pub(super) fn suggestion(section: &str, kind: &str, name: &str) -> Option<String> {
+    let mut known: Vec<_> = of(section, kind).collect();
+    known.sort_by_key(|key| key.name);
+    known.dedup_by_key(|key| key.name);
+    if let Some(best) = nearest(name, known.iter().map(|key| key.name)) {
+        let key = known.iter().find(|key| key.name == best)?;
+        return Some(format!("did you mean `{}`?", key.written()));
+    }
+    if let Some(hint) = foreign(section, name) {
+        return Some(hint.to_owned());
+    }
+    if let Some((of, key)) = elsewhere(section, name).filter(|_| !section.contains('.')) {
+        return Some(match of {
+            "" => format!(
+                "did you mean `{}` at the top of the file, before the first section?",
+                key.written()
+            ),
+            of if is_repeated(of) => format!("did you mean [[{of}]] `{name}`?"),
+            of => format!("did you mean [{of}] `{name}`?"),
+        });
+    }
+    let keys: Vec<_> = known.iter().map(|key| key.written()).collect();
+    (!section.is_empty()).then(|| format!("its keys are {}", keys.join(", ")))
+}
+
+/// Which section has such a key, whatever its kind.
+fn elsewhere(section: &str, name: &str) -> Option<(&'static str, &'static Key)> {
+    let has_header = |name: &str| !name.contains('.') && name != "secret";
+    let parts = SECTIONS
+        .iter()
+        .filter(|part| part.name != section && has_header(part.name));
+    let mut keys = parts.flat_map(|part| {
+        part.keys
+            .iter()
+            .copied()
+            .flatten()
+            .map(|key| (part.name, key))
+    });
+    keys.find(|(_, key)| key.name == name)
+}
+
+/// What the `type` or `provider` of a section may be.
+pub(super) fn kinds(section: &str) -> impl Iterator<Item = &'static str> {
+    let parts = SECTIONS.iter().filter(move |part| part.name == section);
+    parts.map(|part| part.kind).filter(|kind| !kind.is_empty())
+}
+
+/// The keys that must be there.
+pub(super) fn needed(section: &str, kind: &str) -> Vec<&'static str> {
+    let parts = SECTIONS.iter().filter(|part| part.name == section);
+    let parts = parts.filter(|part| part.kind.is_empty() || part.kind == kind);
+    parts.flat_map(|part| part.needs).copied().collect()
+}
+
+/// Whether the section is written `[[section]]`.
+pub(super) fn is_repeated(section: &str) -> bool {
+    of("", "").any(|key| key.name == section && key.form == Form::Sections)
+}
+
+const fn text(wanted: &'static str, pattern: &'static str) -> Text {
+    Text { wanted, pattern }
+}
+
+const ANY: Text = text("a string", ".");
+const NAME: Text = text("a string", "^[A-Za-z0-9._-]{1,64}$");
+const DOMAIN: Text = text("a domain", r"^[^@\s]+$");
+const HOST: Text = text("a name", r"^[^@\s/]+$");
+const PATH: Text = text("a path", ".");
+const ADDRESS: Text = text("an address", "^[^<>]+@[^<>@]+$");
+const PATTERN: Text = text("a pattern", r"^(\*|<>|.*[@.].*)$");
+const NETWORK: Text = text("a network", "^[0-9a-fA-F:.]+(/[0-9]{1,3})?$");
+const HOSTS: Text = text("a host", r"^[^@\s]+$");
+const PROXY: Text = text(
+    "a proxy such as \"http://proxy:3128\"",
+    "^(none|http://.+|socks5h?://.+)$",
+);
+const URL: Text = text("a URL", r"^\s*[hH][tT][tT][pP][sS]?:.+$");
+const SCOPE: Text = text("a scope", ".");
+const WAIT: Text = text("a duration", DURATION);
+const RATE: Text = text(
+    "a rate such as \"30/min\"",
+    "^ *[+]?[0-9]+ */ *[0-9]*(s|sec|second|m|min|minute|h|hour|d|day) *$",
+);
+const UPLOAD: Text = text(
+    "an upload rate such as \"150MB/5min\"",
+    "^ *[0-9]+ *([kKmMgG][iI]?)?[bB] */ *[0-9]*(s|sec|second|m|min|minute|h|hour|d|day) *$",
+);
+
+/// Where everything is kept when the file does not say.
+pub(super) const DATA_DIR: &str = "/var/lib/postern";
+
+/// How a duration is written.
+pub(super) const DURATION: &str = "^[0-9]+ *(ms|s|sec|m|min|h|d) *$";
+/// How a size is written.
+pub(super) const SIZE: &str = "^[0-9]+ *([kKmMgG][iI]?)?[bB] *$";
+
+/// Sections that have a place in the design but not in this version.
+pub(super) const LATER: [&str; 2] = ["admin", "alert"];
+
+use Form::{
+    Duration, Flag, Inner, Inners, List, Number, Secret, Sections, Size, Text as Is, TrueOr, Word,
+};
+
+macro_rules! keys {
+    ($($name:ident: $form:expr, $default:expr, $words:literal;)*) => {
+        &[$(Key { name: stringify!($name), form: $form, default: $default, words: $words }),*]
+    };
+}
+
+macro_rules! sections {
+    ($($section:literal $kind:literal needs [$($needed:literal)*] $(and $shared:ident)? { $($keys:tt)* })*) => {
+        /// Every section, in the order of the example.
+        pub(super) const SECTIONS: &[Section] = &[$(Section {
+            name: $section,
+            kind: $kind,
+            needs: &[$($needed),*],
+            keys: &[keys! { $($keys)* }, $($shared)?],
+        }),*];
+    };
+}
+
+sections! {
+    "" "" needs ["listener" "allowlist" "route" "connector"] {
+        hostname: Is(HOST), "", "The name in banner, EHLO and Received. Default: the machine's full name.";
+        data_dir: Is(PATH), DATA_DIR, "Where the queue is kept. A change needs a restart.";
+        default_domain: Is(DOMAIN), "", "Completes bare names such as `root`, in the envelope and in From, Sender, To and Cc; without it they are refused.";
+        log: Form::Section, "", "What is logged, and how.";
+        limits: Form::Section, "", "What one client, one message and one session may take.";
+        listener: Sections, "", "An address that SMTP is accepted on.";
+        client: Sections, "", "Networks that may send without a login. Without any it is this machine alone.";
+        user: Sections, "", "Who may log in; a listener with `auth` is needed for it.";
+        allowlist: Form::Section, "", "What may pass at all.";
+        rewrite: Sections, "", "Gives a message another sender, before the lists are asked; the first that matches.";
+        route: Sections, "", "Which connectors take a message: the first route that matches. An absent key matches anything.";
+        connector: Sections, "", "A way out.";
+        queue: Form::Section, "", "How long a message is tried and kept.";
+        outbound: Form::Section, "", "Where connections may go, and through what.";
+        bounce: Form::Section, "", "Who is told when a message has failed.";
+    }
+    "log" "" needs [] {
+        level: Word(&["error", "warn", "info", "debug", "trace"]), "info", "How much is logged.";
+        format: Word(&["text", "json", "journald"]), "text", "How a line is written.";
+    }
+    "limits" "" needs [] {
+        message_size: Size("1KiB", "2GiB"), "35MiB", "A larger message is refused.";
+        recipients: Number(1, 100_000), "1000", "Recipients of one message.";
+        connections: Number(1, 100_000), "1000", "Connections at once, in all.";
+        connections_per_client: Number(1, 100_000), "100", "Connections at once from one address (IPv6: one /64).";
+        messages_per_minute: Number(0, 1_000_000), "0", "Messages a minute from one address; 0 = no limit.";
+        command_timeout: Duration("1s", "1d"), "5m", "Silence between commands.";
+        data_timeout: Duration("1s", "1d"), "10m", "Silence inside DATA.";
+        session_errors: Number(1, 1_000_000), "20", "After so many errors the session ends with 421.";
+        received_headers: Number(1, 1000), "50", "More Received fields than this are a mail loop.";
+        free_disk: Size("0B", "1000GiB"), "256MiB", "Below this much free space no mail is taken (452 4.3.1); \"0B\" = do not look.";
+    }
+    "listener" "" needs ["name" "address"] {
+        name: Is(NAME), "", "Its name, in the log and for routes.";
+        address: Is(text("an address and a port", "^(socket:[!-9;-~]{1,255}|.+:[0-9]+)$")), "", "\"127.0.0.1:25\", \"0.0.0.0:25\", \"[::]:25\", or \"socket:NAME\" for a socket handed over by systemd.";
+        tls: Word(&["off", "starttls", "implicit"]), "off", "Whether TLS is offered, or spoken from the first octet.";
+        require_tls: Flag, "false", "With starttls: nothing goes before it.";
+        certificate: Is(PATH), "", "PEM file, with tls other than off; `postern cert` makes one.";
+        key: Is(PATH), "", "PEM file, with tls other than off; `postern cert` makes one.";
+        auth: Word(&["off", "optional", "required"]), "off", "Whether users log in.";
+        plaintext_auth: Flag, "false", "Offer AUTH without TLS (loopback and trusted networks only).";
+        proxy_protocol: List(NETWORK), "[]", "Networks whose connections begin with a PROXY v1/v2 header.";
+    }
+    "client" "" needs ["name" "networks"] {
+        name: Is(NAME), "", "Its name, in the log and for routes.";
+        networks: List(NETWORK), "", "Who it is: the longest prefix decides.";
+        senders: List(PATTERN), "", "Narrows the allowlist; absent = all of it.";
+        recipients: List(PATTERN), "", "Narrows the allowlist; absent = all of it.";
+        hide_starttls: Flag, "false", "For devices that try STARTTLS and fail.";
+        lf_only: Flag, "false", "For devices that end a message with <LF>.<LF>.";
+        tolerance: Word(&["strict", "standard", "device"]), "standard", "How much of what is not SMTP is forgiven.";
+        require_auth: Flag, "false", "A login is needed all the same.";
+        any_credentials: Flag, "false", "For devices that insist on logging in: any name and password will do (PLAIN, LOGIN, CRAM-MD5), and grant nothing.";
+        transcript: Flag, "false", "Log every command and reply (no bodies, no credentials).";
+    }
+    "user" "" needs ["name" "password"] {
+        name: Is(text("a string", "^.{1,255}$")), "", "The name to log in with.";
+        password: Secret, "", "What `postern hash-password` prints.";
+        senders: List(PATTERN), "", "Narrows the allowlist; absent = all of it.";
+        recipients: List(PATTERN), "", "Narrows the allowlist; absent = all of it.";
+    }
+    "allowlist" "" needs ["senders" "recipients"] {
+        senders: List(PATTERN), "", "Who may be the sender; [\"*\"] is anybody, [] is nobody.";
+        recipients: List(PATTERN), "", "Who may be a recipient; [\"*\"] is anybody, [] is nobody.";
+        header_recipients: Flag, "false", "Hold the recipients in the header (To, Cc, Bcc, their Resent forms, Apparently-To) to the list of recipients too.";
+    }
+    "rewrite" "" needs ["senders" "to"] {
+        senders: List(PATTERN), "", "Which senders: the envelope's, and each address of From and Sender.";
+        to: Is(ADDRESS), "", "What they become.";
+        reply_to: Word(&["original", "keep"]), "original", "original: the replaced From becomes Reply-To.";
+    }
+    "route" "" needs ["name" "connectors"] {
+        name: Is(NAME), "", "Its name, in the log and in the queue.";
+        senders: List(PATTERN), "", "Which senders.";
+        recipients: List(PATTERN), "", "Which recipients.";
+        clients: List(NAME), "", "Names of clients.";
+        users: List(ANY), "", "Names of users.";
+        listeners: List(NAME), "", "Names of listeners.";
+        connectors: List(NAME), "", "Names of connectors, tried in this order.";
+        retry: List(WAIT), "", "Overrides the one of [queue] for this route.";
+        give_up: Duration("1ms", "365d"), "", "Overrides the one of [queue] for this route.";
+    }
+    "connector" "" needs ["name" "type"] {
+        name: Is(NAME), "", "Its name, in the log and for routes.";
+        type: Word(&["smtp", "graph", "capture", "discard"]), "", "An SMTP server, Exchange Online through Microsoft Graph, files in a directory, or nowhere.";
+        rate: Is(RATE), "", "Never more messages than this in any window of that length. Default: no limit.";
+        timeout: Duration("1s", "1d"), "15m", "One delivery, all in all.";
+        proxy: Is(PROXY), "", "\"http://user:password@host:port\", \"socks5://host:port\" or \"none\". Default: proxy of [outbound].";
+    }
+    "connector" "smtp" needs [] {
+        host: Is(text("a name or an address", r"^[^@\s/]+$")), "", "The server.";
+        port: Number(1, 65_535), "", "Default by tls: 465 with implicit, 587 with starttls, else 25.";
+        tls: Word(&["starttls", "implicit", "opportunistic", "off"]), "starttls", "starttls is required. Default: starttls, on port 465 implicit. opportunistic goes on in plain text where there is no TLS.";
+        service: Is(text("the name of a service", ".")), "", "In place of host, port and tls: a name from `postern services`.";
+        verify: Word(&["full", "certificate", "none"]), "full", "What is looked at of the server's certificate: all, all but the name, or nothing.";
+        ca_file: Is(PATH), "", "PEM file whose certificates are the roots, in place of the system's.";
+        client_certificate: Is(PATH), "", "PEM file.";
+        client_key: Is(PATH), "", "PEM file.";
+        auth: Word(&["auto", "plain", "login", "xoauth2", "oauthbearer", "none"]), "auto", "How to log in; xoauth2 and oauthbearer with the table `oauth`.";
+        username: Is(text("a string", "^.{1,1000}$")), "", "The name to log in with.";
+        password: Secret, "", "The password to log in with.";
+        oauth: Inner, "", "Where tokens come from, in place of a password.";
+        plaintext_credentials: Flag, "false", "Send the password without TLS, or where TLS is not certain.";
+        max_connections: Number(1, 1000), "4", "Connections at once.";
+        messages_per_connection: Number(1, 1_000_000), "100", "Then a connection is closed.";
+        idle_timeout: Duration("1ms", "1h"), "30s", "How long a connection waits for the next message.";
+        helo: Is(HOST), "", "The name said in EHLO. Default: hostname.";
+        overrides: Inners, "", "Replies that mean something else there.";
+        max_concurrent: Number(1, 10_000), "", "Deliveries at once. Default: max_connections.";
+        max_recipients: Number(1, 100_000), "100", "Recipients of one delivery.";
+    }
+    "connector" "graph" needs [] and MICROSOFT {
+        mailbox: Is(ADDRESS), "", "The mailbox that sends. Default: the From of each message.";
+        graph_url: Is(URL), "", "Without /v1.0. Default by cloud.";
+        mime_limit: Size("1KB", "35MiB"), "3MB", "What is done with a larger message is said by `large_messages`.";
+        large_messages: Word(&["upload", "refuse"]), "upload", "upload needs Mail.ReadWrite.";
+        upload_rate: Is(UPLOAD), "150MB/5min", "What each mailbox is sent in any window of that length, in octets on the wire.";
+        max_connections: Number(1, 1000), "16", "Deliveries at once, of all mailboxes together.";
+        ca_file: Is(PATH), "", "PEM file with roots beside the system's (a proxy that looks into TLS).";
+        max_concurrent: Number(1, 10_000), "4", "Deliveries at once, for each mailbox.";
+        max_recipients: Number(1, 100_000), "500", "Recipients of one delivery.";
+        rate: Is(RATE), "30/min", "Never more messages than this in any window of that length, for each mailbox.";
+    }
+    "connector" "capture" needs ["directory"] {
+        directory: Is(PATH), "", "Where messages are kept as .eml files.";
+        max_concurrent: Number(1, 10_000), "4", "Deliveries at once.";
+        max_recipients: Number(1, 100_000), "1000", "Recipients of one delivery.";
+    }
+    "connector" "discard" needs [] {
+        max_concurrent: Number(1, 10_000), "16", "Deliveries at once.";
+        max_recipients: Number(1, 100_000), "1000", "Recipients of one delivery.";
+    }
+    "connector.oauth" "" needs ["provider"] {
+        provider: Word(&["microsoft", "google"]), "", "Who gives tokens.";
+        mailbox: Is(text("an address", ".")), "", "The mailbox that logs in (at Azure Communication Services the name of an SMTP username).";
+        token_url: Is(URL), "", "The whole URL, in place of login_url.";
+        ca_file: Is(PATH), "", "Roots for the token endpoint; those of the connector itself are for its SMTP server.";
+        refresh_token: Secret, "", "Of one mailbox.";
+    }
+    "connector.oauth" "microsoft" needs ["mailbox"] and MICROSOFT {}
+    "connector.oauth" "google" needs [] {
+        service_account_file: Is(PATH), "", "JSON file of a service account with domain-wide delegation.";
+        subject: Is(ADDRESS), "", "The mailbox that the service account speaks for.";
+        client_id: Is(text("a client id", "^[!-~]+$")), "", "Ends with .apps.googleusercontent.com; with refresh_token.";
+        client_secret: Secret, "", "With refresh_token.";
+        scope: Is(SCOPE), "https://mail.google.com/", "What the token is for.";
+        token_url: Is(URL), "https://oauth2.googleapis.com/token", "The whole URL.";
+    }
+    "connector.overrides" "" needs ["code" "class"] {
+        code: Number(400, 599), "", "The code of the reply.";
+        enhanced: Is(text("a code such as \"5.4.5\"", r"^[+]?0*[45](\.[+]?[0-9]+){2}$")), "", "And its enhanced status code.";
+        class: Word(&["deferred", "failed", "down", "misconfigured", "mailbox refused", "throttled"]), "", "What it means.";
+    }
+    "queue" "" needs [] {
+        store: Word(&["sqlite"]), "sqlite", "A change needs a restart.";
+        retry: List(WAIT), r#"["1m", "5m", "15m", "30m", "1h"]"#, "Waits between attempts; the last one repeats.";
+        give_up: Duration("1ms", "365d"), "2d", "Then the message has failed. Counts from acceptance.";
+        in_doubt_wait: Duration("1ms", "7d"), "5m", "Before a message is sent again of which nobody knows whether it arrived.";
+        keep_failed: Duration("0s", "365d"), "14d", "How long a message with a failed recipient is kept, with its body.";
+        keep_history: Duration("0s", "3650d"), "30d", "How long it is remembered who, when, and what became of it.";
+    }
+    "outbound" "" needs [] {
+        allowed_hosts: List(HOSTS), r#"["*"]"#, "Every host a connector, its token endpoint, its uploads or a proxy may name: \"smtp.corp.example\", \"*.corp.example\" or \"*\".";
+        proxy: Is(PROXY), "none", "\"http://user:password@host:port\", \"socks5://host:port\" or \"none\".";
+        proxy_bypass: List(HOSTS), "[]", "Hosts and networks that are reached directly.";
+    }
+    "bounce" "" needs [] {
+        to_sender: Flag, "true", "Tell the sender when a message has failed (RFC 3464).";
+        from: Is(ADDRESS), "", "Its visible From. Default: the mailbox of the route's first connector that has one, else postmaster@ the hostname.";
+        copy_to: List(ADDRESS), "[]", "The administrators.";
+    }
+    "secret" "" needs [] {
+        env: Is(text("the name of an environment variable", "")), "", "An environment variable.";
+        file: Is(PATH), "", "A file that holds nothing else.";
+        credential: Is(text("the name of a systemd credential", r"^[^./][^/]*$")), "", "A credential of systemd, LoadCredential=.";
+    }
+}
+
+/// What `type = "graph"` and `provider = "microsoft"` share.
+const MICROSOFT: &[Key] = keys! {
+    tenant_id: Is(text("a directory (tenant) id", "^[^/ ]+$")), "", "The directory (tenant) ID, from the page of the application in Entra.";
+    client_id: Is(text("an application (client) id", "^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$")), "", "The application (client) ID, from the page of the application in Entra.";
+    client_secret: Secret, "", "One credential of client_secret, certificate and key, managed_identity, federated_token_file.";
+    certificate: Is(PATH), "", "PEM file, with `key`.";
+    key: Is(PATH), "", "PEM file, with `certificate`.";
+    managed_identity: TrueOr(text("true or a string", "^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$")), "", "true, or the client ID of a user-assigned one; then without tenant_id and client_id.";
+    federated_token_file: Is(PATH), "", "The token of a workload identity.";
+    client_auth: Word(&["post", "basic"]), "post", "How the secret is sent.";
+    cloud: Word(&["global", "gcc-high", "dod", "china"]), "global", "The defaults of login_url, graph_url and scope.";
+    login_url: Is(URL), "", "Without the tenant. Default by cloud.";
+    scope: Is(SCOPE), "", "What the token is for. Default by cloud.";
+};

@@ -1,0 +1,31 @@
+//! `[limits]`: what one client, one message and one session may take.
+
+use crate::{config::table::Table, listener};
+
+pub(super) struct Limits {
+    pub(super) listener: listener::Limits,
+    pub(super) message_size: u64,
+    pub(super) recipients: usize,
+    pub(super) session_errors: u32,
+    pub(super) received_headers: usize,
+}
+
+pub(super) fn read(root: &Table<'_>) -> Limits {
+    let table = root.table("limits");
+    let limits = Limits {
+        message_size: table.size("message_size"),
+        recipients: table.number("recipients") as usize,
+        session_errors: table.number("session_errors") as u32,
+        received_headers: table.number("received_headers") as usize,
+        listener: listener::Limits {
+            connections: table.number("connections") as usize,
+            connections_per_client: table.number("connections_per_client") as usize,
+            messages_per_minute: table.number("messages_per_minute") as u32,
+            command_timeout: table.duration("command_timeout"),
+            data_timeout: table.duration("data_timeout"),
+            free_disk: table.size("free_disk"),
+        },
+    };
+    table.finish();
+    limits
+}
