@@ -296,7 +296,7 @@ impl Bench {
             bounces: Vec::new(),
             events: vec![Event {
                 at: now,
-                kind: "delivered".to_owned(),
+                kind: postern::queue::store::EventKind::Delivered,
                 recipients: vec!["ops@corp.example".to_owned()],
                 text: "sink: 250 2.0.0 ok".to_owned(),
             }],

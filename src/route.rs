@@ -37,6 +37,64 @@ macro_rules! name {
 name!(RouteName);
 name!(ConnectorName);
 
+/// A lane: the connector, the mailbox that sends, and a From other than it. What is limited, closed and paused. It prints and
+/// parses itself as `connector`, `connector/mailbox` or `connector/mailbox/from`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct LaneId {
+    /// The connector.
+    pub connector: ConnectorName,
+    /// The mailbox, where the connector has several.
+    pub mailbox: Option<Arc<str>>,
+    /// The From, where it is not the mailbox.
+    pub from: Option<Arc<str>>,
+}
+
+impl LaneId {
+    /// Of a connector as a whole.
+    pub fn of(connector: &ConnectorName) -> Self {
+        Self {
+            connector: connector.clone(),
+            mailbox: None,
+            from: None,
+        }
+    }
+
+    /// Of the mailbox, whatever the From.
+    #[must_use]
+    pub fn of_mailbox(&self) -> Self {
+        Self {
+            from: None,
+            ..self.clone()
+        }
+    }
+
+    /// From the way it displays.
+    pub fn parse(text: &str) -> Self {
+        let mut parts = text.splitn(3, '/');
+        let connector = parts.next().unwrap_or_default().into();
+        let mut part = || {
+            let part = parts.next()?;
+            Some(part.replace("%2F", "/").replace("%25", "%").into())
+        };
+        Self {
+            connector,
+            mailbox: part(),
+            from: part(),
+        }
+    }
+}
+
+impl fmt::Display for LaneId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.connector)?;
+        for part in self.mailbox.iter().chain(&self.from) {
+            // A local part may hold a slash.
+            write!(f, "/{}", part.replace('%', "%25").replace('/', "%2F"))?;
+        }
+        Ok(())
+    }
+}
+
 /// One `[[route]]`. `None` (an absent or empty list) matches anything.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Route {
@@ -270,5 +328,27 @@ mod tests {
         );
         assert!(router.jobs(&[]).is_empty());
         assert!(router.named(&"any".into()).is_some() && router.named(&"gone".into()).is_none());
+    }
+
+    #[test]
+    fn lanes_print_and_parse() {
+        for (mailbox, from, expected) in [
+            (None, None, "up"),
+            (Some("a@b.c"), None, "up/a@b.c"),
+            (Some("a@b.c"), Some("d@e.f"), "up/a@b.c/d@e.f"),
+            (
+                Some("a/b%2F@c"),
+                Some("%/%25"),
+                "up/a%2Fb%252F@c/%25%2F%2525",
+            ),
+        ] {
+            let lane = LaneId {
+                connector: "up".into(),
+                mailbox: mailbox.map(Arc::from),
+                from: from.map(Arc::from),
+            };
+            assert_eq!(lane.to_string(), expected);
+            assert_eq!(LaneId::parse(expected), lane);
+        }
     }
 }

@@ -8,6 +8,7 @@ use std::{collections::BTreeMap, time::SystemTime};
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    mail::outcome::LaneState,
     mail::time::{self, rfc3339},
     queue::store,
 };
@@ -213,11 +214,11 @@ pub struct Lane {
 impl Lane {
     /// Of a row; `is_running`: a gateway keeps it.
     pub fn new(row: &store::LaneRow, is_running: bool) -> Self {
-        let is_shut = row.state != "open";
+        let is_shut = row.state != LaneState::Open;
         let probe = row.probe.filter(|_| is_shut && is_running);
         Self {
-            name: row.lane.clone(),
-            state: row.state.clone(),
+            name: row.lane.to_string(),
+            state: row.state.to_string(),
             current: is_running,
             since: is_shut.then(|| rfc3339(row.since)),
             why: is_shut.then(|| row.why.clone()),
@@ -281,7 +282,7 @@ impl Entry {
             attempts: entry.attempts,
             next_attempt: entry.next_attempt.map(rfc3339),
             blocked_by,
-            waits_for: entry.lane.clone(),
+            waits_for: entry.lane.as_ref().map(ToString::to_string),
             size: entry.size,
             accepted_at: rfc3339(entry.accepted),
         }
@@ -310,7 +311,7 @@ impl From<&store::Event> for Event {
     fn from(event: &store::Event) -> Self {
         Self {
             at: rfc3339(event.at),
-            event: event.kind.clone(),
+            event: event.kind.to_string(),
             recipients: event.recipients.clone(),
             text: event.text.clone(),
         }

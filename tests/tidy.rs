@@ -69,17 +69,17 @@ const IMPURE_WORDS: &[&str] = &[
 /// Lines of code, without tests, comments and blank lines, that a module may have. One that needs more says why in the commit that
 /// raises its row; one that has become smaller may have its row lowered.
 const BUDGETS: &[(&str, usize)] = &[
-    ("mail", 2250),
+    ("mail", 2280),
     ("secret", 50),
     ("systemd", 50),
     ("policy", 800),
-    ("route", 100),
+    ("route", 140),
     ("telemetry", 500),
     ("smtp", 4050),
-    ("queue", 3850),
+    ("queue", 3925),
     ("listener", 2000),
     ("connector", 8250),
-    ("delivery", 3730),
+    ("delivery", 3740),
     ("view", 250),
     ("config", 5400),
     ("watch", 50),

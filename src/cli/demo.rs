@@ -26,9 +26,11 @@ use crate::{
     config::Secrets,
     mail::{
         message::MessageId,
+        outcome::LaneState,
         text::{shown, shown_to},
     },
-    queue::store::{State, Store},
+    queue::store::{EventKind, State, Store},
+    route::LaneId,
     secret::Secret,
 };
 
@@ -261,7 +263,10 @@ async fn play(
         return Ok(Err(format!("{mailbox} has it {arrived} times, not once")));
     }
     if matches!(sample.becomes, Becomes::Retried(_))
-        && !life.events.iter().any(|event| event.kind == "deferred")
+        && !life
+            .events
+            .iter()
+            .any(|event| event.kind == EventKind::Deferred)
     {
         return Ok(Err("it was not put off first".to_owned()));
     }
@@ -269,7 +274,7 @@ async fn play(
         let lanes = store.lanes().await?;
         let Some(closed) = lanes
             .iter()
-            .find(|l| l.lane == "primary" && l.state == "closed")
+            .find(|l| l.lane == LaneId::parse("primary") && l.state == LaneState::Closed)
         else {
             return Ok(Err("the connector that is down was not closed".to_owned()));
         };

@@ -21,6 +21,7 @@ use crate::{
     config::values,
     mail::{
         message::{Message, MessageId},
+        outcome::LaneState,
         pattern::Pattern,
         text::{shown, shown_to},
         time::human,
@@ -221,7 +222,7 @@ pub(super) fn run(path: Option<PathBuf>, arguments: Arguments) -> Ended {
 async fn reopen(store: &Arc<dyn Store>) -> Result<(), Failure> {
     let now = output::now();
     for lane in store.lanes().await? {
-        if lane.state != "open" {
+        if lane.state != LaneState::Open {
             store
                 .set_lane(LaneRow {
                     probe: Some(now),
@@ -274,13 +275,13 @@ fn list(place: &Place, which: &Which, limit: Option<usize>, json: bool) -> Ended
             .map(|entry| {
                 let next = match (entry.state, standing.blocked(entry)) {
                     (State::Waiting, Some(lane)) => format!("blocked by {lane}"),
-                    (State::Waiting, None) if entry.lane.is_some() => {
-                        let lane = entry.lane.as_deref().unwrap_or_default();
-                        format!("its turn in {}", shown_to(lane, 60))
-                    }
-                    (State::Waiting, None) => entry
-                        .next_attempt
-                        .map_or_else(String::new, |at| output::ahead(at, now)),
+                    (State::Waiting, None) => match (&entry.lane, entry.next_attempt) {
+                        (Some(lane), _) => {
+                            format!("its turn in {}", shown_to(&lane.to_string(), 60))
+                        }
+                        (None, Some(at)) => output::ahead(at, now),
+                        (None, None) => String::new(),
+                    },
                     _ => String::new(),
                 };
                 vec![
@@ -368,7 +369,7 @@ async fn show(place: &Place, id: MessageId, json: bool) -> Ended {
                 "  blocked by connector {lane} (postern status says why)"
             )?;
         } else if let Some(lane) = &entry.lane {
-            writeln!(out, "  waits for its turn in {}", shown(lane))?;
+            writeln!(out, "  waits for its turn in {}", shown(&lane.to_string()))?;
         } else if let Some(next) = entry.next_attempt {
             writeln!(out, "  next attempt {}", human(next))?;
         }

@@ -19,6 +19,7 @@ use super::{
 use crate::{
     listener::tls::EXPIRES_SOON,
     mail::{
+        outcome::LaneState,
         text::{shown, shown_to},
         time::human,
     },
@@ -26,6 +27,7 @@ use crate::{
         lock::Holder,
         store::{LaneRow, Stats},
     },
+    route::LaneId,
     view::{Certificate, Held, Lane, Messages, Owner, Status, StatusRow},
 };
 
@@ -97,7 +99,10 @@ impl Report {
     }
 
     fn exit(&self) -> Exit {
-        let is_needed = self.lanes.iter().any(|lane| lane.state == "paused")
+        let is_needed = self
+            .lanes
+            .iter()
+            .any(|lane| lane.state == LaneState::Paused)
             || self.certificates.iter().any(|c| c.expired)
             || self.waits().is_some_and(|waits| waits > OLD);
         if self.running.is_none() {
@@ -196,20 +201,20 @@ impl Report {
     }
 
     fn print_lane(&self, out: &mut Vec<u8>, lane: &LaneRow) -> std::io::Result<()> {
-        let (name, state) = (shown(&lane.lane), shown(&lane.state));
+        let (name, state) = (shown(&lane.lane.to_string()), lane.state);
         if self.running.is_none() {
             // The gateway that kept this state is gone.
             write!(out, "connector   {name} was last {state}")?;
         } else {
             write!(out, "connector   {name} is {state}")?;
         }
-        if lane.state == "open" {
+        if lane.state == LaneState::Open {
             return writeln!(out);
         }
         write!(out, " since {}", human(lane.since))?;
         if let (Some(probe), true) = (lane.probe, self.running.is_some()) {
-            let what = match lane.state.as_str() {
-                "throttled" => "resumes",
+            let what = match lane.state {
+                LaneState::Throttled => "resumes",
                 _ => "tried again",
             };
             write!(out, ", {what} {}", output::ahead(probe, self.now))?;
@@ -301,10 +306,11 @@ fn all_lanes(place: &Place, row: &StatusRow, mut rows: Vec<LaneRow>) -> Vec<Lane
             .collect();
     }
     for name in &connectors {
-        if !rows.iter().any(|row| row.lane == *name) {
+        let lane = LaneId::of(&name.as_str().into());
+        if !rows.iter().any(|row| row.lane == lane) {
             rows.push(LaneRow {
-                lane: name.clone(),
-                state: "open".to_owned(),
+                lane,
+                state: LaneState::Open,
                 since: SystemTime::UNIX_EPOCH,
                 why: String::new(),
                 probe: None,
@@ -313,9 +319,9 @@ fn all_lanes(place: &Place, row: &StatusRow, mut rows: Vec<LaneRow>) -> Vec<Lane
     }
     // A connector that is no longer configured holds nothing up.
     rows.retain(|row| {
-        let name = row.lane.split('/').next().unwrap_or_default();
+        let name = row.lane.connector.as_str();
         connectors.is_empty() || connectors.iter().any(|connector| connector == name)
     });
-    rows.sort_by(|a, b| a.lane.cmp(&b.lane));
+    rows.sort_by_cached_key(|row| row.lane.to_string());
     rows
 }

@@ -103,7 +103,7 @@ impl Life {
     ) -> std::io::Result<()> {
         writeln!(out, "{}  from {}", self.id, shown(&self.sender()))?;
         for event in &self.events {
-            write!(out, "  {}  {:<11}  ", human(event.at), shown(&event.kind))?;
+            write!(out, "  {}  {:<11}  ", human(event.at), event.kind)?;
             let shown: Vec<String> = event
                 .recipients
                 .iter()

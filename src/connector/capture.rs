@@ -13,7 +13,7 @@ use std::{
 use async_trait::async_trait;
 use tokio::io::AsyncWriteExt as _;
 
-use super::interface::{Connector, Lane};
+use super::interface::Connector;
 use crate::{
     mail::{
         message::Message,
@@ -21,7 +21,7 @@ use crate::{
         recipient::Recipient,
         reply::Reply,
     },
-    route::ConnectorName,
+    route::{ConnectorName, LaneId},
 };
 
 /// `type = "capture"`.
@@ -53,12 +53,8 @@ impl Capture {
 
 #[async_trait]
 impl Connector for Capture {
-    fn lane(&self, _message: &Message) -> Lane {
-        Lane {
-            connector: self.name.clone(),
-            mailbox: None,
-            from: None,
-        }
+    fn lane(&self, _message: &Message) -> LaneId {
+        LaneId::of(&self.name)
     }
 
     async fn deliver(

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use async_trait::async_trait;
 
-use super::interface::{Connector, Lane};
+use super::interface::Connector;
 use crate::{
     mail::{
         message::Message,
@@ -14,7 +14,7 @@ use crate::{
         recipient::Recipient,
         reply::Reply,
     },
-    route::ConnectorName,
+    route::{ConnectorName, LaneId},
 };
 
 /// `type = "discard"`.
@@ -32,12 +32,8 @@ impl Discard {
 
 #[async_trait]
 impl Connector for Discard {
-    fn lane(&self, _message: &Message) -> Lane {
-        Lane {
-            connector: self.name.clone(),
-            mailbox: None,
-            from: None,
-        }
+    fn lane(&self, _message: &Message) -> LaneId {
+        LaneId::of(&self.name)
     }
 
     async fn deliver(

@@ -25,7 +25,7 @@ pub mod smtp;
 mod tls;
 
 pub use self::{
-    interface::{Connector, Lane, Recorder, Services},
+    interface::{Connector, Recorder, Services},
     outbound::{Proxy, ProxyServer, is_loopback, names},
     settings::{Auth, Limits, Rate, SmtpSettings, Tls, Upload, Verify},
 };

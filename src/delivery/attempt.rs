@@ -19,7 +19,7 @@ use super::{
     upkeep,
 };
 use crate::{
-    connector::{Connector, Lane, Settings},
+    connector::{Connector, Settings},
     mail::{
         address::Address,
         message::Message,
@@ -27,8 +27,8 @@ use crate::{
         recipient::Recipient,
         reply::Reply,
     },
-    queue::store::{Event, Job, Settled, Settlement},
-    route::{ConnectorName, Route, Routed},
+    queue::store::{Event, EventKind, Job, Settled, Settlement},
+    route::{ConnectorName, LaneId, Route, Routed},
     telemetry::maillog,
 };
 
@@ -72,7 +72,7 @@ pub(super) async fn run(task: Task) {
     let mut reserved = Some(pass);
     let mut passed: Passed = Vec::new();
     // The lanes that refuse it, of which it waits in one.
-    let mut refused: Vec<Option<String>> = Vec::new();
+    let mut refused: Vec<Option<LaneId>> = Vec::new();
     for name in candidates.iter().take(start) {
         let lane = built
             .connectors
@@ -198,7 +198,7 @@ pub(super) async fn pass_over(
 async fn enter(
     shared: &Arc<Shared>,
     name: &ConnectorName,
-    lane: &Lane,
+    lane: &LaneId,
     reserved: Option<Pass>,
     octets: u64,
 ) -> Result<Pass, Block> {
@@ -344,7 +344,7 @@ fn failover(name: &ConnectorName, block: &Block, taker: &ConnectorName, now: Sys
     };
     Event {
         at: now,
-        kind: "passed over".to_owned(),
+        kind: EventKind::PassedOver,
         recipients: Vec::new(),
         text: format!("{name} {why}; it went to {taker}"),
     }
@@ -362,10 +362,10 @@ fn events(
     let mut events: Vec<Event> = Vec::new();
     for (recipient, settled) in &decision.recipients {
         let (kind, outcome) = match settled {
-            Settled::Done(outcome) => ("delivered", outcome),
-            Settled::Failed(outcome) => ("failed", outcome),
-            Settled::Waiting(outcome) => ("deferred", outcome),
-            Settled::InDoubt(outcome) => ("in doubt", outcome),
+            Settled::Done(outcome) => (EventKind::Delivered, outcome),
+            Settled::Failed(outcome) => (EventKind::Failed, outcome),
+            Settled::Waiting(outcome) => (EventKind::Deferred, outcome),
+            Settled::InDoubt(outcome) => (EventKind::InDoubt, outcome),
         };
         let mut text = connector_of(by, recipient).map_or_else(
             || format!("route {}: {}", job.route, outcome.reply()),
@@ -378,7 +378,7 @@ fn events(
             Some(event) => event.recipients.push(recipient.to_string()),
             None => events.push(Event {
                 at: now,
-                kind: kind.to_owned(),
+                kind,
                 recipients: vec![recipient.to_string()],
                 text,
             }),
@@ -387,7 +387,7 @@ fn events(
     for bounce in bounces {
         events.push(Event {
             at: now,
-            kind: "bounced".to_owned(),
+            kind: EventKind::Bounced,
             recipients: bounce
                 .message
                 .envelope

@@ -17,12 +17,12 @@ use super::{
     table::{News, Table},
 };
 use crate::{
-    connector::{Lane, Settings},
+    connector::Settings,
     mail::{
         outcome::{Obstacle, ObstacleKind},
         reply::Reply,
     },
-    route::ConnectorName,
+    route::{ConnectorName, LaneId},
     telemetry::maillog,
 };
 
@@ -44,7 +44,7 @@ pub(super) struct Lanes {
 #[derive(Debug)]
 pub(super) struct Permit {
     lanes: Arc<Lanes>,
-    lane: Lane,
+    lane: LaneId,
     /// The octets that it began to send.
     started: Option<u64>,
     probe: bool,
@@ -83,7 +83,7 @@ pub(super) struct Own {
 
 impl Pass {
     /// What of it is good for a job of that lane: the mailbox has to be the same, and the From if there is one.
-    pub(super) fn split(self, lane: &Lane) -> (Permit, Own) {
+    pub(super) fn split(self, lane: &LaneId) -> (Permit, Own) {
         let mailbox = lane.of_mailbox();
         let own = Own {
             mailbox: self.own.mailbox.filter(|m| m.lane == mailbox),
@@ -108,7 +108,7 @@ impl Lanes {
         let mut named = HashSet::new();
         for settings in connectors {
             let (per_connector, per_mailbox) = settings.limits();
-            table.limit(Lane::of(&settings.name), per_connector, per_mailbox);
+            table.limit(LaneId::of(&settings.name), per_connector, per_mailbox);
             named.insert(settings.name.clone());
         }
         table.limited(&named, Instant::now());
@@ -122,29 +122,29 @@ impl Lanes {
     }
 
     /// The name of the lane that mail of this mailbox queues up in, where it is limited and remembered.
-    pub(super) fn turn_in(&self, mailbox: &Lane) -> Option<String> {
+    pub(super) fn turn_in(&self, mailbox: &LaneId) -> Option<LaneId> {
         let table = self.table();
         table.each(&mailbox.connector)?;
         let mailbox = mailbox.of_mailbox();
         let is_known = table.lanes.contains_key(&mailbox);
-        is_known.then(|| mailbox.to_string())
+        is_known.then_some(mailbox)
     }
 
     /// The name of the refused lane that mail of this one waits in, while few enough are refused to be looked at one by one.
-    pub(super) fn refused(&self, lane: &Lane) -> Option<String> {
+    pub(super) fn refused(&self, lane: &LaneId) -> Option<LaneId> {
         let table = self.table();
         let mailbox = lane.of_mailbox();
         let refused = table.refused(lane, &mailbox)?;
-        (table.mailboxes() <= WAITED_IN).then(|| refused.to_string())
+        (table.mailboxes() <= WAITED_IN).then(|| refused.clone())
     }
 
     /// Whether what waits in that lane goes before its time: somebody wants to know at once whether it is still refused, or a From
     /// or the connector is not refused any more. (A mailbox that is open again first shows that to the mail that it was not refused to.)
-    pub(super) fn is_wished(&self, lane: &str) -> bool {
-        let (table, lane) = (self.table(), Lane::parse(lane));
-        let entry = table.lanes.get(&lane);
+    pub(super) fn is_wished(&self, lane: &LaneId) -> bool {
+        let table = self.table();
+        let entry = table.lanes.get(lane);
         let is_open = match (&lane.mailbox, &lane.from) {
-            (_, Some(_)) => !table.is_shut(&lane),
+            (_, Some(_)) => !table.is_shut(lane),
             (Some(_), None) => false,
             (None, None) => entry.is_none_or(|entry| entry.gate.state() == State::Open),
         };
@@ -152,10 +152,10 @@ impl Lanes {
     }
 
     /// What may happen at a connector now, for mail of any mailbox or of this one.
-    pub(super) fn ready(&self, connector: &ConnectorName, mailbox: Option<&Lane>) -> Ready {
+    pub(super) fn ready(&self, connector: &ConnectorName, mailbox: Option<&LaneId>) -> Ready {
         let now = Instant::now();
         let mut table = self.table();
-        let Some(entry) = table.lanes.get_mut(&Lane::of(connector)) else {
+        let Some(entry) = table.lanes.get_mut(&LaneId::of(connector)) else {
             return Ready::Shut;
         };
         let mut ready = entry.gate.ready(now);
@@ -193,15 +193,15 @@ impl Lanes {
     pub(super) fn take(
         self: &Arc<Self>,
         connector: &ConnectorName,
-        mailbox: Option<&Lane>,
+        mailbox: Option<&LaneId>,
     ) -> Option<Pass> {
         let own = mailbox.map(|lane| self.own(lane, Own::default()));
         let own = own.transpose().ok()?.unwrap_or_default();
-        let connector = self.permit(&Lane::of(connector))?;
+        let connector = self.permit(&LaneId::of(connector))?;
         Some(Pass { connector, own })
     }
 
-    fn permit(self: &Arc<Self>, lane: &Lane) -> Option<Permit> {
+    fn permit(self: &Arc<Self>, lane: &LaneId) -> Option<Permit> {
         let probe = self
             .table()
             .lanes
@@ -211,7 +211,7 @@ impl Lanes {
         Some(self.permitted(lane, probe))
     }
 
-    fn permitted(self: &Arc<Self>, lane: &Lane, probe: bool) -> Permit {
+    fn permitted(self: &Arc<Self>, lane: &LaneId, probe: bool) -> Permit {
         Permit {
             lanes: Arc::clone(self),
             lane: lane.clone(),
@@ -224,7 +224,7 @@ impl Lanes {
     ///
     /// # Errors
     /// One of them is refused, or has to wait.
-    pub(super) fn own(self: &Arc<Self>, lane: &Lane, has: Own) -> Result<Own, Block> {
+    pub(super) fn own(self: &Arc<Self>, lane: &LaneId, has: Own) -> Result<Own, Block> {
         if has.mailbox.is_none() && has.from.is_none() {
             self.table().stranger(lane, Instant::now())?;
         }
@@ -244,7 +244,7 @@ impl Lanes {
     ///
     /// # Errors
     /// It is refused, or has to wait.
-    fn mailbox(self: &Arc<Self>, lane: &Lane) -> Result<Option<Permit>, Block> {
+    fn mailbox(self: &Arc<Self>, lane: &LaneId) -> Result<Option<Permit>, Block> {
         let now = Instant::now();
         let mut table = self.table();
         let Some(entry) = table.mailbox(lane, now)? else {
@@ -266,7 +266,7 @@ impl Lanes {
         self: &Arc<Self>,
         connector: &ConnectorName,
     ) -> Result<Permit, Block> {
-        let lane = Lane::of(connector);
+        let lane = LaneId::of(connector);
         loop {
             let moved = self.moved.notified();
             tokio::pin!(moved);
@@ -326,9 +326,9 @@ impl Lanes {
     }
 
     /// Why a connector takes no mail of any mailbox, or of this one, at the moment.
-    pub(super) fn why(&self, connector: &ConnectorName, mailbox: Option<&Lane>) -> Block {
+    pub(super) fn why(&self, connector: &ConnectorName, mailbox: Option<&LaneId>) -> Block {
         let now = Instant::now();
-        let lane = Lane::of(connector);
+        let lane = LaneId::of(connector);
         let mut table = self.table();
         let whole = table.lanes.get_mut(&lane).map(|e| e.block(&lane, now));
         let is_shut = |b: &Block| b.is(ObstacleKind::Down) || b.is(ObstacleKind::Misconfigured);
@@ -350,7 +350,7 @@ impl Lanes {
     pub(super) fn apply(
         &self,
         pass: &Pass,
-        lane: &Lane,
+        lane: &LaneId,
         heard: &Result<Option<Duration>, Obstacle>,
         retry: &[Duration],
         jitter: f64,
@@ -418,7 +418,7 @@ impl Lanes {
         for (lane, news) in &news {
             let lane = lane.to_string();
             match news {
-                News::Shut(state, reply) => maillog::connector_paused(&lane, state, reply),
+                News::Shut(state, reply) => maillog::connector_paused(&lane, *state, reply),
                 News::Throttled(wait, reply) => {
                     maillog::connector_throttled(&lane, SystemTime::now() + *wait, reply);
                 }
@@ -453,7 +453,7 @@ impl Lanes {
 
     /// What the login of a paused lane came to.
     pub(super) fn logged_in(&self, connector: &ConnectorName, worked: Result<(), Reply>) {
-        let lane = Lane::of(connector);
+        let lane = LaneId::of(connector);
         {
             let mut table = self.table();
             let Some(entry) = table.lanes.get_mut(&lane) else {

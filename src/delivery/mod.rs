@@ -22,11 +22,11 @@ use tokio::{
 
 use self::{attempt::Task, lanes::Lanes, round::Round};
 use crate::{
-    connector::{self, Connector, Lane},
+    connector::{self, Connector},
     mail::address::Address,
     policy::Policy,
     queue::{Queue, Reserve, Ticket, store::Job},
-    route::{ConnectorName, Route, RouteName, Routed, Router},
+    route::{ConnectorName, LaneId, Route, RouteName, Routed, Router},
 };
 
 mod attempt;
@@ -235,7 +235,7 @@ impl Built {
 }
 
 /// Of each route, whether mail that waits for no lane is due, and for which lanes other mail is.
-type Backlog = HashSet<(RouteName, Option<String>)>;
+type Backlog = HashSet<(RouteName, Option<LaneId>)>;
 
 /// What the loop, the jobs and the fast path share.
 struct Shared {
@@ -320,7 +320,7 @@ impl Shared {
         };
         if let Some(lane) = &mailbox {
             let backlog = self.backlog();
-            let waits = |lane: &Lane| backlog.contains(&(name.clone(), Some(lane.to_string())));
+            let waits = |lane: &LaneId| backlog.contains(&(name.clone(), Some(lane.clone())));
             if waits(lane) || lane.from.is_some() && waits(&lane.of_mailbox()) {
                 return None;
             }

@@ -19,7 +19,7 @@ use crate::{
         reply::Reply,
     },
     queue::store::{Job, Settled},
-    route::{ConnectorName, Route},
+    route::{ConnectorName, LaneId, Route},
 };
 
 pub use super::verdict::{Block, step};
@@ -49,7 +49,7 @@ pub struct Decision {
     /// When what waits is due again.
     pub next: SystemTime,
     /// The lane whose turn it waits for.
-    pub lane: Option<String>,
+    pub lane: Option<LaneId>,
     /// Those of the waiting recipients that are to be tried apart from the others.
     pub apart: Vec<Address>,
     /// What is in doubt waits with this connector until then.
@@ -71,7 +71,7 @@ pub struct Attempt {
     blocks: Vec<Block>,
     attempted: bool,
     doubtful: Option<ConnectorName>,
-    lane: Option<String>,
+    lane: Option<LaneId>,
     /// The mailbox was refused to this very message, or something in between answered for it: others are asked first.
     refused: bool,
     intercepted: bool,
@@ -123,12 +123,12 @@ impl Attempt {
     }
 
     /// It has to wait for its turn in that lane.
-    pub fn queue_up(&mut self, lane: Option<String>) {
+    pub fn queue_up(&mut self, lane: Option<LaneId>) {
         self.lane = lane;
     }
 
     /// As [`Attempt::queue_up`], unless it waits for its turn already: the lane that refuses it, where there is one it can wait in.
-    pub fn queue_up_in_refused(&mut self, lane: Option<String>) {
+    pub fn queue_up_in_refused(&mut self, lane: Option<LaneId>) {
         if !self.blocks.iter().any(Block::is_wait) {
             self.lane = lane;
         }
@@ -259,7 +259,7 @@ impl Attempt {
     }
 
     /// When what waits is due again, and the lane whose turn it waits for.
-    fn turn(&self, turn: &Turn, held: &Held<'_>, time: &Time) -> (SystemTime, Option<String>) {
+    fn turn(&self, turn: &Turn, held: &Held<'_>, time: &Time) -> (SystemTime, Option<LaneId>) {
         let Time { now, end, .. } = *time;
         let by_end = |wait| earlier(now + wait, end.max(now));
         let next = if turn.is_smaller && !turn.is_answered {
@@ -282,7 +282,7 @@ impl Attempt {
             && next == self.accepted
             && !held.is_by_time
         {
-            return (now + PAUSE_PROBE, Some(connector.to_string()));
+            return (now + PAUSE_PROBE, Some(LaneId::of(connector)));
         }
         // Who was refused waits longer than the others, so that the next probe is another message.
         let is_last_in_lane =
@@ -500,7 +500,7 @@ mod tests {
     /// Who was refused waits longer than the others of its lane, which are held by it and by no time.
     #[test]
     fn a_probe_is_another_message_than_the_refused_one() {
-        let lane = Some("a/m@x".to_owned());
+        let lane = Some(LaneId::parse("a/m@x"));
         let now = start() + Duration::from_secs(1);
         let finish = |report: Option<Report>| {
             let mut attempt = Attempt::new(&job(&["x"], None, 0));
@@ -887,11 +887,14 @@ mod tests {
             for block in blocks {
                 attempt.skip(block.clone());
             }
-            attempt.queue_up(lane.map(str::to_owned));
+            attempt.queue_up(lane.map(LaneId::parse));
             let decision = attempt.finish(&route(), IN_DOUBT_WAIT, now, 0.5);
             let next = decision.next.duration_since(now).ok();
             assert_eq!(
-                (next.map(|d| d.as_secs()), decision.lane.as_deref()),
+                (
+                    next.map(|d| d.as_secs()),
+                    decision.lane.as_ref().map(ToString::to_string).as_deref()
+                ),
                 expected,
                 "{blocks:?}"
             );

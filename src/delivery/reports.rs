@@ -9,7 +9,7 @@ use crate::{
     mail::{address::Address, message::Message},
     queue::{
         Queue,
-        store::{Event, Job},
+        store::{Event, EventKind, Job},
     },
     route::{RouteName, Routed},
 };
@@ -63,7 +63,7 @@ impl Built {
             && !is_told(self.may_be_told(&job.message));
         is_withheld.then(|| Event {
             at: now,
-            kind: "not told".to_owned(),
+            kind: EventKind::NotTold,
             recipients: vec![sender.to_string()],
             text: "no report to the sender: nothing narrower than \"anybody\" admits it, and the recipient lists do not".to_owned(),
         })

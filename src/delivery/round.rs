@@ -20,10 +20,9 @@ use super::{
     upkeep::{Timekeeper, Upkeep},
 };
 use crate::{
-    connector::Lane,
     mail::{outcome::ObstacleKind, reply::Reply},
     queue::store::{Ask, Beat, Due, Job, Standing, StoreError},
-    route::{ConnectorName, Route, RouteName},
+    route::{ConnectorName, LaneId, Route, RouteName},
 };
 
 /// The loop looks at least this often, since another process may have written.
@@ -55,7 +54,7 @@ pub(super) struct Round {
     /// Routes and pins that are gone, and have been complained about.
     pub(super) complained: HashSet<String>,
     /// When the mail of a route and lane that is shut was last looked through.
-    swept: HashMap<(RouteName, Option<String>), Instant>,
+    swept: HashMap<(RouteName, Option<LaneId>), Instant>,
     was_healthy: bool,
 }
 
@@ -72,9 +71,9 @@ struct Claim {
 
 impl Claim {
     /// The lane of that connector that this mail waits in.
-    fn mailbox(&self, connector: &ConnectorName) -> Option<Lane> {
-        let lane = Lane::parse(self.ask.lane.as_ref()?);
-        (lane.connector == *connector && lane.mailbox.is_some()).then_some(lane)
+    fn mailbox(&self, connector: &ConnectorName) -> Option<LaneId> {
+        let lane = self.ask.lane.as_ref()?;
+        (lane.connector == *connector && lane.mailbox.is_some()).then(|| lane.clone())
     }
 }
 

@@ -10,7 +10,11 @@ use super::{
     lanes::Lanes,
     table::{Entry, Table, others},
 };
-use crate::{connector::Lane, mail::reply::Reply, queue::store::LaneRow};
+use crate::{
+    mail::{outcome::LaneState, reply::Reply},
+    queue::store::LaneRow,
+    route::LaneId,
+};
 
 impl Lanes {
     /// What the store remembers, at start (with the longest step of `retry`) or after another process wrote (an operator wants a
@@ -19,7 +23,7 @@ impl Lanes {
         let now = Instant::now();
         let mut table = self.table();
         for row in rows {
-            let lane = Lane::parse(&row.lane);
+            let lane = row.lane.clone();
             let wanted = row.probe.is_some_and(|probe| probe <= system);
             if lane == others(&lane.connector) {
                 table.dirty.insert(lane.clone());
@@ -41,15 +45,17 @@ impl Lanes {
                 }
                 continue;
             };
-            if row.state == "open" || !table.lanes.contains_key(&Lane::of(&lane.connector)) {
+            if row.state == LaneState::Open
+                || !table.lanes.contains_key(&LaneId::of(&lane.connector))
+            {
                 continue;
             }
             let until = row
                 .probe
                 .and_then(|probe| probe.duration_since(system).ok())
                 .map_or(now, |wait| {
-                    let longest = match row.state.as_str() {
-                        "throttled" => LONGEST_WAIT,
+                    let longest = match row.state {
+                        LaneState::Throttled => LONGEST_WAIT,
                         _ if lane.mailbox.is_some() => PAUSE_PROBE,
                         _ => longest_step,
                     };
@@ -59,9 +65,11 @@ impl Lanes {
                 continue;
             }
             if let Some(entry) = table.lanes.get_mut(&lane) {
-                match row.state.as_str() {
-                    "throttled" => entry.restore_held(now, until.saturating_duration_since(now)),
-                    "paused" if lane.mailbox.is_none() => {
+                match row.state {
+                    LaneState::Throttled => {
+                        entry.restore_held(now, until.saturating_duration_since(now));
+                    }
+                    LaneState::Paused if lane.mailbox.is_none() => {
                         entry.gate.pause(now);
                     }
                     _ => entry.gate.restore_closed(until),
@@ -88,7 +96,7 @@ impl Lanes {
     pub(super) fn changed_rows(&self, system: SystemTime) -> Vec<LaneRow> {
         let now = Instant::now();
         let mut table = self.table();
-        let dirty: Vec<Lane> = table.dirty.drain().collect();
+        let dirty: Vec<LaneId> = table.dirty.drain().collect();
         dirty
             .into_iter()
             .filter_map(|lane| match (table.lanes.get(&lane), table.summed(&lane)) {
@@ -104,25 +112,25 @@ impl Lanes {
     pub(super) fn still_dirty(&self, rows: &[LaneRow]) {
         let mut table = self.table();
         for row in rows {
-            table.dirty.insert(Lane::parse(&row.lane));
+            table.dirty.insert(row.lane.clone());
         }
     }
 }
 
 impl Entry {
-    fn row(&self, lane: &Lane, now: Instant, system: SystemTime) -> LaneRow {
+    fn row(&self, lane: &LaneId, now: Instant, system: SystemTime) -> LaneRow {
         let (state, probe) = match self.gate.state() {
             State::Open => match self.gate.held(now) {
-                Some(until) if self.held => ("throttled", until),
+                Some(until) if self.held => (LaneState::Throttled, until),
                 _ => return open_row(lane, self.since),
             },
-            State::Closed { until, .. } if lane.mailbox.is_some() => ("paused", until),
-            State::Closed { until, .. } => ("closed", until),
-            State::Paused { probe, .. } => ("paused", probe),
+            State::Closed { until, .. } if lane.mailbox.is_some() => (LaneState::Paused, until),
+            State::Closed { until, .. } => (LaneState::Closed, until),
+            State::Paused { probe, .. } => (LaneState::Paused, probe),
         };
         LaneRow {
-            lane: lane.to_string(),
-            state: state.to_owned(),
+            lane: lane.clone(),
+            state,
             since: self.since,
             why: self.why.as_ref().map(Reply::to_string).unwrap_or_default(),
             probe: Some(system + probe.saturating_duration_since(now)),
@@ -130,10 +138,10 @@ impl Entry {
     }
 }
 
-fn sum_row(lane: &Lane, count: usize, system: SystemTime) -> LaneRow {
+fn sum_row(lane: &LaneId, count: usize, system: SystemTime) -> LaneRow {
     LaneRow {
-        lane: lane.to_string(),
-        state: "paused".to_owned(),
+        lane: lane.clone(),
+        state: LaneState::Paused,
         since: system,
         why: format!(
             "{count} more mailboxes, or Froms in one, are refused; most often their senders do not exist: narrow allowlist.senders, or write a [[rewrite]]"
@@ -142,10 +150,10 @@ fn sum_row(lane: &Lane, count: usize, system: SystemTime) -> LaneRow {
     }
 }
 
-fn open_row(lane: &Lane, since: SystemTime) -> LaneRow {
+fn open_row(lane: &LaneId, since: SystemTime) -> LaneRow {
     LaneRow {
-        lane: lane.to_string(),
-        state: "open".to_owned(),
+        lane: lane.clone(),
+        state: LaneState::Open,
         since,
         why: String::new(),
         probe: None,
@@ -165,21 +173,24 @@ mod tests {
             rate: None,
             upload: None,
         };
-        let mailbox = |n: usize| Lane {
-            mailbox: Some(format!("m{n}@corp.example")),
-            ..Lane::of(&"up".into())
+        let mailbox = |n: usize| LaneId {
+            mailbox: Some(format!("m{n}@corp.example").into()),
+            ..LaneId::of(&"up".into())
         };
         let why = Reply::new(550, (5, 7, 60), "no such mailbox");
         lanes
             .table()
-            .limit(Lane::of(&"up".into()), limits, Some(limits));
+            .limit(LaneId::of(&"up".into()), limits, Some(limits));
         for n in 0..1_000 {
             lanes.table().refuse(&mailbox(n), &why);
         }
         lanes.table().pass_time(Instant::now());
         let rows = lanes.changed_rows(SystemTime::now());
         assert_eq!(rows.len(), 101, "a hundred, and one for the others");
-        let others = rows.iter().find(|row| row.lane == "up/*").unwrap();
+        let others = rows
+            .iter()
+            .find(|row| row.lane == LaneId::parse("up/*"))
+            .unwrap();
         assert!(
             others.why.starts_with("900 more mailboxes"),
             "{}",
@@ -193,18 +204,24 @@ mod tests {
         let rows = lanes.changed_rows(SystemTime::now());
         let state = |lane: &str| {
             rows.iter()
-                .find(|r| r.lane == lane)
-                .map(|r| r.state.clone())
+                .find(|r| r.lane == LaneId::parse(lane))
+                .map(|r| r.state)
         };
-        assert_eq!(state("up/m0@corp.example").as_deref(), Some("open"));
-        let others = rows.iter().find(|row| row.lane == "up/*").unwrap();
+        assert_eq!(state("up/m0@corp.example"), Some(LaneState::Open));
+        let others = rows
+            .iter()
+            .find(|row| row.lane == LaneId::parse("up/*"))
+            .unwrap();
         assert!(others.why.starts_with("899 more"), "{}", others.why);
         // What the store remembers of the others is found out again.
         let next = Lanes::default();
         next.table()
-            .limit(Lane::of(&"up".into()), limits, Some(limits));
+            .limit(LaneId::of(&"up".into()), limits, Some(limits));
         next.read(&rows, Some(Duration::from_mins(5)), SystemTime::now());
         let again = next.changed_rows(SystemTime::now());
-        assert!(again.iter().all(|row| row.state == "open"), "{again:?}");
+        assert!(
+            again.iter().all(|row| row.state == LaneState::Open),
+            "{again:?}"
+        );
     }
 }

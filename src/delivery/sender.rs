@@ -3,8 +3,9 @@
 //! Apart because the loop, the jobs and the fast path ask alike. It knows no state of a lane.
 
 use crate::{
-    connector::{Connector, Lane},
-    mail::{address::Address, headers, mailboxes, message::Message},
+    connector::Connector,
+    mail::{headers, mailboxes, message::Message},
+    route::LaneId,
 };
 
 /// Addresses of a From that are told apart; an odd one more changes nothing.
@@ -12,16 +13,17 @@ const ADDRESSES: usize = 4;
 
 /// The lane of a message: the mailbox is the connector's own word, or the envelope sender; the From stands beside it where it is
 /// another.
-pub(super) fn lane_of(connector: &dyn Connector, message: &Message) -> Lane {
+pub(super) fn lane_of(connector: &dyn Connector, message: &Message) -> LaneId {
     let mut lane = connector.lane(message);
     let mailbox = lane.mailbox.get_or_insert_with(|| {
         let sender = message.envelope.sender.as_ref();
-        sender.map_or_else(|| "<>".to_owned(), Address::to_string)
+        sender.map_or_else(|| "<>".into(), |sender| sender.to_string().into())
     });
     lane.from = headers::value_of(&message.header, "From")
         .filter(|value| !is_plainly(value, mailbox))
         .and_then(from)
-        .filter(|from| !from.eq_ignore_ascii_case(mailbox));
+        .filter(|from| !from.eq_ignore_ascii_case(mailbox))
+        .map(Into::into);
     lane
 }
 

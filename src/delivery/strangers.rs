@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{connector::Lane, route::ConnectorName};
+use crate::{route::ConnectorName, route::LaneId};
 
 /// Refusals of mailboxes in [`WINDOW`], for each connector; then those that never took mail wait.
 const REFUSALS: usize = 30;
@@ -32,7 +32,7 @@ pub(super) struct Strangers {
 #[derive(Debug, Default)]
 struct Refusals {
     recent: VecDeque<Instant>,
-    known: HashSet<Lane>,
+    known: HashSet<LaneId>,
     /// Turned away since.
     turned: Option<(Instant, usize)>,
     /// Lines since, and what was left out.
@@ -44,7 +44,7 @@ impl Strangers {
     ///
     /// # Errors
     /// Too many were refused, and this one never took mail.
-    pub(super) fn may_ask(&mut self, lane: &Lane, now: Instant) -> Result<(), Duration> {
+    pub(super) fn may_ask(&mut self, lane: &LaneId, now: Instant) -> Result<(), Duration> {
         let Some(refusals) = self.of.get_mut(&lane.connector) else {
             return Ok(());
         };
@@ -66,14 +66,14 @@ impl Strangers {
     }
 
     /// As [`Strangers::may_ask`], for whoever only looks: from when on.
-    pub(super) fn not_before(&mut self, lane: &Lane, now: Instant) -> Option<Instant> {
+    pub(super) fn not_before(&mut self, lane: &LaneId, now: Instant) -> Option<Instant> {
         let refusals = self.of.get_mut(&lane.connector)?;
         let free = refusals.full_until(now)?;
         (!refusals.known.contains(lane)).then_some(free)
     }
 
     /// It took mail.
-    pub(super) fn took(&mut self, lane: &Lane) {
+    pub(super) fn took(&mut self, lane: &LaneId) {
         let refusals = self.of.entry(lane.connector.clone()).or_default();
         if !refusals.known.contains(lane) {
             if refusals.known.len() >= KNOWN {
@@ -148,10 +148,10 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    fn lane(n: usize) -> Lane {
-        Lane {
+    fn lane(n: usize) -> LaneId {
+        LaneId {
             connector: "up".into(),
-            mailbox: Some(n.to_string()),
+            mailbox: Some(n.to_string().into()),
             from: None,
         }
     }

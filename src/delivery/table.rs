@@ -13,12 +13,12 @@ use super::{
     strangers::{ROWS, Strangers},
 };
 use crate::{
-    connector::{Lane, Limits},
+    connector::Limits,
     mail::{
-        outcome::{Obstacle, ObstacleKind},
+        outcome::{LaneState, Obstacle, ObstacleKind},
         reply::Reply,
     },
-    route::ConnectorName,
+    route::{ConnectorName, LaneId},
 };
 
 /// Mailboxes that are remembered, at most: their number is up to the senders.
@@ -56,8 +56,8 @@ pub(super) struct Entry {
 /// What is to be logged of a lane.
 #[derive(Debug)]
 pub(super) enum News {
-    /// `closed` or `paused`.
-    Shut(&'static str, Reply),
+    /// Closed or paused.
+    Shut(LaneState, Reply),
     /// The upstream wants nothing for that long.
     Throttled(Duration, Reply),
     /// It works again.
@@ -69,26 +69,26 @@ pub(super) enum News {
 /// See the module.
 #[derive(Debug, Default)]
 pub(super) struct Table {
-    pub(super) lanes: HashMap<Lane, Entry>,
+    pub(super) lanes: HashMap<LaneId, Entry>,
     /// How many of them are mailboxes.
     mailboxes: usize,
     /// When those of them that are idle were last dropped.
     tidied: Option<Instant>,
     /// Lanes whose row in the store is behind.
-    pub(super) dirty: HashSet<Lane>,
+    pub(super) dirty: HashSet<LaneId>,
     /// Who may ask for mailboxes that nobody knows.
     pub(super) strangers: Strangers,
     /// Connectors whose row for the mailboxes without one was written.
     summed: HashMap<ConnectorName, usize>,
     /// Not yet logged.
-    pub(super) news: Vec<(Lane, News)>,
+    pub(super) news: Vec<(LaneId, News)>,
     /// There is work that waits for a permit: whoever gives one back rings.
     pub(super) hungry: bool,
 }
 
 impl Table {
     /// Of a connector.
-    pub(super) fn limit(&mut self, lane: Lane, together: Limits, each: Option<Limits>) {
+    pub(super) fn limit(&mut self, lane: LaneId, together: Limits, each: Option<Limits>) {
         let entry = self
             .lanes
             .entry(lane)
@@ -132,7 +132,7 @@ impl Table {
 
     /// The limits of each mailbox of a connector, where it has several.
     pub(super) fn each(&self, connector: &ConnectorName) -> Option<Limits> {
-        self.lanes.get(&Lane::of(connector))?.each
+        self.lanes.get(&LaneId::of(connector))?.each
     }
 
     /// The lane of a mailbox, if anything is to be counted or remembered for it.
@@ -141,7 +141,7 @@ impl Table {
     /// There are too many.
     pub(super) fn mailbox(
         &mut self,
-        lane: &Lane,
+        lane: &LaneId,
         now: Instant,
     ) -> Result<Option<&mut Entry>, Block> {
         if !self.lanes.contains_key(lane) {
@@ -159,14 +159,14 @@ impl Table {
     }
 
     /// Makes a mailbox known that is to be remembered in any case; says whether there was room.
-    pub(super) fn add_mailbox(&mut self, lane: &Lane, now: Instant) -> bool {
+    pub(super) fn add_mailbox(&mut self, lane: &LaneId, now: Instant) -> bool {
         let limits = self.each(&lane.connector);
         let limits = limits.filter(|_| lane.from.is_none());
         let limits = limits.unwrap_or(UNLIMITED);
         self.lanes.contains_key(lane) || self.add(lane, limits, now)
     }
 
-    fn add(&mut self, lane: &Lane, limits: Limits, now: Instant) -> bool {
+    fn add(&mut self, lane: &LaneId, limits: Limits, now: Instant) -> bool {
         if self.mailboxes >= MOST_MAILBOXES {
             self.tidy(now, TIDY.1);
         }
@@ -189,7 +189,7 @@ impl Table {
         true
     }
 
-    fn forget(&mut self, lane: &Lane) {
+    fn forget(&mut self, lane: &LaneId) {
         if self.lanes.remove(lane).is_some() {
             self.mailboxes = self.mailboxes.saturating_sub(1);
         }
@@ -234,7 +234,7 @@ impl Table {
         self.tidy(now, TIDY.0);
         for (connector, count) in self.strangers.left_out(now) {
             let news = News::LeftOut(count);
-            self.news.push((Lane::of(&connector), news));
+            self.news.push((LaneId::of(&connector), news));
         }
         self.sum();
     }
@@ -256,33 +256,33 @@ impl Table {
     }
 
     /// How many mailboxes that lane, the one of [`others`], stands for.
-    pub(super) fn summed(&self, lane: &Lane) -> Option<usize> {
+    pub(super) fn summed(&self, lane: &LaneId) -> Option<usize> {
         let count = self.summed.get(&lane.connector).copied();
         count.filter(|_| *lane == others(&lane.connector))
     }
 
     /// The upstream is down.
-    pub(super) fn close(&mut self, lane: &Lane, reply: &Reply, wait: Duration, probe: bool) {
+    pub(super) fn close(&mut self, lane: &LaneId, reply: &Reply, wait: Duration, probe: bool) {
         if let Some(entry) = self.lanes.get_mut(lane)
             && entry.gate.close(Instant::now(), wait, probe)
         {
-            let news = entry.shut("closed", reply);
+            let news = entry.shut(LaneState::Closed, reply);
             self.changed(lane, news);
         }
     }
 
     /// Our fault.
-    pub(super) fn pause(&mut self, lane: &Lane, reply: &Reply) {
+    pub(super) fn pause(&mut self, lane: &LaneId, reply: &Reply) {
         if let Some(entry) = self.lanes.get_mut(lane)
             && entry.gate.pause(Instant::now() + PAUSE_PROBE)
         {
-            let news = entry.shut("paused", reply);
+            let news = entry.shut(LaneState::Paused, reply);
             self.changed(lane, news);
         }
     }
 
     /// The upstream refuses this mailbox.
-    pub(super) fn refuse(&mut self, lane: &Lane, reply: &Reply) {
+    pub(super) fn refuse(&mut self, lane: &LaneId, reply: &Reply) {
         let now = Instant::now();
         if !self.add_mailbox(lane, now) {
             return;
@@ -290,11 +290,11 @@ impl Table {
         if let Some(entry) = self.lanes.get_mut(lane) {
             let is_news = !entry.gate.open();
             entry.gate.close(now, PAUSE_PROBE, true);
-            let news = is_news.then(|| entry.shut("paused", reply));
+            let news = is_news.then(|| entry.shut(LaneState::Paused, reply));
             self.strangers.refused(&lane.connector, now);
             match news {
                 Some(news) => {
-                    let is_one_of = |(other, _): &(&Lane, &Entry)| {
+                    let is_one_of = |(other, _): &(&LaneId, &Entry)| {
                         other.connector == lane.connector && other.mailbox.is_some()
                     };
                     let others = self.lanes.iter().filter(is_one_of);
@@ -315,7 +315,7 @@ impl Table {
 
     /// The upstream refuses this mailbox to a message with the From of the lane. It may be for the From (Exchange has more than one
     /// code for that), so both are shut; where other mail has opened the mailbox since this From was refused, it is the From.
-    pub(super) fn refuse_mailbox(&mut self, lane: &Lane, reply: &Reply) {
+    pub(super) fn refuse_mailbox(&mut self, lane: &LaneId, reply: &Reply) {
         let mailbox = lane.of_mailbox();
         if lane.from.is_some() {
             let is_old = self.is_shut(lane) && !self.is_shut(&mailbox);
@@ -331,7 +331,7 @@ impl Table {
     ///
     /// # Errors
     /// Too many were refused that nobody knows. One that is refused itself waits as such, any other as if there were no place for it.
-    pub(super) fn stranger(&mut self, lane: &Lane, now: Instant) -> Result<(), Block> {
+    pub(super) fn stranger(&mut self, lane: &LaneId, now: Instant) -> Result<(), Block> {
         let Err(wait) = self.strangers.may_ask(lane, now) else {
             return Ok(());
         };
@@ -342,19 +342,19 @@ impl Table {
     }
 
     /// Refused, and not opened since.
-    pub(super) fn is_shut(&self, lane: &Lane) -> bool {
+    pub(super) fn is_shut(&self, lane: &LaneId) -> bool {
         let gate = self.lanes.get(lane).map(|entry| entry.gate.state());
         matches!(gate, Some(State::Closed { .. }))
     }
 
     /// The lane among those of a message that is refused, the narrowest first.
-    pub(super) fn refused<'a>(&self, lane: &'a Lane, mailbox: &'a Lane) -> Option<&'a Lane> {
-        let shut = |lane: &&Lane| lane.mailbox.is_some() && self.is_shut(lane);
+    pub(super) fn refused<'a>(&self, lane: &'a LaneId, mailbox: &'a LaneId) -> Option<&'a LaneId> {
+        let shut = |lane: &&LaneId| lane.mailbox.is_some() && self.is_shut(lane);
         [lane, mailbox].into_iter().find(shut)
     }
 
     /// The upstream answers there.
-    pub(super) fn open(&mut self, lane: &Lane) {
+    pub(super) fn open(&mut self, lane: &LaneId) {
         let Some(entry) = self.lanes.get_mut(lane) else {
             return;
         };
@@ -376,7 +376,7 @@ impl Table {
     /// The upstream wants nothing before the wait is over; `None`: it did not say how long. `refused`: it took nothing either.
     pub(super) fn hold(
         &mut self,
-        lane: &Lane,
+        lane: &LaneId,
         reply: &Reply,
         wait: Option<Duration>,
         refused: bool,
@@ -411,7 +411,7 @@ impl Table {
         }
     }
 
-    fn changed(&mut self, lane: &Lane, news: News) {
+    fn changed(&mut self, lane: &LaneId, news: News) {
         self.dirty.insert(lane.clone());
         self.news.push((lane.clone(), news));
     }
@@ -451,7 +451,7 @@ impl Entry {
     }
 
     /// Why a lane takes nothing now.
-    pub(super) fn block(&mut self, lane: &Lane, now: Instant) -> Block {
+    pub(super) fn block(&mut self, lane: &LaneId, now: Instant) -> Block {
         let (kind, wait) = match (self.gate.state(), self.gate.held(now)) {
             (State::Paused { .. }, _) => (ObstacleKind::Misconfigured, None),
             (State::Closed { .. }, _) if lane.mailbox.is_some() => {
@@ -475,7 +475,7 @@ impl Entry {
         }
     }
 
-    fn shut(&mut self, state: &'static str, reply: &Reply) -> News {
+    fn shut(&mut self, state: LaneState, reply: &Reply) -> News {
         self.since = SystemTime::now();
         self.why = Some(reply.clone());
         News::Shut(state, reply.clone())
@@ -483,10 +483,10 @@ impl Entry {
 }
 
 /// Stands for all refused mailboxes of a connector that have no row: no mailbox is called that.
-pub(super) fn others(connector: &ConnectorName) -> Lane {
-    Lane {
-        mailbox: Some("*".to_owned()),
-        ..Lane::of(connector)
+pub(super) fn others(connector: &ConnectorName) -> LaneId {
+    LaneId {
+        mailbox: Some("*".into()),
+        ..LaneId::of(connector)
     }
 }
 
@@ -496,10 +496,10 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    fn lane(mailbox: &str) -> Lane {
-        Lane {
+    fn lane(mailbox: &str) -> LaneId {
+        LaneId {
             connector: "up".into(),
-            mailbox: Some(mailbox.to_owned()),
+            mailbox: Some(mailbox.into()),
             from: None,
         }
     }
@@ -514,7 +514,7 @@ mod tests {
             }),
             upload: None,
         };
-        table.limit(Lane::of(&"up".into()), UNLIMITED, Some(each));
+        table.limit(LaneId::of(&"up".into()), UNLIMITED, Some(each));
         table
     }
 
@@ -571,10 +571,10 @@ mod tests {
     #[test]
     fn a_foreign_from_does_not_shut_the_mailbox_twice() {
         let mut table = Table::default();
-        table.limit(Lane::of(&"up".into()), UNLIMITED, None);
+        table.limit(LaneId::of(&"up".into()), UNLIMITED, None);
         let reply = Reply::new(550, (5, 7, 60), "no");
         let mailbox = lane("m");
-        let foreign = Lane {
+        let foreign = LaneId {
             from: Some("f".into()),
             ..mailbox.clone()
         };

@@ -3,7 +3,7 @@
 //! Apart because connectors write it and `delivery::plan` reads it, and neither knows the other. It draws no
 //! consequence: retry, failover and bounce are `plan`'s.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use super::{address::Address, recipient::Recipient, reply::Reply};
 
@@ -131,6 +131,45 @@ impl Obstacle {
     pub fn after(mut self, wait: Option<Duration>) -> Self {
         self.retry_after = wait;
         self
+    }
+}
+
+/// Whether a lane takes mail, as its row and the log say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum LaneState {
+    /// It does.
+    Open,
+    /// It is down, and asked again after a while.
+    Closed,
+    /// It waits for somebody to repair our configuration or credentials.
+    Paused,
+    /// The upstream wants nothing for a while; then it goes on by itself.
+    Throttled,
+}
+
+impl LaneState {
+    /// The word in rows, lists and JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            LaneState::Open => "open",
+            LaneState::Closed => "closed",
+            LaneState::Paused => "paused",
+            LaneState::Throttled => "throttled",
+        }
+    }
+
+    /// From the word; one that nobody knows is no reason to send.
+    pub fn parse(word: &str) -> Self {
+        [LaneState::Open, LaneState::Paused, LaneState::Throttled]
+            .into_iter()
+            .find(|state| state.as_str() == word)
+            .unwrap_or(LaneState::Closed)
+    }
+}
+
+impl fmt::Display for LaneState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::{fmt, str::FromStr, time::SystemTime};
 
+use crate::route::LaneId;
 use crate::{
     mail::{message::MessageId, pattern::Pattern},
     route::{ConnectorName, RouteName},
@@ -119,7 +120,7 @@ pub struct Entry {
     /// In-doubt connector, if any.
     pub pinned: Option<ConnectorName>,
     /// The lane whose turn a waiting job of it waits for.
-    pub lane: Option<String>,
+    pub lane: Option<LaneId>,
     /// Octets of the content.
     pub size: u64,
     /// When.

@@ -3,10 +3,10 @@
 
 use std::{collections::HashMap, time::SystemTime};
 
-use super::store::{DELIVERY, Event, RecipientState, Settled, Settlement};
+use super::store::{Event, EventKind, RecipientState, Settled, Settlement};
 use crate::{
     mail::{address::Address, text::bounded},
-    route::ConnectorName,
+    route::{ConnectorName, LaneId},
 };
 
 /// A job as the store has it when its settlement comes.
@@ -56,7 +56,7 @@ pub struct Standing {
     /// As in [`Before`].
     pub pinned: Option<ConnectorName>,
     /// The lane in which it waits for its turn.
-    pub lane: Option<String>,
+    pub lane: Option<LaneId>,
     /// When it is due.
     pub due: SystemTime,
 }
@@ -185,7 +185,10 @@ enum Deliveries<'a> {
 
 impl<'a> Deliveries<'a> {
     fn of_settlement(settlement: &'a Settlement) -> Self {
-        let mut lines = settlement.events.iter().filter(|e| e.kind == DELIVERY);
+        let mut lines = settlement
+            .events
+            .iter()
+            .filter(|e| e.kind == EventKind::Delivered);
         match (lines.next(), lines.next()) {
             (Some(one), None) if one.recipients.len() == settlement.recipients.len() => {
                 Self::One(one)
@@ -194,7 +197,7 @@ impl<'a> Deliveries<'a> {
                 settlement
                     .events
                     .iter()
-                    .filter(|e| e.kind == DELIVERY)
+                    .filter(|e| e.kind == EventKind::Delivered)
                     .flat_map(|e| e.recipients.iter().map(move |r| (r.as_str(), e)))
                     .collect(),
             ),
@@ -250,7 +253,7 @@ mod tests {
                 .collect(),
             attempted: true,
             next: at(60),
-            lane: Some("up/m".to_owned()),
+            lane: Some(LaneId::parse("up/m")),
             apart: Vec::new(),
             in_doubt: recipients
                 .iter()
@@ -281,7 +284,10 @@ mod tests {
             None => "done".to_owned(),
             Some(job) if job.is_failed => "failed".to_owned(),
             Some(job) => {
-                let lane = job.lane.as_deref().unwrap_or("-");
+                let lane = job
+                    .lane
+                    .as_ref()
+                    .map_or_else(|| "-".to_owned(), ToString::to_string);
                 format!("{} {lane} {}", pin(&job.pinned), due(job.due))
             }
         }];

@@ -14,6 +14,7 @@ use async_trait::async_trait;
 
 use super::body::BodyStore;
 pub use super::operator::{Entry, EntryRecipient, Filter, RecipientState, State, Stats, Verb};
+use crate::mail::outcome::LaneState;
 use crate::{
     mail::{
         address::Address,
@@ -21,7 +22,7 @@ use crate::{
         outcome::Outcome,
         recipient::Recipient,
     },
-    route::{ConnectorName, RouteName, Routed},
+    route::{ConnectorName, LaneId, RouteName, Routed},
 };
 
 /// `[queue]`, but for retry and give_up, which are the routes'.
@@ -75,8 +76,8 @@ pub struct Lease {
 pub enum Start {
     /// Leased: this node has a permit of this connector for it (the fast path).
     Now(NodeId, ConnectorName),
-    /// It waits for its turn in this lane (as it displays).
-    In(String),
+    /// It waits for its turn in this lane.
+    In(LaneId),
     /// It waits for whoever has a permit.
     Any,
 }
@@ -138,7 +139,7 @@ pub struct Job {
     /// In doubt: only this connector may try again.
     pub pinned: Option<ConnectorName>,
     /// The lane whose turn it waited for, as [`Settlement::lane`] said.
-    pub lane: Option<String>,
+    pub lane: Option<LaneId>,
     /// Attempts that were made before (closed lanes do not count).
     pub attempts: u32,
     /// When the message was accepted.
@@ -153,7 +154,7 @@ pub struct Ask {
     /// `None`: jobs that are not pinned.
     pub pinned: Option<ConnectorName>,
     /// `None`: jobs that wait for no lane.
-    pub lane: Option<String>,
+    pub lane: Option<LaneId>,
     /// At most so many.
     pub limit: usize,
 }
@@ -166,7 +167,7 @@ pub struct Due {
     /// As in [`Ask`].
     pub pinned: Option<ConnectorName>,
     /// As in [`Ask`].
-    pub lane: Option<String>,
+    pub lane: Option<LaneId>,
     /// The earliest due time among them.
     pub at: SystemTime,
 }
@@ -187,9 +188,9 @@ pub struct Settlement {
     pub attempted: bool,
     /// When a recipient stays waiting: when the job is due again. Ignored when none does.
     pub next: SystemTime,
-    /// When a recipient stays waiting, and not in doubt: it waits for its turn in this lane (as it displays), and is
+    /// When a recipient stays waiting, and not in doubt: it waits for its turn in this lane, and is
     /// claimed only by an ask for it. So those behind it need not wait for what the lane cannot take yet.
-    pub lane: Option<String>,
+    pub lane: Option<LaneId>,
     /// These of the waiting recipients get a job of their own, due as the others are.
     pub apart: Vec<Address>,
     /// The waiting recipients that are in doubt get a job of their own, pinned to this connector, due then.
@@ -213,16 +214,105 @@ pub enum Settled {
     InDoubt(Outcome),
 }
 
-/// The kind of event that says how a recipient was served.
-pub const DELIVERY: &str = "delivered";
+/// What happened, in the life of a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum EventKind {
+    /// By a listener.
+    Accepted,
+    /// By an upstream. The row of the recipient tells it.
+    Delivered,
+    /// Put off.
+    Deferred,
+    /// It may have arrived.
+    InDoubt,
+    /// Given up, or refused for good.
+    Failed,
+    /// A connector was, so that it went to another.
+    PassedOver,
+    /// A report was made of it.
+    Bounced,
+    /// The sender got no report.
+    NotTold,
+    /// By an operator, or because it cannot be read.
+    Held,
+    /// By an operator.
+    Released,
+    /// By an operator.
+    Retried,
+    /// By an operator.
+    Dropped,
+    /// Its route is gone.
+    Rerouted,
+    /// The gateway ended while it was being sent.
+    Interrupted,
+    /// It was kept long enough.
+    Deleted,
+    /// A word that this version does not know.
+    Other,
+}
+
+impl EventKind {
+    const ALL: [Self; 16] = [
+        Self::Accepted,
+        Self::Delivered,
+        Self::Deferred,
+        Self::InDoubt,
+        Self::Failed,
+        Self::PassedOver,
+        Self::Bounced,
+        Self::NotTold,
+        Self::Held,
+        Self::Released,
+        Self::Retried,
+        Self::Dropped,
+        Self::Rerouted,
+        Self::Interrupted,
+        Self::Deleted,
+        Self::Other,
+    ];
+
+    /// The word in rows, lists and JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Accepted => "accepted",
+            Self::Delivered => "delivered",
+            Self::Deferred => "deferred",
+            Self::InDoubt => "in doubt",
+            Self::Failed => "failed",
+            Self::PassedOver => "passed over",
+            Self::Bounced => "bounced",
+            Self::NotTold => "not told",
+            Self::Held => "held",
+            Self::Released => "released",
+            Self::Retried => "retried",
+            Self::Dropped => "dropped",
+            Self::Rerouted => "rerouted",
+            Self::Interrupted => "interrupted",
+            Self::Deleted => "deleted",
+            Self::Other => "other",
+        }
+    }
+
+    /// From the word.
+    pub fn parse(word: &str) -> Self {
+        let known = Self::ALL.into_iter().find(|kind| kind.as_str() == word);
+        known.unwrap_or(Self::Other)
+    }
+}
+
+impl fmt::Display for EventKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
 
 /// One line in the life of a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {
     /// When.
     pub at: SystemTime,
-    /// `accepted`, `delivered`, `deferred`, `in doubt`, `failed`, `passed over`, `bounced`, `held`, `released`, `retried`, …
-    pub kind: String,
+    /// What.
+    pub kind: EventKind,
     /// The recipients it is about, empty for all.
     pub recipients: Vec<String>,
     /// In plain words: connector, via, reply, next attempt.
@@ -232,10 +322,10 @@ pub struct Event {
 /// A lane's state (a connector, for graph with its mailbox), as a row every command sees.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LaneRow {
-    /// `connector`, `connector/mailbox` or `connector/mailbox/from`.
-    pub lane: String,
-    /// `open`, `closed`, `paused`, `throttled`.
-    pub state: String,
+    /// Which.
+    pub lane: LaneId,
+    /// Whether it takes mail.
+    pub state: LaneState,
     /// Since when.
     pub since: SystemTime,
     /// The report that did it, with the remedy.

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use tracing::{info, warn};
 
+use crate::mail::outcome::LaneState;
 use crate::mail::{
     address::Address,
     message::{Envelope, MessageId, Origin},
@@ -179,11 +180,13 @@ pub fn bounced(id: MessageId, bounce: MessageId, to: &str) {
     info!(event = "bounced", id = %id, bounce = %bounce, to = %logged(to), "bounced");
 }
 
-/// A lane is `closed` or `paused`. A paused one needs a person, so it is an error.
-pub fn connector_paused(lane: &str, state: &str, why: &Reply) {
+/// A lane is closed or paused. A paused one needs a person, so it is an error.
+pub fn connector_paused(lane: &str, state: LaneState, why: &Reply) {
     // The remedy is at the end of it.
     let (lane, why) = (logged(lane), logged_to(&why.to_string(), REMEDY));
-    if state == "paused" {
+    let is_paused = state == LaneState::Paused;
+    let state = state.as_str();
+    if is_paused {
         tracing::error!(event = "connector paused", lane = %lane, state, why = %why, "connector paused");
     } else {
         warn!(event = "connector paused", lane = %lane, state, why = %why, "connector paused");
@@ -198,7 +201,7 @@ pub fn mailboxes_left_out(lane: &str, count: usize) {
 /// The upstream asked for a pause; afterwards what waits for the lane is sent without anybody's help.
 pub fn connector_throttled(lane: &str, until: SystemTime, why: &Reply) {
     let (lane, why) = (logged(lane), logged_to(&why.to_string(), REMEDY));
-    warn!(event = "connector paused", lane = %lane, state = "throttled", until = %time::logged(until), why = %why, "connector paused");
+    warn!(event = "connector paused", lane = %lane, state = LaneState::Throttled.as_str(), until = %time::logged(until), why = %why, "connector paused");
 }
 
 /// A lane is open again.

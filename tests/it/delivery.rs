@@ -12,7 +12,7 @@ use postern::{
     delivery::{BounceSettings, Delivery, Settings, Setup},
     mail::{
         message::{Body, Envelope, Message, MessageId, Origin},
-        outcome::{Obstacle, ObstacleKind, Outcome},
+        outcome::{LaneState, Obstacle, ObstacleKind, Outcome},
         recipient::Recipient,
         reply::Reply,
     },
@@ -228,7 +228,7 @@ async fn the_next_connector_now() {
         world
             .store
             .lane("first")
-            .is_some_and(|l| l.state == "closed")
+            .is_some_and(|l| l.state == LaneState::Closed)
     })
     .await;
     assert_eq!(world.store.rows()[0].job.attempts, 1);
@@ -245,7 +245,10 @@ async fn a_closed_lane_probes_and_lets_all_go_oldest_first() {
     let world = world(&[("out", &out)], &plan);
     world.accept(&["m0"]).await;
     until("closed", async || {
-        world.store.lane("out").is_some_and(|l| l.state == "closed")
+        world
+            .store
+            .lane("out")
+            .is_some_and(|l| l.state == LaneState::Closed)
     })
     .await;
     for name in ["m1", "m2", "m3", "m4", "m5"] {
@@ -282,7 +285,10 @@ async fn a_closed_lane_probes_and_lets_all_go_oldest_first() {
         "{order:?}"
     );
     until("open", async || {
-        world.store.lane("out").is_some_and(|l| l.state == "open")
+        world
+            .store
+            .lane("out")
+            .is_some_and(|l| l.state == LaneState::Open)
     })
     .await;
 }
@@ -299,7 +305,10 @@ async fn paused_is_never_given_up_and_probes_on_demand() {
     let world = world(&[("out", &out)], &plan);
     world.accept(&["a"]).await;
     until("paused", async || {
-        world.store.lane("out").is_some_and(|l| l.state == "paused")
+        world
+            .store
+            .lane("out")
+            .is_some_and(|l| l.state == LaneState::Paused)
     })
     .await;
     stays_so("no try while it is paused", STEP * 5, || out.count() == 1).await;
@@ -341,7 +350,12 @@ async fn one_message_does_not_keep_a_connector_paused_for_all_others() {
     };
     let world = world(&[("out", &out)], &plan);
     world.accept(&["bad"]).await;
-    let is_paused = || world.store.lane("out").is_some_and(|l| l.state == "paused");
+    let is_paused = || {
+        world
+            .store
+            .lane("out")
+            .is_some_and(|l| l.state == LaneState::Paused)
+    };
     until("paused", async || is_paused()).await;
     let others = ["m1", "m2", "m3"];
     for local in others {
@@ -378,7 +392,7 @@ async fn a_refused_message_is_not_its_own_probe() {
     world.accept(&["bad"]).await;
     until("the mailbox is paused", async || {
         let lane = world.store.lane("out/app@corp.example");
-        lane.is_some_and(|lane| lane.state == "paused")
+        lane.is_some_and(|lane| lane.state == LaneState::Paused)
     })
     .await;
     for local in ["m1", "m2"] {
@@ -388,9 +402,9 @@ async fn a_refused_message_is_not_its_own_probe() {
         let rows = world.store.rows();
         let waits = |lane: Option<&str>| lane == Some("out/app@corp.example");
         rows.len() == 3
-            && rows
-                .iter()
-                .all(|r| !r.is_leased() && waits(r.job.lane.as_deref()))
+            && rows.iter().all(|r| {
+                !r.is_leased() && waits(r.job.lane.as_ref().map(ToString::to_string).as_deref())
+            })
     })
     .await;
     assert_eq!(out.count(), 1);
@@ -628,7 +642,7 @@ async fn an_upstream_that_wants_less_is_waited_for() {
     until("asked", async || first.count() == 1).await;
     until("the lane says so", async || {
         let row = world.store.lane("first");
-        row.is_some_and(|row| row.state == "throttled" && row.probe.is_some())
+        row.is_some_and(|row| row.state == LaneState::Throttled && row.probe.is_some())
     })
     .await;
     for i in 0..5 {
@@ -649,7 +663,7 @@ async fn an_upstream_that_wants_less_is_waited_for() {
         assert_eq!(row.job.attempts, 1, "the refusal was no attempt");
     }
     until("open", async || {
-        world.store.lane("first").unwrap().state == "open"
+        world.store.lane("first").unwrap().state == LaneState::Open
     })
     .await;
 }

@@ -12,7 +12,7 @@ use std::{
 use postern::{
     mail::{
         message::{Body, Envelope, Message, MessageId, Origin},
-        outcome::Outcome,
+        outcome::{LaneState, Outcome},
         pattern::Pattern,
         recipient::Recipient,
         reply::Reply,
@@ -25,13 +25,14 @@ use postern::{
             Shift, Standing, Start, State, Store, StoreError, Verb,
         },
     },
-    route::{ConnectorName, RouteName, Routed},
+    route::{ConnectorName, LaneId, RouteName, Routed},
 };
 
 use crate::{
     fixture::address,
     harness::{flaky::Flaky, memory::Memory},
 };
+use postern::queue::store::EventKind;
 
 const DAY: Duration = Duration::from_hours(24);
 
@@ -87,7 +88,7 @@ fn due(pinned: Option<&str>, lane: Option<&str>, at: SystemTime) -> Due {
     Due {
         route: route(),
         pinned: pinned.map(ConnectorName::from),
-        lane: lane.map(str::to_owned),
+        lane: lane.map(LaneId::parse),
         at,
     }
 }
@@ -109,7 +110,7 @@ fn settlement(job: &Job, recipients: Vec<(&str, Settled)>) -> Settlement {
         bounces: Vec::new(),
         events: vec![Event {
             at: at(1),
-            kind: "tried".into(),
+            kind: EventKind::Deferred,
             recipients: vec!["a@x.example".into(), "b@x.example".into()],
             text: "via smarthost".into(),
         }],
@@ -255,7 +256,7 @@ async fn what_goes_in_comes_out() {
         assert_eq!(looks(&*store, sent.message.id).await.0, State::Done);
         assert!(store.content(sent.message.id).await.unwrap().is_none());
         let events = store.events(sent.message.id).await.unwrap();
-        assert_eq!(events[0].kind, "accepted");
+        assert_eq!(events[0].kind, EventKind::Accepted);
         assert_eq!(events[1].recipients, ["a@x.example", "b@x.example"]);
     })
     .await;
@@ -285,7 +286,7 @@ async fn the_course_of_mail() {
         assert!(store.due().await.unwrap().is_empty(), "both are leased");
         // Put back as it was: no attempt, and it waits for its turn in a lane.
         let mut back = settlement(&second, vec![]);
-        (back.attempted, back.next, back.lane) = (false, at(2), Some("up/a".to_owned()));
+        (back.attempted, back.next, back.lane) = (false, at(2), Some(LaneId::parse("up/a")));
         store.settle(back, at(6)).await.unwrap();
         assert_eq!(store.due().await.unwrap(), [due(None, Some("up/a"), at(2))]);
         assert!(
@@ -359,8 +360,8 @@ async fn what_waits_moves_with_the_clock() {
             settled.next = at(100_060);
             store.settle(settled, at(100_001)).await.unwrap();
             let row = LaneRow {
-                lane: "up".into(),
-                state: "closed".into(),
+                lane: LaneId::parse("up"),
+                state: LaneState::Closed,
                 since: at(100_000),
                 why: "it was".into(),
                 probe: Some(at(100_300)),
@@ -867,21 +868,21 @@ async fn a_job_split_off_never_has_the_number_of_one_that_is_done() {
 async fn lanes_and_notes() {
     on_each(async |store| {
         let mut lane = LaneRow {
-            lane: "exchange/a@x.example".into(),
-            state: "paused".into(),
+            lane: LaneId::parse("exchange/a@x.example"),
+            state: LaneState::Paused,
             since: at(1),
             why: "consent is missing".into(),
             probe: Some(at(2)),
         };
         store.set_lane(lane.clone()).await.unwrap();
         let mailbox = lane.clone();
-        lane.lane = "exchange".into();
+        lane.lane = LaneId::parse("exchange");
         store.set_lane(lane.clone()).await.unwrap();
         assert_eq!(store.lanes().await.unwrap(), [lane.clone(), mailbox]);
         // Of mailboxes there are as many as senders: one that is open is forgotten.
         for name in ["exchange/a@x.example", "exchange"] {
-            lane.lane = name.into();
-            lane.state = "open".into();
+            lane.lane = LaneId::parse(name);
+            lane.state = LaneState::Open;
             lane.probe = None;
             store.set_lane(lane.clone()).await.unwrap();
         }
@@ -968,7 +969,7 @@ async fn reopened_it_is_as_it_was() {
         .await
         .unwrap()
         .into_iter()
-        .map(|e| e.kind)
+        .map(|e| e.kind.as_str())
         .collect();
     assert_eq!(kinds, ["accepted", "held", "interrupted", "held"]);
     drop(store);
@@ -1333,7 +1334,7 @@ async fn what_waits_for_its_turn_in_a_lane_is_claimed_for_that_lane_alone() {
     on_each(async |store| {
         let in_lane = |lane: &str| {
             vec![Ask {
-                lane: Some(lane.into()),
+                lane: Some(LaneId::parse(lane)),
                 ..ask(10).remove(0)
             }]
         };
@@ -1352,7 +1353,7 @@ async fn what_waits_for_its_turn_in_a_lane_is_claimed_for_that_lane_alone() {
         {
             let mut settlement = settlement(job, Vec::new());
             (settlement.attempted, settlement.next) = (false, at(0));
-            settlement.lane = Some(lane.into());
+            settlement.lane = Some(LaneId::parse(lane));
             store.settle(settlement, at(1)).await.unwrap();
         }
         assert_eq!(
@@ -1364,10 +1365,10 @@ async fn what_waits_for_its_turn_in_a_lane_is_claimed_for_that_lane_alone() {
             ]
         );
         let entries = store.list(&Filter::default(), at(1)).await.unwrap();
-        let lanes: Vec<_> = entries.iter().map(|e| e.lane.as_deref()).collect();
+        let lanes: Vec<_> = entries.iter().map(|e| e.lane.clone()).collect();
         assert_eq!(
             lanes,
-            [Some("up/a"), Some("up/a"), Some("up/b"), None],
+            [Some("up/a"), Some("up/a"), Some("up/b"), None].map(|lane| lane.map(LaneId::parse)),
             "as an operator sees it"
         );
         // Behind three that wait for their lanes, nothing waits.
@@ -1375,7 +1376,7 @@ async fn what_waits_for_its_turn_in_a_lane_is_claimed_for_that_lane_alone() {
         assert_eq!((free.len(), &free[0].lane), (1, &None));
         let of_a = store.claim(&in_lane("up/a"), NODE, at(1)).await.unwrap();
         assert_eq!((of_a.len(), of_a[0].attempts), (2, 0));
-        assert_eq!(of_a[0].lane.as_deref(), Some("up/a"));
+        assert_eq!(of_a[0].lane, Some(LaneId::parse("up/a")));
         // What was tried waits for its time; what is in doubt for its time, too, whatever is said of a lane.
         store
             .settle(
@@ -1389,7 +1390,7 @@ async fn what_waits_for_its_turn_in_a_lane_is_claimed_for_that_lane_alone() {
             vec![("a@x.example", in_doubt()), ("b@x.example", deferred())],
         );
         doubt.in_doubt = Some((ConnectorName::from("exchange"), at(70)));
-        doubt.lane = Some("up/a".into());
+        doubt.lane = Some(LaneId::parse("up/a"));
         store.settle(doubt, at(2)).await.unwrap();
         // Another route has other lanes.
         let moved = store
@@ -1421,7 +1422,7 @@ async fn deliveries_are_remembered_with_their_recipients() {
         store.insert(&mail(1, &all), &[], at(0)).await.unwrap();
         let event = |seconds, kind: &str, recipients: &[&str], text: &str| Event {
             at: at(seconds),
-            kind: kind.into(),
+            kind: EventKind::parse(kind),
             recipients: recipients.iter().map(|&r| r.to_owned()).collect(),
             text: text.into(),
         };

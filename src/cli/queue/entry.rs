@@ -9,10 +9,12 @@ use crate::{
         place::{self, Place, Routes},
     },
     mail::{
+        outcome::LaneState,
         text::{shown, shown_to},
         time::human,
     },
     queue::store::{Entry, LaneRow, State, Store},
+    route::LaneId,
     view,
 };
 
@@ -58,10 +60,13 @@ impl Standing {
     fn is_shut(&self, name: &str, entry: &Entry) -> bool {
         self.lanes.iter().any(|lane| {
             // A mailbox that has to wait holds up its own mail alone, and so does one that is refused.
-            let waits = lane.state == "throttled" && lane.lane.contains('/');
-            let others =
-                lane.lane.contains('/') && entry.lane.as_ref().is_some_and(|own| *own != lane.lane);
-            lane.state != "open" && !waits && !others && lane.lane.split('/').next() == Some(name)
+            let is_mailbox = lane.lane.mailbox.is_some();
+            let waits = lane.state == LaneState::Throttled && is_mailbox;
+            let others = is_mailbox && entry.lane.as_ref().is_some_and(|own| *own != lane.lane);
+            lane.state != LaneState::Open
+                && !waits
+                && !others
+                && lane.lane.connector.as_str() == name
         })
     }
 
@@ -80,15 +85,16 @@ impl Standing {
     }
 
     fn reason(&self, entry: &Entry) -> String {
-        let of = |name: &str| {
+        // Of that lane, or of any where it is a whole connector.
+        let of = |lane: &LaneId| {
             let row = self.lanes.iter().find(|row| {
-                row.state != "open"
-                    && (row.lane == name || row.lane.split('/').next() == Some(name))
+                let is_within = lane.mailbox.is_none() && row.lane.connector == lane.connector;
+                row.state != LaneState::Open && (row.lane == *lane || is_within)
             });
             row.map_or_else(String::new, |row| {
                 format!(
                     ", {} since {}: {}",
-                    shown(&row.state),
+                    row.state,
                     human(row.since),
                     shown_to(&row.why, WHY)
                 )
@@ -104,11 +110,11 @@ impl Standing {
             return format!(
                 "blocked by connector {}{}",
                 shown(&connector),
-                of(&connector)
+                of(&LaneId::of(&connector.as_str().into()))
             );
         }
         if let Some(lane) = &entry.lane {
-            return format!("its turn in {}{}", shown(lane), of(lane));
+            return format!("its turn in {}{}", shown(&lane.to_string()), of(lane));
         }
         match entry.next_attempt {
             Some(at) if at > self.now => format!(

@@ -21,7 +21,7 @@ use tokio::{sync::Semaphore, time::Instant};
 use crate::{
     connector::{
         http::{Fault, Http, allowed},
-        interface::{Connector, Lane, Recorder, Services},
+        interface::{Connector, Recorder, Services},
         oauth::{self, TokenSource},
         settings::{Limits, Upload},
     },
@@ -31,7 +31,7 @@ use crate::{
         recipient::Recipient,
         reply::Reply,
     },
-    route::ConnectorName,
+    route::{ConnectorName, LaneId},
 };
 
 mod answer;
@@ -241,10 +241,10 @@ impl Graph {
 
 #[async_trait]
 impl Connector for Graph {
-    fn lane(&self, message: &Message) -> Lane {
-        Lane {
+    fn lane(&self, message: &Message) -> LaneId {
+        LaneId {
             connector: self.name.clone(),
-            mailbox: self.mailbox(message).map(|m| m.to_ascii_lowercase()),
+            mailbox: self.mailbox(message).map(|m| m.to_ascii_lowercase().into()),
             from: None,
         }
     }

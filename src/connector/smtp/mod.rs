@@ -23,7 +23,7 @@ use tokio::{
 use self::{link::Link, open::Found, pool::Pool, standing::Standing, stream::Fault};
 use crate::{
     connector::{
-        interface::{Connector, Lane, Recorder, Services},
+        interface::{Connector, Recorder, Services},
         oauth::TokenSource,
         settings::{SmtpSettings, Tls},
     },
@@ -33,7 +33,7 @@ use crate::{
         recipient::Recipient,
         reply::Reply,
     },
-    route::ConnectorName,
+    route::{ConnectorName, LaneId},
     smtp::{
         client::{
             Stage,
@@ -221,12 +221,8 @@ impl Smtp {
 
 #[async_trait]
 impl Connector for Smtp {
-    fn lane(&self, _message: &Message) -> Lane {
-        Lane {
-            connector: self.name.clone(),
-            mailbox: None,
-            from: None,
-        }
+    fn lane(&self, _message: &Message) -> LaneId {
+        LaneId::of(&self.name)
     }
 
     async fn deliver(

@@ -6,14 +6,16 @@ use super::{
     op::Change,
     rows::{micros, time},
 };
+use crate::mail::outcome::LaneState;
 use crate::queue::store::LaneRow;
+use crate::route::LaneId;
 
 pub(super) fn lanes(conn: &Connection) -> rusqlite::Result<Vec<LaneRow>> {
     conn.prepare_cached("SELECT lane, state, since, why, probe FROM lane ORDER BY lane")?
         .query_map([], |row| {
             Ok(LaneRow {
-                lane: row.get(0)?,
-                state: row.get(1)?,
+                lane: LaneId::parse(&row.get::<_, String>(0)?),
+                state: LaneState::parse(&row.get::<_, String>(1)?),
                 since: time(row.get(2)?),
                 why: row.get(3)?,
                 probe: row.get::<_, Option<i64>>(4)?.map(time),
@@ -24,19 +26,19 @@ pub(super) fn lanes(conn: &Connection) -> rusqlite::Result<Vec<LaneRow>> {
 
 pub(super) fn set_lane(change: &Change<'_>, lane: &LaneRow) -> rusqlite::Result<()> {
     // Of connectors there are few, of mailboxes as many as senders; one that is open again is like one never seen.
-    if lane.state == "open" && lane.lane.contains('/') {
+    if lane.state == LaneState::Open && lane.lane.mailbox.is_some() {
         return change
             .conn
             .prepare_cached("DELETE FROM lane WHERE lane = ?1")?
-            .execute([&lane.lane])
+            .execute([lane.lane.to_string()])
             .map(|_| ());
     }
     change
         .conn
         .prepare_cached("INSERT OR REPLACE INTO lane (lane, state, since, why, probe) VALUES (?1, ?2, ?3, ?4, ?5)")?
         .execute(params![
-            lane.lane,
-            lane.state,
+            lane.lane.to_string(),
+            lane.state.as_str(),
             micros(lane.since),
             lane.why,
             lane.probe.map(micros)

@@ -18,8 +18,8 @@ use crate::{
         message::{Message, MessageId},
         recipient::Recipient,
     },
-    queue::store::{Ask, Event, Job, JobId, Lease},
-    route::{ConnectorName, RouteName},
+    queue::store::{Ask, Event, EventKind, Job, JobId, Lease},
+    route::{ConnectorName, LaneId, RouteName},
 };
 
 /// A job just leased.
@@ -45,7 +45,7 @@ impl Leased {
             route: RouteName::from(self.route.as_str()),
             recipients,
             pinned: rows::some(&self.pinned).map(ConnectorName::from),
-            lane: rows::some(&self.lane).map(str::to_owned),
+            lane: rows::some(&self.lane).map(LaneId::parse),
             attempts: self.attempts,
             accepted: time(self.accepted),
         }
@@ -62,7 +62,7 @@ pub(super) fn lease(
     let mut leased = Vec::new();
     for ask in asks {
         let pinned = ask.pinned.as_ref().map_or("", |name| name.as_str());
-        let lane = ask.lane.as_deref().unwrap_or_default();
+        let lane = rows::lane(ask.lane.as_ref());
         let found = conn
             .prepare_cached(CLAIM)?
             .query_map(
@@ -79,7 +79,7 @@ pub(super) fn lease(
                         message: row.get(1)?,
                         route: ask.route.as_str().to_owned(),
                         pinned: pinned.to_owned(),
-                        lane: lane.to_owned(),
+                        lane: lane.clone(),
                         attempts: row.get(2)?,
                         accepted: row.get(3)?,
                         of: MessageId::from_bytes(row.get(4)?),
@@ -131,7 +131,7 @@ pub(super) fn recover(change: &mut Change<'_>) -> rusqlite::Result<()> {
     for (_, message) in &jobs {
         let event = Event {
             at: SystemTime::now(),
-            kind: "interrupted".to_owned(),
+            kind: EventKind::Interrupted,
             recipients: Vec::new(),
             text: "the gateway ended while it was being sent: it may arrive twice".to_owned(),
         };
@@ -203,7 +203,7 @@ pub(super) fn quarantine(
         .execute([job])?;
     let event = Event {
         at: now,
-        kind: "held".to_owned(),
+        kind: EventKind::Held,
         recipients: Vec::new(),
         text: format!("put aside because it cannot be read: {why}"),
     };

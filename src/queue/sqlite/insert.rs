@@ -79,11 +79,12 @@ pub(super) fn insert(
     for (at, ((route, recipients), job)) in mail.jobs.iter().zip(rows::job_ids(key).0..).enumerate()
     {
         let (state, lane) = match starts.get(at) {
-            Some(Start::Now(..)) => (SENDING, ""),
-            Some(Start::In(lane)) => (WAITING, lane.as_str()),
-            Some(Start::Any) | None => (WAITING, ""),
+            Some(Start::Now(..)) => (SENDING, None),
+            Some(Start::In(lane)) => (WAITING, Some(lane)),
+            Some(Start::Any) | None => (WAITING, None),
         };
-        let of = (route.as_str(), "", lane);
+        let lane = rows::lane(lane);
+        let of = (route.as_str(), "", lane.as_str());
         insert_job(change, job, of, state, micros(now), 0)?;
         for Recipient { address, .. } in recipients {
             let position = order.get(address).copied().unwrap_or_else(|| {
@@ -125,7 +126,7 @@ pub(super) fn add_event(change: &Change<'_>, key: i64, event: &Event) -> rusqlit
         .execute(params![
             key,
             micros(event.at),
-            event.kind,
+            event.kind.as_str(),
             event.recipients.join("\n"),
             event.text
         ])?;

@@ -14,8 +14,8 @@ use super::{
 };
 use crate::{
     mail::{address::Address, message::MessageId},
-    queue::store::{Entry, EntryRecipient, Filter, State, Verb},
-    route::{ConnectorName, RouteName},
+    queue::store::{Entry, EntryRecipient, EventKind, Filter, State, Verb},
+    route::{ConnectorName, LaneId, RouteName},
 };
 
 /// Picks the further jobs of the entries that are picked. (The plus keeps SQLite from making an index of all routes first.)
@@ -191,7 +191,8 @@ fn entry(conn: &Connection, key: &Key) -> rusqlite::Result<Entry> {
                 .map(|name| ConnectorName::from(name.as_str())),
             lane: row
                 .get::<_, Option<String>>(8)?
-                .filter(|lane| !lane.is_empty()),
+                .filter(|lane| !lane.is_empty())
+                .map(|lane| LaneId::parse(&lane)),
             size: u64::try_from(row.get::<_, i64>(2)?).unwrap_or(0),
             accepted: rows::time(row.get(3)?),
         })
@@ -260,7 +261,7 @@ struct Rule {
     /// The picked jobs that it means something to. A failed recipient beside waiting ones is in a waiting job.
     takes: &'static str,
     /// The kind and the beginning of its line in the life of a message.
-    event: (&'static str, &'static str),
+    event: (EventKind, &'static str),
     /// What is done to those that are not in flight.
     steps: &'static [&'static str],
     /// A message may be over by it.
@@ -284,7 +285,7 @@ fn rule(verb: &Verb) -> Rule {
     let (takes, kind, text, steps): (_, _, _, &[&str]) = match verb {
         Verb::Retry => (
             "state IN (0, 2) OR (state = 3 AND (SELECT kept FROM message WHERE key = picked.message) > 0)",
-            "retried",
+            EventKind::Retried,
             "by the operator, route ",
             &[
                 recipients!("state = 0 WHERE state = 2 AND"),
@@ -294,20 +295,20 @@ fn rule(verb: &Verb) -> Rule {
         ),
         Verb::Hold => (
             "state IN (0, 2)",
-            "held",
+            EventKind::Held,
             "by the operator, route ",
             &[jobs!("state = 1")],
         ),
         Verb::Release => (
             // In flight there is something to release only after a wish to hold.
             "state = 1 OR (state = 0 AND (SELECT wishes FROM job WHERE id = picked.job) IS NOT NULL)",
-            "released",
+            EventKind::Released,
             "by the operator, route ",
             &[jobs!("state = 2")],
         ),
         Verb::Fail => (
             "state IN (0, 1, 2)",
-            "failed",
+            EventKind::Failed,
             "given up by the operator, route ",
             &[
                 recipients!("state = 2 WHERE state < 2 AND"),
@@ -316,7 +317,7 @@ fn rule(verb: &Verb) -> Rule {
         ),
         Verb::Drop => (
             "state IN (0, 1, 2, 3)",
-            "dropped",
+            EventKind::Dropped,
             "by the operator, route ",
             &[
                 recipients!("state = 4 WHERE state < 3 AND"),
@@ -329,7 +330,7 @@ fn rule(verb: &Verb) -> Rule {
         ),
         Verb::Reroute(_) => (
             "state IN (0, 1, 2, 3)",
-            "rerouted",
+            EventKind::Rerouted,
             "by the operator, from route ",
             // A pin names a connector that the old route had; the operator has taken that decision.
             &[jobs!("route = :route, pinned = '', lane = ''")],
@@ -368,7 +369,7 @@ fn apply(change: &mut Change<'_>, verb: &Verb, now: SystemTime) -> rusqlite::Res
          SELECT message, ?1, ?2, '', ?3 || route || ?4 || CASE WHEN min(state) = 0 THEN ', when it settles' ELSE '' END
          FROM temp.picked GROUP BY message, route",
     )?
-    .execute(params![micros(now), kind, text, to])?;
+    .execute(params![micros(now), kind.as_str(), text, to])?;
     // In flight: the wish waits for the settlement. Said twice it is kept once.
     conn.prepare_cached(
         "UPDATE job SET wishes = CASE

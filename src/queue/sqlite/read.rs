@@ -13,8 +13,8 @@ use super::{
 use crate::{
     mail::message::MessageId,
     queue::body::BodyStore,
-    queue::store::{DELIVERY, Due, Event, Job, Stats},
-    route::{ConnectorName, RouteName},
+    queue::store::{Due, Event, EventKind, Job, Stats},
+    route::{ConnectorName, LaneId, RouteName},
 };
 
 /// The first waiting job of the next lane of a route and pin, of the next pin, and of the next route. Three questions, since one
@@ -54,7 +54,7 @@ pub(super) fn due(conn: &Connection) -> rusqlite::Result<Vec<Due>> {
         found.push(Due {
             route: RouteName::from(route.as_str()),
             pinned: some(&pinned).map(ConnectorName::from),
-            lane: some(&lane).map(str::to_owned),
+            lane: some(&lane).map(LaneId::parse),
             at: time(due),
         });
     }
@@ -146,7 +146,7 @@ pub(super) fn events(conn: &Connection, id: MessageId) -> rusqlite::Result<Vec<E
     // Every message was accepted: that line is made of its row and costs no row of its own.
     let mut events = vec![Event {
         at: time(accepted),
-        kind: "accepted".to_owned(),
+        kind: EventKind::Accepted,
         recipients: Vec::new(),
         text: rows::origin_from_json(&origin).map_or_else(String::new, |origin| {
             format!("from {} by listener {}", origin.peer, origin.listener)
@@ -159,7 +159,7 @@ pub(super) fn events(conn: &Connection, id: MessageId) -> rusqlite::Result<Vec<E
     while let Some(row) = rows.next()? {
         events.push(Event {
             at: time(row.get(0)?),
-            kind: row.get(1)?,
+            kind: EventKind::parse(&row.get::<_, String>(1)?),
             recipients: row
                 .get::<_, String>(2)?
                 .lines()
@@ -189,7 +189,7 @@ fn deliveries(conn: &Connection, key: i64) -> rusqlite::Result<Vec<Event>> {
             Some(event) => event.recipients.push(address),
             None => found.push(Event {
                 at,
-                kind: DELIVERY.to_owned(),
+                kind: EventKind::Delivered,
                 recipients: vec![address],
                 text,
             }),
@@ -248,8 +248,16 @@ mod tests {
             .iter()
             .map(|due| {
                 let pin = due.pinned.as_ref().map_or("", ConnectorName::as_str);
-                (due.route.as_str(), pin, due.lane.as_deref().unwrap_or(""))
+                (
+                    due.route.to_string(),
+                    pin.to_owned(),
+                    rows::lane(due.lane.as_ref()),
+                )
             })
+            .collect();
+        let names: Vec<_> = names
+            .iter()
+            .map(|(route, pin, lane)| (route.as_str(), pin.as_str(), lane.as_str()))
             .collect();
         assert_eq!(
             names,

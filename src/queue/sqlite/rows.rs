@@ -22,6 +22,7 @@ use crate::{
         body::BodyStore,
         store::{RecipientState, State},
     },
+    route::LaneId,
 };
 
 /// `job.state`: smaller is less finished, so the state of an entry is the least of its jobs'.
@@ -114,6 +115,11 @@ pub(super) fn state(number: i64) -> State {
         FAILED => State::Failed,
         _ => State::Done,
     }
+}
+
+/// `job.lane`; empty: it waits for none.
+pub(super) fn lane(lane: Option<&LaneId>) -> String {
+    lane.map_or_else(String::new, ToString::to_string)
 }
 
 /// Microseconds since 1970; a time before or absurdly far behind it becomes the nearest one that fits.

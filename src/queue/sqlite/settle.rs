@@ -15,7 +15,7 @@ use crate::{
     mail::message::MessageId,
     queue::{
         settling::{self, After, Before, Split},
-        store::{DELIVERY, JobId, Settlement},
+        store::{EventKind, JobId, Settlement},
     },
     route::ConnectorName,
 };
@@ -54,7 +54,11 @@ pub(super) fn settle(
     }
     row.write(change, &after)?;
     // A delivery is told by the row of its recipient.
-    for event in settlement.events.iter().filter(|e| e.kind != DELIVERY) {
+    for event in settlement
+        .events
+        .iter()
+        .filter(|e| e.kind != EventKind::Delivered)
+    {
         add_event(change, row.key, event)?;
     }
     for bounce in &settlement.bounces {
@@ -175,7 +179,7 @@ impl JobRow {
                 self.id,
                 state,
                 job.pinned.as_ref().map_or("", ConnectorName::as_str),
-                job.lane.as_deref().unwrap_or_default(),
+                rows::lane(job.lane.as_ref()),
                 micros(job.due),
                 after.attempts
             ])

@@ -13,8 +13,9 @@ use std::{
 };
 
 use async_trait::async_trait;
+use postern::mail::outcome::LaneState;
 use postern::{
-    connector::{Connector, Lane},
+    connector::Connector,
     delivery::clock,
     mail::{
         address::Address,
@@ -27,12 +28,12 @@ use postern::{
         body::BodyStore,
         settling::{self, Before},
         store::{
-            Ask, Beat, CLOCK, DELIVERY, Due, Entry, EntryRecipient, Event, Filter, Health,
+            Ask, Beat, CLOCK, Due, Entry, EntryRecipient, Event, EventKind, Filter, Health,
             Inserted, Job, JobId, Kept, LaneRow, Lease, NodeId, NodeRow, RecipientState,
             Settlement, Shift, Standing, Start, State, Stats, Store, StoreError, Verb,
         },
     },
-    route::{ConnectorName, RouteName, Routed},
+    route::{ConnectorName, LaneId, RouteName, Routed},
 };
 
 /// What was written while the clock was being looked at.
@@ -143,7 +144,7 @@ struct Tables {
     rows: Vec<Row>,
     /// The number of the last job.
     numbers: i64,
-    lanes: BTreeMap<String, LaneRow>,
+    lanes: BTreeMap<LaneId, LaneRow>,
     notes: BTreeMap<String, String>,
 }
 
@@ -159,7 +160,7 @@ impl Tables {
     fn tell(&mut self, id: MessageId, at: SystemTime, kind: &str, text: String) {
         let event = Event {
             at,
-            kind: kind.into(),
+            kind: EventKind::parse(kind),
             recipients: Vec::new(),
             text,
         };
@@ -315,7 +316,10 @@ impl Tables {
             jobs.push(part.job.id);
             self.rows.push(part);
         }
-        let events = settlement.events.iter().filter(|e| e.kind != DELIVERY);
+        let events = settlement
+            .events
+            .iter()
+            .filter(|e| e.kind != EventKind::Delivered);
         let mail = self.mail(settlement.message).unwrap();
         mail.events.extend(events.cloned());
         for bounce in &settlement.bounces {
@@ -534,7 +538,7 @@ impl Tables {
         let origin = &mail.message.origin;
         let mut events = vec![Event {
             at: mail.accepted,
-            kind: "accepted".into(),
+            kind: EventKind::Accepted,
             recipients: Vec::new(),
             text: format!("from {} by listener {}", origin.peer, origin.listener),
         }];
@@ -555,7 +559,7 @@ impl Tables {
                 Some(event) => event.recipients.push(address),
                 None => deliveries.push(Event {
                     at: *at,
-                    kind: DELIVERY.into(),
+                    kind: EventKind::Delivered,
                     recipients: vec![address],
                     text: text.clone(),
                 }),
@@ -666,12 +670,12 @@ impl Memory {
     }
 
     pub(crate) fn lane(&self, lane: &str) -> Option<LaneRow> {
-        self.read().lanes.get(lane).cloned()
+        self.read().lanes.get(&LaneId::parse(lane)).cloned()
     }
 
     /// What `queue retry` in another process does: a probe now.
     pub(crate) fn wish_probe(&self, lane: &str) {
-        if let Some(row) = self.read().lanes.get_mut(lane) {
+        if let Some(row) = self.read().lanes.get_mut(&LaneId::parse(lane)) {
             row.probe = Some(SystemTime::now());
         }
         self.version.fetch_add(1, Ordering::SeqCst);
@@ -781,7 +785,7 @@ impl Store for Memory {
     async fn set_lane(&self, lane: LaneRow) -> Result<(), StoreError> {
         let mut tables = self.write()?;
         // Of mailboxes there are as many as senders: one that is open again is like one never seen.
-        if lane.state == "open" && lane.lane.contains('/') {
+        if lane.state == LaneState::Open && lane.lane.mailbox.is_some() {
             tables.lanes.remove(&lane.lane);
         } else {
             tables.lanes.insert(lane.lane.clone(), lane);
@@ -905,12 +909,8 @@ impl Scripted {
 
 #[async_trait]
 impl Connector for Scripted {
-    fn lane(&self, _: &Message) -> Lane {
-        Lane {
-            connector: self.name.clone(),
-            mailbox: None,
-            from: None,
-        }
+    fn lane(&self, _: &Message) -> LaneId {
+        LaneId::of(&self.name)
     }
 
     async fn deliver(&self, message: &Message, recipients: &[Recipient], _: Instant) -> Report {
