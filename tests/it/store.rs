@@ -21,8 +21,8 @@ use postern::{
         Queue, Settings,
         sqlite::SqliteStore,
         store::{
-            Ask, CLOCK, Due, Event, Filter, Health, Job, LaneRow, NodeId, Settled, Settlement,
-            Shift, Standing, Start, State, Store, StoreError, Verb,
+            Ask, CLOCK, Due, Event, Filter, Health, Job, Kept, LaneRow, NodeId, Settled,
+            Settlement, Shift, Standing, Start, State, Store, StoreError, Verb,
         },
     },
     route::{ConnectorName, LaneId, RouteName, Routed},
@@ -326,6 +326,44 @@ async fn the_course_of_mail() {
         let doubtful = store.claim(&pinned, NODE, at(300)).await.unwrap().remove(0);
         assert_eq!(doubtful.recipients, [address("c@x.example")]);
         assert_eq!(doubtful.pinned, Some(ConnectorName::from("up")));
+    })
+    .await;
+}
+
+/// Leased, in a lane, or for whoever comes; and a start of the gateway frees what its predecessor held.
+#[tokio::test]
+async fn jobs_begin_as_they_are_told() {
+    on_each(async |store| {
+        let first = Standing::default();
+        assert_eq!(store.beat(&first).await.unwrap().node, NODE);
+        for (n, start) in [
+            (1, at_once()),
+            (2, Start::In(LaneId::parse("up/a"))),
+            (3, Start::Any),
+        ] {
+            let inserted = store
+                .insert(&mail(n, &["a@x.example"]), &[start], at(0))
+                .await
+                .unwrap();
+            assert_eq!(inserted.jobs.len(), 1);
+        }
+        let number = |job: &Job| (1..4).find(|n| job.message.id == MessageId::new(at(0), *n));
+        assert_eq!(number(&claim_one(&*store, at(0)).await), Some(3));
+        let in_lane = vec![Ask {
+            lane: Some(LaneId::parse("up/a")),
+            ..ask(9).remove(0)
+        }];
+        let waited = store.claim(&in_lane, NODE, at(0)).await.unwrap();
+        assert_eq!(waited.iter().map(number).collect::<Vec<_>>(), [Some(2)]);
+        assert!(store.due().await.unwrap().is_empty());
+        assert!(waited.iter().all(|job| job.lease.node == NODE));
+        let settled = settlement(&waited[0], vec![("a@x.example", done())]);
+        assert_eq!(store.settle(settled, at(1)).await.unwrap(), Kept::Written);
+        // The same gateway goes on: nothing is freed. Another start of it: all that is still leased.
+        changes(&*store).await;
+        assert!(store.due().await.unwrap().is_empty());
+        store.beat(&first).await.unwrap();
+        assert_eq!(store.claim(&ask(9), NODE, at(9)).await.unwrap().len(), 2);
     })
     .await;
 }
