@@ -142,24 +142,27 @@ pub struct Verdict {
     remedy: Option<&'static str>,
 }
 
-/// Behind the content a phrase counts within so many octets of the beginning, and at the very beginning where no enhanced code
-/// stands beside it.
+/// Behind the content a phrase counts within so many octets of the beginning; at the very beginning alone where no enhanced code
+/// stands beside it and it is more than one sender's matter.
 const BEGINNING: usize = 100;
 
 impl Refusal {
     fn fits(&self, reply: &Reply, place: Place, words: Option<&str>) -> bool {
         let Refusal {
+            blame,
             codes: (first, last),
             enhanced,
             phrases,
             at,
             ..
         } = self;
+        // What only its own sender waits for may stand behind other words: a mail that says it stops nobody else.
+        let is_narrow = *blame == Blame::Sender;
         let said = |phrase: &&str| {
             let found = words.and_then(|words| words.find(phrase));
             match (place, found) {
                 (_, None) => false,
-                (Place::Content, Some(at)) if enhanced.is_empty() => at == 0,
+                (Place::Content, Some(at)) if enhanced.is_empty() && !is_narrow => at == 0,
                 (Place::Content, Some(at)) => at <= BEGINNING,
                 (_, Some(_)) => true,
             }
@@ -768,6 +771,97 @@ mod tests {
                 MISCONFIGURED,
                 "OAuth",
             ),
+            // As the upstreams say it behind the content.
+            (
+                Content,
+                "554 5.2.0 STOREDRV.Submission.Exception:SendAsDeniedException.MapiExceptionSendAsDenied; Failed to process message",
+                MailboxRefused,
+                "Send As",
+            ),
+            (
+                Content,
+                "550 5.7.1 Client does not have permissions to send as this sender",
+                MailboxRefused,
+                "Send As",
+            ),
+            (
+                Content,
+                "554 5.2.0 STOREDRV.Submission.Exception:OutboundSpamException; Failed to process message due to a permanent exception with message [BeginDiagnosticData]WASCL UserAction verdict is not None.",
+                MailboxRefused,
+                "Restricted entities",
+            ),
+            (
+                Content,
+                "550-Requested action not taken: mailbox unavailable|550 Sender address is not allowed.",
+                MailboxRefused,
+                "rewrite the sender",
+            ),
+            (
+                Content,
+                "554 5.7.1 The 'From' address you supplied (a@corp.example) is not a Sender Signature on your account.",
+                MailboxRefused,
+                "rewrite the sender",
+            ),
+            (
+                Content,
+                "550 5.7.1 Domain corp.example is not allowed to send: Please activate your account.",
+                MailboxRefused,
+                "finish its set-up",
+            ),
+            (
+                Content,
+                "550 5.7.1 Unconfigured Sending Domain <corp.example>",
+                MailboxRefused,
+                "rewrite the sender",
+            ),
+            (
+                Content,
+                "550 5.7.515 Access denied, sending domain corp.example does not meet the required authentication level",
+                MailboxRefused,
+                "DNS",
+            ),
+            (
+                Content,
+                "550 5.7.236 Your message can't be sent because your tenant exceeded the limit of onmicrosoft.com",
+                Throttled,
+                "24 hours",
+            ),
+            (
+                Mail,
+                "550 5.7.1 Service unavailable, Client host [192.0.2.1] blocked using Spamhaus",
+                Misconfigured,
+                "block list",
+            ),
+            (
+                Mail,
+                "550 5.7.1 Unfortunately, messages from [192.0.2.1] weren't sent. Please contact your Internet service provider since part of their network is on our block list (S3140).",
+                Misconfigured,
+                "block list",
+            ),
+            (
+                Mail,
+                "550 SC-001 (COL004-MC1F1) Unfortunately, messages from 192.0.2.1 weren't sent.",
+                Misconfigured,
+                "block list",
+            ),
+            (
+                Rcpt,
+                "550 Not authorized to relay",
+                Misconfigured,
+                "username",
+            ),
+            (
+                Mail,
+                "550 5.7.10 Encryption needed",
+                Misconfigured,
+                "starttls",
+            ),
+            (
+                Content,
+                "550 5.4.6 Unusual sending activity detected. Please try after sometime",
+                Throttled,
+                "it waits",
+            ),
             // One recipient, one message, or nobody knows.
             (
                 Rcpt,
@@ -845,6 +939,13 @@ mod tests {
             let reply = reply(550, None, text);
             assert_eq!(classify(&reply, place, &[]), Class::Failed, "{text}");
         }
+        // Of its own sender a message may say what it likes.
+        let sender = reply(550, None, "spam: sendasdenied, it says");
+        let verdict = weigh(&sender, Place::Content, &[], false);
+        assert_eq!(verdict.class, Class::MailboxRefused);
+        let far = format!("spam: {} sendasdenied", "word ".repeat(30));
+        let far = weigh(&reply(550, None, &far), Place::Content, &[], false);
+        assert_eq!(far.class, Class::Failed);
         // Where an address has a blank in it, no text is a witness; the code still is.
         let bare = reply(550, None, "relay access denied @ext.example: no such user");
         assert_eq!(

@@ -154,7 +154,7 @@ const EXCHANGE: &[Refusal] = &[
     row(Relay, PERMANENT, &[(7, 64, 64)], &[], &[], "Exchange Online does not recognise this gateway: see that the inbound connector names the public address or the certificate of this machine; without one only recipients of the tenant are taken", NDR),
     row(Us, PERMANENT, &[(7, 68, 68)], &[], &[], "the tenant rejects Direct Send, and no inbound connector recognises this gateway: make one for the public address or the certificate of this machine, or use a connector of type \"graph\"", "https://techcommunity.microsoft.com/blog/exchange/4408790"),
     row(Relay, PERMANENT, &[(7, 54, 54)], &[], &[], RELAY, NDR),
-    row(DAY, PERMANENT, &[(7, 232, 233)], &[], &[], "the tenant has sent to as many external recipients as it may in 24 hours: it waits; fewer mails, more licences, or another way out for external recipients", NDR),
+    row(DAY, PERMANENT, &[(7, 232, 233), (7, 236, 236)], &[], &[], "the tenant has sent to as many external recipients as it may in 24 hours: it waits; fewer mails, more licences, a domain of your own in the place of onmicrosoft.com (100 a day), or another way out for external recipients", NDR),
     row(DAY, PERMANENT, &[(1, 90, 92)], &[], &[], "the mailbox has sent to as many recipients as it may in 24 hours: it waits; spread the load over mailboxes, or use High Volume Email", NDR),
     row(DAY, PERMANENT, &[(2, 0, 2)], &["submissionquotaexceeded", "submission quota"], &[], "the mailbox has sent to as many recipients as it may in 24 hours: it waits; spread the load over mailboxes, or use High Volume Email", NDR),
     // At MAIL it can only be the sender's.
@@ -163,8 +163,9 @@ const EXCHANGE: &[Refusal] = &[
     row(Sender, PERMANENT, &[(1, 8, 8)], &[], &[], "the upstream does not let this sender send: the mailbox is blocked (Exchange Online: Restricted entities in the Defender portal), or its domain is not in DNS", NDR),
     row(Sender, PERMANENT, &[(7, 501, 503), (7, 800, 800)], &[], &[], BANNED, NDR),
     row(Us, PERMANENT, &[(7, 506, 506)], &[], &[], HELO, NDR),
+    row(Sender, PERMANENT, &[(2, 0, 2)], &["outboundspamexception"], &[], BANNED, "nodemailer/nodemailer#1486: the verdict of Exchange Online on outbound spam"),
     row(HOUR, PERMANENT, &[(7, 508, 508)], &[], &[], WAITS, NDR),
-    row(Sender, PERMANENT, &[(7, 23, 23), (7, 509, 509)], &[], &[], DOMAIN, NDR),
+    row(Sender, PERMANENT, &[(7, 23, 23), (7, 509, 509), (7, 515, 515)], &[], &[], DOMAIN, NDR),
     row(Relay, PERMANENT, &[(7, 25, 25), (7, 511, 511), (7, 606, 649)], &[], &[], ADDRESS, NDR),
     row(Message, PERMANENT, &[(7, 703, 703)], &[], &[], "a recipient is on the block list of your own organization: see its Tenant Allow/Block List", NDR),
     row(Sender, PERMANENT, &[(7, 750, 750)], &[], &[], "the domain of the sender is not registered in the tenant: add and verify it, or rewrite the sender", NDR),
@@ -208,6 +209,12 @@ const PROVIDERS: &[Refusal] = &[
     row(Sender, PERMANENT, &[], &["from address is not one of your addresses"], &[], OWN_FROM, "iCloud: https://support.apple.com/en-us/102198"),
     row(Sender, (551, 551), &[], &["not authorised to send from this header address"], &[], OWN_FROM, "Fastmail: https://www.fastmail.help/hc/en-us/articles/360060591213"),
     row(Sender, PERMANENT, &[], &["mail from must equal authorized user", "mail from address must be same as authorization user"], &[], OWN_FROM, "163 and QQ: https://help.mail.163.com/faqDetail.do?code=d7a5dc8471cd0c0e8b4b8f4f8e49998b374173cfe9171305fa1ce630d7f67ac2"),
+    row(Sender, PERMANENT, &[], &["unconfigured sending domain"], &[], OWN_FROM, "SparkPost: transitland/transitland-datastore#1231"),
+    row(Sender, PERMANENT, &[], &["not local sender over smtp"], &[], OWN_FROM, "Mail.ru: https://help.mail.ru/mail/mailer/popsmtp"),
+    row(HOUR, PERMANENT, &[(4, 6, 6)], &["unusual sending activity"], &[], WAITS, "Zoho: https://www.zoho.com/mail/help/error-codes.html"),
+    // Outlook.com, about the address that speaks to it.
+    row(Relay, PERMANENT, &[(7, 1, 1)], &["part of their network is on our block list", "weren't sent"], &[], ADDRESS, "https://mail.live.com/mail/troubleshooting.aspx"),
+    row(Relay, PERMANENT, &[], &["sc-001", "dy-001", "ou-001"], &[], ADDRESS, "https://mail.live.com/mail/troubleshooting.aspx"),
     row(Sender, PERMANENT, &[], &["sender is not allowed to send", "as a sender domain"], &[], OWN_FROM, "jstedfast/MailKit#1101, PHPMailer/PHPMailer#304"),
     row(HOUR, REFUSED, &[], &["has exceeded the max emails per hour", "has exceeded the max defers and failures per hour"], &[], WAITS, "cPanel: https://docs.cpanel.net/knowledge-base/email/how-to-fix-exceeded-max-emails-per-hour/"),
 ];
@@ -225,7 +232,8 @@ const SERVERS: &[Refusal] = &[
     row(Us, PERMANENT, &[], &["domain name", "invalid domain", "invalid name", "invalid host", "hostname", "fully qualified", "fully-qualified", "fqdn", "address literal"], &[Hello], HELO, "RFC 5321 section 4.1.4"),
     row(Relay, (504, 504), &[], &[], &[Mail, Place::Rcpt], HELO, POSTFIX),
     row(Relay, REFUSED, &[], &["client host rejected"], &[], ADDRESS, POSTFIX),
-    row(Relay, PERMANENT, &[], &["service unavailable; client host", "client host blocked"], &[], ADDRESS, POSTFIX),
+    row(Relay, PERMANENT, &[], &["service unavailable; client host", "service unavailable, client host", "service unavailable; client [", "service unavailable, client [", "client host blocked"], &[], ADDRESS, POSTFIX),
+    row(Relay, PERMANENT, &[(7, 10, 11)], &[], &[Greeting, Hello, Mail, Place::Rcpt, Place::Data], STARTTLS, "RFC 5248, IANA: X.7.10 encryption needed, X.7.11 encryption required for this login"),
     row(Relay, REFUSED, &[], &["must issue a starttls", "starttls is required", "starttls required", "must use tls", "tls is required"], &[], STARTTLS, "RFC 3207 section 4"),
     row(Relay, REFUSED, &[], &["relay access denied"], &[], RELAY, POSTFIX),
     row(Relay, REFUSED, &[], &["relay not permitted", "relaying not permitted"], &[], RELAY, EXIM),
@@ -235,7 +243,7 @@ const SERVERS: &[Refusal] = &[
     row(Relay, PERMANENT, &[], &["delivery is not allowed to this address"], &[], RELAY, "hMailServer SMTPConnection.cpp"),
     row(Relay, PERMANENT, &[], &["i cannot deliver mail for"], &[], RELAY, "Haraka connection.js"),
     row(Relay, PERMANENT, &[], &["when attempting to send to a non-local"], &[], RELAY, "MailEnable: https://www.mailenable.com/kb/content/article.asp?ID=ME020124"),
-    row(Relay, REFUSED, &[], &["relay denied", "relay prohibited", "relay not allowed", "relay is not allowed", "relay rejected", "relaying disallowed", "relaying not allowed", "relaying is not allowed", "relaying prohibited", "relaying is prohibited", "not permitted to relay", "not allowed to relay", "we do not relay", "no relaying", "cannot relay"], &[], RELAY, "Courier, CommuniGate, Domino, Exim's older examples, James"),
+    row(Relay, REFUSED, &[], &["relay denied", "relay prohibited", "relay not allowed", "relay is not allowed", "relay rejected", "relaying disallowed", "relaying not allowed", "relaying is not allowed", "relaying prohibited", "relaying is prohibited", "not permitted to relay", "not allowed to relay", "not authorized to relay", "not authorised to relay", "we do not relay", "no relaying", "cannot relay"], &[], RELAY, "Courier, CommuniGate, Domino, Exim's older examples, James"),
 ];
 
 /// Logins that are missing or refused; in words also the recipient's server's, as in [`SERVERS`].
