@@ -366,6 +366,31 @@ mod tests {
         assert_eq!(kind_of(meaning), expected, "{status} {code}");
     }
 
+    /// They count under 401 in `token`, and everywhere else as well.
+    #[test]
+    fn codes_of_the_token_count_under_every_status() {
+        for (status, code, words) in [
+            (403, "NoPermissionsInAccessToken", "admin consent"),
+            (404, "OrganizationFromTenantGuidNotFound", "tenant_id"),
+            (400, "TokenExpired", "clock"),
+            (403, "invalidaudience", "scope"),
+        ] {
+            let body =
+                format!(r#"{{"error":{{"code":"Forbidden","innerError":{{"code":"{code}"}}}}}}"#);
+            let heard = Heard {
+                status,
+                headers: &HeaderMap::new(),
+                body: body.as_bytes(),
+                wait: None,
+                request: String::new(),
+            };
+            let Meaning::Token(reply) = read(&heard, "m@corp.example") else {
+                panic!("{status} {code}: {:?}", read(&heard, "m@corp.example"));
+            };
+            assert!(reply.text.contains(words), "{reply:?}");
+        }
+    }
+
     #[test]
     fn an_access_policy_is_named() {
         let headers = HeaderMap::new();

@@ -5,6 +5,8 @@
 
 use serde_json::Value;
 
+use super::token;
+
 /// Whom a code is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum About {
@@ -50,6 +52,7 @@ pub(super) struct Row {
 const GRAPH: &str = "learn.microsoft.com/graph/errors";
 const EXCHANGE: &str =
     "learn.microsoft.com/exchange/client-developer/web-service-reference/responsecode";
+const AUTH: &str = "learn.microsoft.com/graph/resolve-auth-errors";
 const THROTTLING: &str = "learn.microsoft.com/graph/throttling";
 const LIMITS: &str = "learn.microsoft.com/office365/servicedescriptions/exchange-online-service-description/exchange-online-limits";
 
@@ -66,7 +69,8 @@ const QUOTA: &str = "it has sent as much as it may for now";
 const PACE: &str = "too much at once";
 const BUSY: &str = "Exchange Online has too much to do";
 const MOMENT: &str = "it passes";
-const TOKEN: &str = "the token is not accepted";
+/// Of a token whose code says nothing more.
+pub(super) const TOKEN: &str = "the token is not accepted";
 const DRAFT: &str = "the draft is gone";
 
 const fn row(code: &'static str, about: About, why: &'static str, source: &'static str) -> Row {
@@ -131,7 +135,7 @@ pub(super) const CODES: &[Row] = &[
         "Authorization_RequestDenied",
         About::Permission,
         PERMISSION,
-        "learn.microsoft.com/graph/resolve-auth-errors",
+        AUTH,
     ),
     row("ErrorSendAsDenied", About::From, FROM, EXCHANGE),
     row("ErrorQuotaExceeded", About::Mailbox, FULL, EXCHANGE),
@@ -214,6 +218,40 @@ pub(super) const CODES: &[Row] = &[
     ),
     row("InvalidAuthenticationToken", About::Token, TOKEN, GRAPH),
     row("ErrorInvalidToken", About::Token, TOKEN, EXCHANGE),
+    row(
+        "NoPermissionsInAccessToken",
+        About::Token,
+        token::PERMISSION,
+        AUTH,
+    ),
+    row(
+        "Authorization_IdentityNotFound",
+        About::Token,
+        token::SERVICE_PRINCIPAL,
+        AUTH,
+    ),
+    row(
+        "OrganizationFromTenantGuidNotFound",
+        About::Token,
+        token::TENANT,
+        "github.com/microsoftgraph/microsoft-graph-docs/issues/5673",
+    ),
+    row("TenantNotFound", About::Token, token::TENANT, AUTH),
+    row(
+        "Directory_ObjectNotFound",
+        About::Token,
+        token::TENANT,
+        AUTH,
+    ),
+    row("TokenExpired", About::Token, token::CLOCK, GRAPH),
+    row("TokenNotYetValid", About::Token, token::CLOCK, GRAPH),
+    row("InvalidAudience", About::Token, token::AUDIENCE, GRAPH),
+    row(
+        "InvalidAuthenticationTokenTenant",
+        About::Token,
+        token::CLOUD,
+        GRAPH,
+    ),
     row("ErrorItemNotFound", About::Draft, DRAFT, EXCHANGE),
 ];
 
@@ -261,7 +299,8 @@ pub(super) fn error_in(body: &[u8]) -> Option<Error> {
     })
 }
 
-fn row_of(code: &str) -> Option<&'static Row> {
+/// The row of a code.
+pub(super) fn row_of(code: &str) -> Option<&'static Row> {
     CODES.iter().find(|row| row.code.eq_ignore_ascii_case(code))
 }
 

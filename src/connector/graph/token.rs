@@ -6,6 +6,8 @@
 
 use serde_json::Value;
 
+use super::codes::{About, TOKEN, row_of};
+
 /// What a 401 comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Cause {
@@ -17,31 +19,18 @@ pub(super) enum Cause {
     Between,
 }
 
-/// `error.code`, remedy. Sources: learn.microsoft.com/graph/errors, learn.microsoft.com/troubleshoot/entra/entra-id/users-groups-entra-apis,
-/// microsoft-graph-docs#5673, learn.microsoft.com/entra/identity/conditional-access/concept-continuous-access-evaluation.
-const CODES: &[(&str, &str)] = &[
-    ("NoPermissionsInAccessToken", PERMISSION),
-    ("Authorization_IdentityNotFound", SERVICE_PRINCIPAL),
-    ("OrganizationFromTenantGuidNotFound", TENANT),
-    ("TenantNotFound", TENANT),
-    ("Directory_ObjectNotFound", TENANT),
-    ("TokenExpired", CLOCK),
-    ("TokenNotYetValid", CLOCK),
-    ("InvalidAudience", AUDIENCE),
-    ("InvalidAuthenticationTokenTenant", CLOUD),
-    ("ErrorAccessDenied", PERMISSION),
-    ("Authorization_RequestDenied", PERMISSION),
-];
+/// Codes that are about the token under 401 alone, and about the mailbox elsewhere; all others stand in `codes`.
+const UNDER_401: [&str; 2] = ["ErrorAccessDenied", "Authorization_RequestDenied"];
 
-const PERMISSION: &str = "the token names no permission: add the application permission Mail.Send (not the delegated one) under API permissions and give admin consent, or grant the role \"Application Mail.Send\" (RBAC for Applications); a change takes up to 2 hours";
-const SERVICE_PRINCIPAL: &str =
+pub(super) const PERMISSION: &str = "the token names no permission: add the application permission Mail.Send (not the delegated one) under API permissions and give admin consent, or grant the role \"Application Mail.Send\" (RBAC for Applications); a change takes up to 2 hours";
+pub(super) const SERVICE_PRINCIPAL: &str =
     "the application has no service principal in this tenant; give admin consent, which makes one";
-const TENANT: &str = "the tenant has no Exchange Online: correct tenant_id, or give the tenant a subscription with Exchange Online";
-const CLOCK: &str =
+pub(super) const TENANT: &str = "the tenant has no Exchange Online: correct tenant_id, or give the tenant a subscription with Exchange Online";
+pub(super) const CLOCK: &str =
     "by Graph's clock the token is not of this time: set this machine's clock right";
-const AUDIENCE: &str =
+pub(super) const AUDIENCE: &str =
     "the token is for another service: remove `scope`, and check cloud and graph_url";
-const CLOUD: &str = "the token is of another tenant or cloud: check tenant_id and cloud";
+pub(super) const CLOUD: &str = "the token is of another tenant or cloud: check tenant_id and cloud";
 const POLICY: &str = "a Conditional Access policy does not let this application, or this machine's address, in: exempt it, see Sign-in logs (Service principal sign-ins) in Entra";
 const UNKNOWN: &str = "Graph does not say why; most often the tenant has no Exchange Online (give it a subscription), or the mailbox is not in it; also check tenant_id";
 
@@ -90,11 +79,13 @@ pub(super) fn cause(body: &[u8], challenge: Option<&str>) -> Cause {
             .find_map(|key| inner.get(key));
     }
     let known = |code: &&str| {
-        CODES
-            .iter()
-            .find(|(name, _)| name.eq_ignore_ascii_case(code))
+        if UNDER_401.iter().any(|name| name.eq_ignore_ascii_case(code)) {
+            return Some(PERMISSION);
+        }
+        let row = row_of(code).filter(|row| row.about == About::Token && row.why != TOKEN)?;
+        Some(row.why)
     };
-    if let Some((_, remedy)) = codes.iter().rev().find_map(known) {
+    if let Some(remedy) = codes.iter().rev().find_map(known) {
         return Cause::Known(remedy);
     }
     if codes.first().is_some_and(|code| *code == "UnknownError") {
