@@ -27,7 +27,7 @@ pub(super) fn explain(error: &mut clap::Error) {
 fn meant(word: &str, of_queue: bool) -> Option<&'static str> {
     let verb = match word {
         "delete" | "del" | "rm" | "remove" | "purge" | "discard" | "cancel" | "kill" | "erase"
-        | "clear" | "clean" => ["drop", "queue drop"],
+        | "clear" | "clean" | "remove-all" | "delete-all" => ["drop", "queue drop"],
         "flush" | "requeue" | "kick" | "resend" | "deliver" | "redeliver" | "send-now" | "push"
         | "process" | "run-queue" | "runq" => ["retry", "queue retry"],
         "ls" | "mailq" | "print" | "dump-queue" | "all" => ["list", "queue list"],
@@ -35,9 +35,10 @@ fn meant(word: &str, of_queue: bool) -> Option<&'static str> {
         "unhold" | "resume" | "thaw" | "unfreeze" | "unpause" | "continue" => {
             ["release", "queue release"]
         }
-        "bounce" | "giveup" | "give-up" | "abandon" => ["fail", "queue fail"],
+        "bounce" | "giveup" | "give-up" | "abandon" | "expire" => ["fail", "queue fail"],
         "view" | "cat" | "get" | "info" | "inspect" => ["show", "queue show"],
         "save" | "extract" | "download" | "copy" => ["export", "queue export"],
+        "send" if of_queue => return Some("retry"),
         _ if of_queue => return None,
         "list" | "show" | "retry" | "hold" | "release" | "drop" | "fail" | "export" => {
             return Some(match word {

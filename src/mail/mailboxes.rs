@@ -367,7 +367,26 @@ pub(crate) fn name_alone(value: &[u8]) -> Option<&[u8]> {
     let clean = name
         .iter()
         .all(|&b| !matches!(b, b'@' | b'<' | b'>' | 127) && (b >= b' ' || b"\t\r\n".contains(&b)));
-    clean.then_some(name)
+    (clean && !is_group(value)).then_some(name)
+}
+
+/// `staff:;` or `staff: anna, bert;`: a list of others (RFC 5322 §3.4), and nobody's name.
+fn is_group(value: &[u8]) -> bool {
+    let mut lexer = Lexer::new(value);
+    let (mut colon, mut last) = (false, Mark::End);
+    loop {
+        match lexer.next().map(|token| token.kind) {
+            Ok(Mark::End) => return colon && last == Mark::Semicolon,
+            Ok(mark) => {
+                colon |= mark == Mark::Colon;
+                last = mark;
+            }
+            // What no reader takes apart is as it looks.
+            Err(_) => {
+                return memchr(b':', value).is_some() && value.trim_ascii_end().ends_with(b";");
+            }
+        }
+    }
 }
 
 /// Words alone (RFC 5322 §3.2.5), quoted ones on one line: a display name that needs no other quotes.

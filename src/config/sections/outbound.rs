@@ -161,7 +161,7 @@ impl Slip {
     fn of(text: &str) -> Option<Self> {
         let (scheme, rest) = match text.trim().split_once("://") {
             Some((scheme, rest)) => (Some(scheme.to_ascii_lowercase()), rest),
-            None => (None, text.trim()),
+            None => (None, without_transport(text.trim())),
         };
         let rest = rest.split(['/', '?', '#']).next().unwrap_or_default();
         // What stands before @ may be a password.
@@ -206,6 +206,16 @@ impl Slip {
                 _ => None,
             },
         })
+    }
+}
+
+/// Without the transport of a Postfix map: `relay:[smtp.corp.example]:587`.
+fn without_transport(text: &str) -> &str {
+    match text.split_once(":[") {
+        Some(("smtp" | "smtps" | "relay" | "lmtp", _)) => {
+            text.split_once(':').map_or(text, |(_, rest)| rest)
+        }
+        _ => text,
     }
 }
 
@@ -297,6 +307,11 @@ mod tests {
             ),
             ("[::1]:587", "write host = \"::1\" and port = 587"),
             ("192.0.2.7:25", "write host = \"192.0.2.7\" and port = 25"),
+            ("relay:[relay.test]", "write host = \"relay.test\""),
+            (
+                "smtp:[relay.test]:587",
+                "write host = \"relay.test\" and port = 587",
+            ),
             ("smtp://relay.test", "write host = \"relay.test\""),
             (
                 "smtp://relay.test:25/",

@@ -28,9 +28,12 @@ const RECIPIENTS: &[&str] = &[
     "Apparently-To",
 ];
 
+/// Fields whose names are written anew.
+const QUOTED: [&str; 3] = ["From", "Sender", "Reply-To"];
+
 /// The header with its recipients made equal to `recipients`: To and Cc keep those of their addresses that are among them,
-/// groups flattened, each once; all others go into one Bcc; nothing else of these fields is kept. Names are quoted anew, in From
-/// and Sender too (Graph reads an unquoted `@` in a name as another sender).
+/// groups flattened, each once; all others go into one Bcc; nothing else of these fields is kept. Names are quoted anew, in From,
+/// Sender and Reply-To too (Graph reads an unquoted `@` in a name as another sender).
 pub fn rewritten(header: &[u8], recipients: &[Recipient]) -> Vec<u8> {
     let mut wanted: HashSet<String> = recipients.iter().map(|r| key(&r.address)).collect();
     let mut out = Vec::with_capacity(header.len() + 256);
@@ -52,7 +55,7 @@ pub fn rewritten(header: &[u8], recipients: &[Recipient]) -> Vec<u8> {
                     list.push(written(&person, charset.as_deref()));
                 }
             }
-        } else if field.is("From") || field.is("Sender") {
+        } else if QUOTED.iter().any(|name| field.is(name)) {
             quoted(&field, charset.as_deref(), &mut out);
         } else {
             out.extend_from_slice(field.raw);
@@ -99,7 +102,8 @@ fn quoted(field: &Field<'_>, charset: Option<&str>, out: &mut Vec<u8>) {
         out.extend_from_slice(field.raw);
         return;
     }
-    let name = if field.is("From") { "From" } else { "Sender" };
+    let name = QUOTED.into_iter().find(|name| field.is(name));
+    let name = name.unwrap_or_default();
     headers::append(out, name, &list.join(&b",\r\n "[..]));
 }
 
@@ -260,6 +264,7 @@ mod tests {
         let chinese = b"From: \xd6\xd0\xce\xc4 <a@a.b>\r\nContent-Type: text/plain;\r\n charset=gb2312; format=flowed\r\n";
         let utf8 = "From: M\u{fc}ller <a@a.b>\r\nContent-Type: text/plain; charset=shift_jis\r\n";
         let mixed = b"From: =?utf-8?Q?J=C3=B6rg?= M\xfcller <a@a.b>\r\n";
+        let reply = b"From: a@a.b\r\nReply-To: K\xe4the <k@a.b>, x@a.b\r\n";
         for (header, field, name) in [
             (&latin[..], "From", "M\u{fc}ller"),
             (latin, "To", "J\u{f6}rg, K."),
@@ -267,6 +272,7 @@ mod tests {
             (chinese, "From", "\u{4e2d}\u{6587}"),
             (utf8.as_bytes(), "From", "M\u{fc}ller"),
             (mixed, "From", "J\u{f6}rg M\u{fc}ller"),
+            (reply, "Reply-To", "K\u{e4}the"),
         ] {
             let out = rewritten(header, &[Address::parse("x@a.b").unwrap().into()]);
             assert!(out.is_ascii());
