@@ -775,91 +775,91 @@ mod tests {
             (
                 Content,
                 "554 5.2.0 STOREDRV.Submission.Exception:SendAsDeniedException.MapiExceptionSendAsDenied; Failed to process message",
-                MailboxRefused,
+                REFUSED,
                 "Send As",
             ),
             (
                 Content,
                 "550 5.7.1 Client does not have permissions to send as this sender",
-                MailboxRefused,
+                REFUSED,
                 "Send As",
             ),
             (
                 Content,
                 "554 5.2.0 STOREDRV.Submission.Exception:OutboundSpamException; Failed to process message due to a permanent exception with message [BeginDiagnosticData]WASCL UserAction verdict is not None.",
-                MailboxRefused,
+                REFUSED,
                 "Restricted entities",
             ),
             (
                 Content,
                 "550-Requested action not taken: mailbox unavailable|550 Sender address is not allowed.",
-                MailboxRefused,
+                REFUSED,
                 "rewrite the sender",
             ),
             (
                 Content,
                 "554 5.7.1 The 'From' address you supplied (a@corp.example) is not a Sender Signature on your account.",
-                MailboxRefused,
+                REFUSED,
                 "rewrite the sender",
             ),
             (
                 Content,
                 "550 5.7.1 Domain corp.example is not allowed to send: Please activate your account.",
-                MailboxRefused,
+                REFUSED,
                 "finish its set-up",
             ),
             (
                 Content,
                 "550 5.7.1 Unconfigured Sending Domain <corp.example>",
-                MailboxRefused,
+                REFUSED,
                 "rewrite the sender",
             ),
             (
                 Content,
                 "550 5.7.515 Access denied, sending domain corp.example does not meet the required authentication level",
-                MailboxRefused,
+                REFUSED,
                 "DNS",
             ),
             (
                 Content,
                 "550 5.7.236 Your message can't be sent because your tenant exceeded the limit of onmicrosoft.com",
-                Throttled,
+                THROTTLED,
                 "24 hours",
             ),
             (
                 Mail,
                 "550 5.7.1 Service unavailable, Client host [192.0.2.1] blocked using Spamhaus",
-                Misconfigured,
+                MISCONFIGURED,
                 "block list",
             ),
             (
                 Mail,
                 "550 5.7.1 Unfortunately, messages from [192.0.2.1] weren't sent. Please contact your Internet service provider since part of their network is on our block list (S3140).",
-                Misconfigured,
+                MISCONFIGURED,
                 "block list",
             ),
             (
                 Mail,
                 "550 SC-001 (COL004-MC1F1) Unfortunately, messages from 192.0.2.1 weren't sent.",
-                Misconfigured,
+                MISCONFIGURED,
                 "block list",
             ),
             (
                 Rcpt,
                 "550 Not authorized to relay",
-                Misconfigured,
+                MISCONFIGURED,
                 "username",
             ),
             (
                 Mail,
                 "550 5.7.10 Encryption needed",
-                Misconfigured,
+                MISCONFIGURED,
                 "starttls",
             ),
             (
                 Content,
                 "550 5.4.6 Unusual sending activity detected. Please try after sometime",
-                Throttled,
+                THROTTLED,
                 "it waits",
             ),
             // One recipient, one message, or nobody knows.
@@ -942,7 +942,10 @@ mod tests {
         // Of its own sender a message may say what it likes.
         let sender = reply(550, None, "spam: sendasdenied, it says");
         let verdict = weigh(&sender, Place::Content, &[], false);
-        assert_eq!(verdict.class, Class::MailboxRefused);
+        assert_eq!(
+            verdict.class,
+            Class::Obstacle(ObstacleKind::MailboxRefused)
+        );
         let far = format!("spam: {} sendasdenied", "word ".repeat(30));
         let far = weigh(&reply(550, None, &far), Place::Content, &[], false);
         assert_eq!(far.class, Class::Failed);
