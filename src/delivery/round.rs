@@ -161,8 +161,12 @@ impl Round {
             }
         }
         shared.lanes.pass_time();
-        self.write_lanes().await;
+        // An operator's wish stands in the row that is about to be written over.
+        if shared.lanes.are_to_be_written() {
+            self.checked = None;
+        }
         self.foreign_writes().await;
+        self.write_lanes().await;
         self.log_in(&built);
         self.upkeep.prune(&shared.queue, &built, &self.clock).await;
         let looked = Instant::now();

@@ -92,6 +92,11 @@ impl Lanes {
         }
     }
 
+    /// There are rows that changed.
+    pub(super) fn are_to_be_written(&self) -> bool {
+        !self.table().dirty.is_empty()
+    }
+
     /// Rows that changed since the last call.
     pub(super) fn changed_rows(&self, system: SystemTime) -> Vec<LaneRow> {
         let now = Instant::now();

@@ -156,6 +156,18 @@ fn set_while_it_runs() {
     }
 }
 
+/// The gateway writes every row of a shut connector anew when it sees the step; the operator's wish stands in one of them.
+#[test]
+fn a_retry_right_after_the_clock_was_set_is_not_lost() {
+    for seconds in [-DAY, YEARS] {
+        let world = world(Ill::Paused, 0, "");
+        world.mail();
+        world.wait_for(Ill::Paused);
+        world.clock.set(seconds);
+        world.arrives(Ill::Paused);
+    }
+}
+
 #[test]
 fn set_while_it_is_away() {
     for ill in ALL {

@@ -942,10 +942,7 @@ mod tests {
         // Of its own sender a message may say what it likes.
         let sender = reply(550, None, "spam: sendasdenied, it says");
         let verdict = weigh(&sender, Place::Content, &[], false);
-        assert_eq!(
-            verdict.class,
-            Class::Obstacle(ObstacleKind::MailboxRefused)
-        );
+        assert_eq!(verdict.class, Class::Obstacle(ObstacleKind::MailboxRefused));
         let far = format!("spam: {} sendasdenied", "word ".repeat(30));
         let far = weigh(&reply(550, None, &far), Place::Content, &[], false);
         assert_eq!(far.class, Class::Failed);
