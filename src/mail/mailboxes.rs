@@ -383,7 +383,7 @@ fn is_group(value: &[u8]) -> bool {
             }
             // What no reader takes apart is as it looks.
             Err(_) => {
-                return memchr(b':', value).is_some() && value.trim_ascii_end().ends_with(b";");
+                return value.contains(&b':') && value.trim_ascii_end().ends_with(b";");
             }
         }
     }

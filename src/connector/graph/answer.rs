@@ -384,10 +384,11 @@ mod tests {
                 wait: None,
                 request: String::new(),
             };
-            let Meaning::Token(reply) = read(&heard, "m@corp.example") else {
+            let Meaning::NotTried(obstacle) = read(&heard, "m@corp.example") else {
                 panic!("{status} {code}: {:?}", read(&heard, "m@corp.example"));
             };
-            assert!(reply.text.contains(words), "{reply:?}");
+            assert_eq!(obstacle.kind, ObstacleKind::Misconfigured);
+            assert!(obstacle.reply.text.contains(words), "{obstacle:?}");
         }
     }
 
