@@ -69,7 +69,7 @@ const IMPURE_WORDS: &[&str] = &[
 /// Lines of code, without tests, comments and blank lines, that a module may have. One that needs more says why in the commit that
 /// raises its row; one that has become smaller may have its row lowered.
 const BUDGETS: &[(&str, usize)] = &[
-    ("mail", 2280),
+    ("mail", 2_300),
     ("secret", 50),
     ("systemd", 50),
     ("policy", 800),
@@ -79,7 +79,7 @@ const BUDGETS: &[(&str, usize)] = &[
     ("queue", 3925),
     ("listener", 2000),
     ("connector", 8250),
-    ("delivery", 3740),
+    ("delivery", 3_760),
     ("view", 250),
     ("config", 5400),
     ("watch", 50),

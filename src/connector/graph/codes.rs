@@ -5,8 +5,6 @@
 
 use serde_json::Value;
 
-use super::token;
-
 /// Whom a code is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum About {
@@ -71,6 +69,15 @@ const BUSY: &str = "Exchange Online has too much to do";
 const MOMENT: &str = "it passes";
 /// Of a token whose code says nothing more.
 pub(super) const TOKEN: &str = "the token is not accepted";
+pub(super) const NO_PERMISSION: &str = "the token names no permission: add the application permission Mail.Send (not the delegated one) under API permissions and give admin consent, or grant the role \"Application Mail.Send\" (RBAC for Applications); a change takes up to 2 hours";
+const SERVICE_PRINCIPAL: &str =
+    "the application has no service principal in this tenant; give admin consent, which makes one";
+pub(super) const TENANT: &str = "the tenant has no Exchange Online: correct tenant_id, or give the tenant a subscription with Exchange Online";
+pub(super) const CLOCK: &str =
+    "by Graph's clock the token is not of this time: set this machine's clock right";
+pub(super) const AUDIENCE: &str =
+    "the token is for another service: remove `scope`, and check cloud and graph_url";
+const CLOUD: &str = "the token is of another tenant or cloud: check tenant_id and cloud";
 const DRAFT: &str = "the draft is gone";
 
 const fn row(code: &'static str, about: About, why: &'static str, source: &'static str) -> Row {
@@ -221,35 +228,30 @@ pub(super) const CODES: &[Row] = &[
     row(
         "NoPermissionsInAccessToken",
         About::Token,
-        token::PERMISSION,
+        NO_PERMISSION,
         AUTH,
     ),
     row(
         "Authorization_IdentityNotFound",
         About::Token,
-        token::SERVICE_PRINCIPAL,
+        SERVICE_PRINCIPAL,
         AUTH,
     ),
     row(
         "OrganizationFromTenantGuidNotFound",
         About::Token,
-        token::TENANT,
+        TENANT,
         "github.com/microsoftgraph/microsoft-graph-docs/issues/5673",
     ),
-    row("TenantNotFound", About::Token, token::TENANT, AUTH),
-    row(
-        "Directory_ObjectNotFound",
-        About::Token,
-        token::TENANT,
-        AUTH,
-    ),
-    row("TokenExpired", About::Token, token::CLOCK, GRAPH),
-    row("TokenNotYetValid", About::Token, token::CLOCK, GRAPH),
-    row("InvalidAudience", About::Token, token::AUDIENCE, GRAPH),
+    row("TenantNotFound", About::Token, TENANT, AUTH),
+    row("Directory_ObjectNotFound", About::Token, TENANT, AUTH),
+    row("TokenExpired", About::Token, CLOCK, GRAPH),
+    row("TokenNotYetValid", About::Token, CLOCK, GRAPH),
+    row("InvalidAudience", About::Token, AUDIENCE, GRAPH),
     row(
         "InvalidAuthenticationTokenTenant",
         About::Token,
-        token::CLOUD,
+        CLOUD,
         GRAPH,
     ),
     row("ErrorItemNotFound", About::Draft, DRAFT, EXCHANGE),

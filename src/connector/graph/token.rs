@@ -6,7 +6,7 @@
 
 use serde_json::Value;
 
-use super::codes::{About, TOKEN, row_of};
+use super::codes::{AUDIENCE, About, CLOCK, NO_PERMISSION, TOKEN, row_of};
 
 /// What a 401 comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,15 +22,6 @@ pub(super) enum Cause {
 /// Codes that are about the token under 401 alone, and about the mailbox elsewhere; all others stand in `codes`.
 const UNDER_401: [&str; 2] = ["ErrorAccessDenied", "Authorization_RequestDenied"];
 
-pub(super) const PERMISSION: &str = "the token names no permission: add the application permission Mail.Send (not the delegated one) under API permissions and give admin consent, or grant the role \"Application Mail.Send\" (RBAC for Applications); a change takes up to 2 hours";
-pub(super) const SERVICE_PRINCIPAL: &str =
-    "the application has no service principal in this tenant; give admin consent, which makes one";
-pub(super) const TENANT: &str = "the tenant has no Exchange Online: correct tenant_id, or give the tenant a subscription with Exchange Online";
-pub(super) const CLOCK: &str =
-    "by Graph's clock the token is not of this time: set this machine's clock right";
-pub(super) const AUDIENCE: &str =
-    "the token is for another service: remove `scope`, and check cloud and graph_url";
-pub(super) const CLOUD: &str = "the token is of another tenant or cloud: check tenant_id and cloud";
 const POLICY: &str = "a Conditional Access policy does not let this application, or this machine's address, in: exempt it, see Sign-in logs (Service principal sign-ins) in Entra";
 const UNKNOWN: &str = "Graph does not say why; most often the tenant has no Exchange Online (give it a subscription), or the mailbox is not in it; also check tenant_id";
 
@@ -80,7 +71,7 @@ pub(super) fn cause(body: &[u8], challenge: Option<&str>) -> Cause {
     }
     let known = |code: &&str| {
         if UNDER_401.iter().any(|name| name.eq_ignore_ascii_case(code)) {
-            return Some(PERMISSION);
+            return Some(NO_PERMISSION);
         }
         let row = row_of(code).filter(|row| row.about == About::Token && row.why != TOKEN)?;
         Some(row.why)
@@ -97,7 +88,7 @@ pub(super) fn cause(body: &[u8], challenge: Option<&str>) -> Cause {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::codes::TENANT, *};
 
     fn check(body: &str, challenge: Option<&str>, expected: Cause) {
         assert_eq!(
@@ -117,7 +108,11 @@ mod tests {
     fn each_401_has_its_cause() {
         let bearer = Some("Bearer realm=\"\", authorization_uri=\"https://login.example/\"");
         for (code, message, expected) in [
-            ("NoPermissionsInAccessToken", "m", Cause::Known(PERMISSION)),
+            (
+                "NoPermissionsInAccessToken",
+                "m",
+                Cause::Known(NO_PERMISSION),
+            ),
             (
                 "OrganizationFromTenantGuidNotFound",
                 "m",
@@ -152,7 +147,7 @@ mod tests {
         check(
             r#"{"error":{"code":"Unauthorized","innererror":{"code":"NoPermissionsInAccessToken"}}}"#,
             None,
-            Cause::Known(PERMISSION),
+            Cause::Known(NO_PERMISSION),
         );
         // The challenge of continuous access evaluation.
         check(
