@@ -250,7 +250,7 @@ fn a_mailbox_that_has_to_wait_holds_up_no_other() {
     let text = gateway.cli(&["status"]);
     let text = String::from_utf8_lossy(&text.stdout).into_owned();
     assert!(
-        text.contains("up/slow@corp.example is throttled since") && text.contains("resumes in"),
+        text.contains("up/slow@corp.example is throttled since") && text.contains("goes on in"),
         "{text}"
     );
     let shown = stdout(&gateway.cli(&["queue", "show", &held[200]]));
