@@ -214,7 +214,7 @@ impl Report {
         write!(out, " since {}", human(lane.since))?;
         if let (Some(probe), true) = (lane.probe, self.running.is_some()) {
             let what = match lane.state {
-                LaneState::Throttled => "resumes",
+                LaneState::Throttled => "goes on",
                 _ => "tried again",
             };
             write!(out, ", {what} {}", output::ahead(probe, self.now))?;
