@@ -23,7 +23,7 @@ use crate::{
     config::{self, Config, Diagnostic, Secrets, Severity},
     connector::{self, Connector, Services, oauth::TokenStore},
     delivery::{self, Delivery},
-    listener::{ListenerError, Listeners, Shared, Standing},
+    listener::{ListenerError, Listeners, Shared, Standing, auth::Authenticator},
     mail::time,
     queue::{
         self, Queue,
@@ -258,7 +258,12 @@ async fn serve(config: Config, outwards: Handle) -> Result<(), RunError> {
     let store = queue::open(&config.queue)?;
     let queue = Arc::new(Queue::start(Arc::clone(&store)).await?);
     let connectors = connectors(&config, &[], &store)?;
-    let shared = Shared::new(Arc::clone(&queue), rules(&config), config.limits);
+    let shared = Shared::new(
+        Arc::clone(&queue),
+        rules(&config),
+        config.limits,
+        Authenticator::default(),
+    );
     // Everything is bound before anything is accepted: `commit` comes when delivery is ready to take it.
     let listeners = Listeners::new(Arc::clone(&shared))
         .map_err(|e| RunError::system(format!("sockets from systemd: {e}")))?;

@@ -17,7 +17,7 @@ use super::{
     prepare,
 };
 use crate::{
-    listener::tls::EXPIRES_SOON,
+    listener::acceptor::EXPIRES_SOON,
     mail::{
         outcome::LaneState,
         text::{shown, shown_to},

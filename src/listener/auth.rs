@@ -4,7 +4,6 @@
 //! an unknown name costs as much time as a wrong password. It grants nothing: that is `policy`'s.
 
 use std::{
-    collections::HashMap,
     net::IpAddr,
     sync::{Mutex, PoisonError},
     time::{Duration, Instant},
@@ -13,7 +12,7 @@ use std::{
 use argon2::{Argon2, PasswordVerifier, password_hash::phc::PasswordHash};
 use tokio::sync::Semaphore;
 
-use super::shared::network_of;
+use super::limits::{Forgetful, network_of};
 use crate::{
     policy::client::User,
     smtp::server::session::{Authentication, Credentials},
@@ -35,8 +34,8 @@ const LONGEST: usize = 1_024;
 #[derive(Debug)]
 pub struct Authenticator {
     permits: Semaphore,
-    failures: Mutex<HashMap<IpAddr, Failures>>,
-    right: Mutex<HashMap<Mark, Instant>>,
+    failures: Mutex<Forgetful<IpAddr, Failures>>,
+    right: Mutex<Forgetful<Mark, Instant>>,
     key: [u8; 32],
     delay: Duration,
 }
@@ -66,8 +65,8 @@ impl Authenticator {
             .fill(&mut key);
         Self {
             permits: Semaphore::new(2),
-            failures: Mutex::default(),
-            right: Mutex::default(),
+            failures: Mutex::new(Forgetful::new(REMEMBERED)),
+            right: Mutex::new(Forgetful::new(REMEMBERED)),
             key,
             delay,
         }
@@ -134,25 +133,20 @@ impl Authenticator {
             return Some(false);
         }
         if let Some(mark) = mark {
+            let now = Instant::now();
+            let is_old = |at: &Instant| now.duration_since(*at) >= FRESH;
             let mut right = self.right.lock().unwrap_or_else(PoisonError::into_inner);
-            if right.len() >= REMEMBERED {
-                right.clear();
+            if let Some(at) = right.entry(mark, now, is_old) {
+                *at = now;
             }
-            right.insert(mark, Instant::now());
         }
         Some(true)
     }
 
     fn is_fresh(&self, mark: &Mark, now: Instant) -> bool {
-        let mut right = self.right.lock().unwrap_or_else(PoisonError::into_inner);
-        match right.get(mark) {
-            Some(at) if now.duration_since(*at) < FRESH => true,
-            Some(_) => {
-                right.remove(mark);
-                false
-            }
-            None => false,
-        }
+        let right = self.right.lock().unwrap_or_else(PoisonError::into_inner);
+        let at = right.get(mark);
+        at.is_some_and(|at| now.duration_since(*at) < FRESH)
     }
 
     /// The hash of the user is part of it, so that a reload with another one forgets.
@@ -180,22 +174,17 @@ impl Authenticator {
     }
 
     fn count_failure(&self, from: IpAddr, now: Instant) {
-        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
-        if failures.len() >= REMEMBERED {
-            failures.retain(|_, f| now.duration_since(f.since) < WINDOW);
-            if failures.len() >= REMEMBERED {
-                failures.clear();
-            }
-        }
-        let entry = failures.entry(from).or_insert(Failures {
+        let is_old = |failures: &Failures| now.duration_since(failures.since) >= WINDOW;
+        let first = Failures {
             since: now,
             count: 0,
-        });
-        if now.duration_since(entry.since) >= WINDOW {
-            *entry = Failures {
-                since: now,
-                count: 0,
-            };
+        };
+        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(entry) = failures.entry(from, first, is_old) else {
+            return;
+        };
+        if is_old(entry) {
+            *entry = first;
         }
         entry.count += 1;
         if entry.count == FAILURES {

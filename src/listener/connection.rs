@@ -1,7 +1,7 @@
 //! Drives one session: reads, writes, waits, encrypts, and carries out each [`Step`].
 //!
-//! Apart from the session, which knows the protocol and no socket, and from the sockets that accept. It decides nothing
-//! about mail; it keeps the time-outs and the promise that `250` is written only after the store has said yes.
+//! It decides nothing about mail, which is the session's; it keeps the time-outs. What becomes of a message on its way to the
+//! queue is in `intake`.
 
 use std::{
     io,
@@ -10,197 +10,49 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use tokio::{
-    net::TcpStream,
     sync::watch,
     time::{Instant, sleep, timeout, timeout_at},
 };
-use tracing::{debug, info, warn};
+use tracing::{debug, info};
 
 use super::{
-    Port, Slot, TlsMode, current,
-    shared::{Place, PlaceOf, Shared},
+    acceptor,
+    intake::{Intake, Unlogged},
+    limits::{NetworkPermit, Permit},
+    port::{Port, Slot, current},
+    rate::Rate,
+    shared::Shared,
     wire::Wire,
 };
 use crate::{
-    mail::{
-        message::{Body, Message, MessageId},
-        reply::Reply,
-        text::logged,
-    },
-    queue::{body::BodyWriter, store::StoreError},
-    route::Routed,
-    smtp::server::{
-        proxy,
-        session::{
-            Accepted, Authentication, Credentials, Refusal, Session, Stage, Step, StoreState,
-        },
-    },
+    mail::{reply::Reply, text::logged},
+    smtp::server::session::{Authentication, Credentials, Refusal, Session, Stage, Step},
     telemetry::maillog,
 };
 
-mod acts;
 mod transcript;
 
-use acts::{Untold, tell_of_failed_tls};
 use transcript::Transcript;
 
 /// Input that the session did not take yet: no more is read above it.
-const UNREAD: usize = 64 * 1024;
+pub(super) const UNREAD: usize = 64 * 1024;
 /// The first pieces of a message are read into so much room.
 const PIECE: usize = 16 * 1024;
 /// Replies gathered before they are written, whatever follows.
 const UNSENT: usize = 64 * 1024;
 /// A client must take our replies within this time.
 const WRITE: Duration = Duration::from_mins(1);
-/// And finish a TLS handshake, or a PROXY header, within this.
-const HANDSHAKE: Duration = Duration::from_secs(30);
 /// How long early talk is waited for before the greeting.
 const PEEK: Duration = Duration::from_millis(300);
 /// A session greeted with 554 ends after this time.
 const UNWELCOME: Duration = Duration::from_secs(10);
-/// The least rate inside DATA, octets a second over `limits.data_timeout`.
-const LEAST_RATE: u64 = 500;
-/// Above this the client is told to come back; its own time-out is at least five minutes (RFC 5321 §4.5.3.2.6 says ten).
-const STORE: Duration = Duration::from_mins(4);
 /// How long and how much is read after our last word, so that a reset does not take it away from the client.
 const LINGER: Duration = Duration::from_secs(1);
 const LINGER_OCTETS: usize = 256 * 1024;
 
-/// Serves one connection until it ends. Nothing is returned: whatever is worth telling is in the log.
-pub(crate) async fn serve(
-    tcp: TcpStream,
-    peer: SocketAddr,
-    slot: Slot,
-    shared: Arc<Shared>,
-    place: Place,
-) {
-    let _ = tcp.set_nodelay(true);
-    // Boxed: an idle connection costs what is in here, and most of it is only needed while something happens.
-    let result = Box::pin(admit(tcp, peer, slot, shared, place)).await;
-    if let Err(error) = result {
-        // Clients vanish all the time, and that is no error of ours.
-        debug!(peer = %peer, error = %error, "connection ended");
-    }
-}
-
-async fn admit(
-    tcp: TcpStream,
-    peer: SocketAddr,
-    slot: Slot,
-    shared: Arc<Shared>,
-    mut place: Place,
-) -> io::Result<()> {
-    let port = current(&slot);
-    let mut wire = Wire::new(tcp);
-    let mut input = BytesMut::new();
-    let mut peer = canonical(peer);
-    let mut stranger = !shared.is_client(peer.ip());
-    if port.is_proxy(peer.ip()) {
-        peer = match timeout(HANDSHAKE, proxied(&mut wire, &mut input, peer)).await {
-            Ok(client) => canonical(client?),
-            Err(_) => return Err(io::ErrorKind::TimedOut.into()),
-        };
-        stranger = !shared.is_client(peer.ip());
-    }
-    let place_of = if stranger && !place.is_of_a_stranger() {
-        None
-    } else {
-        shared.place_of(peer.ip(), stranger)
-    };
-    let Some(place_of) = place_of else {
-        if port.settings.tls != TlsMode::Implicit {
-            wire.tell(&Reply::too_many_from_address());
-        }
-        if let Some(suppressed) = shared.may_log_refusal(peer.ip()) {
-            info!(event = "rejected", stage = "connect", listener = %port.settings.name, peer = %peer, suppressed,
-                "rejected: connections_per_client");
-        }
-        return Ok(());
-    };
-    if port.settings.tls == TlsMode::Implicit {
-        let head = input.split().freeze();
-        wire = match handshake(wire, head, &port).await {
-            Ok(wire) => wire,
-            Err(error) => {
-                tell_of_failed_tls(&error, peer, &port, &shared);
-                return Ok(());
-            }
-        };
-    }
-    let session = Session::new(
-        Arc::clone(&port.rules),
-        peer,
-        port.settings.tls == TlsMode::Implicit,
-        shared.conditions(peer.ip()),
-    );
-    let drain = shared.drain();
-    let mut connection = Connection {
-        session,
-        wire,
-        input,
-        output: Vec::new(),
-        peer,
-        port,
-        slot,
-        shared,
-        spool: None,
-        id: None,
-        untold: None,
-        drain,
-        greeted: false,
-        transcript: Transcript::default(),
-        line_began: None,
-        deadline: None,
-        data: Rate::default(),
-        places: (place, place_of),
-    };
-    connection.converse().await
-}
-
-/// `::ffff:a.b.c.d` is `a.b.c.d`.
-fn canonical(peer: SocketAddr) -> SocketAddr {
-    SocketAddr::new(peer.ip().to_canonical(), peer.port())
-}
-
-/// Reads the PROXY header and says who the client is; what follows it stays in `input`.
-async fn proxied(
-    wire: &mut Wire,
-    input: &mut BytesMut,
-    peer: SocketAddr,
-) -> io::Result<SocketAddr> {
-    loop {
-        match proxy::parse(input) {
-            Ok(Some(header)) => {
-                input.advance(header.len.min(input.len()));
-                return Ok(header.client.unwrap_or(peer));
-            }
-            Ok(None) if input.len() <= UNREAD => {}
-            Ok(None) => return Err(io::Error::other("an endless PROXY header")),
-            Err(text) => {
-                warn!(event = "proxy header", peer = %peer, error = text, "bad PROXY header");
-                return Err(io::Error::other(text));
-            }
-        }
-        if wire.read(input).await? == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-    }
-}
-
-async fn handshake(wire: Wire, head: Bytes, port: &Port) -> io::Result<Wire> {
-    let Some(tls) = &port.tls else {
-        return Err(io::Error::other("no certificate"));
-    };
-    let config = tls.certificate().config;
-    match timeout(HANDSHAKE, Box::pin(wire.encrypt(head, config))).await {
-        Ok(encrypted) => encrypted,
-        Err(_) => Err(io::ErrorKind::TimedOut.into()),
-    }
-}
-
-struct Connection {
+pub(super) struct Connection {
     session: Session,
     wire: Wire,
     input: BytesMut,
@@ -210,10 +62,9 @@ struct Connection {
     /// Where a reload puts the listener's new settings.
     slot: Slot,
     shared: Arc<Shared>,
-    spool: Option<Box<BodyWriter>>,
-    id: Option<MessageId>,
+    intake: Intake,
     /// Accepted, and not in the log yet: the client's 250 goes first.
-    untold: Option<Untold>,
+    unlogged: Option<Unlogged>,
     drain: watch::Receiver<bool>,
     greeted: bool,
     transcript: Transcript,
@@ -222,29 +73,8 @@ struct Connection {
     /// The session ends then, whatever happens.
     deadline: Option<Instant>,
     data: Rate,
-    /// Its places among all and among those of its network.
-    places: (Place, PlaceOf),
-}
-
-/// How fast the client is inside DATA; only time spent waiting for it counts.
-#[derive(Debug, Default)]
-struct Rate {
-    waited: Duration,
-    octets: u64,
-}
-
-impl Rate {
-    /// Adds one wait; false when a whole `window` was slower than [`LEAST_RATE`].
-    fn keeps_up(&mut self, waited: Duration, octets: usize, window: Duration) -> bool {
-        self.waited += waited;
-        self.octets += octets as u64;
-        if self.waited < window {
-            return true;
-        }
-        let enough = self.octets as f64 >= LEAST_RATE as f64 * self.waited.as_secs_f64();
-        *self = Self::default();
-        enough
-    }
+    /// Among all connections and among those of its network.
+    permits: (Permit, NetworkPermit),
 }
 
 /// What came of waiting for the client.
@@ -263,7 +93,40 @@ enum Next {
 }
 
 impl Connection {
-    async fn converse(&mut self) -> io::Result<()> {
+    #[expect(clippy::too_many_arguments, reason = "all that came before it")]
+    pub(super) fn new(
+        session: Session,
+        wire: Wire,
+        input: BytesMut,
+        peer: SocketAddr,
+        port: Arc<Port>,
+        slot: Slot,
+        shared: Arc<Shared>,
+        permits: (Permit, NetworkPermit),
+    ) -> Self {
+        let drain = shared.drain();
+        Self {
+            session,
+            wire,
+            input,
+            output: Vec::new(),
+            peer,
+            port,
+            slot,
+            shared,
+            intake: Intake::default(),
+            unlogged: None,
+            drain,
+            greeted: false,
+            transcript: Transcript::default(),
+            line_began: None,
+            deadline: None,
+            data: Rate::default(),
+            permits,
+        }
+    }
+
+    pub(super) async fn converse(&mut self) -> io::Result<()> {
         let mut next = self.begin().await?;
         loop {
             let step = match next {
@@ -422,15 +285,22 @@ impl Connection {
             }
             Step::Data => {
                 let now = SystemTime::now();
-                let id = self.shared.queue.next_id(now);
-                self.id = Some(id);
+                let id = self.intake.begin(&self.shared.queue, now);
                 return Ok(Next::Step(self.session.data(id, now)));
             }
-            Step::Spool(piece) => self.spool(&piece).await,
-            Step::Unspool => self.spool = None,
+            Step::Spool(piece) => {
+                if let Err(state) = self.intake.spool(&self.shared.queue, &piece).await {
+                    self.session.spool_failed(state);
+                }
+            }
+            Step::Unspool => self.intake.discard(),
             Step::Enqueue(accepted) => {
                 self.flush().await?;
-                let result = Box::pin(self.enqueue(*accepted)).await;
+                let enqueued = self.intake.enqueue(&self.shared.queue, *accepted);
+                let result = Box::pin(enqueued).await.map(|unlogged| {
+                    self.shared.count_message(self.peer.ip());
+                    self.unlogged = Some(unlogged);
+                });
                 return Ok(Next::Step(self.session.enqueued(result)));
             }
             Step::Rejected(refusal) => self.log_refusal(&refusal),
@@ -475,16 +345,16 @@ impl Connection {
         let written = timeout(WRITE, self.wire.write(&output))
             .await
             .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
-        self.untold = None;
+        self.unlogged = None;
         written
     }
 
     async fn encrypt(&mut self, head: Bytes) -> io::Result<Next> {
         let wire = std::mem::replace(&mut self.wire, Wire::Gone);
-        match handshake(wire, head, &self.port).await {
+        match self.port.encrypt(wire, head).await {
             Ok(wire) => self.wire = wire,
             Err(error) => {
-                tell_of_failed_tls(&error, self.peer, &self.port, &self.shared);
+                log_failed_tls(&error, self.peer, &self.port, &self.shared);
                 return Ok(Next::End);
             }
         }
@@ -492,23 +362,81 @@ impl Connection {
         self.input = BytesMut::new();
         Ok(self.session.tls_started().map_or(Next::Feed, Next::Step))
     }
+
+    async fn verify(&mut self, credentials: &Credentials) -> Step {
+        let rules = self.shared.rules();
+        let result = self
+            .shared
+            .auth
+            .check(credentials, &rules.policy.users, self.peer.ip())
+            .await;
+        if result == Authentication::Accepted {
+            self.permits.0.make_friends();
+            self.permits.1.make_friends();
+        }
+        self.session.verified(result)
+    }
+
+    /// The end of an idle session is not worth a line; one inside a line or a message is.
+    fn timed_out(&mut self) -> Step {
+        let reply = Reply::timed_out();
+        let inside = self.session.stage() == Stage::Data;
+        if inside || self.line_began.is_some() {
+            self.log_refusal(&Refusal {
+                stage: if inside { "data" } else { "connect" },
+                sender: None,
+                recipient: None,
+                reply: reply.clone(),
+            });
+        }
+        Step::Close(Some(reply))
+    }
+
+    fn log_refusal(&self, refusal: &Refusal) {
+        let Some(suppressed) = self.shared.may_log_refusal(self.peer.ip()) else {
+            return;
+        };
+        maillog::rejected(&maillog::Rejected {
+            peer: self.peer,
+            client: self.session.client(),
+            listener: &self.port.settings.name,
+            stage: refusal.stage,
+            sender: refusal.sender.as_deref(),
+            recipient: refusal.recipient.as_deref(),
+            reply: &refusal.reply,
+            suppressed,
+        });
+    }
+
+    async fn close(&mut self) -> io::Result<()> {
+        self.intake.discard();
+        self.flush().await?;
+        let _ = timeout(LINGER, async {
+            self.wire.shutdown().await?;
+            let mut read = 0;
+            while read < LINGER_OCTETS {
+                self.input.clear();
+                match self.wire.read(&mut self.input).await? {
+                    0 => break,
+                    octets => read += octets,
+                }
+            }
+            io::Result::Ok(())
+        })
+        .await;
+        Ok(())
+    }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn least_rate() {
-        let window = Duration::from_secs(10);
-        let second = Duration::from_secs(1);
-        let mut rate = Rate::default();
-        for _ in 0..9 {
-            assert!(rate.keeps_up(second, 1, window));
-        }
-        assert!(!rate.keeps_up(second, 1, window));
-        for _ in 0..50 {
-            assert!(rate.keeps_up(second, 500, window));
-        }
+/// A client that only looks whether the port is open (health checks) is not worth a line.
+pub(super) fn log_failed_tls(error: &io::Error, peer: SocketAddr, port: &Port, shared: &Shared) {
+    if matches!(
+        error.kind(),
+        io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset
+    ) {
+        debug!(peer = %peer, error = %error, "connection ended");
+    } else if let Some(suppressed) = shared.may_log_refusal(peer.ip()) {
+        info!(event = "tls failed", listener = %port.settings.name, peer = %peer,
+            error = %logged(&acceptor::reason(error)), suppressed, "tls failed");
     }
 }

@@ -1,115 +1,39 @@
 //! SOCKETS IN: binds or inherits, accepts, limits, drains.
 //!
-//! Apart from the session, which knows the protocol and no socket. It judges no mail; what it refuses by itself is only
-//! one connection too many.
+//! It judges no mail; what it refuses by itself is only one connection too many.
 
 use std::{
     collections::HashMap,
-    fmt, io,
-    net::{IpAddr, SocketAddr, TcpListener as StdListener},
-    path::PathBuf,
+    io,
+    net::{SocketAddr, TcpListener as StdListener},
     sync::{Arc, PoisonError, RwLock},
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
-use ipnet::IpNet;
 use tokio::{net::TcpListener, task::JoinSet, time::sleep};
 use tracing::{error, info, warn};
 
-use crate::{mail::reply::Reply, policy::AuthMode, smtp::server::session::ListenerRules, systemd};
+use crate::{mail::reply::Reply, systemd};
 
+pub mod acceptor;
+mod admission;
 pub mod auth;
 mod bind;
-pub(crate) mod connection;
+mod connection;
+mod intake;
+mod limits;
 mod owner;
+mod port;
+mod rate;
+mod settings;
 mod shared;
-pub mod tls;
 mod wire;
 
 use bind::bind;
+pub use port::Standing;
+use port::{Port, Slot, current};
+pub use settings::{Bind, Limits, Settings, TlsMode};
 pub use shared::Shared;
-
-/// Where a listener listens.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Bind {
-    /// An address of this machine; port 0 takes a free one and the log says which.
-    Address(SocketAddr),
-    /// A socket handed over by systemd under this name (`FileDescriptorName=`).
-    Inherited(String),
-}
-
-impl fmt::Display for Bind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Bind::Address(address) => address.fmt(f),
-            Bind::Inherited(name) => write!(f, "socket:{name}"),
-        }
-    }
-}
-
-/// TLS of a listener.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum TlsMode {
-    /// None.
-    #[default]
-    Off,
-    /// Offered.
-    StartTls,
-    /// From the first octet.
-    Implicit,
-}
-
-/// One `[[listener]]`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Settings {
-    /// Its name.
-    pub name: String,
-    /// Where.
-    pub bind: Bind,
-    /// TLS.
-    pub tls: TlsMode,
-    /// STARTTLS before anything else.
-    pub require_tls: bool,
-    /// PEM files of the chain and the key.
-    pub certificate: Option<(PathBuf, PathBuf)>,
-    /// AUTH.
-    pub auth: AuthMode,
-    /// AUTH without TLS.
-    pub plaintext_auth: bool,
-    /// Networks whose connections begin with a PROXY header.
-    pub proxy_protocol: Vec<IpNet>,
-}
-
-impl Settings {
-    /// What a session needs to know of the listener it came in by.
-    pub(crate) fn rules(&self) -> ListenerRules {
-        ListenerRules {
-            name: self.name.clone(),
-            starttls: self.tls == TlsMode::StartTls,
-            require_tls: self.require_tls,
-            certificate: self.certificate.is_some(),
-            auth: self.auth,
-            plaintext_auth: self.plaintext_auth,
-        }
-    }
-}
-
-/// The part of `[limits]` that concerns connections; the rest is in `smtp::server::session::Rules`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
-    /// In all.
-    pub connections: usize,
-    /// From one address.
-    pub connections_per_client: usize,
-    /// From one address; 0 = no limit.
-    pub messages_per_minute: u32,
-    /// Without an octet, outside DATA.
-    pub command_timeout: Duration,
-    /// Without an octet, inside DATA.
-    pub data_timeout: Duration,
-    /// Below this many free octets no mail is taken.
-    pub free_disk: u64,
-}
 
 /// Why listeners could not be opened.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -131,52 +55,6 @@ pub enum ListenerError {
         text: String,
     },
 }
-
-/// A listener as it stands, for `status`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Standing {
-    /// Its name.
-    pub name: String,
-    /// Where it really listens.
-    pub addresses: Vec<SocketAddr>,
-    /// Its TLS.
-    pub tls: TlsMode,
-    /// The certificate's file and end, if there is one.
-    pub certificate: Option<(PathBuf, SystemTime)>,
-}
-
-/// What connections of one listener know of it; a reload puts another one in place.
-#[derive(Debug)]
-pub(crate) struct Port {
-    pub(crate) settings: Settings,
-    pub(crate) rules: Arc<ListenerRules>,
-    pub(crate) tls: Option<Arc<tls::Tls>>,
-}
-
-impl Port {
-    /// Whether connections from there begin with a PROXY header.
-    pub(crate) fn is_proxy(&self, peer: IpAddr) -> bool {
-        let peer = peer.to_canonical();
-        self.settings
-            .proxy_protocol
-            .iter()
-            .any(|network| network.contains(&peer))
-    }
-
-    fn standing(&self, addresses: Vec<SocketAddr>) -> Standing {
-        Standing {
-            name: self.settings.name.clone(),
-            addresses,
-            tls: self.settings.tls,
-            certificate: self
-                .tls
-                .as_ref()
-                .map(|tls| (tls.path().to_owned(), tls.certificate().not_after)),
-        }
-    }
-}
-
-type Slot = Arc<RwLock<Arc<Port>>>;
 
 /// Sockets that are open. Two listeners at port 0 are told apart by name.
 type Key = (Bind, Option<String>);
@@ -228,20 +106,6 @@ impl Listeners {
         })
     }
 
-    /// Opens all listeners and accepts from now on.
-    ///
-    /// # Errors
-    /// The first listener that cannot be opened; then none is.
-    pub fn start(shared: Arc<Shared>, settings: &[Settings]) -> Result<Self, ListenerError> {
-        let mut listeners = Self::new(shared).map_err(|e| ListenerError::Bind {
-            name: "socket".to_owned(),
-            text: format!("the sockets handed over by systemd cannot be used: {e}"),
-        })?;
-        let prepared = listeners.prepare(settings)?;
-        listeners.commit(prepared);
-        Ok(listeners)
-    }
-
     /// Loads every certificate and binds what is new. Nothing changes before [`Listeners::commit`].
     ///
     /// # Errors
@@ -251,10 +115,11 @@ impl Listeners {
         for one in settings {
             let key = key(one);
             let running = self.running.get(&key);
-            let port = port(
-                one,
-                running.and_then(|running| current(&running.slot).tls.clone()),
-            )?;
+            let known = running.and_then(|running| current(&running.slot).acceptor.clone());
+            let port = Port::load(one, known).map_err(|text| ListenerError::Certificate {
+                name: one.name.clone(),
+                text,
+            })?;
             let sockets = if running.is_some() {
                 None
             } else {
@@ -300,16 +165,6 @@ impl Listeners {
         }
     }
 
-    /// [`Listeners::prepare`] and [`Listeners::commit`].
-    ///
-    /// # Errors
-    /// As `prepare`; then nothing has changed.
-    pub fn reload(&mut self, settings: &[Settings]) -> Result<(), ListenerError> {
-        let prepared = self.prepare(settings)?;
-        self.commit(prepared);
-        Ok(())
-    }
-
     /// Every listener as it stands, by name.
     pub fn standing(&self) -> Vec<Standing> {
         let mut all: Vec<Standing> = self
@@ -332,7 +187,7 @@ impl Listeners {
     /// Logs every certificate that has expired or ends soon. To be called at the start, daily, and when they are loaded again.
     pub fn warn_of_expiry(&self) {
         for running in self.running.values() {
-            warn_of_end(&current(&running.slot));
+            current(&running.slot).warn_of_end();
         }
     }
 
@@ -388,45 +243,6 @@ fn key(settings: &Settings) -> Key {
     )
 }
 
-fn current(slot: &Slot) -> Arc<Port> {
-    Arc::clone(&slot.read().unwrap_or_else(PoisonError::into_inner))
-}
-
-/// `known` stays in use where its files are the same and have not changed.
-fn port(settings: &Settings, known: Option<Arc<tls::Tls>>) -> Result<Port, ListenerError> {
-    let broken = |text: String| ListenerError::Certificate {
-        name: settings.name.clone(),
-        text,
-    };
-    let tls = match &settings.certificate {
-        Some((chain, key)) => Some(match known.filter(|tls| tls.is_still(chain, key)) {
-            Some(tls) => tls,
-            None => Arc::new(tls::Tls::open(chain, key).map_err(broken)?),
-        }),
-        None if settings.tls == TlsMode::Off => None,
-        None => return Err(broken("TLS needs `certificate` and `key`".to_owned())),
-    };
-    Ok(Port {
-        rules: Arc::new(settings.rules()),
-        settings: settings.clone(),
-        tls,
-    })
-}
-
-fn warn_of_end(port: &Port) {
-    let Some(tls) = &port.tls else { return };
-    let end = tls.certificate().not_after;
-    let Ok(left) = end.duration_since(SystemTime::now()) else {
-        error!(event = "certificate expired", listener = %port.settings.name, file = %tls.path().display(),
-            at = %crate::mail::time::logged(end), "certificate expired: clients that check it send nothing");
-        return;
-    };
-    if left < tls::EXPIRES_SOON {
-        warn!(event = "certificate ends", listener = %port.settings.name, file = %tls.path().display(),
-            at = %crate::mail::time::logged(end), days = left.as_secs() / 86_400, "certificate ends soon");
-    }
-}
-
 async fn accept(socket: TcpListener, slot: Slot, shared: Arc<Shared>) {
     loop {
         let (tcp, peer) = match socket.accept().await {
@@ -447,7 +263,7 @@ async fn accept(socket: TcpListener, slot: Slot, shared: Arc<Shared>) {
         let port = current(&slot);
         // Of a proxy's connections the client is not known yet.
         let stranger = !port.is_proxy(peer.ip()) && !shared.is_client(peer.ip());
-        let Some(place) = shared.place(stranger) else {
+        let Some(permit) = shared.permits.among_all(shared.limits(), stranger) else {
             if port.settings.tls != TlsMode::Implicit {
                 wire::Wire::new(tcp).tell(&Reply::too_many_connections());
             }
@@ -466,12 +282,12 @@ async fn accept(socket: TcpListener, slot: Slot, shared: Arc<Shared>) {
                 error!(event = "panic", "a connection ended in a panic");
             }
         }
-        connections.spawn(connection::serve(
+        connections.spawn(admission::serve(
             tcp,
             peer,
             Arc::clone(&slot),
             Arc::clone(&shared),
-            place,
+            permit,
         ));
     }
 }

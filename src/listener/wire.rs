@@ -3,53 +3,43 @@
 //! Apart from the connection so that idle ones stay cheap: a read borrows the stack and the buffer grows only by what came.
 
 use std::{
-    io,
+    fmt, io,
     mem::MaybeUninit,
     pin::Pin,
-    sync::Arc,
     task::{Context, Poll, ready},
 };
 
 use bytes::{Buf, Bytes, BytesMut};
-use rustls::ServerConfig;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
     net::TcpStream,
 };
-use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 use crate::mail::reply::Reply;
 
 /// Octets of one read where the buffer has no room.
 const PIECE: usize = 8 * 1024;
 
+/// What an acceptor makes of a socket.
+pub(super) trait Stream: AsyncRead + AsyncWrite + fmt::Debug + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + fmt::Debug + Send + Unpin> Stream for T {}
+
 /// Plain or encrypted.
 #[derive(Debug)]
-pub(crate) enum Wire {
+pub(super) enum Wire {
     Plain(TcpStream),
-    Tls(Box<TlsStream<Prefixed>>),
+    Tls(Box<dyn Stream>),
     /// While a handshake is under way, and after one that failed.
     Gone,
 }
 
 impl Wire {
-    pub(crate) fn new(tcp: TcpStream) -> Self {
+    pub(super) fn new(tcp: TcpStream) -> Self {
         Self::Plain(tcp)
     }
 
-    /// The server's side of a handshake; `head` was read already and comes first.
-    pub(crate) async fn encrypt(self, head: Bytes, config: Arc<ServerConfig>) -> io::Result<Self> {
-        let Self::Plain(tcp) = self else {
-            return Err(io::Error::other("encrypted already"));
-        };
-        let stream = TlsAcceptor::from(config)
-            .accept(Prefixed { head, tcp })
-            .await?;
-        Ok(Self::Tls(Box::new(stream)))
-    }
-
     /// Appends what has come to `input`; 0 is the end. Safe to cancel.
-    pub(crate) async fn read(&mut self, input: &mut BytesMut) -> io::Result<usize> {
+    pub(super) async fn read(&mut self, input: &mut BytesMut) -> io::Result<usize> {
         if input.capacity() - input.len() < PIECE {
             return std::future::poll_fn(|cx| self.poll_append(cx, input)).await;
         }
@@ -85,7 +75,7 @@ impl Wire {
     }
 
     /// Writes all of it.
-    pub(crate) async fn write(&mut self, octets: &[u8]) -> io::Result<()> {
+    pub(super) async fn write(&mut self, octets: &[u8]) -> io::Result<()> {
         match self {
             Self::Plain(tcp) => tcp.write_all(octets).await,
             Self::Tls(tls) => {
@@ -97,7 +87,7 @@ impl Wire {
     }
 
     /// Says a last word without waiting, on a plain connection.
-    pub(crate) fn tell(&self, reply: &Reply) {
+    pub(super) fn tell(&self, reply: &Reply) {
         if let Self::Plain(tcp) = self {
             let mut line = Vec::new();
             reply.write_to(&mut line);
@@ -106,7 +96,7 @@ impl Wire {
     }
 
     /// Ends our direction.
-    pub(crate) async fn shutdown(&mut self) -> io::Result<()> {
+    pub(super) async fn shutdown(&mut self) -> io::Result<()> {
         match self {
             Self::Plain(tcp) => tcp.shutdown().await,
             Self::Tls(tls) => tls.shutdown().await,
@@ -125,9 +115,9 @@ fn or_end<T: Default>(result: io::Result<T>) -> io::Result<T> {
 
 /// A stream whose first octets were read already.
 #[derive(Debug)]
-pub(crate) struct Prefixed {
-    head: Bytes,
-    tcp: TcpStream,
+pub(super) struct Prefixed {
+    pub(super) head: Bytes,
+    pub(super) tcp: TcpStream,
 }
 
 impl AsyncRead for Prefixed {

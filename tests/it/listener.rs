@@ -9,7 +9,9 @@ use super::{
 };
 use argon2::PasswordHasher;
 use postern::{
-    listener::{Bind, Limits, Listeners, Settings, Shared, TlsMode, auth::Authenticator},
+    listener::{
+        Bind, Limits, ListenerError, Listeners, Settings, Shared, TlsMode, auth::Authenticator,
+    },
     policy::{
         AuthMode,
         client::{Client, User},
@@ -103,14 +105,15 @@ impl Gate {
         })
         .unwrap();
         let queue = Arc::new(Queue::new(store));
-        let shared = Shared::with_auth(
+        let shared = Shared::new(
             Arc::clone(&queue),
             rules,
             limits,
             Authenticator::new(Duration::ZERO),
         );
         let listener = listener(dir.path());
-        let listeners = Listeners::start(Arc::clone(&shared), &[listener]).unwrap();
+        let mut listeners = Listeners::new(Arc::clone(&shared)).unwrap();
+        reload(&mut listeners, &[listener]).unwrap();
         Self {
             dir,
             listeners,
@@ -132,6 +135,13 @@ impl Gate {
     async fn waiting(&self) -> u64 {
         self.queue.store().stats().await.unwrap().waiting
     }
+}
+
+/// As the gateway does it.
+fn reload(listeners: &mut Listeners, settings: &[Settings]) -> Result<(), ListenerError> {
+    let prepared = listeners.prepare(settings)?;
+    listeners.commit(prepared);
+    Ok(())
 }
 
 /// One read: what the other side wrote in one go.
@@ -498,9 +508,7 @@ async fn reload_is_all_or_nothing_and_says_who_has_the_port() {
         bind: Bind::Address(taken.local_addr().unwrap()),
         ..settings("two")
     };
-    let error = gate
-        .listeners
-        .reload(&[other.clone()])
+    let error = reload(&mut gate.listeners, &[other.clone()])
         .unwrap_err()
         .to_string();
     assert!(
@@ -512,12 +520,12 @@ async fn reload_is_all_or_nothing_and_says_who_has_the_port() {
     // Another test that starts a process at this moment holds the port for the time between fork and exec.
     until("the port", async || {
         let both = [settings("one"), other.clone()];
-        gate.listeners.reload(&both).is_ok()
+        reload(&mut gate.listeners, &both).is_ok()
     })
     .await;
     assert_eq!(gate.address(), address);
     assert_eq!(gate.listeners.standing().len(), 2);
-    gate.listeners.reload(&[settings("one")]).unwrap();
+    reload(&mut gate.listeners, &[settings("one")]).unwrap();
     assert_eq!(gate.listeners.standing().len(), 1);
     gate.connect().await;
 }

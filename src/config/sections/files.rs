@@ -14,7 +14,7 @@ use crate::{
         values::{Fault, fault, plain},
     },
     connector::keypair::{self, Unfit},
-    listener::tls,
+    listener::acceptor,
     mail::time::day,
 };
 
@@ -148,7 +148,7 @@ pub(super) fn look_at_certificate(
         return;
     }
     let span = table.place_or_header("certificate");
-    let certificate = match tls::load(chain, key) {
+    let certificate = match acceptor::load(chain, key) {
         Ok(certificate) => certificate,
         Err(why) => return context.error(&span, Fault::from(plain(&why))),
     };
@@ -159,7 +159,7 @@ pub(super) fn look_at_certificate(
     } else if certificate.not_before > now {
         let start = day(certificate.not_before);
         format!("the certificate in {shown} is not valid before {start}")
-    } else if end < now + tls::EXPIRES_SOON {
+    } else if end < now + acceptor::EXPIRES_SOON {
         format!("the certificate in {shown} expires soon, on {}", day(end))
     } else {
         return;

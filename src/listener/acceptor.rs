@@ -1,22 +1,31 @@
-//! Certificates of listeners: PEM files to a rustls configuration.
+//! TLS of listeners: PEM files to a configuration, and a socket to an encrypted stream.
 //!
-//! Apart from the sockets so that a bad file is named before anything is bound. It does no handshake.
+//! The only file in here that names a TLS library. A bad certificate is named before anything is bound.
 
 use std::{
+    io,
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
+use bytes::Bytes;
 use rustls::{
     ServerConfig,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
 };
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
+
+use super::wire::{Prefixed, Wire};
 
 use crate::watch::Files;
 
 /// A warning is logged when a certificate ends within this time.
 pub const EXPIRES_SOON: Duration = Duration::from_hours(14 * 24);
+
+/// A handshake, or a PROXY header, must be finished within this.
+pub(super) const HANDSHAKE: Duration = Duration::from_secs(30);
 
 /// A loaded chain with its key.
 #[derive(Debug, Clone)]
@@ -29,16 +38,16 @@ pub struct Certificate {
     pub not_after: SystemTime,
 }
 
-/// A certificate of a listener, and the files it comes from.
+/// A certificate of a listener, the files it comes from, and what makes an encrypted stream of a socket.
 #[derive(Debug)]
-pub struct Tls {
+pub struct Acceptor {
     chain: PathBuf,
     key: PathBuf,
     certificate: Certificate,
     files: Files,
 }
 
-impl Tls {
+impl Acceptor {
     /// Loads both files.
     ///
     /// # Errors
@@ -54,14 +63,30 @@ impl Tls {
         })
     }
 
-    /// What handshakes use.
-    pub fn certificate(&self) -> Certificate {
-        self.certificate.clone()
+    /// When the certificate ends.
+    pub fn not_after(&self) -> SystemTime {
+        self.certificate.not_after
     }
 
     /// The file of the chain.
     pub fn path(&self) -> &Path {
         &self.chain
+    }
+
+    /// The server's side of a handshake over a plain socket; `head` was read of it already and comes first.
+    ///
+    /// # Errors
+    /// The handshake failed, or took too long; [`reason`] has words for it.
+    pub(super) async fn encrypt(&self, wire: Wire, head: Bytes) -> io::Result<Wire> {
+        let Wire::Plain(tcp) = wire else {
+            return Err(io::Error::other("encrypted already"));
+        };
+        let config = Arc::clone(&self.certificate.config);
+        let handshake = TlsAcceptor::from(config).accept(Prefixed { head, tcp });
+        match timeout(HANDSHAKE, Box::pin(handshake)).await {
+            Ok(stream) => Ok(Wire::Tls(Box::new(stream?))),
+            Err(_) => Err(io::ErrorKind::TimedOut.into()),
+        }
     }
 
     /// Whether it comes from these files, and they are as they were. Blocks on the disk.
@@ -121,7 +146,7 @@ pub fn load(chain: &Path, key: &Path) -> Result<Certificate, String> {
 }
 
 /// Why a handshake failed, for the log: what it means for the client, not what the library calls it.
-pub fn reason(error: &std::io::Error) -> String {
+pub fn reason(error: &io::Error) -> String {
     use rustls::{AlertDescription as Alert, Error, PeerMisbehaved};
     let inner = error.get_ref().and_then(|e| e.downcast_ref::<Error>());
     let Some(inner) = inner else {
@@ -251,11 +276,11 @@ mod tests {
     fn changed_files_are_seen() {
         let dir = tempfile::tempdir().unwrap();
         let (chain, key) = mint(dir.path(), "a");
-        let tls = Tls::open(&chain, &key).unwrap();
+        let tls = Acceptor::open(&chain, &key).unwrap();
         assert!(tls.is_still(&chain, &key));
         assert!(!tls.is_still(&key, &chain));
         std::fs::write(&chain, "rubbish").unwrap();
         assert!(!tls.is_still(&chain, &key));
-        assert!(Tls::open(&chain, &key).is_err());
+        assert!(Acceptor::open(&chain, &key).is_err());
     }
 }

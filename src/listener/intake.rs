@@ -1,0 +1,157 @@
+//! A message on its way to the queue: a large body to the disk while it arrives, then all of it to the store.
+//!
+//! The promise of the `250` is kept here: it is said only after the store has said yes.
+
+use std::{
+    io,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use bytes::Bytes;
+use tokio::time::{Instant, timeout};
+use tracing::{error, warn};
+
+use crate::{
+    mail::{
+        message::{Body, Message, MessageId},
+        reply::Reply,
+    },
+    queue::{Queue, body::BodyWriter, store::StoreError},
+    route::{RouteName, Routed},
+    smtp::server::session::{Accepted, StoreState},
+    telemetry::maillog,
+};
+
+/// When the store has not answered by then, the client is told to come back: clients wait five minutes at least (RFC 5321
+/// §4.5.3.2.6 says ten).
+const STORE: Duration = Duration::from_mins(4);
+
+/// The message that a connection takes in.
+#[derive(Debug, Default)]
+pub(super) struct Intake {
+    id: Option<MessageId>,
+    /// What of the body went to the disk; dropped, it is removed.
+    body: Option<Box<BodyWriter>>,
+}
+
+impl Intake {
+    /// Another message begins.
+    pub(super) fn begin(&mut self, queue: &Queue, now: SystemTime) -> MessageId {
+        let id = queue.next_id(now);
+        self.id = Some(id);
+        id
+    }
+
+    /// Nothing comes of it.
+    pub(super) fn discard(&mut self) {
+        self.body = None;
+    }
+
+    /// Takes a piece of the body to the disk.
+    ///
+    /// # Errors
+    /// How the store is.
+    pub(super) async fn spool(&mut self, queue: &Queue, piece: &[u8]) -> Result<(), StoreState> {
+        let Some(id) = self.id else { return Ok(()) };
+        let body = self
+            .body
+            .get_or_insert_with(|| Box::new(queue.body_writer(id)));
+        if let Err(error) = Box::pin(body.append(piece)).await {
+            self.body = None;
+            return Err(failed(queue, id, &error));
+        }
+        Ok(())
+    }
+
+    /// On disk, or the reply that says why not.
+    ///
+    /// # Errors
+    /// The reply to the final dot.
+    pub(super) async fn enqueue(
+        &mut self,
+        queue: &Queue,
+        accepted: Accepted,
+    ) -> Result<Unlogged, Reply> {
+        let began = Instant::now();
+        let id = accepted.id;
+        let body = match (accepted.body, self.body.take()) {
+            (Some(body), _) => Body::Memory(body),
+            (None, None) => Body::Memory(Bytes::new()),
+            (None, Some(body)) => match body.finish().await {
+                Ok(body) => body,
+                Err(error) => {
+                    return Err(match failed(queue, id, &error) {
+                        StoreState::Full => Reply::storage_full(),
+                        _ => Reply::storage_failing(),
+                    });
+                }
+            },
+        };
+        let message = Arc::new(Message {
+            id,
+            envelope: accepted.envelope,
+            origin: accepted.origin,
+            header: accepted.header,
+            body,
+        });
+        let mail = Routed {
+            message: Arc::clone(&message),
+            jobs: accepted.jobs,
+        };
+        let mut routes: Vec<_> = mail.jobs.iter().map(|(route, _)| route.clone()).collect();
+        routes.dedup();
+        let stored = timeout(STORE, queue.accept(mail, SystemTime::now())).await;
+        match stored {
+            Ok(Ok(())) => Ok(Unlogged {
+                message,
+                routes,
+                took: began.elapsed(),
+            }),
+            Ok(Err(error)) => {
+                error!(event = "not stored", id = %id, error = %error, "not stored");
+                Err(match error {
+                    StoreError::Full => Reply::storage_full(),
+                    StoreError::Unavailable(_) => Reply::storage_failing(),
+                })
+            }
+            Err(_) => {
+                error!(event = "not stored", id = %id, error = "the store took over four minutes", "not stored");
+                Err(Reply::storage_failing())
+            }
+        }
+    }
+}
+
+/// Logs that the disk failed, and says what that makes of the store.
+fn failed(queue: &Queue, id: MessageId, error: &io::Error) -> StoreState {
+    warn!(event = "spool failed", id = %id, error = %error, "spool failed");
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            queue.ask_for_room();
+            StoreState::Full
+        }
+        _ => StoreState::Failing,
+    }
+}
+
+/// A message that is on disk; when dropped it writes its line to the log.
+pub(super) struct Unlogged {
+    message: Arc<Message>,
+    routes: Vec<RouteName>,
+    took: Duration,
+}
+
+impl Drop for Unlogged {
+    fn drop(&mut self) {
+        let names: Vec<_> = self.routes.iter().map(RouteName::as_str).collect();
+        maillog::accepted(
+            self.message.id,
+            &self.message.origin,
+            &self.message.envelope,
+            self.message.size(),
+            &names,
+            self.took,
+        );
+    }
+}

@@ -1,0 +1,115 @@
+//! A listener as its connections and `status` see it.
+
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    sync::{Arc, PoisonError, RwLock},
+    time::SystemTime,
+};
+
+use bytes::Bytes;
+use tracing::{error, warn};
+
+use super::{
+    acceptor::{Acceptor, EXPIRES_SOON},
+    settings::{Settings, TlsMode},
+    wire::Wire,
+};
+use crate::smtp::server::session::ListenerRules;
+
+/// A listener as it stands, for `status`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Standing {
+    /// Its name.
+    pub name: String,
+    /// Where it really listens.
+    pub addresses: Vec<SocketAddr>,
+    /// Its TLS.
+    pub tls: TlsMode,
+    /// The certificate's file and end, if there is one.
+    pub certificate: Option<(PathBuf, SystemTime)>,
+}
+
+/// What connections of one listener know of it; a reload puts another one in place.
+#[derive(Debug)]
+pub(super) struct Port {
+    pub(super) settings: Settings,
+    pub(super) rules: Arc<ListenerRules>,
+    pub(super) acceptor: Option<Arc<Acceptor>>,
+}
+
+impl Port {
+    /// Whether connections from there begin with a PROXY header.
+    pub(super) fn is_proxy(&self, peer: IpAddr) -> bool {
+        let peer = peer.to_canonical();
+        self.settings
+            .proxy_protocol
+            .iter()
+            .any(|network| network.contains(&peer))
+    }
+
+    pub(super) fn standing(&self, addresses: Vec<SocketAddr>) -> Standing {
+        Standing {
+            name: self.settings.name.clone(),
+            addresses,
+            tls: self.settings.tls,
+            certificate: self
+                .acceptor
+                .as_ref()
+                .map(|acceptor| (acceptor.path().to_owned(), acceptor.not_after())),
+        }
+    }
+
+    /// `known` stays in use where its files are the same and have not changed.
+    ///
+    /// # Errors
+    /// What is wrong with the certificate.
+    pub(super) fn load(settings: &Settings, known: Option<Arc<Acceptor>>) -> Result<Self, String> {
+        let acceptor = match &settings.certificate {
+            Some((chain, key)) => Some(match known.filter(|known| known.is_still(chain, key)) {
+                Some(known) => known,
+                None => Arc::new(Acceptor::open(chain, key)?),
+            }),
+            None if settings.tls == TlsMode::Off => None,
+            None => return Err("TLS needs `certificate` and `key`".to_owned()),
+        };
+        Ok(Self {
+            rules: Arc::new(settings.rules()),
+            settings: settings.clone(),
+            acceptor,
+        })
+    }
+
+    /// The server's side of a TLS handshake; `head` was read of the socket already.
+    pub(super) async fn encrypt(&self, wire: Wire, head: Bytes) -> io::Result<Wire> {
+        match &self.acceptor {
+            Some(acceptor) => acceptor.encrypt(wire, head).await,
+            None => Err(io::Error::other("no certificate")),
+        }
+    }
+
+    /// Logs that the certificate has expired or ends soon.
+    pub(super) fn warn_of_end(&self) {
+        let Some(acceptor) = &self.acceptor else {
+            return;
+        };
+        let (name, file, end) = (&self.settings.name, acceptor.path(), acceptor.not_after());
+        let Ok(left) = end.duration_since(SystemTime::now()) else {
+            error!(event = "certificate expired", listener = %name, file = %file.display(),
+            at = %crate::mail::time::logged(end), "certificate expired: clients that check it send nothing");
+            return;
+        };
+        if left < EXPIRES_SOON {
+            warn!(event = "certificate ends", listener = %name, file = %file.display(),
+            at = %crate::mail::time::logged(end), days = left.as_secs() / 86_400, "certificate ends soon");
+        }
+    }
+}
+
+/// Where a reload puts the listener's new settings.
+pub(super) type Slot = Arc<RwLock<Arc<Port>>>;
+
+pub(super) fn current(slot: &Slot) -> Arc<Port> {
+    Arc::clone(&slot.read().unwrap_or_else(PoisonError::into_inner))
+}
