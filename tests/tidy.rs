@@ -100,13 +100,6 @@ const KNOWN_CIRCLES: &[&[&str]] = &[
         "delivery/round.rs",
         "delivery/upkeep.rs",
     ],
-    &[
-        "listener/auth.rs",
-        "listener/connection.rs",
-        "listener/connection/acts.rs",
-        "listener/mod.rs",
-        "listener/shared.rs",
-    ],
     &["smtp/client/class/mod.rs", "smtp/client/class/table.rs"],
     &["smtp/client/dialogue.rs", "smtp/client/dialogue/refused.rs"],
     &[

@@ -1,4 +1,4 @@
-//! A listener as its connections and `status` see it.
+//! A listener as its connections and `status` see it; a reload puts another one in its place.
 
 use std::{
     io,

@@ -1,4 +1,4 @@
-//! How fast a client must be inside DATA.
+//! How fast a client must be inside DATA, so that nobody keeps a session with a few octets an hour.
 
 use std::time::Duration;
 
