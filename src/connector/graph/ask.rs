@@ -10,8 +10,8 @@ use reqwest::{Method, Url, header};
 use tokio::time::Instant;
 
 use super::{
-    Graph,
     answer::Heard,
+    client::Graph,
     token::{self, Cause},
 };
 use crate::{

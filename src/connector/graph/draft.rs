@@ -15,10 +15,10 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, timeout_at};
 
 use super::{
-    Graph,
     answer::{self, Meaning},
     ask::{self, Silence},
-    body_of, fields,
+    client::{Graph, body_of},
+    fields,
     parts::{self, Attachment, Parts},
     steps::{Deleted, Draft, Left, Stop, TIDYING, TRIES},
 };

@@ -15,9 +15,9 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::{
-    Graph,
     answer::{self, Meaning, Step},
     ask::{self, Request, Silence},
+    client::Graph,
     coding::{Content, Encoding},
     fields,
     parts::{Attachment, Source},

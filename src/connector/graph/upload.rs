@@ -29,8 +29,19 @@ const SESSIONS: u32 = 2;
 /// Octets of the URL of a session.
 const URL: usize = 16 * 1024;
 
+/// What the next request to a session is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    /// The next piece.
+    Send,
+    /// Where the upload stands: nobody knows whether the last piece arrived.
+    Ask,
+    /// The last piece once more, since it could not be asked; it is refused if it is there.
+    SendAgain,
+}
+
 /// What came of a session.
-enum Session {
+enum SessionEnd {
     /// The attachment is there.
     Done,
     /// The session is not: expired, or forgotten.
@@ -38,7 +49,7 @@ enum Session {
 }
 
 /// What an upload session says of itself.
-enum Said {
+enum SessionSays {
     /// It goes on there.
     Next(usize),
     /// The attachment is there.
@@ -64,8 +75,8 @@ impl Draft<'_> {
         for _ in 0..SESSIONS {
             let url = self.session(id, attachment, content.len()).await?;
             match self.pieces(&url, content).await? {
-                Session::Done => return Ok(()),
-                Session::Lost => {}
+                SessionEnd::Done => return Ok(()),
+                SessionEnd::Lost => {}
             }
         }
         Err(Stop::later(
@@ -105,36 +116,34 @@ impl Draft<'_> {
         }
     }
 
-    /// All pieces, one after the other. After a bad answer it is asked where the upload stands; where that cannot be asked, the piece
-    /// is sent again, and is refused if it is there.
-    async fn pieces(&self, url: &Url, content: &mut Content) -> Result<Session, Stop> {
+    /// All pieces, one after the other.
+    async fn pieces(&self, url: &Url, content: &mut Content) -> Result<SessionEnd, Stop> {
         let total = content.len();
         let unconfirmed = || Stop::later("the end of an upload was not confirmed", None);
-        let (mut next, mut tries) = (0, 0);
-        // A piece is on its way of which nobody knows whether it arrived; where it stands is to be asked; it could not be.
-        let (mut unsure, mut asking, mut blind) = (false, false, false);
+        let (mut turn, mut next, mut tries) = (Turn::Send, 0, 0);
         loop {
             let piece = content.piece(next, PIECE);
             let end = next + piece.len();
-            let said = if asking {
-                standing(&self.ask_session(url).await)
-            } else {
-                said(&self.put(url, next, total, piece).await, end == total)
+            let said = match turn {
+                Turn::Send | Turn::SendAgain => {
+                    said(&self.put(url, next, total, piece).await, end == total)
+                }
+                Turn::Ask => standing(&self.ask_session(url).await),
             };
-            match said {
-                Said::Done => return Ok(Session::Done),
+            turn = match (said, turn) {
+                (SessionSays::Done, _) => return Ok(SessionEnd::Done),
                 // Everything is there, and nothing was confirmed.
-                Said::Next(at) if at == total => return Err(unconfirmed()),
-                Said::Next(at) if at <= end => {
+                (SessionSays::Next(at), _) if at == total => return Err(unconfirmed()),
+                (SessionSays::Next(at), _) if at <= end => {
                     if at > next {
                         tries = 0;
-                    } else if !asking {
+                    } else if turn != Turn::Ask {
                         tries += 1;
                     }
                     next = at;
-                    (unsure, asking, blind) = (false, false, false);
+                    Turn::Send
                 }
-                Said::Again(wait, text) => {
+                (SessionSays::Again(wait, text), _) => {
                     let text = format!("an upload was interrupted: {text}");
                     if tries >= TRIES {
                         return Err(Stop::later(text, wait));
@@ -143,22 +152,22 @@ impl Draft<'_> {
                         return Err(Stop::later(text, Some(wait)));
                     }
                     tries += 1;
-                    (unsure, asking) = (true, true);
+                    Turn::Ask
                 }
-                Said::Astray if asking => (asking, blind) = (false, true),
-                Said::Astray if !blind => {
+                (SessionSays::Astray, Turn::Ask) => Turn::SendAgain,
+                (SessionSays::Astray, Turn::Send) => {
                     tries += 1;
-                    (unsure, asking) = (true, true);
+                    Turn::Ask
                 }
-                Said::Never => {
+                (SessionSays::Never, _) => {
                     return Err(Stop::unsuited(
                         "the attachment is larger than the mailbox takes",
                     ));
                 }
                 // Gone, perhaps because it was complete: then the attachment is there, and must not be there twice.
-                _ if unsure && end == total => return Err(unconfirmed()),
-                _ => return Ok(Session::Lost),
-            }
+                (_, Turn::Ask | Turn::SendAgain) if end == total => return Err(unconfirmed()),
+                _ => return Ok(SessionEnd::Lost),
+            };
             if tries > TRIES {
                 return Err(Stop::later("an upload does not get on", None));
             }
@@ -202,31 +211,33 @@ impl Draft<'_> {
 }
 
 /// What the answer to a piece says; `last`: to the last one.
-fn said(answer: &Result<Answer, Fault>, last: bool) -> Said {
+fn said(answer: &Result<Answer, Fault>, last: bool) -> SessionSays {
     let answer = match answer {
         Ok(answer) => answer,
-        Err(fault) => return Said::Again(None, fault.text().to_owned()),
+        Err(fault) => return SessionSays::Again(None, fault.text().to_owned()),
     };
     match answer.status.as_u16() {
-        201 => Said::Done,
+        201 => SessionSays::Done,
         200 | 202 => match next_of(&answer.body) {
-            Some(next) => Said::Next(next),
-            None if last => Said::Done,
-            None => Said::Astray,
+            Some(next) => SessionSays::Next(next),
+            None if last => SessionSays::Done,
+            None => SessionSays::Astray,
         },
-        401 | 403 | 404 | 410 => Said::Lost,
-        413 if error_in(&answer.body).is_some() => Said::Never,
+        401 | 403 | 404 | 410 => SessionSays::Lost,
+        413 if error_in(&answer.body).is_some() => SessionSays::Never,
         // Something on the way takes no piece of this size; the mailbox was not asked.
-        413 => Said::Again(answer.retry_after(), "413".to_owned()),
-        status @ (408 | 429 | 500..=599) => Said::Again(answer.retry_after(), status.to_string()),
-        _ => Said::Astray,
+        413 => SessionSays::Again(answer.retry_after(), "413".to_owned()),
+        status @ (408 | 429 | 500..=599) => {
+            SessionSays::Again(answer.retry_after(), status.to_string())
+        }
+        _ => SessionSays::Astray,
     }
 }
 
 /// What the answer to the question where it stands says. That question may not be known there.
-fn standing(answer: &Result<Answer, Fault>) -> Said {
+fn standing(answer: &Result<Answer, Fault>) -> SessionSays {
     match said(answer, false) {
-        Said::Done | Said::Never => Said::Astray,
+        SessionSays::Done | SessionSays::Never => SessionSays::Astray,
         said => said,
     }
 }

@@ -12,7 +12,7 @@ mod standing;
 mod stream;
 mod tls;
 
-use std::{sync::Arc, time::Instant as StdInstant};
+use std::time::Instant as StdInstant;
 
 use async_trait::async_trait;
 use tokio::{
@@ -20,12 +20,17 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use self::{link::Link, open::Found, pool::Pool, standing::Standing, stream::Fault};
+use self::{
+    link::Link,
+    open::{Found, Opener},
+    pool::Pool,
+    standing::Standing,
+    stream::Fault,
+};
 use crate::{
     connector::{
-        interface::{Connector, Recorder, Services},
-        oauth::TokenSource,
-        settings::{SmtpSettings, Tls},
+        interface::{Connector, Services},
+        settings::SmtpSettings,
     },
     mail::{
         message::Message,
@@ -52,23 +57,18 @@ const BLOCK: usize = 64 * 1024;
 /// `type = "smtp"`.
 pub struct Smtp {
     name: ConnectorName,
-    settings: SmtpSettings,
     max_recipients: usize,
-    timeouts: Timeouts,
-    tls: Option<tls::Client>,
+    opener: Opener,
     pool: Pool,
     standing: Standing,
     permits: Semaphore,
-    recorder: Option<Recorder>,
-    /// For XOAUTH2 and OAUTHBEARER, with the mailbox that logs in.
-    tokens: Option<(Arc<TokenSource>, String)>,
 }
 
 impl std::fmt::Debug for Smtp {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Smtp")
             .field("name", &self.name)
-            .field("settings", &self.settings)
+            .field("settings", &self.opener.settings)
             .finish_non_exhaustive()
     }
 }
@@ -85,28 +85,13 @@ impl Smtp {
         timeouts: Timeouts,
         services: Services,
     ) -> Result<Self, String> {
-        let tls = match settings.tls {
-            Tls::Off => None,
-            Tls::Implicit | Tls::StartTls | Tls::Opportunistic => Some(tls::client(settings)?),
-        };
-        let tokens = match &settings.oauth {
-            None => None,
-            Some((oauth, user)) => {
-                let source = TokenSource::new(oauth, services.token_store)?;
-                Some((source, user.clone()))
-            }
-        };
         Ok(Self {
             name,
             max_recipients,
-            timeouts,
-            tls,
+            opener: Opener::new(settings, timeouts, services)?,
             pool: Pool::new(settings.idle_timeout),
             standing: Standing::default(),
             permits: Semaphore::new(settings.max_connections.clamp(1, Semaphore::MAX_PERMITS)),
-            recorder: services.recorder,
-            tokens,
-            settings: settings.clone(),
         })
     }
 
@@ -211,7 +196,7 @@ impl Smtp {
         }
         link.used += 1;
         link.reset = after == After::NeedsReset;
-        if link.used >= self.settings.messages_per_connection || link.is_too_old() {
+        if link.used >= self.opener.settings.messages_per_connection || link.is_too_old() {
             self.pool.leave(link);
         } else {
             self.pool.put(link);
@@ -239,7 +224,7 @@ impl Connector for Smtp {
                 (4, 3, 2),
                 "all connections were busy until the deadline",
             );
-            let host = self.settings.host.as_str();
+            let host = self.opener.settings.host.as_str();
             return Report::all(recipients, &Outcome::deferred(reply), host);
         };
         let mut idle = self.pool.take().await;
@@ -247,7 +232,7 @@ impl Connector for Smtp {
             let used = idle.is_some();
             let mut link = match idle.take() {
                 Some(link) => link,
-                None => match Box::pin(self.open(deadline)).await {
+                None => match Box::pin(self.opener.open(deadline)).await {
                     Ok(found) => found.link,
                     Err(obstacle) => return obstacle.into(),
                 },
@@ -261,7 +246,7 @@ impl Connector for Smtp {
             let mut work = Delivery::new(
                 mail,
                 &offered,
-                &self.settings.overrides,
+                &self.opener.settings.overrides,
                 self.max_recipients,
                 link.reset,
             )
@@ -294,7 +279,7 @@ impl Connector for Smtp {
             link,
             tls,
             mechanism,
-        } = Box::pin(self.open(deadline)).await?;
+        } = Box::pin(self.opener.open(deadline)).await?;
         let certificate = tls.and_then(|t| t.expires).map_or_else(String::new, |day| {
             format!(", certificate valid until {day}")
         });

@@ -5,6 +5,7 @@
 use std::{
     collections::VecDeque,
     net::{IpAddr, SocketAddr},
+    sync::Arc,
     time::Duration,
 };
 
@@ -15,7 +16,6 @@ use tokio::{
 use tokio_rustls::{TlsConnector, rustls};
 
 use super::{
-    Smtp,
     dial::{self, Target},
     failed::{Failed, together},
     link::{Link, Timeouts},
@@ -24,7 +24,8 @@ use super::{
 };
 use crate::{
     connector::{
-        oauth::{Claims, EXCHANGE, Token},
+        interface::{Recorder, Services},
+        oauth::{Claims, EXCHANGE, Token, TokenSource},
         services::{is_exchange, is_high_volume},
         settings::{Auth, SmtpSettings, Tls},
     },
@@ -56,7 +57,43 @@ const LEAST: Duration = Duration::from_mins(5);
 /// A connection is left so long before its token ends.
 const LEAVE: Duration = Duration::from_mins(1);
 
-impl Smtp {
+/// Makes connections.
+pub(super) struct Opener {
+    pub(super) settings: SmtpSettings,
+    timeouts: Timeouts,
+    tls: Option<tls::Client>,
+    recorder: Option<Recorder>,
+    /// For XOAUTH2 and OAUTHBEARER, with the mailbox that logs in.
+    tokens: Option<(Arc<TokenSource>, String)>,
+}
+
+impl Opener {
+    /// Reads certificates and keys; connects to nothing.
+    pub(super) fn new(
+        settings: &SmtpSettings,
+        timeouts: Timeouts,
+        services: Services,
+    ) -> Result<Self, String> {
+        let tls = match settings.tls {
+            Tls::Off => None,
+            Tls::Implicit | Tls::StartTls | Tls::Opportunistic => Some(tls::client(settings)?),
+        };
+        let tokens = match &settings.oauth {
+            None => None,
+            Some((oauth, user)) => {
+                let source = TokenSource::new(oauth, services.token_store)?;
+                Some((source, user.clone()))
+            }
+        };
+        Ok(Self {
+            settings: settings.clone(),
+            timeouts,
+            tls,
+            recorder: services.recorder,
+            tokens,
+        })
+    }
+
     /// A connection that is logged in. Where a name has several addresses, one that does not answer or does not greet
     /// gives way to the next. A token that is refused is renewed once, where another one may help.
     pub(super) async fn open(&self, deadline: Instant) -> Result<Found, Obstacle> {
@@ -479,7 +516,7 @@ mod tests {
         (port, tasks)
     }
 
-    fn connector(port: u16, tls: Tls) -> Smtp {
+    fn connector(port: u16, tls: Tls) -> Opener {
         let settings = SmtpSettings {
             host: "two.test".into(),
             port,
@@ -504,7 +541,7 @@ mod tests {
             connect_each: Duration::from_millis(200),
             ..Timeouts::default()
         };
-        Smtp::new("up".into(), 100, &settings, timeouts, Services::default()).unwrap()
+        Opener::new(&settings, timeouts, Services::default()).unwrap()
     }
 
     async fn try_two(
