@@ -143,7 +143,11 @@ pub fn belongs(chain: &Path, key: &Path) -> Result<SignatureAlgorithm, Unfit> {
     )))
 }
 
-fn first(chain: &Path) -> Result<CertificateDer<'static>, String> {
+/// The first certificate of a file.
+///
+/// # Errors
+/// A sentence that names the file.
+pub(super) fn first(chain: &Path) -> Result<CertificateDer<'static>, String> {
     CertificateDer::from_pem_slice(&read(chain)?)
         .map_err(|_| format!("{} holds no certificate in PEM form", chain.display()))
 }

@@ -220,7 +220,7 @@ impl Settings {
             } => {
                 let key = certificate_key(certificate, key)?;
                 let header = Header {
-                    x5t_s256: Some(thumbprint(certificate)?),
+                    x5t_s256: Some(sha256(&keypair::first(certificate)?)),
                     ..Header::new(Algorithm::PS256)
                 };
                 let (begin, end) = window(now);
@@ -308,13 +308,6 @@ pub(super) fn sha256(octets: &[u8]) -> String {
     ))
 }
 
-fn thumbprint(path: &Path) -> Result<String, String> {
-    use rustls::pki_types::{CertificateDer, pem::PemObject as _};
-    let certificate = CertificateDer::from_pem_slice(text(path)?.as_bytes())
-        .map_err(|_| format!("{} holds no certificate in PEM form", path.display()))?;
-    Ok(sha256(&certificate))
-}
-
 fn rsa_key(pem: &str, shown: &str) -> Result<EncodingKey, String> {
     EncodingKey::from_rsa_pem(pem.as_bytes()).map_err(|_| {
         format!("{shown} holds no RSA private key in PEM form without a passphrase; the certificate of an application has one")
@@ -354,11 +347,16 @@ fn sign(header: &Header, claims: &serde_json::Value, key: &EncodingKey) -> Resul
         .map_err(|e| format!("the assertion cannot be signed: {e}"))
 }
 
+/// From when to when an assertion is good.
 fn window(now: SystemTime) -> (u64, u64) {
-    let now = now
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or_default();
-    (now.as_secs(), (now + ASSERTION).as_secs())
+    let now = seconds(now);
+    (now, now + ASSERTION.as_secs())
+}
+
+/// Since 1970.
+fn seconds(at: SystemTime) -> u64 {
+    at.duration_since(SystemTime::UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs())
 }
 
 /// The token of a workload identity, as it stands in the file now.
@@ -372,10 +370,7 @@ fn federated(path: &Path, now: SystemTime) -> Result<String, String> {
     if token.is_empty() || !token.bytes().all(|b| b.is_ascii_graphic()) {
         return Err(format!("federated_token_file {shown} holds no token"));
     }
-    let now = now
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or_default();
-    if let Some(ended) = claims::ends(token).filter(|end| *end < now.as_secs()) {
+    if let Some(ended) = claims::ends(token).filter(|end| *end < seconds(now)) {
         return Err(format!(
             "federated_token_file {shown} holds a token that ended at {}; see that the platform renews it, and that this machine's clock is right",
             time::rfc3339(time::at(ended as i64))

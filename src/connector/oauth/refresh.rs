@@ -8,7 +8,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use tokio::sync::Mutex;
 
-use super::grant::sha256;
+use super::grant::{Grant, Settings, sha256};
 use crate::secret::Secret;
 
 /// Where a rotated refresh token is kept, beside a hash of the configured one. The gateway keeps it in the store.
@@ -38,22 +38,26 @@ struct Now {
 }
 
 impl Refresh {
-    /// Looks nothing up yet.
-    pub(super) fn new(
-        token_url: &str,
-        client_id: &str,
-        configured: &Secret,
-        store: Option<Arc<dyn TokenStore>>,
-    ) -> Self {
+    /// Of a grant that has one. Looks nothing up yet.
+    pub(super) fn of(settings: &Settings, store: Option<Arc<dyn TokenStore>>) -> Option<Self> {
+        let Grant::RefreshToken {
+            client_id,
+            refresh_token: configured,
+            ..
+        } = &settings.grant
+        else {
+            return None;
+        };
         let fingerprint = sha256(configured.reveal().as_bytes());
-        Self {
+        let url = &settings.token_url;
+        Some(Self {
             configured: configured.clone(),
             // With the fingerprint, since one client may have several mailboxes, each with a token of its own.
-            key: format!("refresh token of {client_id} at {token_url} from {fingerprint}"),
+            key: format!("refresh token of {client_id} at {url} from {fingerprint}"),
             fingerprint,
             store,
             now: Mutex::default(),
-        }
+        })
     }
 
     /// The token to present.

@@ -143,27 +143,15 @@ impl TokenSource {
     ) -> Result<Arc<Self>, String> {
         settings.grant.check()?;
         let http = Http::new(&settings.http)?;
-        let http = match &settings.grant {
-            Grant::ManagedIdentity { .. } => http.for_metadata(),
-            _ => http,
-        };
-        let refresh = match &settings.grant {
-            Grant::RefreshToken {
-                client_id,
-                refresh_token,
-                ..
-            } => Some(Refresh::new(
-                &settings.token_url,
-                client_id,
-                refresh_token,
-                store,
-            )),
-            _ => None,
+        let http = if matches!(settings.grant, Grant::ManagedIdentity { .. }) {
+            http.for_metadata()
+        } else {
+            http
         };
         let inner = Inner {
             url: Url::parse(&settings.token_url).map_err(|e| format!("token_url: {e}"))?,
             http,
-            refresh,
+            refresh: Refresh::of(settings, store),
             settings: settings.clone(),
             state: Mutex::default(),
         };
