@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use reqwest::{Method, Url, header};
+use reqwest::{Client, Method, RequestBuilder, Url, header};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
@@ -128,7 +128,7 @@ impl Draft<'_> {
                 Turn::Send | Turn::SendAgain => {
                     said(&self.put(url, next, total, piece).await, end == total)
                 }
-                Turn::Ask => standing(&self.ask_session(url).await),
+                Turn::Ask => standing(&self.ask_session(url, "GET", "", Client::get).await),
             };
             turn = match (said, turn) {
                 (SessionSays::Done, _) => return Ok(SessionEnd::Done),
@@ -183,28 +183,29 @@ impl Draft<'_> {
     ) -> Result<Answer, Fault> {
         let last = (from + piece.len()).saturating_sub(1);
         let range = format!("bytes {from}-{last}/{total}");
-        // The rest of the URL is a credential.
-        let host = url.host_str().unwrap_or_default();
-        self.graph.record(&format!("> PUT {host} <{range}>"));
-        let until = self.until.min(Instant::now() + PIECE_TIME);
-        let sent = self.graph.http.send(url, until, |client, url| {
+        let put = |client: &Client, url| {
             client
                 .put(url)
                 .header(header::CONTENT_TYPE, "application/octet-stream")
                 .header(header::CONTENT_RANGE, &range)
                 .body(piece)
-        });
-        let answer = sent.await;
-        self.graph.note(&answer);
-        answer
+        };
+        self.ask_session(url, "PUT", &format!(" <{range}>"), put)
+            .await
     }
 
-    async fn ask_session(&self, url: &Url) -> Result<Answer, Fault> {
+    /// One request to the session. Of its URL only the host is recorded; the rest is a credential.
+    async fn ask_session(
+        &self,
+        url: &Url,
+        verb: &str,
+        what: &str,
+        make: impl FnOnce(&Client, Url) -> RequestBuilder,
+    ) -> Result<Answer, Fault> {
         let host = url.host_str().unwrap_or_default();
-        self.graph.record(&format!("> GET {host}"));
+        self.graph.record(&format!("> {verb} {host}{what}"));
         let until = self.until.min(Instant::now() + PIECE_TIME);
-        let asked = self.graph.http.send(url, until, reqwest::Client::get);
-        let answer = asked.await;
+        let answer = self.graph.http.send(url, until, make).await;
         self.graph.note(&answer);
         answer
     }

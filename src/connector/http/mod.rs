@@ -112,13 +112,14 @@ impl Http {
         deadline: Instant,
         make: impl FnOnce(&Client, Url) -> RequestBuilder,
     ) -> Result<Answer, Fault> {
-        if !(self.metadata && is_link_local(url)) {
+        // A service of this very machine, which no proxy can reach for us.
+        let is_metadata = self.metadata && is_link_local(url);
+        if !is_metadata {
             allowed(&self.settings, url).map_err(Fault::Unreached)?;
         }
         let host = url.host_str().unwrap_or_default().to_owned();
-        // A service of this very machine, which no proxy can reach for us.
         let proxy = self.settings.proxy.on_the_way_to(&host);
-        let proxy = proxy.filter(|_| !(self.metadata && is_link_local(url)));
+        let proxy = proxy.filter(|_| !is_metadata);
         let client = match (&self.proxied, proxy) {
             (Some(proxied), Some(_)) => proxied,
             _ => &self.direct,
