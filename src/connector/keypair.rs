@@ -28,7 +28,7 @@ pub struct Validity {
 
 /// What there is to say of it today.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Standing {
+pub enum ValidityNow {
     /// It is good for a while.
     Good,
     /// It ends within thirty days.
@@ -41,16 +41,16 @@ pub enum Standing {
 
 impl Validity {
     /// What there is to say of it at that time.
-    pub fn standing(self, now: SystemTime) -> Standing {
+    pub fn standing(self, now: SystemTime) -> ValidityNow {
         let now = seconds(now);
         if now > self.ends {
-            Standing::Expired
+            ValidityNow::Expired
         } else if now < self.begins {
-            Standing::NotYet
+            ValidityNow::NotYet
         } else if self.ends - now < SOON * DAY {
-            Standing::EndsSoon
+            ValidityNow::EndsSoon
         } else {
-            Standing::Good
+            ValidityNow::Good
         }
     }
 
@@ -59,10 +59,10 @@ impl Validity {
         let day = |seconds| day(at(seconds));
         let left = (self.ends - seconds(now)) / DAY;
         match self.standing(now) {
-            Standing::Good => None,
-            Standing::EndsSoon => Some(format!("ends on {}, in {left} days", day(self.ends))),
-            Standing::NotYet => Some(format!("is not valid before {}", day(self.begins))),
-            Standing::Expired => Some(format!("expired on {}", day(self.ends))),
+            ValidityNow::Good => None,
+            ValidityNow::EndsSoon => Some(format!("ends on {}, in {left} days", day(self.ends))),
+            ValidityNow::NotYet => Some(format!("is not valid before {}", day(self.begins))),
+            ValidityNow::Expired => Some(format!("expired on {}", day(self.ends))),
         }
     }
 
@@ -180,24 +180,24 @@ mod tests {
         for (at, standing, said) in [
             (
                 99 * DAY,
-                Standing::NotYet,
+                ValidityNow::NotYet,
                 Some("is not valid before 1970-04-11"),
             ),
-            (100 * DAY, Standing::Good, None),
-            (470 * DAY, Standing::Good, None),
+            (100 * DAY, ValidityNow::Good, None),
+            (470 * DAY, ValidityNow::Good, None),
             (
                 470 * DAY + 1,
-                Standing::EndsSoon,
+                ValidityNow::EndsSoon,
                 Some("ends on 1971-05-16, in 29 days"),
             ),
             (
                 500 * DAY,
-                Standing::EndsSoon,
+                ValidityNow::EndsSoon,
                 Some("ends on 1971-05-16, in 0 days"),
             ),
             (
                 500 * DAY + 1,
-                Standing::Expired,
+                ValidityNow::Expired,
                 Some("expired on 1971-05-16"),
             ),
         ] {
@@ -230,7 +230,7 @@ mod tests {
         assert_eq!(belongs(&one.0, &one.1), Ok(SignatureAlgorithm::ECDSA));
         assert_eq!(
             validity(&one.0).unwrap().standing(SystemTime::now()),
-            Standing::Good
+            ValidityNow::Good
         );
         for (chain, key, words) in [
             (&one.0, &other.1, "other.key does not belong to"),

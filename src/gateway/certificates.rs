@@ -10,7 +10,7 @@ use tracing::{error, warn};
 use crate::{
     connector::{
         Settings,
-        keypair::{self, Standing, Validity},
+        keypair::{self, Validity, ValidityNow},
     },
     mail::time,
     view::{Certificate, Owner},
@@ -33,7 +33,7 @@ pub(super) fn log_expiry(connectors: &[Settings]) {
             continue;
         };
         let (file, at) = (file.display(), time::logged(validity.ends()));
-        if validity.standing(now) == Standing::EndsSoon {
+        if validity.standing(now) == ValidityNow::EndsSoon {
             warn!(event = "certificate ends", connector = %settings.name, file = %file, at = %at, "the connector's certificate {said}");
         } else {
             error!(event = "certificate not valid", connector = %settings.name, file = %file, at = %at, "the connector's certificate {said}; put a new one into its place");

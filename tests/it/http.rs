@@ -10,7 +10,7 @@ use std::{
 
 use postern::connector::{
     Proxy,
-    http::{Fault, Http, HttpSettings},
+    http::{Http, HttpSettings, NoAnswer},
 };
 use tokio_rustls::rustls::{ServerConnection, StreamOwned};
 
@@ -42,7 +42,7 @@ fn server(authority: &Authority, most: usize, last: &'static [u8]) -> SocketAddr
     address
 }
 
-async fn send(address: SocketAddr, ca_file: &Path) -> Fault {
+async fn send(address: SocketAddr, ca_file: &Path) -> NoAnswer {
     let settings = HttpSettings {
         proxy: Proxy::default(),
         ca_file: Some(ca_file.to_owned()),
@@ -71,9 +71,12 @@ async fn garbage_in_place_of_the_answer_leaves_a_sent_request_in_doubt() {
         b"",
     ] {
         let fault = send(server(&ours, BODY, last), &ca).await;
-        assert!(matches!(fault, Fault::Unanswered(_)), "{last:?}: {fault:?}");
+        assert!(
+            matches!(fault, NoAnswer::Unanswered(_)),
+            "{last:?}: {fault:?}"
+        );
     }
     // A certificate that nobody knows: nothing left.
     let fault = send(server(&other, BODY, b""), &ca).await;
-    assert!(matches!(fault, Fault::Unreached(_)), "{fault:?}");
+    assert!(matches!(fault, NoAnswer::Unreached(_)), "{fault:?}");
 }

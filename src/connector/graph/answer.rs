@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use reqwest::header::{self, HeaderMap};
 
-use super::codes::{About, Error, Row, error_in};
+use super::codes::{GraphError, Row, Topic, error_in};
 use crate::mail::{
     outcome::{Obstacle, ObstacleKind, Outcome},
     reply::Reply,
@@ -71,7 +71,7 @@ pub(super) struct Heard<'a> {
 }
 
 impl Heard<'_> {
-    fn error(&self) -> Option<Error> {
+    fn error(&self) -> Option<GraphError> {
         error_in(self.body)
     }
 
@@ -167,7 +167,7 @@ pub(super) fn read(heard: &Heard<'_>, mailbox: &str) -> Meaning {
         _ => {}
     }
     match heard.error() {
-        Some(Error { row: Some(row), .. }) => by_code(heard, row, &said, mailbox),
+        Some(GraphError { row: Some(row), .. }) => by_code(heard, row, &said, mailbox),
         _ => by_status(heard, page, &said, mailbox),
     }
 }
@@ -185,21 +185,21 @@ fn by_code(heard: &Heard<'_>, row: &Row, said: &str, mailbox: &str) -> Meaning {
         Obstacle::new(kind, Reply::new(550, (5, 7, 60), text)).into()
     };
     match row.about {
-        About::Recipients => Outcome::Apart(Reply::new(554, (5, 1, 3), text())).into(),
-        About::Content => Outcome::Failed(Reply::new(554, (5, 6, 0), text())).into(),
-        About::Size => Outcome::Unsuited(Reply::new(552, (5, 3, 4), text())).into(),
-        About::Permission | About::Mailbox => refused(ObstacleKind::MailboxRefused),
-        About::From => refused(ObstacleKind::FromRefused),
-        About::Quota => {
+        Topic::Recipients => Outcome::Apart(Reply::new(554, (5, 1, 3), text())).into(),
+        Topic::Content => Outcome::Failed(Reply::new(554, (5, 6, 0), text())).into(),
+        Topic::Size => Outcome::Unsuited(Reply::new(552, (5, 3, 4), text())).into(),
+        Topic::Permission | Topic::Mailbox => refused(ObstacleKind::MailboxRefused),
+        Topic::From => refused(ObstacleKind::FromRefused),
+        Topic::Quota => {
             let text = format!("Graph: {said}: mailbox {mailbox}: {}", row.why);
             let wait = heard.wait.unwrap_or_default().max(QUOTA);
             throttled(Reply::new(452, (4, 2, 2), text), Some(wait))
         }
-        About::Pace => throttled(Reply::new(451, (4, 3, 2), text()), heard.wait),
-        About::Token => unaccepted(text()),
-        About::Draft => Meaning::later(Reply::new(451, (4, 4, 2), text()), heard.wait),
+        Topic::Pace => throttled(Reply::new(451, (4, 3, 2), text()), heard.wait),
+        Topic::Token => unaccepted(text()),
+        Topic::Draft => Meaning::later(Reply::new(451, (4, 4, 2), text()), heard.wait),
         // What they say of the service, the status says better.
-        About::Busy | About::Moment => by_status(heard, None, said, mailbox),
+        Topic::Busy | Topic::Moment => by_status(heard, None, said, mailbox),
     }
 }
 
@@ -248,7 +248,7 @@ fn by_status(heard: &Heard<'_>, page: Option<&str>, said: &str, mailbox: &str) -
 
 /// What is done before a draft is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Step {
+pub(super) enum DraftStep {
     /// For what an earlier attempt left.
     Search,
     /// The draft.
@@ -261,7 +261,7 @@ pub(super) enum Step {
 
 /// Reads an answer to a step that did not do what it should: nothing was sent, so nothing is in doubt, and what is missing is a
 /// permission that smaller messages do without.
-pub(super) fn prepare(step: Step, heard: &Heard<'_>, mailbox: &str) -> Meaning {
+pub(super) fn prepare(step: DraftStep, heard: &Heard<'_>, mailbox: &str) -> Meaning {
     let said = heard.said();
     let unsuited = |why: &str| {
         let text = format!("Graph: {said}: {why}");
@@ -277,24 +277,24 @@ pub(super) fn prepare(step: Step, heard: &Heard<'_>, mailbox: &str) -> Meaning {
         .and_then(|error| error.row)
         .map(|row| row.about);
     match (heard.status, about, step) {
-        (_, Some(About::Permission), _) => unsuited(
+        (_, Some(Topic::Permission), _) => unsuited(
             "a message above mime_limit needs the permission Mail.ReadWrite (RBAC for Applications: \"Application Mail.ReadWrite\") over the mailbox; grant it, or write large_messages = \"refuse\"",
         ),
         // The search asks about our own drafts, so that nothing it says is about the message.
-        (_, Some(About::Recipients | About::Content | About::Size), Step::Search) => {
+        (_, Some(Topic::Recipients | Topic::Content | Topic::Size), DraftStep::Search) => {
             later("the search for drafts is refused")
         }
         // OData's answer to a segment that it does not know.
-        (404 | 405, None, Step::Session) if error.is_some() => unsuited(
+        (404 | 405, None, DraftStep::Session) if error.is_some() => unsuited(
             "there are no upload sessions here (US Government clouds have none); write large_messages = \"refuse\"",
         ),
-        (404 | 405, Some(About::Mailbox), Step::Session) => unsuited(
+        (404 | 405, Some(Topic::Mailbox), DraftStep::Session) => unsuited(
             "there are no upload sessions here (US Government clouds have none); write large_messages = \"refuse\"",
         ),
-        (400, None, Step::Session) if error.is_some() => later(
+        (400, None, DraftStep::Session) if error.is_some() => later(
             "an upload session is refused; where there are none, write large_messages = \"refuse\"",
         ),
-        (200..=299 | 504, None | Some(About::Busy | About::Moment), _) => {
+        (200..=299 | 504, None | Some(Topic::Busy | Topic::Moment), _) => {
             later("a part of a draft")
         }
         _ => read(heard, mailbox),
@@ -422,7 +422,7 @@ mod tests {
 
     #[test]
     fn before_a_draft_is_sent() {
-        use Step::{Attach, Create, Search, Session};
+        use DraftStep::{Attach, Create, Search, Session};
         for (step, status, code, expected) in [
             (Search, 403, "ErrorAccessDenied", "unsuited"),
             (Create, 403, "ErrorAccessDenied", "unsuited"),
@@ -590,9 +590,9 @@ mod tests {
                 let is_between = header.0 != "content-type" || header.1.starts_with("text/html");
                 for (meaning, what) in [
                     (read(&heard, "m@c.d"), "send"),
-                    (prepare(Step::Create, &heard, "m@c.d"), "create"),
-                    (prepare(Step::Search, &heard, "m@c.d"), "search"),
-                    (prepare(Step::Session, &heard, "m@c.d"), "session"),
+                    (prepare(DraftStep::Create, &heard, "m@c.d"), "create"),
+                    (prepare(DraftStep::Search, &heard, "m@c.d"), "search"),
+                    (prepare(DraftStep::Session, &heard, "m@c.d"), "session"),
                 ] {
                     let kind = kind_of(meaning);
                     let expected = match status {

@@ -12,11 +12,11 @@ use tokio::time::Instant;
 use super::{
     answer::Heard,
     client::Graph,
-    token::{self, Cause},
+    token::{self, Denial},
 };
 use crate::{
     connector::{
-        http::{Answer, Fault},
+        http::{Answer, NoAnswer},
         oauth::{Claims, Token},
     },
     mail::{message::Message, outcome::Obstacle},
@@ -24,7 +24,7 @@ use crate::{
 
 /// One request.
 #[derive(Debug, Clone)]
-pub(super) struct Request<'a> {
+pub(super) struct GraphRequest<'a> {
     pub(super) method: Method,
     pub(super) url: &'a Url,
     /// Content-Type; none without a body.
@@ -40,7 +40,7 @@ pub(super) enum Silence {
     /// There is no token.
     Token(Obstacle),
     /// Graph said nothing.
-    Graph(Fault),
+    Graph(NoAnswer),
 }
 
 impl Graph {
@@ -58,7 +58,7 @@ impl Graph {
     /// Asks with a token; one that is refused (401) is replaced once.
     pub(super) async fn ask(
         &self,
-        request: &Request<'_>,
+        request: &GraphRequest<'_>,
         deadline: Instant,
     ) -> Result<Answer, Silence> {
         let mut token = self.tokens.token(deadline).await.map_err(Silence::Token)?;
@@ -70,8 +70,8 @@ impl Graph {
             if answer.status.as_u16() != 401 || heard(&answer).between().is_some() {
                 return Ok(answer);
             }
-            if let (Cause::Between, said) = cause(&answer) {
-                return Err(Silence::Graph(Fault::Unreached(format!(
+            if let (Denial::Between, said) = cause(&answer) {
+                return Err(Silence::Graph(NoAnswer::Unreached(format!(
                     "{said}: a proxy or filter answered in Graph's place and wants a login of its own, it seems; let requests for Graph through there"
                 ))));
             }
@@ -100,8 +100,8 @@ impl Graph {
         let foreign = claims.as_ref().and_then(|claims| self.foreign(claims));
         let mut text = match (why, foreign) {
             (_, Some(foreign)) => foreign,
-            (Cause::Known(remedy), None) => remedy.to_owned(),
-            (Cause::Token | Cause::Between, None) => {
+            (Denial::Known(remedy), None) => remedy.to_owned(),
+            (Denial::Token | Denial::Between, None) => {
                 "the token is not accepted although it is fresh; check tenant_id, cloud and scope, and this machine's clock".to_owned()
             }
         };
@@ -129,9 +129,9 @@ impl Graph {
     async fn ask_with(
         &self,
         token: &Token,
-        request: &Request<'_>,
+        request: &GraphRequest<'_>,
         deadline: Instant,
-    ) -> Result<Answer, Fault> {
+    ) -> Result<Answer, NoAnswer> {
         let size = match request.body.len() {
             0 => String::new(),
             size => format!(" <{size} octets>"),
@@ -157,7 +157,7 @@ impl Graph {
     }
 
     /// For whoever reads along.
-    pub(super) fn note(&self, answer: &Result<Answer, Fault>) {
+    pub(super) fn note(&self, answer: &Result<Answer, NoAnswer>) {
         match answer {
             Ok(answer) => self.record(&format!("< {}", answer.status)),
             Err(fault) => self.record(&format!("* {}", fault.text())),
@@ -172,7 +172,7 @@ impl Graph {
 }
 
 /// What a 401 comes from, and how its text begins.
-fn cause(answer: &Answer) -> (Cause, String) {
+fn cause(answer: &Answer) -> (Denial, String) {
     let challenge = answer.headers.get(header::WWW_AUTHENTICATE);
     let challenge = challenge.and_then(|value| value.to_str().ok());
     let heard = heard(answer);

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 /// Whom a code is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum About {
+pub(super) enum Topic {
     /// One recipient or more of the message.
     Recipients,
     /// What the message says: it is never taken.
@@ -39,7 +39,7 @@ pub(super) enum About {
 pub(super) struct Row {
     /// As Graph writes it; compared without case.
     pub(super) code: &'static str,
-    pub(super) about: About,
+    pub(super) about: Topic,
     /// What is wrong and what to do, for people.
     pub(super) why: &'static str,
     /// Where it is known from.
@@ -80,7 +80,7 @@ pub(super) const AUDIENCE: &str =
 const CLOUD: &str = "the token is of another tenant or cloud: check tenant_id and cloud";
 const DRAFT: &str = "the draft is gone";
 
-const fn row(code: &'static str, about: About, why: &'static str, source: &'static str) -> Row {
+const fn row(code: &'static str, about: Topic, why: &'static str, source: &'static str) -> Row {
     Row {
         code,
         about,
@@ -93,168 +93,168 @@ const fn row(code: &'static str, about: About, why: &'static str, source: &'stat
 pub(super) const CODES: &[Row] = &[
     row(
         "ErrorInvalidRecipients",
-        About::Recipients,
+        Topic::Recipients,
         ADDRESS,
         EXCHANGE,
     ),
     row(
         "ErrorInvalidSmtpAddress",
-        About::Recipients,
+        Topic::Recipients,
         ADDRESS,
         EXCHANGE,
     ),
     row(
         "ErrorMissingRecipients",
-        About::Recipients,
+        Topic::Recipients,
         ADDRESS,
         EXCHANGE,
     ),
-    row("ErrorMimeContentInvalid", About::Content, CONTENT, EXCHANGE),
+    row("ErrorMimeContentInvalid", Topic::Content, CONTENT, EXCHANGE),
     row(
         "ErrorMimeContentInvalidBase64String",
-        About::Content,
+        Topic::Content,
         CONTENT,
         EXCHANGE,
     ),
     row(
         "ErrorContentConversionFailed",
-        About::Content,
+        Topic::Content,
         CONTENT,
         EXCHANGE,
     ),
     row(
         "InvalidInternetMessageHeader",
-        About::Content,
+        Topic::Content,
         CONTENT,
         "github.com/microsoftgraph/msgraph-sdk-dotnet/issues/2208",
     ),
-    row("ErrorMessageSizeExceeded", About::Size, SIZE, EXCHANGE),
+    row("ErrorMessageSizeExceeded", Topic::Size, SIZE, EXCHANGE),
     row(
         "ErrorAttachmentSizeLimitExceeded",
-        About::Size,
+        Topic::Size,
         SIZE,
         EXCHANGE,
     ),
-    row("RequestEntityTooLarge", About::Size, SIZE, GRAPH),
-    row("ErrorAccessDenied", About::Permission, PERMISSION, EXCHANGE),
-    row("AccessDenied", About::Permission, PERMISSION, GRAPH),
+    row("RequestEntityTooLarge", Topic::Size, SIZE, GRAPH),
+    row("ErrorAccessDenied", Topic::Permission, PERMISSION, EXCHANGE),
+    row("AccessDenied", Topic::Permission, PERMISSION, GRAPH),
     row(
         "Authorization_RequestDenied",
-        About::Permission,
+        Topic::Permission,
         PERMISSION,
         AUTH,
     ),
-    row("ErrorSendAsDenied", About::From, FROM, EXCHANGE),
-    row("ErrorQuotaExceeded", About::Mailbox, FULL, EXCHANGE),
+    row("ErrorSendAsDenied", Topic::From, FROM, EXCHANGE),
+    row("ErrorQuotaExceeded", Topic::Mailbox, FULL, EXCHANGE),
     row(
         "ErrorAccountSuspend",
-        About::Mailbox,
+        Topic::Mailbox,
         BLOCKED,
         "learn.microsoft.com/answers, \"ErrorAccountSuspend\" to sendMail",
     ),
-    row("ErrorAccountDisabled", About::Mailbox, BLOCKED, EXCHANGE),
+    row("ErrorAccountDisabled", Topic::Mailbox, BLOCKED, EXCHANGE),
     row(
         "ErrorMessageSubmissionBlocked",
-        About::Mailbox,
+        Topic::Mailbox,
         BLOCKED,
         "learn.microsoft.com/answers, \"ErrorMessageSubmissionBlocked\" to sendMail",
     ),
-    row("ErrorInvalidUser", About::Mailbox, MISSING, EXCHANGE),
-    row("ErrorNonExistentMailbox", About::Mailbox, MISSING, EXCHANGE),
+    row("ErrorInvalidUser", Topic::Mailbox, MISSING, EXCHANGE),
+    row("ErrorNonExistentMailbox", Topic::Mailbox, MISSING, EXCHANGE),
     row(
         "ErrorMissingEmailAddress",
-        About::Mailbox,
+        Topic::Mailbox,
         MISSING,
         EXCHANGE,
     ),
-    row("Request_ResourceNotFound", About::Mailbox, MISSING, GRAPH),
-    row("ResourceNotFound", About::Mailbox, MISSING, GRAPH),
+    row("Request_ResourceNotFound", Topic::Mailbox, MISSING, GRAPH),
+    row("ResourceNotFound", Topic::Mailbox, MISSING, GRAPH),
     row(
         "MailboxNotEnabledForRESTAPI",
-        About::Mailbox,
+        Topic::Mailbox,
         ELSEWHERE,
         "github.com/OfficeDev/outlook-dev-docs/issues/1031",
     ),
     row(
         "MailboxNotSupportedForRESTAPI",
-        About::Mailbox,
+        Topic::Mailbox,
         ELSEWHERE,
         "learn.microsoft.com/graph/resources/mail-api-overview",
     ),
-    row("ErrorExceededMessageLimit", About::Quota, QUOTA, LIMITS),
-    row("ErrorSubmissionQuotaExceeded", About::Quota, QUOTA, LIMITS),
-    row("ApplicationThrottled", About::Pace, PACE, THROTTLING),
-    row("TooManyRequests", About::Pace, PACE, THROTTLING),
-    row("ErrorTooManyRequests", About::Pace, PACE, THROTTLING),
-    row("ActivityLimitReached", About::Pace, PACE, GRAPH),
-    row("ThrottledRequest", About::Pace, PACE, GRAPH),
-    row("ErrorExceededConnectionCount", About::Pace, PACE, EXCHANGE),
-    row("ErrorServerBusy", About::Busy, BUSY, EXCHANGE),
-    row("ServiceNotAvailable", About::Busy, BUSY, GRAPH),
+    row("ErrorExceededMessageLimit", Topic::Quota, QUOTA, LIMITS),
+    row("ErrorSubmissionQuotaExceeded", Topic::Quota, QUOTA, LIMITS),
+    row("ApplicationThrottled", Topic::Pace, PACE, THROTTLING),
+    row("TooManyRequests", Topic::Pace, PACE, THROTTLING),
+    row("ErrorTooManyRequests", Topic::Pace, PACE, THROTTLING),
+    row("ActivityLimitReached", Topic::Pace, PACE, GRAPH),
+    row("ThrottledRequest", Topic::Pace, PACE, GRAPH),
+    row("ErrorExceededConnectionCount", Topic::Pace, PACE, EXCHANGE),
+    row("ErrorServerBusy", Topic::Busy, BUSY, EXCHANGE),
+    row("ServiceNotAvailable", Topic::Busy, BUSY, GRAPH),
     row(
         "ErrorIrresolvableConflict",
-        About::Moment,
+        Topic::Moment,
         MOMENT,
         "github.com/mguessan/davmail/issues/491",
     ),
-    row("ErrorInternalServerError", About::Moment, MOMENT, EXCHANGE),
+    row("ErrorInternalServerError", Topic::Moment, MOMENT, EXCHANGE),
     row(
         "ErrorInternalServerTransientError",
-        About::Moment,
+        Topic::Moment,
         MOMENT,
         EXCHANGE,
     ),
     row(
         "ErrorMailboxMoveInProgress",
-        About::Moment,
+        Topic::Moment,
         MOMENT,
         EXCHANGE,
     ),
     row(
         "ErrorMailboxStoreUnavailable",
-        About::Moment,
+        Topic::Moment,
         MOMENT,
         EXCHANGE,
     ),
-    row("ErrorTimeoutExpired", About::Moment, MOMENT, EXCHANGE),
+    row("ErrorTimeoutExpired", Topic::Moment, MOMENT, EXCHANGE),
     row(
         "UnknownError",
-        About::Moment,
+        Topic::Moment,
         MOMENT,
         "github.com/microsoftgraph/microsoft-graph-docs/issues/10696",
     ),
-    row("InvalidAuthenticationToken", About::Token, TOKEN, GRAPH),
-    row("ErrorInvalidToken", About::Token, TOKEN, EXCHANGE),
+    row("InvalidAuthenticationToken", Topic::Token, TOKEN, GRAPH),
+    row("ErrorInvalidToken", Topic::Token, TOKEN, EXCHANGE),
     row(
         "NoPermissionsInAccessToken",
-        About::Token,
+        Topic::Token,
         NO_PERMISSION,
         AUTH,
     ),
     row(
         "Authorization_IdentityNotFound",
-        About::Token,
+        Topic::Token,
         SERVICE_PRINCIPAL,
         AUTH,
     ),
     row(
         "OrganizationFromTenantGuidNotFound",
-        About::Token,
+        Topic::Token,
         TENANT,
         "github.com/microsoftgraph/microsoft-graph-docs/issues/5673",
     ),
-    row("TenantNotFound", About::Token, TENANT, AUTH),
-    row("Directory_ObjectNotFound", About::Token, TENANT, AUTH),
-    row("TokenExpired", About::Token, CLOCK, GRAPH),
-    row("TokenNotYetValid", About::Token, CLOCK, GRAPH),
-    row("InvalidAudience", About::Token, AUDIENCE, GRAPH),
+    row("TenantNotFound", Topic::Token, TENANT, AUTH),
+    row("Directory_ObjectNotFound", Topic::Token, TENANT, AUTH),
+    row("TokenExpired", Topic::Token, CLOCK, GRAPH),
+    row("TokenNotYetValid", Topic::Token, CLOCK, GRAPH),
+    row("InvalidAudience", Topic::Token, AUDIENCE, GRAPH),
     row(
         "InvalidAuthenticationTokenTenant",
-        About::Token,
+        Topic::Token,
         CLOUD,
         GRAPH,
     ),
-    row("ErrorItemNotFound", About::Draft, DRAFT, EXCHANGE),
+    row("ErrorItemNotFound", Topic::Draft, DRAFT, EXCHANGE),
 ];
 
 /// Errors inside errors are followed so far.
@@ -262,7 +262,7 @@ const DEPTH: usize = 8;
 
 /// An error of Graph's own.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Error {
+pub(super) struct GraphError {
     /// The code that decides, for the text; it may be empty.
     pub(super) code: String,
     /// What it means, if that is known.
@@ -272,7 +272,7 @@ pub(super) struct Error {
 /// The error in a body; `None`: the body is not one of Graph's (a page of a proxy, one that was cut). Of the codes in it the most
 /// specific known one counts: Graph puts errors inside errors (`innererror`, in more than one spelling), each more exact than the one
 /// around it. None known: the outermost.
-pub(super) fn error_in(body: &[u8]) -> Option<Error> {
+pub(super) fn error_in(body: &[u8]) -> Option<GraphError> {
     // A mark of the byte order is no part of JSON (RFC 8259 §8.1), and is written all the same.
     let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
     let content: Value = serde_json::from_slice(body).ok()?;
@@ -292,7 +292,7 @@ pub(super) fn error_in(body: &[u8]) -> Option<Error> {
     }
     let known = codes.iter().rev().find_map(|code| row_of(code));
     let outermost = codes.iter().find(|code| !code.is_empty());
-    Some(Error {
+    Some(GraphError {
         code: match known {
             Some(row) => row.code.to_owned(),
             None => word(outermost.copied().unwrap_or_default()),
@@ -385,7 +385,7 @@ mod tests {
                 "{} twice",
                 row.code
             );
-            let by_itself = matches!(row.about, About::Moment | About::Draft);
+            let by_itself = matches!(row.about, Topic::Moment | Topic::Draft);
             assert!(
                 by_itself || page.contains(&format!("`{}`", row.code)),
                 "{} is not on the page",

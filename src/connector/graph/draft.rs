@@ -23,7 +23,7 @@ use super::{
     steps::{Deleted, Draft, Left, Stop, TIDYING, TRIES},
 };
 use crate::{
-    connector::http::Fault,
+    connector::http::NoAnswer,
     mail::{
         message::Message,
         outcome::{Obstacle, ObstacleKind, Outcome},
@@ -182,7 +182,7 @@ impl Draft<'_> {
             let answer = match self.graph.ask(&request, until.min(self.until)).await {
                 Ok(answer) => answer,
                 Err(Silence::Token(obstacle)) => break Meaning::from(obstacle).under_way(),
-                Err(Silence::Graph(Fault::Unanswered(text))) => {
+                Err(Silence::Graph(NoAnswer::Unanswered(text))) => {
                     let text = format!("{text}; it may have been sent");
                     return Outcome::InDoubt(Reply::new(451, (4, 4, 2), text)).into();
                 }

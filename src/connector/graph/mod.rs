@@ -15,10 +15,7 @@ use reqwest::Method;
 use tokio::time::Instant;
 
 use crate::{
-    connector::{
-        http::Fault,
-        interface::Connector,
-    },
+    connector::{http::NoAnswer, interface::Connector},
     mail::{
         message::Message,
         outcome::{Obstacle, ObstacleKind, Outcome, Report},
@@ -46,7 +43,7 @@ mod upload;
 mod words;
 
 use answer::Meaning;
-use ask::{Request, Silence};
+use ask::{GraphRequest, Silence};
 use client::body_of;
 
 pub use client::{Graph, Large, Settings};
@@ -97,7 +94,7 @@ impl Graph {
         content.extend_from_slice(&body);
         let mime = STANDARD.encode(&content);
         drop(content);
-        let request = Request {
+        let request = GraphRequest {
             method: Method::POST,
             url: &url,
             kind: "text/plain",
@@ -107,11 +104,11 @@ impl Graph {
         let answer = match self.ask(&request, deadline).await {
             Ok(answer) => answer,
             Err(Silence::Token(obstacle)) => return obstacle.into(),
-            Err(Silence::Graph(Fault::Unanswered(text))) => {
+            Err(Silence::Graph(NoAnswer::Unanswered(text))) => {
                 let text = format!("{text}; it may have been sent");
                 return Outcome::InDoubt(Reply::new(451, (4, 4, 2), text)).into();
             }
-            Err(Silence::Graph(Fault::Broken(text))) => {
+            Err(Silence::Graph(NoAnswer::Broken(text))) => {
                 // Graph has not had all of it, so it cannot have sent it.
                 return Meaning::later(Reply::new(451, (4, 4, 2), text), None);
             }

@@ -50,12 +50,12 @@ pub(super) struct Attachment {
     /// The HTML body shows it.
     pub(super) inline: bool,
     /// Its octets.
-    pub(super) source: Source,
+    pub(super) source: PartSource,
 }
 
 /// Where the octets of an attachment are.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Source {
+pub(super) enum PartSource {
     /// In the body of the message.
     Range(Encoding, Range<usize>),
     /// Here.
@@ -77,9 +77,9 @@ pub(super) enum Sealed {
 pub(super) fn take(header: &[u8], body: &[u8], room: usize) -> Result<Parts, Sealed> {
     let root = mime::read(header, body).map_err(|_| Sealed::TooMany)?;
     sealed(&root, true)?;
-    let mut found = Found::default();
+    let mut found = Sorted::default();
     found.sort(&root, true);
-    let Found {
+    let Sorted {
         mut shown,
         mut files,
     } = found;
@@ -120,7 +120,7 @@ pub(super) fn take(header: &[u8], body: &[u8], room: usize) -> Result<Parts, Sea
             kind: kind(part),
             content_id: part.content_id.clone(),
             inline,
-            source: Source::Range(part.encoding, part.body.clone()),
+            source: PartSource::Range(part.encoding, part.body.clone()),
         });
     }
     if json_length(&parts.text) > room {
@@ -147,14 +147,14 @@ fn sealed(part: &Part, is_root: bool) -> Result<(), Sealed> {
 }
 
 #[derive(Debug, Default)]
-struct Found<'a> {
+struct Sorted<'a> {
     /// Texts that people read when they open the message.
     shown: Vec<&'a Part>,
     /// All else.
     files: Vec<&'a Part>,
 }
 
-impl<'a> Found<'a> {
+impl<'a> Sorted<'a> {
     fn sort(&mut self, part: &'a Part, is_root: bool) {
         if part.kind == "multipart/alternative" && !part.parts.is_empty() {
             self.alternatives(part);
@@ -180,7 +180,7 @@ impl<'a> Found<'a> {
     fn alternatives(&mut self, part: &'a Part) {
         let mut best: Option<Vec<&'a Part>> = None;
         for part in &part.parts {
-            let mut found = Found::default();
+            let mut found = Sorted::default();
             found.sort(part, false);
             let rendition = part.kind.starts_with("text/") && part.kind != "text/calendar";
             if !rendition || part.attached {
@@ -304,8 +304,8 @@ fn shortened(name: &str) -> String {
 
 /// Counted, not written: it may be large.
 fn json_length(text: &str) -> usize {
-    struct Count(usize);
-    impl io::Write for Count {
+    struct JsonLength(usize);
+    impl io::Write for JsonLength {
         fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
             self.0 += octets.len();
             Ok(octets.len())
@@ -314,7 +314,7 @@ fn json_length(text: &str) -> usize {
             Ok(())
         }
     }
-    let mut count = Count(0);
+    let mut count = JsonLength(0);
     match serde_json::to_writer(&mut count, text) {
         Ok(()) => count.0,
         Err(_) => usize::MAX,
@@ -341,7 +341,7 @@ fn put_beside(parts: &mut Parts) {
             kind: kind.into(),
             content_id: None,
             inline: false,
-            source: Source::Text(text),
+            source: PartSource::Text(text),
         },
     );
     parts.html = false;
@@ -370,8 +370,8 @@ mod tests {
         );
         for file in &parts.attachments {
             let octets = match &file.source {
-                Source::Text(text) => text.clone().into_bytes(),
-                Source::Range(encoding, range) => {
+                PartSource::Text(text) => text.clone().into_bytes(),
+                PartSource::Range(encoding, range) => {
                     let encoded = bytes::Bytes::copy_from_slice(&body[range.clone()]);
                     let mut content = coding::Content::new(*encoding, encoded);
                     content.piece(0, content.len()).to_vec()
@@ -613,7 +613,7 @@ mod tests {
                     !file.name.is_empty() && file.kind.contains('/'),
                     "{message}"
                 );
-                if let Source::Range(_, range) = &file.source {
+                if let PartSource::Range(_, range) = &file.source {
                     assert!(
                         range.start <= range.end && range.end <= body.len(),
                         "{message}"

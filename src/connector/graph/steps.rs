@@ -15,15 +15,15 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::{
-    answer::{self, Meaning, Step},
-    ask::{self, Request, Silence},
+    answer::{self, DraftStep, Meaning},
+    ask::{self, GraphRequest, Silence},
     client::Graph,
     coding::{Content, Encoding},
     fields,
-    parts::{Attachment, Source},
+    parts::{Attachment, PartSource},
 };
 use crate::{
-    connector::http::{Answer, Fault},
+    connector::http::{Answer, NoAnswer},
     mail::{
         outcome::{Obstacle, Outcome},
         reply::Reply,
@@ -122,7 +122,7 @@ impl Draft<'_> {
         );
         url.set_query(Some(&query.replace(' ', "%20")));
         let request = self.request(Method::GET, &url, Bytes::new());
-        let answer = self.patiently(Step::Search, &request, until).await?;
+        let answer = self.patiently(DraftStep::Search, &request, until).await?;
         let found: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
         let Some(found) = found.get("value").and_then(Value::as_array) else {
             return Err(Stop::later("the search for drafts was not answered", None));
@@ -142,7 +142,9 @@ impl Draft<'_> {
     pub(super) async fn create(&self, first: Bytes) -> Result<String, Stop> {
         let url = self.url(&[])?;
         let request = self.request(Method::POST, &url, first);
-        let answer = self.patiently(Step::Create, &request, self.until).await?;
+        let answer = self
+            .patiently(DraftStep::Create, &request, self.until)
+            .await?;
         id_in(&answer.body).ok_or_else(|| Stop::later("the new draft has no id", None))
     }
 
@@ -156,8 +158,8 @@ impl Draft<'_> {
         let source = attachment.source.clone();
         let encoded = body.clone();
         let content = tokio::task::spawn_blocking(move || match source {
-            Source::Text(text) => Content::new(Encoding::Plain, text.into()),
-            Source::Range(encoding, range) => {
+            PartSource::Text(text) => Content::new(Encoding::Plain, text.into()),
+            PartSource::Range(encoding, range) => {
                 let end = range.end.min(encoded.len());
                 Content::new(encoding, encoded.slice(range.start.min(end)..end))
             }
@@ -186,7 +188,8 @@ impl Draft<'_> {
         let url = self.url(&[id, "attachments"])?;
         let request = self.request(Method::POST, &url, file.to_string().into());
         drop(file);
-        self.patiently(Step::Attach, &request, self.until).await?;
+        self.patiently(DraftStep::Attach, &request, self.until)
+            .await?;
         Ok(())
     }
 
@@ -216,8 +219,8 @@ impl Draft<'_> {
     /// Asks again while the answer is "later" and the wait is short.
     pub(super) async fn patiently(
         &self,
-        step: Step,
-        request: &Request<'_>,
+        step: DraftStep,
+        request: &GraphRequest<'_>,
         until: Instant,
     ) -> Result<Answer, Stop> {
         let mut tries = 0;
@@ -230,7 +233,7 @@ impl Draft<'_> {
                 Ok(answer) => answer,
                 Err(Silence::Token(obstacle)) => return Err(obstacle.into()),
                 // One mailbox may be slow to search; the connector is not down for that.
-                Err(Silence::Graph(Fault::Unanswered(text) | Fault::Broken(text))) => {
+                Err(Silence::Graph(NoAnswer::Unanswered(text) | NoAnswer::Broken(text))) => {
                     return Err(Stop::later(text, None));
                 }
                 Err(Silence::Graph(fault)) => return Err(fault.obstacle("Graph").into()),
@@ -248,7 +251,7 @@ impl Draft<'_> {
                 tries += 1;
                 continue;
             }
-            if step == Step::Session && answer::is_too_small(&answer.body) {
+            if step == DraftStep::Session && answer::is_too_small(&answer.body) {
                 return Err(Stop::Small);
             }
             return Err(Stop::Meaning(answer::prepare(
@@ -280,8 +283,13 @@ impl Draft<'_> {
             .map_err(|text| Obstacle::misconfigured(text).into())
     }
 
-    pub(super) fn request<'r>(&'r self, method: Method, url: &'r Url, body: Bytes) -> Request<'r> {
-        Request {
+    pub(super) fn request<'r>(
+        &'r self,
+        method: Method,
+        url: &'r Url,
+        body: Bytes,
+    ) -> GraphRequest<'r> {
+        GraphRequest {
             method,
             url,
             kind: if body.is_empty() {

@@ -6,11 +6,11 @@
 
 use serde_json::Value;
 
-use super::codes::{AUDIENCE, About, CLOCK, NO_PERMISSION, TOKEN, row_of};
+use super::codes::{AUDIENCE, CLOCK, NO_PERMISSION, TOKEN, Topic, row_of};
 
 /// What a 401 comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Cause {
+pub(super) enum Denial {
     /// Ours: the remedy.
     Known(&'static str),
     /// The token, without a reason.
@@ -35,21 +35,21 @@ const REASONS: &[(&str, &str)] = &[
 ];
 
 /// Reads a 401. `challenge` is its WWW-Authenticate.
-pub(super) fn cause(body: &[u8], challenge: Option<&str>) -> Cause {
+pub(super) fn cause(body: &[u8], challenge: Option<&str>) -> Denial {
     let challenge = challenge.unwrap_or_default().to_ascii_lowercase();
     let bears = challenge.split([' ', ',']).any(|word| word == "bearer");
     let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
     let content: Option<Value> = serde_json::from_slice(body).ok().filter(Value::is_object);
     if challenge.contains("insufficient_claims") {
-        return Cause::Known(POLICY);
+        return Denial::Known(POLICY);
     }
     let Some(content) = content else {
         let is_page = !body.trim_ascii().is_empty();
         let is_other = !bears && (is_page || !challenge.is_empty());
         return if is_other {
-            Cause::Between
+            Denial::Between
         } else {
-            Cause::Token
+            Denial::Token
         };
     };
     let mut codes = Vec::new();
@@ -73,24 +73,24 @@ pub(super) fn cause(body: &[u8], challenge: Option<&str>) -> Cause {
         if UNDER_401.iter().any(|name| name.eq_ignore_ascii_case(code)) {
             return Some(NO_PERMISSION);
         }
-        let row = row_of(code).filter(|row| row.about == About::Token && row.why != TOKEN)?;
+        let row = row_of(code).filter(|row| row.about == Topic::Token && row.why != TOKEN)?;
         Some(row.why)
     };
     if let Some(remedy) = codes.iter().rev().find_map(known) {
-        return Cause::Known(remedy);
+        return Denial::Known(remedy);
     }
     if codes.first().is_some_and(|code| *code == "UnknownError") {
-        return Cause::Known(UNKNOWN);
+        return Denial::Known(UNKNOWN);
     }
     let reason = REASONS.iter().find(|(words, _)| message.contains(words));
-    reason.map_or(Cause::Token, |(_, remedy)| Cause::Known(remedy))
+    reason.map_or(Denial::Token, |(_, remedy)| Denial::Known(remedy))
 }
 
 #[cfg(test)]
 mod tests {
     use super::{super::codes::TENANT, *};
 
-    fn check(body: &str, challenge: Option<&str>, expected: Cause) {
+    fn check(body: &str, challenge: Option<&str>, expected: Denial) {
         assert_eq!(
             cause(body.as_bytes(), challenge),
             expected,
@@ -111,35 +111,35 @@ mod tests {
             (
                 "NoPermissionsInAccessToken",
                 "m",
-                Cause::Known(NO_PERMISSION),
+                Denial::Known(NO_PERMISSION),
             ),
             (
                 "OrganizationFromTenantGuidNotFound",
                 "m",
-                Cause::Known(TENANT),
+                Denial::Known(TENANT),
             ),
-            ("UnknownError", "", Cause::Known(UNKNOWN)),
+            ("UnknownError", "", Denial::Known(UNKNOWN)),
             (
                 "InvalidAuthenticationToken",
                 "Access token validation failure. Invalid audience.",
-                Cause::Known(AUDIENCE),
+                Denial::Known(AUDIENCE),
             ),
             (
                 "InvalidAuthenticationToken",
                 "Lifetime validation failed, the token is expired.",
-                Cause::Known(CLOCK),
+                Denial::Known(CLOCK),
             ),
             (
                 "InvalidAuthenticationToken",
                 "Continuous access evaluation resulted in challenge",
-                Cause::Known(POLICY),
+                Denial::Known(POLICY),
             ),
             (
                 "InvalidAuthenticationToken",
                 "CompactToken parsing failed",
-                Cause::Token,
+                Denial::Token,
             ),
-            ("NeverHeardOf", "m", Cause::Token),
+            ("NeverHeardOf", "m", Denial::Token),
         ] {
             check(&error(code, message), None, expected);
             check(&error(code, message), bearer, expected);
@@ -147,7 +147,7 @@ mod tests {
         check(
             r#"{"error":{"code":"Unauthorized","innererror":{"code":"NoPermissionsInAccessToken"}}}"#,
             None,
-            Cause::Known(NO_PERMISSION),
+            Denial::Known(NO_PERMISSION),
         );
         // The challenge of continuous access evaluation.
         check(
@@ -155,22 +155,22 @@ mod tests {
             Some(
                 "Bearer realm=\"\", error=\"insufficient_claims\", claims=\"eyJhY2Nlc3NfdG9rZW4iOnt9fQ==\"",
             ),
-            Cause::Known(POLICY),
+            Denial::Known(POLICY),
         );
     }
 
     #[test]
     fn a_login_that_is_not_graphs() {
-        check("<html>sign in</html>", None, Cause::Between);
+        check("<html>sign in</html>", None, Denial::Between);
         check(
             "<html>sign in</html>",
             Some("Basic realm=\"proxy\""),
-            Cause::Between,
+            Denial::Between,
         );
-        check("", Some("Negotiate"), Cause::Between);
-        check("", Some("NTLM"), Cause::Between);
-        check("", None, Cause::Token);
-        check("", Some("Bearer"), Cause::Token);
-        check("{}", None, Cause::Token);
+        check("", Some("Negotiate"), Denial::Between);
+        check("", Some("NTLM"), Denial::Between);
+        check("", None, Denial::Token);
+        check("", Some("Bearer"), Denial::Token);
+        check("{}", None, Denial::Token);
     }
 }

@@ -10,13 +10,13 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::{
-    answer::Step,
+    answer::DraftStep,
     codes::error_in,
     coding::Content,
     parts::Attachment,
     steps::{Draft, Stop},
 };
-use crate::connector::http::{Answer, Fault, allowed};
+use crate::connector::http::{Answer, NoAnswer, allowed};
 
 /// Ten times 320 KiB: a multiple of what OneDrive's sessions ask for, and less than the 4 MB of a request.
 const PIECE: usize = 3_276_800;
@@ -100,7 +100,9 @@ impl Draft<'_> {
         let url = self.url(&[id, "attachments", "createUploadSession"])?;
         let body = json!({"AttachmentItem": item}).to_string();
         let request = self.request(Method::POST, &url, body.into());
-        let answer = self.patiently(Step::Session, &request, self.until).await?;
+        let answer = self
+            .patiently(DraftStep::Session, &request, self.until)
+            .await?;
         let made: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
         let url = made
             .get("uploadUrl")
@@ -180,7 +182,7 @@ impl Draft<'_> {
         from: usize,
         total: usize,
         piece: Bytes,
-    ) -> Result<Answer, Fault> {
+    ) -> Result<Answer, NoAnswer> {
         let last = (from + piece.len()).saturating_sub(1);
         let range = format!("bytes {from}-{last}/{total}");
         let put = |client: &Client, url| {
@@ -201,7 +203,7 @@ impl Draft<'_> {
         verb: &str,
         what: &str,
         make: impl FnOnce(&Client, Url) -> RequestBuilder,
-    ) -> Result<Answer, Fault> {
+    ) -> Result<Answer, NoAnswer> {
         let host = url.host_str().unwrap_or_default();
         self.graph.record(&format!("> {verb} {host}{what}"));
         let until = self.until.min(Instant::now() + PIECE_TIME);
@@ -212,7 +214,7 @@ impl Draft<'_> {
 }
 
 /// What the answer to a piece says; `last`: to the last one.
-fn said(answer: &Result<Answer, Fault>, last: bool) -> SessionSays {
+fn said(answer: &Result<Answer, NoAnswer>, last: bool) -> SessionSays {
     let answer = match answer {
         Ok(answer) => answer,
         Err(fault) => return SessionSays::Again(None, fault.text().to_owned()),
@@ -236,7 +238,7 @@ fn said(answer: &Result<Answer, Fault>, last: bool) -> SessionSays {
 }
 
 /// What the answer to the question where it stands says. That question may not be known there.
-fn standing(answer: &Result<Answer, Fault>) -> SessionSays {
+fn standing(answer: &Result<Answer, NoAnswer>) -> SessionSays {
     match said(answer, false) {
         SessionSays::Done | SessionSays::Never => SessionSays::Astray,
         said => said,

@@ -21,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Why there is no tunnel.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::connector) enum Refusal {
+pub(in crate::connector) enum NoTunnel {
     /// It wants a login, or another one.
     Login(String),
     /// It does not let us go there.
@@ -60,7 +60,7 @@ pub(in crate::connector) async fn why(
     host: &str,
     port: u16,
     by: Instant,
-) -> Option<Refusal> {
+) -> Option<NoTunnel> {
     let authority = authority(host, port);
     let asked = async {
         let mut stream = TcpStream::connect((server.host.as_str(), server.port)).await?;
@@ -85,7 +85,7 @@ pub(in crate::connector) fn refusal(
     server: &ProxyServer,
     authority: &str,
     answer: &[u8],
-) -> Option<Refusal> {
+) -> Option<NoTunnel> {
     let text = String::from_utf8_lossy(answer);
     // It may repeat what it was told.
     let line = Mask::new(server.login.as_ref()).text(text.lines().next().unwrap_or_default());
@@ -95,7 +95,7 @@ pub(in crate::connector) fn refusal(
         return None;
     }
     if status != "407" {
-        return Some(Refusal::Closed(format!(
+        return Some(NoTunnel::Closed(format!(
             "{server} opens no way to {authority}: {line}; have it let {authority} pass (CONNECT)"
         )));
     }
@@ -118,11 +118,11 @@ pub(in crate::connector) fn refusal(
             .take(5)
             .collect::<Vec<_>>()
             .join(" and ");
-        return Some(Refusal::Login(format!(
+        return Some(NoTunnel::Login(format!(
             "{server} takes {offered} only (407), and Postern logs in with Basic alone; have it let {authority} pass without a login, or put a proxy in between that logs in there"
         )));
     }
-    Some(Refusal::Login(server.refuses_login("407")))
+    Some(NoTunnel::Login(server.refuses_login("407")))
 }
 
 #[cfg(test)]
@@ -141,8 +141,8 @@ mod tests {
             let answer = answer.replace('\n', "\r\n");
             let said = match refusal(&server, "h.example:443", answer.as_bytes()) {
                 None => None,
-                Some(Refusal::Login(text)) => Some(format!("login: {text}")),
-                Some(Refusal::Closed(text)) => Some(format!("closed: {text}")),
+                Some(NoTunnel::Login(text)) => Some(format!("login: {text}")),
+                Some(NoTunnel::Closed(text)) => Some(format!("closed: {text}")),
             };
             match (&said, expected) {
                 (None, None) => {}

@@ -7,7 +7,7 @@ use std::error::Error as StdError;
 
 use tokio_rustls::rustls;
 
-use super::connect::Refusal;
+use super::connect::NoTunnel;
 use crate::{
     connector::{outbound::ProxyServer, tls::words},
     mail::{outcome::Obstacle, text::bounded},
@@ -15,7 +15,7 @@ use crate::{
 
 /// Why nothing came back.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Fault {
+pub enum NoAnswer {
     /// Nothing was asked: name, connection, TLS, proxy.
     Unreached(String),
     /// The proxy wants other credentials than it got; nothing was asked.
@@ -26,22 +26,22 @@ pub enum Fault {
     Unanswered(String),
 }
 
-impl Fault {
+impl NoAnswer {
     /// The sentence.
     pub fn text(&self) -> &str {
         match self {
-            Fault::Unreached(text)
-            | Fault::ProxyRefused(text)
-            | Fault::Broken(text)
-            | Fault::Unanswered(text) => text,
+            NoAnswer::Unreached(text)
+            | NoAnswer::ProxyRefused(text)
+            | NoAnswer::Broken(text)
+            | NoAnswer::Unanswered(text) => text,
         }
     }
 
     /// The same, with what the proxy said to that when it was asked again.
-    pub(super) fn because(self, host: &str, why: Option<Refusal>) -> Self {
+    pub(super) fn because(self, host: &str, why: Option<NoTunnel>) -> Self {
         match why {
-            Some(Refusal::Login(text)) => Fault::ProxyRefused(format!("{host}: {text}")),
-            Some(Refusal::Closed(text)) => Fault::Unreached(format!("{host}: {text}")),
+            Some(NoTunnel::Login(text)) => NoAnswer::ProxyRefused(format!("{host}: {text}")),
+            Some(NoTunnel::Closed(text)) => NoAnswer::Unreached(format!("{host}: {text}")),
             None => self,
         }
     }
@@ -50,8 +50,10 @@ impl Fault {
     pub fn obstacle(&self, stage: &str) -> Obstacle {
         let text = format!("{stage}: {}", self.text());
         match self {
-            Fault::ProxyRefused(_) => Obstacle::misconfigured(text),
-            Fault::Unreached(_) | Fault::Broken(_) | Fault::Unanswered(_) => Obstacle::down(text),
+            NoAnswer::ProxyRefused(_) => Obstacle::misconfigured(text),
+            NoAnswer::Unreached(_) | NoAnswer::Broken(_) | NoAnswer::Unanswered(_) => {
+                Obstacle::down(text)
+            }
         }
     }
 }
@@ -62,16 +64,16 @@ pub(super) fn of(
     host: &str,
     proxy: Option<&ProxyServer>,
     is_sent: bool,
-) -> Fault {
+) -> NoAnswer {
     let said = chain(error);
     // What breaks later, be it TLS, tells nothing about who can be reached.
     if error.is_connect() || error.is_dns() || error.is_builder() {
         return unreached(error, host, proxy, &said);
     }
     if is_sent {
-        Fault::Unanswered(format!("{host}: {said}"))
+        NoAnswer::Unanswered(format!("{host}: {said}"))
     } else {
-        Fault::Broken(format!(
+        NoAnswer::Broken(format!(
             "{host}: the connection broke before the request was whole: {said}"
         ))
     }
@@ -86,21 +88,26 @@ pub(super) fn is_tunnel(error: &reqwest::Error) -> bool {
 }
 
 /// Why there was no connection to ask anything on.
-fn unreached(error: &reqwest::Error, host: &str, proxy: Option<&ProxyServer>, said: &str) -> Fault {
+fn unreached(
+    error: &reqwest::Error,
+    host: &str,
+    proxy: Option<&ProxyServer>,
+    said: &str,
+) -> NoAnswer {
     for cause in causes(error) {
         if let Some(problem) = tls_error(cause) {
             let why = words::trouble(problem, host, proxy.is_some());
-            return Fault::Unreached(format!("{host}: TLS: {why}"));
+            return NoAnswer::Unreached(format!("{host}: TLS: {why}"));
         }
         if let Some(proxy) = proxy
             && let Some(what) = login_refused(&cause.to_string())
         {
-            return Fault::ProxyRefused(format!("{host}: {}", proxy.refuses_login(what)));
+            return NoAnswer::ProxyRefused(format!("{host}: {}", proxy.refuses_login(what)));
         }
     }
     let by = proxy.map_or_else(String::new, |proxy| format!(" by {proxy}"));
     let dns = if error.is_dns() { "DNS: " } else { "" };
-    Fault::Unreached(format!("{host} cannot be reached{by}: {dns}{said}"))
+    NoAnswer::Unreached(format!("{host} cannot be reached{by}: {dns}{said}"))
 }
 
 /// The causes in one line, the innermost last.

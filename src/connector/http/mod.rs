@@ -16,7 +16,7 @@ use tokio::time::{Instant, timeout_at};
 use self::body::{Counted, Progress};
 use super::outbound::{Proxy, ProxyServer, is_loopback, names};
 
-pub use self::{answer::Answer, fault::Fault};
+pub use self::{answer::Answer, fault::NoAnswer};
 
 /// Answers are read up to this many octets.
 const ANSWER: usize = 1 << 20;
@@ -105,17 +105,17 @@ impl Http {
     /// A request by `make`, which gets the client that may go there.
     ///
     /// # Errors
-    /// [`Fault`].
+    /// [`NoAnswer`].
     pub async fn send(
         &self,
         url: &Url,
         deadline: Instant,
         make: impl FnOnce(&Client, Url) -> RequestBuilder,
-    ) -> Result<Answer, Fault> {
+    ) -> Result<Answer, NoAnswer> {
         // A service of this very machine, which no proxy can reach for us.
         let is_metadata = self.metadata && is_link_local(url);
         if !is_metadata {
-            allowed(&self.settings, url).map_err(Fault::Unreached)?;
+            allowed(&self.settings, url).map_err(NoAnswer::Unreached)?;
         }
         let host = url.host_str().unwrap_or_default().to_owned();
         let proxy = self.settings.proxy.on_the_way_to(&host);
@@ -148,12 +148,14 @@ impl Http {
                 });
             }
             Err(_) if progress.cut() => {
-                return Err(Fault::Broken(format!(
+                return Err(NoAnswer::Broken(format!(
                     "{host} did not take the whole request in time"
                 )));
             }
             Err(_) => {
-                return Err(Fault::Unanswered(format!("{host} gave no answer in time")));
+                return Err(NoAnswer::Unanswered(format!(
+                    "{host} gave no answer in time"
+                )));
             }
         };
         Ok(receive(response, deadline).await)

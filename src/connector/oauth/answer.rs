@@ -13,7 +13,7 @@ use std::{
 use serde_json::Value;
 
 use super::{
-    codes::{self, Known, word},
+    codes::{self, KnownCode, word},
     grant::Grant,
 };
 use crate::{
@@ -251,7 +251,7 @@ fn codes(content: &Value) -> Vec<u64> {
 
 /// What to do, with the cause first that the description names, and the endpoint's own words where nobody knows the code.
 fn remedy(
-    known: Option<&Known>,
+    known: Option<&KnownCode>,
     code: Option<u64>,
     error: &str,
     content: &Value,

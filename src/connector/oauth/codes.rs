@@ -9,7 +9,7 @@ use crate::mail::outcome::ObstacleKind;
 
 /// Some codes that mean the same.
 #[derive(Debug)]
-pub(super) struct Known {
+pub(super) struct KnownCode {
     pub(super) codes: &'static [u64],
     /// `Misconfigured`: an administrator must do something; else it passes by itself, `Throttled` later.
     pub(super) kind: ObstacleKind,
@@ -22,8 +22,8 @@ pub(super) struct Known {
 
 const REF: &str = "reference-error-codes";
 
-const fn ours(codes: &'static [u64], source: &'static str, remedy: &'static str) -> Known {
-    Known {
+const fn ours(codes: &'static [u64], source: &'static str, remedy: &'static str) -> KnownCode {
+    KnownCode {
         codes,
         kind: ObstacleKind::Misconfigured,
         remedy,
@@ -31,8 +31,8 @@ const fn ours(codes: &'static [u64], source: &'static str, remedy: &'static str)
     }
 }
 
-const fn passes(codes: &'static [u64], kind: ObstacleKind, remedy: &'static str) -> Known {
-    Known {
+const fn passes(codes: &'static [u64], kind: ObstacleKind, remedy: &'static str) -> KnownCode {
+    KnownCode {
         codes,
         kind,
         remedy,
@@ -41,7 +41,7 @@ const fn passes(codes: &'static [u64], kind: ObstacleKind, remedy: &'static str)
 }
 
 /// By code.
-pub(super) fn known(code: u64) -> Option<&'static Known> {
+pub(super) fn known(code: u64) -> Option<&'static KnownCode> {
     TABLE.iter().find(|known| known.codes.contains(&code))
 }
 
@@ -54,7 +54,7 @@ pub(super) fn word(text: &str) -> String {
 }
 
 /// All of it.
-pub(super) const TABLE: &[Known] = &[
+pub(super) const TABLE: &[KnownCode] = &[
     // The secret.
     ours(
         &[7_000_215, 70_002],

@@ -112,7 +112,7 @@ pub enum Grant {
 
 /// One request to the token endpoint.
 #[derive(Default)]
-pub(super) struct Request {
+pub(super) struct TokenRequest {
     /// `application/x-www-form-urlencoded`; empty for the metadata service, which is asked by GET.
     pub(super) form: Vec<(&'static str, String)>,
     /// `Authorization: Basic …`.
@@ -123,7 +123,7 @@ pub(super) struct Request {
     pub(super) metadata: bool,
 }
 
-impl Request {
+impl TokenRequest {
     /// What proves who asks, should the endpoint repeat it: also in part, in other case, in base64, or as an error's code, of which
     /// letters and digits alone are left. `key`: of Azure Arc's agent.
     pub(super) fn mask(&self, key: Option<&Secret>, reply: &mut Reply) {
@@ -192,8 +192,8 @@ impl Settings {
         refresh_token: Option<&Secret>,
         now: SystemTime,
         random: u128,
-    ) -> Result<Request, String> {
-        let mut request = Request::default();
+    ) -> Result<TokenRequest, String> {
+        let mut request = TokenRequest::default();
         let mut put = |key, value: &str| request.form.push((key, value.to_owned()));
         match &self.grant {
             Grant::ClientSecret {
@@ -399,7 +399,7 @@ mod tests {
     #[test]
     fn an_endpoint_that_repeats_a_secret_in_part_or_changed_is_not_heard() {
         let secret = "hush~client+secret/value=8Q";
-        let request = Request {
+        let request = TokenRequest {
             form: vec![
                 ("client_id", "app".into()),
                 ("client_secret", secret.into()),

@@ -20,7 +20,7 @@ use super::{
     answer::{self, Asker, Granted},
     arc,
     claims::Claims,
-    grant::{Azure, Grant, Request, Settings, encoded},
+    grant::{Azure, Grant, Settings, TokenRequest, encoded},
     refresh::{Refresh, TokenStore},
 };
 use crate::{
@@ -77,24 +77,24 @@ impl Token {
 
 /// Gives out access tokens.
 pub struct TokenSource {
-    inner: Arc<Inner>,
+    inner: Arc<Renewer>,
     /// Renewals under way.
     renewals: Mutex<JoinSet<()>>,
 }
 
-struct Inner {
+struct Renewer {
     settings: Settings,
     url: Url,
     http: Http,
     refresh: Option<Refresh>,
-    state: Mutex<State>,
+    state: Mutex<TokenState>,
 }
 
 /// What a renewal came to; `None`: it is under way.
 type Renewed = Option<Result<Token, Obstacle>>;
 
 #[derive(Default)]
-struct State {
+struct TokenState {
     cached: Option<Cached>,
     renewal: Option<watch::Receiver<Renewed>>,
     /// Not before this, while the old token is good.
@@ -148,7 +148,7 @@ impl TokenSource {
         } else {
             http
         };
-        let inner = Inner {
+        let inner = Renewer {
             url: Url::parse(&settings.token_url).map_err(|e| format!("token_url: {e}"))?,
             http,
             refresh: Refresh::of(settings, store),
@@ -214,7 +214,7 @@ impl TokenSource {
         }
     }
 
-    fn begin(&self, state: &mut State) -> watch::Receiver<Renewed> {
+    fn begin(&self, state: &mut TokenState) -> watch::Receiver<Renewed> {
         let (sender, receiver) = watch::channel(None);
         state.renewal = Some(receiver.clone());
         let inner = self.inner.clone();
@@ -222,7 +222,7 @@ impl TokenSource {
         while renewals.try_join_next().is_some() {}
         renewals.spawn(async move {
             // Also when the renewal panics: the next one to ask begins another.
-            let over = Over(&inner);
+            let over = RenewalEnds(&inner);
             let renewed = inner.renew().await;
             drop(over);
             sender.send_replace(Some(renewed));
@@ -232,16 +232,16 @@ impl TokenSource {
 }
 
 /// The end of a renewal, however it came.
-struct Over<'a>(&'a Inner);
+struct RenewalEnds<'a>(&'a Renewer);
 
-impl Drop for Over<'_> {
+impl Drop for RenewalEnds<'_> {
     fn drop(&mut self) {
         self.0.state().renewal = None;
     }
 }
 
-impl Inner {
-    fn state(&self) -> MutexGuard<'_, State> {
+impl Renewer {
+    fn state(&self) -> MutexGuard<'_, TokenState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -354,7 +354,7 @@ impl Inner {
     /// `key`: of Azure Arc's agent.
     async fn send(
         &self,
-        request: &Request,
+        request: &TokenRequest,
         key: Option<&Secret>,
         until: Instant,
     ) -> Result<Answer, (Obstacle, bool)> {
@@ -387,7 +387,7 @@ impl Inner {
     /// What came back, with what is known here beside a refusal.
     fn read(
         &self,
-        request: &Request,
+        request: &TokenRequest,
         key: Option<&Secret>,
         answer: &Answer,
     ) -> Result<Granted, (Obstacle, bool)> {

@@ -15,7 +15,7 @@ use tokio::{
 
 use crate::{
     connector::{
-        http::connect::{self, Refusal},
+        http::connect::{self, NoTunnel},
         outbound::{Proxy, ProxyServer},
     },
     mail::outcome::Obstacle,
@@ -23,27 +23,27 @@ use crate::{
 
 /// Where to connect.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Target {
+pub(super) enum Hop {
     /// Straight to this address.
     Direct(SocketAddr),
     /// The proxy finds the host.
     Proxied(ProxyServer),
 }
 
-/// The addresses to try, in order; [`Target::Proxied`] alone where a proxy is on the way.
+/// The addresses to try, in order; [`Hop::Proxied`] alone where a proxy is on the way.
 pub(super) async fn targets(
     host: &str,
     port: u16,
     proxy: &Proxy,
     until: Instant,
-) -> Result<Vec<Target>, Obstacle> {
+) -> Result<Vec<Hop>, Obstacle> {
     let bare = host.trim_start_matches('[').trim_end_matches(']');
     let literal: Option<IpAddr> = bare.parse().ok();
     if let Some(server) = proxy.on_the_way_to(bare) {
-        return Ok(vec![Target::Proxied(server.clone())]);
+        return Ok(vec![Hop::Proxied(server.clone())]);
     }
     if let Some(ip) = literal {
-        return Ok(vec![Target::Direct(SocketAddr::new(ip, port))]);
+        return Ok(vec![Hop::Direct(SocketAddr::new(ip, port))]);
     }
     let found = match timeout_at(until, tokio::net::lookup_host((bare, port))).await {
         Err(_) => {
@@ -57,19 +57,19 @@ pub(super) async fn targets(
     if found.is_empty() {
         return Err(Obstacle::down(format!("DNS: {bare} has no address")));
     }
-    Ok(in_turn(&found).into_iter().map(Target::Direct).collect())
+    Ok(in_turn(&found).into_iter().map(Hop::Direct).collect())
 }
 
 /// Connects to one target within `until`.
 pub(super) async fn connect(
-    target: &Target,
+    target: &Hop,
     host: &str,
     port: u16,
     own: &[SocketAddr],
     until: Instant,
 ) -> Result<TcpStream, Obstacle> {
     let stream = match target {
-        Target::Direct(address) => {
+        Hop::Direct(address) => {
             let stream = match timeout_at(until, TcpStream::connect(address)).await {
                 Err(_) => return Err(Obstacle::down(format!("connect to {address}: no answer"))),
                 Ok(Err(e)) => return Err(Obstacle::down(format!("connect to {address}: {e}"))),
@@ -82,7 +82,7 @@ pub(super) async fn connect(
             }
             stream
         }
-        Target::Proxied(server) => match timeout_at(until, through(server, host, port)).await {
+        Hop::Proxied(server) => match timeout_at(until, through(server, host, port)).await {
             Err(_) => return Err(Obstacle::down(format!("{server} gave no answer"))),
             Ok(result) => result?,
         },
@@ -161,8 +161,8 @@ async fn through(server: &ProxyServer, host: &str, port: u16) -> Result<TcpStrea
         .map_err(|e| down(&e))?;
     match connect::refusal(server, &authority, &answer) {
         None => Ok(stream),
-        Some(Refusal::Login(text)) => Err(Obstacle::misconfigured(text)),
-        Some(Refusal::Closed(text)) => Err(Obstacle::down(text)),
+        Some(NoTunnel::Login(text)) => Err(Obstacle::misconfigured(text)),
+        Some(NoTunnel::Closed(text)) => Err(Obstacle::down(text)),
     }
 }
 

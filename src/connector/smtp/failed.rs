@@ -2,7 +2,7 @@
 //!
 //! Apart from the opening itself, which meets one address at a time; here stands what several of them come to.
 
-use super::dial::Target;
+use super::dial::Hop;
 use crate::mail::{
     outcome::{Obstacle, ObstacleKind},
     text::cut,
@@ -40,7 +40,7 @@ impl From<Obstacle> for Failed {
 }
 
 /// What to say when no address did: one obstacle, which tells of all.
-pub(super) fn together(mut tried: Vec<(&Target, Failed)>) -> Option<Failed> {
+pub(super) fn together(mut tried: Vec<(&Hop, Failed)>) -> Option<Failed> {
     if tried.len() < 2 {
         return tried.pop().map(|(_, failed)| failed);
     }
@@ -48,8 +48,8 @@ pub(super) fn together(mut tried: Vec<(&Target, Failed)>) -> Option<Failed> {
         .iter()
         .map(|(target, failed)| {
             let name = match target {
-                Target::Direct(address) => address.ip().to_string(),
-                Target::Proxied(server) => server.to_string(),
+                Hop::Direct(address) => address.ip().to_string(),
+                Hop::Proxied(server) => server.to_string(),
             };
             let reply = &failed.obstacle.reply;
             // A code of our own says nothing.

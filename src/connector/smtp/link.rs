@@ -9,7 +9,7 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use super::stream::{Ear, Fault, Stream, write_all};
+use super::stream::{Break, Ear, Stream, write_all};
 use crate::{
     connector::interface::Recorder,
     mail::{reply::Reply, text::bounded},
@@ -143,24 +143,24 @@ impl Link {
     }
 
     /// An error when something is here that nobody asked for. It waits for nothing but what the runtime has yet to read.
-    pub(super) async fn our_turn(&mut self, stage: Stage) -> Result<(), Fault> {
+    pub(super) async fn our_turn(&mut self, stage: Stage) -> Result<(), Break> {
         let until = Instant::now() + self.timeouts.quit;
         let Self { stream, ear, .. } = self;
         timeout_at(until, poll_fn(|cx| ear.our_turn(stream, stage, cx)))
             .await
-            .unwrap_or(Err(Fault::Silent(stage)))
+            .unwrap_or(Err(Break::Silent(stage)))
     }
 
     /// Writes what is in `out`, where it is our turn; `shown` stands for it in the record.
     ///
     /// # Errors
-    /// With [`Fault::Silent`] it may have been written; with any other it was not.
+    /// With [`Break::Silent`] it may have been written; with any other it was not.
     pub(super) async fn send(
         &mut self,
         stage: Stage,
         shown: Option<&str>,
         deadline: Instant,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), Break> {
         if self.out.is_empty() {
             return Ok(());
         }
@@ -188,11 +188,11 @@ impl Link {
         })
         .await;
         self.out.clear();
-        written.unwrap_or(Err(Fault::Silent(stage)))
+        written.unwrap_or(Err(Break::Silent(stage)))
     }
 
     /// Reads one reply.
-    pub(super) async fn read(&mut self, stage: Stage, deadline: Instant) -> Result<Reply, Fault> {
+    pub(super) async fn read(&mut self, stage: Stage, deadline: Instant) -> Result<Reply, Break> {
         let until = self.until(stage, deadline);
         self.read_until(stage, until).await
     }
@@ -210,10 +210,10 @@ impl Link {
         Some(reply)
     }
 
-    async fn read_until(&mut self, stage: Stage, until: Instant) -> Result<Reply, Fault> {
+    async fn read_until(&mut self, stage: Stage, until: Instant) -> Result<Reply, Break> {
         loop {
             let found = self.ear.turns.next_reply();
-            if let Some(reply) = found.map_err(|wrong| Fault::wrong(stage, wrong))? {
+            if let Some(reply) = found.map_err(|wrong| Break::wrong(stage, wrong))? {
                 self.record_reply(&reply);
                 return Ok(reply);
             }
@@ -221,11 +221,11 @@ impl Link {
         }
     }
 
-    async fn more(&mut self, stage: Stage, until: Instant) -> Result<(), Fault> {
+    async fn more(&mut self, stage: Stage, until: Instant) -> Result<(), Break> {
         let Self { stream, ear, .. } = self;
         timeout_at(until, poll_fn(|cx| ear.read(stream, stage, cx)))
             .await
-            .unwrap_or(Err(Fault::Silent(stage)))
+            .unwrap_or(Err(Break::Silent(stage)))
     }
 
     /// Writes a block of content from `out`, and listens meanwhile: an upstream that has had enough says so and stops
@@ -234,7 +234,7 @@ impl Link {
         &mut self,
         begun: &mut bool,
         deadline: Instant,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), Break> {
         let until = self.until(Stage::Content, deadline);
         let mut done = 0;
         loop {
@@ -249,14 +249,14 @@ impl Link {
                 until,
                 poll_fn(|cx| {
                     ready!(ear.our_turn(stream, Stage::Content, cx))?;
-                    let lost = |e| Fault::Lost(Stage::Content, Some(e));
+                    let lost = |e| Break::Lost(Stage::Content, Some(e));
                     stream.write(cx, rest).map_err(lost)
                 }),
             )
             .await;
             match step {
-                Err(_) => return Err(Fault::Silent(Stage::Content)),
-                Ok(Ok(0)) => return Err(Fault::Lost(Stage::Content, None)),
+                Err(_) => return Err(Break::Silent(Stage::Content)),
+                Ok(Ok(0)) => return Err(Break::Lost(Stage::Content, None)),
                 Ok(Ok(n)) => {
                     done += n;
                     *begun = true;
@@ -269,12 +269,12 @@ impl Link {
     }
 
     /// After the last block: from here on the message may have arrived, whatever comes.
-    pub(super) async fn flush(&mut self, deadline: Instant) -> Result<(), Fault> {
+    pub(super) async fn flush(&mut self, deadline: Instant) -> Result<(), Break> {
         self.ear.turns.ask(1);
         let until = self.until(Stage::Content, deadline);
         let stream = &mut self.stream;
         match timeout_at(until, poll_fn(|cx| stream.flush(cx))).await {
-            Err(_) => Err(Fault::Silent(Stage::Dot)),
+            Err(_) => Err(Break::Silent(Stage::Dot)),
             // The reply may still be there to be read.
             Ok(_) => Ok(()),
         }

@@ -22,10 +22,10 @@ use tokio::{
 
 use self::{
     link::Link,
-    open::{Found, Opener},
+    open::{Opened, Opener},
     pool::Pool,
     standing::Standing,
-    stream::Fault,
+    stream::Break,
 };
 use crate::{
     connector::{
@@ -110,7 +110,7 @@ impl Smtp {
             let (heard, sent) = match ask {
                 dialogue::Ask::Read(stage) => match link.send(stage, None, deadline).await {
                     Ok(()) => (link.read(stage, deadline).await, Sent::Commands),
-                    Err(fault @ Fault::Silent(_)) => (Err(fault), Sent::Commands),
+                    Err(fault @ Break::Silent(_)) => (Err(fault), Sent::Commands),
                     Err(fault) => (Err(fault), Sent::Nothing),
                 },
                 dialogue::Ask::Content => {
@@ -146,7 +146,7 @@ impl Smtp {
                 }
                 Err(fault) => {
                     match &fault {
-                        Fault::Unasked(_, what) if !what.is_farewell() => {
+                        Break::Unasked(_, what) if !what.is_farewell() => {
                             work.out_of_turn(&fault.to_string(), sent);
                         }
                         _ => work.lost(&fault.to_string(), sent),
@@ -275,7 +275,7 @@ impl Connector for Smtp {
 
     async fn probe(&self, deadline: StdInstant) -> Result<String, Obstacle> {
         let deadline = Instant::from_std(deadline);
-        let Found {
+        let Opened {
             link,
             tls,
             mechanism,

@@ -16,10 +16,10 @@ use tokio::{
 use tokio_rustls::{TlsConnector, rustls};
 
 use super::{
-    dial::{self, Target},
+    dial::{self, Hop},
     failed::{Failed, together},
     link::{Link, Timeouts},
-    stream::{Fault, Stream},
+    stream::{Break, Stream},
     tls,
 };
 use crate::{
@@ -39,7 +39,7 @@ use crate::{
 };
 
 /// What an opened connection is, for `probe`.
-pub(super) struct Found {
+pub(super) struct Opened {
     pub(super) link: Link,
     pub(super) tls: Option<tls::Facts>,
     pub(super) mechanism: Option<Mechanism>,
@@ -61,7 +61,7 @@ const LEAVE: Duration = Duration::from_mins(1);
 pub(super) struct Opener {
     pub(super) settings: SmtpSettings,
     timeouts: Timeouts,
-    tls: Option<tls::Client>,
+    tls: Option<tls::TlsClient>,
     recorder: Option<Recorder>,
     /// For XOAUTH2 and OAUTHBEARER, with the mailbox that logs in.
     tokens: Option<(Arc<TokenSource>, String)>,
@@ -96,7 +96,7 @@ impl Opener {
 
     /// A connection that is logged in. Where a name has several addresses, one that does not answer or does not greet
     /// gives way to the next. A token that is refused is renewed once, where another one may help.
-    pub(super) async fn open(&self, deadline: Instant) -> Result<Found, Obstacle> {
+    pub(super) async fn open(&self, deadline: Instant) -> Result<Opened, Obstacle> {
         let Some((tokens, user)) = &self.tokens else {
             let found = self.open_as(self.settings.login.as_ref(), deadline).await;
             return found.map_err(|failed| failed.obstacle);
@@ -169,7 +169,7 @@ impl Opener {
         &self,
         login: Option<&(String, Secret)>,
         deadline: Instant,
-    ) -> Result<Found, Failed> {
+    ) -> Result<Opened, Failed> {
         let SmtpSettings { host, port, .. } = &self.settings;
         let until = dial::slice(deadline, self.timeouts.connect);
         let targets = dial::targets(host, *port, &self.settings.proxy, until).await?;
@@ -178,10 +178,10 @@ impl Opener {
 
     async fn open_any(
         &self,
-        targets: &[Target],
+        targets: &[Hop],
         login: Option<&(String, Secret)>,
         deadline: Instant,
-    ) -> Result<Found, Failed> {
+    ) -> Result<Opened, Failed> {
         let mut turn: VecDeque<_> = targets.iter().map(|target| (target, true)).collect();
         // For connecting, all together.
         let mut left = self.timeouts.connect;
@@ -218,12 +218,12 @@ impl Opener {
     /// One address; where TLS is taken as it comes and fails, once more without it.
     async fn open_one(
         &self,
-        target: &Target,
+        target: &Hop,
         login: Option<&(String, Secret)>,
         timeouts: Timeouts,
         left: &mut Duration,
         deadline: Instant,
-    ) -> Result<Found, Failed> {
+    ) -> Result<Opened, Failed> {
         let upgrade = match self.settings.tls {
             Tls::StartTls => Upgrade::Required,
             Tls::Opportunistic => Upgrade::Offered,
@@ -245,7 +245,7 @@ impl Opener {
 
     async fn connect(
         &self,
-        target: &Target,
+        target: &Hop,
         timeouts: Timeouts,
         left: &mut Duration,
         deadline: Instant,
@@ -259,8 +259,8 @@ impl Opener {
         let begun = Instant::now();
         let until = dial::slice(deadline, *left);
         let until = match target {
-            Target::Direct(_) => dial::slice(until, timeouts.connect_each),
-            Target::Proxied(_) => until,
+            Hop::Direct(_) => dial::slice(until, timeouts.connect_each),
+            Hop::Proxied(_) => until,
         };
         let connected = dial::connect(target, host, *port, own_addresses, until).await;
         *left = left.saturating_sub(begun.elapsed());
@@ -270,8 +270,8 @@ impl Opener {
         })?;
         let mut link = Link::new(tcp, timeouts, self.recorder.clone());
         link.via = match target {
-            Target::Direct(address) => format!("{host}[{}]:{port}", address.ip()),
-            Target::Proxied(_) => format!("{host}:{port} (proxy)"),
+            Hop::Direct(address) => format!("{host}[{}]:{port}", address.ip()),
+            Hop::Proxied(_) => format!("{host}:{port} (proxy)"),
         };
         link.record(|| format!("* connected to {}", link.via));
         Ok(link)
@@ -280,14 +280,14 @@ impl Opener {
     async fn converse_opening(
         &self,
         mut link: Link,
-        target: &Target,
+        target: &Hop,
         login: Option<&(String, Secret)>,
         upgrade: Upgrade,
         deadline: Instant,
-    ) -> Result<Found, Failed> {
+    ) -> Result<Opened, Failed> {
         let peer = match target {
-            Target::Direct(address) => Some(*address),
-            Target::Proxied(_) => None,
+            Hop::Direct(address) => Some(*address),
+            Hop::Proxied(_) => None,
         };
         let helo = match &link.stream {
             Stream::Plain(tcp) => self.name_of(tcp),
@@ -325,7 +325,7 @@ impl Opener {
                         Err(fault) => Err(fault),
                     };
                     let reply = heard.map_err(|fault| Failed {
-                        is_silent: matches!(fault, Fault::Silent(_)),
+                        is_silent: matches!(fault, Break::Silent(_)),
                         ..Failed::new(Obstacle::down(self.name_fault(&link, &fault)), true)
                     })?;
                     let mut out = std::mem::take(&mut link.out);
@@ -365,7 +365,7 @@ impl Opener {
             }
         }
         link.offered = opening.offered().clone();
-        Ok(Found {
+        Ok(Opened {
             mechanism: opening.mechanism(),
             link,
             tls: facts,
@@ -451,19 +451,19 @@ impl Opener {
         Ok(facts)
     }
 
-    fn name_fault(&self, link: &Link, fault: &Fault) -> String {
-        if let (Fault::Lost(_, error), Some(tls), Stream::Tls(_)) = (fault, &self.tls, &link.stream)
+    fn name_fault(&self, link: &Link, fault: &Break) -> String {
+        if let (Break::Lost(_, error), Some(tls), Stream::Tls(_)) = (fault, &self.tls, &link.stream)
             && let Some(said) = tls.explain_loss(error.as_ref(), &self.settings.host)
         {
             return said;
         }
         let hint = match fault {
-            Fault::Silent(Stage::Greeting) | Fault::Lost(Stage::Greeting, _)
+            Break::Silent(Stage::Greeting) | Break::Lost(Stage::Greeting, _)
                 if self.settings.tls != Tls::Implicit =>
             {
                 " (does this port speak TLS from the first octet? then set tls = \"implicit\")"
             }
-            Fault::Unasked(Stage::StartTls, _) => "; somebody on the way injects replies",
+            Break::Unasked(Stage::StartTls, _) => "; somebody on the way injects replies",
             _ => "",
         };
         format!("{}{hint}", link.mask.text(&fault.to_string()))
@@ -552,7 +552,7 @@ mod tests {
         let (port, _first) = upstream("127.0.0.2", 0, first).await;
         let (_, _second) = upstream("127.0.0.3", port, second).await;
         let targets = ["127.0.0.2", "127.0.0.3"]
-            .map(|ip| Target::Direct(SocketAddr::new(ip.parse().unwrap(), port)));
+            .map(|ip| Hop::Direct(SocketAddr::new(ip.parse().unwrap(), port)));
         let login = ("u".to_owned(), Secret::new("password"));
         let login = first.contains("AUTH").then_some(&login);
         let connector = connector(port, tls);
@@ -637,7 +637,7 @@ mod tests {
             "220 hi|250-up / 250 STARTTLS|220 go|no handshake",
         )
         .await;
-        let targets = [Target::Direct(SocketAddr::new(
+        let targets = [Hop::Direct(SocketAddr::new(
             "127.0.0.1".parse().unwrap(),
             port,
         ))];

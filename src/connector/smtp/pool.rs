@@ -14,11 +14,11 @@ use super::link::Link;
 /// The idle connections of one connector.
 #[derive(Debug)]
 pub(super) struct Pool {
-    shared: Arc<Shared>,
+    shared: Arc<IdleLinks>,
 }
 
 #[derive(Debug)]
-struct Shared {
+struct IdleLinks {
     idle: Mutex<Vec<Link>>,
     /// Leave-taking and the clock of idle connections; they end with the pool.
     tasks: Mutex<JoinSet<()>>,
@@ -28,7 +28,7 @@ struct Shared {
 impl Pool {
     pub(super) fn new(idle_timeout: Duration) -> Self {
         Self {
-            shared: Arc::new(Shared {
+            shared: Arc::new(IdleLinks {
                 idle: Mutex::default(),
                 tasks: Mutex::default(),
                 idle_timeout,
@@ -80,7 +80,7 @@ impl Pool {
 }
 
 /// Closes connections that nobody used for the idle time, until none is left.
-async fn expire(shared: Weak<Shared>, after: Duration) {
+async fn expire(shared: Weak<IdleLinks>, after: Duration) {
     loop {
         let (next, old) = {
             let Some(shared) = shared.upgrade() else {

@@ -26,7 +26,7 @@ use crate::smtp::client::{
 
 /// Why a link is useless.
 #[derive(Debug)]
-pub(super) enum Fault {
+pub(super) enum Break {
     /// A limit of time has passed.
     Silent(Stage),
     /// The upstream closed, or the network did.
@@ -37,38 +37,38 @@ pub(super) enum Fault {
     Unasked(Stage, Unasked),
 }
 
-impl Fault {
+impl Break {
     pub(super) fn wrong(stage: Stage, wrong: Wrong) -> Self {
         match wrong {
-            Wrong::Broken(why, said) => Fault::Broken(stage, why, said),
-            Wrong::Unasked(what) => Fault::Unasked(stage, what),
+            Wrong::Broken(why, said) => Break::Broken(stage, why, said),
+            Wrong::Unasked(what) => Break::Unasked(stage, what),
         }
     }
 }
 
-impl std::fmt::Display for Fault {
+impl std::fmt::Display for Break {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Fault::Silent(Stage::Content) => {
+            Break::Silent(Stage::Content) => {
                 f.write_str("the upstream stopped reading the message")
             }
-            Fault::Silent(stage) => write!(f, "no reply in time at {stage}"),
-            Fault::Lost(stage, None) => write!(f, "the upstream closed the connection at {stage}"),
-            Fault::Lost(stage, Some(e)) => {
+            Break::Silent(stage) => write!(f, "no reply in time at {stage}"),
+            Break::Lost(stage, None) => write!(f, "the upstream closed the connection at {stage}"),
+            Break::Lost(stage, Some(e)) => {
                 write!(f, "the connection was lost at {stage}: {}", tls::words(e))
             }
-            Fault::Broken(stage, why, said) if said.is_empty() || *why == Broken::Tls => {
+            Break::Broken(stage, why, said) if said.is_empty() || *why == Broken::Tls => {
                 write!(f, "at {stage} came {why}")
             }
-            Fault::Broken(stage, why, said) => write!(f, "at {stage} came {why}: {said}"),
-            Fault::Unasked(stage, what) if what.is_farewell() => {
+            Break::Broken(stage, why, said) => write!(f, "at {stage} came {why}: {said}"),
+            Break::Unasked(stage, what) if what.is_farewell() => {
                 write!(
                     f,
                     "the upstream closed the connection before {stage}: {}",
                     what.said
                 )
             }
-            Fault::Unasked(stage, what) => write!(
+            Break::Unasked(stage, what) => write!(
                 f,
                 "at {stage} the upstream said what nobody had asked for: {}",
                 what.said
@@ -147,15 +147,15 @@ impl Ear {
         stream: &mut Stream,
         stage: Stage,
         cx: &mut Context<'_>,
-    ) -> Poll<Result<(), Fault>> {
+    ) -> Poll<Result<(), Break>> {
         let mut buf = ReadBuf::new(&mut self.incoming);
         match ready!(stream.read(cx, &mut buf)) {
-            Ok(()) if buf.filled().is_empty() => Poll::Ready(Err(Fault::Lost(stage, None))),
+            Ok(()) if buf.filled().is_empty() => Poll::Ready(Err(Break::Lost(stage, None))),
             Ok(()) => {
                 self.turns.feed(buf.filled());
                 Poll::Ready(Ok(()))
             }
-            Err(e) => Poll::Ready(Err(Fault::Lost(stage, Some(e)))),
+            Err(e) => Poll::Ready(Err(Break::Lost(stage, Some(e)))),
         }
     }
 
@@ -166,10 +166,10 @@ impl Ear {
         stream: &mut Stream,
         stage: Stage,
         cx: &mut Context<'_>,
-    ) -> Poll<Result<(), Fault>> {
+    ) -> Poll<Result<(), Break>> {
         loop {
             if let Some(what) = self.turns.unasked() {
-                return Poll::Ready(Err(Fault::Unasked(stage, what)));
+                return Poll::Ready(Err(Break::Unasked(stage, what)));
             }
             if let Poll::Ready(read) = self.read(stream, stage, cx) {
                 match read {
@@ -181,7 +181,7 @@ impl Ear {
                 Ok(false) => Poll::Ready(Ok(())),
                 // The runtime is about to learn of them, and wakes us.
                 Ok(true) => Poll::Pending,
-                Err(e) => Poll::Ready(Err(Fault::Lost(stage, Some(e)))),
+                Err(e) => Poll::Ready(Err(Break::Lost(stage, Some(e)))),
             };
         }
     }

@@ -27,19 +27,19 @@ use crate::{
 
 /// The TLS side of a connector.
 #[derive(Debug)]
-pub(super) struct Client {
+pub(super) struct TlsClient {
     pub(super) config: Arc<ClientConfig>,
-    asked: Arc<Asked>,
+    asked: Arc<CertificateAsked>,
 }
 
 /// Our certificate, if there is one, and whether an upstream has asked for it: a refusal that follows is about that.
 #[derive(Debug)]
-struct Asked {
+struct CertificateAsked {
     ours: Arc<dyn ResolvesClientCert>,
     was: AtomicBool,
 }
 
-impl ResolvesClientCert for Asked {
+impl ResolvesClientCert for CertificateAsked {
     fn resolve(&self, issuers: &[&[u8]], schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
         self.was.store(true, Ordering::Relaxed);
         self.ours.resolve(issuers, schemes)
@@ -54,7 +54,7 @@ impl ResolvesClientCert for Asked {
 ///
 /// # Errors
 /// A sentence: which file or key does not do.
-pub(super) fn client(settings: &SmtpSettings) -> Result<Client, String> {
+pub(super) fn client(settings: &SmtpSettings) -> Result<TlsClient, String> {
     let crypto = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let mut roots = RootCertStore::empty();
     let mut pinned = Vec::new();
@@ -102,12 +102,12 @@ pub(super) fn client(settings: &SmtpSettings) -> Result<Client, String> {
                 .map_err(|e| format!("client_certificate and client_key: {}", own_key(&e)))?
         }
     };
-    let asked = Arc::new(Asked {
+    let asked = Arc::new(CertificateAsked {
         ours: config.client_auth_cert_resolver.clone(),
         was: AtomicBool::new(false),
     });
     config.client_auth_cert_resolver = asked.clone();
-    Ok(Client {
+    Ok(TlsClient {
         config: Arc::new(config),
         asked,
     })
@@ -133,7 +133,7 @@ fn certificates(file: &Path, key: &str) -> Result<Vec<CertificateDer<'static>>, 
     Ok(found)
 }
 
-impl Client {
+impl TlsClient {
     /// A handshake begins: nobody has asked for our certificate yet.
     pub(super) fn begins(&self) {
         self.asked.was.store(false, Ordering::Relaxed);
