@@ -120,7 +120,7 @@ pub(super) fn suggestion(section: &str, kind: &str, name: &str) -> Option<String
         let key = known.iter().find(|key| key.name == best)?;
         return Some(format!("did you mean `{}`?", key.written()));
     }
-    if let Some(hint) = foreign(section, name) {
+    if let Some(hint) = foreign(section, kind, name) {
         return Some(hint.to_owned());
     }
     if let Some((of, key)) = elsewhere(section, name).filter(|_| !section.contains('.')) {

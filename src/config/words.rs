@@ -16,6 +16,8 @@ connector: oauthtokenurl -> write `login_url`; in the `oauth` table of an smtp c
 connector: microsoftexchangeurl -> did you mean `login_url`?
 connector: microsoftgraphapiurl -> did you mean `graph_url`? It is written without /v1.0
 connector: microsoftgraphapiscope -> did you mean `scope`?
+connector.oauth: username -> did you mean `mailbox`?
+connector/graph connector.oauth: user login usr uid email mail account loginname -> did you mean `mailbox`?
 connector: user login usr uid account loginname authuser smtpuser smtpusername -> did you mean `username`?
 connector: pass pwd passwd passphrase authpass authpassword smtppass smtppassword -> did you mean `password`?
 connector: server smarthost relayhost relay mailhub mx address hostname smtphost smtpserver -> did you mean `host`?
@@ -86,11 +88,13 @@ tolerance: default normal -> standard
 ";
 
 /// What to write in place of a key that this section does not have. Upper case, `-` and `_` make no difference.
-pub(super) fn foreign(section: &str, key: &str) -> Option<&'static str> {
+/// `kind` is the section's `type`, whose own words go first.
+pub(super) fn foreign(section: &str, kind: &str, key: &str) -> Option<&'static str> {
     let key = key
         .replace(|c: char| !c.is_ascii_alphanumeric(), "")
         .to_ascii_lowercase();
-    find(KEYS, if section.is_empty() { "top" } else { section }, &key)
+    let section = if section.is_empty() { "top" } else { section };
+    find(KEYS, &format!("{section}/{kind}"), &key).or_else(|| find(KEYS, section, &key))
 }
 
 /// What another program's word for a choice comes to.
@@ -131,16 +135,19 @@ mod tests {
     #[test]
     fn other_words_for_the_same() {
         fn check(section: &str, key: &str, expected: &str) {
-            let hint = foreign(section, key).unwrap_or_default();
+            let (section, kind) = section.split_once('/').unwrap_or((section, ""));
+            let hint = foreign(section, kind, key).unwrap_or_default();
             assert!(hint.contains(expected), "{section} {key}: {hint}");
         }
-        check("connector", "user", "`username`");
+        check("connector/smtp", "user", "`username`");
+        check("connector/graph", "user", "`mailbox`");
+        check("connector.oauth/microsoft", "username", "`mailbox`");
         check("connector", "Password-File", "{ file");
         check("connector.oauth", "client_secret_file", "{ file");
         check("", "relayhost", "[[connector]]");
         check("client", "ip", "`networks`");
         check("route", "via", "connectors =");
-        assert_eq!(foreign("connector", "nonsense"), None);
-        assert_eq!(foreign("limits", "user"), None);
+        assert_eq!(foreign("connector", "smtp", "nonsense"), None);
+        assert_eq!(foreign("limits", "", "user"), None);
     }
 }

@@ -112,7 +112,14 @@ fn helo(table: &Table<'_>, hostname: &str) -> Option<String> {
             // RFC 5321 §4.1.3: an address is said as a literal.
             Ok(IpAddr::V4(ip)) => format!("[{ip}]"),
             Ok(IpAddr::V6(ip)) => format!("[IPv6:{ip}]"),
-            Err(_) => given.value,
+            Err(_) => {
+                if !is_full_name(&given.value) {
+                    table.warning("helo", fault!(
+                        "EHLO says \"{}\", which is no full name; there are servers that refuse it", plain(&given.value);
+                        "write helo = \"relay.corp.example\", a name that DNS knows"));
+                }
+                given.value
+            }
         });
     }
     if table.has("helo") || is_full_name(hostname) {
