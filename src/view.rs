@@ -70,11 +70,20 @@ pub struct Certificate {
     pub owner: Owner,
     /// Where it is kept.
     pub file: String,
+    /// When it begins, while that lies ahead, as the log writes times.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_before: Option<String>,
     /// When it ends, as the log writes times.
     pub not_after: String,
 }
 
 impl Certificate {
+    /// Nobody who checks it takes it yet.
+    pub fn is_early(&self, now: SystemTime) -> bool {
+        let begins = self.not_before.as_deref().and_then(time::parsed);
+        begins.is_some_and(|begins| begins > now)
+    }
+
     /// When it ends. `None`: that cannot be read.
     pub fn ends(&self) -> Option<SystemTime> {
         time::parsed(&self.not_after)

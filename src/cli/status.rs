@@ -103,7 +103,10 @@ impl Report {
             .lanes
             .iter()
             .any(|lane| lane.state == LaneState::Paused)
-            || self.certificates.iter().any(|c| c.expired)
+            || self
+                .certificates
+                .iter()
+                .any(|c| c.expired || c.certificate.is_early(self.now))
             || self.waits().is_some_and(|waits| waits > OLD);
         if self.running.is_none() {
             Exit::Unavailable
@@ -286,6 +289,12 @@ fn sentence(held: &Held, now: SystemTime) -> String {
         _ if held.expired => {
             format!(
                 "{whose} expired on {end}: put a new one into {file}; it is loaded automatically"
+            )
+        }
+        _ if certificate.is_early(now) => {
+            let begin = shown(certificate.not_before.as_deref().unwrap_or_default());
+            format!(
+                "{whose} is not valid before {begin}: see that this machine's clock is right, or put another one into {file}"
             )
         }
         Some(left) if left < EXPIRES_SOON => {

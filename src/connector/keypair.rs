@@ -66,13 +66,22 @@ impl Validity {
         }
     }
 
+    /// Its beginning.
+    pub fn begins(self) -> SystemTime {
+        moment(self.begins)
+    }
+
     /// Its end.
     pub fn ends(self) -> SystemTime {
-        let after = u64::try_from(self.ends).unwrap_or_default();
-        SystemTime::UNIX_EPOCH
-            .checked_add(std::time::Duration::from_secs(after))
-            .unwrap_or(SystemTime::UNIX_EPOCH)
+        moment(self.ends)
     }
+}
+
+fn moment(seconds: i64) -> SystemTime {
+    let after = u64::try_from(seconds).unwrap_or_default();
+    SystemTime::UNIX_EPOCH
+        .checked_add(std::time::Duration::from_secs(after))
+        .unwrap_or(SystemTime::UNIX_EPOCH)
 }
 
 fn seconds(at: SystemTime) -> i64 {

@@ -21,6 +21,8 @@ pub(super) fn entries(connectors: &[Settings]) -> impl Iterator<Item = Certifica
     known(connectors).map(|(settings, file, validity)| Certificate {
         owner: Owner::Connector(settings.name.to_string()),
         file: file.display().to_string(),
+        not_before: (validity.standing(SystemTime::now()) == ValidityNow::NotYet)
+            .then(|| time::logged(validity.begins())),
         not_after: time::logged(validity.ends()),
     })
 }

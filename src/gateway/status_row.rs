@@ -30,10 +30,11 @@ pub(super) fn of(
         })
     });
     let shown_to_clients = standing.iter().filter_map(|l| {
-        let (file, end) = l.certificate.as_ref()?;
+        let (file, begin, end) = l.certificate.as_ref()?;
         Some(Certificate {
             owner: Owner::Listener(l.name.clone()),
             file: file.display().to_string(),
+            not_before: (*begin > SystemTime::now()).then(|| time::logged(*begin)),
             not_after: time::logged(*end),
         })
     });

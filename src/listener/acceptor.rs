@@ -63,6 +63,11 @@ impl Acceptor {
         })
     }
 
+    /// When the certificate begins.
+    pub fn not_before(&self) -> SystemTime {
+        self.certificate.not_before
+    }
+
     /// When the certificate ends.
     pub fn not_after(&self) -> SystemTime {
         self.certificate.not_after

@@ -27,8 +27,8 @@ pub struct Standing {
     pub addresses: Vec<SocketAddr>,
     /// Its TLS.
     pub tls: TlsMode,
-    /// The certificate's file and end, if there is one.
-    pub certificate: Option<(PathBuf, SystemTime)>,
+    /// The certificate's file, beginning and end, if there is one.
+    pub certificate: Option<(PathBuf, SystemTime, SystemTime)>,
 }
 
 /// What connections of one listener know of it; a reload puts another one in place.
@@ -54,10 +54,10 @@ impl Port {
             name: self.settings.name.clone(),
             addresses,
             tls: self.settings.tls,
-            certificate: self
-                .acceptor
-                .as_ref()
-                .map(|acceptor| (acceptor.path().to_owned(), acceptor.not_after())),
+            certificate: self.acceptor.as_ref().map(|acceptor| {
+                let path = acceptor.path().to_owned();
+                (path, acceptor.not_before(), acceptor.not_after())
+            }),
         }
     }
 
@@ -89,7 +89,7 @@ impl Port {
         }
     }
 
-    /// Logs that the certificate has expired or ends soon.
+    /// Logs that the certificate has expired, ends soon or has not begun.
     pub(super) fn warn_of_end(&self) {
         let Some(acceptor) = &self.acceptor else {
             return;
@@ -100,6 +100,11 @@ impl Port {
             at = %crate::mail::time::logged(end), "certificate expired: clients that check it send nothing");
             return;
         };
+        let begins = acceptor.not_before();
+        if begins > SystemTime::now() {
+            error!(event = "certificate not valid", listener = %name, file = %file.display(),
+            at = %crate::mail::time::logged(begins), "certificate is not valid yet: clients that check it send nothing before that");
+        }
         if left < EXPIRES_SOON {
             warn!(event = "certificate ends", listener = %name, file = %file.display(),
             at = %crate::mail::time::logged(end), days = left.as_secs() / 86_400, "certificate ends soon");

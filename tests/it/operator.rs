@@ -755,6 +755,38 @@ fn a_renewed_certificate_is_taken_and_nothing_else() {
     assert_eq!(connections(), 1);
 }
 
+/// A certificate that was made by a clock that runs ahead, or for next year.
+#[test]
+fn a_certificate_that_is_not_valid_yet_is_said_by_check_and_status() {
+    let dir = tempfile::TempDir::new().unwrap();
+    let mut params = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+    params.not_before = rcgen::date_time_ymd(2090, 1, 1);
+    params.not_after = rcgen::date_time_ymd(2091, 1, 1);
+    let key = rcgen::KeyPair::generate().unwrap();
+    let pem = params.self_signed(&key).unwrap().pem();
+    fs::write(dir.path().join("a.pem"), pem).unwrap();
+    fs::write(dir.path().join("a.key"), key.serialize_pem()).unwrap();
+    let sink = Sink::start();
+    let config = basic(sink.address).replace(
+        "address = \"127.0.0.1:0\"",
+        "address = \"127.0.0.1:0\"\ntls = \"starttls\"\ncertificate = \"a.pem\"\nkey = \"a.key\"",
+    );
+    fs::write(dir.path().join("config.toml"), config).unwrap();
+    let gateway = Gateway::start_in(dir);
+    gateway.wait_for_log(&["certificate is not valid yet"]);
+    assert!(both(&gateway.cli(&["check"])).contains("2090-01-01"));
+    let status = gateway.cli(&["status"]);
+    assert_eq!(status.status.code(), Some(1));
+    let said = both(&status);
+    assert!(
+        said.contains("certificate of listener local is not valid before 2090-01-01"),
+        "{said}"
+    );
+    let json = json(&gateway.cli(&["status", "--json"]));
+    assert_eq!(json["ok"], false);
+    assert_eq!(json["certificates"][0]["expired"], false);
+}
+
 #[test]
 fn an_expired_certificate_is_said_by_check_and_status() {
     let dir = tempfile::TempDir::new().unwrap();

@@ -597,7 +597,8 @@ mod tests {
         // With TLS: none of them has it; both were asked, and both are told of.
         for (first, word) in [
             ("220 hi|250 up", "does not offer it"),
-            ("220 hi|250-up / 250 XXXXXXXA", "firewall"),
+            ("220 hi|250-up / 250 XXXXXXXA", "(XXXXXXXA)"),
+            ("220 hi|250-up / 250 xxxxxxxx", "(XXXXXXXX)"),
             (
                 "220 hi|250-up / 250 STARTTLS|454 4.7.0 later",
                 "454 STARTTLS: later",

@@ -2,6 +2,8 @@
 //!
 //! Apart because it is forgotten whole when TLS begins. It keeps what the dialogue uses and ignores the rest.
 
+use crate::mail::text;
+
 /// What was offered.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Capabilities {
@@ -17,8 +19,8 @@ pub struct Capabilities {
     pub starttls: bool,
     /// RFC 2034.
     pub enhanced: bool,
-    /// A word was blotted out on the way: `XXXXXXXA`, as Cisco's PIX and ASA do it to STARTTLS.
-    pub blotted: bool,
+    /// A word that was blotted out on the way, as it came: `XXXXXXXA`, as Cisco's PIX and ASA do it to STARTTLS. At most 16 octets.
+    pub blotted: Option<String>,
     /// RFC 4954: mechanisms in upper case, each once, at most 32.
     pub auth: Vec<String>,
 }
@@ -50,7 +52,9 @@ impl Capabilities {
                 "STARTTLS" => found.starttls = true,
                 "ENHANCEDSTATUSCODES" => found.enhanced = true,
                 "AUTH" => found.mechanisms(words),
-                word if is_blotted(word) => found.blotted = true,
+                word if is_blotted(word) => {
+                    found.blotted = Some(text::cut(word, 16).to_owned());
+                }
                 // "AUTH=LOGIN PLAIN", from before RFC 2554.
                 _ => {
                     if let Some(first) = keyword.strip_prefix("AUTH=") {
@@ -115,7 +119,8 @@ mod tests {
             ("X", false),
         ] {
             let found = Capabilities::parse(&format!("h\n{word}"));
-            assert_eq!(found.blotted, blotted, "{word}");
+            let expected = blotted.then(|| word.to_ascii_uppercase());
+            assert_eq!(found.blotted, expected, "{word}");
         }
         check("h\nSIZE 0", &auth(&[]));
         check("h\nSIZE 99999999999999999999999", &auth(&[]));
@@ -128,7 +133,7 @@ mod tests {
                 eight_bit: true,
                 starttls: true,
                 enhanced: true,
-                blotted: false,
+                blotted: None,
                 auth: Vec::new(),
             },
         );

@@ -267,10 +267,9 @@ impl<'a> Opening<'a> {
                 return Ok(Ask::Read(Stage::StartTls));
             }
             if self.wishes.upgrade == Upgrade::Required {
-                return Err(Obstacle::down(if self.offered.blotted {
-                    "STARTTLS: a firewall on the way blots it out of the answer to EHLO (XXXXXXXA), as the SMTP inspection of Cisco PIX and ASA does; have it let TLS pass (allow-tls), or switch the inspection off for this gateway"
-                } else {
-                    "STARTTLS: the upstream does not offer it, and tls = \"starttls\" requires it"
+                return Err(Obstacle::down(match &self.offered.blotted {
+                    Some(word) => format!("STARTTLS: a firewall on the way blots it out of the answer to EHLO ({word}), as the SMTP inspection of Cisco PIX and ASA does; have it let TLS pass (allow-tls), or switch the inspection off for this gateway"),
+                    None => "STARTTLS: the upstream does not offer it, and tls = \"starttls\" requires it".to_owned(),
                 }));
             }
         }
