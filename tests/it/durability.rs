@@ -101,8 +101,9 @@ fn start_on_disk(config: &str, size: &str) -> (Disk, Gateway) {
     (disk, Gateway::start_in(dir))
 }
 
-/// The disk is full: at MAIL, or, since the free space is not asked for every time, by the store itself.
-fn refused(client: &mut Client) {
+/// A message of 60 KB, offered: whether it is on disk. If not, the disk is full: at MAIL, or, since the free space is not asked
+/// for every time, by the store itself.
+fn is_taken(client: &mut Client) -> bool {
     let mut reply = client.say("MAIL FROM:<app@corp.example>");
     if reply.starts_with("250") {
         client.expect("RCPT TO:<x@corp.example>", "250");
@@ -111,7 +112,13 @@ fn refused(client: &mut Client) {
         client.send("0123456789\r\n".repeat(5000).as_bytes());
         reply = client.say(".");
     }
-    assert!(reply.starts_with("452 4.3.1"), "{reply}");
+    let is_taken = reply.starts_with("250");
+    assert!(is_taken || reply.starts_with("452 4.3.1"), "{reply}");
+    is_taken
+}
+
+fn refused(client: &mut Client) {
+    assert!(!is_taken(client), "taken, though the disk is full");
 }
 
 #[test]
@@ -131,6 +138,16 @@ fn a_disk_without_a_byte_left_refuses_new_mail_and_delivers_the_old() {
         queued_id(&mail(&mut client));
     }
     disk.fill();
+    // As long as nobody has looked at the free space again, a message may find room in what the journal has already: one that
+    // is taken so is as safe as the others.
+    let mut taken = 30;
+    wait("a full disk", || {
+        let is_taken = is_taken(&mut client);
+        taken += usize::from(is_taken);
+        let seen = client.say("MAIL FROM:<app@corp.example>");
+        client.expect("RSET", "250");
+        (!is_taken && seen.starts_with("452 4.3.1")).then_some(())
+    });
     for _ in 0..10 {
         refused(&mut client);
     }
@@ -139,8 +156,8 @@ fn a_disk_without_a_byte_left_refuses_new_mail_and_delivers_the_old() {
     let mut client = session(&gateway);
     refused(&mut client);
     go.store(true, Ordering::Relaxed);
-    sink.wait(30);
-    wait_for_states(&gateway, &["done"; 30]);
+    sink.wait(taken);
+    wait_for_states(&gateway, &vec!["done"; taken]);
     refused(&mut client);
     disk.empty();
     wait("room again", || {
@@ -150,9 +167,9 @@ fn a_disk_without_a_byte_left_refuses_new_mail_and_delivers_the_old() {
         client.expect("RSET", "250");
         mail(&mut client).starts_with("250").then_some(())
     });
-    sink.wait(31);
-    wait_for_states(&gateway, &["done"; 31]);
-    assert_eq!(sink.count(), 31);
+    sink.wait(taken + 1);
+    wait_for_states(&gateway, &vec!["done"; taken + 1]);
+    assert_eq!(sink.count(), taken + 1);
 }
 
 #[test]
