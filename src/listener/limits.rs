@@ -30,44 +30,41 @@ pub(super) fn network_of(peer: IpAddr) -> IpAddr {
     }
 }
 
-/// A map with a largest size: when it is full, what has become old is forgotten.
+/// A map with a largest size. It is two halves: when the younger is full it becomes the older, and what was in the older and was
+/// not asked for since is forgotten. So whoever comes is always remembered, and only by half of `most` others is one pushed out;
+/// no entry is ever searched for.
 #[derive(Debug)]
 pub(super) struct Forgetful<K, V> {
     most: usize,
-    entries: HashMap<K, V>,
+    young: HashMap<K, V>,
+    old: HashMap<K, V>,
 }
 
 impl<K: Eq + Hash, V> Forgetful<K, V> {
     pub(super) fn new(most: usize) -> Self {
         Self {
             most,
-            entries: HashMap::new(),
+            young: HashMap::new(),
+            old: HashMap::new(),
         }
     }
 
     pub(super) fn get(&self, key: &K) -> Option<&V> {
-        self.entries.get(key)
+        self.young.get(key).or_else(|| self.old.get(key))
     }
 
-    /// The entry of this key, which begins as `first`; `None` when the map is full of what is not old.
-    pub(super) fn entry(
-        &mut self,
-        key: K,
-        first: V,
-        is_old: impl Fn(&V) -> bool,
-    ) -> Option<&mut V> {
-        if self.entries.len() >= self.most && !self.entries.contains_key(&key) {
-            self.entries.retain(|_, value| !is_old(value));
-            if self.entries.len() >= self.most {
-                return None;
-            }
+    /// The entry of this key, which begins as `first`.
+    pub(super) fn entry(&mut self, key: K, first: V) -> &mut V {
+        let known = self.old.remove(&key);
+        if !self.young.contains_key(&key) && self.young.len() >= self.most / 2 {
+            self.old = std::mem::take(&mut self.young);
         }
-        Some(self.entries.entry(key).or_insert(first))
+        self.young.entry(key).or_insert(known.unwrap_or(first))
     }
 
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
-        self.entries.len()
+        self.young.len() + self.old.len()
     }
 }
 
@@ -87,14 +84,8 @@ impl MessageRate {
         if limit == 0 {
             return;
         }
-        let is_old = |times: &VecDeque<Instant>| {
-            let last = times.back();
-            last.is_none_or(|last| now.duration_since(*last) >= MINUTE)
-        };
         let mut messages = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(times) = messages.entry(network_of(peer), VecDeque::new(), is_old) else {
-            return;
-        };
+        let times = messages.entry(network_of(peer), VecDeque::new());
         times.push_back(now);
         while times.len() > limit as usize {
             times.pop_front();
@@ -135,15 +126,14 @@ impl Default for RefusalLog {
 impl RefusalLog {
     /// Whether a refusal of this peer may be logged, and how many were not since the last one.
     pub(super) fn may_log(&self, peer: IpAddr, now: Instant) -> Option<u64> {
-        let is_old = |refusals: &Refusals| now.duration_since(refusals.since) >= MINUTE;
         let first = Refusals {
             since: now,
             lines: 0,
             suppressed: 0,
         };
         let mut refusals = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let entry = refusals.entry(network_of(peer), first, is_old)?;
-        if is_old(entry) {
+        let entry = refusals.entry(network_of(peer), first);
+        if now.duration_since(entry.since) >= MINUTE {
             entry.since = now;
             entry.lines = 0;
         }
@@ -320,18 +310,22 @@ mod tests {
     }
 
     #[test]
-    fn a_full_map_forgets_what_is_old_and_only_that() {
-        let mut map = Forgetful::new(3);
-        for (key, value) in [(1, 'a'), (2, 'b'), (3, 'a')] {
-            assert!(map.entry(key, value, |_| false).is_some());
+    fn a_full_map_forgets_who_was_not_asked_for() {
+        let mut map = Forgetful::new(4);
+        for key in 1..=4 {
+            map.entry(key, 'a');
         }
-        assert!(map.entry(4, 'c', |_| false).is_none());
-        assert!(
-            map.entry(2, 'c', |_| false)
-                .is_some_and(|value| *value == 'b')
-        );
-        assert!(map.entry(4, 'c', |value| *value == 'a').is_some());
-        assert_eq!((map.len(), map.get(&1), map.get(&2)), (2, None, Some(&'b')));
+        assert_eq!(map.len(), 4);
+        // Known already, and so among the young from now on.
+        assert_eq!(*map.entry(2, 'z'), 'a');
+        *map.entry(5, 'b') = 'c';
+        assert_eq!((map.get(&1), map.get(&2)), (None, Some(&'a')));
+        assert_eq!(*map.entry(5, 'z'), 'c');
+        for key in 6..1_000 {
+            map.entry(key, 'd');
+            assert_eq!(map.get(&key), Some(&'d'), "whoever comes is remembered");
+            assert!(map.len() <= 4);
+        }
     }
 
     #[test]
