@@ -8,6 +8,9 @@
     reason = "a benchmark may end at once"
 )]
 
+#[path = "../tests/fixture/mod.rs"]
+mod fixture;
+
 use std::{
     hint::black_box,
     sync::Arc,
@@ -20,15 +23,10 @@ use postern::{
         address::Address,
         message::{Body, Envelope, Message, MessageId, Origin},
         outcome::Outcome,
-        pattern::Pattern,
         recipient::Recipient,
         reply::Reply,
     },
-    policy::{
-        About, Allowlist, Policy, Who,
-        client::{Client, ToleranceLevel},
-        judge::Findings,
-    },
+    policy::{About, Policy, Who, client::ToleranceLevel, judge::Findings},
     queue::{
         Settings,
         sqlite::SqliteStore,
@@ -41,12 +39,10 @@ use postern::{
     },
 };
 
+use fixture::address;
+
 fn main() {
     divan::main();
-}
-
-fn address(text: &str) -> Address {
-    Address::parse(text).unwrap()
 }
 
 /// Lines of 76 octets, each or none beginning with a stuffed dot, and the end.
@@ -126,23 +122,14 @@ fn rcpt_argument(bencher: Bencher<'_, '_>) {
 }
 
 fn policy(entries: usize) -> Policy {
-    let mut senders: Vec<Pattern> = (1..entries)
-        .map(|n| Pattern::parse(&format!("app{n}@host{n}.corp.example")).unwrap())
+    let mut list: Vec<String> = (1..entries)
+        .map(|n| format!("app{n}@host{n}.corp.example"))
         .collect();
-    senders.push(Pattern::parse("corp.example").unwrap());
+    list.push("corp.example".into());
+    let list = list.join(" ");
     Policy {
-        clients: vec![Client {
-            name: "lan".into(),
-            networks: vec!["10.0.0.0/8".parse().unwrap()],
-            ..Client::default()
-        }],
-        allowlist: Allowlist {
-            recipients: senders.clone(),
-            senders,
-            header_recipients: false,
-        },
-        received_headers: 50,
-        ..Policy::default()
+        clients: vec![fixture::client("lan", "10.0.0.0/8")],
+        ..fixture::policy(&list, &list)
     }
 }
 
@@ -167,14 +154,9 @@ fn policy_decision(bencher: Bencher<'_, '_>, entries: usize) {
 
 fn origin() -> Origin {
     Origin {
-        listener: "local".into(),
         peer: "10.1.2.3:1025".parse().unwrap(),
         client: Some("lan".into()),
-        helo: "printer".into(),
-        tls: false,
-        esmtp: true,
-        user: None,
-        at: SystemTime::UNIX_EPOCH,
+        ..fixture::origin(SystemTime::UNIX_EPOCH)
     }
 }
 

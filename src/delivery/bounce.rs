@@ -261,14 +261,13 @@ mod tests {
     use std::{path::Path, time::Duration};
 
     use super::*;
-    use crate::mail::reply::Reply;
+    use crate::{
+        fixture::{self, address},
+        mail::reply::Reply,
+    };
 
     fn at() -> SystemTime {
         SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000)
-    }
-
-    fn address(text: &str) -> Address {
-        Address::parse(text).unwrap()
     }
 
     fn settings() -> BounceSettings {
@@ -289,16 +288,7 @@ mod tests {
                 recipients: vec![address("x@partner.example").into()],
                 eight_bit: true,
             },
-            origin: Origin {
-                listener: "local".into(),
-                peer: "127.0.0.1:1".parse().unwrap(),
-                client: None,
-                helo: "app".into(),
-                tls: false,
-                esmtp: true,
-                user: None,
-                at: at(),
-            },
+            origin: fixture::origin(at()),
             header: Bytes::copy_from_slice(header),
             body: Body::Memory(Bytes::from_static(b"secret\r\n")),
         }

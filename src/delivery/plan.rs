@@ -337,7 +337,8 @@ mod tests {
 
     use super::*;
     use crate::{
-        mail::message::{Body, Envelope, Message, MessageId, Origin},
+        fixture,
+        mail::message::{Body, Envelope, Message, MessageId},
         queue::store::{JobId, Lease},
         route::RouteName,
     };
@@ -366,16 +367,7 @@ mod tests {
                     recipients: recipients.clone(),
                     eight_bit: false,
                 },
-                origin: Origin {
-                    listener: "l".into(),
-                    peer: "127.0.0.1:1".parse().unwrap(),
-                    client: None,
-                    helo: "h".into(),
-                    tls: false,
-                    esmtp: true,
-                    user: None,
-                    at: start(),
-                },
+                origin: fixture::origin(start()),
                 header: Bytes::new(),
                 body: Body::Memory(Bytes::new()),
             }),
@@ -392,7 +384,7 @@ mod tests {
         Route {
             retry: vec![MINUTE, MINUTE * 5],
             give_up: GIVE_UP,
-            ..crate::fixture::route("r", &["a", "b"])
+            ..fixture::route("r", &["a", "b"])
         }
     }
 

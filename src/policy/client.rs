@@ -93,20 +93,16 @@ fn prefix_over(network: &IpNet, ip: IpAddr) -> Option<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fixture::client;
 
     #[test]
     fn longest_prefix() {
-        let client = |name: &str, networks: &[&str]| Client {
-            name: name.into(),
-            networks: networks.iter().map(|n| n.parse().unwrap()).collect(),
-            ..Client::default()
-        };
         let clients = [
-            client("all", &["0.0.0.0/0"]),
-            client("ten", &["10.0.0.0/8", "fd00::/8"]),
-            client("one", &["10.0.0.5/32"]),
-            client("again", &["10.0.0.0/8"]),
-            client("mapped", &["::ffff:192.168.0.0/112"]),
+            client("all", "0.0.0.0/0"),
+            client("ten", "10.0.0.0/8 fd00::/8"),
+            client("one", "10.0.0.5/32"),
+            client("again", "10.0.0.0/8"),
+            client("mapped", "::ffff:192.168.0.0/112"),
         ];
         for (ip, expected) in [
             ("10.0.0.5", Some("one")),
@@ -123,7 +119,7 @@ mod tests {
             assert_eq!(found.map(|c| c.name.as_str()), expected, "{ip}");
         }
         assert_eq!(longest(&[], "127.0.0.1".parse().unwrap()), None);
-        let six = [client("six", &["::/0"])];
+        let six = [client("six", "::/0")];
         assert_eq!(longest(&six, "127.0.0.1".parse().unwrap()), None);
     }
 }

@@ -360,41 +360,27 @@ mod tests {
 
     use super::*;
     use crate::{
+        fixture::{self, address, patterns},
         mail::{
             address::Domain,
             message::{MessageId, Origin},
-            pattern::Pattern,
         },
         policy::{
-            Allowlist, Who,
+            Who,
             client::{Client, User},
             rewrite::{ReplyTo, Rewrite},
         },
         secret::Secret,
     };
 
-    fn patterns(list: &[&str]) -> Vec<Pattern> {
-        list.iter().map(|p| Pattern::parse(p).unwrap()).collect()
-    }
-
-    fn address(text: &str) -> Address {
-        Address::parse(text).unwrap()
-    }
-
     fn policy() -> Policy {
         Policy {
-            allowlist: Allowlist {
-                senders: patterns(&["corp.com"]),
-                recipients: patterns(&["corp.com"]),
-                header_recipients: false,
-            },
             rewrites: vec![Rewrite {
-                senders: patterns(&["*@localhost", "root@*"]),
+                senders: patterns("*@localhost root@*"),
                 to: address("noreply@corp.com"),
                 reply_to: ReplyTo::Original,
             }],
-            received_headers: 50,
-            ..Policy::default()
+            ..fixture::policy("corp.com", "corp.com")
         }
     }
 
@@ -664,13 +650,13 @@ mod tests {
         let mut setting = Setting::new("me@corp.com");
         setting.client = Some(Client {
             name: "printers".into(),
-            senders: Some(patterns(&["me@corp.com", "both@corp.com"])),
+            senders: Some(patterns("me@corp.com both@corp.com")),
             ..Client::default()
         });
         setting.user = Some(User {
             name: "erp".into(),
             password: Secret::default(),
-            senders: Some(patterns(&["both@corp.com"])),
+            senders: Some(patterns("both@corp.com")),
             recipients: None,
         });
         for (raw, expected) in [

@@ -190,71 +190,51 @@ impl Policy {
 #[cfg(test)]
 mod tests {
     use super::{
-        super::{
-            client::{Client, User},
-            rules::Allowlist,
-        },
+        super::client::{Client, User},
         *,
     };
-    use crate::{mail::pattern::Pattern, secret::Secret};
-
-    fn patterns(list: &[&str]) -> Vec<Pattern> {
-        list.iter().map(|p| Pattern::parse(p).unwrap()).collect()
-    }
+    use crate::{
+        fixture::{self, address, client, patterns},
+        secret::Secret,
+    };
 
     fn policy() -> Policy {
         Policy {
             clients: vec![
+                client("lan", "10.0.0.0/8"),
                 Client {
-                    name: "lan".into(),
-                    networks: vec!["10.0.0.0/8".parse().unwrap()],
-                    ..Client::default()
+                    senders: Some(patterns("printer@corp.com")),
+                    recipients: Some(patterns("corp.com")),
+                    ..client("printers", "10.20.0.0/16")
                 },
                 Client {
-                    name: "printers".into(),
-                    networks: vec!["10.20.0.0/16".parse().unwrap()],
-                    senders: Some(patterns(&["printer@corp.com"])),
-                    recipients: Some(patterns(&["corp.com"])),
-                    ..Client::default()
-                },
-                Client {
-                    name: "strict".into(),
-                    networks: vec!["10.30.0.0/16".parse().unwrap()],
                     require_auth: true,
-                    ..Client::default()
+                    ..client("strict", "10.30.0.0/16")
                 },
                 Client {
-                    name: "insisting".into(),
-                    networks: vec!["10.40.0.0/16".parse().unwrap()],
                     any_credentials: true,
-                    ..Client::default()
+                    ..client("insisting", "10.40.0.0/16")
                 },
             ],
             users: vec![User {
                 name: "erp".into(),
                 password: Secret::new("x"),
-                senders: Some(patterns(&["erp@corp.com"])),
-                recipients: Some(patterns(&["*.partner.com"])),
+                senders: Some(patterns("erp@corp.com")),
+                recipients: Some(patterns("*.partner.com")),
             }],
-            allowlist: Allowlist {
-                senders: patterns(&["corp.com"]),
-                recipients: patterns(&["corp.com", "*.partner.com"]),
-                header_recipients: false,
-            },
             rewrites: vec![
                 Rewrite {
-                    senders: patterns(&["root@*"]),
-                    to: Address::parse("first@corp.com").unwrap(),
+                    senders: patterns("root@*"),
+                    to: address("first@corp.com"),
                     reply_to: rewrite::ReplyTo::Original,
                 },
                 Rewrite {
-                    senders: patterns(&["*"]),
-                    to: Address::parse("second@corp.com").unwrap(),
+                    senders: patterns("*"),
+                    to: address("second@corp.com"),
                     reply_to: rewrite::ReplyTo::Keep,
                 },
             ],
-            received_headers: 50,
-            default_domain: None,
+            ..fixture::policy("corp.com", "corp.com *.partner.com")
         }
     }
 
@@ -359,8 +339,8 @@ mod tests {
             ("corp.com", "x.com", "", "", "a%victim.com@corp.com", false),
         ] {
             let mut policy = policy();
-            policy.allowlist.senders = patterns(&[allowed]);
-            policy.allowlist.recipients = patterns(&[recipients]);
+            policy.allowlist.senders = patterns(allowed);
+            policy.allowlist.recipients = patterns(recipients);
             let name = |text| Some(text).filter(|text: &&str| !text.is_empty());
             let who = policy.named(name(client), name(user));
             let sender = Address::parse(sender).unwrap();
@@ -452,13 +432,7 @@ mod tests {
                 expected,
             );
         }
-        let null = Policy {
-            allowlist: Allowlist {
-                senders: patterns(&["*", "<>"]),
-                ..Allowlist::default()
-            },
-            ..Policy::default()
-        };
+        let null = fixture::policy("* <>", "");
         check(
             null.sender(Who::default(), None, &mut Findings::default()),
             "",

@@ -32,7 +32,7 @@ use postern::{
     },
 };
 
-use crate::fixture::{patterns, policy, rules};
+use crate::fixture::{self, patterns, policy, rules};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Way {
@@ -65,14 +65,7 @@ impl Setting {
         }];
         Self {
             peer: "127.0.0.1:4000".parse().unwrap(),
-            listener: ListenerRules {
-                name: "test".into(),
-                starttls: false,
-                require_tls: false,
-                certificate: false,
-                auth: AuthMode::Off,
-                plaintext_auth: false,
-            },
+            listener: fixture::listener(),
             rules,
             store: StoreState::Fine,
             throttled: false,

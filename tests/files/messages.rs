@@ -21,7 +21,7 @@ use postern::{
     },
 };
 
-use crate::fixture::{address, patterns, policy};
+use crate::fixture::{self, address, patterns, policy};
 
 pub fn leaves_as_written(file: &Path) {
     let input = fs::read_to_string(file).unwrap();
@@ -44,14 +44,9 @@ fn passed(sender: &str, message: &[u8]) -> String {
         ..policy("corp.com", "corp.com")
     };
     let origin = Origin {
-        listener: "local".into(),
         peer: "10.0.0.9:4711".parse().unwrap(),
-        client: None,
         helo: "device".into(),
-        tls: false,
-        esmtp: true,
-        user: None,
-        at: SystemTime::UNIX_EPOCH + Duration::from_hours(498_732),
+        ..fixture::origin(SystemTime::UNIX_EPOCH + Duration::from_hours(498_732))
     };
     let sender = (sender != "<>").then(|| address(sender));
     let rewrite = policy.rewrite(sender.as_ref());

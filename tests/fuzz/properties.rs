@@ -257,9 +257,7 @@ pub fn conversation(data: &[u8]) -> usize {
         throttled: false,
     };
     let listener = ListenerRules {
-        name: "l".into(),
         starttls: first & 4 == 4,
-        require_tls: false,
         certificate: first & 4 == 4,
         auth: if first & 8 == 8 {
             AuthMode::Optional
@@ -267,6 +265,7 @@ pub fn conversation(data: &[u8]) -> usize {
             AuthMode::Off
         },
         plaintext_auth: true,
+        ..fixture::listener()
     };
     let mut session = Session::new(Arc::new(listener), origin().peer, false, conditions.clone());
     let mut step = Some(session.greet());
@@ -343,7 +342,7 @@ fn printable(reply: &Reply) {
 }
 
 fn listed() -> Address {
-    Address::parse("a@corp.test").unwrap_or_else(|e| panic!("{e}"))
+    fixture::address("a@corp.test")
 }
 
 pub fn id() -> MessageId {
@@ -351,23 +350,14 @@ pub fn id() -> MessageId {
 }
 
 pub fn origin() -> Origin {
-    Origin {
-        listener: "l".into(),
-        peer: ([127, 0, 0, 1], 1).into(),
-        client: None,
-        helo: "x".into(),
-        tls: false,
-        esmtp: true,
-        user: None,
-        at: SystemTime::UNIX_EPOCH + Duration::from_hours(500_000),
-    }
+    fixture::origin(SystemTime::UNIX_EPOCH + Duration::from_hours(500_000))
 }
 
 fn policy(tolerance: ToleranceLevel) -> Policy {
     Policy {
         clients: vec![Client {
             tolerance,
-            ..fixture::client()
+            ..fixture::client("local", "127.0.0.0/8")
         }],
         ..fixture::policy("corp.test", "corp.test")
     }

@@ -15,7 +15,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use super::harness::peers::free_port;
+use super::{fixture, harness::peers::free_port};
 use postern::{
     connector::{
         Auth, Connector, Kind, Proxy, ProxyServer, Settings, SmtpSettings, Tls, Verify,
@@ -396,14 +396,8 @@ fn message(body: Body) -> Message {
             eight_bit: false,
         },
         origin: Origin {
-            listener: "local".into(),
-            peer: "127.0.0.1:1".parse().unwrap(),
-            client: None,
-            helo: "unknown".into(),
-            tls: false,
             esmtp: false,
-            user: None,
-            at: SystemTime::now(),
+            ..fixture::origin(SystemTime::now())
         },
         header: "Subject: x\r\n".into(),
         body,

@@ -12,10 +12,7 @@ use postern::{
     listener::{
         Bind, Limits, ListenerError, Listeners, Settings, Shared, TlsMode, auth::Authenticator,
     },
-    policy::{
-        AuthMode,
-        client::{Client, User},
-    },
+    policy::{AuthMode, client::User},
     queue::{self, Queue, sqlite::SqliteStore},
     secret::Secret,
     smtp::server::session::Rules,
@@ -401,11 +398,7 @@ async fn silent_strangers_do_not_take_the_place_of_a_client() {
         ..limits()
     };
     let mut rules = rules();
-    rules.policy.clients = vec![Client {
-        name: "client".to_owned(),
-        networks: vec!["127.0.0.1/32".parse().unwrap()],
-        ..Client::default()
-    }];
+    rules.policy.clients = vec![fixture::client("client", "127.0.0.1/32")];
     let gate = Gate::open_with(few, rules, |_| settings("one"));
     // Ten addresses that are in no `[[client]]`, and silent.
     let mut silent = Vec::new();
@@ -446,11 +439,7 @@ async fn one_stranger_does_not_take_the_place_of_another_and_a_login_makes_a_fri
         ..limits()
     };
     let mut rules = rules();
-    rules.policy.clients = vec![Client {
-        name: "client".to_owned(),
-        networks: vec!["127.0.0.1/32".parse().unwrap()],
-        ..Client::default()
-    }];
+    rules.policy.clients = vec![fixture::client("client", "127.0.0.1/32")];
     let gate = Gate::open_with(few, rules, |_| Settings {
         auth: AuthMode::Optional,
         plaintext_auth: true,

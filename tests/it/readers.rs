@@ -292,7 +292,7 @@ fn policy() -> Policy {
 
 fn judged(policy: &Policy, raw: &[u8], unquoted_names: bool) -> Result<Vec<u8>, Reply> {
     let origin = origin();
-    let sender = Address::parse("me@corp.test").unwrap();
+    let sender = fixture::address("me@corp.test");
     policy.header(
         raw,
         &About {

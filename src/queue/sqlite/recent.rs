@@ -108,15 +108,13 @@ mod tests {
 
     use super::*;
     use crate::{
-        mail::{
-            address::Address,
-            message::{Envelope, Origin},
-        },
+        fixture::{self, address},
+        mail::message::Envelope,
         route::RouteName,
     };
 
     fn mail(number: u128, octets: usize) -> Routed {
-        let to: Recipient = Address::parse("b@corp.example").unwrap().into();
+        let to: Recipient = address("b@corp.example").into();
         Routed {
             message: Arc::new(Message {
                 id: MessageId::new(SystemTime::UNIX_EPOCH, number),
@@ -125,16 +123,7 @@ mod tests {
                     recipients: vec![to.clone()],
                     eight_bit: false,
                 },
-                origin: Origin {
-                    listener: "l".into(),
-                    peer: ([127, 0, 0, 1], 1).into(),
-                    client: None,
-                    helo: "h".into(),
-                    tls: false,
-                    esmtp: true,
-                    user: None,
-                    at: SystemTime::UNIX_EPOCH,
-                },
+                origin: fixture::origin(SystemTime::UNIX_EPOCH),
                 header: Bytes::from_static(b"Subject: x\r\n"),
                 body: Body::Memory(Bytes::from(vec![b'x'; octets])),
             }),

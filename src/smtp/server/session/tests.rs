@@ -15,16 +15,8 @@ fn conditions() -> Conditions {
 }
 
 fn session() -> Session {
-    let listener = ListenerRules {
-        name: "l".into(),
-        starttls: false,
-        require_tls: false,
-        certificate: false,
-        auth: AuthMode::Off,
-        plaintext_auth: false,
-    };
     Session::new(
-        Arc::new(listener),
+        Arc::new(fixture::listener()),
         "127.0.0.1:9".parse().unwrap(),
         false,
         conditions(),
