@@ -28,7 +28,8 @@
 //! - `listener/` SOCKETS IN: `connection/` drives one session
 //! - `queue/` NOTHING IS LOST: `store.rs` is the trait, `settling.rs` what a settlement makes of a job, `sqlite/` the rows and the one
 //!   writer; `body.rs` has the large bodies, `lock.rs` says who has a directory
-//! - `delivery/` SENDING: `plan.rs` (by `verdict.rs`, for each recipient) and `gate.rs` decide, `bounce.rs` reports
+//! - `delivery/` SENDING: `plan.rs` (by `verdict.rs`, for each recipient) decides, `bounce.rs` reports; `lanes/` gives permits, as
+//!   `gate.rs` says
 //! - `connector/` WAYS OUT: `smtp/`, `graph/`, capture, discard, and in its `mod.rs` what is known of each kind; `oauth/` gets access
 //!   tokens, `http/` says what a request may have done and why it failed, `tls/` whose certificate is trusted; `outbound.rs` says
 //!   which hosts are reached, and how

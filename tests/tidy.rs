@@ -42,7 +42,8 @@ const PURE: &[&str] = &[
     "smtp/",
     "delivery/plan.rs",
     "delivery/verdict.rs",
-    "delivery/gate.rs",
+    "delivery/lanes/gate.rs",
+    "delivery/lanes/strangers.rs",
     "delivery/clock.rs",
 ];
 
@@ -79,7 +80,7 @@ const BUDGETS: &[(&str, usize)] = &[
     ("queue", 3925),
     ("listener", 2000),
     ("connector", 8250),
-    ("delivery", 3_760),
+    ("delivery", 3_810),
     ("view", 250),
     ("config", 5400),
     ("watch", 50),
@@ -92,12 +93,6 @@ const BUDGETS: &[(&str, usize)] = &[
 /// Files that lead to each other today. It may only get shorter: a file that is in no circle any more is taken out, and none is
 /// put in. A type that a `mod.rs` and its files share stands in a file of its own.
 const KNOWN_CIRCLES: &[&[&str]] = &[
-    &[
-        "delivery/attempt.rs",
-        "delivery/mod.rs",
-        "delivery/round.rs",
-        "delivery/upkeep.rs",
-    ],
     &["smtp/client/class/mod.rs", "smtp/client/class/table.rs"],
     &["smtp/client/dialogue.rs", "smtp/client/dialogue/refused.rs"],
     &[

@@ -11,12 +11,13 @@ use std::{
 };
 
 use super::{
-    Built, Shared,
     clock::{self, Moment},
     lanes::{Own, Pass},
     plan::{Attempt, Block, Decision},
     sender::lane_of,
-    upkeep,
+    setup::Built,
+    shared::Shared,
+    timekeeper,
 };
 use crate::{
     connector::{Connector, Settings},
@@ -66,7 +67,7 @@ pub(super) async fn run(task: Task) {
         pass,
         job,
     } = task;
-    let begun = upkeep::moment();
+    let begun = timekeeper::moment();
     let mut attempt = Attempt::new(&job);
     let mut via = String::new();
     let mut reserved = Some(pass);
@@ -185,7 +186,7 @@ pub(super) async fn pass_over(
     blocks: Vec<Block>,
     job: Job,
 ) {
-    let begun = upkeep::moment();
+    let begun = timekeeper::moment();
     let mut attempt = Attempt::new(&job);
     for block in blocks {
         attempt.skip(block);
@@ -254,7 +255,7 @@ async fn settle(
     via: &str,
     passed: &Passed,
 ) {
-    let moment = upkeep::moment();
+    let moment = timekeeper::moment();
     let now = moment.wall;
     // Set while it was under way, the clock made it neither older nor younger.
     attempt.accepted_otherwise(clock::between(begun, moment), now);

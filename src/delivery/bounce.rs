@@ -11,7 +11,7 @@ use std::{
 
 use bytes::Bytes;
 
-use super::{BounceSettings, plan::Failure};
+use super::{plan::Failure, setup::BounceSettings};
 use crate::mail::{
     address::Address,
     headers,

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use super::{
     clock,
-    gate::PAUSE_PROBE,
+    lanes::gate::PAUSE_PROBE,
     verdict::{Held, Time, Turn, Verdict, answered, unanswered},
 };
 use crate::{

@@ -4,7 +4,7 @@
 
 use std::{sync::Arc, time::SystemTime};
 
-use super::{Built, bounce, plan::Decision};
+use super::{bounce, plan::Decision, setup::Built};
 use crate::{
     mail::{address::Address, message::Message},
     queue::{

@@ -12,23 +12,29 @@ use std::{
 use tokio::task::JoinSet;
 
 use super::{
-    Backlog, Built, Shared,
     attempt::{self, Task},
-    gate::{PAUSE_PROBE, Ready},
-    lanes::Pass,
+    lanes::{
+        Pass,
+        gate::{PAUSE_PROBE, Ready},
+    },
+    login,
+    maintenance::{Maintenance, Rerouting},
     plan::Block,
-    upkeep::{Timekeeper, Upkeep},
+    setup::Built,
+    shared::{Backlog, Shared},
+    timekeeper::Timekeeper,
 };
 use crate::{
-    mail::{outcome::ObstacleKind, reply::Reply},
-    queue::store::{Ask, Beat, Due, Job, Standing, StoreError},
+    mail::outcome::ObstacleKind,
+    queue::{
+        Reserve,
+        store::{Ask, Beat, Due, Job, Standing, StoreError},
+    },
     route::{ConnectorName, LaneId, Route, RouteName},
 };
 
 /// The loop looks at least this often, since another process may have written.
 const AT_LEAST: Duration = Duration::from_secs(1);
-/// One login.
-const LOGIN: Duration = Duration::from_mins(1);
 /// What is due is asked anew at least this often; until then, while each claim finds as much as it asks for, nothing has changed
 /// that matters.
 const KNOWN: Duration = Duration::from_millis(50);
@@ -41,18 +47,18 @@ const SWEEP_EVERY: Duration = Duration::from_mins(1);
 
 /// The state of the loop.
 pub(super) struct Round {
-    pub(super) shared: Arc<Shared>,
+    shared: Arc<Shared>,
+    reserve: Arc<Reserve>,
     logins: JoinSet<()>,
     changes: Option<u64>,
     /// What was due, and when that was asked.
     due: Option<(Instant, Vec<Due>)>,
     checked: Option<Instant>,
-    upkeep: Upkeep,
+    maintenance: Maintenance,
+    rerouting: Rerouting,
     clock: Timekeeper,
-    /// When another route was last looked for, for each that is gone.
-    pub(super) rerouted: HashMap<RouteName, Instant>,
-    /// Routes and pins that are gone, and have been complained about.
-    pub(super) complained: HashSet<String>,
+    /// Connectors that are gone, and that mail in doubt was pinned to.
+    complained: HashSet<ConnectorName>,
     /// When the mail of a route and lane that is shut was last looked through.
     swept: HashMap<(RouteName, Option<LaneId>), Instant>,
     was_healthy: bool,
@@ -78,16 +84,17 @@ impl Claim {
 }
 
 impl Round {
-    pub(super) fn new(shared: Arc<Shared>) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, reserve: Arc<Reserve>) -> Self {
         Self {
             shared,
+            reserve,
             logins: JoinSet::new(),
             changes: None,
             due: None,
             checked: None,
-            upkeep: Upkeep::default(),
+            maintenance: Maintenance::default(),
+            rerouting: Rerouting::default(),
             clock: Timekeeper::new(),
-            rerouted: HashMap::new(),
             complained: HashSet::new(),
             swept: HashMap::new(),
             was_healthy: true,
@@ -98,7 +105,7 @@ impl Round {
         self.recall().await;
         self.shared
             .queue
-            .set_reserve(Some(self.shared.reserve_for_queue()));
+            .set_reserve(Some(Arc::clone(&self.reserve)));
         while !self.shared.is_stopping() {
             let wait = self.look().await;
             tokio::select! {
@@ -143,7 +150,7 @@ impl Round {
         let is_healthy = self.is_healthy().await;
         // Also while outcomes cannot be written, which may be for want of room.
         if shared.queue.is_healthy() {
-            self.upkeep.shrink(&shared.queue).await;
+            self.maintenance.shrink(&shared.queue).await;
         }
         if !is_healthy {
             return AT_LEAST;
@@ -167,8 +174,10 @@ impl Round {
         }
         self.foreign_writes().await;
         self.write_lanes().await;
-        self.log_in(&built);
-        self.upkeep.prune(&shared.queue, &built, &self.clock).await;
+        login::log_in(&mut self.logins, &shared, &built);
+        self.maintenance
+            .prune(&shared.queue, &built, &self.clock)
+            .await;
         let looked = Instant::now();
         match self.claim(&built).await {
             Ok(wait) => {
@@ -238,33 +247,6 @@ impl Round {
         }
     }
 
-    /// Tries the login of the paused lanes whose time has come.
-    fn log_in(&mut self, built: &Built) {
-        for name in self.shared.lanes.logins() {
-            let Some((_, connector)) = built.connectors.get(&name) else {
-                continue;
-            };
-            let connector = Arc::clone(connector);
-            let shared = Arc::clone(&self.shared);
-            self.logins.spawn(async move {
-                let mut watch = LoginWatch {
-                    shared,
-                    name,
-                    result: Err(Reply::new(451, (4, 3, 0), "the login broke off")),
-                };
-                let deadline = Instant::now() + LOGIN;
-                let probe = connector.probe(deadline);
-                let result = match tokio::time::timeout_at((deadline + LOGIN).into(), probe).await {
-                    Ok(Ok(_)) => Ok(()),
-                    Ok(Err(obstacle)) if obstacle.kind == ObstacleKind::Throttled => Ok(()),
-                    Ok(Err(obstacle)) => Err(obstacle.reply),
-                    Err(_) => Err(Reply::new(451, (4, 4, 2), "the login did not come back")),
-                };
-                watch.result = result;
-            });
-        }
-    }
-
     /// Claims what is due and has room; the time until something else is due.
     #[expect(
         clippy::too_many_lines,
@@ -306,13 +288,13 @@ impl Round {
             }
             busy.insert((name.clone(), lane.clone()));
             let Some(route) = built.routes.get(&name).cloned() else {
-                self.reroute(built, &name).await?;
+                self.rerouting.reroute(&shared.queue, built, &name).await?;
                 same = false;
                 continue;
             };
             if let Some(pin) = &pinned
                 && !built.connectors.contains_key(pin)
-                && self.complained.insert(format!("pin {pin}"))
+                && self.complained.insert(pin.clone())
             {
                 tracing::warn!(route = %name, connector = %pin, "mail in doubt waits for a connector that is gone; the others of its route take it");
             }
@@ -482,18 +464,4 @@ enum Room {
     /// The upstream asked for it.
     Held(Instant),
     Shut,
-}
-
-/// Tells the lane what its login came to, also when the connector panics.
-struct LoginWatch {
-    shared: Arc<Shared>,
-    name: ConnectorName,
-    result: Result<(), Reply>,
-}
-
-impl Drop for LoginWatch {
-    fn drop(&mut self) {
-        let result = std::mem::replace(&mut self.result, Ok(()));
-        self.shared.lanes.logged_in(&self.name, result);
-    }
 }

@@ -4,7 +4,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use super::gate::LONGEST_WAIT;
+use super::lanes::gate::LONGEST_WAIT;
 use crate::{
     mail::{
         outcome::{Obstacle, ObstacleKind, Outcome},

@@ -1,7 +1,7 @@
 //! Microsoft Graph for Exchange Online: `sendMail`, and for large messages a draft that is sent.
 //!
 //! Apart from `smtp` because Graph has no envelope: To, Cc and Bcc are made equal to the job's recipients. It does not fetch
-//! tokens (`oauth`) and does not pace itself (`delivery::gate`).
+//! tokens (`oauth`) and does not pace itself (`delivery::lanes`).
 //!
 //! `client` is what a connector holds; `recipients` decides who gets it; `ask` is one request, `answer` what an answer means and
 //! `codes` the table behind it. Of a large message `mime` finds the parts, `parts` and `fields` say what they become (with `words` and `coding` to decode them), `draft` (with `steps` and

@@ -5,12 +5,12 @@
 use std::time::{Duration, Instant, SystemTime};
 
 use super::{
-    clock,
+    Lanes,
     gate::{LONGEST_WAIT, PAUSE_PROBE, State},
-    lanes::Lanes,
     table::{Entry, Table, others},
 };
 use crate::{
+    delivery::clock,
     mail::{outcome::LaneState, reply::Reply},
     queue::store::LaneRow,
     route::LaneId,
@@ -19,7 +19,12 @@ use crate::{
 impl Lanes {
     /// What the store remembers, at start (with the longest step of `retry`) or after another process wrote (an operator wants a
     /// probe now). Whatever the clock did meanwhile, no lane waits longer than what can have shut it.
-    pub(super) fn read(&self, rows: &[LaneRow], at_start: Option<Duration>, system: SystemTime) {
+    pub(in crate::delivery) fn read(
+        &self,
+        rows: &[LaneRow],
+        at_start: Option<Duration>,
+        system: SystemTime,
+    ) {
         let now = Instant::now();
         let mut table = self.table();
         for row in rows {
@@ -81,7 +86,7 @@ impl Lanes {
     }
 
     /// The wall clock was set: what is said of a lane moves with it, what it waits for does not.
-    pub(super) fn step(&self, by: i64, system: SystemTime) {
+    pub(in crate::delivery) fn step(&self, by: i64, system: SystemTime) {
         let mut table = self.table();
         let Table { lanes, dirty, .. } = &mut *table;
         for (lane, entry) in lanes {
@@ -93,12 +98,12 @@ impl Lanes {
     }
 
     /// There are rows that changed.
-    pub(super) fn are_to_be_written(&self) -> bool {
+    pub(in crate::delivery) fn are_to_be_written(&self) -> bool {
         !self.table().dirty.is_empty()
     }
 
     /// Rows that changed since the last call.
-    pub(super) fn changed_rows(&self, system: SystemTime) -> Vec<LaneRow> {
+    pub(in crate::delivery) fn changed_rows(&self, system: SystemTime) -> Vec<LaneRow> {
         let now = Instant::now();
         let mut table = self.table();
         let dirty: Vec<LaneId> = table.dirty.drain().collect();
@@ -114,7 +119,7 @@ impl Lanes {
     }
 
     /// Writing one did not work: again with the next ones.
-    pub(super) fn still_dirty(&self, rows: &[LaneRow]) {
+    pub(in crate::delivery) fn still_dirty(&self, rows: &[LaneRow]) {
         let mut table = self.table();
         for row in rows {
             table.dirty.insert(row.lane.clone());

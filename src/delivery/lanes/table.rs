@@ -9,11 +9,11 @@ use std::{
 
 use super::{
     gate::{Gate, PAUSE_PROBE, Ready, State},
-    plan::Block,
     strangers::{ROWS, Strangers},
 };
 use crate::{
     connector::Limits,
+    delivery::plan::Block,
     mail::{
         outcome::{LaneState, Obstacle, ObstacleKind},
         reply::Reply,

@@ -1,7 +1,7 @@
-//! The gates of all lanes, shared by the loop, the jobs and the fast path; and who waits at them.
+//! The gates of all lanes, shared by the loop, the jobs and the fast path, and the permits that they give.
 //!
-//! Apart so that the one lock around the gates is held here, never across an await. It decides nothing that `gate`
-//! does not decide.
+//! The one lock around them is held here, never across an await. `gate` has the limits and the state of one lane, `table` all
+//! of them, `strangers` how often unknown mailboxes are asked for, `rows` what the store is told.
 
 use std::{
     collections::HashSet,
@@ -11,13 +11,13 @@ use std::{
 
 use tokio::sync::Notify;
 
-use super::{
+use self::{
     gate::{PAUSE_PROBE, Ready, State},
-    plan::{self, Block},
     table::{News, Table},
 };
 use crate::{
     connector::Settings,
+    delivery::plan::{self, Block},
     mail::{
         outcome::{Obstacle, ObstacleKind},
         reply::Reply,
@@ -25,6 +25,11 @@ use crate::{
     route::{ConnectorName, LaneId},
     telemetry::maillog,
 };
+
+pub mod gate;
+mod rows;
+mod strangers;
+mod table;
 
 /// With more mailboxes than this the mail of one that is refused waits for a time and not in its lane, since every lane that mail
 /// waits in is looked at by itself.
@@ -66,15 +71,14 @@ impl Drop for Permit {
     }
 }
 
-/// What a job needs: a permit of the connector, one of the mailbox where that is limited or was refused, and one of the From where
-/// that was refused.
+/// What a job needs: a permit of the connector, and those of its sender.
 #[derive(Debug)]
 pub(super) struct Pass {
     connector: Permit,
     own: Own,
 }
 
-/// The permits of the mailbox and of the From in it.
+/// A permit of the mailbox where that is limited or was refused, one of the From in it where that was refused.
 #[derive(Debug, Default)]
 pub(super) struct Own {
     mailbox: Option<Permit>,
@@ -98,7 +102,7 @@ impl Pass {
 }
 
 impl Lanes {
-    pub(super) fn table(&self) -> MutexGuard<'_, Table> {
+    fn table(&self) -> MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -1,0 +1,116 @@
+//! What the loop, the jobs and the fast path share: the queue, the lanes, what is built and what is under way.
+
+use std::{
+    collections::HashSet,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, RwLock,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use tokio::{
+    runtime::Handle,
+    sync::{Semaphore, watch},
+    task::JoinSet,
+};
+
+use super::{lanes::Lanes, setup::Built};
+use crate::{
+    queue::Queue,
+    route::{LaneId, RouteName},
+};
+
+/// Deliveries that may be done and not written down yet while others take their place: so many more could be sent twice after a
+/// crash at that moment.
+const UNWRITTEN: usize = 64;
+
+/// Of each route, whether mail that waits for no lane is due, and for which lanes other mail is.
+pub(super) type Backlog = HashSet<(RouteName, Option<LaneId>)>;
+
+/// What the loop, the jobs and the fast path share.
+pub(super) struct Shared {
+    pub(super) queue: Arc<Queue>,
+    pub(super) lanes: Arc<Lanes>,
+    built: RwLock<Arc<Built>>,
+    /// The jobs under way; `None` from the drain on.
+    tasks: Mutex<Option<JoinSet<()>>>,
+    runtime: Handle,
+    /// Routes, and lanes among their mail, with due work in the store: new mail queues up behind it.
+    backlog: Mutex<Backlog>,
+    /// For what was delivered and is not written down yet, beyond the permits of the lanes.
+    pub(super) unwritten: Semaphore,
+    /// Settlements that the store has not taken yet.
+    pub(super) troubled: AtomicUsize,
+    stop: watch::Sender<bool>,
+}
+
+impl Shared {
+    /// To be called within a tokio runtime.
+    pub(super) fn new(queue: Arc<Queue>, built: Built) -> Self {
+        let lanes = Arc::new(Lanes::default());
+        lanes.configure(built.connectors.values().map(|(settings, _)| settings));
+        Self {
+            queue,
+            lanes,
+            built: RwLock::new(Arc::new(built)),
+            tasks: Mutex::new(Some(JoinSet::new())),
+            runtime: Handle::current(),
+            backlog: Mutex::new(HashSet::new()),
+            unwritten: Semaphore::new(UNWRITTEN),
+            troubled: AtomicUsize::new(0),
+            stop: watch::Sender::new(false),
+        }
+    }
+
+    /// Jobs that start from now on go by this; a lane of the same name keeps its state.
+    pub(super) fn rebuild(&self, built: Built) {
+        let built = Arc::new(built);
+        *self.built.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&built);
+        self.lanes
+            .configure(built.connectors.values().map(|(settings, _)| settings));
+    }
+
+    pub(super) fn built(&self) -> Arc<Built> {
+        Arc::clone(&self.built.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(super) fn take_tasks(&self) -> Option<JoinSet<()>> {
+        self.tasks
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
+    }
+
+    /// Starts a job. In the drain it is not started and stays leased.
+    pub(super) fn spawn(&self, job: impl Future<Output = ()> + Send + 'static) {
+        let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(tasks) = tasks.as_mut() {
+            while tasks.try_join_next().is_some() {}
+            tasks.spawn_on(job, &self.runtime);
+        }
+    }
+
+    /// Whether what is sent can be written down as sent.
+    pub(super) fn is_healthy(&self) -> bool {
+        self.troubled.load(Ordering::Acquire) == 0 && self.queue.is_healthy()
+    }
+
+    /// Claims and starts nothing more.
+    pub(super) fn stop(&self) {
+        self.stop.send_replace(true);
+    }
+
+    pub(super) fn is_stopping(&self) -> bool {
+        *self.stop.borrow()
+    }
+
+    pub(super) async fn stopping(&self) {
+        let mut stop = self.stop.subscribe();
+        // It fails when the sender is gone, and then it is over as well.
+        let _ = stop.wait_for(|stop| *stop).await;
+    }
+
+    pub(super) fn backlog(&self) -> MutexGuard<'_, Backlog> {
+        self.backlog.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
