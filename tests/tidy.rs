@@ -76,7 +76,7 @@ const BUDGETS: &[(&str, usize)] = &[
     ("policy", 800),
     ("route", 140),
     ("telemetry", 500),
-    ("smtp", 4050),
+    ("smtp", 4150),
     ("queue", 3925),
     ("listener", 2000),
     ("connector", 8250),
@@ -92,15 +92,7 @@ const BUDGETS: &[(&str, usize)] = &[
 
 /// Files that lead to each other today. It may only get shorter: a file that is in no circle any more is taken out, and none is
 /// put in. A type that a `mod.rs` and its files share stands in a file of its own.
-const KNOWN_CIRCLES: &[&[&str]] = &[
-    &["smtp/client/class/mod.rs", "smtp/client/class/table.rs"],
-    &["smtp/client/dialogue.rs", "smtp/client/dialogue/refused.rs"],
-    &[
-        "smtp/server/session.rs",
-        "smtp/server/session/login.rs",
-        "smtp/server/session/receive.rs",
-    ],
-];
+const KNOWN_CIRCLES: &[&[&str]] = &[];
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))

@@ -19,6 +19,7 @@ use crate::{
     listener::{self, Bind, TlsMode},
     mail::{
         headers,
+        health::Health,
         message::MessageId,
         reply::Reply,
         text::{shown, shown_to},
@@ -28,7 +29,7 @@ use crate::{
     secret::Secret,
     smtp::{
         sasl,
-        server::session::{Accepted, Authentication, Conditions, Session, Step, StoreState},
+        server::session::{Accepted, Authentication, Conditions, Session, Step},
     },
 };
 
@@ -144,7 +145,7 @@ impl<'a> Play<'a> {
     fn new(config: &'a Config, listener: &'a listener::Settings, arguments: &'a Arguments) -> Self {
         let conditions = Conditions {
             rules: Arc::new(gateway::rules(config)),
-            store: StoreState::Fine,
+            store: Health::Fine,
             throttled: false,
         };
         let peer = (arguments.client, 0).into();

@@ -28,7 +28,7 @@ use super::{
 };
 use crate::{
     mail::{reply::Reply, text::logged},
-    smtp::server::session::{Authentication, Credentials, Refusal, Session, Stage, Step},
+    smtp::server::session::{Authentication, Credentials, InputStage, Rejection, Session, Step},
     telemetry::maillog,
 };
 
@@ -170,7 +170,8 @@ impl Connection {
         if !Arc::ptr_eq(&port, &self.port) && self.session.adopt_listener(&port.rules) {
             self.port = port;
         }
-        let step = if self.session.wants_transcript() && self.session.stage() == Stage::Command {
+        let step = if self.session.wants_transcript() && self.session.stage() == InputStage::Command
+        {
             let before = self.input.clone();
             let step = self.session.feed(&mut self.input);
             let taken = before.len().saturating_sub(self.input.len());
@@ -211,7 +212,7 @@ impl Connection {
 
     async fn read(&mut self) -> io::Result<Got> {
         let limits = self.shared.limits();
-        let inside = self.session.stage() == Stage::Data;
+        let inside = self.session.stage() == InputStage::Data;
         let silence = if inside {
             limits.data_timeout
         } else {
@@ -303,7 +304,7 @@ impl Connection {
                 });
                 return Ok(Next::Step(self.session.enqueued(result)));
             }
-            Step::Rejected(refusal) => self.log_refusal(&refusal),
+            Step::Rejected(refusal) => self.log_rejection(&refusal),
             Step::Close(reply) => {
                 if let Some(reply) = reply {
                     self.say(&reply);
@@ -380,9 +381,9 @@ impl Connection {
     /// The end of an idle session is not worth a line; one inside a line or a message is.
     fn timed_out(&mut self) -> Step {
         let reply = Reply::timed_out();
-        let inside = self.session.stage() == Stage::Data;
+        let inside = self.session.stage() == InputStage::Data;
         if inside || self.line_began.is_some() {
-            self.log_refusal(&Refusal {
+            self.log_rejection(&Rejection {
                 stage: if inside { "data" } else { "connect" },
                 sender: None,
                 recipient: None,
@@ -392,7 +393,7 @@ impl Connection {
         Step::Close(Some(reply))
     }
 
-    fn log_refusal(&self, refusal: &Refusal) {
+    fn log_rejection(&self, rejection: &Rejection) {
         let Some(suppressed) = self.shared.may_log_refusal(self.peer.ip()) else {
             return;
         };
@@ -400,10 +401,10 @@ impl Connection {
             peer: self.peer,
             client: self.session.client(),
             listener: &self.port.settings.name,
-            stage: refusal.stage,
-            sender: refusal.sender.as_deref(),
-            recipient: refusal.recipient.as_deref(),
-            reply: &refusal.reply,
+            stage: rejection.stage,
+            sender: rejection.sender.as_deref(),
+            recipient: rejection.recipient.as_deref(),
+            reply: &rejection.reply,
             suppressed,
         });
     }

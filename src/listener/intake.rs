@@ -14,12 +14,13 @@ use tracing::{error, warn};
 
 use crate::{
     mail::{
+        health::Health,
         message::{Body, Message, MessageId},
         reply::Reply,
     },
     queue::{Queue, body::BodyWriter, store::StoreError},
     route::{RouteName, Routed},
-    smtp::server::session::{Accepted, StoreState},
+    smtp::server::session::Accepted,
     telemetry::maillog,
 };
 
@@ -52,7 +53,7 @@ impl Intake {
     ///
     /// # Errors
     /// How the store is.
-    pub(super) async fn spool(&mut self, queue: &Queue, piece: &[u8]) -> Result<(), StoreState> {
+    pub(super) async fn spool(&mut self, queue: &Queue, piece: &[u8]) -> Result<(), Health> {
         let Some(id) = self.id else { return Ok(()) };
         let body = self
             .body
@@ -82,7 +83,7 @@ impl Intake {
                 Ok(body) => body,
                 Err(error) => {
                     return Err(match failed(queue, id, &error) {
-                        StoreState::Full => Reply::storage_full(),
+                        Health::Full => Reply::storage_full(),
                         _ => Reply::storage_failing(),
                     });
                 }
@@ -124,14 +125,14 @@ impl Intake {
 }
 
 /// Logs that the disk failed, and says what that makes of the store.
-fn failed(queue: &Queue, id: MessageId, error: &io::Error) -> StoreState {
+fn failed(queue: &Queue, id: MessageId, error: &io::Error) -> Health {
     warn!(event = "spool failed", id = %id, error = %error, "spool failed");
     match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
             queue.ask_for_room();
-            StoreState::Full
+            Health::Full
         }
-        _ => StoreState::Failing,
+        _ => Health::Failing,
     }
 }
 

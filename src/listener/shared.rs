@@ -14,8 +14,8 @@ use super::{
     settings::Limits,
 };
 use crate::{
-    queue::{Queue, store::Health},
-    smtp::server::session::{Conditions, Rules, StoreState},
+    queue::Queue,
+    smtp::server::session::{Conditions, Rules},
 };
 
 /// One for the whole gateway.
@@ -81,15 +81,10 @@ impl Shared {
     /// How things are, for this address.
     pub(super) fn conditions(&self, peer: IpAddr) -> Conditions {
         let limits = self.limits();
-        let store = match self.queue.health(limits.free_disk) {
-            Health::Fine => StoreState::Fine,
-            Health::Full => StoreState::Full,
-            Health::Failing => StoreState::Failing,
-        };
         let now = Instant::now();
         Conditions {
             rules: self.rules(),
-            store,
+            store: self.queue.health(limits.free_disk),
             throttled: self
                 .messages
                 .is_reached(peer, limits.messages_per_minute, now),

@@ -5,6 +5,7 @@
 
 pub mod address;
 pub mod headers;
+pub mod health;
 mod lexer;
 pub mod mailboxes;
 pub mod message;

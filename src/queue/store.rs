@@ -14,6 +14,7 @@ use async_trait::async_trait;
 
 use super::body::BodyStore;
 pub use super::operator::{Entry, EntryRecipient, Filter, RecipientState, State, Stats, Verb};
+pub use crate::mail::health::Health;
 use crate::mail::outcome::LaneState;
 use crate::{
     mail::{
@@ -45,17 +46,6 @@ pub enum StoreError {
     /// Anything else.
     #[error("the store does not work: {0}")]
     Unavailable(String),
-}
-
-/// Whether a store works.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Health {
-    /// It takes mail.
-    Fine,
-    /// The disk was full and has too little room yet: no mail is taken in, what was sent is recorded.
-    Full,
-    /// The last write failed.
-    Failing,
 }
 
 /// A start of a gateway: what it has leased is its own until it ends. A store of one gateway knows only 0.

@@ -18,6 +18,7 @@ use bytes::BytesMut;
 use postern::{
     mail::{
         address::{Address, Domain},
+        health::Health,
         message::MessageId,
         reply::Reply,
     },
@@ -28,7 +29,7 @@ use postern::{
     },
     secret::Secret,
     smtp::server::session::{
-        Accepted, Authentication, Conditions, ListenerRules, Rules, Session, Step, StoreState,
+        Accepted, Authentication, Conditions, ListenerRules, Rules, Session, Step,
     },
 };
 
@@ -47,7 +48,7 @@ struct Setting {
     peer: SocketAddr,
     listener: ListenerRules,
     rules: Rules,
-    store: StoreState,
+    store: Health,
     throttled: bool,
     implicit: bool,
     ways: Vec<Way>,
@@ -67,7 +68,7 @@ impl Setting {
             peer: "127.0.0.1:4000".parse().unwrap(),
             listener: fixture::listener(),
             rules,
-            store: StoreState::Fine,
+            store: Health::Fine,
             throttled: false,
             implicit: false,
             ways: vec![Way::Lines, Way::Whole, Way::Octets],
@@ -140,9 +141,9 @@ impl Setting {
             "session_errors" => self.rules.session_errors = value.parse().unwrap(),
             "store" => {
                 self.store = match value {
-                    "full" => StoreState::Full,
-                    "failing" => StoreState::Failing,
-                    _ => StoreState::Fine,
+                    "full" => Health::Full,
+                    "failing" => Health::Failing,
+                    _ => Health::Fine,
                 }
             }
             "throttled" => self.throttled = yes,

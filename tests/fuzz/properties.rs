@@ -16,6 +16,7 @@ use bytes::BytesMut;
 use postern::{
     mail::{
         address::Address,
+        health::Health,
         mailboxes,
         message::{MessageId, Origin},
         pattern::admitting,
@@ -30,9 +31,7 @@ use postern::{
         data::{Decoder, DotStuffer, End, Leniency},
         server::{
             command, proxy,
-            session::{
-                Authentication, Conditions, ListenerRules, Rules, Session, Step, StoreState,
-            },
+            session::{Authentication, Conditions, ListenerRules, Rules, Session, Step},
             tolerance::Tolerance,
         },
     },
@@ -253,7 +252,7 @@ pub fn conversation(data: &[u8]) -> usize {
     rules.router.routes[0].max_recipients = 3;
     let conditions = Conditions {
         rules: Arc::new(rules),
-        store: StoreState::Fine,
+        store: Health::Fine,
         throttled: false,
     };
     let listener = ListenerRules {

@@ -43,7 +43,7 @@ use crate::{
         client::{
             Stage,
             class::Narrow,
-            dialogue::{self, After, Delivery, Mail, Sent},
+            dialogue::{Dialogue, DialogueStep, Mail, Reuse, Sent},
         },
         data::DotStuffer,
     },
@@ -99,21 +99,21 @@ impl Smtp {
     async fn converse(
         &self,
         link: &mut Link,
-        work: &mut Delivery<'_>,
+        dialogue: &mut Dialogue<'_>,
         message: &Message,
         deadline: Instant,
     ) {
         let mut out = std::mem::take(&mut link.out);
-        let mut ask = work.begin(&mut out);
+        let mut step = dialogue.begin(&mut out);
         link.out = out;
         loop {
-            let (heard, sent) = match ask {
-                dialogue::Ask::Read(stage) => match link.send(stage, None, deadline).await {
+            let (heard, sent) = match step {
+                DialogueStep::Read(stage) => match link.send(stage, None, deadline).await {
                     Ok(()) => (link.read(stage, deadline).await, Sent::Commands),
                     Err(fault @ Break::Silent(_)) => (Err(fault), Sent::Commands),
                     Err(fault) => (Err(fault), Sent::Nothing),
                 },
-                dialogue::Ask::Content => {
+                DialogueStep::Content => {
                     let mut begun = false;
                     if let Err(cause) = self.content(link, message, &mut begun, deadline).await {
                         // An upstream that has had enough, and closes as a rule: its reply is there to be read.
@@ -123,12 +123,12 @@ impl Smtp {
                             None
                         };
                         match word {
-                            Some(reply) => work.early_reply(&reply),
-                            None => work.lost(&cause, Sent::Commands),
+                            Some(reply) => dialogue.early_reply(&reply),
+                            None => dialogue.lost(&cause, Sent::Commands),
                         }
                         return;
                     }
-                    work.content_sent();
+                    dialogue.content_sent();
                     // From here on silence means doubt.
                     let heard = match link.flush(deadline).await {
                         Ok(()) => link.read(Stage::Dot, deadline).await,
@@ -136,20 +136,20 @@ impl Smtp {
                     };
                     (heard, Sent::Dot)
                 }
-                dialogue::Ask::Done => return,
+                DialogueStep::Done => return,
             };
             match heard {
                 Ok(reply) => {
                     let mut out = std::mem::take(&mut link.out);
-                    ask = work.reply(&reply, &mut out);
+                    step = dialogue.reply(&reply, &mut out);
                     link.out = out;
                 }
                 Err(fault) => {
                     match &fault {
                         Break::Unasked(_, what) if !what.is_farewell() => {
-                            work.out_of_turn(&fault.to_string(), sent);
+                            dialogue.out_of_turn(&fault.to_string(), sent);
                         }
-                        _ => work.lost(&fault.to_string(), sent),
+                        _ => dialogue.lost(&fault.to_string(), sent),
                     }
                     return;
                 }
@@ -187,15 +187,15 @@ impl Smtp {
     }
 
     /// What becomes of a connection after a message.
-    fn done_with(&self, mut link: Link, after: After) {
+    fn done_with(&self, mut link: Link, reuse: Reuse) {
         // A large message must not keep its buffer for as long as the connection lives.
         link.out.clear();
         link.out.shrink_to(2 * BLOCK);
-        if after == After::Useless || !link.is_drained() {
+        if reuse == Reuse::Never || !link.is_drained() {
             return;
         }
         link.used += 1;
-        link.reset = after == After::NeedsReset;
+        link.reset = reuse == Reuse::AfterReset;
         if link.used >= self.opener.settings.messages_per_connection || link.is_too_old() {
             self.pool.leave(link);
         } else {
@@ -243,7 +243,7 @@ impl Connector for Smtp {
                 recipients,
                 size: message.size(),
             };
-            let mut work = Delivery::new(
+            let mut dialogue = Dialogue::new(
                 mail,
                 &offered,
                 &self.opener.settings.overrides,
@@ -251,9 +251,9 @@ impl Connector for Smtp {
                 link.reset,
             )
             .masked(link.mask.clone());
-            Box::pin(self.converse(&mut link, &mut work, message, deadline)).await;
-            let after = work.after();
-            if used && after == After::Useless && work.untouched() && Instant::now() < deadline {
+            Box::pin(self.converse(&mut link, &mut dialogue, message, deadline)).await;
+            let reuse = dialogue.reuse();
+            if used && reuse == Reuse::Never && dialogue.untouched() && Instant::now() < deadline {
                 continue;
             }
             let mut via = link.via.clone();
@@ -261,14 +261,14 @@ impl Connector for Smtp {
                 // Sent as it is all the same; whoever looks for broken letters finds this.
                 via.push_str(" (8-bit content, no 8BITMIME)");
             }
-            let narrow = work.narrow();
-            if work.is_welcome() && narrow != Some(Narrow::Sender) {
+            let narrow = dialogue.narrow();
+            if dialogue.is_welcome() && narrow != Some(Narrow::Sender) {
                 self.standing.is_good();
             }
-            let report = work.report(via.clone());
+            let report = dialogue.report(via.clone());
             let report = self.standing.narrowed(report, narrow, recipients, &via);
             link.offered = offered;
-            self.done_with(link, after);
+            self.done_with(link, reuse);
             return report;
         }
     }

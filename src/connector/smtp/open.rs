@@ -33,7 +33,7 @@ use crate::{
     secret::Secret,
     smtp::client::{
         Stage,
-        opening::{self, Opening, Upgrade, Wishes},
+        opening::{Opening, OpeningOptions, OpeningStep, Upgrade},
     },
     smtp::sasl::Mechanism,
 };
@@ -299,7 +299,7 @@ impl Opener {
         }
         let loopback = peer.is_some_and(|p| p.ip().to_canonical().is_loopback());
         let login = login.filter(|_| self.settings.auth != Auth::None);
-        let mut opening = Opening::new(Wishes {
+        let mut opening = Opening::new(OpeningOptions {
             helo: &helo,
             upgrade,
             encrypted: facts.is_some(),
@@ -315,10 +315,10 @@ impl Opener {
             overrides: &self.settings.overrides,
         });
         link.mask = opening.mask();
-        let mut ask = opening::Ask::Read(Stage::Greeting);
+        let mut step = OpeningStep::Read(Stage::Greeting);
         loop {
-            match ask {
-                opening::Ask::Read(stage) => {
+            match step {
+                OpeningStep::Read(stage) => {
                     let sent = link.send(stage, opening.shown(), deadline).await;
                     let heard = match sent {
                         Ok(()) => link.read(stage, deadline).await,
@@ -331,7 +331,7 @@ impl Opener {
                     let mut out = std::mem::take(&mut link.out);
                     let next = opening.reply(&reply, &mut out);
                     link.out = out;
-                    ask = next.map_err(|obstacle| {
+                    step = next.map_err(|obstacle| {
                         // A login that was refused is refused by all of them, and is not carried from door to door.
                         let is_refused = matches!(
                             obstacle.kind,
@@ -345,17 +345,17 @@ impl Opener {
                     })?;
                     self.check_loop(&opening, peer)?;
                 }
-                opening::Ask::Handshake => {
+                OpeningStep::Handshake => {
                     let turn = link.our_turn(Stage::StartTls).await;
                     turn.map_err(|fault| {
                         Failed::new(Obstacle::down(self.name_fault(&link, &fault)), true)
                     })?;
                     facts = Some(self.handshake(&mut link, peer, deadline).await?);
                     let mut out = std::mem::take(&mut link.out);
-                    ask = opening.secured(&mut out);
+                    step = opening.secured(&mut out);
                     link.out = out;
                 }
-                opening::Ask::Ready => {
+                OpeningStep::Ready => {
                     let turn = link.our_turn(Stage::Envelope).await;
                     turn.map_err(|fault| {
                         Failed::new(Obstacle::down(self.name_fault(&link, &fault)), true)

@@ -1,6 +1,6 @@
 //! The commands of a delivery and their wire form (RFC 5321 §4.1.1).
 //!
-//! Apart from the order they are said in. A command holds nothing but which one it is; its words come from the message.
+//! The order they are said in is `dialogue`'s. A command holds nothing but which one it is; its words come from the message.
 
 use super::{capabilities::Capabilities, class::Place};
 use crate::mail::{message::Envelope, recipient::Recipient};
@@ -17,7 +17,7 @@ pub struct Mail<'a> {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Command {
+pub(super) enum ClientCommand {
     Reset,
     Mail,
     Recipient(usize),
@@ -29,15 +29,15 @@ pub(super) enum Command {
     Verify,
 }
 
-impl Command {
+impl ClientCommand {
     /// Where its reply came.
     pub(super) fn place(self) -> Place {
         match self {
-            Command::Reset | Command::Verify => Place::Reset,
-            Command::Mail => Place::Mail,
-            Command::Recipient(_) => Place::Rcpt,
-            Command::Data => Place::Data,
-            Command::Dot | Command::LoneDot => Place::Content,
+            ClientCommand::Reset | ClientCommand::Verify => Place::Reset,
+            ClientCommand::Mail => Place::Mail,
+            ClientCommand::Recipient(_) => Place::Rcpt,
+            ClientCommand::Data => Place::Data,
+            ClientCommand::Dot | ClientCommand::LoneDot => Place::Content,
         }
     }
 
@@ -47,14 +47,14 @@ impl Command {
         // Writing to a Vec cannot fail. `Address` prints itself quoted where it must be, and holds no control
         // character, so it cannot leave its brackets.
         let _ = match self {
-            Command::Reset | Command::Verify => out.write_all(b"RSET\r\n"),
-            Command::Data => out.write_all(b"DATA\r\n"),
-            Command::Dot | Command::LoneDot => out.write_all(b".\r\n"),
-            Command::Recipient(index) => match mail.recipients.get(index) {
+            ClientCommand::Reset | ClientCommand::Verify => out.write_all(b"RSET\r\n"),
+            ClientCommand::Data => out.write_all(b"DATA\r\n"),
+            ClientCommand::Dot | ClientCommand::LoneDot => out.write_all(b".\r\n"),
+            ClientCommand::Recipient(index) => match mail.recipients.get(index) {
                 Some(recipient) => write!(out, "RCPT TO:<{recipient}>\r\n"),
                 None => Ok(()),
             },
-            Command::Mail => {
+            ClientCommand::Mail => {
                 let _ = match &mail.envelope.sender {
                     Some(sender) => write!(out, "MAIL FROM:<{sender}>"),
                     None => out.write_all(b"MAIL FROM:<>"),

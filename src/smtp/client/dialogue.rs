@@ -1,18 +1,18 @@
 //! One delivery over an open conversation: MAIL, RCPT, DATA, content, as often as needed, and an outcome for every
 //! recipient.
 //!
-//! Apart from [`super::opening`], since from MAIL on the message is being attempted. It decides nothing about retry.
+//! From MAIL on the message is being attempted; what comes before is [`super::opening`]. It decides nothing about retry.
 
-mod refused;
+mod outcomes;
 
 use std::{collections::VecDeque, sync::Arc};
 
-use self::refused::short;
+use self::outcomes::Outcomes;
 use super::{
     Stage,
     capabilities::Capabilities,
     class::{Narrow, Override, Place, is_out_of_step},
-    command::Command,
+    command::ClientCommand,
     mask::Mask,
 };
 use crate::mail::{
@@ -25,17 +25,17 @@ pub use super::command::Mail;
 
 /// What to do next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ask {
-    /// Write what was appended to `out`, if anything, read a reply, give it to [`Delivery::reply`].
+pub enum DialogueStep {
+    /// Write what was appended to `out`, if anything, read a reply, give it to [`Dialogue::reply`].
     Read(Stage),
-    /// Write the content, dots stuffed and the final dot behind it; then call [`Delivery::content_sent`]. A reply that
-    /// comes when a part of it is written goes to [`Delivery::early_reply`].
+    /// Write the content, dots stuffed and the final dot behind it; then call [`Dialogue::content_sent`]. A reply that
+    /// comes when a part of it is written goes to [`Dialogue::early_reply`].
     Content,
     /// Every recipient has its outcome.
     Done,
 }
 
-/// What of the last [`Ask`] was written before a connection was lost.
+/// What of the last [`DialogueStep`] was written before a connection was lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sent {
     /// Nothing.
@@ -48,45 +48,38 @@ pub enum Sent {
 
 /// Whether and how the connection can serve another message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum After {
+pub enum Reuse {
     /// As it is.
-    Clean,
+    AsItIs,
     /// After RSET.
-    NeedsReset,
+    AfterReset,
     /// Not at all.
-    Useless,
+    Never,
 }
 
 /// One delivery.
 #[derive(Debug)]
-pub struct Delivery<'a> {
+pub struct Dialogue<'a> {
     mail: Mail<'a>,
     offered: &'a Capabilities,
     overrides: &'a [Override],
     chunk: usize,
-    outcomes: Vec<Option<Outcome>>,
+    outcomes: Outcomes<'a>,
     /// Recipients of transactions to come.
     later: VecDeque<usize>,
     /// Those that the upstream has accepted in the transaction under way.
     accepted: Vec<usize>,
     /// Those of the transaction under way.
     batch: Vec<usize>,
-    to_send: VecDeque<Command>,
-    to_answer: VecDeque<Command>,
-    /// Why the lane stops, if no outcome forbids saying so.
-    obstacle: Option<Obstacle>,
-    /// Whom alone that concerns, if the upstream takes other mail of ours.
-    narrow: Option<Narrow>,
-    /// A recipient was accepted: our standing is good.
-    welcome: bool,
+    to_send: VecDeque<ClientCommand>,
+    to_answer: VecDeque<ClientCommand>,
     heard: bool,
     /// MAIL was answered.
     begun: bool,
-    mask: Arc<Mask>,
-    after: After,
+    reuse: Reuse,
 }
 
-impl<'a> Delivery<'a> {
+impl<'a> Dialogue<'a> {
     /// A delivery in transactions of at most `chunk` recipients; `reset`: the connection needs RSET first.
     pub fn new(
         mail: Mail<'a>,
@@ -100,22 +93,18 @@ impl<'a> Delivery<'a> {
             offered,
             overrides,
             chunk: chunk.max(1),
-            outcomes: vec![None; mail.recipients.len()],
+            outcomes: Outcomes::new(mail, overrides),
             later: (0..mail.recipients.len()).collect(),
             accepted: Vec::new(),
             batch: Vec::new(),
             to_send: VecDeque::new(),
             to_answer: VecDeque::new(),
-            obstacle: None,
-            narrow: None,
-            welcome: false,
             heard: false,
             begun: false,
-            mask: Arc::default(),
-            after: if reset {
-                After::NeedsReset
+            reuse: if reset {
+                Reuse::AfterReset
             } else {
-                After::Clean
+                Reuse::AsItIs
             },
         }
     }
@@ -123,12 +112,12 @@ impl<'a> Delivery<'a> {
     /// No outcome repeats what the mask hides.
     #[must_use]
     pub fn masked(mut self, mask: Arc<Mask>) -> Self {
-        self.mask = mask;
+        self.outcomes.mask = mask;
         self
     }
 
     /// Begins.
-    pub fn begin(&mut self, out: &mut Vec<u8>) -> Ask {
+    pub fn begin(&mut self, out: &mut Vec<u8>) -> DialogueStep {
         if let Some(limit) = self.offered.size
             && self.mail.size > limit
         {
@@ -141,71 +130,72 @@ impl<'a> Delivery<'a> {
                 ),
             );
             self.later.clear();
-            self.fill(&Outcome::Unsuited(reply));
-            return Ask::Done;
+            self.outcomes.fill(&Outcome::Unsuited(reply));
+            return DialogueStep::Done;
         }
         self.next_transaction(out)
     }
 
     /// A reply came.
-    pub fn reply(&mut self, reply: &Reply, out: &mut Vec<u8>) -> Ask {
+    pub fn reply(&mut self, reply: &Reply, out: &mut Vec<u8>) -> DialogueStep {
         let Some(command) = self.to_answer.pop_front() else {
             self.out_of_turn("the upstream spoke out of turn", Sent::Commands);
-            return Ask::Done;
+            return DialogueStep::Done;
         };
-        self.begun |= command == Command::Mail;
+        self.begun |= command == ClientCommand::Mail;
         // 503 to MAIL says that the upstream has lost the thread (our login, after a RSET), not that it refuses this message.
-        let lost_thread = command == Command::Mail && is_out_of_step(reply, self.overrides);
+        let lost_thread = command == ClientCommand::Mail && is_out_of_step(reply, self.overrides);
         // 421 to the first command on a connection that had been idle: it was closing before we spoke.
-        let closing = command == Command::Mail && reply.code == 421;
-        if command != Command::Reset && !closing && !lost_thread {
+        let closing = command == ClientCommand::Mail && reply.code == 421;
+        if command != ClientCommand::Reset && !closing && !lost_thread {
             self.heard = true;
         }
         // RFC 5321 §3.8: the upstream closes. Before the dot nothing can have been taken.
-        let closes = reply.code == 421 && !matches!(command, Command::Dot | Command::LoneDot);
+        let closes =
+            reply.code == 421 && !matches!(command, ClientCommand::Dot | ClientCommand::LoneDot);
         if closes || lost_thread {
-            self.after = After::Useless;
+            self.reuse = Reuse::Never;
             self.refuse_rest(reply, command);
-            return Ask::Done;
+            return DialogueStep::Done;
         }
         match command {
-            Command::Reset => {
+            ClientCommand::Reset => {
                 if !reply.is_positive() {
-                    self.after = After::Useless;
+                    self.reuse = Reuse::Never;
                     self.refuse_rest(reply, command);
-                    return Ask::Done;
+                    return DialogueStep::Done;
                 }
-                self.after = After::Clean;
+                self.reuse = Reuse::AsItIs;
             }
-            Command::Mail => {
+            ClientCommand::Mail => {
                 if reply.is_positive() {
-                    self.after = After::NeedsReset;
+                    self.reuse = Reuse::AfterReset;
                 } else {
                     self.mail_refused(reply);
                 }
             }
-            Command::Recipient(index) => self.recipient(index, reply),
-            Command::Data => return self.data(reply, out),
-            Command::LoneDot => {
+            ClientCommand::Recipient(index) => self.recipient(index, reply),
+            ClientCommand::Data => return self.data(reply, out),
+            ClientCommand::LoneDot => {
                 // Whatever it says: no content was sent, so nothing was delivered. Who takes it is not to be trusted.
-                self.after = if reply.is_permanent() || reply.is_transient() && reply.code != 421 {
-                    After::NeedsReset
+                self.reuse = if reply.is_permanent() || reply.is_transient() && reply.code != 421 {
+                    Reuse::AfterReset
                 } else {
-                    After::Useless
+                    Reuse::Never
                 };
                 return self.transaction_over(out);
             }
-            Command::Dot => {
+            ClientCommand::Dot => {
                 self.dot(reply);
                 return self.transaction_over(out);
             }
-            Command::Verify => {
+            ClientCommand::Verify => {
                 if !reply.is_positive() {
                     let text = format!("the upstream answered RSET with {reply}");
                     self.out_of_turn(&text, Sent::Commands);
-                    return Ask::Done;
+                    return DialogueStep::Done;
                 }
-                self.after = After::Clean;
+                self.reuse = Reuse::AsItIs;
                 return self.transaction_over(out);
             }
         }
@@ -213,9 +203,9 @@ impl<'a> Delivery<'a> {
     }
 
     /// The last octet of the content, the final dot's line, was written.
-    pub fn content_sent(&mut self) -> Ask {
-        self.to_answer.push_back(Command::Dot);
-        Ask::Read(Stage::Dot)
+    pub fn content_sent(&mut self) -> DialogueStep {
+        self.to_answer.push_back(ClientCommand::Dot);
+        DialogueStep::Read(Stage::Dot)
     }
 
     /// A reply came when a part of the content was written, and not its end: the upstream has enough. It answers a
@@ -231,12 +221,12 @@ impl<'a> Delivery<'a> {
 
     /// The connection is lost, a limit of time has passed or a reply was broken. What was answered before stands.
     pub fn lost(&mut self, cause: &str, sent: Sent) {
-        self.after = After::Useless;
-        let text = self.mask.text(cause);
+        self.reuse = Reuse::Never;
+        let text = self.outcomes.mask.text(cause);
         let text = bounded(&text);
         if sent == Sent::Nothing && !self.begun {
             // No MAIL was written on this connection: no attempt for the message.
-            self.obstacle.get_or_insert_with(|| Obstacle::down(text));
+            self.outcomes.not_tried(Obstacle::down(text));
         }
         if sent == Sent::Dot {
             let reply = Reply::new(
@@ -245,12 +235,12 @@ impl<'a> Delivery<'a> {
                 format!("no answer to the complete message, it may have arrived: {text}"),
             );
             for index in std::mem::take(&mut self.accepted) {
-                self.set(index, Outcome::InDoubt(reply.clone()));
+                self.outcomes.set(index, Outcome::InDoubt(reply.clone()));
             }
         }
         self.later.clear();
         let reply = Reply::new(451, (4, 4, 2), text);
-        self.fill(&Outcome::deferred(reply));
+        self.outcomes.fill(&Outcome::deferred(reply));
     }
 
     /// A reply came that nobody had asked for, so that those before it may be answers to other questions than they were
@@ -258,12 +248,7 @@ impl<'a> Delivery<'a> {
     /// were in order up to there.
     pub fn out_of_turn(&mut self, cause: &str, sent: Sent) {
         if sent != Sent::Dot {
-            self.obstacle = None;
-            for index in std::mem::take(&mut self.batch) {
-                if let Some(slot) = self.outcomes.get_mut(index) {
-                    *slot = None;
-                }
-            }
+            self.outcomes.forget(std::mem::take(&mut self.batch));
         }
         self.lost(cause, sent);
     }
@@ -275,77 +260,53 @@ impl<'a> Delivery<'a> {
 
     /// The upstream accepted a recipient.
     pub fn is_welcome(&self) -> bool {
-        self.welcome
+        self.outcomes.is_welcome()
     }
 
     /// Whom alone the refusal concerns that is reported, if the upstream is known to take other mail of ours.
     pub fn narrow(&self) -> Option<Narrow> {
-        self.narrow
+        self.outcomes.narrow()
     }
 
     /// What the connection is good for now.
-    pub fn after(&self) -> After {
-        self.after
+    pub fn reuse(&self) -> Reuse {
+        self.reuse
     }
 
     /// The report; `via` says where it went. A recipient without an outcome is deferred.
     pub fn report(self, via: String) -> Report {
-        let settled = self
-            .outcomes
-            .iter()
-            .flatten()
-            .any(|o| matches!(o, Outcome::Delivered(_) | Outcome::InDoubt(_)));
-        if !settled
-            && self.is_stopped()
-            && let Some(obstacle) = self.obstacle
-        {
-            return obstacle.into();
-        }
-        let early =
-            || Outcome::deferred(Reply::new(451, (4, 4, 2), "the conversation ended early"));
-        let outcomes = self
-            .mail
-            .recipients
-            .iter()
-            .zip(self.outcomes)
-            .map(|(to, outcome)| (to.address.clone(), outcome.unwrap_or_else(early)))
-            .collect();
-        Report::Tried {
-            outcomes,
-            via,
-            pause: None,
-        }
+        self.outcomes.report(via)
     }
 
-    fn next_transaction(&mut self, out: &mut Vec<u8>) -> Ask {
+    fn next_transaction(&mut self, out: &mut Vec<u8>) -> DialogueStep {
         self.accepted.clear();
         self.to_send.clear();
         self.to_answer.clear();
         let count = self.later.len().min(self.chunk);
         self.batch = self.later.drain(..count).collect();
         if self.batch.is_empty() {
-            return Ask::Done;
+            return DialogueStep::Done;
         }
-        if self.after == After::Useless {
+        if self.reuse == Reuse::Never {
             let reply = Reply::new(451, (4, 4, 2), "the connection is of no further use");
             self.later.clear();
-            self.fill(&Outcome::deferred(reply));
-            return Ask::Done;
+            self.outcomes.fill(&Outcome::deferred(reply));
+            return DialogueStep::Done;
         }
-        if self.after == After::NeedsReset {
-            self.to_send.push_back(Command::Reset);
+        if self.reuse == Reuse::AfterReset {
+            self.to_send.push_back(ClientCommand::Reset);
         }
-        self.to_send.push_back(Command::Mail);
-        let recipients = self.batch.iter().map(|i| Command::Recipient(*i));
+        self.to_send.push_back(ClientCommand::Mail);
+        let recipients = self.batch.iter().map(|i| ClientCommand::Recipient(*i));
         self.to_send.extend(recipients);
-        self.to_send.push_back(Command::Data);
+        self.to_send.push_back(ClientCommand::Data);
         self.send_next(out)
     }
 
     /// All that may be sent now: everything with PIPELINING (RFC 2920), else one command after each reply.
-    fn send_next(&mut self, out: &mut Vec<u8>) -> Ask {
+    fn send_next(&mut self, out: &mut Vec<u8>) -> DialogueStep {
         if self.to_answer.is_empty() {
-            if self.to_send.front() == Some(&Command::Data) && self.accepted.is_empty() {
+            if self.to_send.front() == Some(&ClientCommand::Data) && self.accepted.is_empty() {
                 // Nobody to send to.
                 self.to_send.clear();
             }
@@ -358,9 +319,9 @@ impl<'a> Delivery<'a> {
             }
         }
         match self.to_answer.front() {
-            Some(Command::Data) => Ask::Read(Stage::Data),
-            Some(Command::Dot | Command::LoneDot) => Ask::Read(Stage::Dot),
-            Some(_) => Ask::Read(Stage::Envelope),
+            Some(ClientCommand::Data) => DialogueStep::Read(Stage::Data),
+            Some(ClientCommand::Dot | ClientCommand::LoneDot) => DialogueStep::Read(Stage::Dot),
+            Some(_) => DialogueStep::Read(Stage::Envelope),
             None => self.transaction_over(out),
         }
     }
@@ -368,20 +329,20 @@ impl<'a> Delivery<'a> {
     fn mail_refused(&mut self, reply: &Reply) {
         // The sender or the message: it holds for the transactions to come as well.
         self.later.clear();
-        let outcome = self.judge(reply, Place::Mail);
-        self.fill(&outcome);
+        let outcome = self.outcomes.judge(reply, Place::Mail);
+        self.outcomes.fill(&outcome);
         if !self.offered.pipelining {
             self.to_send.clear();
         }
     }
 
     fn recipient(&mut self, index: usize, reply: &Reply) {
-        if self.outcomes.get(index).is_some_and(Option::is_some) {
+        if self.outcomes.is_settled(index) {
             // MAIL was refused; what is said of its recipients counts for nothing, but for 354 to DATA.
             return;
         }
         if reply.is_positive() {
-            self.welcome = true;
+            self.outcomes.welcome();
             self.accepted.push(index);
             return;
         }
@@ -394,18 +355,18 @@ impl<'a> Delivery<'a> {
             self.later.push_back(index);
             return;
         }
-        let outcome = self.judge(reply, Place::Rcpt);
-        self.set(index, outcome);
+        let outcome = self.outcomes.judge(reply, Place::Rcpt);
+        self.outcomes.set(index, outcome);
     }
 
-    fn data(&mut self, reply: &Reply, out: &mut Vec<u8>) -> Ask {
+    fn data(&mut self, reply: &Reply, out: &mut Vec<u8>) -> DialogueStep {
         if reply.code == 354 {
             if !self.accepted.is_empty() {
-                return Ask::Content;
+                return DialogueStep::Content;
             }
-            Command::LoneDot.write(self.mail, self.offered, out);
-            self.to_answer.push_back(Command::LoneDot);
-            return Ask::Read(Stage::Dot);
+            ClientCommand::LoneDot.write(self.mail, self.offered, out);
+            self.to_answer.push_back(ClientCommand::LoneDot);
+            return DialogueStep::Read(Stage::Dot);
         }
         if reply.is_transient() || reply.is_permanent() {
             if !self.accepted.is_empty() {
@@ -416,30 +377,29 @@ impl<'a> Delivery<'a> {
             let text =
                 format!("the upstream answered DATA with neither 354 nor a refusal: {reply}");
             self.out_of_turn(&text, Sent::Commands);
-            return Ask::Done;
+            return DialogueStep::Done;
         }
-        let is_failed = |i: &usize| matches!(self.outcomes.get(*i), Some(Some(Outcome::Failed(_))));
-        if self.batch.iter().any(is_failed) {
+        if self.batch.iter().any(|i| self.outcomes.is_failed(*i)) {
             // Had one reply too many come among those to RCPT, a good recipient would have got a bad one's. Then the true
             // answer to DATA is yet to come, and it is never a 2xx.
-            Command::Verify.write(self.mail, self.offered, out);
-            self.to_answer.push_back(Command::Verify);
-            return Ask::Read(Stage::Envelope);
+            ClientCommand::Verify.write(self.mail, self.offered, out);
+            self.to_answer.push_back(ClientCommand::Verify);
+            return DialogueStep::Read(Stage::Envelope);
         }
         self.transaction_over(out)
     }
 
     fn dot(&mut self, reply: &Reply) {
-        self.after = After::Clean;
+        self.reuse = Reuse::AsItIs;
         if reply.is_positive() {
-            let outcome = Outcome::Delivered(short(&self.mask.reply(reply)));
+            let outcome = Outcome::Delivered(self.outcomes.kept(reply));
             for index in std::mem::take(&mut self.accepted) {
-                self.set(index, outcome.clone());
+                self.outcomes.set(index, outcome.clone());
             }
         } else if reply.is_transient() || reply.is_permanent() {
             self.refuse_accepted(reply, Place::Content);
             if reply.code == 421 {
-                self.after = After::Useless;
+                self.reuse = Reuse::Never;
             }
         } else {
             let text = format!("the upstream answered the final dot with {reply}");
@@ -447,30 +407,35 @@ impl<'a> Delivery<'a> {
         }
     }
 
-    fn transaction_over(&mut self, out: &mut Vec<u8>) -> Ask {
-        match &self.obstacle {
-            // What may be one recipient's alone says nothing of those who follow.
-            Some(obstacle) if self.narrow != Some(Narrow::Recipient) => {
+    fn transaction_over(&mut self, out: &mut Vec<u8>) -> DialogueStep {
+        match self.outcomes.ends_all() {
+            Some(obstacle) => {
                 // The lane stops here; what is left waits for it.
                 let reply = obstacle.reply.clone();
                 self.later.clear();
-                self.fill(&Outcome::deferred(reply));
-                Ask::Done
+                self.outcomes.fill(&Outcome::deferred(reply));
+                DialogueStep::Done
             }
-            _ => self.next_transaction(out),
+            None => self.next_transaction(out),
         }
     }
 
-    fn set(&mut self, index: usize, outcome: Outcome) {
-        if let Some(slot @ None) = self.outcomes.get_mut(index) {
-            *slot = Some(outcome);
+    fn refuse_accepted(&mut self, reply: &Reply, place: Place) {
+        let outcome = self.outcomes.judge(reply, place);
+        for index in std::mem::take(&mut self.accepted) {
+            self.outcomes.set(index, outcome.clone());
         }
     }
 
-    fn fill(&mut self, outcome: &Outcome) {
-        for slot in self.outcomes.iter_mut().filter(|o| o.is_none()) {
-            *slot = Some(outcome.clone());
-        }
+    fn refuse_rest(&mut self, reply: &Reply, command: ClientCommand) {
+        let outcome = match self.outcomes.judge(reply, command.place()) {
+            // A refused RSET says nothing about the message.
+            Outcome::Failed(reply) if command == ClientCommand::Reset => Outcome::deferred(reply),
+            outcome => outcome,
+        };
+        self.later.clear();
+        self.accepted.clear();
+        self.outcomes.fill(&outcome);
     }
 }
 
@@ -489,7 +454,7 @@ mod tests {
         script: &str,
         recipients: usize,
         chunk: usize,
-    ) -> (String, String, After) {
+    ) -> (String, String, Reuse) {
         let envelope = Envelope {
             sender: Address::parse("s@corp.example").ok(),
             recipients: Vec::new(),
@@ -509,24 +474,24 @@ mod tests {
             recipients: &list,
             size: 100,
         };
-        let mut work = Delivery::new(mail, &offered, &gmail, 2, false);
+        let mut work = Dialogue::new(mail, &offered, &gmail, 2, false);
         let mut pieces = script.as_bytes().chunks(chunk);
         let mut replies = Replies::default();
         let mut out = Vec::new();
-        let mut ask = work.begin(&mut out);
+        let mut step = work.begin(&mut out);
         let mut sent = Sent::Commands;
         loop {
-            match ask {
-                Ask::Done => break,
-                Ask::Content => {
+            match step {
+                DialogueStep::Done => break,
+                DialogueStep::Content => {
                     out.extend_from_slice(b"[content]");
-                    ask = work.content_sent();
+                    step = work.content_sent();
                     sent = Sent::Dot;
                 }
-                Ask::Read(_) => match replies.next_reply() {
+                DialogueStep::Read(_) => match replies.next_reply() {
                     Ok(Some(reply)) => {
                         sent = Sent::Commands;
-                        ask = work.reply(&reply, &mut out);
+                        step = work.reply(&reply, &mut out);
                     }
                     Ok(None) => {
                         let Some(piece) = pieces.next() else {
@@ -542,7 +507,7 @@ mod tests {
                 },
             }
         }
-        let after = work.after();
+        let after = work.reuse();
         let report = match work.report(String::new()) {
             Report::NotTried(obstacle) => match obstacle.kind {
                 ObstacleKind::MailboxRefused => "mailbox",
@@ -653,30 +618,30 @@ mod tests {
             recipients: &list,
             size: 100,
         };
-        let mut work = Delivery::new(mail, &offered, &[], 3, false);
+        let mut work = Dialogue::new(mail, &offered, &[], 3, false);
         let mut turns = Turns::new();
         turns.feed(b"220 up\r\n");
         turns.next_reply().unwrap();
         let mut out = Vec::new();
-        let mut ask = work.begin(&mut out);
+        let mut step = work.begin(&mut out);
         let mut wire = String::new();
         let mut sent = Sent::Commands;
-        while ask != Ask::Done {
-            if ask == Ask::Content {
+        while step != DialogueStep::Done {
+            if step == DialogueStep::Content {
                 out.extend_from_slice(b"x\r\n.\r\n");
             }
             if !out.is_empty() {
                 turns.feed(std::mem::take(&mut wire).as_bytes());
                 if let Some(what) = turns.unasked() {
-                    match ask {
-                        Ask::Content => work.lost(&what.said, Sent::Commands),
+                    match step {
+                        DialogueStep::Content => work.lost(&what.said, Sent::Commands),
                         _ if what.is_farewell() => work.lost(&what.said, Sent::Nothing),
                         _ => work.out_of_turn(&what.said, Sent::Nothing),
                     }
                     break;
                 }
                 sent = Sent::Commands;
-                if ask == Ask::Content {
+                if step == DialogueStep::Content {
                     work.content_sent();
                     turns.ask(1);
                     sent = Sent::Dot;
@@ -688,7 +653,7 @@ mod tests {
             }
             turns.feed(std::mem::take(&mut wire).as_bytes());
             match turns.next_reply() {
-                Ok(Some(reply)) => ask = work.reply(&reply, &mut out),
+                Ok(Some(reply)) => step = work.reply(&reply, &mut out),
                 Err(Wrong::Unasked(what)) => {
                     work.out_of_turn(&what.said, sent);
                     break;
@@ -781,7 +746,7 @@ mod tests {
     }
 
     /// The replies stand parted by `|`.
-    fn check(offered: &str, script: &str, recipients: usize, expected: &str, after: After) {
+    fn check(offered: &str, script: &str, recipients: usize, expected: &str, after: Reuse) {
         let script = script.replace('|', "\r\n");
         let whole = play(offered, &script, recipients, script.len().max(1));
         assert_eq!((whole.1.as_str(), whole.2), (expected, after), "{script}");
@@ -792,53 +757,53 @@ mod tests {
 
     #[test]
     fn outcomes() {
-        use After::{Clean, NeedsReset, Useless};
+        use Reuse::{AfterReset, AsItIs, Never};
         for offered in ["", "PIPELINING SIZE 8BITMIME"] {
             let piped = !offered.is_empty();
             for (script, recipients, expected, after) in [
-                ("250 a|250 b|354 c|250 d|", 1, "ok", Clean),
-                ("250|250|354|250|", 1, "ok", Clean),
-                ("250 a|250 b|571 x|354 c|250 d|", 2, "ok failed", Clean),
-                ("250 a|450 b|251 x|354 c|250 d|", 2, "deferred ok", Clean),
-                ("250 a|250 b|354 c|450 d|", 1, "deferred", Clean),
-                ("250 a|250 b|354 c|550 d|", 1, "failed", Clean),
-                ("250 a|250 b|354 c|550 5.4.5 d|", 1, "deferred", Clean),
-                ("250 a|250 b|354 c|421 d|", 1, "deferred", Useless),
-                ("250 a|250 b|354 c|25", 1, "doubt", Useless),
-                ("250 a|250 b|354 c|", 1, "doubt", Useless),
-                ("250 a|250 b|354 c|354 d|", 1, "doubt", Useless),
-                ("250 a|250 b|354 c|hello|", 1, "doubt", Useless),
-                ("250 a|250 b|550 x|354 c|", 2, "doubt failed", Useless),
-                ("250 a|250 b|450 x|", 1, "deferred", NeedsReset),
+                ("250 a|250 b|354 c|250 d|", 1, "ok", AsItIs),
+                ("250|250|354|250|", 1, "ok", AsItIs),
+                ("250 a|250 b|571 x|354 c|250 d|", 2, "ok failed", AsItIs),
+                ("250 a|450 b|251 x|354 c|250 d|", 2, "deferred ok", AsItIs),
+                ("250 a|250 b|354 c|450 d|", 1, "deferred", AsItIs),
+                ("250 a|250 b|354 c|550 d|", 1, "failed", AsItIs),
+                ("250 a|250 b|354 c|550 5.4.5 d|", 1, "deferred", AsItIs),
+                ("250 a|250 b|354 c|421 d|", 1, "deferred", Never),
+                ("250 a|250 b|354 c|25", 1, "doubt", Never),
+                ("250 a|250 b|354 c|", 1, "doubt", Never),
+                ("250 a|250 b|354 c|354 d|", 1, "doubt", Never),
+                ("250 a|250 b|354 c|hello|", 1, "doubt", Never),
+                ("250 a|250 b|550 x|354 c|", 2, "doubt failed", Never),
+                ("250 a|250 b|450 x|", 1, "deferred", AfterReset),
                 // Behind a refused DATA stands RSET, and what is said to it.
-                ("250 a|250 b|550 x|250 R|", 1, "failed", Clean),
-                ("250 a|250 b|550 x|", 1, "failed", Useless),
-                ("250 a|250 b|550 x|421 R|", 1, "failed", Useless),
-                ("250 a|250 b|550 x|354 R|", 1, "deferred", Useless),
+                ("250 a|250 b|550 x|250 R|", 1, "failed", AsItIs),
+                ("250 a|250 b|550 x|", 1, "failed", Never),
+                ("250 a|250 b|550 x|421 R|", 1, "failed", Never),
+                ("250 a|250 b|550 x|354 R|", 1, "deferred", Never),
                 (
                     "250 a|550 b|250 c|550 x|354 R|",
                     2,
                     "deferred deferred",
-                    Useless,
+                    Never,
                 ),
                 (
                     "250 a|550 b|250 c|450 x|250 R|",
                     2,
                     "failed deferred",
-                    Clean,
+                    AsItIs,
                 ),
-                ("250 a|550 b|250 c|250 x|", 2, "deferred deferred", Useless),
-                ("250 a|250 b|250 x|", 1, "deferred", Useless),
-                ("250 a|250 b|", 1, "deferred", Useless),
-                ("250 a|", 1, "deferred", Useless),
-                ("", 3, "deferred deferred deferred", Useless),
-                ("421 x|", 1, "deferred", Useless),
-                ("250 a|421 x|", 2, "deferred deferred", Useless),
-                ("250 a|250 b|421 x|", 2, "deferred deferred", Useless),
-                ("250 a|250 b|421 x|", 1, "deferred", Useless),
-                ("250 a|530 5.7.57 x|554 y|", 1, "misconfigured", NeedsReset),
-                ("250 a|250 x|250 y|354|554 5.2.252 x|", 2, "mailbox", Clean),
-                ("250 a|250 x|530 y|354|250 x|", 2, "ok deferred", Clean),
+                ("250 a|550 b|250 c|250 x|", 2, "deferred deferred", Never),
+                ("250 a|250 b|250 x|", 1, "deferred", Never),
+                ("250 a|250 b|", 1, "deferred", Never),
+                ("250 a|", 1, "deferred", Never),
+                ("", 3, "deferred deferred deferred", Never),
+                ("421 x|", 1, "deferred", Never),
+                ("250 a|421 x|", 2, "deferred deferred", Never),
+                ("250 a|250 b|421 x|", 2, "deferred deferred", Never),
+                ("250 a|250 b|421 x|", 1, "deferred", Never),
+                ("250 a|530 5.7.57 x|554 y|", 1, "misconfigured", AfterReset),
+                ("250 a|250 x|250 y|354|554 5.2.252 x|", 2, "mailbox", AsItIs),
+                ("250 a|250 x|530 y|354|250 x|", 2, "ok deferred", AsItIs),
             ] {
                 // Without PIPELINING nothing is said to DATA when nobody was accepted.
                 let script = if piped {
@@ -853,7 +818,7 @@ mod tests {
 
     #[test]
     fn mail_refused() {
-        use After::Clean;
+        use Reuse::AsItIs;
         for (reply, expected) in [
             ("450 x", "deferred"),
             ("550 x", "failed"),
@@ -861,110 +826,110 @@ mod tests {
             ("550 5.7.30 x", "misconfigured"),
             ("550 5.7.60 x", "mailbox"),
         ] {
-            check("", &format!("{reply}|"), 1, expected, Clean);
+            check("", &format!("{reply}|"), 1, expected, AsItIs);
             let verified = if expected == "failed" { "250 R|" } else { "" };
             let piped = format!("{reply}|503 x|503 x|{verified}");
-            check("PIPELINING", &piped, 1, expected, Clean);
+            check("PIPELINING", &piped, 1, expected, AsItIs);
         }
-        check("", "550 x|", 3, "failed failed failed", Clean);
+        check("", "550 x|", 3, "failed failed failed", AsItIs);
         // Lost thread, not a refusal of the message: later, on another connection.
         check(
             "",
             "503 5.5.1 bad sequence of commands|",
             2,
             "deferred deferred",
-            After::Useless,
+            Reuse::Never,
         );
         check(
             "PIPELINING",
             "503 x|503 x|503 x|",
             1,
             "deferred",
-            After::Useless,
+            Reuse::Never,
         );
-        check("", "250 a|503 x|", 1, "deferred", After::NeedsReset);
+        check("", "250 a|503 x|", 1, "deferred", Reuse::AfterReset);
         // 354 although nobody was accepted: the lone dot is sent, and whatever it says nothing was delivered.
         let script = "550 x|503 x|354 x|250 taken|".replace('|', "\r\n");
         let (out, report, after) = play("PIPELINING", &script, 1, 1000);
         assert!(out.ends_with("DATA|.|"), "{out}");
-        assert_eq!((report.as_str(), after), ("failed", After::Useless));
+        assert_eq!((report.as_str(), after), ("failed", Reuse::Never));
         let script = "250 x|550 x|354 x|554 x|".replace('|', "\r\n");
         let (out, report, after) = play("PIPELINING", &script, 1, 1000);
         assert!(out.ends_with("DATA|.|"), "{out}");
-        assert_eq!((report.as_str(), after), ("failed", After::NeedsReset));
+        assert_eq!((report.as_str(), after), ("failed", Reuse::AfterReset));
     }
 
     /// "We do not relay" is about us where nobody is taken, and about one recipient where others are.
     #[test]
     fn who_may_not_relay() {
-        use After::{Clean, NeedsReset, Useless};
+        use Reuse::{AfterReset, AsItIs, Never};
         for (script, recipients, expected, after) in [
             (
                 "250 a|554 5.7.1 Relay access denied|",
                 1,
                 "misconfigured",
-                NeedsReset,
+                AfterReset,
             ),
             (
                 "250 a|454 4.7.1 Relay access denied|550 relay not permitted|",
                 2,
                 "misconfigured",
-                NeedsReset,
+                AfterReset,
             ),
             (
                 "250 a|250 b|550 5.7.64 x|354 c|250 d|",
                 2,
                 "ok deferred",
-                Clean,
+                AsItIs,
             ),
             (
                 "250 a|550 5.7.64 x|250 b|354 c|451 d|",
                 2,
                 "deferred deferred",
-                Clean,
+                AsItIs,
             ),
             // Accepted at RCPT, and then refused whole: that was no welcome.
             (
                 "250 a|250 b|250 b|354 c|550 5.7.64 x|",
                 2,
                 "misconfigured",
-                Clean,
+                AsItIs,
             ),
             // Refused in one transaction, taken in the next (two recipients each).
             (
                 "250 a|550 5.7.64 x|550 5.7.64 x|250 R|250 a|250 b|354 c|250 d|",
                 3,
                 "deferred deferred ok",
-                Clean,
+                AsItIs,
             ),
             (
                 "250 a|550 5.7.64 x|550 5.7.64 x|250 R|250 a|550 5.7.64 x|",
                 3,
                 "misconfigured",
-                NeedsReset,
+                AfterReset,
             ),
             // What is ours for whatever mail is so beside what may be one recipient's.
             (
                 "250 a|550 5.7.64 x|530 5.7.0 x|",
                 2,
                 "misconfigured",
-                NeedsReset,
+                AfterReset,
             ),
             (
                 "250 a|250 b|530 5.7.0 x|354 c|451 d|",
                 2,
                 "misconfigured",
-                Clean,
+                AsItIs,
             ),
             // A quota stops everything, and is told as such.
-            ("550 5.7.233 x|", 1, "throttled", Clean),
+            ("550 5.7.233 x|", 1, "throttled", AsItIs),
             (
                 "250 a|250 b|354 c|554 5.2.0 X.SubmissionQuotaExceededException|",
                 1,
                 "throttled",
-                Clean,
+                AsItIs,
             ),
-            ("503 5.5.1 authenticate first|", 1, "misconfigured", Useless),
+            ("503 5.5.1 authenticate first|", 1, "misconfigured", Never),
         ] {
             check("", script, recipients, expected, after);
         }
@@ -972,21 +937,21 @@ mod tests {
 
     #[test]
     fn too_many_recipients() {
-        use After::{Clean, NeedsReset};
+        use Reuse::{AfterReset, AsItIs};
         // Two a transaction; the second one is put off and follows in a transaction of its own.
         check(
             "PIPELINING",
             "250 a|250 b|452 4.5.3 x|354 c|250 d|250 a|250 b|354 c|250 d|",
             2,
             "ok ok",
-            Clean,
+            AsItIs,
         );
         check(
             "",
             "250 a|250 b|552 x|354 c|250 d|250 a|552 b|",
             2,
             "ok failed",
-            NeedsReset,
+            AfterReset,
         );
         // X.2.X is that mailbox.
         check(
@@ -994,15 +959,15 @@ mod tests {
             "250 a|250 b|552 5.2.2 x|354 c|250 d|",
             2,
             "ok failed",
-            Clean,
+            AsItIs,
         );
-        check("", "250 a|452 x|452 x|", 2, "deferred deferred", NeedsReset);
+        check("", "250 a|452 x|452 x|", 2, "deferred deferred", AfterReset);
         check(
             "",
             "250 a|250 b|250 b|354 c|250 d|250 a|550 b|250 R|250 a|250 b|354 c|250 d|",
             3,
             "ok ok failed",
-            NeedsReset,
+            AfterReset,
         );
     }
 
@@ -1042,11 +1007,11 @@ mod tests {
                 size: 100,
             };
             let mut out = Vec::new();
-            let mut work = Delivery::new(mail, &offered, &[], 100, false);
-            let ask = work.begin(&mut out);
+            let mut work = Dialogue::new(mail, &offered, &[], 100, false);
+            let step = work.begin(&mut out);
             assert_eq!(out, expected.as_bytes());
-            if ask == Ask::Done {
-                assert_eq!(work.after(), After::Clean);
+            if step == DialogueStep::Done {
+                assert_eq!(work.reuse(), Reuse::AsItIs);
                 let Report::Tried { outcomes, .. } = work.report(String::new()) else {
                     panic!("tried");
                 };

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::{
     Stage,
     capabilities::Capabilities,
-    class::{Class, Override, Place, classify, heals_by_renewal, told, weigh},
+    class::{Class, Override, Place, annotated, classify, diagnose, heals_by_renewal},
     mask::Mask,
 };
 use crate::{
@@ -34,7 +34,7 @@ pub enum Upgrade {
 
 /// What is wanted of the conversation.
 #[derive(Debug, Clone, Copy)]
-pub struct Wishes<'a> {
+pub struct OpeningOptions<'a> {
     /// The name said in EHLO.
     pub helo: &'a str,
     /// TLS.
@@ -53,7 +53,7 @@ pub struct Wishes<'a> {
 
 /// What to do next.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Ask {
+pub enum OpeningStep {
     /// Write what was appended to `out`, read a reply, give it to [`Opening::reply`].
     Read(Stage),
     /// Make the TLS handshake, then call [`Opening::secured`]. An octet that is already there is an attack.
@@ -63,7 +63,7 @@ pub enum Ask {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
+enum OpeningState {
     Greeting,
     Ehlo,
     Helo,
@@ -83,8 +83,8 @@ enum State {
 /// The opening of one connection.
 #[derive(Debug)]
 pub struct Opening<'a> {
-    wishes: Wishes<'a>,
-    state: State,
+    options: OpeningOptions<'a>,
+    state: OpeningState,
     encrypted: bool,
     offered: Capabilities,
     mechanism: Option<Mechanism>,
@@ -95,16 +95,16 @@ pub struct Opening<'a> {
 
 impl<'a> Opening<'a> {
     /// Begins with reading the greeting ([`Stage::Greeting`]).
-    pub fn new(wishes: Wishes<'a>) -> Self {
+    pub fn new(options: OpeningOptions<'a>) -> Self {
         Self {
-            wishes,
-            state: State::Greeting,
-            encrypted: wishes.encrypted,
+            options,
+            state: OpeningState::Greeting,
+            encrypted: options.encrypted,
             offered: Capabilities::default(),
             mechanism: None,
             shown: None,
             is_token_refused: false,
-            mask: Arc::new(Mask::new(wishes.login)),
+            mask: Arc::new(Mask::new(options.login)),
         }
     }
 
@@ -137,34 +137,34 @@ impl<'a> Opening<'a> {
     ///
     /// # Errors
     /// [`Obstacle`]: the conversation ends here.
-    pub fn reply(&mut self, reply: &Reply, out: &mut Vec<u8>) -> Result<Ask, Obstacle> {
+    pub fn reply(&mut self, reply: &Reply, out: &mut Vec<u8>) -> Result<OpeningStep, Obstacle> {
         self.shown = None;
         match self.state {
-            State::Greeting => {
+            OpeningState::Greeting => {
                 if reply.is_positive() {
                     Ok(self.hello(out))
                 } else {
                     Err(self.stop(reply, Place::Greeting))
                 }
             }
-            State::Ehlo if reply.is_positive() => {
+            OpeningState::Ehlo if reply.is_positive() => {
                 self.offered = Capabilities::parse(&reply.text);
                 self.after_hello(out)
             }
-            State::Ehlo => self.hello_refused(reply, out),
-            State::Helo if reply.is_positive() => {
+            OpeningState::Ehlo => self.hello_refused(reply, out),
+            OpeningState::Helo if reply.is_positive() => {
                 self.offered = Capabilities {
                     name: Capabilities::parse(&reply.text).name,
                     ..Capabilities::default()
                 };
-                self.state = State::Ready;
-                Ok(Ask::Ready)
+                self.state = OpeningState::Ready;
+                Ok(OpeningStep::Ready)
             }
-            State::Helo => Err(self.stop(reply, Place::Hello)),
-            State::StartTls => match reply.code {
-                220 => Ok(Ask::Handshake),
-                _ if self.wishes.upgrade == Upgrade::Offered
-                    && classify(reply, Place::StartTls, self.wishes.overrides)
+            OpeningState::Helo => Err(self.stop(reply, Place::Hello)),
+            OpeningState::StartTls => match reply.code {
+                220 => Ok(OpeningStep::Handshake),
+                _ if self.options.upgrade == Upgrade::Offered
+                    && classify(reply, Place::StartTls, self.options.overrides)
                         != Class::Obstacle(ObstacleKind::Misconfigured)
                     && reply.code != 421
                     && !reply.is_positive() =>
@@ -175,13 +175,13 @@ impl<'a> Opening<'a> {
                 }
                 _ => Err(self.stop(reply, Place::StartTls)),
             },
-            State::Response { held_back: true } if reply.code == 334 => {
+            OpeningState::Response { held_back: true } if reply.code == 334 => {
                 let response = self.response();
                 self.secret(out, &response, "***");
-                self.state = State::Response { held_back: false };
-                Ok(Ask::Read(Stage::Auth))
+                self.state = OpeningState::Response { held_back: false };
+                Ok(OpeningStep::Read(Stage::Auth))
             }
-            State::Response { held_back: false }
+            OpeningState::Response { held_back: false }
                 if reply.code == 334 && self.mechanism.is_some_and(Mechanism::bears_token) =>
             {
                 // RFC 7628 §3.2.3 wants a lone ^A, XOAUTH2 an empty line.
@@ -191,67 +191,67 @@ impl<'a> Opening<'a> {
                     ""
                 };
                 self.line(out, &[end]);
-                self.state = State::TokenRefused;
-                Ok(Ask::Read(Stage::Auth))
+                self.state = OpeningState::TokenRefused;
+                Ok(OpeningStep::Read(Stage::Auth))
             }
-            State::LoginUser if reply.code == 334 => {
+            OpeningState::LoginUser if reply.code == 334 => {
                 // The prompt's text is not asked: "Username:" comes in many spellings, not all of them base64.
-                let user = self.wishes.login.map(|(user, _)| sasl::base64(user));
+                let user = self.options.login.map(|(user, _)| sasl::base64(user));
                 self.secret(out, &user.unwrap_or_default(), "***");
-                self.state = State::LoginPassword;
-                Ok(Ask::Read(Stage::Auth))
+                self.state = OpeningState::LoginPassword;
+                Ok(OpeningStep::Read(Stage::Auth))
             }
-            State::LoginPassword if reply.code == 334 => {
-                let password = self.wishes.login.map(|(_, p)| sasl::base64(p.reveal()));
+            OpeningState::LoginPassword if reply.code == 334 => {
+                let password = self.options.login.map(|(_, p)| sasl::base64(p.reveal()));
                 self.secret(out, &password.unwrap_or_default(), "***");
-                self.state = State::LoginResult;
-                Ok(Ask::Read(Stage::Auth))
+                self.state = OpeningState::LoginResult;
+                Ok(OpeningStep::Read(Stage::Auth))
             }
-            State::TokenRefused if reply.is_positive() => Err(Obstacle::down(
+            OpeningState::TokenRefused if reply.is_positive() => Err(Obstacle::down(
                 "AUTH: the upstream refused the token and then took it",
             )),
-            State::Response { .. }
-            | State::TokenRefused
-            | State::LoginUser
-            | State::LoginPassword
-            | State::LoginResult => self.login_result(reply, out),
-            State::Ready => Err(Obstacle::down("the upstream spoke out of turn")),
+            OpeningState::Response { .. }
+            | OpeningState::TokenRefused
+            | OpeningState::LoginUser
+            | OpeningState::LoginPassword
+            | OpeningState::LoginResult => self.login_result(reply, out),
+            OpeningState::Ready => Err(Obstacle::down("the upstream spoke out of turn")),
         }
     }
 
     /// The handshake is done: everything said before it is forgotten (RFC 3207 §4.2).
-    pub fn secured(&mut self, out: &mut Vec<u8>) -> Ask {
+    pub fn secured(&mut self, out: &mut Vec<u8>) -> OpeningStep {
         self.encrypted = true;
         self.offered = Capabilities::default();
         self.hello(out)
     }
 
-    fn hello(&mut self, out: &mut Vec<u8>) -> Ask {
-        self.line(out, &["EHLO ", self.wishes.helo]);
-        self.state = State::Ehlo;
-        Ask::Read(Stage::Hello)
+    fn hello(&mut self, out: &mut Vec<u8>) -> OpeningStep {
+        self.line(out, &["EHLO ", self.options.helo]);
+        self.state = OpeningState::Ehlo;
+        OpeningStep::Read(Stage::Hello)
     }
 
-    fn hello_refused(&mut self, reply: &Reply, out: &mut Vec<u8>) -> Result<Ask, Obstacle> {
+    fn hello_refused(&mut self, reply: &Reply, out: &mut Vec<u8>) -> Result<OpeningStep, Obstacle> {
         // 521 and 554 refuse us, not the word; any other 5xx comes from an upstream before RFC 1869.
         let refuses_word = reply.is_permanent()
             && !matches!(reply.code, 521 | 554)
-            && classify(reply, Place::Hello, self.wishes.overrides) == Class::Failed;
+            && classify(reply, Place::Hello, self.options.overrides) == Class::Failed;
         if !refuses_word {
             return Err(self.stop(reply, Place::Hello));
         }
-        let needed = if self.wishes.upgrade == Upgrade::Required && !self.encrypted {
+        let needed = if self.options.upgrade == Upgrade::Required && !self.encrypted {
             "TLS"
-        } else if self.wishes.login.is_some() {
+        } else if self.options.login.is_some() {
             "a login"
         } else {
-            self.line(out, &["HELO ", self.wishes.helo]);
-            self.state = State::Helo;
-            return Ok(Ask::Read(Stage::Hello));
+            self.line(out, &["HELO ", self.options.helo]);
+            self.state = OpeningState::Helo;
+            return Ok(OpeningStep::Read(Stage::Hello));
         };
         Err(Obstacle::new(
             ObstacleKind::Down,
-            told(
+            annotated(
                 &self.mask.reply(reply),
                 &format!("EHLO refused, and {needed} is required"),
                 None,
@@ -259,14 +259,14 @@ impl<'a> Opening<'a> {
         ))
     }
 
-    fn after_hello(&mut self, out: &mut Vec<u8>) -> Result<Ask, Obstacle> {
-        if !self.encrypted && self.wishes.upgrade != Upgrade::Never {
+    fn after_hello(&mut self, out: &mut Vec<u8>) -> Result<OpeningStep, Obstacle> {
+        if !self.encrypted && self.options.upgrade != Upgrade::Never {
             if self.offered.starttls {
                 self.line(out, &["STARTTLS"]);
-                self.state = State::StartTls;
-                return Ok(Ask::Read(Stage::StartTls));
+                self.state = OpeningState::StartTls;
+                return Ok(OpeningStep::Read(Stage::StartTls));
             }
-            if self.wishes.upgrade == Upgrade::Required {
+            if self.options.upgrade == Upgrade::Required {
                 return Err(Obstacle::down(match &self.offered.blotted {
                     Some(word) => format!("STARTTLS: a firewall on the way blots it out of the answer to EHLO ({word}), as the SMTP inspection of Cisco PIX and ASA does; have it let TLS pass (allow-tls), or switch the inspection off for this gateway"),
                     None => "STARTTLS: the upstream does not offer it, and tls = \"starttls\" requires it".to_owned(),
@@ -276,17 +276,17 @@ impl<'a> Opening<'a> {
         self.log_in(out)
     }
 
-    fn log_in(&mut self, out: &mut Vec<u8>) -> Result<Ask, Obstacle> {
-        if self.wishes.login.is_none() {
-            self.state = State::Ready;
-            return Ok(Ask::Ready);
+    fn log_in(&mut self, out: &mut Vec<u8>) -> Result<OpeningStep, Obstacle> {
+        if self.options.login.is_none() {
+            self.state = OpeningState::Ready;
+            return Ok(OpeningStep::Ready);
         }
-        if !self.encrypted && !self.wishes.plaintext_credentials {
+        if !self.encrypted && !self.options.plaintext_credentials {
             return Err(Obstacle::misconfigured(
                 "AUTH: the line is not encrypted, so no password or token is sent; set tls = \"starttls\" or \"implicit\" (or plaintext_credentials = true)",
             ));
         }
-        let mechanism = match self.wishes.mechanism {
+        let mechanism = match self.options.mechanism {
             // A token goes to nobody who does not ask for one: to a wrong host, or one that is not ready for it.
             Some(mechanism)
                 if mechanism.bears_token() && !self.offered.offers(mechanism.name()) =>
@@ -322,12 +322,12 @@ impl<'a> Opening<'a> {
         Ok(self.begin_login(mechanism, out))
     }
 
-    fn begin_login(&mut self, mechanism: Mechanism, out: &mut Vec<u8>) -> Ask {
+    fn begin_login(&mut self, mechanism: Mechanism, out: &mut Vec<u8>) -> OpeningStep {
         self.mechanism = Some(mechanism);
         if mechanism == Mechanism::Login {
             self.line(out, &["AUTH LOGIN"]);
-            self.state = State::LoginUser;
-            return Ask::Read(Stage::Auth);
+            self.state = OpeningState::LoginUser;
+            return OpeningStep::Read(Stage::Auth);
         }
         let response = self.response();
         // RFC 5321 §4.5.3.1.4: a command line has 512 octets, its CRLF among them.
@@ -342,18 +342,18 @@ impl<'a> Opening<'a> {
                 Mechanism::Plain | Mechanism::Login => "AUTH PLAIN ***",
             });
         }
-        self.state = State::Response { held_back };
-        Ask::Read(Stage::Auth)
+        self.state = OpeningState::Response { held_back };
+        OpeningStep::Read(Stage::Auth)
     }
 
-    fn login_result(&mut self, reply: &Reply, out: &mut Vec<u8>) -> Result<Ask, Obstacle> {
+    fn login_result(&mut self, reply: &Reply, out: &mut Vec<u8>) -> Result<OpeningStep, Obstacle> {
         if reply.is_positive() {
-            self.state = State::Ready;
-            return Ok(Ask::Ready);
+            self.state = OpeningState::Ready;
+            return Ok(OpeningStep::Ready);
         }
         // Announced, and then not known: the other one may be.
         if self.mechanism == Some(Mechanism::Plain)
-            && self.wishes.mechanism.is_none()
+            && self.options.mechanism.is_none()
             && reply.code == 504
             && self.offered.offers("LOGIN")
         {
@@ -362,7 +362,7 @@ impl<'a> Opening<'a> {
         if !reply.is_permanent() && !reply.is_transient() {
             return Err(Obstacle::new(
                 ObstacleKind::Down,
-                told(
+                annotated(
                     &self.mask.reply(reply),
                     "AUTH: the upstream asks for something that its mechanism does not have",
                     None,
@@ -376,20 +376,20 @@ impl<'a> Opening<'a> {
             Place::Auth
         };
         self.is_token_refused = bears_token && heals_by_renewal(reply);
-        let corrected = self.wishes.overrides.iter().any(|o| o.fits(reply));
+        let corrected = self.options.overrides.iter().any(|o| o.fits(reply));
         if reply.is_permanent() && !corrected {
             return Err(Obstacle::new(
                 ObstacleKind::Misconfigured,
-                weigh(reply, place, &[], false).explain(&self.mask.reply(reply), place),
+                diagnose(reply, place, &[], false).explain(&self.mask.reply(reply), place),
             ));
         }
         Err(self.stop(reply, place))
     }
 
     fn stop(&self, reply: &Reply, place: Place) -> Obstacle {
-        let verdict = weigh(reply, place, self.wishes.overrides, false);
-        let said = verdict.explain(&self.mask.reply(reply), place);
-        verdict
+        let diagnosis = diagnose(reply, place, self.options.overrides, false);
+        let said = diagnosis.explain(&self.mask.reply(reply), place);
+        diagnosis
             .obstacle(said.clone())
             .unwrap_or_else(|| Obstacle::new(ObstacleKind::Down, said))
     }
@@ -401,7 +401,7 @@ impl<'a> Opening<'a> {
     }
 
     fn response(&self) -> String {
-        let Some((user, secret)) = self.wishes.login else {
+        let Some((user, secret)) = self.options.login else {
             return String::new();
         };
         match self.mechanism {
@@ -432,25 +432,25 @@ mod tests {
     use crate::smtp::client::reply::Replies;
 
     /// Plays replies parted by `|`; says what was written, then how it ended.
-    fn play(wishes: Wishes<'_>, script: &str) -> String {
-        let mut opening = Opening::new(wishes);
+    fn play(options: OpeningOptions<'_>, script: &str) -> String {
+        let mut opening = Opening::new(options);
         let mut replies = Replies::default();
         replies.feed(script.replace('|', "\r\n").as_bytes());
         let mut out = Vec::new();
-        let mut ask = Ask::Read(Stage::Greeting);
+        let mut step = OpeningStep::Read(Stage::Greeting);
         let end = loop {
-            match ask {
-                Ask::Ready => break "ready".to_owned(),
-                Ask::Handshake => {
+            match step {
+                OpeningStep::Ready => break "ready".to_owned(),
+                OpeningStep::Handshake => {
                     out.extend_from_slice(b"[tls]");
-                    ask = opening.secured(&mut out);
+                    step = opening.secured(&mut out);
                 }
-                Ask::Read(stage) => {
+                OpeningStep::Read(stage) => {
                     let Ok(Some(reply)) = replies.next_reply() else {
                         break format!("waits at {stage}");
                     };
                     match opening.reply(&reply, &mut out) {
-                        Ok(next) => ask = next,
+                        Ok(next) => step = next,
                         Err(obstacle) if obstacle.kind == ObstacleKind::MailboxRefused => {
                             break "mailbox".to_owned();
                         }
@@ -463,8 +463,8 @@ mod tests {
         format!("{said} {end}")
     }
 
-    fn wishes(upgrade: Upgrade, login: Option<&(String, Secret)>) -> Wishes<'_> {
-        Wishes {
+    fn options(upgrade: Upgrade, login: Option<&(String, Secret)>) -> OpeningOptions<'_> {
+        OpeningOptions {
             helo: "me",
             upgrade,
             encrypted: false,
@@ -517,7 +517,7 @@ mod tests {
                 "EHLO me|STARTTLS| ready",
             ),
         ] {
-            assert_eq!(play(wishes(upgrade, None), script), expected, "{script}");
+            assert_eq!(play(options(upgrade, None), script), expected, "{script}");
         }
     }
 
@@ -525,7 +525,7 @@ mod tests {
     fn logins() {
         let login = ("u".to_owned(), Secret::new("p"));
         let long = ("u".to_owned(), Secret::new("p".repeat(500)));
-        let with = |login| wishes(Upgrade::Never, Some(login));
+        let with = |login| options(Upgrade::Never, Some(login));
         for (offer, replies, expected) in [
             ("AUTH LOGIN PLAIN", "235 x|", "AUTH PLAIN AHUAcA==| ready"),
             ("auth login plain", "235 x|", "AUTH PLAIN AHUAcA==| ready"),
@@ -561,14 +561,14 @@ mod tests {
         // Refused EHLO, but a login is wanted: no credentials after HELO.
         assert_eq!(play(with(&login), "220 hi|500 x|"), "EHLO me| down");
         // Not encrypted, and not allowed to go without.
-        let careful = Wishes {
+        let careful = OpeningOptions {
             plaintext_credentials: false,
             ..with(&login)
         };
         let script = "220 hi|250-up|250 AUTH PLAIN|235 x|";
         assert_eq!(play(careful, script), "EHLO me| misconfigured");
         // What was offered before TLS is forgotten.
-        let upgraded = Wishes {
+        let upgraded = OpeningOptions {
             upgrade: Upgrade::Required,
             ..with(&login)
         };
@@ -586,11 +586,11 @@ mod tests {
         let long = (user, Secret::new("t".repeat(3000)));
         let ehlo = "220 hi|250-up|250 AUTH LOGIN XOAUTH2 OAUTHBEARER|";
         let with = |mechanism, login, script: &str| {
-            let wishes = Wishes {
+            let options = OpeningOptions {
                 mechanism: Some(mechanism),
-                ..wishes(Upgrade::Never, Some(login))
+                ..options(Upgrade::Never, Some(login))
             };
-            play(wishes, script)
+            play(options, script)
         };
         let line = "EHLO me|AUTH XOAUTH2 dXNlcj1yZWxheUBleGFtcGxlLmNvbQFhdXRoPUJlYXJlciBURVNUVE9LRU4BAQ==|";
         for (script, expected) in [
@@ -629,10 +629,10 @@ mod tests {
             assert_eq!(said, "EHLO me| misconfigured", "{offer}");
         }
         // Not encrypted: not sent.
-        let careful = Wishes {
+        let careful = OpeningOptions {
             mechanism: Some(Mechanism::Xoauth2),
             plaintext_credentials: false,
-            ..wishes(Upgrade::Never, Some(&short))
+            ..options(Upgrade::Never, Some(&short))
         };
         assert_eq!(play(careful, ehlo), "EHLO me| misconfigured");
     }
@@ -640,7 +640,7 @@ mod tests {
     #[test]
     fn secrets_are_not_shown() {
         let login = ("u".to_owned(), Secret::new("p"));
-        let mut opening = Opening::new(wishes(Upgrade::Never, Some(&login)));
+        let mut opening = Opening::new(options(Upgrade::Never, Some(&login)));
         let mut out = Vec::new();
         for (reply, text, shown) in [
             (220, "", None),

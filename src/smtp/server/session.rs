@@ -1,194 +1,43 @@
 //! The state machine of one SMTP session: bytes in, [`Step`]s out.
 //!
-//! Apart from sockets and time so that every dialogue can be played in memory, cut at any octet. It asks `policy` and
-//! the router and carries out nothing itself: TLS, password checks, files and the queue are the driver's. Octets
-//! become lines in `lines`; the commands are in `commands`, AUTH in `login`, the content in `receive`.
+//! No socket and no clock, so every dialogue can be played in memory, cut at any octet. It asks `policy` and the router and carries
+//! out nothing itself: TLS, password checks, files and the queue are the driver's. What the two tell each other is in `interface`.
+//! Octets become lines in `lines`; the commands are in `commands`, AUTH in `login`, the content in `receive`.
 
 mod answers;
 mod commands;
+mod interface;
 mod lines;
 mod login;
 mod receive;
+mod state;
 
 #[cfg(test)]
 mod tests;
 
-use std::{
-    collections::{HashSet, VecDeque},
-    net::SocketAddr,
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::{collections::VecDeque, net::SocketAddr, sync::Arc, time::SystemTime};
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 
 use crate::{
     mail::{
-        address::Address,
-        message::{Envelope, MessageId, Origin},
-        recipient::Recipient,
+        health::Health,
+        message::{MessageId, Origin},
         reply::Reply,
     },
     policy::{
-        AuthMode, Policy,
         client::{Client, ToleranceLevel, User},
         judge::Findings,
     },
-    route::{RouteName, Router},
-    secret::Secret,
 };
 
 use super::tolerance::Tolerance;
-use login::Exchange;
-use receive::Incoming;
+use state::{Incoming, Phase, Transaction};
 
-/// All a session asks, of one configuration. A reload makes a new one; a transaction finishes with the one it began with.
-#[derive(Debug, Clone)]
-pub struct Rules {
-    /// Banner, EHLO, Received.
-    pub hostname: String,
-    /// MAY IT?
-    pub policy: Policy,
-    /// WHERE TO?
-    pub router: Router,
-    /// The From that is added to a message from `<>` without one.
-    pub bounce_from: Address,
-    /// `limits.message_size`, octets.
-    pub message_size: u64,
-    /// `limits.recipients`.
-    pub recipients: usize,
-    /// `limits.session_errors`.
-    pub session_errors: u32,
-}
-
-/// What a session knows of the listener it came in by.
-#[derive(Debug, Clone)]
-pub struct ListenerRules {
-    /// Its name.
-    pub name: String,
-    /// STARTTLS can be done here.
-    pub starttls: bool,
-    /// Nothing but greeting commands before TLS.
-    pub require_tls: bool,
-    /// The listener has a certificate (a ClientHello on a plain port can be served).
-    pub certificate: bool,
-    /// AUTH.
-    pub auth: AuthMode,
-    /// AUTH without TLS.
-    pub plaintext_auth: bool,
-}
-
-/// How the world outside the session is, told before every [`Session::feed`].
-#[derive(Debug, Clone)]
-pub struct Conditions {
-    /// The rules in force now.
-    pub rules: Arc<Rules>,
-    /// Whether the store can take mail.
-    pub store: StoreState,
-    /// This address has sent more than `limits.messages_per_minute`.
-    pub throttled: bool,
-}
-
-/// Whether the store can take mail.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum StoreState {
-    /// Yes.
-    Fine,
-    /// Less than `limits.free_disk`: 452 4.3.1 at MAIL.
-    Full,
-    /// It fails: 451 4.3.0 at MAIL.
-    Failing,
-}
-
-/// A name and password to check against `Rules::policy.users`.
-#[derive(Debug, Clone)]
-pub struct Credentials {
-    /// As the client gave it.
-    pub user: String,
-    /// As the client gave it.
-    pub password: Secret,
-}
-
-/// What became of a password check.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Authentication {
-    /// Right.
-    Accepted,
-    /// Wrong.
-    Refused,
-    /// Too many failures from this address: 454 4.7.0.
-    Throttled,
-}
-
-/// A message whose header and envelope passed every rule; the driver makes it durable.
-#[derive(Debug)]
-pub struct Accepted {
-    /// From [`Session::data`].
-    pub id: MessageId,
-    /// After rewriting.
-    pub envelope: Envelope,
-    /// Where from.
-    pub origin: Origin,
-    /// Complete: Received on top, missing fields added, rewritten, Bcc and Return-Path out.
-    pub header: Bytes,
-    /// The body, or `None` when it went out in [`Step::Spool`] pieces.
-    pub body: Option<Bytes>,
-    /// Jobs by route.
-    pub jobs: Vec<(RouteName, Vec<Recipient>)>,
-}
-
-/// What the driver does next. Replies are collected and written in one go when [`Session::feed`] wants more input or
-/// a step needs the peer (TLS, close, enqueue, verify).
-#[derive(Debug)]
-pub enum Step {
-    /// Append the reply to the output.
-    Reply(Reply),
-    /// Wait, then go on (a growing delay after errors). Flush first.
-    Pause(Duration),
-    /// Append, flush, then do the TLS handshake and call [`Session::tls_started`]. When octets were already there behind
-    /// the command the session says `Close` instead.
-    StartTls(Reply),
-    /// The first octet was 0x16 and that is allowed here: TLS handshake over the untouched input, then [`Session::tls_started`]
-    /// and its greeting.
-    ImplicitTls,
-    /// Check, then call [`Session::verified`].
-    Verify(Credentials),
-    /// DATA may begin: make an id and call [`Session::data`].
-    Data,
-    /// Append these octets of the body to the spool file of this message (created at the first piece). If that fails call
-    /// [`Session::spool_failed`].
-    Spool(Bytes),
-    /// The message is refused or cut off: remove the spool file if there is one.
-    Unspool,
-    /// Make it durable, then call [`Session::enqueued`].
-    Enqueue(Box<Accepted>),
-    /// A refusal for the log (`rejected`), with what is known of the transaction. No answer needed.
-    Rejected(Box<Refusal>),
-    /// Append the reply if any, flush, close.
-    Close(Option<Reply>),
-}
-
-/// What was refused, for the mail log.
-#[derive(Debug, Clone)]
-pub struct Refusal {
-    /// `connect`, `auth`, `mail`, `rcpt`, `data`.
-    pub stage: &'static str,
-    /// The sender as given, if known.
-    pub sender: Option<String>,
-    /// The recipient as given, if it is about one.
-    pub recipient: Option<String>,
-    /// What the client was told.
-    pub reply: Reply,
-}
-
-/// What the driver's time-outs depend on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stage {
-    /// Waiting for a command: `limits.command_timeout`.
-    Command,
-    /// Inside DATA: `limits.data_timeout`, and the least rate.
-    Data,
-}
+pub use interface::{
+    Accepted, Authentication, Conditions, Credentials, InputStage, ListenerRules, Rejection, Rules,
+    Step,
+};
 
 /// One session.
 #[derive(Debug)]
@@ -219,46 +68,6 @@ pub struct Session {
     data_refused: bool,
     /// Why it answered as it did, where somebody wants to know.
     findings: Findings,
-}
-
-#[derive(Debug)]
-enum Phase {
-    /// Not greeted yet.
-    Fresh,
-    /// Between commands.
-    Command,
-    /// Greeted with 554; so many commands since.
-    Refused(u32),
-    /// Inside AUTH.
-    Auth(Exchange),
-    /// The driver checks this user's password.
-    Verifying(String),
-    /// The driver makes an id.
-    Opening,
-    /// Inside DATA.
-    Data(Box<Incoming>),
-    /// The driver makes it durable; whether the session ends after that.
-    Storing { id: MessageId, close: bool },
-    /// The driver does the handshake; whether the greeting is still to come.
-    Handshake { greet: bool },
-    /// Over.
-    Closed,
-}
-
-/// From MAIL to the end of DATA.
-#[derive(Debug)]
-struct Transaction {
-    given: Option<Address>,
-    sender: Option<Address>,
-    rewrite: Option<usize>,
-    eight_bit: bool,
-    recipients: Vec<Address>,
-    seen: HashSet<Address>,
-    routed: Vec<(Address, RouteName)>,
-    /// Of `SIZE=` (RFC 1870).
-    size: Option<u64>,
-    /// The largest message that any of the recipients' routes takes, in octets: a larger one would reach nobody.
-    route_size_limit: u64,
 }
 
 impl Session {
@@ -417,10 +226,10 @@ impl Session {
     }
 
     /// The spool file could not be written: the rest of the message is read and dropped, the answer is 452 or 451.
-    pub fn spool_failed(&mut self, store: StoreState) {
+    pub fn spool_failed(&mut self, store: Health) {
         let reply = match store {
-            StoreState::Full => Reply::storage_full(),
-            StoreState::Fine | StoreState::Failing => Reply::storage_failing(),
+            Health::Full => Reply::storage_full(),
+            Health::Fine | Health::Failing => Reply::storage_failing(),
         };
         self.cannot_spool(reply);
     }
@@ -445,10 +254,10 @@ impl Session {
     }
 
     /// Which time-out applies.
-    pub fn stage(&self) -> Stage {
+    pub fn stage(&self) -> InputStage {
         match self.phase {
-            Phase::Data(_) => Stage::Data,
-            _ => Stage::Command,
+            Phase::Data(_) => InputStage::Data,
+            _ => InputStage::Command,
         }
     }
 

@@ -5,14 +5,14 @@
 
 use std::time::Duration;
 
-use super::{
+use super::meaning::{
     Blame::{self, Later, Message, Origin, Quota, Relay, Sender, Us},
     Place::{self, Auth, Greeting, Hello, Mail, Token},
 };
 
 /// A row.
 #[derive(Debug)]
-pub(super) struct Refusal {
+pub(super) struct KnownRefusal {
     /// Whose matter it is.
     pub(super) blame: Blame,
     /// Codes from, to.
@@ -37,7 +37,7 @@ pub(super) struct Refusal {
 }
 
 /// The rows, in the order in which they are asked.
-pub(super) fn all() -> impl Iterator<Item = &'static Refusal> {
+pub(super) fn all() -> impl Iterator<Item = &'static KnownRefusal> {
     [TOKENS, GOOGLE_DOMAINS, EXCHANGE, PROVIDERS, SERVERS, LOGINS]
         .into_iter()
         .flatten()
@@ -45,7 +45,7 @@ pub(super) fn all() -> impl Iterator<Item = &'static Refusal> {
 
 /// Those of Exchange Online.
 #[cfg(test)]
-pub(super) fn exchange() -> &'static [Refusal] {
+pub(super) fn exchange() -> &'static [KnownRefusal] {
     EXCHANGE
 }
 
@@ -61,19 +61,19 @@ const REFUSED: (u16, u16) = (400, 599);
 
 type Codes = (u16, u16);
 type Enhanced = &'static [(u16, u16, u16)];
-type Words = &'static [&'static str];
+type Phrases = &'static [&'static str];
 type Places = &'static [Place];
 
 const fn row(
     blame: Blame,
     codes: Codes,
     enhanced: Enhanced,
-    phrases: Words,
+    phrases: Phrases,
     at: Places,
     remedy: &'static str,
     source: &'static str,
-) -> Refusal {
-    Refusal {
+) -> KnownRefusal {
+    KnownRefusal {
         blame,
         codes,
         enhanced,
@@ -116,7 +116,7 @@ const STARTTLS: &str = "the upstream wants TLS first: set tls = \"starttls\" or 
 
 /// Logging in with a token has causes of its own; of everything else under AUTH the last row is true.
 #[rustfmt::skip]
-const TOKENS: &[Refusal] = &[
+const TOKENS: &[KnownRefusal] = &[
     row(Us, PERMANENT, &[(7, 3, 3)], &[], &[Token], "the token is not accepted for this mailbox: the application needs SMTP.SendAsApp of Office 365 Exchange Online with admin consent, New-ServicePrincipal with the object ID of its Enterprise application, and Add-MailboxPermission (or the role \"Application SMTP.SendAsApp\"); a change takes up to 2 hours", MS_OAUTH),
     row(Us, PERMANENT, &[(7, 139, 139)], &[], &[Token], "SMTP AUTH is switched off for this mailbox or tenant, or a policy blocks it: Set-CASMailbox MAILBOX -SmtpClientAuthenticationDisabled $false, look at security defaults and Conditional Access, or use a connector of type \"graph\"", MS_SUBMISSION),
     row(Us, PERMANENT, &[(7, 30, 30)], &[], &[Token], "the upstream takes no password, and has not seen a token: see that auth is \"xoauth2\" and that host is the one of Exchange Online", MS_BASIC),
@@ -137,13 +137,13 @@ const TOKENS: &[Refusal] = &[
 
 /// Google's 5.7.30, by its text, is about DKIM, and so is not Exchange Online's.
 #[rustfmt::skip]
-const GOOGLE_DOMAINS: &[Refusal] = &[
+const GOOGLE_DOMAINS: &[KnownRefusal] = &[
     row(Sender, PERMANENT, &[(7, 26, 27), (7, 29, 30), (7, 40, 40)], &["dkim", "spf", "dmarc", "not authenticated", "unauthenticated"], &[], DOMAIN, GOOGLE),
 ];
 
 /// Exchange Online. `docs/exchange-online.md` says the same, row by row.
 #[rustfmt::skip]
-const EXCHANGE: &[Refusal] = &[
+const EXCHANGE: &[KnownRefusal] = &[
     row(Us, PERMANENT, &[(7, 139, 139)], &[], &[], "basic authentication is switched off for this mailbox or tenant, or a policy blocks it: use a connector of type \"graph\", or enable authenticated SMTP (SMTP AUTH) for the mailbox again", MS_SUBMISSION),
     row(Us, PERMANENT, &[(7, 30, 30)], &[], &[], "Exchange Online no longer takes passwords here: use a connector of type \"graph\" or OAuth", MS_BASIC),
     row(Us, PERMANENT, &[(7, 57, 57)], &[], &[], "the upstream has seen no login: log in with `oauth`, see that auth is not \"none\" and that host and port are those for submission, or use a connector of type \"graph\"", NDR),
@@ -177,7 +177,7 @@ const EXCHANGE: &[Refusal] = &[
 
 /// The services, by their own lists of replies.
 #[rustfmt::skip]
-const PROVIDERS: &[Refusal] = &[
+const PROVIDERS: &[KnownRefusal] = &[
     // Gmail and Workspace.
     row(DAY, PERMANENT, &[(4, 5, 5)], &[], &[], WAITS, GOOGLE),
     row(DAY, REFUSED, &[(7, 0, 1), (2, 0, 1)], &["daily smtp relay", "daily user sending", "daily sending quota", "email quota exceeded"], &[], WAITS, GOOGLE),
@@ -222,7 +222,7 @@ const PROVIDERS: &[Refusal] = &[
 /// The servers that smarthosts are made of. What they say of a login, of EHLO, TLS and the address of who connects they may also hand
 /// on from the server of one recipient, which says it of them: it is [`Relay`].
 #[rustfmt::skip]
-const SERVERS: &[Refusal] = &[
+const SERVERS: &[KnownRefusal] = &[
     row(Us, REFUSED, &[], &["sender address rejected: not logged in"], &[], LOG_IN, POSTFIX),
     row(Sender, PERMANENT, &[], &["sender address rejected: not owned by"], &[], OWN_FROM, POSTFIX),
     row(Sender, PERMANENT, &[], &["sender address rejected", "sender verify failed", "sender denied"], &[], "the upstream does not take this sender: a [[rewrite]] can give the mail one that it knows", POSTFIX),
@@ -248,7 +248,7 @@ const SERVERS: &[Refusal] = &[
 
 /// Logins that are missing or refused; in words also the recipient's server's, as in [`SERVERS`].
 #[rustfmt::skip]
-const LOGINS: &[Refusal] = &[
+const LOGINS: &[KnownRefusal] = &[
     row(Us, (534, 534), &[], &[], &[], "the upstream wants another or stronger way to log in: check auth, or use an app password", RFC4954),
     row(Us, (535, 535), &[(7, 3, 3)], &[], &[], "check username and password, and that SMTP AUTH is on for the mailbox; Exchange Online stops taking passwords: use a connector of type \"graph\" or OAuth", MS_SUBMISSION),
     row(Us, (535, 535), &[], &[], &[], "check username and password; accounts with two-step verification need an app password", RFC4954),

@@ -1,14 +1,16 @@
 //! What an upstream's text says in its own words: without the addresses, names and subjects that it quotes.
 //!
-//! Apart because a sender or a recipient may be called anything, `"relay access denied"@x.example` for one, and must not decide
-//! what a refusal means. It keeps no part of what stands in `<>` or in quotes, and no word with an `@`.
+//! A sender or a recipient may be called anything, `"relay access denied"@x.example` for one, and must not decide what a refusal
+//! means: no part of what stands in `<>` or in quotes is kept, and no word with an `@`.
+
+use crate::mail::text::cut;
 
 /// So much of a text is looked at, in octets: what an upstream has to say about us stands at the beginning.
 const MOST: usize = 1000;
 
 /// The text in lower case, blanks made one, without what is quoted in it.
 pub(super) fn wording(text: &str) -> String {
-    let text = super::cut(text, MOST).as_bytes();
+    let text = cut(text, MOST).as_bytes();
     let mut kept = Vec::with_capacity(text.len());
     let mut at = 0;
     while let Some(&octet) = text.get(at) {

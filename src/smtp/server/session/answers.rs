@@ -9,7 +9,7 @@ use crate::{
     policy::Who,
 };
 
-use super::{Phase, Refusal, Session, Step};
+use super::{Rejection, Session, Step, state::Phase};
 
 /// Commands that send no mail, before 421.
 const JUNK_LIMIT: u32 = 100;
@@ -62,7 +62,7 @@ impl Session {
         recipient: Option<String>,
         reply: &Reply,
     ) {
-        self.push(Step::Rejected(Box::new(Refusal {
+        self.push(Step::Rejected(Box::new(Rejection {
             stage,
             sender,
             recipient,

@@ -7,7 +7,7 @@ use std::{collections::HashSet, sync::Arc};
 use bytes::BytesMut;
 
 use crate::{
-    mail::{address::Address, reply::Reply},
+    mail::{address::Address, health::Health, reply::Reply},
     policy::Who,
     route::{Asked, ConnectorName, Route},
     smtp::server::{
@@ -16,7 +16,11 @@ use crate::{
     },
 };
 
-use super::{Phase, Rules, Session, Step, StoreState, Transaction, answers::named};
+use super::{
+    Rules, Session, Step,
+    answers::named,
+    state::{Phase, Transaction},
+};
 
 impl Session {
     /// One command; `rest` is what the client has sent behind it.
@@ -147,10 +151,10 @@ impl Session {
         };
         let given = Some(named(mail.sender.as_ref()));
         let conditions = match self.conditions.store {
-            StoreState::Full => Some(Reply::storage_full()),
-            StoreState::Failing => Some(Reply::storage_failing()),
-            StoreState::Fine if self.conditions.throttled => Some(Reply::too_many_messages()),
-            StoreState::Fine => None,
+            Health::Full => Some(Reply::storage_full()),
+            Health::Failing => Some(Reply::storage_failing()),
+            Health::Fine if self.conditions.throttled => Some(Reply::too_many_messages()),
+            Health::Fine => None,
         };
         if let Some(reply) = conditions {
             // Ours to blame, not the client's: no error is counted.

@@ -9,7 +9,7 @@ use crate::{
     smtp::server::command::{self, Command},
 };
 
-use super::{Phase, Session, Step};
+use super::{Session, Step, state::Phase};
 
 /// Commands after a greeting of 554.
 const REFUSED_LIMIT: u32 = 10;

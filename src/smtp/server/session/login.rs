@@ -1,7 +1,6 @@
 //! AUTH PLAIN and LOGIN inside a session (RFC 4954), and CRAM-MD5 where any password will do: offered when, asked how, counted.
 //!
-//! Apart because it is a dialogue within the dialogue. It checks no password; what a name and password are worth is
-//! the driver's answer.
+//! A dialogue within the dialogue. It checks no password; what a name and password are worth is the driver's answer.
 
 use crate::{
     mail::reply::Reply,
@@ -10,23 +9,13 @@ use crate::{
     smtp::sasl::{self, Malformed},
 };
 
-use super::{Authentication, Credentials, Phase, Session, Step};
+use super::{
+    Authentication, Credentials, Session, Step,
+    state::{Exchange, Phase},
+};
 
 /// Failed AUTH in one session, the last answered 421.
 const AUTH_FAILURES: u32 = 3;
-
-/// What the next line of the client is.
-#[derive(Debug)]
-pub(super) enum Exchange {
-    /// The PLAIN response.
-    Plain,
-    /// The name, for LOGIN.
-    Name,
-    /// The password, for LOGIN.
-    Password { user: String },
-    /// Whatever is said to the challenge of CRAM-MD5.
-    Digest,
-}
 
 impl Session {
     /// Any name and password will do, by any mechanism, in any character set.

@@ -1,72 +1,30 @@
 //! The content of a message as it arrives: header judged once, body kept or handed on in pieces, refusals held back to
 //! the end (RFC 5321 §4.1.1.4).
 //!
-//! Apart because it is the only part that sees many octets: they are bounded here. Nothing is stored here.
+//! It is the only part that sees many octets, so they are bounded here. Nothing is stored here.
 
 use bytes::{Buf as _, Bytes, BytesMut};
 
 use crate::{
     mail::{
-        message::{BODY_IN_MEMORY, Envelope, MessageId, Origin},
+        message::{BODY_IN_MEMORY, Envelope},
         recipient::Recipient,
         repair,
         reply::Reply,
     },
     policy::About,
-    smtp::data::{Decoder, End, Fault, Leniency},
+    smtp::data::{End, Fault, Leniency},
 };
 
-use super::{Accepted, Phase, Session, Step};
+use super::{
+    Accepted, Session, Step,
+    state::{Incoming, Phase},
+};
 
 /// A header beyond this is refused.
 const HEADER_LIMIT: usize = 256 * 1024;
 /// Octets looked at in one turn, and the size of the pieces that go to the spool.
 const PIECE: usize = 64 * 1024;
-
-/// A message on its way in.
-#[derive(Debug)]
-pub(super) struct Incoming {
-    id: MessageId,
-    origin: Origin,
-    decoder: Decoder,
-    /// Decoded: the raw header until it is judged, then body that is not handed on yet.
-    kept: BytesMut,
-    /// How far the end of the header was looked for.
-    looked: usize,
-    /// The header that leaves, once judged.
-    header: Option<Vec<u8>>,
-    /// The answer, when it is decided already; the rest is read and dropped.
-    refused: Option<Reply>,
-    /// Pieces went out.
-    spooled: bool,
-}
-
-impl Incoming {
-    pub(super) fn new(id: MessageId, origin: Origin, leniency: Leniency) -> Self {
-        Self {
-            id,
-            origin,
-            decoder: Decoder::new(leniency),
-            kept: BytesMut::new(),
-            looked: 0,
-            header: None,
-            refused: None,
-            spooled: false,
-        }
-    }
-
-    /// Octets so far.
-    pub(super) fn size(&self) -> u64 {
-        self.decoder.size()
-    }
-
-    /// Keeps the first refusal; says whether a spool file must go.
-    fn refuse(&mut self, reply: Reply) -> bool {
-        self.refused.get_or_insert(reply);
-        self.kept = BytesMut::new();
-        std::mem::take(&mut self.spooled)
-    }
-}
 
 impl Session {
     pub(super) fn leniency(&self) -> Leniency {

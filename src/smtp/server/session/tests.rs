@@ -1,5 +1,7 @@
 //! What dialogues cannot show: steps that are not replies, spool pieces, settings that change under a session.
 
+use std::time::Duration;
+
 use super::*;
 use crate::{fixture, policy::client::ToleranceLevel};
 
@@ -9,7 +11,7 @@ fn conditions() -> Conditions {
             recipients: 10,
             ..fixture::rules("gw", fixture::policy("*", "*"))
         }),
-        store: StoreState::Fine,
+        store: Health::Fine,
         throttled: false,
     }
 }
@@ -66,7 +68,7 @@ fn opened() -> Session {
     let mut session = session();
     let _ = session.greet();
     assert_eq!(feed(&mut session, OPEN), ["250", "250", "250", "354"]);
-    assert_eq!(session.stage(), Stage::Data);
+    assert_eq!(session.stage(), InputStage::Data);
     session
 }
 
@@ -117,7 +119,7 @@ fn a_full_disk_in_the_middle_and_at_the_end() {
     let message = [b"Subject: s\r\n\r\n", &line.repeat(100)[..]].concat();
     let mut session = opened();
     assert_eq!(feed(&mut session, &message), ["spool"]);
-    session.spool_failed(StoreState::Full);
+    session.spool_failed(Health::Full);
     assert_eq!(
         feed(&mut session, b"x\r\n.\r\n"),
         ["unspool", "rejected data", "452"]
@@ -128,7 +130,7 @@ fn a_full_disk_in_the_middle_and_at_the_end() {
     let mut input = BytesMut::from(&b"x\r\n.\r\n"[..]);
     let step = session.feed(&mut input).unwrap();
     assert_eq!(name(&step), "spool");
-    session.spool_failed(StoreState::Failing);
+    session.spool_failed(Health::Failing);
     assert_eq!(feed(&mut session, b""), ["unspool", "rejected data", "451"]);
     assert!(session.is_idle());
 }

@@ -1,0 +1,113 @@
+//! Where a session stands: between which commands, in which transaction, how far into the content or the login.
+
+use std::collections::HashSet;
+
+use bytes::BytesMut;
+
+use crate::{
+    mail::{
+        address::Address,
+        message::{MessageId, Origin},
+        reply::Reply,
+    },
+    route::RouteName,
+    smtp::data::{Decoder, Leniency},
+};
+
+#[derive(Debug)]
+pub(super) enum Phase {
+    /// Not greeted yet.
+    Fresh,
+    /// Between commands.
+    Command,
+    /// Greeted with 554; so many commands since.
+    Refused(u32),
+    /// Inside AUTH.
+    Auth(Exchange),
+    /// The driver checks this user's password.
+    Verifying(String),
+    /// The driver makes an id.
+    Opening,
+    /// Inside DATA.
+    Data(Box<Incoming>),
+    /// The driver makes it durable; whether the session ends after that.
+    Storing { id: MessageId, close: bool },
+    /// The driver does the handshake; whether the greeting is still to come.
+    Handshake { greet: bool },
+    /// Over.
+    Closed,
+}
+
+/// From MAIL to the end of DATA.
+#[derive(Debug)]
+pub(super) struct Transaction {
+    pub(super) given: Option<Address>,
+    pub(super) sender: Option<Address>,
+    pub(super) rewrite: Option<usize>,
+    pub(super) eight_bit: bool,
+    pub(super) recipients: Vec<Address>,
+    pub(super) seen: HashSet<Address>,
+    pub(super) routed: Vec<(Address, RouteName)>,
+    /// Of `SIZE=` (RFC 1870).
+    pub(super) size: Option<u64>,
+    /// The largest message that any of the recipients' routes takes, in octets: a larger one would reach nobody.
+    pub(super) route_size_limit: u64,
+}
+
+/// What the next line of the client is.
+#[derive(Debug)]
+pub(super) enum Exchange {
+    /// The PLAIN response.
+    Plain,
+    /// The name, for LOGIN.
+    Name,
+    /// The password, for LOGIN.
+    Password { user: String },
+    /// Whatever is said to the challenge of CRAM-MD5.
+    Digest,
+}
+
+/// A message on its way in.
+#[derive(Debug)]
+pub(super) struct Incoming {
+    pub(super) id: MessageId,
+    pub(super) origin: Origin,
+    pub(super) decoder: Decoder,
+    /// Decoded: the raw header until it is judged, then body that is not handed on yet.
+    pub(super) kept: BytesMut,
+    /// How far the end of the header was looked for.
+    pub(super) looked: usize,
+    /// The header that leaves, once judged.
+    pub(super) header: Option<Vec<u8>>,
+    /// The answer, when it is decided already; the rest is read and dropped.
+    pub(super) refused: Option<Reply>,
+    /// Pieces went out.
+    pub(super) spooled: bool,
+}
+
+impl Incoming {
+    pub(super) fn new(id: MessageId, origin: Origin, leniency: Leniency) -> Self {
+        Self {
+            id,
+            origin,
+            decoder: Decoder::new(leniency),
+            kept: BytesMut::new(),
+            looked: 0,
+            header: None,
+            refused: None,
+            spooled: false,
+        }
+    }
+
+    /// Octets so far.
+    pub(super) fn size(&self) -> u64 {
+        self.decoder.size()
+    }
+
+    /// Keeps the first refusal; says whether a spool file must go.
+    pub(super) fn refuse(&mut self, reply: Reply) -> bool {
+        self.refused.get_or_insert(reply);
+        self.kept = BytesMut::new();
+        std::mem::take(&mut self.spooled)
+    }
+}
