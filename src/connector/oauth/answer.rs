@@ -22,31 +22,6 @@ use crate::{
     secret::Secret,
 };
 
-/// Who asked: the same refusal has another remedy for each.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Asker {
-    Secret,
-    Certificate,
-    /// A managed identity, which asks the metadata service.
-    Identity,
-    Federated,
-    ServiceAccount,
-    Refresh,
-}
-
-impl Asker {
-    pub(super) fn of(grant: &Grant) -> Self {
-        match grant {
-            Grant::ClientSecret { .. } => Self::Secret,
-            Grant::Certificate { .. } => Self::Certificate,
-            Grant::ManagedIdentity { .. } => Self::Identity,
-            Grant::Federated { .. } => Self::Federated,
-            Grant::GoogleServiceAccount { .. } => Self::ServiceAccount,
-            Grant::RefreshToken { .. } => Self::Refresh,
-        }
-    }
-}
-
 /// A token as it came.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Granted {
@@ -76,7 +51,7 @@ const SAID: usize = 200;
 /// Reads an answer.
 pub(super) fn read(
     answer: &Answer,
-    asker: Asker,
+    grant: &Grant,
     retry_after: Option<Duration>,
 ) -> Result<Granted, Refused> {
     if !answer.whole && answer.status.is_success() {
@@ -88,7 +63,7 @@ pub(super) fn read(
     let status = answer.status.as_u16();
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     let now = now.unwrap_or_default().as_secs();
-    parse(status, &answer.body, asker, retry_after, now)
+    parse(status, &answer.body, grant, retry_after, now)
 }
 
 fn down(text: String, retry_after: Option<Duration>) -> Refused {
@@ -108,13 +83,13 @@ fn ours(text: String) -> Refused {
 fn parse(
     status: u16,
     body: &[u8],
-    asker: Asker,
+    grant: &Grant,
     retry_after: Option<Duration>,
     now: u64,
 ) -> Result<Granted, Refused> {
     let down = |text: String| Err(down(text, retry_after));
     // It is being updated (404, 410), or is asked too often.
-    if asker == Asker::Identity && matches!(status, 404 | 410) {
+    if matches!(grant, Grant::ManagedIdentity { .. }) && matches!(status, 404 | 410) {
         return down(format!(
             "the metadata service answered {status}; it may be being updated, or this is no machine of Azure"
         ));
@@ -129,7 +104,7 @@ fn parse(
         .ok()
         .filter(Value::is_object);
     let Some(content) = content else {
-        if asker == Asker::Identity && matches!(status, 400 | 401 | 403) {
+        if matches!(grant, Grant::ManagedIdentity { .. }) && matches!(status, 400 | 401 | 403) {
             return Err(ours(of_identity(status, "", &Value::Null)));
         }
         return down(format!(
@@ -173,7 +148,7 @@ fn parse(
     if passes {
         return down(format!("the token endpoint answered {status} ({shown})"));
     }
-    if asker == Asker::Identity && known.is_none() {
+    if matches!(grant, Grant::ManagedIdentity { .. }) && known.is_none() {
         return Err(ours(of_identity(status, &shown, &content)));
     }
     if error.is_empty() && codes.is_empty() {
@@ -183,7 +158,7 @@ fn parse(
     }
     let mut text = format!(
         "no token ({shown}): {}",
-        remedy(known.map(|(_, known)| known), code, &error, &content, asker)
+        remedy(known.map(|(_, known)| known), code, &error, &content, grant)
     );
     for key in ["trace_id", "correlation_id"] {
         // A GUID and nothing else: whatever else may stand there is not repeated.
@@ -255,7 +230,7 @@ fn remedy(
     code: Option<u64>,
     error: &str,
     content: &Value,
-    asker: Asker,
+    grant: &Grant,
 ) -> String {
     let said = said(content);
     let lower = said.to_ascii_lowercase();
@@ -273,7 +248,7 @@ fn remedy(
             "a Conditional Access policy blocks it; exempt this application or this machine's address, see Sign-in logs in Entra".into()
         }
         (None, code) => {
-            let words = of_error(error, &lower, content, asker);
+            let words = of_error(error, &lower, content, grant);
             let is_known = code.is_none() && words.is_some();
             let words = words.unwrap_or("correct the credentials of this connector");
             match first_line(said) {
@@ -347,28 +322,28 @@ fn of_identity(status: u16, shown: &str, content: &Value) -> String {
 }
 
 /// What to do about an `error` (RFC 6749 §5.2) without a code that we know.
-fn of_error(error: &str, said: &str, content: &Value, asker: Asker) -> Option<&'static str> {
+fn of_error(error: &str, said: &str, content: &Value, grant: &Grant) -> Option<&'static str> {
     let subtype = content.get("error_subtype").and_then(Value::as_str);
-    Some(match (error, asker) {
+    Some(match (error, grant) {
         // Google has one word for all of it; which remedy stands first is all that hangs on the description
         // (developers.google.com/identity/protocols/oauth2/service-account, "JWT error codes").
-        ("invalid_grant", Asker::ServiceAccount) => of_service_account(said),
-        ("invalid_grant", Asker::Refresh) if subtype == Some("invalid_rapt") => {
+        ("invalid_grant", Grant::GoogleServiceAccount { .. }) => of_service_account(said),
+        ("invalid_grant", Grant::RefreshToken { .. }) if subtype == Some("invalid_rapt") => {
             "Google's session control has ended the sign-in of this user; sign in again and set the new refresh_token, and have this application exempted (Admin console, Google Cloud session control)"
         }
-        ("invalid_grant", Asker::Refresh) => {
+        ("invalid_grant", Grant::RefreshToken { .. }) => {
             "the grant is no longer accepted; sign in again and set the new refresh_token (Google ends those of an application in state \"Testing\" after 7 days)"
         }
-        ("invalid_grant", Asker::Federated) => {
+        ("invalid_grant", Grant::Federated { .. }) => {
             "the token of federated_token_file is not accepted; see that it is being renewed, and compare issuer, subject and audience with the federated credential"
         }
         ("invalid_grant", _) => {
             "the credential is not accepted; see Sign-in logs (Service principal sign-ins) in Entra for the reason"
         }
-        ("unauthorized_client" | "access_denied", Asker::ServiceAccount) => {
+        ("unauthorized_client" | "access_denied", Grant::GoogleServiceAccount { .. }) => {
             "the service account may not do that: allow its client ID the scope https://mail.google.com/ under Domain-wide delegation in the Admin console; that takes up to 24 hours"
         }
-        ("unauthorized_client", Asker::Refresh) => {
+        ("unauthorized_client", Grant::RefreshToken { .. }) => {
             "the refresh token was given to another client; set client_id and client_secret to the ones it was made with, or sign in again and set the new refresh_token"
         }
         ("unauthorized_client", _) => {
@@ -377,19 +352,19 @@ fn of_error(error: &str, said: &str, content: &Value, asker: Asker) -> Option<&'
         ("deleted_client" | "disabled_client", _) => {
             "the client was deleted or switched off; make a new one and set client_id and its credential"
         }
-        ("invalid_client", Asker::ServiceAccount) => {
+        ("invalid_client", Grant::GoogleServiceAccount { .. }) => {
             "the service account is not known; make a new JSON key of it and set service_account_file"
         }
-        ("invalid_client", Asker::Certificate) => {
+        ("invalid_client", Grant::Certificate { .. }) => {
             "the certificate is not accepted; upload it under Certificates & secrets, check client_id, and that certificate and key belong together and have not expired"
         }
-        ("invalid_client", Asker::Federated) => {
+        ("invalid_client", Grant::Federated { .. }) => {
             "the token of federated_token_file is not accepted; compare issuer, subject and audience with the federated credential, and check client_id"
         }
         ("invalid_client", _) => {
             "the credentials of the application are wrong; set client_id and client_secret anew"
         }
-        ("invalid_scope", Asker::ServiceAccount | Asker::Refresh) => {
+        ("invalid_scope", Grant::GoogleServiceAccount { .. } | Grant::RefreshToken { .. }) => {
             "the scope is wrong; remove `scope`"
         }
         ("invalid_scope", _) => "the scope is wrong; remove `scope`, or end it with /.default",
@@ -399,7 +374,10 @@ fn of_error(error: &str, said: &str, content: &Value, asker: Asker) -> Option<&'
         ("unsupported_grant_type" | "invalid_request", _) => {
             "the endpoint does not understand the request; check token_url or login_url, tenant_id and client_id"
         }
-        ("interaction_required" | "consent_required" | "login_required", Asker::Refresh) => {
+        (
+            "interaction_required" | "consent_required" | "login_required",
+            Grant::RefreshToken { .. },
+        ) => {
             "somebody must sign in or consent; sign in again and set the new refresh_token, or grant admin consent"
         }
         ("interaction_required" | "consent_required" | "login_required", _) => {
@@ -445,10 +423,57 @@ fn number(value: &Value) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::path::PathBuf;
 
-    fn found(status: u16, body: &str, asker: Asker) -> String {
-        match parse(status, body.as_bytes(), asker, None, 1000) {
+    use super::{super::grant::Azure, *};
+
+    fn client_secret() -> Grant {
+        Grant::ClientSecret {
+            client_id: String::new(),
+            client_secret: Secret::default(),
+            basic: false,
+        }
+    }
+
+    fn certificate() -> Grant {
+        Grant::Certificate {
+            client_id: String::new(),
+            certificate: PathBuf::new(),
+            key: PathBuf::new(),
+        }
+    }
+
+    fn managed_identity() -> Grant {
+        Grant::ManagedIdentity {
+            client_id: None,
+            host: Azure::Machine,
+        }
+    }
+
+    fn federated() -> Grant {
+        Grant::Federated {
+            client_id: String::new(),
+            file: PathBuf::new(),
+        }
+    }
+
+    fn service_account() -> Grant {
+        Grant::GoogleServiceAccount {
+            file: PathBuf::new(),
+            subject: String::new(),
+        }
+    }
+
+    fn refresh_token() -> Grant {
+        Grant::RefreshToken {
+            client_id: String::new(),
+            client_secret: None,
+            refresh_token: Secret::default(),
+        }
+    }
+
+    fn found(status: u16, body: &str, grant: &Grant) -> String {
+        match parse(status, body.as_bytes(), grant, None, 1000) {
             Ok(granted) => format!(
                 "token {} {} {}",
                 granted.token.reveal(),
@@ -462,7 +487,7 @@ mod tests {
     }
 
     fn check(status: u16, body: &str, expected: &str) {
-        let found = found(status, body, Asker::Secret);
+        let found = found(status, body, &client_secret());
         assert!(found.starts_with(expected), "{body}: {found}");
     }
 
@@ -582,7 +607,7 @@ mod tests {
             let text = found(
                 401,
                 &format!(r#"{{"error":"invalid_client","error_codes":[{code}]}}"#),
-                Asker::Certificate,
+                &certificate(),
             );
             let start = format!("misconfigured no token (invalid_client, AADSTS{code}): ");
             assert!(text.starts_with(&start) && text.contains(words), "{text}");
@@ -591,46 +616,45 @@ mod tests {
 
     #[test]
     fn every_error_has_its_remedy() {
-        use Asker::{Certificate, Federated, Refresh, Secret, ServiceAccount};
-        for (asker, error, said, words) in [
-            (Secret, "invalid_client", "", "client_secret"),
-            (Certificate, "invalid_client", "", "certificate and key"),
-            (Federated, "invalid_client", "", "federated credential"),
-            (Refresh, "invalid_grant", "", "sign in again"),
-            (Secret, "invalid_grant", "", "Sign-in logs"),
+        for (grant, error, said, words) in [
+            (client_secret(), "invalid_client", "", "client_secret"),
+            (certificate(), "invalid_client", "", "certificate and key"),
+            (federated(), "invalid_client", "", "federated credential"),
+            (refresh_token(), "invalid_grant", "", "sign in again"),
+            (client_secret(), "invalid_grant", "", "Sign-in logs"),
             (
-                Refresh,
+                refresh_token(),
                 "unauthorized_client",
                 "Unauthorized",
                 "another client",
             ),
             (
-                ServiceAccount,
+                service_account(),
                 "unauthorized_client",
                 "",
                 "Domain-wide delegation",
             ),
             (
-                ServiceAccount,
+                service_account(),
                 "access_denied",
                 "Requested client not authorized.",
                 "Domain-wide delegation",
             ),
-            (Secret, "invalid_scope", "", "/.default"),
-            (Secret, "invalid_request", "", "token_url"),
-            (Secret, "unsupported_grant_type", "", "token_url"),
-            (Secret, "invalid_resource", "", "scope and cloud"),
-            (Secret, "interaction_required", "", "consent"),
-            (Refresh, "access_denied", "", "policy"),
+            (client_secret(), "invalid_scope", "", "/.default"),
+            (client_secret(), "invalid_request", "", "token_url"),
+            (client_secret(), "unsupported_grant_type", "", "token_url"),
+            (client_secret(), "invalid_resource", "", "scope and cloud"),
+            (client_secret(), "interaction_required", "", "consent"),
+            (refresh_token(), "access_denied", "", "policy"),
             (
-                Secret,
+                client_secret(),
                 "never_heard_of",
                 "",
                 "credentials of this connector",
             ),
         ] {
             let body = format!(r#"{{"error":"{error}","error_description":"{said}"}}"#);
-            let text = found(400, &body, asker);
+            let text = found(400, &body, &grant);
             let start = format!("misconfigured no token ({error}): ");
             assert!(text.starts_with(&start) && text.contains(words), "{text}");
         }
@@ -674,7 +698,7 @@ mod tests {
             ("something new", "Domain-wide delegation", true),
         ] {
             let body = format!(r#"{{"error":"invalid_grant","error_description":"{said}"}}"#);
-            let text = found(400, &body, Asker::ServiceAccount);
+            let text = found(400, &body, &service_account());
             assert!(text.contains(words), "{text}");
             assert!(!text.contains("refresh_token"), "{text}");
             assert_eq!(text.contains("clock"), is_clock, "{text}");
@@ -700,7 +724,7 @@ mod tests {
             let body = format!(
                 r#"{{"error":"invalid_client","error_description":"AADSTS700027: Client assertion contains an invalid signature. {said}","error_codes":[700027]}}"#
             );
-            let text = found(401, &body, Asker::Certificate);
+            let text = found(401, &body, &certificate());
             let start = format!("misconfigured no token (invalid_client, AADSTS700027): {words}");
             assert!(text.starts_with(&start), "{text}");
         }
@@ -713,7 +737,7 @@ mod tests {
             r#"{{"error":"invalid_request","error_description":"AADSTS123456789: The \u001b[31mflux\u001b[0m is low {long} today.\r\nTrace ID: secret\r\n","error_codes":[123456789]}}"#
         );
         assert_eq!(
-            found(400, &body, Asker::Secret),
+            found(400, &body, &client_secret()),
             "misconfigured no token (invalid_request, AADSTS123456789): the endpoint does not understand the request; check token_url or login_url, tenant_id and client_id; the endpoint says: AADSTS123456789: The *** is low *** today."
         );
     }
@@ -748,7 +772,7 @@ mod tests {
         let text = found(
             401,
             r#"{"error":"\u001b[31minvalid","error_description":"AADSTS7000222: hunter2","error_uri":"hunter2","trace_id":"0f0e1d2c-3b4a-5968-7786-95a4b3c2d1e0","correlation_id":"hunter2"}"#,
-            Asker::Secret,
+            &client_secret(),
         );
         assert!(
             text.starts_with(
@@ -810,7 +834,7 @@ mod tests {
                 "token t 86399 -",
             ),
         ] {
-            let found = found(status, body, Asker::Identity);
+            let found = found(status, body, &managed_identity());
             assert!(found.starts_with(expected), "{status} {found}");
         }
     }

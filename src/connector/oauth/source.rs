@@ -17,7 +17,7 @@ use tokio::{
 };
 
 use super::{
-    answer::{self, Asker, Granted},
+    answer::{self, Granted},
     arc,
     claims::Claims,
     grant::{Azure, Grant, Settings, TokenRequest, encoded},
@@ -391,8 +391,8 @@ impl Renewer {
         key: Option<&Secret>,
         answer: &Answer,
     ) -> Result<Granted, (Obstacle, bool)> {
-        let asker = Asker::of(&self.settings.grant);
-        answer::read(answer, asker, answer.retry_after()).map_err(|refused| {
+        let read = answer::read(answer, &self.settings.grant, answer.retry_after());
+        read.map_err(|refused| {
             let mut obstacle = refused.obstacle;
             let reply = &mut obstacle.reply;
             request.mask(key, reply);
