@@ -3,9 +3,10 @@
 //! Apart from `smtp`, which knows hosts only. A table and its lookup; `postern services` prints it.
 
 use super::settings::{
-    Auth::{self, Auto, Login},
+    Auth::{self, Auto},
     Tls::{self, Implicit, Off, StartTls},
 };
+use crate::smtp::sasl::Mechanism;
 
 /// One service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,20 +67,22 @@ const fn service(
     }
 }
 
+const LOGIN: Auth = Auth::With(Mechanism::Login);
+
 /// Name, aliases, domains, host, port, TLS, login. One line each.
 #[rustfmt::skip]
 const SERVICES: &[Service] = &[
     service("126", &[], &[], "smtp.126.com", 465, Implicit, Auto),
     service("163", &[], &[], "smtp.163.com", 465, Implicit, Auto),
-    service("1und1", &[], &[], "smtp.1und1.de", 465, Implicit, Login),
+    service("1und1", &[], &[], "smtp.1und1.de", 465, Implicit, LOGIN),
     service("Aliyun", &[], &["aliyun.com"], "smtp.aliyun.com", 465, Implicit, Auto),
     service("AliyunQiye", &[], &[], "smtp.qiye.aliyun.com", 465, Implicit, Auto),
     service("AOL", &[], &["aol.com"], "smtp.aol.com", 587, StartTls, Auto),
-    service("Aruba", &["Aruba PEC"], &["aruba.it", "pec.aruba.it"], "smtps.aruba.it", 465, Implicit, Login),
+    service("Aruba", &["Aruba PEC"], &["aruba.it", "pec.aruba.it"], "smtps.aruba.it", 465, Implicit, LOGIN),
     service("Bluewin", &[], &["bluewin.ch"], "smtpauths.bluewin.ch", 465, Implicit, Auto),
     service("BOL", &[], &["bol.com.br"], "smtp.bol.com.br", 587, StartTls, Auto),
     service("DebugMail", &[], &[], "debugmail.io", 25, StartTls, Auto),
-    service("Disroot", &[], &["disroot.org"], "disroot.org", 587, StartTls, Login),
+    service("Disroot", &[], &["disroot.org"], "disroot.org", 587, StartTls, LOGIN),
     service("DynectEmail", &["Dynect"], &[], "smtp.dynect.net", 25, StartTls, Auto),
     service("ElasticEmail", &["Elastic Email"], &[], "smtp.elasticemail.com", 465, Implicit, Auto),
     service("Ethereal", &["ethereal.email"], &[], "smtp.ethereal.email", 587, StartTls, Auto),
@@ -98,7 +101,7 @@ const SERVICES: &[Service] = &[
     service("Hotmail", &["Outlook", "Outlook.com", "Hotmail.com"], &["hotmail.com", "outlook.com"], "smtp-mail.outlook.com", 587, StartTls, Auto),
     service("iCloud", &["Me", "Mac"], &["icloud.com", "me.com", "mac.com"], "smtp.mail.me.com", 587, StartTls, Auto),
     service("Infomaniak", &[], &["ik.me", "ikmail.com", "etik.com"], "mail.infomaniak.com", 587, StartTls, Auto),
-    service("KolabNow", &["Kolab"], &["kolabnow.com"], "smtp.kolabnow.com", 465, Implicit, Login),
+    service("KolabNow", &["Kolab"], &["kolabnow.com"], "smtp.kolabnow.com", 465, Implicit, LOGIN),
     service("Loopia", &[], &[], "mailcluster.loopia.se", 465, Implicit, Auto),
     service("Loops", &[], &[], "smtp.loops.so", 587, StartTls, Auto),
     service("mail.ee", &[], &[], "smtp.mail.ee", 587, StartTls, Auto),
@@ -160,7 +163,7 @@ const SERVICES: &[Service] = &[
     service("Yahoo", &[], &["yahoo.com"], "smtp.mail.yahoo.com", 465, Implicit, Auto),
     service("Yandex", &[], &["yandex.ru"], "smtp.yandex.ru", 465, Implicit, Auto),
     service("Zimbra", &["Zimbra Collaboration"], &[], "smtp.zimbra.com", 587, StartTls, Auto),
-    service("Zoho", &[], &[], "smtp.zoho.com", 465, Implicit, Login),
+    service("Zoho", &[], &[], "smtp.zoho.com", 465, Implicit, LOGIN),
 ];
 
 /// High Volume Email of Exchange Online, by its host of today and by the old one: it has a scope and rules for tokens of its own.

@@ -5,7 +5,10 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use super::{oauth, outbound::Proxy};
-use crate::{secret::Secret, smtp::client::class::Override};
+use crate::{
+    secret::Secret,
+    smtp::{client::class::Override, sasl::Mechanism},
+};
 
 /// What a lane takes at most.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,16 +75,17 @@ pub enum Verify {
 pub enum Auth {
     /// The best the upstream offers.
     Auto,
-    /// PLAIN.
-    Plain,
-    /// LOGIN.
-    Login,
-    /// XOAUTH2 with a token of `SmtpSettings::oauth`.
-    Xoauth2,
-    /// OAUTHBEARER (RFC 7628) with a token of `SmtpSettings::oauth`.
-    OauthBearer,
+    /// With this one; XOAUTH2 and OAUTHBEARER take a token of `SmtpSettings::oauth`.
+    With(Mechanism),
     /// Not at all.
     None,
+}
+
+impl Auth {
+    /// Whether it takes an access token.
+    pub fn bears_token(self) -> bool {
+        matches!(self, Auth::With(mechanism) if mechanism.bears_token())
+    }
 }
 
 /// The keys of `type = "smtp"`.

@@ -984,7 +984,10 @@ fn a_managed_identity_is_asked_for_a_resource() {
 
 #[test]
 fn tokens_for_smtp() {
-    use postern::connector::{Auth, Kind};
+    use postern::{
+        connector::{Auth, Kind},
+        smtp::sasl::Mechanism,
+    };
     /// Keys of the connector and of its `oauth`; login, mailbox, token endpoint, scope.
     fn check(connector: &str, oauth: &str, expected: (Auth, &str, &str, &str)) {
         let text = format!("type = \"smtp\"\n{connector}\n[connector.oauth]\n{oauth}");
@@ -1010,18 +1013,28 @@ fn tokens_for_smtp() {
     check(
         office,
         &microsoft,
-        (Auth::Xoauth2, "p@corp.example", entra, scope),
+        (
+            Auth::With(Mechanism::Xoauth2),
+            "p@corp.example",
+            entra,
+            scope,
+        ),
     );
     check(
         "service = \"Outlook365\"\nauth = \"oauthbearer\"",
         &microsoft,
-        (Auth::OauthBearer, "p@corp.example", entra, scope),
+        (
+            Auth::With(Mechanism::OauthBearer),
+            "p@corp.example",
+            entra,
+            scope,
+        ),
     );
     check(
         "host = \"smtp.hve.mx.microsoft\"\nauth = \"auto\"",
         &microsoft,
         (
-            Auth::Xoauth2,
+            Auth::With(Mechanism::Xoauth2),
             "p@corp.example",
             entra,
             "https://outlook.office.com/.default",
@@ -1031,7 +1044,7 @@ fn tokens_for_smtp() {
         "host = \"smtp-hve.office365.com\"",
         &microsoft,
         (
-            Auth::Xoauth2,
+            Auth::With(Mechanism::Xoauth2),
             "p@corp.example",
             entra,
             "https://outlook.office.com/.default",
@@ -1042,7 +1055,7 @@ fn tokens_for_smtp() {
         "service = \"Gmail\"",
         google,
         (
-            Auth::Xoauth2,
+            Auth::With(Mechanism::Xoauth2),
             "p@corp.example",
             "https://oauth2.googleapis.com/token",
             "https://mail.google.com/",
@@ -1052,7 +1065,7 @@ fn tokens_for_smtp() {
         "service = \"Gmail\"",
         &format!("{google}token_url = \"http://127.0.0.1:9/t\""),
         (
-            Auth::Xoauth2,
+            Auth::With(Mechanism::Xoauth2),
             "p@corp.example",
             "http://127.0.0.1:9/t",
             "https://mail.google.com/",
@@ -1064,7 +1077,7 @@ fn tokens_for_smtp() {
             "provider = \"microsoft\"\nmailbox = \"p@outlook.com\"\ntenant_id = \"consumers\"\nclient_id = \"{TENANT}\"\nrefresh_token = \"r\""
         ),
         (
-            Auth::Xoauth2,
+            Auth::With(Mechanism::Xoauth2),
             "p@outlook.com",
             "https://login.microsoftonline.com/consumers/oauth2/v2.0/token",
             "https://outlook.office.com/SMTP.Send offline_access",

@@ -13,6 +13,7 @@ use crate::{
     connector::{Auth, Class, Override, SmtpSettings, Tls, Verify, is_loopback, services},
     mail::outcome::ObstacleKind,
     secret::Secret,
+    smtp::sasl::Mechanism,
 };
 
 /// What the rest of the file says that this connector needs.
@@ -75,7 +76,7 @@ pub(super) fn read(
     doubt_privacy(context, table, &target, verify, bearer);
     let by_token = oauth.is_some()
         || table.has("oauth")
-        || auth.as_ref().is_some_and(|auth| bears_token(auth.value));
+        || auth.as_ref().is_some_and(|auth| auth.value.bears_token());
     speak_of_exchange(table, &target, login.is_some() && !by_token);
     if around.way.proxy.via.is_none() {
         refuse_loop(context, around.own_addresses, &target);
@@ -89,7 +90,7 @@ pub(super) fn read(
         ca_file,
         client_certificate,
         auth: match auth.map(|auth| auth.value) {
-            None | Some(Auth::Auto) if oauth.is_some() => Auth::Xoauth2,
+            None | Some(Auth::Auto) if oauth.is_some() => Auth::With(Mechanism::Xoauth2),
             auth => auth.unwrap_or(target.auth),
         },
         login,
@@ -281,24 +282,20 @@ fn target(context: Context<'_>, table: &Table<'_>) -> Option<Target> {
 fn auth_of(text: &str) -> Result<Auth, Fault> {
     match text {
         "auto" => Ok(Auth::Auto),
-        "plain" => Ok(Auth::Plain),
-        "login" => Ok(Auth::Login),
+        "plain" => Ok(Auth::With(Mechanism::Plain)),
+        "login" => Ok(Auth::With(Mechanism::Login)),
+        "xoauth2" => Ok(Auth::With(Mechanism::Xoauth2)),
+        "oauthbearer" => Ok(Auth::With(Mechanism::OauthBearer)),
         "none" => Ok(Auth::None),
-        "xoauth2" => Ok(Auth::Xoauth2),
-        "oauthbearer" => Ok(Auth::OauthBearer),
         _ => Err(fault!(
                 "`auth` takes \"auto\", \"plain\", \"login\", \"xoauth2\", \"oauthbearer\" or \"none\", not \"{}\"", plain(text);
                 "\"auto\" takes the best the upstream offers")),
     }
 }
 
-fn bears_token(auth: Auth) -> bool {
-    matches!(auth, Auth::Xoauth2 | Auth::OauthBearer)
-}
-
 /// `oauth` and the ways to log in that need it, and those that cannot be meant beside it.
 fn check_oauth(context: Context<'_>, table: &Table<'_>, auth: Option<&At<Auth>>) {
-    let needs = auth.is_some_and(|auth| bears_token(auth.value));
+    let needs = auth.is_some_and(|auth| auth.value.bears_token());
     let Some(place) = table.place("oauth") else {
         if let Some(At { span, .. }) = auth.filter(|_| needs) {
             context.error(span, fault!("this way to log in needs a token, and nothing says where it comes from";
@@ -352,7 +349,7 @@ fn login(
             Auth::None if has_login => {
                 Some("auth = \"none\" beside a login: which of them is meant?")
             }
-            Auth::Plain | Auth::Login if !has_login => {
+            Auth::With(Mechanism::Plain | Mechanism::Login) if !has_login => {
                 Some("this way to log in needs `username` and `password`")
             }
             _ => None,

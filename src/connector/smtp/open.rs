@@ -305,10 +305,7 @@ impl Opener {
             encrypted: facts.is_some(),
             login,
             mechanism: match self.settings.auth {
-                Auth::Plain => Some(Mechanism::Plain),
-                Auth::Login => Some(Mechanism::Login),
-                Auth::Xoauth2 => Some(Mechanism::Xoauth2),
-                Auth::OauthBearer => Some(Mechanism::OauthBearer),
+                Auth::With(mechanism) => Some(mechanism),
                 Auth::Auto | Auth::None => None,
             },
             plaintext_credentials: self.settings.plaintext_credentials || loopback,
