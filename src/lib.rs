@@ -49,7 +49,7 @@
 //! ```
 //! A module imports only from rows to its right; neighbours in a row do not know each other. `config` sits above what it builds:
 //! nobody below has heard of TOML, environment variables or files. A test (`tidy`) holds this, that the decisions are pure, that files
-//! lead to each other in no circle (but for those that it lists), and how much code a module may have.
+//! lead to each other in no circle, that a type name means one thing, and how much code a module may have.
 //!
 //! # Invariants
 //!
