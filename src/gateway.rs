@@ -23,7 +23,7 @@ use crate::{
     config::{self, Config, Diagnostic, Secrets, Severity},
     connector::{self, Connector, Services, oauth::TokenStore},
     delivery::{self, Delivery},
-    listener::{ListenerError, Listeners, Shared, Standing, auth::Authenticator},
+    listener::{ListenerError, ListenerStatus, Listeners, Shared, auth::Authenticator},
     mail::time,
     queue::{
         self, Queue,
@@ -185,7 +185,7 @@ fn log_notes(notes: &[Diagnostic]) {
 
 /// A connector, and what it was made of.
 #[derive(Clone)]
-struct Made {
+struct BuiltConnector {
     settings: connector::Settings,
     /// Of the files that its settings name.
     content: u64,
@@ -195,9 +195,9 @@ struct Made {
 /// One that is in `kept`, of equal settings and files, stays as it is, with its open connections and tokens.
 fn connectors(
     config: &Config,
-    kept: &[Made],
+    kept: &[BuiltConnector],
     store: &Arc<dyn Store>,
-) -> Result<Vec<Made>, RunError> {
+) -> Result<Vec<BuiltConnector>, RunError> {
     config
         .connectors
         .iter()
@@ -205,7 +205,8 @@ fn connectors(
             // Looked at before they are read: what changes in between is seen at the next look.
             let files = config.connector_files.get(&settings.name);
             let content = content(files.map_or(&[], Vec::as_slice));
-            let is_same = |made: &&Made| made.settings == *settings && made.content == content;
+            let is_same =
+                |made: &&BuiltConnector| made.settings == *settings && made.content == content;
             if let Some(same) = kept.iter().find(is_same) {
                 return Ok(same.clone());
             }
@@ -215,7 +216,7 @@ fn connectors(
             };
             settings
                 .build(services)
-                .map(|connector| Made {
+                .map(|connector| BuiltConnector {
                     settings: settings.clone(),
                     content,
                     connector,
@@ -225,7 +226,7 @@ fn connectors(
         .collect()
 }
 
-fn setup(config: &Config, connectors: &[Made]) -> delivery::Setup {
+fn setup(config: &Config, connectors: &[BuiltConnector]) -> delivery::Setup {
     delivery::Setup {
         router: config.router.clone(),
         policy: config.policy.clone(),
@@ -242,7 +243,7 @@ fn setup(config: &Config, connectors: &[Made]) -> delivery::Setup {
 /// What runs.
 struct Gateway {
     config: Config,
-    connectors: Vec<Made>,
+    connectors: Vec<BuiltConnector>,
     files: Files,
     store: Arc<dyn Store>,
     shared: Arc<Shared>,
@@ -415,7 +416,9 @@ impl Gateway {
             config.log.clone_from(&self.config.log);
         }
         self.shared.swap(rules(&config), config.limits);
-        let is_same = |(one, other): (&Made, &Made)| Arc::ptr_eq(&one.connector, &other.connector);
+        let is_same = |(one, other): (&BuiltConnector, &BuiltConnector)| {
+            Arc::ptr_eq(&one.connector, &other.connector)
+        };
         let all_same = connectors.len() == self.connectors.len()
             && connectors.iter().zip(&self.connectors).all(is_same);
         // A listener's new certificate is nothing to those who send.
@@ -444,7 +447,7 @@ impl Gateway {
     }
 
     /// Writes down what `postern status` and `postern reload` want to know.
-    async fn write_status_row(&self, standing: &[Standing]) {
+    async fn write_status_row(&self, standing: &[ListenerStatus]) {
         let row = status_row::of(&self.config, self.started, standing, self.reload.clone());
         if let Err(error) = self.store.set_note(STATUS_ROW, row.written()).await {
             warn!(event = "status not written", error = %error, "status not written");

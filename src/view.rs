@@ -149,7 +149,7 @@ pub struct Status {
     /// How long the oldest message waits.
     pub oldest_seconds: Option<u64>,
     /// Those in use.
-    pub certificates: Vec<Held>,
+    pub certificates: Vec<CheckedCertificate>,
     /// What became of the last reload.
     pub reload: Option<Reload>,
 }
@@ -195,7 +195,7 @@ impl From<&store::Stats> for Messages {
 
 /// A certificate, and whether it is still any good.
 #[derive(Debug, Clone, Serialize)]
-pub struct Held {
+pub struct CheckedCertificate {
     /// Whose, where and until when.
     #[serde(flatten)]
     pub certificate: Certificate,
@@ -238,7 +238,7 @@ impl Lane {
 
 /// A message on one route.
 #[derive(Debug, Serialize)]
-pub struct Entry {
+pub struct EntryView {
     /// Of the message.
     pub id: String,
     /// Its route.
@@ -248,7 +248,7 @@ pub struct Entry {
     /// `<>` of a bounce.
     pub sender: String,
     /// All of this route.
-    pub recipients: Vec<Recipient>,
+    pub recipients: Vec<RecipientView>,
     /// The most that any recipient has had.
     pub attempts: u32,
     /// When it is tried again.
@@ -265,7 +265,7 @@ pub struct Entry {
 
 /// A recipient of an entry.
 #[derive(Debug, Serialize)]
-pub struct Recipient {
+pub struct RecipientView {
     /// As it is sent to.
     pub address: String,
     /// What became of it.
@@ -274,10 +274,10 @@ pub struct Recipient {
     pub last_reply: Option<String>,
 }
 
-impl Entry {
+impl EntryView {
     /// Of the store's; `blocked_by` is the connector that it waits for.
     pub fn new(entry: &store::Entry, blocked_by: Option<String>) -> Self {
-        let recipient = |r: &store::EntryRecipient| Recipient {
+        let recipient = |r: &store::EntryRecipient| RecipientView {
             address: r.address.clone(),
             state: r.state.as_str(),
             last_reply: r.last_reply.clone(),
@@ -305,7 +305,7 @@ pub fn sender(entry: &store::Entry) -> String {
 
 /// Something that happened to a message.
 #[derive(Debug, Serialize)]
-pub struct Event {
+pub struct EventView {
     /// When.
     pub at: String,
     /// `accepted`, `delivered`, `deferred`, …
@@ -316,7 +316,7 @@ pub struct Event {
     pub text: String,
 }
 
-impl From<&store::Event> for Event {
+impl From<&store::Event> for EventView {
     fn from(event: &store::Event) -> Self {
         Self {
             at: rfc3339(event.at),
@@ -335,9 +335,9 @@ pub struct Life {
     /// `<>` of a bounce, and of what is known by its events alone.
     pub sender: String,
     /// In their order.
-    pub events: Vec<Event>,
+    pub events: Vec<EventView>,
     /// On each route.
-    pub entries: Vec<Entry>,
+    pub entries: Vec<EntryView>,
     /// In a sentence, if it is not finished.
     pub waits_for: Option<String>,
 }

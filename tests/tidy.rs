@@ -70,7 +70,7 @@ const IMPURE_WORDS: &[&str] = &[
 /// Lines of code, without tests, comments and blank lines, that a module may have. One that needs more says why in the commit that
 /// raises its row; one that has become smaller may have its row lowered.
 const BUDGETS: &[(&str, usize)] = &[
-    ("mail", 2_300),
+    ("mail", 2_320),
     ("secret", 50),
     ("systemd", 50),
     ("policy", 800),
@@ -95,48 +95,8 @@ const EVERYWHERE: &[&str] = &["Settings", "Arguments"];
 
 /// Type names that mean two things today. It may only get shorter.
 const REPEATED: &[&str] = &[
-    "At",
-    "Broken",
-    "Certificate",
-    "Change",
-    "Command",
-    "Draft",
-    "Entry",
-    "Event",
-    "Failure",
-    "Fault",
-    "Form",
-    "Gateway",
-    "Held",
-    "Key",
-    "Kind",
-    "Known",
-    "Life",
-    "Limits",
-    "Line",
-    "Listener",
-    "Listeners",
-    "Made",
-    "Mail",
-    "Mark",
-    "Path",
-    "Permit",
-    "Place",
-    "Progress",
-    "Queue",
-    "Rate",
-    "Recipient",
-    "Refusals",
-    "Report",
-    "Shared",
-    "Standing",
-    "State",
-    "Step",
-    "Stream",
-    "Table",
-    "Token",
+    "Change", "Entry", "Fault", "Key", "Limits", "Shared", "Standing", "State", "Step", "Table",
     "Turn",
-    "Wrong",
 ];
 
 fn root() -> PathBuf {

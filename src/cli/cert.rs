@@ -17,7 +17,7 @@ use rcgen::{
 use time::{Duration, OffsetDateTime};
 
 use super::{
-    exit::{Ended, Exit, Failure},
+    exit::{CommandError, Ended, Exit},
     output,
 };
 use crate::mail::address::Domain;
@@ -44,7 +44,7 @@ pub(super) struct Arguments {
 
 /// Where everything was put.
 #[derive(Debug)]
-pub(super) struct Made {
+pub(super) struct CertificateFiles {
     pub(super) ca: PathBuf,
     pub(super) certificate: PathBuf,
     pub(super) key: PathBuf,
@@ -59,7 +59,7 @@ pub(super) fn run(arguments: &Arguments) -> Ended {
             .ok()
             .filter(|domain| !domain.is_literal())
             .ok_or_else(|| {
-                Failure::new(
+                CommandError::new(
                     Exit::Usage,
                     format_args!(
                         "--name {}: not a host name (addresses go to --ip)",
@@ -115,8 +115,8 @@ pub(super) fn make(
     names: &[String],
     days: u32,
     force: bool,
-) -> Result<Made, Failure> {
-    let made = |kept_ca| Made {
+) -> Result<CertificateFiles, CommandError> {
+    let made = |kept_ca| CertificateFiles {
         ca: directory.join("ca.pem"),
         certificate: directory.join(file).with_extension("pem"),
         key: directory.join(file).with_extension("key"),
@@ -126,7 +126,7 @@ pub(super) fn make(
     if !force {
         for path in [&paths.certificate, &paths.key] {
             if path.exists() {
-                return Err(Failure::new(
+                return Err(CommandError::new(
                     Exit::CannotCreate,
                     format_args!("{} exists; --force overwrites it", path.display()),
                 ));
@@ -163,7 +163,7 @@ pub(super) fn make(
 }
 
 /// The CA that is there, or a new one.
-fn authority(path: &Path) -> Result<(String, Issuer<'static, KeyPair>, bool), Failure> {
+fn authority(path: &Path) -> Result<(String, Issuer<'static, KeyPair>, bool), CommandError> {
     let key_path = path.with_extension("key");
     if path.exists() || key_path.exists() {
         let pem = fs::read_to_string(path).map_err(|error| unreadable(path, &error))?;
@@ -190,7 +190,7 @@ fn authority(path: &Path) -> Result<(String, Issuer<'static, KeyPair>, bool), Fa
 }
 
 /// Creates the file with its mode from the start: a key is never readable by others, not even for a moment.
-fn write(path: &Path, text: &str, mode: u32, replace: bool) -> Result<(), Failure> {
+fn write(path: &Path, text: &str, mode: u32, replace: bool) -> Result<(), CommandError> {
     if replace {
         match fs::remove_file(path) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -212,20 +212,20 @@ fn write(path: &Path, text: &str, mode: u32, replace: bool) -> Result<(), Failur
         .map_err(|error| cannot(path, &error))
 }
 
-fn cannot(path: &Path, error: &std::io::Error) -> Failure {
-    Failure::new(
+fn cannot(path: &Path, error: &std::io::Error) -> CommandError {
+    CommandError::new(
         Exit::CannotCreate,
         format_args!("cannot write {}: {error}", path.display()),
     )
 }
 
-fn unreadable(path: &Path, error: &dyn std::fmt::Display) -> Failure {
-    Failure::new(
+fn unreadable(path: &Path, error: &dyn std::fmt::Display) -> CommandError {
+    CommandError::new(
         Exit::NoInput,
         format_args!("cannot read {}: {error}", path.display()),
     )
 }
 
-fn fault(error: rcgen::Error) -> Failure {
-    Failure::new(Exit::Software, error)
+fn fault(error: rcgen::Error) -> CommandError {
+    CommandError::new(Exit::Software, error)
 }

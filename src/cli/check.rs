@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
 use super::{
-    exit::{Ended, Exit, Failure},
+    exit::{CommandError, Ended, Exit},
     output, prepare,
 };
 use crate::{
@@ -59,7 +59,7 @@ pub(super) fn run(path: Option<PathBuf>, arguments: &Arguments) -> Ended {
             }))?;
             return Ok(Exit::Config);
         }
-        Err(diagnostics) => return Err(Failure::new(Exit::Config, diagnostics)),
+        Err(diagnostics) => return Err(CommandError::new(Exit::Config, diagnostics)),
     };
     if !arguments.json {
         for note in &notes {
@@ -147,12 +147,12 @@ fn login_json((name, result): &Login) -> Value {
 
 /// What shows only when a connector is built from its files: a key that does not belong to the certificate, say. Nothing is connected to, and
 /// no directory is made.
-fn buildable(path: &Path, config: &Config) -> Result<(), Failure> {
+fn buildable(path: &Path, config: &Config) -> Result<(), CommandError> {
     for settings in &config.connectors {
         if settings.kind.leaves_no_trace()
             && let Err(why) = settings.build(Services::default())
         {
-            return Err(Failure::new(
+            return Err(CommandError::new(
                 Exit::Config,
                 format_args!(
                     "error: {}: connector \"{}\": {why}",
@@ -169,7 +169,7 @@ fn buildable(path: &Path, config: &Config) -> Result<(), Failure> {
 async fn connect(
     connectors: Vec<connector::Settings>,
     token_store: Option<Arc<dyn TokenStore>>,
-) -> Result<Vec<Login>, Failure> {
+) -> Result<Vec<Login>, CommandError> {
     let mut logins = JoinSet::new();
     for (place, settings) in connectors.into_iter().enumerate() {
         let services = Services {
@@ -194,7 +194,7 @@ async fn connect(
     }
     let mut results = Vec::new();
     while let Some(joined) = logins.join_next().await {
-        results.push(joined.map_err(|error| Failure::new(Exit::Software, error))?);
+        results.push(joined.map_err(|error| CommandError::new(Exit::Software, error))?);
     }
     results.sort_by_key(|(place, _)| *place);
     Ok(results.into_iter().map(|(_, login)| login).collect())

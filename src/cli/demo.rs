@@ -18,7 +18,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::{
     cert,
-    exit::{Ended, Exit, Failure},
+    exit::{CommandError, Ended, Exit},
     handover::{self, Unsent},
     output, prepare, trace,
 };
@@ -67,8 +67,10 @@ pub(super) fn run(arguments: &Arguments) -> Ended {
     })
 }
 
-fn signal(kind: tokio::signal::unix::SignalKind) -> Result<tokio::signal::unix::Signal, Failure> {
-    tokio::signal::unix::signal(kind).map_err(|error| Failure::new(Exit::System, error))
+fn signal(
+    kind: tokio::signal::unix::SignalKind,
+) -> Result<tokio::signal::unix::Signal, CommandError> {
+    tokio::signal::unix::signal(kind).map_err(|error| CommandError::new(Exit::System, error))
 }
 
 async fn demonstrate(stay: bool) -> Ended {
@@ -90,7 +92,7 @@ async fn demonstrate(stay: bool) -> Ended {
         }
     }
     if !wrong.is_empty() {
-        return Err(Failure {
+        return Err(CommandError {
             code: Exit::No.code(),
             text: format!(
                 "\nthe demo did not go as it should:\n- {}\n\nthe log of the gateway:\n{}",
@@ -123,7 +125,7 @@ async fn demonstrate(stay: bool) -> Ended {
     ))?;
     loop {
         if let Some(status) = world.gateway.ended() {
-            return Err(Failure::new(
+            return Err(CommandError::new(
                 Exit::Software,
                 format_args!("the gateway ended ({status}):\n{}", world.log()),
             ));
@@ -189,7 +191,7 @@ async fn play(
     world: &World,
     store: &Arc<dyn Store>,
     sample: &'static Sample,
-) -> Result<Result<(), String>, Failure> {
+) -> Result<Result<(), String>, CommandError> {
     output::line(format_args!("   from {} to {}", sample.from, sample.to))?;
     let address = world.listener.to_string();
     let sent = tokio::task::spawn_blocking(move || {
@@ -205,7 +207,7 @@ async fn play(
         )
     })
     .await
-    .map_err(|error| Failure::new(Exit::Software, error))?;
+    .map_err(|error| CommandError::new(Exit::Software, error))?;
     let taken = match (sent, sample.becomes) {
         (Ok(taken), Becomes::Refused) => {
             return Ok(Err(format!(
@@ -289,7 +291,7 @@ async fn play(
 /// All that was started and written; dropped in this order.
 #[derive(Debug)]
 struct World {
-    gateway: Gateway,
+    gateway: DemoGateway,
     directory: Directory,
     config: PathBuf,
     listener: SocketAddr,
@@ -298,9 +300,9 @@ struct World {
 }
 
 impl World {
-    fn build() -> Result<Self, Failure> {
+    fn build() -> Result<Self, CommandError> {
         let fault = |error: &dyn std::fmt::Display| {
-            Failure::new(
+            CommandError::new(
                 Exit::CannotCreate,
                 format_args!("cannot set the demo up: {error}"),
             )
@@ -335,7 +337,7 @@ impl World {
         let config = at.join("config.toml");
         private(&config, &text).map_err(|e| fault(&e))?;
         drop(listener.0);
-        let gateway = Gateway::start(at, &config).map_err(|e| fault(&e))?;
+        let gateway = DemoGateway::start(at, &config).map_err(|e| fault(&e))?;
         Ok(Self {
             gateway,
             config,
@@ -346,11 +348,11 @@ impl World {
     }
 
     /// Until the listener answers.
-    async fn ready(&mut self) -> Result<(), Failure> {
+    async fn ready(&mut self) -> Result<(), CommandError> {
         let deadline = Instant::now() + PATIENCE;
         loop {
             if let Some(status) = self.gateway.ended() {
-                return Err(Failure::new(
+                return Err(CommandError::new(
                     Exit::Software,
                     format_args!("the gateway did not start ({status}):\n{}", self.log()),
                 ));
@@ -359,7 +361,7 @@ impl World {
                 return Ok(());
             }
             if Instant::now() >= deadline {
-                return Err(Failure::new(
+                return Err(CommandError::new(
                     Exit::Software,
                     format_args!("the gateway does not listen:\n{}", self.log()),
                 ));
@@ -441,9 +443,9 @@ impl Drop for Directory {
 
 /// The running gateway; it ends with this value.
 #[derive(Debug)]
-struct Gateway(Child);
+struct DemoGateway(Child);
 
-impl Gateway {
+impl DemoGateway {
     fn start(directory: &Path, config: &Path) -> std::io::Result<Self> {
         let log = fs::File::create(directory.join("log"))?;
         Command::new(std::env::current_exe()?)
@@ -467,7 +469,7 @@ impl Gateway {
     }
 }
 
-impl Drop for Gateway {
+impl Drop for DemoGateway {
     fn drop(&mut self) {
         if self.ended().is_some() {
             return;

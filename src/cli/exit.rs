@@ -61,14 +61,14 @@ impl Exit {
 
 /// Why a command did not work: the status, and what standard error says.
 #[derive(Debug)]
-pub struct Failure {
+pub struct CommandError {
     /// The status, a number because the gateway brings its own.
     pub code: u8,
     /// For people; empty when all has been said.
     pub text: String,
 }
 
-impl Failure {
+impl CommandError {
     /// A failure with its text.
     pub fn new(exit: Exit, text: impl fmt::Display) -> Self {
         Self {
@@ -79,7 +79,7 @@ impl Failure {
 }
 
 /// Writing to our own output: when the reader has gone (`postern queue list | head`) that is no failure.
-impl From<io::Error> for Failure {
+impl From<io::Error> for CommandError {
     fn from(error: io::Error) -> Self {
         if error.kind() == io::ErrorKind::BrokenPipe {
             return Self {
@@ -92,11 +92,11 @@ impl From<io::Error> for Failure {
 }
 
 /// The store cannot.
-impl From<StoreError> for Failure {
+impl From<StoreError> for CommandError {
     fn from(error: StoreError) -> Self {
         Self::new(Exit::Unavailable, error)
     }
 }
 
 /// What every command returns.
-pub type Ended = Result<Exit, Failure>;
+pub type Ended = Result<Exit, CommandError>;

@@ -10,7 +10,7 @@ use bytes::BytesMut;
 use serde_json::json;
 
 use super::{
-    exit::{Ended, Exit, Failure},
+    exit::{CommandError, Ended, Exit},
     output, prepare,
 };
 use crate::{
@@ -66,7 +66,7 @@ pub(super) struct Arguments {
 
 /// The steps so far, and the refusal that ended them.
 #[derive(Debug, Default)]
-struct Path {
+struct Walk {
     steps: Vec<(&'static str, String)>,
     refused: Option<Reply>,
     route: Option<Route>,
@@ -79,7 +79,7 @@ pub(super) fn run(path: Option<PathBuf>, arguments: &Arguments) -> Ended {
         Some(name) => config.listeners.iter().find(|l| l.name == *name),
     }
     .ok_or_else(|| {
-        Failure::new(
+        CommandError::new(
             Exit::Usage,
             format_args!(
                 "no listener named {:?}; there is {}",
@@ -89,7 +89,7 @@ pub(super) fn run(path: Option<PathBuf>, arguments: &Arguments) -> Ended {
         )
     })?;
     if arguments.no_tls && listener.tls == TlsMode::Implicit {
-        return Err(Failure::new(
+        return Err(CommandError::new(
             Exit::Usage,
             format_args!(
                 "listener {:?} begins with TLS: without it a client has nothing to say there",
@@ -107,7 +107,7 @@ pub(super) fn run(path: Option<PathBuf>, arguments: &Arguments) -> Ended {
     })
 }
 
-fn show(path: &Path, as_json: bool) -> Result<(), Failure> {
+fn show(path: &Walk, as_json: bool) -> Result<(), CommandError> {
     if as_json {
         return output::json(&json!({
             "accepted": path.refused.is_none(),
@@ -137,7 +137,7 @@ struct Play<'a> {
     listener: &'a listener::Settings,
     arguments: &'a Arguments,
     session: Session,
-    path: Path,
+    path: Walk,
     accepted: Option<Box<Accepted>>,
 }
 
@@ -157,7 +157,7 @@ impl<'a> Play<'a> {
             listener,
             arguments,
             session,
-            path: Path::default(),
+            path: Walk::default(),
             accepted: None,
         }
     }
@@ -307,7 +307,7 @@ impl<'a> Play<'a> {
     }
 }
 
-impl Path {
+impl Walk {
     fn say(&mut self, what: &'static str, text: String) {
         self.steps.push((what, text));
     }

@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use super::exit::{Exit, Failure};
+use super::exit::{CommandError, Exit};
 use crate::{
     config::Config,
     listener::{Bind, TlsMode},
@@ -129,7 +129,7 @@ impl fmt::Display for Unsent {
 
 /// A connection that has been greeted.
 #[derive(Debug)]
-pub(super) struct Line {
+pub(super) struct GreetedConnection {
     stream: TcpStream,
     replies: Replies,
     address: String,
@@ -160,7 +160,7 @@ pub(super) fn dial(address: &str) -> Result<TcpStream, Unsent> {
     Err(last.map_or_else(|| broken(&"the name has no address"), |e| broken(&e)))
 }
 
-impl Line {
+impl GreetedConnection {
     /// Greeting and EHLO.
     pub(super) fn open(address: &str, name: &str) -> Result<Self, Unsent> {
         let mut line = Self {
@@ -310,21 +310,21 @@ pub(super) fn hand_over(
     content: &[u8],
 ) -> Result<Taken, Unsent> {
     let name = gethostname::gethostname();
-    let mut line = Line::open(address, &name.to_string_lossy())?;
+    let mut line = GreetedConnection::open(address, &name.to_string_lossy())?;
     let taken = line.send(sender, recipients, content)?;
     line.quit();
     Ok(taken)
 }
 
 /// An address that can stand between angle brackets in a command: nothing in it ends the line or the path.
-pub(super) fn speakable(address: &str) -> Result<(), Failure> {
+pub(super) fn speakable(address: &str) -> Result<(), CommandError> {
     if address.is_empty()
         || address.len() > 1000
         || address
             .bytes()
             .any(|b| b < 32 || b == 127 || b == b'<' || b == b'>')
     {
-        return Err(Failure::new(
+        return Err(CommandError::new(
             Exit::Usage,
             format_args!("not an address: \"{}\"", shown(address)),
         ));

@@ -4,7 +4,7 @@ use std::{io::Write as _, path::PathBuf};
 
 use clap_mangen::Man;
 
-use super::exit::{Ended, Exit, Failure};
+use super::exit::{CommandError, Ended, Exit};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -18,7 +18,7 @@ pub(super) fn run(arguments: &Arguments, command: clap::Command) -> Ended {
     command.build();
     if let Some(directory) = &arguments.dir {
         clap_mangen::generate_to(command, directory).map_err(|error| {
-            Failure::new(
+            CommandError::new(
                 Exit::CannotCreate,
                 format_args!("cannot write to {}: {error}", directory.display()),
             )

@@ -53,11 +53,11 @@ struct Arguments {
     #[arg(short, long, value_name = "FILE", global = true)]
     config: Option<PathBuf>,
     #[command(subcommand)]
-    command: Command,
+    command: CliCommand,
 }
 
 #[derive(Debug, Subcommand)]
-enum Command {
+enum CliCommand {
     /// Run the gateway in the foreground
     Run,
     /// Check the configuration; with --connect also log in at every connector
@@ -138,22 +138,22 @@ fn dispatch(argv: Vec<OsString>) -> Ended {
     };
     let config = arguments.config;
     match arguments.command {
-        Command::Run => run::run(config),
-        Command::Check(arguments) => check::run(config, &arguments),
-        Command::Explain(arguments) => explain::run(config, &arguments),
-        Command::Test(arguments) => test::run(config, &arguments),
-        Command::Status(arguments) => status::run(config, &arguments),
-        Command::Queue(arguments) => queue::run(config, arguments),
-        Command::Trace(arguments) => trace::run(config, &arguments),
-        Command::Send(arguments) => send::run(config, &arguments),
-        Command::Sendmail { arguments } => sendmail::main(config, &arguments),
-        Command::Services(arguments) => services::run(&arguments),
-        Command::HashPassword => password::run(),
-        Command::Cert(arguments) => cert::run(&arguments),
-        Command::Config(arguments) => schema::run(&arguments),
-        Command::Reload => reload::run(config),
-        Command::Demo(arguments) => demo::run(&arguments),
-        Command::Completions(arguments) => completions::run(&arguments, Arguments::command()),
-        Command::Man(arguments) => man::run(&arguments, Arguments::command()),
+        CliCommand::Run => run::run(config),
+        CliCommand::Check(arguments) => check::run(config, &arguments),
+        CliCommand::Explain(arguments) => explain::run(config, &arguments),
+        CliCommand::Test(arguments) => test::run(config, &arguments),
+        CliCommand::Status(arguments) => status::run(config, &arguments),
+        CliCommand::Queue(arguments) => queue::run(config, arguments),
+        CliCommand::Trace(arguments) => trace::run(config, &arguments),
+        CliCommand::Send(arguments) => send::run(config, &arguments),
+        CliCommand::Sendmail { arguments } => sendmail::main(config, &arguments),
+        CliCommand::Services(arguments) => services::run(&arguments),
+        CliCommand::HashPassword => password::run(),
+        CliCommand::Cert(arguments) => cert::run(&arguments),
+        CliCommand::Config(arguments) => schema::run(&arguments),
+        CliCommand::Reload => reload::run(config),
+        CliCommand::Demo(arguments) => demo::run(&arguments),
+        CliCommand::Completions(arguments) => completions::run(&arguments, Arguments::command()),
+        CliCommand::Man(arguments) => man::run(&arguments, Arguments::command()),
     }
 }

@@ -8,7 +8,7 @@ use std::{
 
 use serde::Serialize;
 
-use super::exit::Failure;
+use super::exit::CommandError;
 
 /// `45s`, `12m`, `3h05m`, `2d04h`.
 pub fn span(length: Duration) -> String {
@@ -74,7 +74,7 @@ pub fn table(out: &mut dyn Write, heads: &[&str], rows: &[Vec<String>]) -> io::R
 }
 
 /// A value for programs: indented, keys in alphabetical order, with a line end.
-pub fn json(value: &(impl Serialize + ?Sized)) -> Result<(), Failure> {
+pub fn json(value: &(impl Serialize + ?Sized)) -> Result<(), CommandError> {
     let mut out = io::stdout().lock();
     let value = serde_json::to_value(value).map_err(io::Error::from)?;
     serde_json::to_writer_pretty(&mut out, &value).map_err(io::Error::from)?;
@@ -84,7 +84,7 @@ pub fn json(value: &(impl Serialize + ?Sized)) -> Result<(), Failure> {
 }
 
 /// A line on standard output.
-pub fn line(text: impl std::fmt::Display) -> Result<(), Failure> {
+pub fn line(text: impl std::fmt::Display) -> Result<(), CommandError> {
     writeln!(io::stdout().lock(), "{text}")?;
     Ok(())
 }

@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use super::exit::{Exit, Failure};
+use super::exit::{CommandError, Exit};
 use crate::{
     config::{self, Config, Diagnostic, Diagnostics},
     queue::{
@@ -32,7 +32,7 @@ pub(super) struct Where {
 
 /// The queue's directory, and what the file says beside it.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct QueuePlace {
     /// The configuration file.
     pub(super) path: PathBuf,
     pub(super) data_dir: PathBuf,
@@ -44,7 +44,7 @@ pub(super) struct Place {
 
 impl Where {
     /// Finds it.
-    pub(super) fn find(&self, path: Option<PathBuf>) -> Result<Place, Failure> {
+    pub(super) fn find(&self, path: Option<PathBuf>) -> Result<QueuePlace, CommandError> {
         let path = config::find(path);
         let glance = config::glance(&path);
         let (config, problems) = match glance.loaded {
@@ -53,13 +53,13 @@ impl Where {
         };
         let Some(data_dir) = self.data_dir.clone() else {
             return match (glance.data_dir, problems) {
-                (Some(data_dir), problems) => Ok(Place {
+                (Some(data_dir), problems) => Ok(QueuePlace {
                     path,
                     data_dir,
                     config,
                     problems,
                 }),
-                (None, problems) => Err(Failure::new(
+                (None, problems) => Err(CommandError::new(
                     Exit::Config,
                     format_args!(
                         "{}this file does not say where the queue is: name its directory with --data-dir DIR",
@@ -70,7 +70,7 @@ impl Where {
         };
         // A file about another directory says nothing about this one, and one that is not there nothing at all.
         let is_ours = glance.data_dir.is_some_and(|found| same(&found, &data_dir));
-        Ok(Place {
+        Ok(QueuePlace {
             path,
             data_dir,
             config: config.filter(|_| is_ours),
@@ -87,14 +87,14 @@ fn same(one: &Path, other: &Path) -> bool {
     }
 }
 
-impl Place {
+impl QueuePlace {
     /// The store, if there is one yet.
-    pub(super) fn store(&self) -> Result<Option<Arc<dyn Store>>, Failure> {
+    pub(super) fn store(&self) -> Result<Option<Arc<dyn Store>>, CommandError> {
         store(&self.data_dir)
     }
 
-    /// As [`Place::store`], where a queue is needed.
-    pub(super) fn existing_store(&self) -> Result<Arc<dyn Store>, Failure> {
+    /// As [`QueuePlace::store`], where a queue is needed.
+    pub(super) fn existing_store(&self) -> Result<Arc<dyn Store>, CommandError> {
         existing_store(&self.data_dir)
     }
 
@@ -105,7 +105,7 @@ impl Place {
 }
 
 /// The store, if there is one yet: a command that only looks must not create one.
-pub(super) fn store(data_dir: &Path) -> Result<Option<Arc<dyn Store>>, Failure> {
+pub(super) fn store(data_dir: &Path) -> Result<Option<Arc<dyn Store>>, CommandError> {
     if !queue::exists(data_dir).map_err(|error| unreadable(data_dir, &error))? {
         return Ok(None);
     }
@@ -116,7 +116,7 @@ pub(super) fn store(data_dir: &Path) -> Result<Option<Arc<dyn Store>>, Failure> 
         keep_history: Duration::MAX,
     })
     .map_err(|error| {
-        Failure::new(
+        CommandError::new(
             Exit::Unavailable,
             format_args!("cannot open the queue in {}: {error}", data_dir.display()),
         )
@@ -125,9 +125,9 @@ pub(super) fn store(data_dir: &Path) -> Result<Option<Arc<dyn Store>>, Failure> 
 }
 
 /// As [`store`], where a queue is needed.
-pub(super) fn existing_store(data_dir: &Path) -> Result<Arc<dyn Store>, Failure> {
+pub(super) fn existing_store(data_dir: &Path) -> Result<Arc<dyn Store>, CommandError> {
     store(data_dir)?.ok_or_else(|| {
-        Failure::new(
+        CommandError::new(
             Exit::NoInput,
             format_args!(
                 "there is no queue in {} yet: no gateway ever ran there",
@@ -137,25 +137,25 @@ pub(super) fn existing_store(data_dir: &Path) -> Result<Arc<dyn Store>, Failure>
     })
 }
 
-fn unreadable(directory: &Path, error: &std::io::Error) -> Failure {
+fn unreadable(directory: &Path, error: &std::io::Error) -> CommandError {
     let exit = if error.kind() == ErrorKind::PermissionDenied {
         Exit::Refused
     } else {
         Exit::Io
     };
-    Failure::new(
+    CommandError::new(
         exit,
         format_args!("cannot look into {}: {error}", directory.display()),
     )
 }
 
 /// Who holds `data_dir`, if anybody does.
-pub(super) fn running(data_dir: &Path) -> Result<Option<Holder>, Failure> {
+pub(super) fn running(data_dir: &Path) -> Result<Option<Holder>, CommandError> {
     lock::holder(data_dir).map_err(|error| unreadable(data_dir, &error))
 }
 
 /// What a gateway last wrote down of itself; of one that is gone it is history.
-pub(super) async fn status_row(store: &dyn Store) -> Result<StatusRow, Failure> {
+pub(super) async fn status_row(store: &dyn Store) -> Result<StatusRow, CommandError> {
     let text = store.note(STATUS_ROW).await?;
     Ok(StatusRow::read(text.as_deref()))
 }
@@ -164,7 +164,7 @@ pub(super) async fn status_row(store: &dyn Store) -> Result<StatusRow, Failure> 
 pub(super) async fn status_row_of(
     store: &dyn Store,
     running: Option<&Holder>,
-) -> Result<StatusRow, Failure> {
+) -> Result<StatusRow, CommandError> {
     let row = status_row(store).await?;
     let is_own = running.is_some_and(|running| running.own == row.pid);
     Ok(if is_own { row } else { StatusRow::default() })
@@ -176,7 +176,7 @@ pub(super) struct Routes(Option<BTreeMap<String, Vec<String>>>);
 
 impl Routes {
     /// `row` is that of the gateway that runs.
-    pub(super) fn new(place: &Place, row: &StatusRow) -> Self {
+    pub(super) fn new(place: &QueuePlace, row: &StatusRow) -> Self {
         if row.routes.is_some() {
             return Self(row.routes.clone());
         }

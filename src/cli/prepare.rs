@@ -3,7 +3,7 @@
 use std::{path::PathBuf, sync::Arc};
 
 use super::{
-    exit::{Exit, Failure},
+    exit::{CommandError, Exit},
     place,
 };
 use crate::{
@@ -13,24 +13,26 @@ use crate::{
 };
 
 /// The settings, for a command that only looks; warnings are `check`'s to print.
-pub(super) fn settings(path: Option<PathBuf>, secrets: Secrets) -> Result<Config, Failure> {
+pub(super) fn settings(path: Option<PathBuf>, secrets: Secrets) -> Result<Config, CommandError> {
     let path = config::find(path);
     config::load(&path, secrets)
         .map(|(config, _)| config)
-        .map_err(|diagnostics| Failure::new(Exit::Config, diagnostics))
+        .map_err(|diagnostics| CommandError::new(Exit::Config, diagnostics))
 }
 
 /// Runs what is asynchronous below; a command needs one thread and the blocking pool.
-pub(super) fn block_on<T>(future: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+pub(super) fn block_on<T>(
+    future: impl Future<Output = Result<T, CommandError>>,
+) -> Result<T, CommandError> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .map_err(|error| Failure::new(Exit::System, error))?
+        .map_err(|error| CommandError::new(Exit::System, error))?
         .block_on(future)
 }
 
 /// Where a command finds and keeps rotated refresh tokens, if a connector has one: in the queue, if there is one.
-pub(super) fn token_store(config: &Config) -> Result<Option<Arc<dyn TokenStore>>, Failure> {
+pub(super) fn token_store(config: &Config) -> Result<Option<Arc<dyn TokenStore>>, CommandError> {
     let mut kinds = config.connectors.iter().map(|connector| &connector.kind);
     if !kinds.any(Kind::needs_token_store) {
         return Ok(None);

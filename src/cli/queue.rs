@@ -12,9 +12,9 @@ use mail_parser::MessageParser;
 use serde_json::json;
 
 use super::{
-    exit::{Ended, Exit, Failure},
+    exit::{CommandError, Ended, Exit},
     output,
-    place::{Place, Where},
+    place::{QueuePlace, Where},
     prepare, trace,
 };
 use crate::{
@@ -35,18 +35,18 @@ pub(super) mod entry;
 mod export;
 mod reports;
 
-use entry::Standing;
+use entry::Situation;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     #[command(flatten)]
     place: Where,
     #[command(subcommand)]
-    command: Command,
+    command: QueueCommand,
 }
 
 #[derive(Debug, clap::Subcommand)]
-enum Command {
+enum QueueCommand {
     /// List messages, oldest first: all but the done ones
     List {
         #[command(flatten)]
@@ -166,26 +166,26 @@ pub(super) fn run(path: Option<PathBuf>, arguments: Arguments) -> Ended {
     let find = || place.find(path);
     let mut reports = true;
     let (verb, done, which) = match command {
-        Command::List { which, limit, json } => return list(&find()?, &which, limit, json),
-        Command::Show { id, json } => return prepare::block_on(show(&find()?, id, json)),
-        Command::Export { id, output } => {
+        QueueCommand::List { which, limit, json } => return list(&find()?, &which, limit, json),
+        QueueCommand::Show { id, json } => return prepare::block_on(show(&find()?, id, json)),
+        QueueCommand::Export { id, output } => {
             let store = find()?.existing_store()?;
             return prepare::block_on(export::run(store, id, output));
         }
-        Command::Retry {
+        QueueCommand::Retry {
             which,
             reports: too,
         } => {
             reports = too || !which.ids.is_empty() || which.sender.is_some();
             (Verb::Retry, "to be tried again now", which)
         }
-        Command::Hold(which) => (Verb::Hold, "held", which),
-        Command::Release(which) => (Verb::Release, "released", which),
-        Command::Fail(which) => (Verb::Fail, "given up", which),
-        Command::Drop(which) => (Verb::Drop, "dropped", which),
+        QueueCommand::Hold(which) => (Verb::Hold, "held", which),
+        QueueCommand::Release(which) => (Verb::Release, "released", which),
+        QueueCommand::Fail(which) => (Verb::Fail, "given up", which),
+        QueueCommand::Drop(which) => (Verb::Drop, "dropped", which),
     };
     if !which.says_something() {
-        return Err(Failure::new(
+        return Err(CommandError::new(
             Exit::Usage,
             "say which messages: an id, a filter (--state, --sender, --recipient, --route, --older), or --all",
         ));
@@ -219,7 +219,7 @@ pub(super) fn run(path: Option<PathBuf>, arguments: Arguments) -> Ended {
 }
 
 /// With a retry the operator also says that the cause is mended: closed and paused lanes are tried at once.
-async fn reopen(store: &Arc<dyn Store>) -> Result<(), Failure> {
+async fn reopen(store: &Arc<dyn Store>) -> Result<(), CommandError> {
     let now = output::now();
     for lane in store.lanes().await? {
         if lane.state != LaneState::Open {
@@ -234,7 +234,7 @@ async fn reopen(store: &Arc<dyn Store>) -> Result<(), Failure> {
     Ok(())
 }
 
-fn list(place: &Place, which: &Which, limit: Option<usize>, json: bool) -> Ended {
+fn list(place: &QueuePlace, which: &Which, limit: Option<usize>, json: bool) -> Ended {
     let Some(store) = place.store()? else {
         if json {
             output::json(&json!([]))?;
@@ -245,7 +245,7 @@ fn list(place: &Place, which: &Which, limit: Option<usize>, json: bool) -> Ended
     };
     prepare::block_on(async {
         let now = output::now();
-        let standing = Standing::read(place, store.as_ref()).await?;
+        let standing = Situation::read(place, store.as_ref()).await?;
         let mut entries = Vec::new();
         for mut filter in which.filters() {
             // Done ones are history: shown when asked for by name.
@@ -321,19 +321,19 @@ fn recipients(entry: &Entry) -> String {
     }
 }
 
-async fn show(place: &Place, id: MessageId, json: bool) -> Ended {
+async fn show(place: &QueuePlace, id: MessageId, json: bool) -> Ended {
     let store = place.existing_store()?;
     let life = trace::life(&store, id).await?;
     if life.entries.is_empty() {
-        return Err(Failure::new(Exit::No, format_args!("no message {id}")));
+        return Err(CommandError::new(Exit::No, format_args!("no message {id}")));
     }
     let message = store.content(id).await?;
-    let standing = Standing::read(place, store.as_ref()).await?;
+    let standing = Situation::read(place, store.as_ref()).await?;
     if json {
         output::json(&json!({
             "entries": life.entries.iter().map(|e| entry::view(e, &standing)).collect::<Vec<_>>(),
             "header": message.as_ref().map(|m| String::from_utf8_lossy(&m.header).into_owned()),
-            "events": life.events.iter().map(view::Event::from).collect::<Vec<_>>(),
+            "events": life.events.iter().map(view::EventView::from).collect::<Vec<_>>(),
         }))?;
         return Ok(Exit::Ok);
     }

@@ -9,7 +9,7 @@ use rustix::process::{Signal, kill_process};
 
 use super::{
     elsewhere,
-    exit::{Ended, Exit, Failure},
+    exit::{CommandError, Ended, Exit},
     output, place, prepare,
 };
 use crate::{
@@ -28,7 +28,7 @@ pub(super) fn run(path: Option<PathBuf>) -> Ended {
         return Err(no_gateway(&config));
     };
     let Some(pid) = running.pid else {
-        return Err(Failure::new(
+        return Err(CommandError::new(
             Exit::Unavailable,
             format_args!(
                 "the configuration is valid; the gateway on {} runs in another PID namespace (a container?), as pid {} there, and \
@@ -42,7 +42,7 @@ pub(super) fn run(path: Option<PathBuf>) -> Ended {
     prepare::block_on(async {
         let before = last(store.as_ref()).await?;
         kill_process(pid, Signal::HUP).map_err(|error| {
-            Failure::new(
+            CommandError::new(
                 Exit::Refused,
                 format_args!(
                     "cannot signal the gateway (pid {}): {error}",
@@ -59,14 +59,14 @@ pub(super) fn run(path: Option<PathBuf>) -> Ended {
                         output::line("reloaded")?;
                         Ok(Exit::Ok)
                     }
-                    Some(error) => Err(Failure::new(
+                    Some(error) => Err(CommandError::new(
                         Exit::Config,
                         format_args!("not reloaded, the old settings stay:\n{error}"),
                     )),
                 };
             }
             if Instant::now() >= deadline {
-                return Err(Failure::new(
+                return Err(CommandError::new(
                     Exit::Later,
                     "the gateway was told to reload, but has not yet said whether it did; see `postern status`",
                 ));
@@ -77,12 +77,12 @@ pub(super) fn run(path: Option<PathBuf>) -> Ended {
 }
 
 /// What the gateway last said of a reload.
-async fn last(store: &dyn Store) -> Result<Option<Reload>, Failure> {
+async fn last(store: &dyn Store) -> Result<Option<Reload>, CommandError> {
     Ok(place::status_row(store).await?.reload)
 }
 
 /// Nobody holds the directory that the file names; a gateway may run that was started with another one.
-fn no_gateway(config: &Config) -> Failure {
+fn no_gateway(config: &Config) -> CommandError {
     let dir = config.data_dir.display();
     let text = match elsewhere::find(&config.path) {
         None => format!("the configuration is valid, but no gateway runs on {dir}"),
@@ -96,5 +96,5 @@ fn no_gateway(config: &Config) -> Failure {
             )),
         ),
     };
-    Failure::new(Exit::Unavailable, text)
+    CommandError::new(Exit::Unavailable, text)
 }

@@ -2,13 +2,13 @@
 
 use std::path::PathBuf;
 
-use super::exit::{Ended, Exit, Failure};
+use super::exit::{CommandError, Ended, Exit};
 use crate::{config, gateway};
 
 pub(super) fn run(config: Option<PathBuf>) -> Ended {
     match gateway::run(config::find(config)) {
         Ok(()) => Ok(Exit::Ok),
-        Err(error) => Err(Failure {
+        Err(error) => Err(CommandError {
             code: error.code,
             text: error.text,
         }),

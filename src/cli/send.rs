@@ -10,7 +10,7 @@ use lettre::message::{Attachment, Mailbox, MultiPart, SinglePart, header::Conten
 use pulldown_cmark::{Event, Options, Parser, html};
 
 use super::{
-    exit::{Ended, Exit, Failure},
+    exit::{CommandError, Ended, Exit},
     handover, output,
 };
 use crate::config::{self, Config, Secrets};
@@ -47,7 +47,7 @@ pub(super) fn run(path: Option<PathBuf>, arguments: &Arguments) -> Ended {
         address
     } else {
         let (config, _) = config::load(&path, Secrets::Ignore)
-            .map_err(|diagnostics| Failure::new(Exit::Config, diagnostics))?;
+            .map_err(|diagnostics| CommandError::new(Exit::Config, diagnostics))?;
         listener(&config)?
     };
     let mut markdown = Vec::new();
@@ -56,10 +56,10 @@ pub(super) fn run(path: Option<PathBuf>, arguments: &Arguments) -> Ended {
         .take(MOST + 1)
         .read_to_end(&mut markdown)?;
     if markdown.len() as u64 > MOST {
-        return Err(Failure::new(Exit::Data, "the text is too long"));
+        return Err(CommandError::new(Exit::Data, "the text is too long"));
     }
     let markdown = String::from_utf8(handover::plain(&markdown))
-        .map_err(|_| Failure::new(Exit::Data, "the text on standard input is not UTF-8"))?;
+        .map_err(|_| CommandError::new(Exit::Data, "the text on standard input is not UTF-8"))?;
     let content = compose(arguments, &markdown)?;
     let recipients: Vec<String> = arguments
         .to
@@ -73,7 +73,7 @@ pub(super) fn run(path: Option<PathBuf>, arguments: &Arguments) -> Ended {
         handover::speakable(address)?;
     }
     let taken = handover::hand_over(&address, &sender, &recipients, &content)
-        .map_err(|unsent| Failure::new(unsent.exit(), format_args!("not sent: {unsent}")))?;
+        .map_err(|unsent| CommandError::new(unsent.exit(), format_args!("not sent: {unsent}")))?;
     output::line(shown(&taken.reply.text))?;
     let mut exit = Exit::Ok;
     for (address, reply) in &taken.refused {
@@ -84,11 +84,11 @@ pub(super) fn run(path: Option<PathBuf>, arguments: &Arguments) -> Ended {
 }
 
 /// The listener that takes local mail without a login.
-pub(super) fn listener(config: &Config) -> Result<String, Failure> {
+pub(super) fn listener(config: &Config) -> Result<String, CommandError> {
     handover::local_listener(config)
         .map(|address| address.to_string())
         .ok_or_else(|| {
-            Failure::new(
+            CommandError::new(
                 Exit::Config,
                 format_args!(
                     "{}: no listener admits 127.0.0.1 without TLS and AUTH; {} names another way in",
@@ -99,8 +99,8 @@ pub(super) fn listener(config: &Config) -> Result<String, Failure> {
         })
 }
 
-fn compose(arguments: &Arguments, markdown: &str) -> Result<Vec<u8>, Failure> {
-    let fault = |error: lettre::error::Error| Failure::new(Exit::Data, error);
+fn compose(arguments: &Arguments, markdown: &str) -> Result<Vec<u8>, CommandError> {
+    let fault = |error: lettre::error::Error| CommandError::new(Exit::Data, error);
     let mut mail = lettre::Message::builder()
         .from(arguments.from.clone())
         .subject(arguments.subject.clone())
@@ -147,9 +147,9 @@ fn to_html(markdown: &str) -> String {
     )
 }
 
-fn attachment(path: &Path) -> Result<SinglePart, Failure> {
+fn attachment(path: &Path) -> Result<SinglePart, CommandError> {
     let unreadable = |error: &dyn std::fmt::Display| {
-        Failure::new(
+        CommandError::new(
             Exit::NoInput,
             format_args!("cannot read {}: {error}", path.display()),
         )

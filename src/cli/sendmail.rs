@@ -14,7 +14,7 @@ use std::{
 };
 
 use super::{
-    exit::{Ended, Exit, Failure},
+    exit::{CommandError, Ended, Exit},
     handover::{self, Taken, Unsent},
     output, send,
 };
@@ -22,7 +22,7 @@ use crate::{
     config::{self, Secrets},
     mail::{address::Domain, text::shown},
 };
-use message::{Draft, addresses, once};
+use message::{LocalMessage, addresses, once};
 
 /// Behind `postern sendmail --help`.
 pub(super) const HELP: &str = "\
@@ -95,13 +95,13 @@ pub(super) fn main(path: Option<PathBuf>, arguments: &[OsString]) -> Ended {
         return Ok(Exit::Ok);
     }
     let input = input(wishes.dot_is_text)?;
-    let draft = Draft::read(&input, wishes.from_header)
-        .map_err(|error| Failure::new(Exit::Data, format_args!("sendmail: {error}")))?;
+    let draft = LocalMessage::read(&input, wishes.from_header)
+        .map_err(|error| CommandError::new(Exit::Data, format_args!("sendmail: {error}")))?;
     for address in &draft.recipients {
         once(&mut wishes.recipients, address.clone());
     }
     if wishes.recipients.is_empty() {
-        return Err(Failure::new(
+        return Err(CommandError::new(
             Exit::Usage,
             "no recipients: name them on the command line, or in the message with -t",
         ));
@@ -131,9 +131,9 @@ fn hand_over(
     address: &str,
     senders: &[String],
     wishes: &Wishes,
-    draft: &Draft,
-) -> Result<Taken, Failure> {
-    let mut refused = Failure::new(Exit::Unavailable, "sendmail: no sender");
+    draft: &LocalMessage,
+) -> Result<Taken, CommandError> {
+    let mut refused = CommandError::new(Exit::Unavailable, "sendmail: no sender");
     for sender in senders {
         if !sender.is_empty() {
             handover::speakable(sender)?;
@@ -143,7 +143,7 @@ fn hand_over(
             Ok(taken) => return Ok(taken),
             Err(unsent) => unsent,
         };
-        refused = Failure::new(unsent.exit(), format_args!("sendmail: {unsent}"));
+        refused = CommandError::new(unsent.exit(), format_args!("sendmail: {unsent}"));
         // The gateway completes no bare names: the next one is complete.
         if !matches!(unsent, Unsent::Said("MAIL", reply) if matches!(reply.code, 501 | 553)) {
             break;
@@ -153,7 +153,7 @@ fn hand_over(
 }
 
 /// Where to, and what completes a bare name there.
-struct Gateway {
+struct Destination {
     address: String,
     default_domain: DefaultDomain,
 }
@@ -166,35 +166,35 @@ enum DefaultDomain {
 }
 
 /// The variable, else the configuration if it may be read, else the fallback.
-fn gateway(path: Option<PathBuf>) -> Result<Gateway, Failure> {
+fn gateway(path: Option<PathBuf>) -> Result<Destination, CommandError> {
     let named = handover::from_environment();
     let path = config::find(path);
     // Local users may not read the gateway's configuration; that is no fault.
     if std::fs::File::open(&path).is_err() {
-        return Ok(Gateway {
+        return Ok(Destination {
             address: named.unwrap_or_else(|| handover::FALLBACK.to_owned()),
             default_domain: DefaultDomain::Unknown,
         });
     }
     match (named, config::load(&path, Secrets::Ignore)) {
-        (Some(address), Ok((config, _))) => Ok(Gateway {
+        (Some(address), Ok((config, _))) => Ok(Destination {
             address,
             default_domain: DefaultDomain::Known(config.default_domain),
         }),
-        (Some(address), Err(_)) => Ok(Gateway {
+        (Some(address), Err(_)) => Ok(Destination {
             address,
             default_domain: DefaultDomain::Unknown,
         }),
-        (None, Ok((config, _))) => Ok(Gateway {
+        (None, Ok((config, _))) => Ok(Destination {
             address: send::listener(&config)?,
             default_domain: DefaultDomain::Known(config.default_domain),
         }),
-        (None, Err(diagnostics)) => Err(Failure::new(Exit::Config, diagnostics)),
+        (None, Err(diagnostics)) => Err(CommandError::new(Exit::Config, diagnostics)),
     }
 }
 
 /// Who sends, in the order in which the gateway is asked: as given, else the login name.
-fn senders(given: Option<String>, default: &DefaultDomain) -> Result<Vec<String>, Failure> {
+fn senders(given: Option<String>, default: &DefaultDomain) -> Result<Vec<String>, CommandError> {
     let is_given = given.is_some();
     let name = given.map_or_else(login, Ok)?;
     if name.is_empty() || name.contains('@') {
@@ -210,7 +210,7 @@ fn senders(given: Option<String>, default: &DefaultDomain) -> Result<Vec<String>
 }
 
 /// Options as Sendmail, Postfix and Exim document them.
-fn read(arguments: &[OsString]) -> Result<Wishes, Failure> {
+fn read(arguments: &[OsString]) -> Result<Wishes, CommandError> {
     let mut wishes = Wishes::default();
     let mut arguments = arguments.iter();
     while let Some(argument) = arguments.next() {
@@ -230,10 +230,10 @@ fn read(arguments: &[OsString]) -> Result<Wishes, Failure> {
             continue;
         };
         // The value is glued on or is the next argument.
-        let mut value = || -> Result<&OsStr, Failure> {
+        let mut value = || -> Result<&OsStr, CommandError> {
             if glued.is_empty() {
                 arguments.next().map(OsString::as_os_str).ok_or_else(|| {
-                    Failure::new(
+                    CommandError::new(
                         Exit::Usage,
                         format_args!("sendmail: -{} needs a value", char::from(*letter)),
                     )
@@ -255,7 +255,7 @@ fn read(arguments: &[OsString]) -> Result<Wishes, Failure> {
             (b'b', b"m") => {}
             (b'b', b"s") => wishes.speak_smtp = true,
             (b'b', _) => {
-                return Err(Failure::new(
+                return Err(CommandError::new(
                     Exit::Usage,
                     format_args!(
                         "sendmail: {} is not offered; `postern queue list` shows the queue, `postern explain` tests addresses",
@@ -275,7 +275,7 @@ fn read(arguments: &[OsString]) -> Result<Wishes, Failure> {
 }
 
 /// Letters without a value may stand together: `-ti`.
-fn flags(wishes: &mut Wishes, letters: &[u8]) -> Result<(), Failure> {
+fn flags(wishes: &mut Wishes, letters: &[u8]) -> Result<(), CommandError> {
     for letter in letters {
         match letter {
             b't' => wishes.from_header = true,
@@ -283,7 +283,7 @@ fn flags(wishes: &mut Wishes, letters: &[u8]) -> Result<(), Failure> {
             b'v' => wishes.verbose = true,
             b'G' | b'm' | b'n' | b'U' | b'E' => {}
             _ => {
-                return Err(Failure::new(
+                return Err(CommandError::new(
                     Exit::Usage,
                     format_args!(
                         "sendmail: unknown option -{}; --help lists them",
@@ -297,7 +297,7 @@ fn flags(wishes: &mut Wishes, letters: &[u8]) -> Result<(), Failure> {
 }
 
 /// A recipient argument; it may be a list, as in `"a@x, b@y"`.
-fn add(recipients: &mut Vec<String>, argument: &OsStr) -> Result<(), Failure> {
+fn add(recipients: &mut Vec<String>, argument: &OsStr) -> Result<(), CommandError> {
     let list = addresses(argument.as_bytes()).map_err(|_| no_address(argument))?;
     for address in list {
         once(recipients, address);
@@ -306,7 +306,7 @@ fn add(recipients: &mut Vec<String>, argument: &OsStr) -> Result<(), Failure> {
 }
 
 /// The one address of `-f`, with or without a name; none at all is `<>`.
-fn sender_of(value: &OsStr) -> Result<String, Failure> {
+fn sender_of(value: &OsStr) -> Result<String, CommandError> {
     let mut list = addresses(value.as_bytes()).map_err(|_| no_address(value))?;
     match (list.pop(), list.is_empty()) {
         (None, _) => Ok(String::new()),
@@ -315,8 +315,8 @@ fn sender_of(value: &OsStr) -> Result<String, Failure> {
     }
 }
 
-fn no_address(text: &OsStr) -> Failure {
-    Failure::new(
+fn no_address(text: &OsStr) -> CommandError {
+    CommandError::new(
         Exit::Usage,
         format_args!(
             "sendmail: not an address: {}",
@@ -335,7 +335,7 @@ fn text_of(argument: &OsStr) -> String {
 }
 
 /// The message: to the end, or to a line with a single dot.
-fn input(dot_is_text: bool) -> Result<Vec<u8>, Failure> {
+fn input(dot_is_text: bool) -> Result<Vec<u8>, CommandError> {
     let mut stdin = io::stdin().lock().take(MOST + 1);
     let mut text = Vec::new();
     if dot_is_text {
@@ -356,7 +356,7 @@ fn input(dot_is_text: bool) -> Result<Vec<u8>, Failure> {
         }
     }
     if text.len() as u64 > MOST {
-        return Err(Failure::new(
+        return Err(CommandError::new(
             Exit::Data,
             "sendmail: the message is too large",
         ));
@@ -365,7 +365,7 @@ fn input(dot_is_text: bool) -> Result<Vec<u8>, Failure> {
 }
 
 /// The login name by the user id; by the environment, which the caller can set, only where the id has no name.
-fn login() -> Result<String, Failure> {
+fn login() -> Result<String, CommandError> {
     let uid = rustix::process::getuid().as_raw();
     let passwd = std::fs::read("/etc/passwd").unwrap_or_default();
     let name = String::from_utf8_lossy(&passwd).lines().find_map(|line| {
@@ -376,7 +376,7 @@ fn login() -> Result<String, Failure> {
     // Users of a directory (LDAP) and of containers are not in the file; cron and logins set the variable.
     let name = name.or_else(from_environment);
     name.filter(|name| !name.is_empty()).ok_or_else(|| {
-        Failure::new(
+        CommandError::new(
             Exit::NoUser,
             format_args!("sendmail: user id {uid} has no name; say who sends with -f"),
         )
@@ -398,7 +398,7 @@ fn from_environment() -> Option<String> {
 /// `-bs`: what comes goes to the listener and back, octet by octet.
 fn bridge(address: &str) -> Ended {
     let later = |error: &dyn std::fmt::Display| {
-        Failure::new(Exit::Later, format_args!("sendmail: {error}"))
+        CommandError::new(Exit::Later, format_args!("sendmail: {error}"))
     };
     let mut down = handover::dial(address).map_err(|unsent| later(&unsent))?;
     // The session's own time-outs are the listener's.

@@ -13,7 +13,7 @@ use super::{
     elsewhere,
     exit::{Ended, Exit},
     output,
-    place::{Place, Where},
+    place::{QueuePlace, Where},
     prepare,
 };
 use crate::{
@@ -28,7 +28,7 @@ use crate::{
         store::{LaneRow, Stats},
     },
     route::LaneId,
-    view::{Certificate, Held, Lane, Messages, Owner, Status, StatusRow},
+    view::{Certificate, CheckedCertificate, Lane, Messages, Owner, Status, StatusRow},
 };
 
 #[derive(Debug, clap::Args)]
@@ -46,15 +46,15 @@ const OLD: Duration = Duration::from_hours(1);
 const LINES: usize = 40;
 
 /// All that is known of a gateway.
-struct Report {
-    place: Place,
+struct StatusReport {
+    place: QueuePlace,
     running: Option<Holder>,
     /// Empty unless the gateway runs.
     row: StatusRow,
     /// `None`: there is no queue yet.
     stats: Option<Stats>,
     lanes: Vec<LaneRow>,
-    certificates: Vec<Held>,
+    certificates: Vec<CheckedCertificate>,
     now: SystemTime,
 }
 
@@ -72,7 +72,7 @@ pub(super) fn run(path: Option<PathBuf>, arguments: &Arguments) -> Ended {
         })?,
     };
     let now = output::now();
-    let report = Report {
+    let report = StatusReport {
         lanes: all_lanes(&place, &row, lanes),
         certificates: row.certificates.iter().map(|c| held(c, now)).collect(),
         place,
@@ -91,7 +91,7 @@ pub(super) fn run(path: Option<PathBuf>, arguments: &Arguments) -> Ended {
     Ok(report.exit())
 }
 
-impl Report {
+impl StatusReport {
     /// How long the oldest message waits.
     fn waits(&self) -> Option<Duration> {
         let oldest = self.stats.as_ref()?.oldest?;
@@ -266,15 +266,15 @@ fn indented(out: &mut Vec<u8>, text: &str) -> std::io::Result<()> {
     Ok(())
 }
 
-fn held(certificate: &Certificate, now: SystemTime) -> Held {
-    Held {
+fn held(certificate: &Certificate, now: SystemTime) -> CheckedCertificate {
+    CheckedCertificate {
         certificate: certificate.clone(),
         expired: certificate.ends().is_some_and(|end| end <= now),
     }
 }
 
 /// What there is to say of a certificate.
-fn sentence(held: &Held, now: SystemTime) -> String {
+fn sentence(held: &CheckedCertificate, now: SystemTime) -> String {
     let certificate = &held.certificate;
     let (kind, name) = match &certificate.owner {
         Owner::Listener(name) => ("listener", name),
@@ -305,7 +305,7 @@ fn sentence(held: &Held, now: SystemTime) -> String {
 }
 
 /// A row for every connector there is, and for each mailbox that is not open.
-fn all_lanes(place: &Place, row: &StatusRow, mut rows: Vec<LaneRow>) -> Vec<LaneRow> {
+fn all_lanes(place: &QueuePlace, row: &StatusRow, mut rows: Vec<LaneRow>) -> Vec<LaneRow> {
     let mut connectors = row.connectors.clone();
     if let (true, Some(config)) = (connectors.is_empty(), &place.config) {
         connectors = config

@@ -13,7 +13,7 @@ use serde_json::json;
 
 use super::{
     check::{SHOWN, said},
-    exit::{Ended, Exit, Failure},
+    exit::{CommandError, Ended, Exit},
     output, prepare,
 };
 use crate::{
@@ -54,7 +54,7 @@ pub(super) fn run(path: Option<PathBuf>, arguments: &Arguments) -> Ended {
         .find(|c| c.name.as_str() == arguments.connector)
         .ok_or_else(|| {
             let names: Vec<&str> = config.connectors.iter().map(|c| c.name.as_str()).collect();
-            Failure::new(
+            CommandError::new(
                 Exit::Usage,
                 format_args!(
                     "there is no connector named {:?}; the configuration has {}",
@@ -67,7 +67,7 @@ pub(super) fn run(path: Option<PathBuf>, arguments: &Arguments) -> Ended {
     let from = match &arguments.from {
         Some(text) => address("--from", text)?,
         None => sender(&config, settings).ok_or_else(|| {
-            Failure::new(
+            CommandError::new(
                 Exit::Usage,
                 "say who sends with --from: the configuration names no sender that the allowlist admits",
             )
@@ -78,7 +78,7 @@ pub(super) fn run(path: Option<PathBuf>, arguments: &Arguments) -> Ended {
         .policy
         .sender(nobody, Some(&from), findings)
         .and_then(|()| config.policy.rcpt(nobody, &to, findings))
-        .map_err(|reply| Failure::new(Exit::Refused, format_args!("refused: {reply}")))?;
+        .map_err(|reply| CommandError::new(Exit::Refused, format_args!("refused: {reply}")))?;
     let message = compose(&config, &from, &to)?;
     let timeout = settings.timeout;
     let conversation: Arc<Mutex<Vec<String>>> = Arc::default();
@@ -102,7 +102,7 @@ pub(super) fn run(path: Option<PathBuf>, arguments: &Arguments) -> Ended {
     };
     let connector = settings
         .build(services)
-        .map_err(|text| Failure::new(Exit::Unavailable, text))?;
+        .map_err(|text| CommandError::new(Exit::Unavailable, text))?;
     let report = prepare::block_on(async {
         let deadline = Instant::now() + timeout;
         let recipients = [to.clone().into()];
@@ -110,7 +110,7 @@ pub(super) fn run(path: Option<PathBuf>, arguments: &Arguments) -> Ended {
         // The connector keeps the deadline; this is for one that does not.
         tokio::time::timeout(timeout + Duration::from_secs(30), delivery)
             .await
-            .map_err(|_| Failure::new(Exit::Later, "no answer in time; it may have arrived"))
+            .map_err(|_| CommandError::new(Exit::Later, "no answer in time; it may have arrived"))
     })?;
     if arguments.json {
         let lines = conversation
@@ -206,9 +206,9 @@ fn meaning(outcome: &Outcome) -> (&'static str, &'static str, Exit) {
     }
 }
 
-fn address(option: &str, text: &str) -> Result<Address, Failure> {
+fn address(option: &str, text: &str) -> Result<Address, CommandError> {
     Address::parse(text).map_err(|error| {
-        Failure::new(
+        CommandError::new(
             Exit::Usage,
             format_args!("{option} {}: {error}", shown(text)),
         )
@@ -242,10 +242,10 @@ fn sender(config: &Config, settings: &connector::Settings) -> Option<Address> {
         })
 }
 
-fn compose(config: &Config, from: &Address, to: &Address) -> Result<Message, Failure> {
+fn compose(config: &Config, from: &Address, to: &Address) -> Result<Message, CommandError> {
     let at = output::now();
     let id = MessageId::new(at, fastrand::u128(..));
-    let fault = |error: &dyn std::fmt::Display| Failure::new(Exit::Software, error);
+    let fault = |error: &dyn std::fmt::Display| CommandError::new(Exit::Software, error);
     let mail = lettre::Message::builder()
         .from(
             from.to_string()

@@ -3,11 +3,11 @@
 use std::{io::Write, path::PathBuf, sync::Arc};
 
 use super::{
-    exit::{Ended, Exit, Failure},
+    exit::{CommandError, Ended, Exit},
     output,
     place::Where,
     prepare,
-    queue::entry::{self, Standing},
+    queue::entry::{self, Situation},
 };
 use crate::{
     mail::{
@@ -39,7 +39,7 @@ pub(super) fn run(path: Option<PathBuf>, arguments: &Arguments) -> Ended {
     let place = arguments.place.find(path)?;
     let store = place.existing_store()?;
     prepare::block_on(async {
-        let standing = Standing::read(&place, store.as_ref()).await?;
+        let standing = Situation::read(&place, store.as_ref()).await?;
         let ids = ids(&store, &arguments.subject).await?;
         let skipped = ids.len().saturating_sub(arguments.limit);
         let mut lives = Vec::new();
@@ -48,7 +48,7 @@ pub(super) fn run(path: Option<PathBuf>, arguments: &Arguments) -> Ended {
         }
         lives.retain(|life| !life.entries.is_empty() || !life.events.is_empty());
         if lives.is_empty() {
-            return Err(Failure::new(
+            return Err(CommandError::new(
                 Exit::No,
                 format_args!("no message is known for {}", shown(&arguments.subject)),
             ));
@@ -75,31 +75,31 @@ pub(super) fn run(path: Option<PathBuf>, arguments: &Arguments) -> Ended {
 
 /// One message: what it is now, and what happened to it.
 #[derive(Debug)]
-pub(super) struct Life {
+pub(super) struct History {
     pub(super) id: MessageId,
     pub(super) entries: Vec<Entry>,
     pub(super) events: Vec<Event>,
 }
 
 /// Everything the store knows of one message.
-pub(super) async fn life(store: &Arc<dyn Store>, id: MessageId) -> Result<Life, Failure> {
+pub(super) async fn life(store: &Arc<dyn Store>, id: MessageId) -> Result<History, CommandError> {
     let filter = Filter {
         id: Some(id),
         ..Filter::default()
     };
-    Ok(Life {
+    Ok(History {
         id,
         entries: store.list(&filter, output::now()).await?,
         events: store.events(id).await?,
     })
 }
 
-impl Life {
+impl History {
     /// For people; `standing` also tells what it waits for.
     pub(super) fn print(
         &self,
         out: &mut dyn Write,
-        standing: Option<&Standing>,
+        standing: Option<&Situation>,
     ) -> std::io::Result<()> {
         writeln!(out, "{}  from {}", self.id, shown(&self.sender()))?;
         for event in &self.events {
@@ -136,12 +136,12 @@ impl Life {
         Ok(())
     }
 
-    fn view(&self, standing: &Standing) -> view::Life {
+    fn view(&self, standing: &Situation) -> view::Life {
         let entries = self.entries.iter();
         view::Life {
             id: self.id.to_string(),
             sender: self.sender(),
-            events: self.events.iter().map(view::Event::from).collect(),
+            events: self.events.iter().map(view::EventView::from).collect(),
             waits_for: entries.clone().find_map(|e| standing.waits(e)),
             entries: entries.map(|e| entry::view(e, standing)).collect(),
         }
@@ -155,12 +155,12 @@ impl Life {
 }
 
 /// By id, else every message from or to the address, oldest first.
-async fn ids(store: &Arc<dyn Store>, subject: &str) -> Result<Vec<MessageId>, Failure> {
+async fn ids(store: &Arc<dyn Store>, subject: &str) -> Result<Vec<MessageId>, CommandError> {
     if let Ok(id) = subject.parse() {
         return Ok(vec![id]);
     }
     let pattern = Pattern::parse(subject).map_err(|why| {
-        Failure::new(
+        CommandError::new(
             Exit::Usage,
             format_args!("{}: neither an id nor an address: {why}", shown(subject)),
         )

@@ -38,7 +38,7 @@ pub(super) struct Table<'a> {
 }
 
 /// A key with its value.
-struct Entry<'a> {
+struct KeyValue<'a> {
     key: &'static Key,
     value: &'a DeValue<'a>,
     span: Span,
@@ -99,10 +99,10 @@ impl<'a> Table<'a> {
         self.key(name).map_or("", |key| key.default)
     }
 
-    fn entry(&self, name: &str) -> Option<Entry<'a>> {
+    fn entry(&self, name: &str) -> Option<KeyValue<'a>> {
         let key = self.key(name)?;
         let value = self.entries?.get(name)?;
-        Some(Entry {
+        Some(KeyValue {
             key,
             value: value.get_ref(),
             span: value.span(),
@@ -138,7 +138,7 @@ impl<'a> Table<'a> {
     }
 
     /// Says that the value is of another type; nothing can be read.
-    fn wrong_type<T>(&self, Entry { key, value, span }: Entry<'_>) -> Option<T> {
+    fn wrong_type<T>(&self, KeyValue { key, value, span }: KeyValue<'_>) -> Option<T> {
         self.source.error(&span, wording::wrong_type(key, value));
         None
     }

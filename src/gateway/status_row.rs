@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use super::certificates;
 use crate::{
     config::Config,
-    listener::{Standing, TlsMode},
+    listener::{ListenerStatus, TlsMode},
     mail::time,
     view::{Certificate, Listener, Owner, Reload, StatusRow},
 };
@@ -14,7 +14,7 @@ use crate::{
 pub(super) fn of(
     config: &Config,
     started: SystemTime,
-    standing: &[Standing],
+    standing: &[ListenerStatus],
     reload: Option<Reload>,
 ) -> StatusRow {
     let listeners = standing.iter().flat_map(|l| {

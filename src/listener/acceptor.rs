@@ -29,7 +29,7 @@ pub(super) const HANDSHAKE: Duration = Duration::from_secs(30);
 
 /// A loaded chain with its key.
 #[derive(Debug, Clone)]
-pub struct Certificate {
+pub struct LoadedCertificate {
     /// For the handshake: TLS 1.2 and 1.3.
     pub config: Arc<ServerConfig>,
     /// When the first certificate of the chain begins to be valid.
@@ -43,7 +43,7 @@ pub struct Certificate {
 pub struct Acceptor {
     chain: PathBuf,
     key: PathBuf,
-    certificate: Certificate,
+    certificate: LoadedCertificate,
     files: Files,
 }
 
@@ -104,7 +104,7 @@ impl Acceptor {
 ///
 /// # Errors
 /// A sentence that names the file and what is wrong with it.
-pub fn load(chain: &Path, key: &Path) -> Result<Certificate, String> {
+pub fn load(chain: &Path, key: &Path) -> Result<LoadedCertificate, String> {
     let read = |path: &Path| {
         std::fs::read(path).map_err(|e| format!("{} cannot be read: {e}", path.display()))
     };
@@ -143,7 +143,7 @@ pub fn load(chain: &Path, key: &Path) -> Result<Certificate, String> {
             ),
             e => format!("{} with {}: {e}", chain.display(), key.display()),
         })?;
-    Ok(Certificate {
+    Ok(LoadedCertificate {
         config: Arc::new(config),
         not_before,
         not_after,

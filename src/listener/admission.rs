@@ -11,7 +11,7 @@ use tracing::{debug, info, warn};
 use super::{
     acceptor::HANDSHAKE,
     connection::{Connection, UNREAD, log_failed_tls},
-    limits::Permit,
+    limits::ConnectionPermit,
     port::{Slot, current},
     settings::TlsMode,
     shared::Shared,
@@ -28,7 +28,7 @@ pub(super) async fn serve(
     peer: SocketAddr,
     slot: Slot,
     shared: Arc<Shared>,
-    permit: Permit,
+    permit: ConnectionPermit,
 ) {
     let _ = tcp.set_nodelay(true);
     // Boxed: an idle connection costs what is in here, and most of it is only needed while something happens.
@@ -44,7 +44,7 @@ async fn admit(
     peer: SocketAddr,
     slot: Slot,
     shared: Arc<Shared>,
-    mut permit: Permit,
+    mut permit: ConnectionPermit,
 ) -> io::Result<()> {
     let port = current(&slot);
     let mut wire = Wire::new(tcp);

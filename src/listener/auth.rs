@@ -35,13 +35,13 @@ const LONGEST: usize = 1_024;
 pub struct Authenticator {
     permits: Semaphore,
     failures: Mutex<Forgetful<IpAddr, Failures>>,
-    right: Mutex<Forgetful<Mark, Instant>>,
+    right: Mutex<Forgetful<LoginDigest, Instant>>,
     key: [u8; 32],
     delay: Duration,
 }
 
 /// SHA-256 over a random key, name, password and hash: what is kept of a login that was right, never the password.
-type Mark = [u8; 32];
+type LoginDigest = [u8; 32];
 
 #[derive(Debug, Clone, Copy)]
 struct Failures {
@@ -140,14 +140,14 @@ impl Authenticator {
         Some(true)
     }
 
-    fn is_fresh(&self, mark: &Mark, now: Instant) -> bool {
+    fn is_fresh(&self, mark: &LoginDigest, now: Instant) -> bool {
         let right = self.right.lock().unwrap_or_else(PoisonError::into_inner);
         let at = right.get(mark);
         at.is_some_and(|at| now.duration_since(*at) < FRESH)
     }
 
     /// The hash of the user is part of it, so that a reload with another one forgets.
-    fn mark(&self, name: &str, password: &str, hash: &str) -> Option<Mark> {
+    fn mark(&self, name: &str, password: &str, hash: &str) -> Option<LoginDigest> {
         if self.key == [0; 32] {
             return None;
         }

@@ -20,9 +20,9 @@ use tracing::{debug, info};
 use super::{
     acceptor,
     intake::{Intake, Unlogged},
-    limits::{NetworkPermit, Permit},
+    limits::{ConnectionPermit, NetworkPermit},
     port::{Port, Slot, current},
-    rate::Rate,
+    rate::InputRate,
     shared::Shared,
     wire::Wire,
 };
@@ -72,9 +72,9 @@ pub(super) struct Connection {
     line_began: Option<Instant>,
     /// The session ends then, whatever happens.
     deadline: Option<Instant>,
-    data: Rate,
+    data: InputRate,
     /// Among all connections and among those of its network.
-    permits: (Permit, NetworkPermit),
+    permits: (ConnectionPermit, NetworkPermit),
 }
 
 /// What came of waiting for the client.
@@ -102,7 +102,7 @@ impl Connection {
         port: Arc<Port>,
         slot: Slot,
         shared: Arc<Shared>,
-        permits: (Permit, NetworkPermit),
+        permits: (ConnectionPermit, NetworkPermit),
     ) -> Self {
         let drain = shared.drain();
         Self {
@@ -121,7 +121,7 @@ impl Connection {
             transcript: Transcript::default(),
             line_began: None,
             deadline: None,
-            data: Rate::default(),
+            data: InputRate::default(),
             permits,
         }
     }
@@ -216,7 +216,7 @@ impl Connection {
         let silence = if inside {
             limits.data_timeout
         } else {
-            self.data = Rate::default();
+            self.data = InputRate::default();
             limits.command_timeout
         };
         let began = Instant::now();

@@ -108,10 +108,10 @@ impl MessageRate {
 
 /// Which refusals of a network are logged.
 #[derive(Debug)]
-pub(super) struct RefusalLog(Mutex<Forgetful<IpAddr, Refusals>>);
+pub(super) struct RefusalLog(Mutex<Forgetful<IpAddr, LoggedRefusals>>);
 
 #[derive(Debug)]
-struct Refusals {
+struct LoggedRefusals {
     since: Instant,
     lines: u32,
     suppressed: u64,
@@ -126,7 +126,7 @@ impl Default for RefusalLog {
 impl RefusalLog {
     /// Whether a refusal of this peer may be logged, and how many were not since the last one.
     pub(super) fn may_log(&self, peer: IpAddr, now: Instant) -> Option<u64> {
-        let first = Refusals {
+        let first = LoggedRefusals {
             since: now,
             lines: 0,
             suppressed: 0,
@@ -182,9 +182,13 @@ impl Permits {
     }
 
     /// One among all connections, for a stranger among theirs.
-    pub(super) fn among_all(self: &Arc<Self>, limits: Limits, is_stranger: bool) -> Option<Permit> {
+    pub(super) fn among_all(
+        self: &Arc<Self>,
+        limits: Limits,
+        is_stranger: bool,
+    ) -> Option<ConnectionPermit> {
         take(&self.open, limits.connections)?;
-        let mut permit = Permit {
+        let mut permit = ConnectionPermit {
             permits: Arc::clone(self),
             is_strangers: false,
         };
@@ -225,12 +229,12 @@ impl Permits {
 
 /// Given back when dropped.
 #[derive(Debug)]
-pub(super) struct Permit {
+pub(super) struct ConnectionPermit {
     permits: Arc<Permits>,
     is_strangers: bool,
 }
 
-impl Permit {
+impl ConnectionPermit {
     /// What stands behind a PROXY header is a stranger after all: false when strangers have all of theirs.
     pub(super) fn make_strangers(&mut self, limits: Limits) -> bool {
         let most = share_of_strangers(limits.connections);
@@ -246,7 +250,7 @@ impl Permit {
     }
 }
 
-impl Drop for Permit {
+impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         self.make_friends();
         self.permits.open.fetch_sub(1, Ordering::Relaxed);

@@ -30,7 +30,7 @@ mod shared;
 mod wire;
 
 use bind::bind;
-pub use port::Standing;
+pub use port::ListenerStatus;
 use port::{Port, Slot, current};
 pub use settings::{Bind, Limits, Settings, TlsMode};
 pub use shared::Shared;
@@ -57,7 +57,7 @@ pub enum ListenerError {
 }
 
 /// Sockets that are open. Two listeners at port 0 are told apart by name.
-type Key = (Bind, Option<String>);
+type SocketKey = (Bind, Option<String>);
 
 #[derive(Debug)]
 struct Running {
@@ -71,18 +71,18 @@ struct Running {
 #[derive(Debug)]
 pub struct Listeners {
     shared: Arc<Shared>,
-    running: HashMap<Key, Running>,
+    running: HashMap<SocketKey, Running>,
     /// Kept for good, so that a reload can come back to one.
     inherited: HashMap<String, Vec<StdListener>>,
 }
 
 /// A reload that can no longer fail: everything new is bound and loaded.
 #[derive(Debug)]
-pub struct Prepared(Vec<(Key, Port, Option<Vec<TcpListener>>)>);
+pub struct Prepared(Vec<(SocketKey, Port, Option<Vec<TcpListener>>)>);
 
 impl Prepared {
     /// What is new of it, as it will stand.
-    pub fn standing(&self) -> Vec<Standing> {
+    pub fn standing(&self) -> Vec<ListenerStatus> {
         self.0
             .iter()
             .map(|(_, port, sockets)| {
@@ -166,8 +166,8 @@ impl Listeners {
     }
 
     /// Every listener as it stands, by name.
-    pub fn standing(&self) -> Vec<Standing> {
-        let mut all: Vec<Standing> = self
+    pub fn standing(&self) -> Vec<ListenerStatus> {
+        let mut all: Vec<ListenerStatus> = self
             .running
             .values()
             .map(|running| current(&running.slot).standing(running.addresses.clone()))
@@ -235,7 +235,7 @@ impl Listeners {
     }
 }
 
-fn key(settings: &Settings) -> Key {
+fn key(settings: &Settings) -> SocketKey {
     let any_port = matches!(&settings.bind, Bind::Address(a) if a.port() == 0);
     (
         settings.bind.clone(),

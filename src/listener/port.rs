@@ -20,7 +20,7 @@ use crate::smtp::server::session::ListenerRules;
 
 /// A listener as it stands, for `status`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Standing {
+pub struct ListenerStatus {
     /// Its name.
     pub name: String,
     /// Where it really listens.
@@ -49,8 +49,8 @@ impl Port {
             .any(|network| network.contains(&peer))
     }
 
-    pub(super) fn standing(&self, addresses: Vec<SocketAddr>) -> Standing {
-        Standing {
+    pub(super) fn standing(&self, addresses: Vec<SocketAddr>) -> ListenerStatus {
+        ListenerStatus {
             name: self.settings.name.clone(),
             addresses,
             tls: self.settings.tls,

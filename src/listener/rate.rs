@@ -7,12 +7,12 @@ const LEAST_RATE: u64 = 500;
 
 /// How fast the client is inside DATA; only time spent waiting for it counts.
 #[derive(Debug, Default)]
-pub(super) struct Rate {
+pub(super) struct InputRate {
     waited: Duration,
     octets: u64,
 }
 
-impl Rate {
+impl InputRate {
     /// Adds one wait; false when a whole `window` was slower than [`LEAST_RATE`].
     pub(super) fn keeps_up(&mut self, waited: Duration, octets: usize, window: Duration) -> bool {
         self.waited += waited;
@@ -34,7 +34,7 @@ mod tests {
     fn least_rate() {
         let window = Duration::from_secs(10);
         let second = Duration::from_secs(1);
-        let mut rate = Rate::default();
+        let mut rate = InputRate::default();
         for _ in 0..9 {
             assert!(rate.keeps_up(second, 1, window));
         }

@@ -21,14 +21,14 @@ use crate::mail::reply::Reply;
 const PIECE: usize = 8 * 1024;
 
 /// What an acceptor makes of a socket.
-pub(super) trait Stream: AsyncRead + AsyncWrite + fmt::Debug + Send + Unpin {}
-impl<T: AsyncRead + AsyncWrite + fmt::Debug + Send + Unpin> Stream for T {}
+pub(super) trait SecureStream: AsyncRead + AsyncWrite + fmt::Debug + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + fmt::Debug + Send + Unpin> SecureStream for T {}
 
 /// Plain or encrypted.
 #[derive(Debug)]
 pub(super) enum Wire {
     Plain(TcpStream),
-    Tls(Box<dyn Stream>),
+    Tls(Box<dyn SecureStream>),
     /// While a handshake is under way, and after one that failed.
     Gone,
 }

@@ -29,7 +29,7 @@ const COMMENT_DEPTH: usize = 16;
 pub struct MailboxError(pub &'static str);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Mark {
+pub(super) enum TokenKind {
     Atom,
     Quoted,
     /// `[…]`, brackets included.
@@ -47,8 +47,8 @@ pub(super) enum Mark {
 }
 
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Token {
-    pub(super) kind: Mark,
+pub(super) struct Lexeme {
+    pub(super) kind: TokenKind,
     pub(super) start: usize,
     pub(super) end: usize,
     /// White space or a comment stands before it.
@@ -90,39 +90,39 @@ impl<'a> Lexer<'a> {
         self.value.get(self.at).copied()
     }
 
-    pub(super) fn next(&mut self) -> Result<Token, MailboxError> {
+    pub(super) fn next(&mut self) -> Result<Lexeme, MailboxError> {
         let before = self.at;
         self.skip_white()?;
         let start = self.at;
         let spaced = start > before;
         let addresses = self.addresses;
         let kind = match self.peek() {
-            None => Mark::End,
+            None => TokenKind::End,
             Some(b) => {
                 self.at += 1;
                 match b {
                     b'"' => {
                         self.quoted()?;
-                        Mark::Quoted
+                        TokenKind::Quoted
                     }
                     b'[' => {
                         self.literal()?;
-                        Mark::Literal
+                        TokenKind::Literal
                     }
-                    b'.' => Mark::Dot,
-                    b'@' => Mark::At,
-                    b',' => Mark::Comma,
-                    b';' => Mark::Semicolon,
-                    b':' => Mark::Colon,
-                    b'<' => Mark::Open,
-                    b'>' => Mark::Close,
+                    b'.' => TokenKind::Dot,
+                    b'@' => TokenKind::At,
+                    b',' => TokenKind::Comma,
+                    b';' => TokenKind::Semicolon,
+                    b':' => TokenKind::Colon,
+                    b'<' => TokenKind::Open,
+                    b'>' => TokenKind::Close,
                     // A reader that takes a quoted pair here must not see another structure than we do.
-                    b'\\' if self.peek().is_some_and(is_word) => Mark::Backslash,
+                    b'\\' if self.peek().is_some_and(is_word) => TokenKind::Backslash,
                     b if is_word(b) => {
                         while self.peek().is_some_and(is_word) {
                             self.at += 1;
                         }
-                        Mark::Atom
+                        TokenKind::Atom
                     }
                     b')' | b']' | b'\\' => {
                         return Err(MailboxError("a bracket or backslash where none may be"));
@@ -131,7 +131,7 @@ impl<'a> Lexer<'a> {
                 }
             }
         };
-        Ok(Token {
+        Ok(Lexeme {
             kind,
             start,
             end: self.at,
@@ -266,7 +266,7 @@ impl<'a> Lexer<'a> {
 /// The value without the line ends inside quoted strings and comments; other folding stays. `None` when it is not understood.
 pub(crate) fn unfolded_inside(value: &[u8]) -> Option<Vec<u8>> {
     let mut lexer = Lexer::new(value);
-    while lexer.next().ok()?.kind != Mark::End {}
+    while lexer.next().ok()?.kind != TokenKind::End {}
     let mut out = Vec::with_capacity(value.len());
     let mut copied = 0;
     for at in lexer.folds {

@@ -10,7 +10,7 @@ use std::ops::Range;
 
 use super::{
     address::{Address, Domain},
-    lexer::{Lexer, Mark, Token, looked_at},
+    lexer::{Lexeme, Lexer, TokenKind, looked_at},
 };
 
 pub use super::lexer::MailboxError;
@@ -56,7 +56,7 @@ pub enum Words {
 
 /// What [`judged`] takes in a field.
 #[derive(Debug, Clone, Copy)]
-pub struct Kind<'a> {
+pub struct FieldRules<'a> {
     /// Completes a bare local part; without it there may be none.
     pub default_domain: Option<&'a Domain>,
     /// Where a single word is one.
@@ -78,7 +78,7 @@ pub fn parse(value: &[u8]) -> Result<Vec<Mailbox>, MailboxError> {
 ///
 /// # Errors
 /// As [`parse`].
-pub fn judged(value: &[u8], kind: Kind<'_>) -> Result<Vec<Mailbox>, MailboxError> {
+pub fn judged(value: &[u8], kind: FieldRules<'_>) -> Result<Vec<Mailbox>, MailboxError> {
     Reader::new(value, Some(kind)).read()
 }
 
@@ -98,15 +98,15 @@ pub fn substitute(value: &[u8], changes: &[(Range<usize>, String)]) -> Option<Ve
 struct Reader<'a> {
     value: &'a [u8],
     lexer: Lexer<'a>,
-    kind: Option<Kind<'a>>,
+    kind: Option<FieldRules<'a>>,
     mailboxes: Vec<Mailbox>,
-    words: Vec<Token>,
+    words: Vec<Lexeme>,
     /// How many comments stood before this mailbox.
     comments: usize,
 }
 
 impl<'a> Reader<'a> {
-    fn new(value: &'a [u8], kind: Option<Kind<'a>>) -> Self {
+    fn new(value: &'a [u8], kind: Option<FieldRules<'a>>) -> Self {
         Self {
             value,
             lexer: Lexer::new(value),
@@ -124,16 +124,16 @@ impl<'a> Reader<'a> {
         loop {
             let token = self.lexer.next()?;
             match token.kind {
-                Mark::End | Mark::Comma | Mark::Semicolon => {
+                TokenKind::End | TokenKind::Comma | TokenKind::Semicolon => {
                     self.plain()?;
                     closed = false;
                     match (token.kind, in_group) {
-                        (Mark::End, true) => return Err(MailboxError("a group has no end")),
-                        (Mark::End, false) => return self.finish(),
-                        (Mark::Semicolon, false) => {
+                        (TokenKind::End, true) => return Err(MailboxError("a group has no end")),
+                        (TokenKind::End, false) => return self.finish(),
+                        (TokenKind::Semicolon, false) => {
                             return Err(MailboxError("a semicolon outside a group"));
                         }
-                        (Mark::Semicolon, true) => {
+                        (TokenKind::Semicolon, true) => {
                             in_group = false;
                             closed = true;
                         }
@@ -143,11 +143,11 @@ impl<'a> Reader<'a> {
                 _ if closed => {
                     return Err(MailboxError("something follows an address or a group"));
                 }
-                Mark::Colon => {
+                TokenKind::Colon => {
                     looked_at(self.words.len());
                     if in_group
                         || self.words.is_empty()
-                        || self.words.iter().any(|w| w.kind == Mark::At)
+                        || self.words.iter().any(|w| w.kind == TokenKind::At)
                     {
                         return Err(MailboxError("a colon where none may be"));
                     }
@@ -159,11 +159,11 @@ impl<'a> Reader<'a> {
                     self.comments = self.lexer.comments;
                     in_group = true;
                 }
-                Mark::Open => {
+                TokenKind::Open => {
                     self.angle(token.start)?;
                     closed = true;
                 }
-                Mark::Close => return Err(MailboxError("a > without <")),
+                TokenKind::Close => return Err(MailboxError("a > without <")),
                 _ => self.words.push(token),
             }
         }
@@ -207,9 +207,9 @@ impl<'a> Reader<'a> {
         }
         looked_at(self.words.len());
         let words = std::mem::take(&mut self.words);
-        let bare = !words.iter().any(|w| w.kind == Mark::At);
+        let bare = !words.iter().any(|w| w.kind == TokenKind::At);
         // Quoted words without brackets are a name.
-        if bare && words.iter().any(|w| w.kind == Mark::Quoted) {
+        if bare && words.iter().any(|w| w.kind == TokenKind::Quoted) {
             return Err(NO_ADDRESS);
         }
         let (address, span) = self.address(&words)?;
@@ -238,16 +238,16 @@ impl<'a> Reader<'a> {
         let start = self.lexer.at;
         let close = loop {
             let token = self.lexer.next()?;
-            let in_route = !routed && words.first().is_some_and(|w| w.kind == Mark::At);
+            let in_route = !routed && words.first().is_some_and(|w| w.kind == TokenKind::At);
             match token.kind {
-                Mark::Close => break token,
-                Mark::Comma if in_route => {}
-                Mark::Colon if in_route => {
+                TokenKind::Close => break token,
+                TokenKind::Comma if in_route => {}
+                TokenKind::Colon if in_route => {
                     routed = true;
                     words.clear();
                 }
-                Mark::End => return Err(MailboxError("a < without >")),
-                Mark::Comma | Mark::Colon | Mark::Semicolon | Mark::Open => {
+                TokenKind::End => return Err(MailboxError("a < without >")),
+                TokenKind::Comma | TokenKind::Colon | TokenKind::Semicolon | TokenKind::Open => {
                     return Err(MailboxError("not one address between < and >"));
                 }
                 _ => words.push(token),
@@ -271,7 +271,7 @@ impl<'a> Reader<'a> {
             in_name: false,
             routed,
             bracketed: true,
-            bare: !words.iter().any(|w| w.kind == Mark::At),
+            bare: !words.iter().any(|w| w.kind == TokenKind::At),
         });
         Ok(())
     }
@@ -280,12 +280,13 @@ impl<'a> Reader<'a> {
     fn named(&mut self) -> Result<Option<Mailbox>, MailboxError> {
         self.whole_strings(1)?;
         looked_at(self.words.len());
-        if !self.words.iter().any(|w| w.kind == Mark::At) {
+        if !self.words.iter().any(|w| w.kind == TokenKind::At) {
             return Ok(None);
         }
         if self.kind.is_some() {
             let joined = self.words.iter().skip(1).all(|w| !w.spaced);
-            let plain = |w: &Token| matches!(w.kind, Mark::Atom | Mark::Dot | Mark::At);
+            let plain =
+                |w: &Lexeme| matches!(w.kind, TokenKind::Atom | TokenKind::Dot | TokenKind::At);
             if !joined || !self.words.iter().all(plain) || self.lexer.comments > self.comments {
                 return Err(MailboxError(
                     "a name with an @ outside quotes that is not the address behind it",
@@ -294,7 +295,7 @@ impl<'a> Reader<'a> {
         }
         let mut found = None;
         for run in self.words.chunk_by(|_, next| !next.spaced) {
-            if run.iter().any(|w| w.kind == Mark::At) {
+            if run.iter().any(|w| w.kind == TokenKind::At) {
                 let mut inner = run.to_vec();
                 strip_apostrophes(self.value, &mut inner);
                 let (address, span) = addr_spec(self.value, &inner)?;
@@ -324,7 +325,7 @@ impl<'a> Reader<'a> {
     /// strings, each a name of its own.
     fn whole_strings(&self, most: usize) -> Result<(), MailboxError> {
         looked_at(self.words.len());
-        let addressed = |w: &Token| w.kind == Mark::Quoted && w.addressed;
+        let addressed = |w: &Lexeme| w.kind == TokenKind::Quoted && w.addressed;
         if self.kind.is_none() || !self.words.iter().any(addressed) {
             return Ok(());
         }
@@ -337,15 +338,15 @@ impl<'a> Reader<'a> {
     }
 
     /// An address, or a bare local part, completed.
-    fn address(&self, words: &[Token]) -> Result<(Address, Range<usize>), MailboxError> {
+    fn address(&self, words: &[Lexeme]) -> Result<(Address, Range<usize>), MailboxError> {
         looked_at(words.len());
         let (Some(kind), Some(first), Some(last)) = (self.kind, words.first(), words.last()) else {
             return addr_spec(self.value, words);
         };
-        if words.iter().any(|w| w.kind == Mark::At) {
+        if words.iter().any(|w| w.kind == TokenKind::At) {
             return addr_spec(self.value, words);
         }
-        let local = dotted(self.value, words, Mark::Quoted).ok_or(NO_ADDRESS)?;
+        let local = dotted(self.value, words, TokenKind::Quoted).ok_or(NO_ADDRESS)?;
         let domain = kind.default_domain.ok_or(MailboxError(
             "an address has no @domain and no default_domain is configured",
         ))?;
@@ -373,12 +374,12 @@ pub(crate) fn name_alone(value: &[u8]) -> Option<&[u8]> {
 /// `staff:;` or `staff: anna, bert;`: a list of others (RFC 5322 §3.4), and nobody's name.
 fn is_group(value: &[u8]) -> bool {
     let mut lexer = Lexer::new(value);
-    let (mut colon, mut last) = (false, Mark::End);
+    let (mut colon, mut last) = (false, TokenKind::End);
     loop {
         match lexer.next().map(|token| token.kind) {
-            Ok(Mark::End) => return colon && last == Mark::Semicolon,
+            Ok(TokenKind::End) => return colon && last == TokenKind::Semicolon,
             Ok(mark) => {
-                colon |= mark == Mark::Colon;
+                colon |= mark == TokenKind::Colon;
                 last = mark;
             }
             // What no reader takes apart is as it looks.
@@ -394,17 +395,17 @@ pub(crate) fn is_phrase(value: &[u8]) -> bool {
     let mut lexer = Lexer::new(value);
     loop {
         match lexer.next().map(|t| t.kind) {
-            Ok(Mark::End) => return lexer.comments == 0 && lexer.folds.is_empty(),
-            Ok(Mark::Atom | Mark::Quoted) => {}
+            Ok(TokenKind::End) => return lexer.comments == 0 && lexer.folds.is_empty(),
+            Ok(TokenKind::Atom | TokenKind::Quoted) => {}
             _ => return false,
         }
     }
 }
 
 /// `'a@b' <a@b>`, as Outlook writes it.
-fn strip_apostrophes(value: &[u8], run: &mut [Token]) {
-    let framed = |t: Option<&Token>, at: fn(&Token) -> usize| {
-        t.is_some_and(|t| t.kind == Mark::Atom && value.get(at(t)) == Some(&b'\''))
+fn strip_apostrophes(value: &[u8], run: &mut [Lexeme]) {
+    let framed = |t: Option<&Lexeme>, at: fn(&Lexeme) -> usize| {
+        t.is_some_and(|t| t.kind == TokenKind::Atom && value.get(at(t)) == Some(&b'\''))
     };
     if framed(run.first(), |t| t.start) && framed(run.last(), |t| t.end - 1) {
         if let Some(first) = run.first_mut() {
@@ -420,14 +421,14 @@ const NOT_ASCII: MailboxError = MailboxError("an address that is not ASCII");
 const NOT_VALID: MailboxError = MailboxError("not a valid address");
 
 /// RFC 5322 §3.4.1, comments and white space only around the `@` and at the borders.
-fn addr_spec(value: &[u8], words: &[Token]) -> Result<(Address, Range<usize>), MailboxError> {
+fn addr_spec(value: &[u8], words: &[Lexeme]) -> Result<(Address, Range<usize>), MailboxError> {
     let at = words
         .iter()
-        .position(|w| w.kind == Mark::At)
+        .position(|w| w.kind == TokenKind::At)
         .ok_or(NO_ADDRESS)?;
     let (local, domain) = (&words[..at], &words[at + 1..]);
-    let local_text = dotted(value, local, Mark::Quoted).ok_or(NO_ADDRESS)?;
-    let domain_text = dotted(value, domain, Mark::Literal).ok_or(NO_ADDRESS)?;
+    let local_text = dotted(value, local, TokenKind::Quoted).ok_or(NO_ADDRESS)?;
+    let domain_text = dotted(value, domain, TokenKind::Literal).ok_or(NO_ADDRESS)?;
     no_encoded_word(local_text)?;
     let text = [local_text, b"@", domain_text].concat();
     let text = str::from_utf8(&text).map_err(|_| NOT_ASCII)?;
@@ -447,12 +448,12 @@ fn no_encoded_word(local: &[u8]) -> Result<(), MailboxError> {
 }
 
 /// The text of atoms and dots without a gap, or of one token of the other kind.
-fn dotted<'a>(value: &'a [u8], words: &[Token], other: Mark) -> Option<&'a [u8]> {
+fn dotted<'a>(value: &'a [u8], words: &[Lexeme], other: TokenKind) -> Option<&'a [u8]> {
     let (first, last) = (words.first()?, words.last()?);
     let one = words.len() == 1 && first.kind == other;
     let atoms = words
         .iter()
-        .all(|w| matches!(w.kind, Mark::Atom | Mark::Dot))
+        .all(|w| matches!(w.kind, TokenKind::Atom | TokenKind::Dot))
         && words.iter().skip(1).all(|w| !w.spaced);
     (one || atoms)
         .then(|| value.get(first.start..last.end))
@@ -591,7 +592,7 @@ mod tests {
     /// As `check`, by the judge; completed ones have `!` before them.
     fn judge(value: &str, words: Words, groups: bool, domain: Option<&str>) -> Option<String> {
         let domain = domain.map(|d| Domain::parse(d).unwrap());
-        let kind = Kind {
+        let kind = FieldRules {
             default_domain: domain.as_ref(),
             words,
             groups,
@@ -730,7 +731,7 @@ mod tests {
 
     #[test]
     fn the_worst_header_costs_a_few_steps_for_each_octet() {
-        let kind = Kind {
+        let kind = FieldRules {
             default_domain: None,
             words: Words::All,
             groups: true,

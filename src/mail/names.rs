@@ -5,7 +5,7 @@
 
 use super::{
     headers::unfold,
-    lexer::{Lexer, Mark, Token},
+    lexer::{Lexeme, Lexer, TokenKind},
     text::quoted,
 };
 
@@ -26,10 +26,10 @@ pub fn in_quotes(value: &[u8]) -> Option<Vec<u8>> {
     loop {
         let token = lexer.next().ok()?;
         match token.kind {
-            Mark::End => break,
-            Mark::At | Mark::Open | Mark::Close => return None,
-            Mark::Quoted if token.addressed => return None,
-            Mark::Comma | Mark::Semicolon | Mark::Colon => marked = true,
+            TokenKind::End => break,
+            TokenKind::At | TokenKind::Open | TokenKind::Close => return None,
+            TokenKind::Quoted if token.addressed => return None,
+            TokenKind::Comma | TokenKind::Semicolon | TokenKind::Colon => marked = true,
             _ => {}
         }
         words.push(token);
@@ -55,10 +55,15 @@ pub fn in_quotes(value: &[u8]) -> Option<Vec<u8>> {
 
 /// Words that are no encoded words: in quotes where they need them. What hangs on an encoded word (`glued`: its charset)
 /// would be drawn off it by quotes, and becomes one itself.
-fn text(name: &[u8], run: &[Token], glued: Option<&[u8]>, out: &mut Vec<u8>) -> Option<()> {
+fn text(name: &[u8], run: &[Lexeme], glued: Option<&[u8]>, out: &mut Vec<u8>) -> Option<()> {
     let mut run = run;
     if let Some(charset) = glued {
-        let mark = |w: &Token| matches!(w.kind, Mark::Comma | Mark::Semicolon | Mark::Colon);
+        let mark = |w: &Lexeme| {
+            matches!(
+                w.kind,
+                TokenKind::Comma | TokenKind::Semicolon | TokenKind::Colon
+            )
+        };
         let marks = run
             .iter()
             .enumerate()
@@ -82,7 +87,7 @@ fn text(name: &[u8], run: &[Token], glued: Option<&[u8]>, out: &mut Vec<u8>) -> 
     let raw = name.get(first.start..last.end)?;
     if run
         .iter()
-        .all(|w| matches!(w.kind, Mark::Atom | Mark::Quoted))
+        .all(|w| matches!(w.kind, TokenKind::Atom | TokenKind::Quoted))
     {
         push(out, raw);
         return Some(());
@@ -101,13 +106,14 @@ fn push(out: &mut Vec<u8>, word: &[u8]) {
 }
 
 /// The charset of an encoded word (RFC 2047 §2).
-fn encoded<'a>(name: &'a [u8], token: &Token) -> Option<&'a [u8]> {
+fn encoded<'a>(name: &'a [u8], token: &Lexeme) -> Option<&'a [u8]> {
     let word = name.get(token.start..token.end)?;
     let inner = word.strip_prefix(b"=?")?.strip_suffix(b"?=")?;
     let mut parts = inner.split(|b| *b == b'?');
     let charset = parts.next().filter(|c| !c.is_empty())?;
     let encoding = parts.next()?;
-    (token.kind == Mark::Atom && encoding.len() == 1 && parts.next().is_some()).then_some(charset)
+    (token.kind == TokenKind::Atom && encoding.len() == 1 && parts.next().is_some())
+        .then_some(charset)
 }
 
 #[cfg(test)]

@@ -12,11 +12,11 @@ use super::address::{Address, Domain};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pattern {
     source: String,
-    form: Form,
+    form: PatternForm,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Form {
+enum PatternForm {
     Anything,
     Null,
     Mailbox { local: Local, domain: Names },
@@ -46,11 +46,11 @@ impl Pattern {
     pub fn parse(text: &str) -> Result<Self, String> {
         let form = match text {
             "" => return Err("an empty pattern matches nothing; write \"*\" for anything, \"<>\" for the null sender".into()),
-            "*" => Form::Anything,
-            "<>" => Form::Null,
+            "*" => PatternForm::Anything,
+            "<>" => PatternForm::Null,
             _ => match split_mailbox(text) {
-                None => Form::Mailbox { local: Local::Any, domain: names(text)? },
-                Some((local, domain)) => Form::Mailbox { local: local_part(local)?, domain: names(domain)? },
+                None => PatternForm::Mailbox { local: Local::Any, domain: names(text)? },
+                Some((local, domain)) => PatternForm::Mailbox { local: local_part(local)?, domain: names(domain)? },
             },
         };
         Ok(Self {
@@ -62,8 +62,8 @@ impl Pattern {
     /// Whether it matches; `None` is the null sender, which only `<>` matches.
     pub fn matches(&self, address: Option<&Address>) -> bool {
         match (&self.form, address) {
-            (Form::Null, None) | (Form::Anything, Some(_)) => true,
-            (Form::Mailbox { local, domain }, Some(address)) => {
+            (PatternForm::Null, None) | (PatternForm::Anything, Some(_)) => true,
+            (PatternForm::Mailbox { local, domain }, Some(address)) => {
                 domain.matches(address.domain()) && local.matches(address.local())
             }
             _ => false,
@@ -78,7 +78,7 @@ impl Pattern {
                 !a.is_risky()
                     || matches!(
                         &self.form,
-                        Form::Mailbox {
+                        PatternForm::Mailbox {
                             local: Local::Exactly(_),
                             ..
                         }
@@ -89,27 +89,27 @@ impl Pattern {
     /// `*`, which stands for anybody.
     pub fn is_anything(&self) -> bool {
         match &self.form {
-            Form::Anything => true,
-            Form::Mailbox { local, domain } => {
+            PatternForm::Anything => true,
+            PatternForm::Mailbox { local, domain } => {
                 matches!(domain, Names::Any) && matches!(local, Local::Any)
             }
-            Form::Null => false,
+            PatternForm::Null => false,
         }
     }
 
     /// Whether the domain may be any: a sender may then be anybody's address, whatever is asked of the local part.
     pub fn is_of_any_domain(&self) -> bool {
         match &self.form {
-            Form::Anything => true,
-            Form::Mailbox { domain, .. } => matches!(domain, Names::Any),
-            Form::Null => false,
+            PatternForm::Anything => true,
+            PatternForm::Mailbox { domain, .. } => matches!(domain, Names::Any),
+            PatternForm::Null => false,
         }
     }
 
     /// One word without `@`, dot or star: it could be meant as a local part as well as a domain. `localhost` is a domain.
     pub fn is_one_word(&self) -> bool {
         match &self.form {
-            Form::Mailbox {
+            PatternForm::Mailbox {
                 domain: Names::Exactly(domain),
                 ..
             } => {
@@ -124,7 +124,7 @@ impl Pattern {
 
     /// `<>`.
     pub fn is_null(&self) -> bool {
-        self.form == Form::Null
+        self.form == PatternForm::Null
     }
 }
 
@@ -278,7 +278,7 @@ pub fn is_the_world(patterns: &[Pattern]) -> bool {
         "test",
     ];
     let top_level = |pattern: &Pattern| match &pattern.form {
-        Form::Mailbox {
+        PatternForm::Mailbox {
             local: Local::Any | Local::Glob(_),
             domain: Names::Below(suffix),
         } => suffix
@@ -289,7 +289,7 @@ pub fn is_the_world(patterns: &[Pattern]) -> bool {
     let begins_with = |letter: u8| {
         let local = char::from(letter).to_string().repeat(8);
         patterns.iter().any(|pattern| match &pattern.form {
-            Form::Mailbox {
+            PatternForm::Mailbox {
                 local: glob @ Local::Glob(_),
                 domain: Names::Any,
             } => glob.matches(&local),

@@ -17,7 +17,7 @@ use super::{
 use crate::mail::{
     address::Address,
     headers::{self, Field, fields, lines},
-    mailboxes::{self, Kind, Mailbox, MailboxError, Words},
+    mailboxes::{self, FieldRules, Mailbox, MailboxError, Words},
     names, repair,
     reply::Reply,
     time,
@@ -133,7 +133,7 @@ impl Seen {
         out: &mut Vec<u8>,
     ) -> Result<(), Reply> {
         let own = matches!(name, "From" | "Sender");
-        let kind = Kind {
+        let kind = FieldRules {
             default_domain: policy.default_domain.as_ref(),
             words: if name == "From" {
                 Words::Beside
@@ -256,7 +256,7 @@ fn completed(policy: &Policy, value: &[u8]) -> Option<Vec<u8>> {
 /// quotes around a name that lacks them where that is forgiven.
 fn read<'a>(
     value: &'a [u8],
-    kind: Kind<'_>,
+    kind: FieldRules<'_>,
     unquoted_names: bool,
 ) -> (Cow<'a, [u8]>, Result<Vec<Mailbox>, MailboxError>) {
     /// RFC 5322 §2.1.1, with room for the name of the field.
@@ -294,8 +294,8 @@ fn changed(
 }
 
 /// What may stand in a field that names no sender.
-fn anybody(policy: &Policy) -> Kind<'_> {
-    Kind {
+fn anybody(policy: &Policy) -> FieldRules<'_> {
+    FieldRules {
         default_domain: policy.default_domain.as_ref(),
         words: Words::All,
         groups: true,

@@ -20,7 +20,7 @@ const LONGEST_RUN: usize = 1_000;
 
 /// What makes a message unacceptable; reading goes on to the real end (RFC 5321 §4.1.1.4).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fault {
+pub enum ContentFault {
     /// CR without LF behind it, or behind the CRs that follow it.
     BareCr,
     /// An octet 0.
@@ -48,7 +48,7 @@ enum Ending {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum At {
+enum LineState {
     /// The first octet of a line.
     Start,
     /// Behind a dot at the start of a line, which is not written yet.
@@ -63,10 +63,10 @@ enum At {
 #[derive(Debug)]
 pub struct Decoder {
     leniency: Leniency,
-    at: At,
+    at: LineState,
     /// What ended the line before; the CRLF of the DATA command counts (RFC 5321 §4.1.1.4).
     before: Ending,
-    fault: Option<Fault>,
+    fault: Option<ContentFault>,
     taken: u64,
     given: u64,
 }
@@ -76,7 +76,7 @@ impl Decoder {
     pub fn new(leniency: Leniency) -> Self {
         Self {
             leniency,
-            at: At::Start,
+            at: LineState::Start,
             before: Ending::Crlf,
             fault: None,
             taken: 0,
@@ -95,7 +95,7 @@ impl Decoder {
     }
 
     /// The first fault so far. What was decoded after it means nothing.
-    pub fn fault(&self) -> Option<Fault> {
+    pub fn fault(&self) -> Option<ContentFault> {
         self.fault
     }
 
@@ -115,8 +115,8 @@ impl Decoder {
         let mut usual = true;
         while let Some(&octet) = input.get(i) {
             match self.at {
-                At::Start if usual && octet != b'.' => match plain_lines(&input[i..]) {
-                    Some(0) => self.at = At::Text,
+                LineState::Start if usual && octet != b'.' => match plain_lines(&input[i..]) {
+                    Some(0) => self.at = LineState::Text,
                     Some(octets) => {
                         i += octets;
                         self.before = Ending::Crlf;
@@ -124,7 +124,7 @@ impl Decoder {
                     // Looked at line by line from here on, so that nothing is searched twice.
                     None => usual = false,
                 },
-                At::Text => {
+                LineState::Text => {
                     let rest = &input[i..];
                     let Some(found) = memchr::memchr3(b'\r', b'\n', 0, rest) else {
                         break;
@@ -140,7 +140,7 @@ impl Decoder {
                             out.put_slice(&input[run..i]);
                             i += 1;
                             run = i;
-                            self.at = At::Cr { dot: false, run: 1 };
+                            self.at = LineState::Cr { dot: false, run: 1 };
                         }
                         b'\n' => {
                             out.put_slice(&input[run..i]);
@@ -150,23 +150,23 @@ impl Decoder {
                             self.line(Ending::Lf);
                         }
                         _ => {
-                            self.blame(Fault::Nul);
+                            self.blame(ContentFault::Nul);
                             i += 1;
                         }
                     }
                 }
-                At::Start if octet == b'.' => {
+                LineState::Start if octet == b'.' => {
                     out.put_slice(&input[run..i]);
                     i += 1;
                     run = i;
-                    self.at = At::Dot;
+                    self.at = LineState::Dot;
                 }
-                At::Start => self.at = At::Text,
-                At::Dot => match octet {
+                LineState::Start => self.at = LineState::Text,
+                LineState::Dot => match octet {
                     b'\r' => {
                         i += 1;
                         run = i;
-                        self.at = At::Cr { dot: true, run: 1 };
+                        self.at = LineState::Cr { dot: true, run: 1 };
                     }
                     b'\n' => {
                         i += 1;
@@ -177,11 +177,11 @@ impl Decoder {
                         self.line(Ending::Lf);
                     }
                     // The dot was stuffing (RFC 5321 §4.5.2).
-                    _ => self.at = At::Text,
+                    _ => self.at = LineState::Text,
                 },
-                At::Cr { dot, run: crs } => {
+                LineState::Cr { dot, run: crs } => {
                     if octet == b'\r' {
-                        self.at = At::Cr {
+                        self.at = LineState::Cr {
                             dot,
                             run: crs.saturating_add(1),
                         };
@@ -217,7 +217,7 @@ impl Decoder {
         let mut lines = usize::from(!dot);
         if ending == Ending::Cr {
             if !self.leniency.bare_cr || crs > LONGEST_RUN {
-                self.blame(Fault::BareCr);
+                self.blame(ContentFault::BareCr);
             } else {
                 lines = crs - usize::from(dot);
             }
@@ -225,7 +225,7 @@ impl Decoder {
         if dot {
             if ending == Ending::Crlf && crs > 1 {
                 // `<CR><LF>.<CR><CR><LF>` ends no message (CVE-2023-51764), whatever reads it as one.
-                self.blame(Fault::FramedDot);
+                self.blame(ContentFault::FramedDot);
             } else if let Some(end) = self.dot_line(ending) {
                 return Some(end);
             }
@@ -239,7 +239,7 @@ impl Decoder {
 
     fn line(&mut self, ending: Ending) {
         self.before = ending;
-        self.at = At::Start;
+        self.at = LineState::Start;
     }
 
     /// A line that is one dot has ended.
@@ -250,13 +250,13 @@ impl Decoder {
                 Some(End::Loose)
             }
             _ => {
-                self.blame(Fault::FramedDot);
+                self.blame(ContentFault::FramedDot);
                 None
             }
         }
     }
 
-    fn blame(&mut self, fault: Fault) {
+    fn blame(&mut self, fault: ContentFault) {
         self.fault.get_or_insert(fault);
     }
 }
@@ -374,7 +374,7 @@ impl DotStuffer {
 mod tests {
     use super::*;
 
-    type Outcome = (Vec<u8>, Option<Fault>, Option<End>, usize);
+    type Outcome = (Vec<u8>, Option<ContentFault>, Option<End>, usize);
 
     fn decode(wire: &[u8], size: usize, leniency: Leniency) -> Outcome {
         let mut decoder = Decoder::new(leniency);
@@ -396,7 +396,7 @@ mod tests {
         wire: &str,
         leniency: Leniency,
         content: Option<&str>,
-        fault: Option<Fault>,
+        fault: Option<ContentFault>,
         end: Option<(End, usize)>,
     ) {
         let whole = decode(wire.as_bytes(), wire.len(), leniency);
@@ -474,24 +474,24 @@ mod tests {
     #[test]
     fn smuggling_never_ends_a_message() {
         for (sequence, fault) in [
-            ("\n.\n", Fault::FramedDot),
-            ("\n.\r\n", Fault::FramedDot),
-            ("\r\n.\n", Fault::FramedDot),
-            ("\r.\r", Fault::BareCr),
-            ("\r.\n", Fault::BareCr),
-            ("\n.\r", Fault::BareCr),
-            ("\r.\r\n", Fault::BareCr),
-            ("\r\n.\r", Fault::BareCr),
-            ("\r\n.\r\r\n", Fault::FramedDot),
-            ("\r\r\n.\r\r\n", Fault::FramedDot),
-            ("\r\n.\r\r\r\n", Fault::FramedDot),
-            ("\r\r\n.\n", Fault::FramedDot),
-            ("\r\r\n.\r\rx", Fault::BareCr),
-            ("\r\r.\r\n", Fault::BareCr),
-            ("\r\n\0.\r\n", Fault::Nul),
-            ("\r\r\n\0.\r\n", Fault::Nul),
-            ("\r\0\n.\r\n", Fault::BareCr),
-            ("\r\n.\0\r\n", Fault::Nul),
+            ("\n.\n", ContentFault::FramedDot),
+            ("\n.\r\n", ContentFault::FramedDot),
+            ("\r\n.\n", ContentFault::FramedDot),
+            ("\r.\r", ContentFault::BareCr),
+            ("\r.\n", ContentFault::BareCr),
+            ("\n.\r", ContentFault::BareCr),
+            ("\r.\r\n", ContentFault::BareCr),
+            ("\r\n.\r", ContentFault::BareCr),
+            ("\r\n.\r\r\n", ContentFault::FramedDot),
+            ("\r\r\n.\r\r\n", ContentFault::FramedDot),
+            ("\r\n.\r\r\r\n", ContentFault::FramedDot),
+            ("\r\r\n.\n", ContentFault::FramedDot),
+            ("\r\r\n.\r\rx", ContentFault::BareCr),
+            ("\r\r.\r\n", ContentFault::BareCr),
+            ("\r\n\0.\r\n", ContentFault::Nul),
+            ("\r\r\n\0.\r\n", ContentFault::Nul),
+            ("\r\0\n.\r\n", ContentFault::BareCr),
+            ("\r\n.\0\r\n", ContentFault::Nul),
         ] {
             let wire = format!("A{sequence}MAIL FROM:<a@b>\r\n.\r\nX");
             let end = Some((End::Strict, wire.len() - 1));
@@ -514,7 +514,7 @@ mod tests {
         ] {
             let wire = format!("A{sequence}B\r\n.\r\n");
             let end = Some((End::Strict, wire.len()));
-            check(&wire, DEVICE, None, Some(Fault::FramedDot), end);
+            check(&wire, DEVICE, None, Some(ContentFault::FramedDot), end);
         }
     }
 
@@ -539,7 +539,7 @@ mod tests {
                 wire,
                 leniency,
                 None,
-                Some(Fault::FramedDot),
+                Some(ContentFault::FramedDot),
                 end(wire.len()),
             );
         }
@@ -563,7 +563,7 @@ mod tests {
         let mut out = Vec::new();
         decoder.decode(&b"\r".repeat(100 * LONGEST_RUN), &mut out);
         decoder.decode(b"b\r\n.\r\n", &mut out);
-        assert_eq!(decoder.fault(), Some(Fault::BareCr));
+        assert_eq!(decoder.fault(), Some(ContentFault::BareCr));
         assert!(out.len() < 10, "{} octets of content", out.len());
     }
 

@@ -15,7 +15,7 @@ use std::{
 
 use mailin_embedded::{AuthMechanism, Handler, Response, Server, SslConfig, response};
 
-use crate::{cli::exit::Failure, secret::Secret};
+use crate::{cli::exit::CommandError, secret::Secret};
 
 /// Larger mail is not part of the demo.
 const MOST: usize = 40 * 1024 * 1024;
@@ -39,9 +39,9 @@ pub(super) fn start(
     certificate: &Path,
     key: &Path,
     password: &Secret,
-) -> Result<SocketAddr, Failure> {
+) -> Result<SocketAddr, CommandError> {
     let fault = |error: &dyn std::fmt::Display| {
-        Failure::new(
+        CommandError::new(
             super::Exit::System,
             format_args!("the stand-in smarthost does not start: {error}"),
         )

@@ -4,9 +4,9 @@ use std::time::SystemTime;
 
 use crate::{
     cli::{
-        exit::Failure,
+        exit::CommandError,
         output,
-        place::{self, Place, Routes},
+        place::{self, QueuePlace, Routes},
     },
     mail::{
         outcome::LaneState,
@@ -23,15 +23,18 @@ const WHY: usize = 300;
 
 /// What decides whether an entry can go out: the routes, the lanes, and whether anybody delivers.
 #[derive(Debug)]
-pub(in crate::cli) struct Standing {
+pub(in crate::cli) struct Situation {
     routes: Routes,
     lanes: Vec<LaneRow>,
     is_running: bool,
     now: SystemTime,
 }
 
-impl Standing {
-    pub(in crate::cli) async fn read(place: &Place, store: &dyn Store) -> Result<Self, Failure> {
+impl Situation {
+    pub(in crate::cli) async fn read(
+        place: &QueuePlace,
+        store: &dyn Store,
+    ) -> Result<Self, CommandError> {
         let running = place::running(&place.data_dir)?;
         let row = place::status_row_of(store, running.as_ref()).await?;
         Ok(Self {
@@ -128,6 +131,6 @@ impl Standing {
 }
 
 /// As `--json` shows it.
-pub(in crate::cli) fn view(entry: &Entry, standing: &Standing) -> view::Entry {
-    view::Entry::new(entry, standing.blocked(entry))
+pub(in crate::cli) fn view(entry: &Entry, standing: &Situation) -> view::EntryView {
+    view::EntryView::new(entry, standing.blocked(entry))
 }

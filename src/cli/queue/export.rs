@@ -8,14 +8,14 @@ use std::{
 };
 
 use crate::{
-    cli::exit::{Ended, Exit, Failure},
+    cli::exit::{CommandError, Ended, Exit},
     mail::message::{Message, MessageId},
     queue::store::Store,
 };
 
 pub(super) async fn run(store: Arc<dyn Store>, id: MessageId, path: Option<PathBuf>) -> Ended {
     let message = store.content(id).await?.ok_or_else(|| {
-        Failure::new(
+        CommandError::new(
             Exit::No,
             format_args!("the content of {id} is not kept: unknown, or delivered already"),
         )
@@ -26,7 +26,7 @@ pub(super) async fn run(store: Arc<dyn Store>, id: MessageId, path: Option<PathB
         }
         Some(path) => {
             let cannot = |error: &io::Error| {
-                Failure::new(
+                CommandError::new(
                     Exit::CannotCreate,
                     format_args!("cannot write {}: {error}", path.display()),
                 )
@@ -43,11 +43,11 @@ pub(super) async fn run(store: Arc<dyn Store>, id: MessageId, path: Option<PathB
     Ok(Exit::Ok)
 }
 
-async fn write_eml(message: &Message, out: &mut (dyn Write + Send)) -> Result<(), Failure> {
+async fn write_eml(message: &Message, out: &mut (dyn Write + Send)) -> Result<(), CommandError> {
     out.write_all(&message.header)?;
     out.write_all(b"\r\n")?;
     let unreadable = |error: io::Error| {
-        Failure::new(
+        CommandError::new(
             Exit::Io,
             format_args!("cannot read the body of {}: {error}", message.id),
         )

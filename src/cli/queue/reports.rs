@@ -5,13 +5,16 @@
 use std::sync::Arc;
 
 use crate::{
-    cli::{exit::Failure, output},
+    cli::{exit::CommandError, output},
     mail::pattern::Pattern,
     queue::store::{Filter, State, Store},
 };
 
 /// How many failed reports the filters would take.
-pub(super) async fn failed(store: &Arc<dyn Store>, filters: &[Filter]) -> Result<u64, Failure> {
+pub(super) async fn failed(
+    store: &Arc<dyn Store>,
+    filters: &[Filter],
+) -> Result<u64, CommandError> {
     let mut found = 0;
     for filter in filters {
         if !filter.states.is_empty() && !filter.states.contains(&State::Failed) {

@@ -14,7 +14,7 @@ use crate::{
 
 /// A message on its way to the gateway.
 #[derive(Debug, Default)]
-pub(super) struct Draft {
+pub(super) struct LocalMessage {
     header: Vec<u8>,
     /// With the empty line in front, where there is one.
     body: Vec<u8>,
@@ -25,7 +25,7 @@ pub(super) struct Draft {
     pub(super) sender: Option<String>,
 }
 
-impl Draft {
+impl LocalMessage {
     /// Reads a message. With `to_header` (`-t`) the recipients stand in it, and the blind ones are taken out.
     ///
     /// # Errors
@@ -268,7 +268,7 @@ mod tests {
     #[test]
     fn messages() {
         fn check(input: &str, expected: &str, sender: Option<&str>, recipients: &[&str]) {
-            let draft = Draft::read(input.as_bytes(), true).unwrap();
+            let draft = LocalMessage::read(input.as_bytes(), true).unwrap();
             let message = String::from_utf8(draft.message("me@b.c", None)).unwrap();
             assert_eq!(message, expected, "{input:?}");
             assert_eq!(draft.sender.as_deref(), sender, "{input:?}");
@@ -328,8 +328,8 @@ mod tests {
             None,
             &["x@y.z"],
         );
-        assert!(Draft::read(b"To: one two\n\nb\n", true).is_err());
-        assert!(Draft::read(b"To: one two\n\nb\n", false).is_ok());
+        assert!(LocalMessage::read(b"To: one two\n\nb\n", true).is_err());
+        assert!(LocalMessage::read(b"To: one two\n\nb\n", false).is_ok());
     }
 
     #[test]
@@ -409,13 +409,13 @@ mod tests {
             ("=?utf-8?B?w6Q=?=", "=?utf-8?B?w6Q=?= <a@b.c>"),
             ("a\r\nBcc: b", "\"aBcc: b\" <a@b.c>"),
         ] {
-            let draft = Draft::read(b"Subject: s\n\nx\n", false).unwrap();
+            let draft = LocalMessage::read(b"Subject: s\n\nx\n", false).unwrap();
             assert_eq!(
                 String::from_utf8(draft.message("a@b.c", Some(name))).unwrap(),
                 format!("Subject: s\r\nFrom: {expected}\r\n\r\nx\r\n")
             );
         }
-        let draft = Draft::read(b"\nx\n", false).unwrap();
+        let draft = LocalMessage::read(b"\nx\n", false).unwrap();
         assert_eq!(
             draft.message("root", Some("Cron")),
             b"From: \"Cron\"\r\n\r\nx\r\n"
@@ -425,7 +425,7 @@ mod tests {
             draft.message("", Some("Cron")),
             b"From: \"Cron\"\r\n\r\nx\r\n"
         );
-        let draft = Draft::read(b"From: x@y.z\n\n", false).unwrap();
+        let draft = LocalMessage::read(b"From: x@y.z\n\n", false).unwrap();
         assert_eq!(draft.message("a@b.c", Some("Cron")), b"From: x@y.z\r\n\r\n");
     }
 

@@ -2,7 +2,7 @@
 
 use crate::{config::table::Table, listener};
 
-pub(super) struct Limits {
+pub(super) struct LimitsSection {
     pub(super) listener: listener::Limits,
     pub(super) message_size: u64,
     pub(super) recipients: usize,
@@ -10,9 +10,9 @@ pub(super) struct Limits {
     pub(super) received_headers: usize,
 }
 
-pub(super) fn read(root: &Table<'_>) -> Limits {
+pub(super) fn read(root: &Table<'_>) -> LimitsSection {
     let table = root.table("limits");
-    let limits = Limits {
+    let limits = LimitsSection {
         message_size: table.size("message_size"),
         recipients: table.number("recipients") as usize,
         session_errors: table.number("session_errors") as u32,

@@ -20,20 +20,20 @@ use crate::{
 
 /// All listeners, with the places that later checks point at.
 #[derive(Debug)]
-pub(super) struct Listeners {
+pub(super) struct ListenerSections {
     pub(super) names: SectionNames,
-    pub(super) all: Vec<Listener>,
+    pub(super) all: Vec<ListenerSection>,
 }
 
 #[derive(Debug)]
-pub(super) struct Listener {
+pub(super) struct ListenerSection {
     pub(super) settings: Settings,
     pub(super) auth_span: Span,
     /// Who may send a PROXY header.
     pub(super) proxies: Vec<At<IpNet>>,
 }
 
-impl Listeners {
+impl ListenerSections {
     pub(super) fn list(self) -> Vec<Settings> {
         self.all.into_iter().map(|l| l.settings).collect()
     }
@@ -49,7 +49,7 @@ impl Listeners {
     }
 }
 
-impl Listener {
+impl ListenerSection {
     /// Whether only this machine can reach it. A PROXY header brings addresses from anywhere, and a socket from
     /// systemd may be bound to anything.
     pub(super) fn is_loopback(&self) -> bool {
@@ -62,9 +62,9 @@ impl Listener {
     }
 }
 
-pub(super) fn read(context: Context<'_>, root: &Table<'_>) -> Listeners {
+pub(super) fn read(context: Context<'_>, root: &Table<'_>) -> ListenerSections {
     let mut names = SectionNames::new("listener");
-    let mut all: Vec<Listener> = Vec::new();
+    let mut all: Vec<ListenerSection> = Vec::new();
     let mut binds: Vec<(Bind, Span)> = Vec::new();
     let tables = root.tables("listener");
     if tables.is_empty() && !root.has("listener") {
@@ -89,14 +89,14 @@ pub(super) fn read(context: Context<'_>, root: &Table<'_>) -> Listeners {
             }
             binds.push((settings.bind.clone(), span));
         }
-        all.push(Listener {
+        all.push(ListenerSection {
             settings,
             auth_span: table.place_or_header("auth"),
             proxies,
         });
         table.finish();
     }
-    Listeners { names, all }
+    ListenerSections { names, all }
 }
 
 fn one(

@@ -74,7 +74,7 @@ pub(super) fn read<'a>(
     let router = route::read(
         context,
         &root,
-        &route::Known {
+        &route::RouteContext {
             listeners: &listeners.names,
             clients: &clients.names,
             users: &users.names,

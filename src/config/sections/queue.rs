@@ -11,7 +11,7 @@ use crate::{
     queue,
 };
 
-pub(super) struct Queue {
+pub(super) struct QueueSection {
     pub(super) settings: queue::Settings,
     pub(super) in_doubt_wait: Duration,
     pub(super) patience: Patience,
@@ -25,7 +25,7 @@ pub(super) struct Patience {
     pub(super) give_up: Duration,
 }
 
-pub(super) fn read(context: Context<'_>, root: &Table<'_>, data_dir: &Path) -> Queue {
+pub(super) fn read(context: Context<'_>, root: &Table<'_>, data_dir: &Path) -> QueueSection {
     let table = root.table("queue");
     table.parsed("store", |text| match text {
         "sqlite" => Ok(()),
@@ -34,7 +34,7 @@ pub(super) fn read(context: Context<'_>, root: &Table<'_>, data_dir: &Path) -> Q
         ),
         _ => Err(fault!("there is no such store"; "write store = \"sqlite\"")),
     });
-    let queue = Queue {
+    let queue = QueueSection {
         settings: queue::Settings {
             data_dir: data_dir.to_owned(),
             keep_failed: table.duration("keep_failed"),

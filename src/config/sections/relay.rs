@@ -7,7 +7,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use super::{
     client::{Clients, Located},
     context::Context,
-    listener::{Listener, Listeners},
+    listener::{ListenerSection, ListenerSections},
     user::Users,
 };
 use crate::{
@@ -22,7 +22,7 @@ use crate::{
 
 pub(super) fn check(
     context: Context<'_>,
-    listeners: &Listeners,
+    listeners: &ListenerSections,
     clients: &Clients,
     users: &Users,
     allowlist: Option<&Allowlist>,
@@ -45,9 +45,9 @@ pub(super) fn check(
     }
 }
 
-fn logins(context: Context<'_>, listeners: &Listeners, clients: &Clients, users: &Users) {
+fn logins(context: Context<'_>, listeners: &ListenerSections, clients: &Clients, users: &Users) {
     let any_credentials = clients.all.iter().any(|c| c.client.any_credentials);
-    let offers = |l: &Listener| l.settings.auth != AuthMode::Off;
+    let offers = |l: &ListenerSection| l.settings.auth != AuthMode::Off;
     for listener in listeners.all.iter().filter(|l| offers(l)) {
         let settings = &listener.settings;
         if settings.tls == TlsMode::Off && !settings.plaintext_auth && !any_credentials {
@@ -86,12 +86,12 @@ fn logins(context: Context<'_>, listeners: &Listeners, clients: &Clients, users:
 
 /// Whether this client may send by that listener without a login. Where any name and password will do, a required login
 /// requires nothing.
-fn is_open_to(listener: &Listener, client: &Client) -> bool {
+fn is_open_to(listener: &ListenerSection, client: &Client) -> bool {
     listener.settings.auth != AuthMode::Required || client.any_credentials
 }
 
 /// Public addresses, wider than /16 (IPv6: /32), without a login, to anybody: that is a relay for the whole world.
-fn open_relay(context: Context<'_>, listeners: &Listeners, relaying: &[&Located]) {
+fn open_relay(context: Context<'_>, listeners: &ListenerSections, relaying: &[&Located]) {
     const HINT: &str =
         "name smaller networks, or the `recipients` this client needs, or add require_auth = true";
     let mut narrow = Vec::new();
@@ -129,7 +129,7 @@ fn open_relay(context: Context<'_>, listeners: &Listeners, relaying: &[&Located]
 }
 
 /// Who may send a PROXY header says which client he is.
-fn believed(context: Context<'_>, listener: &Listener, relaying: &[&Located]) {
+fn believed(context: Context<'_>, listener: &ListenerSection, relaying: &[&Located]) {
     if listener.is_bound_to_loopback() {
         return;
     }

@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// What routes may name, and what they inherit.
-pub(super) struct Known<'a> {
+pub(super) struct RouteContext<'a> {
     pub(super) listeners: &'a SectionNames,
     pub(super) clients: &'a SectionNames,
     pub(super) users: &'a SectionNames,
@@ -24,7 +24,7 @@ pub(super) struct Known<'a> {
     pub(super) patience: &'a Patience,
 }
 
-pub(super) fn read(context: Context<'_>, root: &Table<'_>, known: &Known<'_>) -> Router {
+pub(super) fn read(context: Context<'_>, root: &Table<'_>, known: &RouteContext<'_>) -> Router {
     if !root.has("route") {
         context.whole(
             fault!("there is no [[route]], so every recipient would be refused";
@@ -60,7 +60,7 @@ fn one(
     context: Context<'_>,
     names: &mut SectionNames,
     table: &Table<'_>,
-    known: &Known<'_>,
+    known: &RouteContext<'_>,
     used: &mut Vec<String>,
 ) -> Route {
     let name = names.read(context, table);

@@ -31,7 +31,7 @@ const URL: usize = 16 * 1024;
 
 /// What the next request to a session is.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Turn {
+enum NextRequest {
     /// The next piece.
     Send,
     /// Where the upload stands: nobody knows whether the last piece arrived.
@@ -122,15 +122,15 @@ impl Draft<'_> {
     async fn pieces(&self, url: &Url, content: &mut Content) -> Result<SessionEnd, Stop> {
         let total = content.len();
         let unconfirmed = || Stop::later("the end of an upload was not confirmed", None);
-        let (mut turn, mut next, mut tries) = (Turn::Send, 0, 0);
+        let (mut turn, mut next, mut tries) = (NextRequest::Send, 0, 0);
         loop {
             let piece = content.piece(next, PIECE);
             let end = next + piece.len();
             let said = match turn {
-                Turn::Send | Turn::SendAgain => {
+                NextRequest::Send | NextRequest::SendAgain => {
                     said(&self.put(url, next, total, piece).await, end == total)
                 }
-                Turn::Ask => standing(&self.ask_session(url, "GET", "", Client::get).await),
+                NextRequest::Ask => standing(&self.ask_session(url, "GET", "", Client::get).await),
             };
             turn = match (said, turn) {
                 (SessionSays::Done, _) => return Ok(SessionEnd::Done),
@@ -139,11 +139,11 @@ impl Draft<'_> {
                 (SessionSays::Next(at), _) if at <= end => {
                     if at > next {
                         tries = 0;
-                    } else if turn != Turn::Ask {
+                    } else if turn != NextRequest::Ask {
                         tries += 1;
                     }
                     next = at;
-                    Turn::Send
+                    NextRequest::Send
                 }
                 (SessionSays::Again(wait, text), _) => {
                     let text = format!("an upload was interrupted: {text}");
@@ -154,12 +154,12 @@ impl Draft<'_> {
                         return Err(Stop::later(text, Some(wait)));
                     }
                     tries += 1;
-                    Turn::Ask
+                    NextRequest::Ask
                 }
-                (SessionSays::Astray, Turn::Ask) => Turn::SendAgain,
-                (SessionSays::Astray, Turn::Send) => {
+                (SessionSays::Astray, NextRequest::Ask) => NextRequest::SendAgain,
+                (SessionSays::Astray, NextRequest::Send) => {
                     tries += 1;
-                    Turn::Ask
+                    NextRequest::Ask
                 }
                 (SessionSays::Never, _) => {
                     return Err(Stop::unsuited(
@@ -167,7 +167,9 @@ impl Draft<'_> {
                     ));
                 }
                 // Gone, perhaps because it was complete: then the attachment is there, and must not be there twice.
-                (_, Turn::Ask | Turn::SendAgain) if end == total => return Err(unconfirmed()),
+                (_, NextRequest::Ask | NextRequest::SendAgain) if end == total => {
+                    return Err(unconfirmed());
+                }
                 _ => return Ok(SessionEnd::Lost),
             };
             if tries > TRIES {

@@ -26,9 +26,9 @@ const CUT: u8 = 2;
 
 /// How far a request is.
 #[derive(Debug, Clone)]
-pub(super) struct Progress(Arc<AtomicU8>);
+pub(super) struct BodyProgress(Arc<AtomicU8>);
 
-impl Progress {
+impl BodyProgress {
     /// Of a request without a body: it is whole as it stands.
     pub(super) fn whole() -> Self {
         Self(Arc::new(AtomicU8::new(SENT)))
@@ -64,16 +64,16 @@ impl Progress {
 pub(super) struct Counted {
     inner: reqwest::Body,
     held: Bytes,
-    progress: Progress,
+    progress: BodyProgress,
 }
 
 impl Counted {
     /// The progress is done with the last octet; where there is none, from the beginning.
-    pub(super) fn new(inner: reqwest::Body) -> (Self, Progress) {
+    pub(super) fn new(inner: reqwest::Body) -> (Self, BodyProgress) {
         let progress = if inner.is_end_stream() {
-            Progress::whole()
+            BodyProgress::whole()
         } else {
-            Progress::begin()
+            BodyProgress::begin()
         };
         let this = Self {
             inner,
@@ -148,7 +148,7 @@ mod tests {
             assert_eq!(seen, length);
             assert!(!progress.cut(), "too late");
         }
-        assert!(!Progress::whole().cut());
+        assert!(!BodyProgress::whole().cut());
     }
 
     #[test]

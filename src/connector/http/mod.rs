@@ -13,7 +13,7 @@ use std::{net::IpAddr, path::PathBuf, time::Duration};
 use reqwest::{Body, Certificate, Client, RequestBuilder, Response, Url, redirect};
 use tokio::time::{Instant, timeout_at};
 
-use self::body::{Counted, Progress};
+use self::body::{BodyProgress, Counted};
 use super::outbound::{Proxy, ProxyServer, is_loopback, names};
 
 pub use self::{answer::Answer, fault::NoAnswer};
@@ -128,7 +128,7 @@ impl Http {
             .build()
             .map_err(|e| fault::of(&e, &host, proxy, false))?;
         // An upstream can act on a request only when it has all of it.
-        let mut progress = Progress::whole();
+        let mut progress = BodyProgress::whole();
         if let Some(body) = request.body_mut().take() {
             let (counted, begun) = Counted::new(body);
             *request.body_mut() = Some(Body::wrap(counted));

@@ -24,7 +24,7 @@ use self::{
     link::Link,
     open::{Opened, Opener},
     pool::Pool,
-    standing::Standing,
+    standing::Reputation,
     stream::Break,
 };
 use crate::{
@@ -60,7 +60,7 @@ pub struct Smtp {
     max_recipients: usize,
     opener: Opener,
     pool: Pool,
-    standing: Standing,
+    standing: Reputation,
     permits: Semaphore,
 }
 
@@ -90,7 +90,7 @@ impl Smtp {
             max_recipients,
             opener: Opener::new(settings, timeouts, services)?,
             pool: Pool::new(settings.idle_timeout),
-            standing: Standing::default(),
+            standing: Reputation::default(),
             permits: Semaphore::new(settings.max_connections.clamp(1, Semaphore::MAX_PERMITS)),
         })
     }

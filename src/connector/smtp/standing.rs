@@ -18,12 +18,12 @@ const TOLERATED: u32 = 2;
 
 /// See the module.
 #[derive(Debug)]
-pub(super) struct Standing {
+pub(super) struct Reputation {
     /// Refusals since a recipient was accepted; none ever was: more than are tolerated.
     refused: AtomicU32,
 }
 
-impl Default for Standing {
+impl Default for Reputation {
     fn default() -> Self {
         Self {
             refused: AtomicU32::new(TOLERATED),
@@ -31,7 +31,7 @@ impl Default for Standing {
     }
 }
 
-impl Standing {
+impl Reputation {
     /// A recipient was accepted.
     pub(super) fn is_good(&self) {
         self.refused.store(0, Ordering::Relaxed);
@@ -79,7 +79,7 @@ mod tests {
 
     #[test]
     fn one_refusal_among_good_mail_stops_nobody_else() {
-        let standing = Standing::default();
+        let standing = Reputation::default();
         let to = [Address::parse("b@foreign.example").unwrap().into()];
         let said = |narrow| {
             let reply = Reply::new(554, (5, 7, 1), "Relay access denied");

@@ -20,8 +20,8 @@ use tokio_rustls::client::TlsStream;
 use super::tls;
 use crate::smtp::client::{
     Stage,
-    reply::Broken,
-    turns::{Turns, Unasked, Wrong},
+    reply::BadReply,
+    turns::{TurnError, Turns, Unasked},
 };
 
 /// Why a link is useless.
@@ -32,16 +32,16 @@ pub(super) enum Break {
     /// The upstream closed, or the network did.
     Lost(Stage, Option<io::Error>),
     /// It said what is no reply: this.
-    Broken(Stage, Broken, String),
+    Broken(Stage, BadReply, String),
     /// It said something that nobody had asked for.
     Unasked(Stage, Unasked),
 }
 
 impl Break {
-    pub(super) fn wrong(stage: Stage, wrong: Wrong) -> Self {
+    pub(super) fn wrong(stage: Stage, wrong: TurnError) -> Self {
         match wrong {
-            Wrong::Broken(why, said) => Break::Broken(stage, why, said),
-            Wrong::Unasked(what) => Break::Unasked(stage, what),
+            TurnError::Broken(why, said) => Break::Broken(stage, why, said),
+            TurnError::Unasked(what) => Break::Unasked(stage, what),
         }
     }
 }
@@ -57,7 +57,7 @@ impl std::fmt::Display for Break {
             Break::Lost(stage, Some(e)) => {
                 write!(f, "the connection was lost at {stage}: {}", tls::words(e))
             }
-            Break::Broken(stage, why, said) if said.is_empty() || *why == Broken::Tls => {
+            Break::Broken(stage, why, said) if said.is_empty() || *why == BadReply::Tls => {
                 write!(f, "at {stage} came {why}")
             }
             Break::Broken(stage, why, said) => write!(f, "at {stage} came {why}: {said}"),

@@ -603,7 +603,7 @@ mod tests {
 
     /// As the connector does it: what the upstream has said by then is read before every write.
     fn converse(offered: &str, recipients: usize, upstream: &mut Upstream<'_>) -> Report {
-        use crate::smtp::client::turns::{Turns, Wrong};
+        use crate::smtp::client::turns::{TurnError, Turns};
         let envelope = Envelope {
             sender: Address::parse("s@corp.example").ok(),
             recipients: Vec::new(),
@@ -654,11 +654,11 @@ mod tests {
             turns.feed(std::mem::take(&mut wire).as_bytes());
             match turns.next_reply() {
                 Ok(Some(reply)) => step = work.reply(&reply, &mut out),
-                Err(Wrong::Unasked(what)) => {
+                Err(TurnError::Unasked(what)) => {
                     work.out_of_turn(&what.said, sent);
                     break;
                 }
-                Err(Wrong::Broken(why, _)) => {
+                Err(TurnError::Broken(why, _)) => {
                     work.lost(&why.to_string(), sent);
                     break;
                 }

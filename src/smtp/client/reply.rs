@@ -18,7 +18,7 @@ pub const TOTAL: usize = 100_000;
 
 /// Why what came is not a reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Broken {
+pub enum BadReply {
     /// A line over [`LINE_LIMIT`].
     LongLine,
     /// More than [`LINES`] lines or [`TOTAL`] octets.
@@ -31,14 +31,14 @@ pub enum Broken {
     Tls,
 }
 
-impl fmt::Display for Broken {
+impl fmt::Display for BadReply {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Broken::LongLine => "a reply line without an end",
-            Broken::Endless => "a reply without an end",
-            Broken::NoCode => "something that is no SMTP reply",
-            Broken::MixedCodes => "a reply whose lines have different codes",
-            Broken::Tls => {
+            BadReply::LongLine => "a reply line without an end",
+            BadReply::Endless => "a reply without an end",
+            BadReply::NoCode => "something that is no SMTP reply",
+            BadReply::MixedCodes => "a reply whose lines have different codes",
+            BadReply::Tls => {
                 "TLS where plain SMTP was expected (is this a port for tls = \"implicit\"?)"
             }
         })
@@ -80,8 +80,8 @@ impl Replies {
     /// The next complete reply, or `None` when more octets are needed.
     ///
     /// # Errors
-    /// [`Broken`]: the stream is useless from here on.
-    pub fn next_reply(&mut self) -> Result<Option<Reply>, Broken> {
+    /// [`BadReply`]: the stream is useless from here on.
+    pub fn next_reply(&mut self) -> Result<Option<Reply>, BadReply> {
         loop {
             let from = self.searched.max(self.start);
             let unread = self.buffer.get(from..).unwrap_or_default();
@@ -89,31 +89,31 @@ impl Replies {
                 self.searched = self.buffer.len();
                 let pending = self.buffer.get(self.start..).unwrap_or_default();
                 if self.lines == 0 && matches!(pending, [0x14..=0x17, 3, ..]) {
-                    return Err(Broken::Tls);
+                    return Err(BadReply::Tls);
                 }
                 if pending.len() > LINE_LIMIT {
-                    return Err(Broken::LongLine);
+                    return Err(BadReply::LongLine);
                 }
                 return Ok(None);
             };
             let end = from + at;
             let line = self.buffer.get(self.start..end).unwrap_or_default();
             if self.lines == 0 && matches!(line, [0x14..=0x17, 3, ..]) {
-                return Err(Broken::Tls);
+                return Err(BadReply::Tls);
             }
             if line.len() > LINE_LIMIT {
-                return Err(Broken::LongLine);
+                return Err(BadReply::LongLine);
             }
             self.octets += line.len() + 1;
             self.lines += 1;
             if self.octets > TOTAL || self.lines > LINES {
-                return Err(Broken::Endless);
+                return Err(BadReply::Endless);
             }
             // A bare LF ends a line as well: old upstreams do it, and nothing can be smuggled towards us.
             let line = line.strip_suffix(b"\r").unwrap_or(line);
             let (code, more, rest) = split_line(line)?;
             if *self.code.get_or_insert(code) != code {
-                return Err(Broken::MixedCodes);
+                return Err(BadReply::MixedCodes);
             }
             if self.lines > 1 {
                 self.text.push('\n');
@@ -168,9 +168,9 @@ pub(super) fn printable(octet: u8) -> char {
 }
 
 /// Code, "another line follows", text.
-fn split_line(line: &[u8]) -> Result<(u16, bool, &[u8]), Broken> {
+fn split_line(line: &[u8]) -> Result<(u16, bool, &[u8]), BadReply> {
     let [a @ b'2'..=b'5', b @ b'0'..=b'9', c @ b'0'..=b'9', rest @ ..] = line else {
-        return Err(Broken::NoCode);
+        return Err(BadReply::NoCode);
     };
     let code = u16::from(a - b'0') * 100 + u16::from(b - b'0') * 10 + u16::from(c - b'0');
     match rest {
@@ -178,7 +178,7 @@ fn split_line(line: &[u8]) -> Result<(u16, bool, &[u8]), Broken> {
         [] => Ok((code, false, rest)),
         [b' ' | b'\t', text @ ..] => Ok((code, false, text)),
         [b'-', text @ ..] => Ok((code, true, text)),
-        _ => Err(Broken::NoCode),
+        _ => Err(BadReply::NoCode),
     }
 }
 
@@ -212,7 +212,7 @@ fn number(digits: &str) -> Option<u16> {
 mod tests {
     use super::*;
 
-    fn parse(input: &[u8], chunk: usize) -> (Vec<Reply>, Option<Broken>, bool) {
+    fn parse(input: &[u8], chunk: usize) -> (Vec<Reply>, Option<BadReply>, bool) {
         let mut replies = Replies::default();
         let mut out = Vec::new();
         for piece in input.chunks(chunk) {
@@ -243,7 +243,7 @@ mod tests {
         }
     }
 
-    fn check_broken(input: &[u8], expected: Broken) {
+    fn check_broken(input: &[u8], expected: BadReply) {
         for chunk in [1, 7, 4096, input.len()] {
             assert_eq!(parse(input, chunk).1, Some(expected), "{chunk}");
         }
@@ -282,25 +282,25 @@ mod tests {
             b"250:x\r\n",
             b"-250 x\r\n",
         ] {
-            check_broken(input, Broken::NoCode);
+            check_broken(input, BadReply::NoCode);
         }
-        check_broken(b"250-a\r\n550 b\r\n", Broken::MixedCodes);
-        check_broken(b"\x16\x03\x03\0\x01", Broken::Tls);
-        check_broken(b"\x15\x03\x01\0\x02\x02\n", Broken::Tls);
+        check_broken(b"250-a\r\n550 b\r\n", BadReply::MixedCodes);
+        check_broken(b"\x16\x03\x03\0\x01", BadReply::Tls);
+        check_broken(b"\x15\x03\x01\0\x02\x02\n", BadReply::Tls);
     }
 
     #[test]
     fn bounds() {
-        check_broken(&[b'2'; 5000], Broken::LongLine);
+        check_broken(&[b'2'; 5000], BadReply::LongLine);
         let mut long = b"250 ".to_vec();
         long.extend([b'x'; 5000]);
         long.extend(b"\r\n");
-        check_broken(&long, Broken::LongLine);
-        check_broken(&b"220-x\r\n".repeat(LINES + 1), Broken::Endless);
+        check_broken(&long, BadReply::LongLine);
+        check_broken(&b"220-x\r\n".repeat(LINES + 1), BadReply::Endless);
         let mut line = b"220-".to_vec();
         line.extend([b'x'; 3000]);
         line.extend(b"\r\n");
-        check_broken(&line.repeat(40), Broken::Endless);
+        check_broken(&line.repeat(40), BadReply::Endless);
         let mut kept = b"250 ".to_vec();
         kept.extend([b'x'; 4000]);
         kept.extend(b"\r\n");

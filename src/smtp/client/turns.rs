@@ -7,7 +7,7 @@
 
 use std::collections::VecDeque;
 
-use super::reply::{Broken, Replies};
+use super::reply::{BadReply, Replies};
 use crate::mail::reply::Reply;
 
 /// What came although nobody had asked.
@@ -28,9 +28,9 @@ impl Unasked {
 
 /// Why there is no reply to hand out.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Wrong {
+pub enum TurnError {
     /// What came is no reply; the second is what it is, for people.
-    Broken(Broken, String),
+    Broken(BadReply, String),
     /// Behind the last reply that was asked for stands more, so nobody can say which of them is the answer.
     Unasked(Unasked),
 }
@@ -67,8 +67,8 @@ impl Turns {
     /// The answer to the oldest question, or `None` when more octets are needed.
     ///
     /// # Errors
-    /// [`Wrong`]: the connection is useless from here on.
-    pub fn next_reply(&mut self) -> Result<Option<Reply>, Wrong> {
+    /// [`TurnError`]: the connection is useless from here on.
+    pub fn next_reply(&mut self) -> Result<Option<Reply>, TurnError> {
         let found = match self.ready.pop_front() {
             Some(reply) => Some(reply),
             None => self.replies.next_reply().map_err(|why| self.broken(why))?,
@@ -79,7 +79,7 @@ impl Turns {
                 && let Some(more) = self.unasked()
                 && !more.is_farewell()
             {
-                return Err(Wrong::Unasked(more));
+                return Err(TurnError::Unasked(more));
             }
         }
         Ok(found)
@@ -121,8 +121,8 @@ impl Turns {
         self.ready.is_empty() && self.replies.is_drained()
     }
 
-    fn broken(&self, why: Broken) -> Wrong {
-        Wrong::Broken(why, self.replies.rest())
+    fn broken(&self, why: BadReply) -> TurnError {
+        TurnError::Broken(why, self.replies.rest())
     }
 }
 
@@ -184,7 +184,7 @@ mod tests {
                 match turns.next_reply() {
                     Ok(Some(reply)) if found.len() < asked => found.push(reply.code),
                     Ok(_) => break false,
-                    Err(wrong) => break matches!(wrong, Wrong::Unasked(_)),
+                    Err(wrong) => break matches!(wrong, TurnError::Unasked(_)),
                 }
             };
             assert_eq!((found, end), (codes, unasked), "{octets}");
@@ -192,7 +192,7 @@ mod tests {
         let mut turns = turns(1, "hello there|");
         assert_eq!(
             turns.next_reply(),
-            Err(Wrong::Broken(Broken::NoCode, "hello there".into()))
+            Err(TurnError::Broken(BadReply::NoCode, "hello there".into()))
         );
     }
 }

@@ -10,7 +10,7 @@ use crate::mail::{
 };
 
 use super::{
-    path::{Path, Wrong, address, behind_colon, path_of},
+    path::{EnvelopePath, PathError, address, behind_colon, path_of},
     tolerance::Tolerance,
 };
 
@@ -110,7 +110,7 @@ pub fn helo_name(argument: &[u8]) -> String {
 
 /// A well-formed MAIL.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Mail {
+pub struct MailCommand {
     /// `None` is `<>`.
     pub sender: Option<Address>,
     /// `SIZE=`; beyond `u64` it is `u64::MAX`.
@@ -123,14 +123,20 @@ pub struct Mail {
 ///
 /// # Errors
 /// 501, 553 or 555 with the reason.
-pub fn mail(rest: &[u8], tolerance: &Tolerance, bare: Option<&Domain>) -> Result<Mail, Reply> {
-    let text = behind_colon(rest, "FROM", tolerance).map_err(Wrong::sender)?;
-    let (path, parameters) = path_of(&text, tolerance).map_err(Wrong::sender)?;
+pub fn mail(
+    rest: &[u8],
+    tolerance: &Tolerance,
+    bare: Option<&Domain>,
+) -> Result<MailCommand, Reply> {
+    let text = behind_colon(rest, "FROM", tolerance).map_err(PathError::sender)?;
+    let (path, parameters) = path_of(&text, tolerance).map_err(PathError::sender)?;
     let sender = match path {
-        Path::Null => None,
-        Path::Mailbox(text) => Some(address(text, tolerance, bare).map_err(Wrong::sender)?),
+        EnvelopePath::Null => None,
+        EnvelopePath::Mailbox(text) => {
+            Some(address(text, tolerance, bare).map_err(PathError::sender)?)
+        }
     };
-    let mut mail = Mail {
+    let mut mail = MailCommand {
         sender,
         size: None,
         eight_bit: false,
@@ -157,13 +163,13 @@ pub fn mail(rest: &[u8], tolerance: &Tolerance, bare: Option<&Domain>) -> Result
 /// # Errors
 /// 501, 553 or 555 with the reason.
 pub fn rcpt(rest: &[u8], tolerance: &Tolerance, bare: Option<&Domain>) -> Result<Address, Reply> {
-    let text = behind_colon(rest, "TO", tolerance).map_err(Wrong::recipient)?;
-    let (path, parameters) = path_of(&text, tolerance).map_err(Wrong::recipient)?;
+    let text = behind_colon(rest, "TO", tolerance).map_err(PathError::recipient)?;
+    let (path, parameters) = path_of(&text, tolerance).map_err(PathError::recipient)?;
     let address = match path {
-        Path::Null => Err(Wrong::Syntax("<> is no recipient")),
-        Path::Mailbox(text) => address(text, tolerance, bare),
+        EnvelopePath::Null => Err(PathError::Syntax("<> is no recipient")),
+        EnvelopePath::Mailbox(text) => address(text, tolerance, bare),
     }
-    .map_err(Wrong::recipient)?;
+    .map_err(PathError::recipient)?;
     for (key, value) in keywords(parameters)? {
         match (key.as_str(), value) {
             ("NOTIFY" | "ORCPT", Some(_)) if tolerance.foreign_parameters => {}

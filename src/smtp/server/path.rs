@@ -13,19 +13,19 @@ use crate::mail::{
 use super::tolerance::Tolerance;
 
 /// What stands between `FROM:` or `TO:` and the parameters.
-pub(super) enum Path<'a> {
+pub(super) enum EnvelopePath<'a> {
     Null,
     Mailbox(&'a str),
 }
 
 /// Why there is no address.
-pub(super) enum Wrong {
+pub(super) enum PathError {
     Syntax(&'static str),
     NotAscii,
     Bare,
 }
 
-impl Wrong {
+impl PathError {
     pub(super) fn sender(self) -> Reply {
         self.reply(Reply::bad_sender)
     }
@@ -36,18 +36,18 @@ impl Wrong {
 
     fn reply(self, bad_syntax: fn(&str) -> Reply) -> Reply {
         match self {
-            Wrong::Syntax(why) => bad_syntax(why),
-            Wrong::NotAscii => Reply::not_ascii(),
-            Wrong::Bare => Reply::bare_local_part(),
+            PathError::Syntax(why) => bad_syntax(why),
+            PathError::NotAscii => Reply::not_ascii(),
+            PathError::Bare => Reply::bare_local_part(),
         }
     }
 }
 
-impl From<AddressError> for Wrong {
+impl From<AddressError> for PathError {
     fn from(error: AddressError) -> Self {
         match error {
-            AddressError::NotAscii => Wrong::NotAscii,
-            AddressError::Syntax(why) => Wrong::Syntax(why),
+            AddressError::NotAscii => PathError::NotAscii,
+            AddressError::Syntax(why) => PathError::Syntax(why),
         }
     }
 }
@@ -57,12 +57,13 @@ pub(super) fn behind_colon<'a>(
     rest: &'a [u8],
     word: &str,
     tolerance: &Tolerance,
-) -> Result<Cow<'a, str>, Wrong> {
-    const FORM: Wrong = Wrong::Syntax("the form is MAIL FROM:<address> or RCPT TO:<address>");
+) -> Result<Cow<'a, str>, PathError> {
+    const FORM: PathError =
+        PathError::Syntax("the form is MAIL FROM:<address> or RCPT TO:<address>");
     if !rest.is_ascii() {
-        return Err(Wrong::NotAscii);
+        return Err(PathError::NotAscii);
     }
-    let text = std::str::from_utf8(rest).map_err(|_| Wrong::NotAscii)?;
+    let text = std::str::from_utf8(rest).map_err(|_| PathError::NotAscii)?;
     let forgive = |text: &'a str| {
         if tolerance.blanks {
             text.trim_ascii_start()
@@ -88,7 +89,7 @@ pub(super) fn behind_colon<'a>(
 pub(super) fn path_of<'a>(
     text: &'a str,
     tolerance: &Tolerance,
-) -> Result<(Path<'a>, &'a str), Wrong> {
+) -> Result<(EnvelopePath<'a>, &'a str), PathError> {
     let (path, parameters) = match split_path(text, tolerance) {
         Ok(found) => found,
         Err(wrong) if tolerance.names_in_paths => named(text).ok_or(wrong)?,
@@ -96,7 +97,7 @@ pub(super) fn path_of<'a>(
     };
     // Between path and parameters stands a blank: `<a@b>,<c@d>` is two addresses and therefore none.
     if !parameters.is_empty() && !parameters.starts_with([' ', '\t']) {
-        return Err(Wrong::Syntax(
+        return Err(PathError::Syntax(
             "nothing but parameters may follow the address",
         ));
     }
@@ -188,40 +189,45 @@ fn comment(text: &str) -> Option<usize> {
     None
 }
 
-fn split_path<'a>(text: &'a str, tolerance: &Tolerance) -> Result<(Path<'a>, &'a str), Wrong> {
+fn split_path<'a>(
+    text: &'a str,
+    tolerance: &Tolerance,
+) -> Result<(EnvelopePath<'a>, &'a str), PathError> {
     if let Some(inner) = text.strip_prefix('<') {
-        let end = unquoted(inner, |b| b == b'>').ok_or(Wrong::Syntax("the > is missing"))?;
+        let end = unquoted(inner, |b| b == b'>').ok_or(PathError::Syntax("the > is missing"))?;
         let (inner, after) = (&inner[..end], &inner[end + 1..]);
         if inner.is_empty() {
-            return Ok((Path::Null, after));
+            return Ok((EnvelopePath::Null, after));
         }
         if unquoted(inner, |b| b == b'<').is_some() {
-            return Err(Wrong::Syntax("one address, in one pair of angle brackets"));
+            return Err(PathError::Syntax(
+                "one address, in one pair of angle brackets",
+            ));
         }
-        return Ok((Path::Mailbox(inner), after));
+        return Ok((EnvelopePath::Mailbox(inner), after));
     }
     if !tolerance.no_brackets {
-        return Err(Wrong::Syntax("the address stands in angle brackets"));
+        return Err(PathError::Syntax("the address stands in angle brackets"));
     }
     let end = unquoted(text, |b| b == b' ' || b == b'\t').unwrap_or(text.len());
     let (path, after) = text.split_at(end);
     if path.is_empty() {
-        return Err(Wrong::Syntax("the address is missing"));
+        return Err(PathError::Syntax("the address is missing"));
     }
     // `AUTH=<>` is a parameter, `<a@b>` is another address.
     if after
         .split_ascii_whitespace()
         .any(|word| word.starts_with('<'))
     {
-        return Err(Wrong::Syntax(
+        return Err(PathError::Syntax(
             "one address, and nothing but parameters behind it",
         ));
     }
-    Ok((Path::Mailbox(path), after))
+    Ok((EnvelopePath::Mailbox(path), after))
 }
 
 /// `Name <a@b>`, `<"Name" <a@b>>`: the one address inside, if there is but one and nothing else looks like one.
-fn named(text: &str) -> Option<(Path<'_>, &str)> {
+fn named(text: &str) -> Option<(EnvelopePath<'_>, &str)> {
     let open = text.rfind('<')?;
     let (name, rest) = (&text[..open], &text[open + 1..]);
     let close = rest.find('>')?;
@@ -237,7 +243,7 @@ fn named(text: &str) -> Option<(Path<'_>, &str)> {
     if inner.is_empty() || !name.bytes().all(harmless) || after.contains(['<', '>']) {
         return None;
     }
-    Some((Path::Mailbox(inner), after))
+    Some((EnvelopePath::Mailbox(inner), after))
 }
 
 /// The place of the first such octet outside a quoted string.
@@ -266,7 +272,7 @@ pub(super) fn address(
     text: &str,
     tolerance: &Tolerance,
     bare: Option<&Domain>,
-) -> Result<Address, Wrong> {
+) -> Result<Address, PathError> {
     let text = if tolerance.blanks {
         text.trim_ascii()
     } else {
@@ -279,18 +285,18 @@ pub(super) fn address(
     };
     let text = match text.strip_prefix('@') {
         Some(_) if tolerance.source_route => behind_route(text)?,
-        Some(_) => return Err(Wrong::Syntax("source routes are not accepted")),
+        Some(_) => return Err(PathError::Syntax("source routes are not accepted")),
         None => text,
     };
     let anything = Domain::parse("invalid")?;
     if Address::complete(text, bare.unwrap_or(&anything)).is_ok() {
         // RFC 5321 §4.1.1.3: postmaster needs no domain, at any level.
         if !tolerance.bare_local_part && !text.eq_ignore_ascii_case("postmaster") {
-            return Err(Wrong::Syntax("the address has no @domain"));
+            return Err(PathError::Syntax("the address has no @domain"));
         }
         return match bare {
             Some(domain) => Ok(Address::complete(text, domain)?),
-            None => Err(Wrong::Bare),
+            None => Err(PathError::Bare),
         };
     }
     Ok(Address::parse(text)?)
@@ -325,8 +331,8 @@ fn without_scheme(text: &str) -> &str {
 }
 
 /// Drops a source route `@a,@b:` (RFC 5321 §4.1.2 A-d-l); each hop must be a domain.
-fn behind_route(text: &str) -> Result<&str, Wrong> {
-    const ROUTE: Wrong = Wrong::Syntax("not a source route");
+fn behind_route(text: &str) -> Result<&str, PathError> {
+    const ROUTE: PathError = PathError::Syntax("not a source route");
     let mut rest = text;
     loop {
         rest = rest.strip_prefix('@').ok_or(ROUTE)?;

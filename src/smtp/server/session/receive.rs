@@ -13,7 +13,7 @@ use crate::{
         reply::Reply,
     },
     policy::About,
-    smtp::data::{End, Fault, Leniency},
+    smtp::data::{ContentFault, End, Leniency},
 };
 
 use super::{
@@ -228,10 +228,10 @@ fn spoolable(incoming: &mut Incoming) -> Option<Bytes> {
     Some(incoming.kept.split().freeze())
 }
 
-fn fault_reply(fault: Fault) -> Reply {
+fn fault_reply(fault: ContentFault) -> Reply {
     Reply::bad_line_endings(match fault {
-        Fault::BareCr => "a bare CR in it",
-        Fault::Nul => "a NUL in it",
-        Fault::FramedDot => "a dot line that is not framed by CRLF",
+        ContentFault::BareCr => "a bare CR in it",
+        ContentFault::Nul => "a NUL in it",
+        ContentFault::FramedDot => "a dot line that is not framed by CRLF",
     })
 }
