@@ -28,8 +28,9 @@
 //! - `listener/` SOCKETS IN: `connection/` drives one session
 //! - `queue/` NOTHING IS LOST: `store.rs` is the trait, `settling.rs` what a settlement makes of a job, `sqlite/` the rows and the one
 //!   writer; `body.rs` has the large bodies, `lock.rs` says who has a directory
-//! - `delivery/` SENDING: `plan.rs` (by `verdict.rs`, for each recipient) decides, `bounce.rs` reports; `lanes/` gives permits, as
-//!   `gate.rs` says
+//! - `delivery/` SENDING: `round.rs` is the loop, `look.rs` finds what it claims; `attempt.rs` is one job, `plan.rs` (by
+//!   `verdict.rs`, for each recipient) decides what follows, `settlement.rs` writes it down and `bounce.rs` reports it; `lanes/`
+//!   gives the permits, as `gate.rs` allows
 //! - `connector/` WAYS OUT: `smtp/`, `graph/`, capture, discard, and in its `mod.rs` what is known of each kind; `oauth/` gets access
 //!   tokens, `http/` says what a request may have done and why it failed, `tls/` whose certificate is trusted; `outbound.rs` says
 //!   which hosts are reached, and how

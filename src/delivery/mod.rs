@@ -19,13 +19,16 @@ pub mod bounce;
 pub mod clock;
 pub mod lanes;
 mod login;
+mod look;
 mod maintenance;
 pub mod plan;
 mod reports;
 mod round;
 mod sender;
+mod settlement;
 mod setup;
 mod shared;
+mod sweep;
 mod timekeeper;
 mod verdict;
 
@@ -66,7 +69,7 @@ impl Delivery {
     pub async fn drain(mut self, grace: Duration) {
         self.shared.queue.set_reserve(None);
         self.shared.stop();
-        self.shared.lanes.stir();
+        self.shared.lanes.wake_all();
         let tasks = self.shared.take_tasks();
         let all = async {
             while self.main.join_next().await.is_some() {}
@@ -90,7 +93,7 @@ impl Drop for Delivery {
     }
 }
 
-/// Whether the only job of a message can start right now; if so, its place is kept.
+/// Whether the only job of a message can start right now; if so, it holds its permits.
 fn reserve(shared: &Arc<Shared>, mail: &Routed) -> Option<Ticket> {
     let [(name, _)] = mail.jobs.as_slice() else {
         return None;
@@ -121,7 +124,7 @@ fn reserve(shared: &Arc<Shared>, mail: &Routed) -> Option<Ticket> {
             return None;
         }
     }
-    let pass = shared.lanes.take(&first, mailbox.as_ref())?;
+    let permits = shared.lanes.take(&first, mailbox.as_ref())?;
     let shared = Arc::clone(shared);
     let hand_over = Box::new(move |job: Job| {
         let task = Task {
@@ -130,7 +133,7 @@ fn reserve(shared: &Arc<Shared>, mail: &Routed) -> Option<Ticket> {
             route,
             candidates,
             start,
-            pass,
+            permits,
             job,
         };
         shared.spawn(attempt::run(task));

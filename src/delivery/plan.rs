@@ -112,6 +112,11 @@ impl Attempt {
         self.open.iter().map(|(r, _)| r.clone()).collect()
     }
 
+    /// No connector is called any more.
+    pub fn is_over(&self) -> bool {
+        self.doubtful.is_some() || self.open.is_empty()
+    }
+
     /// By which connector and how each recipient was answered so far.
     pub fn answered(&self) -> &[(Address, Outcome, ConnectorName)] {
         &self.answered

@@ -1,10 +1,9 @@
-//! The loop: what is due, who may take it, and what has to be done from time to time.
+//! The loop: it claims what `look` finds, starts the jobs, and does what has to be done from time to time.
 //!
-//! Apart from the jobs, which it starts and does not wait for. Its work for a job is small: a claim takes as many at once as
-//! the lanes have room for.
+//! It waits for no job. Its work for each is small: a claim takes as many at once as the lanes have permits for.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashSet,
     sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
@@ -13,24 +12,21 @@ use tokio::task::JoinSet;
 
 use super::{
     attempt::{self, Task},
-    lanes::{
-        Pass,
-        gate::{PAUSE_PROBE, Ready},
-    },
+    lanes::gate::PAUSE_PROBE,
     login,
+    look::{Claim, Look, look},
     maintenance::{Maintenance, Rerouting},
-    plan::Block,
     setup::Built,
-    shared::{Backlog, Shared},
+    shared::Shared,
+    sweep::Sweeps,
     timekeeper::Timekeeper,
 };
 use crate::{
-    mail::outcome::ObstacleKind,
     queue::{
         Reserve,
-        store::{Ask, Beat, Due, Job, Standing, StoreError},
+        store::{Ask, Beat, Due, Standing, StoreError},
     },
-    route::{ConnectorName, LaneId, Route, RouteName},
+    route::{ConnectorName, RouteName},
 };
 
 /// The loop looks at least this often, since another process may have written.
@@ -38,12 +34,6 @@ const AT_LEAST: Duration = Duration::from_secs(1);
 /// What is due is asked anew at least this often; until then, while each claim finds as much as it asks for, nothing has changed
 /// that matters.
 const KNOWN: Duration = Duration::from_millis(50);
-/// Jobs that one claim takes at most.
-const MOST_CLAIMED: usize = 500;
-/// Jobs that are looked at together when a closed lane's oldest may be past their time.
-const SWEEP: usize = 50;
-/// Between two such looks, at most.
-const SWEEP_EVERY: Duration = Duration::from_mins(1);
 
 /// The state of the loop.
 pub(super) struct Round {
@@ -59,28 +49,8 @@ pub(super) struct Round {
     clock: Timekeeper,
     /// Connectors that are gone, and that mail in doubt was pinned to.
     complained: HashSet<ConnectorName>,
-    /// When the mail of a route and lane that is shut was last looked through.
-    swept: HashMap<(RouteName, Option<LaneId>), Instant>,
+    sweeps: Sweeps,
     was_healthy: bool,
-}
-
-/// A claim to come: the passes for it, and where it starts.
-struct Claim {
-    ask: Ask,
-    route: Arc<Route>,
-    candidates: Vec<ConnectorName>,
-    start: usize,
-    passes: Vec<Pass>,
-    /// Before it is due.
-    early: bool,
-}
-
-impl Claim {
-    /// The lane of that connector that this mail waits in.
-    fn mailbox(&self, connector: &ConnectorName) -> Option<LaneId> {
-        let lane = self.ask.lane.as_ref()?;
-        (lane.connector == *connector && lane.mailbox.is_some()).then(|| lane.clone())
-    }
 }
 
 impl Round {
@@ -96,7 +66,7 @@ impl Round {
             rerouting: Rerouting::default(),
             clock: Timekeeper::new(),
             complained: HashSet::new(),
-            swept: HashMap::new(),
+            sweeps: Sweeps::default(),
             was_healthy: true,
         }
     }
@@ -107,10 +77,10 @@ impl Round {
             .queue
             .set_reserve(Some(Arc::clone(&self.reserve)));
         while !self.shared.is_stopping() {
-            let wait = self.look().await;
+            let wait = self.round().await;
             tokio::select! {
                 () = self.shared.queue.changed() => {}
-                () = self.shared.lanes.bell.notified() => {}
+                () = self.shared.lanes.wake.notified() => {}
                 () = self.shared.stopping() => {}
                 Some(_) = self.logins.join_next(), if !self.logins.is_empty() => {}
                 () = tokio::time::sleep(wait) => {}
@@ -143,8 +113,8 @@ impl Round {
         }
     }
 
-    /// One round; how long there is nothing to do unless somebody rings.
-    async fn look(&mut self) -> Duration {
+    /// One round; how long there is nothing to do unless somebody wakes it.
+    async fn round(&mut self) -> Duration {
         let shared = Arc::clone(&self.shared);
         let built = shared.built();
         let is_healthy = self.is_healthy().await;
@@ -247,94 +217,71 @@ impl Round {
         }
     }
 
-    /// Claims what is due and has room; the time until something else is due.
-    #[expect(
-        clippy::too_many_lines,
-        reason = "one look at the queue: what it asks, takes and starts"
-    )]
+    /// Claims what is due and has a permit; the time until something else is due.
     async fn claim(&mut self, built: &Arc<Built>) -> Result<Duration, StoreError> {
         let shared = Arc::clone(&self.shared);
-        // Set before the look: a permit that comes back during it rings.
-        shared.lanes.set_hungry(true);
-        let known = self.due.take().filter(|(asked, _)| asked.elapsed() < KNOWN);
-        let mut wait = AT_LEAST;
-        let (asked, due) = if let Some(known) = known {
-            wait = KNOWN;
-            known
-        } else {
-            let mut due = shared.queue.store().due().await?;
-            due.sort_by_key(|due| due.at);
-            (Instant::now(), due)
-        };
-        let now = SystemTime::now();
-        let mut same = true;
-        let mut hungry = false;
-        let mut claims: Vec<Claim> = Vec::new();
-        let mut busy = Backlog::new();
-        for Due {
-            route: name,
-            pinned,
-            lane,
-            at,
-        } in due.clone()
-        {
-            let later = at.duration_since(now).unwrap_or_default();
-            // Whoever was refused is not due before the next probe; when one is wished for, it is.
-            let early =
-                !later.is_zero() && lane.as_ref().is_some_and(|l| shared.lanes.is_wished(l));
-            if !later.is_zero() && !early {
-                wait = wait.min(later);
-                continue;
-            }
-            busy.insert((name.clone(), lane.clone()));
-            let Some(route) = built.routes.get(&name).cloned() else {
-                self.rerouting.reroute(&shared.queue, built, &name).await?;
-                same = false;
-                continue;
-            };
-            if let Some(pin) = &pinned
-                && !built.connectors.contains_key(pin)
-                && self.complained.insert(pin.clone())
-            {
-                tracing::warn!(route = %name, connector = %pin, "mail in doubt waits for a connector that is gone; the others of its route take it");
-            }
-            let candidates = built.candidates(&route, pinned.as_ref());
-            let mut claim = Claim {
-                ask: Ask {
-                    route: name,
-                    pinned,
-                    lane,
-                    limit: 0,
-                },
-                route,
-                candidates,
-                start: 0,
-                passes: Vec::new(),
-                early,
-            };
-            match self.room(&mut claim) {
-                Room::Some => claims.push(claim),
-                Room::Full => hungry = true,
-                Room::At(at) => wait = wait.min(at.saturating_duration_since(Instant::now())),
-                Room::Held(at) => {
-                    wait = wait.min(at.saturating_duration_since(Instant::now()));
-                    self.sweep(built, &claim).await?;
-                }
-                Room::Shut => self.sweep(built, &claim).await?,
-            }
+        // Set before the look: a permit that comes back during it wakes the loop.
+        shared.lanes.set_wants_work(true);
+        let (asked, due, most) = self.due().await?;
+        let now = (Instant::now(), SystemTime::now());
+        let Look {
+            mut claims,
+            sweeps,
+            reroutes,
+            lost_pins,
+            backlog,
+            wait,
+            mut wants_work,
+        } = look(&due, built, &shared.lanes, now);
+        *shared.backlog() = backlog;
+        for route in &reroutes {
+            self.rerouting.reroute(&shared.queue, built, route).await?;
         }
-        *shared.backlog() = busy;
+        self.complain_of(lost_pins);
+        for claim in &sweeps {
+            self.sweeps.sweep(&shared, built, claim).await?;
+        }
+        let mut is_as_asked = reroutes.is_empty();
         if claims.is_empty() {
-            shared.lanes.set_hungry(hungry);
-            self.due = (hungry && same).then_some((asked, due));
-            return Ok(wait);
+            is_as_asked &= wants_work;
+        } else {
+            self.start(built, &mut claims).await?;
+            // Permits are left where there was no more mail; where there are none, there may be more.
+            for claim in &claims {
+                let is_more = claim.permits.is_empty();
+                wants_work |= is_more;
+                is_as_asked &= is_more;
+                if claim.ask.pinned.is_none() && !is_more {
+                    let which = (claim.ask.route.clone(), claim.ask.lane.clone());
+                    shared.backlog().remove(&which);
+                }
+            }
         }
-        let asks = |early: bool| -> Vec<Ask> {
-            let those = claims.iter().filter(|claim| claim.early == early);
+        shared.lanes.set_wants_work(wants_work);
+        drop(claims);
+        self.due = is_as_asked.then_some((asked, due));
+        Ok(wait.map_or(most, |wait| wait.min(most)))
+    }
+
+    /// What waits, the oldest first; when that was asked, and how long the answer is good for.
+    async fn due(&mut self) -> Result<(Instant, Vec<Due>, Duration), StoreError> {
+        let known = self.due.take().filter(|(asked, _)| asked.elapsed() < KNOWN);
+        if let Some((asked, due)) = known {
+            return Ok((asked, due, KNOWN));
+        }
+        let mut due = self.shared.queue.store().due().await?;
+        due.sort_by_key(|due| due.at);
+        Ok((Instant::now(), due, AT_LEAST))
+    }
+
+    /// Claims and starts as many jobs as there are permits; those that are not used up stay in the claims.
+    async fn start(&self, built: &Arc<Built>, claims: &mut [Claim]) -> Result<(), StoreError> {
+        let asks = |is_early: bool| -> Vec<Ask> {
+            let those = claims.iter().filter(|claim| claim.is_early == is_early);
             those.map(|claim| claim.ask.clone()).collect()
         };
         let (asks, early) = (asks(false), asks(true));
-        let (store, node) = (shared.queue.store(), shared.queue.node());
+        let (store, node) = (self.shared.queue.store(), self.shared.queue.node());
         let mut jobs = store.claim(&asks, node, SystemTime::now()).await?;
         if !early.is_empty() {
             let then = SystemTime::now() + PAUSE_PROBE * 2;
@@ -346,122 +293,26 @@ impl Round {
             }) else {
                 continue;
             };
-            if let Some(pass) = claim.passes.pop() {
-                shared.spawn(attempt::run(Task {
-                    shared: Arc::clone(&shared),
+            if let Some(permits) = claim.permits.pop() {
+                self.shared.spawn(attempt::run(Task {
+                    shared: Arc::clone(&self.shared),
                     built: Arc::clone(built),
                     route: Arc::clone(&claim.route),
                     candidates: claim.candidates.clone(),
                     start: claim.start,
-                    pass,
+                    permits,
                     job,
                 }));
             }
         }
-        // Passes are left where there was no more; where there are none, there may be more.
-        for claim in &claims {
-            let more = claim.passes.is_empty();
-            hungry |= more;
-            same &= more;
-            if claim.ask.pinned.is_none() && !more {
-                shared
-                    .backlog()
-                    .remove(&(claim.ask.route.clone(), claim.ask.lane.clone()));
-            }
-        }
-        shared.lanes.set_hungry(hungry);
-        drop(claims);
-        self.due = same.then_some((asked, due));
-        Ok(wait)
-    }
-
-    /// Takes the passes of the first connector that is not shut, as many as there are.
-    fn room(&self, claim: &mut Claim) -> Room {
-        let lanes = &self.shared.lanes;
-        for (at, name) in claim.candidates.iter().enumerate() {
-            let mailbox = claim.mailbox(name);
-            let most = match lanes.ready(name, mailbox.as_ref()) {
-                Ready::Shut => continue,
-                Ready::Full => return Room::Full,
-                Ready::At(at) => {
-                    let why = lanes.why(name, mailbox.as_ref());
-                    let held = why.is(ObstacleKind::Throttled);
-                    return if held { Room::Held(at) } else { Room::At(at) };
-                }
-                Ready::Probe => 1,
-                Ready::Now(most) => most.min(MOST_CLAIMED),
-            };
-            claim.start = at;
-            claim.passes = std::iter::from_fn(|| lanes.take(name, mailbox.as_ref()))
-                .take(most)
-                .collect();
-            claim.ask.limit = claim.passes.len();
-            return if claim.passes.is_empty() {
-                Room::Full
-            } else {
-                Room::Some
-            };
-        }
-        Room::Shut
-    }
-
-    /// Where every connector is closed, or the upstream asked for a pause, nothing is claimed, but what is past its time is still given up.
-    async fn sweep(&mut self, built: &Arc<Built>, claim: &Claim) -> Result<(), StoreError> {
-        let every = claim.route.give_up.clamp(AT_LEAST, SWEEP_EVERY);
-        let which = (claim.ask.route.clone(), claim.ask.lane.clone());
-        if self
-            .swept
-            .get(&which)
-            .is_some_and(|at| at.elapsed() < every)
-        {
-            return Ok(());
-        }
-        let lanes = &self.shared.lanes;
-        let why = |name: &ConnectorName| lanes.why(name, claim.mailbox(name).as_ref());
-        let is_paused = |name| why(name).is(ObstacleKind::Misconfigured);
-        if claim.candidates.iter().any(is_paused) {
-            return Ok(());
-        }
-        let ask = Ask {
-            limit: SWEEP,
-            ..claim.ask.clone()
-        };
-        let now = SystemTime::now();
-        // Who waits in a lane is due from its acceptance on, and keeps its place there.
-        let cut = claim.ask.lane.as_ref().map(|_| claim.route.give_up);
-        let due = now.checked_sub(cut.unwrap_or_default()).unwrap_or(now);
-        let node = self.shared.queue.node();
-        let jobs = self.shared.queue.store().claim(&[ask], node, due).await?;
-        let over = |job: &Job| now >= job.accepted + claim.route.give_up;
-        if !jobs.iter().all(over) || jobs.len() < SWEEP {
-            let now = Instant::now();
-            self.swept.retain(|_, at| now < *at + SWEEP_EVERY);
-            self.swept.insert(which, now);
-        }
-        for job in jobs {
-            let blocks = if over(&job) {
-                claim.candidates.iter().map(why).collect()
-            } else {
-                vec![Block::Shut]
-            };
-            self.shared.spawn(attempt::pass_over(
-                Arc::clone(&self.shared),
-                Arc::clone(built),
-                Arc::clone(&claim.route),
-                blocks,
-                job,
-            ));
-        }
         Ok(())
     }
-}
 
-/// What [`Round::room`] found.
-enum Room {
-    Some,
-    Full,
-    At(Instant),
-    /// The upstream asked for it.
-    Held(Instant),
-    Shut,
+    fn complain_of(&mut self, lost_pins: Vec<(RouteName, ConnectorName)>) {
+        for (route, pin) in lost_pins {
+            if self.complained.insert(pin.clone()) {
+                tracing::warn!(%route, connector = %pin, "mail in doubt waits for a connector that is gone; the others of its route take it");
+            }
+        }
+    }
 }

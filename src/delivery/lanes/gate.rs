@@ -1,4 +1,4 @@
-//! May a lane start a job now? Permits, the windows of rate and upload, Retry-After, closed and paused.
+//! May a lane start a job now? LanePermits, the windows of rate and upload, Retry-After, closed and paused.
 //!
 //! Apart because it is arithmetic over times that are given as arguments: whoever holds the gates holds the clock too.
 //! It knows neither jobs nor connectors, and it never waits.
@@ -55,16 +55,32 @@ pub enum Ready {
     Shut,
 }
 
+impl Ready {
+    /// What may happen where two gates stand one behind the other.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Shut, _) | (_, Self::Shut) => Self::Shut,
+            (Self::At(a), Self::At(b)) => Self::At(a.max(b)),
+            (Self::At(at), _) | (_, Self::At(at)) => Self::At(at),
+            (Self::Full, _) | (_, Self::Full) => Self::Full,
+            (Self::Probe, _) | (_, Self::Probe) => Self::Probe,
+            (Self::Now(a), Self::Now(b)) => Self::Now(a.min(b)),
+        }
+    }
+}
+
 /// The limits and the state of one lane.
 #[derive(Debug)]
 pub struct Gate {
     limits: Limits,
     taken: usize,
-    /// Permits that are taken and have not started: they will use up the rate.
+    /// LanePermits that are taken and have not started: they will use up the rate.
     unstarted: usize,
     messages: Window,
     octets: Window,
-    /// Octets that the next message needs and did not find; until they are there, no other overtakes it.
+    /// Octets of a message that the window has no space for yet. No other starts before it fits, so that small ones do not overtake it
+    /// for ever.
     short: u64,
     not_before: Option<Instant>,
     /// How often in a row it was throttled.
@@ -153,7 +169,7 @@ impl Gate {
         match self.pace(now) {
             Err(at) => at.map_or(Ready::Full, Ready::At),
             Ok(starts) => match starts.saturating_sub(self.unstarted) {
-                // Those that hold a permit use up the window; they ring when they are done.
+                // Those that hold a permit use up the window; they wake the loop when they are done.
                 0 => Ready::Full,
                 starts => Ready::Now(free.min(starts)),
             },
@@ -187,7 +203,7 @@ impl Gate {
         if let Some(upload) = self.limits.upload {
             // What is larger than the whole window goes when there is nothing else in it.
             let needed = octets.min(upload.octets);
-            if self.octets.room(upload.octets) < needed {
+            if self.octets.space(upload.octets) < needed {
                 self.short = needed;
                 return false;
             }
@@ -203,7 +219,7 @@ impl Gate {
         self.taken = self.taken.saturating_sub(1);
         if let Some(octets) = started {
             // Counted from the start until a window after the end: nobody here knows when in between the upstream counts
-            // it, and one that took long must not make room before it arrives.
+            // it, and one that took long must not make space before it arrives.
             self.messages.end(1, self.limits.rate.map(|r| r.per), now);
             self.octets
                 .end(octets, self.limits.upload.map(|u| u.per), now);
@@ -241,7 +257,7 @@ impl Gate {
     }
 
     /// The upstream took a job.
-    pub fn thrive(&mut self) {
+    pub fn took_mail(&mut self) {
         self.throttlings = 0;
     }
 
@@ -289,7 +305,7 @@ impl Gate {
         news
     }
 
-    /// Whoever waits for the time of the probe need not any longer.
+    /// The probe is due now, whenever it was to be.
     pub fn probe_now(&mut self, now: Instant) {
         match &mut self.state {
             State::Open => {}
@@ -345,7 +361,7 @@ impl Gate {
         match self.limits.upload {
             Some(upload) if self.short > 0 => {
                 let needed = self.short.min(upload.octets);
-                if self.octets.room(upload.octets) < needed {
+                if self.octets.space(upload.octets) < needed {
                     return Err(self.octets.frees(needed, upload.octets, upload.per));
                 }
                 self.short = 0;
@@ -356,9 +372,9 @@ impl Gate {
             return Ok(usize::MAX);
         };
         let count = u64::from(rate.count.max(1));
-        match self.messages.room(count) {
+        match self.messages.space(count) {
             0 => Err(self.messages.frees(1, count, rate.per)),
-            room => Ok(usize::try_from(room).unwrap_or(usize::MAX)),
+            free => Ok(usize::try_from(free).unwrap_or(usize::MAX)),
         }
     }
 
@@ -416,11 +432,11 @@ impl Window {
     }
 
     /// What may begin now.
-    fn room(&self, most: u64) -> u64 {
+    fn space(&self, most: u64) -> u64 {
         most.saturating_sub(self.under_way.saturating_add(self.sum))
     }
 
-    /// When there will be room for `needed`, if nothing that is under way stands against it.
+    /// When there will be space for `needed`, if nothing that is under way stands against it.
     fn frees(&self, needed: u64, most: u64, per: Duration) -> Option<Instant> {
         let mut used = self.under_way.saturating_add(self.sum);
         let allowed = most.saturating_sub(needed);
@@ -715,7 +731,7 @@ mod tests {
             assert_eq!(gate.throttlings(), expected);
             now += SECOND;
         }
-        gate.thrive();
+        gate.took_mail();
         assert_eq!(gate.throttlings(), 0);
     }
 

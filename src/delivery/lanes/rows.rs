@@ -7,6 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 use super::{
     Lanes,
     gate::{LONGEST_WAIT, PAUSE_PROBE, State},
+    now,
     table::{Entry, Table, others},
 };
 use crate::{
@@ -25,7 +26,7 @@ impl Lanes {
         at_start: Option<Duration>,
         system: SystemTime,
     ) {
-        let now = Instant::now();
+        let now = now();
         let mut table = self.table();
         for row in rows {
             let lane = row.lane.clone();
@@ -91,7 +92,7 @@ impl Lanes {
         let Table { lanes, dirty, .. } = &mut *table;
         for (lane, entry) in lanes {
             entry.since = clock::moved(entry.since, by).min(system);
-            if entry.held || entry.gate.state() != State::Open {
+            if entry.is_held || entry.gate.state() != State::Open {
                 dirty.insert(lane.clone());
             }
         }
@@ -104,7 +105,7 @@ impl Lanes {
 
     /// Rows that changed since the last call.
     pub(in crate::delivery) fn changed_rows(&self, system: SystemTime) -> Vec<LaneRow> {
-        let now = Instant::now();
+        let now = now();
         let mut table = self.table();
         let dirty: Vec<LaneId> = table.dirty.drain().collect();
         dirty
@@ -131,7 +132,7 @@ impl Entry {
     fn row(&self, lane: &LaneId, now: Instant, system: SystemTime) -> LaneRow {
         let (state, probe) = match self.gate.state() {
             State::Open => match self.gate.held(now) {
-                Some(until) if self.held => (LaneState::Throttled, until),
+                Some(until) if self.is_held => (LaneState::Throttled, until),
                 _ => return open_row(lane, self.since),
             },
             State::Closed { until, .. } if lane.mailbox.is_some() => (LaneState::Paused, until),

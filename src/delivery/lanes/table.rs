@@ -41,11 +41,11 @@ const UNLIMITED: Limits = Limits {
 pub(super) struct Entry {
     pub(super) gate: Gate,
     /// Of a connector: the limits of each mailbox, where it has several.
-    pub(super) each: Option<Limits>,
-    /// Its row says that the upstream asked it to wait.
-    pub(super) held: bool,
-    /// That it waits stands in the log, and that this is over does not yet.
-    told: bool,
+    pub(super) per_mailbox: Option<Limits>,
+    /// The upstream asked it to wait, and its row says so or will.
+    pub(super) is_held: bool,
+    /// The log says that it waits, and does not say yet that the wait is over.
+    is_wait_logged: bool,
     /// It is refused, and one too many of its connector's to have a row of its own.
     unlisted: bool,
     pub(super) since: SystemTime,
@@ -82,37 +82,42 @@ pub(super) struct Table {
     summed: HashMap<ConnectorName, usize>,
     /// Not yet logged.
     pub(super) news: Vec<(LaneId, News)>,
-    /// There is work that waits for a permit: whoever gives one back rings.
-    pub(super) hungry: bool,
+    /// Mail is due and waits for a permit: whoever gives one back wakes the loop.
+    pub(super) wants_work: bool,
 }
 
 impl Table {
     /// Of a connector.
-    pub(super) fn limit(&mut self, lane: LaneId, together: Limits, each: Option<Limits>) {
+    pub(super) fn limit(
+        &mut self,
+        lane: LaneId,
+        per_connector: Limits,
+        per_mailbox: Option<Limits>,
+    ) {
         let entry = self
             .lanes
             .entry(lane)
-            .or_insert_with(|| Entry::new(together));
-        entry.gate.set_limits(together);
-        entry.each = each;
+            .or_insert_with(|| Entry::new(per_connector));
+        entry.gate.set_limits(per_connector);
+        entry.per_mailbox = per_mailbox;
     }
 
     /// Once every connector has its limits: those of their mailboxes, and what is no longer named is forgotten.
     pub(super) fn limited(&mut self, named: &HashSet<ConnectorName>, now: Instant) {
         self.strangers.forgive();
-        let each: HashMap<ConnectorName, Limits> = self
+        let per_mailbox: HashMap<ConnectorName, Limits> = self
             .lanes
             .iter()
-            .filter_map(|(lane, entry)| Some((lane.connector.clone(), entry.each?)))
+            .filter_map(|(lane, entry)| Some((lane.connector.clone(), entry.per_mailbox?)))
             .collect();
         for (lane, entry) in &mut self.lanes {
-            if !named.contains(&lane.connector) && (entry.gate.open() || entry.held) {
+            if !named.contains(&lane.connector) && (entry.gate.open() || entry.is_held) {
                 // Its row must not say `paused` for ever.
-                entry.held = false;
+                entry.is_held = false;
                 self.dirty.insert(lane.clone());
             }
             if lane.mailbox.is_some() {
-                let limits = each.get(&lane.connector).copied();
+                let limits = per_mailbox.get(&lane.connector).copied();
                 let limits = limits.filter(|_| lane.from.is_none());
                 entry.gate.set_limits(limits.unwrap_or(UNLIMITED));
             }
@@ -131,8 +136,8 @@ impl Table {
     }
 
     /// The limits of each mailbox of a connector, where it has several.
-    pub(super) fn each(&self, connector: &ConnectorName) -> Option<Limits> {
-        self.lanes.get(&LaneId::of(connector))?.each
+    pub(super) fn per_mailbox(&self, connector: &ConnectorName) -> Option<Limits> {
+        self.lanes.get(&LaneId::of(connector))?.per_mailbox
     }
 
     /// The lane of a mailbox, if anything is to be counted or remembered for it.
@@ -148,7 +153,7 @@ impl Table {
             if lane.mailbox.is_none() || lane.from.is_some() {
                 return Ok(None);
             }
-            let Some(limits) = self.each(&lane.connector) else {
+            let Some(limits) = self.per_mailbox(&lane.connector) else {
                 return Ok(None);
             };
             if !self.add(lane, limits, now) {
@@ -160,7 +165,7 @@ impl Table {
 
     /// Makes a mailbox known that is to be remembered in any case; says whether there was room.
     pub(super) fn add_mailbox(&mut self, lane: &LaneId, now: Instant) -> bool {
-        let limits = self.each(&lane.connector);
+        let limits = self.per_mailbox(&lane.connector);
         let limits = limits.filter(|_| lane.from.is_none());
         let limits = limits.unwrap_or(UNLIMITED);
         self.lanes.contains_key(lane) || self.add(lane, limits, now)
@@ -212,10 +217,10 @@ impl Table {
             if lane.mailbox.is_none() || !entry.gate.is_idle(now) {
                 return true;
             }
-            if entry.held {
+            if entry.is_held {
                 dirty.insert(lane.clone());
             }
-            if entry.told {
+            if entry.is_wait_logged {
                 news.push((lane.clone(), News::Resumed));
             }
             *mailboxes = mailboxes.saturating_sub(1);
@@ -226,8 +231,8 @@ impl Table {
     /// What time alone changes.
     pub(super) fn pass_time(&mut self, now: Instant) {
         for (lane, entry) in &mut self.lanes {
-            if entry.held && entry.gate.held(now).is_none() {
-                entry.held = false;
+            if entry.is_held && entry.gate.held(now).is_none() {
+                entry.is_held = false;
                 self.dirty.insert(lane.clone());
             }
         }
@@ -358,16 +363,16 @@ impl Table {
         let Some(entry) = self.lanes.get_mut(lane) else {
             return;
         };
-        entry.gate.thrive();
+        entry.gate.took_mail();
         entry.unlisted = false;
         // A pause ends with a login of its own, not because an old connection still works.
         let resumed = matches!(entry.gate.state(), State::Closed { .. }) && entry.gate.open();
-        let over = entry.told && entry.gate.held(Instant::now()).is_none();
-        entry.told &= !over;
+        let over = entry.is_wait_logged && entry.gate.held(Instant::now()).is_none();
+        entry.is_wait_logged &= !over;
         if resumed || over {
             self.changed(lane, News::Resumed);
         }
-        let is_counted = lane.from.is_none() && self.each(&lane.connector).is_some();
+        let is_counted = lane.from.is_none() && self.per_mailbox(&lane.connector).is_some();
         if resumed && lane.mailbox.is_some() && !is_counted {
             self.forget(lane);
         }
@@ -398,15 +403,15 @@ impl Table {
         if until == before {
             return;
         }
-        if !entry.held {
+        if !entry.is_held {
             entry.since = SystemTime::now();
         }
-        entry.held = true;
+        entry.is_held = true;
         entry.why = Some(reply.clone());
-        if entry.told {
+        if entry.is_wait_logged {
             self.dirty.insert(lane.clone());
         } else {
-            entry.told = true;
+            entry.is_wait_logged = true;
             self.changed(lane, News::Throttled(wait, reply.clone()));
         }
     }
@@ -421,9 +426,9 @@ impl Entry {
     fn new(limits: Limits) -> Self {
         Self {
             gate: Gate::new(limits),
-            each: None,
-            held: false,
-            told: false,
+            per_mailbox: None,
+            is_held: false,
+            is_wait_logged: false,
             unlisted: false,
             since: SystemTime::now(),
             why: None,
@@ -433,7 +438,7 @@ impl Entry {
     /// As the store remembers it: the upstream wants nothing for that long.
     pub(super) fn restore_held(&mut self, now: Instant, wait: Duration) {
         self.gate.hold(now, wait);
-        (self.held, self.told) = (true, true);
+        (self.is_held, self.is_wait_logged) = (true, true);
     }
 
     /// Whether its row is left to that of the others.

@@ -1,0 +1,159 @@
+//! What reports, logins and the time change in the lanes, and what the log says of it.
+
+use std::{
+    sync::MutexGuard,
+    time::{Duration, SystemTime},
+};
+
+use super::{
+    LanePermits, Lanes,
+    gate::PAUSE_PROBE,
+    now,
+    table::{News, Table},
+};
+use crate::{
+    delivery::plan,
+    mail::{
+        outcome::{Obstacle, ObstacleKind},
+        reply::Reply,
+    },
+    route::{ConnectorName, LaneId},
+    telemetry::maillog,
+};
+
+impl Lanes {
+    /// What was heard of a job with these permits: how long nothing else is wanted, or what is in the way. `retry` are the steps of the
+    /// route, `lane` is that of the message.
+    pub(in crate::delivery) fn apply(
+        &self,
+        permits: &LanePermits,
+        lane: &LaneId,
+        heard: &Result<Option<Duration>, Obstacle>,
+        retry: &[Duration],
+        jitter: f64,
+    ) {
+        let connector = &permits.connector.lane;
+        let mut table = self.table();
+        // Where mailboxes are limited, the upstream counts by mailbox.
+        let counted = match &permits.sender.mailbox {
+            Some(permit) if table.per_mailbox(&connector.connector).is_some() => &permit.lane,
+            _ => connector,
+        };
+        let (kind, reply, wait) = match heard {
+            Err(obstacle) => (obstacle.kind, &obstacle.reply, obstacle.retry_after),
+            Ok(wait) => {
+                table.open(connector);
+                table.open(&lane.of_mailbox());
+                table.strangers.took(lane);
+                if lane.from.is_some() {
+                    table.open(lane);
+                }
+                if let Some(wait) = wait {
+                    let seconds = wait.as_secs();
+                    let text =
+                        format!("the upstream asked for a pause of {seconds} s (Retry-After)");
+                    let reply = Reply::new(451, (4, 3, 2), text);
+                    table.hold(counted, &reply, Some(*wait), false);
+                }
+                return self.log_news(table);
+            }
+        };
+        match kind {
+            ObstacleKind::Throttled => table.hold(counted, reply, wait, true),
+            ObstacleKind::Down | ObstacleKind::Intercepted => {
+                let closings = table.lanes.get(connector).map_or(0, |e| e.gate.closings());
+                let step = plan::step(retry, closings, jitter);
+                let wait = step.max(wait.unwrap_or_default());
+                table.close(connector, reply, wait, permits.connector.probe);
+            }
+            ObstacleKind::Misconfigured => table.pause(connector, reply),
+            ObstacleKind::MailboxRefused => {
+                table.open(connector);
+                table.refuse_mailbox(lane, reply);
+            }
+            ObstacleKind::FromRefused => {
+                table.open(connector);
+                table.refuse(lane, reply);
+            }
+        }
+        self.log_news(table);
+    }
+
+    /// Logs what is new, and wakes everybody who waits.
+    fn log_news(&self, mut table: MutexGuard<'_, Table>) {
+        let now = now();
+        let mut news = std::mem::take(&mut table.news);
+        let is_quiet = news.is_empty();
+        // However many mailboxes there are, the log can be read.
+        news.retain(|(lane, news)| match news {
+            News::Shut(..) | News::Resumed if lane.mailbox.is_some() => {
+                table.strangers.has_line(&lane.connector, now)
+            }
+            _ => true,
+        });
+        drop(table);
+        for (lane, news) in &news {
+            let lane = lane.to_string();
+            match news {
+                News::Shut(state, reply) => maillog::connector_paused(&lane, *state, reply),
+                News::Throttled(wait, reply) => {
+                    maillog::connector_throttled(&lane, SystemTime::now() + *wait, reply);
+                }
+                News::Resumed => maillog::connector_resumed(&lane),
+                News::LeftOut(count) => maillog::mailboxes_left_out(&lane, *count),
+            }
+        }
+        if !is_quiet {
+            self.wake_all();
+        }
+    }
+
+    /// What time alone changes: waits that are over, mailboxes that are idle.
+    pub(in crate::delivery) fn pass_time(&self) {
+        let mut table = self.table();
+        table.pass_time(now());
+        self.log_news(table);
+    }
+
+    /// Connectors whose login is to be tried now.
+    pub(in crate::delivery) fn logins(&self) -> Vec<ConnectorName> {
+        let now = now();
+        self.table()
+            .lanes
+            .iter_mut()
+            .filter_map(|(lane, entry)| {
+                (lane.mailbox.is_none() && entry.gate.take_login(now))
+                    .then(|| lane.connector.clone())
+            })
+            .collect()
+    }
+
+    /// What the login of a paused lane came to.
+    pub(in crate::delivery) fn logged_in(
+        &self,
+        connector: &ConnectorName,
+        worked: Result<(), Reply>,
+    ) {
+        let lane = LaneId::of(connector);
+        {
+            let mut table = self.table();
+            let Some(entry) = table.lanes.get_mut(&lane) else {
+                return;
+            };
+            match worked {
+                Ok(()) => {
+                    if entry.gate.open() {
+                        table.news.push((lane.clone(), News::Resumed));
+                    }
+                }
+                Err(reply) => {
+                    entry.gate.pause(now() + PAUSE_PROBE);
+                    entry.why = Some(reply);
+                }
+            }
+            table.dirty.insert(lane);
+            self.log_news(table);
+        }
+        self.wake.notify_one();
+    }
+}

@@ -1,0 +1,285 @@
+//! What became of a job: the settlement that is written, the lines of its life, and those of the log.
+
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::{Duration, SystemTime},
+};
+
+use super::{
+    clock::{self, Moment},
+    plan::{Attempt, Block, Decision},
+    setup::Built,
+    shared::Shared,
+    timekeeper,
+};
+use crate::{
+    mail::{
+        address::Address,
+        outcome::{Obstacle, ObstacleKind},
+    },
+    queue::store::{Event, EventKind, Job, Settled, Settlement},
+    route::{ConnectorName, Route, Routed},
+    telemetry::maillog,
+};
+
+/// Between two tries to write a settlement: at first, at most.
+pub(super) const SETTLE_PAUSE: (Duration, Duration) =
+    (Duration::from_millis(100), Duration::from_secs(5));
+
+/// An attempt, with what is written down about it.
+pub(super) struct Attempted<'a> {
+    pub(super) shared: &'a Arc<Shared>,
+    pub(super) built: &'a Built,
+    pub(super) route: &'a Route,
+    pub(super) job: &'a Job,
+    begun: Moment,
+    pub(super) attempt: Attempt,
+    /// Where the last connector that tried it sent it.
+    pub(super) via: String,
+    /// The connectors that took nothing, and why.
+    pub(super) passed: Vec<(ConnectorName, Block)>,
+}
+
+impl<'a> Attempted<'a> {
+    /// It begins now.
+    pub(super) fn new(
+        shared: &'a Arc<Shared>,
+        built: &'a Built,
+        route: &'a Route,
+        job: &'a Job,
+    ) -> Self {
+        Self {
+            shared,
+            built,
+            route,
+            job,
+            begun: timekeeper::moment(),
+            attempt: Attempt::new(job),
+            via: String::new(),
+            passed: Vec::new(),
+        }
+    }
+
+    /// Writes down what became of it, however long the store takes, and then says it in the log.
+    pub(super) async fn settle(self) {
+        let Self {
+            shared,
+            built,
+            route,
+            job,
+            begun,
+            mut attempt,
+            via,
+            passed,
+        } = self;
+        let moment = timekeeper::moment();
+        let now = moment.wall;
+        // Set while it was under way, the clock made it neither older nor younger.
+        attempt.accepted_otherwise(clock::between(begun, moment), now);
+        let by: Vec<(Address, ConnectorName)> = attempt
+            .answered()
+            .iter()
+            .map(|(recipient, _, connector)| (recipient.clone(), connector.clone()))
+            .collect();
+        let decision = attempt.finish(route, built.settings.in_doubt_wait, now, fastrand::f64());
+        let bounces = built.reports(&shared.queue, job, &decision, now);
+        let mut events = events(job, &decision, &by, &via, &bounces, now);
+        events.extend(built.withheld(job, &decision, now));
+        if let Some((_, taker)) = by.first() {
+            events.splice(
+                0..0,
+                passed
+                    .iter()
+                    .map(|(name, block)| failover(name, block, taker, now)),
+            );
+        }
+        let mut pause = SETTLE_PAUSE.0;
+        let mut troubled = false;
+        loop {
+            let settlement = Settlement {
+                job: job.id,
+                lease: job.lease,
+                message: job.message.id,
+                recipients: decision.recipients.clone(),
+                attempted: decision.attempted,
+                next: decision.next,
+                lane: decision.lane.clone(),
+                apart: decision.apart.clone(),
+                in_doubt: decision.in_doubt.clone(),
+                bounces: bounces.clone(),
+                events: events.clone(),
+            };
+            match shared
+                .queue
+                .store()
+                .settle(settlement, SystemTime::now())
+                .await
+            {
+                Ok(_) => break,
+                Err(error) => {
+                    if !troubled {
+                        troubled = true;
+                        shared.troubled.fetch_add(1, Ordering::AcqRel);
+                        tracing::error!(id = %job.message.id, %error, "what became of a message cannot be written down; trying until it can");
+                    }
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(SETTLE_PAUSE.1);
+                }
+            }
+        }
+        if troubled && shared.troubled.fetch_sub(1, Ordering::AcqRel) == 1 {
+            shared.lanes.wake_all();
+        }
+        log(job, &decision, &by, &via, now);
+        for bounce in &bounces {
+            if let Some(to) = bounce.message.envelope.recipients.first() {
+                maillog::bounced(job.message.id, bounce.message.id, &to.to_string());
+            }
+        }
+        if !bounces.is_empty() {
+            shared.queue.wake();
+        }
+    }
+}
+
+/// The line that says why it was not the first connector of the route.
+fn failover(name: &ConnectorName, block: &Block, taker: &ConnectorName, now: SystemTime) -> Event {
+    let why = match block {
+        Block::Obstacle(Obstacle { kind, reply, .. }) => {
+            let state = match kind {
+                ObstacleKind::Down | ObstacleKind::Intercepted => "is closed",
+                ObstacleKind::Misconfigured => "is paused",
+                ObstacleKind::MailboxRefused | ObstacleKind::FromRefused => {
+                    "refuses the sending mailbox, or this From in it"
+                }
+                ObstacleKind::Throttled => "wants nothing for now",
+            };
+            format!("{state}: {reply}")
+        }
+        Block::Shut => "is closed".to_owned(),
+        Block::Stopping => "is paused".to_owned(),
+        Block::Turn(_) => "wants nothing for now".to_owned(),
+        Block::Crowded(_) => "has too many mailboxes".to_owned(),
+    };
+    Event {
+        at: now,
+        kind: EventKind::PassedOver,
+        recipients: Vec::new(),
+        text: format!("{name} {why}; it went to {taker}"),
+    }
+}
+
+/// A line in the life of the message for each kind of thing that happened.
+fn events(
+    job: &Job,
+    decision: &Decision,
+    by: &[(Address, ConnectorName)],
+    via: &str,
+    bounces: &[Routed],
+    now: SystemTime,
+) -> Vec<Event> {
+    let mut events: Vec<Event> = Vec::new();
+    for (recipient, settled) in &decision.recipients {
+        let (kind, outcome) = match settled {
+            Settled::Done(outcome) => (EventKind::Delivered, outcome),
+            Settled::Failed(outcome) => (EventKind::Failed, outcome),
+            Settled::Waiting(outcome) => (EventKind::Deferred, outcome),
+            Settled::InDoubt(outcome) => (EventKind::InDoubt, outcome),
+        };
+        let mut text = connector_of(by, recipient).map_or_else(
+            || format!("route {}: {}", job.route, outcome.reply()),
+            |name| format!("{name} {via}: {}", outcome.reply()).replace(" :", ":"),
+        );
+        if let Settled::InDoubt(_) = settled {
+            text.push_str("; it may have arrived, and is sent again by the same connector");
+        }
+        match events.iter_mut().find(|e| e.kind == kind && e.text == text) {
+            Some(event) => event.recipients.push(recipient.to_string()),
+            None => events.push(Event {
+                at: now,
+                kind,
+                recipients: vec![recipient.to_string()],
+                text,
+            }),
+        }
+    }
+    for bounce in bounces {
+        events.push(Event {
+            at: now,
+            kind: EventKind::Bounced,
+            recipients: bounce
+                .message
+                .envelope
+                .recipients
+                .iter()
+                .map(ToString::to_string)
+                .collect(),
+            text: format!("report {}", bounce.message.id),
+        });
+    }
+    events
+}
+
+fn log(
+    job: &Job,
+    decision: &Decision,
+    by: &[(Address, ConnectorName)],
+    via: &str,
+    now: SystemTime,
+) {
+    let id = job.message.id;
+    let route = job.route.as_str();
+    let number = job.attempts.saturating_add(u32::from(decision.attempted));
+    for (recipient, settled) in &decision.recipients {
+        let connector = connector_of(by, recipient).map_or("-", ConnectorName::as_str);
+        match settled {
+            Settled::Done(outcome) => {
+                let delay = now.duration_since(job.accepted).unwrap_or_default();
+                maillog::delivered(
+                    id,
+                    recipient,
+                    route,
+                    connector,
+                    via,
+                    outcome.reply(),
+                    number,
+                    delay,
+                );
+            }
+            Settled::Failed(outcome) => {
+                maillog::failed(id, recipient, route, connector, outcome.reply(), number);
+            }
+            Settled::Waiting(outcome) => maillog::deferred(
+                id,
+                recipient,
+                route,
+                connector,
+                outcome.reply(),
+                number,
+                decision.next,
+                job.pinned.is_some(),
+            ),
+            Settled::InDoubt(outcome) => {
+                let next = decision.in_doubt.as_ref().map_or(decision.next, |d| d.1);
+                maillog::deferred(
+                    id,
+                    recipient,
+                    route,
+                    connector,
+                    outcome.reply(),
+                    number,
+                    next,
+                    true,
+                );
+            }
+        }
+    }
+}
+
+fn connector_of<'a>(
+    by: &'a [(Address, ConnectorName)],
+    recipient: &Address,
+) -> Option<&'a ConnectorName> {
+    by.iter()
+        .find_map(|(address, connector)| (address == recipient).then_some(connector))
+}

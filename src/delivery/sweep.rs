@@ -1,0 +1,76 @@
+//! Mail that no connector takes: nothing of it is sent, but what is past its time is still given up.
+
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
+};
+
+use super::{attempt, look::Claim, plan::Block, setup::Built, shared::Shared};
+use crate::{
+    mail::outcome::ObstacleKind,
+    queue::store::{Ask, Job, StoreError},
+    route::{ConnectorName, LaneId, RouteName},
+};
+
+/// Jobs that are looked at together.
+const SWEEP: usize = 50;
+/// Between two looks at the same mail: at least, at most.
+const SWEEP_EVERY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(1));
+
+/// When the mail of a route and lane was last looked through.
+#[derive(Debug, Default)]
+pub(super) struct Sweeps(HashMap<(RouteName, Option<LaneId>), Instant>);
+
+impl Sweeps {
+    /// Looks through the oldest of what is due, unless that was done a moment ago.
+    pub(super) async fn sweep(
+        &mut self,
+        shared: &Arc<Shared>,
+        built: &Arc<Built>,
+        claim: &Claim,
+    ) -> Result<(), StoreError> {
+        let every = claim.route.give_up.clamp(SWEEP_EVERY.0, SWEEP_EVERY.1);
+        let which = (claim.ask.route.clone(), claim.ask.lane.clone());
+        if self.0.get(&which).is_some_and(|at| at.elapsed() < every) {
+            return Ok(());
+        }
+        let lanes = &shared.lanes;
+        let why = |name: &ConnectorName| lanes.why(name, claim.mailbox(name).as_ref());
+        let is_paused = |name| why(name).is(ObstacleKind::Misconfigured);
+        if claim.candidates.iter().any(is_paused) {
+            return Ok(());
+        }
+        let ask = Ask {
+            limit: SWEEP,
+            ..claim.ask.clone()
+        };
+        let now = SystemTime::now();
+        // What waits in a lane is due from its acceptance on, and keeps its place there.
+        let cut = claim.ask.lane.as_ref().map(|_| claim.route.give_up);
+        let due = now.checked_sub(cut.unwrap_or_default()).unwrap_or(now);
+        let node = shared.queue.node();
+        let jobs = shared.queue.store().claim(&[ask], node, due).await?;
+        let is_over = |job: &Job| now >= job.accepted + claim.route.give_up;
+        if !jobs.iter().all(is_over) || jobs.len() < SWEEP {
+            let now = Instant::now();
+            self.0.retain(|_, at| now < *at + SWEEP_EVERY.1);
+            self.0.insert(which, now);
+        }
+        for job in jobs {
+            let blocks = if is_over(&job) {
+                claim.candidates.iter().map(why).collect()
+            } else {
+                vec![Block::Shut]
+            };
+            shared.spawn(attempt::put_back(
+                Arc::clone(shared),
+                Arc::clone(built),
+                Arc::clone(&claim.route),
+                blocks,
+                job,
+            ));
+        }
+        Ok(())
+    }
+}
