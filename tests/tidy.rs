@@ -77,7 +77,7 @@ const BUDGETS: &[(&str, usize)] = &[
     ("policy", 800),
     ("route", 140),
     ("telemetry", 500),
-    ("smtp", 4150),
+    ("smtp", 4_200),
     ("queue", 3925),
     ("listener", 2000),
     ("connector", 8250),

@@ -2,11 +2,17 @@
 //!
 //! Apart from what is said. Any fault makes a link useless; dropping it closes the connection, whatever was under way.
 
-use std::{future::poll_fn, sync::Arc, task::ready, time::Duration};
+use std::{
+    future::poll_fn,
+    pin::pin,
+    sync::Arc,
+    task::{Poll, ready},
+    time::Duration,
+};
 
 use tokio::{
     net::TcpStream,
-    time::{Instant, timeout_at},
+    time::{Instant, error::Elapsed, timeout_at},
 };
 
 use super::stream::{Break, Ear, Stream, write_all};
@@ -178,7 +184,7 @@ impl Link {
         let Self {
             stream, out, ear, ..
         } = self;
-        let written = timeout_at(until, async {
+        let written = within(until, async {
             poll_fn(|cx| ear.our_turn(stream, stage, cx)).await?;
             // Every line has its reply (RFC 5321 §4.2).
             ear.turns.ask(memchr::memchr_iter(b'\n', out).count());
@@ -194,7 +200,17 @@ impl Link {
     /// Reads one reply.
     pub(super) async fn read(&mut self, stage: Stage, deadline: Instant) -> Result<Reply, Break> {
         let until = self.until(stage, deadline);
-        self.read_until(stage, until).await
+        // One limit for the whole of it, however many pieces it comes in.
+        let mut limit = None;
+        loop {
+            let found = self.ear.turns.next_reply();
+            if let Some(reply) = found.map_err(|wrong| Break::wrong(stage, wrong))? {
+                self.record_reply(&reply);
+                return Ok(reply);
+            }
+            self.more(stage, || *limit.get_or_insert_with(&until))
+                .await?;
+        }
     }
 
     /// The content was not written to its end: was there a last word? Waits for it no longer than for a QUIT.
@@ -204,26 +220,15 @@ impl Link {
             if let Some(reply) = self.ear.turns.last_word() {
                 break reply;
             }
-            self.more(Stage::Content, until).await.ok()?;
+            self.more(Stage::Content, || until).await.ok()?;
         };
         self.record_reply(&reply);
         Some(reply)
     }
 
-    async fn read_until(&mut self, stage: Stage, until: Instant) -> Result<Reply, Break> {
-        loop {
-            let found = self.ear.turns.next_reply();
-            if let Some(reply) = found.map_err(|wrong| Break::wrong(stage, wrong))? {
-                self.record_reply(&reply);
-                return Ok(reply);
-            }
-            self.more(stage, until).await?;
-        }
-    }
-
-    async fn more(&mut self, stage: Stage, until: Instant) -> Result<(), Break> {
+    async fn more(&mut self, stage: Stage, until: impl FnOnce() -> Instant) -> Result<(), Break> {
         let Self { stream, ear, .. } = self;
-        timeout_at(until, poll_fn(|cx| ear.read(stream, stage, cx)))
+        within(until, poll_fn(|cx| ear.read(stream, stage, cx)))
             .await
             .unwrap_or(Err(Break::Silent(stage)))
     }
@@ -235,7 +240,7 @@ impl Link {
         begun: &mut bool,
         deadline: Instant,
     ) -> Result<(), Break> {
-        let until = self.until(Stage::Content, deadline);
+        let until = self.until(Stage::Content, deadline)();
         let mut done = 0;
         loop {
             let Self {
@@ -245,8 +250,8 @@ impl Link {
             if rest.is_empty() {
                 break;
             }
-            let step = timeout_at(
-                until,
+            let step = within(
+                || until,
                 poll_fn(|cx| {
                     ready!(ear.our_turn(stream, Stage::Content, cx))?;
                     let lost = |e| Break::Lost(Stage::Content, Some(e));
@@ -273,7 +278,7 @@ impl Link {
         self.ear.turns.ask(1);
         let until = self.until(Stage::Content, deadline);
         let stream = &mut self.stream;
-        match timeout_at(until, poll_fn(|cx| stream.flush(cx))).await {
+        match within(until, poll_fn(|cx| stream.flush(cx))).await {
             Err(_) => Err(Break::Silent(Stage::Dot)),
             // The reply may still be there to be read.
             Ok(_) => Ok(()),
@@ -283,11 +288,6 @@ impl Link {
     /// Its login has ended, or is about to.
     pub(super) fn is_too_old(&self) -> bool {
         self.good_until.is_some_and(|until| until <= Instant::now())
-    }
-
-    /// Nothing came and nothing closed while the link was idle.
-    pub(super) async fn is_quiet(&mut self) -> bool {
-        self.our_turn(Stage::Envelope).await.is_ok()
     }
 
     /// Takes leave; the answer is of no interest.
@@ -300,8 +300,10 @@ impl Link {
         }
     }
 
-    fn until(&self, stage: Stage, deadline: Instant) -> Instant {
-        deadline.min(Instant::now() + self.timeouts.of(stage))
+    /// When a step at this stage is over, counted from when it has to be waited for.
+    fn until(&self, stage: Stage, deadline: Instant) -> impl Fn() -> Instant + use<> {
+        let limit = self.timeouts.of(stage);
+        move || deadline.min(Instant::now() + limit)
     }
 
     fn record_reply(&self, reply: &Reply) {
@@ -316,4 +318,13 @@ impl Link {
             self.record(|| format!("< {} {enhanced}{line}", reply.code));
         }
     }
+}
+
+/// A step that is limited in time. Most are done at once and ask no clock.
+async fn within<F: Future>(until: impl FnOnce() -> Instant, step: F) -> Result<F::Output, Elapsed> {
+    let mut step = pin!(step);
+    if let Poll::Ready(done) = poll_fn(|cx| Poll::Ready(step.as_mut().poll(cx))).await {
+        return Ok(done);
+    }
+    timeout_at(until(), step).await
 }

@@ -227,7 +227,7 @@ impl Connector for Smtp {
             let host = self.opener.settings.host.as_str();
             return Report::all(recipients, &Outcome::deferred(reply), host);
         };
-        let mut idle = self.pool.take().await;
+        let mut idle = self.pool.take();
         loop {
             let used = idle.is_some();
             let mut link = match idle.take() {

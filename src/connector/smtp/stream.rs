@@ -5,12 +5,11 @@
 use std::{
     future::poll_fn,
     io,
-    mem::MaybeUninit,
     pin::Pin,
     task::{Context, Poll, ready},
 };
 
-use socket2::SockRef;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
@@ -111,18 +110,17 @@ impl Stream {
         }
     }
 
-    /// Octets lie in the socket, or its end. The system is asked itself: what the runtime knows may be of its last look.
+    /// Octets lie in the socket, or its end. The system is asked itself: what the runtime knows may be of its last look. (`poll` takes
+    /// no lock of the socket, which a peek would: it is asked before every write.)
     fn has_octets(&self) -> io::Result<bool> {
         let tcp = match self {
             Stream::Plain(s) => s,
             Stream::Tls(s) => s.get_ref().0,
             Stream::Gone => return Ok(false),
         };
-        match SockRef::from(tcp).peek(&mut [MaybeUninit::uninit()]) {
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(false),
-            Err(e) => Err(e),
-            Ok(_) => Ok(true),
-        }
+        let at_once = Timespec::default();
+        let mut asked = [PollFd::new(tcp, PollFlags::IN)];
+        Ok(poll(&mut asked, Some(&at_once))? > 0)
     }
 }
 
