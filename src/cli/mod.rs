@@ -9,8 +9,9 @@ use std::{
     process::ExitCode,
 };
 
-use clap::{CommandFactory as _, Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand, error::ContextValue};
 
+use crate::mail::text::shown;
 use exit::{Ended, Exit};
 
 pub mod exit;
@@ -113,6 +114,24 @@ pub fn main(argv: Vec<OsString>) -> ExitCode {
     }
 }
 
+/// The words of the command line that an error quotes, as a terminal may show them.
+fn show(error: &mut clap::Error) {
+    let words: Vec<_> = error
+        .context()
+        .filter_map(|(kind, value)| match value {
+            ContextValue::String(word) => Some((kind, ContextValue::String(shown(word)))),
+            ContextValue::Strings(words) => {
+                let words = words.iter().map(|word| shown(word)).collect();
+                Some((kind, ContextValue::Strings(words)))
+            }
+            _ => None,
+        })
+        .collect();
+    for (kind, value) in words {
+        error.insert(kind, value);
+    }
+}
+
 fn dispatch(argv: Vec<OsString>) -> Ended {
     let called = argv.first().map(PathBuf::from);
     if called.as_deref().and_then(Path::file_name) == Some("sendmail".as_ref()) {
@@ -126,6 +145,7 @@ fn dispatch(argv: Vec<OsString>) -> Ended {
         Ok(arguments) => arguments,
         Err(mut error) => {
             synonyms::explain(&mut error);
+            show(&mut error);
             let exit = if error.use_stderr() {
                 Exit::Usage
             } else {

@@ -9,6 +9,7 @@ use std::{
 use serde::Serialize;
 
 use super::exit::CommandError;
+use crate::mail::text;
 
 /// `45s`, `12m`, `3h05m`, `2d04h`.
 pub fn span(length: Duration) -> String {
@@ -77,7 +78,8 @@ pub fn table(out: &mut dyn Write, heads: &[&str], rows: &[Vec<String>]) -> io::R
 pub fn json(value: &(impl Serialize + ?Sized)) -> Result<(), CommandError> {
     let mut out = io::stdout().lock();
     let value = serde_json::to_value(value).map_err(io::Error::from)?;
-    serde_json::to_writer_pretty(&mut out, &value).map_err(io::Error::from)?;
+    let value = serde_json::to_string_pretty(&value).map_err(io::Error::from)?;
+    out.write_all(text::json(&value).as_bytes())?;
     out.write_all(b"\n")?;
     out.flush()?;
     Ok(())
@@ -85,13 +87,30 @@ pub fn json(value: &(impl Serialize + ?Sized)) -> Result<(), CommandError> {
 
 /// A line on standard output.
 pub fn line(text: impl std::fmt::Display) -> Result<(), CommandError> {
-    writeln!(io::stdout().lock(), "{text}")?;
+    writeln!(
+        io::stdout().lock(),
+        "{}",
+        text::shown_lines(&text.to_string())
+    )?;
+    Ok(())
+}
+
+/// Lines on standard output, together.
+pub fn lines(text: &[u8]) -> Result<(), CommandError> {
+    let text = String::from_utf8_lossy(text);
+    io::stdout()
+        .lock()
+        .write_all(text::shown_lines(&text).as_bytes())?;
     Ok(())
 }
 
 /// A line on standard error; when nobody listens there, nothing can be done about it.
 pub fn complain(text: impl std::fmt::Display) {
-    let _ = writeln!(io::stderr().lock(), "{text}");
+    let _ = writeln!(
+        io::stderr().lock(),
+        "{}",
+        text::shown_lines(&text.to_string())
+    );
 }
 
 /// The time a command looks at.

@@ -305,7 +305,7 @@ fn list(place: &QueuePlace, which: &Which, limit: Option<usize>, json: bool) -> 
             &["ID", "STATE", "AGE", "SIZE", "TRIES", "FROM", "TO", "NEXT"],
             &rows,
         )?;
-        io::stdout().lock().write_all(&out)?;
+        output::lines(&out)?;
         Ok(Exit::Ok)
     })
 }
@@ -388,7 +388,7 @@ async fn show(place: &QueuePlace, id: MessageId, json: bool) -> Ended {
     }
     writeln!(out)?;
     life.print(&mut out, Some(&standing))?;
-    io::stdout().lock().write_all(&out)?;
+    output::lines(&out)?;
     Ok(Exit::Ok)
 }
 

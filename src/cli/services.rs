@@ -1,7 +1,5 @@
 //! `postern services`: what `service = "NAME"` of an smtp connector may be.
 
-use std::io::Write as _;
-
 use super::{
     exit::{Ended, Exit},
     output,
@@ -44,7 +42,7 @@ pub(super) fn run(arguments: &Arguments) -> Ended {
         .collect();
     let mut out = Vec::new();
     output::table(&mut out, &["SERVICE", "HOST", "PORT", "TLS"], &rows)?;
-    std::io::stdout().lock().write_all(&out)?;
+    output::lines(&out)?;
     Ok(Exit::Ok)
 }
 

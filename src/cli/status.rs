@@ -86,7 +86,7 @@ pub(super) fn run(path: Option<PathBuf>, arguments: &Arguments) -> Ended {
     } else {
         let mut out = Vec::new();
         report.print(&mut out)?;
-        std::io::stdout().lock().write_all(&out)?;
+        output::lines(&out)?;
     }
     Ok(report.exit())
 }

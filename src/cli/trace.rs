@@ -68,7 +68,7 @@ pub(super) fn run(path: Option<PathBuf>, arguments: &Arguments) -> Ended {
         if skipped > 0 {
             writeln!(out, "\n({skipped} older not shown; --limit shows more)")?;
         }
-        std::io::stdout().lock().write_all(&out)?;
+        output::lines(&out)?;
         Ok(Exit::Ok)
     })
 }

@@ -3,7 +3,7 @@
 //!
 //! The one place that knows which characters a terminal or a reader of logs would obey. It knows no words of its own.
 
-use std::fmt::Write as _;
+use std::{borrow::Cow, fmt::Write as _};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 
@@ -36,6 +36,38 @@ pub fn shown_to(text: &str, most: usize) -> String {
         out.extend(c.escape_unicode());
     });
     out
+}
+
+/// For a terminal: sentences of our own, with words from outside in them, as long as they are. Line ends stay.
+pub fn shown_lines(text: &str) -> Cow<'_, str> {
+    escaped(text, |c, out| out.extend(c.escape_unicode()))
+}
+
+/// JSON that a terminal may show: to a program it is the same. Its makers escape no more than they must (RFC 8259 §7).
+pub fn json(text: &str) -> Cow<'_, str> {
+    escaped(text, |c, out| {
+        for unit in c.encode_utf16(&mut [0; 2]) {
+            // Writing to a String cannot fail.
+            let _ = write!(out, "\\u{unit:04x}");
+        }
+    })
+}
+
+/// Line ends stay.
+fn escaped(text: &str, escape: impl Fn(char, &mut String)) -> Cow<'_, str> {
+    let stays = |c| c == '\n' || is_printable(c);
+    if text.bytes().all(|b| matches!(b, b' '..=b'~' | b'\n')) || text.chars().all(stays) {
+        return Cow::Borrowed(text);
+    }
+    let mut out = String::with_capacity(text.len() + 64);
+    for c in text.chars() {
+        if stays(c) {
+            out.push(c);
+        } else {
+            escape(c, &mut out);
+        }
+    }
+    Cow::Owned(out)
 }
 
 /// For a log: what is not printable is escaped, line ends as `\n`; at most [`SHORT`] octets.
@@ -193,6 +225,22 @@ mod tests {
                 format!("a\\u{{{:x}}}b", u32::from(c))
             );
         }
+    }
+
+    #[test]
+    fn whole_texts() {
+        let text = "caf\u{e9}\n\u{1b}[31m\r\n\u{e0041}";
+        assert_eq!(
+            shown_lines(text),
+            "caf\u{e9}\n\\u{1b}[31m\\u{d}\n\\u{e0041}"
+        );
+        let text = serde_json::json!({ "a": "\u{1b}\u{202e}\u{7f}\u{e0041}\u{e9}" });
+        let safe = json(&text.to_string()).into_owned();
+        assert_eq!(safe, r#"{"a":"\u001b\u202e\u007f\udb40\udc41é"}"#);
+        assert_eq!(
+            serde_json::from_str::<serde_json::Value>(&safe).unwrap(),
+            text
+        );
     }
 
     #[test]

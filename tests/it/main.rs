@@ -27,6 +27,7 @@ mod faults;
 mod fuzz;
 mod graph;
 mod graph_large;
+mod hostile;
 mod http;
 mod json;
 mod listener;

@@ -245,11 +245,13 @@ fn signal(pid: u32, name: &str) {
     assert!(status.success());
 }
 
-/// `listening listener=NAME address=IP:PORT` in the log.
+/// `listening listener=NAME address=IP:PORT` in the log, or the same in JSON.
 fn listening(log: &str) -> HashMap<String, SocketAddr> {
     let field = |line: &str, key: &str| {
+        let line = line.replace("\":", "=");
         let rest = line.split(&format!("{key}=")).nth(1)?;
-        Some(rest.split_whitespace().next()?.trim_matches('"').to_owned())
+        let value = rest.split([' ', ',', '}']).next()?;
+        Some(value.trim_matches('"').to_owned())
     };
     // Of a line that is being written the end may be missing.
     let whole = log.rsplit_once('\n').map_or("", |(whole, _)| whole);
