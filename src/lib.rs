@@ -56,7 +56,8 @@
 //!
 //! 1. `250` after DATA is written only after `insert` returned, and `insert` returns only when it is on disk.
 //! 2. Every change to queued mail is one store transaction; a failure and its bounce are the same one.
-//! 3. Only `listener` and `delivery` insert; only `delivery` calls connectors; connectors see neither queue nor routes.
+//! 3. Only `listener` and `delivery` insert; only `delivery` sends mail of the queue (`test` and `check --connect` call a connector by its name);
+//!    connectors see neither queue nor routes.
 //! 4. A lease names its node (a start of a gateway) and ends with it: a node frees what its predecessor held. There is no repair code.
 //! 5. A delivery has a deadline; only the connector knows at which stage it was cut.
 //! 6. Unknown keys, dangling names, unmatched senders: refused at load or at RCPT, never at 3 a.m. in the queue.

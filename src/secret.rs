@@ -30,7 +30,35 @@ impl fmt::Debug for Secret {
 
 #[cfg(test)]
 mod tests {
+    use std::marker::PhantomData;
+
     use super::*;
+
+    struct Has<T>(PhantomData<T>);
+    impl<T: fmt::Display> Has<T> {
+        const DISPLAY: bool = true;
+    }
+    impl<T: serde::Serialize> Has<T> {
+        const SERIALIZE: bool = true;
+    }
+    /// What is found where the trait is not there.
+    trait HasNot {
+        const DISPLAY: bool = false;
+        const SERIALIZE: bool = false;
+    }
+    impl<T> HasNot for Has<T> {}
+
+    #[test]
+    fn a_secret_has_no_display_and_no_serialize() {
+        assert_eq!(
+            [Has::<String>::DISPLAY, Has::<String>::SERIALIZE],
+            [true; 2]
+        );
+        assert_eq!(
+            [Has::<Secret>::DISPLAY, Has::<Secret>::SERIALIZE],
+            [false; 2]
+        );
+    }
 
     #[test]
     fn prints_as_stars() {

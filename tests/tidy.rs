@@ -71,7 +71,7 @@ const IMPURE_WORDS: &[&str] = &[
 /// Lines of code, without tests, comments and blank lines, that a module may have. One that needs more says why in the commit that
 /// raises its row; one that has become smaller may have its row lowered.
 const BUDGETS: &[(&str, usize)] = &[
-    ("mail", 2_320),
+    ("mail", 2_360),
     ("secret", 50),
     ("systemd", 50),
     ("policy", 800),
@@ -261,6 +261,79 @@ fn kinds_of_connectors_are_known_in_two_places() {
         assert_eq!(places[1], "connector/mod.rs");
         assert!(places[0].starts_with("config/sections/"), "{places:?}");
     }
+}
+
+/// The files that call a method of this name on one of these.
+fn callers(of: &[&str], method: &str) -> BTreeSet<String> {
+    let calls: Vec<String> = of.iter().map(|of| format!("{of}.{method}(")).collect();
+    sources(&root().join("src"))
+        .into_iter()
+        .filter(|(_, text)| {
+            let mut lines = code(text);
+            lines.any(|(_, line)| calls.iter().any(|call| line.contains(call)))
+        })
+        .map(|(file, _)| file)
+        .collect()
+}
+
+/// Invariant 3 of `src/lib.rs`.
+#[test]
+fn only_listener_and_delivery_insert_and_connectors_see_neither_queue_nor_routes() {
+    for (of, method, known) in [
+        (&["queue"][..], "accept", &["listener/intake.rs"][..]),
+        (&["store"], "insert", &["queue/mod.rs"]),
+        (
+            &["connector"],
+            "deliver",
+            &["cli/test.rs", "delivery/attempt.rs"],
+        ),
+        (
+            &["connector"],
+            "probe",
+            &["cli/check.rs", "delivery/login.rs"],
+        ),
+    ] {
+        let found: Vec<String> = callers(of, method).into_iter().collect();
+        assert_eq!(found, known, "{of:?}.{method}");
+    }
+    let files = crate_paths();
+    let tree = paths::Crate::new(files.iter().cloned());
+    let mut names = BTreeSet::new();
+    for (file, found) in files.iter().filter(|(f, _)| f.starts_with("connector/")) {
+        for path in found {
+            let target = tree.absolute(&paths::module_of(file), &path.segments);
+            let target = target.unwrap_or_default();
+            assert!(
+                target.first().is_none_or(|module| module != "queue"),
+                "src/{file}:{}: {}",
+                path.line,
+                path.text()
+            );
+            if target.first().is_some_and(|module| module == "route") {
+                names.extend(target.get(1).cloned());
+            }
+        }
+    }
+    let known = ["ConnectorName", "LaneId"].map(str::to_owned);
+    assert_eq!(names, known.into(), "what connectors know of routes");
+}
+
+/// Invariant 7 of `src/lib.rs`: what is shared is passed on.
+#[test]
+fn there_is_no_static_but_the_allocator() {
+    let mut found = Vec::new();
+    for (file, text) in sources(&root().join("src")) {
+        for (_, line) in code(&text) {
+            let mut words = line.split_whitespace();
+            if words.any(|word| word == "static" || word == "thread_local!") {
+                found.push((file.clone(), line.to_owned()));
+            }
+        }
+    }
+    assert!(
+        found.len() == 1 && found[0].0 == "main.rs",
+        "statics: {found:?}"
+    );
 }
 
 #[test]

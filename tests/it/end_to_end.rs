@@ -71,6 +71,45 @@ fn one_message_from_client_to_upstream() {
     assert_eq!(sink.count(), 1);
 }
 
+/// In memory and as a file: every octet but NUL, which is refused, and the line ends, dots, blanks at the end, no last words.
+#[test]
+fn a_body_leaves_exactly_as_it_came() {
+    let sink = Sink::start();
+    let gateway = Gateway::start(&basic(sink.address));
+    let every: Vec<u8> = (1..=255).filter(|b| !b"\r\n".contains(b)).collect();
+    let lines: [&[u8]; 7] = [&every, b"", b".", b"..", b".a ", b" \t", &[b'x'; 990]];
+    for (count, times) in [(1, 1), (2, 200)] {
+        let body = [&lines.join(&b"\r\n"[..])[..], b"\r\n\r\n"]
+            .concat()
+            .repeat(times);
+        let stuffed: Vec<u8> = body
+            .split_inclusive(|b| *b == b'\n')
+            .flat_map(|line| {
+                [
+                    if line.starts_with(b".") {
+                        &b"."[..]
+                    } else {
+                        b""
+                    },
+                    line,
+                ]
+                .concat()
+            })
+            .collect();
+        let mut client = gateway.connect("local");
+        client.expect("EHLO app", "250");
+        client.expect("MAIL FROM:<app@corp.example> BODY=8BITMIME", "250");
+        client.expect("RCPT TO:<x@corp.example>", "250");
+        client.expect("DATA", "354");
+        client.send(b"From: app@corp.example\r\n\r\n");
+        client.send(&stuffed);
+        client.expect(".", "250");
+        let mail = sink.wait(count).remove(count - 1);
+        let begins = mail.data.windows(4).position(|four| four == b"\r\n\r\n");
+        assert!(mail.data[begins.unwrap() + 4..] == body, "{}", mail.text());
+    }
+}
+
 #[test]
 fn what_the_lists_refuse_never_leaves() {
     let sink = Sink::start();
