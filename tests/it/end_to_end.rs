@@ -304,8 +304,6 @@ fn an_upstream_that_is_down_keeps_the_mail_until_it_is_back() {
             .all(|entry| entry["state"] == "waiting" && entry["blocked_by"] == "up")
             .then_some(())
     });
-    let listener = std::net::TcpListener::bind(("127.0.0.1", port)).unwrap();
-    drop(listener);
     let sink = Sink::start();
     // The corrected connector heals what waits.
     fs::write(gateway.config_path(), basic(sink.address)).unwrap();

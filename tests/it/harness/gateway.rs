@@ -3,11 +3,10 @@
 use std::{
     collections::HashMap,
     fs::{self, File},
-    io::{BufRead as _, BufReader, Read as _, Write as _},
-    net::{SocketAddr, TcpStream},
+    io::Read as _,
+    net::SocketAddr,
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
-    time::Duration,
 };
 
 use tempfile::TempDir;
@@ -235,7 +234,10 @@ pub fn stdout(output: &Output) -> String {
     text
 }
 
-pub use super::time::wait;
+pub use super::{
+    client::{Client, queued_id},
+    time::wait,
+};
 
 fn signal(pid: u32, name: &str) {
     let status = Command::new("kill")
@@ -262,70 +264,6 @@ fn listening(log: &str) -> HashMap<String, SocketAddr> {
         .collect()
 }
 
-/// A client that says exactly what it is told.
-pub struct Client {
-    pub stream: BufReader<TcpStream>,
-}
-
-impl Client {
-    /// Connects; the greeting is not read.
-    pub fn connect(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect(address).unwrap();
-        stream
-            .set_read_timeout(Some(Duration::from_secs(30)))
-            .unwrap();
-        stream.set_nodelay(true).unwrap();
-        Self {
-            stream: BufReader::new(stream),
-        }
-    }
-
-    /// Octets as they are.
-    pub fn send(&mut self, bytes: &[u8]) {
-        self.stream.get_mut().write_all(bytes).unwrap();
-    }
-
-    /// One reply, its lines joined by `\n`; empty when the connection is closed.
-    pub fn reply(&mut self) -> String {
-        let mut text = String::new();
-        loop {
-            let mut line = String::new();
-            if self.stream.read_line(&mut line).unwrap_or(0) == 0 {
-                return text;
-            }
-            text.push_str(line.trim_end());
-            if line.as_bytes().get(3) != Some(&b'-') {
-                return text;
-            }
-            text.push('\n');
-        }
-    }
-
-    /// A command and its reply.
-    pub fn say(&mut self, command: &str) -> String {
-        self.send(format!("{command}\r\n").as_bytes());
-        self.reply()
-    }
-
-    /// Says it and expects a code.
-    pub fn expect(&mut self, command: &str, code: &str) -> String {
-        let reply = self.say(command);
-        assert!(reply.starts_with(code), "{command} -> {reply}");
-        reply
-    }
-
-    /// One whole message; the reply to the dot. `content` is lines ending in CRLF, dots stuffed.
-    pub fn mail(&mut self, from: &str, to: &[&str], content: &str) -> String {
-        self.expect(&format!("MAIL FROM:<{from}>"), "250");
-        for address in to {
-            self.expect(&format!("RCPT TO:<{address}>"), "250");
-        }
-        self.expect("DATA", "354");
-        self.send(content.as_bytes());
-        self.say(".")
-    }
-}
-
 /// Hands one small mail over, where it does not matter which; its id.
 pub fn send(gateway: &Gateway) -> String {
     let mut client = gateway.connect("local");
@@ -335,12 +273,6 @@ pub fn send(gateway: &Gateway) -> String {
         &["x@corp.example"],
         "From: erp@corp.example\r\nSubject: s\r\n\r\nb\r\n",
     ))
-}
-
-/// The id in `250 2.0.0 queued as ID`.
-pub fn queued_id(reply: &str) -> String {
-    assert!(reply.starts_with("250 2.0.0 queued as "), "{reply}");
-    reply.rsplit(' ').next().unwrap().to_owned()
 }
 
 /// A file's octets as text with anything else replaced.

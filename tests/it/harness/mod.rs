@@ -1,5 +1,6 @@
 //! What the tests stand on: the real binary from a TOML text, a counting sink, real peers, doubles that fail.
 
+pub mod client;
 pub mod clock;
 pub mod cloud;
 pub mod cloud_drafts;
