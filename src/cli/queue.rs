@@ -218,17 +218,22 @@ pub(super) fn run(path: Option<PathBuf>, arguments: Arguments) -> Ended {
     })
 }
 
+/// How often the rows of lanes are read again that the gateway has written meanwhile.
+const TRIES: usize = 10;
+
 /// With a retry the operator also says that the cause is mended: closed and paused lanes are tried at once.
 async fn reopen(store: &Arc<dyn Store>) -> Result<(), CommandError> {
     let now = output::now();
-    for lane in store.lanes().await? {
-        if lane.state != LaneState::Open {
-            store
-                .set_lane(LaneRow {
-                    probe: Some(now),
-                    ..lane
-                })
-                .await?;
+    for _ in 0..TRIES {
+        let mut is_overtaken = false;
+        for lane in store.lanes().await? {
+            if lane.state != LaneState::Open && lane.probe != Some(now) {
+                let probe = Some(now);
+                is_overtaken |= !store.set_lane(LaneRow { probe, ..lane }).await?;
+            }
+        }
+        if !is_overtaken {
+            break;
         }
     }
     Ok(())

@@ -323,6 +323,7 @@ fn all_lanes(place: &QueuePlace, row: &StatusRow, mut rows: Vec<LaneRow>) -> Vec
                 since: SystemTime::UNIX_EPOCH,
                 why: String::new(),
                 probe: None,
+                version: 0,
             });
         }
     }

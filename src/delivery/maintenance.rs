@@ -8,12 +8,12 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use super::{setup::Built, timekeeper::Timekeeper};
+use super::setup::Built;
 use crate::{
     mail::address::Address,
     queue::{
         Queue,
-        store::{Filter, State, StoreError, Verb},
+        store::{Filter, GiveBack, KeepTimes, Maintained, Retention, State, StoreError, Verb},
     },
     route::{Asked, RouteName},
 };
@@ -44,25 +44,37 @@ pub(super) struct Maintenance {
 }
 
 impl Maintenance {
-    /// Lets the store forget what is no longer kept, when it is time.
-    pub(super) async fn prune(&mut self, queue: &Queue, built: &Built, clock: &Timekeeper) {
-        if !clock.is_settled() {
-            return;
+    /// Lets the store delete what is no longer kept, when it is time; else gives space back to the disk: what is more than the store
+    /// needs after a deletion, and all of it while mail is refused, or was a while ago. `built`: what says how long something is kept,
+    /// if that can be told by the clock.
+    pub(super) async fn run(&mut self, queue: &Queue, built: Option<&Built>) {
+        if let Some(built) = built
+            && self.is_time_to_delete(built)
+        {
+            self.delete(queue, built).await;
         }
+        self.give_back(queue).await;
+    }
+
+    fn is_time_to_delete(&self, built: &Built) -> bool {
         let shortest = built.keep_failed.min(built.keep_history);
         let every = shortest.clamp(Duration::from_mins(1), PRUNE);
-        if self.pruned.is_some_and(|at| at.elapsed() < every) {
-            return;
-        }
+        self.pruned.is_none_or(|at| at.elapsed() >= every)
+    }
+
+    async fn delete(&mut self, queue: &Queue, built: &Built) {
         self.pruned = Some(Instant::now());
         self.shrinks = true;
-        match queue
-            .store()
-            .prune(built.keep_failed, built.keep_history, SystemTime::now())
-            .await
-        {
-            Ok(lines) => {
-                for line in lines {
+        let retention = Retention {
+            keep: Some(KeepTimes {
+                failed: built.keep_failed,
+                history: built.keep_history,
+            }),
+            give_back: None,
+        };
+        match queue.store().maintain(&retention, SystemTime::now()).await {
+            Ok(Maintained { deleted, .. }) => {
+                for line in deleted {
                     tracing::info!("{line}");
                 }
             }
@@ -70,19 +82,25 @@ impl Maintenance {
         }
     }
 
-    /// Gives space back to the disk: what is more than the store needs after a pruning, and all of it while mail is refused, or was
-    /// a while ago. A part at a time.
-    pub(super) async fn shrink(&mut self, queue: &Queue) {
+    async fn give_back(&mut self, queue: &Queue) {
         let is_short = queue.was_asked_for_room(REMEMBERED);
         let now = Instant::now();
         if !is_short && !self.shrinks || self.shrink_at.is_some_and(|at| now < at) {
             return;
         }
-        let wait = match queue.store().shrink(is_short).await {
-            Ok(more) => {
-                self.shrinks = more;
+        let retention = Retention {
+            keep: None,
+            give_back: Some(if is_short {
+                GiveBack::All
+            } else {
+                GiveBack::Spare
+            }),
+        };
+        let wait = match queue.store().maintain(&retention, SystemTime::now()).await {
+            Ok(Maintained { is_more, .. }) => {
+                self.shrinks = is_more;
                 self.failed = false;
-                if more { PART } else { SHORT_OF_SPACE }
+                if is_more { PART } else { SHORT_OF_SPACE }
             }
             Err(error) => {
                 self.shrinks = false;

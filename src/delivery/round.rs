@@ -24,7 +24,7 @@ use super::{
 use crate::{
     queue::{
         Reserve,
-        store::{Ask, Beat, Due, Standing, StoreError},
+        store::{Ask, Due, Standing, StoreError},
     },
     route::{ConnectorName, RouteName},
 };
@@ -34,16 +34,20 @@ const AT_LEAST: Duration = Duration::from_secs(1);
 /// What is due is asked anew at least this often; until then, while each claim finds as much as it asks for, nothing has changed
 /// that matters.
 const KNOWN: Duration = Duration::from_millis(50);
+/// Tries to write the rows of lanes in one round, while others write them too.
+const WRITES: usize = 3;
 
 /// The state of the loop.
 pub(super) struct Round {
     shared: Arc<Shared>,
     reserve: Arc<Reserve>,
     logins: JoinSet<()>,
-    changes: Option<u64>,
+    /// Another process has written, and what the lanes are to do was not read since.
+    is_changed: bool,
+    /// When the last beat was.
+    beaten: Option<Instant>,
     /// What was due, and when that was asked.
     due: Option<(Instant, Vec<Due>)>,
-    checked: Option<Instant>,
     maintenance: Maintenance,
     rerouting: Rerouting,
     clock: Timekeeper,
@@ -59,9 +63,9 @@ impl Round {
             shared,
             reserve,
             logins: JoinSet::new(),
-            changes: None,
+            is_changed: false,
+            beaten: None,
             due: None,
-            checked: None,
             maintenance: Maintenance::default(),
             rerouting: Rerouting::default(),
             clock: Timekeeper::new(),
@@ -76,9 +80,15 @@ impl Round {
         self.shared
             .queue
             .set_reserve(Some(Arc::clone(&self.reserve)));
+        let store = Arc::clone(self.shared.queue.store());
+        let mut changed = store.changed();
         while !self.shared.is_stopping() {
             let wait = self.round().await;
             tokio::select! {
+                () = &mut changed => {
+                    self.is_changed = true;
+                    changed = store.changed();
+                }
                 () = self.shared.queue.changed() => {}
                 () = self.shared.lanes.wake.notified() => {}
                 () = self.shared.stopping() => {}
@@ -117,37 +127,19 @@ impl Round {
     async fn round(&mut self) -> Duration {
         let shared = Arc::clone(&self.shared);
         let built = shared.built();
-        let is_healthy = self.is_healthy().await;
-        // Also while outcomes cannot be written, which may be for want of room.
-        if shared.queue.is_healthy() {
-            self.maintenance.shrink(&shared.queue).await;
-        }
-        if !is_healthy {
+        if !self.is_ready(&built).await {
+            // It may be for want of space.
+            if shared.queue.is_healthy() {
+                self.maintenance.run(&shared.queue, None).await;
+            }
             return AT_LEAST;
         }
-        // Before anything that looks at a time of the store.
-        match self.clock.look(&shared.queue, &built).await {
-            Ok(None) => {}
-            Ok(Some(by)) => {
-                shared.lanes.step(by, SystemTime::now());
-                self.due = None;
-            }
-            Err(error) => {
-                tracing::error!(%error, "what waits cannot be moved with the clock");
-                return AT_LEAST;
-            }
-        }
         shared.lanes.pass_time();
-        // An operator's wish stands in the row that is about to be written over.
-        if shared.lanes.are_to_be_written() {
-            self.checked = None;
-        }
-        self.foreign_writes().await;
+        self.beat().await;
         self.write_lanes().await;
         login::log_in(&mut self.logins, &shared, &built);
-        self.maintenance
-            .prune(&shared.queue, &built, &self.clock)
-            .await;
+        let keep = self.clock.is_settled().then_some(&*built);
+        self.maintenance.run(&shared.queue, keep).await;
         let looked = Instant::now();
         match self.claim(&built).await {
             Ok(wait) => {
@@ -161,6 +153,25 @@ impl Round {
             Err(error) => {
                 tracing::error!(%error, "the queue cannot be read; nothing is delivered until it can");
                 AT_LEAST
+            }
+        }
+    }
+
+    /// Whether the store works, and what it holds has moved with the clock: that comes before anything that looks at a time in it.
+    async fn is_ready(&mut self, built: &Built) -> bool {
+        if !self.is_healthy().await {
+            return false;
+        }
+        match self.clock.look(&self.shared.queue, built).await {
+            Ok(None) => true,
+            Ok(Some(by)) => {
+                self.shared.lanes.step(by, SystemTime::now());
+                self.due = None;
+                true
+            }
+            Err(error) => {
+                tracing::error!(%error, "what waits cannot be moved with the clock");
+                false
             }
         }
     }
@@ -184,37 +195,50 @@ impl Round {
         healthy
     }
 
+    /// Writes the rows of lanes that changed. What another process has written since is read first: with `queue retry` an operator
+    /// sets the probe of a shut lane to now, and that must not be lost.
     async fn write_lanes(&mut self) {
-        let rows = self.shared.lanes.changed_rows(SystemTime::now());
-        for (at, row) in rows.iter().enumerate() {
-            if let Err(error) = self.shared.queue.store().set_lane(row.clone()).await {
-                tracing::error!(%error, "the state of a connector cannot be written");
-                self.shared
-                    .lanes
-                    .still_dirty(rows.get(at..).unwrap_or_default());
+        for _ in 0..WRITES {
+            if std::mem::take(&mut self.is_changed) {
+                self.read_lanes().await;
+            }
+            let rows = self.shared.lanes.changed_rows(SystemTime::now());
+            for (at, row) in rows.iter().enumerate() {
+                match self.shared.queue.store().set_lane(row.clone()).await {
+                    Ok(true) => self.shared.lanes.written(row),
+                    Ok(false) => {
+                        self.is_changed = true;
+                        self.shared.lanes.still_dirty(std::slice::from_ref(row));
+                    }
+                    Err(error) => {
+                        tracing::error!(%error, "the state of a connector cannot be written");
+                        let rest = rows.get(at..).unwrap_or_default();
+                        return self.shared.lanes.still_dirty(rest);
+                    }
+                }
+            }
+            if !self.is_changed {
                 return;
             }
         }
     }
 
-    /// An operator's `queue retry` sets the probe of a shut lane to now.
-    async fn foreign_writes(&mut self) {
-        if self.checked.is_some_and(|at| at.elapsed() < AT_LEAST) {
+    async fn read_lanes(&mut self) {
+        match self.shared.queue.store().lanes().await {
+            Ok(rows) => self.shared.lanes.read(&rows, None, SystemTime::now()),
+            Err(_) => self.is_changed = true,
+        }
+    }
+
+    /// Says that this gateway is at work, and has the store look whether another process has written.
+    async fn beat(&mut self) {
+        if self.beaten.is_some_and(|at| at.elapsed() < AT_LEAST) {
             return;
         }
-        self.checked = Some(Instant::now());
-        let store = self.shared.queue.store();
+        self.beaten = Some(Instant::now());
         let node = Some(self.shared.queue.node());
-        let Ok(Beat { changes, .. }) = store.beat(&Standing { node }).await else {
-            return;
-        };
-        let first = self.changes.is_none();
-        if self.changes.replace(changes) != Some(changes)
-            && !first
-            && let Ok(rows) = store.lanes().await
-        {
-            self.shared.lanes.read(&rows, None, SystemTime::now());
-        }
+        // One that does not come is no news: the store says itself whether it works.
+        let _ = self.shared.queue.store().beat(&Standing { node }).await;
     }
 
     /// Claims what is due and has a permit; the time until something else is due.

@@ -75,7 +75,9 @@ CREATE TABLE lane (
     state TEXT NOT NULL,
     since INTEGER NOT NULL,
     why   TEXT NOT NULL,
-    probe INTEGER
+    probe INTEGER,
+    -- Raised by each write, so that nobody writes over what he has not seen.
+    version INTEGER NOT NULL DEFAULT 1
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE note (

@@ -97,8 +97,6 @@ pub struct Beat {
     pub node: NodeId,
     /// All that are at work.
     pub nodes: Vec<NodeRow>,
-    /// Another number whenever another process has written (an operator's verb, say).
-    pub changes: u64,
 }
 
 /// A gateway at work, as the others see it.
@@ -322,6 +320,8 @@ pub struct LaneRow {
     pub why: String,
     /// When one job (or a login) tries again, or the upstream wants mail again.
     pub probe: Option<SystemTime>,
+    /// Which write of the row this is; 0: there was none yet. The store counts.
+    pub version: u64,
 }
 
 /// The wall clock was set: what the store holds of what is not over moves with it.
@@ -337,6 +337,42 @@ pub struct Shift {
     pub longest: Duration,
     /// What is noted of the clock in the same transaction, so that a crash moves nothing twice.
     pub note: String,
+}
+
+/// What a store is to tidy up.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Retention {
+    /// What is deleted; `None`: nothing.
+    pub keep: Option<KeepTimes>,
+    /// What is given back to the disk of the space that nothing uses; `None`: nothing.
+    pub give_back: Option<GiveBack>,
+}
+
+/// How long what is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KeepTimes {
+    /// A message with a failed recipient.
+    pub failed: Duration,
+    /// Who, when, what became of it.
+    pub history: Duration,
+}
+
+/// How much of the unused space is given back, a part at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GiveBack {
+    /// All of it.
+    All,
+    /// All but some for the mail to come.
+    Spare,
+}
+
+/// What was tidied up.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Maintained {
+    /// A line for the log for each failed message that was deleted.
+    pub deleted: Vec<String>,
+    /// There is more space to give back.
+    pub is_more: bool,
 }
 
 /// The key of that note.
@@ -387,8 +423,8 @@ pub trait Store: Send + Sync + fmt::Debug {
     async fn stats(&self) -> Result<Stats, StoreError>;
     /// Every lane that was ever not open, but for mailboxes that are open again.
     async fn lanes(&self) -> Result<Vec<LaneRow>, StoreError>;
-    /// Writes one.
-    async fn set_lane(&self, lane: LaneRow) -> Result<(), StoreError>;
+    /// Writes one, unless somebody has written it since `lane.version`: then nothing is written, and it says false.
+    async fn set_lane(&self, lane: LaneRow) -> Result<bool, StoreError>;
     /// A named note beside the queue (what the gateway last said of itself, for `status`).
     async fn note(&self, key: &str) -> Result<Option<String>, StoreError>;
     /// Writes one.
@@ -396,19 +432,17 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// Moves when jobs are due, when messages that are not over were accepted, and the times of their lives and of the lanes.
     /// `None`: goes on where a crash cut one off.
     async fn shift(&self, shift: Option<&Shift>) -> Result<(), StoreError>;
-    /// Deletes what retention no longer keeps; returns a line for the log for each failed message deleted.
-    async fn prune(
+    /// Deletes what is no longer kept, and gives unused space back to the disk, in steps that nobody waits for long.
+    async fn maintain(
         &self,
-        keep_failed: Duration,
-        keep_history: Duration,
+        retention: &Retention,
         now: SystemTime,
-    ) -> Result<Vec<String>, StoreError>;
-    /// Gives unused room back to the disk, all of it or all but some for the mail to come, and a part of it at a time: true
-    /// while there is more.
-    async fn shrink(&self, all: bool) -> Result<bool, StoreError>;
+    ) -> Result<Maintained, StoreError>;
     /// Said once a second by a gateway. The first word of a start makes it a node: what its predecessor held is due again, and
     /// bodies without a row are deleted; so it comes before anything is accepted.
     async fn beat(&self, standing: &Standing) -> Result<Beat, StoreError>;
+    /// Waits until another process has written (an operator's verb, say), or another node. A beat finds that out.
+    async fn changed(&self);
     /// Takes a lane whose limits hold for all nodes together: whether it is this node's now. A node alone has every lane.
     async fn hold(&self, _lane: &str, _node: NodeId) -> Result<bool, StoreError> {
         Ok(true)

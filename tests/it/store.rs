@@ -21,8 +21,9 @@ use postern::{
         Queue, Settings,
         sqlite::SqliteStore,
         store::{
-            Ask, CLOCK, Due, Event, Filter, Health, Job, Kept, LaneRow, NodeId, Settled,
-            Settlement, Shift, Standing, Start, State, Store, StoreError, Verb,
+            Ask, CLOCK, Due, Event, Filter, GiveBack, Health, Job, KeepTimes, Kept, LaneRow,
+            NodeId, Retention, Settled, Settlement, Shift, Standing, Start, State, Store,
+            StoreError, Verb,
         },
     },
     route::{ConnectorName, LaneId, RouteName, Routed},
@@ -140,10 +141,39 @@ fn at_once() -> Start {
     Start::Now(NODE, ConnectorName::from("up"))
 }
 
-/// A number that changes with every write of another process.
-async fn changes(store: &dyn Store) -> u64 {
+/// A beat of the node at work; whether it found that another process has written.
+async fn beat(store: &dyn Store) -> bool {
     let standing = Standing { node: Some(NODE) };
-    store.beat(&standing).await.unwrap().changes
+    store.beat(&standing).await.unwrap();
+    let changed = tokio::time::timeout(Duration::ZERO, store.changed());
+    changed.await.is_ok()
+}
+
+/// What was deleted of what is kept for so long: when it failed, and of any mail.
+async fn prune(
+    store: &dyn Store,
+    failed: Duration,
+    history: Duration,
+    now: SystemTime,
+) -> Vec<String> {
+    let retention = Retention {
+        keep: Some(KeepTimes { failed, history }),
+        give_back: None,
+    };
+    let done = store.maintain(&retention, now).await.unwrap();
+    assert!(!done.is_more, "no space was asked for");
+    done.deleted
+}
+
+/// A part of the unused space is given back; whether there is more.
+async fn shrink(store: &dyn Store, how_much: GiveBack) -> bool {
+    let retention = Retention {
+        keep: None,
+        give_back: Some(how_much),
+    };
+    let done = store.maintain(&retention, at(0)).await.unwrap();
+    assert!(done.deleted.is_empty());
+    done.is_more
 }
 
 fn only(id: MessageId) -> Filter {
@@ -360,7 +390,7 @@ async fn jobs_begin_as_they_are_told() {
         let settled = settlement(&waited[0], vec![("a@x.example", done())]);
         assert_eq!(store.settle(settled, at(1)).await.unwrap(), Kept::Written);
         // The same gateway goes on: nothing is freed. Another start of it: all that is still leased.
-        changes(&*store).await;
+        beat(&*store).await;
         assert!(store.due().await.unwrap().is_empty());
         store.beat(&first).await.unwrap();
         assert_eq!(store.claim(&ask(9), NODE, at(9)).await.unwrap().len(), 2);
@@ -403,8 +433,9 @@ async fn what_waits_moves_with_the_clock() {
                 since: at(100_000),
                 why: "it was".into(),
                 probe: Some(at(100_300)),
+                version: 0,
             };
-            store.set_lane(row).await.unwrap();
+            assert!(store.set_lane(row).await.unwrap());
             // By the new one.
             let new = mail(3, &["a@x.example"]);
             store.insert(&new, &[], moved(100_009)).await.unwrap();
@@ -749,14 +780,10 @@ async fn retention() {
             .insert(&mail(3, &["a@x.example"]), &[], at(0))
             .await
             .unwrap();
-        let prune = async |days: u32| {
-            store
-                .prune(14 * DAY, 30 * DAY, at(0) + days * DAY)
-                .await
-                .unwrap()
-        };
-        assert!(prune(13).await.is_empty());
-        let lines = prune(14).await;
+        let prune_after =
+            async |days: u32| prune(&*store, 14 * DAY, 30 * DAY, at(0) + days * DAY).await;
+        assert!(prune_after(13).await.is_empty());
+        let lines = prune_after(14).await;
         assert_eq!(lines.len(), 1);
         assert!(lines[0].contains("a@x.example"));
         assert!(
@@ -770,7 +797,7 @@ async fn retention() {
             store.list(&Filter::default(), at(0)).await.unwrap().len(),
             3
         );
-        assert!(prune(31).await.is_empty());
+        assert!(prune_after(31).await.is_empty());
         assert_eq!(
             store.list(&Filter::default(), at(0)).await.unwrap().len(),
             1
@@ -818,9 +845,9 @@ async fn history_goes_whatever_the_clock_did_and_numbers_are_given_again() {
             .insert(&mail(501, &["a@x.example"]), &[], at(0) + 20 * DAY)
             .await
             .unwrap();
-        store.prune(DAY, 30 * DAY, at(0) + 30 * DAY).await.unwrap();
+        prune(&*store, DAY, 30 * DAY, at(0) + 30 * DAY).await;
         assert_eq!(count().await, 501);
-        store.prune(DAY, 30 * DAY, at(2) + 30 * DAY).await.unwrap();
+        prune(&*store, DAY, 30 * DAY, at(2) + 30 * DAY).await;
         // The held one, and the last.
         assert_eq!(count().await, 2);
         assert!(
@@ -834,7 +861,7 @@ async fn history_goes_whatever_the_clock_did_and_numbers_are_given_again() {
             .command(&Filter::default(), &Verb::Drop, at(1))
             .await
             .unwrap();
-        store.prune(DAY, DAY, at(0) + 2000 * DAY).await.unwrap();
+        prune(&*store, DAY, DAY, at(0) + 2000 * DAY).await;
         assert_eq!(count().await, 0);
 
         for n in 1..=40 {
@@ -905,26 +932,35 @@ async fn a_job_split_off_never_has_the_number_of_one_that_is_done() {
 #[tokio::test]
 async fn lanes_and_notes() {
     on_each(async |store| {
-        let mut lane = LaneRow {
-            lane: LaneId::parse("exchange/a@x.example"),
+        let row = |lane: &str, version| LaneRow {
+            lane: LaneId::parse(lane),
             state: LaneState::Paused,
             since: at(1),
             why: "consent is missing".into(),
             probe: Some(at(2)),
+            version,
         };
-        store.set_lane(lane.clone()).await.unwrap();
-        let mailbox = lane.clone();
-        lane.lane = LaneId::parse("exchange");
-        store.set_lane(lane.clone()).await.unwrap();
-        assert_eq!(store.lanes().await.unwrap(), [lane.clone(), mailbox]);
-        // Of mailboxes there are as many as senders: one that is open is forgotten.
-        for name in ["exchange/a@x.example", "exchange"] {
-            lane.lane = LaneId::parse(name);
-            lane.state = LaneState::Open;
-            lane.probe = None;
-            store.set_lane(lane.clone()).await.unwrap();
+        let open = |lane: &str, version| LaneRow {
+            state: LaneState::Open,
+            probe: None,
+            ..row(lane, version)
+        };
+        let (mailbox, whole) = ("exchange/a@x.example", "exchange");
+        let set = async |row: LaneRow| store.set_lane(row).await.unwrap();
+        assert!(set(row(mailbox, 0)).await && set(row(whole, 0)).await);
+        let rows = [row(whole, 1), row(mailbox, 1)];
+        assert_eq!(store.lanes().await.unwrap(), rows);
+        // Whoever has not seen what another wrote since writes nothing over it.
+        for version in [0, 2] {
+            assert!(!set(open(whole, version)).await && !set(open(mailbox, version)).await);
         }
-        assert_eq!(store.lanes().await.unwrap(), [lane]);
+        assert_eq!(store.lanes().await.unwrap(), rows);
+        assert!(set(row(whole, 1)).await && !set(row(whole, 1)).await);
+        // Of mailboxes there are as many as senders: one that is open is forgotten.
+        assert!(set(open(mailbox, 1)).await && set(open(whole, 2)).await);
+        assert_eq!(store.lanes().await.unwrap(), [open(whole, 3)]);
+        assert!(!set(row(mailbox, 1)).await && set(row(mailbox, 0)).await);
+        assert!(set(open(mailbox, 1)).await);
         assert_eq!(store.note("k").await.unwrap(), None);
         store.set_note("k", "1".into()).await.unwrap();
         store.set_note("k", "2".into()).await.unwrap();
@@ -960,7 +996,7 @@ async fn large_bodies_are_files() {
         .settle(settlement(&job, vec![("a@x.example", done())]), at(1))
         .await
         .unwrap();
-    changes(&*store).await;
+    beat(&*store).await;
     assert!(!path.exists(), "deleted with the message");
 
     // A damaged message is put aside, the others go on.
@@ -1085,18 +1121,19 @@ async fn many_share_one_commit() {
 async fn two_processes() {
     let dir = tempfile::tempdir().unwrap();
     let (one, two) = (open(dir.path()), open(dir.path()));
-    let seen = changes(&*one).await;
+    assert!(!beat(&*one).await);
     one.insert(&mail(1000, &["a@x.example"]), &[], at(0))
         .await
         .unwrap();
-    assert_eq!(changes(&*one).await, seen, "its own writes do not count");
+    assert!(!beat(&*one).await, "its own writes do not count");
     let mut all = tokio::task::JoinSet::new();
     for n in 0..100 {
         let store = if n % 2 == 0 { one.clone() } else { two.clone() };
         all.spawn(async move { store.insert(&mail(n, &["a@x.example"]), &[], at(0)).await });
     }
     assert!(all.join_all().await.iter().all(Result::is_ok));
-    assert_ne!(changes(&*one).await, seen);
+    assert!(beat(&*one).await);
+    assert!(!beat(&*one).await, "once");
     let claimed = tokio::join!(
         async { one.claim(&ask(80), NODE, at(0)).await.unwrap().len() },
         async { two.claim(&ask(80), NODE, at(0)).await.unwrap().len() }
@@ -1193,7 +1230,7 @@ async fn on_a_disk_without_an_octet_left_all_that_was_sent_is_recorded() {
     drop(filler);
     std::fs::remove_file(dir.path().join("filler")).unwrap();
     until("room", async || {
-        let _ = store.shrink(true).await.unwrap();
+        shrink(&*store, GiveBack::All).await;
         store.health() == Health::Fine
     })
     .await;
@@ -1231,8 +1268,8 @@ async fn what_is_no_longer_used_is_given_back_to_the_disk() {
         sent += 1;
     }
     assert_eq!(sent, 400);
-    let shrink = async |all: bool| while store.shrink(all).await.unwrap() {};
-    shrink(false).await;
+    let shrink_to = async |how_much| while shrink(&*store, how_much).await {};
+    shrink_to(GiveBack::Spare).await;
     let raw = rusqlite::Connection::open(dir.path().join("data/queue.db")).unwrap();
     let free = || {
         raw.pragma_query_value(None, "freelist_count", |row| row.get::<_, i64>(0))
@@ -1245,10 +1282,10 @@ async fn what_is_no_longer_used_is_given_back_to_the_disk() {
         .unwrap();
     store.set_note("some", "other".to_owned()).await.unwrap();
     let before = (free(), size("queue.db-wal"));
-    assert!(store.shrink(true).await.unwrap());
+    assert!(shrink(&*store, GiveBack::All).await);
     assert_eq!((free(), size("queue.db-wal")), before);
     raw.execute_batch("COMMIT").unwrap();
-    shrink(true).await;
+    shrink_to(GiveBack::All).await;
     assert_eq!(free(), 0);
     assert!(
         size("queue.db") < 40 * 66_000 + 600_000,
@@ -1295,8 +1332,8 @@ async fn a_lease_nobody_heard_of_is_given_back() {
     drop(claim);
     other.execute_batch("COMMIT").unwrap();
     drop(other);
-    changes(&*store).await;
-    changes(&*store).await;
+    beat(&*store).await;
+    beat(&*store).await;
     assert_eq!(
         claim_one(&*store, at(0)).await.message.id,
         MessageId::new(at(0), 1)
@@ -1506,7 +1543,7 @@ async fn a_queue_of_another_schema_is_refused_and_left_as_it_is() {
         let before = std::fs::read(&file).unwrap();
         let error = SqliteStore::open(&settings(dir.path())).unwrap_err();
         let said =
-            format!("it was written by {age} of Postern (schema {schema}; this one knows 3)");
+            format!("it was written by {age} of Postern (schema {schema}; this one knows 4)");
         assert!(error.to_string().ends_with(&said), "{error}");
         assert!(std::fs::read(&file).unwrap() == before);
     }
@@ -1538,9 +1575,40 @@ async fn twenty_thousand() {
         let taken = store.command(&Filter::default(), &verb, at(9)).await;
         assert_eq!(taken.unwrap(), 20_000, "{verb:?}");
     }
-    store.prune(DAY, DAY, at(0) + 9 * DAY).await.unwrap();
+    prune(&*store, DAY, DAY, at(0) + 9 * DAY).await;
     assert_eq!(
         store.list(&Filter::default(), at(9)).await.unwrap().len(),
         100
     );
+}
+
+/// The lanes of the schema before this one have no version; they are kept, and have one from then on.
+#[tokio::test]
+async fn lanes_without_a_version_get_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let row = LaneRow {
+        lane: LaneId::parse("up"),
+        state: LaneState::Closed,
+        since: at(1),
+        why: "it was".into(),
+        probe: None,
+        version: 0,
+    };
+    let store = open(dir.path());
+    assert!(store.set_lane(row.clone()).await.unwrap());
+    drop(store);
+    let raw = rusqlite::Connection::open(dir.path().join("data/queue.db")).unwrap();
+    raw.execute_batch("ALTER TABLE lane DROP COLUMN version; PRAGMA user_version = 3")
+        .unwrap();
+    drop(raw);
+    for _ in 0..2 {
+        let kept = open(dir.path()).lanes().await.unwrap();
+        assert_eq!(
+            kept,
+            [LaneRow {
+                version: 1,
+                ..row.clone()
+            }]
+        );
+    }
 }

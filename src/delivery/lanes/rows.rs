@@ -28,6 +28,7 @@ impl Lanes {
     ) {
         let now = now();
         let mut table = self.table();
+        table.versions = rows.iter().map(|r| (r.lane.clone(), r.version)).collect();
         for row in rows {
             let lane = row.lane.clone();
             let wanted = row.probe.is_some_and(|probe| probe <= system);
@@ -98,11 +99,6 @@ impl Lanes {
         }
     }
 
-    /// There are rows that changed.
-    pub(in crate::delivery) fn are_to_be_written(&self) -> bool {
-        !self.table().dirty.is_empty()
-    }
-
     /// Rows that changed since the last call.
     pub(in crate::delivery) fn changed_rows(&self, system: SystemTime) -> Vec<LaneRow> {
         let now = now();
@@ -116,7 +112,21 @@ impl Lanes {
                 (None, Some(count)) => Some(sum_row(&lane, count, system)),
                 (None, None) => Some(open_row(&lane, system)),
             })
+            .map(|row| LaneRow {
+                version: table.versions.get(&row.lane).copied().unwrap_or(0),
+                ..row
+            })
             .collect()
+    }
+
+    /// One was written: what the store has is this version now, or no row where an open mailbox needs none.
+    pub(in crate::delivery) fn written(&self, row: &LaneRow) {
+        let mut table = self.table();
+        if row.state == LaneState::Open && row.lane.mailbox.is_some() {
+            table.versions.remove(&row.lane);
+        } else {
+            table.versions.insert(row.lane.clone(), row.version + 1);
+        }
     }
 
     /// Writing one did not work: again with the next ones.
@@ -145,6 +155,7 @@ impl Entry {
             since: self.since,
             why: self.why.as_ref().map(Reply::to_string).unwrap_or_default(),
             probe: Some(system + probe.saturating_duration_since(now)),
+            version: 0,
         }
     }
 }
@@ -158,6 +169,7 @@ fn sum_row(lane: &LaneId, count: usize, system: SystemTime) -> LaneRow {
             "{count} more mailboxes, or Froms in one, are refused; most often their senders do not exist: narrow allowlist.senders, or write a [[rewrite]]"
         ),
         probe: None,
+        version: 0,
     }
 }
 
@@ -168,6 +180,7 @@ fn open_row(lane: &LaneId, since: SystemTime) -> LaneRow {
         since,
         why: String::new(),
         probe: None,
+        version: 0,
     }
 }
 

@@ -76,6 +76,8 @@ pub(super) struct Table {
     tidied: Option<Instant>,
     /// Lanes whose row in the store is behind.
     pub(super) dirty: HashSet<LaneId>,
+    /// Which write of each row was seen last.
+    pub(super) versions: HashMap<LaneId, u64>,
     /// Who may ask for mailboxes that nobody knows.
     pub(super) strangers: Strangers,
     /// Connectors whose row for the mailboxes without one was written.

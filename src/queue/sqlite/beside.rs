@@ -11,7 +11,7 @@ use crate::queue::store::LaneRow;
 use crate::route::LaneId;
 
 pub(super) fn lanes(conn: &Connection) -> rusqlite::Result<Vec<LaneRow>> {
-    conn.prepare_cached("SELECT lane, state, since, why, probe FROM lane ORDER BY lane")?
+    conn.prepare_cached("SELECT lane, state, since, why, probe, version FROM lane ORDER BY lane")?
         .query_map([], |row| {
             Ok(LaneRow {
                 lane: LaneId::parse(&row.get::<_, String>(0)?),
@@ -19,31 +19,39 @@ pub(super) fn lanes(conn: &Connection) -> rusqlite::Result<Vec<LaneRow>> {
                 since: time(row.get(2)?),
                 why: row.get(3)?,
                 probe: row.get::<_, Option<i64>>(4)?.map(time),
+                version: row.get::<_, i64>(5)? as u64,
             })
         })?
         .collect()
 }
 
-pub(super) fn set_lane(change: &Change<'_>, lane: &LaneRow) -> rusqlite::Result<()> {
+/// Whether it is written: nobody has written it since the version that it names.
+pub(super) fn set_lane(change: &Change<'_>, lane: &LaneRow) -> rusqlite::Result<bool> {
+    let (conn, name) = (change.conn, lane.lane.to_string());
+    let found: Option<i64> = conn
+        .prepare_cached("SELECT version FROM lane WHERE lane = ?1")?
+        .query_row([&name], |row| row.get(0))
+        .optional()?;
+    let seen = i64::try_from(lane.version).unwrap_or(i64::MAX);
+    if found.unwrap_or(0) != seen {
+        return Ok(false);
+    }
     // Of connectors there are few, of mailboxes as many as senders; one that is open again is like one never seen.
     if lane.state == LaneState::Open && lane.lane.mailbox.is_some() {
-        return change
-            .conn
-            .prepare_cached("DELETE FROM lane WHERE lane = ?1")?
-            .execute([lane.lane.to_string()])
-            .map(|_| ());
+        conn.prepare_cached("DELETE FROM lane WHERE lane = ?1")?
+            .execute([name])?;
+        return Ok(true);
     }
-    change
-        .conn
-        .prepare_cached("INSERT OR REPLACE INTO lane (lane, state, since, why, probe) VALUES (?1, ?2, ?3, ?4, ?5)")?
+    conn.prepare_cached("INSERT OR REPLACE INTO lane (lane, state, since, why, probe, version) VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?
         .execute(params![
-            lane.lane.to_string(),
+            name,
             lane.state.as_str(),
             micros(lane.since),
             lane.why,
-            lane.probe.map(micros)
-        ])
-        .map(|_| ())
+            lane.probe.map(micros),
+            seen + 1
+        ])?;
+    Ok(true)
 }
 
 pub(super) fn note(conn: &Connection, key: &str) -> rusqlite::Result<Option<String>> {

@@ -209,3 +209,17 @@ pub(super) fn quarantine(
     };
     add_event(change, message, &event)
 }
+
+/// Gives back what was leased to callers that had gone, and reads the number that changes with every write of another process.
+pub(super) fn beat(
+    change: &mut Change<'_>,
+    abandoned: &Abandoned,
+) -> rusqlite::Result<(i64, Leases)> {
+    let leases = abandoned.take();
+    release(change, leases.jobs())?;
+    // On the connection that writes: it sees every commit but its own.
+    let version = change
+        .conn
+        .pragma_query_value(None, "data_version", |row| row.get(0))?;
+    Ok((version, leases))
+}

@@ -2,24 +2,27 @@
 //!
 //! `schema` makes the file, `writer` makes changes (`op`) durable, many at a time; `insert`, `claim`, `settle`, `retention`,
 //! `operate`, `shift` and `space` say what is changed; `rows` what the columns mean; `recent` keeps a copy of what was accepted a
-//! moment ago. `readers` has connections of its own. It has no
-//! clock but where a lease is lost and where a copy grows old.
+//! moment ago. `readers` has connections of its own. No clock, but where a lease is lost and where a copy grows old.
 
 use std::{
     collections::HashMap,
-    sync::{Arc, atomic::Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
     thread::JoinHandle,
-    time::{Duration, Instant, SystemTime},
+    time::{Instant, SystemTime},
 };
 
 use async_trait::async_trait;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 use super::{
     body::BodyStore,
     store::{
-        Ask, Beat, Due, Entry, Event, Filter, Health, Inserted, Job, JobId, Kept, LaneRow, NodeId,
-        NodeRow, Settings, Settlement, Shift, Standing, Start, Stats, Store, StoreError, Verb,
+        Ask, Beat, Due, Entry, Event, Filter, GiveBack, Health, Inserted, Job, JobId, KeepTimes,
+        Kept, LaneRow, Maintained, NodeId, NodeRow, Retention, Settings, Settlement, Shift,
+        Standing, Start, Stats, Store, StoreError, Verb,
     },
 };
 use crate::{
@@ -55,6 +58,9 @@ use writer::{Shared, Writer};
 /// The file of the store inside `data_dir`.
 pub(super) const DATABASE: &str = "queue.db";
 
+/// No `data_version`.
+const NOT_LOOKED: i64 = -1;
+
 /// The store of `store = "sqlite"`.
 #[derive(Debug)]
 pub struct SqliteStore {
@@ -63,6 +69,10 @@ pub struct SqliteStore {
     shared: Arc<Shared>,
     recent: RecentMail,
     abandoned: Abandoned,
+    /// What a beat saw: it changes with every write of another process.
+    data_version: AtomicI64,
+    /// Another process has written.
+    changed: Notify,
     inbox: Option<mpsc::Sender<Op>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -105,6 +115,8 @@ impl SqliteStore {
             shared,
             recent: RecentMail::default(),
             abandoned: Abandoned::default(),
+            data_version: AtomicI64::new(NOT_LOOKED),
+            changed: Notify::new(),
             inbox: Some(inbox),
             thread: Some(thread),
         }))
@@ -204,6 +216,26 @@ impl SqliteStore {
             from = next;
         }
         Ok(lines)
+    }
+
+    /// Whether there is more.
+    async fn shrink_in_steps(&self, all: bool) -> Result<bool, StoreError> {
+        // Every page that is moved takes room in the journal: not while that cannot be written from its beginning.
+        if !self.readers.query(space::backfill).await? {
+            return Ok(true);
+        }
+        let mut steps = 0;
+        while steps < space::STEPS {
+            let step = move |change: &mut Change<'_>| {
+                Ok(!change.damaged && space::vacuum(change.conn, all)?)
+            };
+            if !self.submit(Purpose::TidiesUp, step, |more| more).await? {
+                break;
+            }
+            steps += 1;
+        }
+        self.readers.query(space::backfill).await?;
+        Ok(steps == space::STEPS)
     }
 }
 
@@ -364,7 +396,7 @@ impl Store for SqliteStore {
         self.readers.query(beside::lanes).await
     }
 
-    async fn set_lane(&self, lane: LaneRow) -> Result<(), StoreError> {
+    async fn set_lane(&self, lane: LaneRow) -> Result<bool, StoreError> {
         self.write(move |change| beside::set_lane(change, &lane))
             .await
     }
@@ -400,36 +432,20 @@ impl Store for SqliteStore {
         Ok(())
     }
 
-    async fn prune(
+    async fn maintain(
         &self,
-        keep_failed: Duration,
-        keep_history: Duration,
+        retention: &Retention,
         now: SystemTime,
-    ) -> Result<Vec<String>, StoreError> {
-        let (failed, history) = (
-            rows::before(now, keep_failed),
-            rows::before(now, keep_history),
-        );
-        self.prune_in_steps(failed, history, now).await
-    }
-
-    async fn shrink(&self, all: bool) -> Result<bool, StoreError> {
-        // Every page that is moved takes room in the journal: not while that cannot be written from its beginning.
-        if !self.readers.query(space::backfill).await? {
-            return Ok(true);
+    ) -> Result<Maintained, StoreError> {
+        let mut done = Maintained::default();
+        if let Some(KeepTimes { failed, history }) = retention.keep {
+            let (failed, history) = (rows::before(now, failed), rows::before(now, history));
+            done.deleted = self.prune_in_steps(failed, history, now).await?;
         }
-        let mut steps = 0;
-        while steps < space::STEPS {
-            let step = move |change: &mut Change<'_>| {
-                Ok(!change.damaged && space::vacuum(change.conn, all)?)
-            };
-            if !self.submit(Purpose::TidiesUp, step, |more| more).await? {
-                break;
-            }
-            steps += 1;
+        if let Some(how_much) = retention.give_back {
+            done.is_more = self.shrink_in_steps(how_much == GiveBack::All).await?;
         }
-        self.readers.query(space::backfill).await?;
-        Ok(steps == space::STEPS)
+        Ok(done)
     }
 
     fn health(&self) -> Health {
@@ -458,26 +474,23 @@ impl Store for SqliteStore {
                 .await?;
         }
         let abandoned = self.abandoned.clone();
-        let look = move |change: &mut Change<'_>| {
-            let leases = abandoned.take();
-            claim::release(change, leases.jobs())?;
-            // On the connection that writes: it sees every commit but its own.
-            let version = change
-                .conn
-                .pragma_query_value(None, "data_version", |row| row.get::<_, i64>(0))?;
-            Ok((version as u64, leases))
-        };
-        let hand_over = |(changes, leases): (u64, Leases)| {
+        let look = move |change: &mut Change<'_>| claim::beat(change, &abandoned);
+        let hand_over = |(version, leases): (i64, Leases)| {
             leases.handed_over();
-            let node = NodeId::default();
-            let nodes = vec![NodeRow { id: node }];
-            Beat {
-                node,
-                nodes,
-                changes,
-            }
+            version
         };
-        self.submit(Purpose::Records, look, hand_over).await
+        let version = self.submit(Purpose::Records, look, hand_over).await?;
+        let seen = self.data_version.swap(version, Ordering::AcqRel);
+        if seen != NOT_LOOKED && seen != version {
+            self.changed.notify_one();
+        }
+        let node = NodeId::default();
+        let nodes = vec![NodeRow { id: node }];
+        Ok(Beat { node, nodes })
+    }
+
+    async fn changed(&self) {
+        self.changed.notified().await;
     }
 
     fn bodies(&self) -> &BodyStore {

@@ -16,7 +16,9 @@ use crate::{
 };
 
 /// The schema this program writes; in `user_version`.
-pub(super) const SCHEMA: i64 = 3;
+pub(super) const SCHEMA: i64 = 4;
+/// The one before it, whose lanes have no version.
+const WITHOUT_VERSIONS: i64 = 3;
 /// Octets of a page of the file; a file that is there keeps its own.
 const PAGE: i64 = 8192;
 /// Pages that the writer keeps in memory, as the negative of KiB: what it writes it soon changes and deletes again.
@@ -105,7 +107,7 @@ fn connect(database: &Path, flags: OpenFlags) -> Result<Connection, StoreError> 
 fn setup(conn: &Connection) -> Result<(), StoreError> {
     let number = |pragma: &str| conn.pragma_query_value(None, pragma, |row| row.get::<_, i64>(0));
     let found = number("user_version").map_err(unavailable)?;
-    if found != 0 && found != SCHEMA {
+    if ![0, WITHOUT_VERSIONS, SCHEMA].contains(&found) {
         let age = if found > SCHEMA {
             "a newer"
         } else {
@@ -148,6 +150,10 @@ fn schema(conn: &Connection) -> rusqlite::Result<()> {
     let found: i64 = conn.pragma_query_value(None, "user_version", |row| row.get(0))?;
     if found == 0 {
         conn.execute_batch(include_str!("../sqlite.sql"))?;
+    } else if found == WITHOUT_VERSIONS {
+        conn.execute_batch("ALTER TABLE lane ADD COLUMN version INTEGER NOT NULL DEFAULT 1")?;
+    }
+    if found != SCHEMA {
         conn.pragma_update(None, "user_version", SCHEMA)?;
     }
     conn.execute_batch("COMMIT")?;

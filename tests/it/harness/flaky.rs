@@ -5,7 +5,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, SystemTime},
+    time::SystemTime,
 };
 
 use async_trait::async_trait;
@@ -14,8 +14,8 @@ use postern::{
     queue::{
         body::BodyStore,
         store::{
-            Ask, Beat, Due, Entry, Event, Filter, Health, Inserted, Job, Kept, LaneRow, NodeId,
-            Settlement, Shift, Standing, Start, Stats, Store, StoreError, Verb,
+            Ask, Beat, Due, Entry, Event, Filter, Health, Inserted, Job, Kept, LaneRow, Maintained,
+            NodeId, Retention, Settlement, Shift, Standing, Start, Stats, Store, StoreError, Verb,
         },
     },
     route::Routed,
@@ -95,7 +95,7 @@ impl Store for Flaky {
     async fn lanes(&self) -> Result<Vec<LaneRow>, StoreError> {
         self.pass()?.lanes().await
     }
-    async fn set_lane(&self, lane: LaneRow) -> Result<(), StoreError> {
+    async fn set_lane(&self, lane: LaneRow) -> Result<bool, StoreError> {
         self.pass()?.set_lane(lane).await
     }
     async fn note(&self, key: &str) -> Result<Option<String>, StoreError> {
@@ -107,16 +107,15 @@ impl Store for Flaky {
     async fn shift(&self, shift: Option<&Shift>) -> Result<(), StoreError> {
         self.pass()?.shift(shift).await
     }
-    async fn prune(
+    async fn maintain(
         &self,
-        keep_failed: Duration,
-        keep_history: Duration,
+        retention: &Retention,
         now: SystemTime,
-    ) -> Result<Vec<String>, StoreError> {
-        self.pass()?.prune(keep_failed, keep_history, now).await
+    ) -> Result<Maintained, StoreError> {
+        self.pass()?.maintain(retention, now).await
     }
-    async fn shrink(&self, all: bool) -> Result<bool, StoreError> {
-        self.pass()?.shrink(all).await
+    async fn changed(&self) {
+        self.inside.changed().await;
     }
     fn health(&self) -> Health {
         self.inside.health()

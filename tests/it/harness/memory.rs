@@ -29,12 +29,14 @@ use postern::{
         settling::{self, Before},
         store::{
             Ask, Beat, CLOCK, Due, Entry, EntryRecipient, Event, EventKind, Filter, Health,
-            Inserted, Job, JobId, Kept, LaneRow, Lease, NodeId, NodeRow, RecipientState,
-            Settlement, Shift, Standing, Start, State, Stats, Store, StoreError, Verb,
+            Inserted, Job, JobId, KeepTimes, Kept, LaneRow, Lease, Maintained, NodeId, NodeRow,
+            RecipientState, Retention, Settlement, Shift, Standing, Start, State, Stats, Store,
+            StoreError, Verb,
         },
     },
     route::{ConnectorName, LaneId, RouteName, Routed},
 };
+use tokio::sync::Notify;
 
 /// What was written while the clock was being looked at.
 const MEANWHILE: Duration = Duration::from_secs(10);
@@ -618,7 +620,7 @@ pub(crate) struct Memory {
     /// A settlement of what is not leased ends the test: delivery must not do that.
     is_strict: bool,
     unhealthy: AtomicBool,
-    version: AtomicU64,
+    changed: Notify,
     bodies: BodyStore,
 }
 
@@ -629,7 +631,7 @@ impl Default for Memory {
             broken: AtomicBool::default(),
             is_strict: false,
             unhealthy: AtomicBool::default(),
-            version: AtomicU64::default(),
+            changed: Notify::new(),
             bodies: BodyStore::new("/nonexistent".as_ref()),
         }
     }
@@ -677,8 +679,9 @@ impl Memory {
     pub(crate) fn wish_probe(&self, lane: &str) {
         if let Some(row) = self.read().lanes.get_mut(&LaneId::parse(lane)) {
             row.probe = Some(SystemTime::now());
+            row.version += 1;
         }
-        self.version.fetch_add(1, Ordering::SeqCst);
+        self.changed.notify_one();
     }
 }
 
@@ -782,15 +785,20 @@ impl Store for Memory {
         Ok(self.read().lanes.values().cloned().collect())
     }
 
-    async fn set_lane(&self, lane: LaneRow) -> Result<(), StoreError> {
+    async fn set_lane(&self, mut lane: LaneRow) -> Result<bool, StoreError> {
         let mut tables = self.write()?;
+        let found = tables.lanes.get(&lane.lane).map_or(0, |row| row.version);
+        if found != lane.version {
+            return Ok(false);
+        }
+        lane.version += 1;
         // Of mailboxes there are as many as senders: one that is open again is like one never seen.
         if lane.state == LaneState::Open && lane.lane.mailbox.is_some() {
             tables.lanes.remove(&lane.lane);
         } else {
             tables.lanes.insert(lane.lane.clone(), lane);
         }
-        Ok(())
+        Ok(true)
     }
 
     async fn shift(&self, shift: Option<&Shift>) -> Result<(), StoreError> {
@@ -810,18 +818,20 @@ impl Store for Memory {
         Ok(())
     }
 
-    async fn prune(
+    async fn maintain(
         &self,
-        keep_failed: Duration,
-        keep_history: Duration,
+        retention: &Retention,
         now: SystemTime,
-    ) -> Result<Vec<String>, StoreError> {
-        let mut tables = self.write()?;
-        Ok(tables.prune(now - keep_failed, now - keep_history, now))
+    ) -> Result<Maintained, StoreError> {
+        let mut done = Maintained::default();
+        if let Some(KeepTimes { failed, history }) = retention.keep {
+            done.deleted = self.write()?.prune(now - failed, now - history, now);
+        }
+        Ok(done)
     }
 
-    async fn shrink(&self, _: bool) -> Result<bool, StoreError> {
-        Ok(false)
+    async fn changed(&self) {
+        self.changed.notified().await;
     }
 
     async fn beat(&self, standing: &Standing) -> Result<Beat, StoreError> {
@@ -832,7 +842,6 @@ impl Store for Memory {
         Ok(Beat {
             node,
             nodes: vec![NodeRow { id: node }],
-            changes: self.version.load(Ordering::SeqCst),
         })
     }
 
