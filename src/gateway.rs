@@ -336,7 +336,7 @@ impl Gateway {
                 _ = look.tick() => {
                     let changed = tokio::task::block_in_place(|| Files::of(&self.config.files) != self.files);
                     if changed {
-                        info!(event = "file changed", "a secret, certificate or key has changed; taking what is new");
+                        info!(event = "file changed", "a secret, certificate or key has changed; taking the new one");
                         self.reload(Cause::Files).await;
                     }
                 }

@@ -32,7 +32,7 @@ pub(super) struct Arguments {
     /// Also log in at every connector, without sending anything
     #[arg(long)]
     connect: bool,
-    /// For programs
+    /// Print JSON, for programs
     #[arg(long)]
     json: bool,
 }

@@ -38,7 +38,7 @@ mod smarthost;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// Keep it up for your own clients; Ctrl-C ends it
+    /// Keep it running for your own clients; Ctrl-C ends it
     #[arg(long)]
     stay: bool,
 }
@@ -95,7 +95,7 @@ async fn demonstrate(stay: bool) -> Ended {
         return Err(CommandError {
             code: Exit::No.code(),
             text: format!(
-                "\nthe demo did not go as it should:\n- {}\n\nthe log of the gateway:\n{}",
+                "\nthe demo did not work as it should:\n- {}\n\nthe log of the gateway:\n{}",
                 wrong.join("\n- "),
                 world.log()
             ),
@@ -103,7 +103,7 @@ async fn demonstrate(stay: bool) -> Ended {
     }
     output::line("\nAll as it should be: delivered, refused, retried, failed over.")?;
     if !stay {
-        output::line("`postern demo --stay` keeps it up for your own client.")?;
+        output::line("`postern demo --stay` keeps it running for your own client.")?;
         return Ok(Exit::Ok);
     }
     let config = world.config.display();

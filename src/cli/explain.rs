@@ -41,7 +41,7 @@ pub(super) struct Arguments {
     /// The recipient
     #[arg(long, value_name = "ADDRESS", allow_hyphen_values = true)]
     to: String,
-    /// The From of the header, as it stands there: whether it is understood, rewritten, admitted
+    /// The From field of the header, as written: whether it is understood, rewritten, admitted
     #[arg(long, value_name = "FROM", allow_hyphen_values = true)]
     header_from: Option<String>,
     /// Where the connection comes from
@@ -50,16 +50,16 @@ pub(super) struct Arguments {
     /// Logged in as this user
     #[arg(long, value_name = "NAME")]
     user: Option<String>,
-    /// By this listener [default: the first one]
+    /// Through this listener [default: the first one]
     #[arg(long, value_name = "NAME")]
     listener: Option<String>,
-    /// Of a message as large as this: octets, or 30 MB
+    /// With a message as large as this: octets, or 30 MB
     #[arg(long, value_name = "SIZE", value_parser = size)]
     size: Option<u64>,
     /// As a client that does not speak TLS [default: it uses STARTTLS where that is offered]
     #[arg(long)]
     no_tls: bool,
-    /// For programs
+    /// Print JSON, for programs
     #[arg(long)]
     json: bool,
 }
@@ -92,7 +92,7 @@ pub(super) fn run(path: Option<PathBuf>, arguments: &Arguments) -> Ended {
         return Err(CommandError::new(
             Exit::Usage,
             format_args!(
-                "listener {:?} begins with TLS: without it a client has nothing to say there",
+                "listener {:?} begins with TLS: without it a client cannot say anything there",
                 listener.name
             ),
         ));

@@ -41,7 +41,7 @@ mod synonyms;
 mod test;
 mod trace;
 
-/// A local SMTP relay gateway: takes mail from anything, keeps it safe on disk, and takes it out through a smarthost.
+/// A local SMTP relay gateway: accepts mail from anything, keeps it safe on disk, and sends it out through a smarthost.
 #[derive(Debug, Parser)]
 #[command(
     name = "postern",
@@ -63,15 +63,15 @@ enum CliCommand {
     Run,
     /// Check the configuration; with --connect also log in at every connector
     Check(check::Arguments),
-    /// Say which rule accepts or refuses a sender and recipient, and which way the mail would take
+    /// Show which rule accepts or refuses a sender and recipient, and which route the mail would take
     Explain(explain::Arguments),
     /// Send one message through a connector now and print the conversation
     Test(test::Arguments),
-    /// Say whether the gateway runs, and what needs attention
+    /// Show whether the gateway is running, and what needs attention
     Status(status::Arguments),
     /// Look at the queue and act on it, whether or not the gateway runs
     Queue(queue::Arguments),
-    /// Tell the life of a message, a line an event
+    /// Show the life of a message, one line per event
     Trace(trace::Arguments),
     /// Send Markdown from standard input as text and HTML, through the gateway
     Send(send::Arguments),

@@ -25,7 +25,7 @@ use crate::{
 /// Where the queue is, for a command that needs nothing else of the configuration.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub(super) struct Where {
-    /// Where the queue is, in place of `data_dir` of the configuration [default: what the file says, even if it has errors]
+    /// Where the queue is, instead of the configuration's `data_dir` [default: what the file says, even if it has errors]
     #[arg(long, value_name = "DIR", global = true)]
     data_dir: Option<PathBuf>,
 }
@@ -130,7 +130,7 @@ pub(super) fn existing_store(data_dir: &Path) -> Result<Arc<dyn Store>, CommandE
         CommandError::new(
             Exit::NoInput,
             format_args!(
-                "there is no queue in {} yet: no gateway ever ran there",
+                "there is no queue in {} yet: no gateway has ever run there",
                 data_dir.display()
             ),
         )

@@ -47,14 +47,14 @@ pub(super) struct Arguments {
 
 #[derive(Debug, clap::Subcommand)]
 enum QueueCommand {
-    /// List messages, oldest first: all but the done ones
+    /// List messages, oldest first: all but those that are done
     List {
         #[command(flatten)]
         which: Which,
-        /// At most so many
+        /// At most this many
         #[arg(long)]
         limit: Option<usize>,
-        /// For programs
+        /// Print JSON, for programs
         #[arg(long)]
         json: bool,
     },
@@ -62,15 +62,15 @@ enum QueueCommand {
     Show {
         /// Its id
         id: MessageId,
-        /// For programs
+        /// Print JSON, for programs
         #[arg(long)]
         json: bool,
     },
-    /// Try again now; also brings failed recipients back and asks closed and paused connectors again
+    /// Try again now; also brings back failed recipients and tries closed and paused connectors again
     Retry {
         #[command(flatten)]
         which: Which,
-        /// Failed failure reports too, which only an id or `--sender '<>'` takes otherwise: what they tell is old news
+        /// Also failed bounces, which otherwise only an id or `--sender '<>'` selects: what they report is old news
         #[arg(long)]
         reports: bool,
     },
@@ -78,9 +78,9 @@ enum QueueCommand {
     Hold(Which),
     /// Undo hold
     Release(Which),
-    /// Give up now: to `failed`, without a bounce
+    /// Give up now: the message becomes `failed`, without a bounce
     Fail(Which),
-    /// Delete, with the body; the history keeps a line
+    /// Delete, body included; the history keeps a line
     Drop(Which),
     /// Write a message as .eml
     Export {
@@ -98,19 +98,19 @@ pub(super) struct Which {
     /// Messages by id
     #[arg(value_name = "ID")]
     ids: Vec<MessageId>,
-    /// In this state
+    /// Only those in this state
     #[arg(long, value_parser = state)]
     state: Vec<State>,
-    /// From this address or pattern
+    /// Only those from this address or pattern
     #[arg(long, value_name = "PATTERN", value_parser = Pattern::parse)]
     sender: Option<Pattern>,
-    /// To this address or pattern
+    /// Only those to this address or pattern
     #[arg(long, value_name = "PATTERN", value_parser = Pattern::parse)]
     recipient: Option<Pattern>,
-    /// By this route
+    /// Only those on this route
     #[arg(long, value_name = "NAME")]
     route: Option<String>,
-    /// Accepted longer ago than this, e.g. 1h
+    /// Only those accepted longer ago than this, e.g. 1h
     #[arg(long, value_name = "DURATION", value_parser = age)]
     older: Option<Duration>,
     /// Every message
@@ -244,7 +244,7 @@ fn list(place: &QueuePlace, which: &Which, limit: Option<usize>, json: bool) -> 
         if json {
             output::json(&json!([]))?;
         } else {
-            output::complain("the queue is empty: no gateway ever ran there");
+            output::complain("the queue is empty: no gateway has ever run there");
         }
         return Ok(Exit::Ok);
     };
@@ -282,7 +282,7 @@ fn list(place: &QueuePlace, which: &Which, limit: Option<usize>, json: bool) -> 
                     (State::Waiting, Some(lane)) => format!("blocked by {lane}"),
                     (State::Waiting, None) => match (&entry.lane, entry.next_attempt) {
                         (Some(lane), _) => {
-                            format!("its turn in {}", shown_to(&lane.to_string(), 60))
+                            format!("queued for {}", shown_to(&lane.to_string(), 60))
                         }
                         (None, Some(at)) => output::ahead(at, now),
                         (None, None) => String::new(),

@@ -8,7 +8,7 @@ use crate::connector::{Tls, services};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// For programs
+    /// Print JSON, for programs
     #[arg(long)]
     json: bool,
 }

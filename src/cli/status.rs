@@ -35,7 +35,7 @@ use crate::{
 pub(super) struct Arguments {
     #[command(flatten)]
     place: Where,
-    /// For programs
+    /// Print JSON, for programs
     #[arg(long)]
     json: bool,
 }
@@ -167,7 +167,7 @@ impl StatusReport {
         if self.stats.is_none() {
             writeln!(
                 out,
-                "queue       there is none in {dir} yet: no gateway ever ran there"
+                "queue       there is none in {dir} yet: no gateway has ever run there"
             )?;
         } else if self.place.config.is_none() {
             writeln!(out, "queue       {dir}")?;
@@ -207,14 +207,15 @@ impl StatusReport {
         let (name, state) = (shown(&lane.lane.to_string()), lane.state);
         if self.running.is_none() {
             // The gateway that kept this state is gone.
-            write!(out, "connector   {name} was last {state}")?;
+            write!(out, "connector   {name} was last seen {state}")?;
         } else {
             write!(out, "connector   {name} is {state}")?;
         }
         if lane.state == LaneState::Open {
             return writeln!(out);
         }
-        write!(out, " since {}", human(lane.since))?;
+        let comma = if self.running.is_some() { "" } else { "," };
+        write!(out, "{comma} since {}", human(lane.since))?;
         if let (Some(probe), true) = (lane.probe, self.running.is_some()) {
             let what = match lane.state {
                 LaneState::Throttled => "goes on",
@@ -294,7 +295,7 @@ fn sentence(held: &CheckedCertificate, now: SystemTime) -> String {
         _ if certificate.is_early(now) => {
             let begin = shown(certificate.not_before.as_deref().unwrap_or_default());
             format!(
-                "{whose} is not valid before {begin}: see that this machine's clock is right, or put another one into {file}"
+                "{whose} is not valid before {begin}: check that this machine's clock is right, or put another one into {file}"
             )
         }
         Some(left) if left < EXPIRES_SOON => {

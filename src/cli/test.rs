@@ -38,7 +38,7 @@ pub(super) struct Arguments {
     /// The sender [default: the connector's user name, or an address that the allowlist admits]
     #[arg(long, value_name = "ADDRESS")]
     from: Option<String>,
-    /// For programs
+    /// Print JSON, for programs
     #[arg(long)]
     json: bool,
 }

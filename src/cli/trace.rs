@@ -27,10 +27,10 @@ pub(super) struct Arguments {
     /// The id of a message, or an address (or pattern) of its sender or a recipient
     #[arg(value_name = "ID or ADDRESS")]
     subject: String,
-    /// At most so many messages, the newest ones
+    /// At most this many messages, the newest ones
     #[arg(long, default_value_t = 20)]
     limit: usize,
-    /// For programs
+    /// Print JSON, for programs
     #[arg(long)]
     json: bool,
 }

@@ -180,7 +180,7 @@ impl fmt::Display for Diagnostics {
         if self.0.iter().any(|d| d.message.starts_with(NOT_TOML)) {
             write!(
                 f,
-                "; what stands in the file beside it is read when that is mended"
+                "; the rest of the file is read once that is mended"
             )?;
         }
         writeln!(f)

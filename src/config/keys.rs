@@ -241,12 +241,12 @@ sections! {
         log: Form::Section, "", "What is logged, and how.";
         limits: Form::Section, "", "What one client, one message and one session may take.";
         listener: Sections, "", "An address that SMTP is accepted on.";
-        client: Sections, "", "Networks that may send without a login. Without any it is this machine alone.";
+        client: Sections, "", "Networks that may send without a login. If there are none, only this machine may.";
         user: Sections, "", "Who may log in; a listener with `auth` is needed for it.";
         allowlist: Form::Section, "", "What may pass at all.";
         rewrite: Sections, "", "Gives a message another sender, before the lists are asked; the first that matches.";
         route: Sections, "", "Which connectors take a message: the first route that matches. An absent key matches anything.";
-        connector: Sections, "", "A way out.";
+        connector: Sections, "", "A way to send mail out.";
         queue: Form::Section, "", "How long a message is tried and kept.";
         outbound: Form::Section, "", "Where connections may go, and through what.";
         bounce: Form::Section, "", "Who is told when a message has failed.";
@@ -271,7 +271,7 @@ sections! {
         name: Is(NAME), "", "Its name, in the log and for routes.";
         address: Is(text("an address and a port", "^(socket:[!-9;-~]{1,255}|.+:[0-9]+)$")), "", "\"127.0.0.1:25\", \"0.0.0.0:25\", \"[::]:25\", or \"socket:NAME\" for a socket handed over by systemd.";
         tls: Word(&["off", "starttls", "implicit"]), "off", "Whether TLS is offered, or spoken from the first octet.";
-        require_tls: Flag, "false", "With starttls: nothing goes before it.";
+        require_tls: Flag, "false", "With starttls: no mail is taken before it.";
         certificate: Is(PATH), "", "PEM file, with tls other than off; `postern cert` makes one.";
         key: Is(PATH), "", "PEM file, with tls other than off; `postern cert` makes one.";
         auth: Word(&["off", "optional", "required"]), "off", "Whether users log in.";
@@ -286,7 +286,7 @@ sections! {
         hide_starttls: Flag, "false", "For devices that try STARTTLS and fail.";
         lf_only: Flag, "false", "For devices that end a message with <LF>.<LF>.";
         tolerance: Word(&["strict", "standard", "device"]), "standard", "How much of what is not SMTP is forgiven.";
-        require_auth: Flag, "false", "A login is needed all the same.";
+        require_auth: Flag, "false", "A login is required nevertheless.";
         any_credentials: Flag, "false", "For devices that insist on logging in: any name and password will do (PLAIN, LOGIN, CRAM-MD5), and grant nothing.";
         transcript: Flag, "false", "Log every command and reply (no bodies, no credentials).";
     }
@@ -321,7 +321,7 @@ sections! {
         name: Is(NAME), "", "Its name, in the log and for routes.";
         type: Word(&["smtp", "graph", "capture", "discard"]), "", "An SMTP server, Exchange Online through Microsoft Graph, files in a directory, or nowhere.";
         rate: Is(RATE), "", "Never more messages than this in any window of that length. Default: no limit.";
-        timeout: Duration("1s", "1d"), "15m", "One delivery, all in all.";
+        timeout: Duration("1s", "1d"), "15m", "For one whole delivery.";
         proxy: Is(PROXY), "", "\"http://user:password@host:port\", \"socks5://host:port\" or \"none\". Default: proxy of [outbound].";
     }
     "connector" "smtp" needs [] {
@@ -329,7 +329,7 @@ sections! {
         port: Number(1, 65_535), "", "Default by tls: 465 with implicit, 587 with starttls, else 25.";
         tls: Word(&["starttls", "implicit", "opportunistic", "off"]), "starttls", "starttls is required. Default: starttls, on port 465 implicit. opportunistic goes on in plain text where there is no TLS.";
         service: Is(text("the name of a service", ".")), "", "In place of host, port and tls: a name from `postern services`.";
-        verify: Word(&["full", "certificate", "none"]), "full", "What is looked at of the server's certificate: all, all but the name, or nothing.";
+        verify: Word(&["full", "certificate", "none"]), "full", "What is checked of the server's certificate: all, all but the name, or nothing.";
         ca_file: Is(PATH), "", "PEM file whose certificates are the roots, in place of the system's.";
         client_certificate: Is(PATH), "", "PEM file.";
         client_key: Is(PATH), "", "PEM file.";
@@ -339,21 +339,21 @@ sections! {
         oauth: Inner, "", "Where tokens come from, in place of a password.";
         plaintext_credentials: Flag, "false", "Send the password without TLS, or where TLS is not certain.";
         max_connections: Number(1, 1000), "4", "Connections at once.";
-        messages_per_connection: Number(1, 1_000_000), "100", "Then a connection is closed.";
+        messages_per_connection: Number(1, 1_000_000), "100", "After so many a connection is closed.";
         idle_timeout: Duration("1ms", "1h"), "30s", "How long a connection waits for the next message.";
         helo: Is(HOST), "", "The name said in EHLO. Default: hostname.";
-        overrides: Inners, "", "Replies that mean something else there.";
+        overrides: Inners, "", "Replies that mean something else on this server.";
         max_concurrent: Number(1, 10_000), "", "Deliveries at once. Default: max_connections.";
         max_recipients: Number(1, 100_000), "100", "Recipients of one delivery.";
     }
     "connector" "graph" needs [] and MICROSOFT {
         mailbox: Is(ADDRESS), "", "The mailbox that sends. Default: the From of each message.";
         graph_url: Is(URL), "", "Without /v1.0. Default by cloud.";
-        mime_limit: Size("1KB", "35MiB"), "3MB", "What is done with a larger message is said by `large_messages`.";
+        mime_limit: Size("1KB", "35MiB"), "3MB", "`large_messages` says what is done with a larger message.";
         large_messages: Word(&["upload", "refuse"]), "upload", "upload needs Mail.ReadWrite.";
-        upload_rate: Is(UPLOAD), "150MB/5min", "What each mailbox is sent in any window of that length, in octets on the wire.";
+        upload_rate: Is(UPLOAD), "150MB/5min", "The most that each mailbox sends in any window of that length, in octets on the wire.";
         max_connections: Number(1, 1000), "16", "Deliveries at once, of all mailboxes together.";
-        ca_file: Is(PATH), "", "PEM file with roots beside the system's (a proxy that looks into TLS).";
+        ca_file: Is(PATH), "", "PEM file with roots in addition to the system's (for a proxy that inspects TLS).";
         max_concurrent: Number(1, 10_000), "4", "Deliveries at once, for each mailbox.";
         max_recipients: Number(1, 100_000), "500", "Recipients of one delivery.";
         rate: Is(RATE), "30/min", "Never more messages than this in any window of that length, for each mailbox.";
@@ -368,7 +368,7 @@ sections! {
         max_recipients: Number(1, 100_000), "1000", "Recipients of one delivery.";
     }
     "connector.oauth" "" needs ["provider"] {
-        provider: Word(&["microsoft", "google"]), "", "Who gives tokens.";
+        provider: Word(&["microsoft", "google"]), "", "Who issues the tokens.";
         mailbox: Is(text("an address", ".")), "", "The mailbox that logs in (at Azure Communication Services the name of an SMTP username).";
         token_url: Is(URL), "", "The whole URL, in place of login_url.";
         ca_file: Is(PATH), "", "Roots for the token endpoint; those of the connector itself are for its SMTP server.";
@@ -392,9 +392,9 @@ sections! {
         store: Word(&["sqlite"]), "sqlite", "A change needs a restart.";
         retry: List(WAIT), r#"["1m", "5m", "15m", "30m", "1h"]"#, "Waits between attempts; the last one repeats.";
         give_up: Duration("1ms", "365d"), "2d", "Then the message has failed. Counts from acceptance.";
-        in_doubt_wait: Duration("1ms", "7d"), "5m", "Before a message is sent again of which nobody knows whether it arrived.";
+        in_doubt_wait: Duration("1ms", "7d"), "5m", "The wait before a message that may have arrived is sent again.";
         keep_failed: Duration("0s", "365d"), "14d", "How long a message with a failed recipient is kept, with its body.";
-        keep_history: Duration("0s", "3650d"), "30d", "How long it is remembered who, when, and what became of it.";
+        keep_history: Duration("0s", "3650d"), "30d", "How long a record is kept of who sent what to whom, when, and what became of it.";
     }
     "outbound" "" needs [] {
         allowed_hosts: List(HOSTS), r#"["*"]"#, "Every host a connector, its token endpoint, its uploads or a proxy may name: \"smtp.corp.example\", \"*.corp.example\" or \"*\".";

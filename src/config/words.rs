@@ -40,7 +40,7 @@ listener: cert certfile certificatefile tlscert sslcert tlscertificate -> did yo
 listener: keyfile privatekey tlskey sslkey tlsprivatekey -> did you mean `key`?
 listener: starttls usestarttls -> write tls = "starttls"
 listener: secure ssl smtps -> write tls = "implicit"
-listener: networks allow allowed mynetworks -> who may connect is said by a [[client]]: networks = ["10.20.0.0/16"]
+listener: networks allow allowed mynetworks -> who may connect is set in a [[client]]: networks = ["10.20.0.0/16"]
 client: ip ips address addresses cidr host hosts subnet subnets -> did you mean `networks`?
 client: from -> did you mean `senders`?
 client: to -> did you mean `recipients`?
@@ -51,8 +51,8 @@ user: hash passwordhash pass passwd -> did you mean `password`?
 user: passwordfile -> write password = { file = "path" }; the file holds the hash
 top: allowedhosts -> did you mean [outbound] `allowed_hosts`?
 top: domainallowlist -> write [allowlist] `senders` and `recipients`
-top: port listen bind bindaddress listenaddress inetinterfaces -> it is said by a section: [[listener]], name = "local", address = "127.0.0.1:25"
-top: mynetworks networks relayfromhosts allowednetworks -> who may connect is said by a [[client]]: networks = ["10.20.0.0/16"]
+top: port listen bind bindaddress listenaddress inetinterfaces -> it is set in a section: [[listener]], name = "local", address = "127.0.0.1:25"
+top: mynetworks networks relayfromhosts allowednetworks -> who may connect is set in a [[client]]: networks = ["10.20.0.0/16"]
 top: relayhost smarthost mailhub host server relay smtp -> the way out is a [[connector]]: name = "smarthost", type = "smtp", host = "smtp.corp.example"
 top: myhostname primaryhostname servername -> did you mean `hostname`?
 top: mydomain myorigin domain qualifydomain defaultsenderdomain -> did you mean `default_domain`?

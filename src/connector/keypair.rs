@@ -128,7 +128,7 @@ pub fn belongs(chain: &Path, key: &Path) -> Result<SignatureAlgorithm, Unfit> {
     let pem = read(key).map_err(Unfit::File)?;
     let unusable = || {
         Unfit::Pair(format!(
-            "{} holds no private key that can be used: PEM form, without a passphrase (openssl pkey -in OLD -out NEW takes it off)",
+            "{} holds no private key that can be used: it must be in PEM form, without a passphrase (openssl pkey -in OLD -out NEW removes it)",
             key.display()
         ))
     };

@@ -40,7 +40,7 @@ pub struct Settings {
     pub max_concurrent: usize,
     /// Messages in any window of that length, at most; likewise.
     pub rate: Option<Rate>,
-    /// One delivery, all in all.
+    /// For one whole delivery.
     pub timeout: Duration,
     /// Recipients of one job.
     pub max_recipients: usize,

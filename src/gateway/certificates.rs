@@ -38,7 +38,7 @@ pub(super) fn log_expiry(connectors: &[Settings]) {
         if validity.standing(now) == ValidityNow::EndsSoon {
             warn!(event = "certificate ends", connector = %settings.name, file = %file, at = %at, "the connector's certificate {said}");
         } else {
-            error!(event = "certificate not valid", connector = %settings.name, file = %file, at = %at, "the connector's certificate {said}; put a new one into its place");
+            error!(event = "certificate not valid", connector = %settings.name, file = %file, at = %at, "the connector's certificate {said}; put a new one in its place");
         }
     }
 }

@@ -169,18 +169,18 @@ pub fn reason(error: &io::Error) -> String {
                 "the client says that our certificate has expired; its clock may be wrong"
             }
             Alert::HandshakeFailure | Alert::ProtocolVersion | Alert::InsufficientSecurity => {
-                "the client has nothing in common with TLS 1.2 and 1.3 as they are spoken here"
+                "the client and this gateway have no version or cipher of TLS in common (1.2 and 1.3 are spoken here)"
             }
             Alert::CloseNotify | Alert::UserCanceled => "the client broke it off",
             other => return format!("the client ended it with TLS alert {}", u8::from(*other)),
         },
         Error::PeerIncompatible(_) => {
-            "the client has nothing in common with TLS 1.2 and 1.3 as they are spoken here"
+            "the client and this gateway have no version or cipher of TLS in common (1.2 and 1.3 are spoken here)"
         }
         Error::PeerMisbehaved(PeerMisbehaved::ServerNameMustContainOneHostName) => {
             "the client asks for a server name (SNI) that no host can have: give it the gateway's host name or address"
         }
-        Error::InvalidMessage(_) => "what the client sent is no TLS",
+        Error::InvalidMessage(_) => "what the client sent is not TLS",
         Error::DecryptError => "what the client sent cannot be decrypted",
         Error::PeerMisbehaved(_) => "the client broke the rules of TLS",
         _ => "it could not be done",
@@ -194,7 +194,7 @@ fn validity(certificate: &CertificateDer<'_>) -> Result<(SystemTime, SystemTime)
     let time = |seconds: i64| {
         SystemTime::UNIX_EPOCH
             .checked_add(Duration::from_secs(seconds.max(0) as u64))
-            .ok_or_else(|| "its end is beyond all time".to_owned())
+            .ok_or_else(|| "its end is too far in the future".to_owned())
     };
     let validity = parsed.validity();
     Ok((
@@ -236,11 +236,11 @@ mod tests {
             ),
             (
                 Error::PeerIncompatible(PeerIncompatible::NoCipherSuitesInCommon),
-                "nothing in common",
+                "in common",
             ),
             (
                 Error::InvalidMessage(InvalidMessage::InvalidContentType),
-                "no TLS",
+                "not TLS",
             ),
         ] {
             let said = reason(&std::io::Error::other(error));

@@ -43,7 +43,7 @@ pub(super) fn bind(address: SocketAddr) -> Result<TcpListener, String> {
             "{address} may not be bound: ports below 1024 need CAP_NET_BIND_SERVICE or a socket from systemd"
         ),
         io::ErrorKind::AddrNotAvailable => {
-            format!("{address} is no address of this machine")
+            format!("{address} is not an address of this machine")
         }
         _ => format!("{address} cannot be bound: {e}"),
     })

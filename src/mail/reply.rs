@@ -297,7 +297,7 @@ impl Reply {
     }
     /// The client section is gone.
     pub fn not_listed_any_more() -> Self {
-        Self::new(421, (4, 7, 0), "your address is in no [[client]] any more")
+        Self::new(421, (4, 7, 0), "your address is no longer in any [[client]]")
     }
     /// AUTH without TLS where it must be encrypted (RFC 4954 section 6).
     pub fn auth_needs_tls() -> Self {

@@ -92,7 +92,7 @@ impl Drop for Guard {
 pub fn init(settings: &Settings) -> Result<Guard, String> {
     let level: LevelFilter = settings.level.parse().map_err(|_| {
         format!(
-            "\"{}\" is no log level; one of error, warn, info, debug, trace",
+            "\"{}\" is not a log level; it is one of error, warn, info, debug, trace",
             text::logged(&settings.level)
         )
     })?;

@@ -431,7 +431,7 @@ fn test_names_what_is_broken_and_what_to_do() {
             ),
             69,
             "unsuited",
-            &["larger than Graph takes"],
+            &["larger than Graph accepts"],
         ),
     ] {
         let what = format!("{said:?}");

@@ -739,7 +739,7 @@ fn what_is_probably_not_meant_is_a_warning() {
     let graph = format!("{graph}mailbox = \"p@corp.example\"\n");
     check(
         &around("", &graph, "[bounce]\nfrom = \"postmaster@corp.example\"\n"),
-        "connector \"c\" sends bounces from postmaster@corp.example through the mailbox p@corp.example, which needs the right Send As",
+        "connector \"c\" sends bounces from postmaster@corp.example through the mailbox p@corp.example, which needs the Send As permission",
     );
     check(
         &around("", smtp, "").replace("senders = []", "senders = [\"*\"]"),

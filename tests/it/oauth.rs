@@ -490,7 +490,7 @@ async fn a_google_service_account_signs_for_the_mailbox() {
         (
             "boss@corp.example",
             url.as_str(),
-            "misconfigured no token (unauthorized_client): the service account may not do that: allow its client ID the scope https://mail.google.com/ under Domain-wide",
+            "misconfigured no token (unauthorized_client): the service account may not do that: give its client ID the scope https://mail.google.com/ under Domain-wide",
         ),
         (
             "erp@corp.example",

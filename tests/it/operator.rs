@@ -324,7 +324,7 @@ fn status_of_a_gateway_that_is_gone_is_no_present_truth() {
     let mut gateway = Gateway::start(&basic(nobody));
     let never = both(&gateway.cli(&["status", "--data-dir", "elsewhere"]));
     assert!(
-        never.contains("not running") && never.contains("no gateway ever ran there"),
+        never.contains("not running") && never.contains("no gateway has ever run there"),
         "{never}"
     );
     super::harness::gateway::send(&gateway);
@@ -352,7 +352,7 @@ fn status_of_a_gateway_that_is_gone_is_no_present_truth() {
     assert_eq!(text.status.code(), Some(69));
     let text = both(&text);
     assert!(
-        text.contains("gateway     not running") && text.contains("up was last closed"),
+        text.contains("gateway     not running") && text.contains("up was last seen closed, since "),
         "{text}"
     );
 }
@@ -572,7 +572,7 @@ fn trace_says_what_a_message_that_was_never_tried_waits_for() {
     fs::write(gateway.config_path(), renamed).unwrap();
     let said = stdout(&gateway.cli(&["trace", &id]));
     assert!(
-        said.contains("its route all is in the configuration no more"),
+        said.contains("its route all is no longer in the configuration"),
         "{said}"
     );
 }

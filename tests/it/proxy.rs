@@ -323,7 +323,7 @@ fn a_proxy_that_does_not_work_is_down_and_named() {
             "403 Forbidden",
             &[
                 "proxy 127.0.0.1",
-                "opens no way to",
+                "opens no connection to",
                 "403 Forbidden",
                 "(CONNECT)",
             ][..],
@@ -400,7 +400,7 @@ fn a_proxy_that_looks_into_tls_hears_nothing_until_its_ca_is_trusted() {
             "closed",
             &[
                 &format!("the certificate that came for {host} is from an unknown issuer"),
-                "the proxy opens TLS",
+                "the proxy seems to open TLS",
                 "set ca_file",
             ],
         );

@@ -183,7 +183,7 @@ fn a_quota_makes_mail_wait() {
         let gateway = Gateway::start(&basic(sink.address));
         send(&gateway, "app@corp.example", &["x@corp.example"]);
         let (_, text) = status_with(&gateway, "throttled");
-        assert!(text.contains("it waits"), "{text}");
+        assert!(text.contains("mail waits"), "{text}");
         let list: serde_json::Value =
             serde_json::from_str(&stdout(&gateway.cli(&["queue", "list", "--json"]))).unwrap();
         assert_eq!(

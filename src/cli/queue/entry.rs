@@ -105,7 +105,7 @@ impl Situation {
         };
         if self.routes.lacks(entry.route.as_str()) {
             return format!(
-                "its route {} is in the configuration no more",
+                "its route {} is no longer in the configuration",
                 shown(entry.route.as_str())
             );
         }

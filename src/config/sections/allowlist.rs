@@ -44,7 +44,7 @@ pub(super) fn note_strangers(context: Context<'_>, allowlist: &Allowlist, place:
         && !allowlist.recipients.iter().any(Pattern::is_anything)
     {
         context.note(place, fault!(
-            "with `*` as the domain anybody may be the sender: a bounce goes to a sender only where `recipients` admits it, to the others of `copy_to` always";
+            "with `*` as the domain anybody may be the sender: a bounce goes to a sender only where `recipients` admits it, and always to `copy_to`";
             "name the domains of your senders, or write [bounce] copy_to = [\"…\"]"));
     }
 }

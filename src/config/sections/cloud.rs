@@ -131,13 +131,13 @@ pub(super) fn web(text: &str) -> Result<Web, Fault> {
         "http" => {
             return Err(
                 fault!("secrets and tokens would go over the network in the clear";
-                    "write https://; http:// is for this machine alone"),
+                    "write https://; http:// is only for this machine itself"),
             );
         }
         _ => return Err(Fault::new("only https:// is known here", form)),
     }
     if !url.username().is_empty() || url.password().is_some() {
-        return Err(Fault::new("a login does not belong into this URL", form));
+        return Err(Fault::new("a login does not belong in this URL", form));
     }
     if url.query().is_some() || url.fragment().is_some() {
         return Err(Fault::new("a URL without ? and # is needed here", form));

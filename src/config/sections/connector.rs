@@ -110,8 +110,8 @@ impl Connectors {
 
 fn needs_send_as(settings: &Settings, own: &Address, bounce: &BounceSettings) -> Fault {
     let (name, from) = (&settings.name, &bounce.from);
-    fault!("connector \"{name}\" sends bounces from {from} through the mailbox {own}, which needs the right Send As for it";
-        "leave `from` out, and bounces are from the mailbox; or grant Send As")
+    fault!("connector \"{name}\" sends bounces from {from} through the mailbox {own}, which needs the Send As permission for it";
+        "leave `from` out, so that bounces come from the mailbox, or grant Send As")
 }
 
 pub(super) fn read(

@@ -164,7 +164,7 @@ pub(super) fn look_at_certificate(
     } else {
         return;
     };
-    let hint = "put a new one into the file; it is taken by itself. If it should be good, look at this machine's clock";
+    let hint = "put a new one into the file; it is loaded by itself. If this one should be valid, check this machine's clock";
     context.warning(&span, Fault::new(message, hint));
 }
 

@@ -74,7 +74,7 @@ pub(super) fn read(
             if let Some(span) = table.place("subject") {
                 context.error(
                     &span,
-                    fault!("`subject` is for a service account; a refresh token knows whose it is"),
+                    fault!("`subject` is for a service account; a refresh token already belongs to one mailbox"),
                 );
             }
             let grant = Grant::RefreshToken {
@@ -87,7 +87,7 @@ pub(super) fn read(
         None => {
             context.error(
                 &table.span,
-                fault!("nothing here proves who asks for tokens";
+                fault!("there is no credential to ask for tokens with";
                     "add service_account_file and subject, or client_id, client_secret and refresh_token"),
             );
             return None;
@@ -113,7 +113,7 @@ fn service_account(
 ) -> Option<(Grant, String)> {
     for key in ["client_id", "client_secret"] {
         if let Some(span) = table.place(key) {
-            context.error(&span, fault!("`{key}` goes with a refresh token; the file of a service account says who it is"));
+            context.error(&span, fault!("`{key}` goes with a refresh token; a service account's file already says who it is"));
         }
     }
     table.requires("subject", "subject = \"printer@corp.example\", the mailbox");
@@ -154,7 +154,7 @@ fn check_service_account(context: Context<'_>, path: &Path, span: &Span) {
         context.error(
             span,
             fault!("{shown} is not the key of a service account";
-                "it is the JSON file that the Google console gives under Keys, with \"type\": \"service_account\""),
+                "it is the JSON file that the Google console hands out under Keys, with \"type\": \"service_account\""),
         );
     }
     files::warn_readable(context, path, span);

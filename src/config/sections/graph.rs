@@ -42,7 +42,7 @@ pub(super) fn read(
     if per_window(upload_rate, allowed) > per_window(allowed, upload_rate) {
         table.warning(
             "upload_rate",
-            fault!("Exchange Online takes 150 MB in 5 minutes of a mailbox and refuses more";
+            fault!("Exchange Online takes 150 MB in 5 minutes from a mailbox and refuses more";
                 "write upload_rate = \"150MB/5min\""),
         );
     }
@@ -53,7 +53,7 @@ pub(super) fn read(
         table.warning(
             "mime_limit",
             fault!("Graph takes no request above 4 MB, which is 3 MiB of a message";
-                "write mime_limit = \"3MB\"; what is larger goes by upload"),
+                "write mime_limit = \"3MB\"; anything larger is uploaded"),
         );
     }
     let span = table
@@ -68,8 +68,8 @@ pub(super) fn read(
     way.outbound.check(context, &span, &url.host);
     if large_messages == Large::Upload && cloud.lacks_uploads() && !table.has("graph_url") {
         context.note(&table.place("large_messages").unwrap_or_else(|| span.clone()), fault!(
-            "by Microsoft's documentation this cloud has no upload sessions, so a message with a large attachment cannot be sent";
-            "write large_messages = \"refuse\": the device is told at once, and another connector of the route is taken"));
+            "according to Microsoft's documentation this cloud has no upload sessions, so a message with a large attachment cannot be sent";
+            "write large_messages = \"refuse\": the device is told at once, and the route's next connector is tried"));
     }
     if large_messages == Large::Upload {
         match upload_host {
@@ -104,7 +104,7 @@ pub(super) fn doubt(table: &Table<'_>, settings: &Settings, quota: (u64, Rate)) 
     if settings.rate.is_some_and(|given| given.exceeds(rate)) {
         table.warning(
             "rate",
-            fault!("Exchange Online takes 30 messages a minute of a mailbox and refuses more";
+            fault!("Exchange Online takes 30 messages a minute from a mailbox and refuses more";
                 "write rate = \"30/min\""),
         );
     }

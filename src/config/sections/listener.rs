@@ -82,7 +82,7 @@ pub(super) fn read(context: Context<'_>, root: &Table<'_>) -> ListenerSections {
                 context.error(
                     &span,
                     fault!(
-                        "the listener in line {} already takes this address",
+                        "the listener in line {} already uses this address",
                         context.source.line(first)
                     ),
                 );

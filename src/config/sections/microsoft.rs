@@ -142,7 +142,7 @@ fn grant(context: Context<'_>, table: &Table<'_>, is_smtp: bool) -> Option<Grant
     one_of(table, &given);
     let Some(kind) = given.first().copied() else {
         if !table.has("key") {
-            context.error(&table.span, fault!("nothing here proves who asks for tokens";
+            context.error(&table.span, fault!("there is no credential to ask for tokens with";
                 "add client_secret = {{ … }}, or certificate and key, or managed_identity = true, or federated_token_file"));
         }
         return None;
@@ -235,7 +235,7 @@ fn scope(table: &Table<'_>, cloud: Cloud, what_for: For<'_>, is_delegated: bool)
         }
         // An application gets what it was granted, all at once, for one resource (AADSTS70011).
         if !is_delegated && (text.contains(' ') || !text.ends_with("/.default")) {
-            return Err(fault!("the scope of an application is one resource and \"/.default\"";
+            return Err(fault!("an application's scope is one resource followed by \"/.default\"";
                 "write it as in \"https://graph.microsoft.com/.default\""));
         }
         Ok(text.to_owned())

@@ -180,7 +180,7 @@ impl Slip {
         let message = if scheme.is_some() {
             "a host is a name or an address, not a URL"
         } else if text.contains([',', ';']) || text.trim().contains(char::is_whitespace) {
-            "this is more than one host; a second way out is another [[connector]] in the list of the route"
+            "this is more than one host; a second smarthost is another [[connector]] in the route's list"
         } else if has_login {
             "a host has no user name in it: that is `username`"
         } else if port.is_some() {
@@ -249,7 +249,7 @@ fn server(text: &str) -> Result<Option<ProxyServer>, Fault> {
                 .split_once(':')
                 .ok_or_else(|| fault("the login has no password"))?;
             let decode = |text| {
-                decode(text).ok_or_else(|| fault("the login has a % that stands for nothing"))
+                decode(text).ok_or_else(|| fault("the login has a % that is no escape"))
             };
             Some((decode(user)?, Secret::new(decode(password)?)))
         }

@@ -141,8 +141,8 @@ fn believed(context: Context<'_>, listener: &ListenerSection, relaying: &[&Locat
     };
     let fault = |who: &str| {
         fault!(
-            "open relay: {who} may say in a PROXY header to be the client \"{}\", and could so send to anybody through the listener \"{}\" without a login", located.client.name, listener.settings.name;
-            "name the addresses of your proxies alone, as in proxy_protocol = [\"10.20.0.5\"]")
+            "open relay: {who} may claim in a PROXY header to be the client \"{}\", and so could send to anybody through the listener \"{}\" without a login", located.client.name, listener.settings.name;
+            "name only the addresses of your proxies, as in proxy_protocol = [\"10.20.0.5\"]")
     };
     let (wide, narrow): (Vec<_>, Vec<_>) = listener
         .proxies

@@ -130,7 +130,7 @@ fn elsewhere(context: Context<'_>, table: &Table<'_>, key: &str) -> Option<Given
     if value.is_empty() {
         return fault(fault!("the value of `{key}` is empty"));
     }
-    doubt(context, key, &value, &span, "look at what was put there");
+    doubt(context, key, &value, &span, "check what was put there");
     Some(Given {
         secret: Secret::new(value),
         span: span.clone(),
@@ -172,10 +172,10 @@ fn doubt_literal(context: Context<'_>, key: &str, value: &str, span: &Span) {
             BACKSLASH,
         )
     } else if let Some(name) = variable(context, value) {
-        fault!("the value of `{key}` is written like a variable, and nothing is put in its place";
+        fault!("the value of `{key}` is written like a variable, but nothing is put in its place";
             "write {key} = {{ env = \"{name}\" }}")
     } else if value.starts_with("file:") || value.starts_with("/run/secrets/") {
-        fault!("the value of `{key}` is written like a path, and no file is read"; "write {key} = {{ file = \"path\" }}")
+        fault!("the value of `{key}` is written like a path, but no file is read"; "write {key} = {{ file = \"path\" }}")
     } else {
         return;
     };

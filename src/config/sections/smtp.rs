@@ -116,8 +116,8 @@ fn helo(table: &Table<'_>, hostname: &str) -> Option<String> {
             Err(_) => {
                 if !is_full_name(&given.value) {
                     table.warning("helo", fault!(
-                        "EHLO says \"{}\", which is no full name; there are servers that refuse it", plain(&given.value);
-                        "write helo = \"relay.corp.example\", a name that DNS knows"));
+                        "EHLO says \"{}\", which is not a full name; some servers refuse it", plain(&given.value);
+                        "write helo = \"relay.corp.example\", a name that is in DNS"));
                 }
                 given.value
             }
@@ -127,8 +127,8 @@ fn helo(table: &Table<'_>, hostname: &str) -> Option<String> {
         return Some(hostname.to_owned());
     }
     table.warning("helo", fault!(
-        "EHLO says the address of this machine, since its name \"{}\" is no full one; there are servers that want a name", plain(hostname);
-        "write hostname = \"relay.corp.example\", a name that DNS knows, or `helo` in this connector"));
+        "EHLO says the address of this machine, since its name \"{}\" is not a full one; some servers want a name", plain(hostname);
+        "write hostname = \"relay.corp.example\", a name that is in DNS, or `helo` in this connector"));
     None
 }
 
@@ -150,14 +150,14 @@ fn doubt_privacy(
     {
         context.error(&table.place("tls").unwrap_or(target.span.clone()), fault!(
             "the {what} would go to {} without TLS, or without TLS being certain", plain(&target.host);
-            "write tls = \"starttls\" or tls = \"implicit\"; plaintext_credentials = true if it must be so"));
+            "write tls = \"starttls\" or tls = \"implicit\"; or, where there is no other way, plaintext_credentials = true"));
     }
     if let (Tls::Opportunistic, false, Some(place)) = (target.tls, loopback, table.place("tls"))
         && (bearer.is_none() || plaintext_credentials)
     {
         context.note(&place, fault!(
             "mail goes out in plain text where the upstream offers no TLS or the handshake fails; only a certificate that is refused stops it";
-            "tls = \"starttls\" never does without"));
+            "tls = \"starttls\" never sends without TLS"));
     }
     if let (Verify::None, Some(what)) = (verify, bearer)
         && !loopback
@@ -417,7 +417,7 @@ fn refuse_loop(context: Context<'_>, own: &[SocketAddr], target: &Target) {
         context.error(
             &target.span,
             fault!(
-                "{}:{} is a listener of this gateway: mail would go round in a circle",
+                "{}:{} is a listener of this gateway: mail would go round in circles",
                 target.host,
                 target.port
             ),

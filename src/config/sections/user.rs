@@ -68,7 +68,7 @@ fn check_hash(text: &str) -> Result<(), Fault> {
     let hint = "`postern hash-password` reads a password and prints the hash to write here";
     if !text.starts_with('$') {
         return Err(Fault::new(
-            "this is a password in the clear; the file holds its argon2id hash",
+            "this is a password in plain text; its argon2id hash belongs here",
             hint,
         ));
     }
@@ -77,7 +77,7 @@ fn check_hash(text: &str) -> Result<(), Fault> {
     if hash.algorithm.as_str() != "argon2id" {
         return Err(Fault::new(
             format!(
-                "hashes of the kind {} are not known, argon2id is",
+                "hashes of the kind {} are not supported, argon2id is",
                 plain(hash.algorithm.as_str())
             ),
             hint,

@@ -112,12 +112,12 @@ impl Heard<'_> {
         let has = |name: &str| self.headers.contains_key(name);
         if self.status == 407 || has("proxy-authenticate") {
             return Some(
-                "a proxy answered in Graph's place and asks for a login; write it into `proxy`, or have the hosts of Graph passed through",
+                "a proxy answered in Graph's place and asks for a login; write it into `proxy`, or let the proxy pass Graph's hosts through",
             );
         }
         let is_proxy = ["via", "proxy-status", "proxy-connection", "x-squid-error"];
         (self.is_page() || is_proxy.into_iter().any(has))
-            .then_some("a proxy answered in Graph's place; have the hosts of Graph passed through")
+            .then_some("a proxy answered in Graph's place; make it pass Graph's hosts through")
     }
 }
 
@@ -215,13 +215,13 @@ fn by_status(heard: &Heard<'_>, page: Option<&str>, said: &str, mailbox: &str) -
         407 => Obstacle::misconfigured(text(page.unwrap_or_default())).into(),
         401 if page.is_none() => unaccepted(text("the token is not accepted")),
         413 if heard.error().is_some() => {
-            let text = text("the message is larger than Graph takes");
+            let text = text("the message is larger than Graph accepts");
             Outcome::Unsuited(Reply::new(552, (5, 3, 4), text)).into()
         }
         // Of this message alone, whoever says it; and a smaller one may pass.
         413 => {
             let text = text(
-                "something on the way to Graph takes no request of this size; have the hosts of Graph passed through",
+                "something on the way to Graph takes no request of this size; make it pass Graph's hosts through",
             );
             Meaning::later(Reply::new(451, (4, 3, 4), text), wait)
         }
@@ -239,7 +239,7 @@ fn by_status(heard: &Heard<'_>, page: Option<&str>, said: &str, mailbox: &str) -
                 return between(text(page));
             }
             let why = format!(
-                "nothing that is known to be about the message of {mailbox}; it is tried again"
+                "nothing known to be about the message of {mailbox}; it is tried again"
             );
             Meaning::later(Reply::new(451, (4, 3, 0), text(&why)), wait)
         }

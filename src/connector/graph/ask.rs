@@ -48,7 +48,7 @@ impl Graph {
     pub(super) fn url(&self, mailbox: &str, rest: &[&str]) -> Result<Url, String> {
         let mut url = self.base.clone();
         url.path_segments_mut()
-            .map_err(|()| "graph_url is no URL with a path".to_owned())?
+            .map_err(|()| "graph_url is not a URL with a path".to_owned())?
             .pop_if_empty()
             .extend(["v1.0", "users", mailbox])
             .extend(rest);
@@ -72,7 +72,7 @@ impl Graph {
             }
             if let (Denial::Between, said) = cause(&answer) {
                 return Err(Silence::Graph(NoAnswer::Unreached(format!(
-                    "{said}: a proxy or filter answered in Graph's place and wants a login of its own, it seems; let requests for Graph through there"
+                    "{said}: a proxy or filter seems to have answered in Graph's place and wants a login of its own; let requests for Graph through there"
                 ))));
             }
             self.tokens.reject(&token);

@@ -128,7 +128,7 @@ impl Draft<'_> {
     ) -> Result<Meaning, Stop> {
         match self.search(self.until).await? {
             Left::Sent => {
-                let text = "Graph: it is among the sent messages, an earlier attempt has sent it";
+                let text = "Graph: it is among the sent messages: an earlier attempt has sent it";
                 return Ok(Outcome::Delivered(Reply::new(250, (2, 0, 0), text)).into());
             }
             Left::Drafts(drafts) => {
@@ -137,7 +137,7 @@ impl Draft<'_> {
                         Deleted::Yes => {}
                         Deleted::Missing => {
                             let text =
-                                "Graph: a draft of an earlier attempt is gone, it may be under way";
+                                "Graph: a draft of an earlier attempt is gone: it may be under way";
                             return Ok(Outcome::InDoubt(Reply::new(451, (4, 4, 2), text)).into());
                         }
                         Deleted::Unknown => {
@@ -204,7 +204,7 @@ impl Draft<'_> {
                     return meaning;
                 }
                 (404, _) if tries > 0 => {
-                    let text = "Graph: the draft is gone after it was to be sent, it may have been";
+                    let text = "Graph: the draft was to be sent and is gone: it may have been sent";
                     return Outcome::InDoubt(Reply::new(451, (4, 4, 2), text)).into();
                 }
                 (404, _) => break Stop::later("404: the draft is gone", None).under_way(),

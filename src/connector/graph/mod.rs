@@ -165,7 +165,7 @@ impl Connector for Graph {
             let reply = Reply::new(
                 550,
                 (5, 6, 0),
-                "Graph: the message is from no one mailbox (several addresses in From, no Sender)",
+                "Graph: the message does not come from one mailbox (several addresses in From, no Sender)",
             );
             return Report::all(to, &Outcome::Failed(reply), "");
         };

@@ -65,9 +65,9 @@ pub(super) enum PartSource {
 /// Why a message cannot be taken apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Sealed {
-    #[error("it is signed (S/MIME or PGP), and would not keep its signature")]
+    #[error("it is signed (S/MIME or PGP), and would lose its signature")]
     Signed,
-    #[error("it is encrypted (S/MIME or PGP), and could not be opened any more")]
+    #[error("it is encrypted (S/MIME or PGP), and could no longer be opened")]
     Encrypted,
     #[error("it has more than 250 attachments")]
     TooMany,

@@ -113,7 +113,7 @@ impl Draft<'_> {
         match allowed(&self.graph.settings.oauth.http, &url) {
             Ok(()) => Ok(url),
             Err(why) => Err(Stop::unsuited(format!(
-                "uploads go to a host that may not be asked ({why}); allow it, or write large_messages = \"refuse\""
+                "uploads go to a host that is not allowed ({why}); allow it, or write large_messages = \"refuse\""
             ))),
         }
     }
@@ -163,7 +163,7 @@ impl Draft<'_> {
                 }
                 (SessionSays::Never, _) => {
                     return Err(Stop::unsuited(
-                        "the attachment is larger than the mailbox takes",
+                        "the attachment is larger than the mailbox accepts",
                     ));
                 }
                 // Gone, perhaps because it was complete: then the attachment is there, and must not be there twice.
@@ -173,7 +173,7 @@ impl Draft<'_> {
                 _ => return Ok(SessionEnd::Lost),
             };
             if tries > TRIES {
-                return Err(Stop::later("an upload does not get on", None));
+                return Err(Stop::later("an upload makes no progress", None));
             }
         }
     }

@@ -96,7 +96,7 @@ pub(in crate::connector) fn refusal(
     }
     if status != "407" {
         return Some(NoTunnel::Closed(format!(
-            "{server} opens no way to {authority}: {line}; have it let {authority} pass (CONNECT)"
+            "{server} opens no connection to {authority}: {line}; allow {authority} there (CONNECT)"
         )));
     }
     let offered: Vec<String> = text
@@ -119,7 +119,7 @@ pub(in crate::connector) fn refusal(
             .collect::<Vec<_>>()
             .join(" and ");
         return Some(NoTunnel::Login(format!(
-            "{server} takes {offered} only (407), and Postern logs in with Basic alone; have it let {authority} pass without a login, or put a proxy in between that logs in there"
+            "{server} takes {offered} only (407), and Postern logs in with Basic only; allow {authority} there without a login, or put a proxy in between that logs in there"
         )));
     }
     Some(NoTunnel::Login(server.refuses_login("407")))
@@ -155,7 +155,7 @@ mod tests {
         check(
             "HTTP/1.1 403 Forbidden\nVia: 1.1 p\n\n",
             Some(
-                "closed: proxy p.example:3128 opens no way to h.example:443: HTTP/1.1 403 Forbidden; have it let",
+                "closed: proxy p.example:3128 opens no connection to h.example:443: HTTP/1.1 403 Forbidden; allow",
             ),
         );
         check("SSH-2.0-x\n\n", Some("closed: "));
@@ -171,7 +171,7 @@ mod tests {
             ),
             (
                 "Proxy-Authenticate: Negotiate\nProxy-Authenticate: NTLM\n",
-                "login: proxy p.example:3128 takes Negotiate and NTLM only (407), and Postern logs in with Basic alone",
+                "login: proxy p.example:3128 takes Negotiate and NTLM only (407), and Postern logs in with Basic only",
             ),
             (
                 "Proxy-Authenticate: Digest realm=\"x\", nonce=\"y\"\n",

@@ -148,11 +148,11 @@ fn login_refused(text: &str) -> Option<&'static str> {
         ("credentials not accepted", "user and password"),
         (
             "does not support user/pass authentication",
-            "no way to log in that is common to both",
+            "no login method that both know",
         ),
         (
             "implements authentication incorrectly",
-            "another way to log in than was offered",
+            "a login method other than those offered",
         ),
     ]
     .into_iter()

@@ -91,7 +91,7 @@ fn parse(
     // It is being updated (404, 410), or is asked too often.
     if matches!(grant, Grant::ManagedIdentity { .. }) && matches!(status, 404 | 410) {
         return down(format!(
-            "the metadata service answered {status}; it may be being updated, or this is no machine of Azure"
+            "the metadata service answered {status}; it may be being updated, or this is not an Azure machine"
         ));
     }
     if (300..400).contains(&status) {
@@ -108,7 +108,7 @@ fn parse(
             return Err(ours(of_identity(status, "", &Value::Null)));
         }
         return down(format!(
-            "the token endpoint answered {status} with something that is not JSON: a proxy or filter answered in its place, it seems; see that the URL is right, and that nothing in between keeps requests from it"
+            "the token endpoint answered {status} with something that is not JSON: a proxy or filter seems to have answered in its place; check that the URL is right, and that nothing in between keeps requests from it"
         ));
     };
     if (200..300).contains(&status) {
@@ -153,7 +153,7 @@ fn parse(
     }
     if error.is_empty() && codes.is_empty() {
         return down(format!(
-            "the token endpoint answered {status} with JSON that is not a token endpoint's: something answered in its place, it seems; see that the URL is right, and nothing in between"
+            "the token endpoint answered {status} with JSON that is not a token endpoint's: something seems to have answered in its place; check that the URL is right, and that nothing stands in between"
         ));
     }
     let mut text = format!(
@@ -186,7 +186,7 @@ fn granted(content: &Value, now: u64) -> Result<Granted, &'static str> {
             .as_str()
             .is_some_and(|kind| kind.eq_ignore_ascii_case("bearer"))
     {
-        return Err("the token endpoint gave a token that is no bearer token");
+        return Err("the token endpoint gave a token that is not a bearer token");
     }
     // Azure's hosting says when it ends, in seconds since 1970, and not how long it lasts.
     let ends = content.get("expires_on").and_then(number);
@@ -245,7 +245,7 @@ fn remedy(
         (Some(known), _) => known.remedy.into(),
         // A challenge of Conditional Access (learn.microsoft.com/entra/identity-platform/v2-conditional-access-dev-guide).
         (None, _) if content.get("claims").is_some() => {
-            "a Conditional Access policy blocks it; exempt this application or this machine's address, see Sign-in logs in Entra".into()
+            "a Conditional Access policy blocks it; exempt this application or this machine's address; see Sign-in logs in Entra".into()
         }
         (None, code) => {
             let words = of_error(error, &lower, content, grant);
@@ -299,10 +299,10 @@ fn of_identity(status: u16, shown: &str, content: &Value) -> String {
             "the metadata service does not know what the token is for; remove `scope`, and check cloud"
         }
         401 | 403 => {
-            "the metadata service does not let this process ask; on a machine of Azure Arc its user must be in the group himds, and a proxy must not stand in between"
+            "the metadata service does not let this process ask; on an Azure Arc machine its user must be in the group himds, and there must be no proxy in between"
         }
         _ if lower.contains("header") => {
-            "a header of the request did not reach the metadata service; see that no proxy stands in between"
+            "a header of the request did not reach the metadata service; check that there is no proxy in between"
         }
         _ if lower.is_empty()
             || lower.contains("not found")
@@ -314,7 +314,7 @@ fn of_identity(status: u16, shown: &str, content: &Value) -> String {
         _ => {
             let line = first_line(said);
             return format!(
-                "no token: the metadata service refuses: {line}; see that the identity is assigned to this machine, or correct managed_identity"
+                "no token: the metadata service refuses: {line}; check that the identity is assigned to this machine, or correct managed_identity"
             );
         }
     };
@@ -335,16 +335,16 @@ fn of_error(error: &str, said: &str, content: &Value, grant: &Grant) -> Option<&
             "the grant is no longer accepted; sign in again and set the new refresh_token (Google ends those of an application in state \"Testing\" after 7 days)"
         }
         ("invalid_grant", Grant::Federated { .. }) => {
-            "the token of federated_token_file is not accepted; see that it is being renewed, and compare issuer, subject and audience with the federated credential"
+            "the token of federated_token_file is not accepted; check that it is being renewed, and compare issuer, subject and audience with the federated credential"
         }
         ("invalid_grant", _) => {
             "the credential is not accepted; see Sign-in logs (Service principal sign-ins) in Entra for the reason"
         }
         ("unauthorized_client" | "access_denied", Grant::GoogleServiceAccount { .. }) => {
-            "the service account may not do that: allow its client ID the scope https://mail.google.com/ under Domain-wide delegation in the Admin console; that takes up to 24 hours"
+            "the service account may not do that: give its client ID the scope https://mail.google.com/ under Domain-wide delegation in the Admin console; a change takes up to 24 hours"
         }
         ("unauthorized_client", Grant::RefreshToken { .. }) => {
-            "the refresh token was given to another client; set client_id and client_secret to the ones it was made with, or sign in again and set the new refresh_token"
+            "the refresh token was issued to another client; set client_id and client_secret to the ones it was made with, or sign in again and set the new refresh_token"
         }
         ("unauthorized_client", _) => {
             "this client may not do that; check client_id, tenant_id and consent"
@@ -353,7 +353,7 @@ fn of_error(error: &str, said: &str, content: &Value, grant: &Grant) -> Option<&
             "the client was deleted or switched off; make a new one and set client_id and its credential"
         }
         ("invalid_client", Grant::GoogleServiceAccount { .. }) => {
-            "the service account is not known; make a new JSON key of it and set service_account_file"
+            "the service account is not known; make a new JSON key for it and set service_account_file"
         }
         ("invalid_client", Grant::Certificate { .. }) => {
             "the certificate is not accepted; upload it under Certificates & secrets, check client_id, and that certificate and key belong together and have not expired"
@@ -394,9 +394,9 @@ fn of_error(error: &str, said: &str, content: &Value, grant: &Grant) -> Option<&
 fn of_service_account(said: &str) -> &'static str {
     let names = |words: &[&str]| words.iter().any(|word| said.contains(word));
     if names(&["signature"]) {
-        "the signature is not by a key of this service account: the key was deleted, or is another account's; make a new JSON key of it and set service_account_file"
+        "the signature is not by a key of this service account: the key was deleted, or is another account's; make a new JSON key for it and set service_account_file"
     } else if names(&["short-lived", "timeframe", "iat and exp", "expired"]) {
-        "the assertion is not within its time; set this machine's clock right"
+        "the assertion is outside its period of validity; set this machine's clock right"
     } else if names(&["audience"]) {
         "the assertion is for another endpoint; remove `token_url`"
     } else if names(&["email", "user id"]) {
@@ -576,10 +576,10 @@ mod tests {
             (70_021, "federated credential"),
             (700_211, "issuer, subject and audience"),
             (700_212, "federated credential"),
-            (7_002_138, "case counts"),
+            (7_002_138, "case-sensitive"),
             (700_223, "federated credential"),
             (70_025, "no federated credential"),
-            (501_661, "issuer of the federated credential"),
+            (501_661, "federated credential's issuer"),
             (500_014, "switched off in this tenant"),
             (650_052, "has not subscribed"),
             (5_000_225, "blocked"),

@@ -59,7 +59,7 @@ pub(super) const TABLE: &[KnownCode] = &[
     ours(
         &[7_000_215, 70_002],
         REF,
-        "the client secret is wrong (often its ID was copied in place of its value); create a new one under Certificates & secrets and set client_secret to its Value",
+        "the client secret is wrong (often its ID was copied instead of its value); create a new one under Certificates & secrets and set client_secret to its Value",
     ),
     ours(
         &[7_000_222],
@@ -69,7 +69,7 @@ pub(super) const TABLE: &[KnownCode] = &[
     ours(
         &[7_000_216, 7_000_218, 7_000_219, 900_144, 90_014, 50_192],
         REF,
-        "the endpoint saw no credential; set client_secret, or certificate and key",
+        "the endpoint was given no credential; set client_secret, or certificate and key",
     ),
     ours(
         &[700_025],
@@ -80,19 +80,19 @@ pub(super) const TABLE: &[KnownCode] = &[
     ours(
         &[7_000_232],
         "managed identities",
-        "client_id is that of a managed identity, which has no client secret; write managed_identity, or make an application of its own and set client_id and client_secret to it",
+        "client_id is that of a managed identity, which has no client secret; write managed_identity, or register an application and set client_id and client_secret to its own",
     ),
     // The certificate.
     ours(
         &[700_027],
         REF,
-        "the certificate is not accepted: it is not registered with the application, it has expired or is not valid yet, or the key is not its own; see its dates with openssl x509 -dates, and upload it under Certificates & secrets",
+        "the certificate is not accepted: it is not registered with the application, it has expired or is not valid yet, or the key is not its own; look at its dates with openssl x509 -dates, and upload it under Certificates & secrets",
     ),
     // microsoft-identity-web, Constants.cs: the codes after which it loads the certificate anew.
     ours(
         &[1_000_502, 7_000_274],
         "microsoft-identity-web",
-        "the certificate has expired, or is not valid yet; make a new one, upload it under Certificates & secrets and set certificate and key to it (and see that this machine's clock is right)",
+        "the certificate has expired, or is not valid yet; make a new one, upload it under Certificates & secrets and set certificate and key to it (and check this machine's clock)",
     ),
     ours(
         &[7_000_214, 7_000_277],
@@ -102,7 +102,7 @@ pub(super) const TABLE: &[KnownCode] = &[
     ours(
         &[700_030, 50_006, 50_017, 50_048, 50_003, 50_032],
         REF,
-        "the certificate is not one that is registered with the application, or its key is another; upload the certificate under Certificates & secrets, and check that certificate and key belong together",
+        "the certificate is not registered with the application, or has another key; upload the certificate under Certificates & secrets, and check that certificate and key belong together",
     ),
     ours(
         &[50_012],
@@ -112,7 +112,7 @@ pub(super) const TABLE: &[KnownCode] = &[
     ours(
         &[700_024, 500_133],
         REF,
-        "the assertion is not within its time; set this machine's clock right (and see that the token of federated_token_file is being renewed)",
+        "the assertion is outside its period of validity; set this machine's clock right (and check that the token of federated_token_file is being renewed)",
     ),
     ours(
         &[50_013, 50_027, 50_099, 50_120, 900_384, 700_021],
@@ -123,7 +123,7 @@ pub(super) const TABLE: &[KnownCode] = &[
     ours(
         &[70_021, 700_211, 700_212, 700_213, 700_214, 7_002_138],
         "workload-identity-federation",
-        "no federated credential of the application fits the token of federated_token_file; compare issuer, subject and audience, in which case counts, under Certificates & secrets, Federated credentials",
+        "no federated credential of the application fits the token of federated_token_file; compare issuer, subject and audience, which are case-sensitive, under Certificates & secrets, Federated credentials",
     ),
     ours(
         &[70_025],
@@ -134,24 +134,24 @@ pub(super) const TABLE: &[KnownCode] = &[
     ours(
         &[700_223, 700_238, 7_002_381],
         "troubleshoot-workload-identity",
-        "the federated credential is not accepted: a policy of the tenant forbids them, or none fits; compare issuer, subject and audience under Certificates & secrets, Federated credentials, and ask the tenant's administrator",
+        "the federated credential is not accepted: a policy of the tenant forbids such credentials, or none fits; compare issuer, subject and audience under Certificates & secrets, Federated credentials, and ask the tenant's administrator",
     ),
     // docs.gitlab.com/ci/cloud_services/azure.
     ours(
         &[501_661],
         "docs.gitlab.com/ci/cloud_services/azure",
-        "the issuer of the federated credential could not be asked for its keys; its address must answer /.well-known/openid-configuration to everybody",
+        "the keys of the federated credential's issuer could not be fetched; its address must answer /.well-known/openid-configuration to anyone",
     ),
     ours(
         &[700_229],
         REF,
-        "the token of federated_token_file is of the wrong kind for a federated credential; it must be one that was given to an application or a platform, not to a user",
+        "the token of federated_token_file is of the wrong kind for a federated credential; it must be one issued to an application or a platform, not to a user",
     ),
     // The application.
     ours(
         &[700_016, 700_011, 70_001],
         REF,
-        "there is no such application in this tenant; correct client_id and tenant_id (client_id is the Application (client) ID, not an object ID), and see that an administrator has consented",
+        "there is no such application in this tenant; correct client_id and tenant_id (client_id is the Application (client) ID, not an object ID), and check that an administrator has consented",
     ),
     ours(
         &[7_000_229],
@@ -166,7 +166,7 @@ pub(super) const TABLE: &[KnownCode] = &[
     ours(
         &[7_000_114],
         REF,
-        "the application may not ask in this way; correct client_id, and see that it is a registration of its own",
+        "the application may not ask for tokens in this way; correct client_id, and check that it is a registration of your own",
     ),
     // The tenant.
     ours(
@@ -177,7 +177,7 @@ pub(super) const TABLE: &[KnownCode] = &[
     ours(
         &[9_001_023, 50_194, 90_124, 90_130, 9_002_332],
         REF,
-        "this needs the tenant itself, not common; set tenant_id",
+        "this needs the tenant itself, not `common`; set tenant_id",
     ),
     ours(
         &[900_382, 900_432, 90_038, 90_051, 90_043, 1_000_104],
@@ -188,7 +188,7 @@ pub(super) const TABLE: &[KnownCode] = &[
     ours(
         &[5_000_224, 5_000_225],
         "inactive-tenant",
-        "the tenant is blocked or was closed for want of use; its administrator must open it again",
+        "the tenant is blocked, or was closed because nobody used it; its administrator must reopen it",
     ),
     ours(
         &[500_021, 500_022, 50_002, 500_212, 500_213],
@@ -211,7 +211,7 @@ pub(super) const TABLE: &[KnownCode] = &[
     ours(
         &[500_014],
         REF,
-        "the service that the token is for is switched off in this tenant; enable it under Enterprise applications (Office 365 Exchange Online, or Microsoft Graph), Properties, or look whether the tenant's subscription has ended",
+        "the service that the token is for is switched off in this tenant; enable it under Enterprise applications (Office 365 Exchange Online, or Microsoft Graph), Properties, or check whether the tenant's subscription has ended",
     ),
     ours(
         &[650_052],
@@ -237,7 +237,7 @@ pub(super) const TABLE: &[KnownCode] = &[
             50_155, 50_187, 530_032, 530_033, 530_034, 530_035, 530_036,
         ],
         REF,
-        "a Conditional Access policy (or security defaults) blocks it; exempt this application or this machine's address, see Sign-in logs in Entra",
+        "a Conditional Access policy (or security defaults) blocks it; exempt this application or this machine's address; see Sign-in logs in Entra",
     ),
     // The request. What is wrong with it is ours or the URL's.
     ours(
@@ -261,7 +261,7 @@ pub(super) const TABLE: &[KnownCode] = &[
             50_053, 50_055, 50_056, 50_057, 50_064, 50_126, 50_135, 50_144, 80_012,
         ],
         REF,
-        "the user's account is locked, disabled or has another password; repair it, sign in again and set the new refresh_token",
+        "the user's account is locked or disabled, or its password was changed; put that right, sign in again and set the new refresh_token",
     ),
     ours(
         &[
@@ -285,12 +285,12 @@ pub(super) const TABLE: &[KnownCode] = &[
             90_092, 80_001, 80_002, 80_005, 80_014, 40_008, 40_010, 501_621,
         ],
         ObstacleKind::Down,
-        "Entra is not well; nothing is to be done here",
+        "Entra has an outage; there is nothing to do here",
     ),
     passes(
         &[50_196, 90_055, 50_088, 50_166],
         ObstacleKind::Throttled,
-        "too many tokens were asked for; see that nothing else on this machine asks for the same application in a loop",
+        "too many tokens were asked for; check that nothing else on this machine asks for tokens of this application in a loop",
     ),
 ];
 

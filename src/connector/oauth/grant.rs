@@ -372,7 +372,7 @@ fn federated(path: &Path, now: SystemTime) -> Result<String, String> {
     }
     if let Some(ended) = claims::ends(token).filter(|end| *end < seconds(now)) {
         return Err(format!(
-            "federated_token_file {shown} holds a token that ended at {}; see that the platform renews it, and that this machine's clock is right",
+            "federated_token_file {shown} holds a token that ended at {}; check that the platform renews it, and that this machine's clock is right",
             time::rfc3339(time::at(ended as i64))
         ));
     }

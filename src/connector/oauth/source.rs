@@ -200,7 +200,7 @@ impl TokenSource {
                 Some(Err(obstacle)) => obstacle.clone(),
                 None => Obstacle::down("no token"),
             },
-            Ok(Err(_)) => Obstacle::down("the renewal of the token broke off"),
+            Ok(Err(_)) => Obstacle::down("renewing the token broke off"),
             Err(_) => Obstacle::down("no token in time"),
         };
         self.inner.still_good().ok_or(obstacle)
@@ -280,7 +280,7 @@ impl Renewer {
                     .as_ref()
                     .map(|c| c.token.ends.saturating_duration_since(now));
                 if let Some(left) = left.filter(|left| !left.is_zero()) {
-                    tracing::warn!(seconds_left = left.as_secs(), error = %obstacle.reply.text, "the token cannot be renewed; the old one serves until it ends");
+                    tracing::warn!(seconds_left = left.as_secs(), error = %obstacle.reply.text, "the token cannot be renewed; the old one is used until it ends");
                 }
                 Err(obstacle)
             }

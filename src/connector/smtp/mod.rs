@@ -288,8 +288,8 @@ impl Connector for Smtp {
             |mechanism| format!("logged in with {}", mechanism.name()),
         );
         let size = link.offered.size.map_or_else(
-            || "names no limit of size".into(),
-            |size| format!("takes {size} octets a message"),
+            || "states no size limit".into(),
+            |size| format!("takes up to {size} octets per message"),
         );
         let text = format!("{}{certificate}, {login}, {size}", link.via);
         link.quit().await;

@@ -172,7 +172,7 @@ impl TlsClient {
             Some(Error::AlertReceived(_)) if self.is_wanting() => Some(format!("TLS: {WANTED}")),
             Some(fault) => Some(format!("TLS: {}", trouble(fault, host, false))),
             None => self.is_wanting().then(|| {
-                format!("TLS: the connection was lost behind the handshake, and {WANTED}")
+                format!("TLS: the connection was lost right after the handshake, and {WANTED}")
             }),
         }
     }
@@ -184,7 +184,7 @@ impl TlsClient {
 }
 
 const WANTED: &str =
-    "the upstream wants a certificate of this gateway: set client_certificate and client_key";
+    "the upstream wants a client certificate: set client_certificate and client_key";
 
 /// An error of a connection, without the library's names for what TLS has to say.
 pub(super) fn words(error: &std::io::Error) -> String {

@@ -73,7 +73,7 @@ impl Judge {
         }
         Err(match (error, short_key(&parsed)) {
             (Error::InvalidCertificate(_), Some(bits)) if self.is_pinned(certificate) => Said(format!(
-                "the upstream's certificate has an RSA key of {bits} bits, which serves up to TLS 1.2 only, and the upstream signs in another way; it needs a longer key"
+                "the upstream's certificate has an RSA key of {bits} bits, which is good up to TLS 1.2 only, and the upstream signs in another way; it needs a longer key"
             )).into_error(),
             (Error::InvalidCertificate(fault), _) => closer(fault, certificate, &[], UnixTime::now()).into(),
             (error, _) => error,

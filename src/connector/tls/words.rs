@@ -37,7 +37,7 @@ impl From<Said> for CertificateError {
 /// An RSA key is verified from so many bits on.
 const LEAST_BITS: usize = 2048;
 /// How to trust one certificate in spite of what is wrong with it.
-const PIN: &str = "have it renewed, or put that very certificate into ca_file to trust it as it is";
+const PIN: &str = "have it renewed, or put this very certificate into ca_file to trust it as it is";
 
 /// What of a chain is at fault, where the library does not say: `own` is the server's certificate, `others` came with it.
 pub(in crate::connector) fn closer(
@@ -62,11 +62,11 @@ pub(in crate::connector) fn closer(
                 return fault;
             }
             read.find(|c| !is_valid(c)).map_or_else(
-                || Said("the certificate of an issuer of the upstream's has expired, or is not valid yet; the upstream's own has not: its operator has to send the present chain".into()).into(),
+                || Said("the certificate of one of the upstream's issuers has expired, or is not valid yet, while the upstream's own is valid: its operator has to send the current chain".into()).into(),
                 |issuer| {
                     let (from, to) = dates(&issuer);
                     Said(format!(
-                        "the intermediate certificate {} that came with the upstream's own is valid from {from} to {to} only; the upstream's own is still valid: its operator has to send the present chain",
+                        "the intermediate certificate {} that came with the upstream's own is valid from {from} to {to} only; the upstream's own is still valid: its operator has to send the current chain",
                         name(issuer.subject())
                     ))
                     .into()
@@ -95,9 +95,9 @@ fn weakness(certificate: &X509Certificate<'_>) -> Option<String> {
     // RFC 3279 §2.2: with MD5 and SHA-1.
     let algorithm = certificate.signature_algorithm.algorithm.to_id_string();
     match algorithm.as_str() {
-        "1.2.840.113549.1.1.4" => Some("is signed with MD5, which proves nothing any more".into()),
+        "1.2.840.113549.1.1.4" => Some("is signed with MD5, which no longer proves anything".into()),
         "1.2.840.113549.1.1.5" | "1.2.840.10045.4.1" => {
-            Some("is signed with SHA-1, which is not accepted any more".into())
+            Some("is signed with SHA-1, which is no longer accepted".into())
         }
         _ => None,
     }
@@ -146,7 +146,7 @@ pub(in crate::connector) fn problem(fault: &CertificateError, host: &str, proxie
         ),
         // It is the end of the handshake: nothing of ours was said.
         CertificateError::UnknownIssuer if proxied => format!(
-            "the certificate that came for {host} is from an unknown issuer: the proxy opens TLS, it seems; nothing secret was sent. If it may, set ca_file to the certificate of its CA"
+            "the certificate that came for {host} is from an unknown issuer: the proxy seems to open TLS; nothing secret was sent. If it may, set ca_file to the certificate of its CA"
         ),
         CertificateError::UnknownIssuer => format!(
             "the upstream's certificate is from an unknown issuer, nothing secret was sent; set ca_file to its issuer's certificate or to that of {host} itself, or, where a firewall opens TLS, to the certificate of its CA"
@@ -179,7 +179,7 @@ pub(in crate::connector) fn problem(fault: &CertificateError, host: &str, proxie
         ),
         CertificateError::UnsupportedSignatureAlgorithmContext { .. }
         | CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => format!(
-            "the upstream's certificate is signed in a way that is not accepted any more (SHA-1, MD5, DSA, an unusual curve); {PIN}"
+            "the upstream's certificate is signed in a way that is no longer accepted (SHA-1, MD5, DSA, an unusual curve); {PIN}"
         ),
         CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
             format!(
@@ -191,7 +191,7 @@ pub(in crate::connector) fn problem(fault: &CertificateError, host: &str, proxie
             // The library has no type for these; its words decide, and are not shown.
             let text = format!("{other:?}");
             if text.contains("CaUsedAsEndEntity") {
-                return "the upstream's certificate is self-signed or an issuer's own; put that very certificate into ca_file to trust it".into();
+                return "the upstream's certificate is self-signed or an issuer's own; put this very certificate into ca_file to trust it".into();
             }
             if text.contains("UnsupportedCriticalExtension") {
                 return problem(&CertificateError::UnhandledCriticalExtension, host, proxied);
@@ -202,7 +202,7 @@ pub(in crate::connector) fn problem(fault: &CertificateError, host: &str, proxie
                 );
             }
             format!(
-                "the upstream's certificate, or one of its issuers', is not made as it should be; {PIN}"
+                "the upstream's certificate, or one of its issuers', is malformed; {PIN}"
             )
         }
     }
@@ -220,14 +220,14 @@ pub(in crate::connector) fn trouble(error: &Error, host: &str, proxied: bool) ->
         ) => OLD.into(),
         Error::PeerIncompatible(_) => NO_CIPHER.into(),
         Error::NoCertificatesPresented => "the upstream shows no certificate".into(),
-        Error::InvalidMessage(_) => "what the upstream sends is no TLS".into(),
-        Error::InconsistentKeys(_) => "the key is not the one of the certificate".into(),
-        _ => "the upstream does not keep to the rules of TLS; is it, or a firewall in between, broken?".into(),
+        Error::InvalidMessage(_) => "what the upstream sends is not TLS".into(),
+        Error::InconsistentKeys(_) => "the key is not the certificate's".into(),
+        _ => "the upstream breaks the rules of TLS; is it, or a firewall in between, faulty?".into(),
     }
 }
 
-const OLD: &str = "the upstream speaks neither TLS 1.2 nor 1.3, and 1.2 is the least that is safe: it is an old server, to be updated or put behind one that is not; tls = \"off\" sends in the clear";
-const NO_CIPHER: &str = "the upstream has no cipher in common with this gateway, which wants an exchange of keys by ECDHE: an old server that knows only RSA or small Diffie-Hellman groups; it is to be updated or put behind one that is not";
+const OLD: &str = "the upstream speaks neither TLS 1.2 nor 1.3, and nothing below 1.2 is safe: it is an old server, to be updated or put behind a newer one; tls = \"off\" sends in the clear";
+const NO_CIPHER: &str = "the upstream has no cipher in common with this gateway, which wants a key exchange by ECDHE: an old server that knows only RSA or small Diffie-Hellman groups, to be updated or put behind a newer one";
 
 /// What the upstream complains of (RFC 8446 §6.2, RFC 5246 §7.2.2).
 fn alarm(alert: AlertDescription, host: &str) -> String {
@@ -239,7 +239,7 @@ fn alarm(alert: AlertDescription, host: &str) -> String {
             return NO_CIPHER.into();
         }
         AlertDescription::CertificateRequired | AlertDescription::NoCertificate => {
-            return "the upstream wants a certificate of this gateway: set client_certificate and client_key".into();
+            return "the upstream wants a client certificate: set client_certificate and client_key".into();
         }
         AlertDescription::UnrecognisedName => {
             return format!("the upstream does not know the name {host}");
@@ -257,11 +257,11 @@ fn alarm(alert: AlertDescription, host: &str) -> String {
         AlertDescription::CertificateRevoked => {
             "the certificate of this gateway has been revoked; see client_certificate"
         }
-        AlertDescription::InternalError => "it has a fault of its own",
+        AlertDescription::InternalError => "it has an internal error",
         AlertDescription::DecryptError
         | AlertDescription::BadRecordMac
         | AlertDescription::DecryptionFailed => {
-            "what this gateway sent did not arrive as it was sent, or the key is not the one of client_certificate"
+            "what this gateway sent was changed on the way, or the key is not client_certificate's"
         }
         AlertDescription::UserCanceled | AlertDescription::CloseNotify => "it does not want to",
         _ => "it does not understand what this gateway said",

@@ -268,7 +268,7 @@ impl<'a> Opening<'a> {
             }
             if self.options.upgrade == Upgrade::Required {
                 return Err(Obstacle::down(match &self.offered.blotted {
-                    Some(word) => format!("STARTTLS: a firewall on the way blots it out of the answer to EHLO ({word}), as the SMTP inspection of Cisco PIX and ASA does; have it let TLS pass (allow-tls), or switch the inspection off for this gateway"),
+                    Some(word) => format!("STARTTLS: a firewall on the way blots it out of the answer to EHLO ({word}), as the SMTP inspection of Cisco PIX and ASA does; make it let TLS through (allow-tls), or switch the inspection off for this gateway"),
                     None => "STARTTLS: the upstream does not offer it, and tls = \"starttls\" requires it".to_owned(),
                 }));
             }
@@ -364,7 +364,7 @@ impl<'a> Opening<'a> {
                 ObstacleKind::Down,
                 annotated(
                     &self.mask.reply(reply),
-                    "AUTH: the upstream asks for something that its mechanism does not have",
+                    "AUTH: the upstream asks for something that the mechanism does not provide for",
                     None,
                 ),
             ));

@@ -281,7 +281,7 @@ mod tests {
             (550, Some((5, 7, 240)), false, "Add-HVEAppAccess"),
             (501, Some((5, 5, 121)), false, "mailbox and auth"),
             (501, Some((5, 5, 126)), false, "mailbox and auth"),
-            (504, Some((5, 5, 4)), false, "way to log in"),
+            (504, Some((5, 5, 4)), false, "login mechanism"),
             (534, Some((5, 7, 9)), false, "app password"),
             (534, Some((5, 7, 14)), false, "browser"),
             (538, None, false, "TLS"),
@@ -560,31 +560,31 @@ mod tests {
                 Content,
                 "550 5.4.5 Daily user sending limit exceeded",
                 THROTTLED,
-                "it waits",
+                "mail waits",
             ),
             (
                 Rcpt,
                 "550 5.7.1 Daily SMTP relay limit exceeded for customer.",
                 THROTTLED,
-                "it waits",
+                "mail waits",
             ),
             (
                 Rcpt,
                 "450 4.2.1 Peak SMTP relay limit exceeded for customer.",
                 THROTTLED,
-                "it waits",
+                "mail waits",
             ),
             (
                 Content,
                 "454 Throttling failure: Maximum sending rate exceeded.",
                 THROTTLED,
-                "it waits",
+                "mail waits",
             ),
             (
                 Content,
                 "454 Throttling failure: Daily message quota exceeded.",
                 THROTTLED,
-                "it waits",
+                "mail waits",
             ),
             (
                 Auth,
@@ -596,7 +596,7 @@ mod tests {
                 Rcpt,
                 "550 Domain corp.example has exceeded the max emails per hour (100/100 (100%)) allowed.",
                 THROTTLED,
-                "it waits",
+                "mail waits",
             ),
             // The tenant, and one sender.
             (
@@ -633,7 +633,7 @@ mod tests {
                 Content,
                 "550 5.7.501 Access denied, spam abuse detected",
                 REFUSED,
-                "ban",
+                "lift the block",
             ),
             (
                 Content,
@@ -772,7 +772,7 @@ mod tests {
                 Content,
                 "550 5.4.6 Unusual sending activity detected. Please try after sometime",
                 THROTTLED,
-                "it waits",
+                "mail waits",
             ),
             // One recipient, one message, or nobody knows.
             (

@@ -102,36 +102,36 @@ const SENDMAIL: &str = "sendmail cf/m4/proto.m4";
 const QMAIL: &str = "netqmail qmail-smtpd.c";
 const RFC4954: &str = "RFC 4954 section 6";
 
-const HELO: &str = "the upstream does not take the name that this gateway calls itself in EHLO: set hostname (or helo of the connector) to the full name of this machine, one that DNS knows";
-const RELAY: &str = "the upstream does not pass on mail for this gateway: set username and password, or have the address of this machine allowed there; where it is one domain only, no route should lead it here";
-const LOG_IN: &str = "the upstream wants a login: set username and password (or oauth), and see that host and port are those for submission";
+const HELO: &str = "the upstream rejects the name that this gateway gives in EHLO: set hostname (or the connector's helo) to the full name of this machine, one that is in DNS";
+const RELAY: &str = "the upstream does not relay mail for this gateway: set username and password, or have the address of this machine allowed there; if it refuses one domain only, no route should lead that domain here";
+const LOG_IN: &str = "the upstream wants a login: set username and password (or oauth), and check that host and port are the ones for submission";
 const SEND_AS: &str = "the account that logs in may not send as this sender: grant it \"Send As\", or rewrite the sender";
-const OWN_FROM: &str = "the account that logs in may not send as this sender: rewrite the sender to the account's own address, or let the provider verify this one";
-const WAITS: &str = "nothing: it waits, and goes on by itself when the limit allows; a rate for the connector keeps below it";
-const TENANT: &str = "Microsoft keeps the whole tenant from sending: find out what sent the suspicious mail, then contact Microsoft's support";
-const BANNED: &str = "the upstream has banned this sender: secure the account, then lift the ban (Exchange Online: Restricted entities in the Defender portal, or Microsoft's support)";
-const ADDRESS: &str = "the upstream does not trust the address of this machine: have it taken off the block list that is named, give it a name in DNS, or send by the smarthost of the provider";
-const DOMAIN: &str = "SPF, DKIM or DMARC of the sender's domain do not allow this way: correct them in DNS, or rewrite the sender";
+const OWN_FROM: &str = "the account that logs in may not send as this sender: rewrite the sender to the account's own address, or verify this one with the provider";
+const WAITS: &str = "nothing to do: mail waits, and goes on by itself when the limit allows; a rate for the connector keeps it below the limit";
+const TENANT: &str = "Microsoft has blocked the whole tenant from sending: find out what sent the suspicious mail, then contact Microsoft support";
+const BANNED: &str = "the upstream has blocked this sender: secure the account, then lift the block (Exchange Online: Restricted entities in the Defender portal, or Microsoft support)";
+const ADDRESS: &str = "the upstream does not trust the address of this machine: have it removed from the block list that is named, give it a name in DNS, or send through the provider's smarthost";
+const DOMAIN: &str = "SPF, DKIM or DMARC of the sender's domain do not allow mail to be sent this way: correct them in DNS, or rewrite the sender";
 const STARTTLS: &str = "the upstream wants TLS first: set tls = \"starttls\" or \"implicit\"";
 
 /// Logging in with a token has causes of its own; of everything else under AUTH the last row is true.
 #[rustfmt::skip]
 const TOKENS: &[KnownRefusal] = &[
     row(Us, PERMANENT, &[(7, 3, 3)], &[], &[Token], "the token is not accepted for this mailbox: the application needs SMTP.SendAsApp of Office 365 Exchange Online with admin consent, New-ServicePrincipal with the object ID of its Enterprise application, and Add-MailboxPermission (or the role \"Application SMTP.SendAsApp\"); a change takes up to 2 hours", MS_OAUTH),
-    row(Us, PERMANENT, &[(7, 139, 139)], &[], &[Token], "SMTP AUTH is switched off for this mailbox or tenant, or a policy blocks it: Set-CASMailbox MAILBOX -SmtpClientAuthenticationDisabled $false, look at security defaults and Conditional Access, or use a connector of type \"graph\"", MS_SUBMISSION),
-    row(Us, PERMANENT, &[(7, 30, 30)], &[], &[Token], "the upstream takes no password, and has not seen a token: see that auth is \"xoauth2\" and that host is the one of Exchange Online", MS_BASIC),
-    row(Us, PERMANENT, &[(7, 57, 57)], &[], &[Token], "the upstream wants a login that it has not seen; check host, port and auth", NDR),
-    row(Us, PERMANENT, &[(7, 60, 60)], &[], &[Token], "the application may not send as this mailbox: correct mailbox, or grant it the mailbox (Add-MailboxPermission, Send As)", MS_OAUTH),
-    row(Us, PERMANENT, &[(7, 142, 142)], &[], &[Token], "the token ends too soon: this upstream wants it to last for 20 minutes yet; see that the token lifetime policy of the tenant gives more, and that this machine's clock is right", MS_HVE),
+    row(Us, PERMANENT, &[(7, 139, 139)], &[], &[Token], "SMTP AUTH is switched off for this mailbox or tenant, or a policy blocks it: run Set-CASMailbox MAILBOX -SmtpClientAuthenticationDisabled $false, check security defaults and Conditional Access, or use a connector of type \"graph\"", MS_SUBMISSION),
+    row(Us, PERMANENT, &[(7, 30, 30)], &[], &[Token], "the upstream takes no password, and has not seen a token: check that auth is \"xoauth2\" and that host is Exchange Online's", MS_BASIC),
+    row(Us, PERMANENT, &[(7, 57, 57)], &[], &[Token], "the upstream wants a login and has not seen one; check host, port and auth", NDR),
+    row(Us, PERMANENT, &[(7, 60, 60)], &[], &[Token], "the application may not send as this mailbox: correct mailbox, or grant the application access to it (Add-MailboxPermission, Send As)", MS_OAUTH),
+    row(Us, PERMANENT, &[(7, 142, 142)], &[], &[Token], "the token ends too soon: this upstream wants at least 20 minutes left; check that the tenant's token lifetime policy gives more, and that this machine's clock is right", MS_HVE),
     row(Us, PERMANENT, &[(7, 143, 143)], &[], &[Token], "the token has expired: set this machine's clock right", MS_HVE),
     row(Us, PERMANENT, &[(7, 144, 144)], &[], &[Token], "the application may not send: it needs the application permission Mail.Send of Office 365 Exchange Online, with admin consent", MS_HVE),
-    row(Us, PERMANENT, &[(7, 240, 240)], &[], &[Token], "the application may not use this account: Add-HVEAppAccess for the application", MS_HVE),
-    row(Us, PERMANENT, &[(7, 9, 9)], &[], &[Token], "the account wants an app password or OAuth: see that auth is \"xoauth2\"", GOOGLE),
-    row(Us, PERMANENT, &[(7, 14, 14)], &[], &[Token], "Google wants this account to sign in by a browser first, or has blocked it: sign in there as the mailbox, and see its security page", GOOGLE),
+    row(Us, PERMANENT, &[(7, 240, 240)], &[], &[Token], "the application may not use this account: run Add-HVEAppAccess for the application", MS_HVE),
+    row(Us, PERMANENT, &[(7, 9, 9)], &[], &[Token], "the account wants an app password or OAuth: check that auth is \"xoauth2\"", GOOGLE),
+    row(Us, PERMANENT, &[(7, 14, 14)], &[], &[Token], "Google wants this account to sign in with a browser first, or has blocked it: sign in there as the mailbox, and look at its security page", GOOGLE),
     row(Us, PERMANENT, &[(5, 121, 126)], &[], &[Token], "the upstream does not understand the login; check mailbox and auth", MS_HVE),
     row(Us, (530, 530), &[], &[], &[Token], STARTTLS, RFC4954),
     row(Us, (538, 538), &[], &[], &[Token], STARTTLS, RFC4954),
-    row(Us, (502, 504), &[], &[], &[Token], "the upstream does not know this way to log in; check host, port and auth", RFC4954),
+    row(Us, (502, 504), &[], &[], &[Token], "the upstream does not know this login mechanism; check host, port and auth", RFC4954),
     row(Us, PERMANENT, &[], &[], &[Token], "the token is not accepted for this mailbox: check mailbox (Google: subject, or whose refresh token it is), scope (Gmail: https://mail.google.com/), and that the application may send for it", RFC4954),
 ];
 
@@ -146,20 +146,20 @@ const GOOGLE_DOMAINS: &[KnownRefusal] = &[
 const EXCHANGE: &[KnownRefusal] = &[
     row(Us, PERMANENT, &[(7, 139, 139)], &[], &[], "basic authentication is switched off for this mailbox or tenant, or a policy blocks it: use a connector of type \"graph\", or enable authenticated SMTP (SMTP AUTH) for the mailbox again", MS_SUBMISSION),
     row(Us, PERMANENT, &[(7, 30, 30)], &[], &[], "Exchange Online no longer takes passwords here: use a connector of type \"graph\" or OAuth", MS_BASIC),
-    row(Us, PERMANENT, &[(7, 57, 57)], &[], &[], "the upstream has seen no login: log in with `oauth`, see that auth is not \"none\" and that host and port are those for submission, or use a connector of type \"graph\"", NDR),
-    row(Us, PERMANENT, &[(7, 240, 240)], &[], &[], "the application may not use this account: Add-HVEAppAccess for the application", MS_HVE),
+    row(Us, PERMANENT, &[(7, 57, 57)], &[], &[], "the upstream has seen no login: log in with `oauth`, check that auth is not \"none\" and that host and port are those for submission, or use a connector of type \"graph\"", NDR),
+    row(Us, PERMANENT, &[(7, 240, 240)], &[], &[], "the application may not use this account: run Add-HVEAppAccess for the application", MS_HVE),
     row(Sender, PERMANENT, &[(7, 62, 62)], &[], &[], "the From must be the account that logs in: rewrite the sender", MS_HVE),
     row(Sender, PERMANENT, &[(7, 60, 60), (2, 252, 252)], &[], &[], SEND_AS, NDR),
     row(Sender, PERMANENT, &[], &["sendasdenied", "permissions to send as this sender"], &[], SEND_AS, NDR),
-    row(Relay, PERMANENT, &[(7, 64, 64)], &[], &[], "Exchange Online does not recognise this gateway: see that the inbound connector names the public address or the certificate of this machine; without one only recipients of the tenant are taken", NDR),
+    row(Relay, PERMANENT, &[(7, 64, 64)], &[], &[], "Exchange Online does not recognise this gateway: check that the inbound connector names the public address or the certificate of this machine; without one, only recipients in the tenant are accepted", NDR),
     row(Us, PERMANENT, &[(7, 68, 68)], &[], &[], "the tenant rejects Direct Send, and no inbound connector recognises this gateway: make one for the public address or the certificate of this machine, or use a connector of type \"graph\"", "https://techcommunity.microsoft.com/blog/exchange/4408790"),
     row(Relay, PERMANENT, &[(7, 54, 54)], &[], &[], RELAY, NDR),
-    row(DAY, PERMANENT, &[(7, 232, 233), (7, 236, 236)], &[], &[], "the tenant has sent to as many external recipients as it may in 24 hours: it waits; fewer mails, more licences, a domain of your own in the place of onmicrosoft.com (100 a day), or another way out for external recipients", NDR),
-    row(DAY, PERMANENT, &[(1, 90, 92)], &[], &[], "the mailbox has sent to as many recipients as it may in 24 hours: it waits; spread the load over mailboxes, or use High Volume Email", NDR),
-    row(DAY, PERMANENT, &[(2, 0, 2)], &["submissionquotaexceeded", "submission quota"], &[], "the mailbox has sent to as many recipients as it may in 24 hours: it waits; spread the load over mailboxes, or use High Volume Email", NDR),
+    row(DAY, PERMANENT, &[(7, 232, 233), (7, 236, 236)], &[], &[], "the tenant has sent to as many external recipients as it may in 24 hours: mail waits; send less, get more licences, use a domain of your own instead of onmicrosoft.com (100 a day), or another connector for external recipients", NDR),
+    row(DAY, PERMANENT, &[(1, 90, 92)], &[], &[], "the mailbox has sent to as many recipients as it may in 24 hours: its mail waits; spread the load over several mailboxes, or use High Volume Email", NDR),
+    row(DAY, PERMANENT, &[(2, 0, 2)], &["submissionquotaexceeded", "submission quota"], &[], "the mailbox has sent to as many recipients as it may in 24 hours: its mail waits; spread the load over several mailboxes, or use High Volume Email", NDR),
     // At MAIL it can only be the sender's.
-    row(DAY, PERMANENT, &[(2, 2, 2)], &[], &[Mail], "the sending mailbox is at its limit: it waits; make room in it, or send less", NDR),
-    row(Later, PERMANENT, &[(2, 121, 122)], &[], &[], "nothing: the recipient gets more mail than Exchange Online allows in an hour; it is tried again", NDR),
+    row(DAY, PERMANENT, &[(2, 2, 2)], &[], &[Mail], "the sending mailbox is at its limit: its mail waits; make room in it, or send less", NDR),
+    row(Later, PERMANENT, &[(2, 121, 122)], &[], &[], "nothing to do: the recipient gets more mail than Exchange Online allows in an hour; it is tried again", NDR),
     row(Sender, PERMANENT, &[(1, 8, 8)], &[], &[], "the upstream does not let this sender send: the mailbox is blocked (Exchange Online: Restricted entities in the Defender portal), or its domain is not in DNS", NDR),
     row(Sender, PERMANENT, &[(7, 501, 503), (7, 800, 800)], &[], &[], BANNED, NDR),
     row(Us, PERMANENT, &[(7, 506, 506)], &[], &[], HELO, NDR),
@@ -183,8 +183,8 @@ const PROVIDERS: &[KnownRefusal] = &[
     row(DAY, REFUSED, &[(7, 0, 1), (2, 0, 1)], &["daily smtp relay", "daily user sending", "daily sending quota", "email quota exceeded"], &[], WAITS, GOOGLE),
     row(SOON, REFUSED, &[(2, 1, 1)], &["smtp relay limit exceeded"], &[], WAITS, GOOGLE),
     row(HOUR, PERMANENT, &[(7, 0, 1), (7, 28, 28)], &["unusual rate of unsolicited mail"], &[], WAITS, GOOGLE),
-    row(Later, PERMANENT, &[(2, 1, 1)], &["receiving mail at a rate", "receiving mail too quickly"], &[], "nothing: the recipient gets more mail than Google allows; it is tried again", GOOGLE),
-    row(Origin, PERMANENT, &[(7, 0, 1)], &["invalid credentials for relay", "mail relay denied", "mail sending denied"], &[], "Google's relay does not know this gateway: in the admin console (Gmail, Routing, SMTP relay service) allow the public address of this machine or require SMTP AUTH and set username and password; the domain of the sender must be one of the Workspace", GOOGLE),
+    row(Later, PERMANENT, &[(2, 1, 1)], &["receiving mail at a rate", "receiving mail too quickly"], &[], "nothing to do: the recipient gets more mail than Google allows; it is tried again", GOOGLE),
+    row(Origin, PERMANENT, &[(7, 0, 1)], &["invalid credentials for relay", "mail relay denied", "mail sending denied"], &[], "Google's relay does not know this gateway: in the admin console (Gmail, Routing, SMTP relay service) allow the public address of this machine, or require SMTP AUTH and set username and password; the sender's domain must be one of the Workspace", GOOGLE),
     row(Us, PERMANENT, &[(7, 0, 1)], &["not authorized to send email directly"], &[], ADDRESS, GOOGLE),
     row(Us, PERMANENT, &[(7, 9, 9)], &[], &[], "the account needs an app password (Gmail: Google account, Security, App passwords)", GOOGLE),
     // Amazon SES.
@@ -194,10 +194,10 @@ const PROVIDERS: &[KnownRefusal] = &[
     row(Us, PERMANENT, &[], &["message rejected: sending suspended", "message rejected: sending paused", "message rejected: account is paused", "sending paused for this account", "sending suspended for this account"], &[], "Amazon SES has stopped this account: see its console and the mail that Amazon has sent", SES),
     row(Us, PERMANENT, &[], &["access denied: user"], &[], "the credentials may not send: give the IAM user ses:SendRawEmail for this identity", SES),
     // SendGrid, Brevo, Mailgun, Postmark.
-    row(DAY, REFUSED, &[], &["maximum credits exceeded", "authentication failed: maximum credits exceeded"], &[], "the credits of the account are used up: it waits until there are new ones", SENDGRID),
+    row(DAY, REFUSED, &[], &["maximum credits exceeded", "authentication failed: maximum credits exceeded"], &[], "the account's credits are used up: mail waits until there are more", SENDGRID),
     row(Sender, PERMANENT, &[], &["the from address does not match a verified sender identity", "cannot receive from specified address"], &[], OWN_FROM, SENDGRID),
     row(Us, PERMANENT, &[], &["unauthenticated senders not allowed"], &[], LOG_IN, SENDGRID),
-    row(Us, PERMANENT, &[], &["unauthorized ip address"], &[], "the account lets only listed addresses log in: add the public address of this machine to its authorized IPs", "https://help.brevo.com/hc/en-us/articles/5740422459666"),
+    row(Us, PERMANENT, &[], &["unauthorized ip address"], &[], "the account accepts logins from listed addresses only: add the public address of this machine to its authorized IPs", "https://help.brevo.com/hc/en-us/articles/5740422459666"),
     row(Sender, PERMANENT, &[], &["validate your sender"], &[], OWN_FROM, "https://help.brevo.com/hc/en-us/articles/208836149"),
     row(Sender, REFUSED, &[], &["is not allowed to send:"], &[], "the domain of the account is not verified, or is a sandbox: finish its set-up with the provider", "https://help.mailgun.com/hc/en-us/articles/202236504"),
     row(Sender, PERMANENT, &[], &["is not a sender signature"], &[], OWN_FROM, "https://postmarkapp.com/developer/api/overview#error-codes"),
@@ -225,7 +225,7 @@ const PROVIDERS: &[KnownRefusal] = &[
 const SERVERS: &[KnownRefusal] = &[
     row(Us, REFUSED, &[], &["sender address rejected: not logged in"], &[], LOG_IN, POSTFIX),
     row(Sender, PERMANENT, &[], &["sender address rejected: not owned by"], &[], OWN_FROM, POSTFIX),
-    row(Sender, PERMANENT, &[], &["sender address rejected", "sender verify failed", "sender denied"], &[], "the upstream does not take this sender: a [[rewrite]] can give the mail one that it knows", POSTFIX),
+    row(Sender, PERMANENT, &[], &["sender address rejected", "sender verify failed", "sender denied"], &[], "the upstream does not accept this sender: a [[rewrite]] can give the mail one that it accepts", POSTFIX),
     row(Message, (504, 504), &[], &["recipient address rejected"], &[], "the recipient's address needs a domain: set default_domain", POSTFIX),
     // Every server that checks it says 504 to MAIL or RCPT about EHLO: the parameter is not theirs.
     row(Relay, PERMANENT, &[], &["helo command rejected", "ehlo command rejected", "invalid helo", "invalid ehlo", "bad helo", "helo argument", "ehlo argument", "need fully-qualified hostname", "helo name", "ehlo name", "in helo", "in ehlo"], &[], HELO, POSTFIX),
@@ -249,8 +249,8 @@ const SERVERS: &[KnownRefusal] = &[
 /// Logins that are missing or refused; in words also the recipient's server's, as in [`SERVERS`].
 #[rustfmt::skip]
 const LOGINS: &[KnownRefusal] = &[
-    row(Us, (534, 534), &[], &[], &[], "the upstream wants another or stronger way to log in: check auth, or use an app password", RFC4954),
-    row(Us, (535, 535), &[(7, 3, 3)], &[], &[], "check username and password, and that SMTP AUTH is on for the mailbox; Exchange Online stops taking passwords: use a connector of type \"graph\" or OAuth", MS_SUBMISSION),
+    row(Us, (534, 534), &[], &[], &[], "the upstream wants a different or stronger login mechanism: check auth, or use an app password", RFC4954),
+    row(Us, (535, 535), &[(7, 3, 3)], &[], &[], "check username and password, and that SMTP AUTH is on for the mailbox; Exchange Online is giving up passwords: use a connector of type \"graph\" or OAuth", MS_SUBMISSION),
     row(Us, (535, 535), &[], &[], &[], "check username and password; accounts with two-step verification need an app password", RFC4954),
     row(Us, (538, 538), &[], &[], &[], "the upstream wants TLS before a login: set tls = \"starttls\" or \"implicit\"", RFC4954),
     row(Us, (530, 530), &[(7, 0, 0)], &[], &[], "the upstream wants TLS or a login first: set tls = \"starttls\", username and password", RFC4954),
