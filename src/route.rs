@@ -1,6 +1,6 @@
 //! WHERE TO? The first route that matches decides which connectors take a recipient.
 //!
-//! Apart from `policy`, which says whether it may leave at all. It knows connectors by name only and opens nothing.
+//! Whether it may leave at all is said by `policy`. It knows connectors by name only and opens nothing.
 
 use std::{fmt, sync::Arc, time::Duration};
 

@@ -1,6 +1,6 @@
 //! A value that must not be seen.
 //!
-//! Apart from everything else so that no module can forget: a [`Secret`] has no `Display` and no
+//! No module can forget: a [`Secret`] has no `Display` and no
 //! `Serialize`, and its `Debug` is `***`. It does not encrypt memory and it does not fetch values;
 //! `config` resolves them.
 

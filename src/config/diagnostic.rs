@@ -1,6 +1,6 @@
 //! What is wrong with the file: `path:line:column`, the line, a caret, a hint.
 //!
-//! Apart so that every problem looks the same, whoever found it. It decides nothing; it must never print a secret or
+//! Every problem looks the same, whoever found it. It decides nothing; it must never print a secret or
 //! anything a terminal would obey.
 
 use std::{
@@ -178,10 +178,7 @@ impl fmt::Display for Diagnostics {
         }
         // Where it is not TOML, nothing behind the first slip was read.
         if self.0.iter().any(|d| d.message.starts_with(NOT_TOML)) {
-            write!(
-                f,
-                "; the rest of the file is read once that is mended"
-            )?;
+            write!(f, "; the rest of the file is read once that is mended")?;
         }
         writeln!(f)
     }

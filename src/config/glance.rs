@@ -1,6 +1,6 @@
 //! Where the queue is, from a file that may be wrong elsewhere: looking after mail needs no more than `data_dir`.
 //!
-//! Apart from `load`, which takes all or nothing. What is found here runs no gateway.
+//! `load` takes all or nothing. What is found here runs no gateway.
 
 use std::path::{Path, PathBuf};
 

@@ -1,7 +1,7 @@
 //! Every key of the file as data: its form, its default and what it is for. The reader, the hints about unknown keys and the schema for
 //! editors come from it, and a test holds `config.example.toml` to it.
 //!
-//! Apart from `sections`, which say what a value means; here is how one is written. Patterns are regular expressions that refuse
+//! What a value means is said in `sections`; here is how one is written. Patterns are regular expressions that refuse
 //! nothing the reader takes.
 
 use std::fmt::Debug;

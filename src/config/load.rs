@@ -1,6 +1,6 @@
 //! From a file to checked settings, or to everything that is wrong with it.
 //!
-//! Apart from `sections`, which read what the file says: this is the file itself, its text and who may see it.
+//! What the file says is read by `sections`; this is the file itself, its text and who may see it.
 
 use std::path::{Path, PathBuf};
 

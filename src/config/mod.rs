@@ -1,6 +1,6 @@
 //! TEXT TO SETTINGS: one file, read once, into each module's own checked settings.
 //!
-//! Apart, and above everything it builds, so that nobody below has heard of TOML, environment variables or files. It
+//! It stands above everything it builds, so nobody below has heard of TOML, environment variables or files. It
 //! reports every problem in one run and starts nothing.
 
 pub mod diagnostic;

@@ -1,6 +1,6 @@
 //! What a configuration comes to: each module's own settings, and what was known when they were read.
 //!
-//! Apart from `load`, which reads them, so that a section can name them. It reads nothing but the process it runs in.
+//! `load` reads them, and a section can name them. It reads nothing but the process it runs in.
 
 use std::{collections::BTreeMap, path::PathBuf};
 

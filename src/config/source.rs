@@ -1,6 +1,6 @@
 //! The text of the file, and all that was found wrong with it.
 //!
-//! Apart from `table`, which walks the values: this one only remembers.
+//! `table` walks the values; this one only remembers.
 
 use std::{cell::RefCell, path::Path};
 

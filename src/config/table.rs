@@ -1,6 +1,6 @@
 //! A reader over the parsed file that collects every problem with its place, all in one run.
 //!
-//! Apart because it knows TOML and nothing of mail: a section asks for its keys one by one, and `keys` says how each is written. It
+//! It knows TOML and nothing of mail: a section asks for its keys one by one, and `keys` says how each is written. It
 //! resolves no secret and touches no file.
 
 use std::{

@@ -1,6 +1,6 @@
 //! Durations, sizes and rates as the file writes them: `"5m"`, `"35MiB"`, `"30/min"`.
 //!
-//! Apart because they are plain text functions with tables of their own. They know no keys and no spans; `table` puts
+//! They are plain functions on text, with tables of their own. They know no keys and no spans; `table` puts
 //! their words beside the place.
 
 use std::{

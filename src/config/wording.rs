@@ -1,6 +1,6 @@
 //! What is said of a value that is not what its key takes, and what was probably meant.
 //!
-//! Apart from `table`, which finds such values. It must not show one that may be a secret.
+//! `table` finds such values. It must not show one that may be a secret.
 
 use toml::de::DeValue;
 

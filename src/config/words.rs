@@ -1,7 +1,7 @@
 //! What other programs call the same things: the words of Postfix, Exim, msmtp, ssmtp, nodemailer, Kibana and of people in a hurry;
 //! and what was nearly written.
 //!
-//! Apart from `keys`, which has our own words.
+//! Our own words are in `keys`.
 
 /// Sections, what a key is called elsewhere (without capitals, `-` and `_`), and what to write here.
 const KEYS: &str = r#"

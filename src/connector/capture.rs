@@ -1,6 +1,6 @@
 //! Keeps messages as `.eml` files in a directory: staging systems, tests, `demo`.
 //!
-//! Apart from the queue's spool, which is not for people. The bytes stay as they are; the envelope stands beside them in
+//! Unlike the queue's spool it is for people. The bytes stay as they are; the envelope stands beside them in
 //! a `.json`. A file is written under another name and renamed, so a reader never meets half a message.
 
 use std::{

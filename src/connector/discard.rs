@@ -1,6 +1,6 @@
 //! Accepts and drops: load tests.
 //!
-//! Apart because a test of the rest of the gateway wants a way out that costs nothing. It keeps nothing.
+//! For tests of the rest of the gateway, which want a connector that costs nothing. It keeps nothing.
 
 use std::time::Instant;
 

@@ -1,6 +1,6 @@
 //! What a way out is to those who use it: the trait, the lane that a message takes, and what a connector is given.
 //!
-//! Apart from `mod.rs`, which knows the kinds: every connector needs this page, and none needs to know the others.
+//! `mod.rs` knows the kinds; every connector needs this page, and none needs to know the others.
 
 use std::{fmt, sync::Arc, time::Instant};
 

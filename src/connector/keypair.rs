@@ -1,6 +1,6 @@
 //! A certificate of ours and its key: whether they belong together, and from when to when the certificate is good.
 //!
-//! Apart because the application's certificate at a token endpoint and the client certificate of smtp end in the same way: without
+//! The application's certificate at a token endpoint and the client certificate of SMTP expire in the same way: without
 //! a word, and with mail that waits. Read for `check`, `status`, the log and the sentence of a refusal. It trusts nothing and signs
 //! nothing.
 

@@ -1,6 +1,6 @@
 //! WAYS OUT: the kinds there are. What a kind is, and how one is made, stands here and nowhere else, each fact as one `match`.
 //!
-//! Apart from `delivery`, which decides when and whether to try again; a connector makes one attempt and says what came
+//! When and whether to try again is decided by `delivery`; a connector makes one attempt and says what came
 //! of it. It knows neither queue nor routes.
 
 use std::{

@@ -1,6 +1,6 @@
 //! Which hosts are reached, and how: the proxy on the way, the hosts that are allowed, the addresses with rules of their own.
 //!
-//! Apart so that smtp, graph and token endpoints obey one rule. It connects to nothing and looks no name up.
+//! SMTP, Graph and token endpoints obey one rule. It connects to nothing and looks no name up.
 
 use std::{
     fmt,

@@ -1,6 +1,6 @@
 //! The well-known services: a name for host, port and TLS (`service = "Gmail"`), and what is peculiar to each.
 //!
-//! Apart from `smtp`, which knows hosts only. A table and its lookup; `postern services` prints it.
+//! A table and its lookup; `postern services` prints it. `smtp` knows hosts only.
 
 use super::settings::{
     Auth::{self, Auto},

@@ -1,6 +1,6 @@
 //! The keys of `type = "smtp"`, and the limits that every kind has.
 //!
-//! Apart from the connectors, since configuration, gateway and delivery read them too. Nothing here does anything.
+//! Configuration, gateway and delivery read them as the connectors do. Nothing here does anything.
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 

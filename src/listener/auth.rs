@@ -1,6 +1,6 @@
 //! Whether a password is right: argon2id off the async threads, delays and limits after failures.
 //!
-//! Apart from the session, which asks and waits. Two checks run at a time, so that a burst of logins cannot take the machine;
+//! The session asks and waits. Two checks run at a time, so that a burst of logins cannot take the machine;
 //! an unknown name costs as much time as a wrong password. It grants nothing: that is `policy`'s.
 
 use std::{

@@ -1,6 +1,6 @@
 //! Who has a port: what an administrator asks first when a bind fails.
 //!
-//! Apart because it reads `/proc` and is only a best effort; it never fails, it just knows nothing.
+//! It reads `/proc` and is only a best effort: it never fails, it just knows nothing.
 
 use std::{fs, net::SocketAddr, path::Path};
 

@@ -1,6 +1,6 @@
 //! The octets of one connection, plain or encrypted.
 //!
-//! Apart from the connection so that idle ones stay cheap: a read borrows the stack and the buffer grows only by what came.
+//! Idle connections stay cheap: a read borrows the stack and the buffer grows only by what came.
 
 use std::{
     fmt, io,

@@ -1,6 +1,6 @@
 //! Addresses in their one canonical form: what policy judges is what the queue holds and what the wire carries.
 //!
-//! Apart because every other module relies on that form. The canonical form: the domain in lower case without a
+//! Every other module relies on that form. The canonical form: the domain in lower case without a
 //! trailing dot, the local part without needless quotes and with its case kept. ASCII only (SMTPUTF8 is not offered).
 //! Finding an address inside a command or a header is done elsewhere (`smtp::server::command`, `mailboxes`).
 

@@ -1,6 +1,6 @@
 //! Header fields in raw bytes: find, unfold, replace, remove, put on top. Whatever is not named stays as it is.
 //!
-//! Apart so that nobody re-serialises a message to change one field of it. It knows lines and names, not meanings:
+//! Nobody re-serialises a message to change one field of it. It knows lines and names, not meanings:
 //! addresses are `mailboxes`', where a header ends is `repair`'s, what may stand in it is `policy::content`'s. Names
 //! compare without case (RFC 5322 §1.2.2).
 

@@ -1,6 +1,6 @@
 //! The words and marks of an address field: atoms, quoted strings, literals, and what stands between them.
 //!
-//! Apart from `mailboxes`, which knows what they mean together. What other readers could take for other words is an
+//! What they mean together is known to `mailboxes`. What other readers could take for other words is an
 //! error here already. Linear time, no recursion.
 
 use super::address::is_atext;

@@ -1,6 +1,6 @@
 //! The judge's reader of From, Sender, To and their like: it understands the whole field or it errs.
 //!
-//! Apart because the allowlist stands on it: a library that repairs what it reads sees other addresses than the next
+//! The allowlist stands on it: a library that repairs what it reads sees other addresses than the next
 //! reader. The grammar is RFC 5322 §3.4 without its obsolete forms inside an address; encoded words are plain atoms,
 //! nothing is decoded. Two leniencies: unquoted words before one final `<address>` are its name, with whatever they
 //! hold, and a bare local part may be completed. [`judged`] takes of that only what every reader reads alike; [`parse`]

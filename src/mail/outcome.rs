@@ -1,6 +1,6 @@
 //! What a connector says of an attempt, and what became of each recipient.
 //!
-//! Apart because connectors write it and `delivery::plan` reads it, and neither knows the other. It draws no
+//! Connectors write it and `delivery::plan` reads it, and neither knows the other. It draws no
 //! consequence: retry, failover and bounce are `plan`'s.
 
 use std::{fmt, time::Duration};

@@ -1,6 +1,6 @@
 //! For tests alone: the tables of `docs/exchange-online.md`, so that page and program cannot say different things.
 //!
-//! Apart because SMTP, Graph and token endpoints each hold their own table of refusals against the same page. A test takes the rows
+//! SMTP, Graph and token endpoints each hold their own table of refusals against the same page. A test takes the rows
 //! under its heading, looks the codes of the first cell up in its own table, and compares; and it asks of each of its rows whether
 //! the page has it.
 

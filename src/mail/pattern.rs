@@ -1,6 +1,6 @@
 //! The one matcher for allowlists, rewrites and routes.
 //!
-//! Apart so that a pattern means the same everywhere. A pattern is `*`, `<>`, DOMAIN or LOCAL@DOMAIN; DOMAIN is a
+//! A pattern means the same everywhere. It is `*`, `<>`, DOMAIN or LOCAL@DOMAIN; DOMAIN is a
 //! name (exactly), `*.name` (any sub-domain, not the name itself) or `*`; LOCAL may hold `*`. It does not decide what
 //! a match means.
 

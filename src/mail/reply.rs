@@ -1,6 +1,6 @@
 //! SMTP replies; every reply Postern itself ever sends is named here.
 //!
-//! Apart so that codes and wording stand on one screen. It holds no rule: `policy` and `smtp` choose which to send.
+//! Codes and wording stand on one screen. It holds no rule: `policy` and `smtp` choose which to send.
 //! Replies of upstreams are the same type, with octets that are not printable made `?`.
 
 use std::fmt;
@@ -297,7 +297,11 @@ impl Reply {
     }
     /// The client section is gone.
     pub fn not_listed_any_more() -> Self {
-        Self::new(421, (4, 7, 0), "your address is no longer in any [[client]]")
+        Self::new(
+            421,
+            (4, 7, 0),
+            "your address is no longer in any [[client]]",
+        )
     }
     /// AUTH without TLS where it must be encrypted (RFC 4954 section 6).
     pub fn auth_needs_tls() -> Self {

@@ -1,6 +1,6 @@
 //! The three lists that every sender and every recipient must pass: of all, of the client, of the user.
 //!
-//! Apart from `content`, which finds the addresses of a header and asks here. It knows neither passwords nor networks:
+//! `content` finds the addresses of a header and asks here. It knows neither passwords nor networks:
 //! who somebody is was settled before.
 
 use std::fmt;

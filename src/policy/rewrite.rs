@@ -1,6 +1,6 @@
 //! Rewriting of senders: which rule applies, and what a header field becomes by it.
 //!
-//! Apart from `grants`: a rewrite gives no right, the lists judge what comes out of it. It changes addresses only;
+//! A rewrite gives no right: the lists judge what comes out of it. It changes addresses only;
 //! names, comments and folding stay. Rewriting twice is rewriting once.
 
 use crate::mail::{

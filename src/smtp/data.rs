@@ -1,6 +1,6 @@
 //! The content between 354 and the final dot: dots, line endings, size; both directions, any chunking.
 //!
-//! Apart from the session because smuggling lives here (CVE-2023-51764 and its kin): what ends a message must be decided
+//! Smuggling lives here (CVE-2023-51764 and its kin), so what ends a message is decided
 //! by one piece of code that can be tested against every cut. It knows nothing of commands and keeps no content.
 
 use bytes::BufMut;

@@ -1,6 +1,6 @@
 //! SASL PLAIN (RFC 4616), LOGIN and the challenge of CRAM-MD5: what the client says and what the server reads.
 //!
-//! Apart because both sides of a conversation need it. It checks no password; `listener` does.
+//! Both sides of a conversation need it. It checks no password; `listener` does.
 
 use base64::{
     Engine as _,

@@ -352,7 +352,8 @@ fn status_of_a_gateway_that_is_gone_is_no_present_truth() {
     assert_eq!(text.status.code(), Some(69));
     let text = both(&text);
     assert!(
-        text.contains("gateway     not running") && text.contains("up was last seen closed, since "),
+        text.contains("gateway     not running")
+            && text.contains("up was last seen closed, since "),
         "{text}"
     );
 }

@@ -1,6 +1,6 @@
 //! Where a managed identity gets its tokens: the metadata service of a virtual machine, Azure's hosting, or the agent of Azure Arc.
 //!
-//! Apart from `oauth`, which reads what is written: this is what the machine says of itself, in the environment (as Azure's own
+//! What is written is read by `oauth`; this is what the machine says of itself, in the environment (as Azure's own
 //! libraries read it) and by the agent that is installed. It asks nobody.
 
 use std::path::Path;

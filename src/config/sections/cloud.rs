@@ -1,6 +1,6 @@
 //! Microsoft's clouds and the URLs a connector may ask: which hosts, and that they are asked by https.
 //!
-//! Apart from `oauth`, which reads who logs in. The hosts are those of Microsoft's page on national clouds; what its
+//! Who logs in is read by `oauth`. The hosts are those of Microsoft's page on national clouds; what its
 //! documentation leaves open has no default here and must be written.
 
 use crate::{

@@ -8,7 +8,7 @@ use super::{
     graph,
     outbound::Outbound,
     smtp,
-    token::Way,
+    token::Reach,
 };
 use crate::{
     config::{
@@ -157,18 +157,18 @@ fn one(
     let word = table.parsed("type", kind_of)?.value;
     table.set_kind(word);
     let proxy = outbound.proxy_for(context, table);
-    let way = Way {
+    let reach = Reach {
         outbound,
         proxy: &proxy,
     };
-    let around = smtp::Around {
-        way,
+    let rest = smtp::SmtpContext {
+        reach,
         hostname,
         own_addresses,
     };
     let kind = match word {
-        "smtp" => smtp::read(context, table, &around).map(|smtp| Kind::Smtp(Box::new(smtp))),
-        "graph" => graph::read(context, table, way).map(|graph| Kind::Graph(Box::new(graph))),
+        "smtp" => smtp::read(context, table, &rest).map(|smtp| Kind::Smtp(Box::new(smtp))),
+        "graph" => graph::read(context, table, reach).map(|graph| Kind::Graph(Box::new(graph))),
         "capture" => capture::read(context, table).map(|directory| Kind::Capture { directory }),
         _ => Some(Kind::Discard),
     };

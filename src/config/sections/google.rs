@@ -1,6 +1,6 @@
 //! The `oauth` table with `provider = "google"`.
 //!
-//! Apart from `oauth`, since it shares no credential with Microsoft's.
+//! It shares no credential with Microsoft's.
 
 use std::path::{Path, PathBuf};
 
@@ -8,7 +8,7 @@ use super::{
     cloud,
     context::Context,
     files, secret,
-    token::{Way, one_of},
+    token::{Reach, only_one_credential},
 };
 use crate::{
     config::{
@@ -26,14 +26,14 @@ use crate::{
 pub(super) fn read(
     context: Context<'_>,
     table: &Table<'_>,
-    way: Way<'_>,
+    reach: Reach<'_>,
     mailbox: Option<At<String>>,
 ) -> Option<(Settings, String)> {
     let span = table.place_or_header("token_url");
     let token_url = table.parsed_or_default("token_url", cloud::web)?;
-    way.outbound.check(context, &span, &token_url.host);
+    reach.outbound.check(context, &span, &token_url.host);
     let scope = table.parsed_or_default("scope", |text| Ok(text.to_owned()))?;
-    let http = way.http(context, table);
+    let http = reach.http(context, table);
     let account = table.parsed("service_account_file", files::path);
     let subject = table.parsed("subject", values::address);
     let client_id = table.parsed("client_id", |text| {
@@ -50,7 +50,7 @@ pub(super) fn read(
         .into_iter()
         .filter(|key| table.has(key))
         .collect();
-    one_of(table, &given);
+    only_one_credential(table, &given);
     let (grant, mailbox) = match given.first().copied() {
         Some("service_account_file") => {
             let At { value, span } = account?;

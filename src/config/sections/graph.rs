@@ -1,6 +1,6 @@
 //! The keys of `type = "graph"`, and the hosts it will open connections to.
 //!
-//! Apart from `microsoft`, which reads who logs in: this is where the mail goes and how large it may be. It sends nothing.
+//! Who logs in is read by `microsoft`; this is where the mail goes and how large it may be. It sends nothing.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use super::{
     cloud,
     context::Context,
     microsoft::{self, For},
-    token::{self, Way},
+    token::{self, Reach},
 };
 use crate::{
     config::{
@@ -24,10 +24,10 @@ use crate::{
 pub(super) fn read(
     context: Context<'_>,
     table: &Table<'_>,
-    way: Way<'_>,
+    reach: Reach<'_>,
 ) -> Option<graph::Settings> {
     let cloud = cloud::read(table);
-    let oauth = microsoft::read(context, table, way, cloud, For::Graph);
+    let oauth = microsoft::read(context, table, reach, cloud, For::Graph);
     let given = cloud::graph_url(table);
     let mailbox = token::mailbox(table).map(|mailbox| mailbox.value);
     let mime_limit = table.size("mime_limit");
@@ -65,7 +65,7 @@ pub(super) fn read(
         Some(given) => given.value,
         None => cloud::web(cloud.graph()).ok()?,
     };
-    way.outbound.check(context, &span, &url.host);
+    reach.outbound.check(context, &span, &url.host);
     if large_messages == Large::Upload && cloud.lacks_uploads() && !table.has("graph_url") {
         context.note(&table.place("large_messages").unwrap_or_else(|| span.clone()), fault!(
             "according to Microsoft's documentation this cloud has no upload sessions, so a message with a large attachment cannot be sent";
@@ -73,8 +73,8 @@ pub(super) fn read(
     }
     if large_messages == Large::Upload {
         match upload_host {
-            Some(host) => way.outbound.check(context, &span, host),
-            None if !way.outbound.allows_all() => context.note(&span, fault!(
+            Some(host) => reach.outbound.check(context, &span, host),
+            None if !reach.outbound.allows_all() => context.note(&span, fault!(
                 "Graph names the host of uploads only when there is a large message, and then it must be in [outbound] `allowed_hosts`";
                 "add it there, or write large_messages = \"refuse\"")),
             None => {}

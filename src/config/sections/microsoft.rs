@@ -1,6 +1,6 @@
 //! Who asks Microsoft for tokens, and where: the keys that graph and the `oauth` table of smtp share.
 //!
-//! Apart from both, so that a credential is written and checked in one way. It asks for no token.
+//! A credential is written and checked in the same way in both. It asks for no token.
 
 use super::{
     azure,
@@ -8,7 +8,7 @@ use super::{
     context::Context,
     files,
     secret::{self, Given},
-    token::{Way, one_of, token_url},
+    token::{Reach, only_one_credential, token_url},
 };
 use crate::{
     config::{
@@ -39,7 +39,7 @@ pub(super) enum For<'a> {
 pub(super) fn read(
     context: Context<'_>,
     table: &Table<'_>,
-    way: Way<'_>,
+    reach: Reach<'_>,
     cloud: Cloud,
     what_for: For<'_>,
 ) -> Option<Settings> {
@@ -60,7 +60,7 @@ pub(super) fn read(
     }
     let scope = scope(table, cloud, what_for, is_delegated);
     let grant = grant(context, table, is_smtp);
-    let http = way.http(context, table);
+    let http = reach.http(context, table);
 
     let span = ["token_url", "login_url", "cloud"]
         .into_iter()
@@ -90,7 +90,7 @@ pub(super) fn read(
             ..base
         }
     };
-    way.outbound.check(context, &span, &token_url.host);
+    reach.outbound.check(context, &span, &token_url.host);
     let (grant, mut scope) = (grant?, scope?);
     if let Grant::ManagedIdentity { .. } = grant {
         // The metadata service is asked for a resource: the scope without its last word.
@@ -139,7 +139,7 @@ fn grant(context: Context<'_>, table: &Table<'_>, is_smtp: bool) -> Option<Grant
         .filter(|key| is_smtp || *key != "refresh_token")
         .filter(|key| !is_delegated || *key != "client_secret")
         .collect();
-    one_of(table, &given);
+    only_one_credential(table, &given);
     let Some(kind) = given.first().copied() else {
         if !table.has("key") {
             context.error(&table.span, fault!("there is no credential to ask for tokens with";

@@ -1,6 +1,6 @@
 //! Each section to its module's settings, in the order of the file's own logic: what is named before what names it.
 //!
-//! Apart from `table`, which knows TOML and no meaning, and from the modules, which know their settings and no TOML.
+//! `table` knows TOML and no meaning, the modules know their settings and no TOML.
 
 use std::{cell::RefCell, path::Path};
 

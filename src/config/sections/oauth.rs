@@ -5,7 +5,7 @@ use super::{
     context::Context,
     google,
     microsoft::{self, For},
-    token::{self, Way},
+    token::{self, Reach},
 };
 use crate::{
     config::{
@@ -19,7 +19,7 @@ use crate::{
 pub(super) fn read(
     context: Context<'_>,
     table: &Table<'_>,
-    way: Way<'_>,
+    reach: Reach<'_>,
     host: Option<&str>,
 ) -> Option<(Settings, String)> {
     table.requires("provider", "provider = \"microsoft\"");
@@ -34,10 +34,10 @@ pub(super) fn read(
     };
     if is_microsoft {
         table.requires("mailbox", "mailbox = \"printer@corp.example\"");
-        let settings = microsoft::read(context, table, way, cloud::read(table), For::Smtp(host));
+        let settings = microsoft::read(context, table, reach, cloud::read(table), For::Smtp(host));
         return Some((settings?, mailbox?.value));
     }
-    google::read(context, table, way, mailbox)
+    google::read(context, table, reach, mailbox)
 }
 
 /// `mailbox` where it is the name of an SMTP username.

@@ -248,9 +248,8 @@ fn server(text: &str) -> Result<Option<ProxyServer>, Fault> {
             let (user, password) = login
                 .split_once(':')
                 .ok_or_else(|| fault("the login has no password"))?;
-            let decode = |text| {
-                decode(text).ok_or_else(|| fault("the login has a % that is no escape"))
-            };
+            let decode =
+                |text| decode(text).ok_or_else(|| fault("the login has a % that is no escape"));
             Some((decode(user)?, Secret::new(decode(password)?)))
         }
     };

@@ -1,6 +1,6 @@
 //! Secrets: a string, or a table that says where the value is.
 //!
-//! Apart so that there is one place that reads them. It never puts a value into a message.
+//! This is the one place that reads them. It never puts a value into a message.
 
 use super::{
     context::Context,
@@ -17,8 +17,8 @@ use crate::{
     secret::Secret,
 };
 
-/// A secret and where it stands. What cannot be told is reported, and `None`; what is not looked at
-/// ([`Secrets::Ignore`]) is `Some` of a secret that `known` says is a placeholder.
+/// A secret and where it stands. One that cannot be read is reported and is `None`; one that is not to be read
+/// ([`Secrets::Ignore`]) is a placeholder, which `known` says.
 pub(super) struct Given {
     pub(super) secret: Secret,
     pub(super) span: Span,

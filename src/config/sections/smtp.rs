@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::{context::Context, files, oauth, outbound, secret, token::Way};
+use super::{context::Context, files, oauth, outbound, secret, token::Reach};
 use crate::{
     config::{
         diagnostic::Span,
@@ -17,8 +17,8 @@ use crate::{
 };
 
 /// What the rest of the file says that this connector needs.
-pub(super) struct Around<'a> {
-    pub(super) way: Way<'a>,
+pub(super) struct SmtpContext<'a> {
+    pub(super) reach: Reach<'a>,
     pub(super) hostname: &'a str,
     pub(super) own_addresses: &'a [SocketAddr],
 }
@@ -35,7 +35,7 @@ struct Target {
 pub(super) fn read(
     context: Context<'_>,
     table: &Table<'_>,
-    around: &Around<'_>,
+    rest: &SmtpContext<'_>,
 ) -> Option<SmtpSettings> {
     let target = target(context, table);
     let verify = table.choice("verify", [Verify::Full, Verify::Certificate, Verify::None]);
@@ -50,7 +50,7 @@ pub(super) fn read(
     let auth = table.parsed("auth", auth_of);
     let host = target.as_ref().map(|target| target.host.as_str());
     let oauth = table.inner("oauth", "connector.oauth").and_then(|inner| {
-        let oauth = oauth::read(context, &inner, around.way, host);
+        let oauth = oauth::read(context, &inner, rest.reach, host);
         inner.finish();
         oauth
     });
@@ -61,11 +61,10 @@ pub(super) fn read(
     let messages_per_connection = table.number("messages_per_connection") as u32;
     let idle_timeout = table.duration("idle_timeout");
     let overrides = overrides(table);
-    let helo = helo(table, around.hostname);
+    let helo = helo(table, rest.hostname);
 
     let target = target?;
-    around
-        .way
+    rest.reach
         .outbound
         .check(context, &target.span, &target.host);
     let bearer = match (&oauth, &login) {
@@ -78,13 +77,13 @@ pub(super) fn read(
         || table.has("oauth")
         || auth.as_ref().is_some_and(|auth| auth.value.bears_token());
     speak_of_exchange(table, &target, login.is_some() && !by_token);
-    if around.way.proxy.via.is_none() {
-        refuse_loop(context, around.own_addresses, &target);
+    if rest.reach.proxy.via.is_none() {
+        refuse_loop(context, rest.own_addresses, &target);
     }
     Some(SmtpSettings {
         host: target.host,
         port: target.port,
-        proxy: around.way.proxy.clone(),
+        proxy: rest.reach.proxy.clone(),
         tls: target.tls,
         verify,
         ca_file,
@@ -98,9 +97,9 @@ pub(super) fn read(
         messages_per_connection,
         idle_timeout,
         says_address: helo.is_none(),
-        helo: helo.unwrap_or_else(|| around.hostname.to_owned()),
+        helo: helo.unwrap_or_else(|| rest.hostname.to_owned()),
         overrides,
-        own_addresses: around.own_addresses.to_vec(),
+        own_addresses: rest.own_addresses.to_vec(),
         oauth,
         plaintext_credentials,
     })

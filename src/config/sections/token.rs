@@ -1,4 +1,4 @@
-//! What all that ask for tokens share, whoever gives them: the way there, one credential, one mailbox.
+//! What all that ask for tokens share, whoever gives them: how they are reached, one credential, one mailbox.
 
 use super::{
     cloud::{self, Web},
@@ -16,12 +16,12 @@ use crate::{
 
 /// How the connector reaches anything.
 #[derive(Clone, Copy)]
-pub(super) struct Way<'a> {
+pub(super) struct Reach<'a> {
     pub(super) outbound: &'a Outbound,
     pub(super) proxy: &'a Proxy,
 }
 
-impl Way<'_> {
+impl Reach<'_> {
     /// With the table's own `ca_file`.
     pub(super) fn http(self, context: Context<'_>, table: &Table<'_>) -> HttpSettings {
         HttpSettings {
@@ -42,7 +42,7 @@ pub(super) fn mailbox(table: &Table<'_>) -> Option<At<String>> {
 }
 
 /// An error for every credential but the first.
-pub(super) fn one_of(table: &Table<'_>, given: &[&'static str]) {
+pub(super) fn only_one_credential(table: &Table<'_>, given: &[&'static str]) {
     let Some((first, rest)) = given.split_first() else {
         return;
     };

@@ -1,6 +1,6 @@
 //! What Graph answered, as an outcome: the code of its error first, the status second, never the message.
 //!
-//! Apart because it is pure. It sends nothing and waits for nothing. Only an error of Graph's own, with a code that is known to be
+//! It is pure: it sends nothing and waits for nothing. Only an error of Graph's own, with a code that is known to be
 //! about the message, fails a message; what nobody knows is tried again, and what something in between answered in Graph's place is
 //! no answer of Graph's.
 
@@ -238,9 +238,8 @@ fn by_status(heard: &Heard<'_>, page: Option<&str>, said: &str, mailbox: &str) -
             if let Some(page) = page {
                 return between(text(page));
             }
-            let why = format!(
-                "nothing known to be about the message of {mailbox}; it is tried again"
-            );
+            let why =
+                format!("nothing known to be about the message of {mailbox}; it is tried again");
             Meaning::later(Reply::new(451, (4, 3, 0), text(&why)), wait)
         }
     }

@@ -1,6 +1,6 @@
 //! One request to Graph: the URL below the mailbox, the token and its one renewal, the line for whoever reads along.
 //!
-//! Apart because `sendMail` and drafts ask in the same way. It tries nothing twice but a refused token, and knows no meaning of an
+//! `sendMail` and drafts ask in the same way. It tries nothing twice but a refused token, and knows no meaning of an
 //! answer.
 
 use std::time::SystemTime;
@@ -64,7 +64,7 @@ impl Graph {
         let mut token = self.tokens.token(deadline).await.map_err(Silence::Token)?;
         for last in [false, true] {
             let answer = self.ask_with(&token, request, deadline).await;
-            self.note(&answer);
+            self.record_answer(&answer);
             let answer = answer.map_err(Silence::Graph)?;
             // A login page is no answer to our token.
             if answer.status.as_u16() != 401 || heard(&answer).between().is_some() {
@@ -156,8 +156,8 @@ impl Graph {
             .await
     }
 
-    /// For whoever reads along.
-    pub(super) fn note(&self, answer: &Result<Answer, NoAnswer>) {
+    /// Into the record that `postern test` shows.
+    pub(super) fn record_answer(&self, answer: &Result<Answer, NoAnswer>) {
         match answer {
             Ok(answer) => self.record(&format!("< {}", answer.status)),
             Err(fault) => self.record(&format!("* {}", fault.text())),

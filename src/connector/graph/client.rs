@@ -1,6 +1,6 @@
 //! A connector to Exchange Online: its settings, and what it holds.
 //!
-//! Apart from `mod.rs`, which delivers, since `ask` and `draft` work with it too.
+//! `mod.rs`, which delivers, works with it, and so do `ask` and `draft`.
 
 use std::sync::Arc;
 

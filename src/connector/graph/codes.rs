@@ -1,6 +1,6 @@
 //! What Graph's error codes mean, as data: whom a code is about, what is to be done, and where that is known from.
 //!
-//! Apart from `answer`, which adds the status: the same code comes under 400, 403, 404, 413, 429, 500 and 507, so the code decides
+//! The status is added by `answer`: the same code comes under 400, 403, 404, 413, 429, 500 and 507, so the code decides
 //! and the status only where no code is known. It is pure, and reads no message, which may change and is translated.
 
 use serde_json::Value;

@@ -1,6 +1,6 @@
 //! What is encoded, decoded (RFC 2045 §6): base64 piece by piece, quoted-printable at once.
 //!
-//! Apart because it is pure and because a large attachment must not be in memory twice. It forgives what others send, and knows
+//! It is pure, and a large attachment is never in memory twice. It forgives what others send, and knows
 //! neither parts nor charsets.
 
 use bytes::Bytes;

@@ -1,6 +1,6 @@
 //! A large message as a draft: what an earlier attempt left is found, then the draft is made, filled and sent.
 //!
-//! Apart from `sendMail` because it is many requests, of which one sends. Never a second mail: every draft carries the key of its
+//! Unlike `sendMail` it is many requests, of which one sends. Never a second mail: every draft carries the key of its
 //! job, and before one is made the mailbox is searched for that key. What was sent is not a draft any more, and is reported as
 //! delivered; a draft is deleted, which fails if it is being sent at that moment (a message gets another id when it is moved to
 //! Sent Items). Nothing is left behind: what fails before the end is deleted, at once or by the next attempt. What a message

@@ -1,6 +1,6 @@
 //! A header as the properties of a Graph `message`.
 //!
-//! Apart because it is pure and because here, too, an allowlist could be walked around: the three lists of recipients are what
+//! It is pure. Here, too, an allowlist could be walked around: the three lists of recipients are what
 //! `recipients` makes of the header, and nothing else. The body and the attachments are `parts`'.
 
 use serde_json::{Map, Value, json};

@@ -1,6 +1,6 @@
 //! The parts of a message (RFC 2045, 2046): what each is, how it is encoded, and where in the body it stands.
 //!
-//! Apart because it is pure and copies nothing: a large message is in memory once, and its parts are ranges of it. The header of a
+//! It is pure and copies nothing: a large message is in memory once, and its parts are ranges of it. The header of a
 //! part and its charset are read by mail-parser, which given the whole message would decode every part of it at once. What a part is
 //! good for is decided in `parts`, its octets are `coding`'s.
 

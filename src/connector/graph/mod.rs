@@ -1,6 +1,6 @@
 //! Microsoft Graph for Exchange Online: `sendMail`, and for large messages a draft that is sent.
 //!
-//! Apart from `smtp` because Graph has no envelope: To, Cc and Bcc are made equal to the job's recipients. It does not fetch
+//! Unlike SMTP, Graph has no envelope: To, Cc and Bcc are made equal to the job's recipients. It does not fetch
 //! tokens (`oauth`) and does not pace itself (`delivery::lanes`).
 //!
 //! `client` is what a connector holds; `recipients` decides who gets it; `ask` is one request, `answer` what an answer means and

@@ -1,6 +1,6 @@
 //! Several texts as one HTML page, in their order (RFC 2046 §5.1.3): a message, and the footer that a gateway put behind it.
 //!
-//! Apart because it is pure, and because it touches HTML: of a page nothing is changed but what is put in at the beginning and at the
+//! It is pure. Of a page nothing is changed but what is put in at the beginning and at the
 //! end of its body.
 
 /// Where texts meet.

@@ -1,6 +1,6 @@
 //! What of a message becomes the body of a Graph draft, and what its attachments.
 //!
-//! Apart because it is pure. Graph has one body, HTML or text: of alternatives HTML is taken where there is any, since the text beside
+//! It is pure. Graph has one body, HTML or text: of alternatives HTML is taken where there is any, since the text beside
 //! it, which is the same in other words, is made anew by Exchange. Texts that stand one behind the other are all read, so they become
 //! one, HTML where one of them is. Everything else is an attachment, octet for octet. A message that is signed
 //! or encrypted as a whole cannot be taken apart and be what it was; it is left to another connector.

@@ -1,6 +1,6 @@
 //! Who stands in a field of addresses, with the name people know them by.
 //!
-//! Apart because it forgives what `mailboxes`, on which the allowlist stands, must not: lists with semicolons, apostrophes, two
+//! It forgives what `mailboxes`, on which the allowlist stands, must not: lists with semicolons, apostrophes, two
 //! addresses without a comma. That is safe here, and only here, since of what is found nothing is kept but the addresses that the
 //! envelope has already, each written anew. It decides nothing.
 

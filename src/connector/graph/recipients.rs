@@ -1,6 +1,6 @@
 //! Makes To, Cc and Bcc say what the envelope says: Graph has no envelope, and sends to whoever stands in the header.
 //!
-//! Apart because it is pure and because an allowlist could be walked around here: an address that the envelope does not have
+//! It is pure. An allowlist could be walked around here: an address that the envelope does not have
 //! must not stand in any of the fields, and none of the envelope's may be missing. The body is not touched.
 
 use std::collections::HashSet;

@@ -1,6 +1,6 @@
 //! The single steps of a draft: find what carries a key, make one, attach, delete; and how long a step is waited for.
 //!
-//! Apart from `draft`, which says in which order and what follows. No step here sends anything.
+//! In which order, and what follows, `draft` says. No step here sends anything.
 
 use std::time::Duration;
 

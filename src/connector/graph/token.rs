@@ -1,6 +1,6 @@
 //! Why Graph does not accept a token, and what to do about it.
 //!
-//! Apart because it is pure, and because 401 is one status for many causes of which few are the token's: the tenant, the permission,
+//! It is pure. 401 is one status for many causes, of which few are the token's: the tenant, the permission,
 //! a policy, or something in between that wants a login of its own. `error.code` and the challenge (RFC 9110 §11.6.1) decide; the
 //! message only says which cause of `InvalidAuthenticationToken` stands first.
 

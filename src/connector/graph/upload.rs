@@ -1,6 +1,6 @@
 //! One attachment by an upload session: in pieces, in order, resumed where Graph says.
 //!
-//! Apart from `draft` because it speaks to another host, whose URL is the credential: it goes into no log, and no token goes there.
+//! It speaks to another host than `draft`, whose URL is the credential: the URL goes into no log, and no token goes there.
 
 use std::time::Duration;
 
@@ -210,7 +210,7 @@ impl Draft<'_> {
         self.graph.record(&format!("> {verb} {host}{what}"));
         let until = self.until.min(Instant::now() + PIECE_TIME);
         let answer = self.graph.http.send(url, until, make).await;
-        self.graph.note(&answer);
+        self.graph.record_answer(&answer);
         answer
     }
 }

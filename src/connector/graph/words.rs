@@ -1,6 +1,6 @@
 //! Header text as people read it: encoded words (RFC 2047) and raw octets above 127 made into Unicode.
 //!
-//! Apart because names, subjects and file names all need it. The decoding is mail-parser's; what is done here is what it leaves
+//! Names, subjects and file names all need it. The decoding is mail-parser's; what is done here is what it leaves
 //! undone: a character that was split between two encoded words, and raw octets that are not UTF-8.
 
 use std::borrow::Cow;

@@ -1,6 +1,6 @@
 //! What came back of a request, and what its header says beside the answer: the endpoint's clock, and how long it wants to be left alone.
 //!
-//! Apart from the sending. It knows no endpoint, so no meaning of a status.
+//! It sends nothing. It knows no endpoint, so no meaning of a status.
 
 use std::time::{Duration, SystemTime};
 

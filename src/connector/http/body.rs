@@ -1,6 +1,6 @@
 //! The body of a request, handed to the connection in small pieces, and the note that the last octet is gone.
 //!
-//! Apart because it answers one question alone: can the upstream have the whole request? Before the last octet it cannot, and then
+//! It answers one question: can the upstream have the whole request? Before the last octet it cannot, and then
 //! nothing was done; afterwards silence means doubt. It is careful on that side: the last piece counts as gone when the connection
 //! asks for it, although a few octets before it may still wait to be written.
 

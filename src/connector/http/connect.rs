@@ -1,6 +1,6 @@
 //! What an HTTP proxy says to CONNECT (RFC 9110 §9.3.6), and what its refusals mean.
 //!
-//! Apart because smtp asks for tunnels itself while HTTP leaves it to its client, which does not tell why there is none: there the
+//! SMTP asks for tunnels itself, while HTTP leaves it to its client, which does not tell why there is none: there the
 //! proxy is asked once more, and the answer is read here. No request and no secret of the upstream's goes along.
 
 use std::time::Duration;

@@ -1,6 +1,6 @@
 //! Why an HTTP request got no answer, and whether it may have been acted on.
 //!
-//! Apart from the sending: it reads the causes behind an error and names the one that people can repair. The URL is left out, since
+//! It reads the causes behind an error and names the one that people can repair. The URL is left out, since
 //! it may hold what is not for the log.
 
 use std::error::Error as StdError;

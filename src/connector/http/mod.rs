@@ -1,6 +1,6 @@
 //! HTTP as token endpoints and providers' interfaces need it: where it may go, through which proxy, with which roots, and how much may come back.
 //!
-//! Apart so that both obey the same rules. It follows no redirect (a redirect could carry a token elsewhere), retries nothing
+//! Both obey the same rules. It follows no redirect (a redirect could carry a token elsewhere), retries nothing
 //! and knows no endpoint.
 
 mod answer;

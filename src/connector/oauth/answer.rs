@@ -1,6 +1,6 @@
 //! What a token endpoint answered: a token, a fault that passes, or one that an administrator must repair.
 //!
-//! Apart because it is pure: from status, `error`, the code and who asked to an obstacle with the remedy in words. The codes are the table
+//! It is pure: from status, `error`, the code and who asked to an obstacle with the remedy in words. The codes are the table
 //! in `codes`. `error` and the code decide, never the description (which the provider may change); it only says which of the causes of
 //! one and the same error stands first. Of what the endpoint says nothing is repeated but that word, the number and the two identifiers
 //! that its support asks for, and, where nobody knows the code, the first line of the description.

@@ -1,6 +1,6 @@
 //! The proof that Azure Arc wants: what stands in a file that only this machine's own can read.
 //!
-//! Apart because an answer from the network names a file here, and that must not become a way to read any other. Sources:
+//! An answer from the network names a file here, and that must not become a way to read any other. Sources:
 //! learn.microsoft.com/azure/azure-arc/servers/managed-identity-authentication.
 
 use std::{

@@ -1,6 +1,6 @@
 //! What a token says of itself, for telling an administrator what is missing.
 //!
-//! Apart because nothing is decided by it: a token is for its resource alone to judge, it is not verified here, and one that says
+//! Nothing is decided by it: a token is for its resource alone to judge, it is not verified here, and one that says
 //! nothing may be good.
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};

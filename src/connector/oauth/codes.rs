@@ -1,6 +1,6 @@
 //! The codes of a token endpoint: each with what it means for the mail, and what to do about it.
 //!
-//! Apart from `answer`, which reads what came: this is the table, as data, so that it can be read beside its source and checked line
+//! What came is read in `answer`; this is the table, as data, so that it can be read beside its source and checked line
 //! by line. It knows every code of Microsoft's reference (`learn.microsoft.com/entra/identity-platform/reference-error-codes`, REF
 //! below) that an application with a secret, a certificate, a managed identity or a federated token can meet, and those of a refresh
 //! token; codes that the reference leaves out stand with the page that has them.

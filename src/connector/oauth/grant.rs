@@ -1,6 +1,6 @@
 //! Who asks for a token, and what proves it: the form of each grant, with assertions signed here.
 //!
-//! Apart from `source`, which decides when to ask. Keys are read at load, so that one that cannot be used is a problem of the
+//! When to ask is decided in `source`. Keys are read at load, so that one that cannot be used is a problem of the
 //! configuration, and again for every request, since certificates are renewed and federated tokens rotate.
 
 use std::{

@@ -1,6 +1,6 @@
 //! Access tokens for whoever logs in with one: fetched, cached, renewed early, one renewal in flight.
 //!
-//! Apart because several kinds of connectors need the same token and none should know where it comes from. It sends no mail.
+//! Several kinds of connectors need the same token, and none should know where it comes from. It sends no mail.
 
 mod answer;
 pub mod arc;

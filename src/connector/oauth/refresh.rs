@@ -1,6 +1,6 @@
 //! The refresh token: the configured one, or the one that it was rotated to.
 //!
-//! Apart from the asking, because a rotated token is worth more than a request: it is on disk before anything uses what came with it,
+//! A rotated token is worth more than a request: it is on disk before anything uses what came with it,
 //! and what could not be written down is not forgotten.
 
 use std::sync::Arc;

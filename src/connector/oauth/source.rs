@@ -1,6 +1,6 @@
 //! The token source: one token, kept until shortly before it ends, and one renewal under way for all who wait.
 //!
-//! Apart from `grant`, which says who asks, and from `answer`, which says what came back. A renewal is a task of its own: a job that
+//! Who asks is in `grant`, what came back in `answer`. A renewal is a task of its own: a job that
 //! gives up waiting, or a reload, does not end it half-way, with a rotated refresh token on the line.
 
 use std::{

@@ -1,6 +1,6 @@
 //! A TCP connection to an upstream: names, addresses, proxies.
 //!
-//! Apart from TLS and SMTP. It tries every address of a name, one family after the other in turn, and refuses to
+//! It knows neither TLS nor SMTP. It tries every address of a name, one family after the other in turn, and refuses to
 //! connect to one of our own listeners, which would be a mail loop.
 
 use std::{

@@ -1,6 +1,6 @@
 //! Why there is no connection, and whether another address may do better.
 //!
-//! Apart from the opening itself, which meets one address at a time; here stands what several of them come to.
+//! The opening itself meets one address at a time; here stands what several of them come to.
 
 use super::dial::Hop;
 use crate::mail::{

@@ -1,6 +1,6 @@
 //! One connection to an upstream: octets, limits of time, the record of what was said.
 //!
-//! Apart from what is said. Any fault makes a link useless; dropping it closes the connection, whatever was under way.
+//! What is said is no matter here. Any fault makes a link useless; dropping it closes the connection, whatever was under way.
 
 use std::{
     future::poll_fn,
@@ -15,7 +15,7 @@ use tokio::{
     time::{Instant, error::Elapsed, timeout_at},
 };
 
-use super::stream::{Break, Ear, Stream, write_all};
+use super::stream::{LinkFault, ReplyReader, Stream, write_all};
 use crate::{
     connector::interface::Recorder,
     mail::{reply::Reply, text::bounded},
@@ -90,7 +90,7 @@ impl Timeouts {
 /// One connection.
 pub(super) struct Link {
     pub(super) stream: Stream,
-    ear: Ear,
+    reader: ReplyReader,
     /// What is to be written next; kept for its capacity.
     pub(super) out: Vec<u8>,
     /// What the upstream offers.
@@ -122,7 +122,7 @@ impl Link {
     pub(super) fn new(stream: TcpStream, timeouts: Timeouts, recorder: Option<Recorder>) -> Self {
         Self {
             stream: Stream::Plain(stream),
-            ear: Ear::new(),
+            reader: ReplyReader::new(),
             out: Vec::new(),
             offered: Capabilities::default(),
             via: String::new(),
@@ -145,28 +145,28 @@ impl Link {
 
     /// Nothing is buffered that came too early.
     pub(super) fn is_drained(&self) -> bool {
-        self.ear.turns.is_drained()
+        self.reader.turns.is_drained()
     }
 
     /// An error when something is here that nobody asked for. It waits for nothing but what the runtime has yet to read.
-    pub(super) async fn our_turn(&mut self, stage: Stage) -> Result<(), Break> {
+    pub(super) async fn our_turn(&mut self, stage: Stage) -> Result<(), LinkFault> {
         let until = Instant::now() + self.timeouts.quit;
-        let Self { stream, ear, .. } = self;
-        timeout_at(until, poll_fn(|cx| ear.our_turn(stream, stage, cx)))
+        let Self { stream, reader, .. } = self;
+        timeout_at(until, poll_fn(|cx| reader.our_turn(stream, stage, cx)))
             .await
-            .unwrap_or(Err(Break::Silent(stage)))
+            .unwrap_or(Err(LinkFault::Silent(stage)))
     }
 
     /// Writes what is in `out`, where it is our turn; `shown` stands for it in the record.
     ///
     /// # Errors
-    /// With [`Break::Silent`] it may have been written; with any other it was not.
+    /// With [`LinkFault::Silent`] it may have been written; with any other it was not.
     pub(super) async fn send(
         &mut self,
         stage: Stage,
         shown: Option<&str>,
         deadline: Instant,
-    ) -> Result<(), Break> {
+    ) -> Result<(), LinkFault> {
         if self.out.is_empty() {
             return Ok(());
         }
@@ -182,29 +182,36 @@ impl Link {
         }
         let until = self.until(stage, deadline);
         let Self {
-            stream, out, ear, ..
+            stream,
+            out,
+            reader,
+            ..
         } = self;
         let written = within(until, async {
-            poll_fn(|cx| ear.our_turn(stream, stage, cx)).await?;
+            poll_fn(|cx| reader.our_turn(stream, stage, cx)).await?;
             // Every line has its reply (RFC 5321 §4.2).
-            ear.turns.ask(memchr::memchr_iter(b'\n', out).count());
+            reader.turns.ask(memchr::memchr_iter(b'\n', out).count());
             // After an error the upstream may have said why before it closed; the reading that follows will tell.
             let _ = write_all(stream, out).await;
             Ok(())
         })
         .await;
         self.out.clear();
-        written.unwrap_or(Err(Break::Silent(stage)))
+        written.unwrap_or(Err(LinkFault::Silent(stage)))
     }
 
     /// Reads one reply.
-    pub(super) async fn read(&mut self, stage: Stage, deadline: Instant) -> Result<Reply, Break> {
+    pub(super) async fn read(
+        &mut self,
+        stage: Stage,
+        deadline: Instant,
+    ) -> Result<Reply, LinkFault> {
         let until = self.until(stage, deadline);
         // One limit for the whole of it, however many pieces it comes in.
         let mut limit = None;
         loop {
-            let found = self.ear.turns.next_reply();
-            if let Some(reply) = found.map_err(|wrong| Break::wrong(stage, wrong))? {
+            let found = self.reader.turns.next_reply();
+            if let Some(reply) = found.map_err(|wrong| LinkFault::wrong(stage, wrong))? {
                 self.record_reply(&reply);
                 return Ok(reply);
             }
@@ -217,7 +224,7 @@ impl Link {
     pub(super) async fn last_word(&mut self, deadline: Instant) -> Option<Reply> {
         let until = deadline.min(Instant::now() + self.timeouts.quit);
         let reply = loop {
-            if let Some(reply) = self.ear.turns.last_word() {
+            if let Some(reply) = self.reader.turns.last_word() {
                 break reply;
             }
             self.more(Stage::Content, || until).await.ok()?;
@@ -226,11 +233,15 @@ impl Link {
         Some(reply)
     }
 
-    async fn more(&mut self, stage: Stage, until: impl FnOnce() -> Instant) -> Result<(), Break> {
-        let Self { stream, ear, .. } = self;
-        within(until, poll_fn(|cx| ear.read(stream, stage, cx)))
+    async fn more(
+        &mut self,
+        stage: Stage,
+        until: impl FnOnce() -> Instant,
+    ) -> Result<(), LinkFault> {
+        let Self { stream, reader, .. } = self;
+        within(until, poll_fn(|cx| reader.read(stream, stage, cx)))
             .await
-            .unwrap_or(Err(Break::Silent(stage)))
+            .unwrap_or(Err(LinkFault::Silent(stage)))
     }
 
     /// Writes a block of content from `out`, and listens meanwhile: an upstream that has had enough says so and stops
@@ -239,12 +250,15 @@ impl Link {
         &mut self,
         begun: &mut bool,
         deadline: Instant,
-    ) -> Result<(), Break> {
+    ) -> Result<(), LinkFault> {
         let until = self.until(Stage::Content, deadline)();
         let mut done = 0;
         loop {
             let Self {
-                stream, ear, out, ..
+                stream,
+                reader,
+                out,
+                ..
             } = self;
             let rest = out.get(done..).unwrap_or_default();
             if rest.is_empty() {
@@ -253,15 +267,15 @@ impl Link {
             let step = within(
                 || until,
                 poll_fn(|cx| {
-                    ready!(ear.our_turn(stream, Stage::Content, cx))?;
-                    let lost = |e| Break::Lost(Stage::Content, Some(e));
+                    ready!(reader.our_turn(stream, Stage::Content, cx))?;
+                    let lost = |e| LinkFault::Lost(Stage::Content, Some(e));
                     stream.write(cx, rest).map_err(lost)
                 }),
             )
             .await;
             match step {
-                Err(_) => return Err(Break::Silent(Stage::Content)),
-                Ok(Ok(0)) => return Err(Break::Lost(Stage::Content, None)),
+                Err(_) => return Err(LinkFault::Silent(Stage::Content)),
+                Ok(Ok(0)) => return Err(LinkFault::Lost(Stage::Content, None)),
                 Ok(Ok(n)) => {
                     done += n;
                     *begun = true;
@@ -274,12 +288,12 @@ impl Link {
     }
 
     /// After the last block: from here on the message may have arrived, whatever comes.
-    pub(super) async fn flush(&mut self, deadline: Instant) -> Result<(), Break> {
-        self.ear.turns.ask(1);
+    pub(super) async fn flush(&mut self, deadline: Instant) -> Result<(), LinkFault> {
+        self.reader.turns.ask(1);
         let until = self.until(Stage::Content, deadline);
         let stream = &mut self.stream;
         match within(until, poll_fn(|cx| stream.flush(cx))).await {
-            Err(_) => Err(Break::Silent(Stage::Dot)),
+            Err(_) => Err(LinkFault::Silent(Stage::Dot)),
             // The reply may still be there to be read.
             Ok(_) => Ok(()),
         }

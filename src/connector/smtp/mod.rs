@@ -1,7 +1,7 @@
 //! An SMTP smarthost: sockets, TLS, reuse and limits of time around `smtp::client`.
 //!
-//! Apart from the dialogue, which has no clock and no socket. It makes one attempt; only on a connection used before,
-//! that died before it said a word about the message, does it try once more on a new one.
+//! The dialogue itself has no clock and no socket. One attempt is made; only on a connection used before,
+//! that died before it said a word about the message, is there one more on a new connection.
 
 mod dial;
 mod failed;
@@ -25,7 +25,7 @@ use self::{
     open::{Opened, Opener},
     pool::Pool,
     standing::Reputation,
-    stream::Break,
+    stream::LinkFault,
 };
 use crate::{
     connector::{
@@ -110,7 +110,7 @@ impl Smtp {
             let (heard, sent) = match step {
                 DialogueStep::Read(stage) => match link.send(stage, None, deadline).await {
                     Ok(()) => (link.read(stage, deadline).await, Sent::Commands),
-                    Err(fault @ Break::Silent(_)) => (Err(fault), Sent::Commands),
+                    Err(fault @ LinkFault::Silent(_)) => (Err(fault), Sent::Commands),
                     Err(fault) => (Err(fault), Sent::Nothing),
                 },
                 DialogueStep::Content => {
@@ -146,7 +146,7 @@ impl Smtp {
                 }
                 Err(fault) => {
                     match &fault {
-                        Break::Unasked(_, what) if !what.is_farewell() => {
+                        LinkFault::Unasked(_, what) if !what.is_farewell() => {
                             dialogue.out_of_turn(&fault.to_string(), sent);
                         }
                         _ => dialogue.lost(&fault.to_string(), sent),

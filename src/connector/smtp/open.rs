@@ -1,6 +1,6 @@
 //! From nothing to a connection that is logged in: addresses in turn, TLS, greeting to AUTH.
 //!
-//! Apart from deliveries: nothing in here has attempted a message, so every failure is an [`Obstacle`].
+//! Nothing in here has attempted a message, so every failure is an [`Obstacle`].
 
 use std::{
     collections::VecDeque,
@@ -19,7 +19,7 @@ use super::{
     dial::{self, Hop},
     failed::{Failed, together},
     link::{Link, Timeouts},
-    stream::{Break, Stream},
+    stream::{LinkFault, Stream},
     tls,
 };
 use crate::{
@@ -322,7 +322,7 @@ impl Opener {
                         Err(fault) => Err(fault),
                     };
                     let reply = heard.map_err(|fault| Failed {
-                        is_silent: matches!(fault, Break::Silent(_)),
+                        is_silent: matches!(fault, LinkFault::Silent(_)),
                         ..Failed::new(Obstacle::down(self.name_fault(&link, &fault)), true)
                     })?;
                     let mut out = std::mem::take(&mut link.out);
@@ -448,19 +448,20 @@ impl Opener {
         Ok(facts)
     }
 
-    fn name_fault(&self, link: &Link, fault: &Break) -> String {
-        if let (Break::Lost(_, error), Some(tls), Stream::Tls(_)) = (fault, &self.tls, &link.stream)
+    fn name_fault(&self, link: &Link, fault: &LinkFault) -> String {
+        if let (LinkFault::Lost(_, error), Some(tls), Stream::Tls(_)) =
+            (fault, &self.tls, &link.stream)
             && let Some(said) = tls.explain_loss(error.as_ref(), &self.settings.host)
         {
             return said;
         }
         let hint = match fault {
-            Break::Silent(Stage::Greeting) | Break::Lost(Stage::Greeting, _)
+            LinkFault::Silent(Stage::Greeting) | LinkFault::Lost(Stage::Greeting, _)
                 if self.settings.tls != Tls::Implicit =>
             {
                 " (does this port speak TLS from the first octet? then set tls = \"implicit\")"
             }
-            Break::Unasked(Stage::StartTls, _) => "; somebody on the way injects replies",
+            LinkFault::Unasked(Stage::StartTls, _) => "; somebody on the way injects replies",
             _ => "",
         };
         format!("{}{hint}", link.mask.text(&fault.to_string()))

@@ -1,6 +1,6 @@
 //! Connections kept open between messages.
 //!
-//! Apart from the conversation: it only lends and takes back. What it holds never outlives it.
+//! It only lends and takes back. What it holds never outlives it.
 
 use std::{
     sync::{Arc, Mutex, PoisonError, Weak},

@@ -1,6 +1,6 @@
 //! Whether the upstream takes mail of ours at all, as far as this connector has seen.
 //!
-//! Apart because one message cannot tell: "relay access denied" is our standing where nothing is taken, and one recipient's
+//! One message cannot tell: "relay access denied" is our standing where nothing is taken, and one recipient's
 //! matter where everything else is. It decides nothing else, and it forgets with the process.
 
 use std::sync::atomic::{AtomicU32, Ordering};

@@ -1,6 +1,6 @@
-//! Octets of one connection, plain or encrypted, and the ear that hears what comes before it is written.
+//! Octets of one connection, plain or encrypted, and the reader that hears what comes before it is written.
 //!
-//! Apart from the steps of a conversation, so that no write of any of them can go round the ear. It knows no time.
+//! No write of any step of a conversation can go round the reader. It knows no time.
 
 use std::{
     future::poll_fn,
@@ -25,7 +25,7 @@ use crate::smtp::client::{
 
 /// Why a link is useless.
 #[derive(Debug)]
-pub(super) enum Break {
+pub(super) enum LinkFault {
     /// A limit of time has passed.
     Silent(Stage),
     /// The upstream closed, or the network did.
@@ -36,38 +36,40 @@ pub(super) enum Break {
     Unasked(Stage, Unasked),
 }
 
-impl Break {
+impl LinkFault {
     pub(super) fn wrong(stage: Stage, wrong: TurnError) -> Self {
         match wrong {
-            TurnError::Broken(why, said) => Break::Broken(stage, why, said),
-            TurnError::Unasked(what) => Break::Unasked(stage, what),
+            TurnError::Broken(why, said) => LinkFault::Broken(stage, why, said),
+            TurnError::Unasked(what) => LinkFault::Unasked(stage, what),
         }
     }
 }
 
-impl std::fmt::Display for Break {
+impl std::fmt::Display for LinkFault {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Break::Silent(Stage::Content) => {
+            LinkFault::Silent(Stage::Content) => {
                 f.write_str("the upstream stopped reading the message")
             }
-            Break::Silent(stage) => write!(f, "no reply in time at {stage}"),
-            Break::Lost(stage, None) => write!(f, "the upstream closed the connection at {stage}"),
-            Break::Lost(stage, Some(e)) => {
+            LinkFault::Silent(stage) => write!(f, "no reply in time at {stage}"),
+            LinkFault::Lost(stage, None) => {
+                write!(f, "the upstream closed the connection at {stage}")
+            }
+            LinkFault::Lost(stage, Some(e)) => {
                 write!(f, "the connection was lost at {stage}: {}", tls::words(e))
             }
-            Break::Broken(stage, why, said) if said.is_empty() || *why == BadReply::Tls => {
+            LinkFault::Broken(stage, why, said) if said.is_empty() || *why == BadReply::Tls => {
                 write!(f, "at {stage} came {why}")
             }
-            Break::Broken(stage, why, said) => write!(f, "at {stage} came {why}: {said}"),
-            Break::Unasked(stage, what) if what.is_farewell() => {
+            LinkFault::Broken(stage, why, said) => write!(f, "at {stage} came {why}: {said}"),
+            LinkFault::Unasked(stage, what) if what.is_farewell() => {
                 write!(
                     f,
                     "the upstream closed the connection before {stage}: {}",
                     what.said
                 )
             }
-            Break::Unasked(stage, what) => write!(
+            LinkFault::Unasked(stage, what) => write!(
                 f,
                 "at {stage} the upstream said what nobody had asked for: {}",
                 what.said
@@ -125,12 +127,12 @@ impl Stream {
 }
 
 /// The side that listens.
-pub(super) struct Ear {
+pub(super) struct ReplyReader {
     pub(super) turns: Turns,
     incoming: Box<[u8]>,
 }
 
-impl Ear {
+impl ReplyReader {
     /// At the beginning the greeting is due.
     pub(super) fn new() -> Self {
         Self {
@@ -145,15 +147,15 @@ impl Ear {
         stream: &mut Stream,
         stage: Stage,
         cx: &mut Context<'_>,
-    ) -> Poll<Result<(), Break>> {
+    ) -> Poll<Result<(), LinkFault>> {
         let mut buf = ReadBuf::new(&mut self.incoming);
         match ready!(stream.read(cx, &mut buf)) {
-            Ok(()) if buf.filled().is_empty() => Poll::Ready(Err(Break::Lost(stage, None))),
+            Ok(()) if buf.filled().is_empty() => Poll::Ready(Err(LinkFault::Lost(stage, None))),
             Ok(()) => {
                 self.turns.feed(buf.filled());
                 Poll::Ready(Ok(()))
             }
-            Err(e) => Poll::Ready(Err(Break::Lost(stage, Some(e)))),
+            Err(e) => Poll::Ready(Err(LinkFault::Lost(stage, Some(e)))),
         }
     }
 
@@ -164,10 +166,10 @@ impl Ear {
         stream: &mut Stream,
         stage: Stage,
         cx: &mut Context<'_>,
-    ) -> Poll<Result<(), Break>> {
+    ) -> Poll<Result<(), LinkFault>> {
         loop {
             if let Some(what) = self.turns.unasked() {
-                return Poll::Ready(Err(Break::Unasked(stage, what)));
+                return Poll::Ready(Err(LinkFault::Unasked(stage, what)));
             }
             if let Poll::Ready(read) = self.read(stream, stage, cx) {
                 match read {
@@ -179,7 +181,7 @@ impl Ear {
                 Ok(false) => Poll::Ready(Ok(())),
                 // The runtime is about to learn of them, and wakes us.
                 Ok(true) => Poll::Pending,
-                Err(e) => Poll::Ready(Err(Break::Lost(stage, Some(e)))),
+                Err(e) => Poll::Ready(Err(LinkFault::Lost(stage, Some(e)))),
             };
         }
     }

@@ -1,6 +1,6 @@
 //! TLS towards an upstream: its settings, and in whose words a failure is told.
 //!
-//! Apart from the conversation, which only needs an encrypted stream. Whom it trusts, `connector::tls` says.
+//! The conversation only needs an encrypted stream. Whom it trusts, `connector::tls` says.
 
 use std::{
     path::Path,

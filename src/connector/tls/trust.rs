@@ -1,6 +1,6 @@
 //! Which certificate of an upstream is trusted, and the proof that it holds the key.
 //!
-//! Apart from the handshake. Two things more than the usual: with `verify = "none"` everything is taken, and a certificate in
+//! The handshake is elsewhere. Two things more than the usual: with `verify = "none"` everything is taken, and a certificate in
 //! `ca_file` that is octet for octet the server's own is trusted as it is, of whatever version, key and extensions; its
 //! name and dates are checked by our own reading, since the library does not read all of them.
 

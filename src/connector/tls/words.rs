@@ -1,6 +1,6 @@
 //! Why a certificate is not trusted, or TLS not made, in words, for smtp, graph and token endpoints.
 //!
-//! Apart because HTTP and SMTP make their connections in different ways and must tell the same fault alike. It trusts nothing. The
+//! HTTP and SMTP make their connections in different ways, and must report the same fault alike. It trusts nothing. The
 //! library's own words are names out of its code (`BadSignature`, `DnsName("…")`): none of them is passed on.
 
 use std::fmt;
@@ -95,7 +95,9 @@ fn weakness(certificate: &X509Certificate<'_>) -> Option<String> {
     // RFC 3279 §2.2: with MD5 and SHA-1.
     let algorithm = certificate.signature_algorithm.algorithm.to_id_string();
     match algorithm.as_str() {
-        "1.2.840.113549.1.1.4" => Some("is signed with MD5, which no longer proves anything".into()),
+        "1.2.840.113549.1.1.4" => {
+            Some("is signed with MD5, which no longer proves anything".into())
+        }
         "1.2.840.113549.1.1.5" | "1.2.840.10045.4.1" => {
             Some("is signed with SHA-1, which is no longer accepted".into())
         }
@@ -201,9 +203,7 @@ pub(in crate::connector) fn problem(fault: &CertificateError, host: &str, proxie
                     "the upstream's certificate, or its issuer's, is of version 1, which has no place for names and purpose; {PIN}"
                 );
             }
-            format!(
-                "the upstream's certificate, or one of its issuers', is malformed; {PIN}"
-            )
+            format!("the upstream's certificate, or one of its issuers', is malformed; {PIN}")
         }
     }
 }
@@ -222,7 +222,9 @@ pub(in crate::connector) fn trouble(error: &Error, host: &str, proxied: bool) ->
         Error::NoCertificatesPresented => "the upstream shows no certificate".into(),
         Error::InvalidMessage(_) => "what the upstream sends is not TLS".into(),
         Error::InconsistentKeys(_) => "the key is not the certificate's".into(),
-        _ => "the upstream breaks the rules of TLS; is it, or a firewall in between, faulty?".into(),
+        _ => {
+            "the upstream breaks the rules of TLS; is it, or a firewall in between, faulty?".into()
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! What a transcript shows of the lines of a client (`transcript = true`): everything but names and passwords.
 //!
-//! Apart from the connection so that it can be tested as a table: what is shown here by mistake stands in a log for years.
+//! It can be tested as a table: what is shown here by mistake stands in a log for years.
 
 use crate::{
     mail::text::logged,

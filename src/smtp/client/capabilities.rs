@@ -1,6 +1,6 @@
 //! What an upstream offers: its reply to EHLO (RFC 5321 §4.1.1.1).
 //!
-//! Apart because it is forgotten whole when TLS begins. It keeps what the dialogue uses and ignores the rest.
+//! All of it is forgotten when TLS begins. It keeps what the dialogue uses and ignores the rest.
 
 use crate::mail::text;
 

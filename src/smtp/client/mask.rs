@@ -1,6 +1,6 @@
 //! What an upstream must not be heard repeating: the credentials of the connection, in whatever form they come back.
 //!
-//! Apart from [`super::reply`], since what a reply means is decided by what was said, and only what is kept or shown of
+//! What a reply means is decided by what was really said ([`super::reply`]); only what is kept or shown of
 //! it is masked. It knows no stage: a connection keeps its mask as long as it lives.
 
 use super::reply::{LINE_KEPT, printable};

@@ -1,6 +1,6 @@
 //! The side that sends: reply parsing and the dialogue; bytes in, steps out.
 //!
-//! Apart from `connector::smtp`, which brings sockets, TLS and time, so that every reply an upstream could give can be
+//! `connector::smtp` brings sockets, TLS and time, so every reply that an upstream could give can be
 //! played in memory. The conversation has two halves: [`opening`] up to the login, then one [`dialogue`] a delivery.
 
 pub mod capabilities;

@@ -1,6 +1,6 @@
 //! The beginning of a conversation: greeting, EHLO, STARTTLS, AUTH.
 //!
-//! Apart from the deliveries that follow, because nothing has been attempted for any message yet: whatever goes wrong
+//! Nothing has been attempted for any message yet, unlike in the deliveries that follow: whatever goes wrong
 //! here is an [`Obstacle`]. It sends no credentials over a line that is not encrypted unless it was told that it may.
 
 use std::sync::Arc;

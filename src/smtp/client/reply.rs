@@ -1,6 +1,6 @@
 //! Octets of an upstream to replies (RFC 5321 §4.2).
 //!
-//! Apart because this is where a hostile or broken upstream is met first: everything is bounded, any code from 200 to
+//! A hostile or broken upstream is met here first: everything is bounded, any code from 200 to
 //! 599 and any octet is read, and what is not a reply is an error, never a guess. It does not say what a reply means.
 
 use std::fmt;

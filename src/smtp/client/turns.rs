@@ -1,6 +1,6 @@
 //! Whose turn it is to speak: how many questions are out, and what has come.
 //!
-//! Apart because it is one rule that no write may go round, whatever part of the conversation it belongs to: nothing is
+//! It is one rule that no write may go round, whatever part of the conversation it belongs to: nothing is
 //! written while something is there that nobody asked for. A reply that comes before its question answers nothing; who
 //! takes it for the answer gives every later reply to the wrong question (RFC 5321 §4.1.1, RFC 2920 §3.1). It decides
 //! nothing about what follows from a breach.

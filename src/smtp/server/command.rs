@@ -1,7 +1,7 @@
 //! The grammar of commands (RFC 5321 §4.1): a line to a [`Command`], the argument of MAIL and RCPT to an address (which `path`
 //! finds) and its parameters.
 //!
-//! Apart from the session so that it can be tested as a table. It knows what is well-formed, not what may come when.
+//! It can be tested as a table. It knows what is well-formed, not what may come when.
 
 use crate::mail::{
     address::{Address, Domain},

@@ -1,6 +1,6 @@
 //! The path of MAIL and RCPT (RFC 5321 §4.1.2): the one address in it, or none, whatever stands around it.
 //!
-//! Apart from the other grammar of commands because here is where two readings could hide: what is judged is what is
+//! This is where two readings could hide, unlike in the rest of the grammar of commands: what is judged is what is
 //! transmitted. Tested by the tables of `command`.
 
 use std::borrow::Cow;

@@ -1,6 +1,6 @@
 //! The PROXY protocol header, versions 1 and 2 (haproxy `proxy-protocol.txt`): who the client behind a load balancer is.
 //!
-//! Apart from the session, which begins only when the client is known. It decides nothing: from which networks such a
+//! The session begins only when the client is known. It decides nothing: from which networks such a
 //! header is expected, and that it is then required, is the listener's.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};

@@ -1,6 +1,6 @@
 //! What a listener forgives old clients, field by field, each with its reason.
 //!
-//! Apart so that a quirk is one field here and one use, and nobody compares levels anywhere else. Sources of the quirks
+//! A quirk is one field here and one use, and nobody compares levels anywhere else. Sources of the quirks
 //! are the bug trackers of other mail servers, named where one stands for many.
 
 use crate::policy::client::ToleranceLevel;

@@ -1,6 +1,6 @@
 //! The table: what an upstream's refusal says about us, about one sender, about one recipient, or about a quota.
 //!
-//! Apart because it is data, with the place beside each row where its text or its code comes from. The first row that fits counts;
+//! It is data, with the place beside each row where its text or its code comes from. The first row that fits counts;
 //! what stands in none of them is judged by its first digit alone.
 
 use std::time::Duration;

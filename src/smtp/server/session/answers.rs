@@ -1,6 +1,6 @@
 //! What every part of a session answers with: replies, refusals for the log, counted errors, the end.
 //!
-//! Apart so that counting happens in one place, and no part can forget it.
+//! Counting happens in this one place, so no part can forget it.
 
 use std::time::Duration;
 

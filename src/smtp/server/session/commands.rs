@@ -1,6 +1,6 @@
 //! The commands of a session, each in its place (RFC 5321 §4.1.4): what may come when, and who is asked.
 //!
-//! Apart from the machine around them, so that the order of the questions at MAIL and RCPT stands on one screen.
+//! The order of the questions at MAIL and RCPT stands on one screen here.
 
 use std::{collections::HashSet, sync::Arc};
 

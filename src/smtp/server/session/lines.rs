@@ -1,6 +1,6 @@
 //! Octets to lines: the first octets of a connection, the limits of a line, what a line is for.
 //!
-//! Apart because everything here happens before a command is understood, and must stay bounded whatever comes.
+//! Everything here happens before a command is understood, and stays bounded whatever comes.
 
 use bytes::BytesMut;
 
