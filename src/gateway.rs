@@ -41,7 +41,7 @@ mod status_row;
 
 /// What is in flight has so long to finish.
 const GRACE: Duration = Duration::from_secs(30);
-/// Files that the configuration names are looked at so often.
+/// How often the files that the configuration names are looked at.
 const LOOK: Duration = Duration::from_secs(10);
 
 /// Why the gateway does not run.
@@ -421,7 +421,7 @@ impl Gateway {
         };
         let all_same = connectors.len() == self.connectors.len()
             && connectors.iter().zip(&self.connectors).all(is_same);
-        // A listener's new certificate is nothing to those who send.
+        // A listener's new certificate does not concern delivery.
         if cause == Cause::Asked || !all_same {
             self.delivery.reload(setup(&config, &connectors));
         }

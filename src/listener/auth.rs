@@ -21,7 +21,7 @@ use crate::{
 /// Failures of one address within [`WINDOW`] after which it is throttled, and for how long they count.
 const FAILURES: u32 = 10;
 const WINDOW: Duration = Duration::from_mins(1);
-/// A refusal takes at least so long.
+/// A refusal takes at least this long.
 const DELAY: Duration = Duration::from_secs(1);
 /// Addresses and logins that are remembered at most.
 const REMEMBERED: usize = 10_000;

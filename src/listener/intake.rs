@@ -44,7 +44,7 @@ impl Intake {
         id
     }
 
-    /// Nothing comes of it.
+    /// The message is given up.
     pub(super) fn discard(&mut self) {
         self.body = None;
     }
@@ -52,7 +52,7 @@ impl Intake {
     /// Takes a piece of the body to the disk.
     ///
     /// # Errors
-    /// How the store is.
+    /// What that makes of the store.
     pub(super) async fn spool(&mut self, queue: &Queue, piece: &[u8]) -> Result<(), Health> {
         let Some(id) = self.id else { return Ok(()) };
         let body = self

@@ -203,7 +203,7 @@ impl Permits {
         is_stranger: bool,
     ) -> Option<NetworkPermit> {
         let most = limits.connections_per_client;
-        // One stranger shall not take the permits of all.
+        // One stranger must not take the permits of all.
         let most_strangers = most.min((share_of_strangers(limits.connections) / 4).max(1));
         let network = network_of(peer);
         let mut counts = self
@@ -235,7 +235,7 @@ pub(super) struct ConnectionPermit {
 }
 
 impl ConnectionPermit {
-    /// What stands behind a PROXY header is a stranger after all: false when strangers have all of theirs.
+    /// The client behind a PROXY header is a stranger after all: false when strangers have all of theirs.
     pub(super) fn make_strangers(&mut self, limits: Limits) -> bool {
         let most = share_of_strangers(limits.connections);
         self.is_strangers = self.is_strangers || take(&self.permits.strangers, most).is_some();

@@ -38,7 +38,7 @@ pub use shared::Shared;
 /// Why listeners could not be opened.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ListenerError {
-    /// The address cannot be had; the text says who has it.
+    /// The address cannot be bound; the text says who has it.
     #[error("listener \"{name}\": {text}")]
     Bind {
         /// Of the listener.
@@ -261,7 +261,7 @@ async fn accept(socket: TcpListener, slot: Slot, shared: Arc<Shared>) {
             }
         };
         let port = current(&slot);
-        // Of a proxy's connections the client is not known yet.
+        // The client behind a proxy is not known yet.
         let stranger = !port.is_proxy(peer.ip()) && !shared.is_client(peer.ip());
         let Some(permit) = shared.permits.among_all(shared.limits(), stranger) else {
             if port.settings.tls != TlsMode::Implicit {

@@ -20,7 +20,7 @@ pub const LOGIN_PASSWORD: &str = "UGFzc3dvcmQ6";
 pub enum Mechanism {
     /// RFC 4616.
     Plain,
-    /// Two prompts, never standardised, what devices speak.
+    /// Two prompts, never standardised, which devices use.
     Login,
     /// An access token as Google and Microsoft want it.
     Xoauth2,

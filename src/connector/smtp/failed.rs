@@ -39,7 +39,7 @@ impl From<Obstacle> for Failed {
     }
 }
 
-/// What to say when no address did: one obstacle, which tells of all.
+/// What to report when no address worked: one obstacle, which tells of all.
 pub(super) fn together(mut tried: Vec<(&Hop, Failed)>) -> Option<Failed> {
     if tried.len() < 2 {
         return tried.pop().map(|(_, failed)| failed);
@@ -62,7 +62,7 @@ pub(super) fn together(mut tried: Vec<(&Hop, Failed)>) -> Option<Failed> {
             format!("{name}: {code}{}", cut(&reply.text, 900 / tried.len()))
         })
         .collect();
-    // What is refused for good counts; else whatever one of them may heal of counts before what is wrong with us.
+    // A final refusal counts; otherwise a fault that may pass at one of them counts before what is wrong with us.
     let place = match tried.last() {
         Some((_, failed)) if !failed.other => tried.len() - 1,
         _ => tried

@@ -103,11 +103,11 @@ pub(super) struct Link {
     pub(super) reset: bool,
     /// Since when it waits.
     pub(super) idle_since: Instant,
-    /// The login ends then, where it ends at all.
+    /// When the login ends, if it does.
     pub(super) good_until: Option<Instant>,
     recorder: Option<Recorder>,
     pub(super) timeouts: Timeouts,
-    /// What nothing that is kept or shown of this connection repeats.
+    /// Hides the credentials in whatever is kept or shown of this connection.
     pub(super) mask: Arc<Mask>,
 }
 
@@ -148,7 +148,7 @@ impl Link {
         self.reader.turns.is_drained()
     }
 
-    /// An error when something is here that nobody asked for. It waits for nothing but what the runtime has yet to read.
+    /// An error when something is here that nobody asked for. It waits only for the runtime to read what has arrived.
     pub(super) async fn our_turn(&mut self, stage: Stage) -> Result<(), LinkFault> {
         let until = Instant::now() + self.timeouts.quit;
         let Self { stream, reader, .. } = self;

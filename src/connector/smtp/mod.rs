@@ -258,7 +258,7 @@ impl Connector for Smtp {
             }
             let mut via = link.via.clone();
             if message.envelope.eight_bit && !offered.eight_bit {
-                // Sent as it is all the same; whoever looks for broken letters finds this.
+                // Sent as it is all the same; whoever looks into garbled characters finds this.
                 via.push_str(" (8-bit content, no 8BITMIME)");
             }
             let narrow = dialogue.narrow();

@@ -54,7 +54,7 @@ fn good_until(ends: Instant, is_hve: bool, now: Instant) -> Instant {
 const HVE: (Duration, Duration) = (Duration::from_mins(25), Duration::from_mins(20));
 /// Elsewhere a token is good to its end.
 const LEAST: Duration = Duration::from_mins(5);
-/// A connection is left so long before its token ends.
+/// A connection is given up this long before its token ends.
 const LEAVE: Duration = Duration::from_mins(1);
 
 /// Makes connections.
@@ -235,7 +235,7 @@ impl Opener {
             Err(failed) if failed.is_tls && upgrade == Upgrade::Offered => failed,
             done => return done,
         };
-        // Who could break the handshake could have taken the word STARTTLS out of the reply as well (RFC 3207 §6).
+        // Whoever could break the handshake could have taken STARTTLS out of the reply as well (RFC 3207 §6).
         let mut link = self.connect(target, timeouts, left, deadline).await?;
         link.record(|| format!("* {}; once more without TLS", failed.obstacle.reply.text));
         link.via.push_str(" without TLS");
@@ -329,7 +329,7 @@ impl Opener {
                     let next = opening.reply(&reply, &mut out);
                     link.out = out;
                     step = next.map_err(|obstacle| {
-                        // A login that was refused is refused by all of them, and is not carried from door to door.
+                        // A login that one address refuses is refused by all, and is not tried at the others.
                         let is_refused = matches!(
                             obstacle.kind,
                             ObstacleKind::Misconfigured | ObstacleKind::MailboxRefused
@@ -429,7 +429,7 @@ impl Opener {
             }
             Ok(Err(e)) => {
                 let inner = e.get_ref().and_then(|e| e.downcast_ref());
-                // A certificate that was looked at and does not do is no reason to do without.
+                // A certificate that was examined and rejected is no reason to go on without TLS.
                 let is_refused = matches!(inner, Some(rustls::Error::InvalidCertificate(_)));
                 return Err(Failed {
                     is_tls: !is_refused,

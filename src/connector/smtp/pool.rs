@@ -20,7 +20,7 @@ pub(super) struct Pool {
 #[derive(Debug)]
 struct IdleLinks {
     idle: Mutex<Vec<Link>>,
-    /// Leave-taking and the clock of idle connections; they end with the pool.
+    /// The tasks that say QUIT and that close idle connections; they end with the pool.
     tasks: Mutex<JoinSet<()>>,
     idle_timeout: Duration,
 }
@@ -72,7 +72,7 @@ impl Pool {
         }
     }
 
-    /// Says QUIT behind the caller's back.
+    /// Says QUIT in the background.
     pub(super) fn leave(&self, link: Link) {
         let mut tasks = lock(&self.shared.tasks);
         while tasks.try_join_next().is_some() {}
@@ -104,6 +104,6 @@ async fn expire(shared: Weak<IdleLinks>, after: Duration) {
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    // What is inside stays whole whoever panicked.
+    // A panic leaves what is inside whole.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

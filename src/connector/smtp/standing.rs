@@ -13,13 +13,13 @@ use crate::{
     smtp::client::class::Narrow,
 };
 
-/// So many refusals in a row are still the matter of those whom they concern.
+/// Up to so many refusals in a row still concern only those who were refused.
 const TOLERATED: u32 = 2;
 
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Reputation {
-    /// Refusals since a recipient was accepted; none ever was: more than are tolerated.
+    /// Refusals since a recipient was accepted; as long as none ever was, as many as are tolerated.
     refused: AtomicU32,
 }
 

@@ -112,7 +112,7 @@ impl Stream {
         }
     }
 
-    /// Octets lie in the socket, or its end. The system is asked itself: what the runtime knows may be of its last look. (`poll` takes
+    /// Whether octets, or the end, wait in the socket. The system itself is asked: what the runtime knows may be out of date. (`poll` takes
     /// no lock of the socket, which a peek would: it is asked before every write.)
     fn has_octets(&self) -> io::Result<bool> {
         let tcp = match self {

@@ -53,7 +53,7 @@ impl ResolvesClientCert for CertificateAsked {
 /// Reads the files.
 ///
 /// # Errors
-/// A sentence: which file or key does not do.
+/// A sentence: which file or key cannot be used.
 pub(super) fn client(settings: &SmtpSettings) -> Result<TlsClient, String> {
     let crypto = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let mut roots = RootCertStore::empty();

@@ -177,7 +177,7 @@ impl<'a> Dialogue<'a> {
             ClientCommand::Recipient(index) => self.recipient(index, reply),
             ClientCommand::Data => return self.data(reply, out),
             ClientCommand::LoneDot => {
-                // Whatever it says: no content was sent, so nothing was delivered. Who takes it is not to be trusted.
+                // Whatever it says: no content was sent, so nothing was delivered. An upstream that accepts it is not to be trusted.
                 self.reuse = if reply.is_permanent() || reply.is_transient() && reply.code != 421 {
                     Reuse::AfterReset
                 } else {
@@ -263,7 +263,7 @@ impl<'a> Dialogue<'a> {
         self.outcomes.is_welcome()
     }
 
-    /// Whom alone the refusal concerns that is reported, if the upstream is known to take other mail of ours.
+    /// Whom alone the reported refusal concerns, if the upstream is known to take other mail of ours.
     pub fn narrow(&self) -> Option<Narrow> {
         self.outcomes.narrow()
     }

@@ -287,7 +287,7 @@ impl<'a> Opening<'a> {
             ));
         }
         let mechanism = match self.options.mechanism {
-            // A token goes to nobody who does not ask for one: to a wrong host, or one that is not ready for it.
+            // A token is sent only where one is asked for: not to a wrong host, nor to one that is not ready for it.
             Some(mechanism)
                 if mechanism.bears_token() && !self.offered.offers(mechanism.name()) =>
             {
@@ -301,7 +301,7 @@ impl<'a> Opening<'a> {
                     mechanism.name()
                 )));
             }
-            // Said by the administrator or known of the service: also where the upstream does not announce it.
+            // Configured, or known of the service: used even where the upstream does not announce it.
             Some(mechanism) => mechanism,
             None if self.offered.offers("PLAIN") => Mechanism::Plain,
             None if self.offered.offers("LOGIN") => Mechanism::Login,
@@ -351,7 +351,7 @@ impl<'a> Opening<'a> {
             self.state = OpeningState::Ready;
             return Ok(OpeningStep::Ready);
         }
-        // Announced, and then not known: the other one may be.
+        // PLAIN was announced and then not known: LOGIN may be.
         if self.mechanism == Some(Mechanism::Plain)
             && self.options.mechanism.is_none()
             && reply.code == 504

@@ -31,7 +31,7 @@ impl Unasked {
 pub enum TurnError {
     /// What came is no reply; the second is what it is, for people.
     Broken(BadReply, String),
-    /// Behind the last reply that was asked for stands more, so nobody can say which of them is the answer.
+    /// There is more behind the last reply that was asked for, so nobody can say which of them is the answer.
     Unasked(Unasked),
 }
 

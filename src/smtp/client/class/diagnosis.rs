@@ -33,7 +33,7 @@ impl Override {
     }
 }
 
-/// What is left of a refusal of our standing where the upstream takes other mail of ours.
+/// Whom a refusal of our standing concerns, where the upstream takes other mail of ours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Narrow {
     /// It is about these recipients.
@@ -163,7 +163,7 @@ pub fn is_out_of_step(reply: &Reply, overrides: &[Override]) -> bool {
     reply.code == 503 && !overrides.iter().any(|o| o.code == 503)
 }
 
-/// Whether another token may be taken where this one was refused. Of mailbox, tenant, permission and form no token says anything.
+/// Whether another token may be taken where this one was refused. Another token changes nothing about mailbox, tenant, permission or form.
 pub(in crate::smtp::client) fn heals_by_renewal(reply: &Reply) -> bool {
     match (reply.code, reply.enhanced) {
         // 5.7.9 and 5.7.14 are Gmail's "an app password" and "by a browser".

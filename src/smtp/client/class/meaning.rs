@@ -70,7 +70,7 @@ pub(super) enum Blame {
     Origin,
     /// The sender's.
     Sender,
-    /// Nobody's: what may be sent in a time is sent. With the time after which it is worth another look.
+    /// Nobody's: a quota is used up. With the time after which it is worth another attempt.
     Quota(Option<Duration>),
     /// This recipient's or message's, for now.
     Later,

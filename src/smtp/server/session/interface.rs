@@ -53,7 +53,7 @@ pub struct ListenerRules {
     pub plaintext_auth: bool,
 }
 
-/// How the world outside the session is, told before every [`super::Session::feed`].
+/// How things are outside the session, told before every [`super::Session::feed`].
 #[derive(Debug, Clone)]
 pub struct Conditions {
     /// The rules in force now.

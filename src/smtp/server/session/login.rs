@@ -64,7 +64,7 @@ impl Session {
         }
         let (exchange, challenge) = match name.to_ascii_uppercase().as_slice() {
             b"PLAIN" => (Exchange::Plain, String::new()),
-            // Two prompts, never standardised, what devices speak.
+            // Two prompts, never standardised, which devices use.
             b"LOGIN" => (Exchange::Name, sasl::LOGIN_USERNAME.to_owned()),
             // Some devices know no other (RFC 2195).
             b"CRAM-MD5" if self.any_credentials() => {

@@ -60,7 +60,7 @@ impl Session {
         } else if let Some(transaction) = &self.transaction
             && incoming.decoder.content_size() > transaction.route_size_limit
         {
-            // Sooner said now than in a bounce.
+            // Better said now than in a bounce.
             let limit = transaction.route_size_limit;
             unspool |= incoming.refuse(Reply::too_big_for("any connector of its route", limit));
         }
@@ -77,7 +77,7 @@ impl Session {
         match end {
             Some(end) => self.ended(*incoming, end, fault.is_some()),
             None if size > limit.saturating_add(limit / 2) => {
-                // Somebody who does not stop is not listened to any longer.
+                // A client that does not stop is not read any further.
                 let reply = incoming
                     .refused
                     .unwrap_or_else(|| Reply::message_too_big(limit));
