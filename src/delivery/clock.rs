@@ -1,6 +1,6 @@
 //! Did the wall clock step, and by how much? A second clock tells, which nobody sets.
 //!
-//! Apart because it is arithmetic over times that are given as arguments: `timekeeper` reads the clocks, the store moves what it
+//! It is arithmetic over times that are given as arguments: `timekeeper` reads the clocks, the store moves what it
 //! holds. Every wait in the process is on the second clock; wall times are written for the store and for people only, and when
 //! the wall clock is set, all of them that still matter move with it: ages and what is left of a wait stay what they were.
 

@@ -83,7 +83,7 @@ impl Maintenance {
     }
 
     async fn give_back(&mut self, queue: &Queue) {
-        let is_short = queue.was_asked_for_room(REMEMBERED);
+        let is_short = queue.was_asked_for_space(REMEMBERED);
         let now = Instant::now();
         if !is_short && !self.shrinks || self.shrink_at.is_some_and(|at| now < at) {
             return;

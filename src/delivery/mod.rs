@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 
 use self::{attempt::Task, lanes::gate, round::Round, setup::Built, shared::Shared};
 use crate::{
-    queue::{Queue, Reserve, Ticket, store::Job},
+    queue::{Queue, Reservation, Reserve, store::Job},
     route::{LaneId, Routed},
 };
 
@@ -94,7 +94,7 @@ impl Drop for Delivery {
 }
 
 /// Whether the only job of a message can start right now; if so, it holds its permits.
-fn reserve(shared: &Arc<Shared>, mail: &Routed) -> Option<Ticket> {
+fn reserve(shared: &Arc<Shared>, mail: &Routed) -> Option<Reservation> {
     let [(name, _)] = mail.jobs.as_slice() else {
         return None;
     };
@@ -138,7 +138,7 @@ fn reserve(shared: &Arc<Shared>, mail: &Routed) -> Option<Ticket> {
         };
         shared.spawn(attempt::run(task));
     });
-    Some(Ticket {
+    Some(Reservation {
         connector: first,
         hand_over,
     })

@@ -1,6 +1,6 @@
 //! What follows from what happened: retry when, fail over, give up, bounce, close or pause the lane.
 //!
-//! Apart because this is where mail is lost or doubled if it is wrong: no clock, no dice, no store.
+//! Where this is wrong mail is lost or sent twice, so it is pure: no clock, no dice, no store.
 //! A job goes from connector to connector within one [`Attempt`]; [`Attempt::take`] hears each report,
 //! [`Attempt::finish`] draws the sum. It does not carry anything out.
 

@@ -1,6 +1,6 @@
 //! Who is told of what failed, and from whom.
 //!
-//! Apart from `bounce`, which words it, and from `attempt`, which writes it down with the failure. It sends nothing.
+//! `bounce` words it, and `settlement` writes it down with the failure. Nothing is sent here.
 
 use std::{sync::Arc, time::SystemTime};
 

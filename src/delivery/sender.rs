@@ -1,6 +1,6 @@
 //! Whose lane a message takes: the mailbox that sends it, and its From.
 //!
-//! Apart because the loop, the jobs and the fast path ask alike. It knows no state of a lane.
+//! Jobs and the fast path ask alike. It knows no state of a lane.
 
 use crate::{
     connector::Connector,

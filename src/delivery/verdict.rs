@@ -1,6 +1,6 @@
 //! What becomes of one recipient, answered or not: by the times, and by what keeps the job from its connectors.
 //!
-//! Apart from `plan`, which draws the sum of them. No clock, no dice, no store.
+//! `plan` draws the sum of them. No clock, no dice, no store.
 
 use std::time::{Duration, SystemTime};
 

@@ -129,7 +129,7 @@ fn failed(queue: &Queue, id: MessageId, error: &io::Error) -> Health {
     warn!(event = "spool failed", id = %id, error = %error, "spool failed");
     match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-            queue.ask_for_room();
+            queue.ask_for_space();
             Health::Full
         }
         _ => Health::Failing,

@@ -1,6 +1,6 @@
 //! NOTHING IS LOST: accept, claim, settle, operator verbs.
 //!
-//! Apart from `store`, which keeps the rows, and from `delivery`, which it wakes and knows only as a ticket. It makes no
+//! `store` keeps the rows; delivery is woken, and known only by the reservations that it gives. It makes no
 //! decision about a message.
 
 use std::{
@@ -53,34 +53,33 @@ pub fn exists(data_dir: &Path) -> io::Result<bool> {
     }
 }
 
-/// A place on the fast path, reserved before the insert and used after it. Dropped unused (the insert failed) it gives the permit
-/// back.
-pub struct Ticket {
+/// The permits for the fast path, taken before the insert and used after it. Dropped unused (the insert failed) it gives them back.
+pub struct Reservation {
     /// Whose permit it is.
     pub connector: ConnectorName,
     /// Gets the job, which is leased in the store by now.
     pub hand_over: Box<dyn FnOnce(Job) + Send>,
 }
 
-impl fmt::Debug for Ticket {
+impl fmt::Debug for Reservation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Ticket")
+        f.debug_struct("Reservation")
             .field("connector", &self.connector)
             .finish_non_exhaustive()
     }
 }
 
 /// Asked before an insert whether the message can go out at once. Delivery provides it.
-pub type Reserve = dyn Fn(&Routed) -> Option<Ticket> + Send + Sync;
+pub type Reserve = dyn Fn(&Routed) -> Option<Reservation> + Send + Sync;
 
-/// The durable queue: the store, and the bell that wakes delivery.
+/// The durable queue: the store, and what wakes delivery.
 pub struct Queue {
     store: Arc<dyn Store>,
     node: NodeId,
     reserve: RwLock<Option<Arc<Reserve>>>,
-    bell: Notify,
+    wake: Notify,
     ids: Mutex<Ids>,
-    /// When room was last asked for.
+    /// When space was last asked for.
     asked: Mutex<Option<Instant>>,
     /// When the disk was last looked at, and the octets that were free.
     disk: Mutex<(Option<Instant>, u64)>,
@@ -113,7 +112,7 @@ impl Queue {
             store,
             node: NodeId::default(),
             reserve: RwLock::new(None),
-            bell: Notify::new(),
+            wake: Notify::new(),
             ids: Mutex::default(),
             asked: Mutex::new(None),
             disk: Mutex::new((None, u64::MAX)),
@@ -161,7 +160,7 @@ impl Queue {
             health => health,
         };
         if health == Health::Full {
-            self.ask_for_room();
+            self.ask_for_space();
         }
         health
     }
@@ -185,19 +184,19 @@ impl Queue {
         *self.reserve.write().unwrap_or_else(PoisonError::into_inner) = reserve;
     }
 
-    /// Makes the message durable; then hands it to delivery, or rings the bell.
+    /// Makes the message durable; then hands it to delivery, or wakes it.
     ///
     /// # Errors
     /// [`StoreError`]; nothing was kept.
     pub async fn accept(&self, mail: Routed, now: SystemTime) -> Result<(), StoreError> {
-        let ticket = self.ticket(&mail);
-        let start = ticket.as_ref().map_or(Start::Any, |ticket| {
-            Start::Now(self.node, ticket.connector.clone())
+        let reserved = self.reserve(&mail);
+        let start = reserved.as_ref().map_or(Start::Any, |reserved| {
+            Start::Now(self.node, reserved.connector.clone())
         });
         let starts = vec![start; mail.jobs.len()];
         let inserted = self.store.insert(&mail, &starts, now).await;
         if matches!(inserted, Err(StoreError::Full)) {
-            self.ask_for_room();
+            self.ask_for_space();
         }
         let inserted = inserted?;
         // From here on nothing waits: what is leased in the store is handed over.
@@ -206,8 +205,8 @@ impl Queue {
             .first()
             .copied()
             .zip(mail.jobs.into_iter().next());
-        match (ticket, leased) {
-            (Some(ticket), Some((id, (route, recipients)))) => (ticket.hand_over)(Job {
+        match (reserved, leased) {
+            (Some(reserved), Some((id, (route, recipients)))) => (reserved.hand_over)(Job {
                 id,
                 lease: Lease {
                     node: self.node,
@@ -228,27 +227,27 @@ impl Queue {
 
     /// Waits until something was accepted (or `wake` was called) since the last wait.
     pub async fn changed(&self) {
-        self.bell.notified().await;
+        self.wake.notified().await;
     }
 
-    /// Rings the bell.
+    /// Wakes delivery.
     pub fn wake(&self) {
-        self.bell.notify_one();
+        self.wake.notify_one();
     }
 
-    /// Mail was refused since the disk has too little room: what the store does not use is to be given back soon.
-    pub fn ask_for_room(&self) {
+    /// Mail was refused since the disk has too little space: what the store does not use is to be given back soon.
+    pub fn ask_for_space(&self) {
         *self.asked.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
     }
 
     /// Whether that was asked for within such a time.
-    pub fn was_asked_for_room(&self, within: Duration) -> bool {
+    pub fn was_asked_for_space(&self, within: Duration) -> bool {
         let asked = *self.asked.lock().unwrap_or_else(PoisonError::into_inner);
         asked.is_some_and(|at| at.elapsed() < within)
     }
 
-    fn ticket(&self, mail: &Routed) -> Option<Ticket> {
-        // A permit is for one job.
+    fn reserve(&self, mail: &Routed) -> Option<Reservation> {
+        // The permits are for one job.
         if mail.jobs.len() != 1 {
             return None;
         }

@@ -1,7 +1,6 @@
 //! What a store must do; one conformance suite runs on every implementation.
 //!
-//! Apart from `Queue`, which wakes delivery, and from `sqlite`, which keeps the rows. Times are `SystemTime`s given as
-//! arguments: a store has no clock.
+//! Times are `SystemTime`s given as arguments: a store has no clock.
 
 use std::{
     fmt,

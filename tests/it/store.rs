@@ -1353,7 +1353,7 @@ async fn accept_hands_over_or_rings() {
     let into = got.clone();
     queue.set_reserve(Some(Arc::new(move |_: &Routed| {
         let into = into.clone();
-        Some(postern::queue::Ticket {
+        Some(postern::queue::Reservation {
             connector: ConnectorName::from("up"),
             hand_over: Box::new(move |job: Job| into.lock().unwrap().push(job)),
         })
@@ -1368,7 +1368,7 @@ async fn accept_hands_over_or_rings() {
         looks(&**queue.store(), job.message.id).await.0,
         State::Sending
     );
-    // An insert that fails keeps the ticket from being used.
+    // An insert that fails keeps the reservation from being used.
     assert!(
         queue
             .accept(mail(2, &["b@x.example"]), at(0))

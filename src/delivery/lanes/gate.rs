@@ -1,7 +1,6 @@
 //! May a lane start a job now? LanePermits, the windows of rate and upload, Retry-After, closed and paused.
 //!
-//! Apart because it is arithmetic over times that are given as arguments: whoever holds the gates holds the clock too.
-//! It knows neither jobs nor connectors, and it never waits.
+//! It is arithmetic over times that are given as arguments, and knows neither jobs nor connectors.
 
 use std::{
     collections::VecDeque,

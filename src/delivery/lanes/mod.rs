@@ -34,7 +34,7 @@ const WAITED_IN: usize = 1_000;
 /// Jobs that one claim takes at most.
 const MOST_CLAIMED: usize = 500;
 
-/// See the module.
+/// The gates behind one lock, and what wakes those who wait at them.
 #[derive(Debug, Default)]
 pub(super) struct Lanes {
     table: Mutex<Table>,

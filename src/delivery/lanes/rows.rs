@@ -1,6 +1,6 @@
 //! The lanes as rows of the store: what `status` and `queue retry` see, and what a restart remembers.
 //!
-//! Apart from the gates, which know nothing of rows. It does not read or write the store; the loop does.
+//! It does not read or write the store; the loop does.
 
 use std::time::{Duration, Instant, SystemTime};
 

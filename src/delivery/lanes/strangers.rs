@@ -1,7 +1,6 @@
 //! How often a connector may be asked for mailboxes that it does not know, and how much is said of those that it refuses.
 //!
-//! Apart because the number of mailboxes is up to the senders: whoever invents ten thousand must not make as many requests, log lines
-//! and rows. It is arithmetic over times given as arguments. It does not know which mailbox is refused, only which took mail.
+//! The number of mailboxes is up to the senders: whoever invents ten thousand must not make as many requests, log lines and rows. It is arithmetic over times given as arguments. It does not know which mailbox is refused, only which took mail.
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},

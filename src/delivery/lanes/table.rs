@@ -1,6 +1,6 @@
 //! The gates by lane, what is to be said of them, and how many mailboxes are remembered.
 //!
-//! Apart from `lanes`, which holds the lock around it and wakes whoever waits. It waits for nothing and writes nothing.
+//! The lock around it is held by whoever calls. It waits for nothing and writes nothing.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -66,7 +66,7 @@ pub(super) enum News {
     LeftOut(usize),
 }
 
-/// See the module.
+/// All lanes that are configured or remembered.
 #[derive(Debug, Default)]
 pub(super) struct Table {
     pub(super) lanes: HashMap<LaneId, Entry>,
@@ -165,7 +165,7 @@ impl Table {
         Ok(self.lanes.get_mut(lane))
     }
 
-    /// Makes a mailbox known that is to be remembered in any case; says whether there was room.
+    /// Makes a mailbox known that is to be remembered in any case; says whether there was space for it.
     pub(super) fn add_mailbox(&mut self, lane: &LaneId, now: Instant) -> bool {
         let limits = self.per_mailbox(&lane.connector);
         let limits = limits.filter(|_| lane.from.is_none());

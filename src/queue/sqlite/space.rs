@@ -1,7 +1,6 @@
-//! Room given back to the disk: pages of the file that nothing uses any more.
+//! Space given back to the disk: pages of the file that nothing uses any more.
 //!
-//! Apart from `retention`, which only leaves them free for the mail to come, and from `ballast`, which makes room for what was
-//! sent. When it is done is `delivery`'s to say.
+//! `retention` only leaves them free for the mail to come, and `ballast` makes space for what was sent. When it is done is `delivery`'s to say.
 
 use std::time::{Duration, Instant};
 
