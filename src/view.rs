@@ -8,6 +8,7 @@ use std::{collections::BTreeMap, time::SystemTime};
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    delivery::upstreams::{UpstreamRow, UpstreamsRow},
     mail::outcome::LaneState,
     mail::time::{self, rfc3339},
     queue::store,
@@ -218,11 +219,40 @@ pub struct Lane {
     pub why: Option<String>,
     /// When it is tried again.
     pub next_probe: Option<String>,
+    /// Of a connector that keeps connections, while a gateway runs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub connections: Option<ConnectionsView>,
+}
+
+/// The connections of a connector.
+#[derive(Debug, Serialize)]
+pub struct ConnectionsView {
+    /// Open now.
+    pub open: usize,
+    /// As many as may be open now.
+    pub width: usize,
+    /// As many as may ever be: `max_connections`.
+    pub most: usize,
+    /// What the upstream was found to take. `None`: it has refused none.
+    pub learned: Option<usize>,
+}
+
+impl From<&UpstreamRow> for ConnectionsView {
+    fn from(row: &UpstreamRow) -> Self {
+        Self {
+            open: row.open,
+            width: row.width,
+            most: row.most,
+            learned: row.learned,
+        }
+    }
 }
 
 impl Lane {
-    /// Of a row; `is_running`: a gateway keeps it.
-    pub fn new(row: &store::LaneRow, is_running: bool) -> Self {
+    /// Of a row; `is_running`: a gateway keeps it. `upstreams`: what it knows of theirs.
+    pub fn new(row: &store::LaneRow, is_running: bool, upstreams: &UpstreamsRow) -> Self {
+        let is_whole = row.lane.mailbox.is_none();
+        let upstream = upstreams.get(row.lane.connector.as_str());
         let is_shut = row.state != LaneState::Open;
         let probe = row.probe.filter(|_| is_shut && is_running);
         Self {
@@ -232,6 +262,9 @@ impl Lane {
             since: is_shut.then(|| rfc3339(row.since)),
             why: is_shut.then(|| row.why.clone()),
             next_probe: probe.map(rfc3339),
+            connections: upstream
+                .filter(|_| is_whole && is_running)
+                .map(ConnectionsView::from),
         }
     }
 }

@@ -23,6 +23,7 @@ pub(super) fn run(arguments: &Arguments) -> Ended {
                     "host": service.host,
                     "port": service.port,
                     "tls": tls(service.tls),
+                    "connections": service.connections(),
                 })
             })
             .collect();
@@ -37,11 +38,16 @@ pub(super) fn run(arguments: &Arguments) -> Ended {
                 service.host.to_owned(),
                 service.port.to_string(),
                 tls(service.tls).to_owned(),
+                service.connections().to_string(),
             ]
         })
         .collect();
     let mut out = Vec::new();
-    output::table(&mut out, &["SERVICE", "HOST", "PORT", "TLS"], &rows)?;
+    output::table(
+        &mut out,
+        &["SERVICE", "HOST", "PORT", "TLS", "CONNECTIONS"],
+        &rows,
+    )?;
     output::lines(&out)?;
     Ok(Exit::Ok)
 }

@@ -17,6 +17,7 @@ use super::{
     prepare,
 };
 use crate::{
+    delivery::upstreams::{self, UPSTREAMS_ROW, UpstreamRow, UpstreamsRow},
     listener::acceptor::EXPIRES_SOON,
     mail::{
         outcome::LaneState,
@@ -54,6 +55,7 @@ struct StatusReport {
     /// `None`: there is no queue yet.
     stats: Option<Stats>,
     lanes: Vec<LaneRow>,
+    upstreams: UpstreamsRow,
     certificates: Vec<CheckedCertificate>,
     now: SystemTime,
 }
@@ -61,19 +63,21 @@ struct StatusReport {
 pub(super) fn run(path: Option<PathBuf>, arguments: &Arguments) -> Ended {
     let place = arguments.place.find(path)?;
     let running = super::place::running(&place.data_dir)?;
-    let (row, stats, lanes) = match place.store()? {
-        None => (StatusRow::default(), None, Vec::new()),
+    let (row, stats, lanes, upstreams) = match place.store()? {
+        None => (StatusRow::default(), None, Vec::new(), UpstreamsRow::new()),
         Some(store) => prepare::block_on(async {
             Ok((
                 super::place::status_row_of(store.as_ref(), running.as_ref()).await?,
                 Some(store.stats().await?),
                 store.lanes().await?,
+                upstreams::read(store.note(UPSTREAMS_ROW).await?.as_deref()),
             ))
         })?,
     };
     let now = output::now();
     let report = StatusReport {
         lanes: all_lanes(&place, &row, lanes),
+        upstreams,
         certificates: row.certificates.iter().map(|c| held(c, now)).collect(),
         place,
         running,
@@ -89,6 +93,17 @@ pub(super) fn run(path: Option<PathBuf>, arguments: &Arguments) -> Ended {
         output::lines(&out)?;
     }
     Ok(report.exit())
+}
+
+/// How many connections there are of how many, and what the upstream was found to take.
+fn connections(upstream: &UpstreamRow) -> String {
+    let UpstreamRow { open, most, .. } = upstream;
+    match upstream.learned {
+        Some(learned) => {
+            format!("{open} of {most} connections (the upstream takes {learned} at once)")
+        }
+        None => format!("{open} of {most} connections"),
+    }
 }
 
 impl StatusReport {
@@ -137,7 +152,7 @@ impl StatusReport {
             connectors: self
                 .lanes
                 .iter()
-                .map(|lane| Lane::new(lane, is_running))
+                .map(|lane| Lane::new(lane, is_running, &self.upstreams))
                 .collect(),
             messages: self.stats.as_ref().map(Messages::from),
             oldest_seconds: self.waits().map(|w| w.as_secs()),
@@ -211,8 +226,13 @@ impl StatusReport {
         } else {
             write!(out, "connector   {name} is {state}")?;
         }
+        let upstream = self.upstreams.get(lane.lane.connector.as_str());
+        let upstream = upstream.filter(|_| self.running.is_some() && lane.lane.mailbox.is_none());
         if lane.state == LaneState::Open {
-            return writeln!(out);
+            return match upstream {
+                Some(upstream) => writeln!(out, ", {}", connections(upstream)),
+                None => writeln!(out),
+            };
         }
         let comma = if self.running.is_some() { "" } else { "," };
         write!(out, "{comma} since {}", human(lane.since))?;

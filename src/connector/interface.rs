@@ -2,7 +2,11 @@
 //!
 //! `mod.rs` knows the kinds; every connector needs this page, and none needs to know the others.
 
-use std::{fmt, sync::Arc, time::Instant};
+use std::{
+    fmt,
+    sync::Arc,
+    time::{Instant, SystemTime},
+};
 
 use async_trait::async_trait;
 
@@ -34,6 +38,47 @@ pub trait Connector: Send + Sync + fmt::Debug {
     ) -> Report;
     /// Logs in and sends nothing: `check --connect`, and a paused lane's probe. The text says what was found.
     async fn probe(&self, deadline: Instant) -> Result<String, Obstacle>;
+    /// How many connections it has, where it keeps any.
+    fn connections(&self) -> Option<Connections> {
+        None
+    }
+    /// What it found out about its upstream and a restart should know.
+    fn memory(&self, _now: SystemTime) -> Memory {
+        Memory::default()
+    }
+    /// What an earlier run found out about the same upstream.
+    fn recall(&self, _memory: &Memory, _now: SystemTime) {}
+}
+
+/// The connections of a connector at a moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Connections {
+    /// Busy, idle and taking leave.
+    pub open: usize,
+    /// As many as may be open now.
+    pub width: usize,
+    /// `max_connections`.
+    pub most: usize,
+    /// What the upstream was found to take, if it refused more.
+    pub learned: Option<usize>,
+}
+
+/// What a connector found out about its upstream.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Memory {
+    /// How many connections it takes.
+    pub learned: Option<Learned>,
+    /// A message's commands behind the content of another confuse it; they are not tried again before this.
+    pub not_early: Option<SystemTime>,
+}
+
+/// A number of connections that an upstream was found to take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Learned {
+    /// So many.
+    pub connections: usize,
+    /// Since then.
+    pub since: SystemTime,
 }
 
 /// What a connector is given besides its settings.

@@ -25,9 +25,9 @@ pub mod smtp;
 mod tls;
 
 pub use self::{
-    interface::{Connector, Recorder, Services},
+    interface::{Connections, Connector, Learned, Memory, Recorder, Services},
     outbound::{Proxy, ProxyServer, is_loopback, names},
-    settings::{Auth, Limits, Rate, SmtpSettings, Tls, Upload, Verify},
+    settings::{Auth, Limits, Pipelining, Rate, SmtpSettings, Tls, Upload, Verify},
 };
 pub use crate::smtp::client::class::{Class, Override};
 
@@ -38,6 +38,8 @@ pub struct Settings {
     pub name: ConnectorName,
     /// Jobs at once; of a connector that has mailboxes for each of them.
     pub max_concurrent: usize,
+    /// The longest time between two probes while it is closed.
+    pub probe: Duration,
     /// Messages in any window of that length, at most; likewise.
     pub rate: Option<Rate>,
     /// For one whole delivery.
@@ -118,6 +120,21 @@ impl Kind {
             Kind::Capture { .. } | Kind::Discard => None,
         };
         mailbox.and_then(|mailbox| Address::parse(mailbox).ok())
+    }
+
+    /// Where its connections lead, as whom, and how many there may be, where it keeps any: what is found out about the upstream of
+    /// one holds for another of which this is equal.
+    pub fn upstream(&self) -> Option<String> {
+        match self {
+            Kind::Smtp(smtp) => Some(format!(
+                "{}:{} {} {}",
+                smtp.host,
+                smtp.port,
+                self.login().unwrap_or("-"),
+                smtp.max_connections
+            )),
+            Kind::Graph(_) | Kind::Capture { .. } | Kind::Discard => None,
+        }
     }
 
     /// Whom it logs in as: the likeliest sender. It need not be an address.

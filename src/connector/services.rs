@@ -36,6 +36,44 @@ impl Service {
     }
 }
 
+/// Senders of mail in bulk: they have room for more connections than providers of mailboxes, and publish no number.
+const IN_BULK: &[&str] = &[
+    "ElasticEmail",
+    "Loops",
+    "MailerSend",
+    "Mailgun",
+    "Mailjet",
+    "Mandrill",
+    "Postmark",
+    "Resend",
+    "SendCloud",
+    "SendGrid",
+    "SendinBlue",
+    "SMTP2GO",
+    "Sparkpost",
+];
+
+impl Service {
+    /// Connections that it is known to take at once, where it publishes a number. Exchange Online: three for a mailbox, 432 4.3.2
+    /// beyond (learn.microsoft.com, "Exchange Online limits").
+    pub fn known_connections(&self) -> Option<usize> {
+        (self.host == "smtp.office365.com").then_some(3)
+    }
+
+    /// `max_connections` where the file does not say.
+    pub fn connections(&self) -> usize {
+        let is_in_bulk = IN_BULK.contains(&self.name) || self.name.starts_with("SES");
+        let unknown = if is_in_bulk { 10 } else { 4 };
+        self.known_connections().unwrap_or(unknown)
+    }
+}
+
+/// The service that has this host, by whatever name it was given.
+pub fn at(host: &str) -> Option<&'static Service> {
+    let is_it = |service: &&Service| service.host.eq_ignore_ascii_case(host);
+    SERVICES.iter().find(is_it)
+}
+
 /// Every service, by name.
 pub fn all() -> &'static [Service] {
     SERVICES

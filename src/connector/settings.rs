@@ -88,6 +88,17 @@ impl Auth {
     }
 }
 
+/// How many commands are written at once (RFC 2920), where the upstream offers that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pipelining {
+    /// Those of a message, also behind the content of the one before.
+    Full,
+    /// Those of a message.
+    Commands,
+    /// One.
+    Off,
+}
+
 /// The keys of `type = "smtp"`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SmtpSettings {
@@ -113,8 +124,12 @@ pub struct SmtpSettings {
     pub oauth: Option<(oauth::Settings, String)>,
     /// The password may go over a line without TLS; over loopback it always may.
     pub plaintext_credentials: bool,
-    /// Connections at once; also the default of `max_concurrent`.
+    /// Connections at once, those that take leave included.
     pub max_connections: usize,
+    /// Commands at once.
+    pub pipelining: Pipelining,
+    /// A connection may go on with the TLS session of one before.
+    pub tls_resumption: bool,
     /// Then a new one.
     pub messages_per_connection: u32,
     /// An unused connection is closed after this.

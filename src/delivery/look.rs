@@ -162,6 +162,7 @@ mod tests {
             let settings = |name: &str| connector::Settings {
                 name: name.into(),
                 max_concurrent: 3,
+                probe: Duration::from_mins(1),
                 rate: (name == "b").then_some(Rate {
                     count: 5,
                     per: SECOND * 60,

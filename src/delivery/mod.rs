@@ -30,6 +30,7 @@ mod setup;
 mod shared;
 mod sweep;
 mod timekeeper;
+pub mod upstreams;
 mod verdict;
 
 pub use setup::{BounceSettings, Settings, Setup};

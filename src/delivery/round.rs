@@ -20,6 +20,7 @@ use super::{
     shared::Shared,
     sweep::Sweeps,
     timekeeper::Timekeeper,
+    upstreams::Upstreams,
 };
 use crate::{
     queue::{
@@ -55,6 +56,7 @@ pub(super) struct Round {
     complained: HashSet<ConnectorName>,
     sweeps: Sweeps,
     was_healthy: bool,
+    upstreams: Upstreams,
 }
 
 impl Round {
@@ -72,6 +74,7 @@ impl Round {
             complained: HashSet::new(),
             sweeps: Sweeps::default(),
             was_healthy: true,
+            upstreams: Upstreams::default(),
         }
     }
 
@@ -103,6 +106,7 @@ impl Round {
     /// The lanes as the last run left them.
     async fn recall(&mut self) {
         let built = self.shared.built();
+        self.upstreams.recall(&self.shared.queue, &built).await;
         loop {
             match self.clock.recall(&self.shared.queue, &built).await {
                 Ok(rows) => {
@@ -137,6 +141,7 @@ impl Round {
         shared.lanes.pass_time();
         self.beat().await;
         self.write_lanes().await;
+        self.upstreams.write(&shared.queue, &built).await;
         login::log_in(&mut self.logins, &shared, &built);
         let keep = self.clock.is_settled().then_some(&*built);
         self.maintenance.run(&shared.queue, keep).await;

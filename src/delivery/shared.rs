@@ -14,7 +14,7 @@ use tokio::{
     task::JoinSet,
 };
 
-use super::{lanes::Lanes, setup::Built};
+use super::{lanes::Lanes, setup::Built, upstreams};
 use crate::{
     queue::Queue,
     route::{LaneId, RouteName},
@@ -64,6 +64,7 @@ impl Shared {
 
     /// Jobs that start from now on go by this; a lane of the same name keeps its state.
     pub(super) fn rebuild(&self, built: Built) {
+        upstreams::hand_over(&self.built(), &built);
         let built = Arc::new(built);
         *self.built.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&built);
         self.lanes

@@ -204,6 +204,17 @@ pub fn connector_throttled(lane: &str, until: SystemTime, why: &Reply) {
     warn!(event = "connector paused", lane = %lane, state = LaneState::Throttled.as_str(), until = %time::logged(until), why = %why, "connector paused");
 }
 
+/// An upstream was found to take no more connections than this.
+pub fn connector_learned(connector: &str, connections: usize, reply: &Reply) {
+    let (connector, reply) = (logged(connector), logged_to(&reply.to_string(), REMEDY));
+    info!(event = "connector learned", connector = %connector, connections, reply = %reply, "connector learned");
+}
+
+/// An upstream lost its way when the commands of one message stood behind the content of another.
+pub fn connector_not_pipelined(connector: &str) {
+    info!(event = "connector learned", connector = %logged(connector), pipelining = "commands", "the upstream broke off when a message's commands followed the content of another; for a day they do not");
+}
+
 /// A lane is open again.
 pub fn connector_resumed(lane: &str) {
     info!(event = "connector resumed", lane = %logged(lane), "connector resumed");

@@ -18,7 +18,7 @@ use std::{
 use super::{fixture, harness::peers::free_port};
 use postern::{
     connector::{
-        Auth, Connector, Kind, Proxy, ProxyServer, Settings, SmtpSettings, Tls, Verify,
+        Auth, Connector, Kind, Pipelining, Proxy, ProxyServer, Settings, SmtpSettings, Tls, Verify,
         capture::Capture,
         smtp::{Smtp, Timeouts},
     },
@@ -362,6 +362,8 @@ fn settings(address: SocketAddr) -> SmtpSettings {
         oauth: None,
         plaintext_credentials: false,
         max_connections: 4,
+        pipelining: Pipelining::Full,
+        tls_resumption: true,
         messages_per_connection: 100,
         idle_timeout: Duration::from_secs(30),
         says_address: false,
@@ -1032,6 +1034,7 @@ async fn the_record_shows_no_secret() {
     let all = Settings {
         name: "up".into(),
         max_concurrent: 1,
+        probe: Duration::from_mins(1),
         rate: None,
         timeout: Duration::from_mins(1),
         max_recipients: 100,

@@ -69,6 +69,7 @@ fn setup(connectors: &[(&str, &Arc<Scripted>)], plan: &Plan) -> Setup {
                 let settings = connector::Settings {
                     name: (*name).into(),
                     max_concurrent: plan.concurrent,
+                    probe: Duration::from_mins(1),
                     rate: plan.rate,
                     timeout: Duration::from_secs(5),
                     max_recipients: 100,

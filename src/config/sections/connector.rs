@@ -172,19 +172,21 @@ fn one(
         "capture" => capture::read(context, table).map(|directory| Kind::Capture { directory }),
         _ => Some(Kind::Discard),
     };
-    // The only default that is another key's value.
-    let concurrent = match word {
-        "smtp" => {
+    // The only default that follows another key.
+    let concurrent = match &kind {
+        Some(Kind::Smtp(smtp)) => {
             let given = table.number_if("max_concurrent");
-            given.unwrap_or_else(|| table.number("max_connections"))
+            given.map_or(smtp.max_connections * 2, |given| given as usize)
         }
-        _ => table.number("max_concurrent"),
+        None if word == "smtp" => table.number_if("max_concurrent").unwrap_or(1) as usize,
+        _ => table.number("max_concurrent") as usize,
     };
     let settings = Settings {
         name: ConnectorName::from(name),
-        max_concurrent: concurrent as usize,
+        max_concurrent: concurrent,
         rate: table.parsed_or_default("rate", values::rate),
         timeout: table.duration("timeout"),
+        probe: table.duration("probe"),
         max_recipients: table.number("max_recipients") as usize,
         kind: kind?,
     };

@@ -10,7 +10,9 @@ use crate::{
         values::{BACKSLASH, Fault, control_character, fault, is_full_name, is_plain, plain},
         words::nearest,
     },
-    connector::{Auth, Class, Override, SmtpSettings, Tls, Verify, is_loopback, services},
+    connector::{
+        Auth, Class, Override, Pipelining, SmtpSettings, Tls, Verify, is_loopback, services,
+    },
     mail::outcome::ObstacleKind,
     secret::Secret,
     smtp::sasl::Mechanism,
@@ -57,7 +59,12 @@ pub(super) fn read(
     check_oauth(context, table, auth.as_ref());
     let login = login(context, table, auth.as_ref());
     let plaintext_credentials = table.flag("plaintext_credentials");
-    let max_connections = table.number("max_connections") as usize;
+    let max_connections = table.number_if("max_connections");
+    let pipelining = table.choice(
+        "pipelining",
+        [Pipelining::Full, Pipelining::Commands, Pipelining::Off],
+    );
+    let tls_resumption = table.flag("tls_resumption");
     let messages_per_connection = table.number("messages_per_connection") as u32;
     let idle_timeout = table.duration("idle_timeout");
     let overrides = overrides(table);
@@ -80,6 +87,7 @@ pub(super) fn read(
     if rest.reach.proxy.via.is_none() {
         refuse_loop(context, rest.own_addresses, &target);
     }
+    let max_connections = connections(table, max_connections, &target.host);
     Some(SmtpSettings {
         host: target.host,
         port: target.port,
@@ -94,6 +102,8 @@ pub(super) fn read(
         },
         login,
         max_connections,
+        pipelining,
+        tls_resumption,
         messages_per_connection,
         idle_timeout,
         says_address: helo.is_none(),
@@ -103,6 +113,27 @@ pub(super) fn read(
         oauth,
         plaintext_credentials,
     })
+}
+
+/// Connections at once where nobody knows the server: as many as Postfix opens to one destination.
+const CONNECTIONS: usize = 20;
+
+fn connections(table: &Table<'_>, given: Option<u64>, host: &str) -> usize {
+    let service = services::at(host);
+    let Some(given) = given else {
+        return service.map_or(CONNECTIONS, services::Service::connections);
+    };
+    if let Some(known) = service.and_then(services::Service::known_connections)
+        && given > known as u64
+    {
+        table.warning(
+            "max_connections",
+            fault!(
+            "{host} takes {known} connections of a mailbox at once and refuses the others";
+            "leave `max_connections` out, or write max_connections = {known}"),
+        );
+    }
+    given as usize
 }
 
 /// The name that EHLO says. `None`: this machine has none that a server would take, so that its address is said.
@@ -370,6 +401,7 @@ fn overrides(table: &Table<'_>) -> Vec<Override> {
             enhanced(text)
                 .ok_or_else(|| fault!("not an enhanced status code"; "write it as in \"5.4.5\""))
         });
+        let text = table.parsed("text", |text| Ok::<_, Fault>(text.to_lowercase()));
         let class = table.choice_if(
             "class",
             [
@@ -379,12 +411,14 @@ fn overrides(table: &Table<'_>) -> Vec<Override> {
                 Class::Obstacle(ObstacleKind::Misconfigured),
                 Class::Obstacle(ObstacleKind::MailboxRefused),
                 Class::Obstacle(ObstacleKind::Throttled),
+                Class::Crowded,
             ],
         );
         table.finish();
         if let (Some(code), Some(class)) = (code, class) {
             overrides.push(Override {
                 code: code as u16,
+                text: text.map(|text| text.value),
                 enhanced: enhanced.map(|enhanced| enhanced.value),
                 class: class.value,
             });

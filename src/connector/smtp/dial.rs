@@ -4,22 +4,33 @@
 //! connect to one of our own listeners, which would be a mail loop.
 
 use std::{
+    fmt,
+    io::ErrorKind,
     net::{IpAddr, SocketAddr},
     time::Duration,
 };
 
+use rustix::net::sockopt;
 use tokio::{
     net::TcpStream,
     time::{Instant, timeout_at},
 };
 
+use super::{failed::Failed, link::Timeouts};
 use crate::{
     connector::{
         http::connect::{self, NoTunnel},
         outbound::{Proxy, ProxyServer},
+        settings::SmtpSettings,
     },
-    mail::outcome::Obstacle,
+    mail::outcome::{Obstacle, ObstacleKind},
+    smtp::client::class::Crowding,
 };
+
+/// A connection that is idle is asked after the first, and again each time the second has passed.
+const KEEP_ALIVE: (Duration, Duration) = (Duration::from_mins(1), Duration::from_secs(15));
+/// What was written and is not acknowledged for so long is lost (RFC 5482).
+const USER_TIMEOUT: Duration = Duration::from_mins(3);
 
 /// Where to connect.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,6 +39,15 @@ pub(super) enum Hop {
     Direct(SocketAddr),
     /// The proxy finds the host.
     Proxied(ProxyServer),
+}
+
+impl fmt::Display for Hop {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Hop::Direct(address) => write!(f, "{}", address.ip()),
+            Hop::Proxied(server) => write!(f, "{server}"),
+        }
+    }
 }
 
 /// The addresses to try, in order; [`Hop::Proxied`] alone where a proxy is on the way.
@@ -60,35 +80,58 @@ pub(super) async fn targets(
     Ok(in_turn(&found).into_iter().map(Hop::Direct).collect())
 }
 
-/// Connects to one target within `until`.
+/// Connects to one target within `until`, to a direct one within `connect_each` besides. A refusal of the upstream itself can mean
+/// that it has too many connections.
 pub(super) async fn connect(
     target: &Hop,
-    host: &str,
-    port: u16,
-    own: &[SocketAddr],
+    settings: &SmtpSettings,
+    timeouts: Timeouts,
     until: Instant,
-) -> Result<TcpStream, Obstacle> {
+) -> Result<TcpStream, Failed> {
+    let SmtpSettings {
+        host,
+        port,
+        own_addresses,
+        ..
+    } = settings;
+    let down = |text: String| Failed::new(Obstacle::down(text), true);
     let stream = match target {
         Hop::Direct(address) => {
+            let until = slice(until, timeouts.connect_each);
             let stream = match timeout_at(until, TcpStream::connect(address)).await {
-                Err(_) => return Err(Obstacle::down(format!("connect to {address}: no answer"))),
-                Ok(Err(e)) => return Err(Obstacle::down(format!("connect to {address}: {e}"))),
+                Err(_) => return Err(down(format!("connect to {address}: no answer"))),
+                Ok(Err(e)) => {
+                    let kinds = [ErrorKind::ConnectionRefused, ErrorKind::ConnectionReset];
+                    return Err(Failed {
+                        crowding: kinds.contains(&e.kind()).then_some(Crowding::Hinted),
+                        ..down(format!("connect to {address}: {e}"))
+                    });
+                }
                 Ok(Ok(stream)) => stream,
             };
-            if is_ourselves(&stream, own) {
+            if is_ourselves(&stream, own_addresses) {
                 return Err(Obstacle::misconfigured(format!(
                     "connect: {address} is a listener of this gateway itself, mail would go round in circles; correct host and port"
-                )));
+                ))
+                .into());
             }
             stream
         }
-        Hop::Proxied(server) => match timeout_at(until, through(server, host, port)).await {
-            Err(_) => return Err(Obstacle::down(format!("{server} gave no answer"))),
-            Ok(result) => result?,
+        Hop::Proxied(server) => match timeout_at(until, through(server, host, *port)).await {
+            Err(_) => return Err(down(format!("{server} gave no answer"))),
+            Ok(result) => result.map_err(|obstacle| {
+                let other = obstacle.kind == ObstacleKind::Down;
+                Failed::new(obstacle, other)
+            })?,
         },
     };
     // Commands are written whole; nothing is gained by waiting for more.
     let _ = stream.set_nodelay(true);
+    // A connection that a firewall has forgotten is found dead before a message needs it.
+    let _ = sockopt::set_socket_keepalive(&stream, true);
+    let _ = sockopt::set_tcp_keepidle(&stream, KEEP_ALIVE.0);
+    let _ = sockopt::set_tcp_keepintvl(&stream, KEEP_ALIVE.1);
+    let _ = sockopt::set_tcp_user_timeout(&stream, USER_TIMEOUT.as_millis() as u32);
     Ok(stream)
 }
 

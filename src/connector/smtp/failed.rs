@@ -2,10 +2,14 @@
 //!
 //! The opening itself meets one address at a time; here stands what several of them come to.
 
-use super::dial::Hop;
-use crate::mail::{
-    outcome::{Obstacle, ObstacleKind},
-    text::cut,
+use std::fmt;
+
+use crate::{
+    mail::{
+        outcome::{Obstacle, ObstacleKind},
+        text::cut,
+    },
+    smtp::client::class::Crowding,
 };
 
 /// Why there is no connection.
@@ -19,6 +23,8 @@ pub(super) struct Failed {
     pub(super) is_silent: bool,
     /// The same address may do without TLS, where TLS is taken as it comes.
     pub(super) is_tls: bool,
+    /// There may be too many connections, and nothing else be wrong.
+    pub(super) crowding: Option<Crowding>,
 }
 
 impl Failed {
@@ -29,6 +35,7 @@ impl Failed {
             is_token_refused: false,
             is_silent: false,
             is_tls: false,
+            crowding: None,
         }
     }
 }
@@ -40,17 +47,13 @@ impl From<Obstacle> for Failed {
 }
 
 /// What to report when no address worked: one obstacle, which tells of all.
-pub(super) fn together(mut tried: Vec<(&Hop, Failed)>) -> Option<Failed> {
+pub(super) fn together<Hop: fmt::Display>(mut tried: Vec<(Hop, Failed)>) -> Option<Failed> {
     if tried.len() < 2 {
         return tried.pop().map(|(_, failed)| failed);
     }
     let all: Vec<String> = tried
         .iter()
         .map(|(target, failed)| {
-            let name = match target {
-                Hop::Direct(address) => address.ip().to_string(),
-                Hop::Proxied(server) => server.to_string(),
-            };
             let reply = &failed.obstacle.reply;
             // A code of our own says nothing.
             let is_own = matches!(reply.enhanced, Some((4, 4, 1) | (4, 3, 5)));
@@ -59,7 +62,7 @@ pub(super) fn together(mut tried: Vec<(&Hop, Failed)>) -> Option<Failed> {
             } else {
                 format!("{} ", reply.code)
             };
-            format!("{name}: {code}{}", cut(&reply.text, 900 / tried.len()))
+            format!("{target}: {code}{}", cut(&reply.text, 900 / tried.len()))
         })
         .collect();
     // A final refusal counts; otherwise a fault that may pass at one of them counts before what is wrong with us.
@@ -70,7 +73,11 @@ pub(super) fn together(mut tried: Vec<(&Hop, Failed)>) -> Option<Failed> {
             .position(|(_, f)| f.obstacle.kind == ObstacleKind::Down)
             .unwrap_or(0),
     };
+    // Where one address fails in another way, it is not for the number of connections.
+    let crowding = tried.iter().map(|(_, failed)| failed.crowding).collect();
+    let crowding = Option::<Vec<Crowding>>::and_then(crowding, |all| all.into_iter().max());
     let mut chosen = tried.swap_remove(place).1;
+    chosen.crowding = crowding;
     chosen.obstacle.reply.text = all.join("; ");
     Some(chosen)
 }

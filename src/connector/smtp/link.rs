@@ -68,8 +68,9 @@ impl Timeouts {
         let most = |time: Duration| time.min(self.connect_each);
         Self {
             tls: most(self.tls),
-            greeting: most(self.greeting),
-            command: most(self.command),
+            // A server that looks up who we are may take its time.
+            greeting: self.greeting.min(self.connect_each * 3),
+            command: self.command.min(self.connect_each * 3),
             ..self
         }
     }
@@ -94,13 +95,20 @@ pub(super) struct Link {
     /// What is to be written next; kept for its capacity.
     pub(super) out: Vec<u8>,
     /// What the upstream offers.
-    pub(super) offered: Capabilities,
+    pub(super) offered: Arc<Capabilities>,
     /// `host[ip]:port TLSv1.3`.
     pub(super) via: String,
     /// Messages sent.
     pub(super) used: u32,
     /// RSET must come first.
     pub(super) reset: bool,
+    /// A final dot was answered with 2xx.
+    pub(super) is_proven: bool,
+    is_dot_sent: bool,
+    /// What stands behind the dot was not written whole: it is closed once the dot is answered.
+    pub(super) is_spoilt: bool,
+    /// What is read next answers a group that was written early, and is not waited for longer than this.
+    pub(super) hurry: Option<Duration>,
     /// Since when it waits.
     pub(super) idle_since: Instant,
     /// When the login ends, if it does.
@@ -124,10 +132,14 @@ impl Link {
             stream: Stream::Plain(stream),
             reader: ReplyReader::new(),
             out: Vec::new(),
-            offered: Capabilities::default(),
+            offered: Arc::default(),
             via: String::new(),
             used: 0,
             reset: false,
+            is_proven: false,
+            is_dot_sent: false,
+            is_spoilt: false,
+            hurry: None,
             idle_since: Instant::now(),
             good_until: None,
             recorder,
@@ -251,6 +263,36 @@ impl Link {
         begun: &mut bool,
         deadline: Instant,
     ) -> Result<(), LinkFault> {
+        self.write_block(None, begun, deadline).await
+    }
+
+    /// Writes the last block, whose final dot ends at `dot`, and behind it the commands of the next message, with so many questions.
+    /// `Ok` when the dot was handed to the network: from here on the message may have arrived, whatever comes.
+    pub(super) async fn send_last(
+        &mut self,
+        dot: usize,
+        questions: usize,
+        begun: &mut bool,
+        deadline: Instant,
+    ) -> Result<(), LinkFault> {
+        let last = Some((dot, questions));
+        let written = self.write_block(last, begun, deadline).await;
+        if written.is_err() && self.is_dot_sent {
+            // The next message was not begun; of this one the answer may be there to be read.
+            self.is_spoilt = true;
+            self.out.clear();
+            return Ok(());
+        }
+        written
+    }
+
+    async fn write_block(
+        &mut self,
+        last: Option<(usize, usize)>,
+        begun: &mut bool,
+        deadline: Instant,
+    ) -> Result<(), LinkFault> {
+        self.is_dot_sent = false;
         let until = self.until(Stage::Content, deadline)();
         let mut done = 0;
         loop {
@@ -279,6 +321,12 @@ impl Link {
                 Ok(Ok(n)) => {
                     done += n;
                     *begun = true;
+                    if let Some((dot, questions)) = last
+                        && done >= dot
+                        && !std::mem::replace(&mut self.is_dot_sent, true)
+                    {
+                        self.reader.turns.ask(1 + questions);
+                    }
                 }
                 Ok(Err(fault)) => return Err(fault),
             }
@@ -287,9 +335,8 @@ impl Link {
         Ok(())
     }
 
-    /// After the last block: from here on the message may have arrived, whatever comes.
+    /// After the last block.
     pub(super) async fn flush(&mut self, deadline: Instant) -> Result<(), LinkFault> {
-        self.reader.turns.ask(1);
         let until = self.until(Stage::Content, deadline);
         let stream = &mut self.stream;
         match within(until, poll_fn(|cx| stream.flush(cx))).await {
@@ -317,6 +364,7 @@ impl Link {
     /// When a step at this stage is over, counted from when it has to be waited for.
     fn until(&self, stage: Stage, deadline: Instant) -> impl Fn() -> Instant + use<> {
         let limit = self.timeouts.of(stage);
+        let limit = self.hurry.map_or(limit, |hurry| limit.min(hurry));
         move || deadline.min(Instant::now() + limit)
     }
 

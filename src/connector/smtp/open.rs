@@ -3,22 +3,19 @@
 //! Nothing in here has attempted a message, so every failure is an [`Obstacle`].
 
 use std::{
-    collections::VecDeque,
     net::{IpAddr, SocketAddr},
     sync::Arc,
     time::Duration,
 };
 
-use tokio::{
-    net::TcpStream,
-    time::{Instant, timeout_at},
-};
-use tokio_rustls::{TlsConnector, rustls};
+use tokio::{net::TcpStream, time::Instant};
 
 use super::{
     dial::{self, Hop},
     failed::{Failed, together},
+    handshake::handshake,
     link::{Link, Timeouts},
+    race::{FailedAddresses, Race},
     stream::{LinkFault, Stream},
     tls,
 };
@@ -27,12 +24,14 @@ use crate::{
         interface::{Recorder, Services},
         oauth::{Claims, EXCHANGE, Token, TokenSource},
         services::{is_exchange, is_high_volume},
-        settings::{Auth, SmtpSettings, Tls},
+        settings::{Auth, Pipelining, SmtpSettings, Tls},
     },
     mail::outcome::{Obstacle, ObstacleKind},
+    route::ConnectorName,
     secret::Secret,
     smtp::client::{
         Stage,
+        class::{Crowding, Place, crowding},
         opening::{Opening, OpeningOptions, OpeningStep, Upgrade},
     },
     smtp::sasl::Mechanism,
@@ -59,10 +58,12 @@ const LEAVE: Duration = Duration::from_mins(1);
 
 /// Makes connections.
 pub(super) struct Opener {
+    pub(super) name: ConnectorName,
     pub(super) settings: SmtpSettings,
     timeouts: Timeouts,
     tls: Option<tls::TlsClient>,
     recorder: Option<Recorder>,
+    failed: FailedAddresses,
     /// For XOAUTH2 and OAUTHBEARER, with the mailbox that logs in.
     tokens: Option<(Arc<TokenSource>, String)>,
 }
@@ -70,6 +71,7 @@ pub(super) struct Opener {
 impl Opener {
     /// Reads certificates and keys; connects to nothing.
     pub(super) fn new(
+        name: ConnectorName,
         settings: &SmtpSettings,
         timeouts: Timeouts,
         services: Services,
@@ -86,20 +88,21 @@ impl Opener {
             }
         };
         Ok(Self {
+            name,
             settings: settings.clone(),
             timeouts,
             tls,
             recorder: services.recorder,
+            failed: FailedAddresses::default(),
             tokens,
         })
     }
 
     /// A connection that is logged in. Where a name has several addresses, one that does not answer or does not greet
     /// gives way to the next. A token that is refused is renewed once, where another one may help.
-    pub(super) async fn open(&self, deadline: Instant) -> Result<Opened, Obstacle> {
+    pub(super) async fn open(&self, deadline: Instant) -> Result<Opened, Failed> {
         let Some((tokens, user)) = &self.tokens else {
-            let found = self.open_as(self.settings.login.as_ref(), deadline).await;
-            return found.map_err(|failed| failed.obstacle);
+            return self.open_as(self.settings.login.as_ref(), deadline).await;
         };
         let least = if self.is_hve() { HVE.0 } else { LEAST };
         // Before the connection: an upstream that waits for a slow token endpoint would hang up.
@@ -115,18 +118,18 @@ impl Opener {
                 Err(failed) => failed,
             };
             if !failed.is_token_refused {
-                return Err(failed.obstacle);
+                return Err(failed);
             }
             // Refused twice it is forgotten all the same: the next probe asks for another.
             tokens.reject(&token);
             if is_renewed {
-                return Err(self.wanting(failed.obstacle, &token));
+                return Err(self.wanting(failed.obstacle, &token).into());
             }
             is_renewed = true;
             let fresh = tokens.token_lasting(least, deadline).await?;
             if fresh == token {
                 // The endpoint has a cache of its own; the same login again would be refused again.
-                return Err(self.wanting(failed.obstacle, &token));
+                return Err(self.wanting(failed.obstacle, &token).into());
             }
             token = fresh;
         }
@@ -172,66 +175,95 @@ impl Opener {
     ) -> Result<Opened, Failed> {
         let SmtpSettings { host, port, .. } = &self.settings;
         let until = dial::slice(deadline, self.timeouts.connect);
-        let targets = dial::targets(host, *port, &self.settings.proxy, until).await?;
-        self.open_any(&targets, login, deadline).await
+        let mut targets = dial::targets(host, *port, &self.settings.proxy, until).await?;
+        self.failed.last(&mut targets);
+        self.open_any(targets, login, deadline).await
     }
 
     async fn open_any(
         &self,
-        targets: &[Hop],
+        targets: Vec<Hop>,
         login: Option<&(String, Secret)>,
         deadline: Instant,
     ) -> Result<Opened, Failed> {
-        let mut turn: VecDeque<_> = targets.iter().map(|target| (target, true)).collect();
-        // For connecting, all together.
-        let mut left = self.timeouts.connect;
-        let mut tried = Vec::new();
+        let mut race = Race::new(targets, self.timeouts.connect);
+        let mut tried: Vec<(Hop, Failed)> = Vec::new();
         // RFC 5321 §5.1: each in order, until one takes us.
-        while let Some((target, is_first)) = turn.pop_front() {
-            let timeouts = match turn.front() {
-                Some(_) if is_first => self.timeouts.hurried(),
-                _ => self.timeouts,
+        loop {
+            let (hop, connected) = match race.first(&self.settings, self.timeouts, deadline).await {
+                Some(Ok((hop, tcp))) => (hop, tcp),
+                Some(Err((hop, failed))) => {
+                    self.failed.note(&hop);
+                    tried.push((hop, failed));
+                    continue;
+                }
+                None => break,
             };
-            let attempt = self.open_one(target, login, timeouts, &mut left, deadline);
-            match attempt.await {
+            let is_last = race.is_over();
+            let timeouts = if is_last {
+                self.timeouts
+            } else {
+                self.timeouts.hurried()
+            };
+            let link = self.link(connected, &hop, timeouts);
+            match self
+                .open_one(link, &hop, login, &mut race.left, deadline)
+                .await
+            {
                 Ok(mut found) => {
                     found.link.timeouts = self.timeouts;
                     return Ok(found);
                 }
                 Err(failed) => {
-                    let is_last = !failed.other;
-                    if failed.is_silent && timeouts != self.timeouts {
-                        // When all others have failed it gets the time that it may want.
-                        turn.push_back((target, false));
+                    if failed.crowding.is_none() && failed.other {
+                        self.failed.note(&hop);
                     }
-                    tried.retain(|(other, _)| *other != target);
-                    tried.push((target, failed));
-                    if is_last || Instant::now() >= deadline {
+                    if failed.is_silent && !is_last {
+                        // When all others have failed it gets the time that it may want.
+                        race.put_last(hop.clone());
+                    }
+                    let is_final = !failed.other;
+                    tried.retain(|(other, _)| *other != hop);
+                    tried.push((hop, failed));
+                    if is_final || Instant::now() >= deadline {
                         break;
                     }
                 }
             }
         }
-        Err(together(tried).unwrap_or_else(|| Obstacle::down("the name has no address").into()))
+        let nothing = || Obstacle::down("the name has no address").into();
+        Err(together(tried).unwrap_or_else(nothing))
     }
 
     /// One address; where TLS is taken as it comes and fails, once more without it.
     async fn open_one(
         &self,
+        link: Link,
         target: &Hop,
         login: Option<&(String, Secret)>,
-        timeouts: Timeouts,
         left: &mut Duration,
         deadline: Instant,
     ) -> Result<Opened, Failed> {
+        let timeouts = link.timeouts;
         let upgrade = match self.settings.tls {
             Tls::StartTls => Upgrade::Required,
             Tls::Opportunistic => Upgrade::Offered,
             Tls::Implicit | Tls::Off => Upgrade::Never,
         };
-        let link = self.connect(target, timeouts, left, deadline).await?;
         let begun = self.converse_opening(link, target, login, upgrade, deadline);
-        let failed = match begun.await {
+        let mut done = begun.await;
+        let may_do_afresh = |failed: &Failed| {
+            failed.is_tls && self.tls.as_ref().is_some_and(tls::TlsClient::may_do_afresh)
+        };
+        if let Err(failed) = &done
+            && may_do_afresh(failed)
+        {
+            let link = self.connect(target, timeouts, left, deadline).await?;
+            link.record(|| "* once more with a new TLS session".to_owned());
+            let begun = self.converse_opening(link, target, login, upgrade, deadline);
+            done = begun.await;
+        }
+        let failed = match done {
             Err(failed) if failed.is_tls && upgrade == Upgrade::Offered => failed,
             done => return done,
         };
@@ -243,6 +275,7 @@ impl Opener {
             .await
     }
 
+    /// The same address once more.
     async fn connect(
         &self,
         target: &Hop,
@@ -250,31 +283,22 @@ impl Opener {
         left: &mut Duration,
         deadline: Instant,
     ) -> Result<Link, Failed> {
-        let SmtpSettings {
-            host,
-            port,
-            own_addresses,
-            ..
-        } = &self.settings;
         let begun = Instant::now();
         let until = dial::slice(deadline, *left);
-        let until = match target {
-            Hop::Direct(_) => dial::slice(until, timeouts.connect_each),
-            Hop::Proxied(_) => until,
-        };
-        let connected = dial::connect(target, host, *port, own_addresses, until).await;
+        let connected = dial::connect(target, &self.settings, timeouts, until).await;
         *left = left.saturating_sub(begun.elapsed());
-        let tcp = connected.map_err(|obstacle| {
-            let other = obstacle.kind == ObstacleKind::Down;
-            Failed::new(obstacle, other)
-        })?;
+        Ok(self.link(connected?, target, timeouts))
+    }
+
+    fn link(&self, tcp: TcpStream, target: &Hop, timeouts: Timeouts) -> Link {
+        let SmtpSettings { host, port, .. } = &self.settings;
         let mut link = Link::new(tcp, timeouts, self.recorder.clone());
         link.via = match target {
             Hop::Direct(address) => format!("{host}[{}]:{port}", address.ip()),
             Hop::Proxied(_) => format!("{host}:{port} (proxy)"),
         };
         link.record(|| format!("* connected to {}", link.via));
-        Ok(link)
+        link
     }
 
     async fn converse_opening(
@@ -295,7 +319,9 @@ impl Opener {
         };
         let mut facts = None;
         if self.settings.tls == Tls::Implicit {
-            facts = Some(self.handshake(&mut link, peer, deadline).await?);
+            facts = Some(
+                handshake(self.tls.as_ref(), &self.settings, &mut link, peer, deadline).await?,
+            );
         }
         let loopback = peer.is_some_and(|p| p.ip().to_canonical().is_loopback());
         let login = login.filter(|_| self.settings.auth != Auth::None);
@@ -323,6 +349,8 @@ impl Opener {
                     };
                     let reply = heard.map_err(|fault| Failed {
                         is_silent: matches!(fault, LinkFault::Silent(_)),
+                        crowding: matches!(fault, LinkFault::Lost(Stage::Greeting, _))
+                            .then_some(Crowding::Hinted),
                         ..Failed::new(Obstacle::down(self.name_fault(&link, &fault)), true)
                     })?;
                     let mut out = std::mem::take(&mut link.out);
@@ -335,7 +363,14 @@ impl Opener {
                             ObstacleKind::Misconfigured | ObstacleKind::MailboxRefused
                         );
                         let other = !is_refused || opening.mechanism().is_none();
+                        let place = match stage {
+                            Stage::Greeting => Place::Greeting,
+                            Stage::Hello => Place::Hello,
+                            Stage::StartTls => Place::StartTls,
+                            _ => Place::Auth,
+                        };
                         Failed {
+                            crowding: crowding(&reply, place, &self.settings.overrides),
                             is_token_refused: opening.is_token_refused(),
                             ..Failed::new(obstacle, other)
                         }
@@ -347,7 +382,10 @@ impl Opener {
                     turn.map_err(|fault| {
                         Failed::new(Obstacle::down(self.name_fault(&link, &fault)), true)
                     })?;
-                    facts = Some(self.handshake(&mut link, peer, deadline).await?);
+                    facts = Some(
+                        handshake(self.tls.as_ref(), &self.settings, &mut link, peer, deadline)
+                            .await?,
+                    );
                     let mut out = std::mem::take(&mut link.out);
                     step = opening.secured(&mut out);
                     link.out = out;
@@ -361,7 +399,9 @@ impl Opener {
                 }
             }
         }
-        link.offered = opening.offered().clone();
+        let mut offered = opening.offered().clone();
+        offered.pipelining &= self.settings.pipelining != Pipelining::Off;
+        link.offered = Arc::new(offered);
         Ok(Opened {
             mechanism: opening.mechanism(),
             link,
@@ -393,59 +433,6 @@ impl Opener {
             )));
         }
         Ok(())
-    }
-
-    async fn handshake(
-        &self,
-        link: &mut Link,
-        peer: Option<SocketAddr>,
-        deadline: Instant,
-    ) -> Result<tls::Facts, Failed> {
-        let host = self.settings.host.trim_matches(['[', ']']);
-        let (Some(tls), Ok(name)) = (
-            &self.tls,
-            rustls::pki_types::ServerName::try_from(host.to_owned()),
-        ) else {
-            let text = format!("TLS: {host} is no name that a certificate could have");
-            return Err(Obstacle::misconfigured(text).into());
-        };
-        let Stream::Plain(tcp) = std::mem::replace(&mut link.stream, Stream::Gone) else {
-            return Err(Obstacle::down("TLS: begun twice").into());
-        };
-        let until = dial::slice(deadline, link.timeouts.tls);
-        let connector = TlsConnector::from(tls.config.clone());
-        tls.begins();
-        let implicit = self.settings.tls == Tls::Implicit;
-        let stream = match timeout_at(until, connector.connect(name, tcp)).await {
-            Err(_) => {
-                return Err(Failed {
-                    is_silent: true,
-                    is_tls: true,
-                    ..Failed::new(
-                        Obstacle::down("TLS: no answer to the handshake in time"),
-                        true,
-                    )
-                });
-            }
-            Ok(Err(e)) => {
-                let inner = e.get_ref().and_then(|e| e.downcast_ref());
-                // A certificate that was examined and rejected is no reason to go on without TLS.
-                let is_refused = matches!(inner, Some(rustls::Error::InvalidCertificate(_)));
-                return Err(Failed {
-                    is_tls: !is_refused,
-                    ..Failed::new(
-                        Obstacle::down(tls.explain(&e, host, implicit, peer.is_none())),
-                        true,
-                    )
-                });
-            }
-            Ok(Ok(stream)) => stream,
-        };
-        let facts = tls::facts(stream.get_ref().1);
-        link.record(|| format!("* {}", facts.line));
-        link.via = format!("{} {}", link.via, facts.version);
-        link.stream = Stream::Tls(Box::new(stream));
-        Ok(facts)
     }
 
     fn name_fault(&self, link: &Link, fault: &LinkFault) -> String {
@@ -528,6 +515,8 @@ mod tests {
             oauth: None,
             plaintext_credentials: false,
             max_connections: 4,
+            pipelining: Pipelining::Full,
+            tls_resumption: true,
             messages_per_connection: 100,
             idle_timeout: Duration::from_secs(30),
             helo: "me.test".into(),
@@ -539,7 +528,7 @@ mod tests {
             connect_each: Duration::from_millis(200),
             ..Timeouts::default()
         };
-        Opener::new(&settings, timeouts, Services::default()).unwrap()
+        Opener::new("up".into(), &settings, timeouts, Services::default()).unwrap()
     }
 
     async fn try_two(
@@ -555,7 +544,7 @@ mod tests {
         let login = first.contains("AUTH").then_some(&login);
         let connector = connector(port, tls);
         let deadline = Instant::now() + Duration::from_secs(20);
-        match connector.open_any(&targets, login, deadline).await {
+        match connector.open_any(targets.to_vec(), login, deadline).await {
             Ok(found) => Ok(found.link.via.clone()),
             Err(failed) => {
                 let text = failed.obstacle.reply.text.clone();
@@ -642,7 +631,7 @@ mod tests {
         ))];
         let deadline = Instant::now() + Duration::from_secs(20);
         let found = connector(port, Tls::Opportunistic)
-            .open_any(&targets, None, deadline)
+            .open_any(targets.to_vec(), None, deadline)
             .await;
         let via = found
             .map_err(|failed| failed.obstacle)
@@ -652,7 +641,7 @@ mod tests {
             .clone();
         assert!(via.ends_with("without TLS"), "{via}");
         let found = connector(port, Tls::StartTls)
-            .open_any(&targets, None, deadline)
+            .open_any(targets.to_vec(), None, deadline)
             .await;
         assert!(found.is_err_and(|failed| failed.obstacle.kind == ObstacleKind::Down));
     }

@@ -1,109 +1,493 @@
-//! Connections kept open between messages.
+//! The connections of one connector, the messages that wait for one, and who gets which.
 //!
-//! It only lends and takes back. What it holds never outlives it.
+//! It lends and takes back, opens as many as [`Width`] allows, and holds no conversation. What it holds never outlives it.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError, Weak},
-    time::Duration,
+    collections::VecDeque,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    time::{Duration, SystemTime},
 };
 
-use tokio::{task::JoinSet, time::Instant};
+use tokio::{
+    runtime::Handle,
+    task::JoinSet,
+    time::{Instant, sleep_until, timeout_at},
+};
 
-use super::link::Link;
+use super::{
+    open::{Opened, Opener},
+    seat::{Berth, Follower, Group, Lent, Seat},
+    state::PoolState,
+    width::May,
+};
+use crate::{
+    connector::interface::{Connections, Learned, Memory},
+    mail::{
+        outcome::{Obstacle, ObstacleKind},
+        reply::Reply,
+    },
+    smtp::client::{capabilities::Capabilities, class::Crowding, dialogue::Reuse},
+    telemetry::maillog,
+};
 
-/// The idle connections of one connector.
-#[derive(Debug)]
+/// A number that was learned is logged once it has stood for the first, and not more often than the second.
+const LOGGED: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(1));
+/// An upstream that a group behind the dot confuses is sent none for so long.
+const NOT_EARLY: Duration = Duration::from_hours(24);
+
+/// See the module.
 pub(super) struct Pool {
-    shared: Arc<IdleLinks>,
+    shared: Arc<Shared>,
 }
 
-#[derive(Debug)]
-struct IdleLinks {
-    idle: Mutex<Vec<Link>>,
-    /// The tasks that say QUIT and that close idle connections; they end with the pool.
+struct Shared {
+    opener: Arc<Opener>,
+    state: Mutex<PoolState>,
+    /// Openings, leave-taking, clocks; they end with the pool.
     tasks: Mutex<JoinSet<()>>,
-    idle_timeout: Duration,
 }
 
 impl Pool {
-    pub(super) fn new(idle_timeout: Duration) -> Self {
+    pub(super) fn new(opener: Opener) -> Self {
         Self {
-            shared: Arc::new(IdleLinks {
-                idle: Mutex::default(),
+            shared: Arc::new(Shared {
+                state: Mutex::new(PoolState::new(opener.settings.max_connections)),
+                opener: Arc::new(opener),
                 tasks: Mutex::default(),
-                idle_timeout,
             }),
         }
     }
 
-    /// A connection that is still good, as far as the clock says. (What was said or closed since it was put back, its first write
-    /// finds: another one is taken then.)
-    pub(super) fn take(&self) -> Option<Link> {
-        loop {
-            // The youngest: it is the likeliest to be alive.
-            let link = lock(&self.shared.idle).pop()?;
-            if link.is_too_old() {
-                self.leave(link);
-                continue;
-            }
-            if link.idle_since.elapsed() < self.shared.idle_timeout {
-                return Some(link);
-            }
-        }
+    pub(super) fn opener(&self) -> &Opener {
+        &self.shared.opener
     }
 
-    /// Keeps a connection for the next message.
-    pub(super) fn put(&self, mut link: Link) {
-        if self.shared.idle_timeout.is_zero() {
-            self.leave(link);
+    /// What the next connection will most likely be offered.
+    pub(super) fn offered(&self) -> Option<Arc<Capabilities>> {
+        self.shared.state().offered.clone()
+    }
+
+    /// A connection for a message, in the order of those who ask; `group` is made if it has to wait. `again`: it had its turn and
+    /// lost it.
+    pub(super) async fn turn(
+        &self,
+        group: impl Fn() -> Option<Group>,
+        again: bool,
+        deadline: Instant,
+    ) -> Lent {
+        let settings = &self.shared.opener.settings;
+        let (number, hear) = loop {
+            // The youngest: it is the likeliest to be alive. (If it is not, its first write finds out.)
+            let seat = self.shared.state().idle.pop();
+            match seat {
+                Some(seat) if seat.link.is_too_old() => self.shared.leave(seat),
+                Some(seat) if seat.link.idle_since.elapsed() < settings.idle_timeout => {
+                    return Lent::Seat(Box::new(seat));
+                }
+                Some(_) => {}
+                None => {
+                    let group = group();
+                    let mut state = self.shared.state();
+                    // Another one may have come meanwhile.
+                    if state.idle.is_empty() {
+                        break state.enqueue(group, again, deadline);
+                    }
+                }
+            }
+        };
+        self.shared.open_more();
+        if let Ok(turn) = timeout_at(deadline, hear).await {
+            return turn.unwrap_or(Lent::Untouched);
+        }
+        let mut state = self.shared.state();
+        state.waiting.retain(|waiter| waiter.number != number);
+        Lent::Late
+    }
+
+    /// The message whose group may stand behind the dot that is about to be written. Its octets are appended to those of the link;
+    /// so many questions are in them.
+    pub(super) fn next_behind(&self, seat: &mut Seat) -> Option<usize> {
+        let settings = &self.shared.opener.settings;
+        let link = &mut seat.link;
+        let is_fit = link.is_proven
+            && link.used + 1 < settings.messages_per_connection
+            && !link.is_too_old();
+        if !is_fit {
+            return None;
+        }
+        let mut state = self.shared.state();
+        if state.not_early.is_some_and(|until| Instant::now() < until) {
+            return None;
+        }
+        let fits = |group: &Group| {
+            Arc::ptr_eq(&group.offered, &link.offered) || group.offered == link.offered
+        };
+        let next = state.first_that(fits)?;
+        drop(state);
+        let group = next.group?;
+        link.out.extend_from_slice(&group.octets);
+        seat.follower = Some(Follower { tell: next.tell });
+        Some(group.questions)
+    }
+
+    /// What becomes of a connection after a message. `delivered`: its dot was answered with 2xx.
+    pub(super) fn done_with(&self, mut seat: Seat, reuse: Reuse, delivered: bool) {
+        let follower = seat.follower.take();
+        if delivered {
+            seat.link.is_proven = true;
+            let mut state = self.shared.state();
+            state.answered = Some(Instant::now());
+            let waits = follower.is_some() || !state.waiting.is_empty();
+            let busy = state.idle.is_empty() && waits;
+            let trial = std::mem::take(&mut seat.berth.is_trial);
+            state.width.delivered(busy, trial);
+            drop(state);
+            if busy {
+                self.shared.open_more();
+            }
+        }
+        if reuse == Reuse::Never || seat.link.is_spoilt {
             return;
         }
-        link.idle_since = Instant::now();
-        let first = {
-            let mut idle = lock(&self.shared.idle);
-            idle.push(link);
-            idle.len() == 1
-        };
-        if first {
-            let shared = Arc::downgrade(&self.shared);
-            let mut tasks = lock(&self.shared.tasks);
-            while tasks.try_join_next().is_some() {}
-            tasks.spawn(expire(shared, self.shared.idle_timeout));
+        seat.link.used += 1;
+        seat.link.reset = reuse == Reuse::AfterReset;
+        if let Some(follower) = follower {
+            // A group is on its way: the connection is good for that message alone.
+            if reuse == Reuse::AsItIs {
+                let _ = follower.tell.send(Lent::Early(Box::new(seat)));
+            }
+            return;
+        }
+        let settings = &self.shared.opener.settings;
+        if !seat.link.is_drained() {
+            return;
+        }
+        if seat.link.used >= settings.messages_per_connection || seat.link.is_too_old() {
+            self.shared.leave(seat);
+        } else {
+            self.shared.give(seat);
         }
     }
 
-    /// Says QUIT in the background.
-    pub(super) fn leave(&self, link: Link) {
-        let mut tasks = lock(&self.shared.tasks);
+    /// The upstream took the group behind a dot for something else, or not at all.
+    pub(super) fn no_more_early(&self) {
+        let until = Instant::now() + NOT_EARLY;
+        let before = self.shared.state().not_early.replace(until);
+        if before.is_none_or(|until| until <= Instant::now()) {
+            maillog::connector_not_pipelined(self.shared.opener.name.as_str());
+        }
+    }
+
+    /// A reply on an open connection said that there are too many: whether it means that here, and the connection is to be closed.
+    pub(super) fn crowded(&self, seat: &mut Seat, reply: &Reply) -> bool {
+        let learned = {
+            let mut state = self.shared.state();
+            let mut others = state.others();
+            others.open = others.open.saturating_sub(1);
+            let trial = seat.berth.is_trial;
+            state.width.crowded(others, true, trial, Instant::now())
+        };
+        if learned.is_some() {
+            seat.berth.is_refused = true;
+            self.shared.log_later(reply.clone());
+        }
+        learned.is_some()
+    }
+
+    /// One of them was dead, and the others have been idle for longer.
+    pub(super) fn forget_idle(&self) {
+        let idle = std::mem::take(&mut self.shared.state().idle);
+        drop(idle);
+    }
+
+    /// A place for a connection that carries no mail.
+    pub(super) fn place_for_probe(&self) -> Option<Berth> {
+        // An idle connection gives way.
+        let idle = {
+            let mut state = self.shared.state();
+            let is_full = state.open + state.opening >= state.width.now();
+            if is_full { state.idle.pop() } else { None }
+        };
+        drop(idle);
+        let mut state = self.shared.state();
+        if state.open + state.opening >= state.width.now() {
+            return None;
+        }
+        state.open += 1;
+        Some(self.shared.berth(false))
+    }
+
+    pub(super) fn connections(&self) -> Connections {
+        let state = self.shared.state();
+        Connections {
+            open: state.open,
+            width: state.width.now(),
+            most: state.width.most(),
+            learned: state.width.learned().map(|learned| learned.connections),
+        }
+    }
+
+    pub(super) fn memory(&self, now: SystemTime) -> Memory {
+        let state = self.shared.state();
+        let monotonic = Instant::now();
+        let at = |then: Instant| match then.checked_duration_since(monotonic) {
+            Some(ahead) => now + ahead,
+            None => now.checked_sub(monotonic - then).unwrap_or(now),
+        };
+        Memory {
+            learned: state.width.learned().map(|learned| Learned {
+                connections: learned.connections,
+                since: at(learned.since),
+            }),
+            not_early: state.not_early.filter(|until| *until > monotonic).map(at),
+        }
+    }
+
+    pub(super) fn recall(&self, memory: &Memory, now: SystemTime) {
+        let mut state = self.shared.state();
+        let monotonic = Instant::now();
+        if let Some(learned) = &memory.learned {
+            let age = now.duration_since(learned.since).unwrap_or_default();
+            state.width.recall(learned.connections, age, monotonic);
+        }
+        let ahead = memory.not_early.and_then(|at| at.duration_since(now).ok());
+        state.not_early = ahead.map(|ahead| monotonic + ahead.min(NOT_EARLY));
+    }
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, PoolState> {
+        // What is inside stays whole whoever panicked.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
         while tasks.try_join_next().is_some() {}
-        tasks.spawn(link.quit());
+        // At the end of the process a connection may be dropped by nobody.
+        if let Ok(runtime) = Handle::try_current() {
+            tasks.spawn_on(task, &runtime);
+        }
+    }
+
+    fn berth(self: &Arc<Self>, is_trial: bool) -> Berth {
+        let shared = Arc::downgrade(self);
+        Berth::new(is_trial, move |is_refused| {
+            let Some(shared) = shared.upgrade() else {
+                return;
+            };
+            let mut state = shared.state();
+            state.open = state.open.saturating_sub(1);
+            if !is_refused {
+                state.closed = Some(Instant::now());
+            }
+            drop(state);
+            shared.open_more();
+        })
+    }
+
+    /// Opens as many connections as messages wait for, and as there may be.
+    fn open_more(self: &Arc<Self>) {
+        let mut openings = Vec::new();
+        let mut timed = None;
+        {
+            let mut state = self.state();
+            state.waiting.retain(|waiter| !waiter.tell.is_closed());
+            let now = Instant::now();
+            while let Some(waiter) = state.waiting.get(state.opening) {
+                let deadline = waiter.deadline;
+                match state.width.may_open(state.opening + state.open, now) {
+                    May::Open { trial } => {
+                        state.opening += 1;
+                        openings.push((trial, deadline));
+                    }
+                    May::Wait(at) => {
+                        timed = (!state.is_timed).then_some(at);
+                        state.is_timed = true;
+                        break;
+                    }
+                    May::Full => break,
+                }
+            }
+        }
+        for (trial, deadline) in openings {
+            let opening = NewConnection {
+                shared: Arc::downgrade(self),
+                trial,
+                is_over: false,
+            };
+            self.spawn(open(Arc::clone(&self.opener), opening, deadline));
+        }
+        if let Some(at) = timed {
+            let shared = Arc::downgrade(self);
+            self.spawn(async move {
+                sleep_until(at).await;
+                if let Some(shared) = shared.upgrade() {
+                    shared.state().is_timed = false;
+                    shared.open_more();
+                }
+            });
+        }
+    }
+
+    /// To the first message that waits, or kept for the next.
+    fn give(self: &Arc<Self>, mut seat: Seat) {
+        let idle_timeout = self.opener.settings.idle_timeout;
+        seat.link.idle_since = Instant::now();
+        loop {
+            let waiter = {
+                let mut state = self.state();
+                match state.first() {
+                    Some(waiter) => waiter,
+                    None if idle_timeout.is_zero() => break,
+                    None => {
+                        state.idle.push(seat);
+                        let is_first = state.idle.len() == 1;
+                        drop(state);
+                        if is_first {
+                            self.spawn(expire(Arc::downgrade(self), idle_timeout));
+                        }
+                        return;
+                    }
+                }
+            };
+            match waiter.tell.send(Lent::Seat(Box::new(seat))) {
+                // Nobody is there any more.
+                Err(Lent::Seat(back)) => seat = *back,
+                _ => return,
+            }
+        }
+        self.leave(seat);
+    }
+
+    /// Says QUIT behind the caller's back.
+    fn leave(&self, seat: Seat) {
+        self.spawn(seat.quit());
+    }
+
+    fn opened(self: &Arc<Self>, found: Opened, trial: bool) {
+        let mut link = found.link;
+        {
+            let mut state = self.state();
+            state.opening = state.opening.saturating_sub(1);
+            state.open += 1;
+            state.answered = Some(Instant::now());
+            match &state.offered {
+                // One and the same for all, so that they are compared at a glance.
+                Some(known) if *known == link.offered => link.offered = Arc::clone(known),
+                _ => state.offered = Some(Arc::clone(&link.offered)),
+            }
+        }
+        self.give(Seat {
+            link,
+            follower: None,
+            berth: self.berth(trial),
+        });
+    }
+
+    /// No connection: either there are too many, and the messages wait for the others, or all that wait hear of it.
+    fn not_opened(self: &Arc<Self>, obstacle: &Obstacle, crowding: Option<Crowding>, trial: bool) {
+        let now = Instant::now();
+        let mut state = self.state();
+        state.opening = state.opening.saturating_sub(1);
+        let others = state.others();
+        let learned = crowding.and_then(|crowding| {
+            let said = crowding == Crowding::Said;
+            state.width.crowded(others, said, trial, now)
+        });
+        let losers = if learned.is_none() {
+            if obstacle.kind == ObstacleKind::Down {
+                state.width.down(now);
+            }
+            std::mem::take(&mut state.waiting)
+        } else {
+            VecDeque::new()
+        };
+        drop(state);
+        if learned.is_some() {
+            self.log_later(obstacle.reply.clone());
+        }
+        for waiter in losers {
+            let _ = waiter.tell.send(Lent::Obstacle(obstacle.clone()));
+        }
+        self.open_more();
+    }
+
+    /// Once the number that was learned has stood for a moment, it is logged.
+    fn log_later(self: &Arc<Self>, reply: Reply) {
+        let shared = Arc::downgrade(self);
+        let since = self.state().width.learned().map(|learned| learned.since);
+        self.spawn(async move {
+            tokio::time::sleep(LOGGED.0).await;
+            let Some(shared) = shared.upgrade() else {
+                return;
+            };
+            let now = Instant::now();
+            let mut state = shared.state();
+            let learned = state.width.learned().filter(|l| Some(l.since) == since);
+            let is_due = state.logged.is_none_or(|at| now >= at + LOGGED.1);
+            if let Some(learned) = learned.filter(|_| is_due) {
+                state.logged = Some(now);
+                drop(state);
+                maillog::connector_learned(
+                    shared.opener.name.as_str(),
+                    learned.connections,
+                    &reply,
+                );
+            }
+        });
+    }
+}
+
+/// A connection that is being opened; dropped before it was, also by a panic, it gives its place back.
+struct NewConnection {
+    shared: Weak<Shared>,
+    trial: bool,
+    is_over: bool,
+}
+
+impl Drop for NewConnection {
+    fn drop(&mut self) {
+        if !self.is_over
+            && let Some(shared) = self.shared.upgrade()
+        {
+            let obstacle = Obstacle::down("the opening of a connection broke off");
+            shared.not_opened(&obstacle, None, self.trial);
+        }
+    }
+}
+
+async fn open(opener: Arc<Opener>, mut opening: NewConnection, deadline: Instant) {
+    let result = opener.open(deadline).await;
+    let Some(shared) = opening.shared.upgrade() else {
+        return;
+    };
+    opening.is_over = true;
+    match result {
+        Ok(found) => shared.opened(found, opening.trial),
+        Err(failed) => shared.not_opened(&failed.obstacle, failed.crowding, opening.trial),
     }
 }
 
 /// Closes connections that nobody used for the idle time, until none is left.
-async fn expire(shared: Weak<IdleLinks>, after: Duration) {
+async fn expire(shared: Weak<Shared>, after: Duration) {
     loop {
         let (next, old) = {
             let Some(shared) = shared.upgrade() else {
                 return;
             };
-            let mut idle = lock(&shared.idle);
-            let old: Vec<Link> = idle
-                .extract_if(.., |link| link.idle_since.elapsed() >= after)
-                .collect();
-            (idle.iter().map(|link| link.idle_since).min(), old)
+            let mut state = shared.state();
+            let is_old = |seat: &mut Seat| seat.link.idle_since.elapsed() >= after;
+            let old: Vec<Seat> = state.idle.extract_if(.., is_old).collect();
+            let since = state.idle.iter().map(|seat| seat.link.idle_since);
+            (since.min(), old)
         };
-        for link in old {
-            link.quit().await;
+        for seat in old {
+            seat.quit().await;
         }
         match next {
-            Some(since) => tokio::time::sleep_until(since + after).await,
+            Some(since) => sleep_until(since + after).await,
             None => return,
         }
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    // A panic leaves what is inside whole.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -112,7 +112,18 @@ impl Stream {
         }
     }
 
-    /// Whether octets, or the end, wait in the socket. The system itself is asked: what the runtime knows may be out of date. (`poll` takes
+    /// What comes next is acknowledged at once: an upstream that writes small replies one by one (RFC 896) would wait for that. The
+    /// system forgets it, so it is said before each wait.
+    fn acknowledge_at_once(&self) {
+        let tcp = match self {
+            Stream::Plain(s) => s,
+            Stream::Tls(s) => s.get_ref().0,
+            Stream::Gone => return,
+        };
+        let _ = tcp.set_quickack(true);
+    }
+
+    /// Octets lie in the socket, or its end. The system is asked itself: what the runtime knows may be of its last look. (`poll` takes
     /// no lock of the socket, which a peek would: it is asked before every write.)
     fn has_octets(&self) -> io::Result<bool> {
         let tcp = match self {
@@ -130,6 +141,8 @@ impl Stream {
 pub(super) struct ReplyReader {
     pub(super) turns: Turns,
     incoming: Box<[u8]>,
+    /// For an answer, since the last octet that came.
+    is_waiting: bool,
 }
 
 impl ReplyReader {
@@ -138,6 +151,7 @@ impl ReplyReader {
         Self {
             turns: Turns::new(),
             incoming: vec![0; 4096].into_boxed_slice(),
+            is_waiting: false,
         }
     }
 
@@ -149,9 +163,15 @@ impl ReplyReader {
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), LinkFault>> {
         let mut buf = ReadBuf::new(&mut self.incoming);
-        match ready!(stream.read(cx, &mut buf)) {
+        let read = stream.read(cx, &mut buf);
+        if read.is_pending() && self.turns.is_asked() && !self.is_waiting {
+            self.is_waiting = true;
+            stream.acknowledge_at_once();
+        }
+        match ready!(read) {
             Ok(()) if buf.filled().is_empty() => Poll::Ready(Err(LinkFault::Lost(stage, None))),
             Ok(()) => {
+                self.is_waiting = false;
                 self.turns.feed(buf.filled());
                 Poll::Ready(Ok(()))
             }

@@ -12,11 +12,12 @@ use std::{
 
 use tokio_rustls::rustls::{
     self, ClientConfig, Error, RootCertStore, SignatureScheme,
-    client::ResolvesClientCert,
+    client::{ResolvesClientCert, Resumption},
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
     sign::CertifiedKey,
 };
 
+use super::resumption::Sessions;
 use crate::{
     connector::{
         settings::{SmtpSettings, Verify},
@@ -29,6 +30,8 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct TlsClient {
     pub(super) config: Arc<ClientConfig>,
+    /// Where sessions are gone on with.
+    sessions: Option<Arc<Sessions>>,
     asked: Arc<CertificateAsked>,
 }
 
@@ -107,8 +110,14 @@ pub(super) fn client(settings: &SmtpSettings) -> Result<TlsClient, String> {
         was: AtomicBool::new(false),
     });
     config.client_auth_cert_resolver = asked.clone();
+    let sessions = settings.tls_resumption.then(Sessions::new);
+    config.resumption = match &sessions {
+        Some(sessions) => Resumption::store(sessions.clone()),
+        None => Resumption::disabled(),
+    };
     Ok(TlsClient {
         config: Arc::new(config),
+        sessions,
         asked,
     })
 }
@@ -137,6 +146,14 @@ impl TlsClient {
     /// A handshake begins: nobody has asked for our certificate yet.
     pub(super) fn begins(&self) {
         self.asked.was.store(false, Ordering::Relaxed);
+        if let Some(sessions) = &self.sessions {
+            sessions.begins();
+        }
+    }
+
+    /// A handshake failed that may not fail without the session that was to be gone on with.
+    pub(super) fn may_do_afresh(&self) -> bool {
+        self.sessions.as_ref().is_some_and(|s| s.are_to_blame())
     }
 
     /// Why a handshake failed, for people; `host` is the name that was asked for, `proxied` says whether a proxy is in between.

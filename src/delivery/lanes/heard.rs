@@ -59,6 +59,8 @@ impl Lanes {
             }
         };
         match kind {
+            // Its turn did not come: whoever else waits need not wait for that.
+            ObstacleKind::Throttled if wait == Some(Duration::ZERO) => {}
             ObstacleKind::Throttled => table.hold(counted, reply, wait, true),
             ObstacleKind::Down | ObstacleKind::Intercepted => {
                 let closings = table.lanes.get(connector).map_or(0, |e| e.gate.closings());

@@ -76,6 +76,10 @@ pub struct Dialogue<'a> {
     heard: bool,
     /// MAIL was answered.
     begun: bool,
+    transactions: usize,
+    /// The upstream waits for the content of the transaction under way, or has it.
+    in_content: bool,
+    is_cut: bool,
     reuse: Reuse,
 }
 
@@ -101,6 +105,9 @@ impl<'a> Dialogue<'a> {
             to_answer: VecDeque::new(),
             heard: false,
             begun: false,
+            transactions: 0,
+            in_content: false,
+            is_cut: false,
             reuse: if reset {
                 Reuse::AfterReset
             } else {
@@ -222,6 +229,7 @@ impl<'a> Dialogue<'a> {
     /// The connection is lost, a limit of time has passed or a reply was broken. What was answered before stands.
     pub fn lost(&mut self, cause: &str, sent: Sent) {
         self.reuse = Reuse::Never;
+        self.is_cut |= !self.in_content && self.transactions <= 1;
         let text = self.outcomes.mask.text(cause);
         let text = bounded(&text);
         if sent == Sent::Nothing && !self.begun {
@@ -258,6 +266,26 @@ impl<'a> Dialogue<'a> {
         !self.heard
     }
 
+    /// The conversation broke off before any content was written: the message can take another connection as if nothing had been said.
+    pub fn is_cut(&self) -> bool {
+        self.is_cut
+    }
+
+    /// What was said of too many connections, where nobody has got the message yet.
+    pub fn crowded(&self) -> Option<&Reply> {
+        self.outcomes.crowded()
+    }
+
+    /// The content that is due is the last of this delivery.
+    pub fn is_last(&self) -> bool {
+        self.later.is_empty()
+    }
+
+    /// Somebody got the message: the dot was answered with 2xx.
+    pub fn is_taken(&self) -> bool {
+        self.outcomes.is_taken()
+    }
+
     /// The upstream accepted a recipient.
     pub fn is_welcome(&self) -> bool {
         self.outcomes.is_welcome()
@@ -282,6 +310,8 @@ impl<'a> Dialogue<'a> {
         self.accepted.clear();
         self.to_send.clear();
         self.to_answer.clear();
+        self.transactions += 1;
+        self.in_content = false;
         let count = self.later.len().min(self.chunk);
         self.batch = self.later.drain(..count).collect();
         if self.batch.is_empty() {
@@ -362,6 +392,7 @@ impl<'a> Dialogue<'a> {
     fn data(&mut self, reply: &Reply, out: &mut Vec<u8>) -> DialogueStep {
         if reply.code == 354 {
             if !self.accepted.is_empty() {
+                self.in_content = true;
                 return DialogueStep::Content;
             }
             ClientCommand::LoneDot.write(self.mail, self.offered, out);
@@ -466,6 +497,7 @@ mod tests {
         let offered = Capabilities::parse(&format!("up\n{}", offered.replace(' ', "\n")));
         let gmail = [Override {
             code: 550,
+            text: None,
             enhanced: Some((5, 4, 5)),
             class: Class::Deferred,
         }];

@@ -54,6 +54,11 @@ impl Turns {
         }
     }
 
+    /// An answer is due.
+    pub fn is_asked(&self) -> bool {
+        self.asked > 0
+    }
+
     /// So many questions are about to be written.
     pub fn ask(&mut self, questions: usize) {
         self.asked += questions;

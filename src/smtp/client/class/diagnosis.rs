@@ -20,6 +20,8 @@ use crate::mail::{
 pub struct Override {
     /// The reply code.
     pub code: u16,
+    /// A part of the text, in lower case; `None` = any.
+    pub text: Option<String>,
     /// The enhanced code; `None` = any.
     pub enhanced: Option<(u8, u16, u16)>,
     /// What it means.
@@ -29,7 +31,10 @@ pub struct Override {
 impl Override {
     /// It is about this reply.
     pub fn fits(&self, reply: &Reply) -> bool {
-        self.code == reply.code && (self.enhanced.is_none() || self.enhanced == reply.enhanced)
+        let says = |part: &String| reply.text.to_lowercase().contains(part);
+        self.code == reply.code
+            && (self.enhanced.is_none() || self.enhanced == reply.enhanced)
+            && self.text.as_ref().is_none_or(says)
     }
 }
 
@@ -138,7 +143,7 @@ impl Diagnosis {
     /// Why the lane stops, with the reply so explained; `None` where it goes on.
     pub fn obstacle(&self, said: Reply) -> Option<Obstacle> {
         match self.class {
-            Class::Deferred | Class::Failed => None,
+            Class::Deferred | Class::Failed | Class::Crowded => None,
             Class::Obstacle(kind) => Some(Obstacle::new(kind, said).after(self.wait)),
         }
     }
@@ -175,7 +180,7 @@ pub(in crate::smtp::client) fn heals_by_renewal(reply: &Reply) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::crowding::crowding, *};
     use crate::{mail::outcome::ObstacleKind, smtp::client::reply::Replies};
 
     /// A reply with the place before its text and the remedy that is known of that place, if there is one, behind it.
@@ -195,6 +200,7 @@ mod tests {
     fn classes() {
         let gmail = [Override {
             code: 550,
+            text: None,
             enhanced: Some((5, 4, 5)),
             class: Class::Deferred,
         }];
@@ -819,6 +825,7 @@ mod tests {
             for other in [Deferred, Failed, MISCONFIGURED, THROTTLED] {
                 let corrected = Override {
                     code: reply.code,
+                    text: None,
                     enhanced: reply.enhanced,
                     class: other,
                 };
@@ -964,6 +971,9 @@ mod tests {
                 };
                 let diagnosis = diagnose(&reply, place, &[], false);
                 let words = match diagnosis.class {
+                    _ if crowding(&reply, Place::Data, &[]).is_some() => {
+                        "waits for one of the others"
+                    }
                     Class::Obstacle(ObstacleKind::Misconfigured) if diagnosis.narrow.is_some() => {
                         "pauses; where other recipients are taken, that one waits"
                     }
@@ -977,7 +987,7 @@ mod tests {
                     Class::Obstacle(ObstacleKind::Throttled) => "waits",
                     Class::Deferred => "tries again",
                     Class::Failed => "bounces",
-                    Class::Obstacle(_) => "no row says that",
+                    Class::Obstacle(_) | Class::Crowded => "no row says that",
                 };
                 assert_eq!(row[2], words, "{code}");
                 listed.extend(reply.enhanced);

@@ -15,6 +15,8 @@ pub enum Class {
     Failed,
     /// It is not about this message: the lane stops.
     Obstacle(ObstacleKind),
+    /// There are too many connections: the message waits for one of the others. Where there is no other, as a 4xx.
+    Crowded,
 }
 
 /// Where in the conversation a reply came.

@@ -12,7 +12,7 @@ use crate::{
         text::bounded,
     },
     smtp::client::{
-        class::{Class, Narrow, Override, Place, diagnose, is_out_of_step},
+        class::{Class, Crowding, Narrow, Override, Place, crowding, diagnose, is_out_of_step},
         command::Mail,
         mask::Mask,
     },
@@ -31,6 +31,8 @@ pub(super) struct Outcomes<'a> {
     narrow: Option<Narrow>,
     /// A recipient was accepted: our standing is good.
     is_welcome: bool,
+    /// The upstream said that it has too many connections.
+    crowded: Option<Reply>,
     /// No outcome repeats what it hides.
     pub(super) mask: Arc<Mask>,
 }
@@ -44,6 +46,7 @@ impl<'a> Outcomes<'a> {
             obstacle: None,
             narrow: None,
             is_welcome: false,
+            crowded: None,
             mask: Arc::default(),
         }
     }
@@ -95,6 +98,18 @@ impl<'a> Outcomes<'a> {
         self.narrow
     }
 
+    pub(super) fn is_taken(&self) -> bool {
+        let mut found = self.found.iter().flatten();
+        found.any(|o| matches!(o, Outcome::Delivered(_)))
+    }
+
+    /// See [`super::Dialogue::crowded`].
+    pub(super) fn crowded(&self) -> Option<&Reply> {
+        let is_taken = |o: &Outcome| matches!(o, Outcome::Delivered(_) | Outcome::InDoubt(_));
+        let crowded = self.crowded.as_ref();
+        crowded.filter(|_| !self.found.iter().flatten().any(is_taken))
+    }
+
     /// There was no attempt for the message, unless another reason is known already.
     pub(super) fn not_tried(&mut self, obstacle: Obstacle) {
         self.obstacle.get_or_insert(obstacle);
@@ -116,6 +131,9 @@ impl<'a> Outcomes<'a> {
         let diagnosis = diagnose(reply, place, self.overrides, self.is_quotable());
         let shown = self.mask.reply(reply);
         let said = diagnosis.explain(&shown, place);
+        if crowding(reply, place, self.overrides) == Some(Crowding::Said) {
+            self.crowded.get_or_insert_with(|| said.clone());
+        }
         match diagnosis.obstacle(said.clone()) {
             Some(obstacle) => {
                 // Accepted at RCPT and then refused: that was no welcome.

@@ -1,0 +1,107 @@
+//! The connections of one connector at a moment, and the messages that wait for one.
+//!
+//! It opens nothing and waits for nothing; the pool holds the lock around it.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use tokio::{sync::oneshot, time::Instant};
+
+use super::{
+    seat::{Group, Lent, Seat, Waiter},
+    width::{Others, Width},
+};
+use crate::smtp::client::capabilities::Capabilities;
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct PoolState {
+    pub(super) width: Width,
+    pub(super) idle: Vec<Seat>,
+    pub(super) waiting: VecDeque<Waiter>,
+    asked: u64,
+    pub(super) opening: usize,
+    /// Busy, idle and leaving.
+    pub(super) open: usize,
+    /// When one was last closed.
+    pub(super) closed: Option<Instant>,
+    /// When the upstream last answered on one of them.
+    pub(super) answered: Option<Instant>,
+    /// What the last connection was offered: most likely what the next will be.
+    pub(super) offered: Option<Arc<Capabilities>>,
+    /// No early groups until then.
+    pub(super) not_early: Option<Instant>,
+    /// Somebody waits for the time at which another connection may be opened.
+    pub(super) is_timed: bool,
+    /// When a number that was learned was last logged.
+    pub(super) logged: Option<Instant>,
+}
+
+impl PoolState {
+    pub(super) fn new(most: usize) -> Self {
+        Self {
+            width: Width::new(most),
+            idle: Vec::new(),
+            waiting: VecDeque::new(),
+            asked: 0,
+            opening: 0,
+            open: 0,
+            closed: None,
+            answered: None,
+            offered: None,
+            not_early: None,
+            is_timed: false,
+            logged: None,
+        }
+    }
+
+    /// The connections there are.
+    pub(super) fn others(&self) -> Others {
+        Others {
+            opening: self.opening,
+            open: self.open,
+            answered: self.answered,
+            closed: self.closed,
+        }
+    }
+
+    /// The message that has waited longest.
+    pub(super) fn first(&mut self) -> Option<Waiter> {
+        std::iter::from_fn(|| self.waiting.pop_front()).find(|waiter| !waiter.tell.is_closed())
+    }
+
+    /// The message that has waited longest, if what it would write is known and fits.
+    pub(super) fn first_that(&mut self, fits: impl FnOnce(&Group) -> bool) -> Option<Waiter> {
+        while self.waiting.front().is_some_and(|w| w.tell.is_closed()) {
+            self.waiting.pop_front();
+        }
+        let group = self.waiting.front()?.group.as_ref();
+        if group.is_some_and(fits) {
+            self.waiting.pop_front()
+        } else {
+            None
+        }
+    }
+
+    /// A message waits; `again`: it had its turn and lost it.
+    pub(super) fn enqueue(
+        &mut self,
+        group: Option<Group>,
+        again: bool,
+        deadline: Instant,
+    ) -> (u64, oneshot::Receiver<Lent>) {
+        let (tell, hear) = oneshot::channel();
+        self.asked += 1;
+        let waiter = Waiter {
+            number: self.asked,
+            deadline,
+            group,
+            tell,
+        };
+        if again {
+            self.waiting.push_front(waiter);
+        } else {
+            self.waiting.push_back(waiter);
+        }
+        (self.asked, hear)
+    }
+}
