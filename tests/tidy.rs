@@ -79,7 +79,7 @@ const BUDGETS: &[(&str, usize)] = &[
     ("telemetry", 500),
     ("smtp", 4_320),
     ("queue", 3_970),
-    ("listener", 2000),
+    ("listener", 2_050),
     ("connector", 9_450),
     ("delivery", 4_150),
     ("view", 250),

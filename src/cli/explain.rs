@@ -165,6 +165,10 @@ impl<'a> Play<'a> {
     /// The first reply that refuses ends it.
     fn whole(&mut self) -> Result<(), Reply> {
         self.path.say("listener", describe(self.listener));
+        if self.config.policy.client(self.arguments.client).is_none() {
+            let text = "until it has logged in it is one of limits.unlisted_connections";
+            self.path.say("connection", text.to_owned());
+        }
         let mut greeting = Reply::unknown_command();
         let step = self.session.greet();
         self.carry_out(step, &mut greeting);

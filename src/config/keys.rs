@@ -260,6 +260,7 @@ sections! {
         recipients: Number(1, 100_000), "1000", "Recipients of one message.";
         connections: Number(1, 100_000), "1000", "Connections at once, in all.";
         connections_per_client: Number(1, 100_000), "100", "Connections at once from one address (IPv6: one /64).";
+        unlisted_connections: Number(1, 100_000), "100", "Of all connections, those from networks of no [[client]] that have not logged in; 10 of them from one address (IPv6: one /64).";
         messages_per_minute: Number(0, 1_000_000), "0", "Messages a minute from one address; 0 = no limit.";
         command_timeout: Duration("1s", "1d"), "5m", "Silence between commands.";
         data_timeout: Duration("1s", "1d"), "10m", "Silence inside DATA.";

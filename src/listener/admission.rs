@@ -1,18 +1,17 @@
-//! From a socket to a session: who the client is, whether there is a permit for it, TLS from the first octet.
+//! From a socket to a session: who is behind a proxy, whether there is a permit for it, TLS from the first octet.
 //!
-//! The session decides about the client; what is refused here is one connection too many.
+//! The session decides about the client; what is refused here is one connection too many, before anything is said.
 
-use std::{io, net::SocketAddr, sync::Arc};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::{Buf, BytesMut};
 use tokio::{net::TcpStream, time::timeout};
 use tracing::{debug, info, warn};
 
 use super::{
-    acceptor::HANDSHAKE,
     connection::{Connection, UNREAD, log_failed_tls},
-    limits::ConnectionPermit,
-    port::{Slot, current},
+    permits::{ConnectionPermit, Limit},
+    port::{Port, Slot, current},
     settings::TlsMode,
     shared::Shared,
     wire::Wire,
@@ -21,6 +20,9 @@ use crate::{
     mail::reply::Reply,
     smtp::server::{proxy, session::Session},
 };
+
+/// How long a proxy may take to say who its client is.
+const PROXY_HEADER: Duration = Duration::from_secs(5);
 
 /// Serves one connection until it ends. Nothing is returned: whatever is worth telling is in the log.
 pub(super) async fn serve(
@@ -50,30 +52,28 @@ async fn admit(
     let mut wire = Wire::new(tcp);
     let mut input = BytesMut::new();
     let mut peer = canonical(peer);
-    let mut stranger = !shared.is_client(peer.ip());
     if port.is_proxy(peer.ip()) {
-        peer = match timeout(HANDSHAKE, proxied(&mut wire, &mut input, peer)).await {
-            Ok(client) => canonical(client?),
-            Err(_) => return Err(io::ErrorKind::TimedOut.into()),
-        };
-        stranger = !shared.is_client(peer.ip());
+        let header = timeout(PROXY_HEADER, proxied(&mut wire, &mut input)).await;
+        let header = header.unwrap_or(Err(Unproxied::Bad("no PROXY header within 5 s")));
+        match header {
+            // The proxy speaks for itself, and is not counted.
+            Ok(None) => {}
+            Ok(Some(client)) => {
+                peer = canonical(client);
+                if let Err(limit) = shared.settle(&mut permit, peer.ip()) {
+                    turn_away(&wire, peer, limit, &port, &shared);
+                    return Ok(());
+                }
+            }
+            Err(Unproxied::Bad(text)) => {
+                if let Some(suppressed) = shared.may_log_refusal(peer.ip()) {
+                    warn!(event = "proxy header", listener = %port.settings.name, peer = %peer, suppressed, error = text, "bad PROXY header");
+                }
+                return Ok(());
+            }
+            Err(Unproxied::Gone(error)) => return Err(error),
+        }
     }
-    let limits = shared.limits();
-    let of_network = if stranger && !permit.make_strangers(limits) {
-        None
-    } else {
-        shared.permits.among_network(peer.ip(), limits, stranger)
-    };
-    let Some(of_network) = of_network else {
-        if port.settings.tls != TlsMode::Implicit {
-            wire.tell(&Reply::too_many_from_address());
-        }
-        if let Some(suppressed) = shared.may_log_refusal(peer.ip()) {
-            info!(event = "rejected", stage = "connect", listener = %port.settings.name, peer = %peer, suppressed,
-                "rejected: connections_per_client");
-        }
-        return Ok(());
-    };
     if port.settings.tls == TlsMode::Implicit {
         let head = input.split().freeze();
         wire = match port.encrypt(wire, head).await {
@@ -90,9 +90,30 @@ async fn admit(
         port.settings.tls == TlsMode::Implicit,
         shared.conditions(peer.ip()),
     );
-    let permits = (permit, of_network);
-    let mut connection = Connection::new(session, wire, input, peer, port, slot, shared, permits);
+    let mut connection = Connection::new(session, wire, input, peer, port, slot, shared, permit);
     connection.converse().await
+}
+
+/// One connection too many: it is told why, unless it waits for TLS.
+pub(super) fn turn_away(wire: &Wire, peer: SocketAddr, limit: Limit, port: &Port, shared: &Shared) {
+    let (key, reply) = match limit {
+        Limit::Connections => ("connections", Reply::too_many_connections()),
+        Limit::ConnectionsPerClient => ("connections_per_client", Reply::too_many_from_address()),
+        Limit::UnlistedConnections => ("unlisted_connections", Reply::too_many_unlisted()),
+    };
+    if port.settings.tls != TlsMode::Implicit {
+        wire.tell(&reply);
+    }
+    let Some(suppressed) = shared.may_log_refusal(peer.ip()) else {
+        return;
+    };
+    let (listener, peer) = (&port.settings.name, canonical(peer));
+    // That clients are turned away since there are too many of them is for somebody to see.
+    if limit == Limit::Connections {
+        warn!(event = "rejected", stage = "connect", listener = %listener, peer = %peer, suppressed, "rejected: limits.{key}");
+    } else {
+        info!(event = "rejected", stage = "connect", listener = %listener, peer = %peer, suppressed, "rejected: limits.{key}");
+    }
 }
 
 /// `::ffff:a.b.c.d` is `a.b.c.d`.
@@ -100,27 +121,28 @@ fn canonical(peer: SocketAddr) -> SocketAddr {
     SocketAddr::new(peer.ip().to_canonical(), peer.port())
 }
 
-/// Reads the PROXY header and says who the client is; what follows it stays in `input`.
-async fn proxied(
-    wire: &mut Wire,
-    input: &mut BytesMut,
-    peer: SocketAddr,
-) -> io::Result<SocketAddr> {
+/// Why nobody knows who the client is.
+enum Unproxied {
+    Bad(&'static str),
+    Gone(io::Error),
+}
+
+/// Reads the PROXY header and says who the client is, `None` when the proxy speaks for itself; what follows it stays in `input`.
+async fn proxied(wire: &mut Wire, input: &mut BytesMut) -> Result<Option<SocketAddr>, Unproxied> {
     loop {
         match proxy::parse(input) {
             Ok(Some(header)) => {
                 input.advance(header.len.min(input.len()));
-                return Ok(header.client.unwrap_or(peer));
+                return Ok(header.client);
             }
             Ok(None) if input.len() <= UNREAD => {}
-            Ok(None) => return Err(io::Error::other("an endless PROXY header")),
-            Err(text) => {
-                warn!(event = "proxy header", peer = %peer, error = text, "bad PROXY header");
-                return Err(io::Error::other(text));
-            }
+            Ok(None) => return Err(Unproxied::Bad("an endless PROXY header")),
+            Err(text) => return Err(Unproxied::Bad(text)),
         }
-        if wire.read(input).await? == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
+        match wire.read(input).await {
+            Ok(0) => return Err(Unproxied::Gone(io::ErrorKind::UnexpectedEof.into())),
+            Ok(_) => {}
+            Err(error) => return Err(Unproxied::Gone(error)),
         }
     }
 }

@@ -12,7 +12,7 @@ use std::{
 use argon2::{Argon2, PasswordVerifier, password_hash::phc::PasswordHash};
 use tokio::sync::Semaphore;
 
-use super::limits::{Forgetful, network_of};
+use super::limits::{ByNetwork, Forgetful};
 use crate::{
     policy::client::User,
     smtp::server::session::{Authentication, Credentials},
@@ -34,7 +34,7 @@ const LONGEST: usize = 1_024;
 #[derive(Debug)]
 pub struct Authenticator {
     permits: Semaphore,
-    failures: Mutex<Forgetful<IpAddr, Failures>>,
+    failures: ByNetwork<Failures>,
     right: Mutex<Forgetful<LoginDigest, Instant>>,
     key: [u8; 32],
     delay: Duration,
@@ -65,7 +65,7 @@ impl Authenticator {
             .fill(&mut key);
         Self {
             permits: Semaphore::new(2),
-            failures: Mutex::new(Forgetful::new(REMEMBERED)),
+            failures: ByNetwork::new(REMEMBERED),
             right: Mutex::new(Forgetful::new(REMEMBERED)),
             key,
             delay,
@@ -79,7 +79,6 @@ impl Authenticator {
         users: &[User],
         from: IpAddr,
     ) -> Authentication {
-        let from = network_of(from);
         if self.is_throttled(from, Instant::now()) {
             return Authentication::Throttled;
         }
@@ -164,10 +163,9 @@ impl Authenticator {
     }
 
     fn is_throttled(&self, from: IpAddr, now: Instant) -> bool {
-        let failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
-        failures
-            .get(&from)
-            .is_some_and(|f| f.count >= FAILURES && now.duration_since(f.since) < WINDOW)
+        self.failures.is(from, |f| {
+            f.count >= FAILURES && now.duration_since(f.since) < WINDOW
+        })
     }
 
     fn count_failure(&self, from: IpAddr, now: Instant) {
@@ -175,16 +173,16 @@ impl Authenticator {
             since: now,
             count: 0,
         };
-        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
-        let entry = failures.entry(from, first);
-        if now.duration_since(entry.since) >= WINDOW {
-            *entry = first;
-        }
-        entry.count += 1;
-        if entry.count == FAILURES {
-            // The minute of silence begins at the tenth failure.
-            entry.since = now;
-        }
+        self.failures.change(from, first, |entry| {
+            if now.duration_since(entry.since) >= WINDOW {
+                *entry = first;
+            }
+            entry.count += 1;
+            if entry.count == FAILURES {
+                // The minute of silence begins at the tenth failure.
+                entry.since = now;
+            }
+        });
     }
 }
 
@@ -295,6 +293,6 @@ mod tests {
             }
         }
         assert!(auth.is_throttled(guesser, now));
-        assert!(auth.failures.lock().unwrap().len() <= REMEMBERED);
+        assert!(auth.failures.len() <= REMEMBERED);
     }
 }

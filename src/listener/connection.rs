@@ -20,7 +20,7 @@ use tracing::{debug, info};
 use super::{
     acceptor,
     intake::{Intake, Unlogged},
-    limits::{ConnectionPermit, NetworkPermit},
+    permits::ConnectionPermit,
     port::{Port, Slot, current},
     rate::InputRate,
     shared::Shared,
@@ -73,8 +73,7 @@ pub(super) struct Connection {
     /// The session ends then, whatever happens.
     deadline: Option<Instant>,
     data: InputRate,
-    /// Among all connections and among those of its network.
-    permits: (ConnectionPermit, NetworkPermit),
+    permit: ConnectionPermit,
 }
 
 /// What came of waiting for the client.
@@ -102,7 +101,7 @@ impl Connection {
         port: Arc<Port>,
         slot: Slot,
         shared: Arc<Shared>,
-        permits: (ConnectionPermit, NetworkPermit),
+        permit: ConnectionPermit,
     ) -> Self {
         let drain = shared.drain();
         Self {
@@ -122,7 +121,7 @@ impl Connection {
             line_began: None,
             deadline: None,
             data: InputRate::default(),
-            permits,
+            permit,
         }
     }
 
@@ -372,8 +371,7 @@ impl Connection {
             .check(credentials, &rules.policy.users, self.peer.ip())
             .await;
         if result == Authentication::Accepted {
-            self.permits.0.make_friends();
-            self.permits.1.make_friends();
+            self.permit.logged_in();
         }
         self.session.verified(result)
     }

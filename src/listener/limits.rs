@@ -1,19 +1,14 @@
-//! What is counted of each network and of all together: connections, messages, refusals in the log.
+//! What is remembered of each network: messages, refusals in the log, failed logins. Connections are counted in `permits`.
 //!
 //! Every map forgets, so that no number of addresses can fill the memory. What the counts mean to a client is said elsewhere.
 
 use std::{
-    collections::{HashMap, VecDeque, hash_map::Entry},
+    collections::{HashMap, VecDeque},
     hash::Hash,
     net::{IpAddr, Ipv6Addr},
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
-
-use super::settings::Limits;
 
 /// Lines about refusals per network and minute; the rest is counted.
 const REFUSALS_LOGGED: u32 = 60;
@@ -22,11 +17,16 @@ const NETWORKS: usize = 50_000;
 const MINUTE: Duration = Duration::from_mins(1);
 
 /// What counts as one peer: an IPv4 address, or the /64 that a machine with IPv6 has to itself (RFC 7934 §3: it may take as many
-/// addresses of it as it likes).
-pub(super) fn network_of(peer: IpAddr) -> IpAddr {
-    match peer.to_canonical() {
-        IpAddr::V4(ip) => ip.into(),
-        IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() >> 64 << 64).into(),
+/// addresses of it as it likes). `::ffff:a.b.c.d` is `a.b.c.d`. Whatever is counted by address is counted by this.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Network(IpAddr);
+
+impl Network {
+    pub(super) fn of(peer: IpAddr) -> Self {
+        Self(match peer.to_canonical() {
+            IpAddr::V4(ip) => ip.into(),
+            IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() >> 64 << 64).into(),
+        })
     }
 }
 
@@ -68,13 +68,40 @@ impl<K: Eq + Hash, V> Forgetful<K, V> {
     }
 }
 
+/// Something of each network, of `most` networks at most.
+#[derive(Debug)]
+pub(super) struct ByNetwork<V>(Mutex<Forgetful<Network, V>>);
+
+impl<V> ByNetwork<V> {
+    pub(super) fn new(most: usize) -> Self {
+        Self(Mutex::new(Forgetful::new(most)))
+    }
+
+    /// Whether it is so of what is remembered of this peer's network.
+    pub(super) fn is(&self, peer: IpAddr, look: impl FnOnce(&V) -> bool) -> bool {
+        let map = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        map.get(&Network::of(peer)).is_some_and(look)
+    }
+
+    /// Changes what is remembered of this peer's network, which begins as `first`.
+    pub(super) fn change<T>(&self, peer: IpAddr, first: V, change: impl FnOnce(&mut V) -> T) -> T {
+        let mut map = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        change(map.entry(Network::of(peer), first))
+    }
+
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+}
+
 /// Messages of each network within a sliding minute.
 #[derive(Debug)]
-pub(super) struct MessageRate(Mutex<Forgetful<IpAddr, VecDeque<Instant>>>);
+pub(super) struct MessageRate(ByNetwork<VecDeque<Instant>>);
 
 impl Default for MessageRate {
     fn default() -> Self {
-        Self(Mutex::new(Forgetful::new(NETWORKS)))
+        Self(ByNetwork::new(NETWORKS))
     }
 }
 
@@ -84,31 +111,28 @@ impl MessageRate {
         if limit == 0 {
             return;
         }
-        let mut messages = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let times = messages.entry(network_of(peer), VecDeque::new());
-        times.push_back(now);
-        while times.len() > limit as usize {
-            times.pop_front();
-        }
+        self.0.change(peer, VecDeque::new(), |times| {
+            times.push_back(now);
+            while times.len() > limit as usize {
+                times.pop_front();
+            }
+        });
     }
 
     /// Whether as many messages as allowed began within the last minute.
     pub(super) fn is_reached(&self, peer: IpAddr, limit: u32, now: Instant) -> bool {
-        if limit == 0 {
-            return false;
-        }
-        let messages = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        messages.get(&network_of(peer)).is_some_and(|times| {
-            let first = times.len().checked_sub(limit as usize);
-            let first = first.and_then(|first| times.get(first));
-            first.is_some_and(|first| now.duration_since(*first) < MINUTE)
-        })
+        limit > 0
+            && self.0.is(peer, |times| {
+                let first = times.len().checked_sub(limit as usize);
+                let first = first.and_then(|first| times.get(first));
+                first.is_some_and(|first| now.duration_since(*first) < MINUTE)
+            })
     }
 }
 
 /// Which refusals of a network are logged.
 #[derive(Debug)]
-pub(super) struct RefusalLog(Mutex<Forgetful<IpAddr, LoggedRefusals>>);
+pub(super) struct RefusalLog(ByNetwork<LoggedRefusals>);
 
 #[derive(Debug)]
 struct LoggedRefusals {
@@ -119,7 +143,7 @@ struct LoggedRefusals {
 
 impl Default for RefusalLog {
     fn default() -> Self {
-        Self(Mutex::new(Forgetful::new(NETWORKS)))
+        Self(ByNetwork::new(NETWORKS))
     }
 }
 
@@ -131,167 +155,18 @@ impl RefusalLog {
             lines: 0,
             suppressed: 0,
         };
-        let mut refusals = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let entry = refusals.entry(network_of(peer), first);
-        if now.duration_since(entry.since) >= MINUTE {
-            entry.since = now;
-            entry.lines = 0;
-        }
-        if entry.lines >= REFUSALS_LOGGED {
-            entry.suppressed += 1;
-            return None;
-        }
-        entry.lines += 1;
-        Some(std::mem::take(&mut entry.suppressed))
-    }
-}
-
-/// Connections: all, those of strangers, those of each network. A stranger is in no `[[client]]` and has not logged in (yet).
-#[derive(Debug, Default)]
-pub(super) struct Permits {
-    open: AtomicUsize,
-    strangers: AtomicUsize,
-    /// Bounded by the connections there are.
-    by_network: Mutex<HashMap<IpAddr, Count>>,
-}
-
-#[derive(Debug, Default)]
-struct Count {
-    all: usize,
-    strangers: usize,
-}
-
-/// How many of `connections` strangers may have: a tenth.
-fn share_of_strangers(connections: usize) -> usize {
-    (connections / 10).max(1)
-}
-
-/// One more, if there are fewer than `most`.
-fn take(count: &AtomicUsize, most: usize) -> Option<usize> {
-    count
-        .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| {
-            (n < most).then_some(n + 1)
-        })
-        .ok()
-}
-
-impl Permits {
-    /// Connections open now.
-    pub(super) fn open(&self) -> usize {
-        self.open.load(Ordering::Relaxed)
-    }
-
-    /// One among all connections, for a stranger among theirs.
-    pub(super) fn among_all(
-        self: &Arc<Self>,
-        limits: Limits,
-        is_stranger: bool,
-    ) -> Option<ConnectionPermit> {
-        take(&self.open, limits.connections)?;
-        let mut permit = ConnectionPermit {
-            permits: Arc::clone(self),
-            is_strangers: false,
-        };
-        (!is_stranger || permit.make_strangers(limits)).then_some(permit)
-    }
-
-    /// One among those of one network.
-    pub(super) fn among_network(
-        self: &Arc<Self>,
-        peer: IpAddr,
-        limits: Limits,
-        is_stranger: bool,
-    ) -> Option<NetworkPermit> {
-        let most = limits.connections_per_client;
-        // One stranger must not take the permits of all.
-        let most_strangers = most.min((share_of_strangers(limits.connections) / 4).max(1));
-        let network = network_of(peer);
-        let mut counts = self
-            .by_network
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        let count = counts.entry(network).or_default();
-        if count.all >= most || (is_stranger && count.strangers >= most_strangers) {
-            if count.all == 0 {
-                counts.remove(&network);
+        self.0.change(peer, first, |entry| {
+            if now.duration_since(entry.since) >= MINUTE {
+                entry.since = now;
+                entry.lines = 0;
             }
-            return None;
-        }
-        count.all += 1;
-        count.strangers += usize::from(is_stranger);
-        Some(NetworkPermit {
-            permits: Arc::clone(self),
-            network,
-            is_strangers: is_stranger,
-        })
-    }
-}
-
-/// Given back when dropped.
-#[derive(Debug)]
-pub(super) struct ConnectionPermit {
-    permits: Arc<Permits>,
-    is_strangers: bool,
-}
-
-impl ConnectionPermit {
-    /// The client behind a PROXY header is a stranger after all: false when strangers have all of theirs.
-    pub(super) fn make_strangers(&mut self, limits: Limits) -> bool {
-        let most = share_of_strangers(limits.connections);
-        self.is_strangers = self.is_strangers || take(&self.permits.strangers, most).is_some();
-        self.is_strangers
-    }
-
-    /// The stranger has logged in.
-    pub(super) fn make_friends(&mut self) {
-        if std::mem::take(&mut self.is_strangers) {
-            self.permits.strangers.fetch_sub(1, Ordering::Relaxed);
-        }
-    }
-}
-
-impl Drop for ConnectionPermit {
-    fn drop(&mut self) {
-        self.make_friends();
-        self.permits.open.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// Given back when dropped.
-#[derive(Debug)]
-pub(super) struct NetworkPermit {
-    permits: Arc<Permits>,
-    network: IpAddr,
-    is_strangers: bool,
-}
-
-impl NetworkPermit {
-    /// The stranger has logged in.
-    pub(super) fn make_friends(&mut self) {
-        if std::mem::take(&mut self.is_strangers) {
-            self.change(|count| count.strangers = count.strangers.saturating_sub(1));
-        }
-    }
-
-    fn change(&self, change: impl FnOnce(&mut Count)) {
-        let mut counts = self
-            .permits
-            .by_network
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        if let Entry::Occupied(mut entry) = counts.entry(self.network) {
-            change(entry.get_mut());
-            if entry.get().all == 0 {
-                entry.remove();
+            if entry.lines >= REFUSALS_LOGGED {
+                entry.suppressed += 1;
+                return None;
             }
-        }
-    }
-}
-
-impl Drop for NetworkPermit {
-    fn drop(&mut self) {
-        self.make_friends();
-        self.change(|count| count.all = count.all.saturating_sub(1));
+            entry.lines += 1;
+            Some(std::mem::take(&mut entry.suppressed))
+        })
     }
 }
 
@@ -302,8 +177,8 @@ mod tests {
     #[test]
     fn what_counts_as_one_peer() {
         fn check(peer: &str, expected: &str) {
-            let expected: IpAddr = expected.parse().unwrap();
-            assert_eq!(network_of(peer.parse().unwrap()), expected, "{peer}");
+            let expected = Network(expected.parse().unwrap());
+            assert_eq!(Network::of(peer.parse().unwrap()), expected, "{peer}");
         }
         check("10.0.0.7", "10.0.0.7");
         check("::ffff:10.0.0.7", "10.0.0.7");

@@ -11,9 +11,9 @@ use std::{
 };
 
 use tokio::{net::TcpListener, task::JoinSet, time::sleep};
-use tracing::{error, info, warn};
+use tracing::{error, info};
 
-use crate::{mail::reply::Reply, systemd};
+use crate::systemd;
 
 pub mod acceptor;
 mod admission;
@@ -23,6 +23,7 @@ mod connection;
 mod intake;
 mod limits;
 mod owner;
+mod permits;
 mod port;
 mod rate;
 mod settings;
@@ -262,16 +263,17 @@ async fn accept(socket: TcpListener, slot: Slot, shared: Arc<Shared>) {
         };
         let port = current(&slot);
         // The client behind a proxy is not known yet.
-        let stranger = !port.is_proxy(peer.ip()) && !shared.is_client(peer.ip());
-        let Some(permit) = shared.permits.among_all(shared.limits(), stranger) else {
-            if port.settings.tls != TlsMode::Implicit {
-                wire::Wire::new(tcp).tell(&Reply::too_many_connections());
+        let permit = if port.is_proxy(peer.ip()) {
+            shared.permits.of_proxy(&shared.limits())
+        } else {
+            shared.permit(peer.ip())
+        };
+        let permit = match permit {
+            Ok(permit) => permit,
+            Err(limit) => {
+                admission::turn_away(&wire::Wire::new(tcp), peer, limit, &port, &shared);
+                continue;
             }
-            if let Some(suppressed) = shared.may_log_refusal(peer.ip()) {
-                warn!(event = "rejected", stage = "connect", listener = %port.settings.name, peer = %peer, suppressed,
-                    stranger, "rejected: limits.connections");
-            }
-            continue;
         };
         let mut connections = shared
             .connections

@@ -78,6 +78,8 @@ pub struct Limits {
     pub connections: usize,
     /// From one address.
     pub connections_per_client: usize,
+    /// From addresses in no `[[client]]`, until they have logged in.
+    pub unlisted_connections: usize,
     /// From one address; 0 = no limit.
     pub messages_per_minute: u32,
     /// Without an octet, outside DATA.

@@ -10,7 +10,8 @@ use tokio::{sync::watch, task::JoinSet};
 
 use super::{
     auth::Authenticator,
-    limits::{MessageRate, Permits, RefusalLog},
+    limits::{MessageRate, RefusalLog},
+    permits::{ConnectionPermit, Limit, Permits},
     settings::Limits,
 };
 use crate::{
@@ -102,8 +103,23 @@ impl Shared {
         self.refusals.may_log(peer, Instant::now())
     }
 
-    /// Whether a `[[client]]` has the address: its permits are kept for it.
-    pub(super) fn is_client(&self, peer: IpAddr) -> bool {
+    /// A permit for a connection of this peer, looked up among the clients.
+    ///
+    /// # Errors
+    /// The limit that is reached.
+    pub(super) fn permit(&self, peer: IpAddr) -> Result<ConnectionPermit, Limit> {
+        self.permits.of(peer, self.is_listed(peer), &self.limits())
+    }
+
+    /// The same for the client that a proxy has named on a connection that has one.
+    ///
+    /// # Errors
+    /// The limit that is reached.
+    pub(super) fn settle(&self, permit: &mut ConnectionPermit, peer: IpAddr) -> Result<(), Limit> {
+        permit.settle(peer, self.is_listed(peer), &self.limits())
+    }
+
+    fn is_listed(&self, peer: IpAddr) -> bool {
         self.rules().policy.client(peer).is_some()
     }
 }

@@ -150,6 +150,10 @@ impl Reply {
             "limits.connections is reached; try again later",
         )
     }
+    /// Too many connections from peers in no `[[client]]`.
+    pub fn too_many_unlisted() -> Self {
+        Self::new(421, (4, 7, 0), "limits.unlisted_connections is reached")
+    }
     /// Too many connections from this address.
     pub fn too_many_from_address() -> Self {
         Self::new(

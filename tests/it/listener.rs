@@ -3,10 +3,7 @@
 use crate::harness::time::{stays_so, until};
 use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
-use super::{
-    fixture,
-    harness::peers::{free_port, many_files},
-};
+use super::{fixture, harness::peers::free_port};
 use argon2::PasswordHasher;
 use postern::{
     listener::{
@@ -23,7 +20,7 @@ use tokio::{
     time::timeout,
 };
 
-fn rules() -> Rules {
+pub(super) fn rules() -> Rules {
     let cheap = argon2::Argon2::from(argon2::Params::new(64, 1, 1, None).unwrap());
     let mut rules = fixture::rules("relay.test", fixture::policy("*", "*"));
     (rules.message_size, rules.recipients) = (10 << 20, 100);
@@ -36,10 +33,11 @@ fn rules() -> Rules {
     rules
 }
 
-fn limits() -> Limits {
+pub(super) fn limits() -> Limits {
     Limits {
         connections: 2_000,
         connections_per_client: 2_000,
+        unlisted_connections: 100,
         messages_per_minute: 0,
         command_timeout: Duration::from_secs(20),
         data_timeout: Duration::from_secs(20),
@@ -47,7 +45,7 @@ fn limits() -> Limits {
     }
 }
 
-fn settings(name: &str) -> Settings {
+pub(super) fn settings(name: &str) -> Settings {
     Settings {
         name: name.to_owned(),
         bind: Bind::Address("127.0.0.1:0".parse().unwrap()),
@@ -60,7 +58,7 @@ fn settings(name: &str) -> Settings {
     }
 }
 
-fn certified(name: &str, dir: &Path, tls: TlsMode) -> (Settings, rustls::ClientConfig) {
+pub(super) fn certified(name: &str, dir: &Path, tls: TlsMode) -> (Settings, rustls::ClientConfig) {
     let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
     let (chain, key) = (dir.join("a.pem"), dir.join("a.key"));
     std::fs::write(&chain, made.cert.pem()).unwrap();
@@ -81,19 +79,23 @@ fn certified(name: &str, dir: &Path, tls: TlsMode) -> (Settings, rustls::ClientC
     (settings, client)
 }
 
-struct Gate {
+pub(super) struct Gate {
     dir: tempfile::TempDir,
     listeners: Listeners,
     queue: Arc<Queue>,
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
 }
 
 impl Gate {
-    fn open(limits: Limits, listener: impl FnOnce(&Path) -> Settings) -> Self {
+    pub(super) fn open(limits: Limits, listener: impl FnOnce(&Path) -> Settings) -> Self {
         Self::open_with(limits, rules(), listener)
     }
 
-    fn open_with(limits: Limits, rules: Rules, listener: impl FnOnce(&Path) -> Settings) -> Self {
+    pub(super) fn open_with(
+        limits: Limits,
+        rules: Rules,
+        listener: impl FnOnce(&Path) -> Settings,
+    ) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let store = SqliteStore::open(&queue::Settings {
             data_dir: dir.path().to_owned(),
@@ -119,11 +121,11 @@ impl Gate {
         }
     }
 
-    fn address(&self) -> SocketAddr {
+    pub(super) fn address(&self) -> SocketAddr {
         self.listeners.address("one").unwrap()
     }
 
-    async fn connect(&self) -> TcpStream {
+    pub(super) async fn connect(&self) -> TcpStream {
         let mut tcp = TcpStream::connect(self.address()).await.unwrap();
         assert!(some(&mut tcp).await.starts_with("220 "));
         tcp
@@ -142,7 +144,7 @@ fn reload(listeners: &mut Listeners, settings: &[Settings]) -> Result<(), Listen
 }
 
 /// One read: what the other side wrote in one go.
-async fn some(stream: &mut (impl AsyncReadExt + Unpin)) -> String {
+pub(super) async fn some(stream: &mut (impl AsyncReadExt + Unpin)) -> String {
     let mut buffer = vec![0; 65_536];
     let read = timeout(Duration::from_secs(10), stream.read(&mut buffer))
         .await
@@ -151,7 +153,10 @@ async fn some(stream: &mut (impl AsyncReadExt + Unpin)) -> String {
     String::from_utf8_lossy(&buffer[..read]).into_owned()
 }
 
-async fn say(stream: &mut (impl AsyncReadExt + AsyncWriteExt + Unpin), line: &str) -> String {
+pub(super) async fn say(
+    stream: &mut (impl AsyncReadExt + AsyncWriteExt + Unpin),
+    line: &str,
+) -> String {
     stream.write_all(line.as_bytes()).await.unwrap();
     some(stream).await
 }
@@ -360,109 +365,6 @@ async fn a_listed_client_that_talks_before_the_greeting_is_greeted_and_answered(
     assert!(told.starts_with("220 "), "{told}");
     assert!(told.contains("\r\n250-relay.test\r\n"), "{told}");
     gate.connect().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn too_many_connections_of_one_client_and_hundreds_of_idle_ones() {
-    let few = Limits {
-        connections_per_client: 2,
-        ..limits()
-    };
-    let gate = Gate::open(few, |_| settings("one"));
-    let _held = (gate.connect().await, gate.connect().await);
-    let mut third = TcpStream::connect(gate.address()).await.unwrap();
-    assert!(some(&mut third).await.starts_with("421 4.7.0"));
-
-    // What they cost is measured in a process of its own: `big::a_thousand_idle_connections_are_cheap`.
-    let gate = Gate::open(limits(), |_| settings("one"));
-    let mut idle = Vec::new();
-    many_files();
-    for _ in 0..400 {
-        idle.push(gate.connect().await);
-    }
-    assert_eq!(gate.shared.open_connections(), 400);
-}
-
-/// A connection from another address of this machine.
-async fn from(source: &str, gate: &Gate) -> TcpStream {
-    let socket = tokio::net::TcpSocket::new_v4().unwrap();
-    socket.bind(format!("{source}:0").parse().unwrap()).unwrap();
-    socket.connect(gate.address()).await.unwrap()
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn silent_strangers_do_not_take_the_place_of_a_client() {
-    let few = Limits {
-        connections: 80,
-        connections_per_client: 20,
-        ..limits()
-    };
-    let mut rules = rules();
-    rules.policy.clients = vec![fixture::client("client", "127.0.0.1/32")];
-    let gate = Gate::open_with(few, rules, |_| settings("one"));
-    // Ten addresses that are in no `[[client]]`, and silent.
-    let mut silent = Vec::new();
-    for n in 0..200 {
-        silent.push(from(&format!("127.0.1.{}", 1 + n % 10), &gate).await);
-    }
-    let mut answers = Vec::new();
-    for stream in &mut silent {
-        answers.push(some(stream).await);
-    }
-    let welcomed = answers
-        .iter()
-        .filter(|a| a.starts_with("554 5.7.1 "))
-        .count();
-    let turned_away = answers
-        .iter()
-        .filter(|a| a.starts_with("421 4.7.0 "))
-        .count();
-    assert_eq!((welcomed, turned_away), (8, 192), "{answers:?}");
-    // The rest is the client's own, up to its limit.
-    let mut clients = Vec::new();
-    for _ in 0..20 {
-        clients.push(gate.connect().await);
-    }
-    let mut more = TcpStream::connect(gate.address()).await.unwrap();
-    assert!(some(&mut more).await.starts_with("421 4.7.0"));
-    // Places come back.
-    drop((silent, clients, more));
-    until("places", async || gate.shared.open_connections() == 0).await;
-    let mut again = from("127.0.1.1", &gate).await;
-    assert!(some(&mut again).await.starts_with("554 5.7.1 "));
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn one_stranger_does_not_take_the_place_of_another_and_a_login_makes_a_friend() {
-    let few = Limits {
-        connections: 80,
-        ..limits()
-    };
-    let mut rules = rules();
-    rules.policy.clients = vec![fixture::client("client", "127.0.0.1/32")];
-    let gate = Gate::open_with(few, rules, |_| Settings {
-        auth: AuthMode::Optional,
-        plaintext_auth: true,
-        ..settings("one")
-    });
-    // A tenth of 80 for all, and a quarter of that for one.
-    let mut kept = Vec::new();
-    for expected in ["220 ", "220 ", "421 4.7.0"] {
-        let mut stream = from("127.0.1.1", &gate).await;
-        let answer = some(&mut stream).await;
-        assert!(answer.starts_with(expected), "{answer}");
-        kept.push(stream);
-    }
-    let mut other = from("127.0.1.2", &gate).await;
-    assert!(some(&mut other).await.starts_with("220 "));
-    // Who has logged in takes none of their places any more.
-    let first = &mut kept[0];
-    say(first, "EHLO x\r\n").await;
-    let answer = say(first, "AUTH PLAIN AGVycAByaWdodA==\r\n").await;
-    assert!(answer.starts_with("235"), "{answer}");
-    let mut third = from("127.0.1.1", &gate).await;
-    let answer = some(&mut third).await;
-    assert!(answer.starts_with("220 "), "{answer}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

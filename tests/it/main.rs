@@ -34,6 +34,7 @@ mod listener;
 mod oauth;
 mod old_tls;
 mod operator;
+mod places;
 mod proxy;
 mod readers;
 mod refusals;
