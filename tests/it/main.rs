@@ -22,6 +22,7 @@ mod connector;
 mod crash;
 mod delivery;
 mod durability;
+mod early;
 mod end_to_end;
 mod faults;
 mod fuzz;

@@ -162,7 +162,9 @@ impl Connector for Smtp {
                     return Report::all(recipients, &outcome, &settings.host);
                 }
                 Lent::Obstacle(obstacle) => return obstacle.into(),
-                Lent::Late => return Self::not_yet("all connections were busy until the deadline"),
+                Lent::Renew | Lent::Late => {
+                    return Self::not_yet("all connections were busy until the deadline");
+                }
             };
             let link = &mut seat.link;
             let used = link.used > 0;

@@ -21,7 +21,10 @@ use super::{
     width::May,
 };
 use crate::{
-    connector::interface::{Connections, Learned, Memory},
+    connector::{
+        interface::{Connections, Learned, Memory},
+        settings::Pipelining,
+    },
     mail::{
         outcome::{Obstacle, ObstacleKind},
         reply::Reply,
@@ -75,33 +78,36 @@ impl Pool {
         again: bool,
         deadline: Instant,
     ) -> Lent {
-        let settings = &self.shared.opener.settings;
-        let (number, hear) = loop {
-            // The youngest: it is the likeliest to be alive. (If it is not, its first write finds out.)
-            let seat = self.shared.state().idle.pop();
-            match seat {
-                Some(seat) if seat.link.is_too_old() => self.shared.leave(seat),
-                Some(seat) if seat.link.idle_since.elapsed() < settings.idle_timeout => {
-                    return Lent::Seat(Box::new(seat));
-                }
-                Some(_) => {}
-                None => {
-                    let group = group();
-                    let mut state = self.shared.state();
-                    // Another one may have come meanwhile.
-                    if state.idle.is_empty() {
-                        break state.enqueue(group, again, deadline);
+        let idle_timeout = self.shared.opener.settings.idle_timeout;
+        let mut number = again.then_some(0);
+        loop {
+            let hear = loop {
+                // The youngest: it is the likeliest to be alive. (If it is not, its first write finds out.)
+                let seat = self.shared.state().idle.pop();
+                match seat {
+                    Some(seat) if seat.link.is_too_old() => self.shared.leave(seat),
+                    Some(seat) if seat.link.idle_since.elapsed() < idle_timeout => {
+                        return Lent::Seat(Box::new(seat));
+                    }
+                    Some(_) => {}
+                    None => {
+                        let group = group();
+                        let mut state = self.shared.state();
+                        // Another one may have come meanwhile.
+                        if state.idle.is_empty() {
+                            let number = *number.get_or_insert_with(|| state.number());
+                            break state.enqueue(number, group, deadline);
+                        }
                     }
                 }
+            };
+            self.shared.open_more();
+            match timeout_at(deadline, hear).await {
+                Ok(Ok(Lent::Renew)) => {}
+                Ok(lent) => return lent.unwrap_or(Lent::Untouched),
+                Err(_) => return Lent::Late,
             }
-        };
-        self.shared.open_more();
-        if let Ok(turn) = timeout_at(deadline, hear).await {
-            return turn.unwrap_or(Lent::Untouched);
         }
-        let mut state = self.shared.state();
-        state.waiting.retain(|waiter| waiter.number != number);
-        Lent::Late
     }
 
     /// The message whose group may stand behind the dot that is about to be written. Its octets are appended to those of the link;
@@ -367,6 +373,8 @@ impl Shared {
 
     fn opened(self: &Arc<Self>, found: Opened, trial: bool) {
         let mut link = found.link;
+        let is_full = self.opener.settings.pipelining == Pipelining::Full;
+        let may_be_early = is_full && link.offered.pipelining;
         {
             let mut state = self.state();
             state.opening = state.opening.saturating_sub(1);
@@ -383,6 +391,11 @@ impl Shared {
             follower: None,
             berth: self.berth(trial),
         });
+        if may_be_early {
+            for waiter in self.state().without_group() {
+                let _ = waiter.tell.send(Lent::Renew);
+            }
+        }
     }
 
     /// No connection: either there are too many, and the messages wait for the others, or all that wait hear of it.

@@ -26,6 +26,8 @@ pub(super) enum Lent {
     Untouched,
     /// There is no connection.
     Obstacle(Obstacle),
+    /// What is offered is known now: it comes back with its group, to the place that it had.
+    Renew,
     /// It waited until its deadline.
     Late,
 }
@@ -33,6 +35,7 @@ pub(super) enum Lent {
 /// A message that waits.
 #[derive(Debug)]
 pub(super) struct Waiter {
+    /// Its place: less comes first.
     pub(super) number: u64,
     pub(super) deadline: Instant,
     pub(super) group: Option<Group>,

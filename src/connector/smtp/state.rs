@@ -82,26 +82,37 @@ impl PoolState {
         }
     }
 
-    /// A message waits; `again`: it had its turn and lost it.
+    /// The place of a message that asks now.
+    pub(super) fn number(&mut self) -> u64 {
+        self.asked += 1;
+        self.asked
+    }
+
+    /// A message waits in its place.
     pub(super) fn enqueue(
         &mut self,
+        number: u64,
         group: Option<Group>,
-        again: bool,
         deadline: Instant,
-    ) -> (u64, oneshot::Receiver<Lent>) {
+    ) -> oneshot::Receiver<Lent> {
         let (tell, hear) = oneshot::channel();
-        self.asked += 1;
+        let at = self.waiting.partition_point(|other| other.number <= number);
         let waiter = Waiter {
-            number: self.asked,
+            number,
             deadline,
             group,
             tell,
         };
-        if again {
-            self.waiting.push_front(waiter);
-        } else {
-            self.waiting.push_back(waiter);
-        }
-        (self.asked, hear)
+        self.waiting.insert(at, waiter);
+        hear
+    }
+
+    /// Those who wait and did not know what would be offered.
+    pub(super) fn without_group(&mut self) -> VecDeque<Waiter> {
+        let (without, with) = std::mem::take(&mut self.waiting)
+            .into_iter()
+            .partition(|waiter| waiter.group.is_none());
+        self.waiting = with;
+        without
     }
 }
