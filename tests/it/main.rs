@@ -43,6 +43,7 @@ mod secrets;
 mod shaping;
 mod smarthost;
 mod store;
+mod width;
 
 // The fuzz targets take it in with their properties.
 use fuzz::properties::fixture;

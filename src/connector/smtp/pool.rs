@@ -17,12 +17,12 @@ use tokio::{
 use super::{
     open::{Opened, Opener},
     seat::{Berth, Follower, Group, Lent, Seat},
-    state::PoolState,
+    state::{NOT_EARLY, PoolState},
     width::May,
 };
 use crate::{
     connector::{
-        interface::{Connections, Learned, Memory},
+        interface::{Connections, Memory},
         settings::Pipelining,
     },
     mail::{
@@ -35,9 +35,6 @@ use crate::{
 
 /// A number that was learned is logged once it has stood for the first, and not more often than the second.
 const LOGGED: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(1));
-/// An upstream that a group behind the dot confuses is sent none for so long.
-const NOT_EARLY: Duration = Duration::from_hours(24);
-
 /// See the module.
 pub(super) struct Pool {
     shared: Arc<Shared>,
@@ -224,40 +221,15 @@ impl Pool {
     }
 
     pub(super) fn connections(&self) -> Connections {
-        let state = self.shared.state();
-        Connections {
-            open: state.open,
-            width: state.width.now(),
-            most: state.width.most(),
-            learned: state.width.learned().map(|learned| learned.connections),
-        }
+        self.shared.state().connections()
     }
 
     pub(super) fn memory(&self, now: SystemTime) -> Memory {
-        let state = self.shared.state();
-        let monotonic = Instant::now();
-        let at = |then: Instant| match then.checked_duration_since(monotonic) {
-            Some(ahead) => now + ahead,
-            None => now.checked_sub(monotonic - then).unwrap_or(now),
-        };
-        Memory {
-            learned: state.width.learned().map(|learned| Learned {
-                connections: learned.connections,
-                since: at(learned.since),
-            }),
-            not_early: state.not_early.filter(|until| *until > monotonic).map(at),
-        }
+        self.shared.state().memory(now)
     }
 
     pub(super) fn recall(&self, memory: &Memory, now: SystemTime) {
-        let mut state = self.shared.state();
-        let monotonic = Instant::now();
-        if let Some(learned) = &memory.learned {
-            let age = now.duration_since(learned.since).unwrap_or_default();
-            state.width.recall(learned.connections, age, monotonic);
-        }
-        let ahead = memory.not_early.and_then(|at| at.duration_since(now).ok());
-        state.not_early = ahead.map(|ahead| monotonic + ahead.min(NOT_EARLY));
+        self.shared.state().recall(memory, now);
     }
 }
 

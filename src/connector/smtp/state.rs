@@ -2,7 +2,11 @@
 //!
 //! It opens nothing and waits for nothing; the pool holds the lock around it.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{
+    collections::VecDeque,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use tokio::{sync::oneshot, time::Instant};
 
@@ -10,7 +14,13 @@ use super::{
     seat::{Group, Lent, Seat, Waiter},
     width::{Others, Width},
 };
-use crate::smtp::client::capabilities::Capabilities;
+use crate::{
+    connector::interface::{Connections, Learned, Memory},
+    smtp::client::capabilities::Capabilities,
+};
+
+/// An upstream that a group behind the dot confuses is sent none for so long.
+pub(super) const NOT_EARLY: Duration = Duration::from_hours(24);
 
 /// See the module.
 #[derive(Debug)]
@@ -114,5 +124,42 @@ impl PoolState {
             .partition(|waiter| waiter.group.is_none());
         self.waiting = with;
         without
+    }
+
+    /// How many connections there are, for people.
+    pub(super) fn connections(&self) -> Connections {
+        Connections {
+            open: self.open,
+            width: self.width.now(),
+            most: self.width.most(),
+            learned: self.width.learned().map(|learned| learned.connections),
+        }
+    }
+
+    /// What a restart should know; `now` is this moment.
+    pub(super) fn memory(&self, now: SystemTime) -> Memory {
+        let monotonic = Instant::now();
+        let at = |then: Instant| match then.checked_duration_since(monotonic) {
+            Some(ahead) => now + ahead,
+            None => now.checked_sub(monotonic - then).unwrap_or(now),
+        };
+        Memory {
+            learned: self.width.learned().map(|learned| Learned {
+                connections: learned.connections,
+                since: at(learned.since),
+            }),
+            not_early: self.not_early.filter(|until| *until > monotonic).map(at),
+        }
+    }
+
+    /// What an earlier run, or connector, knew.
+    pub(super) fn recall(&mut self, memory: &Memory, now: SystemTime) {
+        let monotonic = Instant::now();
+        if let Some(learned) = &memory.learned {
+            let age = now.duration_since(learned.since).unwrap_or_default();
+            self.width.recall(learned.connections, age, monotonic);
+        }
+        let ahead = memory.not_early.and_then(|at| at.duration_since(now).ok());
+        self.not_early = ahead.map(|ahead| monotonic + ahead.min(NOT_EARLY));
     }
 }
