@@ -44,7 +44,7 @@ use tokio::{
 use tokio_rustls::{
     TlsAcceptor,
     rustls::{
-        ServerConfig,
+        self, ServerConfig,
         crypto::aws_lc_rs,
         pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer},
     },
@@ -86,6 +86,8 @@ struct Script {
     patience: u32,
     /// After the first message of the first connection, when it is told to: says this and takes whatever comes.
     idle_says: Option<(Arc<Notify>, &'static str)>,
+    /// It hangs up on whoever wants to go on with a TLS session.
+    hates_tickets: bool,
 }
 
 #[derive(Default)]
@@ -93,6 +95,8 @@ struct Seen {
     connections: u32,
     lines: Vec<String>,
     messages: Vec<(Vec<String>, Vec<u8>)>,
+    /// Of each TLS handshake: it went on with a session.
+    resumed: Vec<bool>,
 }
 
 struct Upstream {
@@ -141,14 +145,20 @@ impl Upstream {
 async fn serve(stream: TcpStream, script: Script, seen: Arc<Mutex<Seen>>) {
     // A session ends in an error when it was told to.
     let raw = socket2::SockRef::from(&stream).try_clone().unwrap();
-    let result = if script.implicit {
+    let result = if script.hates_tickets && offers_ticket(&stream).await {
+        Err(Fault::Rst)
+    } else if script.implicit {
         match TlsAcceptor::from(script.tls.clone().unwrap())
             .accept(stream)
             .await
         {
-            Ok(stream) => session(stream, &script, &seen, true, true)
-                .await
-                .map(|_| ()),
+            Ok(stream) => {
+                let kind = stream.get_ref().1.handshake_kind();
+                let is_resumed = kind == Some(rustls::HandshakeKind::Resumed);
+                seen.lock().unwrap().resumed.push(is_resumed);
+                let ended = session(stream, &script, &seen, true, true).await;
+                ended.map(|_| ())
+            }
             Err(_) => Err(Fault::Fin),
         }
     } else {
@@ -171,6 +181,15 @@ async fn serve(stream: TcpStream, script: Script, seen: Arc<Mutex<Seen>>) {
     if result == Err(Fault::Rst) {
         raw.set_linger(Some(Duration::ZERO)).unwrap();
     }
+}
+
+/// A ClientHello lies there with a pre-shared key, its last extension (RFC 8446 §4.2.11).
+async fn offers_ticket(stream: &TcpStream) -> bool {
+    let mut hello = vec![0; 4096];
+    let octets = stream.peek(&mut hello).await.unwrap();
+    // Its type, its length, then that of the identities: a ticket is longer than a hundred octets, and shorter than a page.
+    let is_psk = |w: &[u8]| w[..2] == [0, 41] && w[2] < 16 && w[4] < 16 && w[3] > w[5];
+    hello[..octets].windows(6).any(is_psk)
 }
 
 /// `Ok(Some)`: STARTTLS was agreed upon.
@@ -964,6 +983,41 @@ async fn certificates() {
                 assert!(text.contains(problem), "{index}: {text}");
             }
         }
+    }
+}
+
+#[tokio::test]
+async fn tls_sessions_are_gone_on_with_and_done_without() {
+    let authority = Authority::new();
+    // tls_resumption, the server hangs up on a ticket; of three connections, which went on with a session.
+    for (resumption, hates_tickets, expected) in [
+        (true, false, vec![false, true, true]),
+        (false, false, vec![false, false, false]),
+        (true, true, vec![false, false, false]),
+    ] {
+        let upstream = Upstream::start(Script {
+            tls: Some(authority.server(&["127.0.0.1"], NOW)),
+            implicit: true,
+            hates_tickets,
+            ..Script::default()
+        })
+        .await;
+        let connector = connector(SmtpSettings {
+            tls: Tls::Implicit,
+            tls_resumption: resumption,
+            ca_file: Some(authority.file()),
+            messages_per_connection: 1,
+            ..settings(upstream.address)
+        });
+        for _ in 0..3 {
+            let report = deliver(&connector, &small()).await;
+            assert_eq!(short(&report), "ok ok", "{report:?}");
+        }
+        let seen = upstream.seen.lock().unwrap();
+        assert_eq!(seen.resumed, expected, "{resumption} {hates_tickets}");
+        // One that fails with a ticket is made once more without, and not a third time.
+        let connections = if hates_tickets { 5 } else { 3 };
+        assert_eq!(seen.connections, connections);
     }
 }
 

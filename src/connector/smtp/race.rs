@@ -142,3 +142,96 @@ impl FailedAddresses {
         });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use socket2::{Domain, Socket, Type};
+
+    use super::*;
+    use crate::connector::{Auth, Pipelining, Proxy, Tls, Verify};
+
+    fn settings(port: u16) -> SmtpSettings {
+        SmtpSettings {
+            host: "up.example".into(),
+            port,
+            proxy: Proxy::default(),
+            tls: Tls::Off,
+            verify: Verify::Full,
+            ca_file: None,
+            client_certificate: None,
+            auth: Auth::None,
+            login: None,
+            oauth: None,
+            plaintext_credentials: false,
+            max_connections: 4,
+            pipelining: Pipelining::Full,
+            tls_resumption: true,
+            messages_per_connection: 100,
+            idle_timeout: Duration::from_secs(30),
+            says_address: false,
+            helo: "relay.corp.example".into(),
+            overrides: Vec::new(),
+            own_addresses: Vec::new(),
+        }
+    }
+
+    fn at(ip: &str, port: u16) -> Hop {
+        Hop::Direct(SocketAddr::new(ip.parse().unwrap(), port))
+    }
+
+    /// A listener whose queue is full, so that nothing answers there.
+    fn deaf(ip: &str) -> (Socket, Vec<Socket>, u16) {
+        let open = || Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        let listener = open();
+        let any = SocketAddr::new(ip.parse().unwrap(), 0);
+        listener.bind(&any.into()).unwrap();
+        listener.listen(0).unwrap();
+        let address = listener.local_addr().unwrap();
+        let waiting = (0..4).map(|_| {
+            let socket = open();
+            socket.set_nonblocking(true).unwrap();
+            let _ = socket.connect(&address);
+            socket
+        });
+        let waiting = waiting.collect();
+        let port = address.as_socket().unwrap().port();
+        (listener, waiting, port)
+    }
+
+    #[tokio::test]
+    async fn an_address_that_does_not_answer_holds_up_none_and_comes_last_the_next_time() {
+        let (_listener, _waiting, port) = deaf("127.0.0.2");
+        let good = tokio::net::TcpListener::bind(("127.0.0.3", port))
+            .await
+            .unwrap();
+        let (deaf, good_hop) = (at("127.0.0.2", port), at("127.0.0.3", port));
+        let closed = at("127.0.0.4", port);
+        let settings = settings(port);
+        let timeouts = Timeouts {
+            connect: Duration::from_mins(1),
+            connect_each: Duration::from_mins(1),
+            ..Timeouts::default()
+        };
+        let deadline = Instant::now() + Duration::from_mins(2);
+        let targets = vec![deaf.clone(), closed.clone(), good_hop.clone()];
+        let mut race = Race::new(targets, Duration::from_mins(1));
+        // The closed one fails at once, beside the deaf one; then the good one is tried beside it.
+        let first = race.first(&settings, timeouts, deadline).await.unwrap();
+        let (hop, _) = first.err().unwrap();
+        assert_eq!(hop, closed);
+        let second = race.first(&settings, timeouts, deadline).await.unwrap();
+        let (hop, _) = second.ok().unwrap();
+        assert_eq!(hop, good_hop);
+        assert_eq!(
+            race.waiting,
+            std::slice::from_ref(&deaf),
+            "it may still be tried"
+        );
+        drop(good);
+        let failed = FailedAddresses::default();
+        failed.note(&deaf);
+        let mut targets = [deaf.clone(), good_hop.clone()];
+        failed.last(&mut targets);
+        assert_eq!(targets, [good_hop, deaf]);
+    }
+}
