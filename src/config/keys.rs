@@ -323,7 +323,7 @@ sections! {
         type: Word(&["smtp", "graph", "capture", "discard"]), "", "An SMTP server, Exchange Online through Microsoft Graph, files in a directory, or nowhere.";
         rate: Is(RATE), "", "Never more messages than this in any window of that length. Default: no limit.";
         timeout: Duration("1s", "1d"), "15m", "For one whole delivery.";
-        probe: Duration("1s", "1d"), "1m", "The longest time between two probes while the connector is closed.";
+        probe: Duration("1s", "1d"), "1m", "The longest time between two probes while the connector is closed; the first ones come sooner (5 s, 10 s, 20 s, …).";
         proxy: Is(PROXY), "", "\"http://user:password@host:port\", \"socks5://host:port\" or \"none\". Default: proxy of [outbound].";
     }
     "connector" "smtp" needs [] {

@@ -117,11 +117,7 @@ impl Run<'_> {
         permits: Option<LanePermits>,
     ) -> ControlFlow<Option<LanePermits>> {
         let Attempted {
-            shared,
-            built,
-            route,
-            job,
-            ..
+            shared, built, job, ..
         } = self.done;
         let Some((settings, connector)) = built.connectors.get(name) else {
             return ControlFlow::Continue(());
@@ -156,9 +152,7 @@ impl Run<'_> {
             self.done.via.clone_from(via);
         }
         let heard = self.done.attempt.take(name, report);
-        shared
-            .lanes
-            .apply(&permits, &lane, &heard, &route.retry, fastrand::f64());
+        shared.lanes.apply(&permits, &lane, &heard, fastrand::f64());
         if let Err(obstacle) = heard {
             if obstacle.kind.is_of_sender() {
                 self.refused.push(shared.lanes.refused(&lane));

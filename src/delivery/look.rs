@@ -176,7 +176,6 @@ mod tests {
                 (settings(name), out)
             });
             let lanes = Arc::new(Lanes::default());
-            lanes.configure(connectors.iter().map(|(settings, _)| settings));
             let routes = vec![
                 fixture::route("r", &["a", "b"]),
                 fixture::route("s", &["b"]),
@@ -198,6 +197,7 @@ mod tests {
                 keep_failed: SECOND,
                 keep_history: SECOND,
             });
+            lanes.configure(&built);
             Self {
                 built,
                 lanes,
@@ -220,8 +220,7 @@ mod tests {
             let lane = LaneId::parse(lane);
             let permits = self.lanes.take(&lane.connector, None).unwrap();
             let obstacle = Obstacle::new(kind, Reply::new(451, (4, 3, 2), "no")).after(wait);
-            self.lanes
-                .apply(&permits, &lane, &Err(obstacle), &[SECOND * 60], 0.5);
+            self.lanes.apply(&permits, &lane, &Err(obstacle), 0.5);
         }
 
         fn look(&self, due: &[Due]) -> Look {
@@ -346,12 +345,7 @@ mod tests {
         world.heard("a/m@x", ObstacleKind::MailboxRefused, None);
         let due = [world.due("r", "a", "a/m@x", 200)];
         assert_eq!(said(&world.look(&due)), "wait 200, 0 due");
-        let settings = world
-            .built
-            .connectors
-            .values()
-            .map(|(settings, _)| settings);
-        world.lanes.configure(settings);
+        world.lanes.configure(&world.built);
         assert_eq!(said(&world.look(&due)), "claim r a×1 early, 1 due");
     }
 }

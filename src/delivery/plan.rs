@@ -22,7 +22,10 @@ use crate::{
     route::{ConnectorName, LaneId, Route},
 };
 
-pub use super::verdict::{Block, step};
+pub use super::verdict::Block;
+
+/// What an answer that was not the upstream's makes a message wait, at most.
+const INTERCEPTED: Duration = Duration::from_mins(1);
 
 /// A recipient that was given up.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -274,7 +277,8 @@ impl Attempt {
         } else if held.by_sender && (self.refused || self.lane.is_none() || held.is_by_time) {
             by_end(PAUSE_PROBE)
         } else if self.intercepted {
-            by_end(time.step)
+            // Behind the others, and soon: nobody has deferred it.
+            by_end(time.step.min(INTERCEPTED))
         } else if let Some(wait) = held.crowded {
             now + wait
         } else {
@@ -342,6 +346,7 @@ mod tests {
 
     use super::*;
     use crate::{
+        delivery::verdict::step,
         fixture,
         mail::message::{Body, Envelope, Message, MessageId},
         queue::store::{JobId, Lease},
@@ -511,7 +516,12 @@ mod tests {
                 ))),
             }
             attempt.queue_up_in_refused(lane.clone());
-            attempt.finish(&route(), IN_DOUBT_WAIT, now, 0.5)
+            let route = Route {
+                retry: vec![MINUTE * 60],
+                give_up: GIVE_UP * 9,
+                ..route()
+            };
+            attempt.finish(&route, IN_DOUBT_WAIT, now, 0.5)
         };
         for report in [
             Report::NotTried(Obstacle::new(ObstacleKind::MailboxRefused, reply(550))),

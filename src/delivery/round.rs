@@ -110,11 +110,7 @@ impl Round {
         loop {
             match self.clock.recall(&self.shared.queue, &built).await {
                 Ok(rows) => {
-                    return self.shared.lanes.read(
-                        &rows,
-                        Some(built.longest_step()),
-                        SystemTime::now(),
-                    );
+                    return self.shared.lanes.read(&rows, true, SystemTime::now());
                 }
                 Err(error) => {
                     tracing::error!(%error, "the store cannot be read");
@@ -230,7 +226,7 @@ impl Round {
 
     async fn read_lanes(&mut self) {
         match self.shared.queue.store().lanes().await {
-            Ok(rows) => self.shared.lanes.read(&rows, None, SystemTime::now()),
+            Ok(rows) => self.shared.lanes.read(&rows, false, SystemTime::now()),
             Err(_) => self.is_changed = true,
         }
     }

@@ -4,7 +4,7 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use super::lanes::gate;
+use super::lanes::{gate, probes::ProbeTimes};
 use crate::{
     connector::{self, Connector},
     mail::address::Address,
@@ -94,19 +94,24 @@ impl Built {
         }
     }
 
-    /// The longest step of `retry`, drawn at its longest.
-    pub(super) fn longest_step(&self) -> Duration {
-        let steps = self.router.routes.iter().flat_map(|route| &route.retry);
-        steps
-            .max()
-            .map_or(gate::PAUSE_PROBE, |step| step.saturating_add(*step / 5))
-    }
-
     /// Nothing waits longer than this before it is looked at again.
     pub(super) fn longest_wait(&self) -> Duration {
-        self.longest_step()
+        let steps = self.router.routes.iter().flat_map(|route| &route.retry);
+        // Drawn at its longest.
+        let longest = steps.map(|step| step.saturating_add(*step / 5)).max();
+        longest
+            .unwrap_or_default()
             .max(self.settings.in_doubt_wait)
             .max(gate::LONGEST_WAIT)
+    }
+
+    /// When a connector that is closed is probed.
+    pub(super) fn probe_times(&self, connector: &connector::Settings) -> ProbeTimes {
+        let routes = self.router.routes.iter();
+        let retry = routes
+            .filter(|route| route.connectors.contains(&connector.name))
+            .map(|route| route.retry.as_slice());
+        ProbeTimes::new(retry, connector.probe)
     }
 
     /// The connectors of a job in their order: of a pinned one that alone, if there still is such a connector.

@@ -48,7 +48,7 @@ impl Shared {
     /// To be called within a tokio runtime.
     pub(super) fn new(queue: Arc<Queue>, built: Built) -> Self {
         let lanes = Arc::new(Lanes::default());
-        lanes.configure(built.connectors.values().map(|(settings, _)| settings));
+        lanes.configure(&built);
         Self {
             queue,
             lanes,
@@ -67,8 +67,7 @@ impl Shared {
         upstreams::hand_over(&self.built(), &built);
         let built = Arc::new(built);
         *self.built.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&built);
-        self.lanes
-            .configure(built.connectors.values().map(|(settings, _)| settings));
+        self.lanes.configure(&built);
     }
 
     pub(super) fn built(&self) -> Arc<Built> {

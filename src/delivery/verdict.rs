@@ -243,7 +243,7 @@ pub(super) fn unanswered(
 }
 
 /// The retry step of that number (the last one repeats), up to a fifth shorter or longer. `jitter` is in 0..1.
-pub fn step(retry: &[Duration], number: usize, jitter: f64) -> Duration {
+pub(super) fn step(retry: &[Duration], number: usize, jitter: f64) -> Duration {
     let step = retry
         .get(number)
         .or(retry.last())

@@ -929,6 +929,7 @@ fn graph_has_the_limits_of_a_mailbox() {
         (connector.max_concurrent, connector.max_recipients),
         (4, 500)
     );
+    assert_eq!(connector.probe, minute, "as of every type");
     let postern::connector::Kind::Graph(graph) = connector.kind else {
         panic!("graph");
     };

@@ -233,6 +233,15 @@ async fn the_next_connector_now() {
     })
     .await;
     assert_eq!(world.store.rows()[0].job.attempts, 1);
+    // Nothing waits, so nothing is probed: the next message is the probe.
+    stays_so("no probe", STEP * 5, || first.count() == 1).await;
+    *first.otherwise.lock().unwrap() = Act::Take;
+    world.accept(&["b"]).await;
+    until("delivered by the first", async || {
+        world.store.state("b@partner.example").as_deref() == Some("done")
+    })
+    .await;
+    assert_eq!((first.count(), second.count()), (2, 1));
 }
 
 #[tokio::test]

@@ -3,7 +3,10 @@
 use crate::harness::time::{Latch, growth, stays};
 use std::{
     fs,
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -161,6 +164,50 @@ fn what_the_first_connector_cannot_take_goes_to_the_second_at_once_and_back_when
         });
         (first.count() > 0).then_some(())
     });
+}
+
+/// A closed connector is probed on its own clock: what is back takes mail soon, though the messages' own steps are an hour long.
+#[test]
+fn mail_leaves_soon_after_the_upstream_is_back() {
+    let is_away = Arc::new(AtomicBool::new(true));
+    let asked = Arc::new(AtomicUsize::new(0));
+    let sink = Sink::scripted({
+        let (is_away, asked) = (is_away.clone(), asked.clone());
+        move |line| {
+            if !line.starts_with("EHLO") {
+                return None;
+            }
+            asked.fetch_add(1, Ordering::SeqCst);
+            let refused = || "421 4.3.2 not now".to_owned();
+            is_away.load(Ordering::SeqCst).then(refused)
+        }
+    });
+    let config = basic(sink.address).replace("retry = [\"1s\"]", "retry = [\"1h\"]")
+        + "probe = \"1s\"\nmax_connections = 1\nmax_concurrent = 1\n";
+    let gateway = Gateway::start(&config);
+    let to = |n: usize| format!("x{n}@corp.example");
+    for n in 0..6 {
+        send(&gateway, &to(n));
+    }
+    gateway.wait_for_log(&["closed"]);
+    let begun = Instant::now();
+    stays("nothing leaves", Duration::from_secs(3), || {
+        sink.count() == 0
+    });
+    let most = begun.elapsed().div_duration_f64(Duration::from_millis(900)) as usize;
+    let probes = asked.load(Ordering::SeqCst);
+    assert!((2..=most + 2).contains(&probes), "one a second: {probes}");
+    is_away.store(false, Ordering::SeqCst);
+    let back = Instant::now();
+    let mails = sink.wait(6);
+    // The wait is a second and a tenth at most; the rest is for a busy machine.
+    assert!(back.elapsed() < Duration::from_secs(20));
+    let order: Vec<&str> = mails.iter().map(|mail| mail.to[0].as_str()).collect();
+    assert_eq!(
+        order,
+        (0..6).map(to).collect::<Vec<_>>(),
+        "the oldest first"
+    );
 }
 
 #[test]

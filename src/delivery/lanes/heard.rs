@@ -5,14 +5,8 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use super::{
-    LanePermits, Lanes,
-    gate::PAUSE_PROBE,
-    now,
-    table::{News, Table},
-};
+use super::{LanePermits, Lanes, entry::News, gate::PAUSE_PROBE, now, table::Table};
 use crate::{
-    delivery::plan,
     mail::{
         outcome::{Obstacle, ObstacleKind},
         reply::Reply,
@@ -22,14 +16,13 @@ use crate::{
 };
 
 impl Lanes {
-    /// What was heard of a job with these permits: how long nothing else is wanted, or what is in the way. `retry` are the steps of the
-    /// route, `lane` is that of the message.
+    /// What was heard of a job with these permits: how long nothing else is wanted, or what is in the way. `lane` is that of the
+    /// message, `jitter` is in 0..1.
     pub(in crate::delivery) fn apply(
         &self,
         permits: &LanePermits,
         lane: &LaneId,
         heard: &Result<Option<Duration>, Obstacle>,
-        retry: &[Duration],
         jitter: f64,
     ) {
         let connector = &permits.connector.lane;
@@ -63,10 +56,8 @@ impl Lanes {
             ObstacleKind::Throttled if wait == Some(Duration::ZERO) => {}
             ObstacleKind::Throttled => table.hold(counted, reply, wait, true),
             ObstacleKind::Down | ObstacleKind::Intercepted => {
-                let closings = table.lanes.get(connector).map_or(0, |e| e.gate.closings());
-                let step = plan::step(retry, closings, jitter);
-                let wait = step.max(wait.unwrap_or_default());
-                table.close(connector, reply, wait, permits.connector.probe);
+                let asked = wait.unwrap_or_default();
+                table.close(connector, reply, asked, permits.connector.probe, jitter);
             }
             ObstacleKind::Misconfigured => table.pause(connector, reply),
             ObstacleKind::MailboxRefused => {

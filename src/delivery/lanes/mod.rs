@@ -1,7 +1,7 @@
 //! The gates of all lanes, shared by the loop, the jobs and the fast path, and the permits that they give.
 //!
-//! The one lock around them is held here, never across an await. `gate` has the limits and the state of one lane, `table` all
-//! of them, `strangers` how often unknown mailboxes are asked for; `heard` says what a report changes, `rows` what the store is told.
+//! The one lock around them is held here, never across an await. `gate` has the limits and the state of one lane, `probes` when it is probed, `table` all
+//! of them (`entry` is one), `strangers` how often unknown mailboxes are asked for; `heard` says what a report changes, `rows` what the store is told.
 
 use std::{
     collections::HashSet,
@@ -16,14 +16,15 @@ use self::{
     table::Table,
 };
 use crate::{
-    connector::Settings,
-    delivery::plan::Block,
+    delivery::{plan::Block, setup::Built},
     mail::outcome::ObstacleKind,
     route::{ConnectorName, LaneId},
 };
 
+mod entry;
 pub mod gate;
 mod heard;
+pub mod probes;
 mod rows;
 mod strangers;
 mod table;
@@ -125,12 +126,14 @@ impl Lanes {
     }
 
     /// The limits as configured now. Lanes of the same name keep their state; what is paused is tried at once.
-    pub(super) fn configure<'a>(&self, connectors: impl Iterator<Item = &'a Settings>) {
+    pub(super) fn configure(&self, built: &Built) {
         let mut table = self.table();
         let mut named = HashSet::new();
-        for settings in connectors {
+        for (settings, _) in built.connectors.values() {
             let (per_connector, per_mailbox) = settings.limits();
-            table.limit(LaneId::of(&settings.name), per_connector, per_mailbox);
+            let lane = LaneId::of(&settings.name);
+            let probe_times = built.probe_times(settings);
+            table.limit(lane, per_connector, per_mailbox, probe_times);
             named.insert(settings.name.clone());
         }
         table.limited(&named, now());

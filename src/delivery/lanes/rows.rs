@@ -2,13 +2,14 @@
 //!
 //! It does not read or write the store; the loop does.
 
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
 use super::{
     Lanes,
+    entry::Entry,
     gate::{LONGEST_WAIT, PAUSE_PROBE, State},
     now,
-    table::{Entry, Table, others},
+    table::{Table, others},
 };
 use crate::{
     delivery::clock,
@@ -18,12 +19,12 @@ use crate::{
 };
 
 impl Lanes {
-    /// What the store remembers, at start (with the longest step of `retry`) or after another process wrote (an operator wants a
+    /// What the store remembers, at start or after another process wrote (an operator wants a
     /// probe now). Whatever the clock did meanwhile, no lane waits longer than what can have shut it.
     pub(in crate::delivery) fn read(
         &self,
         rows: &[LaneRow],
-        at_start: Option<Duration>,
+        is_at_start: bool,
         system: SystemTime,
     ) {
         let now = now();
@@ -34,7 +35,7 @@ impl Lanes {
             let wanted = row.probe.is_some_and(|probe| probe <= system);
             if lane == others(&lane.connector) {
                 table.dirty.insert(lane.clone());
-                if wanted && at_start.is_none() {
+                if wanted && !is_at_start {
                     table.strangers.forgive();
                     for (other, entry) in &mut table.lanes {
                         if other.connector == lane.connector && entry.is_unlisted() {
@@ -44,19 +45,20 @@ impl Lanes {
                 }
                 continue;
             }
-            let Some(longest_step) = at_start else {
+            if !is_at_start {
                 if wanted && let Some(entry) = table.lanes.get_mut(&lane) {
                     entry.gate.probe_now(now);
                     // The row's probe time is old from now on.
                     table.dirty.insert(lane);
                 }
                 continue;
-            };
-            if row.state == LaneState::Open
-                || !table.lanes.contains_key(&LaneId::of(&lane.connector))
-            {
+            }
+            if row.state == LaneState::Open {
                 continue;
             }
+            let Some(connector) = table.lanes.get(&LaneId::of(&lane.connector)) else {
+                continue;
+            };
             let until = row
                 .probe
                 .and_then(|probe| probe.duration_since(system).ok())
@@ -64,7 +66,7 @@ impl Lanes {
                     let longest = match row.state {
                         LaneState::Throttled => LONGEST_WAIT,
                         _ if lane.mailbox.is_some() => PAUSE_PROBE,
-                        _ => longest_step,
+                        _ => connector.probe_times.most(),
                     };
                     now + wait.min(longest)
                 });
@@ -187,7 +189,7 @@ fn open_row(lane: &LaneId, since: SystemTime) -> LaneRow {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::connector::Limits;
+    use crate::{connector::Limits, delivery::lanes::probes::ProbeTimes};
 
     #[test]
     fn many_refused_mailboxes_have_few_rows_and_a_count() {
@@ -202,9 +204,12 @@ mod tests {
             ..LaneId::of(&"up".into())
         };
         let why = Reply::new(550, (5, 7, 60), "no such mailbox");
-        lanes
-            .table()
-            .limit(LaneId::of(&"up".into()), limits, Some(limits));
+        lanes.table().limit(
+            LaneId::of(&"up".into()),
+            limits,
+            Some(limits),
+            ProbeTimes::default(),
+        );
         for n in 0..1_000 {
             lanes.table().refuse(&mailbox(n), &why);
         }
@@ -239,9 +244,13 @@ mod tests {
         assert!(others.why.starts_with("899 more"), "{}", others.why);
         // What the store remembers of the others is found out again.
         let next = Lanes::default();
-        next.table()
-            .limit(LaneId::of(&"up".into()), limits, Some(limits));
-        next.read(&rows, Some(Duration::from_mins(5)), SystemTime::now());
+        next.table().limit(
+            LaneId::of(&"up".into()),
+            limits,
+            Some(limits),
+            ProbeTimes::default(),
+        );
+        next.read(&rows, true, SystemTime::now());
         let again = next.changed_rows(SystemTime::now());
         assert!(
             again.iter().all(|row| row.state == LaneState::Open),

@@ -8,16 +8,15 @@ use std::{
 };
 
 use super::{
-    gate::{Gate, PAUSE_PROBE, Ready, State},
+    entry::{Entry, News},
+    gate::{PAUSE_PROBE, State},
+    probes::ProbeTimes,
     strangers::{ROWS, Strangers},
 };
 use crate::{
     connector::Limits,
     delivery::plan::Block,
-    mail::{
-        outcome::{LaneState, Obstacle, ObstacleKind},
-        reply::Reply,
-    },
+    mail::{outcome::LaneState, reply::Reply},
     route::{ConnectorName, LaneId},
 };
 
@@ -35,36 +34,6 @@ const UNLIMITED: Limits = Limits {
     rate: None,
     upload: None,
 };
-
-/// A lane.
-#[derive(Debug)]
-pub(super) struct Entry {
-    pub(super) gate: Gate,
-    /// Of a connector: the limits of each mailbox, where it has several.
-    pub(super) per_mailbox: Option<Limits>,
-    /// The upstream asked it to wait, and its row says so or will.
-    pub(super) is_held: bool,
-    /// The log says that it waits, and does not say yet that the wait is over.
-    is_wait_logged: bool,
-    /// It is refused, and one too many of its connector's to have a row of its own.
-    unlisted: bool,
-    pub(super) since: SystemTime,
-    /// What shut it, with the remedy.
-    pub(super) why: Option<Reply>,
-}
-
-/// What is to be logged of a lane.
-#[derive(Debug)]
-pub(super) enum News {
-    /// Closed or paused.
-    Shut(LaneState, Reply),
-    /// The upstream wants nothing for that long.
-    Throttled(Duration, Reply),
-    /// It works again.
-    Resumed,
-    /// So many mailboxes were refused or open again without a line of their own.
-    LeftOut(usize),
-}
 
 /// All lanes that are configured or remembered.
 #[derive(Debug, Default)]
@@ -95,6 +64,7 @@ impl Table {
         lane: LaneId,
         per_connector: Limits,
         per_mailbox: Option<Limits>,
+        probe_times: ProbeTimes,
     ) {
         let entry = self
             .lanes
@@ -102,6 +72,7 @@ impl Table {
             .or_insert_with(|| Entry::new(per_connector));
         entry.gate.set_limits(per_connector);
         entry.per_mailbox = per_mailbox;
+        entry.probe_times = probe_times;
     }
 
     /// Once every connector has its limits: those of their mailboxes, and what is no longer named is forgotten.
@@ -268,11 +239,20 @@ impl Table {
         count.filter(|_| *lane == others(&lane.connector))
     }
 
-    /// The upstream is down.
-    pub(super) fn close(&mut self, lane: &LaneId, reply: &Reply, wait: Duration, probe: bool) {
-        if let Some(entry) = self.lanes.get_mut(lane)
-            && entry.gate.close(Instant::now(), wait, probe)
-        {
+    /// The upstream is down, and wants nothing for `asked` at least. `jitter` is in 0..1.
+    pub(super) fn close(
+        &mut self,
+        lane: &LaneId,
+        reply: &Reply,
+        asked: Duration,
+        probe: bool,
+        jitter: f64,
+    ) {
+        let Some(entry) = self.lanes.get_mut(lane) else {
+            return;
+        };
+        let wait = entry.probe_times.wait(entry.gate.closings(), jitter);
+        if entry.gate.close(Instant::now(), wait.max(asked), probe) {
             let news = entry.shut(LaneState::Closed, reply);
             self.changed(lane, news);
         }
@@ -424,71 +404,6 @@ impl Table {
     }
 }
 
-impl Entry {
-    fn new(limits: Limits) -> Self {
-        Self {
-            gate: Gate::new(limits),
-            per_mailbox: None,
-            is_held: false,
-            is_wait_logged: false,
-            unlisted: false,
-            since: SystemTime::now(),
-            why: None,
-        }
-    }
-
-    /// As the store remembers it: the upstream wants nothing for that long.
-    pub(super) fn restore_held(&mut self, now: Instant, wait: Duration) {
-        self.gate.hold(now, wait);
-        (self.is_held, self.is_wait_logged) = (true, true);
-    }
-
-    /// Whether its row is left to that of the others.
-    pub(super) fn is_unlisted(&self) -> bool {
-        self.unlisted
-    }
-
-    fn is_refused_or_asked(&self) -> bool {
-        matches!(self.gate.state(), State::Closed { .. })
-    }
-
-    /// Refused, and nobody asks at the moment.
-    fn is_refused(&self) -> bool {
-        self.gate.taken() == 0 && matches!(self.gate.state(), State::Closed { .. })
-    }
-
-    /// Why a lane takes nothing now.
-    pub(super) fn block(&mut self, lane: &LaneId, now: Instant) -> Block {
-        let (kind, wait) = match (self.gate.state(), self.gate.held(now)) {
-            (State::Paused { .. }, _) => (ObstacleKind::Misconfigured, None),
-            (State::Closed { .. }, _) if lane.mailbox.is_some() => {
-                (ObstacleKind::MailboxRefused, None)
-            }
-            (State::Closed { .. }, _) => (ObstacleKind::Down, None),
-            (State::Open, Some(at)) => (
-                ObstacleKind::Throttled,
-                Some(at.saturating_duration_since(now)),
-            ),
-            (State::Open, None) => {
-                return Block::Turn(match self.gate.ready(now) {
-                    Ready::At(at) => at.saturating_duration_since(now),
-                    _ => Duration::ZERO,
-                });
-            }
-        };
-        match &self.why {
-            Some(reply) => Block::Obstacle(Obstacle::new(kind, reply.clone()).after(wait)),
-            None => Block::Shut,
-        }
-    }
-
-    fn shut(&mut self, state: LaneState, reply: &Reply) -> News {
-        self.since = SystemTime::now();
-        self.why = Some(reply.clone());
-        News::Shut(state, reply.clone())
-    }
-}
-
 /// Stands for all refused mailboxes of a connector that have no row: no mailbox is called that.
 pub(super) fn others(connector: &ConnectorName) -> LaneId {
     LaneId {
@@ -521,7 +436,12 @@ mod tests {
             }),
             upload: None,
         };
-        table.limit(LaneId::of(&"up".into()), UNLIMITED, Some(each));
+        table.limit(
+            LaneId::of(&"up".into()),
+            UNLIMITED,
+            Some(each),
+            ProbeTimes::default(),
+        );
         table
     }
 
@@ -578,7 +498,12 @@ mod tests {
     #[test]
     fn a_foreign_from_does_not_shut_the_mailbox_twice() {
         let mut table = Table::default();
-        table.limit(LaneId::of(&"up".into()), UNLIMITED, None);
+        table.limit(
+            LaneId::of(&"up".into()),
+            UNLIMITED,
+            None,
+            ProbeTimes::default(),
+        );
         let reply = Reply::new(550, (5, 7, 60), "no");
         let mailbox = lane("m");
         let foreign = LaneId {

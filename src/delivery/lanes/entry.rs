@@ -1,0 +1,115 @@
+//! One lane of the table: its gate, and what is known of it besides.
+
+use std::time::{Duration, Instant, SystemTime};
+
+use super::{
+    gate::{Gate, Ready, State},
+    probes::ProbeTimes,
+};
+use crate::{
+    connector::Limits,
+    delivery::plan::Block,
+    mail::{
+        outcome::{LaneState, Obstacle, ObstacleKind},
+        reply::Reply,
+    },
+    route::LaneId,
+};
+
+/// A lane.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) gate: Gate,
+    /// Of a connector: the limits of each mailbox, where it has several.
+    pub(super) per_mailbox: Option<Limits>,
+    /// Of a connector.
+    pub(super) probe_times: ProbeTimes,
+    /// The upstream asked it to wait, and its row says so or will.
+    pub(super) is_held: bool,
+    /// The log says that it waits, and does not say yet that the wait is over.
+    pub(super) is_wait_logged: bool,
+    /// It is refused, and one too many of its connector's to have a row of its own.
+    pub(super) unlisted: bool,
+    pub(super) since: SystemTime,
+    /// What shut it, with the remedy.
+    pub(super) why: Option<Reply>,
+}
+
+/// What is to be logged of a lane.
+#[derive(Debug)]
+pub(super) enum News {
+    /// Closed or paused.
+    Shut(LaneState, Reply),
+    /// The upstream wants nothing for that long.
+    Throttled(Duration, Reply),
+    /// It works again.
+    Resumed,
+    /// So many mailboxes were refused or open again without a line of their own.
+    LeftOut(usize),
+}
+
+impl Entry {
+    pub(super) fn new(limits: Limits) -> Self {
+        Self {
+            gate: Gate::new(limits),
+            per_mailbox: None,
+            probe_times: ProbeTimes::default(),
+            is_held: false,
+            is_wait_logged: false,
+            unlisted: false,
+            since: SystemTime::now(),
+            why: None,
+        }
+    }
+
+    /// As the store remembers it: the upstream wants nothing for that long.
+    pub(super) fn restore_held(&mut self, now: Instant, wait: Duration) {
+        self.gate.hold(now, wait);
+        (self.is_held, self.is_wait_logged) = (true, true);
+    }
+
+    /// Whether its row is left to that of the others.
+    pub(super) fn is_unlisted(&self) -> bool {
+        self.unlisted
+    }
+
+    pub(super) fn is_refused_or_asked(&self) -> bool {
+        matches!(self.gate.state(), State::Closed { .. })
+    }
+
+    /// Refused, and nobody asks at the moment.
+    pub(super) fn is_refused(&self) -> bool {
+        self.gate.taken() == 0 && matches!(self.gate.state(), State::Closed { .. })
+    }
+
+    /// Why a lane takes nothing now.
+    pub(super) fn block(&mut self, lane: &LaneId, now: Instant) -> Block {
+        let (kind, wait) = match (self.gate.state(), self.gate.held(now)) {
+            (State::Paused { .. }, _) => (ObstacleKind::Misconfigured, None),
+            (State::Closed { .. }, _) if lane.mailbox.is_some() => {
+                (ObstacleKind::MailboxRefused, None)
+            }
+            (State::Closed { .. }, _) => (ObstacleKind::Down, None),
+            (State::Open, Some(at)) => (
+                ObstacleKind::Throttled,
+                Some(at.saturating_duration_since(now)),
+            ),
+            (State::Open, None) => {
+                return Block::Turn(match self.gate.ready(now) {
+                    Ready::At(at) => at.saturating_duration_since(now),
+                    _ => Duration::ZERO,
+                });
+            }
+        };
+        match &self.why {
+            Some(reply) => Block::Obstacle(Obstacle::new(kind, reply.clone()).after(wait)),
+            None => Block::Shut,
+        }
+    }
+
+    pub(super) fn shut(&mut self, state: LaneState, reply: &Reply) -> News {
+        self.since = SystemTime::now();
+        self.why = Some(reply.clone());
+        News::Shut(state, reply.clone())
+    }
+}
