@@ -39,6 +39,7 @@ mod places;
 mod proxy;
 mod readers;
 mod refusals;
+mod relays;
 mod secrets;
 mod shaping;
 mod smarthost;

@@ -6,6 +6,7 @@ pub mod cloud;
 pub mod cloud_drafts;
 pub mod cloud_limits;
 pub mod cloud_token;
+pub mod delay;
 pub mod flaky;
 pub mod gateway;
 pub mod memory;

@@ -1,0 +1,167 @@
+//! Other relays as upstreams, some way off: Postfix, Exim and OpenSMTPD answer a message's commands behind the content of another as
+//! they should, and Postfix with a limit of connections is found out.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    thread,
+    time::Duration,
+};
+
+use tempfile::TempDir;
+
+use super::harness::{
+    delay::delay,
+    gateway::{Gateway, basic, stdout, wait},
+    peers::{free_port, peers},
+    sink::Sink,
+};
+
+/// A relay of the benchmark: it takes everything from loopback and sends it on to a sink.
+struct Relay {
+    name: &'static str,
+    dir: TempDir,
+    port: u16,
+    sink: Sink,
+}
+
+fn script(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("bench/peers/{name}.sh"))
+}
+
+impl Relay {
+    fn start(name: &'static str) -> Self {
+        let dir = tempfile::Builder::new()
+            .prefix("postern-relay")
+            .tempdir_in("/tmp")
+            .unwrap();
+        let sink = Sink::start();
+        let port = free_port();
+        let relay = Self {
+            name,
+            dir,
+            port,
+            sink,
+        };
+        relay.run(&["start"]);
+        wait(name, || {
+            std::net::TcpStream::connect(("127.0.0.1", port)).ok()
+        });
+        relay
+    }
+
+    fn run(&self, verb: &[&str]) {
+        let dir = self.dir.path().to_str().unwrap();
+        let mut command = Command::new(script(self.name));
+        command.args(verb);
+        if verb == ["start"] {
+            let (port, sink) = (self.port.to_string(), self.sink.address.port().to_string());
+            command.arg(peers()).args([dir, &port, &sink]);
+        } else {
+            command.arg(dir);
+        }
+        let done = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status();
+        assert!(done.unwrap().success(), "{} {verb:?}", self.name);
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        self.run(&["stop"]);
+    }
+}
+
+/// Sends so many messages over eight connections, and waits until all of them are at the sink.
+fn burst(gateway: &Gateway, relay: &Relay, count: usize) {
+    let senders: Vec<_> = (0..8)
+        .map(|part| {
+            let mut client = gateway.connect("local");
+            thread::spawn(move || {
+                client.expect("EHLO app", "250");
+                for number in (0..count).filter(|n| n % 8 == part) {
+                    let text =
+                        format!("From: app@corp.example\r\nSubject: number {number}\r\n\r\n.x\r\n");
+                    client.mail("app@corp.example", &["x@corp.example"], &text);
+                }
+            })
+        })
+        .collect();
+    for sender in senders {
+        sender.join().unwrap();
+    }
+    wait(&format!("{count} messages by {}", relay.name), || {
+        (relay.sink.mails().len() >= count).then_some(())
+    });
+    let mails = relay.sink.mails();
+    let subjects: BTreeSet<String> = mails
+        .iter()
+        .map(|mail| {
+            let text = mail.text();
+            let subject = text.lines().find(|line| line.starts_with("Subject: "));
+            subject.unwrap().to_owned()
+        })
+        .collect();
+    assert_eq!((mails.len(), subjects.len()), (count, count), "each once");
+    let log = gateway.log();
+    for word in [
+        "event=deferred",
+        "event=\"connector paused\"",
+        "pipelining=",
+    ] {
+        assert!(!log.contains(word), "{}: {log}", relay.name);
+    }
+}
+
+#[test]
+#[ignore = "needs Postfix, Exim and OpenSMTPD, which tests/run gets"]
+fn a_burst_over_a_line_of_some_length_is_taken_by_real_relays() {
+    for name in ["postfix", "exim", "opensmtpd"] {
+        let relay = Relay::start(name);
+        let at = ([127, 0, 0, 1], relay.port).into();
+        let far = delay(at, Duration::from_millis(20));
+        // Few connections, so that a message waits behind each.
+        let config = basic(far) + "max_connections = 2\n";
+        let gateway = Gateway::start(&config);
+        burst(&gateway, &relay, 120);
+    }
+}
+
+#[test]
+#[ignore = "needs Postfix, which tests/run installs"]
+fn a_postfix_that_takes_two_connections_is_given_two() {
+    let relay = Relay::start("postfix");
+    let etc = relay.dir.path().join("etc");
+    let set = Command::new("postconf")
+        .arg("-c")
+        .arg(&etc)
+        .args(["-e", "smtpd_client_connection_count_limit=2"])
+        .arg("smtpd_client_event_limit_exceptions=")
+        .status();
+    assert!(set.unwrap().success());
+    let reload = Command::new("postfix")
+        .arg("-c")
+        .arg(&etc)
+        .arg("reload")
+        .stderr(Stdio::null())
+        .status();
+    assert!(reload.unwrap().success());
+    let at = ([127, 0, 0, 1], relay.port).into();
+    let gateway = Gateway::start(&basic(delay(at, Duration::from_millis(20))));
+    burst(&gateway, &relay, 60);
+    wait("status says it", || {
+        let said = stdout(&gateway.cli(&["status"]));
+        said.contains("(the upstream takes 2 at once)")
+            .then_some(())
+    });
+}
