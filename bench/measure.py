@@ -29,6 +29,10 @@ SCENARIOS = [
 ]
 # Relays that take a second for what Postern does in the tenth of one get fewer messages.
 SHARE = {"chasquid": 0.4, "exim": 0.2, "haraka": 0.3, "opensmtpd": 0.4, "postfix": 0.6}
+# Round trips of the network part, in milliseconds, and the most connections that Postern opens where nothing is said.
+RTTS, MOST = (20, 50, 150), 20
+# As many from Postfix as from Postern: a beginning weighs the same in both.
+NETWORK_SHARE = dict(SHARE, postfix=1)
 # It holds ten times the size of a message for each session: 50 × 35 MiB took 8.5 GB.
 SPARED = {("chasquid", "50 × 35 MiB")}
 
@@ -46,12 +50,13 @@ def free_port():
 class Relay:
     """One start of one peer, in a folder and a control group of its own."""
 
-    def __init__(self, args, name, tls=False, at=None):
-        self.name, self.script, self.at = name, f"{HERE}/peers/{name}.sh", at
+    def __init__(self, args, name, tls=False, to=None, **env):
+        """`to`: the port that it sends to, in place of one that is free; `env`: what its script is told besides."""
+        self.name, self.script = name, f"{HERE}/peers/{name}.sh"
         self.dir = tempfile.mkdtemp(dir=args.work, prefix=name)
         os.chmod(self.dir, 0o755)
-        self.port, self.sink = free_port(), free_port()
-        self.env = dict(os.environ, CERTS=args.certs)
+        self.port, self.sink = free_port(), to or free_port()
+        self.env = dict(os.environ, CERTS=args.certs, **env)
         if tls:
             self.env.update(TLS_IN="1", TLS_OUT="1")
         self.args = args
@@ -85,6 +90,25 @@ class Relay:
 
     def __exit__(self, *_):
         self.end()
+
+
+class Pipe:
+    """A line over a distance to a port of this machine; `said`, when it has ended: the connections that it saw."""
+
+    def __init__(self, to, rtt_ms, connections=None):
+        limit = ["--connections", str(connections)] if connections else []
+        self.process = subprocess.Popen([BENCH, "delay", "--to", f"127.0.0.1:{to}", "--rtt", f"{rtt_ms}ms", *limit],
+                                        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        self.port = int(self.process.stdout.readline().rsplit(":", 1)[1])
+        self.said = {}
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.process.stdin.close()
+        self.said.update(json.loads(self.process.stdout.readline() or "{}"))
+        self.process.wait(60)
 
 
 def bench(*arguments):
@@ -175,6 +199,60 @@ def memory(args, peer):
     return found
 
 
+def over_network(args, peer, rtt_ms, messages, takes=None, most=None):
+    """10 KB each from 10 sessions, through a relay as it comes (Postern with `most` connections, if given) to a sink so far away, which
+    takes no more than `takes` connections at once."""
+    sink = free_port()
+    limit = {"MAX_CONNECTIONS": str(most)} if most else {}
+    with Pipe(sink, rtt_ms, takes) as pipe, Relay(args, peer, to=pipe.port, STOCK="1", **limit) as relay:
+        time.sleep(0.5)
+        found = bench("round", "--target", f"127.0.0.1:{relay.port}", "--sink", f"127.0.0.1:{sink}",
+                      "--sessions", 10, "--messages", messages, "--size", 10240)
+        if peer == "postern":
+            with open(f"{relay.dir}/out", errors="replace") as log:
+                lines = [line.strip() for line in log]
+            found["closed"] = sum("connector paused" in line for line in lines)
+            found["learned"] = [line for line in lines if "connector learned" in line]
+    return dict(found, rtt_ms=rtt_ms, messages=messages, pipe=pipe.said, load=os.getloadavg()[0])
+
+
+def waiting(args):
+    """The peak of Postern while 40 messages of 35 MiB come in, wait for connections to an upstream two seconds away, and leave."""
+    sink = free_port()
+    with Pipe(sink, 2000) as pipe, Relay(args, "postern", to=pipe.port, STOCK="1") as relay:
+        time.sleep(2)
+        idle = relay.group.memory()
+        watch = Watch(relay.group)
+        watch.start()
+        found = bench("round", "--target", f"127.0.0.1:{relay.port}", "--sink", f"127.0.0.1:{sink}",
+                      "--sessions", 10, "--messages", 40, "--size", 35 << 20, "--quiet", 60)
+        return {"idle": idle, "peak": watch.end(), "lost": found["lost"], "faults": found["faults"]}
+
+
+def network(args, peers, messages, note):
+    """Every relay as it comes at three distances; Postern with one connection, with two, and before an upstream that takes two; its
+    memory. `note(kind, peer, found)` hears each."""
+    for rtt_ms in RTTS:
+        note(f"{rtt_ms} ms", "bound", {"arrivals_per_second": MOST * 1000 / rtt_ms})
+        for peer in peers:
+            count = int(messages * NETWORK_SHARE.get(peer, 1))
+            note(f"{rtt_ms} ms", peer, attempt(over_network, args, peer, rtt_ms, count))
+    if "postern" not in peers:
+        return
+    # One connection sends 20 a second, two send 40.
+    for kind, share, limit in (("max_connections = 1", 5, {"most": 1}), ("max_connections = 2", 2, {"most": 2}), ("the upstream takes 2", 2, {"takes": 2})):
+        note(kind, "postern", attempt(over_network, args, "postern", 50, messages // share, **limit))
+    note("40 × 35 MiB wait", "postern", attempt(waiting, args))
+
+
+def attempt(what, *arguments, **named):
+    """One peer that fails must not take the others with it."""
+    try:
+        return what(*arguments, **named)
+    except Exception as fault:  # noqa: BLE001
+        return {"failed": str(fault)}
+
+
 def backlog(args, peer, messages):
     """So many messages wait for a smarthost that is away; everything is killed at once; how long until it listens again."""
     with Relay(args, peer) as relay:
@@ -222,7 +300,8 @@ def main():
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--peers", default="postfix,postern,exim,opensmtpd,haraka,chasquid")
     parser.add_argument("--scenarios", default="", help="only these, by name, with commas")
-    parser.add_argument("--only", default="rounds,memory,backlog", help="of rounds, memory, backlog, growth")
+    parser.add_argument("--only", default="rounds,memory,backlog", help="of rounds, memory, backlog, growth, network")
+    parser.add_argument("--network-messages", type=int, default=2000, help="at each distance of the network part")
     parser.add_argument("--cache", required=True)
     parser.add_argument("--out", required=True)
     args = parser.parse_args()
@@ -240,7 +319,7 @@ def main():
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=HERE, capture_output=True, text=True, check=False)
     result = {
         "commit": commit.stdout.strip() or "unknown", "date": time.strftime("%Y-%m-%d"), "kernel": platform.release(),
-        "processors": os.cpu_count(), "rounds": {}, "memory": {}, "backlog": {}, "growth": [], "absent": {},
+        "processors": os.cpu_count(), "rounds": {}, "memory": {}, "backlog": {}, "growth": [], "network": {}, "absent": {},
     }
     peers = []
     for peer in args.peers.split(","):
@@ -257,22 +336,21 @@ def main():
         with open(args.out, "w") as out:
             json.dump(result, out, indent=1)
 
+    def note(kind, peer, found):
+        result["network"].setdefault(kind, {}).setdefault(peer, []).append(found)
+        say(f"network {kind} {peer}: {json.dumps(found)}")
+        keep()
+
     try:
         for turn in range(args.rounds if "rounds" in asked else 0):
             for scenario in chosen:
                 for peer in ["direct", "disk", *peers]:
-                    try:
-                        found = throughput(args, peer, scenario)
-                    except Exception as fault:  # noqa: BLE001 (one peer that fails must not take the others with it)
-                        found = {"failed": str(fault)}
+                    found = attempt(throughput, args, peer, scenario)
                     result["rounds"].setdefault(scenario[0], {}).setdefault(peer, []).append(found)
                     say(f"round {turn + 1} {scenario[0]} {peer}: {json.dumps(found)}")
                     keep()
         for peer in peers if "memory" in asked else []:
-            try:
-                result["memory"][peer] = memory(args, peer)
-            except Exception as fault:  # noqa: BLE001
-                result["memory"][peer] = {"failed": str(fault)}
+            result["memory"][peer] = attempt(memory, args, peer)
             say(f"memory {peer}: {json.dumps(result['memory'][peer])}")
             keep()
         if "backlog" in asked:
@@ -280,6 +358,8 @@ def main():
             say(f"backlog: {result['backlog']}")
         if "growth" in asked:
             result["growth"] = growth(args, 1_000_000, 10)
+        for _ in range(args.rounds if "network" in asked else 0):
+            network(args, [peer for peer in peers if peer not in ("haraka", "chasquid")], args.network_messages, note)
         keep()
     finally:
         shutil.rmtree(args.work, ignore_errors=True)

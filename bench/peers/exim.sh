@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Exim as an instance of its own, run from its unpacked packages, since the installed ones would drive out Postfix. Set as an
 # expert would: enough connections, no limit per connection or by load, the spool split, no lookups, delivery at once. It syncs
-# its spool files before the 250, as it always does.
+# its spool files before the 250, as it always does. With STOCK it is the same: how many connections it opens to the smarthost is how many
+# messages come in at once, and its limits at the door would leave what is beyond them to a queue runner.
 #   exim.sh install CACHE | start CACHE DIR PORT SINK | stop DIR
 set -euo pipefail
 case $1 in

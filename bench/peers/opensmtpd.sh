@@ -4,7 +4,8 @@
 # smarthost, no delays, large batches, names looked up in /etc/hosts only. It does not sync what it answers with 250; that is how
 # it is made. Its listen backlog of 5 is compiled in, and of a burst the kernel would leave connections beyond it without a
 # greeting for ever (SYN cookies), so a preloaded library makes it 1200. As a TLS server Debian 12's build fails in every handshake,
-# since the way it keeps its key apart does not work with OpenSSL 3: `starttls` has nothing but faults.
+# since the way it keeps its key apart does not work with OpenSSL 3: `starttls` has nothing but faults. With STOCK all limits of sending
+# and of the scheduler are as they come.
 #   opensmtpd.sh install CACHE | start CACHE DIR PORT SINK | stop DIR
 set -euo pipefail
 case $1 in
@@ -72,6 +73,7 @@ listen on 127.0.0.1 port $4 $tls
 action "out" relay host $out
 match from any for any action "out"
 END
+    [ -z "${STOCK:-}" ] || sed -i -E '/^(mta|scheduler) limit /d' "$dir/smtpd.conf"
     unshare --mount --propagation private bash -c \
         'mount --bind "$1/spool" /var/spool/smtpd && mount --bind "$1/resolv.conf" /etc/resolv.conf &&
             LD_PRELOAD=$2/backlog.so exec "$2/usr/sbin/smtpd" -d -f "$1/smtpd.conf"' - "$dir" "$cache" >"$dir/out" 2>&1 &

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Postfix as an instance of its own, with the settings of an expert: enough processes, the connection to the smarthost kept,
-# no lookups, no delay at the door. Every message is synced before its 250, as it always is.
+# no lookups, no delay at the door. Every message is synced before its 250, as it always is. With STOCK the processes, the connections
+# to the smarthost, what keeps them, and the delay at the door are as they come.
 #   postfix.sh install CACHE | start CACHE DIR PORT SINK | stop DIR
 set -euo pipefail
 case $1 in
@@ -37,16 +38,20 @@ smtpd_peername_lookup = no
 smtpd_client_connection_count_limit = 0
 smtpd_client_connection_rate_limit = 0
 smtpd_client_message_rate_limit = 0
+message_size_limit = 50000000
+mailbox_size_limit = 0
+smtpd_recipient_restrictions = permit_mynetworks, reject
+EOF
+    if [ -z "${STOCK:-}" ]; then
+        cat >>"$dir/etc/main.cf" <<EOF
 default_process_limit = 250
 default_destination_concurrency_limit = 50
 initial_destination_concurrency = 50
 smtp_connection_cache_destinations = [127.0.0.1]:$sink
 smtp_connection_cache_on_demand = yes
 in_flow_delay = 0
-message_size_limit = 50000000
-mailbox_size_limit = 0
-smtpd_recipient_restrictions = permit_mynetworks, reject
 EOF
+    fi
     if [ -n "${TLS_IN:-}" ]; then
         printf '%s\n' "smtpd_tls_security_level = may" "smtpd_tls_cert_file = $CERTS/cert.pem" "smtpd_tls_key_file = $CERTS/key.pem" >>"$dir/etc/main.cf"
     fi

@@ -1,5 +1,6 @@
 //! `postern-bench`: measures SMTP relays beside each other. See `bench/README.md`.
 
+mod delay;
 mod disk;
 mod load;
 mod message;
@@ -29,6 +30,9 @@ enum Verb {
     Hold(rest::Hold),
     /// The same octets by raw group commit, the limit of the disk; prints one line of JSON
     Disk(disk::Options),
+    /// A line over a distance: a pipe to an upstream that delays what goes through it, until standard input ends; prints its address, and
+    /// at the end one line of JSON
+    Delay(delay::Options),
     /// A certificate for the sink and the relays: cert.pem and key.pem in this folder
     Cert { dir: PathBuf },
 }
@@ -43,6 +47,7 @@ fn main() -> Result<()> {
         Verb::Fill(options) => println!("{}", rest::fill(&options)?),
         Verb::Hold(options) => rest::hold(&options)?,
         Verb::Disk(options) => println!("{}", disk::run(&options)?),
+        Verb::Delay(options) => delay::run(&options)?,
         Verb::Cert { dir } => tls::make(&dir)?,
     }
     Ok(())

@@ -6,7 +6,7 @@ use clap::Args;
 use serde::Serialize;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tokio_rustls::TlsAcceptor;
 
@@ -51,6 +51,8 @@ pub struct Measured {
     pub accepted_per_second: f64,
     /// Arrivals for each second, from the first connect to the last arrival.
     pub end_to_end_per_second: f64,
+    /// Arrivals for each second, from the first to the last of them.
+    pub arrivals_per_second: f64,
     /// Dot to 250, milliseconds.
     pub wait_p50_ms: f64,
     /// Dot to 250, milliseconds.
@@ -102,14 +104,17 @@ pub fn measure(options: &Options, sink: &sink::Sink) -> Result<Measured> {
     }))?;
     let times = sink.count.times.lock().expect("lock").clone();
     let (wait_p50_ms, wait_p99_ms) = percentiles(seen.waits);
-    let last = Duration::from_nanos(sink.count.last.load(Ordering::SeqCst))
-        .saturating_sub(start.duration_since(sink.start));
+    let at = |when: &AtomicU64| Duration::from_nanos(when.load(Ordering::SeqCst));
+    let (first, last) = (at(&sink.count.first), at(&sink.count.last));
+    let flow = last.saturating_sub(first);
+    let last = last.saturating_sub(start.duration_since(sink.start));
     let (lost, duplicates) = tally(&seen.accepted, &times);
     let unique = times.iter().filter(|&&n| n > 0).count();
     Ok(Measured {
         accepted: seen.accepted.len(),
         accepted_per_second: seen.accepted.len() as f64 / seen.took.as_secs_f64().max(1e-9),
         end_to_end_per_second: unique as f64 / last.as_secs_f64().max(1e-9),
+        arrivals_per_second: unique.saturating_sub(1) as f64 / flow.as_secs_f64().max(1e-9),
         wait_p50_ms,
         wait_p99_ms,
         lost,

@@ -23,6 +23,8 @@ pub struct Count {
     pub damaged: AtomicUsize,
     /// Connections taken.
     pub connections: AtomicUsize,
+    /// Nanoseconds after `start` of the first arrival.
+    pub first: AtomicU64,
     /// Nanoseconds after `start` of the newest arrival.
     pub last: AtomicU64,
     /// While set, every MAIL is answered with 451: the relay has to keep its mail.
@@ -221,8 +223,9 @@ fn record(wire: &[u8], count: &Count, start: Instant) {
         }
         _ => _ = count.damaged.fetch_add(1, Ordering::SeqCst),
     }
-    count
-        .last
-        .store(start.elapsed().as_nanos() as u64, Ordering::SeqCst);
-    count.arrived.fetch_add(1, Ordering::SeqCst);
+    let now = start.elapsed().as_nanos() as u64;
+    count.last.store(now, Ordering::SeqCst);
+    if count.arrived.fetch_add(1, Ordering::SeqCst) == 0 {
+        count.first.store(now, Ordering::SeqCst);
+    }
 }
