@@ -32,7 +32,7 @@ use tokio::{
     task::JoinSet,
 };
 
-use super::fixture;
+use super::{fixture, harness::time::until};
 
 /// What the upstream does when it has read a certain dot, the message safe in its hands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -486,4 +486,60 @@ async fn cuts_and_extra_replies_at_any_octet_confuse_no_outcome() {
         let seen = upstream.seen.lock().unwrap();
         check(&fates, &seen.arrived, &what);
     }
+}
+
+/// The second connection greets late, when the first one has taken both messages; so it was never used when it dies.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_was_opened_in_vain_and_died_closes_nothing() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (seen, tricks) = (
+        Arc::new(Mutex::new(Seen::default())),
+        Arc::new(Tricks {
+            at: None,
+            spoils: Mutex::new(Spoils::Nothing),
+        }),
+    );
+    let shared = Arc::clone(&seen);
+    let sessions = Arc::new(tokio::sync::Mutex::new(JoinSet::new()));
+    let all = Arc::clone(&sessions);
+    let mut server = JoinSet::new();
+    server.spawn(async move {
+        for number in 1.. {
+            let (stream, _) = listener.accept().await.unwrap();
+            shared.lock().unwrap().connections = number;
+            let (seen, tricks) = (Arc::clone(&shared), Arc::clone(&tricks));
+            all.lock().await.spawn(async move {
+                if number == 2 {
+                    tokio::time::sleep(Duration::from_millis(150)).await;
+                }
+                let mut session = Session {
+                    stream,
+                    input: Vec::new(),
+                    seen,
+                    tricks,
+                };
+                let _ = session.run().await;
+            });
+        }
+    });
+    let connector = connector(address, 2);
+    deliver(&connector, 2).await;
+    until("the second connection is idle", async || {
+        connector.connections().unwrap().open == 2
+    })
+    .await;
+    assert_eq!(seen.lock().unwrap().connections, 2);
+    sessions.lock().await.shutdown().await;
+    // Both are dead, and neither is said to be an upstream that is down.
+    let (message, to) = (message(3), to());
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let report = connector.deliver(&message, &to, deadline).await;
+    let Report::Tried { outcomes, .. } = report else {
+        panic!("{report:?}");
+    };
+    assert!(
+        matches!(outcomes[0].1, Outcome::Delivered(_)),
+        "{outcomes:?}"
+    );
 }

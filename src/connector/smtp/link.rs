@@ -102,6 +102,8 @@ pub(super) struct Link {
     pub(super) used: u32,
     /// RSET must come first.
     pub(super) reset: bool,
+    /// It has been idle: whatever it is found to be, an upstream that is down it is not.
+    pub(super) was_idle: bool,
     /// A final dot was answered with 2xx.
     pub(super) is_proven: bool,
     is_dot_sent: bool,
@@ -136,6 +138,7 @@ impl Link {
             via: String::new(),
             used: 0,
             reset: false,
+            was_idle: false,
             is_proven: false,
             is_dot_sent: false,
             is_spoilt: false,

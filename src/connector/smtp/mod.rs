@@ -167,7 +167,7 @@ impl Connector for Smtp {
                 }
             };
             let link = &mut seat.link;
-            let used = link.used > 0;
+            let used = link.used > 0 || link.was_idle;
             let offered = Arc::clone(&link.offered);
             let overrides = &settings.overrides;
             let mut dialogue =

@@ -319,6 +319,7 @@ impl Shared {
                     Some(waiter) => waiter,
                     None if idle_timeout.is_zero() => break,
                     None => {
+                        seat.link.was_idle = true;
                         state.idle.push(seat);
                         let is_first = state.idle.len() == 1;
                         drop(state);
