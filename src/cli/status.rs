@@ -29,7 +29,7 @@ use crate::{
         store::{LaneRow, Stats},
     },
     route::LaneId,
-    view::{Certificate, CheckedCertificate, Lane, Messages, Owner, Status, StatusRow},
+    view::{Certificate, CheckedCertificate, Lane, Messages, Owner, Status, StatusRow, listed},
 };
 
 #[derive(Debug, clap::Args)]
@@ -149,8 +149,7 @@ impl StatusReport {
             config: row.config,
             problems: self.place.problems().map(problem).collect(),
             listeners: row.listeners,
-            connectors: self
-                .lanes
+            connectors: listed(&self.lanes)
                 .iter()
                 .map(|lane| Lane::new(lane, is_running, &self.upstreams))
                 .collect(),
@@ -199,7 +198,7 @@ impl StatusReport {
                 shown(&listener.tls)
             )?;
         }
-        for lane in &self.lanes {
+        for lane in &listed(&self.lanes) {
             self.print_lane(out, lane)?;
         }
         if let Some(stats) = &self.stats {

@@ -11,7 +11,7 @@ use std::{
 };
 
 use super::{
-    lanes::{LanePermits, SenderPermits},
+    lanes::{LanePermits, SenderPermits, alarms::Alarm},
     plan::Block,
     sender::lane_of,
     settlement::{Attempted, SETTLE_PAUSE},
@@ -147,7 +147,7 @@ impl Run<'_> {
                 return ControlFlow::Continue(());
             }
         };
-        let report = call(connector.as_ref(), settings, &job.message, &open).await;
+        let report = call(shared, connector.as_ref(), settings, &job.message, &open).await;
         if let Report::Tried { via, .. } = &report {
             self.done.via.clone_from(via);
         }
@@ -213,12 +213,13 @@ async fn enter(
     while !shared.is_healthy() {
         tokio::time::sleep(SETTLE_PAUSE.0).await;
     }
-    shared.lanes.start(&mut permits, octets)?;
+    shared.lanes.start(&mut permits, lane, octets)?;
     Ok(permits)
 }
 
 /// Calls the connector; one that panics or overruns its deadline leaves every recipient in doubt.
 async fn call(
+    shared: &Shared,
     connector: &dyn Connector,
     settings: &Settings,
     message: &Message,
@@ -237,7 +238,9 @@ async fn call(
         Ok(None) => "the connector broke off in the middle of the delivery",
         Err(_) => "the connector did not come back in time",
     };
-    tracing::error!(id = %message.id, connector = %settings.name, "{text}");
+    if shared.lanes.has_line(&settings.name, Alarm::Broken) {
+        tracing::error!(id = %message.id, connector = %settings.name, "{text}");
+    }
     let outcome = Outcome::InDoubt(Reply::new(451, (4, 3, 0), text));
     Report::all(recipients, &outcome, "")
 }

@@ -249,6 +249,8 @@ fn log(
             Settled::Failed(outcome) => {
                 maillog::failed(id, recipient, route, connector, outcome.reply(), number);
             }
+            // It was not tried: the log has why its lane takes nothing.
+            Settled::Waiting(_) if connector_of(by, recipient).is_none() => {}
             Settled::Waiting(outcome) => maillog::deferred(
                 id,
                 recipient,

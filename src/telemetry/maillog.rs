@@ -193,9 +193,9 @@ pub fn connector_paused(lane: &str, state: LaneState, why: &Reply) {
     }
 }
 
-/// So many mailboxes of a connector were paused or resumed in the last minutes without a line of their own.
-pub fn mailboxes_left_out(lane: &str, count: usize) {
-    warn!(event = "connector paused", lane = %logged(lane), count, "more mailboxes of the connector were paused or resumed; `postern status` counts them");
+/// So many alarms of that kind had no line of their own; `event` and `state` are those of the others.
+pub fn more_alarms(connector: &str, event: &str, state: &str, count: usize) {
+    warn!(event, lane = %logged(connector), state, count, "{count} more of these in the last minute");
 }
 
 /// The upstream asked for a pause; afterwards what waits for the lane is sent without anybody's help.

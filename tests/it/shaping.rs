@@ -474,3 +474,61 @@ fn octets_are_counted_as_they_leave() {
     each_once(&tenant, 22);
     assert_eq!(tenant.violations(), Vec::<String>::new());
 }
+
+#[test]
+fn invented_mailboxes_are_tried_thirty_times_a_minute_and_the_log_and_status_can_be_read() {
+    let invented: Arc<Mutex<Vec<Instant>>> = Arc::default();
+    let seen = invented.clone();
+    let tenant = Tenant::limited(Limits::default(), move |_, mailbox| {
+        takes_a_moment();
+        mailbox.starts_with("invented").then(|| {
+            seen.lock().unwrap().push(Instant::now());
+            error(404, "ErrorInvalidUser", "")
+        })
+    });
+    let gateway = Gateway::start(&config(&tenant, "1000/min", ""));
+    mails(&gateway, "real@corp.example", "before", 1, "");
+    each_once(&tenant, 1);
+    for n in 0..60 {
+        let from = format!("invented{n:02}@corp.example");
+        mails(&gateway, &from, "invented", 1, "");
+    }
+    wait("thirty are refused", || {
+        (invented.lock().unwrap().len() >= 30).then_some(())
+    });
+    let began = invented.lock().unwrap()[0];
+    // Known mailboxes are not held up by them.
+    mails(&gateway, "real@corp.example", "beside", 20, "");
+    each_once(&tenant, 21);
+    assert!(began.elapsed() < Duration::from_secs(50), "they waited");
+    assert_eq!(invented.lock().unwrap().len(), 30);
+    let all = wait("a row for each", || {
+        let status = gateway.cli(&["status", "--json"]);
+        let status: serde_json::Value = serde_json::from_slice(&status.stdout).unwrap();
+        let all = status["connectors"].as_array().unwrap().clone();
+        (all.last().unwrap()["more"] == 20).then_some(all)
+    });
+    assert_eq!(all.len(), 12, "{all:?}");
+    assert_eq!(all[11]["name"], "up/*");
+    let text = gateway.cli(&["status"]);
+    let text = String::from_utf8_lossy(&text.stdout).into_owned();
+    assert_eq!(text.matches("is paused since").count(), 11, "{text}");
+    assert!(text.contains("20 more mailboxes"), "{text}");
+    let paused = ["connector paused", "lane=up/invented"];
+    assert_eq!(lines(&gateway, &paused), 10, "{}", gateway.log());
+    // None of them was tried, or has had an answer to its mail: that is no line of the mail log.
+    assert_eq!(lines(&gateway, &["deferred"]), 0, "{}", gateway.log());
+    // Real time: a minute is what is tested.
+    wait("the count of the others", || {
+        (lines(
+            &gateway,
+            &["20 more of these in the last minute", "lane=up"],
+        ) == 1)
+            .then_some(())
+    });
+    let times = invented.lock().unwrap().clone();
+    for (n, at) in times.iter().enumerate().skip(30) {
+        let before = times[n - 30];
+        assert!(*at - before >= Duration::from_secs(59), "{n}");
+    }
+}

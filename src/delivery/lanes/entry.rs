@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant, SystemTime};
 
 use super::{
+    alarms::News,
     gate::{Gate, Ready, State},
     probes::ProbeTimes,
 };
@@ -33,19 +34,6 @@ pub(super) struct Entry {
     pub(super) since: SystemTime,
     /// What shut it, with the remedy.
     pub(super) why: Option<Reply>,
-}
-
-/// What is to be logged of a lane.
-#[derive(Debug)]
-pub(super) enum News {
-    /// Closed or paused.
-    Shut(LaneState, Reply),
-    /// The upstream wants nothing for that long.
-    Throttled(Duration, Reply),
-    /// It works again.
-    Resumed,
-    /// So many mailboxes were refused or open again without a line of their own.
-    LeftOut(usize),
 }
 
 impl Entry {

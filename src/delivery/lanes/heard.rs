@@ -5,7 +5,13 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use super::{LanePermits, Lanes, entry::News, gate::PAUSE_PROBE, now, table::Table};
+use super::{
+    LanePermits, Lanes,
+    alarms::{Alarm, News},
+    gate::PAUSE_PROBE,
+    now,
+    table::Table,
+};
 use crate::{
     mail::{
         outcome::{Obstacle, ObstacleKind},
@@ -52,6 +58,16 @@ impl Lanes {
             }
         };
         match kind {
+            // The mailbox was not what it failed for.
+            ObstacleKind::Down | ObstacleKind::Intercepted | ObstacleKind::Misconfigured => {
+                table.strangers.was_not_asked(lane);
+            }
+            ObstacleKind::Throttled => {
+                table.strangers.came_to_nothing(lane);
+            }
+            ObstacleKind::MailboxRefused | ObstacleKind::FromRefused => {}
+        }
+        match kind {
             // Its turn did not come: whoever else waits need not wait for that.
             ObstacleKind::Throttled if wait == Some(Duration::ZERO) => {}
             ObstacleKind::Throttled => table.hold(counted, reply, wait, true),
@@ -77,12 +93,10 @@ impl Lanes {
         let now = now();
         let mut news = std::mem::take(&mut table.news);
         let is_quiet = news.is_empty();
-        // However many mailboxes there are, the log can be read.
-        news.retain(|(lane, news)| match news {
-            News::Shut(..) | News::Resumed if lane.mailbox.is_some() => {
-                table.strangers.has_line(&lane.connector, now)
-            }
-            _ => true,
+        // However often they change, the log can be read.
+        news.retain(|(lane, news)| match news.alarm(lane) {
+            Some(alarm) => table.alarms.has_line(&lane.connector, alarm, now),
+            None => true,
         });
         drop(table);
         for (lane, news) in &news {
@@ -93,12 +107,20 @@ impl Lanes {
                     maillog::connector_throttled(&lane, SystemTime::now() + *wait, reply);
                 }
                 News::Resumed => maillog::connector_resumed(&lane),
-                News::LeftOut(count) => maillog::mailboxes_left_out(&lane, *count),
+                News::More(alarm, count) => {
+                    let (event, state) = alarm.words();
+                    maillog::more_alarms(&lane, event, state, *count);
+                }
             }
         }
         if !is_quiet {
             self.wake_all();
         }
+    }
+
+    /// Whether an alarm of that kind has a line of its own; if not it is counted, and the count is logged once the minute is over.
+    pub(in crate::delivery) fn has_line(&self, connector: &ConnectorName, alarm: Alarm) -> bool {
+        self.table().alarms.has_line(connector, alarm, now())
     }
 
     /// What time alone changes: waits that are over, mailboxes that are idle.

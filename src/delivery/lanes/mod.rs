@@ -1,7 +1,7 @@
 //! The gates of all lanes, shared by the loop, the jobs and the fast path, and the permits that they give.
 //!
 //! The one lock around them is held here, never across an await. `gate` has the limits and the state of one lane, `probes` when it is probed, `table` all
-//! of them (`entry` is one), `strangers` how often unknown mailboxes are asked for; `heard` says what a report changes, `rows` what the store is told.
+//! of them (`entry` is one), `strangers` how often unknown mailboxes are asked for, `alarms` how much is logged, `others` who has no row; `heard` says what a report changes, `rows` what the store is told.
 
 use std::{
     collections::HashSet,
@@ -21,9 +21,11 @@ use crate::{
     route::{ConnectorName, LaneId},
 };
 
+pub(super) mod alarms;
 mod entry;
 pub mod gate;
 mod heard;
+pub mod others;
 pub mod probes;
 mod rows;
 mod strangers;
@@ -335,9 +337,19 @@ impl Lanes {
     ///
     /// # Errors
     /// A lane was shut meanwhile, or wants nothing for now.
-    pub(super) fn start(&self, permits: &mut LanePermits, octets: u64) -> Result<(), Block> {
+    pub(super) fn start(
+        &self,
+        permits: &mut LanePermits,
+        lane: &LaneId,
+        octets: u64,
+    ) -> Result<(), Block> {
         let now = now();
         let mut table = self.table();
+        // Any sender that an SMTP server does not refuse is as good as another: only those that it refused are counted there.
+        let counts_tries = table.per_mailbox(&lane.connector).is_some();
+        if counts_tries {
+            table.stranger(lane, now)?;
+        }
         let LanePermits { connector, sender } = permits;
         for permit in sender
             .from
@@ -363,6 +375,9 @@ impl Lanes {
                 });
             }
             permit.started = Some(octets);
+        }
+        if counts_tries {
+            table.strangers.begins(lane, now);
         }
         Ok(())
     }

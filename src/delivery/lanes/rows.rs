@@ -9,7 +9,8 @@ use super::{
     entry::Entry,
     gate::{LONGEST_WAIT, PAUSE_PROBE, State},
     now,
-    table::{Table, others},
+    others::{others, why_others},
+    table::Table,
 };
 use crate::{
     delivery::clock,
@@ -167,9 +168,7 @@ fn sum_row(lane: &LaneId, count: usize, system: SystemTime) -> LaneRow {
         lane: lane.clone(),
         state: LaneState::Paused,
         since: system,
-        why: format!(
-            "{count} more mailboxes, or Froms in one, are refused; most often their senders do not exist: narrow allowlist.senders, or write a [[rewrite]]"
-        ),
+        why: why_others(LaneState::Paused, count),
         probe: None,
         version: 0,
     }

@@ -1,6 +1,7 @@
-//! How often a connector may be asked for mailboxes that it does not know, and how much is said of those that it refuses.
+//! How often a connector may be asked for mailboxes that never took mail.
 //!
-//! The number of mailboxes is up to the senders: whoever invents ten thousand must not make as many requests, log lines and rows. It is arithmetic over times given as arguments. It does not know which mailbox is refused, only which took mail.
+//! The number of mailboxes is up to the senders: whoever invents ten thousand must not make as many requests and rows.
+//! It is arithmetic over times given as arguments. It does not know which mailbox is refused, only which took mail.
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
@@ -9,135 +10,151 @@ use std::{
 
 use crate::{route::ConnectorName, route::LaneId};
 
-/// Refusals of mailboxes in [`WINDOW`], for each connector; then those that never took mail wait.
-const REFUSALS: usize = 30;
+/// Tries in [`WINDOW`] of mailboxes that never took mail, for each connector; then the others of them wait. One that takes mail is
+/// none of them any more.
+const TRIES: usize = 30;
 const WINDOW: Duration = Duration::from_mins(1);
+/// While tries are under way one may be over at any moment: so long is waited before another look.
+const SOON: Duration = Duration::from_secs(1);
 /// The longest wait of one that was turned away.
 const LONGEST: Duration = Duration::from_mins(15);
 /// Mailboxes that took mail and are remembered for it, of each connector.
 const KNOWN: usize = 10_000;
-/// Lines of the log in [`INTERVAL`], for each connector; the others are counted.
-const LINES: usize = 20;
-const INTERVAL: Duration = Duration::from_mins(10);
 /// Rows that say which mailboxes are refused, for each connector; the others are counted.
 pub(super) const ROWS: usize = 100;
 
-/// See the module.
+/// The tries of each connector.
 #[derive(Debug, Default)]
 pub(super) struct Strangers {
-    of: HashMap<ConnectorName, Refusals>,
+    of: HashMap<ConnectorName, Tries>,
 }
 
 #[derive(Debug, Default)]
-struct Refusals {
-    recent: VecDeque<Instant>,
+struct Tries {
+    /// The oldest first, [`TRIES`] at most.
+    recent: VecDeque<Try>,
     known: HashSet<LaneId>,
     /// Turned away since.
     turned: Option<(Instant, usize)>,
-    /// Lines since, and what was left out.
-    lines: Option<(Instant, usize, usize)>,
+}
+
+#[derive(Debug)]
+struct Try {
+    at: Instant,
+    /// Whose it is, until it is known to have come to nothing.
+    of: Option<LaneId>,
 }
 
 impl Strangers {
     /// Whether mail of that lane may ask; else how long it had better wait.
     ///
     /// # Errors
-    /// Too many were refused, and this one never took mail.
+    /// Too many were tried, and this one never took mail.
     pub(super) fn may_ask(&mut self, lane: &LaneId, now: Instant) -> Result<(), Duration> {
-        let Some(refusals) = self.of.get_mut(&lane.connector) else {
+        let Some(tries) = self.of.get_mut(&lane.connector) else {
             return Ok(());
         };
-        let Some(free) = refusals.full_until(now) else {
+        let Some(free) = tries.full_until(now) else {
             return Ok(());
         };
-        if refusals.known.contains(lane) {
+        if tries.known.contains(lane) {
             return Ok(());
         }
-        let (since, count) = refusals.turned.get_or_insert((now, 0));
+        let (since, count) = tries.turned.get_or_insert((now, 0));
         if now.saturating_duration_since(*since) >= WINDOW {
             (*since, *count) = (now, 0);
         }
         *count += 1;
         // So many windows are used up by those before it.
-        let windows = u32::try_from(*count / REFUSALS).unwrap_or(u32::MAX);
+        let windows = u32::try_from(*count / TRIES).unwrap_or(u32::MAX);
         let wait = free.saturating_duration_since(now) + WINDOW.saturating_mul(windows);
         Err(wait.min(LONGEST))
     }
 
     /// As [`Strangers::may_ask`], for whoever only looks: from when on.
     pub(super) fn not_before(&mut self, lane: &LaneId, now: Instant) -> Option<Instant> {
-        let refusals = self.of.get_mut(&lane.connector)?;
-        let free = refusals.full_until(now)?;
-        (!refusals.known.contains(lane)).then_some(free)
+        let tries = self.of.get_mut(&lane.connector)?;
+        let free = tries.full_until(now)?;
+        (!tries.known.contains(lane)).then_some(free)
+    }
+
+    /// Its mail is on the way, which is a try unless it took mail before.
+    pub(super) fn begins(&mut self, lane: &LaneId, now: Instant) {
+        let tries = self.of.entry(lane.connector.clone()).or_default();
+        if !tries.known.contains(lane) {
+            tries.push(now, Some(lane.clone()));
+        }
     }
 
     /// It took mail.
     pub(super) fn took(&mut self, lane: &LaneId) {
-        let refusals = self.of.entry(lane.connector.clone()).or_default();
-        if !refusals.known.contains(lane) {
-            if refusals.known.len() >= KNOWN {
-                refusals.known.clear();
-            }
-            refusals.known.insert(lane.clone());
+        let tries = self.of.entry(lane.connector.clone()).or_default();
+        if tries.known.contains(lane) {
+            return;
         }
+        if tries.known.len() >= KNOWN {
+            tries.known.clear();
+        }
+        // A mailbox that took mail with a From is known without it, too.
+        tries.known.insert(lane.of_mailbox());
+        tries.known.insert(lane.clone());
+        tries.recent.retain(|one| one.of.as_ref() != Some(lane));
     }
 
     /// It was refused.
-    pub(super) fn refused(&mut self, connector: &ConnectorName, now: Instant) {
-        let refusals = self.of.entry(connector.clone()).or_default();
-        refusals.recent.push_back(now);
-        while refusals.recent.len() > REFUSALS {
-            refusals.recent.pop_front();
+    pub(super) fn refused(&mut self, lane: &LaneId, now: Instant) {
+        if !self.came_to_nothing(lane) {
+            let tries = self.of.entry(lane.connector.clone()).or_default();
+            tries.push(now, None);
+        }
+    }
+
+    /// Its try is over without an answer to it; says whether there was one.
+    pub(super) fn came_to_nothing(&mut self, lane: &LaneId) -> bool {
+        let tries = self.of.get_mut(&lane.connector);
+        let mut recent = tries.into_iter().flat_map(|tries| tries.recent.iter_mut());
+        let found = recent.find(|one| one.of.as_ref() == Some(lane));
+        found.is_some_and(|one| one.of.take().is_some())
+    }
+
+    /// The connector did not come to asking for it.
+    pub(super) fn was_not_asked(&mut self, lane: &LaneId) {
+        if let Some(tries) = self.of.get_mut(&lane.connector) {
+            tries.recent.retain(|one| one.of.as_ref() != Some(lane));
         }
     }
 
     /// An administrator may have mended it: all may ask.
     pub(super) fn forgive(&mut self) {
-        for refusals in self.of.values_mut() {
-            refusals.recent.clear();
-            refusals.turned = None;
+        for tries in self.of.values_mut() {
+            tries.recent.clear();
+            tries.turned = None;
         }
-    }
-
-    /// Whether a mailbox of the connector gets a line of its own in the log.
-    pub(super) fn has_line(&mut self, connector: &ConnectorName, now: Instant) -> bool {
-        let refusals = self.of.entry(connector.clone()).or_default();
-        let (_, lines, left_out) = refusals.lines.get_or_insert((now, 0, 0));
-        let has = *lines < LINES;
-        *lines += usize::from(has);
-        *left_out += usize::from(!has);
-        has
-    }
-
-    /// What was left out, once the interval is over.
-    pub(super) fn left_out(&mut self, now: Instant) -> Vec<(ConnectorName, usize)> {
-        let mut out = Vec::new();
-        for (connector, refusals) in &mut self.of {
-            if let Some((since, _, count)) = refusals.lines
-                && now.saturating_duration_since(since) >= INTERVAL
-            {
-                refusals.lines = None;
-                if count > 0 {
-                    out.push((connector.clone(), count));
-                }
-            }
-        }
-        out
     }
 }
 
-impl Refusals {
+impl Tries {
+    fn push(&mut self, at: Instant, of: Option<LaneId>) {
+        self.recent.push_back(Try { at, of });
+        while self.recent.len() > TRIES {
+            self.recent.pop_front();
+        }
+    }
+
     /// Until when only those that took mail before may ask; `None`: everybody may.
     fn full_until(&mut self, now: Instant) -> Option<Instant> {
-        let is_over = |at: &Instant| now.saturating_duration_since(*at) >= WINDOW;
+        let is_over = |one: &Try| now.saturating_duration_since(one.at) >= WINDOW;
         while self.recent.front().is_some_and(is_over) {
             self.recent.pop_front();
         }
-        let oldest = self
-            .recent
-            .front()
-            .filter(|_| self.recent.len() >= REFUSALS)?;
-        Some(*oldest + WINDOW)
+        let oldest = self.recent.front().filter(|_| self.recent.len() >= TRIES)?;
+        let free = oldest.at + WINDOW;
+        let is_under_way = self.recent.iter().any(|one| one.of.is_some());
+        Some(if is_under_way {
+            free.min(now + SOON)
+        } else {
+            free
+        })
     }
 }
 
@@ -158,7 +175,7 @@ mod tests {
     #[test]
     fn ten_thousand_invented_mailboxes_ask_thirty_times_a_minute() {
         let mut strangers = Strangers::default();
-        let (start, up) = (Instant::now(), ConnectorName::from("up"));
+        let start = Instant::now();
         strangers.took(&lane(0));
         // Each waits as long as it is told; once asked, it is refused.
         let mut due: Vec<(Duration, usize)> = (1..=10_000).map(|n| (Duration::ZERO, n)).collect();
@@ -178,7 +195,8 @@ mod tests {
                 match strangers.may_ask(&lane(n), now) {
                     Ok(()) => {
                         asked.push(at);
-                        strangers.refused(&up, now);
+                        strangers.begins(&lane(n), now);
+                        strangers.refused(&lane(n), now);
                     }
                     Err(wait) => {
                         assert!(wait > Duration::ZERO && wait <= LONGEST);
@@ -190,7 +208,7 @@ mod tests {
         }
         for at in &asked {
             let window = asked.iter().filter(|a| **a >= *at && **a < *at + WINDOW);
-            assert!(window.count() <= REFUSALS);
+            assert!(window.count() <= TRIES);
         }
         assert!(asked.len() >= 900, "{} in an hour", asked.len());
         assert!(looks < 100_000, "{looks} looks");
@@ -198,15 +216,52 @@ mod tests {
         assert_eq!(strangers.may_ask(&lane(1), start + SECOND * 3_600), Ok(()));
     }
 
+    /// What is under way counts, so that a burst is bounded too; what works makes room at once, so that after a restart many real
+    /// mailboxes need not wait.
     #[test]
-    fn few_lines_and_a_count_of_the_others() {
+    fn a_try_under_way_counts_and_one_that_works_does_not() {
         let mut strangers = Strangers::default();
-        let (now, up) = (Instant::now(), ConnectorName::from("up"));
-        let lines = (0..10_000).filter(|_| strangers.has_line(&up, now)).count();
-        assert_eq!(lines, LINES);
-        assert!(strangers.left_out(now + INTERVAL / 2).is_empty());
-        assert_eq!(strangers.left_out(now + INTERVAL), [(up.clone(), 9_980)]);
-        assert!(strangers.has_line(&up, now + INTERVAL));
-        assert!(strangers.left_out(now + INTERVAL * 2).is_empty());
+        let now = Instant::now();
+        for n in 0..TRIES {
+            assert_eq!(strangers.may_ask(&lane(n), now), Ok(()));
+            strangers.begins(&lane(n), now);
+        }
+        assert_eq!(strangers.may_ask(&lane(99), now), Err(SOON));
+        assert_eq!(strangers.not_before(&lane(99), now), Some(now + SOON));
+        for n in 0..1_000 {
+            strangers.took(&lane(n));
+            assert_eq!(strangers.may_ask(&lane(n + TRIES), now), Ok(()));
+            strangers.begins(&lane(n + TRIES), now);
+        }
+        assert!(strangers.may_ask(&lane(5_000), now).is_err());
+        // The connector was down: nobody was asked for this one.
+        strangers.was_not_asked(&lane(1_000));
+        assert_eq!(strangers.may_ask(&lane(5_000), now), Ok(()));
+        // One that is refused or throttled has had its try.
+        strangers.begins(&lane(5_000), now);
+        for n in 1_001..1_030 {
+            assert!(strangers.came_to_nothing(&lane(n)));
+        }
+        strangers.refused(&lane(5_000), now);
+        assert_eq!(strangers.not_before(&lane(1), now), None, "it took mail");
+        let free = strangers.not_before(&lane(9_999), now);
+        assert_eq!(free, Some(now + WINDOW));
+    }
+
+    #[test]
+    fn a_mailbox_is_known_by_mail_with_another_from() {
+        let mut strangers = Strangers::default();
+        let now = Instant::now();
+        let foreign = LaneId {
+            from: Some("f".into()),
+            ..lane(1)
+        };
+        strangers.took(&foreign);
+        for n in 10..10 + TRIES {
+            strangers.refused(&lane(n), now);
+        }
+        assert_eq!(strangers.may_ask(&foreign, now), Ok(()));
+        assert_eq!(strangers.may_ask(&lane(1), now), Ok(()));
+        assert!(strangers.may_ask(&lane(2), now).is_err());
     }
 }

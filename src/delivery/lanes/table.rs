@@ -8,8 +8,10 @@ use std::{
 };
 
 use super::{
-    entry::{Entry, News},
+    alarms::{Alarms, News},
+    entry::Entry,
     gate::{PAUSE_PROBE, State},
+    others::others,
     probes::ProbeTimes,
     strangers::{ROWS, Strangers},
 };
@@ -49,6 +51,8 @@ pub(super) struct Table {
     pub(super) versions: HashMap<LaneId, u64>,
     /// Who may ask for mailboxes that nobody knows.
     pub(super) strangers: Strangers,
+    /// How much is said of the lanes.
+    pub(super) alarms: Alarms,
     /// Connectors whose row for the mailboxes without one was written.
     summed: HashMap<ConnectorName, usize>,
     /// Not yet logged.
@@ -210,8 +214,8 @@ impl Table {
             }
         }
         self.tidy(now, TIDY.0);
-        for (connector, count) in self.strangers.left_out(now) {
-            let news = News::LeftOut(count);
+        for (connector, alarm, count) in self.alarms.left_out(now) {
+            let news = News::More(alarm, count);
             self.news.push((LaneId::of(&connector), news));
         }
         self.sum();
@@ -270,6 +274,11 @@ impl Table {
 
     /// The upstream refuses this mailbox.
     pub(super) fn refuse(&mut self, lane: &LaneId, reply: &Reply) {
+        self.strangers.refused(lane, Instant::now());
+        self.shut_sender(lane, reply);
+    }
+
+    fn shut_sender(&mut self, lane: &LaneId, reply: &Reply) {
         let now = Instant::now();
         if !self.add_mailbox(lane, now) {
             return;
@@ -278,7 +287,6 @@ impl Table {
             let is_news = !entry.gate.open();
             entry.gate.close(now, PAUSE_PROBE, true);
             let news = is_news.then(|| entry.shut(LaneState::Paused, reply));
-            self.strangers.refused(&lane.connector, now);
             match news {
                 Some(news) => {
                     let is_one_of = |(other, _): &(&LaneId, &Entry)| {
@@ -303,15 +311,17 @@ impl Table {
     /// The upstream refuses this mailbox to a message with the From of the lane. It may be for the From (Exchange has more than one
     /// code for that), so both are shut; where other mail has opened the mailbox since this From was refused, it is the From.
     pub(super) fn refuse_mailbox(&mut self, lane: &LaneId, reply: &Reply) {
+        // One try, though it may shut two lanes.
+        self.strangers.refused(lane, Instant::now());
         let mailbox = lane.of_mailbox();
         if lane.from.is_some() {
             let is_old = self.is_shut(lane) && !self.is_shut(&mailbox);
-            self.refuse(lane, reply);
+            self.shut_sender(lane, reply);
             if is_old {
                 return;
             }
         }
-        self.refuse(&mailbox, reply);
+        self.shut_sender(&mailbox, reply);
     }
 
     /// Whether mail of that lane may ask at all.
@@ -401,14 +411,6 @@ impl Table {
     fn changed(&mut self, lane: &LaneId, news: News) {
         self.dirty.insert(lane.clone());
         self.news.push((lane.clone(), news));
-    }
-}
-
-/// Stands for all refused mailboxes of a connector that have no row: no mailbox is called that.
-pub(super) fn others(connector: &ConnectorName) -> LaneId {
-    LaneId {
-        mailbox: Some("*".into()),
-        ..LaneId::of(connector)
     }
 }
 
