@@ -82,7 +82,7 @@ const BUDGETS: &[(&str, usize)] = &[
     ("queue", 3_970),
     ("listener", 2_050),
     ("connector", 9_450),
-    ("delivery", 4_360),
+    ("delivery", 4_410),
     ("view", 300),
     ("config", 5400),
     ("watch", 50),

@@ -7,7 +7,7 @@ use std::{
     ops::ControlFlow,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use super::{
@@ -225,7 +225,7 @@ async fn call(
     message: &Message,
     recipients: &[Recipient],
 ) -> Report {
-    let deadline = Instant::now() + settings.timeout;
+    let deadline = tokio::time::Instant::now().into_std() + settings.timeout;
     let mut delivery = connector.deliver(message, recipients, deadline);
     let guarded = poll_fn(|context| {
         match catch_unwind(AssertUnwindSafe(|| delivery.as_mut().poll(context))) {

@@ -4,7 +4,10 @@
 //! holds. Every wait in the process is on the second clock; wall times are written for the store and for people only, and when
 //! the wall clock is set, all of them that still matter move with it: ages and what is left of a wait stay what they were.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    fmt,
+    time::{Duration, SystemTime},
+};
 
 /// Less than this is nobody's setting of a clock, and does no harm.
 const STEP: i64 = 5_000_000;
@@ -23,6 +26,14 @@ pub struct Moment {
     pub wall: SystemTime,
     /// For how long the machine has been running, asleep or awake.
     pub boot: Duration,
+}
+
+/// Where the time comes from: the clocks of the machine, or those of a test.
+pub trait Clock: fmt::Debug + Send + Sync {
+    /// What the time is.
+    fn wall(&self) -> SystemTime;
+    /// Both clocks, read together.
+    fn moment(&self) -> Moment;
 }
 
 /// The wall clock was set.

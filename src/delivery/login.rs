@@ -1,9 +1,6 @@
 //! The logins of paused lanes: whether credentials and configuration are right again is found out without mail.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
 use tokio::task::JoinSet;
 
@@ -30,7 +27,7 @@ pub(super) fn log_in(logins: &mut JoinSet<()>, shared: &Arc<Shared>, built: &Bui
                 name,
                 result: Err(Reply::new(451, (4, 3, 0), "the login broke off")),
             };
-            let deadline = Instant::now() + LOGIN;
+            let deadline = tokio::time::Instant::now().into_std() + LOGIN;
             let probe = connector.probe(deadline);
             let result = match tokio::time::timeout_at((deadline + LOGIN).into(), probe).await {
                 Ok(Ok(_)) => Ok(()),

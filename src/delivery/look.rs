@@ -139,7 +139,7 @@ mod tests {
     use super::*;
     use crate::{
         connector::{self, Kind, Rate, discard::Discard},
-        delivery::{BounceSettings, Settings, Setup},
+        delivery::{BounceSettings, Settings, Setup, timekeeper::MachineClock},
         fixture,
         mail::{
             outcome::{Obstacle, ObstacleKind},
@@ -175,7 +175,7 @@ mod tests {
                 let out: Arc<dyn connector::Connector> = Arc::new(Discard::new(name.into()));
                 (settings(name), out)
             });
-            let lanes = Arc::new(Lanes::default());
+            let lanes = Arc::new(Lanes::new(Arc::new(MachineClock)));
             let routes = vec![
                 fixture::route("r", &["a", "b"]),
                 fixture::route("s", &["b"]),

@@ -5,8 +5,10 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, SystemTime},
 };
+
+use tokio::time::Instant;
 
 use super::setup::Built;
 use crate::{
@@ -47,13 +49,13 @@ impl Maintenance {
     /// Lets the store delete what is no longer kept, when it is time; else gives space back to the disk: what is more than the store
     /// needs after a deletion, and all of it while mail is refused, or was a while ago. `built`: what says how long something is kept,
     /// if that can be told by the clock.
-    pub(super) async fn run(&mut self, queue: &Queue, built: Option<&Built>) {
+    pub(super) async fn run(&mut self, queue: &Queue, built: Option<&Built>, wall: SystemTime) {
         if let Some(built) = built
             && self.is_time_to_delete(built)
         {
-            self.delete(queue, built).await;
+            self.delete(queue, built, wall).await;
         }
-        self.give_back(queue).await;
+        self.give_back(queue, wall).await;
     }
 
     fn is_time_to_delete(&self, built: &Built) -> bool {
@@ -62,7 +64,7 @@ impl Maintenance {
         self.pruned.is_none_or(|at| at.elapsed() >= every)
     }
 
-    async fn delete(&mut self, queue: &Queue, built: &Built) {
+    async fn delete(&mut self, queue: &Queue, built: &Built, wall: SystemTime) {
         self.pruned = Some(Instant::now());
         self.shrinks = true;
         let retention = Retention {
@@ -72,7 +74,7 @@ impl Maintenance {
             }),
             give_back: None,
         };
-        match queue.store().maintain(&retention, SystemTime::now()).await {
+        match queue.store().maintain(&retention, wall).await {
             Ok(Maintained { deleted, .. }) => {
                 for line in deleted {
                     tracing::info!("{line}");
@@ -82,7 +84,7 @@ impl Maintenance {
         }
     }
 
-    async fn give_back(&mut self, queue: &Queue) {
+    async fn give_back(&mut self, queue: &Queue, wall: SystemTime) {
         let is_short = queue.was_asked_for_space(REMEMBERED);
         let now = Instant::now();
         if !is_short && !self.shrinks || self.shrink_at.is_some_and(|at| now < at) {
@@ -96,7 +98,7 @@ impl Maintenance {
                 GiveBack::Spare
             }),
         };
-        let wait = match queue.store().maintain(&retention, SystemTime::now()).await {
+        let wait = match queue.store().maintain(&retention, wall).await {
             Ok(Maintained { is_more, .. }) => {
                 self.shrinks = is_more;
                 self.failed = false;
@@ -137,6 +139,7 @@ impl Rerouting {
         queue: &Queue,
         built: &Built,
         old: &RouteName,
+        now: SystemTime,
     ) -> Result<(), StoreError> {
         if self.tried.get(old).is_some_and(|at| at.elapsed() < REROUTE) {
             return Ok(());
@@ -149,7 +152,6 @@ impl Rerouting {
             limit: Some(REROUTED),
             ..Filter::default()
         };
-        let now = SystemTime::now();
         let entries = store.list(&filter, now).await?;
         let full = entries.len() == REROUTED;
         let mut moved = false;

@@ -8,7 +8,10 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use tokio::task::JoinSet;
 
-use self::{attempt::Task, lanes::gate, round::Round, setup::Built, shared::Shared};
+use self::{
+    attempt::Task, clock::Clock, lanes::gate, round::Round, setup::Built, shared::Shared,
+    timekeeper::MachineClock,
+};
 use crate::{
     queue::{Queue, Reservation, Reserve, store::Job},
     route::{LaneId, Routed},
@@ -51,7 +54,13 @@ impl fmt::Debug for Delivery {
 impl Delivery {
     /// Begins to deliver what the queue holds. To be called within a tokio runtime.
     pub fn start(queue: Arc<Queue>, setup: Setup) -> Self {
-        let shared = Arc::new(Shared::new(queue, Built::new(setup)));
+        Self::start_by(Arc::new(MachineClock), queue, setup)
+    }
+
+    /// The same by other clocks: those of a test.
+    #[doc(hidden)]
+    pub fn start_by(clock: Arc<dyn Clock>, queue: Arc<Queue>, setup: Setup) -> Self {
+        let shared = Arc::new(Shared::new(queue, Built::new(setup), clock));
         let mut main = JoinSet::new();
         let round = Round::new(Arc::clone(&shared), reserve_for_queue(&shared));
         main.spawn(round.run());

@@ -2,13 +2,9 @@
 //!
 //! It waits for no job. Its work for each is small: a claim takes as many at once as the lanes have permits for.
 
-use std::{
-    collections::HashSet,
-    sync::Arc,
-    time::{Duration, Instant, SystemTime},
-};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
-use tokio::task::JoinSet;
+use tokio::{task::JoinSet, time::Instant};
 
 use super::{
     attempt::{self, Task},
@@ -62,7 +58,6 @@ pub(super) struct Round {
 impl Round {
     pub(super) fn new(shared: Arc<Shared>, reserve: Arc<Reserve>) -> Self {
         Self {
-            shared,
             reserve,
             logins: JoinSet::new(),
             is_changed: false,
@@ -70,11 +65,12 @@ impl Round {
             due: None,
             maintenance: Maintenance::default(),
             rerouting: Rerouting::default(),
-            clock: Timekeeper::new(),
+            clock: Timekeeper::new(Arc::clone(&shared.clock)),
             complained: HashSet::new(),
             sweeps: Sweeps::default(),
             was_healthy: true,
             upstreams: Upstreams::default(),
+            shared,
         }
     }
 
@@ -105,18 +101,20 @@ impl Round {
 
     /// The lanes as the last run left them.
     async fn recall(&mut self) {
-        let built = self.shared.built();
-        self.upstreams.recall(&self.shared.queue, &built).await;
+        let shared = Arc::clone(&self.shared);
+        let built = shared.built();
+        let wall = shared.clock.wall();
+        self.upstreams.recall(&shared.queue, &built, wall).await;
         loop {
-            match self.clock.recall(&self.shared.queue, &built).await {
+            match self.clock.recall(&shared.queue, &built).await {
                 Ok(rows) => {
-                    return self.shared.lanes.read(&rows, true, SystemTime::now());
+                    return shared.lanes.read(&rows, true, shared.clock.wall());
                 }
                 Err(error) => {
                     tracing::error!(%error, "the store cannot be read");
                     tokio::select! {
                         () = tokio::time::sleep(AT_LEAST) => {}
-                        () = self.shared.stopping() => return,
+                        () = shared.stopping() => return,
                     }
                 }
             }
@@ -130,25 +128,29 @@ impl Round {
         if !self.is_ready(&built).await {
             // It may be for want of space.
             if shared.queue.is_healthy() {
-                self.maintenance.run(&shared.queue, None).await;
+                let wall = shared.clock.wall();
+                self.maintenance.run(&shared.queue, None, wall).await;
             }
             return AT_LEAST;
         }
         shared.lanes.pass_time();
         self.beat().await;
         self.write_lanes().await;
-        self.upstreams.write(&shared.queue, &built).await;
+        let wall = shared.clock.wall();
+        self.upstreams.write(&shared.queue, &built, wall).await;
         login::log_in(&mut self.logins, &shared, &built);
         let keep = self.clock.is_settled().then_some(&*built);
-        self.maintenance.run(&shared.queue, keep).await;
+        self.maintenance.run(&shared.queue, keep, wall).await;
         let looked = Instant::now();
         match self.claim(&built).await {
             Ok(wait) => {
                 // A probe that was due already found no job, and waits for the next one without making the loop spin.
                 let lanes = shared
                     .lanes
-                    .wakes_after(looked)
-                    .map_or(AT_LEAST, |at| at.saturating_duration_since(Instant::now()));
+                    .wakes_after(looked.into_std())
+                    .map_or(AT_LEAST, |at| {
+                        Instant::from_std(at).saturating_duration_since(Instant::now())
+                    });
                 wait.min(lanes).min(AT_LEAST)
             }
             Err(error) => {
@@ -166,7 +168,7 @@ impl Round {
         match self.clock.look(&self.shared.queue, built).await {
             Ok(None) => true,
             Ok(Some(by)) => {
-                self.shared.lanes.step(by, SystemTime::now());
+                self.shared.lanes.step(by, self.shared.clock.wall());
                 self.due = None;
                 true
             }
@@ -203,7 +205,7 @@ impl Round {
             if std::mem::take(&mut self.is_changed) {
                 self.read_lanes().await;
             }
-            let rows = self.shared.lanes.changed_rows(SystemTime::now());
+            let rows = self.shared.lanes.changed_rows(self.shared.clock.wall());
             for (at, row) in rows.iter().enumerate() {
                 match self.shared.queue.store().set_lane(row.clone()).await {
                     Ok(true) => self.shared.lanes.written(row),
@@ -226,7 +228,10 @@ impl Round {
 
     async fn read_lanes(&mut self) {
         match self.shared.queue.store().lanes().await {
-            Ok(rows) => self.shared.lanes.read(&rows, false, SystemTime::now()),
+            Ok(rows) => {
+                let wall = self.shared.clock.wall();
+                self.shared.lanes.read(&rows, false, wall);
+            }
             Err(_) => self.is_changed = true,
         }
     }
@@ -248,7 +253,7 @@ impl Round {
         // Set before the look: a permit that comes back during it wakes the loop.
         shared.lanes.set_wants_work(true);
         let (asked, due, most) = self.due().await?;
-        let now = (Instant::now(), SystemTime::now());
+        let now = (Instant::now().into_std(), shared.clock.wall());
         let Look {
             mut claims,
             sweeps,
@@ -260,7 +265,9 @@ impl Round {
         } = look(&due, built, &shared.lanes, now);
         *shared.backlog() = backlog;
         for route in &reroutes {
-            self.rerouting.reroute(&shared.queue, built, route).await?;
+            self.rerouting
+                .reroute(&shared.queue, built, route, now.1)
+                .await?;
         }
         self.complain_of(lost_pins);
         for claim in &sweeps {
@@ -307,9 +314,9 @@ impl Round {
         };
         let (asks, early) = (asks(false), asks(true));
         let (store, node) = (self.shared.queue.store(), self.shared.queue.node());
-        let mut jobs = store.claim(&asks, node, SystemTime::now()).await?;
+        let mut jobs = store.claim(&asks, node, self.shared.clock.wall()).await?;
         if !early.is_empty() {
-            let then = SystemTime::now() + PAUSE_PROBE * 2;
+            let then = self.shared.clock.wall() + PAUSE_PROBE * 2;
             jobs.extend(store.claim(&early, node, then).await?);
         }
         for job in jobs {

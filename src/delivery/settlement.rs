@@ -10,7 +10,6 @@ use super::{
     plan::{Attempt, Block, Decision},
     setup::Built,
     shared::Shared,
-    timekeeper,
 };
 use crate::{
     mail::{
@@ -53,7 +52,7 @@ impl<'a> Attempted<'a> {
             built,
             route,
             job,
-            begun: timekeeper::moment(),
+            begun: shared.clock.moment(),
             attempt: Attempt::new(job),
             via: String::new(),
             passed: Vec::new(),
@@ -72,7 +71,7 @@ impl<'a> Attempted<'a> {
             via,
             passed,
         } = self;
-        let moment = timekeeper::moment();
+        let moment = shared.clock.moment();
         let now = moment.wall;
         // Set while it was under way, the clock made it neither older nor younger.
         attempt.accepted_otherwise(clock::between(begun, moment), now);
@@ -112,7 +111,7 @@ impl<'a> Attempted<'a> {
             match shared
                 .queue
                 .store()
-                .settle(settlement, SystemTime::now())
+                .settle(settlement, shared.clock.wall())
                 .await
             {
                 Ok(_) => break,

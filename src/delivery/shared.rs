@@ -14,7 +14,7 @@ use tokio::{
     task::JoinSet,
 };
 
-use super::{lanes::Lanes, setup::Built, upstreams};
+use super::{clock::Clock, lanes::Lanes, setup::Built, upstreams};
 use crate::{
     queue::Queue,
     route::{LaneId, RouteName},
@@ -30,6 +30,7 @@ pub(super) type Backlog = HashSet<(RouteName, Option<LaneId>)>;
 /// What the loop, the jobs and the fast path share.
 pub(super) struct Shared {
     pub(super) queue: Arc<Queue>,
+    pub(super) clock: Arc<dyn Clock>,
     pub(super) lanes: Arc<Lanes>,
     built: RwLock<Arc<Built>>,
     /// The jobs under way; `None` from the drain on.
@@ -46,11 +47,12 @@ pub(super) struct Shared {
 
 impl Shared {
     /// To be called within a tokio runtime.
-    pub(super) fn new(queue: Arc<Queue>, built: Built) -> Self {
-        let lanes = Arc::new(Lanes::default());
+    pub(super) fn new(queue: Arc<Queue>, built: Built, clock: Arc<dyn Clock>) -> Self {
+        let lanes = Arc::new(Lanes::new(Arc::clone(&clock)));
         lanes.configure(&built);
         Self {
             queue,
+            clock,
             lanes,
             built: RwLock::new(Arc::new(built)),
             tasks: Mutex::new(Some(JoinSet::new())),
@@ -64,7 +66,7 @@ impl Shared {
 
     /// Jobs that start from now on go by this; a lane of the same name keeps its state.
     pub(super) fn rebuild(&self, built: Built) {
-        upstreams::hand_over(&self.built(), &built);
+        upstreams::hand_over(&self.built(), &built, self.clock.wall());
         let built = Arc::new(built);
         *self.built.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&built);
         self.lanes.configure(&built);

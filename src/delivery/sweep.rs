@@ -1,10 +1,8 @@
 //! Mail that no connector takes: nothing of it is sent, but what is past its time is still given up.
 
-use std::{
-    collections::HashMap,
-    sync::Arc,
-    time::{Duration, Instant, SystemTime},
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use tokio::time::Instant;
 
 use super::{attempt, look::Claim, plan::Block, setup::Built, shared::Shared};
 use crate::{
@@ -45,7 +43,7 @@ impl Sweeps {
             limit: SWEEP,
             ..claim.ask.clone()
         };
-        let now = SystemTime::now();
+        let now = shared.clock.wall();
         // What waits in a lane is due from its acceptance on, and keeps its place there.
         let cut = claim.ask.lane.as_ref().map(|_| claim.route.give_up);
         let due = now.checked_sub(cut.unwrap_or_default()).unwrap_or(now);

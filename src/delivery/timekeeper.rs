@@ -2,12 +2,16 @@
 //!
 //! `clock` has the arithmetic.
 
-use std::time::{Duration, Instant, SystemTime};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use rustix::time::{ClockId, clock_gettime};
+use tokio::time::Instant;
 
 use super::{
-    clock::{Known, Moment, Step, Watch, moved},
+    clock::{Clock, Known, Moment, Step, Watch, moved},
     setup::Built,
 };
 use crate::queue::{
@@ -20,24 +24,33 @@ const NOTED: Duration = Duration::from_mins(1);
 /// Both clocks are read within this, or again.
 const TOGETHER: Duration = Duration::from_millis(50);
 
-/// Both clocks.
-pub(super) fn moment() -> Moment {
-    let boot = || {
-        let time = clock_gettime(ClockId::Boottime);
-        let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
-        Duration::from_secs(seconds)
-            + Duration::from_nanos(u64::try_from(time.tv_nsec).unwrap_or(0))
-    };
-    let mut before = boot();
-    loop {
-        let wall = SystemTime::now();
-        let after = boot();
-        // The process may have been stopped between the two.
-        if after.saturating_sub(before) < TOGETHER {
-            return Moment { wall, boot: after };
-        }
-        before = after;
+/// The clocks of the machine.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct MachineClock;
+
+impl Clock for MachineClock {
+    fn wall(&self) -> SystemTime {
+        SystemTime::now()
     }
+
+    fn moment(&self) -> Moment {
+        let mut before = boot();
+        loop {
+            let wall = self.wall();
+            let after = boot();
+            // The process may have been stopped between the two.
+            if after.saturating_sub(before) < TOGETHER {
+                return Moment { wall, boot: after };
+            }
+            before = after;
+        }
+    }
+}
+
+fn boot() -> Duration {
+    let time = clock_gettime(ClockId::Boottime);
+    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
+    Duration::from_secs(seconds) + Duration::from_nanos(u64::try_from(time.tv_nsec).unwrap_or(0))
 }
 
 /// What tells this start of the machine from the next one.
@@ -49,6 +62,7 @@ fn machine() -> String {
 /// The wall clock, and what is known of it.
 #[derive(Debug)]
 pub(super) struct Timekeeper {
+    clock: Arc<dyn Clock>,
     watch: Watch,
     machine: String,
     known: Known,
@@ -59,10 +73,11 @@ pub(super) struct Timekeeper {
 
 impl Timekeeper {
     /// At the start, before anything is accepted.
-    pub(super) fn new() -> Self {
-        let at = moment();
+    pub(super) fn new(clock: Arc<dyn Clock>) -> Self {
+        let at = clock.moment();
         let machine = machine();
         Self {
+            clock,
             watch: Watch::new(at),
             known: Known {
                 at,
@@ -101,7 +116,7 @@ impl Timekeeper {
         queue: &Queue,
         built: &Built,
     ) -> Result<Option<i64>, StoreError> {
-        if let Some(step) = self.watch.look(moment()) {
+        if let Some(step) = self.watch.look(self.clock.moment()) {
             self.pending = Some(match self.pending {
                 None => step,
                 Some(before) => Step {
@@ -116,7 +131,7 @@ impl Timekeeper {
             return Ok(Some(step.by));
         }
         if self.noted.is_none_or(|at| at.elapsed() >= NOTED) {
-            self.known = self.known.next(moment(), &self.machine, 0);
+            self.known = self.known.next(self.clock.moment(), &self.machine, 0);
             self.noted = Some(Instant::now());
             // Nothing of the mail hangs on it: again in a minute.
             let _ = queue.store().set_note(CLOCK, self.known.note()).await;
@@ -130,7 +145,7 @@ impl Timekeeper {
         built: &Built,
         step: Step,
     ) -> Result<(), StoreError> {
-        let now = moment();
+        let now = self.clock.moment();
         let known = self.known.next(now, &self.machine, step.by);
         if step.by != 0 {
             tracing::warn!(
@@ -154,6 +169,6 @@ impl Timekeeper {
 
     /// Whether what is kept for a time may be deleted by this clock.
     pub(super) fn is_settled(&self) -> bool {
-        self.pending.is_none() && self.known.settled <= SystemTime::now()
+        self.pending.is_none() && self.known.settled <= self.clock.wall()
     }
 }

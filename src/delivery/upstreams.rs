@@ -4,10 +4,11 @@
 
 use std::{
     collections::BTreeMap,
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, SystemTime},
 };
 
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 
 use super::setup::Built;
 use crate::{
@@ -71,11 +72,10 @@ pub(super) struct Upstreams {
 
 impl Upstreams {
     /// What the last run found out.
-    pub(super) async fn recall(&mut self, queue: &Queue, built: &Built) {
+    pub(super) async fn recall(&mut self, queue: &Queue, built: &Built, now: SystemTime) {
         let Ok(text) = queue.store().note(UPSTREAMS_ROW).await else {
             return;
         };
-        let now = SystemTime::now();
         for (name, row) in read(text.as_deref()) {
             let connector = built.connectors.get(&name.as_str().into());
             if let Some((settings, connector)) = connector
@@ -87,12 +87,11 @@ impl Upstreams {
     }
 
     /// Writes what has changed.
-    pub(super) async fn write(&mut self, queue: &Queue, built: &Built) {
+    pub(super) async fn write(&mut self, queue: &Queue, built: &Built, now: SystemTime) {
         if self.at.is_some_and(|at| at.elapsed() < EVERY) {
             return;
         }
         self.at = Some(Instant::now());
-        let now = SystemTime::now();
         let row: UpstreamsRow = built
             .connectors
             .iter()
@@ -127,8 +126,7 @@ fn one(upstream: String, connections: Connections, memory: &Memory) -> UpstreamR
 }
 
 /// A reload: whoever leads to the same upstream as before goes on with what was found out.
-pub(super) fn hand_over(before: &Built, after: &Built) {
-    let now = SystemTime::now();
+pub(super) fn hand_over(before: &Built, after: &Built, now: SystemTime) {
     for (name, (settings, connector)) in &after.connectors {
         if let Some((old, known)) = before.connectors.get(name)
             && settings.kind.upstream().is_some()

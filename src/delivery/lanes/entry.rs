@@ -31,7 +31,8 @@ pub(super) struct Entry {
     pub(super) is_wait_logged: bool,
     /// It is refused, and one too many of its connector's to have a row of its own.
     pub(super) unlisted: bool,
-    pub(super) since: SystemTime,
+    /// When it was shut last.
+    pub(super) since: Option<SystemTime>,
     /// What shut it, with the remedy.
     pub(super) why: Option<Reply>,
 }
@@ -45,7 +46,7 @@ impl Entry {
             is_held: false,
             is_wait_logged: false,
             unlisted: false,
-            since: SystemTime::now(),
+            since: None,
             why: None,
         }
     }
@@ -95,8 +96,8 @@ impl Entry {
         }
     }
 
-    pub(super) fn shut(&mut self, state: LaneState, reply: &Reply) -> News {
-        self.since = SystemTime::now();
+    pub(super) fn shut(&mut self, state: LaneState, reply: &Reply, wall: SystemTime) -> News {
+        self.since = Some(wall);
         self.why = Some(reply.clone());
         News::Shut(state, reply.clone())
     }

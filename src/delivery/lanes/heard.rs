@@ -2,7 +2,7 @@
 
 use std::{
     sync::MutexGuard,
-    time::{Duration, SystemTime},
+    time::{Duration, Instant},
 };
 
 use super::{
@@ -33,6 +33,7 @@ impl Lanes {
     ) {
         let connector = &permits.connector.lane;
         let mut table = self.table();
+        let now = now();
         // Where mailboxes are limited, the upstream counts by mailbox.
         let counted = match &permits.sender.mailbox {
             Some(permit) if table.per_mailbox(&connector.connector).is_some() => &permit.lane,
@@ -41,20 +42,20 @@ impl Lanes {
         let (kind, reply, wait) = match heard {
             Err(obstacle) => (obstacle.kind, &obstacle.reply, obstacle.retry_after),
             Ok(wait) => {
-                table.open(connector);
-                table.open(&lane.of_mailbox());
+                table.open(connector, now);
+                table.open(&lane.of_mailbox(), now);
                 table.strangers.took(lane);
                 if lane.from.is_some() {
-                    table.open(lane);
+                    table.open(lane, now);
                 }
                 if let Some(wait) = wait {
                     let seconds = wait.as_secs();
                     let text =
                         format!("the upstream asked for a pause of {seconds} s (Retry-After)");
                     let reply = Reply::new(451, (4, 3, 2), text);
-                    table.hold(counted, &reply, Some(*wait), false);
+                    table.hold(counted, &reply, Some(*wait), false, self.at(now));
                 }
-                return self.log_news(table);
+                return self.log_news(table, now);
             }
         };
         match kind {
@@ -70,27 +71,33 @@ impl Lanes {
         match kind {
             // Its turn did not come: whoever else waits need not wait for that.
             ObstacleKind::Throttled if wait == Some(Duration::ZERO) => {}
-            ObstacleKind::Throttled => table.hold(counted, reply, wait, true),
+            ObstacleKind::Throttled => table.hold(counted, reply, wait, true, self.at(now)),
             ObstacleKind::Down | ObstacleKind::Intercepted => {
                 let asked = wait.unwrap_or_default();
-                table.close(connector, reply, asked, permits.connector.probe, jitter);
+                table.close(
+                    connector,
+                    reply,
+                    asked,
+                    permits.connector.probe,
+                    jitter,
+                    self.at(now),
+                );
             }
-            ObstacleKind::Misconfigured => table.pause(connector, reply),
+            ObstacleKind::Misconfigured => table.pause(connector, reply, self.at(now)),
             ObstacleKind::MailboxRefused => {
-                table.open(connector);
-                table.refuse_mailbox(lane, reply);
+                table.open(connector, now);
+                table.refuse_mailbox(lane, reply, self.at(now));
             }
             ObstacleKind::FromRefused => {
-                table.open(connector);
-                table.refuse(lane, reply);
+                table.open(connector, now);
+                table.refuse(lane, reply, self.at(now));
             }
         }
-        self.log_news(table);
+        self.log_news(table, now);
     }
 
     /// Logs what is new, and wakes everybody who waits.
-    fn log_news(&self, mut table: MutexGuard<'_, Table>) {
-        let now = now();
+    fn log_news(&self, mut table: MutexGuard<'_, Table>, now: Instant) {
         let mut news = std::mem::take(&mut table.news);
         let is_quiet = news.is_empty();
         // However often they change, the log can be read.
@@ -104,7 +111,7 @@ impl Lanes {
             match news {
                 News::Shut(state, reply) => maillog::connector_paused(&lane, *state, reply),
                 News::Throttled(wait, reply) => {
-                    maillog::connector_throttled(&lane, SystemTime::now() + *wait, reply);
+                    maillog::connector_throttled(&lane, self.clock.wall() + *wait, reply);
                 }
                 News::Resumed => maillog::connector_resumed(&lane),
                 News::More(alarm, count) => {
@@ -126,8 +133,9 @@ impl Lanes {
     /// What time alone changes: waits that are over, mailboxes that are idle.
     pub(in crate::delivery) fn pass_time(&self) {
         let mut table = self.table();
-        table.pass_time(now());
-        self.log_news(table);
+        let now = now();
+        table.pass_time(now);
+        self.log_news(table, now);
     }
 
     /// Connectors whose login is to be tried now.
@@ -152,6 +160,7 @@ impl Lanes {
         let lane = LaneId::of(connector);
         {
             let mut table = self.table();
+            let now = now();
             let Some(entry) = table.lanes.get_mut(&lane) else {
                 return;
             };
@@ -162,12 +171,12 @@ impl Lanes {
                     }
                 }
                 Err(reply) => {
-                    entry.gate.pause(now() + PAUSE_PROBE);
+                    entry.gate.pause(now + PAUSE_PROBE);
                     entry.why = Some(reply);
                 }
             }
             table.dirty.insert(lane);
-            self.log_news(table);
+            self.log_news(table, now);
         }
         self.wake.notify_one();
     }

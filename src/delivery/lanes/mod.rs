@@ -13,10 +13,10 @@ use tokio::sync::Notify;
 
 use self::{
     gate::{Ready, State},
-    table::Table,
+    table::{Stamp, Table},
 };
 use crate::{
-    delivery::{plan::Block, setup::Built},
+    delivery::{clock::Clock, plan::Block, setup::Built},
     mail::outcome::ObstacleKind,
     route::{ConnectorName, LaneId},
 };
@@ -38,8 +38,9 @@ const WAITED_IN: usize = 1_000;
 const MOST_CLAIMED: usize = 500;
 
 /// The gates behind one lock, and what wakes those who wait at them.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Lanes {
+    clock: Arc<dyn Clock>,
     table: Mutex<Table>,
     /// Wakes the loop.
     pub(super) wake: Notify,
@@ -123,6 +124,21 @@ fn now() -> Instant {
 }
 
 impl Lanes {
+    pub(super) fn new(clock: Arc<dyn Clock>) -> Self {
+        Self {
+            clock,
+            table: Mutex::default(),
+            wake: Notify::new(),
+            wake_jobs: Notify::new(),
+        }
+    }
+
+    /// For what the store or the log is told.
+    fn at(&self, instant: Instant) -> Stamp {
+        let wall = self.clock.wall();
+        Stamp { instant, wall }
+    }
+
     fn table(&self) -> MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -84,7 +84,7 @@ impl Lanes {
                     }
                     _ => entry.gate.restore_closed(until),
                 }
-                entry.since = row.since.min(system);
+                entry.since = Some(row.since.min(system));
                 entry.why = Some(Reply::new(451, (4, 4, 1), row.why.clone()));
             }
         }
@@ -95,7 +95,7 @@ impl Lanes {
         let mut table = self.table();
         let Table { lanes, dirty, .. } = &mut *table;
         for (lane, entry) in lanes {
-            entry.since = clock::moved(entry.since, by).min(system);
+            entry.since = entry.since.map(|since| clock::moved(since, by).min(system));
             if entry.is_held || entry.gate.state() != State::Open {
                 dirty.insert(lane.clone());
             }
@@ -146,7 +146,7 @@ impl Entry {
         let (state, probe) = match self.gate.state() {
             State::Open => match self.gate.held(now) {
                 Some(until) if self.is_held => (LaneState::Throttled, until),
-                _ => return open_row(lane, self.since),
+                _ => return open_row(lane, self.since.unwrap_or(system)),
             },
             State::Closed { until, .. } if lane.mailbox.is_some() => (LaneState::Paused, until),
             State::Closed { until, .. } => (LaneState::Closed, until),
@@ -155,7 +155,7 @@ impl Entry {
         LaneRow {
             lane: lane.clone(),
             state,
-            since: self.since,
+            since: self.since.unwrap_or(system),
             why: self.why.as_ref().map(Reply::to_string).unwrap_or_default(),
             probe: Some(system + probe.saturating_duration_since(now)),
             version: 0,
@@ -187,12 +187,17 @@ fn open_row(lane: &LaneId, since: SystemTime) -> LaneRow {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
-    use crate::{connector::Limits, delivery::lanes::probes::ProbeTimes};
+    use crate::{
+        connector::Limits,
+        delivery::{lanes::probes::ProbeTimes, timekeeper::MachineClock},
+    };
 
     #[test]
     fn many_refused_mailboxes_have_few_rows_and_a_count() {
-        let lanes = Lanes::default();
+        let lanes = Lanes::new(Arc::new(MachineClock));
         let limits = Limits {
             concurrent: 4,
             rate: None,
@@ -210,7 +215,7 @@ mod tests {
             ProbeTimes::default(),
         );
         for n in 0..1_000 {
-            lanes.table().refuse(&mailbox(n), &why);
+            lanes.table().refuse(&mailbox(n), &why, lanes.at(now()));
         }
         lanes.table().pass_time(Instant::now());
         let rows = lanes.changed_rows(SystemTime::now());
@@ -226,7 +231,7 @@ mod tests {
         );
         // The one with a row and one without are mended.
         for n in [0, 999] {
-            lanes.table().open(&mailbox(n));
+            lanes.table().open(&mailbox(n), now());
         }
         lanes.table().pass_time(Instant::now());
         let rows = lanes.changed_rows(SystemTime::now());
@@ -242,7 +247,7 @@ mod tests {
             .unwrap();
         assert!(others.why.starts_with("899 more"), "{}", others.why);
         // What the store remembers of the others is found out again.
-        let next = Lanes::default();
+        let next = Lanes::new(Arc::new(MachineClock));
         next.table().limit(
             LaneId::of(&"up".into()),
             limits,

@@ -37,6 +37,13 @@ const UNLIMITED: Limits = Limits {
     upload: None,
 };
 
+/// A moment: for waits, and for what people are told.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Stamp {
+    pub(super) instant: Instant,
+    pub(super) wall: SystemTime,
+}
+
 /// All lanes that are configured or remembered.
 #[derive(Debug, Default)]
 pub(super) struct Table {
@@ -251,42 +258,42 @@ impl Table {
         asked: Duration,
         probe: bool,
         jitter: f64,
+        now: Stamp,
     ) {
         let Some(entry) = self.lanes.get_mut(lane) else {
             return;
         };
         let wait = entry.probe_times.wait(entry.gate.closings(), jitter);
-        if entry.gate.close(Instant::now(), wait.max(asked), probe) {
-            let news = entry.shut(LaneState::Closed, reply);
+        if entry.gate.close(now.instant, wait.max(asked), probe) {
+            let news = entry.shut(LaneState::Closed, reply, now.wall);
             self.changed(lane, news);
         }
     }
 
     /// Our fault.
-    pub(super) fn pause(&mut self, lane: &LaneId, reply: &Reply) {
+    pub(super) fn pause(&mut self, lane: &LaneId, reply: &Reply, now: Stamp) {
         if let Some(entry) = self.lanes.get_mut(lane)
-            && entry.gate.pause(Instant::now() + PAUSE_PROBE)
+            && entry.gate.pause(now.instant + PAUSE_PROBE)
         {
-            let news = entry.shut(LaneState::Paused, reply);
+            let news = entry.shut(LaneState::Paused, reply, now.wall);
             self.changed(lane, news);
         }
     }
 
     /// The upstream refuses this mailbox.
-    pub(super) fn refuse(&mut self, lane: &LaneId, reply: &Reply) {
-        self.strangers.refused(lane, Instant::now());
-        self.shut_sender(lane, reply);
+    pub(super) fn refuse(&mut self, lane: &LaneId, reply: &Reply, now: Stamp) {
+        self.strangers.refused(lane, now.instant);
+        self.shut_sender(lane, reply, now);
     }
 
-    fn shut_sender(&mut self, lane: &LaneId, reply: &Reply) {
-        let now = Instant::now();
-        if !self.add_mailbox(lane, now) {
+    fn shut_sender(&mut self, lane: &LaneId, reply: &Reply, now: Stamp) {
+        if !self.add_mailbox(lane, now.instant) {
             return;
         }
         if let Some(entry) = self.lanes.get_mut(lane) {
             let is_news = !entry.gate.open();
-            entry.gate.close(now, PAUSE_PROBE, true);
-            let news = is_news.then(|| entry.shut(LaneState::Paused, reply));
+            entry.gate.close(now.instant, PAUSE_PROBE, true);
+            let news = is_news.then(|| entry.shut(LaneState::Paused, reply, now.wall));
             match news {
                 Some(news) => {
                     let is_one_of = |(other, _): &(&LaneId, &Entry)| {
@@ -310,18 +317,18 @@ impl Table {
 
     /// The upstream refuses this mailbox to a message with the From of the lane. It may be for the From (Exchange has more than one
     /// code for that), so both are shut; where other mail has opened the mailbox since this From was refused, it is the From.
-    pub(super) fn refuse_mailbox(&mut self, lane: &LaneId, reply: &Reply) {
+    pub(super) fn refuse_mailbox(&mut self, lane: &LaneId, reply: &Reply, now: Stamp) {
         // One try, though it may shut two lanes.
-        self.strangers.refused(lane, Instant::now());
+        self.strangers.refused(lane, now.instant);
         let mailbox = lane.of_mailbox();
         if lane.from.is_some() {
             let is_old = self.is_shut(lane) && !self.is_shut(&mailbox);
-            self.shut_sender(lane, reply);
+            self.shut_sender(lane, reply, now);
             if is_old {
                 return;
             }
         }
-        self.shut_sender(&mailbox, reply);
+        self.shut_sender(&mailbox, reply, now);
     }
 
     /// Whether mail of that lane may ask at all.
@@ -351,7 +358,7 @@ impl Table {
     }
 
     /// The upstream answers there.
-    pub(super) fn open(&mut self, lane: &LaneId) {
+    pub(super) fn open(&mut self, lane: &LaneId, now: Instant) {
         let Some(entry) = self.lanes.get_mut(lane) else {
             return;
         };
@@ -359,7 +366,7 @@ impl Table {
         entry.unlisted = false;
         // A pause ends with a login of its own, not because an old connection still works.
         let resumed = matches!(entry.gate.state(), State::Closed { .. }) && entry.gate.open();
-        let over = entry.is_wait_logged && entry.gate.held(Instant::now()).is_none();
+        let over = entry.is_wait_logged && entry.gate.held(now).is_none();
         entry.is_wait_logged &= !over;
         if resumed || over {
             self.changed(lane, News::Resumed);
@@ -377,8 +384,8 @@ impl Table {
         reply: &Reply,
         wait: Option<Duration>,
         refused: bool,
+        Stamp { instant: now, wall }: Stamp,
     ) {
-        let now = Instant::now();
         let Some(entry) = self.lanes.get_mut(lane) else {
             return;
         };
@@ -396,7 +403,7 @@ impl Table {
             return;
         }
         if !entry.is_held {
-            entry.since = SystemTime::now();
+            entry.since = Some(wall);
         }
         entry.is_held = true;
         entry.why = Some(reply.clone());
@@ -419,6 +426,11 @@ mod tests {
     use super::*;
 
     const SECOND: Duration = Duration::from_secs(1);
+
+    fn at(instant: Instant) -> Stamp {
+        let wall = SystemTime::UNIX_EPOCH;
+        Stamp { instant, wall }
+    }
 
     fn lane(mailbox: &str) -> LaneId {
         LaneId {
@@ -474,7 +486,9 @@ mod tests {
         let reply = Reply::new(550, (5, 7, 60), "no");
         for n in 0..MOST_MAILBOXES {
             if n % 2 == 0 {
-                table.refuse(&lane(&n.to_string()), &reply);
+                let wall = SystemTime::UNIX_EPOCH + Duration::from_millis(n as u64);
+                let now = Stamp { instant: now, wall };
+                table.refuse(&lane(&n.to_string()), &reply, now);
             } else {
                 let entry = table.mailbox(&lane(&n.to_string()), now).unwrap().unwrap();
                 assert!(entry.gate.take(now).is_some());
@@ -499,7 +513,7 @@ mod tests {
     /// A refusal of the mailbox to a foreign From shuts both; where other mail has opened the mailbox since, the From alone.
     #[test]
     fn a_foreign_from_does_not_shut_the_mailbox_twice() {
-        let mut table = Table::default();
+        let (mut table, now) = (Table::default(), Instant::now());
         table.limit(
             LaneId::of(&"up".into()),
             UNLIMITED,
@@ -512,14 +526,14 @@ mod tests {
             from: Some("f".into()),
             ..mailbox.clone()
         };
-        table.refuse_mailbox(&foreign, &reply);
+        table.refuse_mailbox(&foreign, &reply, at(now));
         assert!(table.is_shut(&foreign) && table.is_shut(&mailbox));
         assert_eq!(table.refused(&foreign, &mailbox), Some(&foreign));
-        table.open(&mailbox);
+        table.open(&mailbox, now);
         assert!(table.is_shut(&foreign) && !table.is_shut(&mailbox));
-        table.refuse_mailbox(&foreign, &reply);
+        table.refuse_mailbox(&foreign, &reply, at(now));
         assert!(table.is_shut(&foreign) && !table.is_shut(&mailbox));
-        table.open(&foreign);
+        table.open(&foreign, now);
         assert_eq!(table.lanes.len(), 1, "forgotten once they are open");
     }
 
@@ -531,7 +545,7 @@ mod tests {
         let waits: Vec<u64> = (0..14)
             .map(|_| {
                 let now = Instant::now();
-                table.hold(&lane, &reply, None, true);
+                table.hold(&lane, &reply, None, true, at(now));
                 let entry = table.lanes.get_mut(&lane).unwrap();
                 let at = entry.gate.held(now).unwrap();
                 // As if the time had passed.
@@ -545,15 +559,15 @@ mod tests {
             [2, 4, 8, 16, 32, 64, 128, 256, 512, 900, 900, 900, 900, 900]
         );
         assert_eq!(table.news.len(), 1, "{:?}", table.news);
-        table.open(&lane);
+        table.open(&lane, now);
         assert!(matches!(table.news[1].1, News::Resumed));
-        table.open(&lane);
+        table.open(&lane, now);
         assert_eq!(table.news.len(), 2);
-        table.hold(&lane, &reply, None, true);
-        let at = table.lanes[&lane].gate.held(now).unwrap();
-        assert!(at < now + SECOND * 3, "from the beginning");
-        table.hold(&lane, &reply, Some(SECOND * 9), false);
-        table.open(&lane);
+        table.hold(&lane, &reply, None, true, at(now));
+        let until = table.lanes[&lane].gate.held(now).unwrap();
+        assert!(until < now + SECOND * 3, "from the beginning");
+        table.hold(&lane, &reply, Some(SECOND * 9), false, at(now));
+        table.open(&lane, now);
         assert_eq!(table.news.len(), 3, "still waiting");
     }
 }
