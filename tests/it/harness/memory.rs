@@ -676,9 +676,9 @@ impl Memory {
     }
 
     /// What `queue retry` in another process does: a probe now.
-    pub(crate) fn wish_probe(&self, lane: &str) {
+    pub(crate) fn wish_probe(&self, lane: &str, now: SystemTime) {
         if let Some(row) = self.read().lanes.get_mut(&LaneId::parse(lane)) {
-            row.probe = Some(SystemTime::now());
+            row.probe = Some(now);
             row.version += 1;
         }
         self.changed.notify_one();
@@ -876,7 +876,7 @@ pub(crate) enum Act {
 /// A call that was made.
 #[derive(Debug, Clone)]
 pub(crate) struct Call {
-    pub(crate) at: Instant,
+    pub(crate) at: tokio::time::Instant,
     pub(crate) message: Arc<Message>,
     pub(crate) recipients: Vec<String>,
 }
@@ -924,7 +924,7 @@ impl Connector for Scripted {
 
     async fn deliver(&self, message: &Message, recipients: &[Recipient], _: Instant) -> Report {
         self.calls.lock().unwrap().push(Call {
-            at: Instant::now(),
+            at: tokio::time::Instant::now(),
             message: Arc::new(message.clone()),
             recipients: recipients.iter().map(ToString::to_string).collect(),
         });

@@ -20,11 +20,14 @@ pub fn wait<T>(what: &str, mut attempt: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-/// The same in a runtime.
+/// The same in a runtime, by its clock: where that is paused, two minutes that nothing happens in are over at once.
 pub async fn until(what: &str, mut is: impl AsyncFnMut() -> bool) {
-    let deadline = Instant::now() + DEADLINE;
+    let deadline = tokio::time::Instant::now() + DEADLINE;
     while !is().await {
-        assert!(Instant::now() < deadline, "waited two minutes for {what}");
+        assert!(
+            tokio::time::Instant::now() < deadline,
+            "waited two minutes for {what}"
+        );
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
@@ -39,10 +42,10 @@ pub fn stays(what: &str, time: Duration, mut is: impl FnMut() -> bool) {
     assert!(is(), "{what}");
 }
 
-/// The same in a runtime.
+/// The same in a runtime, by its clock.
 pub async fn stays_so(what: &str, time: Duration, mut is: impl FnMut() -> bool) {
-    let end = Instant::now() + time;
-    while Instant::now() < end {
+    let end = tokio::time::Instant::now() + time;
+    while tokio::time::Instant::now() < end {
         assert!(is(), "{what}");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
