@@ -283,7 +283,10 @@ impl Session {
 }
 
 fn connector(address: SocketAddr, connections: usize) -> Arc<Smtp> {
-    let short = Duration::from_millis(400);
+    patient(address, connections, Duration::from_millis(400))
+}
+
+fn patient(address: SocketAddr, connections: usize, short: Duration) -> Arc<Smtp> {
     let timeouts = Timeouts {
         connect: short,
         connect_each: short,
@@ -510,8 +513,20 @@ async fn a_connection_that_was_opened_in_vain_and_died_closes_nothing() {
             shared.lock().unwrap().connections = number;
             let (seen, tricks) = (Arc::clone(&shared), Arc::clone(&tricks));
             all.lock().await.spawn(async move {
-                if number == 2 {
-                    tokio::time::sleep(Duration::from_millis(150)).await;
+                // Both are being opened before one is, and the second is when there is nothing left for it.
+                loop {
+                    let is_time = {
+                        let seen = seen.lock().unwrap();
+                        match number {
+                            1 => seen.connections == 2,
+                            2 => seen.dots == 2,
+                            _ => true,
+                        }
+                    };
+                    if is_time {
+                        break;
+                    }
+                    tokio::time::sleep(Duration::from_millis(5)).await;
                 }
                 let mut session = Session {
                     stream,
@@ -523,7 +538,7 @@ async fn a_connection_that_was_opened_in_vain_and_died_closes_nothing() {
             });
         }
     });
-    let connector = connector(address, 2);
+    let connector = patient(address, 2, Duration::from_mins(1));
     deliver(&connector, 2).await;
     until("the second connection is idle", async || {
         connector.connections().unwrap().open == 2

@@ -215,6 +215,11 @@ impl Connector for Smtp {
             let is_taken = dialogue.is_taken();
             let report = dialogue.report(via.clone());
             let report = self.standing.narrowed(report, narrow, recipients, &via);
+            if let Report::NotTried(obstacle) = &report
+                && obstacle.kind == ObstacleKind::Down
+            {
+                self.pool.is_down(obstacle);
+            }
             conversation::shrink(&mut seat);
             self.pool.done_with(seat, reuse, is_taken);
             return report;

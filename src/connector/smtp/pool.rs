@@ -3,7 +3,6 @@
 //! It lends and takes back, opens as many as [`Width`] allows, and holds no conversation. What it holds never outlives it.
 
 use std::{
-    collections::VecDeque,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::{Duration, SystemTime},
 };
@@ -197,6 +196,11 @@ impl Pool {
         learned.is_some()
     }
 
+    /// An open connection was lost before a message had begun: the upstream is down, for those who wait as well.
+    pub(super) fn is_down(&self, obstacle: &Obstacle) {
+        self.shared.shut(obstacle);
+    }
+
     /// One of them was dead, and the others have been idle for longer.
     pub(super) fn forget_idle(&self) {
         let idle = std::mem::take(&mut self.shared.state().idle);
@@ -381,22 +385,27 @@ impl Shared {
             let said = crowding == Crowding::Said;
             state.width.crowded(others, said, trial, now)
         });
-        let losers = if learned.is_none() {
-            if obstacle.kind == ObstacleKind::Down {
-                state.width.down(now);
-            }
-            std::mem::take(&mut state.waiting)
-        } else {
-            VecDeque::new()
-        };
         drop(state);
         if learned.is_some() {
             self.log_later(obstacle.reply.clone());
-        }
-        for waiter in losers {
-            let _ = waiter.tell.send(Lent::Obstacle(obstacle.clone()));
+        } else {
+            self.shut(obstacle);
         }
         self.open_more();
+    }
+
+    /// The lane stops: those who wait are told at once. What is down begins anew with few connections.
+    fn shut(&self, obstacle: &Obstacle) {
+        let waiting = {
+            let mut state = self.state();
+            if obstacle.kind == ObstacleKind::Down {
+                state.width.down(Instant::now());
+            }
+            std::mem::take(&mut state.waiting)
+        };
+        for waiter in waiting {
+            let _ = waiter.tell.send(Lent::Obstacle(obstacle.clone()));
+        }
     }
 
     /// Once the number that was learned has stood for a moment, it is logged.
