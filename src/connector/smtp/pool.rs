@@ -325,9 +325,10 @@ impl Shared {
                     None => {
                         seat.link.was_idle = true;
                         state.idle.push(seat);
-                        let is_first = state.idle.len() == 1;
+                        // One for all: a lone connection is idle and busy again a thousand times a second.
+                        let is_tended = std::mem::replace(&mut state.is_tended, true);
                         drop(state);
-                        if is_first {
+                        if !is_tended {
                             self.spawn(expire(Arc::downgrade(self), idle_timeout));
                         }
                         return;
@@ -474,8 +475,9 @@ async fn expire(shared: Weak<Shared>, after: Duration) {
             let mut state = shared.state();
             let is_old = |seat: &mut Seat| seat.link.idle_since.elapsed() >= after;
             let old: Vec<Seat> = state.idle.extract_if(.., is_old).collect();
-            let since = state.idle.iter().map(|seat| seat.link.idle_since);
-            (since.min(), old)
+            let since = state.idle.iter().map(|seat| seat.link.idle_since).min();
+            state.is_tended = since.is_some();
+            (since, old)
         };
         for seat in old {
             seat.quit().await;

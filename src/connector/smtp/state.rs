@@ -42,6 +42,8 @@ pub(super) struct PoolState {
     pub(super) not_early: Option<Instant>,
     /// Somebody waits for the time at which another connection may be opened.
     pub(super) is_timed: bool,
+    /// Somebody closes connections that are idle for too long.
+    pub(super) is_tended: bool,
     /// When a number that was learned was last logged.
     pub(super) logged: Option<Instant>,
 }
@@ -60,6 +62,7 @@ impl PoolState {
             offered: None,
             not_early: None,
             is_timed: false,
+            is_tended: false,
             logged: None,
         }
     }
