@@ -30,7 +30,7 @@ use postern::{
     queue::{
         Settings,
         sqlite::SqliteStore,
-        store::{Ask, Event, JobId, Lease, NodeId, Settled, Settlement, Start, Store as _},
+        store::{Ask, Event, JobId, Lease, NodeId, Settled, Settlement, Start, Store as _, Whose},
     },
     route::{RouteName, Routed},
     smtp::{
@@ -366,6 +366,7 @@ fn store_claim(bencher: Bencher<'_, '_>, count: usize) {
             route: RouteName::from("main"),
             pinned: None,
             lane: None,
+            whose: Whose::InTurns,
             limit: count,
         };
         let asks = [ask];

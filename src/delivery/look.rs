@@ -13,7 +13,7 @@ use super::{
     shared::Backlog,
 };
 use crate::{
-    queue::store::{Ask, Due},
+    queue::store::{Ask, Due, Whose},
     route::{ConnectorName, LaneId, Route, RouteName},
 };
 
@@ -82,6 +82,7 @@ pub(super) fn look(
                 route: due.route.clone(),
                 pinned: due.pinned.clone(),
                 lane: due.lane.clone(),
+                whose: due.only.map_or(Whose::InTurns, Whose::Of),
                 limit: 0,
             },
             route: Arc::clone(route),
@@ -212,6 +213,7 @@ mod tests {
                 pinned: (!pin.is_empty()).then(|| pin.into()),
                 lane: (!lane.is_empty()).then(|| LaneId::parse(lane)),
                 at: self.now.1 + SECOND * u32::try_from(seconds).unwrap(),
+                only: None,
             }
         }
 

@@ -301,7 +301,12 @@ impl Round {
         if let Some((asked, due)) = known {
             return Ok((asked, due, KNOWN));
         }
-        let mut due = self.shared.queue.store().due().await?;
+        let mut due = self
+            .shared
+            .queue
+            .store()
+            .due(self.shared.clock.wall())
+            .await?;
         due.sort_by_key(|due| due.at);
         Ok((Instant::now(), due, AT_LEAST))
     }

@@ -4,10 +4,10 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
-use super::{attempt, look::Claim, plan::Block, setup::Built, shared::Shared};
+use super::{attempt, look::Claim, setup::Built, shared::Shared};
 use crate::{
     mail::outcome::ObstacleKind,
-    queue::store::{Ask, Job, StoreError},
+    queue::store::{Ask, StoreError, Whose},
     route::{ConnectorName, LaneId, RouteName},
 };
 
@@ -21,7 +21,7 @@ const SWEEP_EVERY: (Duration, Duration) = (Duration::from_secs(1), Duration::fro
 pub(super) struct Sweeps(HashMap<(RouteName, Option<LaneId>), Instant>);
 
 impl Sweeps {
-    /// Looks through the oldest of what is due, unless that was done a moment ago.
+    /// Looks through what is due, whosever it is, unless that was done a moment ago.
     pub(super) async fn sweep(
         &mut self,
         shared: &Arc<Shared>,
@@ -39,28 +39,24 @@ impl Sweeps {
         if claim.candidates.iter().any(is_paused) {
             return Ok(());
         }
+        let now = shared.clock.wall();
+        let Some(by) = now.checked_sub(claim.route.give_up) else {
+            return Ok(());
+        };
         let ask = Ask {
             limit: SWEEP,
+            whose: Whose::AcceptedBy(by),
             ..claim.ask.clone()
         };
-        let now = shared.clock.wall();
-        // What waits in a lane is due from its acceptance on, and keeps its place there.
-        let cut = claim.ask.lane.as_ref().map(|_| claim.route.give_up);
-        let due = now.checked_sub(cut.unwrap_or_default()).unwrap_or(now);
         let node = shared.queue.node();
-        let jobs = shared.queue.store().claim(&[ask], node, due).await?;
-        let is_over = |job: &Job| now >= job.accepted + claim.route.give_up;
-        if !jobs.iter().all(is_over) || jobs.len() < SWEEP {
+        let jobs = shared.queue.store().claim(&[ask], node, now).await?;
+        if jobs.len() < SWEEP {
             let now = Instant::now();
             self.0.retain(|_, at| now < *at + SWEEP_EVERY.1);
             self.0.insert(which, now);
         }
         for job in jobs {
-            let blocks = if is_over(&job) {
-                claim.candidates.iter().map(why).collect()
-            } else {
-                vec![Block::Shut]
-            };
+            let blocks = claim.candidates.iter().map(why).collect();
             shared.spawn(attempt::put_back(
                 Arc::clone(shared),
                 Arc::clone(built),

@@ -29,6 +29,7 @@ pub mod operator;
 pub mod settling;
 pub mod sqlite;
 pub mod store;
+pub mod turns;
 
 /// Free space is looked at so often at most.
 const DISK_LOOK: Duration = Duration::from_secs(5);

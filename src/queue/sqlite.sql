@@ -1,4 +1,4 @@
--- The queue in one file. Times are microseconds since 1970 (UTC). Schema 3.
+-- The queue in one file. Times are microseconds since 1970 (UTC). Schema 5.
 
 CREATE TABLE message (
     key       INTEGER PRIMARY KEY,
@@ -41,9 +41,11 @@ CREATE TABLE job (
     due      INTEGER NOT NULL,
     attempts INTEGER NOT NULL,
     wishes   TEXT,                         -- an operator's verbs since it was leased, a line each
+    client   INTEGER NOT NULL DEFAULT 0,   -- whose turn it waits for, and of which of its senders: numbers made of their names
+    sender   INTEGER NOT NULL DEFAULT 0,
     CHECK (id >> 20 = message)
 ) STRICT;
-CREATE INDEX job_due ON job (route, pinned, lane, due) WHERE state = 2;
+CREATE INDEX job_due ON job (route, pinned, lane, client, sender, due) WHERE state = 2;
 
 CREATE TABLE recipient (
     message  INTEGER NOT NULL,

@@ -13,6 +13,7 @@ use async_trait::async_trait;
 
 use super::body::BodyStore;
 pub use super::operator::{Entry, EntryRecipient, Filter, RecipientState, State, Stats, Verb};
+use super::turns::{Pair, RouteLane};
 pub use crate::mail::health::Health;
 use crate::mail::outcome::LaneState;
 use crate::{
@@ -133,7 +134,19 @@ pub struct Job {
     pub accepted: SystemTime,
 }
 
-/// What to claim: due jobs of one route, pin and lane, oldest due first.
+/// Which of the due jobs of a lane are claimed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Whose {
+    /// Everybody's, in turns ([`super::turns`]); where the last turn was is remembered.
+    InTurns,
+    /// Of these alone, oldest due first: nobody else had any when it was looked.
+    Of(Pair),
+    /// Everybody's that was accepted by then. A claim goes on where the one before it ended, and begins anew after one that found
+    /// less than it asked for.
+    AcceptedBy(SystemTime),
+}
+
+/// What to claim: due jobs of one route, pin and lane.
 #[derive(Debug, Clone)]
 pub struct Ask {
     /// The route.
@@ -142,8 +155,17 @@ pub struct Ask {
     pub pinned: Option<ConnectorName>,
     /// `None`: jobs that wait for no lane.
     pub lane: Option<LaneId>,
+    /// Which of them.
+    pub whose: Whose,
     /// At most so many.
     pub limit: usize,
+}
+
+impl Ask {
+    /// Where it is claimed.
+    pub fn place(&self) -> RouteLane {
+        (self.route.clone(), self.pinned.clone(), self.lane.clone())
+    }
 }
 
 /// Waiting jobs of one route, pin and lane.
@@ -155,8 +177,10 @@ pub struct Due {
     pub pinned: Option<ConnectorName>,
     /// As in [`Ask`].
     pub lane: Option<LaneId>,
-    /// The earliest due time among them.
+    /// The earliest due time among them, as far as it was looked ([`super::turns::LOOKED_AT`]); where there is more, no later than now.
     pub at: SystemTime,
+    /// They are all of this client and sender; `None`: there are others.
+    pub only: Option<Pair>,
 }
 
 /// What is written back for a job, in one transaction; the lease ends. Recipients of the job that are not named in
@@ -404,7 +428,7 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// Writes back what happened and ends the lease; obeys an operator's wish that came meanwhile.
     async fn settle(&self, settlement: Settlement, now: SystemTime) -> Result<Kept, StoreError>;
     /// Every route, pin and lane that has waiting jobs, and when the first of them is due.
-    async fn due(&self) -> Result<Vec<Due>, StoreError>;
+    async fn due(&self, now: SystemTime) -> Result<Vec<Due>, StoreError>;
     /// For lists.
     async fn list(&self, filter: &Filter, now: SystemTime) -> Result<Vec<Entry>, StoreError>;
     /// The message itself, as long as its body is kept.

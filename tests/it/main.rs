@@ -44,6 +44,7 @@ mod secrets;
 mod shaping;
 mod smarthost;
 mod store;
+mod turns;
 mod width;
 
 // The fuzz targets take it in with their properties.

@@ -23,8 +23,9 @@ use postern::{
         store::{
             Ask, CLOCK, Due, Event, Filter, GiveBack, Health, Job, KeepTimes, Kept, LaneRow,
             NodeId, Retention, Settled, Settlement, Shift, Standing, Start, State, Store,
-            StoreError, Verb,
+            StoreError, Verb, Whose,
         },
+        turns::Pair,
     },
     route::{ConnectorName, LaneId, RouteName, Routed},
 };
@@ -37,7 +38,7 @@ use postern::queue::store::EventKind;
 
 const DAY: Duration = Duration::from_hours(24);
 
-fn at(seconds: u64) -> SystemTime {
+pub(crate) fn at(seconds: u64) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000 + seconds)
 }
 
@@ -45,7 +46,7 @@ fn route() -> RouteName {
     RouteName::from("main")
 }
 
-fn mail_with(n: u128, recipients: &[&str], body: Body) -> Routed {
+pub(crate) fn mail_with(n: u128, recipients: &[&str], body: Body) -> Routed {
     let recipients: Vec<Recipient> = recipients.iter().map(|r| address(r).into()).collect();
     Routed {
         message: Arc::new(Message {
@@ -72,15 +73,16 @@ fn mail_with(n: u128, recipients: &[&str], body: Body) -> Routed {
     }
 }
 
-fn mail(n: u128, recipients: &[&str]) -> Routed {
+pub(crate) fn mail(n: u128, recipients: &[&str]) -> Routed {
     mail_with(n, recipients, Body::Memory("text\r\n".into()))
 }
 
-fn ask(limit: usize) -> Vec<Ask> {
+pub(crate) fn ask(limit: usize) -> Vec<Ask> {
     vec![Ask {
         route: route(),
         pinned: None,
         lane: None,
+        whose: Whose::InTurns,
         limit,
     }]
 }
@@ -91,10 +93,11 @@ fn due(pinned: Option<&str>, lane: Option<&str>, at: SystemTime) -> Due {
         pinned: pinned.map(ConnectorName::from),
         lane: lane.map(LaneId::parse),
         at,
+        only: Some(Pair::of_message(&mail(1, &[]).message)),
     }
 }
 
-fn settlement(job: &Job, recipients: Vec<(&str, Settled)>) -> Settlement {
+pub(crate) fn settlement(job: &Job, recipients: Vec<(&str, Settled)>) -> Settlement {
     Settlement {
         job: job.id,
         lease: job.lease,
@@ -124,17 +127,17 @@ fn done() -> Settled {
 fn failed() -> Settled {
     Settled::Failed(Outcome::Failed(Reply::new(550, (5, 1, 1), "unknown")))
 }
-fn deferred() -> Settled {
+pub(crate) fn deferred() -> Settled {
     Settled::Waiting(Outcome::Deferred {
         reply: Reply::new(451, (4, 3, 0), "later"),
         retry_after: None,
     })
 }
-fn in_doubt() -> Settled {
+pub(crate) fn in_doubt() -> Settled {
     Settled::InDoubt(Outcome::InDoubt(Reply::new(451, (4, 4, 2), "silence")))
 }
 
-const NODE: NodeId = NodeId(0);
+pub(crate) const NODE: NodeId = NodeId(0);
 
 /// Leased for the fast path.
 fn at_once() -> Start {
@@ -203,7 +206,7 @@ async fn claim_one(store: &dyn Store, now: SystemTime) -> Job {
     jobs.remove(0)
 }
 
-fn settings(dir: &Path) -> Settings {
+pub(crate) fn settings(dir: &Path) -> Settings {
     Settings {
         data_dir: dir.join("data"),
         keep_failed: 14 * DAY,
@@ -211,13 +214,13 @@ fn settings(dir: &Path) -> Settings {
     }
 }
 
-fn open(dir: &Path) -> Arc<SqliteStore> {
+pub(crate) fn open(dir: &Path) -> Arc<SqliteStore> {
     SqliteStore::open(&settings(dir)).unwrap()
 }
 
 /// Runs a case on every store there is: the double in memory, on which the tests of delivery stand, the real one, and one seen through
 /// another.
-async fn on_each<F: AsyncFn(Arc<dyn Store>)>(case: F) {
+pub(crate) async fn on_each<F: AsyncFn(Arc<dyn Store>)>(case: F) {
     case(Arc::new(Memory::default())).await;
     let dir = tempfile::tempdir().unwrap();
     case(open(dir.path())).await;
@@ -275,7 +278,7 @@ async fn what_goes_in_comes_out() {
         assert_eq!((job.attempts, job.accepted), (0, at(0)));
         // Leased: nobody else sees it.
         assert!(store.claim(&ask(9), NODE, at(99)).await.unwrap().is_empty());
-        assert!(store.due().await.unwrap().is_empty());
+        assert!(store.due(at(0)).await.unwrap().is_empty());
         let whole = store.content(sent.message.id).await.unwrap().unwrap();
         assert_eq!(whole.size(), sent.message.size());
         let settled = settlement(
@@ -300,7 +303,7 @@ async fn the_course_of_mail() {
             let inserted = store.insert(&sent, &[], at(n as u64)).await.unwrap();
             assert_eq!(inserted.jobs.len(), 1);
         }
-        assert_eq!(store.due().await.unwrap(), [due(None, None, at(1))]);
+        assert_eq!(store.due(at(0)).await.unwrap(), [due(None, None, at(1))]);
         assert!(
             store.claim(&ask(9), NODE, at(0)).await.unwrap().is_empty(),
             "not due"
@@ -313,12 +316,18 @@ async fn the_course_of_mail() {
         );
         let second = claim_one(&*store, at(5)).await;
         assert_eq!(second.message.id, MessageId::new(at(0), 2));
-        assert!(store.due().await.unwrap().is_empty(), "both are leased");
+        assert!(
+            store.due(at(0)).await.unwrap().is_empty(),
+            "both are leased"
+        );
         // Put back as it was: no attempt, and it waits for its turn in a lane.
         let mut back = settlement(&second, vec![]);
         (back.attempted, back.next, back.lane) = (false, at(2), Some(LaneId::parse("up/a")));
         store.settle(back, at(6)).await.unwrap();
-        assert_eq!(store.due().await.unwrap(), [due(None, Some("up/a"), at(2))]);
+        assert_eq!(
+            store.due(at(0)).await.unwrap(),
+            [due(None, Some("up/a"), at(2))]
+        );
         assert!(
             store.claim(&ask(9), NODE, at(9)).await.unwrap().is_empty(),
             "another lane"
@@ -385,13 +394,13 @@ async fn jobs_begin_as_they_are_told() {
         }];
         let waited = store.claim(&in_lane, NODE, at(0)).await.unwrap();
         assert_eq!(waited.iter().map(number).collect::<Vec<_>>(), [Some(2)]);
-        assert!(store.due().await.unwrap().is_empty());
+        assert!(store.due(at(0)).await.unwrap().is_empty());
         assert!(waited.iter().all(|job| job.lease.node == NODE));
         let settled = settlement(&waited[0], vec![("a@x.example", done())]);
         assert_eq!(store.settle(settled, at(1)).await.unwrap(), Kept::Written);
         // The same gateway goes on: nothing is freed. Another start of it: all that is still leased.
         beat(&*store).await;
-        assert!(store.due().await.unwrap().is_empty());
+        assert!(store.due(at(0)).await.unwrap().is_empty());
         store.beat(&first).await.unwrap();
         assert_eq!(store.claim(&ask(9), NODE, at(9)).await.unwrap().len(), 2);
     })
@@ -555,7 +564,7 @@ async fn one_of_each_outcome() {
             )
         );
         assert_eq!(
-            store.due().await.unwrap(),
+            store.due(at(0)).await.unwrap(),
             vec![
                 due(None, None, at(10)),
                 due(Some("exchange"), None, at(300))
@@ -579,6 +588,7 @@ async fn one_of_each_outcome() {
             route: route(),
             pinned: Some(ConnectorName::from("exchange")),
             lane: None,
+            whose: Whose::InTurns,
             limit: 5,
         }];
         assert!(
@@ -1070,16 +1080,25 @@ async fn reopened_it_is_as_it_was() {
             .collect()
     };
     let claim = plan(
-        "SELECT id FROM job INDEXED BY job_due WHERE state = 2 AND route = 'a' AND pinned = '' AND lane = '' AND due <= 5 ORDER BY due LIMIT 3",
+        "SELECT id FROM job INDEXED BY job_due WHERE state = 2 AND route = 'a' AND pinned = '' AND lane = '' AND client = 1 AND sender = 2 AND due <= 5 ORDER BY due LIMIT 3",
     );
     assert!(
-        claim.contains("route=? AND pinned=? AND lane=? AND due<?") && !claim.contains("TEMP"),
+        claim.contains("route=? AND pinned=? AND lane=? AND client=? AND sender=? AND due<?")
+            && !claim.contains("TEMP"),
         "{claim}"
     );
     let due = plan(
-        "SELECT route, pinned, lane, due FROM job INDEXED BY job_due WHERE state = 2 AND route = 'a' AND pinned = '' AND lane > '' ORDER BY lane, due LIMIT 1",
+        "SELECT route, pinned, lane FROM job INDEXED BY job_due WHERE state = 2 AND route = 'a' AND pinned = '' AND lane > '' ORDER BY lane LIMIT 1",
     );
     assert!(due.contains("SEARCH") && !due.contains("TEMP"), "{due}");
+    let pair = plan(
+        "SELECT client, sender, due FROM job INDEXED BY job_due WHERE state = 2 AND route = 'a' AND pinned = '' AND lane = ''
+           AND (client, sender) >= (1, 2) ORDER BY client, sender, due LIMIT 1",
+    );
+    assert!(
+        pair.contains("lane=? AND (client,sender)>(?,?)") && !pair.contains("TEMP"),
+        "{pair}"
+    );
     raw.pragma_update(None, "user_version", 99).unwrap();
     let newer = SqliteStore::open(&Settings {
         data_dir: data,
@@ -1432,7 +1451,7 @@ async fn what_waits_for_its_turn_in_a_lane_is_claimed_for_that_lane_alone() {
             store.settle(settlement, at(1)).await.unwrap();
         }
         assert_eq!(
-            store.due().await.unwrap(),
+            store.due(at(0)).await.unwrap(),
             vec![
                 due(None, None, at(0)),
                 due(None, Some("up/a"), at(0)),
@@ -1485,7 +1504,7 @@ async fn what_waits_for_its_turn_in_a_lane_is_claimed_for_that_lane_alone() {
             due(Some("exchange"), None, at(70)),
         ];
         expected.sort_by(|a, b| a.route.as_str().cmp(b.route.as_str()));
-        assert_eq!(store.due().await.unwrap(), expected);
+        assert_eq!(store.due(at(0)).await.unwrap(), expected);
     })
     .await;
 }
@@ -1543,7 +1562,7 @@ async fn a_queue_of_another_schema_is_refused_and_left_as_it_is() {
         let before = std::fs::read(&file).unwrap();
         let error = SqliteStore::open(&settings(dir.path())).unwrap_err();
         let said =
-            format!("it was written by {age} of Postern (schema {schema}; this one knows 4)");
+            format!("it was written by {age} of Postern (schema {schema}; this one knows 5)");
         assert!(error.to_string().ends_with(&said), "{error}");
         assert!(std::fs::read(&file).unwrap() == before);
     }
@@ -1563,7 +1582,7 @@ async fn twenty_thousand() {
         store.claim(&ask(100), NODE, at(0)).await.unwrap().len(),
         100
     );
-    assert_eq!(store.due().await.unwrap().len(), 1);
+    assert_eq!(store.due(at(0)).await.unwrap().len(), 1);
     for verb in [
         Verb::Hold,
         Verb::Release,
@@ -1582,33 +1601,101 @@ async fn twenty_thousand() {
     );
 }
 
-/// The lanes of the schema before this one have no version; they are kept, and have one from then on.
+/// A queue as the version before this one left it, and the one before that, whose lanes had no version: everything is kept, and jobs
+/// get their turns.
 #[tokio::test]
-async fn lanes_without_a_version_get_one() {
-    let dir = tempfile::tempdir().unwrap();
-    let row = LaneRow {
-        lane: LaneId::parse("up"),
-        state: LaneState::Closed,
-        since: at(1),
-        why: "it was".into(),
-        probe: None,
-        version: 0,
-    };
-    let store = open(dir.path());
-    assert!(store.set_lane(row.clone()).await.unwrap());
-    drop(store);
-    let raw = rusqlite::Connection::open(dir.path().join("data/queue.db")).unwrap();
-    raw.execute_batch("ALTER TABLE lane DROP COLUMN version; PRAGMA user_version = 3")
+async fn a_queue_of_the_schemas_before_is_migrated_in_place() {
+    let before = include_str!("../fixture/queue-schema-4.sql");
+    for schema in [3, 4] {
+        let dir = tempfile::tempdir().unwrap();
+        drop(open(dir.path()));
+        let file = dir.path().join("data/queue.db");
+        std::fs::remove_file(&file).unwrap();
+        let raw = rusqlite::Connection::open(&file).unwrap();
+        raw.execute_batch(before).unwrap();
+        raw.execute_batch(
+            "INSERT INTO lane (lane, state, since, why) VALUES ('up', 'closed', 1, 'it was')",
+        )
         .unwrap();
-    drop(raw);
-    for _ in 0..2 {
-        let kept = open(dir.path()).lanes().await.unwrap();
+        if schema == 3 {
+            raw.execute_batch("ALTER TABLE lane DROP COLUMN version")
+                .unwrap();
+        }
+        raw.pragma_update(None, "user_version", schema).unwrap();
+        // As an insert wrote them then; the last has an origin that nobody can read.
+        let origin = |peer: &str, user: &str| {
+            format!(
+                r#"{{"listener":"local","peer":"{peer}","client":null,"helo":"x","tls":false,"esmtp":true,"user":{user},"at":1}}"#
+            )
+        };
+        let rows = [
+            (origin("192.0.2.1:25", "null"), Some("a@corp.example"), 2),
+            (origin("192.0.2.1:25", "\"app\""), Some("b@corp.example"), 2),
+            (origin("[2001:db8::1]:25", "null"), None, 3),
+            ("{}".to_owned(), None, 2),
+        ];
+        for (key, (origin, sender, state)) in (1_i64..).zip(&rows) {
+            raw.execute(
+                "INSERT INTO message (key, id, accepted, sender, eight_bit, origin, size, body_len, kept) VALUES (?1, ?2, 1, ?3, 1, ?4, 9, 4, 1)",
+                rusqlite::params![key, MessageId::new(at(0), key as u128).to_bytes(), sender, origin],
+            )
+            .unwrap();
+            raw.execute("INSERT INTO content VALUES (?1, x'', x'61620d0a')", [key])
+                .unwrap();
+            raw.execute(
+                "INSERT INTO job (id, message, route, pinned, state, due, attempts) VALUES (?1 << 20, ?1, 'main', '', ?2, 1, 0)",
+                [key, *state],
+            )
+            .unwrap();
+            raw.execute(
+                "INSERT INTO recipient (message, position, job, address, state) VALUES (?1, 0, ?1 << 20, 'x@y.example', 0)",
+                [key],
+            )
+            .unwrap();
+        }
+        drop(raw);
+        for _ in 0..2 {
+            let store = open(dir.path());
+            let lanes = store.lanes().await.unwrap();
+            assert_eq!((lanes.len(), lanes[0].version), (1, 1));
+            assert_eq!(
+                store.list(&Filter::default(), at(0)).await.unwrap().len(),
+                4
+            );
+        }
+        let raw = rusqlite::Connection::open(&file).unwrap();
+        let mut kept = raw
+            .prepare("SELECT client, sender FROM job ORDER BY id")
+            .unwrap();
+        let kept: Vec<Pair> = kept
+            .query_map([], |row| {
+                Ok(Pair {
+                    client: row.get(0)?,
+                    sender: row.get(1)?,
+                })
+            })
+            .unwrap()
+            .map(Result::unwrap)
+            .collect();
+        let pair = |peer: &str, user: Option<&str>, sender: &str| {
+            let origin = Origin {
+                peer: peer.parse().unwrap(),
+                user: user.map(str::to_owned),
+                ..mail(1, &[]).message.origin.clone()
+            };
+            Pair::of(&origin, sender)
+        };
         assert_eq!(
             kept,
-            [LaneRow {
-                version: 1,
-                ..row.clone()
-            }]
+            [
+                pair("192.0.2.1:1", None, "a@corp.example"),
+                pair("192.0.2.9:1", Some("app"), "b@corp.example"),
+                pair("[2001:db8::2]:1", None, ""),
+                Pair::default()
+            ]
         );
+        let store = open(dir.path());
+        // What cannot be read is put aside, the rest goes.
+        assert_eq!(store.claim(&ask(9), NODE, at(0)).await.unwrap().len(), 2);
     }
 }

@@ -5,7 +5,7 @@ use std::{
     time::SystemTime,
 };
 
-use rusqlite::{OptionalExtension as _, params};
+use rusqlite::{Connection, OptionalExtension as _, ToSql, params};
 
 use super::{
     insert::add_event,
@@ -18,7 +18,10 @@ use crate::{
         message::{Message, MessageId},
         recipient::Recipient,
     },
-    queue::store::{Ask, Event, EventKind, Job, JobId, Lease},
+    queue::{
+        store::{Ask, Event, EventKind, Job, JobId, Lease, Whose},
+        turns::{Cursors, Mark, Pair, Pairs},
+    },
     route::{ConnectorName, LaneId, RouteName},
 };
 
@@ -52,55 +55,185 @@ impl Leased {
     }
 }
 
-/// Leases the due jobs of the asks, oldest due first.
+/// Leases the due jobs of the asks. `found`: those of each ask that were found by [`accepted_by`].
 pub(super) fn lease(
     change: &mut Change<'_>,
     asks: &[Ask],
+    found: &[Vec<i64>],
+    cursors: &mut Cursors,
     now: SystemTime,
 ) -> rusqlite::Result<Vec<Leased>> {
-    let conn = change.conn;
     let mut leased = Vec::new();
-    for ask in asks {
-        let pinned = ask.pinned.as_ref().map_or("", |name| name.as_str());
-        let lane = rows::lane(ask.lane.as_ref());
-        let found = conn
-            .prepare_cached(CLAIM)?
-            .query_map(
-                params![
-                    ask.route.as_str(),
-                    pinned,
-                    lane,
-                    micros(now),
-                    ask.limit as i64
-                ],
-                |row| {
-                    Ok(Leased {
-                        id: row.get(0)?,
-                        message: row.get(1)?,
-                        route: ask.route.as_str().to_owned(),
-                        pinned: pinned.to_owned(),
-                        lane: lane.clone(),
-                        attempts: row.get(2)?,
-                        accepted: row.get(3)?,
-                        of: MessageId::from_bytes(row.get(4)?),
-                    })
-                },
-            )?
-            .collect::<rusqlite::Result<Vec<_>>>()?;
-        let mut lease = conn.prepare_cached("UPDATE job SET state = 0 WHERE id = ?1")?;
-        for job in found {
-            lease.execute([job.id])?;
-            leased.push(job);
+    for (at, ask) in asks.iter().enumerate() {
+        let mut lane = LaneClaim::new(change.conn, ask, now, &mut leased);
+        match ask.whose {
+            Whose::InTurns => cursors.of(ask.place()).claim(&mut lane, ask.limit)?,
+            Whose::Of(pair) => {
+                lane.take(pair, ask.limit)?;
+            }
+            Whose::AcceptedBy(_) => {
+                for job in found.get(at).into_iter().flatten() {
+                    lane.take_job(*job)?;
+                }
+            }
         }
     }
     Ok(leased)
 }
 
+/// The lane that is asked for.
+struct LaneClaim<'a> {
+    conn: &'a Connection,
+    pinned: &'a str,
+    lane: String,
+    route: &'a str,
+    now: i64,
+    leased: &'a mut Vec<Leased>,
+}
+
+impl<'a> LaneClaim<'a> {
+    fn new(
+        conn: &'a Connection,
+        ask: &'a Ask,
+        now: SystemTime,
+        leased: &'a mut Vec<Leased>,
+    ) -> Self {
+        Self {
+            conn,
+            pinned: ask.pinned.as_ref().map_or("", |name| name.as_str()),
+            lane: rows::lane(ask.lane.as_ref()),
+            route: ask.route.as_str(),
+            now: micros(now),
+            leased,
+        }
+    }
+
+    /// Leases what a question finds; how many it were.
+    fn lease(&mut self, question: &str, values: &[&dyn ToSql]) -> rusqlite::Result<usize> {
+        let found = self
+            .conn
+            .prepare_cached(question)?
+            .query_map(values, |row| {
+                Ok(Leased {
+                    id: row.get(0)?,
+                    message: row.get(1)?,
+                    route: self.route.to_owned(),
+                    pinned: self.pinned.to_owned(),
+                    lane: self.lane.clone(),
+                    attempts: row.get(2)?,
+                    accepted: row.get(3)?,
+                    of: MessageId::from_bytes(row.get(4)?),
+                })
+            })?
+            .collect::<rusqlite::Result<Vec<_>>>()?;
+        let mut lease = self
+            .conn
+            .prepare_cached("UPDATE job SET state = 0 WHERE id = ?1")?;
+        for job in &found {
+            lease.execute([job.id])?;
+        }
+        let count = found.len();
+        self.leased.extend(found);
+        Ok(count)
+    }
+
+    fn take_job(&mut self, job: i64) -> rusqlite::Result<usize> {
+        let (route, pinned, lane, now) = (self.route, self.pinned, self.lane.clone(), self.now);
+        self.lease(CLAIM_JOB, params![route, pinned, lane, job, now])
+    }
+}
+
+impl Pairs for LaneClaim<'_> {
+    type Error = rusqlite::Error;
+
+    fn from(&mut self, pair: Pair) -> rusqlite::Result<Option<(Pair, bool)>> {
+        let found = next_pair(self.conn, (self.route, self.pinned, &self.lane), pair)?;
+        Ok(found.map(|(pair, due)| (pair, due <= self.now)))
+    }
+
+    fn take(&mut self, Pair { client, sender }: Pair, limit: usize) -> rusqlite::Result<usize> {
+        let (route, pinned, lane, now) = (self.route, self.pinned, self.lane.clone(), self.now);
+        let values = params![route, pinned, lane, client, sender, now, limit as i64];
+        self.lease(CLAIM, values)
+    }
+}
+
+/// The first pair of a lane from this one on that has waiting jobs, and when the first of them is due.
+pub(super) fn next_pair(
+    conn: &Connection,
+    (route, pinned, lane): (&str, &str, &str),
+    from: Pair,
+) -> rusqlite::Result<Option<(Pair, i64)>> {
+    conn.prepare_cached(NEXT_PAIR)?
+        .query_row(
+            params![route, pinned, lane, from.client, from.sender],
+            |row| {
+                let pair = Pair {
+                    client: row.get(0)?,
+                    sender: row.get(1)?,
+                };
+                Ok((pair, row.get(2)?))
+            },
+        )
+        .optional()
+}
+
+/// The jobs of an ask that were accepted by then, from where the last look ended; and where the next one goes on, when there may be more.
+pub(super) fn accepted_by(
+    conn: &Connection,
+    ask: &Ask,
+    by: SystemTime,
+    from: Option<Mark>,
+    now: SystemTime,
+) -> rusqlite::Result<(Vec<i64>, Option<Mark>)> {
+    let (pair, due) = from.unwrap_or((Pair::default(), i64::MIN));
+    let mut statement = conn.prepare_cached(ACCEPTED_BY)?;
+    let mut found = statement.query(params![
+        ask.route.as_str(),
+        ask.pinned.as_ref().map_or("", |name| name.as_str()),
+        rows::lane(ask.lane.as_ref()),
+        pair.client,
+        pair.sender,
+        due,
+        micros(now),
+        micros(by),
+        ask.limit as i64
+    ])?;
+    let (mut jobs, mut last) = (Vec::new(), None);
+    while let Some(row) = found.next()? {
+        jobs.push(row.get(0)?);
+        let pair = Pair {
+            client: row.get(1)?,
+            sender: row.get(2)?,
+        };
+        last = Some((pair, row.get(3)?));
+    }
+    let is_more = jobs.len() == ask.limit;
+    Ok((jobs, last.filter(|_| is_more)))
+}
+
 /// Reads `limit` rows of the index, however many wait.
 pub(super) const CLAIM: &str = "SELECT j.id, j.message, j.attempts, m.accepted, m.id
      FROM job j INDEXED BY job_due CROSS JOIN message m ON m.key = j.message
-     WHERE j.state = 2 AND j.route = ?1 AND j.pinned = ?2 AND j.lane = ?3 AND j.due <= ?4
-     ORDER BY j.due LIMIT ?5";
+     WHERE j.state = 2 AND j.route = ?1 AND j.pinned = ?2 AND j.lane = ?3 AND j.client = ?4 AND j.sender = ?5 AND j.due <= ?6
+     ORDER BY j.due LIMIT ?7";
+
+/// Reads one row of the index, however many wait.
+pub(super) const NEXT_PAIR: &str = "SELECT client, sender, due FROM job INDEXED BY job_due
+     WHERE state = 2 AND route = ?1 AND pinned = ?2 AND lane = ?3 AND (client, sender) >= (?4, ?5)
+     ORDER BY client, sender, due LIMIT 1";
+
+/// Reads what is due of a lane, which may be much: nobody may wait for it but whoever asks.
+const ACCEPTED_BY: &str = "SELECT j.id, j.client, j.sender, j.due
+     FROM job j INDEXED BY job_due CROSS JOIN message m ON m.key = j.message
+     WHERE j.state = 2 AND j.route = ?1 AND j.pinned = ?2 AND j.lane = ?3 AND (j.client, j.sender, j.due) >= (?4, ?5, ?6)
+       AND j.due <= ?7 AND m.accepted <= ?8
+     ORDER BY j.client, j.sender, j.due LIMIT ?9";
+
+/// A job that was found by [`ACCEPTED_BY`], if it is still there as it was.
+const CLAIM_JOB: &str = "SELECT j.id, j.message, j.attempts, m.accepted, m.id
+     FROM job j CROSS JOIN message m ON m.key = j.message
+     WHERE j.id = ?4 AND j.state = 2 AND j.route = ?1 AND j.pinned = ?2 AND j.lane = ?3 AND j.due <= ?5";
 
 /// Gives leases back as if they had not been claimed; wishes are obeyed.
 pub(super) fn release(change: &mut Change<'_>, jobs: &[i64]) -> rusqlite::Result<()> {

@@ -10,7 +10,10 @@ use super::{
 };
 use crate::{
     mail::{message::Body, recipient::Recipient},
-    queue::store::{Event, JobId, Start},
+    queue::{
+        store::{Event, JobId, Start},
+        turns::Pair,
+    },
     route::Routed,
 };
 
@@ -30,6 +33,8 @@ pub(super) fn insert(
     if rows::key(conn, message.id)?.is_some() {
         return Ok(None);
     }
+    let sender = message.envelope.sender.as_ref().map(ToString::to_string);
+    let pair = Pair::of(&message.origin, sender.as_deref().unwrap_or_default());
     conn.prepare_cached(
         "INSERT INTO message (id, accepted, sender, eight_bit, origin, size, body_len, kept)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
@@ -37,7 +42,7 @@ pub(super) fn insert(
     .execute(params![
         message.id.to_bytes(),
         micros(now),
-        message.envelope.sender.as_ref().map(ToString::to_string),
+        sender,
         message.envelope.eight_bit,
         origin_to_json(&message.origin),
         message.size() as i64,
@@ -85,7 +90,7 @@ pub(super) fn insert(
         };
         let lane = rows::lane(lane);
         let of = (route.as_str(), "", lane.as_str());
-        insert_job(change, job, of, state, micros(now), 0)?;
+        insert_job(change, job, of, pair, state, micros(now), 0)?;
         for Recipient { address, .. } in recipients {
             let position = order.get(address).copied().unwrap_or_else(|| {
                 extra += 1;
@@ -102,6 +107,7 @@ pub(super) fn insert_job(
     change: &Change<'_>,
     id: i64,
     (route, pinned, lane): (&str, &str, &str),
+    pair: Pair,
     state: i64,
     due: i64,
     attempts: i64,
@@ -110,9 +116,12 @@ pub(super) fn insert_job(
     change
         .conn
         .prepare_cached(
-            "INSERT INTO job (id, message, route, pinned, state, due, attempts, lane) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+            "INSERT INTO job (id, message, route, pinned, state, due, attempts, lane, client, sender)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
         )?
-        .execute(params![id, message, route, pinned, state, due, attempts, lane])
+        .execute(params![
+            id, message, route, pinned, state, due, attempts, lane, pair.client, pair.sender
+        ])
         .map(|_| ())
 }
 

@@ -2,7 +2,8 @@
 //!
 //! `schema` makes the file, `writer` makes changes (`op`) durable, many at a time; `insert`, `claim`, `settle`, `retention`,
 //! `operate`, `shift` and `space` say what is changed; `rows` what the columns mean; `recent` keeps a copy of what was accepted a
-//! moment ago. `readers` has connections of its own. No clock, but where a lease is lost and where a copy grows old.
+//! moment ago, `rota` whose turn it is. `readers` has connections of its own. No clock, but where a lease is lost
+//! and where a copy grows old.
 
 use std::{
     collections::HashMap,
@@ -40,6 +41,7 @@ mod read;
 mod readers;
 mod recent;
 mod retention;
+mod rota;
 mod rows;
 mod schema;
 mod settle;
@@ -52,6 +54,7 @@ use op::{Change, Op, Purpose, store_error};
 use readers::Readers;
 use recent::RecentMail;
 use retention::Over;
+use rota::Rota;
 use rows::{Unread, micros};
 use writer::{Shared, Writer};
 
@@ -69,6 +72,7 @@ pub struct SqliteStore {
     shared: Arc<Shared>,
     recent: RecentMail,
     abandoned: Abandoned,
+    rota: Arc<Rota>,
     /// What a beat saw: it changes with every write of another process.
     data_version: AtomicI64,
     /// Another process has written.
@@ -115,6 +119,7 @@ impl SqliteStore {
             shared,
             recent: RecentMail::default(),
             abandoned: Abandoned::default(),
+            rota: Arc::default(),
             data_version: AtomicI64::new(NOT_LOOKED),
             changed: Notify::new(),
             inbox: Some(inbox),
@@ -172,12 +177,6 @@ impl SqliteStore {
             thread.thread().unpark();
         }
         answer.await.map_err(|_| closed())?
-    }
-
-    /// A job just leased whose message is still in memory: at its first attempt all of its recipients are open.
-    fn at_hand(&self, job: &claim::Leased) -> Option<Job> {
-        let (message, recipients) = self.recent.take(JobId(job.id), job.of)?;
-        (job.attempts == 0 && job.pinned.is_empty()).then(|| job.with(message, recipients))
     }
 
     /// In small steps, so that mail waits for none of them long.
@@ -272,6 +271,7 @@ impl Store for SqliteStore {
         })?;
         leases.handed_over();
         if !leased {
+            self.rota.waits(&mail.message);
             self.recent.put(mail, &jobs, Instant::now());
         }
         Ok(Inserted { jobs })
@@ -283,9 +283,12 @@ impl Store for SqliteStore {
         _: NodeId,
         now: SystemTime,
     ) -> Result<Vec<Job>, StoreError> {
-        let asks = asks.to_vec();
+        let found = self.rota.accepted_by(&self.readers, asks, now).await?;
+        let (asks, rota) = (self.rota.asks(asks), Arc::clone(&self.rota));
         let abandoned = self.abandoned.clone();
-        let lease = move |change: &mut Change<'_>| claim::lease(change, &asks, now);
+        let lease = move |change: &mut Change<'_>| {
+            claim::lease(change, &asks, &found, &mut rota.cursors(), now)
+        };
         let hand_over = move |leased: Vec<claim::Leased>| {
             let ids = leased.iter().map(|job| job.id).collect();
             (leased, abandoned.unless_heard(ids))
@@ -293,18 +296,14 @@ impl Store for SqliteStore {
         let (leased, leases) = self.submit(Purpose::Records, lease, hand_over).await?;
         let order: HashMap<JobId, usize> =
             leased.iter().map(|job| JobId(job.id)).zip(0..).collect();
-        let mut jobs = Vec::with_capacity(leased.len());
-        let leased: Vec<_> = leased
-            .into_iter()
-            .filter_map(|job| match self.at_hand(&job) {
-                Some(found) => {
-                    jobs.push(found);
-                    None
-                }
-                None => Some(job),
-            })
-            .collect();
-        if leased.is_empty() {
+        let (mut jobs, mut unread) = (Vec::with_capacity(leased.len()), Vec::new());
+        for job in leased {
+            match self.recent.job(&job) {
+                Some(found) => jobs.push(found),
+                None => unread.push(job),
+            }
+        }
+        if unread.is_empty() {
             leases.handed_over();
             return Ok(jobs);
         }
@@ -312,7 +311,7 @@ impl Store for SqliteStore {
         let bodies = self.bodies.clone();
         let (mut read, broken) = self
             .readers
-            .query(move |conn| read::jobs(conn, leased, &bodies))
+            .query(move |conn| read::jobs(conn, unread, &bodies))
             .await?;
         jobs.append(&mut read);
         jobs.sort_by_key(|job| order.get(&job.id));
@@ -335,8 +334,9 @@ impl Store for SqliteStore {
             .await
     }
 
-    async fn due(&self) -> Result<Vec<Due>, StoreError> {
-        self.readers.query(read::due).await
+    async fn due(&self, now: SystemTime) -> Result<Vec<Due>, StoreError> {
+        self.rota.is_looked_at();
+        self.readers.query(move |conn| read::due(conn, now)).await
     }
 
     async fn list(&self, filter: &Filter, _now: SystemTime) -> Result<Vec<Entry>, StoreError> {

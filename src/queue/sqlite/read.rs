@@ -2,37 +2,43 @@
 //!
 //! Apart from `operate`, which reads for the operator's filters. Nothing here changes a row.
 
-use std::collections::{HashMap, hash_map::Entry};
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    time::SystemTime,
+};
 
 use rusqlite::{Connection, OptionalExtension as _};
 
 use super::{
-    claim::Leased,
-    rows::{self, Unread, some, time},
+    claim::{Leased, next_pair},
+    rows::{self, Unread, micros, some, time},
 };
 use crate::{
     mail::message::MessageId,
-    queue::body::BodyStore,
-    queue::store::{Due, Event, EventKind, Job, Stats},
+    queue::{
+        body::BodyStore,
+        store::{Due, Event, EventKind, Job, Stats},
+        turns::{LOOKED_AT, Pair},
+    },
     route::{ConnectorName, LaneId, RouteName},
 };
 
-/// The first waiting job of the next lane of a route and pin, of the next pin, and of the next route. Three questions, since one
+/// A waiting job of the next lane of a route and pin, of the next pin, and of the next route. Three questions, since one
 /// over the columns together would step through every job of those that it starts from.
-const NEXT_LANE: &str = "SELECT route, pinned, lane, due FROM job INDEXED BY job_due
-     WHERE state = 2 AND route = ?1 AND pinned = ?2 AND lane > ?3 ORDER BY lane, due LIMIT 1";
-const NEXT_PIN: &str = "SELECT route, pinned, lane, due FROM job INDEXED BY job_due
-     WHERE state = 2 AND route = ?1 AND pinned > ?2 ORDER BY pinned, lane, due LIMIT 1";
-const NEXT_ROUTE: &str = "SELECT route, pinned, lane, due FROM job INDEXED BY job_due
-     WHERE state = 2 AND route > ?1 ORDER BY route, pinned, lane, due LIMIT 1";
+const NEXT_LANE: &str = "SELECT route, pinned, lane FROM job INDEXED BY job_due
+     WHERE state = 2 AND route = ?1 AND pinned = ?2 AND lane > ?3 ORDER BY lane LIMIT 1";
+const NEXT_PIN: &str = "SELECT route, pinned, lane FROM job INDEXED BY job_due
+     WHERE state = 2 AND route = ?1 AND pinned > ?2 ORDER BY pinned, lane LIMIT 1";
+const NEXT_ROUTE: &str = "SELECT route, pinned, lane FROM job INDEXED BY job_due
+     WHERE state = 2 AND route > ?1 ORDER BY route, pinned, lane LIMIT 1";
 
-/// The earliest due time for each route, pin and lane that has waiting jobs.
-pub(super) fn due(conn: &Connection) -> rusqlite::Result<Vec<Due>> {
+/// Each route, pin and lane that has waiting jobs, and when the first of them is due.
+pub(super) fn due(conn: &Connection, now: SystemTime) -> rusqlite::Result<Vec<Due>> {
     let mut next_lane = conn.prepare_cached(NEXT_LANE)?;
     let mut next_pin = conn.prepare_cached(NEXT_PIN)?;
     let mut next_route = conn.prepare_cached(NEXT_ROUTE)?;
-    let row = |row: &rusqlite::Row<'_>| -> rusqlite::Result<(String, String, String, i64)> {
-        Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
+    let row = |row: &rusqlite::Row<'_>| -> rusqlite::Result<(String, String, String)> {
+        Ok((row.get(0)?, row.get(1)?, row.get(2)?))
     };
     let mut found = Vec::new();
     // From one to the next by the index: as many steps as there are of them, not of jobs.
@@ -47,18 +53,45 @@ pub(super) fn due(conn: &Connection) -> rusqlite::Result<Vec<Due>> {
         if next.is_none() {
             next = next_route.query_row([&route], row).optional()?;
         }
-        let Some((on_route, on_pin, on_lane, due)) = next else {
+        let Some(place) = next else {
             break;
         };
-        (route, pinned, lane) = (on_route, on_pin, on_lane);
+        (route, pinned, lane) = place;
+        // Without one, somebody has claimed it meanwhile.
+        let Some((at, only)) = first_due(conn, (&route, &pinned, &lane), micros(now))? else {
+            continue;
+        };
         found.push(Due {
             route: RouteName::from(route.as_str()),
             pinned: some(&pinned).map(ConnectorName::from),
             lane: some(&lane).map(LaneId::parse),
-            at: time(due),
+            at: time(at),
+            only,
         });
     }
     Ok(found)
+}
+
+/// When the first job of a lane is due, as far as it is looked at; and the pair that all of it is of.
+fn first_due(
+    conn: &Connection,
+    place: (&str, &str, &str),
+    now: i64,
+) -> rusqlite::Result<Option<(i64, Option<Pair>)>> {
+    let Some((first, mut at)) = next_pair(conn, place, Pair::default())? else {
+        return Ok(None);
+    };
+    let (mut looked, mut last) = (1, first);
+    while let Some(from) = last.next()
+        && let Some((pair, due)) = next_pair(conn, place, from)?
+    {
+        if looked == LOOKED_AT {
+            at = at.min(now);
+            break;
+        }
+        (looked, last, at) = (looked + 1, pair, at.min(due));
+    }
+    Ok(Some((at, (first == last).then_some(first))))
 }
 
 /// Counts, of what is not yet history.
@@ -214,7 +247,7 @@ pub(super) fn delete_orphans(conn: &Connection, bodies: &BodyStore) {
 mod tests {
     use rusqlite::{StatementStatus, params};
 
-    use super::*;
+    use super::{super::claim::NEXT_PAIR, *};
 
     #[test]
     fn due_costs_the_same_whatever_waits() {
@@ -243,7 +276,20 @@ mod tests {
                 id += 1;
             }
         }
-        let found = due(&conn).unwrap();
+        for (client, sender) in [(0, 3), (7, 0)] {
+            for due in 0..5000 {
+                conn.execute(
+                    "INSERT INTO job (id, message, route, pinned, lane, state, due, attempts, client, sender)
+                     VALUES (?4, 1, 'b', '', '', 2, ?3, 0, ?1, ?2)",
+                    params![client, sender, due, id],
+                )
+                .unwrap();
+                id += 1;
+            }
+        }
+        let found = due(&conn, SystemTime::UNIX_EPOCH).unwrap();
+        let only: Vec<_> = found.iter().map(|due| due.only.is_some()).collect();
+        assert_eq!(only, [true, true, true, true, false]);
         let names: Vec<_> = found
             .iter()
             .map(|due| {
@@ -270,10 +316,10 @@ mod tests {
             ]
         );
         let mut steps = 0;
-        for question in [NEXT_LANE, NEXT_PIN, NEXT_ROUTE] {
+        for question in [NEXT_LANE, NEXT_PIN, NEXT_ROUTE, NEXT_PAIR] {
             let statement = conn.prepare_cached(question).unwrap();
             steps += statement.get_status(StatementStatus::VmStep);
         }
-        assert!((1..500).contains(&steps), "{steps} steps");
+        assert!((1..1000).contains(&steps), "{steps} steps");
     }
 }

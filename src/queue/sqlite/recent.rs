@@ -9,12 +9,13 @@ use std::{
     time::{Duration, Instant},
 };
 
+use super::claim::Leased;
 use crate::{
     mail::{
         message::{Body, Message, MessageId},
         recipient::Recipient,
     },
-    queue::store::JobId,
+    queue::store::{Job, JobId},
     route::Routed,
 };
 
@@ -77,11 +78,18 @@ impl RecentMail {
 
     /// Takes out a job that was just leased for its first attempt, if it is here and of that message (the numbers of rows
     /// that were deleted are given again).
-    pub(super) fn take(&self, job: JobId, id: MessageId) -> Option<(Arc<Message>, Vec<Recipient>)> {
+    fn take(&self, job: JobId, id: MessageId) -> Option<(Arc<Message>, Vec<Recipient>)> {
         let mut inner = self.lock();
         let entry = inner.jobs.remove(&job)?;
         inner.octets -= entry.octets;
         (entry.message.id == id).then_some((entry.message, entry.recipients))
+    }
+
+    /// A job just leased whose message is still here: at its first attempt all of its recipients are open.
+    pub(super) fn job(&self, leased: &Leased) -> Option<Job> {
+        let (message, recipients) = self.take(JobId(leased.id), leased.of)?;
+        let is_first = leased.attempts == 0 && leased.pinned.is_empty();
+        is_first.then(|| leased.with(message, recipients))
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {

@@ -4,20 +4,23 @@
 
 use std::{io, path::Path, time::Duration};
 
-use rusqlite::{Connection, OpenFlags, config::DbConfig};
+use rusqlite::{Connection, OpenFlags, config::DbConfig, params};
 
-use super::op::store_error;
+use super::{op::store_error, rows};
 use crate::{
     mail::message::MessageId,
     queue::{
         disk::{create, directory, sync_dir},
         store::StoreError,
+        turns::Pair,
     },
 };
 
 /// The schema this program writes; in `user_version`.
-pub(super) const SCHEMA: i64 = 4;
-/// The one before it, whose lanes have no version.
+pub(super) const SCHEMA: i64 = 5;
+/// The one before it, whose jobs have no client and sender.
+const WITHOUT_PAIRS: i64 = 4;
+/// The one before that, whose lanes have no version.
 const WITHOUT_VERSIONS: i64 = 3;
 /// Octets of a page of the file; a file that is there keeps its own.
 const PAGE: i64 = 8192;
@@ -107,7 +110,7 @@ fn connect(database: &Path, flags: OpenFlags) -> Result<Connection, StoreError> 
 fn setup(conn: &Connection) -> Result<(), StoreError> {
     let number = |pragma: &str| conn.pragma_query_value(None, pragma, |row| row.get::<_, i64>(0));
     let found = number("user_version").map_err(unavailable)?;
-    if ![0, WITHOUT_VERSIONS, SCHEMA].contains(&found) {
+    if ![0, WITHOUT_VERSIONS, WITHOUT_PAIRS, SCHEMA].contains(&found) {
         let age = if found > SCHEMA {
             "a newer"
         } else {
@@ -150,8 +153,12 @@ fn schema(conn: &Connection) -> rusqlite::Result<()> {
     let found: i64 = conn.pragma_query_value(None, "user_version", |row| row.get(0))?;
     if found == 0 {
         conn.execute_batch(include_str!("../sqlite.sql"))?;
-    } else if found == WITHOUT_VERSIONS {
+    }
+    if found == WITHOUT_VERSIONS {
         conn.execute_batch("ALTER TABLE lane ADD COLUMN version INTEGER NOT NULL DEFAULT 1")?;
+    }
+    if [WITHOUT_VERSIONS, WITHOUT_PAIRS].contains(&found) {
+        add_pairs(conn)?;
     }
     if found != SCHEMA {
         conn.pragma_update(None, "user_version", SCHEMA)?;
@@ -159,6 +166,39 @@ fn schema(conn: &Connection) -> rusqlite::Result<()> {
     conn.execute_batch("COMMIT")?;
     conn.execute_batch(
         "CREATE TEMP TABLE picked (job INTEGER PRIMARY KEY, message INTEGER, route TEXT, state INTEGER)",
+    )
+}
+
+/// Jobs get the client and the sender whose turns they wait for, as far as the rows of their messages can be read.
+fn add_pairs(conn: &Connection) -> rusqlite::Result<()> {
+    conn.execute_batch(
+        "DROP INDEX job_due;
+         ALTER TABLE job ADD COLUMN client INTEGER NOT NULL DEFAULT 0;
+         ALTER TABLE job ADD COLUMN sender INTEGER NOT NULL DEFAULT 0;",
+    )?;
+    let mut write = conn.prepare("UPDATE job SET client = ?2, sender = ?3 WHERE id = ?1")?;
+    let mut jobs = conn.prepare(
+        "SELECT j.id, m.origin, coalesce(m.sender, '') FROM job j CROSS JOIN message m ON m.key = j.message
+         WHERE j.id > ?1 ORDER BY j.id LIMIT 1000",
+    )?;
+    let mut last = i64::MIN;
+    loop {
+        let some = jobs
+            .query_map([last], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
+            .collect::<rusqlite::Result<Vec<(i64, String, String)>>>()?;
+        for (job, origin, sender) in &some {
+            if let Some(origin) = rows::origin_from_json(origin) {
+                let pair = Pair::of(&origin, sender);
+                write.execute(params![job, pair.client, pair.sender])?;
+            }
+        }
+        match some.last() {
+            Some((job, ..)) => last = *job,
+            None => break,
+        }
+    }
+    conn.execute_batch(
+        "CREATE INDEX job_due ON job (route, pinned, lane, client, sender, due) WHERE state = 2",
     )
 }
 

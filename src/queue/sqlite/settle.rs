@@ -16,6 +16,7 @@ use crate::{
     queue::{
         settling::{self, After, Before, Split},
         store::{EventKind, JobId, Settlement},
+        turns::Pair,
     },
     route::ConnectorName,
 };
@@ -26,6 +27,7 @@ struct JobRow {
     /// The key of its message.
     key: i64,
     route: String,
+    pair: Pair,
     wishes: Option<String>,
     /// Where the content of its message is.
     kept: i64,
@@ -86,7 +88,7 @@ impl JobRow {
         let found = change
             .conn
             .prepare_cached(
-                "SELECT j.message, j.route, j.pinned, j.attempts, j.wishes, m.kept FROM job j
+                "SELECT j.message, j.route, j.pinned, j.attempts, j.wishes, m.kept, j.client, j.sender FROM job j
                  JOIN message m ON m.key = j.message WHERE j.id = ?1 AND m.id = ?2",
             )?
             .query_row(params![id, of.to_bytes()], |row| {
@@ -95,6 +97,10 @@ impl JobRow {
                     id,
                     key: row.get(0)?,
                     route: row.get(1)?,
+                    pair: Pair {
+                        client: row.get(6)?,
+                        sender: row.get(7)?,
+                    },
                     wishes: row.get(4)?,
                     kept: row.get(5)?,
                     before: Before {
@@ -155,7 +161,8 @@ impl JobRow {
             .query_row([self.key, first, last], |row| row.get(0))?;
         let pinned = split.pinned.as_ref().map_or("", ConnectorName::as_str);
         let of = (self.route.as_str(), pinned, "");
-        insert_job(change, id, of, WAITING, micros(split.due), attempts.into())?;
+        let due = micros(split.due);
+        insert_job(change, id, of, self.pair, WAITING, due, attempts.into())?;
         for at in &split.recipients {
             conn.prepare_cached(
                 "UPDATE recipient SET job = ?3 WHERE message = ?1 AND position = ?2",

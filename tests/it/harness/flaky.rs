@@ -69,8 +69,8 @@ impl Store for Flaky {
     async fn settle(&self, settlement: Settlement, now: SystemTime) -> Result<Kept, StoreError> {
         self.pass()?.settle(settlement, now).await
     }
-    async fn due(&self) -> Result<Vec<Due>, StoreError> {
-        self.pass()?.due().await
+    async fn due(&self, now: SystemTime) -> Result<Vec<Due>, StoreError> {
+        self.pass()?.due(now).await
     }
     async fn list(&self, filter: &Filter, now: SystemTime) -> Result<Vec<Entry>, StoreError> {
         self.pass()?.list(filter, now).await

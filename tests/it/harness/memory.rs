@@ -5,6 +5,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
+    convert::Infallible,
     sync::{
         Arc, Mutex, MutexGuard,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -31,8 +32,9 @@ use postern::{
             Ask, Beat, CLOCK, Due, Entry, EntryRecipient, Event, EventKind, Filter, Health,
             Inserted, Job, JobId, KeepTimes, Kept, LaneRow, Lease, Maintained, NodeId, NodeRow,
             RecipientState, Retention, Settlement, Shift, Standing, Start, State, Stats, Store,
-            StoreError, Verb,
+            StoreError, Verb, Whose,
         },
+        turns::{Cursors, LOOKED_AT, Pair, Pairs, RouteLane},
     },
     route::{ConnectorName, LaneId, RouteName, Routed},
 };
@@ -48,6 +50,7 @@ pub(crate) struct Row {
     pub(crate) job: Job,
     pub(crate) state: State,
     pub(crate) due: SystemTime,
+    pair: Pair,
     pub(crate) recipients: Vec<Addressee>,
     wishes: Vec<Verb>,
 }
@@ -70,6 +73,11 @@ impl Row {
 
     fn waits(&self) -> bool {
         self.state == State::Waiting
+    }
+
+    fn place(&self) -> RouteLane {
+        let job = self.job.clone();
+        (job.route, job.pinned, job.lane)
     }
 
     pub(crate) fn is_leased(&self) -> bool {
@@ -128,6 +136,49 @@ impl Row {
     }
 }
 
+/// What waits in a lane, oldest due first, and what is claimed of it.
+struct InLane<'a> {
+    rows: Vec<&'a mut Row>,
+    now: SystemTime,
+    jobs: Vec<Job>,
+}
+
+impl InLane<'_> {
+    fn take_those(&mut self, which: &dyn Fn(&Row) -> bool, limit: usize) -> usize {
+        let rows = self.rows.iter_mut();
+        let those = rows.filter(|row| row.waits() && row.due <= self.now && which(row));
+        let before = self.jobs.len();
+        self.jobs.extend(those.take(limit).map(|row| {
+            row.state = State::Sending;
+            let mut job = row.job.clone();
+            let is_open = |known: &Addressee, asked: &Recipient| {
+                known.state.is_open() && known.address == asked.address
+            };
+            job.recipients
+                .retain(|asked| row.recipients.iter().any(|known| is_open(known, asked)));
+            job
+        }));
+        self.jobs.len() - before
+    }
+}
+
+impl Pairs for InLane<'_> {
+    type Error = Infallible;
+
+    fn from(&mut self, pair: Pair) -> Result<Option<(Pair, bool)>, Infallible> {
+        let rows = self
+            .rows
+            .iter()
+            .filter(|row| row.waits() && row.pair >= pair);
+        let first = rows.min_by_key(|row| (row.pair, row.due));
+        Ok(first.map(|row| (row.pair, row.due <= self.now)))
+    }
+
+    fn take(&mut self, pair: Pair, limit: usize) -> Result<usize, Infallible> {
+        Ok(self.take_those(&|row| row.pair == pair, limit))
+    }
+}
+
 /// A message, as long as it is remembered.
 #[derive(Debug)]
 struct Mail {
@@ -148,6 +199,7 @@ struct Tables {
     numbers: i64,
     lanes: BTreeMap<LaneId, LaneRow>,
     notes: BTreeMap<String, String>,
+    cursors: Cursors,
 }
 
 impl Tables {
@@ -187,6 +239,7 @@ impl Tables {
             has_content: true,
             events: Vec::new(),
         });
+        let pair = Pair::of_message(message);
         let mut jobs = Vec::new();
         for (at, (route, recipients)) in routed.jobs.iter().enumerate() {
             let id = self.number();
@@ -213,6 +266,7 @@ impl Tables {
                 },
                 state,
                 due: now,
+                pair,
                 recipients: recipients
                     .iter()
                     .map(|recipient| Addressee {
@@ -231,25 +285,47 @@ impl Tables {
     }
 
     fn lease(&mut self, ask: &Ask, now: SystemTime) -> Vec<Job> {
-        let mut due: Vec<&mut Row> = self
+        let place = ask.place();
+        let mut rows: Vec<&mut Row> = self
             .rows
             .iter_mut()
-            .filter(|row| row.waits() && row.due <= now)
-            .filter(|row| row.job.route == ask.route)
-            .filter(|row| (&row.job.pinned, &row.job.lane) == (&ask.pinned, &ask.lane))
+            .filter(|row| row.waits() && row.place() == place)
             .collect();
-        due.sort_by_key(|row| row.due);
-        let leased = due.into_iter().take(ask.limit).map(|row| {
-            row.state = State::Sending;
-            let mut job = row.job.clone();
-            let is_open = |known: &Addressee, asked: &Recipient| {
-                known.state.is_open() && known.address == asked.address
-            };
-            job.recipients
-                .retain(|asked| row.recipients.iter().any(|known| is_open(known, asked)));
-            job
+        rows.sort_by_key(|row| row.due);
+        let jobs = Vec::new();
+        let mut lane = InLane { rows, now, jobs };
+        let Ok(_) = match ask.whose {
+            Whose::InTurns => self
+                .cursors
+                .of(place)
+                .claim(&mut lane, ask.limit)
+                .map(|()| 0),
+            Whose::Of(pair) => lane.take(pair, ask.limit),
+            Whose::AcceptedBy(by) => Ok(lane.take_those(&|row| row.job.accepted <= by, ask.limit)),
+        };
+        lane.jobs
+    }
+
+    fn due(&self, now: SystemTime) -> Vec<Due> {
+        let mut pairs: BTreeMap<_, BTreeMap<Pair, SystemTime>> = BTreeMap::new();
+        for row in self.rows.iter().filter(|row| row.waits()) {
+            let of_it = pairs.entry(row.place()).or_default();
+            let first = of_it.entry(row.pair).or_insert(row.due);
+            *first = row.due.min(*first);
+        }
+        let due = pairs.into_iter().map(|((route, pinned, lane), pairs)| {
+            let at = pairs.values().take(LOOKED_AT).min().copied().unwrap();
+            let is_more = pairs.len() > LOOKED_AT;
+            let mut of = pairs.into_keys();
+            Due {
+                route,
+                pinned,
+                lane,
+                at: if is_more { at.min(now) } else { at },
+                only: of.next().filter(|_| of.next().is_none()),
+            }
         });
-        leased.collect()
+        due.collect()
     }
 
     fn settle(&mut self, settlement: &Settlement, now: SystemTime, is_strict: bool) {
@@ -713,27 +789,8 @@ impl Store for Memory {
         Ok(Kept::Written)
     }
 
-    async fn due(&self) -> Result<Vec<Due>, StoreError> {
-        let mut due: BTreeMap<_, Due> = BTreeMap::new();
-        for row in self.read().rows.iter().filter(|row| row.waits()) {
-            let Job {
-                route,
-                pinned,
-                lane,
-                ..
-            } = row.job.clone();
-            let pin = pinned.as_ref().map(ToString::to_string);
-            let first = due
-                .entry((route.to_string(), pin, lane.clone()))
-                .or_insert(Due {
-                    route,
-                    pinned,
-                    lane,
-                    at: row.due,
-                });
-            first.at = first.at.min(row.due);
-        }
-        Ok(due.into_values().collect())
+    async fn due(&self, now: SystemTime) -> Result<Vec<Due>, StoreError> {
+        Ok(self.read().due(now))
     }
 
     async fn list(&self, filter: &Filter, _: SystemTime) -> Result<Vec<Entry>, StoreError> {
