@@ -38,6 +38,8 @@ pub trait Connector: Send + Sync + fmt::Debug {
     ) -> Report;
     /// Logs in and sends nothing: `check --connect`, and a paused lane's probe. The text says what was found.
     async fn probe(&self, deadline: Instant) -> Result<String, Obstacle>;
+    /// The end is near: what waits in it for its turn goes back untouched.
+    fn stop(&self) {}
     /// How many connections it has, where it keeps any.
     fn connections(&self) -> Option<Connections> {
         None
@@ -70,6 +72,8 @@ pub struct Memory {
     pub learned: Option<Learned>,
     /// A message's commands behind the content of another confuse it; they are not tried again before this.
     pub not_early: Option<SystemTime>,
+    /// There are connections at this moment.
+    pub is_connected: bool,
 }
 
 /// A number of connections that an upstream was found to take.

@@ -80,6 +80,9 @@ impl Delivery {
         self.shared.queue.set_reserve(None);
         self.shared.stop();
         self.shared.lanes.wake_all();
+        for (_, connector) in self.shared.built().connectors.values() {
+            connector.stop();
+        }
         let tasks = self.shared.take_tasks();
         let all = async {
             while self.main.join_next().await.is_some() {}

@@ -53,6 +53,8 @@ impl UpstreamRow {
                 .zip(since)
                 .map(|(connections, since)| Learned { connections, since }),
             not_early: self.not_early.as_deref().and_then(parsed),
+            // Those of a process that is gone are closed.
+            is_connected: false,
         }
     }
 }

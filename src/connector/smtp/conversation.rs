@@ -45,6 +45,11 @@ pub(super) async fn converse(
             },
             DialogueStep::Content => {
                 link.hurry = None;
+                if let Some(before) = seat.before.take() {
+                    // Had a reply come too many, one would be left.
+                    let fits = link.our_turn(Stage::Content).await.is_ok();
+                    let _ = before.send(fits);
+                }
                 let mut begun = false;
                 let next = dialogue.is_last().then_some(pool);
                 let sent = content(seat, message, next, &mut begun, deadline).await;

@@ -73,9 +73,8 @@ pub(super) fn together<Hop: fmt::Display>(mut tried: Vec<(Hop, Failed)>) -> Opti
             .position(|(_, f)| f.obstacle.kind == ObstacleKind::Down)
             .unwrap_or(0),
     };
-    // Where one address fails in another way, it is not for the number of connections.
-    let crowding = tried.iter().map(|(_, failed)| failed.crowding).collect();
-    let crowding = Option::<Vec<Crowding>>::and_then(crowding, |all| all.into_iter().max());
+    // An address that is dead besides makes the one that has too many no less so.
+    let crowding = tried.iter().filter_map(|(_, failed)| failed.crowding).max();
     let mut chosen = tried.swap_remove(place).1;
     chosen.crowding = crowding;
     chosen.obstacle.reply.text = all.join("; ");

@@ -2,7 +2,10 @@
 //!
 //! Whom it trusts and in whose words a failure is told, `tls` says.
 
-use std::net::SocketAddr;
+use std::{
+    io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof},
+    net::SocketAddr,
+};
 
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::{TlsConnector, rustls};
@@ -11,6 +14,7 @@ use super::{dial, failed::Failed, link::Link, stream::Stream, tls};
 use crate::{
     connector::settings::{SmtpSettings, Tls},
     mail::outcome::Obstacle,
+    smtp::client::class::Crowding,
 };
 
 /// Encrypts what follows on the link. `peer`: where it leads, if not to a proxy.
@@ -51,7 +55,11 @@ pub(super) async fn handshake(
             let inner = e.get_ref().and_then(|e| e.downcast_ref());
             // A certificate that was looked at and does not do is no reason to do without.
             let is_refused = matches!(inner, Some(rustls::Error::InvalidCertificate(_)));
+            // Met in the handshake, where others meet it before the greeting.
+            let ends = [UnexpectedEof, ConnectionReset, BrokenPipe];
+            let is_shut = implicit && ends.contains(&e.kind());
             return Err(Failed {
+                crowding: is_shut.then_some(Crowding::Hinted),
                 is_tls: !is_refused,
                 ..Failed::new(
                     Obstacle::down(tls.explain(&e, host, implicit, peer.is_none())),

@@ -25,7 +25,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use self::{
     conversation::converse,
@@ -56,6 +56,8 @@ pub use self::link::Timeouts;
 
 /// A message whose turn was lost so often is deferred the next time.
 const LOST_TURNS: usize = 3;
+/// A message that so many connections were refused for is deferred by the next.
+const CROWDED: usize = 5;
 /// An upstream that was sent a group behind a dot, and answered the dot, is not waited for any longer than this.
 const HURRY: Duration = Duration::from_secs(30);
 
@@ -103,7 +105,12 @@ impl Smtp {
         if settings.pipelining != Pipelining::Full {
             return None;
         }
-        let offered = self.pool.offered().filter(|offered| offered.pipelining)?;
+        let offered = self
+            .pool
+            .state()
+            .offered
+            .clone()
+            .filter(|offered| offered.pipelining)?;
         let mut octets = Vec::new();
         let overrides = &settings.overrides;
         let mut dialogue = Dialogue::new(mail, &offered, overrides, self.max_recipients, false);
@@ -115,6 +122,43 @@ impl Smtp {
             octets,
             offered,
         })
+    }
+
+    /// The conversation is over: what becomes of the connection, and the report.
+    async fn conclude(
+        &self,
+        mut seat: Seat,
+        mut dialogue: Dialogue<'_>,
+        mail: Mail<'_>,
+        deadline: Instant,
+    ) -> Report {
+        let mut via = seat.link.via.clone();
+        if mail.envelope.eight_bit && !seat.link.offered.eight_bit {
+            // Sent as it is all the same; whoever looks into garbled characters finds this.
+            via.push_str(" (8-bit content, no 8BITMIME)");
+        }
+        let narrow = dialogue.narrow();
+        if dialogue.is_welcome() && narrow != Some(Narrow::Sender) {
+            self.standing.is_good();
+        }
+        conversation::shrink(&mut seat);
+        let (reuse, is_taken) = (dialogue.reuse(), dialogue.is_taken());
+        // What follows is answered in the same breath.
+        if let Some(fits) = self.pool.done_with(seat, reuse, is_taken)
+            && let Ok(Ok(false)) = timeout_at(deadline.min(Instant::now() + HURRY), fits).await
+        {
+            dialogue.doubt();
+        }
+        let report = dialogue.report(via.clone());
+        let report = self
+            .standing
+            .narrowed(report, narrow, mail.recipients, &via);
+        if let Report::NotTried(obstacle) = &report
+            && obstacle.kind == ObstacleKind::Down
+        {
+            self.pool.is_down(obstacle);
+        }
+        report
     }
 
     /// It waited, or its turn was lost: nothing was tried, and nobody else need wait.
@@ -144,11 +188,12 @@ impl Connector for Smtp {
             recipients,
             size: message.size(),
         };
-        let mut lost_turns = 0;
-        loop {
-            let turn = self
-                .pool
-                .turn(|| self.group(mail), lost_turns > 0, deadline);
+        let (mut lost_turns, mut crowded) = (0, 0);
+        for round in 0_u32.. {
+            // The other half of the time is the conversation's.
+            let now = Instant::now();
+            let until = now + deadline.saturating_duration_since(now) / 2;
+            let turn = self.pool.turn(|| self.group(mail), round > 0, until);
             let (mut seat, early) = match turn.await {
                 Lent::Seat(seat) => (*seat, false),
                 Lent::Early(seat) => (*seat, true),
@@ -172,7 +217,8 @@ impl Connector for Smtp {
             let overrides = &settings.overrides;
             let mut dialogue =
                 Dialogue::new(mail, &offered, overrides, self.max_recipients, link.reset)
-                    .masked(link.mask.clone());
+                    .masked(link.mask.clone())
+                    .early(early);
             link.hurry = early.then_some(HURRY);
             let done = converse(
                 &self.pool,
@@ -184,46 +230,40 @@ impl Connector for Smtp {
             );
             Box::pin(done).await;
             seat.link.hurry = None;
+            if let Some(before) = seat.before.take()
+                && dialogue.is_out_of_turn()
+            {
+                let _ = before.send(false);
+            }
             let reuse = dialogue.reuse();
-            let is_in_time = Instant::now() < deadline;
-            if early && dialogue.is_cut() {
-                self.pool.no_more_early();
+            let is_untouched = reuse == Reuse::Never && dialogue.untouched();
+            let is_turn_lost = early && (dialogue.is_cut() || is_untouched);
+            if Instant::now() >= deadline && (is_turn_lost || used && is_untouched) {
+                return Self::not_yet("its time was over before its turn");
+            }
+            if is_turn_lost {
+                if dialogue.is_cut() || dialogue.is_thread_lost() {
+                    self.pool.no_more_early();
+                }
                 lost_turns += 1;
-                if lost_turns <= LOST_TURNS && is_in_time {
+                if lost_turns <= LOST_TURNS {
                     continue;
                 }
-            }
-            if used && reuse == Reuse::Never && dialogue.untouched() && is_in_time {
-                self.pool.forget_idle();
-                continue;
-            }
-            if let Some(reply) = dialogue.crowded()
-                && is_in_time
+            } else if let Some(reply) = dialogue.crowded()
+                && crowded < CROWDED
                 && self.pool.crowded(&mut seat, reply)
             {
+                crowded += 1;
+                continue;
+            } else if used && is_untouched {
+                // The others have been idle for longer.
+                let idle = std::mem::take(&mut self.pool.state().idle);
+                drop(idle);
                 continue;
             }
-            let mut via = seat.link.via.clone();
-            if message.envelope.eight_bit && !offered.eight_bit {
-                // Sent as it is all the same; whoever looks into garbled characters finds this.
-                via.push_str(" (8-bit content, no 8BITMIME)");
-            }
-            let narrow = dialogue.narrow();
-            if dialogue.is_welcome() && narrow != Some(Narrow::Sender) {
-                self.standing.is_good();
-            }
-            let is_taken = dialogue.is_taken();
-            let report = dialogue.report(via.clone());
-            let report = self.standing.narrowed(report, narrow, recipients, &via);
-            if let Report::NotTried(obstacle) = &report
-                && obstacle.kind == ObstacleKind::Down
-            {
-                self.pool.is_down(obstacle);
-            }
-            conversation::shrink(&mut seat);
-            self.pool.done_with(seat, reuse, is_taken);
-            return report;
+            return self.conclude(seat, dialogue, mail, deadline).await;
         }
+        Self::not_yet("there is no end of turns")
     }
 
     async fn probe(&self, deadline: StdInstant) -> Result<String, Obstacle> {
@@ -253,21 +293,26 @@ impl Connector for Smtp {
         let seat = Seat {
             link,
             follower: None,
+            before: None,
             berth,
         };
         seat.quit().await;
         Ok(text)
     }
 
+    fn stop(&self) {
+        self.pool.stop();
+    }
+
     fn connections(&self) -> Option<Connections> {
-        Some(self.pool.connections())
+        Some(self.pool.state().connections())
     }
 
     fn memory(&self, now: SystemTime) -> Memory {
-        self.pool.memory(now)
+        self.pool.state().memory(now)
     }
 
     fn recall(&self, memory: &Memory, now: SystemTime) {
-        self.pool.recall(memory, now);
+        self.pool.state().recall(memory, now);
     }
 }

@@ -98,6 +98,18 @@ impl Opener {
         })
     }
 
+    /// What an opening may take: it is for whoever waits when it is done, not for one message.
+    pub(super) fn deadline(&self) -> Instant {
+        let Timeouts {
+            connect,
+            tls,
+            greeting,
+            command,
+            ..
+        } = self.timeouts;
+        Instant::now() + connect + tls + greeting + command
+    }
+
     /// A connection that is logged in. Where a name has several addresses, one that does not answer or does not greet
     /// gives way to the next. A token that is refused is renewed once, where another one may help.
     pub(super) async fn open(&self, deadline: Instant) -> Result<Opened, Failed> {
@@ -218,7 +230,8 @@ impl Opener {
                     if failed.crowding.is_none() && failed.other {
                         self.failed.note(&hop);
                     }
-                    if failed.is_silent && !is_last {
+                    let is_new = !tried.iter().any(|(other, _)| *other == hop);
+                    if failed.is_silent && !is_last && is_new {
                         // When all others have failed it gets the time that it may want.
                         race.put_last(hop.clone());
                     }
@@ -250,10 +263,15 @@ impl Opener {
             Tls::Opportunistic => Upgrade::Offered,
             Tls::Implicit | Tls::Off => Upgrade::Never,
         };
+        let offered = self
+            .tls
+            .as_ref()
+            .map_or(0, tls::TlsClient::sessions_offered);
         let begun = self.converse_opening(link, target, login, upgrade, deadline);
         let mut done = begun.await;
         let may_do_afresh = |failed: &Failed| {
-            failed.is_tls && self.tls.as_ref().is_some_and(tls::TlsClient::may_do_afresh)
+            let tls = self.tls.as_ref().filter(|_| failed.is_tls);
+            tls.is_some_and(|tls| tls.may_do_afresh(offered))
         };
         if let Err(failed) = &done
             && may_do_afresh(failed)

@@ -4,11 +4,12 @@
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use tokio::{
     runtime::Handle,
+    sync::oneshot,
     task::JoinSet,
     time::{Instant, sleep_until, timeout_at},
 };
@@ -20,15 +21,12 @@ use super::{
     width::May,
 };
 use crate::{
-    connector::{
-        interface::{Connections, Memory},
-        settings::Pipelining,
-    },
+    connector::settings::Pipelining,
     mail::{
         outcome::{Obstacle, ObstacleKind},
         reply::Reply,
     },
-    smtp::client::{capabilities::Capabilities, class::Crowding, dialogue::Reuse},
+    smtp::client::{class::Crowding, dialogue::Reuse},
     telemetry::maillog,
 };
 
@@ -61,9 +59,8 @@ impl Pool {
         &self.shared.opener
     }
 
-    /// What the next connection will most likely be offered.
-    pub(super) fn offered(&self) -> Option<Arc<Capabilities>> {
-        self.shared.state().offered.clone()
+    pub(super) fn state(&self) -> MutexGuard<'_, PoolState> {
+        self.shared.state()
     }
 
     /// A connection for a message, in the order of those who ask; `group` is made if it has to wait. `again`: it had its turn and
@@ -89,10 +86,13 @@ impl Pool {
                     None => {
                         let group = group();
                         let mut state = self.shared.state();
+                        if state.is_stopping {
+                            return Lent::Late;
+                        }
                         // Another one may have come meanwhile.
                         if state.idle.is_empty() {
                             let number = *number.get_or_insert_with(|| state.number());
-                            break state.enqueue(number, group, deadline);
+                            break state.enqueue(number, group);
                         }
                     }
                 }
@@ -101,6 +101,10 @@ impl Pool {
             match timeout_at(deadline, hear).await {
                 Ok(Ok(Lent::Renew)) => {}
                 Ok(lent) => return lent.unwrap_or(Lent::Untouched),
+                // Nobody else has a connection either.
+                Err(_) if self.shared.state().open == 0 => {
+                    return Lent::Obstacle(Obstacle::down("there was no connection in time"));
+                }
                 Err(_) => return Lent::Late,
             }
         }
@@ -122,7 +126,8 @@ impl Pool {
             return None;
         }
         let fits = |group: &Group| {
-            Arc::ptr_eq(&group.offered, &link.offered) || group.offered == link.offered
+            Arc::ptr_eq(&group.offered, &link.offered)
+                || group.offered.is_written_like(&link.offered)
         };
         let next = state.first_that(fits)?;
         drop(state);
@@ -132,13 +137,21 @@ impl Pool {
         Some(group.questions)
     }
 
-    /// What becomes of a connection after a message. `delivered`: its dot was answered with 2xx.
-    pub(super) fn done_with(&self, mut seat: Seat, reuse: Reuse, delivered: bool) {
+    /// What becomes of a connection after a message. `delivered`: its dot was answered with 2xx. Where a group stands behind that dot,
+    /// it is heard whether the replies fitted.
+    pub(super) fn done_with(
+        &self,
+        mut seat: Seat,
+        reuse: Reuse,
+        delivered: bool,
+    ) -> Option<oneshot::Receiver<bool>> {
         let follower = seat.follower.take();
+        if reuse != Reuse::Never {
+            self.shared.state().answered = Some(Instant::now());
+        }
         if delivered {
             seat.link.is_proven = true;
             let mut state = self.shared.state();
-            state.answered = Some(Instant::now());
             let waits = follower.is_some() || !state.waiting.is_empty();
             let busy = state.idle.is_empty() && waits;
             let trial = std::mem::take(&mut seat.berth.is_trial);
@@ -149,26 +162,30 @@ impl Pool {
             }
         }
         if reuse == Reuse::Never || seat.link.is_spoilt {
-            return;
+            return None;
         }
         seat.link.used += 1;
         seat.link.reset = reuse == Reuse::AfterReset;
         if let Some(follower) = follower {
             // A group is on its way: the connection is good for that message alone.
-            if reuse == Reuse::AsItIs {
-                let _ = follower.tell.send(Lent::Early(Box::new(seat)));
+            if reuse != Reuse::AsItIs {
+                return None;
             }
-            return;
+            let (tell, hear) = oneshot::channel();
+            seat.before = Some(tell);
+            let _ = follower.tell.send(Lent::Early(Box::new(seat)));
+            return Some(hear);
         }
         let settings = &self.shared.opener.settings;
         if !seat.link.is_drained() {
-            return;
+            return None;
         }
         if seat.link.used >= settings.messages_per_connection || seat.link.is_too_old() {
             self.shared.leave(seat);
         } else {
             self.shared.give(seat);
         }
+        None
     }
 
     /// The upstream took the group behind a dot for something else, or not at all.
@@ -201,10 +218,11 @@ impl Pool {
         self.shared.shut(obstacle);
     }
 
-    /// One of them was dead, and the others have been idle for longer.
-    pub(super) fn forget_idle(&self) {
-        let idle = std::mem::take(&mut self.shared.state().idle);
-        drop(idle);
+    /// No message that waits begins any more.
+    pub(super) fn stop(&self) {
+        for waiter in self.shared.state().stop() {
+            let _ = waiter.tell.send(Lent::Late);
+        }
     }
 
     /// A place for a connection that carries no mail.
@@ -222,18 +240,6 @@ impl Pool {
         }
         state.open += 1;
         Some(self.shared.berth(false))
-    }
-
-    pub(super) fn connections(&self) -> Connections {
-        self.shared.state().connections()
-    }
-
-    pub(super) fn memory(&self, now: SystemTime) -> Memory {
-        self.shared.state().memory(now)
-    }
-
-    pub(super) fn recall(&self, memory: &Memory, now: SystemTime) {
-        self.shared.state().recall(memory, now);
     }
 }
 
@@ -276,12 +282,11 @@ impl Shared {
             let mut state = self.state();
             state.waiting.retain(|waiter| !waiter.tell.is_closed());
             let now = Instant::now();
-            while let Some(waiter) = state.waiting.get(state.opening) {
-                let deadline = waiter.deadline;
+            while state.waiting.len() > state.opening {
                 match state.width.may_open(state.opening + state.open, now) {
                     May::Open { trial } => {
                         state.opening += 1;
-                        openings.push((trial, deadline));
+                        openings.push(trial);
                     }
                     May::Wait(at) => {
                         timed = (!state.is_timed).then_some(at);
@@ -292,13 +297,13 @@ impl Shared {
                 }
             }
         }
-        for (trial, deadline) in openings {
+        for trial in openings {
             let opening = NewConnection {
                 shared: Arc::downgrade(self),
                 trial,
                 is_over: false,
             };
-            self.spawn(open(Arc::clone(&self.opener), opening, deadline));
+            self.spawn(open(Arc::clone(&self.opener), opening));
         }
         if let Some(at) = timed {
             let shared = Arc::downgrade(self);
@@ -367,6 +372,7 @@ impl Shared {
         self.give(Seat {
             link,
             follower: None,
+            before: None,
             berth: self.berth(trial),
         });
         if may_be_early {
@@ -453,8 +459,8 @@ impl Drop for NewConnection {
     }
 }
 
-async fn open(opener: Arc<Opener>, mut opening: NewConnection, deadline: Instant) {
-    let result = opener.open(deadline).await;
+async fn open(opener: Arc<Opener>, mut opening: NewConnection) {
+    let result = opener.open(opener.deadline()).await;
     let Some(shared) = opening.shared.upgrade() else {
         return;
     };
@@ -479,8 +485,10 @@ async fn expire(shared: Weak<Shared>, after: Duration) {
             state.is_tended = since.is_some();
             (since, old)
         };
-        for seat in old {
-            seat.quit().await;
+        if let Some(shared) = shared.upgrade() {
+            for seat in old {
+                shared.leave(seat);
+            }
         }
         match next {
             Some(since) => sleep_until(since + after).await,

@@ -5,7 +5,7 @@
 use std::{
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -29,26 +29,27 @@ const LIFE: Duration = Duration::from_hours(24);
 #[derive(Debug)]
 pub(super) struct Sessions {
     kept: Mutex<(ClientSessionMemoryCache, Instant)>,
-    /// One was offered since this was last asked.
-    offered: AtomicBool,
+    /// So many were offered.
+    offered: AtomicU64,
 }
 
 impl Sessions {
     pub(super) fn new() -> Arc<Self> {
         Arc::new(Self {
             kept: Mutex::new((ClientSessionMemoryCache::new(SESSIONS), Instant::now())),
-            offered: AtomicBool::new(false),
+            offered: AtomicU64::new(0),
         })
     }
 
-    /// A handshake begins.
-    pub(super) fn begins(&self) {
-        self.offered.store(false, Ordering::Relaxed);
+    /// A handshake begins; what [`Sessions::are_to_blame`] wants to know of it.
+    pub(super) fn begins(&self) -> u64 {
+        self.offered.load(Ordering::Relaxed)
     }
 
-    /// A handshake failed: whether it may have been for a session that the server has forgotten. All of them are forgotten here, too.
-    pub(super) fn are_to_blame(&self) -> bool {
-        let was_offered = self.offered.swap(false, Ordering::Relaxed);
+    /// A handshake failed that began with that: whether it may have been for a session that the server has forgotten. (Of several at
+    /// once nobody knows which was offered one.) All of them are forgotten here, too.
+    pub(super) fn are_to_blame(&self, begun: u64) -> bool {
+        let was_offered = self.offered.load(Ordering::Relaxed) != begun;
         if was_offered {
             *self.kept() = (ClientSessionMemoryCache::new(SESSIONS), Instant::now());
         }
@@ -79,7 +80,8 @@ impl ClientSessionStore for Sessions {
 
     fn tls12_session(&self, server: &ServerName<'_>) -> Option<Tls12ClientSessionValue> {
         let found = self.kept().0.tls12_session(server);
-        self.offered.fetch_or(found.is_some(), Ordering::Relaxed);
+        self.offered
+            .fetch_add(u64::from(found.is_some()), Ordering::Relaxed);
         found
     }
 
@@ -93,7 +95,8 @@ impl ClientSessionStore for Sessions {
 
     fn take_tls13_ticket(&self, server: &ServerName<'static>) -> Option<Tls13ClientSessionValue> {
         let found = self.kept().0.take_tls13_ticket(server);
-        self.offered.fetch_or(found.is_some(), Ordering::Relaxed);
+        self.offered
+            .fetch_add(u64::from(found.is_some()), Ordering::Relaxed);
         found
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc};
 
-use tokio::{sync::oneshot, time::Instant};
+use tokio::sync::oneshot;
 
 use super::link::Link;
 use crate::{mail::outcome::Obstacle, smtp::client::capabilities::Capabilities};
@@ -37,7 +37,6 @@ pub(super) enum Lent {
 pub(super) struct Waiter {
     /// Its place: less comes first.
     pub(super) number: u64,
-    pub(super) deadline: Instant,
     pub(super) group: Option<Group>,
     pub(super) tell: oneshot::Sender<Lent>,
 }
@@ -53,6 +52,8 @@ pub(super) struct Follower {
 pub(super) struct Seat {
     pub(super) link: Link,
     pub(super) follower: Option<Follower>,
+    /// Behind whose dot the group was written: it wants to know whether the replies fitted.
+    pub(super) before: Option<oneshot::Sender<bool>>,
     pub(super) berth: Berth,
 }
 

@@ -40,6 +40,8 @@ pub(super) struct PoolState {
     pub(super) offered: Option<Arc<Capabilities>>,
     /// No early groups until then.
     pub(super) not_early: Option<Instant>,
+    /// Nothing begins any more.
+    pub(super) is_stopping: bool,
     /// Somebody waits for the time at which another connection may be opened.
     pub(super) is_timed: bool,
     /// Somebody closes connections that are idle for too long.
@@ -61,6 +63,7 @@ impl PoolState {
             answered: None,
             offered: None,
             not_early: None,
+            is_stopping: false,
             is_timed: false,
             is_tended: false,
             logged: None,
@@ -102,17 +105,11 @@ impl PoolState {
     }
 
     /// A message waits in its place.
-    pub(super) fn enqueue(
-        &mut self,
-        number: u64,
-        group: Option<Group>,
-        deadline: Instant,
-    ) -> oneshot::Receiver<Lent> {
+    pub(super) fn enqueue(&mut self, number: u64, group: Option<Group>) -> oneshot::Receiver<Lent> {
         let (tell, hear) = oneshot::channel();
         let at = self.waiting.partition_point(|other| other.number <= number);
         let waiter = Waiter {
             number,
-            deadline,
             group,
             tell,
         };
@@ -127,6 +124,12 @@ impl PoolState {
             .partition(|waiter| waiter.group.is_none());
         self.waiting = with;
         without
+    }
+
+    /// Nothing begins any more; those who wait.
+    pub(super) fn stop(&mut self) -> VecDeque<Waiter> {
+        self.is_stopping = true;
+        std::mem::take(&mut self.waiting)
     }
 
     /// How many connections there are, for people.
@@ -152,12 +155,17 @@ impl PoolState {
                 since: at(learned.since),
             }),
             not_early: self.not_early.filter(|until| *until > monotonic).map(at),
+            is_connected: self.open > 0,
         }
     }
 
     /// What an earlier run, or connector, knew.
     pub(super) fn recall(&mut self, memory: &Memory, now: SystemTime) {
         let monotonic = Instant::now();
+        if memory.is_connected {
+            // Those of the connector before still count over there.
+            self.closed = Some(monotonic);
+        }
         if let Some(learned) = &memory.learned {
             let age = now.duration_since(learned.since).unwrap_or_default();
             self.width.recall(learned.connections, age, monotonic);

@@ -146,14 +146,17 @@ impl TlsClient {
     /// A handshake begins: nobody has asked for our certificate yet.
     pub(super) fn begins(&self) {
         self.asked.was.store(false, Ordering::Relaxed);
-        if let Some(sessions) = &self.sessions {
-            sessions.begins();
-        }
+    }
+
+    /// What [`TlsClient::may_do_afresh`] wants to know of a handshake that is about to begin.
+    pub(super) fn sessions_offered(&self) -> u64 {
+        self.sessions.as_ref().map_or(0, |s| s.begins())
     }
 
     /// A handshake failed that may not fail without the session that was to be gone on with.
-    pub(super) fn may_do_afresh(&self) -> bool {
-        self.sessions.as_ref().is_some_and(|s| s.are_to_blame())
+    pub(super) fn may_do_afresh(&self, offered: u64) -> bool {
+        let sessions = self.sessions.as_ref();
+        sessions.is_some_and(|s| s.are_to_blame(offered))
     }
 
     /// Why a handshake failed, for people; `host` is the name that was asked for, `proxied` says whether a proxy is in between.

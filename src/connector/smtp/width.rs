@@ -12,6 +12,8 @@ const FIRST: usize = 5;
 const RECENT: Duration = Duration::from_mins(1);
 /// One connection more than was learned is tried after the first, and at most after the second; each vain try doubles it.
 const TRY_AGAIN: (Duration, Duration) = (Duration::from_mins(10), Duration::from_hours(24));
+/// An upstream may count a connection for so long after it was closed.
+const REPLACED: Duration = Duration::from_secs(2);
 /// An upstream that refuses the only connection for being one too many is asked again after this.
 const ALONE: Duration = Duration::from_secs(5);
 
@@ -107,7 +109,6 @@ impl Width {
     /// Work waits, and so many connections are open, being opened or leaving.
     pub(super) fn may_open(&self, count: usize, now: Instant) -> May {
         if let Some(at) = self.not_before
-            && count == 0
             && now < at
         {
             return May::Wait(at);
@@ -126,7 +127,6 @@ impl Width {
     /// A message was delivered; `busy`: every connection was at work and another message waited. `trial`: on the connection that was
     /// one more than was learned.
     pub(super) fn delivered(&mut self, busy: bool, trial: bool) {
-        self.not_before = None;
         if trial {
             self.learned = None;
         }
@@ -152,6 +152,16 @@ impl Width {
         };
         if !counts {
             return None;
+        }
+        // The place of one that was just closed is not free over there yet.
+        let is_replaced = others.closed.is_some_and(|at| now < at + REPLACED);
+        if let Some(learned) = self.learned
+            && is_replaced
+            && !trial
+            && others.count() < learned.connections
+        {
+            self.not_before = Some(now + REPLACED);
+            return Some(learned.connections);
         }
         let connections = others.count().clamp(1, self.most);
         let wait = match self.learned {

@@ -26,6 +26,12 @@ pub struct Capabilities {
 }
 
 impl Capabilities {
+    /// The commands of a message are the same octets for both.
+    pub fn is_written_like(&self, other: &Self) -> bool {
+        let asked = |c: &Self| (c.size, c.pipelining, c.eight_bit);
+        asked(self) == asked(other)
+    }
+
     /// Reads the text of a 250 to EHLO: lines parted by `\n`, the first one the name. Never fails: a line that cannot
     /// be understood, an empty one too (RUSTSEC-2026-0562), offers nothing.
     pub fn parse(text: &str) -> Self {

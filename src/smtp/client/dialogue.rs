@@ -4,6 +4,7 @@
 //! From MAIL on the message is being attempted; what comes before is [`super::opening`]. It decides nothing about retry.
 
 mod outcomes;
+mod step;
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -21,41 +22,8 @@ use crate::mail::{
     text::bounded,
 };
 
+pub use self::step::{DialogueStep, Reuse, Sent};
 pub use super::command::Mail;
-
-/// What to do next.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum DialogueStep {
-    /// Write what was appended to `out`, if anything, read a reply, give it to [`Dialogue::reply`].
-    Read(Stage),
-    /// Write the content, dots stuffed and the final dot behind it; then call [`Dialogue::content_sent`]. A reply that
-    /// comes when a part of it is written goes to [`Dialogue::early_reply`].
-    Content,
-    /// Every recipient has its outcome.
-    Done,
-}
-
-/// What of the last [`DialogueStep`] was written before a connection was lost.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Sent {
-    /// Nothing.
-    Nothing,
-    /// Commands, or a part of the content.
-    Commands,
-    /// The last octet of the content, so that the message may have arrived.
-    Dot,
-}
-
-/// Whether and how the connection can serve another message.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reuse {
-    /// As it is.
-    AsItIs,
-    /// After RSET.
-    AfterReset,
-    /// Not at all.
-    Never,
-}
 
 /// One delivery.
 #[derive(Debug)]
@@ -80,6 +48,13 @@ pub struct Dialogue<'a> {
     /// The upstream waits for the content of the transaction under way, or has it.
     in_content: bool,
     is_cut: bool,
+    /// Its first group was written behind the dot of another message.
+    is_early: bool,
+    is_out_of_turn: bool,
+    /// MAIL was answered with 503.
+    is_thread_lost: bool,
+    /// Those whose outcome is the answer to a final dot.
+    by_dot: Vec<usize>,
     reuse: Reuse,
 }
 
@@ -108,6 +83,10 @@ impl<'a> Dialogue<'a> {
             transactions: 0,
             in_content: false,
             is_cut: false,
+            is_early: false,
+            is_out_of_turn: false,
+            is_thread_lost: false,
+            by_dot: Vec::new(),
             reuse: if reset {
                 Reuse::AfterReset
             } else {
@@ -120,6 +99,14 @@ impl<'a> Dialogue<'a> {
     #[must_use]
     pub fn masked(mut self, mask: Arc<Mask>) -> Self {
         self.outcomes.mask = mask;
+        self
+    }
+
+    /// Its first group stands behind the dot of another message: a reply too many may be the other's, so the end of the group is
+    /// looked at in any case.
+    #[must_use]
+    pub fn early(mut self, is_early: bool) -> Self {
+        self.is_early = is_early;
         self
     }
 
@@ -152,6 +139,7 @@ impl<'a> Dialogue<'a> {
         self.begun |= command == ClientCommand::Mail;
         // 503 to MAIL says that the upstream has lost the thread (our login, after a RSET), not that it refuses this message.
         let lost_thread = command == ClientCommand::Mail && is_out_of_step(reply, self.overrides);
+        self.is_thread_lost |= lost_thread;
         // 421 to the first command on a connection that had been idle: it was closing before we spoke.
         let closing = command == ClientCommand::Mail && reply.code == 421;
         if command != ClientCommand::Reset && !closing && !lost_thread {
@@ -162,6 +150,10 @@ impl<'a> Dialogue<'a> {
             reply.code == 421 && !matches!(command, ClientCommand::Dot | ClientCommand::LoneDot);
         if closes || lost_thread {
             self.reuse = Reuse::Never;
+            if command == ClientCommand::Verify {
+                // That the replies were in order was never said.
+                self.outcomes.forget(std::mem::take(&mut self.batch));
+            }
             self.refuse_rest(reply, command);
             return DialogueStep::Done;
         }
@@ -230,6 +222,10 @@ impl<'a> Dialogue<'a> {
     pub fn lost(&mut self, cause: &str, sent: Sent) {
         self.reuse = Reuse::Never;
         self.is_cut |= !self.in_content && self.transactions <= 1;
+        if self.to_answer.front() == Some(&ClientCommand::Verify) {
+            // That the replies were in order was never said.
+            self.outcomes.forget(std::mem::take(&mut self.batch));
+        }
         let text = self.outcomes.mask.text(cause);
         let text = bounded(&text);
         if sent == Sent::Nothing && !self.begun {
@@ -255,6 +251,7 @@ impl<'a> Dialogue<'a> {
     /// taken for. No recipient of the transaction under way keeps what they said; once 354 was the answer to DATA, they
     /// were in order up to there.
     pub fn out_of_turn(&mut self, cause: &str, sent: Sent) {
+        self.is_out_of_turn = true;
         if sent != Sent::Dot {
             self.outcomes.forget(std::mem::take(&mut self.batch));
         }
@@ -269,6 +266,29 @@ impl<'a> Dialogue<'a> {
     /// The conversation broke off before any content was written: the message can take another connection as if nothing had been said.
     pub fn is_cut(&self) -> bool {
         self.is_cut
+    }
+
+    /// The upstream says that MAIL is out of step.
+    pub fn is_thread_lost(&self) -> bool {
+        self.is_thread_lost
+    }
+
+    /// A reply came that nobody had asked for: which of them was the first too many, nobody knows.
+    pub fn is_out_of_turn(&self) -> bool {
+        self.is_out_of_turn
+    }
+
+    /// What was written behind the dot was answered with one reply too many: the dot's own may have been another.
+    pub fn doubt(&mut self) {
+        let reply = Reply::new(
+            451,
+            (4, 4, 2),
+            "the upstream sent one reply too many behind the message, it may have arrived",
+        );
+        for index in std::mem::take(&mut self.by_dot) {
+            self.outcomes
+                .replace(index, Outcome::InDoubt(reply.clone()));
+        }
     }
 
     /// What was said of too many connections, where nobody has got the message yet.
@@ -410,7 +430,7 @@ impl<'a> Dialogue<'a> {
             self.out_of_turn(&text, Sent::Commands);
             return DialogueStep::Done;
         }
-        if self.batch.iter().any(|i| self.outcomes.is_failed(*i)) {
+        if self.is_early || self.batch.iter().any(|i| self.outcomes.is_failed(*i)) {
             // Had one reply too many come among those to RCPT, a good recipient would have got a bad one's. Then the true
             // answer to DATA is yet to come, and it is never a 2xx.
             ClientCommand::Verify.write(self.mail, self.offered, out);
@@ -421,6 +441,7 @@ impl<'a> Dialogue<'a> {
     }
 
     fn dot(&mut self, reply: &Reply) {
+        self.by_dot.clone_from(&self.accepted);
         self.reuse = Reuse::AsItIs;
         if reply.is_positive() {
             let outcome = Outcome::Delivered(self.outcomes.kept(reply));
@@ -809,8 +830,8 @@ mod tests {
                 ("250 a|250 b|450 x|", 1, "deferred", AfterReset),
                 // Behind a refused DATA stands RSET, and what is said to it.
                 ("250 a|250 b|550 x|250 R|", 1, "failed", AsItIs),
-                ("250 a|250 b|550 x|", 1, "failed", Never),
-                ("250 a|250 b|550 x|421 R|", 1, "failed", Never),
+                ("250 a|250 b|550 x|", 1, "deferred", Never),
+                ("250 a|250 b|550 x|421 R|", 1, "deferred", Never),
                 ("250 a|250 b|550 x|354 R|", 1, "deferred", Never),
                 (
                     "250 a|550 b|250 c|550 x|354 R|",

@@ -67,6 +67,13 @@ impl<'a> Outcomes<'a> {
         }
     }
 
+    /// Another outcome than the one that was set.
+    pub(super) fn replace(&mut self, index: usize, outcome: Outcome) {
+        if let Some(slot) = self.found.get_mut(index) {
+            *slot = Some(outcome);
+        }
+    }
+
     /// The outcome of all who have none yet.
     pub(super) fn fill(&mut self, outcome: &Outcome) {
         for slot in self.found.iter_mut().filter(|o| o.is_none()) {
