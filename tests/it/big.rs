@@ -97,7 +97,7 @@ fn a_thousand_idle_connections_are_cheap() {
     let sink = Sink::start();
     let config = basic(sink.address).replace(
         "[allowlist]",
-        "[limits]\nconnections = 1100\nconnections_per_client = 1100\n\n[allowlist]",
+        "[limits]\nconnections = 1200\nconnections_per_client = 1200\n\n[allowlist]",
     );
     let gateway = Gateway::start(&config);
     let (before, _) = gateway.memory_kib();
