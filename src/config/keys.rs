@@ -347,7 +347,7 @@ sections! {
         idle_timeout: Duration("1ms", "1h"), "30s", "How long a connection waits for the next message.";
         helo: Is(HOST), "", "The name said in EHLO. Default: hostname.";
         overrides: Inners, "", "Replies that mean something else on this server.";
-        max_concurrent: Number(1, 10_000), "", "Deliveries at once. Default: twice max_connections, so that a message waits behind each connection.";
+        max_concurrent: Number(1, 10_000), "", "Deliveries at once. Default: three times max_connections, so that a message always waits behind each connection.";
         max_recipients: Number(1, 100_000), "100", "Recipients of one delivery.";
     }
     "connector" "graph" needs [] and MICROSOFT {

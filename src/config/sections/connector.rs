@@ -176,7 +176,8 @@ fn one(
     let concurrent = match &kind {
         Some(Kind::Smtp(smtp)) => {
             let given = table.number_if("max_concurrent");
-            given.map_or(smtp.max_connections * 2, |given| given as usize)
+            // One under way on each connection, one whose commands are written behind it, and one for when that one's turn has come.
+            given.map_or(smtp.max_connections * 3, |given| given as usize)
         }
         None if word == "smtp" => table.number_if("max_concurrent").unwrap_or(1) as usize,
         _ => table.number("max_concurrent") as usize,
