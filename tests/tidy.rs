@@ -83,7 +83,7 @@ const BUDGETS: &[(&str, usize)] = &[
     ("queue", 4_450),
     ("listener", 2_050),
     ("connector", 9_600),
-    ("delivery", 4_410),
+    ("delivery", 4_450),
     ("view", 300),
     ("config", 5400),
     ("watch", 50),

@@ -11,6 +11,7 @@ use std::{
 };
 
 use super::{
+    clock::Moment,
     lanes::{LanePermits, SenderPermits, alarms::Alarm},
     plan::Block,
     sender::lane_of,
@@ -44,12 +45,20 @@ pub(super) struct Task {
     pub(super) start: usize,
     pub(super) permits: LanePermits,
     pub(super) job: Job,
+    /// By the clock that it was claimed by.
+    pub(super) begun: Moment,
 }
 
 /// Delivers and settles it.
 pub(super) async fn run(task: Task) {
     let mut run = Run {
-        done: Attempted::new(&task.shared, &task.built, &task.route, &task.job),
+        done: Attempted::new(
+            &task.shared,
+            &task.built,
+            &task.route,
+            &task.job,
+            task.begun,
+        ),
         refused: Vec::new(),
     };
     let (shut, others) = task.candidates.split_at(task.start);
@@ -74,8 +83,9 @@ pub(super) async fn put_back(
     route: Arc<Route>,
     blocks: Vec<Block>,
     job: Job,
+    begun: Moment,
 ) {
-    let mut done = Attempted::new(&shared, &built, &route, &job);
+    let mut done = Attempted::new(&shared, &built, &route, &job, begun);
     for block in blocks {
         done.attempt.skip(block);
     }

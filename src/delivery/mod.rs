@@ -138,6 +138,7 @@ fn reserve(shared: &Arc<Shared>, mail: &Routed) -> Option<Reservation> {
         }
     }
     let permits = shared.lanes.take(&first, mailbox.as_ref())?;
+    let begun = shared.clock.moment();
     let shared = Arc::clone(shared);
     let hand_over = Box::new(move |job: Job| {
         let task = Task {
@@ -148,6 +149,7 @@ fn reserve(shared: &Arc<Shared>, mail: &Routed) -> Option<Reservation> {
             start,
             permits,
             job,
+            begun,
         };
         shared.spawn(attempt::run(task));
     });

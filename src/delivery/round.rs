@@ -8,6 +8,7 @@ use tokio::{task::JoinSet, time::Instant};
 
 use super::{
     attempt::{self, Task},
+    clock::Moment,
     lanes::gate::PAUSE_PROBE,
     login,
     look::{Claim, Look, look},
@@ -136,7 +137,7 @@ impl Round {
         shared.lanes.pass_time();
         self.beat().await;
         self.write_lanes().await;
-        let wall = shared.clock.wall();
+        let wall = self.clock.now().wall;
         self.upstreams.write(&shared.queue, &built, wall).await;
         login::log_in(&mut self.logins, &shared, &built);
         let keep = self.clock.is_settled().then_some(&*built);
@@ -253,7 +254,8 @@ impl Round {
         // Set before the look: a permit that comes back during it wakes the loop.
         shared.lanes.set_wants_work(true);
         let (asked, due, most) = self.due().await?;
-        let now = (Instant::now().into_std(), shared.clock.wall());
+        let moment = self.clock.now();
+        let now = (Instant::now().into_std(), moment.wall);
         let Look {
             mut claims,
             sweeps,
@@ -271,13 +273,13 @@ impl Round {
         }
         self.complain_of(lost_pins);
         for claim in &sweeps {
-            self.sweeps.sweep(&shared, built, claim).await?;
+            self.sweeps.sweep(&shared, built, claim, moment).await?;
         }
         let mut is_as_asked = reroutes.is_empty();
         if claims.is_empty() {
             is_as_asked &= wants_work;
         } else {
-            self.start(built, &mut claims).await?;
+            self.start(built, &mut claims, moment).await?;
             // Permits are left where there was no more mail; where there are none, there may be more.
             for claim in &claims {
                 let is_more = claim.permits.is_empty();
@@ -301,27 +303,27 @@ impl Round {
         if let Some((asked, due)) = known {
             return Ok((asked, due, KNOWN));
         }
-        let mut due = self
-            .shared
-            .queue
-            .store()
-            .due(self.shared.clock.wall())
-            .await?;
+        let mut due = self.shared.queue.store().due(self.clock.now().wall).await?;
         due.sort_by_key(|due| due.at);
         Ok((Instant::now(), due, AT_LEAST))
     }
 
     /// Claims and starts as many jobs as there are permits; those that are not used up stay in the claims.
-    async fn start(&self, built: &Arc<Built>, claims: &mut [Claim]) -> Result<(), StoreError> {
+    async fn start(
+        &self,
+        built: &Arc<Built>,
+        claims: &mut [Claim],
+        now: Moment,
+    ) -> Result<(), StoreError> {
         let asks = |is_early: bool| -> Vec<Ask> {
             let those = claims.iter().filter(|claim| claim.is_early == is_early);
             those.map(|claim| claim.ask.clone()).collect()
         };
         let (asks, early) = (asks(false), asks(true));
         let (store, node) = (self.shared.queue.store(), self.shared.queue.node());
-        let mut jobs = store.claim(&asks, node, self.shared.clock.wall()).await?;
+        let mut jobs = store.claim(&asks, node, now.wall).await?;
         if !early.is_empty() {
-            let then = self.shared.clock.wall() + PAUSE_PROBE * 2;
+            let then = now.wall + PAUSE_PROBE * 2;
             jobs.extend(store.claim(&early, node, then).await?);
         }
         for job in jobs {
@@ -339,6 +341,7 @@ impl Round {
                     start: claim.start,
                     permits,
                     job,
+                    begun: now,
                 }));
             }
         }

@@ -40,19 +40,20 @@ pub(super) struct Attempted<'a> {
 }
 
 impl<'a> Attempted<'a> {
-    /// It begins now.
+    /// It began then.
     pub(super) fn new(
         shared: &'a Arc<Shared>,
         built: &'a Built,
         route: &'a Route,
         job: &'a Job,
+        begun: Moment,
     ) -> Self {
         Self {
             shared,
             built,
             route,
             job,
-            begun: shared.clock.moment(),
+            begun,
             attempt: Attempt::new(job),
             via: String::new(),
             passed: Vec::new(),

@@ -4,7 +4,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
-use super::{attempt, look::Claim, setup::Built, shared::Shared};
+use super::{attempt, clock::Moment, look::Claim, setup::Built, shared::Shared};
 use crate::{
     mail::outcome::ObstacleKind,
     queue::store::{Ask, StoreError, Whose},
@@ -27,6 +27,7 @@ impl Sweeps {
         shared: &Arc<Shared>,
         built: &Arc<Built>,
         claim: &Claim,
+        begun: Moment,
     ) -> Result<(), StoreError> {
         let every = claim.route.give_up.clamp(SWEEP_EVERY.0, SWEEP_EVERY.1);
         let which = (claim.ask.route.clone(), claim.ask.lane.clone());
@@ -39,7 +40,7 @@ impl Sweeps {
         if claim.candidates.iter().any(is_paused) {
             return Ok(());
         }
-        let now = shared.clock.wall();
+        let now = begun.wall;
         let Some(by) = now.checked_sub(claim.route.give_up) else {
             return Ok(());
         };
@@ -63,6 +64,7 @@ impl Sweeps {
                 Arc::clone(&claim.route),
                 blocks,
                 job,
+                begun,
             ));
         }
         Ok(())

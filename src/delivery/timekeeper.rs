@@ -64,6 +64,8 @@ fn machine() -> String {
 pub(super) struct Timekeeper {
     clock: Arc<dyn Clock>,
     watch: Watch,
+    /// The last look.
+    looked: (Moment, Instant),
     machine: String,
     known: Known,
     /// Seen, and not yet carried out: the store may have been out of order.
@@ -79,6 +81,7 @@ impl Timekeeper {
         Self {
             clock,
             watch: Watch::new(at),
+            looked: (at, Instant::now()),
             known: Known {
                 at,
                 machine: machine.clone(),
@@ -116,7 +119,9 @@ impl Timekeeper {
         queue: &Queue,
         built: &Built,
     ) -> Result<Option<i64>, StoreError> {
-        if let Some(step) = self.watch.look(self.clock.moment()) {
+        let moment = self.clock.moment();
+        self.looked = (moment, Instant::now());
+        if let Some(step) = self.watch.look(moment) {
             self.pending = Some(match self.pending {
                 None => step,
                 Some(before) => Step {
@@ -165,6 +170,16 @@ impl Timekeeper {
         self.known = known;
         self.noted = None;
         Ok(())
+    }
+
+    /// What the time is by the last look: what the store holds is compared with no clock that it has not followed yet.
+    pub(super) fn now(&self) -> Moment {
+        let (Moment { wall, boot }, at) = self.looked;
+        let passed = at.elapsed();
+        Moment {
+            wall: wall + passed,
+            boot: boot + passed,
+        }
     }
 
     /// Whether what is kept for a time may be deleted by this clock.
