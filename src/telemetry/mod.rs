@@ -303,10 +303,14 @@ fn write_lines(receiver: &Receiver<Line>, dropped: &AtomicU64, out: &mut dyn Wri
                 break;
             }
         }
-        // Text is escaped already; what makes JSON escapes less than a terminal would obey.
-        let lines = String::from_utf8_lossy(&lines);
         // There is nowhere to report that the log cannot be written.
-        let _ = out.write_all(text::json(&lines).as_bytes());
+        let _ = if text::is_plain(&lines) {
+            out.write_all(&lines)
+        } else {
+            // Text is escaped already; what makes JSON escapes less than a terminal would obey.
+            let lines = String::from_utf8_lossy(&lines);
+            out.write_all(text::json(&lines).as_bytes())
+        };
         if end {
             return;
         }
