@@ -60,6 +60,9 @@ const LOST_TURNS: usize = 3;
 const CROWDED: usize = 5;
 /// An upstream that was sent a group behind a dot, and answered the dot, is not waited for any longer than this.
 const HURRY: Duration = Duration::from_secs(30);
+/// A message that was answered waits so long for the replies to the group behind its dot, which come in the same breath, before what was
+/// answered is believed: what is not written down yet is sent again after a crash.
+const BREATH: Duration = Duration::from_secs(1);
 
 /// `type = "smtp"`.
 pub struct Smtp {
@@ -145,7 +148,7 @@ impl Smtp {
         let (reuse, is_taken) = (dialogue.reuse(), dialogue.is_taken());
         // What follows is answered in the same breath.
         if let Some(fits) = self.pool.done_with(seat, reuse, is_taken)
-            && let Ok(Ok(false)) = timeout_at(deadline.min(Instant::now() + HURRY), fits).await
+            && let Ok(Ok(false)) = timeout_at(deadline.min(Instant::now() + BREATH), fits).await
         {
             dialogue.doubt();
         }
