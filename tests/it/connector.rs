@@ -18,7 +18,7 @@ use std::{
 use super::{fixture, harness::peers::free_port};
 use postern::{
     connector::{
-        Auth, Connector, Kind, Pipelining, Proxy, ProxyServer, Settings, SmtpSettings, Tls, Verify,
+        Connector, Kind, Proxy, ProxyServer, Settings, SmtpSettings, Tls, Verify,
         capture::Capture,
         smtp::{Smtp, Timeouts},
     },
@@ -368,28 +368,7 @@ fn quick() -> Timeouts {
 }
 
 fn settings(address: SocketAddr) -> SmtpSettings {
-    SmtpSettings {
-        host: address.ip().to_string(),
-        port: address.port(),
-        proxy: Proxy::default(),
-        tls: Tls::Off,
-        verify: Verify::Full,
-        ca_file: None,
-        client_certificate: None,
-        auth: Auth::Auto,
-        login: None,
-        oauth: None,
-        plaintext_credentials: false,
-        max_connections: 4,
-        pipelining: Pipelining::Full,
-        tls_resumption: true,
-        messages_per_connection: 100,
-        idle_timeout: Duration::from_secs(30),
-        says_address: false,
-        helo: "relay.corp.example".into(),
-        overrides: Vec::new(),
-        own_addresses: Vec::new(),
-    }
+    fixture::smtp(&address.ip().to_string(), address.port())
 }
 
 fn connector(smtp: SmtpSettings) -> Smtp {

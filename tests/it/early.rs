@@ -16,7 +16,7 @@ use std::{
 
 use postern::{
     connector::{
-        Auth, Connector, Pipelining, Proxy, Services, SmtpSettings, Tls, Verify,
+        Connector, Services, SmtpSettings,
         smtp::{Smtp, Timeouts},
     },
     mail::{
@@ -299,26 +299,8 @@ fn patient(address: SocketAddr, connections: usize, short: Duration) -> Arc<Smtp
         quit: short,
     };
     let settings = SmtpSettings {
-        host: address.ip().to_string(),
-        port: address.port(),
-        proxy: Proxy::default(),
-        tls: Tls::Off,
-        verify: Verify::Full,
-        ca_file: None,
-        client_certificate: None,
-        auth: Auth::Auto,
-        login: None,
-        oauth: None,
-        plaintext_credentials: false,
         max_connections: connections,
-        pipelining: Pipelining::Full,
-        tls_resumption: true,
-        messages_per_connection: 100,
-        idle_timeout: Duration::from_secs(30),
-        says_address: false,
-        helo: "relay.corp.example".into(),
-        overrides: Vec::new(),
-        own_addresses: Vec::new(),
+        ..fixture::smtp("127.0.0.1", address.port())
     };
     let services = Services::default();
     Arc::new(Smtp::new("up".into(), 100, &settings, timeouts, services).unwrap())

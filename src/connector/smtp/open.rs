@@ -490,7 +490,7 @@ mod tests {
     };
 
     use super::*;
-    use crate::connector::{Proxy, Services, SmtpSettings, Verify};
+    use crate::{connector::Services, fixture};
 
     /// Says its lines, the first one as greeting and one to every line it hears; an empty one closes. Says who was asked.
     async fn upstream(ip: &str, port: u16, script: &'static str) -> (u16, JoinSet<()>) {
@@ -521,26 +521,8 @@ mod tests {
 
     fn connector(port: u16, tls: Tls) -> Opener {
         let settings = SmtpSettings {
-            host: "two.test".into(),
-            port,
-            proxy: Proxy::default(),
             tls,
-            verify: Verify::Full,
-            ca_file: None,
-            client_certificate: None,
-            auth: Auth::Auto,
-            login: None,
-            oauth: None,
-            plaintext_credentials: false,
-            max_connections: 4,
-            pipelining: Pipelining::Full,
-            tls_resumption: true,
-            messages_per_connection: 100,
-            idle_timeout: Duration::from_secs(30),
-            helo: "me.test".into(),
-            says_address: false,
-            overrides: Vec::new(),
-            own_addresses: Vec::new(),
+            ..fixture::smtp("two.test", port)
         };
         let timeouts = Timeouts {
             connect_each: Duration::from_millis(200),

@@ -148,32 +148,7 @@ mod tests {
     use socket2::{Domain, Socket, Type};
 
     use super::*;
-    use crate::connector::{Auth, Pipelining, Proxy, Tls, Verify};
-
-    fn settings(port: u16) -> SmtpSettings {
-        SmtpSettings {
-            host: "up.example".into(),
-            port,
-            proxy: Proxy::default(),
-            tls: Tls::Off,
-            verify: Verify::Full,
-            ca_file: None,
-            client_certificate: None,
-            auth: Auth::None,
-            login: None,
-            oauth: None,
-            plaintext_credentials: false,
-            max_connections: 4,
-            pipelining: Pipelining::Full,
-            tls_resumption: true,
-            messages_per_connection: 100,
-            idle_timeout: Duration::from_secs(30),
-            says_address: false,
-            helo: "relay.corp.example".into(),
-            overrides: Vec::new(),
-            own_addresses: Vec::new(),
-        }
-    }
+    use crate::fixture;
 
     fn at(ip: &str, port: u16) -> Hop {
         Hop::Direct(SocketAddr::new(ip.parse().unwrap(), port))
@@ -206,7 +181,7 @@ mod tests {
             .unwrap();
         let (deaf, good_hop) = (at("127.0.0.2", port), at("127.0.0.3", port));
         let closed = at("127.0.0.4", port);
-        let settings = settings(port);
+        let settings = fixture::smtp("up.example", port);
         let timeouts = Timeouts {
             connect: Duration::from_mins(1),
             connect_each: Duration::from_mins(1),
