@@ -31,6 +31,7 @@ use postern::{
         Settings,
         sqlite::SqliteStore,
         store::{Ask, Event, JobId, Lease, NodeId, Settled, Settlement, Start, Store as _, Whose},
+        turns::TURN,
     },
     route::{RouteName, Routed},
     smtp::{
@@ -217,12 +218,20 @@ impl Bench {
     }
 
     fn mails(&mut self, count: usize) -> Vec<Routed> {
+        self.mails_of(count, 1, 10_240)
+    }
+
+    /// Of so many senders in turn.
+    fn mails_of(&mut self, count: usize, senders: u128, octets: usize) -> Vec<Routed> {
         let recipients = vec![Recipient::from(address("ops@corp.example"))];
         (0..count)
             .map(|_| {
                 self.number += 1;
                 let envelope = Envelope {
-                    sender: Some(address("app@corp.example")),
+                    sender: Some(match self.number % senders {
+                        0 => address("app@corp.example"),
+                        n => address(&format!("app{n}@corp.example")),
+                    }),
                     recipients: recipients.clone(),
                     eight_bit: true,
                 };
@@ -231,7 +240,7 @@ impl Bench {
                     envelope,
                     origin: origin(),
                     header: "Subject: x\r\n".into(),
-                    body: Body::Memory(vec![b'x'; 10_240].into()),
+                    body: Body::Memory(vec![b'x'; octets].into()),
                 };
                 Routed {
                     message: Arc::new(message),
@@ -366,7 +375,7 @@ fn store_claim(bencher: Bencher<'_, '_>, count: usize) {
             route: RouteName::from("main"),
             pinned: None,
             lane: None,
-            whose: Whose::InTurns,
+            whose: Whose::InTurns(TURN),
             limit: count,
         };
         let asks = [ask];
@@ -380,4 +389,57 @@ fn store_claim(bencher: Bencher<'_, '_>, count: usize) {
         .counter(count)
         .with_inputs(filled)
         .bench_local_refs(|bench| claim(bench));
+}
+
+/// 10,000 messages of 1 KB of so many senders, mixed, leave: looked for, claimed and settled fifty at a time. What many senders cost.
+#[divan::bench(args = [1, 60, 1_000, 10_000], sample_count = 5, sample_size = 1)]
+fn store_drain(bencher: Bencher<'_, '_>, senders: u128) {
+    const COUNT: usize = 10_000;
+    let filled = || {
+        let mut bench = Bench::new();
+        for _ in 0..COUNT / 500 {
+            let mails = bench.mails_of(500, senders, 1024);
+            bench.insert(&mails, false);
+        }
+        bench
+    };
+    let drain = |bench: &Bench| {
+        let now = SystemTime::UNIX_EPOCH;
+        let mut left = 0;
+        loop {
+            let due = bench.runtime.block_on(bench.store.due(now)).unwrap();
+            let Some(due) = due.first() else { break left };
+            let ask = Ask {
+                route: due.route.clone(),
+                pinned: None,
+                lane: None,
+                whose: due.whose,
+                limit: 50,
+            };
+            let asks = [ask];
+            let claimed = bench.store.claim(&asks, NodeId::default(), now);
+            let jobs = bench.runtime.block_on(claimed).unwrap();
+            left += jobs.len();
+            let (mails, ids): (Vec<_>, Vec<_>) = jobs
+                .into_iter()
+                .map(|job| {
+                    let mail = Routed {
+                        message: job.message,
+                        jobs: Vec::new(),
+                    };
+                    (mail, job.id)
+                })
+                .unzip();
+            bench.settle(&mails, &ids);
+        }
+    };
+    let bench = filled();
+    assert_eq!(
+        (bench.waiting(), drain(&bench), bench.waiting()),
+        (COUNT as u64, COUNT, 0)
+    );
+    bencher
+        .counter(COUNT)
+        .with_inputs(filled)
+        .bench_local_refs(|bench| drain(bench));
 }

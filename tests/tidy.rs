@@ -80,7 +80,7 @@ const BUDGETS: &[(&str, usize)] = &[
     ("route", 140),
     ("telemetry", 500),
     ("smtp", 4_400),
-    ("queue", 4_450),
+    ("queue", 4_480),
     ("listener", 2_050),
     ("connector", 9_600),
     ("delivery", 4_450),

@@ -13,7 +13,7 @@ use super::{
     shared::Backlog,
 };
 use crate::{
-    queue::store::{Ask, Due, Whose},
+    queue::store::{Ask, Due},
     route::{ConnectorName, LaneId, Route, RouteName},
 };
 
@@ -82,7 +82,7 @@ pub(super) fn look(
                 route: due.route.clone(),
                 pinned: due.pinned.clone(),
                 lane: due.lane.clone(),
-                whose: due.only.map_or(Whose::InTurns, Whose::Of),
+                whose: due.whose,
                 limit: 0,
             },
             route: Arc::clone(route),
@@ -138,6 +138,7 @@ impl Claim {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::queue::{store::Whose, turns::TURN};
     use crate::{
         connector::{self, Kind, Rate, discard::Discard},
         delivery::{BounceSettings, Settings, Setup, timekeeper::MachineClock},
@@ -213,7 +214,7 @@ mod tests {
                 pinned: (!pin.is_empty()).then(|| pin.into()),
                 lane: (!lane.is_empty()).then(|| LaneId::parse(lane)),
                 at: self.now.1 + SECOND * u32::try_from(seconds).unwrap(),
-                only: None,
+                whose: Whose::InTurns(TURN),
             }
         }
 

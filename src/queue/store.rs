@@ -13,7 +13,7 @@ use async_trait::async_trait;
 
 use super::body::BodyStore;
 pub use super::operator::{Entry, EntryRecipient, Filter, RecipientState, State, Stats, Verb};
-use super::turns::{Pair, RouteLane};
+use super::turns::{self, Pair, RouteLane};
 pub use crate::mail::health::Health;
 use crate::mail::outcome::LaneState;
 use crate::{
@@ -137,13 +137,23 @@ pub struct Job {
 /// Which of the due jobs of a lane are claimed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Whose {
-    /// Everybody's, in turns ([`super::turns`]); where the last turn was is remembered.
-    InTurns,
+    /// Everybody's, in turns of up to so many messages ([`super::turns`]); where the last turn was is remembered.
+    InTurns(usize),
     /// Of these alone, oldest due first: nobody else had any when it was looked.
     Of(Pair),
     /// Everybody's that was accepted by then. A claim goes on where the one before it ended, and begins anew after one that found
     /// less than it asked for.
     AcceptedBy(SystemTime),
+}
+
+impl Whose {
+    /// What to claim where a look met so many pairs, this one first.
+    pub fn met(first: Pair, pairs: usize) -> Self {
+        match pairs {
+            ..=1 => Self::Of(first),
+            _ => Self::InTurns(turns::length(pairs)),
+        }
+    }
 }
 
 /// What to claim: due jobs of one route, pin and lane.
@@ -179,8 +189,8 @@ pub struct Due {
     pub lane: Option<LaneId>,
     /// The earliest due time among them, as far as it was looked ([`super::turns::LOOKED_AT`]); where there is more, no later than now.
     pub at: SystemTime,
-    /// They are all of this client and sender; `None`: there are others.
-    pub only: Option<Pair>,
+    /// Whose they are, as far as it was looked: how to claim them.
+    pub whose: Whose,
 }
 
 /// What is written back for a job, in one transaction; the lease ends. Recipients of the job that are not named in

@@ -1,7 +1,9 @@
 //! Whose turn it is in a lane: pure, and the same for every store.
 //!
 //! What is due leaves by client, then by sender within the client, then oldest first. A turn is up to [`TURN`] messages of one
-//! client and sender, so nobody waits for more than one turn of each other client, however much that one sends.
+//! client and sender, so nobody waits for more than one turn of each other client, however much that one sends. Where many have mail
+//! waiting a turn is shorter: messages that came together then leave together, and what is written of one is near what is written
+//! of the next.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -17,10 +19,17 @@ use crate::{
 pub const TURN: usize = 8;
 /// Pairs of a lane that are looked at for when something is due.
 pub const LOOKED_AT: usize = 64;
+/// Messages of a turn each of all pairs together, as far as it can be kept.
+const ROUND: usize = 64;
 /// Pairs that one claim looks at in vain. The next one goes on behind them.
 const IN_VAIN: usize = 4096;
 /// Lanes whose cursors are remembered.
 const LANES: usize = 1000;
+
+/// How many messages a turn has where so many pairs have mail waiting.
+pub fn length(pairs: usize) -> usize {
+    (ROUND / pairs.max(1)).clamp(1, TURN)
+}
 
 /// A client and a sender, each a number made of its name. Those that share one share turns, which harms nobody.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -118,15 +127,24 @@ impl Cursor {
         }
     }
 
-    /// Claims what is due, turn after turn, at most so many.
+    /// Claims what is due, in turns of so many, at most `limit`.
     ///
     /// # Errors
     /// Those of [`Pairs`].
-    pub fn claim<P: Pairs>(&mut self, pairs: &mut P, limit: usize) -> Result<(), P::Error> {
+    pub fn claim<P: Pairs>(
+        &mut self,
+        pairs: &mut P,
+        turn: usize,
+        limit: usize,
+    ) -> Result<(), P::Error> {
         let (mut wanted, mut looks) = (limit, IN_VAIN);
+        self.left = self.left.min(turn);
         while wanted > 0 {
-            if self.left == 0 && !self.turn(pairs, &mut looks)? {
-                break;
+            if self.left == 0 {
+                if !self.turn(pairs, &mut looks)? {
+                    break;
+                }
+                self.left = turn.max(1);
             }
             let most = wanted.min(self.left);
             let taken = pairs.take(self.pair(self.client), most)?;
@@ -153,7 +171,7 @@ impl Cursor {
                 };
                 let client = first.0.client;
                 if let Some(sender) = self.sender(pairs, first, looks)? {
-                    (self.client, self.left) = (client, TURN);
+                    self.client = client;
                     self.set_sender(client, sender);
                     return Ok(true);
                 }
@@ -309,7 +327,7 @@ mod tests {
 
     fn claim(cursor: &mut Cursor, lane: &mut Lane, limit: usize) -> usize {
         let before = lane.taken.len();
-        let Ok(()) = cursor.claim(lane, limit);
+        let Ok(()) = cursor.claim(lane, TURN, limit);
         lane.taken.len() - before
     }
 
@@ -404,6 +422,35 @@ mod tests {
             lane.now = 100;
             assert_eq!(claim(&mut cursor, &mut lane, limit), 1);
         }
+    }
+
+    /// Of many, each has one message a round: what came together leaves together.
+    #[test]
+    fn where_many_have_mail_waiting_a_turn_is_short() {
+        assert_eq!(
+            [1, 2, 8, 9, 16, 33, 64, 1000].map(length),
+            [8, 8, 8, 7, 4, 1, 1, 1]
+        );
+        let (mut lane, mut cursor) = (Lane::default(), Cursor::behind(u8::MAX));
+        for due in 0..640 {
+            lane.put((7, (due % 64) as u8), due);
+        }
+        lane.now = 640;
+        for limit in 1..36 {
+            let Ok(()) = cursor.claim(&mut lane, length(LOOKED_AT), limit);
+        }
+        assert_eq!(lane.taken.len(), 630);
+        assert!(lane.taken.iter().map(|(_, due)| *due).eq(0..630));
+        // A turn that is under way is not longer than what is asked for now.
+        let (mut lane, mut cursor) = (Lane::default(), Cursor::behind(u8::MAX));
+        for due in 0..20 {
+            lane.put((7, (due % 2) as u8), due);
+        }
+        lane.now = 20;
+        let Ok(()) = cursor.claim(&mut lane, TURN, 1);
+        let Ok(()) = cursor.claim(&mut lane, 1, 3);
+        let senders: Vec<u8> = lane.taken.iter().map(|(pair, _)| pair.sender).collect();
+        assert_eq!(senders, [0, 0, 1, 0]);
     }
 
     /// A claim looks at so many pairs in vain, and the next one goes on behind them.

@@ -25,7 +25,7 @@ use postern::{
             NodeId, Retention, Settled, Settlement, Shift, Standing, Start, State, Store,
             StoreError, Verb, Whose,
         },
-        turns::Pair,
+        turns::{Pair, TURN},
     },
     route::{ConnectorName, LaneId, RouteName, Routed},
 };
@@ -82,7 +82,7 @@ pub(crate) fn ask(limit: usize) -> Vec<Ask> {
         route: route(),
         pinned: None,
         lane: None,
-        whose: Whose::InTurns,
+        whose: Whose::InTurns(TURN),
         limit,
     }]
 }
@@ -93,7 +93,7 @@ fn due(pinned: Option<&str>, lane: Option<&str>, at: SystemTime) -> Due {
         pinned: pinned.map(ConnectorName::from),
         lane: lane.map(LaneId::parse),
         at,
-        only: Some(Pair::of_message(&mail(1, &[]).message)),
+        whose: Whose::Of(Pair::of_message(&mail(1, &[]).message)),
     }
 }
 
@@ -588,7 +588,7 @@ async fn one_of_each_outcome() {
             route: route(),
             pinned: Some(ConnectorName::from("exchange")),
             lane: None,
-            whose: Whose::InTurns,
+            whose: Whose::InTurns(TURN),
             limit: 5,
         }];
         assert!(

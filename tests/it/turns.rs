@@ -102,10 +102,11 @@ async fn another_waits_for_one_turn() {
                     store.insert(&sent, &[start.clone()], at(n)).await.unwrap();
                 }
                 let due = store.due(at(99)).await.unwrap();
-                assert_eq!((due.len(), due[0].at, due[0].only), (1, at(0), None));
+                assert_eq!((due.len(), due[0].at), (1, at(0)));
+                assert_eq!(due[0].whose, Whose::InTurns(TURN));
                 let mut left = Vec::new();
                 while left.len() < 60 {
-                    let asks = asking(Whose::InTurns, lane, limit);
+                    let asks = asking(due[0].whose, lane, limit);
                     let jobs = store.claim(&asks, NODE, at(99)).await.unwrap();
                     assert_eq!(jobs.len(), limit.min(60 - left.len()));
                     left.extend(jobs);
@@ -138,7 +139,7 @@ async fn what_is_due_is_looked_at_within_bounds() {
             store.insert(&sent, &[], at(100)).await.unwrap();
             let only = *first.get_or_insert(pair);
             let due = store.due(at(5)).await.unwrap().remove(0);
-            assert_eq!(due.only, (pairs.len() == 1).then_some(only));
+            assert_eq!(due.whose, Whose::met(only, pairs.len().min(LOOKED_AT)));
             let is_more = pairs.len() > LOOKED_AT;
             assert_eq!(due.at, if is_more { at(5) } else { at(100) });
             if is_more {
@@ -213,7 +214,7 @@ async fn what_is_past_its_time_is_found_whosever_it_is() {
         assert_eq!((jobs.len(), jobs[0].id), (1, found[0].id));
         let due = store.due(at(60)).await.unwrap();
         let pinned = due.iter().find(|due| due.pinned.is_some()).unwrap();
-        assert_eq!(pinned.only, Some(pair(&found[1])));
+        assert_eq!(pinned.whose, Whose::Of(pair(&found[1])));
     })
     .await;
 }
@@ -229,8 +230,9 @@ async fn who_comes_after_the_look_waits_for_one_turn() {
             .await
             .unwrap();
     }
-    let only = store.due(at(200)).await.unwrap()[0].only.unwrap();
-    let asks = asking(Whose::Of(only), None, 1);
+    let due = store.due(at(200)).await.unwrap();
+    assert!(matches!(due[0].whose, Whose::Of(_)));
+    let asks = asking(due[0].whose, None, 1);
     store.claim(&asks, NODE, at(200)).await.unwrap();
     store
         .insert(&mail_of(500, "10.0.0.2", "late"), &[], at(150))

@@ -67,7 +67,9 @@ pub(super) fn lease(
     for (at, ask) in asks.iter().enumerate() {
         let mut lane = LaneClaim::new(change.conn, ask, now, &mut leased);
         match ask.whose {
-            Whose::InTurns => cursors.of(ask.place()).claim(&mut lane, ask.limit)?,
+            Whose::InTurns(turn) => {
+                cursors.of(ask.place()).claim(&mut lane, turn, ask.limit)?;
+            }
             Whose::Of(pair) => {
                 lane.take(pair, ask.limit)?;
             }

@@ -17,7 +17,7 @@ use crate::{
     mail::message::MessageId,
     queue::{
         body::BodyStore,
-        store::{Due, Event, EventKind, Job, Stats},
+        store::{Due, Event, EventKind, Job, Stats, Whose},
         turns::{LOOKED_AT, Pair},
     },
     route::{ConnectorName, LaneId, RouteName},
@@ -58,7 +58,7 @@ pub(super) fn due(conn: &Connection, now: SystemTime) -> rusqlite::Result<Vec<Du
         };
         (route, pinned, lane) = place;
         // Without one, somebody has claimed it meanwhile.
-        let Some((at, only)) = first_due(conn, (&route, &pinned, &lane), micros(now))? else {
+        let Some((at, whose)) = first_due(conn, (&route, &pinned, &lane), micros(now))? else {
             continue;
         };
         found.push(Due {
@@ -66,18 +66,18 @@ pub(super) fn due(conn: &Connection, now: SystemTime) -> rusqlite::Result<Vec<Du
             pinned: some(&pinned).map(ConnectorName::from),
             lane: some(&lane).map(LaneId::parse),
             at: time(at),
-            only,
+            whose,
         });
     }
     Ok(found)
 }
 
-/// When the first job of a lane is due, as far as it is looked at; and the pair that all of it is of.
+/// When the first job of a lane is due, as far as it is looked at; and whose they are.
 fn first_due(
     conn: &Connection,
     place: (&str, &str, &str),
     now: i64,
-) -> rusqlite::Result<Option<(i64, Option<Pair>)>> {
+) -> rusqlite::Result<Option<(i64, Whose)>> {
     let Some((first, mut at)) = next_pair(conn, place, Pair::default())? else {
         return Ok(None);
     };
@@ -91,7 +91,7 @@ fn first_due(
         }
         (looked, last, at) = (looked + 1, pair, at.min(due));
     }
-    Ok(Some((at, (first == last).then_some(first))))
+    Ok(Some((at, Whose::met(first, looked))))
 }
 
 /// Counts, of what is not yet history.
@@ -288,8 +288,9 @@ mod tests {
             }
         }
         let found = due(&conn, SystemTime::UNIX_EPOCH).unwrap();
-        let only: Vec<_> = found.iter().map(|due| due.only.is_some()).collect();
-        assert_eq!(only, [true, true, true, true, false]);
+        let one = Whose::Of(Pair::default());
+        let whose: Vec<_> = found.iter().map(|due| due.whose).collect();
+        assert_eq!(whose, [one, one, one, one, Whose::InTurns(8)]);
         let names: Vec<_> = found
             .iter()
             .map(|due| {

@@ -295,10 +295,10 @@ impl Tables {
         let jobs = Vec::new();
         let mut lane = InLane { rows, now, jobs };
         let Ok(_) = match ask.whose {
-            Whose::InTurns => self
+            Whose::InTurns(turn) => self
                 .cursors
                 .of(place)
-                .claim(&mut lane, ask.limit)
+                .claim(&mut lane, turn, ask.limit)
                 .map(|()| 0),
             Whose::Of(pair) => lane.take(pair, ask.limit),
             Whose::AcceptedBy(by) => Ok(lane.take_those(&|row| row.job.accepted <= by, ask.limit)),
@@ -316,13 +316,12 @@ impl Tables {
         let due = pairs.into_iter().map(|((route, pinned, lane), pairs)| {
             let at = pairs.values().take(LOOKED_AT).min().copied().unwrap();
             let is_more = pairs.len() > LOOKED_AT;
-            let mut of = pairs.into_keys();
             Due {
                 route,
                 pinned,
                 lane,
                 at: if is_more { at.min(now) } else { at },
-                only: of.next().filter(|_| of.next().is_none()),
+                whose: Whose::met(*pairs.keys().next().unwrap(), pairs.len()),
             }
         });
         due.collect()
