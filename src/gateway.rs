@@ -21,7 +21,7 @@ use tracing::{error, info, warn};
 
 use crate::{
     config::{self, Config, Diagnostic, Secrets, Severity},
-    connector::{self, Connector, Services, oauth::TokenStore},
+    connector::{self, Connector, Services},
     delivery::{self, Delivery},
     listener::{ListenerError, ListenerStatus, Listeners, Shared, auth::Authenticator},
     mail::time,
@@ -30,14 +30,19 @@ use crate::{
         lock::{self, LockError},
         store::{Store, StoreError},
     },
-    smtp::server::session::Rules,
     systemd, telemetry,
     view::{Cause, Reload, STATUS_ROW},
     watch::{Files, content},
 };
 
 mod certificates;
+pub mod report;
+pub mod rules;
 mod status_row;
+pub mod tokens;
+
+use rules::rules;
+use tokens::StoredTokens;
 
 /// What is in flight has so long to finish.
 const GRACE: Duration = Duration::from_secs(30);
@@ -131,33 +136,6 @@ fn threads(name: &str) -> std::io::Result<Runtime> {
         .thread_name(name)
         .enable_all()
         .build()
-}
-
-/// Rotated refresh tokens, as notes beside the queue: those of the gateway, and of the commands that log in.
-pub struct StoredTokens(pub Arc<dyn Store>);
-
-#[async_trait::async_trait]
-impl TokenStore for StoredTokens {
-    async fn load(&self, key: &str) -> Result<Option<String>, String> {
-        self.0.note(key).await.map_err(|e| e.to_string())
-    }
-
-    async fn save(&self, key: &str, value: String) -> Result<(), String> {
-        self.0.set_note(key, value).await.map_err(|e| e.to_string())
-    }
-}
-
-/// The rules of the session, from a configuration.
-pub fn rules(config: &Config) -> Rules {
-    Rules {
-        hostname: config.hostname.clone(),
-        policy: config.policy.clone(),
-        router: config.router.clone(),
-        bounce_from: config.bounce_from.clone(),
-        message_size: config.message_size,
-        recipients: config.recipients,
-        session_errors: config.session_errors,
-    }
 }
 
 /// There may be as many sockets as the administrator allows.

@@ -35,13 +35,13 @@
 //!   tokens, `http/` says what a request may have done and why it failed, `tls/` whose certificate is trusted; `outbound.rs` says
 //!   which hosts are reached, and how
 //! - `telemetry/` the log: `maillog.rs` holds one function for each event
-//! - `view.rs` what is shown: status, lanes, entries and lives as types, for `--json` and the status row
+//! - `view/` what is shown: status, lanes, entries and lives as types, for `--json` and the status row
 //! - `config/` TEXT TO SETTINGS: `load.rs` takes a file or says all that is wrong with it, `keys.rs` is every key as data,
 //!   `table.rs` reads them and collects every problem, `sections/` makes each section its module's own settings
 //! - `gateway.rs` builds everything from a configuration; run, reload, drain (`gateway/` writes the status row that commands
-//!   read); `watch.rs` sees which files have changed
-//! - `cli/` one file for each command; `demo/` holds the stand-in smarthost, `queue/` what an entry
-//!   waits for and which reports a retry leaves, `sendmail/` what becomes of the text
+//!   read); `report/` finds out what is shown, and tries what is to be tried; `watch.rs` sees which files have changed
+//! - `cli/` one file for each command: arguments, print, exit status; `demo/` holds the stand-in smarthost, `queue/` which reports a
+//!   retry leaves, `sendmail/` what becomes of the text
 //!
 //! # Who may import whom
 //!

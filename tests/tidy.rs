@@ -73,7 +73,7 @@ const IMPURE_WORDS: &[&str] = &[
 /// Lines of code, without tests, comments and blank lines, that a module may have. One that needs more says why in the commit that
 /// raises its row; one that has become smaller may have its row lowered.
 const BUDGETS: &[(&str, usize)] = &[
-    ("mail", 2_360),
+    ("mail", 2_370),
     ("secret", 50),
     ("systemd", 50),
     ("policy", 800),
@@ -84,11 +84,11 @@ const BUDGETS: &[(&str, usize)] = &[
     ("listener", 2_050),
     ("connector", 9_600),
     ("delivery", 4_450),
-    ("view", 300),
+    ("view", 350),
     ("config", 5400),
     ("watch", 50),
-    ("gateway", 550),
-    ("cli", 4640),
+    ("gateway", 1_540),
+    ("cli", 3_900),
     ("lib", 50),
     ("main", 50),
 ];
@@ -287,12 +287,12 @@ fn only_listener_and_delivery_insert_and_connectors_see_neither_queue_nor_routes
         (
             &["connector"],
             "deliver",
-            &["cli/test.rs", "delivery/attempt.rs"],
+            &["delivery/attempt.rs", "gateway/report/trial.rs"],
         ),
         (
             &["connector"],
             "probe",
-            &["cli/check.rs", "delivery/login.rs"],
+            &["delivery/login.rs", "gateway/report/login.rs"],
         ),
     ] {
         let found: Vec<String> = callers(of, method).into_iter().collect();

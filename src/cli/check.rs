@@ -3,10 +3,9 @@
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
-    time::{Duration, Instant},
 };
 
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::task::JoinSet;
 
 use super::{
@@ -14,17 +13,15 @@ use super::{
     output, prepare,
 };
 use crate::{
-    config::{
-        self, Config, Secrets,
-        diagnostic::{Diagnostic, Severity},
-    },
+    config::{self, Config, Secrets},
     connector::{self, Services, oauth::TokenStore},
-    mail::{
-        outcome::{Obstacle, ObstacleKind},
-        text::{shown, shown_to},
+    gateway::report::{
+        login::{LoginFault, log_in},
+        status::problem,
     },
+    mail::text::{shown, shown_to},
     route::ConnectorName,
-    view::Problem,
+    view::{LoginView, Problem},
 };
 
 #[derive(Debug, clap::Args)]
@@ -37,8 +34,6 @@ pub(super) struct Arguments {
     json: bool,
 }
 
-/// One login, all in all.
-const PATIENCE: Duration = Duration::from_mins(1);
 /// Why a connector does not work, with the remedy, in so many octets.
 pub(super) const SHOWN: usize = 900;
 
@@ -102,7 +97,7 @@ pub(super) fn run(path: Option<PathBuf>, arguments: &Arguments) -> Ended {
         output::json(&json!({
             "ok": ok, "file": path.display().to_string(), "problems": problems,
             "listeners": listeners, "routes": routes, "connectors": connectors,
-            "connect": logins.map(|logins| logins.iter().map(login_json).collect::<Vec<_>>()),
+            "connect": logins.map(|logins| logins.iter().map(login_view).collect::<Vec<_>>()),
         }))?;
     } else {
         for (name, result) in logins.into_iter().flatten() {
@@ -110,7 +105,7 @@ pub(super) fn run(path: Option<PathBuf>, arguments: &Arguments) -> Ended {
                 Ok(found) => {
                     output::line(format_args!("ok      {name}: {}", shown(&found)))?;
                 }
-                Err((_, why)) => {
+                Err(LoginFault { why, .. }) => {
                     output::line(format_args!("failed  {name}: {}", shown_to(&why, SHOWN)))?;
                 }
             }
@@ -119,30 +114,20 @@ pub(super) fn run(path: Option<PathBuf>, arguments: &Arguments) -> Ended {
     Ok(if ok { Exit::Ok } else { Exit::Unavailable })
 }
 
-pub(super) fn problem(diagnostic: &Diagnostic) -> Problem {
-    let is_at_a_place = diagnostic.line > 0;
-    Problem {
-        severity: match diagnostic.severity {
-            Severity::Error => "error",
-            Severity::Warning => "warning",
-            Severity::Note => "note",
-        },
-        line: is_at_a_place.then_some(diagnostic.line),
-        column: is_at_a_place.then_some(diagnostic.column),
-        message: diagnostic.message.clone(),
-        hint: diagnostic.hint.clone(),
-    }
-}
+/// A connector, and how its login went.
+type Login = (ConnectorName, Result<String, LoginFault>);
 
-/// A connector, and how its login went: what was found, or the state that the connector would be in, and why.
-type Login = (ConnectorName, Result<String, (&'static str, String)>);
-
-fn login_json((name, result): &Login) -> Value {
+fn login_view((name, result): &Login) -> LoginView {
     let (state, text) = match result {
         Ok(found) => ("open", found),
-        Err((state, why)) => (*state, why),
+        Err(LoginFault { state, why }) => (*state, why),
     };
-    json!({ "connector": name.as_str(), "ok": result.is_ok(), "state": state, "text": text })
+    LoginView {
+        connector: name.to_string(),
+        ok: result.is_ok(),
+        state: state.to_owned(),
+        text: text.clone(),
+    }
 }
 
 /// What shows only when a connector is built from its files: a key that does not belong to the certificate, say. Nothing is connected to, and
@@ -177,18 +162,7 @@ async fn connect(
             token_store: token_store.clone(),
         };
         logins.spawn(async move {
-            let deadline = Instant::now() + PATIENCE;
-            let result = match settings.build(services) {
-                Ok(connector) => {
-                    // The connector keeps the deadline; the second clock is for one that does not.
-                    match tokio::time::timeout(PATIENCE * 2, connector.probe(deadline)).await {
-                        Ok(Ok(found)) => Ok(found),
-                        Ok(Err(obstacle)) => Err((obstacle.kind.as_str(), said(&obstacle))),
-                        Err(_) => Err(("down", "no answer in time".to_owned())),
-                    }
-                }
-                Err(text) => Err(("misconfigured", text)),
-            };
+            let result = log_in(&settings, services).await;
             (place, (settings.name, result))
         });
     }
@@ -198,20 +172,4 @@ async fn connect(
     }
     results.sort_by_key(|(place, _)| *place);
     Ok(results.into_iter().map(|(_, login)| login).collect())
-}
-
-/// An obstacle, in plain words.
-pub(super) fn said(Obstacle { kind, reply, .. }: &Obstacle) -> String {
-    match kind {
-        ObstacleKind::Down => format!("the upstream is not taking mail: {reply}"),
-        ObstacleKind::Misconfigured => {
-            format!("our configuration or credentials are not accepted: {reply}")
-        }
-        ObstacleKind::MailboxRefused => format!("the sending mailbox is not accepted: {reply}"),
-        ObstacleKind::FromRefused => {
-            format!("this From is not accepted in the sending mailbox: {reply}")
-        }
-        ObstacleKind::Intercepted => format!("the upstream was not reached: {reply}"),
-        ObstacleKind::Throttled => format!("the upstream asks us to slow down: {reply}"),
-    }
 }

@@ -24,6 +24,7 @@ use super::{
 };
 use crate::{
     config::Secrets,
+    gateway::report::life::History,
     mail::{
         message::MessageId,
         outcome::LaneState,
@@ -238,7 +239,7 @@ async fn play(
     };
     let deadline = Instant::now() + PATIENCE;
     let life = loop {
-        let life = trace::life(store, id).await?;
+        let life = History::read(store.as_ref(), id, output::now()).await?;
         let over = |state| matches!(state, State::Done | State::Failed);
         let done = !life.entries.is_empty() && life.entries.iter().all(|e| over(e.state));
         if done || Instant::now() >= deadline {
@@ -247,7 +248,7 @@ async fn play(
         tokio::time::sleep(Duration::from_millis(50)).await;
     };
     let mut told = Vec::new();
-    life.print(&mut told, None)?;
+    trace::print(&life, &mut told, None)?;
     for line in String::from_utf8_lossy(&told).lines() {
         output::line(format_args!("   {line}"))?;
     }

@@ -4,22 +4,24 @@
 //! `settings` wants the whole file to be valid. Nothing is started or stopped here.
 
 use std::{
-    collections::BTreeMap,
     io::ErrorKind,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
 
-use super::exit::{CommandError, Exit};
+use super::{
+    exit::{CommandError, Exit},
+    output,
+};
 use crate::{
-    config::{self, Config, Diagnostic, Diagnostics},
+    config::{self, Config, Diagnostics},
+    gateway::report::site::Site,
     queue::{
         self,
         lock::{self, Holder},
         store::Store,
     },
-    view::{STATUS_ROW, StatusRow},
 };
 
 /// Where the queue is, for a command that needs nothing else of the configuration.
@@ -98,9 +100,15 @@ impl QueuePlace {
         existing_store(&self.data_dir)
     }
 
-    /// The problems of the file, warnings beside errors.
-    pub(super) fn problems(&self) -> impl Iterator<Item = &Diagnostic> {
-        self.problems.iter().flat_map(Diagnostics::iter)
+    /// It, and who runs there.
+    pub(super) fn site(&self) -> Result<Site<'_>, CommandError> {
+        Ok(Site {
+            data_dir: &self.data_dir,
+            config: self.config.as_ref(),
+            problems: self.problems.as_ref(),
+            running: running(&self.data_dir)?,
+            now: output::now(),
+        })
     }
 }
 
@@ -152,56 +160,4 @@ fn unreadable(directory: &Path, error: &std::io::Error) -> CommandError {
 /// Who holds `data_dir`, if anybody does.
 pub(super) fn running(data_dir: &Path) -> Result<Option<Holder>, CommandError> {
     lock::holder(data_dir).map_err(|error| unreadable(data_dir, &error))
-}
-
-/// What a gateway last wrote down of itself; of one that is gone it is history.
-pub(super) async fn status_row(store: &dyn Store) -> Result<StatusRow, CommandError> {
-    let text = store.note(STATUS_ROW).await?;
-    Ok(StatusRow::read(text.as_deref()))
-}
-
-/// The same, and nothing unless the gateway that runs wrote it.
-pub(super) async fn status_row_of(
-    store: &dyn Store,
-    running: Option<&Holder>,
-) -> Result<StatusRow, CommandError> {
-    let row = status_row(store).await?;
-    let is_own = running.is_some_and(|running| running.own == row.pid);
-    Ok(if is_own { row } else { StatusRow::default() })
-}
-
-/// Which routes there are and where they lead: as the running gateway has it, else as the file has it. `None`: nobody knows.
-#[derive(Debug, Default)]
-pub(super) struct Routes(Option<BTreeMap<String, Vec<String>>>);
-
-impl Routes {
-    /// `row` is that of the gateway that runs.
-    pub(super) fn new(place: &QueuePlace, row: &StatusRow) -> Self {
-        if row.routes.is_some() {
-            return Self(row.routes.clone());
-        }
-        Self(place.config.as_ref().map(|config| {
-            config
-                .router
-                .routes
-                .iter()
-                .map(|route| {
-                    let connectors = route.connectors.iter().map(ToString::to_string);
-                    (route.name.to_string(), connectors.collect())
-                })
-                .collect()
-        }))
-    }
-
-    /// The connectors of a route, in order.
-    pub(super) fn named(&self, route: &str) -> Option<&[String]> {
-        self.0.as_ref()?.get(route).map(Vec::as_slice)
-    }
-
-    /// Whether it is certain that there is no such route.
-    pub(super) fn lacks(&self, route: &str) -> bool {
-        self.0
-            .as_ref()
-            .is_some_and(|routes| !routes.contains_key(route))
-    }
 }

@@ -9,7 +9,7 @@ use super::{
 use crate::{
     config::{self, Config, Secrets},
     connector::{Kind, oauth::TokenStore},
-    gateway::StoredTokens,
+    gateway::tokens::StoredTokens,
 };
 
 /// The settings, for a command that only looks; warnings are `check`'s to print.

@@ -19,6 +19,7 @@ use super::{
 };
 use crate::{
     config::values,
+    gateway::report::{life::History, situation::Situation},
     mail::{
         message::{Message, MessageId},
         outcome::LaneState,
@@ -28,14 +29,10 @@ use crate::{
     },
     queue::store::{Entry, Filter, LaneRow, State, Store, Verb},
     route::RouteName,
-    view,
 };
 
-pub(super) mod entry;
 mod export;
 mod reports;
-
-use entry::Situation;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -250,7 +247,7 @@ fn list(place: &QueuePlace, which: &Which, limit: Option<usize>, json: bool) -> 
     };
     prepare::block_on(async {
         let now = output::now();
-        let standing = Situation::read(place, store.as_ref()).await?;
+        let standing = Situation::read(&place.site()?, store.as_ref()).await?;
         let mut entries = Vec::new();
         for mut filter in which.filters() {
             // Done ones are history: shown when asked for by name.
@@ -264,10 +261,7 @@ fn list(place: &QueuePlace, which: &Which, limit: Option<usize>, json: bool) -> 
             entries.truncate(limit);
         }
         if json {
-            let entries: Vec<_> = entries
-                .iter()
-                .map(|entry| entry::view(entry, &standing))
-                .collect();
+            let entries: Vec<_> = entries.iter().map(|entry| standing.view(entry)).collect();
             output::json(&entries)?;
             return Ok(Exit::Ok);
         }
@@ -328,18 +322,15 @@ fn recipients(entry: &Entry) -> String {
 
 async fn show(place: &QueuePlace, id: MessageId, json: bool) -> Ended {
     let store = place.existing_store()?;
-    let life = trace::life(&store, id).await?;
+    let life = History::read(store.as_ref(), id, output::now()).await?;
     if life.entries.is_empty() {
         return Err(CommandError::new(Exit::No, format_args!("no message {id}")));
     }
     let message = store.content(id).await?;
-    let standing = Situation::read(place, store.as_ref()).await?;
+    let standing = Situation::read(&place.site()?, store.as_ref()).await?;
     if json {
-        output::json(&json!({
-            "entries": life.entries.iter().map(|e| entry::view(e, &standing)).collect::<Vec<_>>(),
-            "header": message.as_ref().map(|m| String::from_utf8_lossy(&m.header).into_owned()),
-            "events": life.events.iter().map(view::EventView::from).collect::<Vec<_>>(),
-        }))?;
+        let header = message.as_ref().map(|m| m.header.as_ref());
+        output::json(&life.shown(&standing, header))?;
         return Ok(Exit::Ok);
     }
     let mut out = Vec::new();
@@ -392,7 +383,7 @@ async fn show(place: &QueuePlace, id: MessageId, json: bool) -> Ended {
         }
     }
     writeln!(out)?;
-    life.print(&mut out, Some(&standing))?;
+    trace::print(&life, &mut out, Some(&standing))?;
     output::lines(&out)?;
     Ok(Exit::Ok)
 }

@@ -14,6 +14,7 @@ use super::{
 };
 use crate::{
     config::{Config, Secrets},
+    gateway::report::site::status_row,
     mail::text::shown,
     queue::store::Store,
     view::Reload,
@@ -78,7 +79,7 @@ pub(super) fn run(path: Option<PathBuf>) -> Ended {
 
 /// What the gateway last said of a reload.
 async fn last(store: &dyn Store) -> Result<Option<Reload>, CommandError> {
-    Ok(place::status_row(store).await?.reload)
+    Ok(status_row(store).await?.reload)
 }
 
 /// Nobody holds the directory that the file names; a gateway may run that was started with another one.

@@ -1,15 +1,9 @@
 //! `postern status`: whether the gateway runs, and what needs attention.
 
-use std::{
-    io::Write as _,
-    path::PathBuf,
-    time::{Duration, SystemTime},
-};
-
-use rustix::process::Pid;
+use std::{io::Write as _, path::PathBuf, time::SystemTime};
 
 use super::{
-    check::{SHOWN, problem},
+    check::SHOWN,
     elsewhere,
     exit::{Ended, Exit},
     output,
@@ -17,19 +11,16 @@ use super::{
     prepare,
 };
 use crate::{
-    delivery::upstreams::{self, UPSTREAMS_ROW, UpstreamRow, UpstreamsRow},
+    delivery::upstreams::UpstreamRow,
+    gateway::report::status::StatusReport,
     listener::acceptor::EXPIRES_SOON,
     mail::{
         outcome::LaneState,
         text::{shown, shown_to},
         time::human,
     },
-    queue::{
-        lock::Holder,
-        store::{LaneRow, Stats},
-    },
-    route::LaneId,
-    view::{Certificate, CheckedCertificate, Lane, Messages, Owner, Status, StatusRow, listed},
+    queue::{lock::Holder, store::LaneRow},
+    view::{CheckedCertificate, Owner, listed},
 };
 
 #[derive(Debug, clap::Args)]
@@ -41,58 +32,33 @@ pub(super) struct Arguments {
     json: bool,
 }
 
-/// Mail that waits longer needs somebody.
-const OLD: Duration = Duration::from_hours(1);
 /// Lines of one text about the configuration that are shown.
 const LINES: usize = 40;
 
-/// All that is known of a gateway.
-struct StatusReport {
-    place: QueuePlace,
-    running: Option<Holder>,
-    /// Empty unless the gateway runs.
-    row: StatusRow,
-    /// `None`: there is no queue yet.
-    stats: Option<Stats>,
-    lanes: Vec<LaneRow>,
-    upstreams: UpstreamsRow,
-    certificates: Vec<CheckedCertificate>,
-    now: SystemTime,
-}
-
 pub(super) fn run(path: Option<PathBuf>, arguments: &Arguments) -> Ended {
     let place = arguments.place.find(path)?;
-    let running = super::place::running(&place.data_dir)?;
-    let (row, stats, lanes, upstreams) = match place.store()? {
-        None => (StatusRow::default(), None, Vec::new(), UpstreamsRow::new()),
-        Some(store) => prepare::block_on(async {
-            Ok((
-                super::place::status_row_of(store.as_ref(), running.as_ref()).await?,
-                Some(store.stats().await?),
-                store.lanes().await?,
-                upstreams::read(store.note(UPSTREAMS_ROW).await?.as_deref()),
-            ))
-        })?,
-    };
-    let now = output::now();
-    let report = StatusReport {
-        lanes: all_lanes(&place, &row, lanes),
-        upstreams,
-        certificates: row.certificates.iter().map(|c| held(c, now)).collect(),
-        place,
-        running,
-        row,
-        stats,
-        now,
-    };
+    let site = place.site()?;
+    let store = place.store()?;
+    let report =
+        prepare::block_on(async { Ok(StatusReport::read(site, store.as_deref()).await?) })?;
     if arguments.json {
         output::json(&report.view())?;
     } else {
         let mut out = Vec::new();
-        report.print(&mut out)?;
+        let printed = PrintedStatus {
+            report: &report,
+            place: &place,
+        };
+        printed.print(&mut out)?;
         output::lines(&out)?;
     }
-    Ok(report.exit())
+    Ok(if report.site.running.is_none() {
+        Exit::Unavailable
+    } else if report.needs_somebody() {
+        Exit::No
+    } else {
+        Exit::Ok
+    })
 }
 
 /// How many connections there are of how many, and what the upstream was found to take.
@@ -106,63 +72,16 @@ fn connections(upstream: &UpstreamRow) -> String {
     }
 }
 
-impl StatusReport {
-    /// How long the oldest message waits.
-    fn waits(&self) -> Option<Duration> {
-        let oldest = self.stats.as_ref()?.oldest?;
-        Some(output::since(oldest, self.now))
-    }
+/// A report, and the place that it is of, for people.
+struct PrintedStatus<'a> {
+    report: &'a StatusReport<'a>,
+    place: &'a QueuePlace,
+}
 
-    fn exit(&self) -> Exit {
-        let is_needed = self
-            .lanes
-            .iter()
-            .any(|lane| lane.state == LaneState::Paused)
-            || self
-                .certificates
-                .iter()
-                .any(|c| c.expired || c.certificate.is_early(self.now))
-            || self.waits().is_some_and(|waits| waits > OLD);
-        if self.running.is_none() {
-            Exit::Unavailable
-        } else if is_needed {
-            Exit::No
-        } else {
-            Exit::Ok
-        }
-    }
-
-    fn view(&self) -> Status {
-        let is_running = self.running.is_some();
-        let row = self.row.clone();
-        Status {
-            running: is_running,
-            pid: self
-                .running
-                .and_then(|r| r.pid)
-                .map(Pid::as_raw_nonzero)
-                .map(Into::into),
-            data_dir: self.place.data_dir.display().to_string(),
-            store: self.stats.is_some(),
-            ok: self.exit() == Exit::Ok,
-            started: row.started,
-            config: row.config,
-            problems: self.place.problems().map(problem).collect(),
-            listeners: row.listeners,
-            connectors: listed(&self.lanes)
-                .iter()
-                .map(|lane| Lane::new(lane, is_running, &self.upstreams))
-                .collect(),
-            messages: self.stats.as_ref().map(Messages::from),
-            oldest_seconds: self.waits().map(|w| w.as_secs()),
-            certificates: self.certificates.clone(),
-            reload: row.reload,
-        }
-    }
-
+impl PrintedStatus<'_> {
     fn print(&self, out: &mut Vec<u8>) -> std::io::Result<()> {
         let dir = self.place.data_dir.display();
-        match &self.running {
+        match &self.report.site.running {
             None => {
                 writeln!(out, "gateway     not running")?;
                 // The file may name another directory than it did when the gateway started.
@@ -178,7 +97,7 @@ impl StatusReport {
                 "gateway     running (in another PID namespace, a container perhaps, as pid {own} there)"
             )?,
         }
-        if self.stats.is_none() {
+        if self.report.stats.is_none() {
             writeln!(
                 out,
                 "queue       there is none in {dir} yet: no gateway has ever run there"
@@ -186,10 +105,10 @@ impl StatusReport {
         } else if self.place.config.is_none() {
             writeln!(out, "queue       {dir}")?;
         }
-        if let Some(started) = &self.row.started {
+        if let Some(started) = &self.report.row.started {
             writeln!(out, "started     {}", shown(started))?;
         }
-        for listener in &self.row.listeners {
+        for listener in &self.report.row.listeners {
             writeln!(
                 out,
                 "listener    {} at {} (tls {})",
@@ -198,49 +117,58 @@ impl StatusReport {
                 shown(&listener.tls)
             )?;
         }
-        for lane in &listed(&self.lanes) {
+        for lane in &listed(&self.report.lanes) {
             self.print_lane(out, lane)?;
         }
-        if let Some(stats) = &self.stats {
+        if let Some(stats) = &self.report.stats {
             writeln!(
                 out,
                 "messages    {} waiting, {} being sent, {} held, {} failed",
                 stats.waiting, stats.sending, stats.held, stats.failed
             )?;
         }
-        if let Some(waits) = self.waits() {
+        if let Some(waits) = self.report.waits() {
             writeln!(out, "oldest      waits for {}", output::span(waits))?;
         }
-        for certificate in &self.certificates {
-            writeln!(out, "{}", sentence(certificate, self.now))?;
+        for certificate in &self.report.certificates {
+            writeln!(out, "{}", sentence(certificate, self.report.site.now))?;
         }
         self.print_reload(out)
     }
 
     fn print_lane(&self, out: &mut Vec<u8>, lane: &LaneRow) -> std::io::Result<()> {
         let (name, state) = (shown(&lane.lane.to_string()), lane.state);
-        if self.running.is_none() {
+        if self.report.site.running.is_none() {
             // The gateway that kept this state is gone.
             write!(out, "connector   {name} was last seen {state}")?;
         } else {
             write!(out, "connector   {name} is {state}")?;
         }
-        let upstream = self.upstreams.get(lane.lane.connector.as_str());
-        let upstream = upstream.filter(|_| self.running.is_some() && lane.lane.mailbox.is_none());
+        let upstream = self.report.upstreams.get(lane.lane.connector.as_str());
+        let upstream =
+            upstream.filter(|_| self.report.site.running.is_some() && lane.lane.mailbox.is_none());
         if lane.state == LaneState::Open {
             return match upstream {
                 Some(upstream) => writeln!(out, ", {}", connections(upstream)),
                 None => writeln!(out),
             };
         }
-        let comma = if self.running.is_some() { "" } else { "," };
+        let comma = if self.report.site.running.is_some() {
+            ""
+        } else {
+            ","
+        };
         write!(out, "{comma} since {}", human(lane.since))?;
-        if let (Some(probe), true) = (lane.probe, self.running.is_some()) {
+        if let (Some(probe), true) = (lane.probe, self.report.site.running.is_some()) {
             let what = match lane.state {
                 LaneState::Throttled => "goes on",
                 _ => "tried again",
             };
-            write!(out, ", {what} {}", output::ahead(probe, self.now))?;
+            write!(
+                out,
+                ", {what} {}",
+                output::ahead(probe, self.report.site.now)
+            )?;
         }
         writeln!(out, "\n            {}", shown_to(&lane.why, SHOWN))
     }
@@ -249,7 +177,7 @@ impl StatusReport {
     fn print_reload(&self, out: &mut Vec<u8>) -> std::io::Result<()> {
         let problems = self.place.problems.as_ref().map(ToString::to_string);
         let mut told = None;
-        if let Some(reload) = &self.row.reload {
+        if let Some(reload) = &self.report.row.reload {
             let at = shown(&reload.at);
             match &reload.error {
                 Some(error) => {
@@ -264,7 +192,7 @@ impl StatusReport {
             return Ok(());
         };
         let file = shown(&self.place.path.display().to_string());
-        if self.running.is_some() {
+        if self.report.site.running.is_some() {
             writeln!(
                 out,
                 "config      {file} has errors; the gateway keeps running with the settings it has:"
@@ -284,13 +212,6 @@ fn indented(out: &mut Vec<u8>, text: &str) -> std::io::Result<()> {
         writeln!(out, "            {}", shown(line))?;
     }
     Ok(())
-}
-
-fn held(certificate: &Certificate, now: SystemTime) -> CheckedCertificate {
-    CheckedCertificate {
-        certificate: certificate.clone(),
-        expired: certificate.ends().is_some_and(|end| end <= now),
-    }
 }
 
 /// What there is to say of a certificate.
@@ -322,36 +243,4 @@ fn sentence(held: &CheckedCertificate, now: SystemTime) -> String {
         }
         _ => format!("{whose} is valid until {end}"),
     }
-}
-
-/// A row for every connector there is, and for each mailbox that is not open.
-fn all_lanes(place: &QueuePlace, row: &StatusRow, mut rows: Vec<LaneRow>) -> Vec<LaneRow> {
-    let mut connectors = row.connectors.clone();
-    if let (true, Some(config)) = (connectors.is_empty(), &place.config) {
-        connectors = config
-            .connectors
-            .iter()
-            .map(|c| c.name.to_string())
-            .collect();
-    }
-    for name in &connectors {
-        let lane = LaneId::of(&name.as_str().into());
-        if !rows.iter().any(|row| row.lane == lane) {
-            rows.push(LaneRow {
-                lane,
-                state: LaneState::Open,
-                since: SystemTime::UNIX_EPOCH,
-                why: String::new(),
-                probe: None,
-                version: 0,
-            });
-        }
-    }
-    // A connector that is no longer configured holds nothing up.
-    rows.retain(|row| {
-        let name = row.lane.connector.as_str();
-        connectors.is_empty() || connectors.iter().any(|connector| connector == name)
-    });
-    rows.sort_by_cached_key(|row| row.lane.to_string());
-    rows
 }

@@ -1,31 +1,24 @@
-//! `postern test CONNECTOR`: one message now, past queue, rate and pause but not past the allowlists, with the
-//! conversation printed as it happens.
+//! `postern test CONNECTOR`: one message now, with the conversation printed as it happens.
 
-use std::{
-    net::{Ipv4Addr, SocketAddr},
-    path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant},
-};
-
-use bytes::Bytes;
-use serde_json::json;
+use std::{path::PathBuf, sync::Arc};
 
 use super::{
-    check::{SHOWN, said},
+    check::SHOWN,
     exit::{CommandError, Ended, Exit},
     output, prepare,
 };
 use crate::{
-    config::{Config, Secrets},
-    connector,
+    config::Secrets,
+    connector::Recorder,
+    gateway::report::{
+        login::said,
+        trial::{Trial, TrialEnd, TrialError, meaning},
+    },
     mail::{
         address::Address,
-        message::{Body, Envelope, Message, MessageId, Origin},
-        outcome::{ObstacleKind, Outcome, Report},
+        outcome::{ObstacleKind, Report},
         text::{shown, shown_to},
     },
-    policy::{Who, judge::Findings},
 };
 
 #[derive(Debug, clap::Args)]
@@ -42,9 +35,6 @@ pub(super) struct Arguments {
     #[arg(long)]
     json: bool,
 }
-
-/// Lines of a conversation that are kept.
-const LINES: usize = 10_000;
 
 pub(super) fn run(path: Option<PathBuf>, arguments: &Arguments) -> Ended {
     let config = prepare::settings(path, Secrets::Resolve)?;
@@ -64,63 +54,54 @@ pub(super) fn run(path: Option<PathBuf>, arguments: &Arguments) -> Ended {
             )
         })?;
     let to = address("--to", &arguments.to)?;
-    let from = match &arguments.from {
-        Some(text) => address("--from", text)?,
-        None => sender(&config, settings).ok_or_else(|| {
-            CommandError::new(
-                Exit::Usage,
-                "say who sends with --from: the configuration names no sender that the allowlist admits",
-            )
-        })?,
-    };
-    let (nobody, findings) = (Who::default(), &mut Findings::default());
-    config
-        .policy
-        .sender(nobody, Some(&from), findings)
-        .and_then(|()| config.policy.rcpt(nobody, &to, findings))
-        .map_err(|reply| CommandError::new(Exit::Refused, format_args!("refused: {reply}")))?;
-    let message = compose(&config, &from, &to)?;
-    let timeout = settings.timeout;
-    let conversation: Arc<Mutex<Vec<String>>> = Arc::default();
-    let recorder: connector::Recorder = if arguments.json {
-        let conversation = conversation.clone();
-        Arc::new(move |line: &str| {
-            let mut lines = conversation.lock().unwrap_or_else(PoisonError::into_inner);
-            if lines.len() < LINES {
-                lines.push(shown_to(line.trim_end(), 1000));
-            }
-        })
-    } else {
-        Arc::new(|line: &str| {
-            // If the reader has gone, the delivery still goes on.
-            let _ = output::line(shown_to(line.trim_end(), 1000));
-        })
-    };
-    let services = connector::Services {
-        recorder: Some(recorder),
+    let from = arguments.from.as_deref();
+    let from = from.map(|text| address("--from", text)).transpose()?;
+    let print: Recorder = Arc::new(|line: &str| {
+        // If the reader has gone, the delivery still goes on.
+        let _ = output::line(line);
+    });
+    let trial = Trial {
+        config: &config,
+        settings,
         token_store: prepare::token_store(&config)?,
+        recorder: (!arguments.json).then_some(print),
     };
-    let connector = settings
-        .build(services)
-        .map_err(|text| CommandError::new(Exit::Unavailable, text))?;
-    let report = prepare::block_on(async {
-        let deadline = Instant::now() + timeout;
-        let recipients = [to.clone().into()];
-        let delivery = connector.deliver(&message, &recipients, deadline);
-        // The connector keeps the deadline; this is for one that does not.
-        tokio::time::timeout(timeout + Duration::from_secs(30), delivery)
+    let tried = prepare::block_on(async {
+        trial
+            .send(from, &to, output::now())
             .await
-            .map_err(|_| CommandError::new(Exit::Later, "no answer in time; it may have arrived"))
+            .map_err(|error| failed(&error))
     })?;
     if arguments.json {
-        let lines = conversation
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
-        return explain_json(settings, (&from, &to), &report, &lines);
+        output::json(&tried.view)?;
+        return Ok(exit(tried.end));
     }
     output::line("")?;
-    explain(&report)
+    explain(&tried.report)
+}
+
+fn failed(error: &TrialError) -> CommandError {
+    let exit = match error {
+        TrialError::NoSender => {
+            return CommandError::new(
+                Exit::Usage,
+                format_args!("say who sends with --from: {error}"),
+            );
+        }
+        TrialError::Refused(_) => Exit::Refused,
+        TrialError::NoMessage(_) => Exit::Software,
+        TrialError::NotBuilt(_) => Exit::Unavailable,
+        TrialError::Silent => Exit::Later,
+    };
+    CommandError::new(exit, error)
+}
+
+fn exit(end: TrialEnd) -> Exit {
+    match end {
+        TrialEnd::Works => Exit::Ok,
+        TrialEnd::Later => Exit::Later,
+        TrialEnd::Fails => Exit::Unavailable,
+    }
 }
 
 fn explain(report: &Report) -> Ended {
@@ -136,74 +117,17 @@ fn explain(report: &Report) -> Ended {
             return Ok(exit);
         }
     };
-    let mut exit = Exit::Ok;
+    let mut ends = Exit::Ok;
     for (address, outcome) in outcomes {
         let reply = shown_to(&outcome.reply().to_string(), SHOWN);
-        let (_, text, ends) = meaning(outcome);
+        let (end, _, text) = meaning(outcome);
         output::line(format_args!("{address}: {text}: {reply}"))?;
-        if ends != Exit::Ok {
-            exit = ends;
+        if end != TrialEnd::Works {
+            ends = exit(end);
         }
     }
     output::line(format_args!("via {}", shown(via)))?;
-    Ok(exit)
-}
-
-fn explain_json(
-    settings: &connector::Settings,
-    (from, to): (&Address, &Address),
-    report: &Report,
-    conversation: &[String],
-) -> Ended {
-    // One recipient, so one outcome.
-    let (outcome, text, via, exit) = match report {
-        Report::Tried { outcomes, via, .. } => match outcomes.first() {
-            Some((_, outcome)) => {
-                let (word, _, exit) = meaning(outcome);
-                (word, outcome.reply().to_string(), via.as_str(), exit)
-            }
-            None => ("failed", String::new(), via.as_str(), Exit::Software),
-        },
-        Report::NotTried(obstacle) => match obstacle.kind {
-            ObstacleKind::Throttled => ("deferred", said(obstacle), "", Exit::Later),
-            kind => (kind.as_str(), said(obstacle), "", Exit::Unavailable),
-        },
-    };
-    output::json(&json!({
-        "ok": exit == Exit::Ok,
-        "connector": settings.name.as_str(),
-        "from": from.to_string(),
-        "to": to.to_string(),
-        "outcome": outcome,
-        "text": text,
-        "via": via,
-        "conversation": conversation,
-    }))?;
-    Ok(exit)
-}
-
-/// An outcome in a word for programs, in words for people, and how the command ends.
-fn meaning(outcome: &Outcome) -> (&'static str, &'static str, Exit) {
-    match outcome {
-        Outcome::Delivered(_) => ("delivered", "delivered", Exit::Ok),
-        Outcome::Deferred { .. } => (
-            "deferred",
-            "not now; the queue would try again",
-            Exit::Later,
-        ),
-        Outcome::InDoubt(_) => (
-            "in doubt",
-            "it may have arrived: no answer after the last octet",
-            Exit::Later,
-        ),
-        Outcome::Failed(_) => ("failed", "refused for good", Exit::Unavailable),
-        Outcome::Apart(_) => (
-            "apart",
-            "one of the recipients is refused; the queue would try them in smaller sets",
-            Exit::Unavailable,
-        ),
-        Outcome::Unsuited(_) => ("unsuited", "not through this connector", Exit::Unavailable),
-    }
+    Ok(ends)
 }
 
 fn address(option: &str, text: &str) -> Result<Address, CommandError> {
@@ -212,81 +136,5 @@ fn address(option: &str, text: &str) -> Result<Address, CommandError> {
             Exit::Usage,
             format_args!("{option} {}: {error}", shown(text)),
         )
-    })
-}
-
-/// The likeliest sender: the one that the connector logs in as, the sender of bounces, the first that the allowlist names.
-fn sender(config: &Config, settings: &connector::Settings) -> Option<Address> {
-    let named = config
-        .policy
-        .allowlist
-        .senders
-        .iter()
-        .map(ToString::to_string)
-        .flat_map(|pattern| {
-            let postmaster = format!("postmaster@{pattern}");
-            [pattern, postmaster]
-        });
-    let login = settings.kind.login().map(str::to_owned);
-    login
-        .into_iter()
-        .chain([config.bounce_from.to_string()])
-        .chain(named)
-        .filter_map(|text| Address::parse(&text).ok())
-        .find(|address| {
-            let findings = &mut Findings::default();
-            let judged = config
-                .policy
-                .sender(Who::default(), Some(address), findings);
-            judged.is_ok()
-        })
-}
-
-fn compose(config: &Config, from: &Address, to: &Address) -> Result<Message, CommandError> {
-    let at = output::now();
-    let id = MessageId::new(at, fastrand::u128(..));
-    let fault = |error: &dyn std::fmt::Display| CommandError::new(Exit::Software, error);
-    let mail = lettre::Message::builder()
-        .from(
-            from.to_string()
-                .parse()
-                .map_err(|e: lettre::address::AddressError| fault(&e))?,
-        )
-        .to(to
-            .to_string()
-            .parse()
-            .map_err(|e: lettre::address::AddressError| fault(&e))?)
-        .subject("Postern test")
-        .message_id(Some(format!("<{id}@{}>", config.hostname)))
-        .date(at)
-        .body(format!(
-            "This is a test message, sent by `postern test` on {}.\r\n\
-             If you can read it, this connector works.\r\n",
-            config.hostname
-        ))
-        .map_err(|e| fault(&e))?
-        .formatted();
-    let mail = Bytes::from(mail);
-    let end = memchr::memmem::find(&mail, b"\r\n\r\n")
-        .ok_or_else(|| fault(&"the composed message has no body"))?;
-    Ok(Message {
-        id,
-        envelope: Envelope {
-            sender: Some(from.clone()),
-            recipients: vec![to.clone().into()],
-            eight_bit: false,
-        },
-        origin: Origin {
-            listener: "test".to_owned(),
-            peer: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
-            client: None,
-            helo: config.hostname.clone(),
-            tls: false,
-            esmtp: true,
-            user: None,
-            at,
-        },
-        header: mail.slice(..end + 2),
-        body: Body::Memory(mail.slice(end + 4..)),
     })
 }

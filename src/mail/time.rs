@@ -82,6 +82,30 @@ pub fn parsed(text: &str) -> Option<SystemTime> {
     Some(at.into())
 }
 
+/// `45s`, `12m`, `3h05m`, `2d04h`.
+pub fn span(length: Duration) -> String {
+    let s = length.as_secs();
+    match s {
+        0..60 => format!("{s}s"),
+        60..3600 => format!("{}m", s / 60),
+        3600..86_400 => format!("{}h{:02}m", s / 3600, s % 3600 / 60),
+        _ => format!("{}d{:02}h", s / 86_400, s % 86_400 / 3600),
+    }
+}
+
+/// How long ago; zero if it lies ahead.
+pub fn since(at: SystemTime, now: SystemTime) -> Duration {
+    now.duration_since(at).unwrap_or_default()
+}
+
+/// `in 4m` or `now`.
+pub fn ahead(at: SystemTime, now: SystemTime) -> String {
+    match at.duration_since(now) {
+        Ok(wait) if wait.as_secs() > 0 => format!("in {}", span(wait)),
+        _ => "now".to_owned(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -118,6 +142,20 @@ mod tests {
             assert_eq!(logged(at), expected);
             let at = SystemTime::UNIX_EPOCH + Duration::from_millis(micros / 1000);
             assert_eq!(parsed(expected), Some(at));
+        }
+    }
+
+    #[test]
+    fn lengths_of_time() {
+        for (seconds, expected) in [
+            (0, "0s"),
+            (59, "59s"),
+            (60, "1m"),
+            (3599, "59m"),
+            (3900, "1h05m"),
+            (90_000, "1d01h"),
+        ] {
+            assert_eq!(span(Duration::from_secs(seconds)), expected);
         }
     }
 }

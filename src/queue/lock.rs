@@ -41,6 +41,16 @@ pub struct Holder {
     pub own: u32,
 }
 
+impl Holder {
+    /// This process, which has taken it.
+    pub fn this() -> Self {
+        Self {
+            pid: Some(rustix::process::getpid()),
+            own: std::process::id(),
+        }
+    }
+}
+
 /// Makes the directory and takes its lock.
 ///
 /// # Errors

@@ -9,6 +9,7 @@ use std::{
 
 use crate::{
     cli::exit::{CommandError, Ended, Exit},
+    gateway::report::eml::Eml,
     mail::message::{Message, MessageId},
     queue::store::Store,
 };
@@ -44,16 +45,14 @@ pub(super) async fn run(store: Arc<dyn Store>, id: MessageId, path: Option<PathB
 }
 
 async fn write_eml(message: &Message, out: &mut (dyn Write + Send)) -> Result<(), CommandError> {
-    out.write_all(&message.header)?;
-    out.write_all(b"\r\n")?;
     let unreadable = |error: io::Error| {
         CommandError::new(
             Exit::Io,
             format_args!("cannot read the body of {}: {error}", message.id),
         )
     };
-    let mut body = message.body.open().await.map_err(unreadable)?;
-    while let Some(piece) = body.next().await.map_err(unreadable)? {
+    let mut eml = Eml::of(message).await.map_err(unreadable)?;
+    while let Some(piece) = eml.next().await.map_err(unreadable)? {
         out.write_all(&piece)?;
     }
     out.flush()?;

@@ -1,21 +1,17 @@
-//! An entry of the queue for programs, and what it is waiting for. `queue` and `trace` find the entries and print them for people.
+//! What an entry of the queue is waiting for, and which connectors hold it up.
 
-use std::time::SystemTime;
+use std::{collections::BTreeMap, time::SystemTime};
 
+use super::site::{Site, status_row_of};
 use crate::{
-    cli::{
-        exit::CommandError,
-        output,
-        place::{self, QueuePlace, Routes},
-    },
     mail::{
         outcome::LaneState,
         text::{shown, shown_to},
-        time::human,
+        time::{ahead, human},
     },
-    queue::store::{Entry, LaneRow, State, Store},
+    queue::store::{Entry, LaneRow, State, Store, StoreError},
     route::LaneId,
-    view,
+    view::{EntryView, StatusRow},
 };
 
 /// Octets of the reason that are shown beside an entry.
@@ -23,7 +19,7 @@ const WHY: usize = 300;
 
 /// What decides whether an entry can go out: the routes, the lanes, and whether anybody delivers.
 #[derive(Debug)]
-pub(in crate::cli) struct Situation {
+pub struct Situation {
     routes: Routes,
     lanes: Vec<LaneRow>,
     is_running: bool,
@@ -31,22 +27,22 @@ pub(in crate::cli) struct Situation {
 }
 
 impl Situation {
-    pub(in crate::cli) async fn read(
-        place: &QueuePlace,
-        store: &dyn Store,
-    ) -> Result<Self, CommandError> {
-        let running = place::running(&place.data_dir)?;
-        let row = place::status_row_of(store, running.as_ref()).await?;
+    /// As it is now.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub async fn read(site: &Site<'_>, store: &dyn Store) -> Result<Self, StoreError> {
+        let row = status_row_of(store, site.running.as_ref()).await?;
         Ok(Self {
-            routes: Routes::new(place, &row),
+            routes: Routes::new(site, row),
             lanes: store.lanes().await?,
-            is_running: running.is_some(),
-            now: output::now(),
+            is_running: site.running.is_some(),
+            now: site.now,
         })
     }
 
     /// The first connector of the route, when all of them are closed or paused; an in-doubt message has only one.
-    pub(in crate::cli) fn blocked(&self, entry: &Entry) -> Option<String> {
+    pub fn blocked(&self, entry: &Entry) -> Option<String> {
         if !matches!(entry.state, State::Waiting) {
             return None;
         }
@@ -74,7 +70,7 @@ impl Situation {
     }
 
     /// What an entry that is not finished waits for, in a sentence.
-    pub(in crate::cli) fn waits(&self, entry: &Entry) -> Option<String> {
+    pub fn waits(&self, entry: &Entry) -> Option<String> {
         let mut said = match entry.state {
             State::Held => "held by an operator until `postern queue release`".to_owned(),
             State::Sending => "being sent now".to_owned(),
@@ -120,17 +116,47 @@ impl Situation {
             return format!("its turn in {}{}", shown(&lane.to_string()), of(lane));
         }
         match entry.next_attempt {
-            Some(at) if at > self.now => format!(
-                "the next attempt, {} ({})",
-                output::ahead(at, self.now),
-                human(at)
-            ),
+            Some(at) if at > self.now => {
+                format!("the next attempt, {} ({})", ahead(at, self.now), human(at))
+            }
             _ => "its turn: it is due now".to_owned(),
         }
     }
+
+    /// As it is shown.
+    pub fn view(&self, entry: &Entry) -> EntryView {
+        EntryView::new(entry, self.blocked(entry))
+    }
 }
 
-/// As `--json` shows it.
-pub(in crate::cli) fn view(entry: &Entry, standing: &Situation) -> view::EntryView {
-    view::EntryView::new(entry, standing.blocked(entry))
+/// Which routes there are and where they lead: as the running gateway has it, else as the file has it. `None`: nobody knows.
+#[derive(Debug, Default)]
+struct Routes(Option<BTreeMap<String, Vec<String>>>);
+
+impl Routes {
+    /// `row` is that of the gateway that runs.
+    fn new(site: &Site<'_>, row: StatusRow) -> Self {
+        if row.routes.is_some() {
+            return Self(row.routes);
+        }
+        Self(site.config.map(|config| {
+            let routes = config.router.routes.iter().map(|route| {
+                let connectors = route.connectors.iter().map(ToString::to_string);
+                (route.name.to_string(), connectors.collect())
+            });
+            routes.collect()
+        }))
+    }
+
+    /// The connectors of a route, in order.
+    fn named(&self, route: &str) -> Option<&[String]> {
+        self.0.as_ref()?.get(route).map(Vec::as_slice)
+    }
+
+    /// Whether it is certain that there is no such route.
+    fn lacks(&self, route: &str) -> bool {
+        self.0
+            .as_ref()
+            .is_some_and(|routes| !routes.contains_key(route))
+    }
 }

@@ -1,0 +1,344 @@
+//! Which rule accepts or refuses, and which way the mail would take.
+//!
+//! It plays a session in memory, as a client that knows what the listener offers, and shows what the session found and said;
+//! it has no judgement of its own.
+
+use std::{net::IpAddr, sync::Arc, time::SystemTime};
+
+use bytes::BytesMut;
+
+use crate::{
+    config::Config,
+    gateway::rules::rules,
+    listener::{self, Bind, TlsMode},
+    mail::{headers, health::Health, message::MessageId, reply::Reply, text::shown},
+    policy::AuthMode,
+    route::Route,
+    secret::Secret,
+    smtp::{
+        sasl,
+        server::session::{Accepted, Authentication, Conditions, Session, Step},
+    },
+    view::{Explained, ExplainedStep},
+};
+
+/// What a message would be.
+#[derive(Debug, Clone)]
+pub struct Question {
+    /// The envelope sender; `<>` for none.
+    pub from: String,
+    /// The recipient.
+    pub to: String,
+    /// The From field of the header, as written.
+    pub header_from: Option<String>,
+    /// Where the connection comes from.
+    pub client: IpAddr,
+    /// Logged in as this user.
+    pub user: Option<String>,
+    /// Through this listener. `None`: the first one.
+    pub listener: Option<String>,
+    /// Octets that the client says it has.
+    pub size: Option<u64>,
+    /// As a client that does not speak TLS.
+    pub no_tls: bool,
+}
+
+/// Why there is no answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum QuestionError {
+    /// Such a listener is not there.
+    #[error("no listener named {asked:?}; there is {names}")]
+    NoListener {
+        /// Which.
+        asked: String,
+        /// Those that are.
+        names: String,
+    },
+    /// Without TLS a client cannot say anything there.
+    #[error("listener {0:?} begins with TLS: without it a client cannot say anything there")]
+    NeedsTls(String),
+}
+
+/// Plays it.
+///
+/// # Errors
+/// [`QuestionError`].
+pub fn explain(config: &Config, question: &Question) -> Result<Explained, QuestionError> {
+    let listener = match &question.listener {
+        None => config.listeners.first(),
+        Some(name) => config.listeners.iter().find(|l| l.name == *name),
+    }
+    .ok_or_else(|| QuestionError::NoListener {
+        asked: question.listener.clone().unwrap_or_default(),
+        names: names(config.listeners.iter().map(|l| l.name.as_str())),
+    })?;
+    if question.no_tls && listener.tls == TlsMode::Implicit {
+        return Err(QuestionError::NeedsTls(listener.name.clone()));
+    }
+    let mut play = Play::new(config, listener, question);
+    play.path.refused = play.whole().err();
+    Ok(play.path.view())
+}
+
+/// The steps so far, and the refusal that ended them.
+#[derive(Debug, Default)]
+struct Walk {
+    steps: Vec<(&'static str, String)>,
+    refused: Option<Reply>,
+    route: Option<Route>,
+}
+
+/// A session, played from the greeting to the final dot.
+struct Play<'a> {
+    config: &'a Config,
+    listener: &'a listener::Settings,
+    question: &'a Question,
+    session: Session,
+    path: Walk,
+    accepted: Option<Box<Accepted>>,
+}
+
+impl<'a> Play<'a> {
+    fn new(config: &'a Config, listener: &'a listener::Settings, question: &'a Question) -> Self {
+        let conditions = Conditions {
+            rules: Arc::new(rules(config)),
+            store: Health::Fine,
+            throttled: false,
+        };
+        let peer = (question.client, 0).into();
+        let tls = listener.tls == TlsMode::Implicit;
+        let mut session = Session::new(Arc::new(listener.rules()), peer, tls, conditions);
+        session.keep_findings();
+        Self {
+            config,
+            listener,
+            question,
+            session,
+            path: Walk::default(),
+            accepted: None,
+        }
+    }
+
+    /// The first reply that refuses ends it.
+    fn whole(&mut self) -> Result<(), Reply> {
+        self.path.say("listener", describe(self.listener));
+        if self.config.policy.client(self.question.client).is_none() {
+            let text = "until it has logged in it is one of limits.unlisted_connections";
+            self.path.say("connection", text.to_owned());
+        }
+        let mut greeting = Reply::unknown_command();
+        let step = self.session.greet();
+        self.carry_out(step, &mut greeting);
+        self.heard(greeting)?;
+        let mut offered = self.say("EHLO explain")?;
+        if self.listener.tls == TlsMode::StartTls {
+            let use_it = !self.question.no_tls && offers(&offered, "STARTTLS");
+            let text = match (use_it, offers(&offered, "STARTTLS")) {
+                (true, _) => "by STARTTLS",
+                (false, true) => "none",
+                (false, false) => "none: STARTTLS is hidden from this client",
+            };
+            self.path.say("tls", text.to_owned());
+            if use_it {
+                self.say("STARTTLS")?;
+                offered = self.say("EHLO explain")?;
+            }
+        }
+        self.log_in(&offered)?;
+        let size = self
+            .question
+            .size
+            .map_or_else(String::new, |size| format!(" SIZE={size}"));
+        self.say(&format!(
+            "MAIL FROM:{}{size}",
+            bracketed(&self.question.from)
+        ))?;
+        self.say(&format!("RCPT TO:{}", bracketed(&self.question.to)))?;
+        self.say("DATA")?;
+        self.content()
+    }
+
+    fn log_in(&mut self, offered: &Reply) -> Result<(), Reply> {
+        let client = self.config.policy.client(self.question.client);
+        let any = client.filter(|client| client.any_credentials);
+        let Some(name) = &self.question.user else {
+            // A client of which any login will do is one that logs in.
+            if any.is_some() && offers(offered, "AUTH") {
+                self.say(&auth("any"))?;
+            }
+            return Ok(());
+        };
+        let result = self.say(&auth(name));
+        let text = match (&result, any) {
+            (Ok(_), Some(client)) => format!(
+                "any name and password will do for client {}, and they grant nothing",
+                client.name
+            ),
+            (Ok(_), None) => format!("logged in as [[user]] {name}"),
+            (Err(_), _) if self.config.policy.user(name).is_none() => {
+                format!("there is no [[user]] named {:?}", shown(name))
+            }
+            (Err(_), _) if self.listener.auth == AuthMode::Off => {
+                format!("{name:?} cannot log in: auth = \"off\" on this listener")
+            }
+            (Err(_), _) => format!("{name:?} cannot log in here without TLS"),
+        };
+        self.path.say("user", text);
+        result.map(|_| ())
+    }
+
+    /// A message of the one field that was given, or of none.
+    fn content(&mut self) -> Result<(), Reply> {
+        let field = self.question.header_from.as_ref().map(|value| {
+            // A field has no line ends that are no folding, and an argument has no folding.
+            let value: String = value.chars().filter(|c| !"\r\n".contains(*c)).collect();
+            format!("From: {value}\r\n")
+        });
+        self.say(&format!("{}\r\n.", field.as_deref().unwrap_or_default()))?;
+        let Some(accepted) = self.accepted.take() else {
+            return Ok(());
+        };
+        if field.is_some() {
+            for name in ["From", "Reply-To"] {
+                let Some(leaves) = headers::value_of(&accepted.header, name) else {
+                    continue;
+                };
+                let leaves = headers::unfold(leaves);
+                let leaves = String::from_utf8_lossy(leaves.trim_ascii());
+                let text = format!("{name}: {} leaves", shown(&leaves));
+                self.path.say("header", text);
+            }
+        }
+        let route = accepted.jobs.first();
+        self.path.route = route.and_then(|(name, _)| self.config.router.named(name).cloned());
+        Ok(())
+    }
+
+    /// Says a line to the session and hears the answer; one that refuses is the error.
+    fn say(&mut self, line: &str) -> Result<Reply, Reply> {
+        let mut input = BytesMut::from(line.as_bytes());
+        input.extend_from_slice(b"\r\n");
+        let mut answer = Reply::unknown_command();
+        while let Some(step) = self.session.feed(&mut input) {
+            self.carry_out(step, &mut answer);
+        }
+        self.heard(answer)
+    }
+
+    fn heard(&mut self, answer: Reply) -> Result<Reply, Reply> {
+        self.path.steps.extend(self.session.take_findings());
+        if answer.is_transient() || answer.is_permanent() {
+            return Err(answer);
+        }
+        Ok(answer)
+    }
+
+    /// What the driver of a session does, without a socket, a password check and a queue.
+    fn carry_out(&mut self, step: Step, answer: &mut Reply) {
+        let next = match step {
+            Step::Reply(reply) | Step::Close(Some(reply)) => {
+                *answer = reply;
+                None
+            }
+            Step::StartTls(reply) => {
+                *answer = reply;
+                self.session.tls_started()
+            }
+            Step::Verify(credentials) => {
+                let known = self.config.policy.user(&credentials.user).is_some();
+                Some(self.session.verified(if known {
+                    Authentication::Accepted
+                } else {
+                    Authentication::Refused
+                }))
+            }
+            Step::Data => {
+                let id = MessageId::from_bytes([0; 16]);
+                Some(self.session.data(id, SystemTime::UNIX_EPOCH))
+            }
+            Step::Enqueue(accepted) => {
+                self.accepted = Some(accepted);
+                Some(self.session.enqueued(Ok(())))
+            }
+            _ => None,
+        };
+        if let Some(next) = next {
+            self.carry_out(next, answer);
+        }
+    }
+}
+
+impl Walk {
+    fn view(self) -> Explained {
+        let connectors = self.route.iter().flat_map(|route| &route.connectors);
+        Explained {
+            accepted: self.refused.is_none(),
+            reply: self.refused.as_ref().map(ToString::to_string),
+            route: self.route.as_ref().map(|route| route.name.to_string()),
+            connectors: connectors.map(ToString::to_string).collect(),
+            steps: self
+                .steps
+                .into_iter()
+                .map(|(step, text)| ExplainedStep {
+                    step: step.to_owned(),
+                    text,
+                })
+                .collect(),
+        }
+    }
+
+    fn say(&mut self, what: &'static str, text: String) {
+        self.steps.push((what, text));
+    }
+}
+
+/// Whether an answer to EHLO offers this extension.
+fn offers(answer: &Reply, extension: &str) -> bool {
+    let mut lines = answer.text.split('\n').skip(1);
+    lines.any(|line| line.split(' ').next() == Some(extension))
+}
+
+/// An AUTH command whose password is taken for the right one.
+fn auth(name: &str) -> String {
+    format!(
+        "AUTH PLAIN {}",
+        sasl::plain_response(name, &Secret::new("any"))
+    )
+}
+
+/// The address as a client writes it behind MAIL or RCPT.
+fn bracketed(text: &str) -> String {
+    if text.starts_with('<') {
+        text.to_owned()
+    } else {
+        format!("<{text}>")
+    }
+}
+
+fn describe(listener: &listener::Settings) -> String {
+    let at = match &listener.bind {
+        Bind::Address(address) => address.to_string(),
+        Bind::Inherited(name) => format!("socket:{name}"),
+    };
+    let tls = match (listener.tls, listener.require_tls) {
+        (TlsMode::Off, _) => "no TLS",
+        (TlsMode::StartTls, false) => "STARTTLS offered",
+        (TlsMode::StartTls, true) => "STARTTLS required",
+        (TlsMode::Implicit, _) => "implicit TLS",
+    };
+    let auth = match listener.auth {
+        AuthMode::Off => "no AUTH",
+        AuthMode::Optional => "AUTH offered",
+        AuthMode::Required => "AUTH required",
+    };
+    format!("{} at {at} ({tls}, {auth})", listener.name)
+}
+
+fn names<'a>(names: impl Iterator<Item = &'a str>) -> String {
+    let names: Vec<&str> = names.collect();
+    if names.is_empty() {
+        "none".to_owned()
+    } else {
+        names.join(", ")
+    }
+}

@@ -1,0 +1,176 @@
+//! How a gateway is, whether it needs somebody, and what is wrong with its file.
+
+use std::time::{Duration, SystemTime};
+
+use rustix::process::Pid;
+
+use super::site::{Site, status_row_of};
+use crate::{
+    config::{
+        Config,
+        diagnostic::{Diagnostic, Diagnostics, Severity},
+    },
+    delivery::upstreams::{self, UPSTREAMS_ROW, UpstreamsRow},
+    mail::{outcome::LaneState, time::since},
+    queue::{
+        lock::Holder,
+        store::{LaneRow, Stats, Store, StoreError},
+    },
+    route::LaneId,
+    view::{Certificate, CheckedCertificate, Lane, Messages, Problem, Status, StatusRow, listed},
+};
+
+/// Mail that waits longer needs somebody.
+const OLD: Duration = Duration::from_hours(1);
+
+/// All that is known of a gateway.
+#[derive(Debug)]
+pub struct StatusReport<'a> {
+    /// Where it was looked.
+    pub site: Site<'a>,
+    /// Empty unless the gateway runs.
+    pub row: StatusRow,
+    /// `None`: there is no queue yet.
+    pub stats: Option<Stats>,
+    /// Every connector, and each mailbox that is not open.
+    pub lanes: Vec<LaneRow>,
+    /// The connections that are known.
+    pub upstreams: UpstreamsRow,
+    /// Those in use.
+    pub certificates: Vec<CheckedCertificate>,
+}
+
+impl<'a> StatusReport<'a> {
+    /// As it is now. `store`: `None` where there is none yet.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub async fn read(site: Site<'a>, store: Option<&dyn Store>) -> Result<Self, StoreError> {
+        let (row, stats, lanes, upstreams) = match store {
+            None => (StatusRow::default(), None, Vec::new(), UpstreamsRow::new()),
+            Some(store) => (
+                status_row_of(store, site.running.as_ref()).await?,
+                Some(store.stats().await?),
+                store.lanes().await?,
+                upstreams::read(store.note(UPSTREAMS_ROW).await?.as_deref()),
+            ),
+        };
+        let certificates = row.certificates.iter();
+        Ok(Self {
+            lanes: all_lanes(site.config, &row, lanes),
+            upstreams,
+            certificates: certificates.map(|c| checked(c, site.now)).collect(),
+            site,
+            row,
+            stats,
+        })
+    }
+
+    /// How long the oldest message waits.
+    pub fn waits(&self) -> Option<Duration> {
+        let oldest = self.stats.as_ref()?.oldest?;
+        Some(since(oldest, self.site.now))
+    }
+
+    /// Whether a connector is paused, a certificate is no good or mail waits for long.
+    pub fn needs_somebody(&self) -> bool {
+        let is_paused = |lane: &LaneRow| lane.state == LaneState::Paused;
+        self.lanes.iter().any(is_paused)
+            || self
+                .certificates
+                .iter()
+                .any(|c| c.expired || c.certificate.is_early(self.site.now))
+            || self.waits().is_some_and(|waits| waits > OLD)
+    }
+
+    /// As it is shown.
+    pub fn view(&self) -> Status {
+        let Site {
+            data_dir,
+            running,
+            problems,
+            ..
+        } = self.site;
+        let is_running = running.is_some();
+        let pid = running.and_then(|Holder { pid, .. }| pid);
+        let row = self.row.clone();
+        Status {
+            running: is_running,
+            pid: pid.map(Pid::as_raw_nonzero).map(Into::into),
+            data_dir: data_dir.display().to_string(),
+            store: self.stats.is_some(),
+            ok: is_running && !self.needs_somebody(),
+            started: row.started,
+            config: row.config,
+            problems: problems
+                .into_iter()
+                .flat_map(Diagnostics::iter)
+                .map(problem)
+                .collect(),
+            listeners: row.listeners,
+            connectors: listed(&self.lanes)
+                .iter()
+                .map(|lane| Lane::new(lane, is_running, &self.upstreams))
+                .collect(),
+            messages: self.stats.as_ref().map(Messages::from),
+            oldest_seconds: self.waits().map(|w| w.as_secs()),
+            certificates: self.certificates.clone(),
+            reload: row.reload,
+        }
+    }
+}
+
+/// A problem of the configuration, as it is shown.
+pub fn problem(diagnostic: &Diagnostic) -> Problem {
+    let is_at_a_place = diagnostic.line > 0;
+    Problem {
+        severity: match diagnostic.severity {
+            Severity::Error => "error",
+            Severity::Warning => "warning",
+            Severity::Note => "note",
+        },
+        line: is_at_a_place.then_some(diagnostic.line),
+        column: is_at_a_place.then_some(diagnostic.column),
+        message: diagnostic.message.clone(),
+        hint: diagnostic.hint.clone(),
+    }
+}
+
+fn checked(certificate: &Certificate, now: SystemTime) -> CheckedCertificate {
+    CheckedCertificate {
+        certificate: certificate.clone(),
+        expired: certificate.ends().is_some_and(|end| end <= now),
+    }
+}
+
+/// A row for every connector there is, and for each mailbox that is not open.
+fn all_lanes(config: Option<&Config>, row: &StatusRow, mut rows: Vec<LaneRow>) -> Vec<LaneRow> {
+    let mut connectors = row.connectors.clone();
+    if let (true, Some(config)) = (connectors.is_empty(), config) {
+        connectors = config
+            .connectors
+            .iter()
+            .map(|c| c.name.to_string())
+            .collect();
+    }
+    for name in &connectors {
+        let lane = LaneId::of(&name.as_str().into());
+        if !rows.iter().any(|row| row.lane == lane) {
+            rows.push(LaneRow {
+                lane,
+                state: LaneState::Open,
+                since: SystemTime::UNIX_EPOCH,
+                why: String::new(),
+                probe: None,
+                version: 0,
+            });
+        }
+    }
+    // A connector that is no longer configured holds nothing up.
+    rows.retain(|row| {
+        let name = row.lane.connector.as_str();
+        connectors.is_empty() || connectors.iter().any(|connector| connector == name)
+    });
+    rows.sort_by_cached_key(|row| row.lane.to_string());
+    rows
+}

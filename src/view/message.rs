@@ -1,0 +1,122 @@
+//! A message: its entries and their recipients, and its life.
+
+use serde::Serialize;
+
+use crate::{mail::time::rfc3339, queue::store};
+
+/// A message on one route.
+#[derive(Debug, Serialize)]
+pub struct EntryView {
+    /// Of the message.
+    pub id: String,
+    /// Its route.
+    pub route: String,
+    /// `waiting`, `sending`, `held`, `failed`, `done`.
+    pub state: &'static str,
+    /// `<>` of a bounce.
+    pub sender: String,
+    /// All of this route.
+    pub recipients: Vec<RecipientView>,
+    /// The most that any recipient has had.
+    pub attempts: u32,
+    /// When it is tried again.
+    pub next_attempt: Option<String>,
+    /// The connector that is shut, when that is what it waits for.
+    pub blocked_by: Option<String>,
+    /// The lane whose turn it waits for.
+    pub waits_for: Option<String>,
+    /// Octets.
+    pub size: u64,
+    /// When it was accepted.
+    pub accepted_at: String,
+}
+
+/// A recipient of an entry.
+#[derive(Debug, Serialize)]
+pub struct RecipientView {
+    /// As it is sent to.
+    pub address: String,
+    /// What became of it.
+    pub state: &'static str,
+    /// What the upstream said last.
+    pub last_reply: Option<String>,
+}
+
+impl EntryView {
+    /// Of the store's; `blocked_by` is the connector that it waits for.
+    pub fn new(entry: &store::Entry, blocked_by: Option<String>) -> Self {
+        let recipient = |r: &store::EntryRecipient| RecipientView {
+            address: r.address.clone(),
+            state: r.state.as_str(),
+            last_reply: r.last_reply.clone(),
+        };
+        Self {
+            id: entry.id.to_string(),
+            route: entry.route.to_string(),
+            state: entry.state.as_str(),
+            sender: sender(entry),
+            recipients: entry.recipients.iter().map(recipient).collect(),
+            attempts: entry.attempts,
+            next_attempt: entry.next_attempt.map(rfc3339),
+            blocked_by,
+            waits_for: entry.lane.as_ref().map(ToString::to_string),
+            size: entry.size,
+            accepted_at: rfc3339(entry.accepted),
+        }
+    }
+}
+
+/// Who sent an entry, `<>` of a bounce.
+pub fn sender(entry: &store::Entry) -> String {
+    entry.sender.clone().unwrap_or_else(|| "<>".to_owned())
+}
+
+/// Something that happened to a message.
+#[derive(Debug, Serialize)]
+pub struct EventView {
+    /// When.
+    pub at: String,
+    /// `accepted`, `delivered`, `deferred`, …
+    pub event: String,
+    /// To whom; empty: to all of them.
+    pub recipients: Vec<String>,
+    /// The words of it.
+    pub text: String,
+}
+
+impl From<&store::Event> for EventView {
+    fn from(event: &store::Event) -> Self {
+        Self {
+            at: rfc3339(event.at),
+            event: event.kind.to_string(),
+            recipients: event.recipients.clone(),
+            text: event.text.clone(),
+        }
+    }
+}
+
+/// The life of a message.
+#[derive(Debug, Serialize)]
+pub struct Life {
+    /// Of the message.
+    pub id: String,
+    /// `<>` of a bounce, and of what is known by its events alone.
+    pub sender: String,
+    /// In their order.
+    pub events: Vec<EventView>,
+    /// On each route.
+    pub entries: Vec<EntryView>,
+    /// In a sentence, if it is not finished.
+    pub waits_for: Option<String>,
+}
+
+/// `postern queue show`.
+#[derive(Debug, Serialize)]
+pub struct ShownMessage {
+    /// On each route.
+    pub entries: Vec<EntryView>,
+    /// As it is kept. `None`: it is no longer.
+    pub header: Option<String>,
+    /// In their order.
+    pub events: Vec<EventView>,
+}

@@ -1,0 +1,18 @@
+//! What is shown: of the gateway, of its lanes, of a message and its life. The same words for `--json`, for the status row that a
+//! gateway keeps beside the queue, and for whatever asks over a network.
+//!
+//! The types say which fields there are; how they are printed for people is a command's own affair.
+
+mod lane;
+mod message;
+mod row;
+mod status;
+mod trial;
+
+pub use self::{
+    lane::{ConnectionsView, Lane, listed},
+    message::{EntryView, EventView, Life, RecipientView, ShownMessage, sender},
+    row::{Cause, Certificate, Listener, Owner, Reload, STATUS_ROW, StatusRow},
+    status::{CheckedCertificate, Messages, Problem, Status},
+    trial::{Explained, ExplainedStep, LoginView, Tried},
+};

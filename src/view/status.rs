@@ -1,0 +1,91 @@
+//! What `status` shows, and what is wrong with the configuration.
+
+use serde::Serialize;
+
+use super::{
+    lane::Lane,
+    row::{Certificate, Listener, Reload},
+};
+use crate::queue::store;
+
+/// `postern status`.
+#[derive(Debug, Serialize)]
+pub struct Status {
+    /// Whether a gateway holds the data directory.
+    pub running: bool,
+    /// `None`: it is in another PID namespace, or does not run.
+    pub pid: Option<i32>,
+    /// Where the queue is.
+    pub data_dir: String,
+    /// Whether there is a queue.
+    pub store: bool,
+    /// Whether nothing needs anybody.
+    pub ok: bool,
+    /// When the gateway started.
+    pub started: Option<String>,
+    /// The configuration that it runs with.
+    pub config: Option<String>,
+    /// What is wrong with the file as it is now.
+    pub problems: Vec<Problem>,
+    /// Where it listens.
+    pub listeners: Vec<Listener>,
+    /// The lanes: every connector, and each mailbox that is not open.
+    pub connectors: Vec<Lane>,
+    /// By state. `None`: there is no queue.
+    pub messages: Option<Messages>,
+    /// How long the oldest message waits.
+    pub oldest_seconds: Option<u64>,
+    /// Those in use.
+    pub certificates: Vec<CheckedCertificate>,
+    /// What became of the last reload.
+    pub reload: Option<Reload>,
+}
+
+/// A problem of the configuration.
+#[derive(Debug, Serialize)]
+pub struct Problem {
+    /// `error`, `warning`, `note`.
+    pub severity: &'static str,
+    /// From 1. `None`: it concerns the file as a whole.
+    pub line: Option<usize>,
+    /// In characters, from 1.
+    pub column: Option<usize>,
+    /// What is wrong.
+    pub message: String,
+    /// What to write.
+    pub hint: Option<String>,
+}
+
+/// Jobs by state.
+#[derive(Debug, Serialize)]
+pub struct Messages {
+    /// For their time or their turn.
+    pub waiting: u64,
+    /// At this moment.
+    pub sending: u64,
+    /// By an operator.
+    pub held: u64,
+    /// For good.
+    pub failed: u64,
+}
+
+impl From<&store::Stats> for Messages {
+    fn from(stats: &store::Stats) -> Self {
+        Self {
+            waiting: stats.waiting,
+            sending: stats.sending,
+            held: stats.held,
+            failed: stats.failed,
+        }
+    }
+}
+
+/// A certificate, and whether it is still any good.
+#[derive(Debug, Clone, Serialize)]
+pub struct CheckedCertificate {
+    /// Whose, where and until when.
+    #[serde(flatten)]
+    pub certificate: Certificate,
+    /// Its end lies behind.
+    pub expired: bool,
+}
