@@ -4,12 +4,12 @@ use std::time::Instant;
 
 use super::harness::{
     gateway::{Client, Gateway, basic, queued_id},
-    sink::Sink,
+    upstream::Upstream,
 };
 
 #[test]
 fn mail_of_35_mib_goes_through_whole_in_little_memory() {
-    let sink = Sink::start();
+    let sink = Upstream::start();
     let config = basic(sink.address).replace(
         "[allowlist]",
         "[limits]\nmessage_size = \"36MiB\"\n\n[allowlist]",
@@ -63,7 +63,7 @@ fn mail_of_35_mib_goes_through_whole_in_little_memory() {
 
 #[test]
 fn mail_above_the_limit_is_refused_at_mail_and_at_the_end() {
-    let sink = Sink::start();
+    let sink = Upstream::start();
     let config = basic(sink.address).replace(
         "[allowlist]",
         "[limits]\nmessage_size = \"100KiB\"\n\n[allowlist]",
@@ -94,7 +94,7 @@ fn mail_above_the_limit_is_refused_at_mail_and_at_the_end() {
 #[test]
 fn a_thousand_idle_connections_are_cheap() {
     super::harness::peers::many_files();
-    let sink = Sink::start();
+    let sink = Upstream::start();
     let config = basic(sink.address).replace(
         "[allowlist]",
         "[limits]\nconnections = 1200\nconnections_per_client = 1200\n\n[allowlist]",
@@ -124,7 +124,7 @@ fn a_thousand_idle_connections_are_cheap() {
 
 #[test]
 fn an_empty_queue_is_ready_at_once() {
-    let sink = Sink::start();
+    let sink = Upstream::start();
     let mut gateway = Gateway::start(&basic(sink.address));
     gateway.kill();
     let start = Instant::now();

@@ -1,14 +1,16 @@
 //! The commands, as a shell sees them: the real binary, its output and its exit status.
 
 use std::{
-    io::{BufRead as _, BufReader, Write as _},
-    net::TcpListener,
+    io::Write as _,
     os::unix::fs::PermissionsExt as _,
     process::{Command, Output, Stdio},
-    thread::JoinHandle,
+    sync::atomic::{AtomicUsize, Ordering},
 };
 
-use super::harness::peers::free_port;
+use super::harness::{
+    peers::free_port,
+    upstream::{Act, Script, Upstream},
+};
 
 fn postern(arguments: &[&str], input: &str) -> Output {
     postern_with(arguments, input, &[])
@@ -181,39 +183,24 @@ fn certificates() {
     assert_eq!(output.status.code(), Some(64));
 }
 
-/// A listener that plays its replies one after the other and gives back what it was told. Inside DATA it reads to the
-/// dot before it replies.
-fn script(replies: &'static [&'static str]) -> (String, JoinHandle<Vec<String>>) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap().to_string();
-    let told = std::thread::spawn(move || {
-        let (stream, _) = listener.accept().unwrap();
-        let mut out = stream.try_clone().unwrap();
-        let mut lines = BufReader::new(stream);
-        let mut told = Vec::new();
-        for reply in replies {
-            out.write_all(format!("{reply}\r\n").as_bytes()).unwrap();
-            loop {
-                let mut line = Vec::new();
-                if lines.read_until(b'\n', &mut line).unwrap() == 0 {
-                    return told;
-                }
-                let line = text(&line);
-                let data = reply.starts_with("354") && line != ".\r\n";
-                told.push(line);
-                if !data {
-                    break;
-                }
+/// A listener that plays its replies one after the other, and hangs up when they are over.
+fn script(replies: &'static [&'static str]) -> (String, Upstream) {
+    let asked = AtomicUsize::new(0);
+    let upstream = Script::default()
+        .when(move |at| {
+            if at.stage == "BODY" {
+                return None;
             }
-        }
-        told
-    });
-    (address, told)
+            let reply = replies.get(asked.fetch_add(1, Ordering::SeqCst));
+            Some(reply.map_or(Act::Fin, |text| Act::says(*text)))
+        })
+        .start();
+    (upstream.address.to_string(), upstream)
 }
 
 #[test]
 fn sendmail_hands_over() {
-    let (address, told) = script(&[
+    let (address, upstream) = script(&[
         "220 x",
         "250 x",
         "250 2.1.0 ok",
@@ -230,9 +217,10 @@ fn sendmail_hands_over() {
     );
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
     assert_eq!(text(&output.stdout), "");
-    let told = told.join().unwrap();
+    let told = upstream.all();
+    let (_, told) = told.split_once("\r\n").unwrap();
     assert_eq!(
-        told.get(1..).unwrap().concat(),
+        told,
         "MAIL FROM:<bounce@corp.example>\r\nRCPT TO:<b@corp.example>\r\nRCPT TO:<c@corp.example>\r\nDATA\r\n\
          From: a@corp.example\r\nTo: b@corp.example\r\nSubject: s\r\n\r\n..\r\n...x\r\nb\u{e4}d\r\n.\r\nQUIT\r\n"
     );
@@ -280,7 +268,7 @@ fn sendmail_says_why_not() {
             75,
         ),
     ] {
-        let (address, told) = script(replies);
+        let (address, upstream) = script(replies);
         let output = postern_with(
             &["sendmail", "-f", "a@b.c", "x@y.z"],
             "Subject: s\n\nx\n.\nnot sent\n",
@@ -293,7 +281,7 @@ fn sendmail_says_why_not() {
             text(&output.stderr)
         );
         assert!(!output.stderr.is_empty(), "{replies:?}");
-        assert!(!told.join().unwrap().concat().contains("not sent"));
+        assert!(!upstream.all().contains("not sent"));
     }
     let free = format!("127.0.0.1:{}", free_port());
     let output = postern_with(
@@ -306,7 +294,7 @@ fn sendmail_says_why_not() {
 
 #[test]
 fn sendmail_speaks_smtp() {
-    let (address, told) = script(&["220 hello", "250 x", "221 bye"]);
+    let (address, upstream) = script(&["220 hello", "250 x", "221 bye"]);
     let output = postern_with(
         &["sendmail", "-bs"],
         "EHLO x\r\nQUIT\r\n",
@@ -314,7 +302,7 @@ fn sendmail_speaks_smtp() {
     );
     assert_eq!(text(&output.stdout), "220 hello\r\n250 x\r\n221 bye\r\n");
     assert_eq!(output.status.code(), Some(0));
-    assert_eq!(told.join().unwrap(), ["EHLO x\r\n", "QUIT\r\n"]);
+    assert_eq!(upstream.all(), "EHLO x\r\nQUIT\r\n");
 }
 
 #[test]
@@ -322,7 +310,7 @@ fn send_composes() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("list.csv");
     std::fs::write(&file, "a,b\n").unwrap();
-    let (address, told) = script(&[
+    let (address, upstream) = script(&[
         "220 x",
         "250 x",
         "250 ok",
@@ -351,7 +339,7 @@ fn send_composes() {
     );
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
     assert_eq!(text(&output.stdout), "queued as ID\n");
-    let told = told.join().unwrap().concat();
+    let told = upstream.all();
     for part in [
         "MAIL FROM:<erp@corp.example>",
         "RCPT TO:<c@corp.example>",

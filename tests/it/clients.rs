@@ -9,17 +9,17 @@ use std::{
 use super::harness::{
     gateway::{Gateway, basic, stdout},
     peers::{certificates, command, free_port, need, peers, run},
-    sink::Sink,
+    upstream::Upstream,
 };
 
 struct Site {
-    sink: Sink,
+    sink: Upstream,
     gateway: Gateway,
 }
 
 /// A plain listener, one with STARTTLS and a login, one with implicit TLS and a login.
 fn site() -> Site {
-    let sink = Sink::start();
+    let sink = Upstream::start();
     let dir = tempfile::TempDir::new().unwrap();
     certificates(dir.path());
     let mut hash = command(Gateway::binary())
@@ -469,7 +469,7 @@ fn sendmail(gateway: &Gateway, args: &[&str], input: &[u8]) -> i32 {
 /// What a local program hands over, and what arrives of it: each is a message that was lost, cut or sent to somebody else once.
 #[test]
 fn what_local_programs_hand_to_sendmail() {
-    let sink = Sink::start();
+    let sink = Upstream::start();
     let port = free_port();
     let config = basic(sink.address).replace("127.0.0.1:0", &format!("127.0.0.1:{port}"));
     let gateway = Gateway::start(&format!("default_domain = \"corp.example\"\n{config}"));
@@ -582,7 +582,7 @@ fn what_local_programs_hand_to_sendmail() {
 /// Whether the first words of a client are there before our greeting is chance; what it is answered must not be.
 #[test]
 fn who_talks_before_the_greeting_gets_one_answer() {
-    let sink = Sink::start();
+    let sink = Upstream::start();
     let config = basic(sink.address);
     let answers = |gateway: &Gateway| -> Vec<String> {
         let mut seen: Vec<String> = (0..10)

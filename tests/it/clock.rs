@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use super::harness::{
     clock::Clock,
     gateway::{Gateway, basic, queued_id, stdout, wait},
-    sink::Sink,
+    upstream::Upstream,
 };
 
 const DAY: i64 = 86_400;
@@ -36,13 +36,13 @@ enum Ill {
 struct World {
     clock: Clock,
     gateway: Gateway,
-    sink: Sink,
+    sink: Upstream,
     is_ill: Arc<AtomicBool>,
 }
 
 fn world(ill: Ill, at: i64, more: &str) -> World {
     let is_ill = Arc::new(AtomicBool::new(true));
-    let sink = Sink::scripted({
+    let sink = Upstream::scripted({
         let is_ill = is_ill.clone();
         move |line| {
             if !is_ill.load(Ordering::SeqCst) {

@@ -20,7 +20,7 @@ use super::harness::{
     cloud::error,
     cloud_token::{Endpoint, Said, granted, refused},
     gateway::{Gateway, basic, queued_id, stdout, wait},
-    sink::Sink,
+    upstream::Upstream,
 };
 
 /// What happens to a request for sendMail when so many octets of its body were read.
@@ -715,7 +715,7 @@ fn a_refused_smtp_login_says_what_the_token_lacks() {
     ] {
         let count = Arc::new(AtomicUsize::new(0));
         let logins = count.clone();
-        let sink = Sink::scripted(move |line| match line.split(' ').next() {
+        let sink = Upstream::scripted(move |line| match line.split(' ').next() {
             Some("EHLO") => Some("250-sink\r\n250 AUTH XOAUTH2".to_owned()),
             Some("AUTH") => {
                 logins.fetch_add(1, Ordering::SeqCst);
@@ -747,7 +747,7 @@ fn a_refused_smtp_login_says_what_the_token_lacks() {
     // The endpoint gives the same one again: no second login with it.
     let count = Arc::new(AtomicUsize::new(0));
     let logins = count.clone();
-    let sink = Sink::scripted(move |line| match line.split(' ').next() {
+    let sink = Upstream::scripted(move |line| match line.split(' ').next() {
         Some("EHLO") => Some("250-sink\r\n250 AUTH XOAUTH2".to_owned()),
         Some("AUTH") => {
             logins.fetch_add(1, Ordering::SeqCst);

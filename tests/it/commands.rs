@@ -10,14 +10,14 @@ use std::{
 use super::harness::{
     gateway::{Gateway, basic, stdout},
     peers::{free_port, need, run},
-    sink::Sink,
+    upstream::Upstream,
 };
 
 #[test]
 #[ignore = "needs curl, which tests/run installs"]
 fn a_certificate_from_cert_is_trusted_by_a_client_that_knows_its_ca() {
     need("curl");
-    let sink = Sink::start();
+    let sink = Upstream::start();
     let dir = tempfile::TempDir::new().unwrap();
     let at = |name: &str| dir.path().join(name).display().to_string();
     let made = Command::new(Gateway::binary())
@@ -249,7 +249,7 @@ fn the_pages_put_the_program_where_the_unit_starts_it() {
 
 #[test]
 fn test_says_what_is_wrong_with_a_connector() {
-    let sink = Sink::scripted(|line| {
+    let sink = Upstream::scripted(|line| {
         line.starts_with("RCPT")
             .then(|| "550 5.1.1 no such user".to_owned())
     });
@@ -336,7 +336,7 @@ fn explain_knows_tls_and_sizes() {
 
 #[test]
 fn explain_says_what_the_session_says() {
-    let sink = Sink::start();
+    let sink = Upstream::start();
     let config = basic(sink.address).replace(
         "name = \"all\"\n",
         "name = \"all\"\nrecipients = [\"corp.example\"]\n",

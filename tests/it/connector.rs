@@ -6,16 +6,21 @@
     reason = "a test fails by panicking"
 )]
 
-use crate::harness::time::until;
 use std::{
-    fmt::Write as _,
     net::SocketAddr,
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
     time::{Duration, Instant, SystemTime},
 };
 
-use super::{fixture, harness::peers::free_port};
+use super::{
+    fixture,
+    harness::{
+        peers::free_port,
+        time::until,
+        upstream::{Act, Form, Script},
+    },
+};
 use postern::{
     connector::{
         Connector, Kind, Proxy, ProxyServer, Settings, SmtpSettings, Tls, Verify,
@@ -33,324 +38,16 @@ use postern::{
 };
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use tokio::{
-    io::{
-        AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _,
-        BufReader,
-    },
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
     sync::Notify,
     task::JoinSet,
 };
-use tokio_rustls::{
-    TlsAcceptor,
-    rustls::{
-        self, ServerConfig,
-        crypto::aws_lc_rs,
-        pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer},
-    },
+use tokio_rustls::rustls::{
+    ServerConfig,
+    crypto::aws_lc_rs,
+    pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer},
 };
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Fault {
-    Says(&'static str),
-    /// The usual answer, and one more.
-    More(&'static str, Form),
-    Fin,
-    Rst,
-    Hang,
-}
-
-/// How one reply too many comes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Form {
-    /// Together with the answer.
-    Together,
-    /// Its beginning together with the answer.
-    Begun,
-    /// Behind the answer, by itself.
-    Apart,
-}
-
-/// What the upstream does; everything else goes well.
-#[derive(Clone, Default)]
-struct Script {
-    /// At `banner EHLO STARTTLS AUTH MAIL RCPT1 RCPT2 DATA BODY EOD QUIT`.
-    faults: Vec<(&'static str, Fault)>,
-    /// Further EHLO lines, parted by spaces.
-    offers: &'static str,
-    tls: Option<Arc<ServerConfig>>,
-    implicit: bool,
-    /// After so many messages of one connection it says 421 unasked and closes.
-    closes_after: Option<u32>,
-    /// The faults begin after so many messages of one connection.
-    patience: u32,
-    /// After the first message of the first connection, when it is told to: says this and takes whatever comes.
-    idle_says: Option<(Arc<Notify>, &'static str)>,
-    /// It hangs up on whoever wants to go on with a TLS session.
-    hates_tickets: bool,
-}
-
-#[derive(Default)]
-struct Seen {
-    connections: u32,
-    lines: Vec<String>,
-    messages: Vec<(Vec<String>, Vec<u8>)>,
-    /// Of each TLS handshake: it went on with a session.
-    resumed: Vec<bool>,
-}
-
-struct Upstream {
-    address: SocketAddr,
-    seen: Arc<Mutex<Seen>>,
-    _tasks: JoinSet<()>,
-}
-
-impl Upstream {
-    async fn start(script: Script) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let seen = Arc::new(Mutex::new(Seen::default()));
-        let mut tasks = JoinSet::new();
-        let shared = seen.clone();
-        tasks.spawn(async move {
-            let mut sessions = JoinSet::new();
-            while let Ok((stream, _)) = listener.accept().await {
-                shared.lock().unwrap().connections += 1;
-                // Two writes are two segments, and none of them waits.
-                stream.set_nodelay(true).unwrap();
-                sessions.spawn(serve(stream, script.clone(), shared.clone()));
-            }
-        });
-        Self {
-            address,
-            seen,
-            _tasks: tasks,
-        }
-    }
-
-    fn messages(&self) -> Vec<(Vec<String>, Vec<u8>)> {
-        self.seen.lock().unwrap().messages.clone()
-    }
-
-    fn said(&self, word: &str) -> bool {
-        self.seen
-            .lock()
-            .unwrap()
-            .lines
-            .iter()
-            .any(|l| l.contains(word))
-    }
-}
-
-async fn serve(stream: TcpStream, script: Script, seen: Arc<Mutex<Seen>>) {
-    // A session ends in an error when it was told to.
-    let raw = socket2::SockRef::from(&stream).try_clone().unwrap();
-    let result = if script.hates_tickets && offers_ticket(&stream).await {
-        Err(Fault::Rst)
-    } else if script.implicit {
-        match TlsAcceptor::from(script.tls.clone().unwrap())
-            .accept(stream)
-            .await
-        {
-            Ok(stream) => {
-                let kind = stream.get_ref().1.handshake_kind();
-                let is_resumed = kind == Some(rustls::HandshakeKind::Resumed);
-                seen.lock().unwrap().resumed.push(is_resumed);
-                let ended = session(stream, &script, &seen, true, true).await;
-                ended.map(|_| ())
-            }
-            Err(_) => Err(Fault::Fin),
-        }
-    } else {
-        match session(stream, &script, &seen, false, true).await {
-            Ok(Some(stream)) => {
-                match TlsAcceptor::from(script.tls.clone().unwrap())
-                    .accept(stream)
-                    .await
-                {
-                    Ok(stream) => session(stream, &script, &seen, true, false)
-                        .await
-                        .map(|_| ()),
-                    Err(_) => Err(Fault::Fin),
-                }
-            }
-            Ok(None) => Ok(()),
-            Err(fault) => Err(fault),
-        }
-    };
-    if result == Err(Fault::Rst) {
-        raw.set_linger(Some(Duration::ZERO)).unwrap();
-    }
-}
-
-/// A ClientHello lies there with a pre-shared key, its last extension (RFC 8446 §4.2.11).
-async fn offers_ticket(stream: &TcpStream) -> bool {
-    let mut hello = vec![0; 4096];
-    let octets = stream.peek(&mut hello).await.unwrap();
-    // Its type, its length, then that of the identities: a ticket is longer than a hundred octets, and shorter than a page.
-    let is_psk = |w: &[u8]| w[..2] == [0, 41] && w[2] < 16 && w[4] < 16 && w[3] > w[5];
-    hello[..octets].windows(6).any(is_psk)
-}
-
-/// `Ok(Some)`: STARTTLS was agreed upon.
-async fn session<S: AsyncRead + AsyncWrite + Unpin>(
-    stream: S,
-    script: &Script,
-    seen: &Mutex<Seen>,
-    encrypted: bool,
-    greets: bool,
-) -> Result<Option<S>, Fault> {
-    let mut stream = BufReader::new(stream);
-    let mut accepted: Vec<String> = Vec::new();
-    let (mut mail, mut asked, mut messages) = (false, 0, 0);
-    let (patient, impatient) = (
-        Script {
-            faults: Vec::new(),
-            ..script.clone()
-        },
-        script,
-    );
-    let mut script = if script.patience > 0 {
-        &patient
-    } else {
-        script
-    };
-    if greets {
-        answer(&mut stream, script, "banner", "220 up.example ready").await?;
-    }
-    loop {
-        let mut line = String::new();
-        if stream.read_line(&mut line).await.unwrap_or(0) == 0 {
-            return Ok(None);
-        }
-        let line = line.trim_end().to_owned();
-        seen.lock().unwrap().lines.push(line.clone());
-        let word = line.split(' ').next().unwrap().to_ascii_uppercase();
-        match word.as_str() {
-            "EHLO" | "HELO" => {
-                let mut text = String::from("250-up.example\r\n");
-                if script.tls.is_some() && !encrypted {
-                    text += "250-STARTTLS\r\n";
-                }
-                for word in script.offers.split_ascii_whitespace() {
-                    let _ = write!(text, "250-{}\r\n", word.replace('_', " "));
-                }
-                answer(&mut stream, script, "EHLO", &(text + "250 HELP")).await?;
-            }
-            "STARTTLS" => {
-                answer(&mut stream, script, "STARTTLS", "220 go").await?;
-                return Ok(Some(stream.into_inner()));
-            }
-            "AUTH" => {
-                answer(&mut stream, script, "AUTH", "235 2.7.0 welcome").await?;
-            }
-            "MAIL" => {
-                mail = answer(&mut stream, script, "MAIL", "250 2.1.0 ok").await?;
-                accepted.clear();
-                asked = 0;
-            }
-            "RCPT" if mail => {
-                asked += 1;
-                let stage = ["RCPT1", "RCPT2"].get(asked - 1).copied().unwrap_or("RCPT");
-                if answer(&mut stream, script, stage, "250 2.1.5 ok").await? {
-                    accepted.push(line);
-                }
-            }
-            "DATA" if !accepted.is_empty() => {
-                if !answer(&mut stream, script, "DATA", "354 go on").await? {
-                    continue;
-                }
-                let mut content = Vec::new();
-                // After a look at it.
-                let _ = stream.read_until(b'\n', &mut content).await;
-                answer(&mut stream, script, "BODY", "").await?;
-                while !content.ends_with(b"\r\n.\r\n") {
-                    if stream.read_until(b'\n', &mut content).await.unwrap_or(0) == 0 {
-                        return Ok(None);
-                    }
-                }
-                let recipients = std::mem::take(&mut accepted);
-                if answer(&mut stream, script, "EOD", "250 2.0.0 taken").await? {
-                    seen.lock().unwrap().messages.push((recipients, content));
-                }
-                mail = false;
-                messages += 1;
-                if messages >= script.patience {
-                    script = impatient;
-                }
-                let is_first = seen.lock().unwrap().connections == 1;
-                if let (Some((when, text)), true) = (&script.idle_says, is_first) {
-                    when.notified().await;
-                    let _ = stream
-                        .get_mut()
-                        .write_all(format!("{text}\r\n").as_bytes())
-                        .await;
-                    when.notify_one();
-                }
-                if script.closes_after == Some(messages) {
-                    let _ = stream.get_mut().write_all(b"421 4.4.2 enough\r\n").await;
-                    return Ok(None);
-                }
-            }
-            "RSET" => {
-                mail = false;
-                answer(&mut stream, script, "RSET", "250 ok").await?;
-            }
-            "QUIT" => {
-                answer(&mut stream, script, "QUIT", "221 bye").await?;
-                return Ok(None);
-            }
-            _ => {
-                answer(&mut stream, script, "", "503 5.5.1 not now").await?;
-            }
-        }
-    }
-}
-
-/// Says whether the answer was positive.
-async fn answer<S: AsyncRead + AsyncWrite + Unpin>(
-    stream: &mut BufReader<S>,
-    script: &Script,
-    stage: &'static str,
-    text: &str,
-) -> Result<bool, Fault> {
-    let fault = script.faults.iter().find(|(s, _)| *s == stage);
-    if let Some((_, Fault::More(more, form))) = fault {
-        let parted = match form {
-            Form::Together => [format!("{text}\r\n{more}\r\n"), String::new()],
-            Form::Begun => {
-                let (begun, rest) = more.split_at(5);
-                [format!("{text}\r\n{begun}"), format!("{rest}\r\n")]
-            }
-            Form::Apart => [format!("{text}\r\n"), format!("{more}\r\n")],
-        };
-        for part in parted.iter().filter(|part| !part.is_empty()) {
-            let _ = stream.get_mut().write_all(part.as_bytes()).await;
-            let _ = stream.get_mut().flush().await;
-        }
-        return Ok(true);
-    }
-    let text = match fault {
-        None => text,
-        Some((_, Fault::Says(text))) => text,
-        Some((_, Fault::Hang)) => {
-            std::future::pending::<()>().await;
-            return Err(Fault::Hang);
-        }
-        Some((_, fault)) => return Err(*fault),
-    };
-    if !text.is_empty() {
-        let _ = stream
-            .get_mut()
-            .write_all(format!("{text}\r\n").as_bytes())
-            .await;
-        let _ = stream.get_mut().flush().await;
-    }
-    if text.starts_with("421") {
-        return Err(Fault::Fin);
-    }
-    Ok(text.starts_with(['2', '3']))
-}
 
 fn quick() -> Timeouts {
     let short = Duration::from_millis(1_500);
@@ -519,12 +216,12 @@ async fn every_fault_at_every_stage() {
     let authority = Authority::new();
     let tls = authority.server(&["127.0.0.1"], NOW);
     let faults = [
-        Fault::Says("451 4.3.0 later"),
-        Fault::Says("554 5.3.0 never"),
-        Fault::Says("421 4.3.2 closing"),
-        Fault::Fin,
-        Fault::Rst,
-        Fault::Hang,
+        Act::says("451 4.3.0 later"),
+        Act::says("554 5.3.0 never"),
+        Act::says("421 4.3.2 closing"),
+        Act::Fin,
+        Act::Rst,
+        Act::Hang,
     ];
     let expected = |stage: &str, fault: usize| match (stage, fault) {
         ("AUTH", 1) => "misconfigured",
@@ -545,18 +242,16 @@ async fn every_fault_at_every_stage() {
             "connect", "banner", "EHLO", "STARTTLS", "AUTH", "MAIL", "RCPT1", "RCPT2", "DATA",
             "EOD", "QUIT",
         ] {
-            for (index, fault) in faults.into_iter().enumerate() {
+            for (index, fault) in faults.iter().cloned().enumerate() {
                 let (tls, ca) = (tls.clone(), authority.file());
                 let wanted = expected(stage, index);
                 runs.spawn(async move {
                     let at = if stage == "connect" { "banner" } else { stage };
-                    let upstream = Upstream::start(Script {
-                        faults: vec![(at, fault)],
-                        offers,
-                        tls: Some(tls),
-                        ..Script::default()
-                    })
-                    .await;
+                    let upstream = Script::default()
+                        .at(at, fault.clone())
+                        .offers(offers)
+                        .starttls(tls)
+                        .start_here();
                     let mut address = upstream.address;
                     if stage == "connect" && index < 3 {
                         // Refused.
@@ -571,18 +266,20 @@ async fn every_fault_at_every_stage() {
                     };
                     // Only who is to be waited for in vain has short ones.
                     let timeouts = match fault {
-                        Fault::Hang => quick(),
+                        Act::Hang => quick(),
                         _ => Timeouts::default(),
                     };
                     let connector = through(settings, Proxy::default(), timeouts);
                     let report = deliver(&connector, &small()).await;
                     let place = format!("{offers} {stage} {fault:?}: {report:?}");
                     assert_eq!(short(&report), wanted, "{place}");
-                    let copies = upstream.messages();
-                    assert_eq!(copies.len(), usize::from(wanted.contains("ok")), "{place}");
-                    for (_, content) in copies {
+                    // What was not taken is not delivered, and what was taken is so or in doubt.
+                    let taken = wanted.contains("ok") || wanted.contains("doubt");
+                    let copies = upstream.mails();
+                    assert_eq!(copies.len(), usize::from(taken), "{place}");
+                    for copy in copies {
                         assert_eq!(
-                            content, b"Subject: x\r\n\r\nhello\r\n..dot\r\n.\r\n",
+                            copy.content, b"Subject: x\r\n\r\nhello\r\n..dot\r\n.\r\n",
                             "{place}"
                         );
                     }
@@ -625,20 +322,20 @@ async fn reply_before_its_question_at_every_stage() {
                     };
                     let (tls, ca) = (tls.clone(), authority.file());
                     runs.spawn(async move {
-                        let upstream = Upstream::start(Script {
-                            faults: vec![(stage, Fault::More(text, form))],
-                            offers,
-                            tls: Some(tls),
-                            patience,
-                            ..Script::default()
-                        })
-                        .await;
+                        let upstream = Script::default()
+                            .when(move |at| {
+                                let is_now = at.stage == stage && at.messages >= patience;
+                                is_now.then_some(Act::More(text, form))
+                            })
+                            .offers(offers)
+                            .starttls(tls)
+                            .start_here();
                         let connector = through(
                             SmtpSettings {
                                 tls: Tls::StartTls,
                                 ca_file: Some(ca),
                                 login: Some(("u".into(), Secret::new("p"))),
-                                messages_per_connection: 1 + patience,
+                                messages_per_connection: 1 + patience as u32,
                                 ..settings(upstream.address)
                             },
                             Proxy::default(),
@@ -653,8 +350,8 @@ async fn reply_before_its_question_at_every_stage() {
                         assert_eq!(short(&report), wanted, "{place}");
                         // What was not taken is not delivered, and what was taken is so or in doubt.
                         let taken = wanted.contains("ok") || wanted.contains("doubt");
-                        let copies = upstream.messages().len();
-                        assert_eq!(copies, patience as usize + usize::from(taken), "{place}");
+                        let copies = upstream.count();
+                        assert_eq!(copies, patience + usize::from(taken), "{place}");
                         if !wanted.contains("ok") && stage != "STARTTLS" {
                             assert!(
                                 text.starts_with("421")
@@ -686,15 +383,14 @@ async fn reply_before_its_question_while_the_content_is_fetched() {
     ] {
         for stage in ["DATA", "BODY"] {
             let fault = if stage == "DATA" {
-                Fault::More(text, Form::Apart)
+                Act::More(text, Form::Apart)
             } else {
-                Fault::Says(text)
+                Act::says(text)
             };
-            let upstream = Upstream::start(Script {
-                faults: vec![(stage, fault), ("EOD", Fault::Says("550 5.7.1 no"))],
-                ..Script::default()
-            })
-            .await;
+            let upstream = Script::default()
+                .at(stage, fault)
+                .at("EOD", Act::says("550 5.7.1 no"))
+                .start_here();
             let message = message(body.clone());
             let report = deliver(&connector(settings(upstream.address)), &message).await;
             assert_eq!(short(&report), "deferred deferred", "{stage} {text}");
@@ -715,11 +411,15 @@ async fn reply_before_its_question_on_an_idle_connection() {
         "2",
     ] {
         let told = Arc::new(Notify::new());
-        let upstream = Upstream::start(Script {
-            idle_says: Some((told.clone(), text)),
-            ..Script::default()
-        })
-        .await;
+        let upstream = Script::default()
+            .when({
+                let told = told.clone();
+                move |at| {
+                    let is_first = at.stage == "EOD" && at.connection == 1;
+                    is_first.then(|| Act::Later(told.clone(), text))
+                }
+            })
+            .start_here();
         let connector = connector(settings(upstream.address));
         assert_eq!(short(&deliver(&connector, &small()).await), "ok ok");
         told.notify_one();
@@ -730,25 +430,29 @@ async fn reply_before_its_question_on_an_idle_connection() {
             "ok ok",
             "{text}"
         );
-        let seen = upstream.seen.lock().unwrap();
+        let seen = upstream.seen();
         assert_eq!((seen.connections, seen.messages.len()), (2, 2), "{text}");
     }
     // The same behind RSET, which comes before the next MAIL on the connection.
-    let upstream = Upstream::start(Script {
-        faults: vec![
-            ("RCPT1", Fault::Says("550 no")),
-            ("RCPT2", Fault::Says("450 no")),
-            ("RSET", Fault::More("250 2.0.0 more", Form::Together)),
-        ],
-        ..Script::default()
-    })
-    .await;
+    let upstream = Script::default()
+        .at("RCPT1", Act::says("550 no"))
+        .at("RCPT2", Act::says("450 no"))
+        .at("RSET", Act::More("250 2.0.0 more", Form::Together))
+        .start_here();
     let connector = connector(settings(upstream.address));
     for connections in [1, 2, 3] {
         let report = deliver(&connector, &small()).await;
         assert_eq!(short(&report), "failed deferred");
-        assert_eq!(upstream.seen.lock().unwrap().connections, connections);
+        assert_eq!(upstream.seen().connections, connections);
     }
+}
+
+/// After so many messages of one connection it says 421 unasked and closes.
+fn closes_after(messages: usize) -> Script {
+    Script::default().when(move |at| {
+        let is_last = at.stage == "EOD" && at.messages + 1 == messages;
+        is_last.then_some(Act::Leaves("421 4.4.2 enough"))
+    })
 }
 
 #[tokio::test]
@@ -756,25 +460,10 @@ async fn connections_are_reused_and_renewed() {
     for (script, per_connection, connections) in [
         (Script::default(), 100, 1),
         (Script::default(), 2, 3),
-        (
-            Script {
-                closes_after: Some(2),
-                ..Script::default()
-            },
-            100,
-            3,
-        ),
-        (
-            Script {
-                offers: "PIPELINING",
-                closes_after: Some(1),
-                ..Script::default()
-            },
-            100,
-            5,
-        ),
+        (closes_after(2), 100, 3),
+        (closes_after(1).offers("PIPELINING"), 100, 5),
     ] {
-        let upstream = Upstream::start(script).await;
+        let upstream = script.start_here();
         let connector = connector(SmtpSettings {
             messages_per_connection: per_connection,
             ..settings(upstream.address)
@@ -782,18 +471,14 @@ async fn connections_are_reused_and_renewed() {
         for _ in 0..5 {
             assert_eq!(short(&deliver(&connector, &small()).await), "ok ok");
         }
-        assert_eq!(upstream.seen.lock().unwrap().connections, connections);
-        assert_eq!(upstream.messages().len(), 5);
+        assert_eq!(upstream.seen().connections, connections);
+        assert_eq!(upstream.count(), 5);
     }
     // A refused transaction is taken back before the next one on the same connection.
-    let upstream = Upstream::start(Script {
-        faults: vec![
-            ("RCPT1", Fault::Says("550 no")),
-            ("RCPT2", Fault::Says("450 no")),
-        ],
-        ..Script::default()
-    })
-    .await;
+    let upstream = Script::default()
+        .at("RCPT1", Act::says("550 no"))
+        .at("RCPT2", Act::says("450 no"))
+        .start_here();
     let connector = connector(settings(upstream.address));
     for _ in 0..2 {
         assert_eq!(
@@ -801,19 +486,19 @@ async fn connections_are_reused_and_renewed() {
             "failed deferred"
         );
     }
-    assert!(upstream.said("RSET"));
-    assert_eq!(upstream.seen.lock().unwrap().connections, 1);
+    assert!(upstream.was_told("RSET"));
+    assert_eq!(upstream.seen().connections, 1);
 }
 
 #[tokio::test]
 async fn idle_connections_are_closed() {
-    let upstream = Upstream::start(Script::default()).await;
+    let upstream = Script::default().start_here();
     let connector = connector(SmtpSettings {
         idle_timeout: Duration::from_millis(50),
         ..settings(upstream.address)
     });
     assert_eq!(short(&deliver(&connector, &small()).await), "ok ok");
-    until("QUIT", async || upstream.said("QUIT")).await;
+    until("QUIT", async || upstream.was_told("QUIT")).await;
 }
 
 #[tokio::test]
@@ -822,10 +507,10 @@ async fn large_bodies_and_an_upstream_that_has_enough() {
     let content = b"0123456789abcdef\r\n.\r\n..\r\n".repeat(200_000);
     let body = stored(directory.path(), 1, &content).await;
     let large = || message(body.clone());
-    let upstream = Upstream::start(Script::default()).await;
+    let upstream = Script::default().start_here();
     let ours = connector(settings(upstream.address));
     assert_eq!(short(&deliver(&ours, &large()).await), "ok ok");
-    let got = upstream.messages().remove(0).1;
+    let got = upstream.mails().remove(0).content;
     let wanted = b"0123456789abcdef\r\n..\r\n...\r\n".repeat(200_000);
     assert!(got == [b"Subject: x\r\n\r\n", wanted.as_slice(), b".\r\n"].concat());
     // Shorter than stored: no dot, so nothing arrives.
@@ -834,20 +519,16 @@ async fn large_bodies_and_an_upstream_that_has_enough() {
     let file = std::fs::OpenOptions::new().write(true).open(path).unwrap();
     file.set_len(content.len() as u64 - 1).unwrap();
     assert_eq!(short(&deliver(&ours, &broken).await), "deferred deferred");
-    assert_eq!(upstream.messages().len(), 1);
+    assert_eq!(upstream.count(), 1);
     for (fault, expected) in [
-        (Fault::Says("552 5.3.4 too much"), "failed failed"),
-        (Fault::Says("452 4.3.1 full"), "deferred deferred"),
-        (Fault::Says("250 fine"), "deferred deferred"),
-        (Fault::Hang, "deferred deferred"),
-        (Fault::Fin, "deferred deferred"),
-        (Fault::Rst, "deferred deferred"),
+        (Act::says("552 5.3.4 too much"), "failed failed"),
+        (Act::says("452 4.3.1 full"), "deferred deferred"),
+        (Act::says("250 fine"), "deferred deferred"),
+        (Act::Hang, "deferred deferred"),
+        (Act::Fin, "deferred deferred"),
+        (Act::Rst, "deferred deferred"),
     ] {
-        let upstream = Upstream::start(Script {
-            faults: vec![("BODY", fault)],
-            ..Script::default()
-        })
-        .await;
+        let upstream = Script::default().at("BODY", fault.clone()).start_here();
         let report = deliver(&connector(settings(upstream.address)), &large()).await;
         assert_eq!(short(&report), expected, "{fault:?} {report:?}");
     }
@@ -855,17 +536,13 @@ async fn large_bodies_and_an_upstream_that_has_enough() {
 
 #[tokio::test]
 async fn size_is_respected() {
-    let upstream = Upstream::start(Script {
-        offers: "SIZE_10",
-        ..Script::default()
-    })
-    .await;
+    let upstream = Script::default().offers("SIZE_10").start_here();
     let connector = connector(settings(upstream.address));
     assert_eq!(
         short(&deliver(&connector, &small()).await),
         "unsuited unsuited"
     );
-    assert!(!upstream.said("MAIL"));
+    assert!(!upstream.was_told("MAIL"));
 }
 
 #[tokio::test]
@@ -878,16 +555,10 @@ async fn odd_greetings_and_endless_replies() {
         (b"\x15\x03\x03\0\x02\x02\x28".to_vec(), "implicit"),
         (Vec::new(), "implicit"),
     ] {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let mut tasks = JoinSet::new();
-        tasks.spawn(async move {
-            while let Ok((mut stream, _)) = listener.accept().await {
-                let _ = stream.write_all(&octets).await;
-                std::future::pending::<()>().await;
-            }
-        });
-        let report = deliver(&connector(settings(address)), &small()).await;
+        let upstream = Script::default()
+            .at("banner", Act::Octets(octets))
+            .start_here();
+        let report = deliver(&connector(settings(upstream.address)), &small()).await;
         assert_eq!(short(&report), "down");
         let text = text(report);
         assert!(text.contains(word), "{text}");
@@ -939,13 +610,12 @@ async fn certificates() {
     ];
     for (index, (tls, file, verify, problem)) in cases.into_iter().enumerate() {
         for mode in [Tls::StartTls, Tls::Implicit, Tls::Opportunistic] {
-            let upstream = Upstream::start(Script {
-                tls: Some(tls.clone()),
-                implicit: mode == Tls::Implicit,
-                offers: "AUTH_PLAIN",
-                ..Script::default()
-            })
-            .await;
+            let upstream = match mode {
+                Tls::Implicit => Script::default().implicit(tls.clone()),
+                _ => Script::default().starttls(tls.clone()),
+            }
+            .offers("AUTH_PLAIN")
+            .start_here();
             let connector = connector(SmtpSettings {
                 tls: mode,
                 verify,
@@ -957,7 +627,7 @@ async fn certificates() {
             let wanted = if problem.is_empty() { "ok ok" } else { "down" };
             assert_eq!(short(&report), wanted, "{index} {mode:?} {report:?}");
             if !problem.is_empty() {
-                assert!(!upstream.said("AUTH"));
+                assert!(!upstream.was_told("AUTH"));
                 let text = text(report);
                 assert!(text.contains(problem), "{index}: {text}");
             }
@@ -974,13 +644,10 @@ async fn tls_sessions_are_gone_on_with_and_done_without() {
         (false, false, vec![false, false, false]),
         (true, true, vec![false, false, false]),
     ] {
-        let upstream = Upstream::start(Script {
-            tls: Some(authority.server(&["127.0.0.1"], NOW)),
-            implicit: true,
-            hates_tickets,
-            ..Script::default()
-        })
-        .await;
+        let upstream = Script::default()
+            .implicit(authority.server(&["127.0.0.1"], NOW))
+            .hates_tickets(hates_tickets)
+            .start_here();
         let connector = connector(SmtpSettings {
             tls: Tls::Implicit,
             tls_resumption: resumption,
@@ -992,7 +659,7 @@ async fn tls_sessions_are_gone_on_with_and_done_without() {
             let report = deliver(&connector, &small()).await;
             assert_eq!(short(&report), "ok ok", "{report:?}");
         }
-        let seen = upstream.seen.lock().unwrap();
+        let seen = upstream.seen();
         assert_eq!(seen.resumed, expected, "{resumption} {hates_tickets}");
         // One that fails with a ticket is made once more without, and not a third time.
         let connections = if hates_tickets { 5 } else { 3 };
@@ -1009,39 +676,35 @@ async fn tls_where_it_is_not_expected_and_not_where_it_is() {
         login: Some(("u".into(), Secret::new("p"))),
         ..settings(address)
     };
-    let plain = Upstream::start(Script::default()).await;
+    let plain = Script::default().start_here();
     let report = deliver(&connector(smtp(plain.address, Tls::Implicit)), &small()).await;
     assert_eq!(short(&report), "down");
     assert!(text(report).contains("plain text"));
     let report = deliver(&connector(smtp(plain.address, Tls::StartTls)), &small()).await;
     assert_eq!(short(&report), "down");
-    assert!(!plain.said("AUTH"));
+    assert!(!plain.was_told("AUTH"));
 
     // Bytes behind the 220, in the same packet: an injected reply.
-    let injecting = Upstream::start(Script {
-        faults: vec![(
+    let injecting = Script::default()
+        .at(
             "STARTTLS",
-            Fault::Says("220 go\r\n250-evil\r\n250 AUTH PLAIN"),
-        )],
-        tls: Some(authority.server(&["127.0.0.1"], NOW)),
-        ..Script::default()
-    })
-    .await;
+            Act::says("220 go\r\n250-evil\r\n250 AUTH PLAIN"),
+        )
+        .starttls(authority.server(&["127.0.0.1"], NOW))
+        .start_here();
     let report = deliver(&connector(smtp(injecting.address, Tls::StartTls)), &small()).await;
     assert_eq!(short(&report), "down");
     assert!(text(report).contains("injects"));
-    assert!(!injecting.said("AUTH"));
+    assert!(!injecting.was_told("AUTH"));
 }
 
 #[tokio::test]
 async fn probes() {
     let authority = Authority::new();
-    let upstream = Upstream::start(Script {
-        tls: Some(authority.server(&["127.0.0.1"], NOW)),
-        offers: "AUTH_PLAIN SIZE_1000",
-        ..Script::default()
-    })
-    .await;
+    let upstream = Script::default()
+        .starttls(authority.server(&["127.0.0.1"], NOW))
+        .offers("AUTH_PLAIN SIZE_1000")
+        .start_here();
     let connector = connector(SmtpSettings {
         tls: Tls::StartTls,
         ca_file: Some(authority.file()),
@@ -1052,16 +715,12 @@ async fn probes() {
     for word in ["127.0.0.1", "TLSv1.3", "2090-01-01", "PLAIN", "1000 octets"] {
         assert!(text.contains(word), "{text}");
     }
-    assert!(upstream.said("QUIT") && !upstream.said("MAIL"));
+    assert!(upstream.was_told("QUIT") && !upstream.was_told("MAIL"));
 }
 
 #[tokio::test]
 async fn the_record_shows_no_secret() {
-    let upstream = Upstream::start(Script {
-        offers: "AUTH_PLAIN",
-        ..Script::default()
-    })
-    .await;
+    let upstream = Script::default().offers("AUTH_PLAIN").start_here();
     let lines = Arc::new(Mutex::new(Vec::new()));
     let shared = lines.clone();
     let all = Settings {
@@ -1101,7 +760,7 @@ async fn the_record_shows_no_secret() {
 
 #[tokio::test]
 async fn no_loop_to_ourselves() {
-    let upstream = Upstream::start(Script::default()).await;
+    let upstream = Script::default().start_here();
     let port = upstream.address.port();
     for own in [
         upstream.address,
@@ -1114,16 +773,12 @@ async fn no_loop_to_ourselves() {
         let report = deliver(&connector, &small()).await;
         assert_eq!(short(&report), "misconfigured");
     }
-    assert!(!upstream.said("EHLO"));
+    assert!(!upstream.was_told("EHLO"));
 }
 
 #[tokio::test]
 async fn a_dropped_delivery_closes_the_connection() {
-    let upstream = Upstream::start(Script {
-        faults: vec![("DATA", Fault::Hang)],
-        ..Script::default()
-    })
-    .await;
+    let upstream = Script::default().at("DATA", Act::Hang).start_here();
     let connector = connector(settings(upstream.address));
     let message = small();
     let cut = tokio::time::timeout(Duration::from_millis(200), deliver(&connector, &message)).await;
@@ -1145,7 +800,7 @@ async fn a_dropped_delivery_closes_the_connection() {
 /// Without a full name EHLO says where the connection comes from (RFC 5321 §4.1.4).
 #[tokio::test]
 async fn a_gateway_without_a_full_name_says_its_address() {
-    let upstream = Upstream::start(Script::default()).await;
+    let upstream = Script::default().start_here();
     let smtp = SmtpSettings {
         says_address: true,
         helo: "vm".into(),
@@ -1153,13 +808,13 @@ async fn a_gateway_without_a_full_name_says_its_address() {
     };
     let report = deliver(&connector(smtp), &small()).await;
     assert_eq!(short(&report), "ok ok");
-    assert!(upstream.said("EHLO [127.0.0.1]") && !upstream.said("EHLO vm"));
+    assert!(upstream.was_told("EHLO [127.0.0.1]") && !upstream.was_told("EHLO vm"));
 }
 
 #[tokio::test]
 async fn proxies() {
     // 127.0.0.1 is never proxied, so the name is one that only the proxy "knows".
-    let upstream = Upstream::start(Script::default()).await;
+    let upstream = Script::default().start_here();
     for (answer, expected) in [
         ("HTTP/1.1 200 ok\r\n\r\n", "ok ok"),
         ("HTTP/1.1 407 login\r\n\r\n", "misconfigured"),

@@ -12,12 +12,12 @@ use std::{
 
 use super::harness::{
     gateway::{Client, Gateway, basic, wait},
-    sink::Sink,
+    upstream::Upstream,
 };
 
 #[test]
 fn kill_9_under_load_loses_nothing_acknowledged() {
-    let sink = Sink::start();
+    let sink = Upstream::start();
     let mut gateway = Gateway::start(&basic(sink.address));
     let acknowledged: Arc<Mutex<HashSet<String>>> = Arc::default();
     for round in 0..5 {
@@ -112,7 +112,7 @@ fn transaction(address: std::net::SocketAddr, token: &str, body: &str) -> Option
 #[ignore = "needs strace, which tests/run installs"]
 fn the_data_is_synced_before_the_250() {
     super::harness::peers::need("strace");
-    let sink = Sink::start();
+    let sink = Upstream::start();
     let gateway = Gateway::start(&basic(sink.address));
     let trace = gateway.path("strace.out");
     let mut strace = std::process::Command::new("strace")

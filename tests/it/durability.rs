@@ -17,7 +17,7 @@ use serde_json::Value;
 
 use super::harness::{
     gateway::{Client, Gateway, basic, queued_id, stdout, wait},
-    sink::Sink,
+    upstream::Upstream,
 };
 
 const CONTENT: &str = "Subject: s\r\n\r\nbody\r\n";
@@ -125,7 +125,7 @@ fn refused(client: &mut Client) {
 #[ignore = "mounts a small disk as root; tests/run runs it"]
 fn a_disk_without_a_byte_left_refuses_new_mail_and_delivers_the_old() {
     let go = Arc::new(AtomicBool::new(false));
-    let sink = Sink::scripted({
+    let sink = Upstream::scripted({
         let go = go.clone();
         move |line| {
             (line.starts_with("MAIL") && !go.load(Ordering::Relaxed))
@@ -175,7 +175,7 @@ fn a_disk_without_a_byte_left_refuses_new_mail_and_delivers_the_old() {
 #[test]
 fn a_deleted_body_is_put_aside_and_the_others_go_on() {
     let go = Arc::new(AtomicBool::new(false));
-    let sink = Sink::scripted({
+    let sink = Upstream::scripted({
         let go = go.clone();
         move |line| {
             (line.starts_with("MAIL") && !go.load(Ordering::Relaxed))
@@ -222,7 +222,7 @@ fn sleeps(gateway: &Gateway) -> u64 {
 #[test]
 fn a_closed_connector_without_mail_costs_nothing() {
     // Nobody listens at the first; the second takes what there is. The first stays closed with nothing to probe with.
-    let sink = Sink::start();
+    let sink = Upstream::start();
     let config = basic(sink.address)
         .replace("connectors = [\"up\"]", "connectors = [\"dead\", \"up\"]")
         + "\n[[connector]]\nname = \"dead\"\ntype = \"smtp\"\nhost = \"127.0.0.1\"\nport = 1\ntls = \"off\"\n";
@@ -245,7 +245,7 @@ fn a_closed_connector_without_mail_costs_nothing() {
 #[test]
 fn an_answer_lost_after_the_dot_is_in_doubt_to_the_end() {
     let taken = Arc::new(AtomicUsize::new(0));
-    let sink = Sink::scripted({
+    let sink = Upstream::scripted({
         let taken = taken.clone();
         move |line| (line == "." && taken.fetch_add(1, Ordering::Relaxed) < 2).then(String::new)
     });
@@ -280,7 +280,7 @@ fn an_answer_lost_after_the_dot_is_in_doubt_to_the_end() {
 #[test]
 fn in_doubt_until_given_up_and_the_bounce_says_so() {
     let bounced = Arc::new(AtomicBool::new(false));
-    let sink = Sink::scripted({
+    let sink = Upstream::scripted({
         let bounced = bounced.clone();
         move |line| {
             if line == "MAIL FROM:<>" || line.starts_with("MAIL FROM:<> ") {
@@ -318,14 +318,14 @@ fn two(first: u16, second: u16) -> String {
 #[test]
 fn to_the_second_connector_and_back() {
     let down = Arc::new(AtomicBool::new(true));
-    let one = Sink::scripted({
+    let one = Upstream::scripted({
         let down = down.clone();
         move |line| {
             (line.starts_with("EHLO") && down.load(Ordering::Relaxed))
                 .then(|| "421 4.3.2 closed for today".to_owned())
         }
     });
-    let second = Sink::start();
+    let second = Upstream::start();
     let gateway = Gateway::start(&two(one.address.port(), second.address.port()));
     let mut client = session(&gateway);
     for n in 1..=3 {
@@ -350,13 +350,13 @@ fn to_the_second_connector_and_back() {
 
 #[test]
 fn a_hung_connector_does_not_slow_the_other() {
-    let hang = Sink::scripted(|line| {
+    let hang = Upstream::scripted(|line| {
         if line.starts_with("MAIL") {
             Latch::default().wait();
         }
         None
     });
-    let good = Sink::start();
+    let good = Upstream::start();
     let config = basic(good.address).replace(
         "[[route]]\n",
         "[[route]]\nname = \"hung\"\nrecipients = [\"partner.example\"]\nconnectors = [\"one\"]\n[[route]]\n",
@@ -388,7 +388,7 @@ fn a_hung_connector_does_not_slow_the_other() {
 
 #[test]
 fn killed_between_the_upstreams_answer_and_the_settlement() {
-    let sink = Sink::start();
+    let sink = Upstream::start();
     let mut gateway = Gateway::start(&basic(sink.address));
     for round in 1..=5 {
         let mut client = session(&gateway);
@@ -419,11 +419,11 @@ fn killed_between_the_upstreams_answer_and_the_settlement() {
 #[test]
 fn a_route_that_is_renamed_and_a_connector_that_is_removed_lose_nothing() {
     let go = Arc::new(AtomicBool::new(false));
-    let first = Sink::scripted(|line| {
+    let first = Upstream::scripted(|line| {
         line.starts_with("MAIL")
             .then(|| "450 4.2.0 not now".to_owned())
     });
-    let second = Sink::scripted({
+    let second = Upstream::scripted({
         let go = go.clone();
         move |line| {
             (line.starts_with("MAIL") && !go.load(Ordering::Relaxed))
@@ -458,7 +458,7 @@ fn a_route_that_is_renamed_and_a_connector_that_is_removed_lose_nothing() {
 fn terminated_while_the_upstream_thinks_about_the_dot() {
     let asked = Arc::new(AtomicBool::new(false));
     let answers = Arc::new(Latch::default());
-    let sink = Sink::scripted({
+    let sink = Upstream::scripted({
         let (asked, answers) = (asked.clone(), answers.clone());
         move |line| {
             if line == "." {
@@ -489,7 +489,7 @@ fn terminated_while_the_upstream_thinks_about_the_dot() {
 fn held_while_it_is_under_way() {
     let go = Arc::new(Latch::default());
     let asked = Arc::new(AtomicUsize::new(0));
-    let sink = Sink::scripted({
+    let sink = Upstream::scripted({
         let (asked, go) = (asked.clone(), go.clone());
         move |line| {
             (line == "." && asked.fetch_add(1, Ordering::Relaxed) == 0).then(|| {
@@ -516,7 +516,7 @@ fn held_while_it_is_under_way() {
 
 #[test]
 fn refused_for_good_bounces_once_and_a_bounce_never() {
-    let sink = Sink::scripted(|line| {
+    let sink = Upstream::scripted(|line| {
         (line.starts_with("RCPT")).then(|| "550 5.1.1 nobody here".to_owned())
     });
     let gateway = Gateway::start(&basic(sink.address));
@@ -537,7 +537,7 @@ fn refused_for_good_bounces_once_and_a_bounce_never() {
 
 #[test]
 fn what_is_no_longer_kept_leaves_no_file() {
-    let sink = Sink::scripted(|line| {
+    let sink = Upstream::scripted(|line| {
         (line.starts_with("RCPT")).then(|| "550 5.1.1 nobody here".to_owned())
     });
     let config = basic(sink.address)
@@ -561,7 +561,7 @@ fn what_is_no_longer_kept_leaves_no_file() {
 #[test]
 fn a_damaged_page_keeps_back_its_own_messages_alone() {
     let go = Arc::new(AtomicBool::new(false));
-    let sink = Sink::scripted({
+    let sink = Upstream::scripted({
         let go = go.clone();
         move |line| {
             (line.starts_with("MAIL") && !go.load(Ordering::Relaxed))
@@ -599,7 +599,7 @@ fn a_damaged_page_keeps_back_its_own_messages_alone() {
 #[test]
 fn a_second_signal_ends_it_at_once_and_the_message_is_sent_again() {
     let asked = Arc::new(AtomicUsize::new(0));
-    let sink = Sink::scripted({
+    let sink = Upstream::scripted({
         let asked = asked.clone();
         move |line| {
             if line == "." && asked.fetch_add(1, Ordering::Relaxed) == 0 {

@@ -10,7 +10,10 @@
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant, SystemTime},
 };
 
@@ -26,35 +29,20 @@ use postern::{
         recipient::Recipient,
     },
 };
-use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::{TcpListener, TcpStream},
-    task::JoinSet,
+use tokio::task::JoinSet;
+
+use super::{
+    fixture,
+    harness::{
+        time::until,
+        upstream::{Act, At, Form, Script, Seen, Spoils, Upstream},
+    },
 };
 
-use super::{fixture, harness::time::until};
-
 /// What the upstream does when it has read a certain dot, the message safe in its hands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 enum AtDot {
-    /// Closes.
-    Drop,
-    /// Resets.
-    Reset,
-    /// Says nothing ever again.
-    Hang,
-    /// Refuses, and with 421 closes.
-    Says(&'static str),
-    /// Says 250, and one line more in the same segment.
-    More(&'static str),
-    /// The same in a segment of its own.
-    MoreApart(&'static str),
-    /// Says 250 and throws away what it has read besides.
-    Flushes,
-    /// Says 250 and closes.
-    Leaves,
-    /// Says 250 and nothing ever again.
-    Sleeps,
+    Does(Act),
     /// Refuses every recipient of the next message and says 354 all the same.
     Confused,
 }
@@ -62,224 +50,47 @@ enum AtDot {
 /// Of each message, by its number: how often it arrived.
 type Arrived = BTreeMap<usize, usize>;
 
-#[derive(Debug, Default)]
-struct Seen {
-    arrived: Arrived,
-    dots: usize,
-    connections: usize,
-    /// Groups that lay there when a dot was read.
-    early: usize,
-}
-
-struct Upstream {
-    address: SocketAddr,
-    seen: Arc<Mutex<Seen>>,
-    _tasks: JoinSet<()>,
-}
-
-/// When an octet too few or too many comes.
-#[derive(Debug, Clone, Copy)]
-enum Spoils {
-    Nothing,
-    /// So many octets of all replies are written, and then the connection is closed.
-    CutAfter(usize),
-    /// Before that octet of all replies this is written.
-    InsertAt(usize, &'static str),
-}
-
-#[derive(Debug)]
-struct Tricks {
-    at: Option<(usize, AtDot)>,
-    spoils: Mutex<Spoils>,
-}
-
-impl Upstream {
-    async fn start(at: Option<(usize, AtDot)>, spoils: Spoils) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let seen = Arc::new(Mutex::new(Seen::default()));
-        let tricks = Arc::new(Tricks {
-            at,
-            spoils: Mutex::new(spoils),
-        });
-        let mut tasks = JoinSet::new();
-        let shared = Arc::clone(&seen);
-        tasks.spawn(async move {
-            let mut sessions = JoinSet::new();
-            while let Ok((stream, _)) = listener.accept().await {
-                stream.set_nodelay(true).unwrap();
-                shared.lock().unwrap().connections += 1;
-                let (seen, tricks) = (Arc::clone(&shared), Arc::clone(&tricks));
-                sessions.spawn(async move {
-                    let mut session = Session {
-                        stream,
-                        input: Vec::new(),
-                        seen,
-                        tricks,
-                    };
-                    let _ = session.run().await;
-                });
-            }
-        });
-        Self {
-            address,
-            seen,
-            _tasks: tasks,
-        }
+fn arrived(seen: &Seen) -> Arrived {
+    let mut arrived = Arrived::new();
+    for message in &seen.messages {
+        *arrived
+            .entry(message.subject().parse().unwrap())
+            .or_default() += 1;
     }
+    arrived
 }
 
-struct Session {
-    stream: TcpStream,
-    input: Vec<u8>,
-    seen: Arc<Mutex<Seen>>,
-    tricks: Arc<Tricks>,
+fn upstream() -> Script {
+    Script::default().offers("PIPELINING")
 }
 
-impl Session {
-    /// A line without its end; an error when the client is gone.
-    async fn line(&mut self) -> std::io::Result<String> {
-        loop {
-            if let Some(end) = self.input.windows(2).position(|pair| pair == b"\r\n") {
-                let line = String::from_utf8_lossy(&self.input[..end]).into_owned();
-                self.input.drain(..end + 2);
-                return Ok(line);
-            }
-            if self.stream.read_buf(&mut self.input).await? == 0 {
-                return Err(std::io::ErrorKind::UnexpectedEof.into());
-            }
-        }
-    }
-
-    async fn say(&mut self, text: &str) -> std::io::Result<()> {
-        let mut out = format!("{text}\r\n").into_bytes();
-        let mut cut = false;
-        {
-            let mut spoils = self.tricks.spoils.lock().unwrap();
-            *spoils = match *spoils {
-                Spoils::CutAfter(left) if left < out.len() => {
-                    out.truncate(left);
-                    cut = true;
-                    Spoils::Nothing
+fn at_dot(number: usize, trick: AtDot) -> Upstream {
+    let is_there = move |at: &At| at.stage == "EOD" && at.dot == number;
+    match trick {
+        AtDot::Does(act) => upstream().when(move |at| is_there(at).then(|| act.clone())),
+        AtDot::Confused => {
+            let refuses = AtomicBool::new(false);
+            upstream().when(move |at| {
+                if is_there(at) {
+                    refuses.store(true, Ordering::SeqCst);
+                    return None;
                 }
-                Spoils::CutAfter(left) => Spoils::CutAfter(left - out.len()),
-                Spoils::InsertAt(left, what) if left < out.len() => {
-                    out.splice(left..left, what.bytes());
-                    Spoils::Nothing
+                if !refuses.load(Ordering::SeqCst) {
+                    return None;
                 }
-                Spoils::InsertAt(left, what) => Spoils::InsertAt(left - out.len(), what),
-                Spoils::Nothing => Spoils::Nothing,
-            };
-        }
-        self.stream.write_all(&out).await?;
-        if cut {
-            return Err(std::io::ErrorKind::BrokenPipe.into());
-        }
-        Ok(())
-    }
-
-    async fn run(&mut self) -> std::io::Result<()> {
-        self.say("220 up ESMTP").await?;
-        let mut refuses = false;
-        let mut recipients = 0;
-        loop {
-            let line = self.line().await?;
-            let verb = line.split([' ', ':']).next().unwrap_or_default();
-            match verb {
-                "EHLO" => self.say("250-up\r\n250 PIPELINING").await?,
-                "MAIL" | "RSET" => {
-                    recipients = 0;
-                    self.say("250 ok").await?;
-                }
-                "RCPT" if refuses => self.say("550 5.1.1 nobody").await?,
-                "RCPT" => {
-                    recipients += 1;
-                    self.say("250 ok").await?;
-                }
-                "DATA" if recipients > 0 || refuses => {
-                    self.say("354 go on").await?;
-                    let number = self.content().await?;
-                    if refuses {
-                        refuses = false;
-                        self.say("554 5.5.1 nobody to send to").await?;
-                    } else {
-                        self.dot(number, &mut refuses).await?;
+                match (at.stage, at.line) {
+                    ("RCPT1", _) => Some(Act::says("550 5.1.1 nobody")),
+                    (_, "DATA") => Some(Act::says("354 go on")),
+                    ("EOD", _) => {
+                        refuses.store(false, Ordering::SeqCst);
+                        Some(Act::says("554 5.5.1 nobody to send to"))
                     }
-                    recipients = 0;
+                    _ => None,
                 }
-                "DATA" => self.say("554 5.5.1 nobody").await?,
-                "QUIT" => return self.say("221 bye").await,
-                _ => self.say("500 5.5.2 what?").await?,
-            }
+            })
         }
     }
-
-    /// Reads to the dot; the number in the subject. `None`: a dot alone.
-    async fn content(&mut self) -> std::io::Result<Option<usize>> {
-        let mut number = None;
-        loop {
-            let line = self.line().await?;
-            if line == "." {
-                return Ok(number);
-            }
-            if let Some(text) = line.strip_prefix("Subject: ") {
-                number = text.parse().ok();
-            }
-        }
-    }
-
-    async fn dot(&mut self, number: Option<usize>, refuses: &mut bool) -> std::io::Result<()> {
-        let gone = || Err(std::io::ErrorKind::BrokenPipe.into());
-        let trick = {
-            let mut seen = self.seen.lock().unwrap();
-            seen.dots += 1;
-            seen.early += usize::from(self.input.starts_with(b"MAIL"));
-            let dots = seen.dots;
-            let trick = self.tricks.at.filter(|(at, _)| *at == dots).map(|(_, t)| t);
-            if !matches!(trick, Some(AtDot::Says(_))) {
-                *seen.arrived.entry(number.unwrap()).or_default() += 1;
-            }
-            trick
-        };
-        match trick {
-            None => self.say("250 taken").await,
-            Some(AtDot::Drop) => gone(),
-            Some(AtDot::Reset) => {
-                self.stream.set_zero_linger()?;
-                gone()
-            }
-            Some(AtDot::Hang) => std::future::pending().await,
-            Some(AtDot::Says(text)) => {
-                self.say(text).await?;
-                if text.starts_with("421") {
-                    gone()
-                } else {
-                    Ok(())
-                }
-            }
-            Some(AtDot::More(more)) => self.say(&format!("250 taken\r\n{more}")).await,
-            Some(AtDot::MoreApart(more)) => {
-                self.say("250 taken").await?;
-                self.say(more).await
-            }
-            Some(AtDot::Flushes) => {
-                self.input.clear();
-                self.say("250 taken").await
-            }
-            Some(AtDot::Leaves) => {
-                self.say("250 taken").await?;
-                gone()
-            }
-            Some(AtDot::Sleeps) => {
-                self.say("250 taken").await?;
-                std::future::pending().await
-            }
-            Some(AtDot::Confused) => {
-                *refuses = true;
-                self.say("250 taken").await
-            }
-        }
-    }
+    .start_here()
 }
 
 fn connector(address: SocketAddr, connections: usize) -> Arc<Smtp> {
@@ -395,10 +206,10 @@ const COUNT: usize = 10;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_busy_connection_takes_a_message_in_each_round_trip() {
-    let upstream = Upstream::start(None, Spoils::Nothing).await;
+    let upstream = upstream().start_here();
     let fates = deliver(&connector(upstream.address, 1), COUNT).await;
-    let seen = upstream.seen.lock().unwrap();
-    check(&fates, &seen.arrived, "nothing wrong");
+    let seen = upstream.seen();
+    check(&fates, &arrived(&seen), "nothing wrong");
     assert_eq!(seen.connections, 1);
     // Not behind the first dot, which has to be answered first; nor behind the last.
     assert!(seen.early >= COUNT - 3, "{} early groups", seen.early);
@@ -406,40 +217,40 @@ async fn a_busy_connection_takes_a_message_in_each_round_trip() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn whatever_happens_at_a_dot_happens_to_one_message() {
-    use AtDot::{Confused, Drop, Flushes, Hang, Leaves, More, MoreApart, Reset, Says, Sleeps};
+    use AtDot::{Confused, Does};
     for at in 1..=COUNT {
         for trick in [
-            Drop,
-            Reset,
-            Hang,
-            Says("421 4.3.2 closing"),
-            Says("451 4.3.0 later"),
-            Says("554 5.6.0 not this"),
-            More("250 2.0.0 and this"),
-            More("451 4.3.0 and this"),
-            More("554 5.0.0 and this"),
-            MoreApart("250 2.0.0 and this"),
-            MoreApart("550 5.0.0 and this"),
-            Flushes,
-            Leaves,
-            Sleeps,
+            Does(Act::Fin),
+            Does(Act::Rst),
+            Does(Act::Hang),
+            Does(Act::says("421 4.3.2 closing")),
+            Does(Act::says("451 4.3.0 later")),
+            Does(Act::says("554 5.6.0 not this")),
+            Does(Act::More("250 2.0.0 and this", Form::Together)),
+            Does(Act::More("451 4.3.0 and this", Form::Together)),
+            Does(Act::More("554 5.0.0 and this", Form::Together)),
+            Does(Act::More("250 2.0.0 and this", Form::Apart)),
+            Does(Act::More("550 5.0.0 and this", Form::Apart)),
+            Does(Act::Flushes),
+            Does(Act::Leaves("")),
+            Does(Act::Sleeps),
             Confused,
         ] {
             let what = format!("{trick:?} at dot {at}");
-            let upstream = Upstream::start(Some((at, trick)), Spoils::Nothing).await;
+            let upstream = at_dot(at, trick.clone());
             let fates = deliver(&connector(upstream.address, 1), COUNT).await;
-            let seen = upstream.seen.lock().unwrap();
-            check(&fates, &seen.arrived, &what);
+            let seen = upstream.seen();
+            check(&fates, &arrived(&seen), &what);
             let failed = fates.values().filter(|fate| fate.is_failed).count();
             let doubts = fates.values().filter(|fate| fate.doubts > 0).count();
             let retried = fates.values().filter(|fate| fate.attempts > 1).count();
             let expected = match trick {
-                Drop | Reset | Hang => (0, 1, 1),
-                Says(text) if text.starts_with('5') => (1, 0, 0),
-                Says(_) => (0, 0, 1),
+                Does(Act::Fin | Act::Rst | Act::Hang) => (0, 1, 1),
+                Does(Act::Says(text)) if text.starts_with('5') => (1, 0, 0),
+                Does(Act::Says(_)) => (0, 0, 1),
                 // The one whose recipients were refused; none where the dot was the last.
                 Confused => (usize::from(at < COUNT), 0, 0),
-                More(_) | MoreApart(_) | Flushes | Leaves | Sleeps => (0, doubts, retried),
+                Does(_) => (0, doubts, retried),
             };
             assert_eq!((failed, doubts, retried), expected, "{what}: {fates:?}");
         }
@@ -466,68 +277,32 @@ async fn cuts_and_extra_replies_at_any_octet_confuse_no_outcome() {
         };
         let connections = random.usize(1..4);
         let what = format!("{spoils:?} with {connections} connections");
-        let upstream = Upstream::start(None, spoils).await;
+        let upstream = upstream().spoils(spoils).start_here();
         let fates = deliver(&connector(upstream.address, connections), COUNT).await;
-        let seen = upstream.seen.lock().unwrap();
-        check(&fates, &seen.arrived, &what);
+        let seen = upstream.seen();
+        check(&fates, &arrived(&seen), &what);
     }
 }
 
 /// The second connection greets late, when the first one has taken both messages; so it was never used when it dies.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_connection_that_was_opened_in_vain_and_died_closes_nothing() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let (seen, tricks) = (
-        Arc::new(Mutex::new(Seen::default())),
-        Arc::new(Tricks {
-            at: None,
-            spoils: Mutex::new(Spoils::Nothing),
-        }),
-    );
-    let shared = Arc::clone(&seen);
-    let sessions = Arc::new(tokio::sync::Mutex::new(JoinSet::new()));
-    let all = Arc::clone(&sessions);
-    let mut server = JoinSet::new();
-    server.spawn(async move {
-        for number in 1.. {
-            let (stream, _) = listener.accept().await.unwrap();
-            shared.lock().unwrap().connections = number;
-            let (seen, tricks) = (Arc::clone(&shared), Arc::clone(&tricks));
-            all.lock().await.spawn(async move {
-                // Both are being opened before one is, and the second is when there is nothing left for it.
-                loop {
-                    let is_time = {
-                        let seen = seen.lock().unwrap();
-                        match number {
-                            1 => seen.connections == 2,
-                            2 => seen.dots == 2,
-                            _ => true,
-                        }
-                    };
-                    if is_time {
-                        break;
-                    }
-                    tokio::time::sleep(Duration::from_millis(5)).await;
-                }
-                let mut session = Session {
-                    stream,
-                    input: Vec::new(),
-                    seen,
-                    tricks,
-                };
-                let _ = session.run().await;
-            });
-        }
-    });
-    let connector = patient(address, 2, Duration::from_mins(1));
+    let upstream = upstream()
+        .when(|at| match (at.stage, at.connection) {
+            // Both are being opened before one is, and the second is when there is nothing left for it.
+            ("banner", 1) => Some(Act::Once(|seen| seen.connections == 2)),
+            ("banner", 2) => Some(Act::Once(|seen| seen.dots == 2)),
+            _ => None,
+        })
+        .start_here();
+    let connector = patient(upstream.address, 2, Duration::from_mins(1));
     deliver(&connector, 2).await;
     until("the second connection is idle", async || {
         connector.connections().unwrap().open == 2
     })
     .await;
-    assert_eq!(seen.lock().unwrap().connections, 2);
-    sessions.lock().await.shutdown().await;
+    assert_eq!(upstream.seen().connections, 2);
+    upstream.hang_up().await;
     // Both are dead, and neither is said to be an upstream that is down.
     let (message, to) = (message(3), to());
     let deadline = Instant::now() + Duration::from_secs(20);

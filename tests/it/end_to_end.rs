@@ -5,7 +5,7 @@ use std::fs;
 
 use super::harness::{
     gateway::{Gateway, basic, queued_id, read, stdout, wait},
-    sink::Sink,
+    upstream::Upstream,
 };
 
 const CONTENT: &str =
@@ -13,7 +13,7 @@ const CONTENT: &str =
 
 #[test]
 fn one_message_from_client_to_upstream() {
-    let sink = Sink::start();
+    let sink = Upstream::start();
     let gateway = Gateway::start(&basic(sink.address));
     let mut client = gateway.connect("local");
     let ehlo = client.say("EHLO app.corp.example");
@@ -74,7 +74,7 @@ fn one_message_from_client_to_upstream() {
 /// In memory and as a file: every octet but NUL, which is refused, and the line ends, dots, blanks at the end, no last words.
 #[test]
 fn a_body_leaves_exactly_as_it_came() {
-    let sink = Sink::start();
+    let sink = Upstream::start();
     let gateway = Gateway::start(&basic(sink.address));
     let every: Vec<u8> = (1..=255).filter(|b| !b"\r\n".contains(b)).collect();
     let lines: [&[u8]; 7] = [&every, b"", b".", b"..", b".a ", b" \t", &[b'x'; 990]];
@@ -112,7 +112,7 @@ fn a_body_leaves_exactly_as_it_came() {
 
 #[test]
 fn what_the_lists_refuse_never_leaves() {
-    let sink = Sink::start();
+    let sink = Upstream::start();
     let patient = "[limits]\nsession_errors = 1000\n\n[allowlist]";
     let gateway = Gateway::start(&basic(sink.address).replace("[allowlist]", patient));
     let mut client = gateway.connect("local");
@@ -199,7 +199,7 @@ fn what_the_lists_refuse_never_leaves() {
 
 #[test]
 fn three_recipients_three_fates() {
-    let sink = Sink::scripted({
+    let sink = Upstream::scripted({
         let seen = std::sync::atomic::AtomicUsize::new(0);
         move |line| {
             if line.contains("bad@") {
@@ -304,7 +304,7 @@ fn an_upstream_that_is_down_keeps_the_mail_until_it_is_back() {
             .all(|entry| entry["state"] == "waiting" && entry["blocked_by"] == "up")
             .then_some(())
     });
-    let sink = Sink::start();
+    let sink = Upstream::start();
     // The corrected connector heals what waits.
     fs::write(gateway.config_path(), basic(sink.address)).unwrap();
     stdout(&gateway.cli(&["reload"]));
@@ -339,7 +339,7 @@ fn a_wrong_key_is_answered_with_the_line_and_the_right_key() {
 
 #[test]
 fn a_second_instance_refuses_to_start() {
-    let sink = Sink::start();
+    let sink = Upstream::start();
     let gateway = Gateway::start(&basic(sink.address));
     let output = gateway.cli(&["run"]);
     assert_eq!(output.status.code(), Some(75));
@@ -350,7 +350,7 @@ fn a_second_instance_refuses_to_start() {
 
 #[test]
 fn a_busy_port_is_named() {
-    let sink = Sink::start();
+    let sink = Upstream::start();
     let holder = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let dir = tempfile::TempDir::new().unwrap();
     let address = holder.local_addr().unwrap().to_string();
@@ -372,7 +372,7 @@ fn a_busy_port_is_named() {
 
 #[test]
 fn a_bad_reload_changes_nothing_and_says_so() {
-    let sink = Sink::start();
+    let sink = Upstream::start();
     let gateway = Gateway::start(&basic(sink.address));
     let mut client = gateway.connect("local");
     client.expect("EHLO x", "250");
@@ -399,7 +399,7 @@ fn a_bad_reload_changes_nothing_and_says_so() {
 
 #[test]
 fn sigterm_drains_and_exits_0() {
-    let sink = Sink::start();
+    let sink = Upstream::start();
     let mut gateway = Gateway::start(&basic(sink.address));
     let mut idle = gateway.connect("local");
     idle.expect("EHLO x", "250");

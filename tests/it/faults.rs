@@ -13,7 +13,7 @@ use std::{
 use super::harness::{
     gateway::{Gateway, basic, queued_id, stdout, wait},
     peers::{free_port, small_disk},
-    sink::Sink,
+    upstream::Upstream,
 };
 
 const CONTENT: &str = "From: App <app@corp.example>\r\nSubject: hello\r\n\r\nline\r\n";
@@ -43,10 +43,10 @@ fn two(first: std::net::SocketAddr, second: std::net::SocketAddr) -> String {
 #[test]
 fn an_answer_lost_after_the_last_byte_is_in_doubt_and_sent_again_the_same() {
     let dots = AtomicUsize::new(0);
-    let sink = Sink::scripted(move |line| {
+    let sink = Upstream::scripted(move |line| {
         (line == "." && dots.fetch_add(1, Ordering::SeqCst) == 0).then(String::new)
     });
-    let other = Sink::start();
+    let other = Upstream::start();
     let config = two(sink.address, other.address) + "\n[queue]\nin_doubt_wait = \"8s\"\n";
     let gateway = Gateway::start(&config);
     let id = send(&gateway, "x@corp.example");
@@ -74,7 +74,7 @@ fn an_answer_lost_after_the_last_byte_is_in_doubt_and_sent_again_the_same() {
 #[test]
 fn reply_before_its_question_is_neither_done_nor_failed() {
     for early in ["250 2.0.0 early", "451 4.3.0 early", "550 5.7.1 early"] {
-        let sink = Sink::scripted(move |line| match line {
+        let sink = Upstream::scripted(move |line| match line {
             "DATA" => Some(format!("354 go\r\n{early}")),
             "." => Some("550 5.7.1 refused".to_owned()),
             _ => None,
@@ -100,7 +100,7 @@ fn reply_before_its_question_is_neither_done_nor_failed() {
 
 #[test]
 fn what_stays_in_doubt_is_given_up_and_the_bounce_says_that_it_may_have_arrived() {
-    let sink = Sink::scripted(|line| (line == ".").then(String::new));
+    let sink = Upstream::scripted(|line| (line == ".").then(String::new));
     let config = basic(sink.address)
         .replace("retry = [\"1s\"]", "retry = [\"1s\"]\ngive_up = \"3s\"")
         + "\n[queue]\nin_doubt_wait = \"1s\"\n\n[bounce]\nfrom = \"postmaster@corp.example\"\n";
@@ -133,7 +133,7 @@ fn what_stays_in_doubt_is_given_up_and_the_bounce_says_that_it_may_have_arrived(
 #[test]
 fn what_the_first_connector_cannot_take_goes_to_the_second_at_once_and_back_when_it_can() {
     let port = free_port();
-    let second = Sink::start();
+    let second = Upstream::start();
     let gateway = Gateway::start(&two(([127, 0, 0, 1], port).into(), second.address));
     let id = send(&gateway, "x@corp.example");
     second.wait(1);
@@ -153,7 +153,7 @@ fn what_the_first_connector_cannot_take_goes_to_the_second_at_once_and_back_when
     // It is back: once its time has come, a message probes it and it is the first again.
     let listener = std::net::TcpListener::bind(("127.0.0.1", port));
     drop(listener);
-    let first = Sink::start();
+    let first = Upstream::start();
     fs::write(gateway.config_path(), two(first.address, second.address)).unwrap();
     stdout(&gateway.cli(&["reload"]));
     wait("the first takes mail again", || {
@@ -171,7 +171,7 @@ fn what_the_first_connector_cannot_take_goes_to_the_second_at_once_and_back_when
 fn mail_leaves_soon_after_the_upstream_is_back() {
     let is_away = Arc::new(AtomicBool::new(true));
     let asked = Arc::new(AtomicUsize::new(0));
-    let sink = Sink::scripted({
+    let sink = Upstream::scripted({
         let (is_away, asked) = (is_away.clone(), asked.clone());
         move |line| {
             if !line.starts_with("EHLO") {
@@ -212,13 +212,13 @@ fn mail_leaves_soon_after_the_upstream_is_back() {
 
 #[test]
 fn an_upstream_that_hangs_does_not_slow_another() {
-    let hung = Sink::scripted(|line| {
+    let hung = Upstream::scripted(|line| {
         if line.starts_with("MAIL") {
             Latch::default().wait();
         }
         None
     });
-    let quick = Sink::start();
+    let quick = Upstream::start();
     let config = two(quick.address, hung.address)
         .replace("connectors = [\"up\", \"second\"]", "connectors = [\"up\"]")
         .replace(
@@ -244,7 +244,7 @@ fn an_upstream_that_hangs_does_not_slow_another() {
 
 #[test]
 fn a_rate_is_never_exceeded_in_any_window() {
-    let sink = Sink::start();
+    let sink = Upstream::start();
     let config = basic(sink.address) + "rate = \"3/min\"\n";
     let gateway = Gateway::start(&config);
     for n in 0..6 {
@@ -270,7 +270,7 @@ fn a_disk_that_is_full_refuses_and_recovers() {
     let data = dir.path().join("data");
     fs::create_dir(&data).unwrap();
     let _disk = small_disk(&data, 40);
-    let sink = Sink::start();
+    let sink = Upstream::start();
     let port = free_port();
     let config = basic(([127, 0, 0, 1], port).into()).replace(
         "[allowlist]",
@@ -365,7 +365,7 @@ fn nothing_to_do_costs_nothing() {
 
 #[test]
 fn a_password_file_that_is_corrected_heals_a_paused_connector_by_itself() {
-    let sink = Sink::scripted(|line| {
+    let sink = Upstream::scripted(|line| {
         if line.starts_with("EHLO") {
             return Some("250-sink\r\n250 AUTH PLAIN".to_owned());
         }
@@ -399,7 +399,7 @@ fn a_password_file_that_is_corrected_heals_a_paused_connector_by_itself() {
 fn a_reload_keeps_the_connections_of_connectors_that_did_not_change() {
     let greeted = std::sync::Arc::new(AtomicUsize::new(0));
     let seen = greeted.clone();
-    let sink = Sink::scripted(move |line| {
+    let sink = Upstream::scripted(move |line| {
         if line.starts_with("EHLO") {
             seen.fetch_add(1, Ordering::SeqCst);
         }

@@ -282,7 +282,7 @@ fn a_hundred_messages_while_a_third_of_the_requests_fail() {
 #[test]
 fn a_message_too_large_for_this_connector_goes_to_the_next_or_fails_with_5_3_4() {
     let tenant = Tenant::start(|_, _| None);
-    let sink = super::harness::sink::Sink::start();
+    let sink = super::harness::upstream::Upstream::start();
     let more = format!(
         "mime_limit = \"100KB\"\n[[connector]]\nname = \"second\"\ntype = \"smtp\"\nhost = \"127.0.0.1\"\nport = {}\ntls = \"off\"\n",
         sink.address.port()

@@ -9,7 +9,7 @@ use super::harness::{
     cloud::Tenant,
     cloud_drafts::{Act, Attached, Sent, Step},
     gateway::{Gateway, basic, queued_id, stdout, wait},
-    sink::Sink,
+    upstream::Upstream,
 };
 
 fn config(tenant: &Tenant, more: &str) -> String {
@@ -375,7 +375,7 @@ fn without_the_permission_it_goes_to_the_next_connector_or_fails_with_5_3_4() {
             .any(|m| m.content.contains("Subject: small\r\n"))
             .then_some(())
     });
-    let sink = Sink::start();
+    let sink = Upstream::start();
     let second = format!(
         "[[connector]]\nname = \"second\"\ntype = \"smtp\"\nhost = \"127.0.0.1\"\nport = {}\ntls = \"off\"\n",
         sink.address.port()

@@ -14,7 +14,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use super::harness::{
     cloud_token::{Endpoint, Said, granted},
     gateway::{Client, Gateway, basic, queued_id, send, wait},
-    sink::Sink,
+    upstream::Upstream,
 };
 
 /// What is obeyed or not seen, written apart from `mail::text`: escape sequences, C0, DEL and C1, line and paragraph separators, marks
@@ -106,7 +106,7 @@ fn line(client: &mut Client, command: &str) -> String {
 #[test]
 fn what_clients_say_is_told_only_in_printable_characters() {
     // The message stays, so that commands show it.
-    let sink = Sink::scripted(|line| line.starts_with("MAIL").then(|| "451 later".to_owned()));
+    let sink = Upstream::scripted(|line| line.starts_with("MAIL").then(|| "451 later".to_owned()));
     let config = basic(sink.address)
         + "[[listener]]\nname = \"login\"\naddress = \"127.0.0.1:0\"\nauth = \"optional\"\nplaintext_auth = true\n\
            [[listener]]\nname = \"proxied\"\naddress = \"127.0.0.1:0\"\nproxy_protocol = [\"127.0.0.1\"]\n\
@@ -202,7 +202,7 @@ fn what_upstreams_say_is_told_only_in_printable_characters() {
         (".", "554"),
         (".", "not a reply"),
     ] {
-        let sink = Sink::scripted(move |line| {
+        let sink = Upstream::scripted(move |line| {
             let told = hostile("upstream");
             // Only the message's own recipient, so that a report about it arrives.
             let is_refused = line.starts_with(at) && !line.contains("TO:<a@");
@@ -325,7 +325,7 @@ fn what_clouds_say_is_told_only_in_printable_characters() {
 #[test]
 fn what_files_and_arguments_say_is_told_only_in_printable_characters() {
     let name = hostile("place");
-    let sink = Sink::start();
+    let sink = Upstream::start();
     let mut gateway = Gateway::start(&basic(sink.address));
     let id = send(&gateway);
     let file = format!("{name}.toml");

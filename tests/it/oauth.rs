@@ -27,7 +27,7 @@ use super::harness::{
     cloud_token::{Asked, Endpoint, check_assertion, check_google, granted, refused},
     gateway::{Gateway, basic, send, stdout, wait},
     peers::{need, run},
-    sink::Sink,
+    upstream::Upstream,
 };
 
 fn http() -> HttpSettings {
@@ -169,7 +169,7 @@ async fn one_renewal_in_flight_for_any_number_of_jobs() {
 
 #[test]
 fn fifty_messages_wait_for_one_token() {
-    let sink = Sink::scripted(|line| match line.split(' ').next() {
+    let sink = Upstream::scripted(|line| match line.split(' ').next() {
         Some("EHLO") => Some("250-sink\r\n250 AUTH XOAUTH2".to_owned()),
         Some("AUTH") => Some("235 2.7.0 ok".to_owned()),
         _ => None,
@@ -199,7 +199,7 @@ fn fifty_messages_wait_for_one_token() {
 fn a_connection_is_left_before_its_token_ends() {
     let logins = Arc::new(AtomicUsize::new(0));
     let counter = logins.clone();
-    let sink = Sink::scripted(move |line| match line.split(' ').next() {
+    let sink = Upstream::scripted(move |line| match line.split(' ').next() {
         Some("EHLO") => Some("250-sink\r\n250 AUTH XOAUTH2".to_owned()),
         Some("AUTH") => {
             counter.fetch_add(1, Ordering::SeqCst);
@@ -226,7 +226,7 @@ fn a_connection_is_left_before_its_token_ends() {
 const MICROSOFT: &str = "provider = \"microsoft\", tenant_id = \"corp.example\", client_id = \"11111111-2222-3333-4444-555555555555\", client_secret = \"hush-hush-value\", mailbox = \"erp@corp.example\"";
 
 /// A gateway that logs in at the sink with a token.
-fn xoauth2(sink: &Sink, more: &str, oauth: &str) -> String {
+fn xoauth2(sink: &Upstream, more: &str, oauth: &str) -> String {
     let oauth = oauth.replace("tenant_id = \"corp.example\", ", "");
     basic(sink.address).replace(
         "tls = \"off\"",
@@ -865,7 +865,7 @@ fn a_rotated_token_survives_kill_9_at_the_moment_of_its_first_use() {
     // The upstream tells when a token is used for the first time, and waits then.
     let used = Arc::new(AtomicUsize::new(0));
     let counter = used.clone();
-    let sink = Sink::scripted(move |line| match line.split(' ').next() {
+    let sink = Upstream::scripted(move |line| match line.split(' ').next() {
         Some("EHLO") => Some("250-sink\r\n250 AUTH XOAUTH2".to_owned()),
         Some("AUTH") => {
             if counter.fetch_add(1, Ordering::SeqCst) < 5 {
@@ -921,8 +921,12 @@ fn a_rotated_token_survives_kill_9_at_the_moment_of_its_first_use() {
 }
 
 /// An upstream that wants XOAUTH2 with this token, and a gateway that has it from the endpoint.
-fn mail_by_token(good: &'static str, first: &'static str, auth: &str) -> (Sink, Endpoint, Gateway) {
-    let sink = Sink::scripted(move |line| {
+fn mail_by_token(
+    good: &'static str,
+    first: &'static str,
+    auth: &str,
+) -> (Upstream, Endpoint, Gateway) {
+    let sink = Upstream::scripted(move |line| {
         if line.starts_with("EHLO") {
             return Some("250-sink\r\n250 AUTH XOAUTH2 OAUTHBEARER".to_owned());
         }
@@ -1009,7 +1013,7 @@ fn a_token_that_is_refused_is_renewed_once_and_then_the_connector_pauses() {
     send(&gateway);
     sink.wait(1);
     assert_eq!(endpoint.asked().len(), 2, "one renewal");
-    let sink = Sink::scripted(|line| {
+    let sink = Upstream::scripted(|line| {
         if line.starts_with("EHLO") {
             return Some("250-sink\r\n250 AUTH XOAUTH2".to_owned());
         }
@@ -1037,7 +1041,7 @@ fn a_token_that_is_refused_is_renewed_once_and_then_the_connector_pauses() {
 
 #[test]
 fn a_token_failure_pauses_and_never_bounces() {
-    let sink = Sink::start();
+    let sink = Upstream::start();
     let endpoint = Endpoint::start(|_| refused("invalid_client", 7_000_222));
     let oauth = format!(
         "tls = \"off\"\nauth = \"xoauth2\"\noauth = {{ provider = \"microsoft\", tenant_id = \"corp.example\", client_id = \"11111111-2222-3333-4444-555555555555\", client_secret = \"hush-hush-value\", mailbox = \"erp@corp.example\", token_url = \"{}\" }}",

@@ -5,7 +5,7 @@ use std::{fs, io::Write as _, os::unix::fs::PermissionsExt as _, process::Stdio}
 use super::harness::{
     gateway::{Gateway, basic, stdout, wait},
     peers::free_port,
-    sink::Sink,
+    upstream::Upstream,
 };
 
 /// Runs a command with standard input and the gateway's configuration; status and both outputs.
@@ -35,7 +35,7 @@ fn fixed(upstream: std::net::SocketAddr) -> String {
 
 #[test]
 fn send_and_sendmail_go_through_the_listener() {
-    let sink = Sink::start();
+    let sink = Upstream::start();
     // The commands read the listener's address from the configuration.
     let gateway = Gateway::start(&fixed(sink.address));
     fs::write(gateway.path("\u{e4} b.txt"), "attached").unwrap();
@@ -120,7 +120,7 @@ fn send_and_sendmail_go_through_the_listener() {
 
 #[test]
 fn sendmail_without_a_gateway_says_try_again() {
-    let sink = Sink::start();
+    let sink = Upstream::start();
     let mut gateway = Gateway::start(&fixed(sink.address));
     gateway.kill();
     let (code, _, err) = run(
@@ -250,7 +250,7 @@ fn the_verbs_of_the_queue_work_while_it_runs_and_while_it_does_not() {
 
 #[test]
 fn a_reload_that_asks_for_logins_holds_for_open_sessions() {
-    let sink = Sink::start();
+    let sink = Upstream::start();
     let gateway = Gateway::start(&basic(sink.address));
     let mut client = gateway.connect("local");
     client.expect("EHLO x", "250");
@@ -279,7 +279,7 @@ fn a_reload_that_asks_for_logins_holds_for_open_sessions() {
 #[ignore = "needs systemd-socket-activate, which tests/run installs"]
 fn a_socket_from_systemd_is_taken_over() {
     super::harness::peers::need("systemd-socket-activate");
-    let sink = Sink::start();
+    let sink = Upstream::start();
     let dir = tempfile::TempDir::new().unwrap();
     let config = basic(sink.address).replace("127.0.0.1:0", "socket:smtp");
     fs::write(dir.path().join("config.toml"), config).unwrap();
@@ -428,7 +428,7 @@ fn a_wrong_file_does_not_blind_the_operator() {
 
 #[test]
 fn a_reload_that_failed_is_in_the_status() {
-    let sink = Sink::start();
+    let sink = Upstream::start();
     let good = basic(sink.address);
     let gateway = Gateway::start(&good);
     fs::write(
@@ -458,7 +458,7 @@ fn a_reload_that_failed_is_in_the_status() {
 
 #[test]
 fn another_data_dir_needs_a_restart_and_reload_says_so() {
-    let sink = Sink::start();
+    let sink = Upstream::start();
     let good = basic(sink.address);
     let gateway = Gateway::start(&good);
     fs::write(
@@ -493,7 +493,7 @@ fn another_data_dir_needs_a_restart_and_reload_says_so() {
 #[ignore = "needs unshare, which tests/run installs"]
 fn reload_signals_nobody_by_a_number_of_another_pid_namespace() {
     super::harness::peers::need("unshare");
-    let sink = Sink::start();
+    let sink = Upstream::start();
     let dir = tempfile::TempDir::new().unwrap();
     fs::write(dir.path().join("config.toml"), basic(sink.address)).unwrap();
     let cli = |args: &[&str]| {
@@ -658,7 +658,7 @@ fn a_retry_of_all_that_failed_leaves_failed_reports() {
 /// Secrets end in no core dump and before no other process of the user.
 #[test]
 fn a_process_that_holds_secrets_shows_its_memory_to_nobody() {
-    let sink = Sink::start();
+    let sink = Upstream::start();
     let gateway = Gateway::start(&basic(sink.address));
     let limits = fs::read_to_string(format!("/proc/{}/limits", gateway.pid())).unwrap();
     let core = limits
@@ -688,7 +688,7 @@ fn a_process_that_holds_secrets_shows_its_memory_to_nobody() {
 
 #[test]
 fn a_data_dir_that_others_may_look_into_is_said_with_its_chmod() {
-    let sink = Sink::start();
+    let sink = Upstream::start();
     let gateway = Gateway::start(&basic(sink.address));
     let said = |gateway: &Gateway| both(&gateway.cli(&["check"]));
     assert!(!said(&gateway).contains("where the mail is kept"));
@@ -716,7 +716,7 @@ fn a_renewed_certificate_is_taken_and_nothing_else() {
         }
     };
     let opened = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
-    let sink = Sink::scripted({
+    let sink = Upstream::scripted({
         let opened = std::sync::Arc::clone(&opened);
         move |line| {
             if line.starts_with("EHLO") {
@@ -767,7 +767,7 @@ fn a_certificate_that_is_not_valid_yet_is_said_by_check_and_status() {
     let pem = params.self_signed(&key).unwrap().pem();
     fs::write(dir.path().join("a.pem"), pem).unwrap();
     fs::write(dir.path().join("a.key"), key.serialize_pem()).unwrap();
-    let sink = Sink::start();
+    let sink = Upstream::start();
     let config = basic(sink.address).replace(
         "address = \"127.0.0.1:0\"",
         "address = \"127.0.0.1:0\"\ntls = \"starttls\"\ncertificate = \"a.pem\"\nkey = \"a.key\"",
@@ -801,7 +801,7 @@ fn an_expired_certificate_is_said_by_check_and_status() {
     )
     .unwrap();
     fs::write(dir.path().join("a.key"), key.serialize_pem()).unwrap();
-    let sink = Sink::start();
+    let sink = Upstream::start();
     let config = basic(sink.address).replace(
         "address = \"127.0.0.1:0\"",
         "address = \"127.0.0.1:0\"\ntls = \"starttls\"\ncertificate = \"a.pem\"\nkey = \"a.key\"",

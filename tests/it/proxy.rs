@@ -10,7 +10,7 @@ use super::harness::{
     cloud::Tenant,
     gateway::{Gateway, basic, send, stdout, wait},
     proxy::{Asked, Authority, Begin, Front, Kind, Proxy, Rules},
-    sink::Sink,
+    upstream::Upstream,
 };
 
 const LOGIN: (&str, &str) = ("me", "p:@%41/#\u{e4}");
@@ -22,7 +22,7 @@ const APPLICATION: &str = "tenant_id = \"corp.example\", client_id = \"11111111-
 /// Microsoft as far as it is needed: a tenant and an SMTP server that takes its tokens, behind TLS.
 struct Cloud {
     tenant: Tenant,
-    sink: Sink,
+    sink: Upstream,
     authority: Authority,
     web: Front,
     implicit: Front,
@@ -33,7 +33,7 @@ impl Cloud {
     fn start() -> Self {
         let authority = Authority::new("Roots");
         let tenant = Tenant::start(|_, _| None);
-        let sink = Sink::scripted(|line| match line.split(' ').next() {
+        let sink = Upstream::scripted(|line| match line.split(' ').next() {
             Some("EHLO") => Some("250-sink\r\n250 AUTH XOAUTH2 PLAIN".to_owned()),
             Some("AUTH") => Some("235 2.7.0 ok".to_owned()),
             _ => None,

@@ -2,7 +2,7 @@
 
 use super::harness::{
     gateway::{Gateway, basic, queued_id, stdout, wait},
-    sink::Sink,
+    upstream::Upstream,
 };
 
 fn send(gateway: &Gateway, from: &str, to: &[&str]) -> String {
@@ -76,7 +76,8 @@ fn a_lost_standing_keeps_all_mail_and_names_the_remedy() {
             "username and password",
         ),
     ] {
-        let sink = Sink::scripted(move |line| line.starts_with(command).then(|| reply.to_owned()));
+        let sink =
+            Upstream::scripted(move |line| line.starts_with(command).then(|| reply.to_owned()));
         let gateway = Gateway::start(&basic(sink.address));
         for _ in 0..3 {
             send(&gateway, "app@corp.example", &["x@corp.example"]);
@@ -95,11 +96,11 @@ fn a_lost_standing_keeps_all_mail_and_names_the_remedy() {
 /// The next connector of the route takes what this one may not relay.
 #[test]
 fn a_lost_standing_leads_to_the_next_connector() {
-    let sink = Sink::scripted(|line| {
+    let sink = Upstream::scripted(|line| {
         line.starts_with("RCPT")
             .then(|| "554 5.7.1 Relay access denied".to_owned())
     });
-    let other = Sink::start();
+    let other = Upstream::start();
     let config = basic(sink.address)
         .replace("connectors = [\"up\"]", "connectors = [\"up\", \"second\"]")
         + &format!(
@@ -114,7 +115,7 @@ fn a_lost_standing_leads_to_the_next_connector() {
 /// One recipient that the smarthost does not relay for stops nobody else, in the same message and in others.
 #[test]
 fn one_recipient_that_is_not_relayed_waits_alone() {
-    let sink = Sink::scripted(|line| {
+    let sink = Upstream::scripted(|line| {
         (line.starts_with("RCPT") && line.contains("partner"))
             .then(|| "554 5.7.1 <x@partner.example>: Relay access denied".to_owned())
     });
@@ -146,7 +147,7 @@ fn one_sender_that_is_refused_waits_alone() {
         "550 5.1.8 Access denied, bad outbound sender",
         "550-Requested action not taken: mailbox unavailable\r\n550 Sender address is not allowed.",
     ] {
-        let sink = Sink::scripted(move |line| {
+        let sink = Upstream::scripted(move |line| {
             (line.starts_with("MAIL") && line.contains("bad@")).then(|| reply.to_owned())
         });
         let gateway = Gateway::start(&basic(sink.address));
@@ -179,7 +180,8 @@ fn a_quota_makes_mail_wait() {
             "454 Throttling failure: Daily message quota exceeded.",
         ),
     ] {
-        let sink = Sink::scripted(move |line| line.starts_with(command).then(|| reply.to_owned()));
+        let sink =
+            Upstream::scripted(move |line| line.starts_with(command).then(|| reply.to_owned()));
         let gateway = Gateway::start(&basic(sink.address));
         send(&gateway, "app@corp.example", &["x@corp.example"]);
         let (_, text) = status_with(&gateway, "throttled");

@@ -21,7 +21,7 @@ use super::harness::{
     delay::delay,
     gateway::{Gateway, basic, stdout, wait},
     peers::{free_port, peers},
-    sink::Sink,
+    upstream::Upstream,
 };
 
 /// A relay of the benchmark: it takes everything from loopback and sends it on to a sink.
@@ -29,7 +29,7 @@ struct Relay {
     name: &'static str,
     dir: TempDir,
     port: u16,
-    sink: Sink,
+    sink: Upstream,
 }
 
 fn script(name: &str) -> PathBuf {
@@ -42,7 +42,7 @@ impl Relay {
             .prefix("postern-relay")
             .tempdir_in("/tmp")
             .unwrap();
-        let sink = Sink::start();
+        let sink = Upstream::start();
         let port = free_port();
         let relay = Self {
             name,

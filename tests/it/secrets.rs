@@ -22,7 +22,7 @@ use super::harness::{
     cloud_token::{Asked, Endpoint, Said, granted},
     gateway::{Gateway, basic, send, wait},
     proxy::{Authority, Begin, Front, Kind, Proxy, Rules},
-    sink::Sink,
+    upstream::{Act, At, Script, Upstream},
 };
 
 const CLIENT_SECRET: &str = "hush~client+secret/value=8Q";
@@ -109,10 +109,11 @@ fn tokens(asked: &Asked, mode: usize, seen: &Seen, count: &AtomicUsize) -> Said 
 }
 
 /// An SMTP server that takes tokens; when it does not, it quotes the line.
-fn exchange(mode: Arc<AtomicUsize>) -> Sink {
-    // What this connection said (each has a thread of its own): a server quotes its own client, not another's.
-    let last = Mutex::new(HashMap::new());
-    Sink::scripted(move |line| {
+fn exchange(mode: Arc<AtomicUsize>) -> Upstream {
+    // What this connection said: a server quotes its own client, not another's.
+    let last: Mutex<HashMap<usize, String>> = Mutex::default();
+    let says = move |at: &At| {
+        let line = at.line;
         let is_refusing = mode.load(Ordering::SeqCst) != FINE;
         let word = line.split(' ').next().unwrap_or_default();
         if word == "EHLO" {
@@ -125,7 +126,7 @@ fn exchange(mode: Arc<AtomicUsize>) -> Sink {
                 let quoted: String = last
                     .lock()
                     .unwrap()
-                    .get(&std::thread::current().id())
+                    .get(&at.connection)
                     .cloned()
                     .unwrap_or_default();
                 return Some(format!(
@@ -142,9 +143,15 @@ fn exchange(mode: Arc<AtomicUsize>) -> Sink {
         let token = String::from_utf8_lossy(&decoded).replace(['\u{1}', '\r', '\n'], " ");
         last.lock()
             .unwrap()
-            .insert(std::thread::current().id(), format!("{response} {token}"));
+            .insert(at.connection, format!("{response} {token}"));
         Some(format!("334 {}", STANDARD.encode(r#"{"status":"401"}"#)))
-    })
+    };
+    Script::default()
+        .when(move |at| {
+            let is_asked = !matches!(at.stage, "banner" | "BODY");
+            is_asked.then(|| says(at).map(Act::says)).flatten()
+        })
+        .start()
 }
 
 fn gateway(dir: TempDir, connector: &str, more: &str) -> Gateway {
@@ -428,7 +435,7 @@ const SMTP_PASSWORD: &str = "Hush4ry+/&=pass~word";
 
 /// An upstream that repeats the login at one stage, in every form it can think of, in a refusal, in an answer or in what is no
 /// reply at all. Bounces it takes.
-fn parrot(stage: &'static str, says: &'static str) -> Sink {
+fn parrot(stage: &'static str, says: &'static str) -> Upstream {
     let blob = STANDARD.encode(format!("\0relay\0{SMTP_PASSWORD}"));
     let (begun, rest) = blob.split_at(17);
     let alone = STANDARD.encode(SMTP_PASSWORD);
@@ -442,7 +449,7 @@ fn parrot(stage: &'static str, says: &'static str) -> Sink {
         format!("{says} {quoted}\r\n{code} {begun}").replacen(' ', "-", usize::from(code != "no"));
     let is_report = AtomicUsize::new(0);
     let logins = AtomicUsize::new(0);
-    Sink::scripted(move |line| {
+    Upstream::scripted(move |line| {
         let word = line.split([' ', ':']).next().unwrap_or_default();
         if word == "EHLO" {
             let more = if stage == "EHLO" && logins.load(Ordering::SeqCst) > 0 {

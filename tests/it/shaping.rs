@@ -17,7 +17,7 @@ use super::harness::{
     cloud_limits::Limits,
     cloud_token::Said,
     gateway::{Gateway, basic, queued_id, stdout, wait},
-    sink::Sink,
+    upstream::Upstream,
 };
 
 fn config(tenant: &Tenant, rate: &str, more: &str) -> String {
@@ -203,7 +203,7 @@ fn a_mailbox_that_has_to_wait_holds_up_no_other() {
             error(429, "ApplicationThrottled", "Retry-After: 600\r\n")
         })
     });
-    let sink = Sink::start();
+    let sink = Upstream::start();
     let second = format!(
         "[[connector]]\nname = \"second\"\ntype = \"smtp\"\nhost = \"127.0.0.1\"\nport = {}\ntls = \"off\"\n",
         sink.address.port()

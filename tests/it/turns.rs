@@ -23,7 +23,7 @@ use crate::{
     harness::{
         cloud::Tenant,
         gateway::{Gateway, basic, wait},
-        sink::Sink,
+        upstream::Upstream,
     },
     store::{NODE, ask, at, deferred, in_doubt, mail, on_each, settings, settlement},
 };
@@ -286,7 +286,7 @@ fn a_flood_holds_up_another_for_one_turn() {
         (4, ("10.0.0.2", "flood")),
         (2, ("10.0.0.1", "other")),
     ] {
-        let sink = Sink::start();
+        let sink = Upstream::start();
         let limits = format!("max_connections = {concurrent}\nmax_concurrent = {concurrent}\n");
         let gateway = flooded(&(basic(sink.address) + &limits), FLOOD, other, None);
         let subject = format!("Subject: {FLOOD}.");
@@ -308,7 +308,7 @@ fn a_flood_holds_up_another_for_one_turn() {
 fn who_comes_into_a_flood_waits_for_one_turn() {
     let sent = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&sent);
-    let sink = Sink::scripted(move |line| {
+    let sink = Upstream::scripted(move |line| {
         if line == "." {
             std::thread::sleep(Duration::from_millis(20));
             counted.fetch_add(1, Ordering::SeqCst);

@@ -7,17 +7,18 @@
 )]
 
 use std::{
-    io::{BufRead as _, BufReader, Write as _},
-    net::{SocketAddr, TcpListener, TcpStream},
     sync::{
-        Arc, Mutex,
+        Arc,
         atomic::{AtomicUsize, Ordering},
     },
     thread,
     time::Duration,
 };
 
-use super::harness::gateway::{Gateway, basic, stdout, wait};
+use super::harness::{
+    gateway::{Gateway, basic, stdout, wait},
+    upstream::{Act, Received, Script, Upstream},
+};
 
 /// How an upstream shows that a connection is one too many.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,88 +31,41 @@ enum Refuses {
     Mail(&'static str),
 }
 
-#[derive(Debug, Default)]
-struct Counts {
-    open: AtomicUsize,
-    most: AtomicUsize,
-    refused: AtomicUsize,
-    taken: Mutex<Vec<String>>,
-}
-
-/// Takes so many connections at once.
-fn upstream(most: usize, refuses: Refuses) -> (SocketAddr, Arc<Counts>) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
+/// Takes so many connections at once; says how many it has refused, and how many there were at once.
+fn upstream(most: usize, refuses: Refuses) -> (Upstream, Arc<Counts>) {
     let counts = Arc::new(Counts::default());
     let shared = Arc::clone(&counts);
-    thread::spawn(move || {
-        for stream in listener.incoming().flatten() {
-            let counts = Arc::clone(&shared);
-            thread::spawn(move || {
-                let open = counts.open.fetch_add(1, Ordering::SeqCst) + 1;
-                let is_refused = open > most;
-                if is_refused {
-                    counts.refused.fetch_add(1, Ordering::SeqCst);
-                } else {
-                    counts.most.fetch_max(open, Ordering::SeqCst);
+    let upstream = Script::default()
+        .offers("PIPELINING")
+        .when(move |at| {
+            let is_refused = at.open > most;
+            match (at.stage, refuses) {
+                ("banner", _) if !is_refused => {
+                    shared.most.fetch_max(at.open, Ordering::SeqCst);
+                    None
                 }
-                let _ = serve(stream, is_refused.then_some(refuses), &counts);
-                counts.open.fetch_sub(1, Ordering::SeqCst);
-            });
-        }
-    });
-    (address, counts)
+                ("banner", _) => {
+                    shared.refused.fetch_add(1, Ordering::SeqCst);
+                    match refuses {
+                        Refuses::Greeting(text) => Some(Act::Closes(text)),
+                        Refuses::Silently => Some(Act::Fin),
+                        Refuses::Mail(_) => None,
+                    }
+                }
+                ("MAIL", Refuses::Mail(text)) if is_refused => Some(Act::Closes(text)),
+                // So that others wait meanwhile.
+                ("EOD", _) => Some(Act::After(Duration::from_millis(10))),
+                _ => None,
+            }
+        })
+        .start();
+    (upstream, counts)
 }
 
-fn serve(mut stream: TcpStream, refuses: Option<Refuses>, counts: &Counts) -> std::io::Result<()> {
-    stream.set_nodelay(true)?;
-    match refuses {
-        Some(Refuses::Greeting(text)) => return writeln!(stream, "{text}\r"),
-        Some(Refuses::Silently) => return Ok(()),
-        Some(Refuses::Mail(_)) | None => {}
-    }
-    writeln!(stream, "220 up ESMTP\r")?;
-    let mut reader = BufReader::new(stream.try_clone()?);
-    let mut line = String::new();
-    loop {
-        line.clear();
-        if reader.read_line(&mut line)? == 0 {
-            return Ok(());
-        }
-        let answer = match line.get(..4).unwrap_or_default() {
-            "EHLO" => "250-up\r\n250 PIPELINING",
-            "MAIL" if matches!(refuses, Some(Refuses::Mail(_))) => {
-                let Some(Refuses::Mail(text)) = refuses else {
-                    continue;
-                };
-                return writeln!(stream, "{text}\r");
-            }
-            "DATA" => {
-                writeln!(stream, "354 go on\r")?;
-                let mut subject = String::new();
-                loop {
-                    line.clear();
-                    reader.read_line(&mut line)?;
-                    if line == ".\r\n" {
-                        break;
-                    }
-                    if let Some(text) = line.strip_prefix("Subject: ") {
-                        text.trim().clone_into(&mut subject);
-                    }
-                }
-                // So that others wait meanwhile.
-                thread::sleep(Duration::from_millis(10));
-                counts.taken.lock().unwrap().push(subject);
-                "250 taken"
-            }
-            "QUIT" => {
-                writeln!(stream, "221 bye\r")?;
-                return Ok(());
-            }
-            _ => "250 ok",
-        };
-        writeln!(stream, "{answer}\r")?;
-    }
+#[derive(Debug, Default)]
+struct Counts {
+    most: AtomicUsize,
+    refused: AtomicUsize,
 }
 
 fn send(gateway: &Gateway, from: usize, to: usize) {
@@ -140,14 +94,14 @@ fn an_upstream_that_takes_two_is_given_two_and_never_closed() {
         Refuses::Silently,
         Refuses::Mail("432 4.3.2 Concurrent connections limit exceeded"),
     ] {
-        let (address, counts) = upstream(2, refuses);
-        let config = basic(address);
+        let (upstream, counts) = upstream(2, refuses);
+        let config = basic(upstream.address);
         let mut gateway = Gateway::start(&config);
         send(&gateway, 0, 60);
         wait(&format!("{refuses:?}: sixty arrive"), || {
-            (counts.taken.lock().unwrap().len() == 60).then_some(())
+            (upstream.count() == 60).then_some(())
         });
-        let mut taken = counts.taken.lock().unwrap().clone();
+        let mut taken: Vec<_> = upstream.mails().iter().map(Received::subject).collect();
         taken.sort();
         taken.dedup();
         assert_eq!(taken.len(), 60, "{refuses:?}: each of them once");
@@ -173,7 +127,7 @@ fn an_upstream_that_takes_two_is_given_two_and_never_closed() {
         gateway.restart();
         send(&gateway, 60, 100);
         wait(&format!("{refuses:?}: a hundred arrive"), || {
-            (counts.taken.lock().unwrap().len() == 100).then_some(())
+            (upstream.count() == 100).then_some(())
         });
         assert_eq!(
             counts.refused.load(Ordering::SeqCst),
@@ -185,8 +139,8 @@ fn an_upstream_that_takes_two_is_given_two_and_never_closed() {
 
 #[test]
 fn an_upstream_that_refuses_all_at_once_is_down_and_nothing_is_learned() {
-    let (address, counts) = upstream(0, Refuses::Greeting("421 4.3.2 Service not available"));
-    let gateway = Gateway::start(&basic(address));
+    let (upstream, counts) = upstream(0, Refuses::Greeting("421 4.3.2 Service not available"));
+    let gateway = Gateway::start(&basic(upstream.address));
     send(&gateway, 0, 8);
     gateway.wait_for_log(&["connector paused", "state=closed"]);
     assert!(counts.refused.load(Ordering::SeqCst) >= 1);
@@ -199,14 +153,12 @@ fn an_upstream_that_refuses_all_at_once_is_down_and_nothing_is_learned() {
 
 #[test]
 fn a_limit_of_the_rate_teaches_no_number() {
-    let (address, counts) = upstream(
+    let (upstream, _) = upstream(
         2,
         Refuses::Greeting("421 4.7.0 Connection rate limit exceeded, try again in a minute"),
     );
-    let gateway = Gateway::start(&basic(address));
+    let gateway = Gateway::start(&basic(upstream.address));
     send(&gateway, 0, 20);
-    wait("twenty arrive", || {
-        (counts.taken.lock().unwrap().len() == 20).then_some(())
-    });
+    wait("twenty arrive", || (upstream.count() == 20).then_some(()));
     assert!(!gateway.log().contains("connector learned"));
 }

@@ -1,4 +1,4 @@
-//! What the tests stand on: the real binary from a TOML text, a counting sink, real peers, doubles that fail.
+//! What the tests stand on: the real binary from a TOML text, an upstream that does as it is told, real peers, doubles that fail.
 
 pub mod client;
 pub mod clock;
@@ -12,5 +12,5 @@ pub mod gateway;
 pub mod memory;
 pub mod peers;
 pub mod proxy;
-pub mod sink;
 pub mod time;
+pub mod upstream;
