@@ -96,12 +96,6 @@ const BUDGETS: &[(&str, usize)] = &[
 /// Type names that every module may have for its own.
 const EVERYWHERE: &[&str] = &["Settings", "Arguments"];
 
-/// Type names that mean two things today. It may only get shorter.
-const REPEATED: &[&str] = &[
-    "Change", "Entry", "Fault", "Key", "Limits", "Shared", "Standing", "State", "Step", "Table",
-    "Turn",
-];
-
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
@@ -497,13 +491,8 @@ fn a_type_name_means_one_thing() {
     );
     let mut wrong = Vec::new();
     for (name, files) in places.iter().filter(|(_, files)| files.len() > 1) {
-        if !EVERYWHERE.contains(&&**name) && !REPEATED.contains(&&**name) {
+        if !EVERYWHERE.contains(&&**name) {
             wrong.push(format!("`{name}` means more than one thing: {files:?}"));
-        }
-    }
-    for name in REPEATED {
-        if places.get(*name).is_none_or(|files| files.len() < 2) {
-            wrong.push(format!("take `{name}` out of REPEATED"));
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));

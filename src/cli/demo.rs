@@ -30,7 +30,7 @@ use crate::{
         outcome::LaneState,
         text::{shown, shown_to},
     },
-    queue::store::{EventKind, State, Store},
+    queue::store::{EventKind, JobState, Store},
     route::LaneId,
     secret::Secret,
 };
@@ -240,7 +240,7 @@ async fn play(
     let deadline = Instant::now() + PATIENCE;
     let life = loop {
         let life = History::read(store.as_ref(), id, output::now()).await?;
-        let over = |state| matches!(state, State::Done | State::Failed);
+        let over = |state| matches!(state, JobState::Done | JobState::Failed);
         let done = !life.entries.is_empty() && life.entries.iter().all(|e| over(e.state));
         if done || Instant::now() >= deadline {
             break life;
@@ -252,7 +252,7 @@ async fn play(
     for line in String::from_utf8_lossy(&told).lines() {
         output::line(format_args!("   {line}"))?;
     }
-    if life.entries.is_empty() || life.entries.iter().any(|e| e.state != State::Done) {
+    if life.entries.is_empty() || life.entries.iter().any(|e| e.state != JobState::Done) {
         return Ok(Err(format!("{id} was not delivered")));
     }
     let mailbox = match sample.becomes {

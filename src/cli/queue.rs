@@ -27,7 +27,7 @@ use crate::{
         text::{shown, shown_to},
         time::human,
     },
-    queue::store::{Entry, Filter, LaneRow, State, Store, Verb},
+    queue::store::{Entry, Filter, JobState, LaneRow, Store, Verb},
     route::RouteName,
 };
 
@@ -97,7 +97,7 @@ pub(super) struct Which {
     ids: Vec<MessageId>,
     /// Only those in this state
     #[arg(long, value_parser = state)]
-    state: Vec<State>,
+    state: Vec<JobState>,
     /// Only those from this address or pattern
     #[arg(long, value_name = "PATTERN", value_parser = Pattern::parse)]
     sender: Option<Pattern>,
@@ -252,7 +252,12 @@ fn list(place: &QueuePlace, which: &Which, limit: Option<usize>, json: bool) -> 
         for mut filter in which.filters() {
             // Done ones are history: shown when asked for by name.
             if filter.states.is_empty() && filter.id.is_none() && !which.all {
-                filter.states = vec![State::Waiting, State::Sending, State::Held, State::Failed];
+                filter.states = vec![
+                    JobState::Waiting,
+                    JobState::Sending,
+                    JobState::Held,
+                    JobState::Failed,
+                ];
             }
             filter.limit = limit;
             entries.extend(store.list(&filter, now).await?);
@@ -273,8 +278,8 @@ fn list(place: &QueuePlace, which: &Which, limit: Option<usize>, json: bool) -> 
             .iter()
             .map(|entry| {
                 let next = match (entry.state, standing.blocked(entry)) {
-                    (State::Waiting, Some(lane)) => format!("blocked by {lane}"),
-                    (State::Waiting, None) => match (&entry.lane, entry.next_attempt) {
+                    (JobState::Waiting, Some(lane)) => format!("blocked by {lane}"),
+                    (JobState::Waiting, None) => match (&entry.lane, entry.next_attempt) {
                         (Some(lane), _) => {
                             format!("queued for {}", shown_to(&lane.to_string(), 60))
                         }
@@ -425,13 +430,13 @@ fn summary(out: &mut Vec<u8>, message: &Message) -> io::Result<()> {
     Ok(())
 }
 
-fn state(text: &str) -> Result<State, String> {
+fn state(text: &str) -> Result<JobState, String> {
     [
-        State::Waiting,
-        State::Sending,
-        State::Held,
-        State::Failed,
-        State::Done,
+        JobState::Waiting,
+        JobState::Sending,
+        JobState::Held,
+        JobState::Failed,
+        JobState::Done,
     ]
     .into_iter()
     .find(|state| state.as_str() == text)

@@ -19,7 +19,7 @@ use super::{
 pub struct Glance {
     /// The settings with warnings and notes, or everything that is wrong.
     pub loaded: Result<(Config, Vec<Diagnostic>), Diagnostics>,
-    /// `data_dir`, also of a file with errors. `None`: it cannot be told.
+    /// `data_dir`, also of a file with errors. `None`: it cannot be known.
     pub data_dir: Option<PathBuf>,
 }
 

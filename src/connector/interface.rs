@@ -25,7 +25,7 @@ use crate::{
 pub trait Connector: Send + Sync + fmt::Debug {
     /// The lane this message takes.
     fn lane(&self, message: &Message) -> LaneId;
-    /// Octets that delivering it will send, as far as [`Limits::upload`] counts them.
+    /// Octets that delivering it will send, as far as [`LaneLimits::upload`] counts them.
     fn upload(&self, _message: &Message, _recipients: &[Recipient]) -> u64 {
         0
     }

@@ -27,7 +27,7 @@ mod tls;
 pub use self::{
     interface::{Connections, Connector, Learned, Memory, Recorder, Services},
     outbound::{Proxy, ProxyServer, is_loopback, names},
-    settings::{Auth, Limits, Pipelining, Rate, SmtpSettings, Tls, Upload, Verify},
+    settings::{Auth, LaneLimits, Pipelining, Rate, SmtpSettings, Tls, Upload, Verify},
 };
 pub use crate::smtp::client::class::{Class, Override};
 
@@ -73,8 +73,8 @@ impl Settings {
 
     /// What all jobs of the connector are held to together, and those of each mailbox, where mailboxes are held to something of
     /// their own.
-    pub fn limits(&self) -> (Limits, Option<Limits>) {
-        let own = Limits {
+    pub fn limits(&self) -> (LaneLimits, Option<LaneLimits>) {
+        let own = LaneLimits {
             concurrent: self.max_concurrent,
             rate: self.rate,
             upload: None,

@@ -12,7 +12,7 @@ use crate::{
 
 /// What a lane takes at most.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
+pub struct LaneLimits {
     /// Jobs at once (at least one).
     pub concurrent: usize,
     /// Messages.

@@ -17,7 +17,7 @@ use super::{
     sender::lane_of,
     settlement::{Attempted, SETTLE_PAUSE},
     setup::Built,
-    shared::Shared,
+    shared::DeliveryContext,
 };
 use crate::{
     connector::{Connector, Settings},
@@ -36,7 +36,7 @@ const OVERRUN: Duration = Duration::from_secs(30);
 
 /// A job that starts.
 pub(super) struct Task {
-    pub(super) shared: Arc<Shared>,
+    pub(super) shared: Arc<DeliveryContext>,
     pub(super) built: Arc<Built>,
     pub(super) route: Arc<Route>,
     /// The connectors that may take it, in their order.
@@ -78,7 +78,7 @@ pub(super) async fn run(task: Task) {
 
 /// Puts back a job that no connector would take, or gives it up when its time is over.
 pub(super) async fn put_back(
-    shared: Arc<Shared>,
+    shared: Arc<DeliveryContext>,
     built: Arc<Built>,
     route: Arc<Route>,
     blocks: Vec<Block>,
@@ -203,7 +203,7 @@ impl Run<'_> {
 
 /// Through the gates of connector and mailbox, and when the store allows.
 async fn enter(
-    shared: &Arc<Shared>,
+    shared: &Arc<DeliveryContext>,
     name: &ConnectorName,
     lane: &LaneId,
     reserved: Option<LanePermits>,
@@ -229,7 +229,7 @@ async fn enter(
 
 /// Calls the connector; one that panics or overruns its deadline leaves every recipient in doubt.
 async fn call(
-    shared: &Shared,
+    shared: &DeliveryContext,
     connector: &dyn Connector,
     settings: &Settings,
     message: &Message,

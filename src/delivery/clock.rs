@@ -38,7 +38,7 @@ pub trait Clock: fmt::Debug + Send + Sync {
 
 /// The wall clock was set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Step {
+pub struct ClockStep {
     /// By so many microseconds.
     pub by: i64,
     /// Earlier than this nothing was written by the new clock; later than this, by its time, nothing by the old one.
@@ -105,7 +105,7 @@ impl Watch {
     }
 
     /// Whether the clock was set since it was asked last.
-    pub fn look(&mut self, now: Moment) -> Option<Step> {
+    pub fn look(&mut self, now: Moment) -> Option<ClockStep> {
         let passed = now.boot.saturating_sub(self.last.boot);
         self.last = now;
         let by = offset(now).saturating_sub(self.offset);
@@ -116,7 +116,7 @@ impl Watch {
             return None;
         }
         self.offset = offset(now);
-        Some(Step {
+        Some(ClockStep {
             by,
             since: now.wall.checked_sub(passed).unwrap_or(now.wall),
         })

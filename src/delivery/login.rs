@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::task::JoinSet;
 
-use super::{setup::Built, shared::Shared};
+use super::{setup::Built, shared::DeliveryContext};
 use crate::{
     mail::{outcome::ObstacleKind, reply::Reply},
     route::ConnectorName,
@@ -14,7 +14,7 @@ use crate::{
 const LOGIN: Duration = Duration::from_mins(1);
 
 /// Tries the login of the paused lanes whose time has come.
-pub(super) fn log_in(logins: &mut JoinSet<()>, shared: &Arc<Shared>, built: &Built) {
+pub(super) fn log_in(logins: &mut JoinSet<()>, shared: &Arc<DeliveryContext>, built: &Built) {
     for name in shared.lanes.logins() {
         let Some((_, connector)) = built.connectors.get(&name) else {
             continue;
@@ -42,7 +42,7 @@ pub(super) fn log_in(logins: &mut JoinSet<()>, shared: &Arc<Shared>, built: &Bui
 
 /// Tells the lane what its login came to, also when the connector panics.
 struct LoginWatch {
-    shared: Arc<Shared>,
+    shared: Arc<DeliveryContext>,
     name: ConnectorName,
     result: Result<(), Reply>,
 }

@@ -15,7 +15,7 @@ use crate::{
     mail::address::Address,
     queue::{
         Queue,
-        store::{Filter, GiveBack, KeepTimes, Maintained, Retention, State, StoreError, Verb},
+        store::{Filter, GiveBack, JobState, KeepTimes, Maintained, Retention, StoreError, Verb},
     },
     route::{Asked, RouteName},
 };
@@ -147,7 +147,7 @@ impl Rerouting {
         self.tried.insert(old.clone(), Instant::now());
         let store = queue.store();
         let filter = Filter {
-            states: vec![State::Waiting],
+            states: vec![JobState::Waiting],
             route: Some(old.clone()),
             limit: Some(REROUTED),
             ..Filter::default()

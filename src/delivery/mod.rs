@@ -9,7 +9,7 @@ use std::{fmt, sync::Arc, time::Duration};
 use tokio::task::JoinSet;
 
 use self::{
-    attempt::Task, clock::Clock, lanes::gate, round::Round, setup::Built, shared::Shared,
+    attempt::Task, clock::Clock, lanes::gate, round::Round, setup::Built, shared::DeliveryContext,
     timekeeper::MachineClock,
 };
 use crate::{
@@ -40,7 +40,7 @@ pub use setup::{BounceSettings, Settings, Setup};
 
 /// Delivery at work. Dropped, it stops at once; what was under way stays leased until the next start.
 pub struct Delivery {
-    shared: Arc<Shared>,
+    shared: Arc<DeliveryContext>,
     /// The loop.
     main: JoinSet<()>,
 }
@@ -60,7 +60,7 @@ impl Delivery {
     /// The same by other clocks: those of a test.
     #[doc(hidden)]
     pub fn start_by(clock: Arc<dyn Clock>, queue: Arc<Queue>, setup: Setup) -> Self {
-        let shared = Arc::new(Shared::new(queue, Built::new(setup), clock));
+        let shared = Arc::new(DeliveryContext::new(queue, Built::new(setup), clock));
         let mut main = JoinSet::new();
         let round = Round::new(Arc::clone(&shared), reserve_for_queue(&shared));
         main.spawn(round.run());
@@ -107,7 +107,7 @@ impl Drop for Delivery {
 }
 
 /// Whether the only job of a message can start right now; if so, it holds its permits.
-fn reserve(shared: &Arc<Shared>, mail: &Routed) -> Option<Reservation> {
+fn reserve(shared: &Arc<DeliveryContext>, mail: &Routed) -> Option<Reservation> {
     let [(name, _)] = mail.jobs.as_slice() else {
         return None;
     };
@@ -160,7 +160,7 @@ fn reserve(shared: &Arc<Shared>, mail: &Routed) -> Option<Reservation> {
 }
 
 /// The closure that the queue asks.
-fn reserve_for_queue(shared: &Arc<Shared>) -> Arc<Reserve> {
+fn reserve_for_queue(shared: &Arc<DeliveryContext>) -> Arc<Reserve> {
     // Weak: the queue must not keep alive what holds the queue.
     let shared = Arc::downgrade(shared);
     Arc::new(move |mail: &Routed| shared.upgrade().and_then(|shared| reserve(&shared, mail)))

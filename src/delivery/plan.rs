@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use super::{
     clock,
     lanes::gate::PAUSE_PROBE,
-    verdict::{Held, Time, Turn, Verdict, answered, unanswered},
+    verdict::{Held, NextTurn, Time, Verdict, answered, unanswered},
 };
 use crate::{
     mail::{
@@ -217,7 +217,7 @@ impl Attempt {
         let held = Held::by(&self.blocks);
         let is_pinned = self.pinned.is_some();
         let is_for_nobody = held.is_nothing() && self.doubtful.is_none();
-        let mut turn = Turn {
+        let mut turn = NextTurn {
             wait: time.step.max(held.wait),
             is_answered: false,
             is_untouched: !self.open.is_empty()
@@ -267,7 +267,7 @@ impl Attempt {
     }
 
     /// When what waits is due again, and the lane whose turn it waits for.
-    fn turn(&self, turn: &Turn, held: &Held<'_>, time: &Time) -> (SystemTime, Option<LaneId>) {
+    fn turn(&self, turn: &NextTurn, held: &Held<'_>, time: &Time) -> (SystemTime, Option<LaneId>) {
         let Time { now, end, .. } = *time;
         let by_end = |wait| earlier(now + wait, end.max(now));
         let next = if turn.is_smaller && !turn.is_answered {

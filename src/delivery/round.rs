@@ -14,7 +14,7 @@ use super::{
     look::{Claim, Look, look},
     maintenance::{Maintenance, Rerouting},
     setup::Built,
-    shared::Shared,
+    shared::DeliveryContext,
     sweep::Sweeps,
     timekeeper::Timekeeper,
     upstreams::Upstreams,
@@ -37,7 +37,7 @@ const WRITES: usize = 3;
 
 /// The state of the loop.
 pub(super) struct Round {
-    shared: Arc<Shared>,
+    shared: Arc<DeliveryContext>,
     reserve: Arc<Reserve>,
     logins: JoinSet<()>,
     /// Another process has written, and what the lanes are to do was not read since.
@@ -57,7 +57,7 @@ pub(super) struct Round {
 }
 
 impl Round {
-    pub(super) fn new(shared: Arc<Shared>, reserve: Arc<Reserve>) -> Self {
+    pub(super) fn new(shared: Arc<DeliveryContext>, reserve: Arc<Reserve>) -> Self {
         Self {
             reserve,
             logins: JoinSet::new(),

@@ -9,7 +9,7 @@ use super::{
     clock::{self, Moment},
     plan::{Attempt, Block, Decision},
     setup::Built,
-    shared::Shared,
+    shared::DeliveryContext,
 };
 use crate::{
     mail::{
@@ -27,7 +27,7 @@ pub(super) const SETTLE_PAUSE: (Duration, Duration) =
 
 /// An attempt, with what is written down about it.
 pub(super) struct Attempted<'a> {
-    pub(super) shared: &'a Arc<Shared>,
+    pub(super) shared: &'a Arc<DeliveryContext>,
     pub(super) built: &'a Built,
     pub(super) route: &'a Route,
     pub(super) job: &'a Job,
@@ -42,7 +42,7 @@ pub(super) struct Attempted<'a> {
 impl<'a> Attempted<'a> {
     /// It began then.
     pub(super) fn new(
-        shared: &'a Arc<Shared>,
+        shared: &'a Arc<DeliveryContext>,
         built: &'a Built,
         route: &'a Route,
         job: &'a Job,

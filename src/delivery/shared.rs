@@ -28,7 +28,7 @@ const UNWRITTEN: usize = 64;
 pub(super) type Backlog = HashSet<(RouteName, Option<LaneId>)>;
 
 /// What the loop, the jobs and the fast path share.
-pub(super) struct Shared {
+pub(super) struct DeliveryContext {
     pub(super) queue: Arc<Queue>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) lanes: Arc<Lanes>,
@@ -45,7 +45,7 @@ pub(super) struct Shared {
     stop: watch::Sender<bool>,
 }
 
-impl Shared {
+impl DeliveryContext {
     /// To be called within a tokio runtime.
     pub(super) fn new(queue: Arc<Queue>, built: Built, clock: Arc<dyn Clock>) -> Self {
         let lanes = Arc::new(Lanes::new(Arc::clone(&clock)));

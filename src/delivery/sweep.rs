@@ -4,7 +4,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
-use super::{attempt, clock::Moment, look::Claim, setup::Built, shared::Shared};
+use super::{attempt, clock::Moment, look::Claim, setup::Built, shared::DeliveryContext};
 use crate::{
     mail::outcome::ObstacleKind,
     queue::store::{Ask, StoreError, Whose},
@@ -24,7 +24,7 @@ impl Sweeps {
     /// Looks through what is due, whosever it is, unless that was done a moment ago.
     pub(super) async fn sweep(
         &mut self,
-        shared: &Arc<Shared>,
+        shared: &Arc<DeliveryContext>,
         built: &Arc<Built>,
         claim: &Claim,
         begun: Moment,

@@ -11,7 +11,7 @@ use rustix::time::{ClockId, clock_gettime};
 use tokio::time::Instant;
 
 use super::{
-    clock::{Clock, Known, Moment, Step, Watch, moved},
+    clock::{Clock, ClockStep, Known, Moment, Watch, moved},
     setup::Built,
 };
 use crate::queue::{
@@ -69,7 +69,7 @@ pub(super) struct Timekeeper {
     machine: String,
     known: Known,
     /// Seen, and not yet carried out: the store may have been out of order.
-    pending: Option<Step>,
+    pending: Option<ClockStep>,
     noted: Option<Instant>,
 }
 
@@ -109,7 +109,8 @@ impl Timekeeper {
             self.known = known;
         }
         let since = started.wall;
-        self.carry_out(queue, built, Step { by, since }).await?;
+        self.carry_out(queue, built, ClockStep { by, since })
+            .await?;
         store.lanes().await
     }
 
@@ -124,7 +125,7 @@ impl Timekeeper {
         if let Some(step) = self.watch.look(moment) {
             self.pending = Some(match self.pending {
                 None => step,
-                Some(before) => Step {
+                Some(before) => ClockStep {
                     by: before.by.saturating_add(step.by),
                     since: moved(before.since, step.by).min(step.since),
                 },
@@ -148,7 +149,7 @@ impl Timekeeper {
         &mut self,
         queue: &Queue,
         built: &Built,
-        step: Step,
+        step: ClockStep,
     ) -> Result<(), StoreError> {
         let now = self.clock.moment();
         let known = self.known.next(now, &self.machine, step.by);

@@ -162,7 +162,7 @@ impl<'a> Held<'a> {
 }
 
 /// What of an attempt says when it is this job's turn again.
-pub(super) struct Turn {
+pub(super) struct NextTurn {
     pub(super) wait: Duration,
     /// Somebody was deferred.
     pub(super) is_answered: bool,

@@ -4,7 +4,7 @@
 
 use std::{fs, net::SocketAddr, path::Path};
 
-/// `pid 812 (master)`, or nothing when it cannot be told (another user's process, say).
+/// `pid 812 (master)`, or nothing when it cannot be known (another user's process, say).
 ///
 /// A socket can be open in several processes: in a server and its workers, in systemd and what it starts, in a child between
 /// its fork and its exec. This process is named when it is one of them, otherwise the one that has run longest: the server,

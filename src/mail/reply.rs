@@ -432,7 +432,7 @@ impl Reply {
             format!("the header can be read in two ways: {reason}"),
         )
     }
-    /// A field whose addresses cannot be told.
+    /// A field whose addresses cannot be read.
     pub fn not_understood(field: &str, reason: &str) -> Self {
         Self::new(
             550,

@@ -10,7 +10,7 @@ use crate::{
 
 /// The state of a job as `queue list` shows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum State {
+pub enum JobState {
     /// Due now or later.
     Waiting,
     /// Leased.
@@ -23,20 +23,20 @@ pub enum State {
     Done,
 }
 
-impl State {
+impl JobState {
     /// The word in lists and JSON.
     pub fn as_str(self) -> &'static str {
         match self {
-            State::Waiting => "waiting",
-            State::Sending => "sending",
-            State::Held => "held",
-            State::Failed => "failed",
-            State::Done => "done",
+            JobState::Waiting => "waiting",
+            JobState::Sending => "sending",
+            JobState::Held => "held",
+            JobState::Failed => "failed",
+            JobState::Done => "done",
         }
     }
 }
 
-impl fmt::Display for State {
+impl fmt::Display for JobState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.as_str())
     }
@@ -87,7 +87,7 @@ pub struct Filter {
     /// One message.
     pub id: Option<MessageId>,
     /// States; empty = any.
-    pub states: Vec<State>,
+    pub states: Vec<JobState>,
     /// A pattern as in the config, over the envelope sender.
     pub sender: Option<Pattern>,
     /// A pattern over any recipient.
@@ -108,7 +108,7 @@ pub struct Entry {
     /// The route.
     pub route: RouteName,
     /// Of the least finished job: sending, held, waiting, failed, done in this order.
-    pub state: State,
+    pub state: JobState,
     /// `None` is `<>`.
     pub sender: Option<String>,
     /// All recipients of this route.

@@ -24,11 +24,11 @@ pub struct Before {
 #[derive(Debug)]
 pub struct After<'a> {
     /// The recipients of which something new is known.
-    pub changes: Vec<Change<'a>>,
+    pub changes: Vec<RecipientChange<'a>>,
     /// Attempts from now on.
     pub attempts: u32,
     /// What the job is now; `None`: it is done.
-    pub job: Option<Standing>,
+    pub job: Option<OpenJob>,
     /// Jobs of their own for some of its recipients, all of them waiting.
     pub splits: Vec<Split>,
     /// Recipients that were settled and are not the job's: somebody's mistake.
@@ -37,7 +37,7 @@ pub struct After<'a> {
 
 /// What is new of one recipient.
 #[derive(Debug)]
-pub struct Change<'a> {
+pub struct RecipientChange<'a> {
     /// Its place in [`Before::recipients`].
     pub at: usize,
     /// What became of it.
@@ -50,7 +50,7 @@ pub struct Change<'a> {
 
 /// A job that is not done.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Standing {
+pub struct OpenJob {
     /// Nobody waits any more, and somebody was given up.
     pub is_failed: bool,
     /// As in [`Before`].
@@ -105,7 +105,7 @@ pub fn apply<'a>(before: &Before, settlement: &'a Settlement) -> After<'a> {
             }
         };
         *state = new;
-        changes.push(Change {
+        changes.push(RecipientChange {
             at,
             state: new,
             reply: bounded(&outcome.reply().to_string()).to_owned(),
@@ -132,9 +132,9 @@ fn courses(
     settlement: &Settlement,
     (places, states): (&HashMap<&str, usize>, &[RecipientState]),
     doubtful: Vec<usize>,
-) -> (Option<Standing>, Vec<Split>) {
+) -> (Option<OpenJob>, Vec<Split>) {
     let mut open = states.iter().filter(|state| state.is_open()).count();
-    let mut job = Standing {
+    let mut job = OpenJob {
         is_failed: open == 0,
         pinned: before.pinned.clone(),
         lane: settlement.lane.clone(),

@@ -12,7 +12,7 @@ use std::{
 use async_trait::async_trait;
 
 use super::body::BodyStore;
-pub use super::operator::{Entry, EntryRecipient, Filter, RecipientState, State, Stats, Verb};
+pub use super::operator::{Entry, EntryRecipient, Filter, JobState, RecipientState, Stats, Verb};
 use super::turns::{self, Pair, RouteLane};
 pub use crate::mail::health::Health;
 use crate::mail::outcome::LaneState;

@@ -79,7 +79,7 @@ pub struct Rejected<'a> {
     pub sender: Option<&'a str>,
     /// As given.
     pub recipient: Option<&'a str>,
-    /// What the client was told.
+    /// The reply that the client had.
     pub reply: &'a Reply,
     /// Lines about this address that were left out since the last one.
     pub suppressed: u64,

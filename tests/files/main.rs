@@ -1,7 +1,7 @@
 //! Every file of `tests/dialogues`, `tests/config` and `tests/messages` is a test with its own name.
 //!
 //! `cargo test --test files dialogue_starttls` plays `tests/dialogues/starttls.smtp` alone; a shorter word runs every test that has
-//! it in its name. Apart from `it`, so that one dialogue is linked and run in a few seconds. What a test is made of stands in its
+//! it in its name. A binary of its own, so that one dialogue is linked and run in a few seconds. What a test is made of stands in its
 //! file: no test here is written in Rust.
 
 #![allow(

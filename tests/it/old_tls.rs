@@ -1,4 +1,4 @@
-//! Upstreams with old, odd or demanding TLS, by OpenSSL through Python: what is delivered, and in whose words the rest is told.
+//! Upstreams with old, odd or demanding TLS, by OpenSSL through Python: what is delivered, and in which words the rest is reported.
 
 use std::{
     fs,

@@ -21,8 +21,8 @@ use postern::{
         Queue, Settings,
         sqlite::SqliteStore,
         store::{
-            Ask, CLOCK, Due, Event, Filter, GiveBack, Health, Job, KeepTimes, Kept, LaneRow,
-            NodeId, Retention, Settled, Settlement, Shift, Standing, Start, State, Store,
+            Ask, CLOCK, Due, Event, Filter, GiveBack, Health, Job, JobState, KeepTimes, Kept,
+            LaneRow, NodeId, Retention, Settled, Settlement, Shift, Standing, Start, Store,
             StoreError, Verb, Whose,
         },
         turns::{Pair, TURN},
@@ -187,7 +187,7 @@ fn only(id: MessageId) -> Filter {
 }
 
 /// State of the entry, and address and state of each recipient.
-async fn looks(store: &dyn Store, id: MessageId) -> (State, Vec<String>) {
+async fn looks(store: &dyn Store, id: MessageId) -> (JobState, Vec<String>) {
     let entries = store.list(&only(id), at(0)).await.unwrap();
     assert_eq!(entries.len(), 1);
     (
@@ -286,7 +286,7 @@ async fn what_goes_in_comes_out() {
             vec![("a@x.example", done()), ("\"b c\"@x.example", done())],
         );
         store.settle(settled, at(2)).await.unwrap();
-        assert_eq!(looks(&*store, sent.message.id).await.0, State::Done);
+        assert_eq!(looks(&*store, sent.message.id).await.0, JobState::Done);
         assert!(store.content(sent.message.id).await.unwrap().is_none());
         let events = store.events(sent.message.id).await.unwrap();
         assert_eq!(events[0].kind, EventKind::Accepted);
@@ -552,7 +552,7 @@ async fn one_of_each_outcome() {
         assert_eq!(
             looks(&*store, sent.message.id).await,
             (
-                State::Waiting,
+                JobState::Waiting,
                 [
                     "a@x.example done",
                     "b@x.example waiting",
@@ -612,7 +612,7 @@ async fn one_of_each_outcome() {
             .await
             .unwrap();
         // One failed: kept with its body.
-        assert_eq!(looks(&*store, sent.message.id).await.0, State::Failed);
+        assert_eq!(looks(&*store, sent.message.id).await.0, JobState::Failed);
         assert!(store.content(sent.message.id).await.unwrap().is_some());
         // Brought back, only the failed one.
         let n = store
@@ -647,14 +647,14 @@ async fn a_settlement_may_be_written_twice() {
 #[tokio::test]
 async fn a_wish_waits_for_the_settlement() {
     on_each(async |store| {
-        let cases: [(Verb, State, &str); 5] = [
-            (Verb::Hold, State::Held, "waiting"),
-            (Verb::Drop, State::Done, "dropped"),
-            (Verb::Fail, State::Failed, "failed"),
-            (Verb::Retry, State::Waiting, "waiting"),
+        let cases: [(Verb, JobState, &str); 5] = [
+            (Verb::Hold, JobState::Held, "waiting"),
+            (Verb::Drop, JobState::Done, "dropped"),
+            (Verb::Fail, JobState::Failed, "failed"),
+            (Verb::Retry, JobState::Waiting, "waiting"),
             (
                 Verb::Reroute(RouteName::from("other")),
-                State::Waiting,
+                JobState::Waiting,
                 "waiting",
             ),
         ];
@@ -664,7 +664,7 @@ async fn a_wish_waits_for_the_settlement() {
             let job = claim_one(&*store, at(0)).await;
             let filter = only(sent.message.id);
             assert_eq!(store.command(&filter, &verb, at(1)).await.unwrap(), 1);
-            assert_eq!(looks(&*store, sent.message.id).await.0, State::Sending);
+            assert_eq!(looks(&*store, sent.message.id).await.0, JobState::Sending);
             let settled = settlement(
                 &job,
                 vec![("a@x.example", done()), ("b@x.example", deferred())],
@@ -705,7 +705,7 @@ async fn verbs_take_what_the_filter_says() {
                 .await
                 .unwrap();
         }
-        let filter = |states: Vec<State>| Filter {
+        let filter = |states: Vec<JobState>| Filter {
             states,
             ..Filter::default()
         };
@@ -729,7 +729,7 @@ async fn verbs_take_what_the_filter_says() {
         assert_eq!(store.command(&older, &Verb::Fail, at(9)).await.unwrap(), 2);
         assert_eq!(
             store
-                .list(&filter(vec![State::Failed]), at(9))
+                .list(&filter(vec![JobState::Failed]), at(9))
                 .await
                 .unwrap()
                 .len(),
@@ -742,7 +742,7 @@ async fn verbs_take_what_the_filter_says() {
         );
         let two = Filter {
             limit: Some(2),
-            states: vec![State::Waiting],
+            states: vec![JobState::Waiting],
             ..Filter::default()
         };
         let listed = store.list(&two, at(9)).await.unwrap();
@@ -761,7 +761,7 @@ async fn verbs_take_what_the_filter_says() {
         assert_eq!(store.command(&all, &Verb::Retry, at(9)).await.unwrap(), 0);
         assert_eq!(
             store
-                .list(&filter(vec![State::Done]), at(9))
+                .list(&filter(vec![JobState::Done]), at(9))
                 .await
                 .unwrap()
                 .len(),
@@ -844,7 +844,7 @@ async fn history_goes_whatever_the_clock_did_and_numbers_are_given_again() {
             .await
             .unwrap();
         let waiting = Filter {
-            states: vec![State::Waiting],
+            states: vec![JobState::Waiting],
             ..Filter::default()
         };
         assert_eq!(
@@ -923,7 +923,7 @@ async fn a_job_split_off_never_has_the_number_of_one_that_is_done() {
                 .settle(settlement(&split, vec![(doubtful, done())]), at(2))
                 .await
                 .unwrap();
-            assert_eq!(looks(&*store, sent.message.id).await.0, State::Waiting);
+            assert_eq!(looks(&*store, sent.message.id).await.0, JobState::Waiting);
         }
         let job = claim_one(&*store, at(100)).await;
         assert_eq!(job.recipients, [address("c@x.example")]);
@@ -932,7 +932,7 @@ async fn a_job_split_off_never_has_the_number_of_one_that_is_done() {
             .await
             .unwrap();
         let entries = store.list(&only(sent.message.id), at(3)).await.unwrap();
-        assert_eq!((entries.len(), entries[0].state), (1, State::Done));
+        assert_eq!((entries.len(), entries[0].state), (1, JobState::Done));
         assert_eq!((entries[0].recipients.len(), entries[0].attempts), (3, 3));
         assert!(store.content(sent.message.id).await.unwrap().is_none());
     })
@@ -1026,7 +1026,7 @@ async fn large_bodies_are_files() {
     );
     assert_eq!(
         looks(&*store, MessageId::new(at(0), 3)).await.0,
-        State::Held
+        JobState::Held
     );
 }
 
@@ -1045,9 +1045,9 @@ async fn reopened_it_is_as_it_was() {
         .unwrap();
     drop(store);
     let store = open(dir.path());
-    assert_eq!(looks(&*store, job.message.id).await.0, State::Sending);
+    assert_eq!(looks(&*store, job.message.id).await.0, JobState::Sending);
     store.beat(&Standing::default()).await.unwrap();
-    assert_eq!(looks(&*store, job.message.id).await.0, State::Held);
+    assert_eq!(looks(&*store, job.message.id).await.0, JobState::Held);
     let kinds: Vec<_> = store
         .events(job.message.id)
         .await
@@ -1195,7 +1195,7 @@ async fn a_full_disk_changes_nothing_and_heals() {
         store.settle(settled, at(1)).await,
         Err(StoreError::Full)
     ));
-    assert_eq!(looks(&*store, job.message.id).await.0, State::Sending);
+    assert_eq!(looks(&*store, job.message.id).await.0, JobState::Sending);
     store.limit_pages(0).await.unwrap();
     // The ballast was freed: no mail until it is back, which is looked at every second.
     assert_eq!(store.health(), Health::Full);
@@ -1205,7 +1205,7 @@ async fn a_full_disk_changes_nothing_and_heals() {
         .settle(settlement(&job, vec![("a@x.example", done())]), at(1))
         .await
         .unwrap();
-    assert_eq!(looks(&*store, job.message.id).await.0, State::Done);
+    assert_eq!(looks(&*store, job.message.id).await.0, JobState::Done);
     until("room", async || {
         let again = mail(50, &["a@x.example"]);
         store.insert(&again, &[], at(0)).await.is_ok()
@@ -1317,7 +1317,7 @@ async fn what_is_no_longer_used_is_given_back_to_the_disk() {
     let kept = store.list(&Filter::default(), at(1)).await.unwrap();
     let kept: Vec<MessageId> = kept
         .iter()
-        .filter(|entry| entry.state != State::Done)
+        .filter(|entry| entry.state != JobState::Done)
         .map(|entry| entry.id)
         .collect();
     assert_eq!(kept.len(), 40);
@@ -1385,7 +1385,7 @@ async fn accept_hands_over_or_rings() {
     assert_eq!(job.recipients, [address("b@x.example")]);
     assert_eq!(
         looks(&**queue.store(), job.message.id).await.0,
-        State::Sending
+        JobState::Sending
     );
     // An insert that fails keeps the reservation from being used.
     assert!(

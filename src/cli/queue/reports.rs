@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::{
     cli::{exit::CommandError, output},
     mail::pattern::Pattern,
-    queue::store::{Filter, State, Store},
+    queue::store::{Filter, JobState, Store},
 };
 
 /// How many failed reports the filters would take.
@@ -17,11 +17,11 @@ pub(super) async fn failed(
 ) -> Result<u64, CommandError> {
     let mut found = 0;
     for filter in filters {
-        if !filter.states.is_empty() && !filter.states.contains(&State::Failed) {
+        if !filter.states.is_empty() && !filter.states.contains(&JobState::Failed) {
             continue;
         }
         let failed = Filter {
-            states: vec![State::Failed],
+            states: vec![JobState::Failed],
             sender: Pattern::parse("<>").ok(),
             ..filter.clone()
         };
@@ -36,9 +36,9 @@ pub(super) async fn failed(
 pub(super) fn without_failed(filter: Filter) -> Vec<Filter> {
     let mut states = filter.states.clone();
     if states.is_empty() {
-        states = vec![State::Waiting, State::Sending, State::Held];
+        states = vec![JobState::Waiting, JobState::Sending, JobState::Held];
     }
-    states.retain(|state| *state != State::Failed);
+    states.retain(|state| *state != JobState::Failed);
     let reports = (!states.is_empty()).then(|| Filter {
         states,
         sender: Pattern::parse("<>").ok(),

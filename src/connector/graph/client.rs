@@ -14,7 +14,7 @@ use crate::{
         http::{Http, allowed},
         interface::{Recorder, Services},
         oauth::{self, TokenSource},
-        settings::{Limits, Upload},
+        settings::{LaneLimits, Upload},
     },
     mail::{
         message::{Body, Message},
@@ -45,8 +45,8 @@ pub struct Settings {
 impl Settings {
     /// What all jobs are held to together, and those of each mailbox; `own` is what the configuration says of any connector.
     /// One with a `mailbox` is that mailbox.
-    pub(in crate::connector) fn limits(&self, own: Limits) -> (Limits, Option<Limits>) {
-        let mut mailbox = Limits {
+    pub(in crate::connector) fn limits(&self, own: LaneLimits) -> (LaneLimits, Option<LaneLimits>) {
+        let mut mailbox = LaneLimits {
             upload: self.upload_rate,
             ..own
         };
@@ -54,7 +54,7 @@ impl Settings {
             mailbox.concurrent = mailbox.concurrent.min(self.max_connections);
             return (mailbox, None);
         }
-        let connector = Limits {
+        let connector = LaneLimits {
             concurrent: self.max_connections,
             rate: None,
             upload: None,

@@ -54,7 +54,7 @@ pub(in crate::connector) async fn ask(
     Ok(answer)
 }
 
-/// Why there is no tunnel; asked a second time, since nobody told.
+/// Why there is no tunnel; asked a second time, since nobody has said.
 pub(in crate::connector) async fn why(
     server: &ProxyServer,
     host: &str,
@@ -87,7 +87,7 @@ pub(in crate::connector) fn refusal(
     answer: &[u8],
 ) -> Option<NoTunnel> {
     let text = String::from_utf8_lossy(answer);
-    // It may repeat what it was told.
+    // It may repeat what was sent to it.
     let line = Mask::new(server.login.as_ref()).text(text.lines().next().unwrap_or_default());
     let line = bounded(&line);
     let status = line.split(' ').nth(1).unwrap_or_default();

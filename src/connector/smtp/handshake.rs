@@ -1,6 +1,6 @@
 //! TLS begun on a connection to an upstream.
 //!
-//! Whom it trusts and in whose words a failure is told, `tls` says.
+//! Whom it trusts and in which words a failure is reported, `tls` says.
 
 use std::{
     io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof},

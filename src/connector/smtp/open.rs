@@ -581,7 +581,7 @@ mod tests {
                 "{first}"
             );
         }
-        // With TLS: none of them has it; both were asked, and both are told of.
+        // With TLS: none of them has it; both were asked, and the report names both.
         for (first, word) in [
             ("220 hi|250 up", "does not offer it"),
             ("220 hi|250-up / 250 XXXXXXXA", "(XXXXXXXA)"),

@@ -34,10 +34,10 @@ use crate::{
 const LOGGED: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(1));
 /// See the module.
 pub(super) struct Pool {
-    shared: Arc<Shared>,
+    shared: Arc<PoolContext>,
 }
 
-struct Shared {
+struct PoolContext {
     opener: Arc<Opener>,
     state: Mutex<PoolState>,
     /// Openings, leave-taking, clocks; they end with the pool.
@@ -47,7 +47,7 @@ struct Shared {
 impl Pool {
     pub(super) fn new(opener: Opener) -> Self {
         Self {
-            shared: Arc::new(Shared {
+            shared: Arc::new(PoolContext {
                 state: Mutex::new(PoolState::new(opener.settings.max_connections)),
                 opener: Arc::new(opener),
                 tasks: Mutex::default(),
@@ -243,7 +243,7 @@ impl Pool {
     }
 }
 
-impl Shared {
+impl PoolContext {
     fn state(&self) -> MutexGuard<'_, PoolState> {
         // What is inside stays whole whoever panicked.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -443,7 +443,7 @@ impl Shared {
 
 /// A connection that is being opened; dropped before it was, also by a panic, it gives its place back.
 struct NewConnection {
-    shared: Weak<Shared>,
+    shared: Weak<PoolContext>,
     trial: bool,
     is_over: bool,
 }
@@ -472,7 +472,7 @@ async fn open(opener: Arc<Opener>, mut opening: NewConnection) {
 }
 
 /// Closes connections that nobody used for the idle time, until none is left.
-async fn expire(shared: Weak<Shared>, after: Duration) {
+async fn expire(shared: Weak<PoolContext>, after: Duration) {
     loop {
         let (next, old) = {
             let Some(shared) = shared.upgrade() else {

@@ -1,4 +1,4 @@
-//! TLS towards an upstream: its settings, and in whose words a failure is told.
+//! TLS towards an upstream: its settings, and in which words a failure is reported.
 //!
 //! The conversation only needs an encrypted stream. Whom it trusts, `connector::tls` says.
 

@@ -1,4 +1,4 @@
-//! TLS towards an upstream: whose certificate is trusted (`trust`), and in which words a failure is told (`words`).
+//! TLS towards an upstream: whose certificate is trusted (`trust`), and in which words a failure is reported (`words`).
 //!
 //! HTTP and SMTP make their connections in different ways, and must report the same fault alike.
 

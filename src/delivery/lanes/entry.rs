@@ -4,11 +4,11 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::{
     alarms::News,
-    gate::{Gate, Ready, State},
+    gate::{Gate, GateState, Ready},
     probes::ProbeTimes,
 };
 use crate::{
-    connector::Limits,
+    connector::LaneLimits,
     delivery::plan::Block,
     mail::{
         outcome::{LaneState, Obstacle, ObstacleKind},
@@ -19,10 +19,10 @@ use crate::{
 
 /// A lane.
 #[derive(Debug)]
-pub(super) struct Entry {
+pub(super) struct LaneEntry {
     pub(super) gate: Gate,
     /// Of a connector: the limits of each mailbox, where it has several.
-    pub(super) per_mailbox: Option<Limits>,
+    pub(super) per_mailbox: Option<LaneLimits>,
     /// Of a connector.
     pub(super) probe_times: ProbeTimes,
     /// The upstream asked it to wait, and its row says so or will.
@@ -37,8 +37,8 @@ pub(super) struct Entry {
     pub(super) why: Option<Reply>,
 }
 
-impl Entry {
-    pub(super) fn new(limits: Limits) -> Self {
+impl LaneEntry {
+    pub(super) fn new(limits: LaneLimits) -> Self {
         Self {
             gate: Gate::new(limits),
             per_mailbox: None,
@@ -63,27 +63,27 @@ impl Entry {
     }
 
     pub(super) fn is_refused_or_asked(&self) -> bool {
-        matches!(self.gate.state(), State::Closed { .. })
+        matches!(self.gate.state(), GateState::Closed { .. })
     }
 
     /// Refused, and nobody asks at the moment.
     pub(super) fn is_refused(&self) -> bool {
-        self.gate.taken() == 0 && matches!(self.gate.state(), State::Closed { .. })
+        self.gate.taken() == 0 && matches!(self.gate.state(), GateState::Closed { .. })
     }
 
     /// Why a lane takes nothing now.
     pub(super) fn block(&mut self, lane: &LaneId, now: Instant) -> Block {
         let (kind, wait) = match (self.gate.state(), self.gate.held(now)) {
-            (State::Paused { .. }, _) => (ObstacleKind::Misconfigured, None),
-            (State::Closed { .. }, _) if lane.mailbox.is_some() => {
+            (GateState::Paused { .. }, _) => (ObstacleKind::Misconfigured, None),
+            (GateState::Closed { .. }, _) if lane.mailbox.is_some() => {
                 (ObstacleKind::MailboxRefused, None)
             }
-            (State::Closed { .. }, _) => (ObstacleKind::Down, None),
-            (State::Open, Some(at)) => (
+            (GateState::Closed { .. }, _) => (ObstacleKind::Down, None),
+            (GateState::Open, Some(at)) => (
                 ObstacleKind::Throttled,
                 Some(at.saturating_duration_since(now)),
             ),
-            (State::Open, None) => {
+            (GateState::Open, None) => {
                 return Block::Turn(match self.gate.ready(now) {
                     Ready::At(at) => at.saturating_duration_since(now),
                     _ => Duration::ZERO,

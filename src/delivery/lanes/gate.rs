@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::connector::Limits;
+use crate::connector::LaneLimits;
 
 /// How often the login of a paused lane is tried.
 pub const PAUSE_PROBE: Duration = Duration::from_mins(5);
@@ -20,7 +20,7 @@ const FINE: usize = 256;
 
 /// Whether a lane takes jobs at all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum State {
+pub enum GateState {
     /// It does.
     Open,
     /// The upstream is down: nothing until then, afterwards one job as a probe.
@@ -72,7 +72,7 @@ impl Ready {
 /// The limits and the state of one lane.
 #[derive(Debug)]
 pub struct Gate {
-    limits: Limits,
+    limits: LaneLimits,
     taken: usize,
     /// LanePermits that are taken and have not started: they will use up the rate.
     unstarted: usize,
@@ -84,7 +84,7 @@ pub struct Gate {
     not_before: Option<Instant>,
     /// How often in a row it was throttled.
     throttlings: usize,
-    state: State,
+    state: GateState,
     closings: usize,
     /// Somebody wants to know at once whether it is still shut.
     wished: bool,
@@ -92,7 +92,7 @@ pub struct Gate {
 
 impl Gate {
     /// An open gate.
-    pub fn new(limits: Limits) -> Self {
+    pub fn new(limits: LaneLimits) -> Self {
         Self {
             limits,
             taken: 0,
@@ -102,19 +102,19 @@ impl Gate {
             short: 0,
             not_before: None,
             throttlings: 0,
-            state: State::Open,
+            state: GateState::Open,
             closings: 0,
             wished: false,
         }
     }
 
     /// New limits; what is under way stays counted.
-    pub fn set_limits(&mut self, limits: Limits) {
+    pub fn set_limits(&mut self, limits: LaneLimits) {
         self.limits = limits;
     }
 
     /// The state.
-    pub fn state(&self) -> State {
+    pub fn state(&self) -> GateState {
         self.state
     }
 
@@ -142,7 +142,7 @@ impl Gate {
     pub fn is_idle(&mut self, now: Instant) -> bool {
         self.expire(now);
         self.taken == 0
-            && self.state == State::Open
+            && self.state == GateState::Open
             && self.held(now).is_none()
             && self.messages.is_empty()
             && self.octets.is_empty()
@@ -151,15 +151,17 @@ impl Gate {
     /// What may happen now.
     pub fn ready(&mut self, now: Instant) -> Ready {
         match self.state {
-            State::Paused { .. } | State::Closed { probing: true, .. } => return Ready::Shut,
-            State::Closed { until, .. } if now < until => return Ready::Shut,
-            State::Closed { .. } => {
+            GateState::Paused { .. } | GateState::Closed { probing: true, .. } => {
+                return Ready::Shut;
+            }
+            GateState::Closed { until, .. } if now < until => return Ready::Shut,
+            GateState::Closed { .. } => {
                 return match self.pace(now) {
                     Err(at) => at.map_or(Ready::Full, Ready::At),
                     Ok(_) => Ready::Probe,
                 };
             }
-            State::Open => {}
+            GateState::Open => {}
         }
         let free = self.limits.concurrent.max(1).saturating_sub(self.taken);
         if free == 0 {
@@ -180,7 +182,7 @@ impl Gate {
         let probe = match self.ready(now) {
             Ready::Now(_) => false,
             Ready::Probe => {
-                if let State::Closed { probing, .. } = &mut self.state {
+                if let GateState::Closed { probing, .. } = &mut self.state {
                     *probing = true;
                 }
                 self.wished = false;
@@ -226,7 +228,7 @@ impl Gate {
             self.unstarted = self.unstarted.saturating_sub(1);
         }
         // A probe that came to nothing: the next job may be it.
-        if probe && let State::Closed { until, probing } = &mut self.state {
+        if probe && let GateState::Closed { until, probing } = &mut self.state {
             *probing = false;
             if started.is_none() {
                 *until = (*until).min(now);
@@ -264,12 +266,12 @@ impl Gate {
     /// says whether it did.
     pub fn close(&mut self, now: Instant, wait: Duration, probe: bool) -> bool {
         match self.state {
-            State::Paused { .. } => return false,
-            State::Closed { .. } if !probe => return false,
-            State::Open | State::Closed { .. } => {}
+            GateState::Paused { .. } => return false,
+            GateState::Closed { .. } if !probe => return false,
+            GateState::Open | GateState::Closed { .. } => {}
         }
         self.closings = self.closings.saturating_add(1);
-        self.state = State::Closed {
+        self.state = GateState::Closed {
             until: now + wait.min(LONGEST_WAIT),
             probing: false,
         };
@@ -279,7 +281,7 @@ impl Gate {
     /// Back from the store: closed until then.
     pub fn restore_closed(&mut self, until: Instant) {
         self.closings = 1;
-        self.state = State::Closed {
+        self.state = GateState::Closed {
             until,
             probing: false,
         };
@@ -287,8 +289,8 @@ impl Gate {
 
     /// Our fault. The next login is tried at `probe`. Says whether that is news.
     pub fn pause(&mut self, probe: Instant) -> bool {
-        let news = !matches!(self.state, State::Paused { .. });
-        self.state = State::Paused {
+        let news = !matches!(self.state, GateState::Paused { .. });
+        self.state = GateState::Paused {
             probe,
             probing: false,
         };
@@ -299,20 +301,20 @@ impl Gate {
     pub fn open(&mut self) -> bool {
         self.closings = 0;
         self.wished = false;
-        let news = self.state != State::Open;
-        self.state = State::Open;
+        let news = self.state != GateState::Open;
+        self.state = GateState::Open;
         news
     }
 
     /// The probe is due now, whenever it was to be.
     pub fn probe_now(&mut self, now: Instant) {
         match &mut self.state {
-            State::Open => {}
-            State::Closed { until, .. } => {
+            GateState::Open => {}
+            GateState::Closed { until, .. } => {
                 *until = (*until).min(now);
                 self.wished = true;
             }
-            State::Paused { probe, .. } => *probe = (*probe).min(now),
+            GateState::Paused { probe, .. } => *probe = (*probe).min(now),
         }
     }
 
@@ -324,7 +326,7 @@ impl Gate {
     /// Whether a login is to be tried now; once it says yes, it is on its way until [`Gate::pause`] or [`Gate::open`].
     pub fn take_login(&mut self, now: Instant) -> bool {
         match &mut self.state {
-            State::Paused { probe, probing } if *probe <= now && !*probing => {
+            GateState::Paused { probe, probing } if *probe <= now && !*probing => {
                 *probing = true;
                 true
             }
@@ -335,16 +337,16 @@ impl Gate {
     /// When something changes by itself.
     pub fn wakes_at(&self) -> Option<Instant> {
         match self.state {
-            State::Closed {
+            GateState::Closed {
                 until,
                 probing: false,
             } => Some(until),
-            State::Paused {
+            GateState::Paused {
                 probe,
                 probing: false,
             } => Some(probe),
-            State::Open => self.not_before,
-            State::Closed { .. } | State::Paused { .. } => None,
+            GateState::Open => self.not_before,
+            GateState::Closed { .. } | GateState::Paused { .. } => None,
         }
     }
 
@@ -464,7 +466,7 @@ mod tests {
     }
 
     fn gate(concurrent: usize, rate: Option<Rate>, upload: Option<Upload>) -> Gate {
-        Gate::new(Limits {
+        Gate::new(LaneLimits {
             concurrent,
             rate,
             upload,
@@ -595,7 +597,7 @@ mod tests {
         assert_eq!(gate.take(now), None);
         gate.give(None, false, now);
         assert_eq!(gate.ready(now), Ready::Now(1));
-        gate.set_limits(Limits {
+        gate.set_limits(LaneLimits {
             concurrent: 1,
             rate: None,
             upload: None,
@@ -694,7 +696,7 @@ mod tests {
         let free = now + SECOND * 301;
         assert_eq!(gate.ready(now + SECOND), Ready::At(free));
         // More is allowed now: it fits at once.
-        gate.set_limits(Limits {
+        gate.set_limits(LaneLimits {
             concurrent: 4,
             rate: None,
             upload: Some(Upload {

@@ -10,7 +10,7 @@ use super::{
     alarms::{Alarm, News},
     gate::PAUSE_PROBE,
     now,
-    table::Table,
+    table::LaneTable,
 };
 use crate::{
     mail::{
@@ -97,7 +97,7 @@ impl Lanes {
     }
 
     /// Logs what is new, and wakes everybody who waits.
-    fn log_news(&self, mut table: MutexGuard<'_, Table>, now: Instant) {
+    fn log_news(&self, mut table: MutexGuard<'_, LaneTable>, now: Instant) {
         let mut news = std::mem::take(&mut table.news);
         let is_quiet = news.is_empty();
         // However often they change, the log can be read.

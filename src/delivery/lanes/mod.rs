@@ -12,8 +12,8 @@ use std::{
 use tokio::sync::Notify;
 
 use self::{
-    gate::{Ready, State},
-    table::{Stamp, Table},
+    gate::{GateState, Ready},
+    table::{LaneTable, Stamp},
 };
 use crate::{
     delivery::{clock::Clock, plan::Block, setup::Built},
@@ -41,7 +41,7 @@ const MOST_CLAIMED: usize = 500;
 #[derive(Debug)]
 pub(super) struct Lanes {
     clock: Arc<dyn Clock>,
-    table: Mutex<Table>,
+    table: Mutex<LaneTable>,
     /// Wakes the loop.
     pub(super) wake: Notify,
     /// Wakes the jobs that wait at a gate: a permit came back, or a lane changed.
@@ -139,7 +139,7 @@ impl Lanes {
         Stamp { instant, wall }
     }
 
-    fn table(&self) -> MutexGuard<'_, Table> {
+    fn table(&self) -> MutexGuard<'_, LaneTable> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -189,7 +189,7 @@ impl Lanes {
         let is_open = match (&lane.mailbox, &lane.from) {
             (_, Some(_)) => !table.is_shut(lane),
             (Some(_), None) => false,
-            (None, None) => entry.is_none_or(|entry| entry.gate.state() == State::Open),
+            (None, None) => entry.is_none_or(|entry| entry.gate.state() == GateState::Open),
         };
         is_open || entry.is_some_and(|entry| entry.gate.is_wished())
     }
@@ -377,9 +377,9 @@ impl Lanes {
                 return Err(Block::Shut);
             };
             let open = match entry.gate.state() {
-                State::Open => true,
-                State::Closed { .. } => permit.probe,
-                State::Paused { .. } => false,
+                GateState::Open => true,
+                GateState::Closed { .. } => permit.probe,
+                GateState::Paused { .. } => false,
             };
             if !open {
                 return Err(entry.block(&permit.lane, now));

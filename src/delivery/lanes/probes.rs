@@ -53,7 +53,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        connector::Limits,
+        connector::LaneLimits,
         delivery::lanes::gate::{Gate, Ready},
     };
 
@@ -115,7 +115,7 @@ mod tests {
         for away in [3, 25 * 60, 3 * 24 * 3600] {
             let begin = Instant::now();
             let back = begin + SECOND * away;
-            let mut gate = Gate::new(Limits {
+            let mut gate = Gate::new(LaneLimits {
                 concurrent: 40,
                 rate: None,
                 upload: None,

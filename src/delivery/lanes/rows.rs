@@ -6,11 +6,11 @@ use std::time::{Instant, SystemTime};
 
 use super::{
     Lanes,
-    entry::Entry,
-    gate::{LONGEST_WAIT, PAUSE_PROBE, State},
+    entry::LaneEntry,
+    gate::{GateState, LONGEST_WAIT, PAUSE_PROBE},
     now,
     others::{others, why_others},
-    table::Table,
+    table::LaneTable,
 };
 use crate::{
     delivery::clock,
@@ -93,10 +93,10 @@ impl Lanes {
     /// The wall clock was set: what is said of a lane moves with it, what it waits for does not.
     pub(in crate::delivery) fn step(&self, by: i64, system: SystemTime) {
         let mut table = self.table();
-        let Table { lanes, dirty, .. } = &mut *table;
+        let LaneTable { lanes, dirty, .. } = &mut *table;
         for (lane, entry) in lanes {
             entry.since = entry.since.map(|since| clock::moved(since, by).min(system));
-            if entry.is_held || entry.gate.state() != State::Open {
+            if entry.is_held || entry.gate.state() != GateState::Open {
                 dirty.insert(lane.clone());
             }
         }
@@ -141,16 +141,16 @@ impl Lanes {
     }
 }
 
-impl Entry {
+impl LaneEntry {
     fn row(&self, lane: &LaneId, now: Instant, system: SystemTime) -> LaneRow {
         let (state, probe) = match self.gate.state() {
-            State::Open => match self.gate.held(now) {
+            GateState::Open => match self.gate.held(now) {
                 Some(until) if self.is_held => (LaneState::Throttled, until),
                 _ => return open_row(lane, self.since.unwrap_or(system)),
             },
-            State::Closed { until, .. } if lane.mailbox.is_some() => (LaneState::Paused, until),
-            State::Closed { until, .. } => (LaneState::Closed, until),
-            State::Paused { probe, .. } => (LaneState::Paused, probe),
+            GateState::Closed { until, .. } if lane.mailbox.is_some() => (LaneState::Paused, until),
+            GateState::Closed { until, .. } => (LaneState::Closed, until),
+            GateState::Paused { probe, .. } => (LaneState::Paused, probe),
         };
         LaneRow {
             lane: lane.clone(),
@@ -191,14 +191,14 @@ mod tests {
 
     use super::*;
     use crate::{
-        connector::Limits,
+        connector::LaneLimits,
         delivery::{lanes::probes::ProbeTimes, timekeeper::MachineClock},
     };
 
     #[test]
     fn many_refused_mailboxes_have_few_rows_and_a_count() {
         let lanes = Lanes::new(Arc::new(MachineClock));
-        let limits = Limits {
+        let limits = LaneLimits {
             concurrent: 4,
             rate: None,
             upload: None,

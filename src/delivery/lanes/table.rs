@@ -9,14 +9,14 @@ use std::{
 
 use super::{
     alarms::{Alarms, News},
-    entry::Entry,
-    gate::{PAUSE_PROBE, State},
+    entry::LaneEntry,
+    gate::{GateState, PAUSE_PROBE},
     others::others,
     probes::ProbeTimes,
     strangers::{ROWS, Strangers},
 };
 use crate::{
-    connector::Limits,
+    connector::LaneLimits,
     delivery::plan::Block,
     mail::{outcome::LaneState, reply::Reply},
     route::{ConnectorName, LaneId},
@@ -31,7 +31,7 @@ const CROWDED: Duration = Duration::from_secs(5);
 /// Waits after a 429 that names none: at first, at most; each is twice the one before.
 const THROTTLED: (Duration, Duration) = (Duration::from_secs(2), Duration::from_mins(15));
 /// A mailbox of a connector that gives it no limits of its own.
-const UNLIMITED: Limits = Limits {
+const UNLIMITED: LaneLimits = LaneLimits {
     concurrent: usize::MAX,
     rate: None,
     upload: None,
@@ -46,8 +46,8 @@ pub(super) struct Stamp {
 
 /// All lanes that are configured or remembered.
 #[derive(Debug, Default)]
-pub(super) struct Table {
-    pub(super) lanes: HashMap<LaneId, Entry>,
+pub(super) struct LaneTable {
+    pub(super) lanes: HashMap<LaneId, LaneEntry>,
     /// How many of them are mailboxes.
     mailboxes: usize,
     /// When those of them that are idle were last dropped.
@@ -68,19 +68,19 @@ pub(super) struct Table {
     pub(super) wants_work: bool,
 }
 
-impl Table {
+impl LaneTable {
     /// Of a connector.
     pub(super) fn limit(
         &mut self,
         lane: LaneId,
-        per_connector: Limits,
-        per_mailbox: Option<Limits>,
+        per_connector: LaneLimits,
+        per_mailbox: Option<LaneLimits>,
         probe_times: ProbeTimes,
     ) {
         let entry = self
             .lanes
             .entry(lane)
-            .or_insert_with(|| Entry::new(per_connector));
+            .or_insert_with(|| LaneEntry::new(per_connector));
         entry.gate.set_limits(per_connector);
         entry.per_mailbox = per_mailbox;
         entry.probe_times = probe_times;
@@ -89,7 +89,7 @@ impl Table {
     /// Once every connector has its limits: those of their mailboxes, and what is no longer named is forgotten.
     pub(super) fn limited(&mut self, named: &HashSet<ConnectorName>, now: Instant) {
         self.strangers.forgive();
-        let per_mailbox: HashMap<ConnectorName, Limits> = self
+        let per_mailbox: HashMap<ConnectorName, LaneLimits> = self
             .lanes
             .iter()
             .filter_map(|(lane, entry)| Some((lane.connector.clone(), entry.per_mailbox?)))
@@ -105,7 +105,7 @@ impl Table {
                 let limits = limits.filter(|_| lane.from.is_none());
                 entry.gate.set_limits(limits.unwrap_or(UNLIMITED));
             }
-            if lane.mailbox.is_some() || matches!(entry.gate.state(), State::Paused { .. }) {
+            if lane.mailbox.is_some() || matches!(entry.gate.state(), GateState::Paused { .. }) {
                 entry.gate.probe_now(now);
             }
         }
@@ -120,7 +120,7 @@ impl Table {
     }
 
     /// The limits of each mailbox of a connector, where it has several.
-    pub(super) fn per_mailbox(&self, connector: &ConnectorName) -> Option<Limits> {
+    pub(super) fn per_mailbox(&self, connector: &ConnectorName) -> Option<LaneLimits> {
         self.lanes.get(&LaneId::of(connector))?.per_mailbox
     }
 
@@ -132,7 +132,7 @@ impl Table {
         &mut self,
         lane: &LaneId,
         now: Instant,
-    ) -> Result<Option<&mut Entry>, Block> {
+    ) -> Result<Option<&mut LaneEntry>, Block> {
         if !self.lanes.contains_key(lane) {
             if lane.mailbox.is_none() || lane.from.is_some() {
                 return Ok(None);
@@ -155,7 +155,7 @@ impl Table {
         self.lanes.contains_key(lane) || self.add(lane, limits, now)
     }
 
-    fn add(&mut self, lane: &LaneId, limits: Limits, now: Instant) -> bool {
+    fn add(&mut self, lane: &LaneId, limits: LaneLimits, now: Instant) -> bool {
         if self.mailboxes >= MOST_MAILBOXES {
             self.tidy(now, TIDY.1);
         }
@@ -174,7 +174,7 @@ impl Table {
             self.dirty.insert(oldest);
         }
         self.mailboxes += 1;
-        self.lanes.insert(lane.clone(), Entry::new(limits));
+        self.lanes.insert(lane.clone(), LaneEntry::new(limits));
         true
     }
 
@@ -296,7 +296,7 @@ impl Table {
             let news = is_news.then(|| entry.shut(LaneState::Paused, reply, now.wall));
             match news {
                 Some(news) => {
-                    let is_one_of = |(other, _): &(&LaneId, &Entry)| {
+                    let is_one_of = |(other, _): &(&LaneId, &LaneEntry)| {
                         other.connector == lane.connector && other.mailbox.is_some()
                     };
                     let others = self.lanes.iter().filter(is_one_of);
@@ -348,7 +348,7 @@ impl Table {
     /// Refused, and not opened since.
     pub(super) fn is_shut(&self, lane: &LaneId) -> bool {
         let gate = self.lanes.get(lane).map(|entry| entry.gate.state());
-        matches!(gate, Some(State::Closed { .. }))
+        matches!(gate, Some(GateState::Closed { .. }))
     }
 
     /// The lane among those of a message that is refused, the narrowest first.
@@ -365,7 +365,7 @@ impl Table {
         entry.gate.took_mail();
         entry.unlisted = false;
         // A pause ends with a login of its own, not because an old connection still works.
-        let resumed = matches!(entry.gate.state(), State::Closed { .. }) && entry.gate.open();
+        let resumed = matches!(entry.gate.state(), GateState::Closed { .. }) && entry.gate.open();
         let over = entry.is_wait_logged && entry.gate.held(now).is_none();
         entry.is_wait_logged &= !over;
         if resumed || over {
@@ -440,9 +440,9 @@ mod tests {
         }
     }
 
-    fn table() -> Table {
-        let mut table = Table::default();
-        let each = Limits {
+    fn table() -> LaneTable {
+        let mut table = LaneTable::default();
+        let each = LaneLimits {
             concurrent: 4,
             rate: Some(crate::connector::Rate {
                 count: 30,
@@ -513,7 +513,7 @@ mod tests {
     /// A refusal of the mailbox to a foreign From shuts both; where other mail has opened the mailbox since, the From alone.
     #[test]
     fn a_foreign_from_does_not_shut_the_mailbox_twice() {
-        let (mut table, now) = (Table::default(), Instant::now());
+        let (mut table, now) = (LaneTable::default(), Instant::now());
         table.limit(
             LaneId::of(&"up".into()),
             UNLIMITED,

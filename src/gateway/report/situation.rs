@@ -9,7 +9,7 @@ use crate::{
         text::{shown, shown_to},
         time::{ahead, human},
     },
-    queue::store::{Entry, LaneRow, State, Store, StoreError},
+    queue::store::{Entry, JobState, LaneRow, Store, StoreError},
     route::LaneId,
     view::{EntryView, StatusRow},
 };
@@ -43,7 +43,7 @@ impl Situation {
 
     /// The first connector of the route, when all of them are closed or paused; an in-doubt message has only one.
     pub fn blocked(&self, entry: &Entry) -> Option<String> {
-        if !matches!(entry.state, State::Waiting) {
+        if !matches!(entry.state, JobState::Waiting) {
             return None;
         }
         if let Some(pinned) = &entry.pinned {
@@ -72,10 +72,10 @@ impl Situation {
     /// What an entry that is not finished waits for, in a sentence.
     pub fn waits(&self, entry: &Entry) -> Option<String> {
         let mut said = match entry.state {
-            State::Held => "held by an operator until `postern queue release`".to_owned(),
-            State::Sending => "being sent now".to_owned(),
-            State::Failed | State::Done => return None,
-            State::Waiting => self.reason(entry),
+            JobState::Held => "held by an operator until `postern queue release`".to_owned(),
+            JobState::Sending => "being sent now".to_owned(),
+            JobState::Failed | JobState::Done => return None,
+            JobState::Waiting => self.reason(entry),
         };
         if !self.is_running {
             said.push_str("; no gateway runs, so nothing is sent");

@@ -1,6 +1,6 @@
 //! A file that is in the way on purpose: freed when the disk is full, it makes room to record what was sent.
 //!
-//! Apart from `writer`, which decides when. While it is gone no mail is taken in; it comes back as soon as the disk has
+//! `writer` decides when. While it is gone no mail is taken in; it comes back as soon as the disk has
 //! room for it several times over.
 
 use std::{

@@ -56,7 +56,7 @@ use recent::RecentMail;
 use retention::Over;
 use rota::Rota;
 use rows::{Unread, micros};
-use writer::{Shared, Writer};
+use writer::{Writer, WriterStatus};
 
 /// The file of the store inside `data_dir`.
 pub(super) const DATABASE: &str = "queue.db";
@@ -69,7 +69,7 @@ const NOT_LOOKED: i64 = -1;
 pub struct SqliteStore {
     bodies: BodyStore,
     readers: Readers,
-    shared: Arc<Shared>,
+    shared: Arc<WriterStatus>,
     recent: RecentMail,
     abandoned: Abandoned,
     rota: Arc<Rota>,
@@ -100,7 +100,7 @@ impl SqliteStore {
             Err(StoreError::Full) if ballast.free() => schema::writer(&database)?,
             opened => opened?,
         };
-        let shared = Arc::new(Shared::default());
+        let shared = Arc::new(WriterStatus::default());
         let writer = Writer::new(
             conn,
             database.clone(),

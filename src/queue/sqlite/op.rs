@@ -35,7 +35,7 @@ pub(super) enum Purpose {
 }
 
 /// What is wanted of an operation.
-pub(super) enum Turn<'a, 'c> {
+pub(super) enum Call<'a, 'c> {
     /// Do it; again, alone, when the batch it was in failed.
     Run(&'a mut Change<'c>),
     /// Say that it is committed, or why not.
@@ -45,7 +45,7 @@ pub(super) enum Turn<'a, 'c> {
 /// One unit of work.
 pub(super) struct Op {
     pub(super) purpose: Purpose,
-    turn: Box<dyn FnMut(Turn<'_, '_>) -> rusqlite::Result<()> + Send>,
+    call: Box<dyn FnMut(Call<'_, '_>) -> rusqlite::Result<()> + Send>,
 }
 
 impl Op {
@@ -63,14 +63,14 @@ impl Op {
     {
         let (reply, answer) = oneshot::channel();
         let (mut value, mut reply) = (None, Some(reply));
-        let turn = move |turn: Turn<'_, '_>| {
-            match turn {
-                Turn::Run(change) => {
+        let call = move |call: Call<'_, '_>| {
+            match call {
+                Call::Run(change) => {
                     // An earlier run was rolled back, and what it promised goes first.
                     value = None;
                     value = Some(work(change)?);
                 }
-                Turn::Answer(result) => {
+                Call::Answer(result) => {
                     if let Some(reply) = reply.take() {
                         let not_run = || StoreError::Unavailable("it was not run".to_owned());
                         let result =
@@ -82,24 +82,24 @@ impl Op {
             }
             Ok(())
         };
-        let turn = Box::new(turn);
-        (Self { purpose, turn }, answer)
+        let call = Box::new(call);
+        (Self { purpose, call }, answer)
     }
 
     /// Changes nothing; makes the writer look whether the store works.
     pub(super) fn nudge() -> Self {
         Self {
             purpose: Purpose::Records,
-            turn: Box::new(|_| Ok(())),
+            call: Box::new(|_| Ok(())),
         }
     }
 
     pub(super) fn run(&mut self, change: &mut Change<'_>) -> rusqlite::Result<()> {
-        (self.turn)(Turn::Run(change))
+        (self.call)(Call::Run(change))
     }
 
     pub(super) fn answer(mut self, result: Result<(), StoreError>) {
-        let _ = (self.turn)(Turn::Answer(result));
+        let _ = (self.call)(Call::Answer(result));
     }
 
     pub(super) fn can_wait(&self) -> bool {

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     mail::{address::Address, message::MessageId},
-    queue::store::{Entry, EntryRecipient, EventKind, Filter, State, Verb},
+    queue::store::{Entry, EntryRecipient, EventKind, Filter, JobState, Verb},
     route::{ConnectorName, LaneId, RouteName},
 };
 
@@ -24,7 +24,7 @@ const FURTHER: &str = "INSERT OR IGNORE INTO temp.picked SELECT j.id, j.message,
      CROSS JOIN job j ON j.id BETWEEN p.message << 20 AND (p.message << 20) + 1048575 AND +j.route = p.route";
 
 /// A message and a route.
-pub(super) type Key = (i64, String);
+pub(super) type EntryKey = (i64, String);
 
 /// The part of a filter that SQL can judge.
 struct Condition {
@@ -75,7 +75,7 @@ impl Condition {
             let _ = write!(jobs, " AND {accepted} j.message) <= ?{}", values.len());
             let _ = write!(done, " AND {accepted} r.message) <= ?{}", values.len());
         }
-        let is_asked = filter.states.is_empty() || filter.states.contains(&State::Done);
+        let is_asked = filter.states.is_empty() || filter.states.contains(&JobState::Done);
         Self {
             jobs,
             done: is_asked.then_some(done),
@@ -101,7 +101,7 @@ fn question(jobs: &str, done: Option<&str>) -> String {
 }
 
 /// The entries a filter takes, oldest first.
-pub(super) fn matching(conn: &Connection, filter: &Filter) -> rusqlite::Result<Vec<Key>> {
+pub(super) fn matching(conn: &Connection, filter: &Filter) -> rusqlite::Result<Vec<EntryKey>> {
     let Condition { jobs, done, values } = Condition::new(filter);
     let mut statement = conn.prepare_cached(&question(&jobs, done.as_deref()))?;
     let mut rows = statement.query(rusqlite::params_from_iter(values))?;
@@ -110,7 +110,7 @@ pub(super) fn matching(conn: &Connection, filter: &Filter) -> rusqlite::Result<V
         if filter.limit.is_some_and(|limit| found.len() >= limit) {
             break;
         }
-        let key: Key = (row.get(0)?, row.get(1)?);
+        let key: EntryKey = (row.get(0)?, row.get(1)?);
         if patterns_match(conn, filter, &key)? {
             found.push(key);
         }
@@ -118,7 +118,7 @@ pub(super) fn matching(conn: &Connection, filter: &Filter) -> rusqlite::Result<V
     Ok(found)
 }
 
-fn patterns_match(conn: &Connection, filter: &Filter, key: &Key) -> rusqlite::Result<bool> {
+fn patterns_match(conn: &Connection, filter: &Filter, key: &EntryKey) -> rusqlite::Result<bool> {
     if let Some(pattern) = &filter.sender {
         let sender: Option<String> = conn
             .prepare_cached("SELECT sender FROM message WHERE key = ?1")?
@@ -140,7 +140,7 @@ fn patterns_match(conn: &Connection, filter: &Filter, key: &Key) -> rusqlite::Re
     Ok(true)
 }
 
-fn recipients(conn: &Connection, key: &Key) -> rusqlite::Result<Vec<EntryRecipient>> {
+fn recipients(conn: &Connection, key: &EntryKey) -> rusqlite::Result<Vec<EntryRecipient>> {
     conn.prepare_cached(
         "SELECT r.address, r.state, r.reply FROM recipient r LEFT JOIN job j ON j.id = r.job
          WHERE r.message = ?1 AND coalesce(r.route, j.route) = ?2 ORDER BY r.position",
@@ -165,7 +165,7 @@ pub(super) fn list(conn: &Connection, filter: &Filter) -> rusqlite::Result<Vec<E
         .collect()
 }
 
-fn entry(conn: &Connection, key: &Key) -> rusqlite::Result<Entry> {
+fn entry(conn: &Connection, key: &EntryKey) -> rusqlite::Result<Entry> {
     let recipients = recipients(conn, key)?;
     conn.prepare_cached(
         "SELECT m.id, m.sender, m.size, m.accepted, coalesce(min(j.state), 4),
@@ -203,7 +203,7 @@ fn entry(conn: &Connection, key: &Key) -> rusqlite::Result<Entry> {
 pub(super) fn command(
     change: &mut Change<'_>,
     filter: &Filter,
-    found: Option<&[Key]>,
+    found: Option<&[EntryKey]>,
     verb: &Verb,
     now: SystemTime,
 ) -> rusqlite::Result<u64> {
@@ -418,7 +418,7 @@ mod tests {
         .unwrap();
         let of = Filter {
             id: Some(MessageId::new(SystemTime::UNIX_EPOCH, 1)),
-            states: vec![crate::queue::store::State::Waiting],
+            states: vec![crate::queue::store::JobState::Waiting],
             ..Filter::default()
         };
         let Condition { jobs, values, .. } = Condition::new(&of);
@@ -458,7 +458,7 @@ mod tests {
         )
         .unwrap();
         let waiting = Filter {
-            states: vec![State::Waiting],
+            states: vec![JobState::Waiting],
             limit: Some(10),
             ..Filter::default()
         };

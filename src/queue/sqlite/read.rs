@@ -1,6 +1,5 @@
-//! What is read: due times, jobs with their messages, events, counts; and what is swept up.
-//!
-//! Apart from `operate`, which reads for the operator's filters. Nothing here changes a row.
+//! Reads for delivery and for whoever asks after one message: due times, jobs with their messages, events, counts; and what is
+//! to be swept up. It changes no row. The operator's filters are read in `operate`.
 
 use std::{
     collections::{HashMap, hash_map::Entry},

@@ -1,6 +1,6 @@
 //! Mail that was accepted a moment ago and waits for its turn: kept in memory too, so that a claim need not read it back.
 //!
-//! Apart because it is a copy and never the truth: what is not here is read from the store, and what is here is given out
+//! It is a copy and never the truth: what is not here is read from the store, and what is here is given out
 //! only for a row that the store has just leased. It is bounded, and forgets what nobody comes for.
 
 use std::{
@@ -34,13 +34,13 @@ pub(super) struct RecentMail(Mutex<Inner>);
 
 #[derive(Debug, Default)]
 struct Inner {
-    jobs: HashMap<JobId, Entry>,
+    jobs: HashMap<JobId, RecentEntry>,
     octets: usize,
     looked: Option<Instant>,
 }
 
 #[derive(Debug)]
-struct Entry {
+struct RecentEntry {
     message: Arc<Message>,
     recipients: Vec<Recipient>,
     octets: usize,
@@ -63,7 +63,7 @@ impl RecentMail {
             if inner.octets + octets > ROOM {
                 return;
             }
-            let entry = Entry {
+            let entry = RecentEntry {
                 message: Arc::clone(message),
                 recipients: recipients.clone(),
                 octets,

@@ -1,6 +1,5 @@
-//! Rows to values and back: times, states, the origin, a whole message.
-//!
-//! Apart so that the numbers in the file have one meaning, said once. It decides nothing and writes nothing.
+//! Rows to values and back: times, states, the origin, a whole message. What a number in the database means is said here and
+//! nowhere else. It decides nothing and writes nothing.
 
 use std::{
     borrow::Cow,
@@ -20,7 +19,7 @@ use crate::{
     },
     queue::{
         body::BodyStore,
-        store::{RecipientState, State},
+        store::{JobState, RecipientState},
     },
     route::LaneId,
 };
@@ -97,23 +96,23 @@ pub(super) fn some(text: &str) -> Option<&str> {
 pub(super) const IN_TABLE: i64 = 1;
 pub(super) const IN_FILE: i64 = 2;
 
-pub(super) fn state_number(state: State) -> i64 {
+pub(super) fn state_number(state: JobState) -> i64 {
     match state {
-        State::Sending => SENDING,
-        State::Held => HELD,
-        State::Waiting => WAITING,
-        State::Failed => FAILED,
-        State::Done => DONE,
+        JobState::Sending => SENDING,
+        JobState::Held => HELD,
+        JobState::Waiting => WAITING,
+        JobState::Failed => FAILED,
+        JobState::Done => DONE,
     }
 }
 
-pub(super) fn state(number: i64) -> State {
+pub(super) fn state(number: i64) -> JobState {
     match number {
-        SENDING => State::Sending,
-        HELD => State::Held,
-        WAITING => State::Waiting,
-        FAILED => State::Failed,
-        _ => State::Done,
+        SENDING => JobState::Sending,
+        HELD => JobState::Held,
+        WAITING => JobState::Waiting,
+        FAILED => JobState::Failed,
+        _ => JobState::Done,
     }
 }
 

@@ -1,6 +1,4 @@
-//! Opens the database: directories, permissions, pragmas, schema.
-//!
-//! Apart so that what makes a commit durable can be read in one place, and is asserted rather than hoped for.
+//! Opens the database: directories, permissions, schema, and the pragmas that make a commit durable, which are read back.
 
 use std::{io, path::Path, time::Duration};
 

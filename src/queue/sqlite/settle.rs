@@ -55,7 +55,7 @@ pub(super) fn settle(
         jobs.push(row.split(change, split, after.attempts)?);
     }
     row.write(change, &after)?;
-    // A delivery is told by the row of its recipient.
+    // A delivery stands in the row of its recipient.
     for event in settlement
         .events
         .iter()

@@ -1,7 +1,7 @@
 //! The one thread that writes: everything that waits goes into one transaction and one sync.
 //!
-//! Apart from `change` and `operate`, which say what is written. It knows batches, the full disk and the failing
-//! disk; it does not know messages. While one batch commits, the next one gathers; mail is never made to wait for more. Outcomes
+//! It knows batches, the full disk and the failing disk; it does not know messages: what is written each operation says (`op`).
+//! While one batch commits, the next one gathers; mail is never made to wait for more. Outcomes
 //! alone wait a moment for the next mail when mail is coming in: a client that sends one message after the other would
 //! otherwise find the disk busy with the outcome of the one before.
 //!
@@ -43,7 +43,7 @@ const RECENT: Duration = Duration::from_millis(5);
 
 /// What the writer and the store share.
 #[derive(Debug, Default)]
-pub(super) struct Shared {
+pub(super) struct WriterStatus {
     /// A write failed, and none has worked since.
     pub(super) broken: AtomicBool,
     /// Transactions that were committed.
@@ -58,7 +58,7 @@ pub(super) struct Writer {
     database: PathBuf,
     bodies: BodyStore,
     ballast: Ballast,
-    shared: Arc<Shared>,
+    shared: Arc<WriterStatus>,
     tried: Option<Instant>,
     damaged: bool,
 }
@@ -69,7 +69,7 @@ impl Writer {
         database: PathBuf,
         bodies: BodyStore,
         ballast: Ballast,
-        shared: Arc<Shared>,
+        shared: Arc<WriterStatus>,
     ) -> Self {
         Self {
             conn: Some(conn),
@@ -174,7 +174,7 @@ impl Writer {
 
     /// On a full disk, what was sent must still be recorded as sent: the journal is written from its beginning again, and when
     /// that is not enough, the ballast makes room.
-    fn failed(&mut self, op: Op, error: &Fault) {
+    fn failed(&mut self, op: Op, error: &TransactionFault) {
         let mut one = [op];
         let mut error = error.to_store_error();
         let must_be = one[0].must_be_written();
@@ -219,9 +219,9 @@ impl Writer {
     }
 
     /// One transaction; the files to delete now that it is committed.
-    fn commit(&mut self, batch: &mut [Op]) -> Result<Vec<MessageId>, Fault> {
+    fn commit(&mut self, batch: &mut [Op]) -> Result<Vec<MessageId>, TransactionFault> {
         let Some(conn) = &self.conn else {
-            return Err(Fault::Io("the database is closed".to_owned()));
+            return Err(TransactionFault::Io("the database is closed".to_owned()));
         };
         let result = transaction(conn, &self.bodies, batch, self.damaged);
         match &result {
@@ -238,7 +238,7 @@ impl Writer {
         result
     }
 
-    fn break_off(&mut self, fault: &Fault) {
+    fn break_off(&mut self, fault: &TransactionFault) {
         if fault.is_damage() && !self.damaged {
             self.damaged = true;
             tracing::error!(
@@ -297,18 +297,18 @@ fn gather(batch: &mut Vec<Op>, inbox: &mut mpsc::Receiver<Op>) {
 }
 
 /// Why a transaction did not happen.
-enum Fault {
+enum TransactionFault {
     Sqlite(rusqlite::Error),
     Io(String),
     Full,
 }
 
-impl Fault {
+impl TransactionFault {
     /// Whether the connection can no longer be trusted; a busy, full or merely wrong statement leaves it sound.
     fn is_breakage(&self) -> bool {
         match self {
-            Fault::Io(_) => true,
-            Fault::Sqlite(rusqlite::Error::SqliteFailure(e, _)) => matches!(
+            TransactionFault::Io(_) => true,
+            TransactionFault::Sqlite(rusqlite::Error::SqliteFailure(e, _)) => matches!(
                 e.code,
                 ErrorCode::SystemIoFailure
                     | ErrorCode::DatabaseCorrupt
@@ -319,19 +319,19 @@ impl Fault {
                     | ErrorCode::PermissionDenied
                     | ErrorCode::OutOfMemory
             ),
-            Fault::Full | Fault::Sqlite(_) => false,
+            TransactionFault::Full | TransactionFault::Sqlite(_) => false,
         }
     }
 
     fn is_damage(&self) -> bool {
-        matches!(self, Fault::Sqlite(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseCorrupt))
+        matches!(self, TransactionFault::Sqlite(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseCorrupt))
     }
 
     fn to_store_error(&self) -> StoreError {
         match self {
-            Fault::Full => StoreError::Full,
-            Fault::Sqlite(error) => store_error(error),
-            Fault::Io(text) => StoreError::Unavailable(text.clone()),
+            TransactionFault::Full => StoreError::Full,
+            TransactionFault::Sqlite(error) => store_error(error),
+            TransactionFault::Io(text) => StoreError::Unavailable(text.clone()),
         }
     }
 }
@@ -341,13 +341,13 @@ fn transaction(
     bodies: &BodyStore,
     batch: &mut [Op],
     damaged: bool,
-) -> Result<Vec<MessageId>, Fault> {
+) -> Result<Vec<MessageId>, TransactionFault> {
     // IMMEDIATE: a deferred one fails at once when another process has written since it read.
     let run = |statement: &str| {
         let mut statement = conn.prepare_cached(statement)?;
         statement.execute([]).map(|_| ())
     };
-    run("BEGIN IMMEDIATE").map_err(Fault::Sqlite)?;
+    run("BEGIN IMMEDIATE").map_err(TransactionFault::Sqlite)?;
     let mut change = Change {
         conn,
         keep: Vec::new(),
@@ -355,18 +355,18 @@ fn transaction(
         damaged,
     };
     for op in batch {
-        op.run(&mut change).map_err(Fault::Sqlite)?;
+        op.run(&mut change).map_err(TransactionFault::Sqlite)?;
     }
     if !change.keep.is_empty() {
         bodies.sync().map_err(|error| {
             if disk::is_full(&error) {
-                Fault::Full
+                TransactionFault::Full
             } else {
-                Fault::Io(format!("{}: {error}", bodies.display()))
+                TransactionFault::Io(format!("{}: {error}", bodies.display()))
             }
         })?;
     }
-    run("COMMIT").map_err(Fault::Sqlite)?;
+    run("COMMIT").map_err(TransactionFault::Sqlite)?;
     for file in change.keep {
         file.keep();
     }

@@ -974,7 +974,7 @@ mod tests {
                 "misconfigured",
                 AsItIs,
             ),
-            // A quota stops everything, and is told as such.
+            // A quota stops everything, and is reported as such.
             ("550 5.7.233 x|", 1, "throttled", AsItIs),
             (
                 "250 a|250 b|354 c|554 5.2.0 X.SubmissionQuotaExceededException|",

@@ -30,8 +30,8 @@ use postern::{
         settling::{self, Before},
         store::{
             Ask, Beat, CLOCK, Due, Entry, EntryRecipient, Event, EventKind, Filter, Health,
-            Inserted, Job, JobId, KeepTimes, Kept, LaneRow, Lease, Maintained, NodeId, NodeRow,
-            RecipientState, Retention, Settlement, Shift, Standing, Start, State, Stats, Store,
+            Inserted, Job, JobId, JobState, KeepTimes, Kept, LaneRow, Lease, Maintained, NodeId,
+            NodeRow, RecipientState, Retention, Settlement, Shift, Standing, Start, Stats, Store,
             StoreError, Verb, Whose,
         },
         turns::{Cursors, LOOKED_AT, Pair, Pairs, RouteLane},
@@ -48,7 +48,7 @@ const MEANWHILE: Duration = Duration::from_secs(10);
 pub(crate) struct Row {
     /// As it is handed out, but for the recipients.
     pub(crate) job: Job,
-    pub(crate) state: State,
+    pub(crate) state: JobState,
     pub(crate) due: SystemTime,
     pair: Pair,
     pub(crate) recipients: Vec<Addressee>,
@@ -72,7 +72,7 @@ impl Row {
     }
 
     fn waits(&self) -> bool {
-        self.state == State::Waiting
+        self.state == JobState::Waiting
     }
 
     fn place(&self) -> RouteLane {
@@ -81,21 +81,21 @@ impl Row {
     }
 
     pub(crate) fn is_leased(&self) -> bool {
-        self.state == State::Sending
+        self.state == JobState::Sending
     }
 
     /// What a verb means something to.
     fn takes(&self, verb: &Verb, has_content: bool) -> bool {
         match (verb, self.state) {
-            (_, State::Done) | (Verb::Hold, State::Held) => false,
+            (_, JobState::Done) | (Verb::Hold, JobState::Held) => false,
             (Verb::Retry, state) => match state {
-                State::Failed => has_content,
-                state => state != State::Held,
+                JobState::Failed => has_content,
+                state => state != JobState::Held,
             },
             // In flight there is something to release only after a wish to hold.
-            (Verb::Release, State::Sending) => !self.wishes.is_empty(),
-            (Verb::Release, state) => state == State::Held,
-            (Verb::Hold | Verb::Fail, state) => state != State::Failed,
+            (Verb::Release, JobState::Sending) => !self.wishes.is_empty(),
+            (Verb::Release, state) => state == JobState::Held,
+            (Verb::Hold | Verb::Fail, state) => state != JobState::Failed,
             (Verb::Drop | Verb::Reroute(_), _) => true,
         }
     }
@@ -113,20 +113,20 @@ impl Row {
                     &|state| state == RecipientState::Failed,
                     RecipientState::Waiting,
                 );
-                (self.state, self.due) = (State::Waiting, now);
+                (self.state, self.due) = (JobState::Waiting, now);
             }
-            Verb::Hold => self.state = State::Held,
-            Verb::Release => self.state = State::Waiting,
+            Verb::Hold => self.state = JobState::Held,
+            Verb::Release => self.state = JobState::Waiting,
             Verb::Fail => {
                 turn(&RecipientState::is_open, RecipientState::Failed);
-                self.state = State::Failed;
+                self.state = JobState::Failed;
             }
             Verb::Drop => {
                 turn(
                     &|state| state.is_open() || state == RecipientState::Failed,
                     RecipientState::Dropped,
                 );
-                self.state = State::Done;
+                self.state = JobState::Done;
             }
             Verb::Reroute(route) => {
                 self.job.route = route.clone();
@@ -149,7 +149,7 @@ impl InLane<'_> {
         let those = rows.filter(|row| row.waits() && row.due <= self.now && which(row));
         let before = self.jobs.len();
         self.jobs.extend(those.take(limit).map(|row| {
-            row.state = State::Sending;
+            row.state = JobState::Sending;
             let mut job = row.job.clone();
             let is_open = |known: &Addressee, asked: &Recipient| {
                 known.state.is_open() && known.address == asked.address
@@ -244,9 +244,9 @@ impl Tables {
         for (at, (route, recipients)) in routed.jobs.iter().enumerate() {
             let id = self.number();
             let (state, lane) = match starts.get(at) {
-                Some(Start::Now(..)) => (State::Sending, None),
-                Some(Start::In(lane)) => (State::Waiting, Some(lane.clone())),
-                _ => (State::Waiting, None),
+                Some(Start::Now(..)) => (JobState::Sending, None),
+                Some(Start::In(lane)) => (JobState::Waiting, Some(lane.clone())),
+                _ => (JobState::Waiting, None),
             };
             let position = |recipient| {
                 let mut envelope = message.envelope.recipients.iter();
@@ -333,7 +333,7 @@ impl Tables {
             return;
         };
         assert!(
-            row.state == State::Sending || !is_strict,
+            row.state == JobState::Sending || !is_strict,
             "settled without a lease"
         );
         let before = Before {
@@ -362,7 +362,7 @@ impl Tables {
         let mut parts = Vec::new();
         for split in &after.splits {
             let mut part = row.clone();
-            (part.state, part.due) = (State::Waiting, split.due);
+            (part.state, part.due) = (JobState::Waiting, split.due);
             (part.job.pinned, part.job.lane) = (split.pinned.clone(), None);
             part.recipients = split
                 .recipients
@@ -376,12 +376,12 @@ impl Tables {
         row.recipients
             .retain(|_| at.next().is_none_or(|at| !leaves(&at)));
         match after.job {
-            None => row.state = State::Done,
+            None => row.state = JobState::Done,
             Some(standing) => {
                 row.state = if standing.is_failed {
-                    State::Failed
+                    JobState::Failed
                 } else {
-                    State::Waiting
+                    JobState::Waiting
                 };
                 row.due = standing.due;
                 (row.job.pinned, row.job.lane) = (standing.pinned, standing.lane);
@@ -413,11 +413,11 @@ impl Tables {
         let of_it = self.rows.iter().filter(|row| row.id() == id);
         let least = of_it.map(|row| row.state as usize).min();
         let mail = self.mail(id).unwrap();
-        if least.is_some_and(|least| least < State::Failed as usize) {
+        if least.is_some_and(|least| least < JobState::Failed as usize) {
             return;
         }
         mail.ended.get_or_insert(now);
-        if least != Some(State::Failed as usize) {
+        if least != Some(JobState::Failed as usize) {
             mail.has_content = false;
         }
     }
@@ -476,7 +476,7 @@ impl Tables {
             if !row.takes(verb, has_content) {
                 continue;
             }
-            let is_sent = row.state == State::Sending;
+            let is_sent = row.state == JobState::Sending;
             *taken
                 .entry((message, row.job.route.to_string()))
                 .or_default() |= is_sent;
@@ -509,13 +509,13 @@ impl Tables {
     /// After a restart: what was leased may have been sent or not.
     fn recover(&mut self) {
         let now = SystemTime::now();
-        let sending = self.rows.iter().filter(|r| r.state == State::Sending);
+        let sending = self.rows.iter().filter(|r| r.state == JobState::Sending);
         let jobs: Vec<(JobId, MessageId)> = sending.map(|row| (row.job.id, row.id())).collect();
         for (job, message) in jobs {
             let text = "the gateway ended while it was being sent: it may arrive twice";
             self.tell(message, now, "interrupted", text.into());
             let row = self.row(job).unwrap();
-            row.state = State::Waiting;
+            row.state = JobState::Waiting;
             for wish in std::mem::take(&mut row.wishes) {
                 self.apply(&wish, &[job], now);
             }
@@ -533,7 +533,7 @@ impl Tables {
             let id = mail.message.id;
             let mut to = Vec::new();
             for row in self.rows.iter_mut().filter(|row| row.id() == id) {
-                row.state = State::Done;
+                row.state = JobState::Done;
                 let failed = row.recipients.iter();
                 let failed = failed.filter(|r| r.state == RecipientState::Failed);
                 to.extend(failed.map(|r| r.address.to_string()));
@@ -559,7 +559,7 @@ impl Tables {
     fn shift(&mut self, shift: &Shift) {
         let latest = shift.now + shift.longest;
         let is_ahead = |row: &Row| row.due > latest || row.job.accepted > shift.now + MEANWHILE;
-        let is_over = |row: &Row| row.state == State::Done;
+        let is_over = |row: &Row| row.state == JobState::Done;
         if shift.by == 0 && !self.rows.iter().any(|row| !is_over(row) && is_ahead(row)) {
             return;
         }
@@ -655,7 +655,7 @@ fn entry((mail, route, rows): (&Mail, RouteName, Vec<&Row>)) -> Entry {
     recipients.sort_by_key(|recipient| recipient.position);
     let waiting = || rows.iter().filter(|row| row.waits());
     let state = rows.iter().map(|row| row.state).min_by_key(|s| *s as usize);
-    let is_open = |row: &&&Row| (row.state as usize) < State::Failed as usize;
+    let is_open = |row: &&&Row| (row.state as usize) < JobState::Failed as usize;
     Entry {
         id: mail.message.id,
         route,
@@ -824,10 +824,10 @@ impl Store for Memory {
         let tables = self.read();
         let count = |state| tables.rows.iter().filter(|row| row.state == state).count() as u64;
         Ok(Stats {
-            waiting: count(State::Waiting),
-            sending: count(State::Sending),
-            held: count(State::Held),
-            failed: count(State::Failed),
+            waiting: count(JobState::Waiting),
+            sending: count(JobState::Sending),
+            held: count(JobState::Held),
+            failed: count(JobState::Failed),
             oldest: tables
                 .rows
                 .iter()

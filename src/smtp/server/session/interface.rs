@@ -141,7 +141,7 @@ pub struct Rejection {
     pub sender: Option<String>,
     /// The recipient as given, if it is about one.
     pub recipient: Option<String>,
-    /// What the client was told.
+    /// The reply that the client had.
     pub reply: Reply,
 }
 
