@@ -17,13 +17,13 @@ use std::{
 
 use tracing::{
     Event, Level, Subscriber,
-    field::{Field, Visit},
+    field::{Field, Value, Visit},
 };
 use tracing_subscriber::{
     Layer,
     filter::{LevelFilter, Targets},
     fmt::{FmtContext, FormatEvent, FormatFields, MakeWriter, format::Writer},
-    layer::SubscriberExt,
+    layer::{Context, SubscriberExt},
     registry::LookupSpan,
     util::SubscriberInitExt,
 };
@@ -62,7 +62,7 @@ pub enum Format {
 }
 
 /// Keeps the log going; what waits is written when it is dropped (for two seconds at most).
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Guard {
     lines: Option<Lines>,
     thread: Option<JoinHandle<()>>,
@@ -107,13 +107,13 @@ pub fn init(settings: &Settings) -> Result<Guard, String> {
     if settings.format == Format::Journald {
         let journal = tracing_journald::layer()
             .map_err(|e| format!("the journal cannot be reached: {e}"))?
-            .with_field_prefix(Some("POSTERN".to_owned()))
-            .with_filter(level);
-        started(registry.with(journal).try_init())?;
-        return Ok(Guard {
-            lines: None,
-            thread: None,
-        });
+            .with_field_prefix(Some("POSTERN".to_owned()));
+        started(
+            registry
+                .with(Escaped(journal).with_filter(level))
+                .try_init(),
+        )?;
+        return Ok(Guard::default());
     }
     let (lines, thread) = to_standard_error().map_err(|e| format!("the log thread: {e}"))?;
     let layer = tracing_subscriber::fmt::layer()
@@ -139,6 +139,34 @@ pub fn init(settings: &Settings) -> Result<Guard, String> {
         lines: Some(lines),
         thread: Some(thread),
     })
+}
+
+/// Hands on events whose values are escaped: the journal takes whatever octets it is given, and its readers show them to a terminal.
+struct Escaped<L>(L);
+
+impl<S: Subscriber, L: Layer<S>> Layer<S> for Escaped<L> {
+    fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
+        let (Self(inner), metadata) = (self, event.metadata());
+        let mut values = EscapedValues(vec![None; metadata.fields().len()]);
+        event.record(&mut values);
+        let of = values.0.iter();
+        let values: Vec<_> = of.map(|v| v.as_ref().map(|v| v as &dyn Value)).collect();
+        let escaped = metadata.fields().value_set_all(&values);
+        inner.on_event(&Event::new(metadata, &escaped), context);
+    }
+}
+
+/// One for each field of an event; `None`: it has no value.
+struct EscapedValues(Vec<Option<String>>);
+
+impl Visit for EscapedValues {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.0[field.index()] = Some(text::logged_to(value, ANY_TEXT));
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.record_str(field, &format!("{value:?}"));
+    }
 }
 
 /// `time LEVEL message key=value …`
@@ -392,6 +420,53 @@ mod tests {
             line.ends_with("INFO  accepted id=7 who=\"a \\\"b\\\"\\nc\"\n"),
             "{line}"
         );
+    }
+
+    #[test]
+    fn the_journal_is_given_nothing_that_a_terminal_obeys() {
+        #[derive(Default)]
+        struct Given(Arc<std::sync::Mutex<Vec<(String, String)>>>);
+        impl<S: Subscriber> Layer<S> for Given {
+            fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+                struct Raw<'a>(&'a mut Vec<(String, String)>);
+                impl Visit for Raw<'_> {
+                    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+                        self.0.push((field.name().to_owned(), format!("{value:?}")));
+                    }
+                    fn record_str(&mut self, field: &Field, value: &str) {
+                        self.0.push((field.name().to_owned(), value.to_owned()));
+                    }
+                }
+                event.record(&mut Raw(&mut self.0.lock().unwrap()));
+            }
+        }
+        let given = Given::default();
+        let seen = given.0.clone();
+        let subscriber = tracing_subscriber::registry().with(Escaped(given));
+        let long = "y".repeat(100_000);
+        tracing::subscriber::with_default(subscriber, || {
+            let said = "x\u{1b}[2J\u{202e}\0\r\nMESSAGE=forged";
+            tracing::info!(id = 7, who = said, why = %said, none = tracing::field::Empty, long, "said {said}");
+        });
+        let mut seen = seen.lock().unwrap();
+        let tame = "x\\u{1b}[2J\\u{202e}\\u{0}\\r\\nMESSAGE=forged";
+        let place = seen.iter().position(|(name, _)| name == "long").unwrap();
+        let (_, cut) = seen.remove(place);
+        assert!(
+            (100..=ANY_TEXT).contains(&cut.len()),
+            "{} octets",
+            cut.len()
+        );
+        let expected = [
+            ("id", "7"),
+            ("who", tame),
+            ("why", tame),
+            ("message", &format!("said {tame}")),
+        ];
+        let mut expected = expected.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        expected.sort();
+        seen.sort();
+        assert_eq!(*seen, expected);
     }
 
     #[test]

@@ -14,7 +14,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use super::harness::{
     cloud_token::{Endpoint, Said, granted},
     gateway::{Client, Gateway, basic, queued_id, send, wait},
-    upstream::Upstream,
+    upstream::{Act, Script, Upstream},
 };
 
 /// What is obeyed or not seen, written apart from `mail::text`: escape sequences, C0, DEL and C1, line and paragraph separators, marks
@@ -238,6 +238,53 @@ fn what_upstreams_say_is_told_only_in_printable_characters() {
                 let text = report.text().replace("\r\n", "\n").replace("\n\t", "\n");
                 tells(&what, &text, &[place]);
             }
+        }
+    }
+}
+
+/// Before anything was asked, longer than any reply, and in octets that are no text.
+#[test]
+fn greetings_and_long_answers_are_told_only_in_printable_characters() {
+    let said = hostile("upstream").into_bytes();
+    let no_text = [&said, &b"\xff\xfe\xc0\x80\0"[..]].concat();
+    let long = [said.clone(), b"y".repeat(100_000)].concat();
+    let line = |code: &str, said: &[u8]| [code.as_bytes(), said, b"\r\n"].concat();
+    let lines = |code: &str| {
+        let more = line(&format!("{code}-"), &no_text).repeat(3);
+        [more, line(&format!("{code} "), &no_text)].concat()
+    };
+    let is_endless = "without an end";
+    for (stage, octets, place) in [
+        ("banner", lines("421"), "upstream"),
+        ("banner", line("554 ", &no_text), "upstream"),
+        ("banner", line("", &no_text), "no SMTP reply"),
+        ("banner", line("220 ", &long), is_endless),
+        ("banner", line("220-", &no_text).repeat(5_000), is_endless),
+        ("EHLO", line("250-", &no_text).repeat(5_000), is_endless),
+        ("MAIL", lines("451"), "upstream"),
+        ("MAIL", line("451 ", &long), is_endless),
+        ("RCPT1", line("550-", &long), is_endless),
+        ("EOD", lines("554"), "upstream"),
+        ("EOD", lines("250"), "upstream"),
+        ("EOD", line("250 ", &long), is_endless),
+    ] {
+        let what = format!("{stage} {}", String::from_utf8_lossy(&octets[..20]));
+        let upstream = Script::default()
+            .when(move |at| {
+                // A report about it arrives.
+                let is_now = at.stage == stage && !at.line.contains("TO:<a@");
+                is_now.then(|| Act::Octets(octets.clone()))
+            })
+            .start();
+        for config in in_both_formats(&basic(upstream.address)) {
+            let gateway = Gateway::start(&config);
+            let id = send(&gateway);
+            wait(&what, || {
+                told_of(&gateway, &id).contains(place).then_some(())
+            });
+            tells(&what, &gateway.log(), &[place]);
+            let test = self::said(&gateway, &["test", "up", "--to", "x@corp.example"]);
+            tells(&what, &test, &[place]);
         }
     }
 }
