@@ -31,6 +31,7 @@ mod graph_large;
 mod hostile;
 mod http;
 mod json;
+mod line;
 mod listener;
 mod oauth;
 mod old_tls;

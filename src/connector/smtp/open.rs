@@ -211,6 +211,9 @@ impl Opener {
                 }
                 None => break,
             };
+            race.overtaken
+                .iter()
+                .for_each(|slow| self.failed.note(slow));
             let is_last = race.is_over();
             let timeouts = if is_last {
                 self.timeouts

@@ -31,8 +31,14 @@ const LAST: Duration = Duration::from_mins(5);
 const REMEMBERED: usize = 16;
 
 /// The addresses of one opening that are left to try.
+#[derive(Default)]
 pub(super) struct Race {
     waiting: VecDeque<Hop>,
+    /// Those that connect at the moment, the first to begin first.
+    running: Vec<Hop>,
+    runs: JoinSet<(Hop, Result<TcpStream, Failed>)>,
+    /// They had a start, and another connected before them.
+    pub(super) overtaken: Vec<Hop>,
     /// For connecting, all together.
     pub(super) left: Duration,
 }
@@ -42,6 +48,7 @@ impl Race {
         Self {
             waiting: targets.into(),
             left,
+            ..Self::default()
         }
     }
 
@@ -55,7 +62,8 @@ impl Race {
         self.waiting.push_back(hop);
     }
 
-    /// The first that connects, or one that cannot be connected to. `None`: there is no other.
+    /// The first that connects, or one that cannot be connected to: then the others go on, and so does the next. `None`: there is no
+    /// other.
     pub(super) async fn first(
         &mut self,
         settings: &SmtpSettings,
@@ -64,16 +72,14 @@ impl Race {
     ) -> Option<Result<(Hop, TcpStream), (Hop, Failed)>> {
         let begun = Instant::now();
         let until = dial::slice(deadline, self.left);
-        let mut runs: JoinSet<(Hop, Result<TcpStream, Failed>)> = JoinSet::new();
-        let mut running = Vec::new();
         let mut beside = None;
         let found = loop {
             if beside.is_none_or(|at| at <= Instant::now())
                 && let Some(hop) = self.waiting.pop_front()
             {
-                running.push(hop.clone());
+                self.running.push(hop.clone());
                 let settings = settings.clone();
-                runs.spawn(async move {
+                self.runs.spawn(async move {
                     let connected = dial::connect(&hop, &settings, timeouts, until).await;
                     (hop, connected)
                 });
@@ -86,12 +92,12 @@ impl Race {
                 }
             };
             tokio::select! {
-                ended = runs.join_next() => match ended {
+                ended = self.runs.join_next() => match ended {
                     None => break None,
                     Some(Ok((hop, Ok(tcp)))) => break Some(Ok((hop, tcp))),
                     Some(Ok((hop, Err(failed)))) => break Some(Err((hop, failed))),
-                    Some(Err(_)) if runs.is_empty() => {
-                        let hop = running.pop()?;
+                    Some(Err(_)) if self.runs.is_empty() => {
+                        let hop = self.running.pop()?;
                         let failed = Obstacle::down("connecting broke off").into();
                         break Some(Err((hop, failed)));
                     }
@@ -101,14 +107,19 @@ impl Race {
             }
         };
         self.left = self.left.saturating_sub(begun.elapsed());
-        // Those that were under way go on being the next.
-        let over = found.as_ref().map(|found| match found {
-            Ok((hop, _)) | Err((hop, _)) => hop.clone(),
-        });
-        for hop in running.into_iter().rev() {
-            if Some(&hop) != over.as_ref() {
-                self.waiting.push_front(hop);
+        match &found {
+            Some(Ok((winner, _))) => {
+                self.runs = JoinSet::new();
+                let running = std::mem::take(&mut self.running);
+                let before = running.iter().take_while(|hop| *hop != winner);
+                self.overtaken = before.cloned().collect();
+                // Those that were under way go on being the next.
+                for hop in running.into_iter().rev().filter(|hop| hop != winner) {
+                    self.waiting.push_front(hop);
+                }
             }
+            Some(Err((failed, _))) => self.running.retain(|hop| hop != failed),
+            None => {}
         }
         found
     }
@@ -194,9 +205,12 @@ mod tests {
         let first = race.first(&settings, timeouts, deadline).await.unwrap();
         let (hop, _) = first.err().unwrap();
         assert_eq!(hop, closed);
+        let begun = Instant::now();
         let second = race.first(&settings, timeouts, deadline).await.unwrap();
         let (hop, _) = second.ok().unwrap();
         assert_eq!(hop, good_hop);
+        assert!(begun.elapsed() < BESIDE, "at once");
+        assert_eq!(race.overtaken, std::slice::from_ref(&deaf));
         assert_eq!(
             race.waiting,
             std::slice::from_ref(&deaf),
