@@ -2,7 +2,7 @@
 
 use crate::harness::time::{stays_so, until};
 use std::{
-    sync::{Arc, atomic::Ordering},
+    sync::{Arc, Mutex, atomic::Ordering},
     time::{Duration, SystemTime},
 };
 
@@ -37,12 +37,27 @@ const STEP: Duration = Duration::from_millis(40);
 #[derive(Debug)]
 struct PausedClock {
     started: (Instant, SystemTime),
+    /// By how much it is set, and after how many questions.
+    step: Mutex<Option<(usize, Duration)>>,
 }
 
 impl PausedClock {
     fn new() -> Arc<Self> {
         let started = (Instant::now(), SystemTime::now());
-        Arc::new(Self { started })
+        Arc::new(Self {
+            started,
+            step: Mutex::default(),
+        })
+    }
+
+    /// It is set on by that much before it answers the question after so many others.
+    fn set_after(&self, questions: usize, by: Duration) {
+        *self.step.lock().unwrap() = Some((questions, by));
+    }
+
+    /// Whether it was set.
+    fn is_set(&self) -> bool {
+        self.step.lock().unwrap().is_some_and(|(left, _)| left == 0)
     }
 }
 
@@ -53,7 +68,13 @@ impl Clock for PausedClock {
 
     fn moment(&self) -> Moment {
         let boot = self.started.0.elapsed();
-        let wall = self.started.1 + boot;
+        let mut wall = self.started.1 + boot;
+        if let Some((left, by)) = &mut *self.step.lock().unwrap() {
+            *left = left.saturating_sub(1);
+            if *left == 0 {
+                wall += *by;
+            }
+        }
         Moment { wall, boot }
     }
 }
@@ -69,6 +90,7 @@ struct World {
 #[derive(Clone)]
 struct Plan {
     retry: Duration,
+    probe: Duration,
     give_up: Duration,
     concurrent: usize,
     rate: Option<Rate>,
@@ -79,6 +101,7 @@ impl Default for Plan {
     fn default() -> Self {
         Self {
             retry: STEP,
+            probe: Duration::from_mins(1),
             give_up: Duration::from_mins(10),
             concurrent: 4,
             rate: None,
@@ -103,7 +126,7 @@ fn setup(connectors: &[(&str, &Arc<Scripted>)], plan: &Plan) -> Setup {
                 let settings = connector::Settings {
                     name: (*name).into(),
                     max_concurrent: plan.concurrent,
-                    probe: Duration::from_mins(1),
+                    probe: plan.probe,
                     rate: plan.rate,
                     timeout: Duration::from_secs(5),
                     max_recipients: 100,
@@ -372,6 +395,74 @@ async fn mail_leaves_a_minute_after_the_upstream_is_back() {
             assert_eq!(row.job.attempts, 1, "a probe in vain is no attempt");
         }
     }
+}
+
+/// Whoever makes `probe` shorter does so because they are waiting.
+#[tokio::test(start_paused = true)]
+async fn a_reload_with_a_shorter_probe_shortens_the_wait_under_way() {
+    let out = Scripted::new("out", []);
+    *out.otherwise.lock().unwrap() = down();
+    let hour = Duration::from_hours(1);
+    let plan = Plan {
+        retry: hour,
+        probe: hour,
+        give_up: hour * 24,
+        ..Plan::default()
+    };
+    let world = world(&[("out", &out)], &plan);
+    world.accept(&["a"]).await;
+    tokio::time::sleep(hour * 3).await;
+    // The same once more changes nothing.
+    let before = out.count();
+    world.delivery.reload(setup(&[("out", &out)], &plan));
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    assert!(out.count() <= before + 1);
+    *out.otherwise.lock().unwrap() = Act::Take;
+    let plan = Plan {
+        probe: Duration::from_secs(10),
+        ..plan
+    };
+    let reloaded = Instant::now();
+    world.delivery.reload(setup(&[("out", &out)], &plan));
+    until("it is out", async || {
+        world.store.state("a@partner.example").as_deref() == Some("done")
+    })
+    .await;
+    let took = reloaded.elapsed();
+    assert!(took <= Duration::from_secs(12), "{took:?}");
+}
+
+/// The clock is set by ten years while a deferred message becomes due: at each place where anybody asks what the time is.
+#[tokio::test(start_paused = true)]
+async fn a_clock_that_is_set_between_a_look_and_a_claim_gives_nothing_up() {
+    let mut places = 0;
+    loop {
+        let out = Scripted::new("out", [Act::Mixed(vec![("a", deferred())])]);
+        let plan = Plan {
+            retry: Duration::from_secs(3),
+            give_up: Duration::from_hours(1),
+            ..Plan::default()
+        };
+        let world = world(&[("out", &out)], &plan);
+        world.accept(&["a"]).await;
+        until("deferred", async || out.count() == 1).await;
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        world
+            .clock
+            .set_after(places + 1, Duration::from_hours(24 * 3650));
+        until("over", async || {
+            world.store.state("a@partner.example").as_deref() == Some("done")
+        })
+        .await;
+        assert_eq!(out.count(), 2, "delivered: set before question {places}");
+        let rows = world.store.rows();
+        assert_eq!(rows.len(), 1, "no bounce: set before question {places}");
+        if !world.clock.is_set() {
+            break;
+        }
+        places += 1;
+    }
+    assert!(places >= 5, "{places}");
 }
 
 #[tokio::test(start_paused = true)]

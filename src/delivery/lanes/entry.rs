@@ -25,6 +25,8 @@ pub(super) struct LaneEntry {
     pub(super) per_mailbox: Option<LaneLimits>,
     /// Of a connector.
     pub(super) probe_times: ProbeTimes,
+    /// Closed, it was asked for no probe before that.
+    pub(super) asked: Option<Instant>,
     /// The upstream asked it to wait, and its row says so or will.
     pub(super) is_held: bool,
     /// The log says that it waits, and does not say yet that the wait is over.
@@ -43,6 +45,7 @@ impl LaneEntry {
             gate: Gate::new(limits),
             per_mailbox: None,
             probe_times: ProbeTimes::default(),
+            asked: None,
             is_held: false,
             is_wait_logged: false,
             unlisted: false,

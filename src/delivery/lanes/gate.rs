@@ -306,6 +306,13 @@ impl Gate {
         news
     }
 
+    /// No probe is waited for any longer than until then.
+    pub fn probe_by(&mut self, at: Instant) {
+        if let GateState::Closed { until, .. } = &mut self.state {
+            *until = (*until).min(at);
+        }
+    }
+
     /// The probe is due now, whenever it was to be.
     pub fn probe_now(&mut self, now: Instant) {
         match &mut self.state {

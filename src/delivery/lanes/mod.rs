@@ -151,7 +151,7 @@ impl Lanes {
             let (per_connector, per_mailbox) = settings.limits();
             let lane = LaneId::of(&settings.name);
             let probe_times = built.probe_times(settings);
-            table.limit(lane, per_connector, per_mailbox, probe_times);
+            table.limit(lane, per_connector, per_mailbox, probe_times, now());
             named.insert(settings.name.clone());
         }
         table.limited(&named, now());

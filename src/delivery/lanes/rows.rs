@@ -213,6 +213,7 @@ mod tests {
             limits,
             Some(limits),
             ProbeTimes::default(),
+            now(),
         );
         for n in 0..1_000 {
             lanes.table().refuse(&mailbox(n), &why, lanes.at(now()));
@@ -253,6 +254,7 @@ mod tests {
             limits,
             Some(limits),
             ProbeTimes::default(),
+            now(),
         );
         next.read(&rows, true, SystemTime::now());
         let again = next.changed_rows(SystemTime::now());

@@ -10,7 +10,7 @@ use std::{
 use super::{
     alarms::{Alarms, News},
     entry::LaneEntry,
-    gate::{GateState, PAUSE_PROBE},
+    gate::{GateState, LONGEST_WAIT, PAUSE_PROBE},
     others::others,
     probes::ProbeTimes,
     strangers::{ROWS, Strangers},
@@ -76,6 +76,7 @@ impl LaneTable {
         per_connector: LaneLimits,
         per_mailbox: Option<LaneLimits>,
         probe_times: ProbeTimes,
+        now: Instant,
     ) {
         let entry = self
             .lanes
@@ -83,6 +84,9 @@ impl LaneTable {
             .or_insert_with(|| LaneEntry::new(per_connector));
         entry.gate.set_limits(per_connector);
         entry.per_mailbox = per_mailbox;
+        // A wait under way is no longer than one that would begin now, unless it was asked for.
+        let by = now + probe_times.wait(entry.gate.closings().saturating_sub(1), 1.0);
+        entry.gate.probe_by(entry.asked.unwrap_or(by).max(by));
         entry.probe_times = probe_times;
     }
 
@@ -265,6 +269,7 @@ impl LaneTable {
         };
         let wait = entry.probe_times.wait(entry.gate.closings(), jitter);
         if entry.gate.close(now.instant, wait.max(asked), probe) {
+            entry.asked = Some(now.instant + asked.min(LONGEST_WAIT));
             let news = entry.shut(LaneState::Closed, reply, now.wall);
             self.changed(lane, news);
         }
@@ -455,6 +460,7 @@ mod tests {
             UNLIMITED,
             Some(each),
             ProbeTimes::default(),
+            Instant::now(),
         );
         table
     }
@@ -519,6 +525,7 @@ mod tests {
             UNLIMITED,
             None,
             ProbeTimes::default(),
+            Instant::now(),
         );
         let reply = Reply::new(550, (5, 7, 60), "no");
         let mailbox = lane("m");
