@@ -232,6 +232,35 @@ fn a_mailbox_that_is_refused_holds_its_own_mail_alone() {
     });
 }
 
+/// Exchange says `ErrorAccessDenied` too where Send As is missing: that is a matter of the From, and the mailbox's own mail leaves.
+#[test]
+fn a_from_that_is_refused_holds_no_other_mail_of_the_mailbox() {
+    let tenant = Tenant::start(|n, _| (n == 0).then(|| error(403, "ErrorAccessDenied", "")));
+    let more = "mailbox = \"p@corp.example\"\n";
+    let gateway = Gateway::start(&config(&tenant, more));
+    let from = |who: &str| {
+        let content = format!("From: {who}@corp.example\r\nSubject: s\r\n\r\nb\r\n");
+        let sender = format!("{who}@corp.example");
+        mail(&gateway, &sender, &["x@corp.example"], &content)
+    };
+    let held = from("foreign");
+    let status = wait("the From is paused", || {
+        let text = String::from_utf8_lossy(&gateway.cli(&["status"]).stdout).into_owned();
+        text.contains("grant Send As").then_some(text)
+    });
+    assert!(status.contains("foreign@corp.example"), "{status}");
+    for _ in 0..3 {
+        from("p");
+    }
+    tenant.wait(3);
+    wait("only the refused one is left", || {
+        let list: serde_json::Value =
+            serde_json::from_str(&stdout(&gateway.cli(&["queue", "list", "--json"]))).unwrap();
+        let list = list.as_array().unwrap();
+        (list.len() == 1 && list[0]["id"] == held.as_str()).then_some(())
+    });
+}
+
 #[test]
 fn a_hundred_messages_while_a_third_of_the_requests_fail() {
     let failures = AtomicUsize::new(0);

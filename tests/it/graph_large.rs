@@ -305,6 +305,42 @@ fn whatever_fails_one_mail_and_no_draft() {
     });
 }
 
+/// A piece that is refused for good is not asked for again, nor is anything waited for: there is another session, or the queue.
+#[test]
+fn a_piece_that_is_refused_costs_its_session_and_no_time() {
+    let (file, refused) = (octets(5, 5_000_000), Act::Say(400, "invalidRequest", ""));
+    let tenant = Tenant::with_drafts();
+    tenant.drafts.fail(Step::Piece, 0, refused);
+    let gateway = Gateway::start(&config(&tenant, ""));
+    let id = mail(&gateway, &["x@corp.example"], &simple(&file));
+    wait_until(&gateway, &id, "done", "another session");
+    let count = |step| tenant.drafts.count(step);
+    assert_eq!((count(Step::Session), count(Step::Standing)), (2, 0));
+    // The one that was refused, and both of the file.
+    assert_eq!(count(Step::Piece), 3);
+    assert_eq!(tenant.drafts.sent().len(), 1);
+    assert_eq!(tenant.drafts.left(), 0);
+
+    // What takes no piece of this size on the way takes none in a second either.
+    let tenant = Tenant::with_drafts();
+    for nth in 0..100 {
+        tenant.drafts.fail(Step::Piece, nth, Act::Page(413));
+    }
+    let gateway = Gateway::start(&config(&tenant, ""));
+    let id = mail(&gateway, &["x@corp.example"], &simple(&file));
+    wait("deferred", || {
+        let trace = stdout(&gateway.cli(&["trace", &id]));
+        trace.contains("refuses its pieces").then_some(())
+    });
+    // The queue may have tried again since.
+    let (pieces, sessions) = (
+        tenant.drafts.count(Step::Piece),
+        tenant.drafts.count(Step::Session),
+    );
+    assert!(pieces <= sessions, "{pieces} in {sessions}");
+    assert_eq!(tenant.drafts.count(Step::Standing), 0);
+}
+
 #[test]
 fn killed_half_way_there_is_one_mail_and_no_draft() {
     let large = octets(7, 5_000_000);

@@ -68,6 +68,8 @@ pub(super) struct Heard<'a> {
     pub(super) wait: Option<Duration>,
     /// What Graph calls the request.
     pub(super) request: String,
+    /// The message has a From that is not the mailbox.
+    pub(super) is_foreign: bool,
 }
 
 impl Heard<'_> {
@@ -184,10 +186,13 @@ fn by_code(heard: &Heard<'_>, row: &Row, said: &str, mailbox: &str) -> Meaning {
         let text = format!("Graph: {said}: mailbox {mailbox}: {why}");
         Obstacle::new(kind, Reply::new(550, (5, 7, 60), text)).into()
     };
+    // Exchange says so too where Send As is missing; whether it is the mailbox, its own mail shows.
+    let is_of_from = heard.is_foreign && !heard.is_by_policy();
     match row.about {
         Topic::Recipients => Outcome::Apart(Reply::new(554, (5, 1, 3), text())).into(),
         Topic::Content => Outcome::Failed(Reply::new(554, (5, 6, 0), text())).into(),
         Topic::Size => Outcome::Unsuited(Reply::new(552, (5, 3, 4), text())).into(),
+        Topic::Permission if is_of_from => refused(ObstacleKind::FromRefused),
         Topic::Permission | Topic::Mailbox => refused(ObstacleKind::MailboxRefused),
         Topic::From => refused(ObstacleKind::FromRefused),
         Topic::Quota => {
@@ -356,6 +361,7 @@ mod tests {
             body,
             wait: wait.map(Duration::from_secs),
             request: String::new(),
+            is_foreign: false,
         }
     }
 
@@ -382,6 +388,7 @@ mod tests {
                 body: body.as_bytes(),
                 wait: None,
                 request: String::new(),
+                is_foreign: false,
             };
             let Meaning::NotTried(obstacle) = read(&heard, "m@corp.example") else {
                 panic!("{status} {code}: {:?}", read(&heard, "m@corp.example"));
@@ -416,6 +423,26 @@ mod tests {
                 }
                 other => panic!("{other:?}"),
             }
+        }
+    }
+
+    /// Exchange says of a From that the mailbox may not send as what it says of the mailbox.
+    #[test]
+    fn what_is_denied_to_a_foreign_from_is_denied_to_it_alone() {
+        let headers = HeaderMap::new();
+        for (code, message, is_foreign, expected) in [
+            ("ErrorAccessDenied", "m", true, "from"),
+            ("ErrorAccessDenied", "[RAOP] : Blocked", true, "mailbox"),
+            ("ErrorAccessDenied", "m", false, "mailbox"),
+            ("ErrorInvalidUser", "m", true, "mailbox"),
+            ("ErrorSendAsDenied", "m", true, "from"),
+        ] {
+            let body = format!(r#"{{"error":{{"code":"{code}","message":"{message}"}}}}"#);
+            let heard = Heard {
+                is_foreign,
+                ..heard(403, &headers, body.as_bytes(), None)
+            };
+            assert_eq!(kind_of(read(&heard, "m@c.d")), expected, "{code} {message}");
         }
     }
 

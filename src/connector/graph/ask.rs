@@ -187,6 +187,7 @@ pub(super) fn heard(answer: &Answer) -> Heard<'_> {
         body: &answer.body,
         wait: answer.retry_after(),
         request: request_of(answer),
+        is_foreign: false,
     }
 }
 

@@ -20,6 +20,7 @@ use super::{
     client::{Graph, body_of},
     fields,
     parts::{self, Attachment, Parts},
+    recipients,
     steps::{Deleted, Draft, Left, Stop, TIDYING, TRIES},
 };
 use crate::{
@@ -54,6 +55,7 @@ impl Graph {
         let draft = Draft {
             graph: self,
             mailbox,
+            is_foreign: recipients::is_foreign(&message.header, mailbox),
             id: ask::request_id(message),
             key: key(message, to),
             until,
@@ -198,7 +200,9 @@ impl Draft<'_> {
                     continue;
                 }
             }
-            let meaning = answer::read(&ask::heard(&answer), self.mailbox);
+            let mut heard = ask::heard(&answer);
+            heard.is_foreign = self.is_foreign;
+            let meaning = answer::read(&heard, self.mailbox);
             match (status, meaning) {
                 (_, meaning @ Meaning::Tried(Outcome::Delivered(_) | Outcome::InDoubt(_), _)) => {
                     return meaning;

@@ -114,7 +114,9 @@ impl Graph {
             }
             Err(Silence::Graph(fault)) => return fault.obstacle("Graph").into(),
         };
-        let meaning = answer::read(&ask::heard(&answer), mailbox);
+        let mut heard = ask::heard(&answer);
+        heard.is_foreign = recipients::is_foreign(&message.header, mailbox);
+        let meaning = answer::read(&heard, mailbox);
         // A code that says something else counts first, under this status too.
         let too_large = matches!(
             meaning,

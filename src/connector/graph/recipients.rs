@@ -88,6 +88,11 @@ pub fn mailbox_of(header: &[u8]) -> Option<Address> {
     one("From").or_else(|| one("Sender"))
 }
 
+/// Whether a header is from another mailbox than this one.
+pub fn is_foreign(header: &[u8], mailbox: &str) -> bool {
+    mailbox_of(header).is_some_and(|from| !from.to_string().eq_ignore_ascii_case(mailbox))
+}
+
 /// Exchange compares without case.
 fn key(address: &Address) -> String {
     address.to_string().to_ascii_lowercase()

@@ -102,6 +102,7 @@ pub(super) enum Deleted {
 pub(super) struct Draft<'a> {
     pub(super) graph: &'a Graph,
     pub(super) mailbox: &'a str,
+    pub(super) is_foreign: bool,
     /// For `client-request-id`.
     pub(super) id: String,
     /// What its drafts are found by.

@@ -62,6 +62,8 @@ enum SessionSays {
     Lost,
     /// Too large.
     Never,
+    /// The piece is refused, by Graph or on the way, and would be again.
+    Refused,
 }
 
 impl Draft<'_> {
@@ -80,7 +82,7 @@ impl Draft<'_> {
             }
         }
         Err(Stop::later(
-            "upload sessions end before the upload does",
+            "upload sessions end before the upload does, or something on the way refuses its pieces",
             None,
         ))
     }
@@ -230,11 +232,12 @@ fn said(answer: &Result<Answer, NoAnswer>, last: bool) -> SessionSays {
         },
         401 | 403 | 404 | 410 => SessionSays::Lost,
         413 if error_in(&answer.body).is_some() => SessionSays::Never,
-        // Something on the way takes no piece of this size; the mailbox was not asked.
-        413 => SessionSays::Again(answer.retry_after(), "413".to_owned()),
         status @ (408 | 429 | 500..=599) => {
             SessionSays::Again(answer.retry_after(), status.to_string())
         }
+        // It stands elsewhere than we think: it can say where.
+        409 | 416 => SessionSays::Astray,
+        400..=499 => SessionSays::Refused,
         _ => SessionSays::Astray,
     }
 }
@@ -242,7 +245,7 @@ fn said(answer: &Result<Answer, NoAnswer>, last: bool) -> SessionSays {
 /// What the answer to the question where it stands says. That question may not be known there.
 fn standing(answer: &Result<Answer, NoAnswer>) -> SessionSays {
     match said(answer, false) {
-        SessionSays::Done | SessionSays::Never => SessionSays::Astray,
+        SessionSays::Done | SessionSays::Never | SessionSays::Refused => SessionSays::Astray,
         said => said,
     }
 }

@@ -48,6 +48,8 @@ pub enum Act {
     DoesAndHold,
     /// The upload session ends.
     Expire,
+    /// Of a piece: not done, and a page says so that is not Graph's.
+    Page(u16),
 }
 
 /// A file of a message.
@@ -458,6 +460,7 @@ impl Drafts {
             }
             let (status, more, body) = match fault {
                 Some(Act::Say(status, code, more)) => error(status, code, more),
+                Some(Act::Page(status)) => (status, String::new(), "<html>no</html>".into()),
                 Some(Act::Expire) => {
                     self.state().uploads.clear();
                     error(404, "ErrorItemNotFound", "")
