@@ -123,7 +123,7 @@ impl<'a> Play<'a> {
     fn whole(&mut self) -> Result<(), Reply> {
         self.path.say("listener", describe(self.listener));
         if self.config.policy.client(self.question.client).is_none() {
-            let text = "until it has logged in it is one of limits.unlisted_connections";
+            let text = "from no [[client]]: it counts against limits.unlisted_connections until it logs in";
             self.path.say("connection", text.to_owned());
         }
         let mut greeting = Reply::unknown_command();
