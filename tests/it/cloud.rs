@@ -4,8 +4,7 @@
 use crate::harness::time::Latch;
 use std::{
     fs,
-    io::{BufRead as _, BufReader, Read as _, Write as _},
-    net::{SocketAddr, TcpListener, TcpStream},
+    net::{SocketAddr, TcpListener},
     path::Path,
     sync::{
         Arc,
@@ -20,6 +19,7 @@ use super::harness::{
     cloud::error,
     cloud_token::{Endpoint, Said, granted, refused},
     gateway::{Gateway, basic, queued_id, stdout, wait},
+    http::{Wire, serve},
     upstream::Upstream,
 };
 
@@ -47,66 +47,41 @@ fn breaking(most: usize, then: Then) -> (SocketAddr, Arc<AtomicUsize>) {
     let address = listener.local_addr().unwrap();
     let (whole, requests): (Arc<AtomicUsize>, Arc<AtomicUsize>) = Default::default();
     let counter = whole.clone();
-    std::thread::spawn(move || {
-        for stream in listener.incoming().flatten() {
-            let (counter, requests) = (counter.clone(), requests.clone());
-            std::thread::spawn(move || serve(stream, most, then, &counter, &requests));
-        }
+    serve(listener, move |wire| {
+        break_first(wire, most, then, &counter, &requests)
     });
     (address, whole)
 }
 
-fn serve(
-    stream: TcpStream,
+fn break_first(
+    mut wire: Wire,
     most: usize,
     then: Then,
     whole: &AtomicUsize,
     requests: &AtomicUsize,
 ) -> Option<()> {
-    let mut out = stream.try_clone().ok()?;
-    let mut input = BufReader::new(stream);
     loop {
-        let mut head = String::new();
-        while !head.ends_with("\r\n\r\n") {
-            if input.read_line(&mut head).ok()? == 0 {
-                return None;
-            }
-        }
-        let length: usize = head
-            .to_ascii_lowercase()
-            .split_once("content-length: ")
-            .and_then(|(_, rest)| rest.split("\r\n").next()?.parse().ok())
-            .unwrap();
-        let is_token = head.contains("/oauth2/v2.0/token");
+        let head = wire.head()?;
+        let length = head.length();
+        let is_token = head.target().contains("/oauth2/v2.0/token");
         let is_first = !is_token && requests.fetch_add(1, Ordering::SeqCst) == 0;
         let wanted = if is_first { length.min(most) } else { length };
-        let mut body = vec![0; wanted];
-        input.read_exact(&mut body).ok()?;
+        wire.body(wanted)?;
         if !is_token && wanted == length {
             whole.fetch_add(1, Ordering::SeqCst);
         }
-        let answer = if is_token {
-            let (_, _, body) = granted("t", 3599);
-            format!(
-                "HTTP/1.1 200 X\r\nContent-Length: {}\r\n\r\n{body}",
-                body.len()
-            )
+        if is_token {
+            let (status, more, body) = granted("t", 3599);
+            wire.answer(status, &more, body.as_bytes())?;
         } else if is_first {
             match then {
-                Then::Close => return None,
-                Then::Silence => {
-                    Latch::default().wait();
-                    return None;
-                }
-                Then::Refuse => {
-                    "HTTP/1.1 503 X\r\nRetry-After: 1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
-                        .to_owned()
-                }
+                Then::Close => {}
+                Then::Silence => Latch::default().wait(),
+                Then::Refuse => wire.answer(503, "Retry-After: 1\r\nConnection: close\r\n", b"")?,
             }
         } else {
-            "HTTP/1.1 202 X\r\nContent-Length: 0\r\n\r\n".to_owned()
-        };
-        out.write_all(answer.as_bytes()).ok()?;
+            wire.answer(202, "", b"")?;
+        }
         if is_first {
             return None;
         }

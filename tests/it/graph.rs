@@ -10,6 +10,7 @@ use std::{
 use super::harness::{
     cloud::{Tenant, error},
     gateway::{Gateway, basic, queued_id, stdout, wait},
+    http::{Wire, serve},
 };
 
 fn config(tenant: &Tenant, more: &str) -> String {
@@ -449,11 +450,7 @@ fn gzip(body: &[u8]) -> Vec<u8> {
 fn an_error_in_gzip_is_read() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
-    std::thread::spawn(move || {
-        for stream in listener.incoming().flatten() {
-            std::thread::spawn(move || answer_in_gzip(stream));
-        }
-    });
+    serve(listener, answer_in_gzip);
     let base = basic(([127, 0, 0, 1], 1).into());
     let (front, _) = base.split_once("[[connector]]").unwrap();
     let gateway = Gateway::start(&format!(
@@ -473,39 +470,19 @@ fn an_error_in_gzip_is_read() {
 }
 
 /// A token plainly, an error in gzip, on one connection.
-fn answer_in_gzip(mut stream: std::net::TcpStream) {
-    use std::io::{BufRead as _, Read as _, Write as _};
-    let mut input = std::io::BufReader::new(stream.try_clone().unwrap());
+fn answer_in_gzip(mut wire: Wire) -> Option<()> {
     loop {
-        let (mut head, mut length) = (String::new(), 0);
-        loop {
-            let mut line = String::new();
-            if input.read_line(&mut line).unwrap_or(0) == 0 {
-                return;
-            }
-            if let Some(value) = line.to_lowercase().strip_prefix("content-length:") {
-                length = value.trim().parse().unwrap();
-            }
-            if line == "\r\n" {
-                break;
-            }
-            head.push_str(&line);
-        }
-        let mut body = vec![0; length];
-        input.read_exact(&mut body).unwrap();
-        let (status, more, body) = if head.contains("/token") {
+        let head = wire.head()?;
+        wire.body(head.length())?;
+        let (status, more, body) = if head.target().contains("/token") {
             let token = br#"{"token_type":"Bearer","access_token":"opaque","expires_in":3599}"#;
             (200, "", token.to_vec())
         } else {
             let (_, _, said) = error(400, "ErrorMimeContentInvalid", "");
             (400, "Content-Encoding: gzip\r\n", gzip(said.as_bytes()))
         };
-        let head = format!(
-            "HTTP/1.1 {status} x\r\nContent-Type: application/json\r\n{more}Content-Length: {}\r\n\r\n",
-            body.len()
-        );
-        stream.write_all(head.as_bytes()).unwrap();
-        stream.write_all(&body).unwrap();
+        let more = format!("Content-Type: application/json\r\n{more}");
+        wire.answer(status, &more, &body)?;
     }
 }
 

@@ -3,7 +3,6 @@
 use crate::harness::time::{growth, stays};
 use std::{
     collections::{HashMap, HashSet},
-    io::{BufRead as _, BufReader, Read as _, Write as _},
     net::{SocketAddr, TcpListener, TcpStream},
     sync::{
         Arc, Mutex,
@@ -17,6 +16,7 @@ use super::harness::{
     cloud_limits::Limits,
     cloud_token::Said,
     gateway::{Gateway, basic, queued_id, stdout, wait},
+    http::{Wire, serve},
     upstream::Upstream,
 };
 
@@ -92,52 +92,30 @@ fn cutting(tenant: SocketAddr) -> (SocketAddr, Arc<AtomicUsize>) {
     let address = listener.local_addr().unwrap();
     let (requests, cut): (Arc<AtomicUsize>, Arc<AtomicUsize>) = Default::default();
     let counted = cut.clone();
-    std::thread::spawn(move || {
-        for stream in listener.incoming().flatten() {
-            let (requests, cut) = (requests.clone(), cut.clone());
-            std::thread::spawn(move || pass(stream, tenant, &requests, &cut));
-        }
-    });
+    serve(listener, move |wire| pass(wire, tenant, &requests, &cut));
     (address, counted)
 }
 
-/// Head and body of a request or an answer.
-fn message(input: &mut BufReader<TcpStream>) -> Option<(String, Vec<u8>)> {
-    let mut head = String::new();
-    while !head.ends_with("\r\n\r\n") {
-        if input.read_line(&mut head).ok()? == 0 {
-            return None;
-        }
-    }
-    let small = head.to_ascii_lowercase();
-    let (_, rest) = small.split_once("content-length: ")?;
-    let mut body = vec![0; rest.split("\r\n").next()?.parse().ok()?];
-    input.read_exact(&mut body).ok()?;
-    Some((head, body))
-}
-
 fn pass(
-    client: TcpStream,
+    mut client: Wire,
     tenant: SocketAddr,
     requests: &AtomicUsize,
     cut: &AtomicUsize,
 ) -> Option<()> {
-    let mut to_client = client.try_clone().ok()?;
-    let mut client = BufReader::new(client);
-    let mut to_tenant = TcpStream::connect(tenant).ok()?;
-    let mut server = BufReader::new(to_tenant.try_clone().ok()?);
+    let mut tenant = Wire::new(TcpStream::connect(tenant).ok()?);
     loop {
-        let (head, body) = message(&mut client)?;
-        to_tenant.write_all(head.as_bytes()).ok()?;
+        let head = client.head()?;
+        let body = client.body(head.length())?;
+        tenant.say(head.0.as_bytes())?;
         if requests.fetch_add(1, Ordering::SeqCst) % 8 == 5 {
             cut.fetch_add(1, Ordering::SeqCst);
-            to_tenant.write_all(&body[..body.len() / 2]).ok()?;
-            return None;
+            return tenant.say(&body[..body.len() / 2]);
         }
-        to_tenant.write_all(&body).ok()?;
-        let (head, body) = message(&mut server)?;
-        to_client.write_all(head.as_bytes()).ok()?;
-        to_client.write_all(&body).ok()?;
+        tenant.say(&body)?;
+        let head = tenant.head()?;
+        let body = tenant.body(head.length())?;
+        client.say(head.0.as_bytes())?;
+        client.say(&body)?;
     }
 }
 

@@ -5,8 +5,7 @@
 use super::time::wait;
 use std::{
     collections::{HashMap, HashSet},
-    io::{BufRead as _, BufReader, Read as _, Write as _},
-    net::{SocketAddr, TcpListener, TcpStream},
+    net::{SocketAddr, TcpListener},
     sync::{Arc, Mutex, MutexGuard},
 };
 
@@ -16,6 +15,7 @@ use serde_json::{Value, json};
 use super::{
     cloud::{error, is_impossible},
     cloud_token::{Asked, Said},
+    http::{Head, Wire, serve},
 };
 
 /// What can be asked.
@@ -131,12 +131,7 @@ impl Drafts {
         };
         drafts.state().upload_host = "127.0.0.1".into();
         let serving = drafts.clone();
-        std::thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
-                let drafts = serving.clone();
-                std::thread::spawn(move || drafts.serve_uploads(stream));
-            }
-        });
+        serve(listener, move |wire| serving.take_uploads(wire));
         drafts
     }
 
@@ -429,35 +424,24 @@ impl Drafts {
         (204, String::new(), String::new())
     }
 
-    fn serve_uploads(&self, stream: TcpStream) {
-        let mut out = stream.try_clone().unwrap();
-        let mut input = BufReader::new(stream);
+    fn take_uploads(&self, mut wire: Wire) -> Option<()> {
         loop {
-            let mut head = String::new();
-            while !head.ends_with("\r\n\r\n") {
-                if input.read_line(&mut head).unwrap_or_default() == 0 {
-                    return;
-                }
-            }
-            let is_piece = head.starts_with("PUT ");
+            let head = wire.head()?;
+            let is_piece = head.method() == "PUT";
             let fault = self.fault(if is_piece {
                 Step::Piece
             } else {
                 Step::Standing
             });
-            let length = field(&head, "content-length").map_or(0, |l| l.parse().unwrap());
-            let mut octets = vec![0; length];
             match fault {
                 Some(Act::Cut) => {
-                    let _ = input.read_exact(&mut octets[..length / 2]);
-                    return;
+                    wire.body(head.length() / 2)?;
+                    return None;
                 }
                 Some(Act::Hold) => self.hold(),
                 _ => {}
             }
-            if input.read_exact(&mut octets).is_err() {
-                return;
-            }
+            let octets = wire.body(head.length())?;
             let (status, more, body) = match fault {
                 Some(Act::Say(status, code, more)) => error(status, code, more),
                 Some(Act::Page(status)) => (status, String::new(), "<html>no</html>".into()),
@@ -468,28 +452,21 @@ impl Drafts {
                 _ => self.upload(&head, &octets, is_piece),
             };
             if fault == Some(Act::Lose) {
-                return;
+                return None;
             }
-            let written = write!(
-                out,
-                "HTTP/1.1 {status} X\r\n{more}Content-Length: {}\r\n\r\n{body}",
-                body.len()
-            );
-            if written.is_err() {
-                return;
-            }
+            wire.answer(status, &more, body.as_bytes())?;
         }
     }
 
-    fn upload(&self, head: &str, octets: &[u8], is_piece: bool) -> Said {
-        if field(head, "authorization").is_some() {
+    fn upload(&self, head: &Head, octets: &[u8], is_piece: bool) -> Said {
+        if head.header("authorization").is_some() {
             return self.complain(
                 401,
                 "InvalidAuthenticationToken",
                 "a token for uploads".into(),
             );
         }
-        let target = head.split(' ').nth(1).unwrap().to_owned();
+        let target = head.target();
         let id = target.split("AttachmentSessions('").nth(1);
         let id = id
             .and_then(|rest| rest.split('\'').next())
@@ -509,12 +486,12 @@ impl Drafts {
                 (done + octets.len()).saturating_sub(1),
                 upload.size
             );
-            let range = field(head, "content-range").unwrap_or_default();
+            let range = head.header("content-range").unwrap_or_default();
             let is_last = done + octets.len() == upload.size;
             let fits = (octets.len().is_multiple_of(320 * 1024) || is_last)
                 && octets.len() <= 4_000_000
                 && !octets.is_empty()
-                && field(head, "content-type").as_deref() == Some("application/octet-stream");
+                && head.header("content-type") == Some("application/octet-stream");
             if range != expected || !fits {
                 // After a lost answer a client may send again what is there; on its own it may not.
                 if state.faults.is_empty() || !fits {
@@ -555,14 +532,6 @@ impl State {
             .iter_mut()
             .find(|item| item.id == id && item.folder == "Drafts")
     }
-}
-
-fn field(head: &str, name: &str) -> Option<String> {
-    head.lines().find_map(|line| {
-        let (key, value) = line.split_once(':')?;
-        key.eq_ignore_ascii_case(name)
-            .then(|| value.trim().to_owned())
-    })
 }
 
 fn described(file: &Value) -> Option<Attached> {

@@ -2,15 +2,15 @@
 //! checks signatures, thumbprints, audiences and times, and remembers what it was asked.
 
 use std::{
-    io::{BufRead as _, BufReader, Read as _, Write as _},
-    net::{SocketAddr, TcpListener, TcpStream},
+    net::{SocketAddr, TcpListener},
     sync::{Arc, Mutex},
-    time::Duration,
 };
 
 use base64::Engine as _;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use serde_json::{Value, json};
+
+use super::http::{Wire, serve};
 
 /// One request as it came.
 #[derive(Debug, Clone)]
@@ -61,14 +61,7 @@ impl Endpoint {
         let address = listener.local_addr().unwrap();
         let asked: Arc<Mutex<Vec<Asked>>> = Arc::default();
         let (script, seen): (Arc<Script>, _) = (Arc::new(script), asked.clone());
-        std::thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
-                let (script, seen) = (script.clone(), seen.clone());
-                std::thread::spawn(move || {
-                    let _ = serve(stream, &*script, &seen);
-                });
-            }
-        });
+        serve(listener, move |wire| converse(wire, &*script, &seen));
         Self { address, asked }
     }
 
@@ -181,51 +174,26 @@ pub fn check_google(
     Ok(claims)
 }
 
-fn serve(stream: TcpStream, script: &Script, seen: &Mutex<Vec<Asked>>) -> std::io::Result<()> {
-    stream.set_read_timeout(Some(Duration::from_secs(30)))?;
-    let mut out = stream.try_clone()?;
-    let mut input = BufReader::new(stream);
+fn converse(mut wire: Wire, script: &Script, seen: &Mutex<Vec<Asked>>) -> Option<()> {
     loop {
-        let mut line = String::new();
-        if input.read_line(&mut line)? == 0 {
-            return Ok(());
-        }
-        let mut words = line.split_whitespace().map(str::to_owned);
-        let (method, target) = (
-            words.next().unwrap_or_default(),
-            words.next().unwrap_or_default(),
-        );
-        let mut headers = Vec::new();
-        loop {
-            let mut line = String::new();
-            input.read_line(&mut line)?;
-            let Some((key, value)) = line.trim_end().split_once(':') else {
-                break;
-            };
-            headers.push((key.to_ascii_lowercase(), value.trim().to_owned()));
-        }
-        let length = headers
-            .iter()
-            .find(|(k, _)| k == "content-length")
-            .map_or(0, |(_, v)| v.parse().unwrap());
-        let mut body = vec![0; length];
-        input.read_exact(&mut body)?;
+        let head = wire.head()?;
+        let body = wire.body(head.length())?;
         let asked = Asked {
-            method,
-            target,
-            headers,
+            method: head.method().to_owned(),
+            target: head.target().to_owned(),
+            headers: head
+                .headers()
+                .map(|(name, value)| (name, value.to_owned()))
+                .collect(),
             body: String::from_utf8_lossy(&body).into_owned(),
         };
         seen.lock().unwrap().push(asked.clone());
         let (status, more, body) = script(&asked);
         // The connection ends without an answer.
         if status == 0 {
-            return Ok(());
+            return None;
         }
-        write!(
-            out,
-            "HTTP/1.1 {status} X\r\nContent-Type: application/json\r\n{more}Content-Length: {}\r\n\r\n{body}",
-            body.len()
-        )?;
+        let more = format!("Content-Type: application/json\r\n{more}");
+        wire.answer(status, &more, body.as_bytes())?;
     }
 }

@@ -9,6 +9,7 @@ pub mod cloud_token;
 pub mod delay;
 pub mod flaky;
 pub mod gateway;
+pub mod http;
 pub mod memory;
 pub mod peers;
 pub mod proxy;
