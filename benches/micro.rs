@@ -23,6 +23,7 @@ use postern::{
         address::Address,
         message::{Body, Envelope, Message, MessageId, Origin},
         outcome::Outcome,
+        pattern::Pattern,
         recipient::Recipient,
         reply::Reply,
     },
@@ -30,7 +31,10 @@ use postern::{
     queue::{
         Settings,
         sqlite::SqliteStore,
-        store::{Ask, Event, JobId, Lease, NodeId, Settled, Settlement, Start, Store as _, Whose},
+        store::{
+            Ask, Event, Filter, JobId, JobState, Lease, Needle, NodeId, Search, Settled,
+            Settlement, Start, Store as _, Whose,
+        },
         turns::TURN,
     },
     route::{RouteName, Routed},
@@ -389,6 +393,67 @@ fn store_claim(bencher: Bencher<'_, '_>, count: usize) {
         .counter(count)
         .with_inputs(filled)
         .bench_local_refs(|bench| claim(bench));
+}
+
+/// Messages that are searched: one in ten waits, the others are done.
+const SEARCHED: usize = 20_000;
+
+/// What is looked for and is nowhere, so that every message is looked at; `first`: a page of what there is.
+const KEYS: [&str; 7] = [
+    "first",
+    "text",
+    "subject",
+    "recipient",
+    "client",
+    "waiting",
+    "since",
+];
+
+/// All pages of a search, newest first.
+#[divan::bench(args = KEYS, sample_count = 5, sample_size = 1)]
+fn store_search(bencher: Bencher<'_, '_>, key: &str) {
+    thread_local! {
+        static FILLED: Bench = {
+            let mut bench = Bench::new();
+            for _ in 0..SEARCHED / 500 {
+                let mails = bench.mails_of(500, 60, 1);
+                let (waiting, done) = mails.split_at(50);
+                bench.insert(waiting, false);
+                bench.settle(done, &bench.insert(done, true));
+            }
+            bench
+        };
+    }
+    let nowhere = "nowhere.example";
+    let mut filter = Filter::default();
+    match key {
+        "text" => filter.text = Some(Needle::new(nowhere)),
+        "subject" => {
+            filter.text = Some(Needle::new(nowhere));
+            filter.subjects = true;
+        }
+        "recipient" => filter.recipient = Some(Pattern::parse(nowhere).unwrap()),
+        "client" => filter.client = Some(nowhere.to_owned()),
+        "waiting" => {
+            filter.states = JobState::NOT_DONE.to_vec();
+            filter.sender = Some(Pattern::parse(nowhere).unwrap());
+        }
+        "since" => filter.since = Some(SystemTime::UNIX_EPOCH + Duration::from_secs(1)),
+        _ => {}
+    }
+    let search = Search {
+        filter,
+        limit: 50,
+        ..Search::default()
+    };
+    let search = || {
+        FILLED.with(|bench| {
+            let found = bench.store.search(&search);
+            bench.runtime.block_on(found).unwrap().entries.len()
+        })
+    };
+    assert_eq!(search(), if key == "first" { 50 } else { 0 });
+    bencher.counter(SEARCHED).bench_local(search);
 }
 
 /// 10,000 messages of 1 KB of so many senders, mixed, leave: looked for, claimed and settled fifty at a time. What many senders cost.

@@ -40,8 +40,8 @@
 //!   `table.rs` reads them and collects every problem, `sections/` makes each section its module's own settings
 //! - `gateway.rs` builds everything from a configuration; run, reload, drain (`gateway/` writes the status row that commands
 //!   read); `report/` finds out what is shown, and tries what is to be tried; `watch.rs` sees which files have changed
-//! - `cli/` one file for each command: arguments, print, exit status; `demo/` holds the stand-in smarthost, `queue/` which reports a
-//!   retry leaves, `sendmail/` what becomes of the text
+//! - `cli/` one file for each command: arguments, print, exit status (`queue/` has the .eml); `demo/` holds the stand-in smarthost, `sendmail/`
+//!   what becomes of the text
 //!
 //! # Who may import whom
 //!

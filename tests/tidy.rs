@@ -73,22 +73,22 @@ const IMPURE_WORDS: &[&str] = &[
 /// Lines of code, without tests, comments and blank lines, that a module may have. One that needs more says why in the commit that
 /// raises its row; one that has become smaller may have its row lowered.
 const BUDGETS: &[(&str, usize)] = &[
-    ("mail", 2_370),
+    ("mail", 2_375),
     ("secret", 50),
     ("systemd", 50),
     ("policy", 800),
     ("route", 140),
     ("telemetry", 500),
     ("smtp", 4_400),
-    ("queue", 4_480),
+    ("queue", 5_090),
     ("listener", 2_050),
     ("connector", 9_600),
     ("delivery", 4_450),
-    ("view", 350),
+    ("view", 365),
     ("config", 5400),
     ("watch", 50),
-    ("gateway", 1_540),
-    ("cli", 3_900),
+    ("gateway", 1_930),
+    ("cli", 3_650),
     ("lib", 50),
     ("main", 50),
 ];

@@ -4,7 +4,6 @@ use std::{
     collections::HashMap,
     io::{self, Write},
     path::PathBuf,
-    sync::Arc,
     time::Duration,
 };
 
@@ -19,20 +18,22 @@ use super::{
 };
 use crate::{
     config::values,
-    gateway::report::{life::History, situation::Situation},
+    gateway::report::{
+        life::History,
+        situation::Situation,
+        verbs::{carry_out, failed_reports, of_retry},
+    },
     mail::{
         message::{Message, MessageId},
-        outcome::LaneState,
         pattern::Pattern,
         text::{shown, shown_to},
         time::human,
     },
-    queue::store::{Entry, Filter, JobState, LaneRow, Store, Verb},
+    queue::store::{Entry, Filter, JobState, Verb},
     route::RouteName,
 };
 
 mod export;
-mod reports;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -122,10 +123,9 @@ fn age(text: &str) -> Result<Duration, String> {
 }
 
 impl Which {
-    /// One filter, or one for each id.
-    fn filters(&self) -> Vec<Filter> {
-        let filter = Filter {
-            id: None,
+    fn filter(&self) -> Filter {
+        Filter {
+            ids: self.ids.clone(),
             states: self.state.clone(),
             sender: self.sender.clone(),
             recipient: self.recipient.clone(),
@@ -133,18 +133,8 @@ impl Which {
             older: self
                 .older
                 .and_then(|older| output::now().checked_sub(older)),
-            limit: None,
-        };
-        if self.ids.is_empty() {
-            return vec![filter];
+            ..Filter::default()
         }
-        self.ids
-            .iter()
-            .map(|id| Filter {
-                id: Some(*id),
-                ..filter.clone()
-            })
-            .collect()
     }
 
     fn says_something(&self) -> bool {
@@ -161,7 +151,7 @@ impl Which {
 pub(super) fn run(path: Option<PathBuf>, arguments: Arguments) -> Ended {
     let Arguments { place, command } = arguments;
     let find = || place.find(path);
-    let mut reports = true;
+    let mut leaves_reports = false;
     let (verb, done, which) = match command {
         QueueCommand::List { which, limit, json } => return list(&find()?, &which, limit, json),
         QueueCommand::Show { id, json } => return prepare::block_on(show(&find()?, id, json)),
@@ -173,7 +163,7 @@ pub(super) fn run(path: Option<PathBuf>, arguments: Arguments) -> Ended {
             which,
             reports: too,
         } => {
-            reports = too || !which.ids.is_empty() || which.sender.is_some();
+            leaves_reports = !too;
             (Verb::Retry, "to be tried again now", which)
         }
         QueueCommand::Hold(which) => (Verb::Hold, "held", which),
@@ -189,21 +179,13 @@ pub(super) fn run(path: Option<PathBuf>, arguments: Arguments) -> Ended {
     }
     let store = find()?.existing_store()?;
     prepare::block_on(async {
-        let (mut taken, mut left) = (0, 0);
-        let mut filters = which.filters();
-        if !reports {
-            left = reports::failed(&store, &filters).await?;
-            filters = filters
-                .into_iter()
-                .flat_map(reports::without_failed)
-                .collect();
+        let (store, now) = (store.as_ref(), output::now());
+        let mut filter = which.filter();
+        if leaves_reports {
+            filter = of_retry(filter);
         }
-        for filter in filters {
-            taken += store.command(&filter, &verb, output::now()).await?;
-        }
-        if verb == Verb::Retry {
-            reopen(&store).await?;
-        }
+        let left = failed_reports(store, &filter, now).await?;
+        let taken = carry_out(store, &filter, &verb, None, now).await?.count();
         output::line(format_args!("{} {done}", output::count(taken, "message")))?;
         if left > 0 {
             output::complain(format_args!(
@@ -213,27 +195,6 @@ pub(super) fn run(path: Option<PathBuf>, arguments: Arguments) -> Ended {
         }
         Ok(if taken == 0 { Exit::No } else { Exit::Ok })
     })
-}
-
-/// How often the rows of lanes are read again that the gateway has written meanwhile.
-const TRIES: usize = 10;
-
-/// With a retry the operator also says that the cause is mended: closed and paused lanes are tried at once.
-async fn reopen(store: &Arc<dyn Store>) -> Result<(), CommandError> {
-    let now = output::now();
-    for _ in 0..TRIES {
-        let mut is_overtaken = false;
-        for lane in store.lanes().await? {
-            if lane.state != LaneState::Open && lane.probe != Some(now) {
-                let probe = Some(now);
-                is_overtaken |= !store.set_lane(LaneRow { probe, ..lane }).await?;
-            }
-        }
-        if !is_overtaken {
-            break;
-        }
-    }
-    Ok(())
 }
 
 fn list(place: &QueuePlace, which: &Which, limit: Option<usize>, json: bool) -> Ended {
@@ -248,23 +209,13 @@ fn list(place: &QueuePlace, which: &Which, limit: Option<usize>, json: bool) -> 
     prepare::block_on(async {
         let now = output::now();
         let standing = Situation::read(&place.site()?, store.as_ref()).await?;
-        let mut entries = Vec::new();
-        for mut filter in which.filters() {
-            // Done ones are history: shown when asked for by name.
-            if filter.states.is_empty() && filter.id.is_none() && !which.all {
-                filter.states = vec![
-                    JobState::Waiting,
-                    JobState::Sending,
-                    JobState::Held,
-                    JobState::Failed,
-                ];
-            }
-            filter.limit = limit;
-            entries.extend(store.list(&filter, now).await?);
+        let mut filter = which.filter();
+        // Done ones are history: shown when asked for by name.
+        if filter.states.is_empty() && filter.ids.is_empty() && !which.all {
+            filter.states = JobState::NOT_DONE.to_vec();
         }
-        if let Some(limit) = limit {
-            entries.truncate(limit);
-        }
+        filter.limit = limit;
+        let entries = store.list(&filter, now).await?;
         if json {
             let entries: Vec<_> = entries.iter().map(|entry| standing.view(entry)).collect();
             output::json(&entries)?;

@@ -179,9 +179,8 @@ impl Rerouting {
                 continue;
             };
             let one = Filter {
-                id: Some(entry.id),
                 route: Some(old.clone()),
-                ..Filter::default()
+                ..Filter::of(entry.id)
             };
             let verb = Verb::Reroute(route.name.clone());
             store.command(&one, &verb, now).await?;

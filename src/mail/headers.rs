@@ -6,7 +6,11 @@
 
 use std::borrow::Cow;
 
+use mail_parser::MessageParser;
 use memchr::memchr;
+
+/// Octets of a subject that are read.
+const SUBJECT: usize = 2000;
 
 /// One field, as it stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,6 +96,16 @@ pub fn lines(header: &[u8]) -> impl Iterator<Item = &[u8]> {
 /// The value of the first field of that name, still folded.
 pub fn value_of<'a>(header: &'a [u8], name: &str) -> Option<&'a [u8]> {
     fields(header).find(|f| f.is(name)).map(|f| f.value)
+}
+
+/// The subject, to be read: decoded (RFC 2047), of one that is long the beginning. What a terminal or a page must not see is still in
+/// it.
+pub fn subject(header: &[u8]) -> Option<String> {
+    let value = value_of(header, "Subject")?;
+    let value = value.get(..value.len().min(SUBJECT)).unwrap_or_default();
+    let field = [b"Subject:", value, b"\r\n\r\n"].concat();
+    let parsed = MessageParser::new().parse_headers(&field)?;
+    parsed.subject().map(str::to_owned)
 }
 
 /// A value on one line: every line end is taken out, the white space behind it stays (RFC 5322 §2.2.3).

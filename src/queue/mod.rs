@@ -24,6 +24,8 @@ use crate::{
 
 pub mod body;
 mod disk;
+pub mod event;
+pub mod filter;
 pub mod lock;
 pub mod operator;
 pub mod settling;

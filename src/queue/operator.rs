@@ -4,7 +4,7 @@ use std::{fmt, str::FromStr, time::SystemTime};
 
 use crate::route::LaneId;
 use crate::{
-    mail::{message::MessageId, pattern::Pattern},
+    mail::message::MessageId,
     route::{ConnectorName, RouteName},
 };
 
@@ -24,6 +24,9 @@ pub enum JobState {
 }
 
 impl JobState {
+    /// All but [`JobState::Done`]: what a list shows unless it is asked for everything.
+    pub const NOT_DONE: [Self; 4] = [Self::Waiting, Self::Sending, Self::Held, Self::Failed];
+
     /// The word in lists and JSON.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -81,25 +84,6 @@ impl fmt::Display for RecipientState {
     }
 }
 
-/// Which entries; every `Some` must hold.
-#[derive(Debug, Clone, Default)]
-pub struct Filter {
-    /// One message.
-    pub id: Option<MessageId>,
-    /// States; empty = any.
-    pub states: Vec<JobState>,
-    /// A pattern as in the config, over the envelope sender.
-    pub sender: Option<Pattern>,
-    /// A pattern over any recipient.
-    pub recipient: Option<Pattern>,
-    /// By name.
-    pub route: Option<RouteName>,
-    /// Accepted at least this long before `now`.
-    pub older: Option<SystemTime>,
-    /// At most so many entries, oldest first.
-    pub limit: Option<usize>,
-}
-
 /// One message and route as an operator sees it (an entry joins the jobs of one message and route).
 #[derive(Debug, Clone)]
 pub struct Entry {
@@ -125,6 +109,10 @@ pub struct Entry {
     pub size: u64,
     /// When.
     pub accepted: SystemTime,
+    /// The `[[client]]` that sent it, by name.
+    pub client: Option<String>,
+    /// To be read; only where it was asked for and the message is still kept.
+    pub subject: Option<String>,
 }
 
 /// A recipient in an [`Entry`].
@@ -153,6 +141,24 @@ pub enum Verb {
     Drop,
     /// To another route (a route that is no longer configured).
     Reroute(RouteName),
+}
+
+/// What became of a verb.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Commanded {
+    /// It took so many entries.
+    Taken(u64),
+    /// It would have taken so many, which is not the number that was expected: nothing was done.
+    Unexpected(u64),
+}
+
+impl Commanded {
+    /// How many entries it took, or would have taken.
+    pub fn count(self) -> u64 {
+        match self {
+            Self::Taken(count) | Self::Unexpected(count) => count,
+        }
+    }
 }
 
 /// The words in which a wish is kept; they read back.

@@ -12,7 +12,11 @@ use std::{
 use async_trait::async_trait;
 
 use super::body::BodyStore;
-pub use super::operator::{Entry, EntryRecipient, Filter, JobState, RecipientState, Stats, Verb};
+pub use super::event::{Event, EventKind};
+pub use super::filter::{Filter, FoundEntries, ListMark, Needle, OfConnector, Search};
+pub use super::operator::{
+    Commanded, Entry, EntryRecipient, JobState, RecipientState, Stats, Verb,
+};
 use super::turns::{self, Pair, RouteLane};
 pub use crate::mail::health::Health;
 use crate::mail::outcome::LaneState;
@@ -235,111 +239,6 @@ pub enum Settled {
     InDoubt(Outcome),
 }
 
-/// What happened, in the life of a message.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum EventKind {
-    /// By a listener.
-    Accepted,
-    /// By an upstream. The row of the recipient tells it.
-    Delivered,
-    /// Put off.
-    Deferred,
-    /// It may have arrived.
-    InDoubt,
-    /// Given up, or refused for good.
-    Failed,
-    /// A connector was, so that it went to another.
-    PassedOver,
-    /// A report was made of it.
-    Bounced,
-    /// The sender got no report.
-    NotTold,
-    /// By an operator, or because it cannot be read.
-    Held,
-    /// By an operator.
-    Released,
-    /// By an operator.
-    Retried,
-    /// By an operator.
-    Dropped,
-    /// Its route is gone.
-    Rerouted,
-    /// The gateway ended while it was being sent.
-    Interrupted,
-    /// It was kept long enough.
-    Deleted,
-    /// A word that this version does not know.
-    Other,
-}
-
-impl EventKind {
-    const ALL: [Self; 16] = [
-        Self::Accepted,
-        Self::Delivered,
-        Self::Deferred,
-        Self::InDoubt,
-        Self::Failed,
-        Self::PassedOver,
-        Self::Bounced,
-        Self::NotTold,
-        Self::Held,
-        Self::Released,
-        Self::Retried,
-        Self::Dropped,
-        Self::Rerouted,
-        Self::Interrupted,
-        Self::Deleted,
-        Self::Other,
-    ];
-
-    /// The word in rows, lists and JSON.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Accepted => "accepted",
-            Self::Delivered => "delivered",
-            Self::Deferred => "deferred",
-            Self::InDoubt => "in doubt",
-            Self::Failed => "failed",
-            Self::PassedOver => "passed over",
-            Self::Bounced => "bounced",
-            Self::NotTold => "not told",
-            Self::Held => "held",
-            Self::Released => "released",
-            Self::Retried => "retried",
-            Self::Dropped => "dropped",
-            Self::Rerouted => "rerouted",
-            Self::Interrupted => "interrupted",
-            Self::Deleted => "deleted",
-            Self::Other => "other",
-        }
-    }
-
-    /// From the word.
-    pub fn parse(word: &str) -> Self {
-        let known = Self::ALL.into_iter().find(|kind| kind.as_str() == word);
-        known.unwrap_or(Self::Other)
-    }
-}
-
-impl fmt::Display for EventKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.as_str())
-    }
-}
-
-/// One line in the life of a message.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Event {
-    /// When.
-    pub at: SystemTime,
-    /// What.
-    pub kind: EventKind,
-    /// The recipients it is about, empty for all.
-    pub recipients: Vec<String>,
-    /// In plain words: connector, via, reply, next attempt.
-    pub text: String,
-}
-
 /// A lane's state (a connector, for graph with its mailbox), as a row every command sees.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LaneRow {
@@ -441,17 +340,31 @@ pub trait Store: Send + Sync + fmt::Debug {
     async fn due(&self, now: SystemTime) -> Result<Vec<Due>, StoreError>;
     /// For lists.
     async fn list(&self, filter: &Filter, now: SystemTime) -> Result<Vec<Entry>, StoreError>;
+    /// For pages: newest first, until there is enough of it or the time is over.
+    async fn search(&self, search: &Search) -> Result<FoundEntries, StoreError>;
     /// The message itself, as long as its body is kept.
     async fn content(&self, id: MessageId) -> Result<Option<Arc<Message>>, StoreError>;
     /// The life of a message.
     async fn events(&self, id: MessageId) -> Result<Vec<Event>, StoreError>;
-    /// An operator's verb; the number of entries it took. On a leased job the wish is kept and obeyed by `settle`.
+    /// An operator's verb. On a leased job the wish is kept and obeyed by `settle`. `expect`: where it would take another number
+    /// of entries nothing is done, and the number is told.
+    async fn command_if(
+        &self,
+        filter: &Filter,
+        verb: &Verb,
+        expect: Option<u64>,
+        now: SystemTime,
+    ) -> Result<Commanded, StoreError>;
+    /// The same, however many entries it takes: how many it took.
     async fn command(
         &self,
         filter: &Filter,
         verb: &Verb,
         now: SystemTime,
-    ) -> Result<u64, StoreError>;
+    ) -> Result<u64, StoreError> {
+        let done = self.command_if(filter, verb, None, now).await?;
+        Ok(done.count())
+    }
     /// Counts.
     async fn stats(&self) -> Result<Stats, StoreError>;
     /// Every lane that was ever not open, but for mailboxes that are open again.

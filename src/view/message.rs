@@ -31,6 +31,30 @@ pub struct EntryView {
     pub accepted_at: String,
 }
 
+/// An entry in a list, newest first.
+#[derive(Debug, Serialize)]
+pub struct ListedMessage {
+    /// As `queue list` shows it.
+    #[serde(flatten)]
+    pub entry: EntryView,
+    /// The `[[client]]` that sent it, by name.
+    pub client: Option<String>,
+    /// To be read; only where it was asked for and the message is still kept.
+    pub subject: Option<String>,
+}
+
+/// A part of a list of messages.
+#[derive(Debug, Serialize)]
+pub struct FoundMessages {
+    /// Newest first.
+    pub items: Vec<ListedMessage>,
+    /// Where it goes on. `None`: there is no more.
+    pub next: Option<String>,
+    /// The time was over: what was accepted before that was not looked at yet.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub searched_to: Option<String>,
+}
+
 /// A recipient of an entry.
 #[derive(Debug, Serialize)]
 pub struct RecipientView {

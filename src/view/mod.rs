@@ -11,7 +11,10 @@ mod trial;
 
 pub use self::{
     lane::{ConnectionsView, Lane, listed},
-    message::{EntryView, EventView, Life, RecipientView, ShownMessage, sender},
+    message::{
+        EntryView, EventView, FoundMessages, Life, ListedMessage, RecipientView, ShownMessage,
+        sender,
+    },
     row::{Cause, Certificate, Listener, Owner, Reload, STATUS_ROW, StatusRow},
     status::{CheckedCertificate, Messages, Problem, Status},
     trial::{Explained, ExplainedStep, LoginView, Tried},

@@ -41,6 +41,7 @@ mod proxy;
 mod readers;
 mod refusals;
 mod relays;
+mod search;
 mod secrets;
 mod shaping;
 mod smarthost;

@@ -121,10 +121,10 @@ pub(crate) fn settlement(job: &Job, recipients: Vec<(&str, Settled)>) -> Settlem
     }
 }
 
-fn done() -> Settled {
+pub(crate) fn done() -> Settled {
     Settled::Done(Outcome::Delivered(Reply::new(250, (2, 0, 0), "ok")))
 }
-fn failed() -> Settled {
+pub(crate) fn failed() -> Settled {
     Settled::Failed(Outcome::Failed(Reply::new(550, (5, 1, 1), "unknown")))
 }
 pub(crate) fn deferred() -> Settled {
@@ -179,15 +179,12 @@ async fn shrink(store: &dyn Store, how_much: GiveBack) -> bool {
     done.is_more
 }
 
-fn only(id: MessageId) -> Filter {
-    Filter {
-        id: Some(id),
-        ..Filter::default()
-    }
+pub(crate) fn only(id: MessageId) -> Filter {
+    Filter::of(id)
 }
 
-/// State of the entry, and address and state of each recipient.
-async fn looks(store: &dyn Store, id: MessageId) -> (JobState, Vec<String>) {
+/// JobState of the entry, and address and state of each recipient.
+pub(crate) async fn looks(store: &dyn Store, id: MessageId) -> (JobState, Vec<String>) {
     let entries = store.list(&only(id), at(0)).await.unwrap();
     assert_eq!(entries.len(), 1);
     (
@@ -200,7 +197,7 @@ async fn looks(store: &dyn Store, id: MessageId) -> (JobState, Vec<String>) {
     )
 }
 
-async fn claim_one(store: &dyn Store, now: SystemTime) -> Job {
+pub(crate) async fn claim_one(store: &dyn Store, now: SystemTime) -> Job {
     let mut jobs = store.claim(&ask(10), NODE, now).await.unwrap();
     assert_eq!(jobs.len(), 1);
     jobs.remove(0)

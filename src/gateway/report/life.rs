@@ -30,13 +30,9 @@ impl History {
         id: MessageId,
         now: SystemTime,
     ) -> Result<Self, StoreError> {
-        let filter = Filter {
-            id: Some(id),
-            ..Filter::default()
-        };
         Ok(Self {
             id,
-            entries: store.list(&filter, now).await?,
+            entries: store.list(&Filter::of(id), now).await?,
             events: store.events(id).await?,
         })
     }

@@ -10,3 +10,4 @@ pub mod site;
 pub mod situation;
 pub mod status;
 pub mod trial;
+pub mod verbs;

@@ -7,11 +7,11 @@ use crate::{
     mail::{
         outcome::LaneState,
         text::{shown, shown_to},
-        time::{ahead, human},
+        time::{ahead, human, rfc3339},
     },
-    queue::store::{Entry, JobState, LaneRow, Store, StoreError},
+    queue::store::{Entry, FoundEntries, JobState, LaneRow, Store, StoreError},
     route::LaneId,
-    view::{EntryView, StatusRow},
+    view::{EntryView, FoundMessages, ListedMessage, StatusRow},
 };
 
 /// Octets of the reason that are shown beside an entry.
@@ -126,6 +126,20 @@ impl Situation {
     /// As it is shown.
     pub fn view(&self, entry: &Entry) -> EntryView {
         EntryView::new(entry, self.blocked(entry))
+    }
+
+    /// What a search found, as it is shown.
+    pub fn found(&self, found: &FoundEntries) -> FoundMessages {
+        let listed = |entry: &Entry| ListedMessage {
+            entry: self.view(entry),
+            client: entry.client.clone(),
+            subject: entry.subject.clone(),
+        };
+        FoundMessages {
+            items: found.entries.iter().map(listed).collect(),
+            next: found.next.as_ref().map(ToString::to_string),
+            searched_to: found.searched_to.map(rfc3339),
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! The queue in one SQLite file, large bodies beside it in `spool/`.
 //!
 //! `schema` makes the file, `writer` makes changes (`op`) durable, many at a time; `insert`, `claim`, `settle`, `retention`,
-//! `operate`, `shift` and `space` say what is changed; `rows` what the columns mean; `recent` keeps a copy of what was accepted a
+//! `operate`, `shift` and `space` say what is changed; `search` finds what an operator looks for; `rows` what the columns mean; `recent` keeps a copy of what was accepted a
 //! moment ago, `rota` whose turn it is. `readers` has connections of its own. No clock, but where a lease is lost
 //! and where a copy grows old.
 
@@ -21,9 +21,9 @@ use tokio::sync::{Notify, mpsc};
 use super::{
     body::BodyStore,
     store::{
-        Ask, Beat, Due, Entry, Event, Filter, GiveBack, Health, Inserted, Job, JobId, KeepTimes,
-        Kept, LaneRow, Maintained, NodeId, NodeRow, Retention, Settings, Settlement, Shift,
-        Standing, Start, Stats, Store, StoreError, Verb,
+        Ask, Beat, Commanded, Due, Entry, Event, Filter, FoundEntries, GiveBack, Health, Inserted,
+        Job, JobId, KeepTimes, Kept, LaneRow, Maintained, NodeId, NodeRow, Retention, Search,
+        Settings, Settlement, Shift, Standing, Start, Stats, Store, StoreError, Verb,
     },
 };
 use crate::{
@@ -44,18 +44,19 @@ mod retention;
 mod rota;
 mod rows;
 mod schema;
+mod search;
 mod settle;
 mod shift;
 mod space;
+mod upkeep;
 mod writer;
 
 use claim::{Abandoned, Leases};
 use op::{Change, Op, Purpose, store_error};
 use readers::Readers;
 use recent::RecentMail;
-use retention::Over;
 use rota::Rota;
-use rows::{Unread, micros};
+use rows::Unread;
 use writer::{Writer, WriterStatus};
 
 /// The file of the store inside `data_dir`.
@@ -178,64 +179,6 @@ impl SqliteStore {
         }
         answer.await.map_err(|_| closed())?
     }
-
-    /// In small steps, so that mail waits for none of them long.
-    async fn prune_in_steps(
-        &self,
-        failed: i64,
-        history: i64,
-        now: SystemTime,
-    ) -> Result<Vec<String>, StoreError> {
-        let mut lines = Vec::new();
-        loop {
-            let (mut some, more) = self
-                .write(move |change| retention::prune_failed(change, failed, now))
-                .await?;
-            lines.append(&mut some);
-            if !more {
-                break;
-            }
-        }
-        let mut from = Some(0);
-        while let Some(key) = from {
-            let Over { keys, ahead, next } = self
-                .readers
-                .query(move |conn| retention::over(conn, key, history, micros(now)))
-                .await?;
-            for some in ahead.chunks(retention::STEP) {
-                let some = some.to_vec();
-                self.write(move |change| shift::ended_now(change, &some, micros(now)))
-                    .await?;
-            }
-            for some in keys.chunks(retention::STEP) {
-                let some = some.to_vec();
-                self.write(move |change| retention::forget(change, &some, history))
-                    .await?;
-            }
-            from = next;
-        }
-        Ok(lines)
-    }
-
-    /// Whether there is more.
-    async fn shrink_in_steps(&self, all: bool) -> Result<bool, StoreError> {
-        // Every page that is moved takes room in the journal: not while that cannot be written from its beginning.
-        if !self.readers.query(space::backfill).await? {
-            return Ok(true);
-        }
-        let mut steps = 0;
-        while steps < space::STEPS {
-            let step = move |change: &mut Change<'_>| {
-                Ok(!change.damaged && space::vacuum(change.conn, all)?)
-            };
-            if !self.submit(Purpose::TidiesUp, step, |more| more).await? {
-                break;
-            }
-            steps += 1;
-        }
-        self.readers.query(space::backfill).await?;
-        Ok(steps == space::STEPS)
-    }
 }
 
 impl Drop for SqliteStore {
@@ -346,6 +289,13 @@ impl Store for SqliteStore {
             .await
     }
 
+    async fn search(&self, search: &Search) -> Result<FoundEntries, StoreError> {
+        let search = search.clone();
+        self.readers
+            .query(move |conn| search::search(conn, &search))
+            .await
+    }
+
     async fn content(&self, id: MessageId) -> Result<Option<Arc<Message>>, StoreError> {
         let bodies = self.bodies.clone();
         let found = self
@@ -366,12 +316,13 @@ impl Store for SqliteStore {
         self.readers.query(move |conn| read::events(conn, id)).await
     }
 
-    async fn command(
+    async fn command_if(
         &self,
         filter: &Filter,
         verb: &Verb,
+        expect: Option<u64>,
         now: SystemTime,
-    ) -> Result<u64, StoreError> {
+    ) -> Result<Commanded, StoreError> {
         let found = if operate::is_plain(filter) {
             None
         } else {
@@ -384,8 +335,10 @@ impl Store for SqliteStore {
             )
         };
         let (filter, verb) = (filter.clone(), verb.clone());
-        self.write(move |change| operate::command(change, &filter, found.as_deref(), &verb, now))
-            .await
+        self.write(move |change| {
+            operate::command(change, &filter, found.as_deref(), &verb, expect, now)
+        })
+        .await
     }
 
     async fn stats(&self) -> Result<Stats, StoreError> {

@@ -5,7 +5,7 @@
 
 use std::{fmt::Write as _, time::SystemTime};
 
-use rusqlite::{Connection, params, types::Value};
+use rusqlite::{Connection, OptionalExtension as _, params, types::Value};
 
 use super::{
     op::Change,
@@ -13,8 +13,11 @@ use super::{
     rows::{self, micros, state_number},
 };
 use crate::{
-    mail::{address::Address, message::MessageId},
-    queue::store::{Entry, EntryRecipient, EventKind, Filter, JobState, Verb},
+    mail::{headers, message::MessageId},
+    queue::{
+        filter::is_of,
+        store::{Commanded, Entry, EntryRecipient, EventKind, Filter, JobState, Verb},
+    },
     route::{ConnectorName, LaneId, RouteName},
 };
 
@@ -26,7 +29,7 @@ const FURTHER: &str = "INSERT OR IGNORE INTO temp.picked SELECT j.id, j.message,
 /// A message and a route.
 pub(super) type EntryKey = (i64, String);
 
-/// The part of a filter that SQL can judge.
+/// The part of a filter that SQL can judge; `ids` are for the caller to ask for, one by one.
 struct Condition {
     /// Over `job j`; the entry's state is the least of its jobs'.
     jobs: String,
@@ -36,7 +39,8 @@ struct Condition {
 }
 
 impl Condition {
-    fn new(filter: &Filter) -> Self {
+    /// `is_narrow`: of the message whose key is the first value and, unless that is NULL, the route which is the second.
+    fn new(filter: &Filter, is_narrow: bool) -> Self {
         let mut jobs = String::from(
             "NOT EXISTS (SELECT 1 FROM job o WHERE o.id BETWEEN j.message << 20 AND (j.message << 20) + 1048575
                AND o.route = j.route AND o.state < j.state)",
@@ -55,25 +59,30 @@ impl Condition {
             // The plus: in the order of the ids, not of an index, so that a list may end at its limit.
             let _ = write!(jobs, " AND +j.state IN ({})", list.join(", "));
         }
-        if let Some(id) = filter.id {
-            values.push(Value::Blob(id.to_bytes().to_vec()));
-            let key = rows::key_of(values.len());
-            let _ = write!(
-                jobs,
-                " AND j.id BETWEEN {key} << 20 AND ({key} << 20) + 1048575"
+        if is_narrow {
+            values.extend([Value::Null, Value::Null]);
+            jobs.push_str(
+                " AND j.id BETWEEN ?1 << 20 AND (?1 << 20) + 1048575 AND (?2 IS NULL OR +j.route = ?2)",
             );
-            let _ = write!(done, " AND r.message = {key}");
+            done.push_str(" AND r.message = ?1 AND (?2 IS NULL OR r.route = ?2)");
+        }
+        if filter.but_failed_reports {
+            jobs.push_str(
+                " AND NOT (j.state = 3 AND (SELECT sender FROM message WHERE key = j.message) IS NULL)",
+            );
         }
         if let Some(route) = &filter.route {
             values.push(Value::Text(route.as_str().to_owned()));
             let _ = write!(jobs, " AND j.route = ?{}", values.len());
             let _ = write!(done, " AND r.route = ?{}", values.len());
         }
-        if let Some(older) = filter.older {
-            values.push(Value::Integer(micros(older)));
-            let accepted = "(SELECT accepted FROM message WHERE key =";
-            let _ = write!(jobs, " AND {accepted} j.message) <= ?{}", values.len());
-            let _ = write!(done, " AND {accepted} r.message) <= ?{}", values.len());
+        for (is, at) in [(">=", filter.since), ("<=", filter.older)] {
+            if let Some(at) = at {
+                values.push(Value::Integer(micros(at)));
+                let accepted = "(SELECT accepted FROM message WHERE key =";
+                let _ = write!(jobs, " AND {accepted} j.message) {is} ?{}", values.len());
+                let _ = write!(done, " AND {accepted} r.message) {is} ?{}", values.len());
+            }
         }
         let is_asked = filter.states.is_empty() || filter.states.contains(&JobState::Done);
         Self {
@@ -82,11 +91,40 @@ impl Condition {
             values,
         }
     }
+
+    /// The values for one message, and one route of it.
+    fn of(&self, key: i64, route: Option<&str>) -> Vec<Value> {
+        let route = route.map_or(Value::Null, |route| Value::Text(route.to_owned()));
+        let others = self.values.iter().skip(2).cloned();
+        [Value::Integer(key), route]
+            .into_iter()
+            .chain(others)
+            .collect()
+    }
 }
 
 /// Whether SQL alone can judge the filter.
 pub(super) fn is_plain(filter: &Filter) -> bool {
-    filter.sender.is_none() && filter.recipient.is_none() && filter.limit.is_none()
+    filter.sender.is_none()
+        && filter.recipient.is_none()
+        && filter.limit.is_none()
+        && !needs_entry(filter)
+}
+
+/// Whether it can be judged only of the entry as it is shown.
+fn needs_entry(filter: &Filter) -> bool {
+    filter.connector.is_some() || filter.client.is_some() || filter.text.is_some()
+}
+
+/// The keys of messages, oldest first; of those that are there.
+pub(super) fn keys(conn: &Connection, ids: &[MessageId]) -> rusqlite::Result<Vec<i64>> {
+    let mut keys = Vec::with_capacity(ids.len());
+    for id in ids {
+        keys.extend(rows::key(conn, *id)?);
+    }
+    keys.sort_unstable();
+    keys.dedup();
+    Ok(keys)
 }
 
 /// Asks for the entries, oldest first.
@@ -102,42 +140,49 @@ fn question(jobs: &str, done: Option<&str>) -> String {
 
 /// The entries a filter takes, oldest first.
 pub(super) fn matching(conn: &Connection, filter: &Filter) -> rusqlite::Result<Vec<EntryKey>> {
-    let Condition { jobs, done, values } = Condition::new(filter);
-    let mut statement = conn.prepare_cached(&question(&jobs, done.as_deref()))?;
-    let mut rows = statement.query(rusqlite::params_from_iter(values))?;
+    let is_narrow = !filter.ids.is_empty();
+    let condition = Condition::new(filter, is_narrow);
+    let mut statement =
+        conn.prepare_cached(&question(&condition.jobs, condition.done.as_deref()))?;
+    let asked = if is_narrow {
+        let keys = keys(conn, &filter.ids)?.into_iter();
+        keys.map(|key| condition.of(key, None)).collect()
+    } else {
+        vec![condition.values]
+    };
     let mut found = Vec::new();
-    while let Some(row) = rows.next()? {
-        if filter.limit.is_some_and(|limit| found.len() >= limit) {
-            break;
-        }
-        let key: EntryKey = (row.get(0)?, row.get(1)?);
-        if patterns_match(conn, filter, &key)? {
-            found.push(key);
+    for values in asked {
+        let mut rows = statement.query(rusqlite::params_from_iter(values))?;
+        while let Some(row) = rows.next()? {
+            if filter.limit.is_some_and(|limit| found.len() >= limit) {
+                return Ok(found);
+            }
+            let key: EntryKey = (row.get(0)?, row.get(1)?);
+            if patterns_match(conn, filter, &key)? {
+                found.push(key);
+            }
         }
     }
     Ok(found)
 }
 
 fn patterns_match(conn: &Connection, filter: &Filter, key: &EntryKey) -> rusqlite::Result<bool> {
-    if let Some(pattern) = &filter.sender {
+    if filter.sender.is_some() {
         let sender: Option<String> = conn
             .prepare_cached("SELECT sender FROM message WHERE key = ?1")?
             .query_row([key.0], |row| row.get(0))?;
-        let sender = match sender.as_deref().map(Address::parse) {
-            Some(Err(_)) => return Ok(false),
-            Some(Ok(address)) => Some(address),
-            None => None,
-        };
-        if !pattern.matches(sender.as_ref()) {
+        if !filter.takes_sender(sender.as_deref()) {
             return Ok(false);
         }
     }
     if let Some(pattern) = &filter.recipient {
-        return Ok(recipients(conn, key)?.iter().any(|recipient| {
-            Address::parse(&recipient.address).is_ok_and(|a| pattern.matches(Some(&a)))
-        }));
+        let recipients = recipients(conn, key)?;
+        let is_meant = |r: &EntryRecipient| is_of(pattern, Some(&r.address));
+        if !recipients.iter().any(is_meant) {
+            return Ok(false);
+        }
     }
-    Ok(true)
+    Ok(!needs_entry(filter) || filter.takes(&entry(conn, key, filter.subjects)?))
 }
 
 fn recipients(conn: &Connection, key: &EntryKey) -> rusqlite::Result<Vec<EntryRecipient>> {
@@ -161,18 +206,28 @@ pub(super) fn list(conn: &Connection, filter: &Filter) -> rusqlite::Result<Vec<E
     let _snapshot = conn.unchecked_transaction()?;
     matching(conn, filter)?
         .into_iter()
-        .map(|key| entry(conn, &key))
+        .map(|key| entry(conn, &key, filter.subjects))
         .collect()
 }
 
-fn entry(conn: &Connection, key: &EntryKey) -> rusqlite::Result<Entry> {
+/// An entry as it is shown; with its subject only where that is wanted.
+pub(super) fn entry(
+    conn: &Connection,
+    key: &EntryKey,
+    with_subject: bool,
+) -> rusqlite::Result<Entry> {
     let recipients = recipients(conn, key)?;
+    let subject = if with_subject {
+        subject(conn, key.0)?
+    } else {
+        None
+    };
     conn.prepare_cached(
         "SELECT m.id, m.sender, m.size, m.accepted, coalesce(min(j.state), 4),
                 max(coalesce(max(j.attempts), 0),
                     (SELECT coalesce(max(attempts), 0) FROM recipient WHERE message = ?1 AND route = ?2)),
                 min(CASE WHEN j.state = 2 THEN j.due END), max(CASE WHEN j.state < 3 THEN j.pinned END),
-                max(CASE WHEN j.state = 2 THEN j.lane END)
+                max(CASE WHEN j.state = 2 THEN j.lane END), m.origin
          FROM message m LEFT JOIN job j ON j.id BETWEEN m.key << 20 AND (m.key << 20) + 1048575 AND j.route = ?2
          WHERE m.key = ?1 GROUP BY m.key",
     )?
@@ -195,39 +250,53 @@ fn entry(conn: &Connection, key: &EntryKey) -> rusqlite::Result<Entry> {
                 .map(|lane| LaneId::parse(&lane)),
             size: u64::try_from(row.get::<_, i64>(2)?).unwrap_or(0),
             accepted: rows::time(row.get(3)?),
+            client: rows::client_of(row.get_ref(9)?.as_str()?),
+            subject,
         })
     })
 }
 
-/// Carries out a verb on what the filter takes, or on the entries found before; the number of entries it took.
+/// The subject of a message that is still kept.
+pub(super) fn subject(conn: &Connection, key: i64) -> rusqlite::Result<Option<String>> {
+    let header: Option<Vec<u8>> = conn
+        .prepare_cached("SELECT header FROM content WHERE message = ?1")?
+        .query_row([key], |row| row.get(0))
+        .optional()?;
+    Ok(header.and_then(|header| headers::subject(&header)))
+}
+
+/// Carries out a verb on what the filter takes, of the entries that were found before it where SQL alone could not tell.
 pub(super) fn command(
     change: &mut Change<'_>,
     filter: &Filter,
     found: Option<&[EntryKey]>,
     verb: &Verb,
+    expect: Option<u64>,
     now: SystemTime,
-) -> rusqlite::Result<u64> {
+) -> rusqlite::Result<Commanded> {
     let conn = change.conn;
     conn.execute_batch("DELETE FROM temp.picked")?;
+    // What is done takes no verb.
+    let condition = Condition::new(filter, found.is_some() || !filter.ids.is_empty());
+    let mut pick = conn.prepare_cached(&format!(
+        "INSERT OR IGNORE INTO temp.picked SELECT j.id, j.message, j.route, j.state FROM job j WHERE {}",
+        condition.jobs
+    ))?;
     if let Some(found) = found {
-        let mut pick = conn.prepare_cached(
-            "INSERT OR IGNORE INTO temp.picked SELECT id, message, route, state FROM job
-             WHERE id BETWEEN ?1 << 20 AND (?1 << 20) + 1048575 AND route = ?2",
-        )?;
-        for (message, route) in found {
-            pick.execute(params![message, route])?;
+        for (key, route) in found {
+            let values = condition.of(*key, Some(route));
+            pick.execute(rusqlite::params_from_iter(values))?;
         }
+    } else if filter.ids.is_empty() {
+        pick.execute(rusqlite::params_from_iter(&condition.values))?;
     } else {
-        // What is done takes no verb.
-        let Condition { jobs, values, .. } = Condition::new(filter);
-        conn.prepare_cached(&format!(
-            "INSERT INTO temp.picked SELECT j.id, j.message, j.route, j.state FROM job j WHERE {jobs}"
-        ))?
-        .execute(rusqlite::params_from_iter(values))?;
-        // With them the further jobs of the same entries.
-        conn.execute_batch(FURTHER)?;
+        for key in keys(conn, &filter.ids)? {
+            pick.execute(rusqlite::params_from_iter(condition.of(key, None)))?;
+        }
     }
-    apply(change, verb, now)
+    // With them the further jobs of the same entries.
+    conn.execute_batch(FURTHER)?;
+    apply(change, verb, expect, now)
 }
 
 /// The wishes of a job that is now settled, in their order.
@@ -251,7 +320,7 @@ pub(super) fn obey(
                 )?
                 .execute([job])?;
         }
-        apply(change, &verb, now)?;
+        apply(change, &verb, None, now)?;
     }
     Ok(())
 }
@@ -344,20 +413,29 @@ fn rule(verb: &Verb) -> Rule {
     }
 }
 
-/// Acts on `picked`.
-fn apply(change: &mut Change<'_>, verb: &Verb, now: SystemTime) -> rusqlite::Result<u64> {
+/// Acts on `picked`, unless another number of entries was expected.
+fn apply(
+    change: &mut Change<'_>,
+    verb: &Verb,
+    expect: Option<u64>,
+    now: SystemTime,
+) -> rusqlite::Result<Commanded> {
     let conn = change.conn;
     let rule = rule(verb);
     // What the verb means nothing to, it does not take: `picked` keeps the rest.
     let takes = rule.takes;
     conn.execute_batch(&format!("DELETE FROM temp.picked WHERE NOT ({takes})"))?;
-    let taken: i64 = conn.query_row(
+    let taken = conn.query_row(
         "SELECT count(*) FROM (SELECT DISTINCT message, route FROM temp.picked)",
         [],
-        |row| row.get(0),
-    )?;
+        |row| row.get::<_, i64>(0),
+    )? as u64;
+    if expect.is_some_and(|expected| expected != taken) {
+        return Ok(Commanded::Unexpected(taken));
+    }
+    let done = Ok(Commanded::Taken(taken));
     if taken == 0 {
-        return Ok(0);
+        return done;
     }
     let to = match verb {
         Verb::Reroute(route) => format!(" to {route}"),
@@ -401,7 +479,7 @@ fn apply(change: &mut Change<'_>, verb: &Verb, now: SystemTime) -> rusqlite::Res
     for message in messages {
         close(change, message, None, now)?;
     }
-    Ok(taken as u64)
+    done
 }
 
 #[cfg(test)]
@@ -417,13 +495,13 @@ mod tests {
         )
         .unwrap();
         let of = Filter {
-            id: Some(MessageId::new(SystemTime::UNIX_EPOCH, 1)),
             states: vec![crate::queue::store::JobState::Waiting],
             ..Filter::default()
         };
-        let Condition { jobs, values, .. } = Condition::new(&of);
+        let condition = Condition::new(&of, true);
+        let (jobs, values) = (&condition.jobs, condition.of(1, None));
         let one = format!("SELECT j.id FROM job j WHERE {jobs}");
-        let list = question(&jobs, None);
+        let list = question(jobs, None);
         for (sql, values) in [
             (FURTHER, Vec::new()),
             (one.as_str(), values.clone()),
@@ -465,7 +543,7 @@ mod tests {
         let found = matching(&conn, &waiting).unwrap();
         let keys: Vec<_> = found.iter().map(|(key, _)| *key).collect();
         assert_eq!(keys, (1..=10).collect::<Vec<_>>());
-        let Condition { jobs, .. } = Condition::new(&waiting);
+        let Condition { jobs, .. } = Condition::new(&waiting, false);
         let statement = conn.prepare_cached(&question(&jobs, None)).unwrap();
         let steps = statement.get_status(rusqlite::StatementStatus::VmStep);
         assert!((1..2000).contains(&steps), "{steps} steps");

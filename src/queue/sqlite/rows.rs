@@ -44,12 +44,6 @@ pub(super) fn job_ids(message: i64) -> (i64, i64) {
 /// So many messages come into `message_id` at once.
 pub(super) const BLOCK: i64 = 16;
 
-/// The key of the message whose id is this parameter; NULL if there is none.
-pub(super) fn key_of(parameter: usize) -> String {
-    let key = KEY.replace("?1", &format!("?{parameter}"));
-    format!("({key})")
-}
-
 /// [`key`], which is asked with every message; [`BLOCK`] stands in it as a number.
 const KEY: &str = "SELECT coalesce((SELECT message FROM message_id WHERE id = ?1),
            (SELECT key FROM message WHERE key > (SELECT max(key) FROM message) / 16 * 16 AND id = ?1))";
@@ -178,6 +172,17 @@ pub(super) fn origin_from_json(text: &str) -> Option<Origin> {
         user: row.user.map(Cow::into_owned),
         at: time(row.at),
     })
+}
+
+/// The client's name in a column of origins; nothing else of it is read.
+pub(super) fn client_of(origin: &str) -> Option<String> {
+    #[derive(Deserialize)]
+    struct ClientRow<'a> {
+        #[serde(borrow)]
+        client: Option<Cow<'a, str>>,
+    }
+    let row: ClientRow<'_> = serde_json::from_str(origin).ok()?;
+    row.client.map(Cow::into_owned)
 }
 
 /// Why a message could not be read.

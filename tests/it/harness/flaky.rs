@@ -14,8 +14,9 @@ use postern::{
     queue::{
         body::BodyStore,
         store::{
-            Ask, Beat, Due, Entry, Event, Filter, Health, Inserted, Job, Kept, LaneRow, Maintained,
-            NodeId, Retention, Settlement, Shift, Standing, Start, Stats, Store, StoreError, Verb,
+            Ask, Beat, Commanded, Due, Entry, Event, Filter, FoundEntries, Health, Inserted, Job,
+            Kept, LaneRow, Maintained, NodeId, Retention, Search, Settlement, Shift, Standing,
+            Start, Stats, Store, StoreError, Verb,
         },
     },
     route::Routed,
@@ -81,13 +82,17 @@ impl Store for Flaky {
     async fn events(&self, id: MessageId) -> Result<Vec<Event>, StoreError> {
         self.pass()?.events(id).await
     }
-    async fn command(
+    async fn command_if(
         &self,
         filter: &Filter,
         verb: &Verb,
+        expect: Option<u64>,
         now: SystemTime,
-    ) -> Result<u64, StoreError> {
-        self.pass()?.command(filter, verb, now).await
+    ) -> Result<Commanded, StoreError> {
+        self.pass()?.command_if(filter, verb, expect, now).await
+    }
+    async fn search(&self, search: &Search) -> Result<FoundEntries, StoreError> {
+        self.pass()?.search(search).await
     }
     async fn stats(&self) -> Result<Stats, StoreError> {
         self.pass()?.stats().await

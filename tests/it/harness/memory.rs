@@ -20,6 +20,7 @@ use postern::{
     delivery::clock,
     mail::{
         address::Address,
+        headers,
         message::{Message, MessageId},
         outcome::{Obstacle, Outcome, Report},
         recipient::Recipient,
@@ -29,10 +30,10 @@ use postern::{
         body::BodyStore,
         settling::{self, Before},
         store::{
-            Ask, Beat, CLOCK, Due, Entry, EntryRecipient, Event, EventKind, Filter, Health,
-            Inserted, Job, JobId, JobState, KeepTimes, Kept, LaneRow, Lease, Maintained, NodeId,
-            NodeRow, RecipientState, Retention, Settlement, Shift, Standing, Start, Stats, Store,
-            StoreError, Verb, Whose,
+            Ask, Beat, CLOCK, Commanded, Due, Entry, EntryRecipient, Event, EventKind, Filter,
+            FoundEntries, Health, Inserted, Job, JobId, JobState, KeepTimes, Kept, LaneRow, Lease,
+            ListMark, Maintained, NodeId, NodeRow, RecipientState, Retention, Search, Settlement,
+            Shift, Standing, Start, Stats, Store, StoreError, Verb, Whose,
         },
         turns::{Cursors, LOOKED_AT, Pair, Pairs, RouteLane},
     },
@@ -430,25 +431,64 @@ impl Tables {
             let routes: BTreeSet<&str> = of_it().map(|row| row.job.route.as_str()).collect();
             for route in routes {
                 let rows: Vec<&Row> = of_it().filter(|r| r.job.route.as_str() == route).collect();
-                let state = rows.iter().map(|r| r.state).min_by_key(|s| *s as usize);
-                let sender = mail.message.envelope.sender.as_ref();
-                let mut recipients = rows.iter().flat_map(|row| &row.recipients);
-                let is_meant = filter.id.is_none_or(|id| id == mail.message.id)
-                    && (filter.states.is_empty()
-                        || state.is_some_and(|s| filter.states.contains(&s)))
-                    && filter.route.as_ref().is_none_or(|r| r.as_str() == route)
-                    && filter.older.is_none_or(|older| mail.accepted <= older)
-                    && filter.sender.as_ref().is_none_or(|p| p.matches(sender))
-                    && filter
-                        .recipient
-                        .as_ref()
-                        .is_none_or(|p| recipients.any(|r| p.matches(Some(&r.address))));
-                if is_meant && filter.limit.is_none_or(|limit| found.len() < limit) {
+                let entry = entry(
+                    (mail, RouteName::from(route), rows.clone()),
+                    filter.subjects,
+                );
+                if filter.takes(&entry) && filter.limit.is_none_or(|limit| found.len() < limit) {
                     found.push((mail, RouteName::from(route), rows));
                 }
             }
         }
         found
+    }
+
+    /// Newest first; the number of a message is its place.
+    fn search(&self, search: &Search) -> FoundEntries {
+        let mut found = FoundEntries::default();
+        let place = |id| {
+            self.mails
+                .iter()
+                .position(|mail| mail.message.id == id)
+                .unwrap() as i64
+        };
+        let mut entries: Vec<(i64, Entry)> = self
+            .entries(&search.filter)
+            .into_iter()
+            .map(|of| entry(of, search.filter.subjects))
+            .map(|entry| (place(entry.id), entry))
+            .collect();
+        entries.sort_by(|(a, one), (b, other)| b.cmp(a).then_with(|| one.route.cmp(&other.route)));
+        entries.retain(|(place, entry)| {
+            let Some(mark) = &search.from else {
+                return true;
+            };
+            let behind = mark.behind.as_ref();
+            *place < mark.message
+                || *place == mark.message && behind.is_some_and(|behind| entry.route > *behind)
+        });
+        for (message, entry) in entries.into_iter().take(search.limit) {
+            let behind = Some(entry.route.clone());
+            found.entries.push(entry);
+            if found.entries.len() == search.limit {
+                found.next = Some(ListMark { message, behind });
+            }
+        }
+        found
+    }
+
+    /// How many entries a verb would take of these jobs.
+    fn count(&self, verb: &Verb, jobs: &[JobId]) -> u64 {
+        let rows = self.rows.iter().filter(|row| jobs.contains(&row.job.id));
+        let has_content = |id| {
+            let mut mails = self.mails.iter();
+            mails.any(|mail| mail.message.id == id && mail.has_content)
+        };
+        let taken = rows.filter(|row| row.takes(verb, has_content(row.id())));
+        let taken: BTreeSet<(MessageId, &str)> = taken
+            .map(|row| (row.id(), row.job.route.as_str()))
+            .collect();
+        taken.len() as u64
     }
 
     /// A verb on some jobs; the number of entries it took.
@@ -650,7 +690,9 @@ impl Tables {
     }
 }
 
-fn entry((mail, route, rows): (&Mail, RouteName, Vec<&Row>)) -> Entry {
+fn entry((mail, route, rows): (&Mail, RouteName, Vec<&Row>), with_subject: bool) -> Entry {
+    let message = &mail.message;
+    let is_kept = with_subject && mail.has_content;
     let mut recipients: Vec<&Addressee> = rows.iter().flat_map(|row| &row.recipients).collect();
     recipients.sort_by_key(|recipient| recipient.position);
     let waiting = || rows.iter().filter(|row| row.waits());
@@ -683,6 +725,8 @@ fn entry((mail, route, rows): (&Mail, RouteName, Vec<&Row>)) -> Entry {
         lane: waiting().find_map(|row| row.job.lane.clone()),
         size: mail.message.size(),
         accepted: mail.accepted,
+        client: message.origin.client.clone(),
+        subject: headers::subject(&message.header).filter(|_| is_kept),
     }
 }
 
@@ -794,7 +838,11 @@ impl Store for Memory {
 
     async fn list(&self, filter: &Filter, _: SystemTime) -> Result<Vec<Entry>, StoreError> {
         let tables = self.read();
-        Ok(tables.entries(filter).into_iter().map(entry).collect())
+        Ok(tables
+            .entries(filter)
+            .into_iter()
+            .map(|of| entry(of, filter.subjects))
+            .collect())
     }
 
     async fn content(&self, id: MessageId) -> Result<Option<Arc<Message>>, StoreError> {
@@ -807,17 +855,26 @@ impl Store for Memory {
         Ok(self.read().events(id).unwrap_or_default())
     }
 
-    async fn command(
+    async fn search(&self, search: &Search) -> Result<FoundEntries, StoreError> {
+        Ok(self.read().search(search))
+    }
+
+    async fn command_if(
         &self,
         filter: &Filter,
         verb: &Verb,
+        expect: Option<u64>,
         now: SystemTime,
-    ) -> Result<u64, StoreError> {
+    ) -> Result<Commanded, StoreError> {
         let mut tables = self.write()?;
         let found = tables.entries(filter);
         let jobs = found.iter().flat_map(|(_, _, rows)| rows.iter());
         let jobs: Vec<JobId> = jobs.map(|row| row.job.id).collect();
-        Ok(tables.apply(verb, &jobs, now))
+        let count = tables.count(verb, &jobs);
+        if expect.is_some_and(|expected| expected != count) {
+            return Ok(Commanded::Unexpected(count));
+        }
+        Ok(Commanded::Taken(tables.apply(verb, &jobs, now)))
     }
 
     async fn stats(&self) -> Result<Stats, StoreError> {
