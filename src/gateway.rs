@@ -36,6 +36,7 @@ use crate::{
 };
 
 mod certificates;
+pub mod handover;
 pub mod report;
 pub mod rules;
 mod status_row;

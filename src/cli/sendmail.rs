@@ -143,7 +143,7 @@ fn hand_over(
             Ok(taken) => return Ok(taken),
             Err(unsent) => unsent,
         };
-        refused = CommandError::new(unsent.exit(), format_args!("sendmail: {unsent}"));
+        refused = CommandError::new(handover::exit(&unsent), format_args!("sendmail: {unsent}"));
         // The gateway completes no bare names: the next one is complete.
         if !matches!(unsent, Unsent::Said("MAIL", reply) if matches!(reply.code, 501 | 553)) {
             break;
