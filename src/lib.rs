@@ -37,7 +37,8 @@
 //! - `telemetry/` the log: `maillog.rs` holds one function for each event
 //! - `view/` what is shown: status, lanes, entries and lives as types, for `--json` and the status row
 //! - `config/` TEXT TO SETTINGS: `load.rs` takes a file or says all that is wrong with it, `keys.rs` is every key as data,
-//!   `table.rs` reads them and collects every problem, `sections/` makes each section its module's own settings
+//!   `table.rs` reads them and collects every problem, `sections/` makes each section its module's own settings; `edit/` changes the
+//!   text by operations, and nothing else of it
 //! - `gateway.rs` builds everything from a configuration; run, reload, drain (`gateway/` writes the status row that commands
 //!   read); `report/` finds out what is shown, and tries what is to be tried; `watch.rs` sees which files have changed
 //! - `cli/` one file for each command: arguments, print, exit status (`queue/` has the .eml); `demo/` holds the stand-in smarthost, `sendmail/`

@@ -85,7 +85,7 @@ const BUDGETS: &[(&str, usize)] = &[
     ("connector", 9_600),
     ("delivery", 4_450),
     ("view", 365),
-    ("config", 5400),
+    ("config", 7_900),
     ("watch", 50),
     ("gateway", 1_930),
     ("cli", 3_650),

@@ -13,12 +13,9 @@ use super::{
     output, prepare,
 };
 use crate::{
-    config::{self, Config, Secrets},
+    config::{self, Config, Diagnostic, Secrets},
     connector::{self, Services, oauth::TokenStore},
-    gateway::report::{
-        login::{LoginFault, log_in},
-        status::problem,
-    },
+    gateway::report::login::{LoginFault, log_in},
     mail::text::{shown, shown_to},
     route::ConnectorName,
     view::{LoginView, Problem},
@@ -47,7 +44,7 @@ pub(super) fn run(path: Option<PathBuf>, arguments: &Arguments) -> Ended {
     let (config, notes) = match config::load(&path, secrets) {
         Ok(loaded) => loaded,
         Err(diagnostics) if arguments.json => {
-            let problems: Vec<Problem> = diagnostics.iter().map(problem).collect();
+            let problems: Vec<Problem> = diagnostics.iter().map(Diagnostic::problem).collect();
             output::json(&json!({
                 "ok": false, "file": path.display().to_string(),
                 "problems": problems, "connect": null,
@@ -93,7 +90,7 @@ pub(super) fn run(path: Option<PathBuf>, arguments: &Arguments) -> Ended {
     };
     let ok = logins.iter().flatten().all(|login| login.1.is_ok());
     if arguments.json {
-        let problems: Vec<Problem> = notes.iter().map(problem).collect();
+        let problems: Vec<Problem> = notes.iter().map(Diagnostic::problem).collect();
         output::json(&json!({
             "ok": ok, "file": path.display().to_string(), "problems": problems,
             "listeners": listeners, "routes": routes, "connectors": connectors,

@@ -9,7 +9,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::values::is_plain;
+use super::{secrecy::is_secret_somewhere, values::is_plain};
+use crate::view::Problem;
 
 /// Octets of the text.
 pub(super) type Span = Range<usize>;
@@ -26,6 +27,16 @@ pub enum Severity {
     Warning,
     /// Worth knowing.
     Note,
+}
+
+impl Severity {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warning => "warning",
+            Self::Note => "note",
+        }
+    }
 }
 
 /// One problem.
@@ -95,6 +106,18 @@ impl Diagnostic {
         }
     }
 
+    /// For programs.
+    pub fn problem(&self) -> Problem {
+        let is_at_a_place = self.line > 0;
+        Problem {
+            severity: self.severity.as_str(),
+            line: is_at_a_place.then_some(self.line),
+            column: is_at_a_place.then_some(self.column),
+            message: self.message.clone(),
+            hint: self.hint.clone(),
+        }
+    }
+
     /// With a hint.
     pub(super) fn hint(mut self, hint: Option<String>) -> Self {
         self.hint = hint;
@@ -104,12 +127,7 @@ impl Diagnostic {
 
 impl fmt::Display for Diagnostic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let severity = match self.severity {
-            Severity::Error => "error",
-            Severity::Warning => "warning",
-            Severity::Note => "note",
-        };
-        write!(f, "{severity}: {}", self.path.display())?;
+        write!(f, "{}: {}", self.severity.as_str(), self.path.display())?;
         if self.line > 0 {
             write!(f, ":{}:{}", self.line, self.column)?;
         }
@@ -253,7 +271,7 @@ fn quote(line: &str, start: usize, length: usize, hidden: bool) -> (String, Stri
 
 /// The parts of a line that must not be seen: what follows a key that holds a secret (unless it says where the secret
 /// is), and the password of a URL.
-fn masks(chars: &[char]) -> Vec<Range<usize>> {
+pub(super) fn masks(chars: &[char]) -> Vec<Range<usize>> {
     let mut masks = Vec::new();
     let mut at = 0;
     let is_word = |c: &char| c.is_ascii_alphanumeric() || *c == '_' || *c == '-';
@@ -289,7 +307,7 @@ fn masks(chars: &[char]) -> Vec<Range<usize>> {
     masks
 }
 
-fn holds_secret(word: &str) -> bool {
+pub(super) fn holds_secret(word: &str) -> bool {
     let word = word.to_ascii_lowercase();
     let tail = |end: &str| word.ends_with(end);
     ["passw", "secret", "token", "passphrase"]
@@ -298,6 +316,7 @@ fn holds_secret(word: &str) -> bool {
         && !tail("_file")
         && !tail("_url")
         || word == "pass"
+        || is_secret_somewhere(&word)
         // A slip of the pen in the key must not show the value.
         || ["password", "client_secret", "refresh_token"]
             .iter()

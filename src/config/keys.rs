@@ -179,7 +179,8 @@ const ANY: Text = text("a string", ".");
 const NAME: Text = text("a string", "^[A-Za-z0-9._-]{1,64}$");
 const DOMAIN: Text = text("a domain", r"^[^@\s]+$");
 const HOST: Text = text("a name", r"^[^@\s/]+$");
-const PATH: Text = text("a path", ".");
+/// Names a file or a directory.
+pub(super) const PATH: Text = text("a path", ".");
 const ADDRESS: Text = text("an address", "^[^<>]+@[^<>@]+$");
 const PATTERN: Text = text("a pattern", r"^(\*|<>|.*[@.].*)$");
 const NETWORK: Text = text("a network", "^[0-9a-fA-F:.]+(/[0-9]{1,3})?$");

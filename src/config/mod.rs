@@ -4,11 +4,13 @@
 //! reports every problem in one run and starts nothing.
 
 pub mod diagnostic;
+pub mod edit;
 mod file;
 mod glance;
 mod keys;
 mod load;
 mod schema;
+mod secrecy;
 mod sections;
 mod settings;
 mod source;

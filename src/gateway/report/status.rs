@@ -8,7 +8,7 @@ use super::site::{Site, status_row_of};
 use crate::{
     config::{
         Config,
-        diagnostic::{Diagnostic, Diagnostics, Severity},
+        diagnostic::{Diagnostic, Diagnostics},
     },
     delivery::upstreams::{self, UPSTREAMS_ROW, UpstreamsRow},
     mail::{outcome::LaneState, time::since},
@@ -17,7 +17,7 @@ use crate::{
         store::{LaneRow, Stats, Store, StoreError},
     },
     route::LaneId,
-    view::{Certificate, CheckedCertificate, Lane, Messages, Problem, Status, StatusRow, listed},
+    view::{Certificate, CheckedCertificate, Lane, Messages, Status, StatusRow, listed},
 };
 
 /// Mail that waits longer needs somebody.
@@ -105,7 +105,7 @@ impl<'a> StatusReport<'a> {
             problems: problems
                 .into_iter()
                 .flat_map(Diagnostics::iter)
-                .map(problem)
+                .map(Diagnostic::problem)
                 .collect(),
             listeners: row.listeners,
             connectors: listed(&self.lanes)
@@ -117,22 +117,6 @@ impl<'a> StatusReport<'a> {
             certificates: self.certificates.clone(),
             reload: row.reload,
         }
-    }
-}
-
-/// A problem of the configuration, as it is shown.
-pub fn problem(diagnostic: &Diagnostic) -> Problem {
-    let is_at_a_place = diagnostic.line > 0;
-    Problem {
-        severity: match diagnostic.severity {
-            Severity::Error => "error",
-            Severity::Warning => "warning",
-            Severity::Note => "note",
-        },
-        line: is_at_a_place.then_some(diagnostic.line),
-        column: is_at_a_place.then_some(diagnostic.column),
-        message: diagnostic.message.clone(),
-        hint: diagnostic.hint.clone(),
     }
 }
 
