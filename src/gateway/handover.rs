@@ -1,8 +1,9 @@
 //! Hands a message to the listener as any local program would: SMTP over a plain TCP connection.
 //!
-//! `send`, `sendmail`, `demo` and the gateway itself share it. Blocking sockets with time-outs: one message, one connection, no retries. It chooses no
-//! TLS and no login, so it looks for a listener that asks for neither. Replies are read as an upstream's are; the rest of that
-//! dialogue is not for here, since a bare name such as `root` is the gateway's to complete, and every reply is the caller's to hear.
+//! `send`, `sendmail`, `demo` and the gateway itself share it. Blocking sockets with time-outs: one message, one connection, no
+//! retries. It chooses no TLS and no login, so it looks for a listener that asks for neither. Replies are read as an upstream's are;
+//! the rest of that dialogue is not for here, since a bare name such as `root` is the gateway's to complete, and every reply is the
+//! caller's to hear.
 
 use std::{
     fmt,

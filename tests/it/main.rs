@@ -41,6 +41,7 @@ mod proxy;
 mod readers;
 mod refusals;
 mod relays;
+mod report;
 mod search;
 mod secrets;
 mod shaping;
