@@ -4,7 +4,6 @@
 //! no rule of its own.
 
 use std::{
-    fmt,
     num::NonZero,
     path::PathBuf,
     sync::Arc,
@@ -19,28 +18,31 @@ use tokio::{
 };
 use tracing::{error, info, warn};
 
+use window::WindowSide;
+
 use crate::{
     config::{self, Config, Diagnostic, Secrets, Severity},
     connector::{self, Connector, Services},
     delivery::{self, Delivery},
-    listener::{ListenerError, ListenerStatus, Listeners, Shared, auth::Authenticator},
+    listener::{ListenerStatus, Listeners, Shared, auth::Authenticator},
     mail::time,
-    queue::{
-        self, Queue,
-        lock::{self, LockError},
-        store::{Store, StoreError},
-    },
+    queue::{self, Queue, lock, store::Store},
     systemd, telemetry,
     view::{Cause, Reload, STATUS_ROW},
     watch::{Files, content},
 };
 
+pub use error::RunError;
+
 mod certificates;
+mod error;
 pub mod handover;
+mod host;
 pub mod report;
 pub mod rules;
 mod status_row;
 pub mod tokens;
+mod window;
 
 use rules::rules;
 use tokens::StoredTokens;
@@ -49,59 +51,6 @@ use tokens::StoredTokens;
 const GRACE: Duration = Duration::from_secs(30);
 /// How often the files that the configuration names are looked at.
 const LOOK: Duration = Duration::from_secs(10);
-
-/// Why the gateway does not run.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{text}")]
-pub struct RunError {
-    /// By sysexits: 71 a socket, 74 the store, 75 another instance or a full disk, 78 the configuration.
-    pub code: u8,
-    /// For people.
-    pub text: String,
-}
-
-impl RunError {
-    fn new(code: u8, text: impl fmt::Display) -> Self {
-        Self {
-            code,
-            text: text.to_string(),
-        }
-    }
-
-    fn system(text: impl fmt::Display) -> Self {
-        Self::new(71, text)
-    }
-}
-
-impl From<ListenerError> for RunError {
-    fn from(error: ListenerError) -> Self {
-        let code = match error {
-            ListenerError::Bind { .. } => 71,
-            ListenerError::Certificate { .. } => 78,
-        };
-        Self::new(code, error)
-    }
-}
-
-impl From<LockError> for RunError {
-    fn from(error: LockError) -> Self {
-        let code = match error {
-            LockError::Held(_) => 75,
-            LockError::Io(_) => 74,
-        };
-        Self::new(code, error)
-    }
-}
-
-impl From<StoreError> for RunError {
-    fn from(error: StoreError) -> Self {
-        let code = match error {
-            StoreError::Full => 75,
-            StoreError::Unavailable(_) => 74,
-        };
-        Self::new(code, error)
-    }
-}
 
 /// Runs the gateway until it is told to stop (SIGTERM, SIGINT).
 ///
@@ -119,7 +68,7 @@ pub fn run(path: PathBuf) -> Result<(), RunError> {
     let outwards = threads("delivery").map_err(no_threads)?;
     // Until the last delivery has ended nobody else may begin with what it holds.
     let lock = lock::take(&config.data_dir)?;
-    let result = inwards.block_on(Box::pin(serve(config, outwards.handle().clone())));
+    let result = inwards.block_on(Box::pin(serve(Arc::new(config), outwards.handle().clone())));
     // A blocked disk must not keep the process.
     outwards.shutdown_timeout(Duration::from_secs(2));
     inwards.shutdown_timeout(Duration::from_secs(2));
@@ -221,19 +170,20 @@ fn setup(config: &Config, connectors: &[BuiltConnector]) -> delivery::Setup {
 
 /// What runs.
 struct Gateway {
-    config: Config,
+    config: Arc<Config>,
     connectors: Vec<BuiltConnector>,
     files: Files,
     store: Arc<dyn Store>,
     shared: Arc<Shared>,
     listeners: Listeners,
     delivery: Delivery,
+    window: WindowSide,
     started: SystemTime,
     /// What became of the last reload.
     reload: Option<Reload>,
 }
 
-async fn serve(config: Config, outwards: Handle) -> Result<(), RunError> {
+async fn serve(config: Arc<Config>, outwards: Handle) -> Result<(), RunError> {
     let mut signals = Signals::new().map_err(|e| RunError::system(format!("signals: {e}")))?;
     let store = queue::open(&config.queue)?;
     let queue = Arc::new(Queue::start(Arc::clone(&store)).await?);
@@ -248,11 +198,15 @@ async fn serve(config: Config, outwards: Handle) -> Result<(), RunError> {
     let listeners = Listeners::new(Arc::clone(&shared))
         .map_err(|e| RunError::system(format!("sockets from systemd: {e}")))?;
     let prepared = listeners.prepare(&config.listeners)?;
+    let prepared_window = window::prepare(config.window.as_ref())?;
+    let bound = window::bind(config.window.as_ref(), &listeners)?;
     let delivery = {
         let _within = outwards.enter();
         Delivery::start(queue, setup(&config, &connectors))
     };
+    let window = WindowSide::start(&config, &store, prepared_window, bound);
     let mut gateway = Gateway {
+        window,
         files: Files::of(&config.files),
         connectors,
         config,
@@ -311,12 +265,19 @@ impl Gateway {
             tokio::select! {
                 _ = signals.term.recv() => return,
                 _ = signals.int.recv() => return,
-                Some(()) = signals.hup.recv() => self.reload(Cause::Asked).await,
+                Some(()) = signals.hup.recv() => {
+                    let _ = self.reload(Cause::Asked).await;
+                }
+                Some(answer) = self.window.reloads.recv() => {
+                    let result = self.reload(Cause::Asked).await;
+                    // Whoever asked may have gone.
+                    let _ = answer.send(result);
+                }
                 _ = look.tick() => {
                     let changed = tokio::task::block_in_place(|| Files::of(&self.config.files) != self.files);
                     if changed {
                         info!(event = "file changed", "a secret, certificate or key has changed; taking the new one");
-                        self.reload(Cause::Files).await;
+                        let _ = self.reload(Cause::Files).await;
                     }
                 }
                 _ = daily.tick() => {
@@ -329,7 +290,7 @@ impl Gateway {
     }
 
     /// All or nothing.
-    async fn reload(&mut self, cause: Cause) {
+    async fn reload(&mut self, cause: Cause) -> Result<(), String> {
         systemd::reloading();
         let at = time::logged(SystemTime::now());
         let result = tokio::task::block_in_place(|| self.try_reload(cause));
@@ -342,6 +303,7 @@ impl Gateway {
             }
         }
         // A reload that a person asked for and that failed stays in `status`, though a changed file was taken since.
+        let result = result.map_err(|error| error.text);
         let is_news = cause == Cause::Asked
             || result.is_err()
             || self
@@ -349,11 +311,12 @@ impl Gateway {
                 .as_ref()
                 .is_none_or(|last| last.cause == Cause::Files);
         if is_news {
-            let error = result.err().map(|error| error.text);
+            let error = result.clone().err();
             self.reload = Some(Reload { at, cause, error });
         }
         self.write_status_row(&self.listeners.standing()).await;
         systemd::ready(&self.status());
+        result
     }
 
     fn try_reload(&mut self, cause: Cause) -> Result<(), RunError> {
@@ -370,6 +333,7 @@ impl Gateway {
         let (mut config, notes) = loaded.map_err(|e| RunError::new(78, e))?;
         let connectors = connectors(&config, &self.connectors, &self.store)?;
         let prepared = self.listeners.prepare(&config.listeners)?;
+        let prepared_window = window::prepare(config.window.as_ref())?;
         // From here on nothing fails.
         if cause == Cause::Asked {
             log_notes(&notes);
@@ -412,7 +376,8 @@ impl Gateway {
             self.files = Files::of(&config.files);
         }
         self.connectors = connectors;
-        self.config = config;
+        self.config = Arc::new(config);
+        self.window.configure(&self.config, prepared_window);
         Ok(())
     }
 

@@ -36,6 +36,9 @@
 //!   which hosts are reached, and how
 //! - `telemetry/` the log: `maillog.rs` holds one function for each event
 //! - `view/` what is shown: status, lanes, entries and lives as types, for `--json` and the status row
+//! - `window/` the file beside the queue where the page keeps what it needs: logins, the audit
+//! - `admin/` THE OPERATOR'S WINDOW: `server.rs` takes connections, `gate.rs` asks who it is and whether he may, `api/` answers programs and
+//!   `pages/` people; what it asks of the gateway is in `host.rs`
 //! - `config/` TEXT TO SETTINGS: `load.rs` takes a file or says all that is wrong with it, `keys.rs` is every key as data,
 //!   `table.rs` reads them and collects every problem, `sections/` makes each section its module's own settings; `edit/` changes the
 //!   text by operations, and nothing else of it
@@ -47,7 +50,7 @@
 //! # Who may import whom
 //!
 //! ```text
-//! cli │ gateway │ config │ view │ delivery │ listener, connector │ smtp, queue │ policy, route, telemetry │ mail, secret, systemd, watch
+//! cli │ gateway │ config │ admin │ view │ delivery │ listener, connector │ smtp, queue, window │ policy, route, telemetry │ mail, secret, systemd, watch
 //! ```
 //! A module imports only from rows to its right; neighbours in a row do not know each other. `config` sits above what it builds:
 //! nobody below has heard of TOML, environment variables or files. A test (`tidy`) holds this, that the decisions are pure, that files
@@ -88,11 +91,14 @@ pub mod smtp;
 
 pub mod listener;
 pub mod queue;
+pub mod window;
 
 pub mod connector;
 pub mod delivery;
 pub mod telemetry;
 pub mod view;
+
+pub mod admin;
 
 pub mod config;
 pub mod gateway;

@@ -17,6 +17,7 @@ use exit::{Ended, Exit};
 pub mod exit;
 pub mod output;
 
+mod admin;
 mod cert;
 mod check;
 mod completions;
@@ -94,6 +95,8 @@ enum CliCommand {
     Reload,
     /// Show everything at work in a temporary directory: no account, no network
     Demo(demo::Arguments),
+    /// Log in at the page, log everybody out, make a token
+    Admin(admin::Arguments),
     /// Print completions for a shell
     Completions(completions::Arguments),
     /// Print the manual page
@@ -173,6 +176,7 @@ fn dispatch(argv: Vec<OsString>) -> Ended {
         CliCommand::Config(arguments) => schema::run(&arguments),
         CliCommand::Reload => reload::run(config),
         CliCommand::Demo(arguments) => demo::run(&arguments),
+        CliCommand::Admin(arguments) => admin::run(config, arguments),
         CliCommand::Completions(arguments) => completions::run(&arguments, Arguments::command()),
         CliCommand::Man(arguments) => man::run(&arguments, Arguments::command()),
     }

@@ -4,7 +4,7 @@ use super::{
     exit::{Ended, Exit},
     output,
 };
-use crate::connector::{Tls, services};
+use crate::connector::services;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -22,7 +22,7 @@ pub(super) fn run(arguments: &Arguments) -> Ended {
                     "name": service.name,
                     "host": service.host,
                     "port": service.port,
-                    "tls": tls(service.tls),
+                    "tls": service.tls.as_str(),
                     "connections": service.connections(),
                 })
             })
@@ -37,7 +37,7 @@ pub(super) fn run(arguments: &Arguments) -> Ended {
                 service.name.to_owned(),
                 service.host.to_owned(),
                 service.port.to_string(),
-                tls(service.tls).to_owned(),
+                service.tls.as_str().to_owned(),
                 service.connections().to_string(),
             ]
         })
@@ -50,14 +50,4 @@ pub(super) fn run(arguments: &Arguments) -> Ended {
     )?;
     output::lines(&out)?;
     Ok(Exit::Ok)
-}
-
-/// The word of the configuration.
-pub(super) fn tls(tls: Tls) -> &'static str {
-    match tls {
-        Tls::Implicit => "implicit",
-        Tls::StartTls => "starttls",
-        Tls::Opportunistic => "opportunistic",
-        Tls::Off => "off",
-    }
 }

@@ -148,7 +148,7 @@ impl fmt::Display for Diagnostic {
 }
 
 /// Why a file is not taken: at least one error, in the order of the text, with the warnings beside.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Diagnostics(Vec<Diagnostic>);
 
 impl Diagnostics {

@@ -29,6 +29,8 @@ pub(super) enum Form {
     TrueOr(Text),
     /// A string, or a table of the section `secret`.
     Secret,
+    /// A table as a value, whose keys are any names, and whose values are one of these.
+    Names(&'static [&'static str]),
     /// A table as a value, of the section `THIS.KEY`.
     Inner,
     /// A list of those.
@@ -210,10 +212,11 @@ pub(super) const DURATION: &str = "^[0-9]+ *(ms|s|sec|m|min|h|d) *$";
 pub(super) const SIZE: &str = "^[0-9]+ *([kKmMgG][iI]?)?[bB] *$";
 
 /// Sections that have a place in the design but not in this version.
-pub(super) const LATER: [&str; 2] = ["admin", "alert"];
+pub(super) const LATER: [&str; 1] = ["alert"];
 
 use Form::{
-    Duration, Flag, Inner, Inners, List, Number, Secret, Sections, Size, Text as Is, TrueOr, Word,
+    Duration, Flag, Inner, Inners, List, Names, Number, Secret, Sections, Size, Text as Is, TrueOr,
+    Word,
 };
 
 macro_rules! keys {
@@ -251,6 +254,9 @@ sections! {
         queue: Form::Section, "", "How long a message is tried and kept.";
         outbound: Form::Section, "", "Where connections may go, and through what.";
         bounce: Form::Section, "", "Who is told when a message has failed.";
+        admin: Form::Section, "", "The page and the interface for administrators; without it nothing listens.";
+        admin_user: Sections, "", "Who may log in at the page.";
+        admin_token: Sections, "", "A program that may use the interface.";
     }
     "log" "" needs [] {
         level: Word(&["error", "warn", "info", "debug", "trace"]), "info", "How much is logged.";
@@ -411,6 +417,33 @@ sections! {
         to_sender: Flag, "true", "Tell the sender when a message has failed (RFC 3464).";
         from: Is(ADDRESS), "", "Its visible From. Default: the mailbox of the route's first connector that has one, else postmaster@ the hostname.";
         copy_to: List(ADDRESS), "[]", "The administrators.";
+    }
+    "admin" "" needs [] {
+        address: Is(text("an address and a port", "^(socket:[!-9;-~]{1,255}|unix:/.+|.+:[0-9]+)$")), "127.0.0.1:8025", "\"127.0.0.1:8025\", \"unix:/run/postern/admin.sock\", or \"socket:NAME\" for a socket handed over by systemd. A change needs a restart.";
+        certificate: Is(PATH), "", "PEM file, with `key`; needed unless the address is on loopback or a Unix socket, or a proxy is trusted.";
+        key: Is(PATH), "", "PEM file, with `certificate`.";
+        hosts: List(HOST), "[]", "Names that it answers to, beside hostname, localhost and IP addresses.";
+        trusted_proxies: List(text("a network, or \"unix\"", "^(unix|[0-9a-fA-F:.]+(/[0-9]{1,3})?)$")), "[]", "Networks, or \"unix\": only from them X-Forwarded-For, X-Forwarded-Proto and the next two count.";
+        user_header: Is(text("the name of a header field", "^[A-Za-z0-9-]*$")), "", "In which a proxy says who has logged in, such as \"Remote-User\".";
+        groups_header: Is(text("the name of a header field", "^[A-Za-z0-9-]*$")), "", "In which it says that one's groups, with commas between them, such as \"Remote-Groups\".";
+        groups: Names(&["metrics", "viewer", "operator", "admin"]), "", "What a group may do: { \"mail-admins\" = \"admin\", \"*\" = \"viewer\" }; the highest wins, and without any nothing is shown.";
+        metrics: List(NETWORK), "[]", "Networks that read /metrics without a login.";
+        write_config: Word(&["off", "propose", "write"]), "propose", "What becomes of a change that is made on the page: none can be made, a command on this machine applies it, or it is written.";
+        content: Word(&["none", "subject", "all"]), "none", "What is shown of the content of mail: nothing, its subject to operators, or all of it to admins.";
+        session: Duration("1m", "30d"), "12h", "How long a login lasts.";
+        keep_audit: Duration("90d", "3650d"), "365d", "How long a record is kept of who did what.";
+    }
+    "admin_user" "" needs ["name" "password" "role"] {
+        name: Is(text("a string", "^.{1,255}$")), "", "The name to log in with.";
+        password: Secret, "", "What `postern hash-password` prints.";
+        role: Word(&["viewer", "operator", "admin"]), "", "viewer looks; operator acts on mail and connectors; admin changes who may send, and the configuration.";
+    }
+    "admin_token" "" needs ["name" "hash" "role"] {
+        name: Is(NAME), "", "Its name, in the audit.";
+        hash: Is(text("\"sha256:\" and 64 hex digits", "^sha256:[0-9a-fA-F]{64}$")), "", "What `postern admin token` prints.";
+        role: Word(&["metrics", "viewer", "operator", "admin"]), "", "As of [[admin_user]]; metrics reads /metrics alone.";
+        networks: List(NETWORK), "[]", "Where it may come from; empty: anywhere.";
+        expires: Is(text("a day such as \"2027-12-31\"", "^[0-9]{4}-[0-9]{2}-[0-9]{2}$")), "", "Its last day, UTC.";
     }
     "secret" "" needs [] {
         env: Is(text("the name of an environment variable", "")), "", "An environment variable.";

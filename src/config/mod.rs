@@ -13,6 +13,7 @@ mod schema;
 mod secrecy;
 mod sections;
 mod settings;
+pub mod shown;
 mod source;
 mod table;
 pub mod values;

@@ -61,6 +61,9 @@ fn value(of: &str, kind: &str, key: &Key) -> Value {
             let text = json!({ "type": "string", "minLength": 1 });
             json!({ "oneOf": [text, { "$ref": "#/$defs/secret" }] })
         }
+        Form::Names(words) => {
+            json!({ "type": "object", "additionalProperties": { "enum": words } })
+        }
         Form::Inner => inner(),
         Form::Inners => json!({ "type": "array", "items": inner() }),
         Form::Section => section(key.name),

@@ -6,6 +6,7 @@ use std::{collections::BTreeMap, path::PathBuf};
 
 use super::values;
 use crate::{
+    admin::settings::WindowSettings,
     connector, delivery, listener,
     mail::address::{Address, Domain},
     policy::Policy,
@@ -50,6 +51,8 @@ pub struct Config {
     pub delivery: delivery::Settings,
     /// `bounce.from`.
     pub bounce_from: Address,
+    /// `[admin] [[admin_user]] [[admin_token]]`.
+    pub window: Option<WindowSettings>,
     /// Secrets, certificates and keys that were read from files: when one changes, the configuration has.
     pub files: Vec<PathBuf>,
     /// Those of them that a connector was given.

@@ -22,6 +22,11 @@ impl<T> At<T> {
     }
 }
 
+/// Without places.
+pub(super) fn bare<T>(list: Vec<At<T>>) -> Vec<T> {
+    list.into_iter().map(|at| at.value).collect()
+}
+
 /// The text, and all that was found wrong with it so far.
 #[derive(Debug)]
 pub(super) struct Source<'a> {

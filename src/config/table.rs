@@ -15,7 +15,7 @@ use toml::{
     de::{DeTable, DeValue},
 };
 
-pub(super) use super::source::At;
+pub(super) use super::source::{At, bare};
 use super::{
     diagnostic::Span,
     keys::{self, Form, Key},
@@ -375,6 +375,17 @@ impl<'a> Table<'a> {
         Some(At::new(value, entry.span))
     }
 
+    /// A table of any names and strings.
+    pub(super) fn names(&self, name: &str) -> Vec<(String, At<&'a str>)> {
+        let table = self.inner(name, "names").and_then(|table| table.entries);
+        let mut all = Vec::new();
+        for (name, value) in table.into_iter().flatten() {
+            let text = value.get_ref().as_str().unwrap_or_default();
+            all.push((name.get_ref().to_string(), At::new(text, value.span())));
+        }
+        all
+    }
+
     /// A table as the value of a key.
     pub(super) fn inner(&self, name: &str, section: &'static str) -> Option<Table<'a>> {
         let entry = self.entry(name)?;
@@ -485,9 +496,4 @@ impl<'a> Table<'a> {
             self.source.error(&key.span(), Fault { message, hint });
         }
     }
-}
-
-/// Without places.
-pub(super) fn bare<T>(list: Vec<At<T>>) -> Vec<T> {
-    list.into_iter().map(|at| at.value).collect()
 }

@@ -51,6 +51,7 @@ fn wanted(form: Form) -> String {
         Form::Secret => {
             "a string or a table such as { env = \"NAME\" }, { file = \"path\" }, { credential = \"name\" }"
         }
+        Form::Names(_) => "a table such as { \"mail-admins\" = \"admin\" }",
         Form::Inner => "a table such as { provider = \"microsoft\" }",
         Form::Inners => "a list of tables",
         Form::Section | Form::Sections => "a section",

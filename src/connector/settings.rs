@@ -59,6 +59,18 @@ pub enum Tls {
     Off,
 }
 
+impl Tls {
+    /// The word of the configuration.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Tls::Implicit => "implicit",
+            Tls::StartTls => "starttls",
+            Tls::Opportunistic => "opportunistic",
+            Tls::Off => "off",
+        }
+    }
+}
+
 /// What is checked of the upstream's certificate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verify {

@@ -7,7 +7,7 @@ use tokio::net::TcpListener;
 
 use super::owner;
 
-pub(super) fn bind(address: SocketAddr) -> Result<TcpListener, String> {
+pub(crate) fn bind(address: SocketAddr) -> Result<TcpListener, String> {
     let open = || {
         let socket = Socket::new(
             Domain::for_address(address),

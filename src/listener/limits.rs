@@ -19,10 +19,10 @@ const MINUTE: Duration = Duration::from_mins(1);
 /// What counts as one peer: an IPv4 address, or the /64 that a machine with IPv6 has to itself (RFC 7934 §3: it may take as many
 /// addresses of it as it likes). `::ffff:a.b.c.d` is `a.b.c.d`. Whatever is counted by address is counted by this.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct Network(IpAddr);
+pub(crate) struct Network(IpAddr);
 
 impl Network {
-    pub(super) fn of(peer: IpAddr) -> Self {
+    pub(crate) fn of(peer: IpAddr) -> Self {
         Self(match peer.to_canonical() {
             IpAddr::V4(ip) => ip.into(),
             IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() >> 64 << 64).into(),
@@ -34,14 +34,14 @@ impl Network {
 /// not asked for since is forgotten. So whoever comes is always remembered, and only by half of `most` others is one pushed out;
 /// no entry is ever searched for.
 #[derive(Debug)]
-pub(super) struct Forgetful<K, V> {
+pub(crate) struct Forgetful<K, V> {
     most: usize,
     young: HashMap<K, V>,
     old: HashMap<K, V>,
 }
 
 impl<K: Eq + Hash, V> Forgetful<K, V> {
-    pub(super) fn new(most: usize) -> Self {
+    pub(crate) fn new(most: usize) -> Self {
         Self {
             most,
             young: HashMap::new(),
@@ -49,12 +49,12 @@ impl<K: Eq + Hash, V> Forgetful<K, V> {
         }
     }
 
-    pub(super) fn get(&self, key: &K) -> Option<&V> {
+    pub(crate) fn get(&self, key: &K) -> Option<&V> {
         self.young.get(key).or_else(|| self.old.get(key))
     }
 
     /// The entry of this key, which begins as `first`.
-    pub(super) fn entry(&mut self, key: K, first: V) -> &mut V {
+    pub(crate) fn entry(&mut self, key: K, first: V) -> &mut V {
         let known = self.old.remove(&key);
         if !self.young.contains_key(&key) && self.young.len() >= self.most / 2 {
             self.old = std::mem::take(&mut self.young);
@@ -63,41 +63,41 @@ impl<K: Eq + Hash, V> Forgetful<K, V> {
     }
 
     #[cfg(test)]
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.young.len() + self.old.len()
     }
 }
 
 /// Something of each network, of `most` networks at most.
 #[derive(Debug)]
-pub(super) struct ByNetwork<V>(Mutex<Forgetful<Network, V>>);
+pub(crate) struct ByNetwork<V>(Mutex<Forgetful<Network, V>>);
 
 impl<V> ByNetwork<V> {
-    pub(super) fn new(most: usize) -> Self {
+    pub(crate) fn new(most: usize) -> Self {
         Self(Mutex::new(Forgetful::new(most)))
     }
 
     /// Whether it is so of what is remembered of this peer's network.
-    pub(super) fn is(&self, peer: IpAddr, look: impl FnOnce(&V) -> bool) -> bool {
+    pub(crate) fn is(&self, peer: IpAddr, look: impl FnOnce(&V) -> bool) -> bool {
         let map = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         map.get(&Network::of(peer)).is_some_and(look)
     }
 
     /// Changes what is remembered of this peer's network, which begins as `first`.
-    pub(super) fn change<T>(&self, peer: IpAddr, first: V, change: impl FnOnce(&mut V) -> T) -> T {
+    pub(crate) fn change<T>(&self, peer: IpAddr, first: V, change: impl FnOnce(&mut V) -> T) -> T {
         let mut map = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         change(map.entry(Network::of(peer), first))
     }
 
     #[cfg(test)]
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).len()
     }
 }
 
 /// Messages of each network within a sliding minute.
 #[derive(Debug)]
-pub(super) struct MessageRate(ByNetwork<VecDeque<Instant>>);
+pub(crate) struct MessageRate(ByNetwork<VecDeque<Instant>>);
 
 impl Default for MessageRate {
     fn default() -> Self {
@@ -107,7 +107,7 @@ impl Default for MessageRate {
 
 impl MessageRate {
     /// One more message; a `limit` of 0 is none.
-    pub(super) fn count(&self, peer: IpAddr, limit: u32, now: Instant) {
+    pub(crate) fn count(&self, peer: IpAddr, limit: u32, now: Instant) {
         if limit == 0 {
             return;
         }
@@ -120,7 +120,7 @@ impl MessageRate {
     }
 
     /// Whether as many messages as allowed began within the last minute.
-    pub(super) fn is_reached(&self, peer: IpAddr, limit: u32, now: Instant) -> bool {
+    pub(crate) fn is_reached(&self, peer: IpAddr, limit: u32, now: Instant) -> bool {
         limit > 0
             && self.0.is(peer, |times| {
                 let first = times.len().checked_sub(limit as usize);
@@ -132,7 +132,7 @@ impl MessageRate {
 
 /// Which refusals of a network are logged.
 #[derive(Debug)]
-pub(super) struct RefusalLog(ByNetwork<LoggedRefusals>);
+pub(crate) struct RefusalLog(ByNetwork<LoggedRefusals>);
 
 #[derive(Debug)]
 struct LoggedRefusals {
@@ -149,7 +149,7 @@ impl Default for RefusalLog {
 
 impl RefusalLog {
     /// Whether a refusal of this peer may be logged, and how many were not since the last one.
-    pub(super) fn may_log(&self, peer: IpAddr, now: Instant) -> Option<u64> {
+    pub(crate) fn may_log(&self, peer: IpAddr, now: Instant) -> Option<u64> {
         let first = LoggedRefusals {
             since: now,
             lines: 0,

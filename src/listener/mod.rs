@@ -18,10 +18,10 @@ use crate::systemd;
 pub mod acceptor;
 mod admission;
 pub mod auth;
-mod bind;
+pub(crate) mod bind;
 mod connection;
 mod intake;
-mod limits;
+pub(crate) mod limits;
 mod owner;
 mod permits;
 mod port;
@@ -164,6 +164,14 @@ impl Listeners {
             let port = current(&running.slot);
             info!(event = "closed", listener = %port.settings.name, "closed");
         }
+    }
+
+    /// What systemd handed over by that name.
+    pub fn inherited(&self, name: &str) -> Vec<StdListener> {
+        let sockets = self.inherited.get(name).into_iter().flatten();
+        sockets
+            .filter_map(|socket| socket.try_clone().ok())
+            .collect()
     }
 
     /// Every listener as it stands, by name.

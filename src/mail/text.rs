@@ -180,6 +180,15 @@ pub fn encoded_words(text: &str) -> String {
     words.join("\r\n ")
 }
 
+/// Octets as lower-case hex digits.
+pub fn hex(octets: &[u8]) -> String {
+    use std::fmt::Write as _;
+    octets.iter().fold(String::new(), |mut digits, octet| {
+        let _ = write!(digits, "{octet:02x}");
+        digits
+    })
+}
+
 /// Quoted-printable (RFC 2045 §6.7): lines of at most 76 octets, each with CRLF; blanks at their ends are encoded.
 pub fn quoted_printable(octets: &[u8]) -> String {
     let mut out = String::new();

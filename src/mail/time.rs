@@ -10,6 +10,19 @@ use time::{
     macros::format_description,
 };
 
+/// Microseconds since 1970 (UTC), as the databases keep times; 0 for what was before.
+pub fn micros(at: SystemTime) -> i64 {
+    at.duration_since(SystemTime::UNIX_EPOCH)
+        .map_or(0, |d| i64::try_from(d.as_micros()).unwrap_or(i64::MAX))
+}
+
+/// Back from [`micros`].
+pub fn from_micros(micros: i64) -> SystemTime {
+    SystemTime::UNIX_EPOCH
+        .checked_add(Duration::from_micros(u64::try_from(micros).unwrap_or(0)))
+        .unwrap_or(SystemTime::UNIX_EPOCH)
+}
+
 /// So many seconds after 1970 began (before it: 1970), as certificates and tokens count.
 pub fn at(seconds: i64) -> SystemTime {
     let since = Duration::from_secs(u64::try_from(seconds).unwrap_or_default());

@@ -24,6 +24,7 @@ use crate::{
 
 pub mod body;
 mod disk;
+pub mod eml;
 pub mod event;
 pub mod filter;
 pub mod lock;

@@ -18,7 +18,7 @@ use crate::{
 const LISTED: usize = 10;
 
 /// A connector, or a mailbox of one, and whether it takes mail.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, utoipa::ToSchema)]
 pub struct Lane {
     /// `connector`, `connector/mailbox` or `connector/mailbox/from`.
     pub name: String,
@@ -41,7 +41,7 @@ pub struct Lane {
 }
 
 /// The connections of a connector.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, utoipa::ToSchema)]
 pub struct ConnectionsView {
     /// Open now.
     pub open: usize,

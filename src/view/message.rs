@@ -5,7 +5,7 @@ use serde::Serialize;
 use crate::{mail::time::rfc3339, queue::store};
 
 /// A message on one route.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, utoipa::ToSchema)]
 pub struct EntryView {
     /// Of the message.
     pub id: String,
@@ -32,7 +32,7 @@ pub struct EntryView {
 }
 
 /// An entry in a list, newest first.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, utoipa::ToSchema)]
 pub struct ListedMessage {
     /// As `queue list` shows it.
     #[serde(flatten)]
@@ -44,7 +44,7 @@ pub struct ListedMessage {
 }
 
 /// A part of a list of messages.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, utoipa::ToSchema)]
 pub struct FoundMessages {
     /// Newest first.
     pub items: Vec<ListedMessage>,
@@ -56,7 +56,7 @@ pub struct FoundMessages {
 }
 
 /// A recipient of an entry.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, utoipa::ToSchema)]
 pub struct RecipientView {
     /// As it is sent to.
     pub address: String,
@@ -96,7 +96,7 @@ pub fn sender(entry: &store::Entry) -> String {
 }
 
 /// Something that happened to a message.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, utoipa::ToSchema)]
 pub struct EventView {
     /// When.
     pub at: String,
@@ -120,7 +120,7 @@ impl From<&store::Event> for EventView {
 }
 
 /// The life of a message.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, utoipa::ToSchema)]
 pub struct Life {
     /// Of the message.
     pub id: String,
@@ -135,7 +135,7 @@ pub struct Life {
 }
 
 /// `postern queue show`.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, utoipa::ToSchema)]
 pub struct ShownMessage {
     /// On each route.
     pub entries: Vec<EntryView>,

@@ -3,18 +3,22 @@
 //!
 //! The types say which fields there are; how they are printed for people is a command's own affair.
 
+mod connector;
 mod lane;
 mod message;
+mod ready;
 mod row;
 mod status;
 mod trial;
 
 pub use self::{
+    connector::{ConfigView, ConnectorView},
     lane::{ConnectionsView, Lane, listed},
     message::{
         EntryView, EventView, FoundMessages, Life, ListedMessage, RecipientView, ShownMessage,
         sender,
     },
+    ready::{Readiness, ReadyChecks},
     row::{Cause, Certificate, Listener, Owner, Reload, STATUS_ROW, StatusRow},
     status::{CheckedCertificate, Messages, Problem, Status},
     trial::{Explained, ExplainedStep, LoginView, Tried},

@@ -10,7 +10,7 @@ use crate::mail::time;
 pub const STATUS_ROW: &str = "gateway";
 
 /// What a gateway writes down of itself; of one that is gone it is history. It is empty when nothing was written.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(default)]
 pub struct StatusRow {
     /// Of the gateway that wrote it.
@@ -45,7 +45,7 @@ impl StatusRow {
 }
 
 /// A listener at one of its addresses.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Listener {
     /// Of its section.
     pub name: String,
@@ -56,7 +56,7 @@ pub struct Listener {
 }
 
 /// A certificate in use.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Certificate {
     /// Whose it is.
     #[serde(flatten)]
@@ -84,7 +84,7 @@ impl Certificate {
 }
 
 /// The section that a certificate belongs to, by its name.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Owner {
     /// It is shown to clients.
@@ -94,7 +94,7 @@ pub enum Owner {
 }
 
 /// What became of a reload.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Reload {
     /// When it was begun, as the log writes times.
     pub at: String,
@@ -105,7 +105,7 @@ pub struct Reload {
 }
 
 /// Why the settings are read again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Cause {
     /// Somebody wants the file to be taken as it is now.

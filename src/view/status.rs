@@ -9,7 +9,7 @@ use super::{
 use crate::queue::store;
 
 /// `postern status`.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, utoipa::ToSchema)]
 pub struct Status {
     /// Whether a gateway holds the data directory.
     pub running: bool,
@@ -42,7 +42,7 @@ pub struct Status {
 }
 
 /// A problem of the configuration.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
 pub struct Problem {
     /// `error`, `warning`, `note`.
     pub severity: &'static str,
@@ -57,7 +57,7 @@ pub struct Problem {
 }
 
 /// Jobs by state.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, utoipa::ToSchema)]
 pub struct Messages {
     /// For their time or their turn.
     pub waiting: u64,
@@ -81,7 +81,7 @@ impl From<&store::Stats> for Messages {
 }
 
 /// A certificate, and whether it is still any good.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
 pub struct CheckedCertificate {
     /// Whose, where and until when.
     #[serde(flatten)]

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 /// `postern explain`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct Explained {
     /// Whether the message would be queued.
     pub accepted: bool,
@@ -18,7 +18,7 @@ pub struct Explained {
 }
 
 /// Something that was asked, or found.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct ExplainedStep {
     /// `listener`, `tls`, `sender`, …
     pub step: String,
@@ -27,7 +27,7 @@ pub struct ExplainedStep {
 }
 
 /// `postern test`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct Tried {
     /// It works.
     pub ok: bool,
@@ -49,7 +49,7 @@ pub struct Tried {
 }
 
 /// A login of `postern check --connect`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct LoginView {
     /// Of the connector.
     pub connector: String,

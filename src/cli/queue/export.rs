@@ -9,8 +9,8 @@ use std::{
 
 use crate::{
     cli::exit::{CommandError, Ended, Exit},
-    gateway::report::eml::Eml,
     mail::message::{Message, MessageId},
+    queue::eml::Eml,
     queue::store::Store,
 };
 

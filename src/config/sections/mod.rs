@@ -12,6 +12,7 @@ use super::{
     table::Table,
 };
 
+mod admin;
 mod allowlist;
 mod azure;
 mod bounce;
@@ -92,6 +93,7 @@ pub(super) fn read<'a>(
             allowlist::note_strangers(context, allowlist, place.as_ref());
         }
     }
+    let window = admin::read(context, &root, &top.hostname);
     relay::check(context, &listeners, &clients, &users, allowlist.as_ref());
 
     root.finish();
@@ -127,6 +129,7 @@ pub(super) fn read<'a>(
             bounce,
         },
         bounce_from,
+        window,
         files: files.into_inner(),
         text: crate::secret::Secret::new(source.text()),
     })

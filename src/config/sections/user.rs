@@ -64,7 +64,7 @@ pub(super) fn read(context: Context<'_>, root: &Table<'_>) -> Users {
 }
 
 /// An argon2id hash that this machine can compute for every login.
-fn check_hash(text: &str) -> Result<(), Fault> {
+pub(super) fn check_hash(text: &str) -> Result<(), Fault> {
     let hint = "`postern hash-password` reads a password and prints the hash to write here";
     if !text.starts_with('$') {
         return Err(Fault::new(

@@ -11,6 +11,7 @@ use std::{
 use rusqlite::{Connection, OptionalExtension as _};
 use serde::{Deserialize, Serialize};
 
+pub(super) use crate::mail::time::{from_micros as time, micros};
 use crate::{
     mail::{
         address::Address,
@@ -116,17 +117,6 @@ pub(super) fn lane(lane: Option<&LaneId>) -> String {
 }
 
 /// Microseconds since 1970; a time before or absurdly far behind it becomes the nearest one that fits.
-pub(super) fn micros(time: SystemTime) -> i64 {
-    time.duration_since(SystemTime::UNIX_EPOCH)
-        .map_or(0, |d| i64::try_from(d.as_micros()).unwrap_or(i64::MAX))
-}
-
-pub(super) fn time(micros: i64) -> SystemTime {
-    SystemTime::UNIX_EPOCH
-        .checked_add(Duration::from_micros(u64::try_from(micros).unwrap_or(0)))
-        .unwrap_or(SystemTime::UNIX_EPOCH)
-}
-
 /// `now - back`, in microseconds.
 pub(super) fn before(now: SystemTime, back: Duration) -> i64 {
     micros(now).saturating_sub(i64::try_from(back.as_micros()).unwrap_or(i64::MAX))

@@ -1,0 +1,113 @@
+//! What programs ask: each call is a function with its own words for the description (OpenAPI 3.1), which is made of them.
+
+use std::sync::Arc;
+
+use axum::{
+    Json, Router,
+    extract::{Request, State},
+    http::StatusCode,
+    middleware::{Next, from_fn_with_state},
+    response::{IntoResponse as _, Response},
+    routing::get,
+};
+use utoipa::{
+    Modify, OpenApi,
+    openapi::security::{Http, HttpAuthScheme, SecurityScheme},
+};
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use super::{
+    app::App,
+    gate::gate,
+    pages,
+    problem::{ApiError, ProblemDetails},
+};
+
+mod audit;
+mod configuration;
+mod connectors;
+mod events;
+mod gateway;
+mod health;
+mod messages;
+mod part;
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "Postern",
+        description = "The interface of a Postern gateway for programs and its own pages.",
+        license(name = "MIT OR Apache-2.0")
+    ),
+    components(schemas(ProblemDetails)),
+    modifiers(&Bearer),
+    security(("token" = []))
+)]
+struct Description;
+
+struct Bearer;
+
+impl Modify for Bearer {
+    fn modify(&self, openapi: &mut utoipa::openapi::OpenApi) {
+        let scheme = SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer));
+        openapi
+            .components
+            .get_or_insert_with(Default::default)
+            .add_security_scheme("token", scheme);
+    }
+}
+
+/// Everything that is answered.
+pub(super) fn router(app: &Arc<App>) -> Router {
+    let (router, description) = described().split_for_parts();
+    let description = Arc::new(description);
+    let show = move || {
+        let description = Arc::clone(&description);
+        async move { Json((*description).clone()) }
+    };
+    router
+        .route("/openapi.json", get(show))
+        .route("/livez", get(health::livez))
+        .route("/readyz", get(health::readyz))
+        .route("/healthz", get(health::healthz))
+        .route("/metrics", get(health::metrics))
+        .route("/api/v1/events", get(events::stream))
+        .merge(pages::router())
+        .fallback(|| async { ApiError::not_found("there is nothing here") })
+        .layer(from_fn_with_state(Arc::clone(app), survive))
+        .layer(from_fn_with_state(Arc::clone(app), gate))
+        .with_state(Arc::clone(app))
+}
+
+fn described() -> OpenApiRouter<Arc<App>> {
+    OpenApiRouter::with_openapi(Description::openapi())
+        .routes(routes!(gateway::status))
+        .routes(routes!(gateway::explain))
+        .routes(routes!(gateway::reload))
+        .routes(routes!(gateway::services))
+        .routes(routes!(messages::show))
+        .routes(routes!(messages::events))
+        .routes(routes!(messages::content))
+        .routes(routes!(connectors::list))
+        .routes(routes!(connectors::show))
+        .routes(routes!(connectors::test))
+        .routes(routes!(configuration::show))
+        .routes(routes!(audit::list))
+}
+
+/// A panic is an answer, too.
+/// What is begun is done, too, when whoever asked for it has gone.
+async fn survive(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    let (answer, answered) = tokio::sync::oneshot::channel();
+    app.spawn(async move {
+        let _ = answer.send(next.run(request).await);
+    });
+    match answered.await {
+        Ok(response) => response,
+        Err(_) => ApiError::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "a fault of this program; the log has it",
+        )
+        .into_response(),
+    }
+}

@@ -1,0 +1,124 @@
+//! What every request is answered from: settings, logins, audit, and the gateway behind it.
+
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError, RwLock,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, SystemTime},
+};
+
+use rustls::ServerConfig;
+use tokio::{sync::Semaphore, task::JoinSet};
+
+use super::{
+    audit::Auditor, feed::Feed, host::Host, login::LoginGuard, sessions::WindowSessions,
+    settings::WindowSettings,
+};
+use crate::window::{WindowDb, audit as rows};
+
+/// Streams at once.
+const STREAMS: usize = 50;
+/// How often it is looked for what commands have written.
+const LOOK: Duration = Duration::from_secs(1);
+/// Looks between two times at which old rows are deleted.
+const TIDY: u32 = 600;
+
+/// See the module.
+#[derive(Debug)]
+pub struct App {
+    settings: RwLock<(Arc<WindowSettings>, Option<Arc<ServerConfig>>)>,
+    pub(super) host: Arc<dyn Host>,
+    pub(super) window: Arc<WindowDb>,
+    pub(super) sessions: WindowSessions,
+    pub(super) audit: Auditor,
+    pub(super) guard: LoginGuard,
+    pub(super) feed: Arc<Feed>,
+    pub(super) streams: Arc<Semaphore>,
+    failures: AtomicU64,
+    tasks: Mutex<JoinSet<()>>,
+}
+
+impl App {
+    /// One for the life of a gateway. `tls`: of the settings' certificate.
+    pub fn new(
+        settings: WindowSettings,
+        tls: Option<Arc<ServerConfig>>,
+        host: Arc<dyn Host>,
+        window: Arc<WindowDb>,
+        feed: Arc<Feed>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            settings: RwLock::new((Arc::new(settings), tls)),
+            host,
+            sessions: WindowSessions::new(Arc::clone(&window)),
+            audit: Auditor::new(Arc::clone(&window)),
+            window,
+            guard: LoginGuard::default(),
+            feed,
+            streams: Arc::new(Semaphore::new(STREAMS)),
+            failures: AtomicU64::new(0),
+            tasks: Mutex::default(),
+        })
+    }
+
+    /// Those in force.
+    pub fn settings(&self) -> Arc<WindowSettings> {
+        let settings = self.settings.read().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(&settings.0)
+    }
+
+    /// For the next handshake. `None`: it is plain HTTP.
+    pub(super) fn tls(&self) -> Option<Arc<ServerConfig>> {
+        let settings = self.settings.read().unwrap_or_else(PoisonError::into_inner);
+        settings.1.clone()
+    }
+
+    /// From now on these. Where it listens stays.
+    pub fn configure(&self, settings: WindowSettings, tls: Option<Arc<ServerConfig>>) {
+        let mut current = self
+            .settings
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        *current = (Arc::new(settings), tls);
+    }
+
+    /// Goes on by itself, also when whoever asked for it has gone.
+    pub(super) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        while tasks.try_join_next().is_some() {}
+        tasks.spawn(task);
+    }
+
+    /// The window has died; it is started again.
+    pub(super) fn has_failed(&self) {
+        self.failures.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Sees what commands write, and deletes what is old. Never ends.
+    pub(super) async fn look(self: Arc<Self>) {
+        let (mut version, mut looks) = (None, 0);
+        loop {
+            let now = self.window.version().await.ok();
+            if now != version || version.is_none() {
+                version = now;
+                // Read again in a second.
+                let _ = self.sessions.look(SystemTime::now()).await;
+            }
+            self.audit.settle().await;
+            if looks % TIDY == 0 {
+                let before = SystemTime::now().checked_sub(self.settings().keep_audit);
+                if let Some(before) = before {
+                    while self
+                        .window
+                        .run(move |tx| rows::forget(tx, before))
+                        .await
+                        .is_ok_and(|gone| gone > 0)
+                    {}
+                }
+            }
+            looks = looks.wrapping_add(1);
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+}

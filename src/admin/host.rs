@@ -1,0 +1,136 @@
+//! What the window asks of the gateway: it is told this, and knows nothing of how it is done.
+
+use std::{fmt, net::IpAddr, sync::Arc};
+
+use async_trait::async_trait;
+use serde_json::Value;
+
+use crate::{
+    mail::{message::MessageId, reply::Reply},
+    queue::store::{Entry, Store, StoreError},
+    view,
+};
+
+/// Whose mail is it that would come.
+#[derive(Debug, Clone)]
+pub struct ExplainQuery {
+    /// The envelope's sender; `<>`: none.
+    pub from: String,
+    /// The recipient.
+    pub to: String,
+    /// Where the connection comes from. `None`: this machine.
+    pub client: Option<IpAddr>,
+    /// Who has logged in.
+    pub user: Option<String>,
+    /// Through which listener. `None`: the first.
+    pub listener: Option<String>,
+}
+
+/// A message that somebody writes on the page.
+#[derive(Debug, Clone)]
+pub struct NewMail {
+    /// The sender.
+    pub from: String,
+    /// At least one recipient in all.
+    pub to: Vec<String>,
+    /// See `to`.
+    pub cc: Vec<String>,
+    /// See `to`.
+    pub bcc: Vec<String>,
+    /// One line.
+    pub subject: String,
+    /// The text.
+    pub markdown: String,
+}
+
+/// Why a letter was not taken.
+#[derive(Debug, Clone)]
+pub enum NotSent {
+    /// It is no letter: why.
+    Unfit(String),
+    /// The listener's reply.
+    Refused(Reply),
+    /// No listener can be reached from here: why.
+    Unreachable(String),
+}
+
+/// Why a connector was not tried.
+#[derive(Debug, Clone)]
+pub enum NotTried {
+    /// There is none of that name.
+    NoConnector,
+    /// Nothing can be sent so: why.
+    Unfit(String),
+}
+
+/// See the module.
+#[async_trait]
+pub trait Host: Send + Sync + fmt::Debug {
+    /// The queue.
+    fn store(&self) -> Arc<dyn Store>;
+    /// `postern status`.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    async fn status(&self) -> Result<view::Status, StoreError>;
+    /// Entries as `queue list` shows them.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    async fn entries(&self, entries: Vec<Entry>) -> Result<Vec<view::EntryView>, StoreError>;
+    /// `postern trace`. `None`: nothing is known of it.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    async fn life(&self, id: MessageId) -> Result<Option<view::Life>, StoreError>;
+    /// `postern queue show`. `None`: nothing is known of it.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    async fn message(&self, id: MessageId) -> Result<Option<view::ShownMessage>, StoreError>;
+    /// Every connector.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    async fn connectors(&self) -> Result<Vec<view::ConnectorView>, StoreError>;
+    /// `postern explain`.
+    ///
+    /// # Errors
+    /// What was asked makes no sense, in a sentence.
+    fn explain(&self, asked: &ExplainQuery) -> Result<view::Explained, String>;
+    /// `postern test`.
+    ///
+    /// # Errors
+    /// Why nothing was tried.
+    async fn test(
+        &self,
+        connector: &str,
+        to: &str,
+        from: Option<&str>,
+    ) -> Result<view::Tried, NotTried>;
+    /// `postern send`; the id of the message.
+    ///
+    /// # Errors
+    /// Why it was not taken.
+    async fn send(&self, letter: NewMail) -> Result<String, NotSent>;
+    /// `postern reload`.
+    ///
+    /// # Errors
+    /// Why the old settings stay.
+    async fn reload(&self) -> Result<(), String>;
+    /// `postern services --json`.
+    fn services(&self) -> Value;
+    /// The configuration, its secrets masked.
+    async fn config(&self) -> view::ConfigView;
+    /// Somebody logged in at the window, or could not.
+    fn counted_login(&self, is_in: bool);
+    /// Whether mail goes its way inside.
+    fn is_alive(&self) -> bool;
+    /// Whether it takes mail.
+    fn ready(&self) -> view::Readiness;
+    /// The text for Prometheus.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    async fn metrics(&self) -> Result<String, StoreError>;
+}

@@ -1,0 +1,122 @@
+//! The window beside the mail: opened with the gateway, told when the settings change. Mail never waits for it, and goes on without it.
+
+use std::{path::PathBuf, sync::Arc};
+
+use rustls::ServerConfig;
+use tokio::sync::mpsc;
+use tracing::error;
+
+use super::{
+    RunError,
+    host::{AskedReload, GatewayHost},
+};
+use crate::{
+    admin::{
+        self, App, Bound, Feed,
+        settings::{WindowPlace, WindowSettings},
+    },
+    config::Config,
+    listener::{Listeners, acceptor},
+    queue::store::Store,
+    window::WindowDb,
+};
+
+/// What is kept of it while the gateway runs.
+#[derive(Debug)]
+pub(super) struct WindowSide {
+    host: Arc<GatewayHost>,
+    window: Option<Arc<WindowDb>>,
+    app: Option<Arc<App>>,
+    /// Reloads that the page asks for.
+    pub(super) reloads: mpsc::Receiver<AskedReload>,
+}
+
+/// What of the settings can fail, done before anything changes.
+#[derive(Debug)]
+pub(super) struct PreparedWindow(Option<Arc<ServerConfig>>);
+
+/// Loads the certificate.
+///
+/// # Errors
+/// It cannot be used.
+pub(super) fn prepare(settings: Option<&WindowSettings>) -> Result<PreparedWindow, RunError> {
+    let pair = settings.and_then(|settings| settings.certificate.as_ref());
+    let load = |(chain, key): &(PathBuf, PathBuf)| {
+        let loaded =
+            acceptor::load(chain, key).map_err(|e| RunError::new(78, format!("[admin]: {e}")))?;
+        Ok(loaded.config)
+    };
+    pair.map(load).transpose().map(PreparedWindow)
+}
+
+/// Binds it, where it is to be.
+///
+/// # Errors
+/// The address is taken, or is none of ours.
+pub(super) fn bind(
+    settings: Option<&WindowSettings>,
+    listeners: &Listeners,
+) -> Result<Option<Bound>, RunError> {
+    let Some(settings) = settings else {
+        return Ok(None);
+    };
+    let inherited = match &settings.place {
+        WindowPlace::Inherited(name) => listeners.inherited(name),
+        WindowPlace::Tcp(_) | WindowPlace::Unix(_) => Vec::new(),
+    };
+    let bound = admin::bind(&settings.place, inherited);
+    bound
+        .map(Some)
+        .map_err(|e| RunError::new(71, format!("[admin]: {e}")))
+}
+
+impl WindowSide {
+    /// Opens `window.db`, and the window where it is bound.
+    pub(super) fn start(
+        config: &Arc<Config>,
+        store: &Arc<dyn Store>,
+        prepared: PreparedWindow,
+        bound: Option<Bound>,
+    ) -> Self {
+        let (ask, reloads) = mpsc::channel(8);
+        let host = Arc::new(GatewayHost::new(Arc::clone(store), Arc::clone(config), ask));
+        let window = match WindowDb::make(&config.data_dir) {
+            Ok(window) => Some(Arc::new(window)),
+            Err(error) => {
+                error!(event = "window failed", error = %error, "window.db cannot be used: there is no page; mail goes on");
+                None
+            }
+        };
+        let mut side = Self {
+            host,
+            window,
+            app: None,
+            reloads,
+        };
+        if let (Some(bound), Some(window), Some(settings)) = (bound, &side.window, &config.window) {
+            let host = Arc::clone(&side.host);
+            let app = App::new(
+                settings.clone(),
+                prepared.0,
+                host,
+                Arc::clone(window),
+                Arc::new(Feed::default()),
+            );
+            match admin::serve(Arc::clone(&app), bound) {
+                Ok(()) => side.app = Some(app),
+                Err(error) => {
+                    error!(event = "window failed", error = %error, "there is no thread for the window; mail goes on");
+                }
+            }
+        }
+        side
+    }
+
+    /// From now on these are in force.
+    pub(super) fn configure(&self, config: &Arc<Config>, prepared: PreparedWindow) {
+        self.host.configure(Arc::clone(config));
+        if let (Some(app), Some(settings)) = (&self.app, &config.window) {
+            app.configure(settings.clone(), prepared.0);
+        }
+    }
+}
