@@ -202,9 +202,9 @@ async fn serve(config: Arc<Config>, outwards: Handle) -> Result<(), RunError> {
     let bound = window::bind(config.window.as_ref(), &listeners)?;
     let delivery = {
         let _within = outwards.enter();
-        Delivery::start(queue, setup(&config, &connectors))
+        Delivery::start(Arc::clone(&queue), setup(&config, &connectors))
     };
-    let window = WindowSide::start(&config, &store, prepared_window, bound);
+    let window = WindowSide::start(&config, &queue, prepared_window, bound);
     let mut gateway = Gateway {
         window,
         files: Files::of(&config.files),

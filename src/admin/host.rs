@@ -6,8 +6,8 @@ use async_trait::async_trait;
 use serde_json::Value;
 
 use crate::{
-    mail::{message::MessageId, reply::Reply},
-    queue::store::{Entry, Store, StoreError},
+    mail::message::MessageId,
+    queue::store::{Commanded, Filter, OfConnector, Search, Store, StoreError, Verb},
     view,
 };
 
@@ -49,7 +49,7 @@ pub enum NotSent {
     /// It is no letter: why.
     Unfit(String),
     /// The listener's reply.
-    Refused(Reply),
+    Refused(String),
     /// No listener can be reached from here: why.
     Unreachable(String),
 }
@@ -73,11 +73,23 @@ pub trait Host: Send + Sync + fmt::Debug {
     /// # Errors
     /// The store cannot be read.
     async fn status(&self) -> Result<view::Status, StoreError>;
-    /// Entries as `queue list` shows them.
+    /// `postern queue list`, newest first.
     ///
     /// # Errors
     /// The store cannot be read.
-    async fn entries(&self, entries: Vec<Entry>) -> Result<Vec<view::EntryView>, StoreError>;
+    async fn search(&self, search: &Search) -> Result<view::FoundMessages, StoreError>;
+    /// A connector as a filter means it, with the routes that name it now.
+    fn of_connector(&self, name: &str) -> OfConnector;
+    /// A verb, where it takes as many as are expected.
+    ///
+    /// # Errors
+    /// The store cannot be written.
+    async fn command(
+        &self,
+        filter: &Filter,
+        verb: &Verb,
+        expect: Option<u64>,
+    ) -> Result<Commanded, StoreError>;
     /// `postern trace`. `None`: nothing is known of it.
     ///
     /// # Errors

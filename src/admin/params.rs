@@ -47,6 +47,11 @@ impl Params {
         )
     }
 
+    /// These.
+    pub(super) fn given(pairs: impl Iterator<Item = (String, String)>) -> Self {
+        Self(pairs.collect())
+    }
+
     /// Of a form that a page has sent.
     ///
     /// # Errors

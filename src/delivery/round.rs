@@ -83,6 +83,7 @@ impl Round {
         let store = Arc::clone(self.shared.queue.store());
         let mut changed = store.changed();
         while !self.shared.is_stopping() {
+            self.is_changed |= self.shared.queue.take_operated();
             let wait = self.round().await;
             tokio::select! {
                 () = &mut changed => {

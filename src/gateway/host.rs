@@ -8,17 +8,21 @@ use std::{
 };
 
 use async_trait::async_trait;
+use lettre::message::Mailbox;
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
+    handover,
     report::{
+        composed::Letter,
         explain::{Question, explain},
         life::History,
         site::Site,
         situation::Situation,
         status::StatusReport,
         trial::Trial,
+        verbs,
     },
     tokens::StoredTokens,
 };
@@ -29,10 +33,11 @@ use crate::{
     },
     config::{self, Config, Diagnostic, Diagnostics, Secrets},
     connector::services,
-    mail::{address::Address, message::MessageId, reply::Reply},
+    mail::{address::Address, message::MessageId, text::shown_to},
     queue::{
+        Queue,
         lock::Holder,
-        store::{Entry, Store, StoreError},
+        store::{Commanded, Filter, OfConnector, Search, Store, StoreError, Verb},
     },
     view,
 };
@@ -43,19 +48,19 @@ pub(super) type AskedReload = oneshot::Sender<Result<(), String>>;
 /// See the module.
 #[derive(Debug)]
 pub(super) struct GatewayHost {
-    store: Arc<dyn Store>,
+    queue: Arc<Queue>,
     config: RwLock<Arc<Config>>,
     reload: mpsc::Sender<AskedReload>,
 }
 
 impl GatewayHost {
     pub(super) fn new(
-        store: Arc<dyn Store>,
+        queue: Arc<Queue>,
         config: Arc<Config>,
         reload: mpsc::Sender<AskedReload>,
     ) -> Self {
         Self {
-            store,
+            queue,
             config: RwLock::new(config),
             reload,
         }
@@ -71,7 +76,7 @@ impl GatewayHost {
     }
 
     async fn situation(&self, config: &Config) -> Result<Situation, StoreError> {
-        Situation::read(&site(config, None), self.store.as_ref()).await
+        Situation::read(&site(config, None), self.queue.store().as_ref()).await
     }
 }
 
@@ -91,29 +96,70 @@ async fn problems(path: PathBuf) -> Option<Diagnostics> {
     tokio::task::spawn_blocking(read).await.ok().flatten()
 }
 
+/// Composed of what somebody wrote.
+fn letter(mail: &NewMail) -> Result<Letter, String> {
+    let read = |text: &String| {
+        let mailbox = text.parse::<Mailbox>();
+        mailbox.map_err(|error| format!("{:?} is no address: {error}", shown_to(text, 100)))
+    };
+    let all = |list: &[String]| list.iter().map(read).collect::<Result<Vec<_>, _>>();
+    if mail.to.is_empty() && mail.cc.is_empty() && mail.bcc.is_empty() {
+        return Err("it has no recipient".to_owned());
+    }
+    if mail.subject.contains(['\r', '\n']) {
+        return Err("a subject is one line".to_owned());
+    }
+    let markdown = handover::plain(mail.markdown.as_bytes());
+    Ok(Letter {
+        from: read(&mail.from)?,
+        to: all(&mail.to)?,
+        cc: all(&mail.cc)?,
+        bcc: all(&mail.bcc)?,
+        subject: mail.subject.clone(),
+        markdown: String::from_utf8_lossy(&markdown).into_owned(),
+        enclosures: Vec::new(),
+    })
+}
+
 #[async_trait]
 impl Host for GatewayHost {
     fn store(&self) -> Arc<dyn Store> {
-        Arc::clone(&self.store)
+        Arc::clone(self.queue.store())
     }
 
     async fn status(&self) -> Result<view::Status, StoreError> {
         let config = self.current();
         let problems = problems(config.path.clone()).await;
         let site = site(&config, problems.as_ref());
-        let report = StatusReport::read(site, Some(self.store.as_ref())).await?;
+        let report = StatusReport::read(site, Some(self.queue.store().as_ref())).await?;
         Ok(report.view())
     }
 
-    async fn entries(&self, entries: Vec<Entry>) -> Result<Vec<view::EntryView>, StoreError> {
+    async fn search(&self, search: &Search) -> Result<view::FoundMessages, StoreError> {
         let config = self.current();
         let situation = self.situation(&config).await?;
-        Ok(entries.iter().map(|entry| situation.view(entry)).collect())
+        Ok(situation.found(&self.queue.store().search(search).await?))
+    }
+
+    fn of_connector(&self, name: &str) -> OfConnector {
+        OfConnector::new(name, &self.current().router)
+    }
+
+    async fn command(
+        &self,
+        filter: &Filter,
+        verb: &Verb,
+        expect: Option<u64>,
+    ) -> Result<Commanded, StoreError> {
+        let store = self.queue.store().as_ref();
+        let done = verbs::carry_out(store, filter, verb, expect, SystemTime::now()).await;
+        self.queue.was_operated();
+        done
     }
 
     async fn life(&self, id: MessageId) -> Result<Option<view::Life>, StoreError> {
         let config = self.current();
-        let history = History::read(self.store.as_ref(), id, SystemTime::now()).await?;
+        let history = History::read(self.queue.store().as_ref(), id, SystemTime::now()).await?;
         if history.is_empty() {
             return Ok(None);
         }
@@ -122,7 +168,7 @@ impl Host for GatewayHost {
 
     async fn message(&self, id: MessageId) -> Result<Option<view::ShownMessage>, StoreError> {
         let config = self.current();
-        let history = History::read(self.store.as_ref(), id, SystemTime::now()).await?;
+        let history = History::read(self.queue.store().as_ref(), id, SystemTime::now()).await?;
         if history.is_empty() {
             return Ok(None);
         }
@@ -131,7 +177,8 @@ impl Host for GatewayHost {
 
     async fn connectors(&self) -> Result<Vec<view::ConnectorView>, StoreError> {
         let config = self.current();
-        let report = StatusReport::read(site(&config, None), Some(self.store.as_ref())).await?;
+        let report =
+            StatusReport::read(site(&config, None), Some(self.queue.store().as_ref())).await?;
         let sections = config::shown::connectors(&config);
         let mut all: Vec<view::ConnectorView> = Vec::new();
         for lane in report.view().connectors {
@@ -198,7 +245,7 @@ impl Host for GatewayHost {
         let trial = Trial {
             config: &config,
             settings,
-            token_store: Some(Arc::new(StoredTokens(Arc::clone(&self.store)))),
+            token_store: Some(Arc::new(StoredTokens(Arc::clone(self.queue.store())))),
             recorder: None,
         };
         let tried = trial.send(from, &to, SystemTime::now()).await;
@@ -207,10 +254,31 @@ impl Host for GatewayHost {
             .map_err(|error| NotTried::Unfit(error.to_string()))
     }
 
-    async fn send(&self, letter: NewMail) -> Result<String, NotSent> {
-        let _ = letter;
-        let _ = Reply::new(451, (4, 3, 0), "");
-        Err(NotSent::Unreachable("not yet".to_owned()))
+    async fn send(&self, mail: NewMail) -> Result<String, NotSent> {
+        let config = self.current();
+        let unreachable =
+            || NotSent::Unreachable("no listener admits 127.0.0.1 without TLS and AUTH".to_owned());
+        let address = handover::local_listener(&config)
+            .ok_or_else(unreachable)?
+            .to_string();
+        let letter = letter(&mail).map_err(NotSent::Unfit)?;
+        let content = letter.compose(SystemTime::now());
+        let content = content.map_err(|error| NotSent::Unfit(error.to_string()))?;
+        let (sender, recipients) = (letter.sender(), letter.recipients());
+        let hand_over = move || handover::hand_over(&address, &sender, &recipients, &content);
+        let sent = tokio::task::spawn_blocking(hand_over).await;
+        match sent.map_err(|error| NotSent::Unreachable(error.to_string()))? {
+            Ok(taken) => {
+                let said = taken.reply.text;
+                let id = said.rsplit(' ').next().unwrap_or_default();
+                Ok(id.to_owned())
+            }
+            Err(handover::Unsent::Broken(why)) => Err(NotSent::Unreachable(why)),
+            Err(handover::Unsent::Said(_, reply)) => Err(NotSent::Refused(reply.to_string())),
+            Err(unsent @ handover::Unsent::NoRecipient(_)) => {
+                Err(NotSent::Refused(unsent.to_string()))
+            }
+        }
     }
 
     async fn reload(&self) -> Result<(), String> {

@@ -17,7 +17,7 @@ use crate::{
     },
     config::Config,
     listener::{Listeners, acceptor},
-    queue::store::Store,
+    queue::Queue,
     window::WindowDb,
 };
 
@@ -74,12 +74,12 @@ impl WindowSide {
     /// Opens `window.db`, and the window where it is bound.
     pub(super) fn start(
         config: &Arc<Config>,
-        store: &Arc<dyn Store>,
+        queue: &Arc<Queue>,
         prepared: PreparedWindow,
         bound: Option<Bound>,
     ) -> Self {
         let (ask, reloads) = mpsc::channel(8);
-        let host = Arc::new(GatewayHost::new(Arc::clone(store), Arc::clone(config), ask));
+        let host = Arc::new(GatewayHost::new(Arc::clone(queue), Arc::clone(config), ask));
         let window = match WindowDb::make(&config.data_dir) {
             Ok(window) => Some(Arc::new(window)),
             Err(error) => {

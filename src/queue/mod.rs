@@ -6,7 +6,10 @@
 use std::{
     fmt, io,
     path::Path,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, RwLock,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant, SystemTime},
 };
 
@@ -82,6 +85,8 @@ pub struct Queue {
     node: NodeId,
     reserve: RwLock<Option<Arc<Reserve>>>,
     wake: Notify,
+    /// An operator's verb came from within this process.
+    operated: AtomicBool,
     ids: Mutex<Ids>,
     /// When space was last asked for.
     asked: Mutex<Option<Instant>>,
@@ -117,6 +122,7 @@ impl Queue {
             node: NodeId::default(),
             reserve: RwLock::new(None),
             wake: Notify::new(),
+            operated: AtomicBool::new(false),
             ids: Mutex::default(),
             asked: Mutex::new(None),
             disk: Mutex::new((None, u64::MAX)),
@@ -232,6 +238,17 @@ impl Queue {
     /// Waits until something was accepted (or `wake` was called) since the last wait.
     pub async fn changed(&self) {
         self.wake.notified().await;
+    }
+
+    /// An operator has acted from within this process, which the store tells nobody: lanes are to be read again.
+    pub fn was_operated(&self) {
+        self.operated.store(true, Ordering::Release);
+        self.wake();
+    }
+
+    /// Whether one has since this was asked last.
+    pub fn take_operated(&self) -> bool {
+        self.operated.swap(false, Ordering::AcqRel)
     }
 
     /// Wakes delivery.

@@ -24,6 +24,14 @@ pub enum JobState {
 }
 
 impl JobState {
+    /// Every one.
+    pub const ALL: [Self; 5] = [
+        Self::Waiting,
+        Self::Sending,
+        Self::Held,
+        Self::Failed,
+        Self::Done,
+    ];
     /// All but [`JobState::Done`]: what a list shows unless it is asked for everything.
     pub const NOT_DONE: [Self; 4] = [Self::Waiting, Self::Sending, Self::Held, Self::Failed];
 

@@ -1,5 +1,7 @@
 //! `/messages`: where they are, what became of them, and the verbs.
 
+use std::time::{Duration, Instant};
+
 use axum::{
     Extension, Json,
     body::{Body, Bytes},
@@ -16,13 +18,130 @@ use crate::{
         gate::row,
         params::Params,
         problem::{ApiError, ProblemDetails},
-        settings::ShownContent,
+        settings::{Role, ShownContent},
     },
-    mail::{message::MessageId, text::shown_to},
-    queue::{eml::Eml, store::StoreError},
+    mail::{message::MessageId, pattern::Pattern, text::shown_to},
+    queue::{
+        eml::Eml,
+        store::{Filter, JobState, Needle, Search, StoreError},
+    },
+    route::RouteName,
     view,
     window::audit::AuditRow,
 };
+
+const KEYS: &[&str] = &[
+    "state",
+    "route",
+    "connector",
+    "client",
+    "sender",
+    "recipient",
+    "text",
+    "since",
+    "until",
+    "all",
+    "limit",
+    "cursor",
+];
+/// A search ends then with what it has found.
+const PATIENCE: Duration = Duration::from_millis(250);
+
+/// Messages, newest first: all but those that are done.
+#[utoipa::path(get, path = "/api/v1/messages", tag = "messages",
+    params(
+        ("state" = Option<String>, Query, description = "waiting, sending, held, failed or done; several: with commas, or given again"),
+        ("route" = Option<String>, Query, description = "On this route"),
+        ("connector" = Option<String>, Query, description = "That wait for this connector, or may go by it"),
+        ("client" = Option<String>, Query, description = "Sent by this [[client]]"),
+        ("sender" = Option<String>, Query, description = "From this address or pattern"),
+        ("recipient" = Option<String>, Query, description = "To this address or pattern"),
+        ("text" = Option<String>, Query, description = "With this in id, sender, recipients or replies; in the subject where it is shown"),
+        ("since" = Option<String>, Query, description = "Accepted then or later, RFC 3339"),
+        ("until" = Option<String>, Query, description = "Accepted then or earlier, RFC 3339"),
+        ("all" = Option<bool>, Query, description = "Also those that are done"),
+        ("limit" = Option<usize>, Query, description = "At most so many, up to 500"),
+        ("cursor" = Option<String>, Query, description = "`next` of the part before"),
+    ),
+    responses(
+        (status = 200, body = view::FoundMessages),
+        (status = "4XX", body = ProblemDetails, content_type = "application/problem+json"),
+        (status = "5XX", body = ProblemDetails, content_type = "application/problem+json"),
+    ))]
+pub(super) async fn list(
+    State(app): TheApp,
+    Extension(caller): Extension<Caller>,
+    RawQuery(query): RawQuery,
+) -> Result<Json<view::FoundMessages>, ApiError> {
+    let params = Params::of(query.as_deref(), KEYS)?;
+    find(&app, &caller, &params).await.map(Json)
+}
+
+/// A part of the list that is asked for.
+pub(in crate::admin) async fn find(
+    app: &App,
+    caller: &Caller,
+    params: &Params,
+) -> Result<view::FoundMessages, ApiError> {
+    let search = Search {
+        filter: filter(app, caller, params)?,
+        from: params.parsed("cursor", "what `next` of the part before was")?,
+        limit: params.limit()?,
+        deadline: Some(Instant::now() + PATIENCE),
+    };
+    Ok(app.host.search(&search).await?)
+}
+
+/// The filter that a query says. Subjects are looked at where whoever asks may see them.
+pub(in crate::admin) fn filter(
+    app: &App,
+    caller: &Caller,
+    params: &Params,
+) -> Result<Filter, ApiError> {
+    let mut states = Vec::new();
+    for word in params.all("state").flat_map(|words| words.split(',')) {
+        let known = JobState::ALL
+            .into_iter()
+            .find(|state| state.as_str() == word);
+        states.push(known.ok_or_else(|| {
+            ApiError::bad("`state` takes waiting, sending, held, failed and done")
+        })?);
+    }
+    let is_all = match params.get("all") {
+        None | Some("false" | "0") => false,
+        Some("true" | "1" | "on") => true,
+        Some(_) => return Err(ApiError::bad("`all` takes true or false")),
+    };
+    if states.is_empty() && !is_all {
+        states = JobState::NOT_DONE.to_vec();
+    }
+    let pattern = |key: &str| {
+        let read = |text: &str| {
+            Pattern::parse(text).map_err(|why| ApiError::bad(format!("`{key}`: {why}")))
+        };
+        params.get(key).map(read).transpose()
+    };
+    Ok(Filter {
+        states,
+        sender: pattern("sender")?,
+        recipient: pattern("recipient")?,
+        route: params.get("route").map(RouteName::from),
+        connector: params
+            .get("connector")
+            .map(|name| app.host.of_connector(name)),
+        client: params.get("client").map(str::to_owned),
+        text: params.get("text").map(Needle::new),
+        since: params.time("since")?,
+        older: params.time("until")?,
+        subjects: sees_subjects(app, caller),
+        ..Filter::default()
+    })
+}
+
+fn sees_subjects(app: &App, caller: &Caller) -> bool {
+    let content = app.settings().content;
+    content != ShownContent::None && caller.role >= Role::Operator
+}
 
 /// One message: its entries, the summary of its header, its events.
 #[utoipa::path(get, path = "/api/v1/messages/{id}", tag = "messages",

@@ -31,6 +31,8 @@ mod gateway;
 mod health;
 mod messages;
 mod part;
+mod send;
+mod verbs;
 
 #[derive(OpenApi)]
 #[openapi(
@@ -85,6 +87,12 @@ fn described() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(gateway::explain))
         .routes(routes!(gateway::reload))
         .routes(routes!(gateway::services))
+        .routes(routes!(messages::list, send::send))
+        .routes(routes!(verbs::retry))
+        .routes(routes!(verbs::hold))
+        .routes(routes!(verbs::release))
+        .routes(routes!(verbs::fail))
+        .routes(routes!(verbs::discard))
         .routes(routes!(messages::show))
         .routes(routes!(messages::events))
         .routes(routes!(messages::content))
