@@ -288,8 +288,11 @@ pub(super) fn masks(chars: &[char]) -> Vec<Range<usize>> {
         let word: String = chars.get(at..word_end).unwrap_or_default().iter().collect();
         if holds_secret(&word)
             && let Some(from) = value_start(chars, word_end)
-            && !says_where(chars.get(from..).unwrap_or_default())
         {
+            // The names in there are no keys.
+            if says_where(chars.get(from..).unwrap_or_default()) {
+                break;
+            }
             masks.push(from..chars.len());
             return masks;
         }
@@ -413,6 +416,12 @@ mod tests {
             19,
             6,
             ("password = { env = \"NAME\" }", "                   ^^^^^^"),
+        );
+        check(
+            "password = { env = \"SMARTHOST_PASSWORD\" }",
+            0,
+            8,
+            ("password = { env = \"SMARTHOST_PASSWORD\" }", "^^^^^^^^"),
         );
         check(
             "oauth = { provider = \"google\", client_secret = \"x\" }",
