@@ -14,6 +14,7 @@ use rustix::process::{Resource, Rlimit};
 use tokio::{
     runtime::{Builder, Handle, Runtime},
     signal::unix::{Signal, SignalKind, signal},
+    task::JoinSet,
     time::{MissedTickBehavior, interval},
 };
 use tracing::{error, info, warn};
@@ -27,8 +28,9 @@ use crate::{
     listener::{ListenerStatus, Listeners, Shared, auth::Authenticator},
     mail::time,
     queue::{self, Queue, lock, store::Store},
-    systemd, telemetry,
-    view::{Cause, Reload, STATUS_ROW},
+    systemd,
+    telemetry::{self, metrics::Metrics},
+    view::{Cause, Readiness, Reload, STATUS_ROW},
     watch::{Files, content},
 };
 
@@ -37,7 +39,10 @@ pub use error::RunError;
 mod certificates;
 mod error;
 pub mod handover;
+pub mod health;
 mod host;
+pub mod instruments;
+pub mod pulse;
 pub mod report;
 pub mod rules;
 mod status_row;
@@ -46,6 +51,9 @@ mod window;
 
 use rules::rules;
 use tokens::StoredTokens;
+
+use instruments::Instruments;
+use pulse::Pulse;
 
 /// What is in flight has so long to finish.
 const GRACE: Duration = Duration::from_secs(30);
@@ -61,14 +69,21 @@ pub fn run(path: PathBuf) -> Result<(), RunError> {
     raise_files();
     let (config, notes) =
         config::load(&path, Secrets::Resolve).map_err(|e| RunError::new(78, e))?;
-    let log = telemetry::init(&config.log).map_err(|e| RunError::new(78, e))?;
+    let metrics = Arc::new(Metrics::default());
+    let log = telemetry::init(&config.log, &metrics).map_err(|e| RunError::new(78, e))?;
     log_notes(&notes);
     let no_threads = |e| RunError::system(format!("no runtime: {e}"));
     let inwards = threads("listener").map_err(no_threads)?;
     let outwards = threads("delivery").map_err(no_threads)?;
     // Until the last delivery has ended nobody else may begin with what it holds.
     let lock = lock::take(&config.data_dir)?;
-    let result = inwards.block_on(Box::pin(serve(Arc::new(config), outwards.handle().clone())));
+    // What the one before left there is not true any more.
+    if let Err(error) = health::write(&config.data_dir, Readiness::default()) {
+        warn!(event = "health not written", error = %error, "health not written");
+    }
+    let pulse = Pulse::of(&[inwards.handle().clone(), outwards.handle().clone()]);
+    let serving = serve(Arc::new(config), outwards.handle().clone(), metrics, pulse);
+    let result = inwards.block_on(Box::pin(serving));
     // A blocked disk must not keep the process.
     outwards.shutdown_timeout(Duration::from_secs(2));
     inwards.shutdown_timeout(Duration::from_secs(2));
@@ -178,12 +193,20 @@ struct Gateway {
     listeners: Listeners,
     delivery: Delivery,
     window: WindowSide,
+    instruments: Arc<Instruments>,
+    /// Who keeps the health file; dropped, nobody does.
+    _health: JoinSet<()>,
     started: SystemTime,
     /// What became of the last reload.
     reload: Option<Reload>,
 }
 
-async fn serve(config: Arc<Config>, outwards: Handle) -> Result<(), RunError> {
+async fn serve(
+    config: Arc<Config>,
+    outwards: Handle,
+    metrics: Arc<Metrics>,
+    pulse: Arc<Pulse>,
+) -> Result<(), RunError> {
     let mut signals = Signals::new().map_err(|e| RunError::system(format!("signals: {e}")))?;
     let store = queue::open(&config.queue)?;
     let queue = Arc::new(Queue::start(Arc::clone(&store)).await?);
@@ -204,7 +227,21 @@ async fn serve(config: Arc<Config>, outwards: Handle) -> Result<(), RunError> {
         let _within = outwards.enter();
         Delivery::start(Arc::clone(&queue), setup(&config, &connectors))
     };
-    let window = WindowSide::start(&config, &queue, prepared_window, bound);
+    let observer = delivery.observer();
+    let instruments = Instruments::new(
+        metrics,
+        Arc::clone(&queue),
+        Arc::clone(&shared),
+        observer,
+        pulse,
+    );
+    let instruments = Arc::new(instruments);
+    let mut health = JoinSet::new();
+    health.spawn(health::keep(
+        Arc::clone(&instruments),
+        config.data_dir.clone(),
+    ));
+    let window = WindowSide::start(&config, &queue, &instruments, prepared_window, bound);
     let mut gateway = Gateway {
         window,
         files: Files::of(&config.files),
@@ -214,6 +251,8 @@ async fn serve(config: Arc<Config>, outwards: Handle) -> Result<(), RunError> {
         shared,
         listeners,
         delivery,
+        instruments,
+        _health: health,
         started: SystemTime::now(),
         reload: None,
     };
@@ -221,6 +260,8 @@ async fn serve(config: Arc<Config>, outwards: Handle) -> Result<(), RunError> {
     gateway.write_status_row(&prepared.standing()).await;
     gateway.listeners.commit(prepared);
     gateway.listeners.warn_of_expiry();
+    let standing = gateway.listeners.standing();
+    gateway.instruments.took(&gateway.config, &standing);
     info!(event = "ready", version = env!("CARGO_PKG_VERSION"), config = %gateway.config.path.display(), "ready");
     systemd::ready(&gateway.status());
     gateway.wait(&mut signals).await;
@@ -299,6 +340,7 @@ impl Gateway {
                 info!(event = "reloaded", config = %self.config.path.display(), "reloaded");
             }
             Err(error) => {
+                self.instruments.kept();
                 error!(event = "not reloaded", error = %error, "not reloaded; the old settings stay");
             }
         }
@@ -378,6 +420,8 @@ impl Gateway {
         self.connectors = connectors;
         self.config = Arc::new(config);
         self.window.configure(&self.config, prepared_window);
+        let standing = self.listeners.standing();
+        self.instruments.took(&self.config, &standing);
         Ok(())
     }
 
@@ -401,6 +445,7 @@ impl Gateway {
     /// Drains; a second signal ends it at once.
     async fn stop(self, signals: &mut Signals) {
         systemd::stopping();
+        self.instruments.drain();
         info!(
             event = "stopping",
             connections = self.shared.open_connections(),

@@ -34,7 +34,8 @@
 //! - `connector/` WAYS OUT: `smtp/`, `graph/`, capture, discard, and in its `mod.rs` what is known of each kind; `oauth/` gets access
 //!   tokens, `http/` says what a request may have done and why it failed, `tls/` whose certificate is trusted; `outbound.rs` says
 //!   which hosts are reached, and how
-//! - `telemetry/` the log: `maillog.rs` holds one function for each event
+//! - `telemetry/` the log: `maillog.rs` holds one function for each event; what is counted: `counted.rs` sends and reads it,
+//!   `metrics.rs` is the text of `/metrics`
 //! - `view/` what is shown: status, lanes, entries and lives as types, for `--json` and the status row
 //! - `window/` the file beside the queue where the page keeps what it needs: logins, the audit
 //! - `admin/` THE OPERATOR'S WINDOW: `server.rs` takes connections, `gate.rs` asks who it is and whether he may, `api/` answers programs and
@@ -42,8 +43,9 @@
 //! - `config/` TEXT TO SETTINGS: `load.rs` takes a file or says all that is wrong with it, `keys.rs` is every key as data,
 //!   `table.rs` reads them and collects every problem, `sections/` makes each section its module's own settings; `edit/` changes the
 //!   text by operations, and nothing else of it
-//! - `gateway.rs` builds everything from a configuration; run, reload, drain (`gateway/` writes the status row that commands
-//!   read); `report/` finds out what is shown, and tries what is to be tried; `watch.rs` sees which files have changed
+//! - `gateway.rs` builds everything from a configuration; run, reload, drain (`gateway/` writes the status row and the health file
+//!   that commands read); `instruments.rs` shows what there is, `report/` finds out what is shown, and tries what is to be tried;
+//!   `watch.rs` sees which files have changed
 //! - `cli/` one file for each command: arguments, print, exit status (`queue/` has the .eml); `demo/` holds the stand-in smarthost, `sendmail/`
 //!   what becomes of the text
 //!

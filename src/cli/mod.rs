@@ -26,6 +26,7 @@ mod elsewhere;
 mod explain;
 mod handover;
 mod harden;
+mod health;
 mod man;
 mod password;
 mod place;
@@ -70,6 +71,8 @@ enum CliCommand {
     Test(test::Arguments),
     /// Show whether the gateway is running, and what needs attention
     Status(status::Arguments),
+    /// Say whether the gateway lives, by its exit status: for a container's probe
+    Health(health::Arguments),
     /// Look at the queue and act on it, whether or not the gateway runs
     Queue(queue::Arguments),
     /// Show the life of a message, one line per event
@@ -166,6 +169,7 @@ fn dispatch(argv: Vec<OsString>) -> Ended {
         CliCommand::Explain(arguments) => explain::run(config, &arguments),
         CliCommand::Test(arguments) => test::run(config, &arguments),
         CliCommand::Status(arguments) => status::run(config, &arguments),
+        CliCommand::Health(arguments) => health::run(config, &arguments),
         CliCommand::Queue(arguments) => queue::run(config, arguments),
         CliCommand::Trace(arguments) => trace::run(config, &arguments),
         CliCommand::Send(arguments) => send::run(config, &arguments),

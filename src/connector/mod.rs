@@ -104,7 +104,7 @@ pub enum Kind {
 
 impl Kind {
     /// How its tokens are asked for, if it has tokens.
-    fn oauth(&self) -> Option<&oauth::Settings> {
+    pub fn oauth(&self) -> Option<&oauth::Settings> {
         match self {
             Kind::Smtp(smtp) => smtp.oauth.as_ref().map(|(oauth, _)| oauth),
             Kind::Graph(graph) => Some(&graph.oauth),

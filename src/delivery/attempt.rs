@@ -10,6 +10,8 @@ use std::{
     time::Duration,
 };
 
+use tokio::time::Instant;
+
 use super::{
     clock::Moment,
     lanes::{LanePermits, SenderPermits, alarms::Alarm},
@@ -29,6 +31,7 @@ use crate::{
     },
     queue::store::Job,
     route::{ConnectorName, LaneId, Route},
+    telemetry::counted,
 };
 
 /// A connector keeps its deadline itself; one that does not is cut off this much later.
@@ -157,7 +160,18 @@ impl Run<'_> {
                 return ControlFlow::Continue(());
             }
         };
+        if !self.done.passed.is_empty() {
+            counted::failed_over(self.done.route.name.as_str());
+        }
+        let began = Instant::now();
         let report = call(shared, connector.as_ref(), settings, &job.message, &open).await;
+        let waited = shared.clock.wall().duration_since(job.accepted);
+        counted::attempted(
+            name.as_str(),
+            &report,
+            began.elapsed(),
+            waited.unwrap_or_default(),
+        );
         if let Report::Tried { via, .. } = &report {
             self.done.via.clone_from(via);
         }
@@ -235,7 +249,7 @@ async fn call(
     message: &Message,
     recipients: &[Recipient],
 ) -> Report {
-    let deadline = tokio::time::Instant::now().into_std() + settings.timeout;
+    let deadline = Instant::now().into_std() + settings.timeout;
     let mut delivery = connector.deliver(message, recipients, deadline);
     let guarded = poll_fn(|context| {
         match catch_unwind(AssertUnwindSafe(|| delivery.as_mut().poll(context))) {

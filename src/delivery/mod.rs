@@ -9,8 +9,8 @@ use std::{fmt, sync::Arc, time::Duration};
 use tokio::task::JoinSet;
 
 use self::{
-    attempt::Task, clock::Clock, lanes::gate, round::Round, setup::Built, shared::DeliveryContext,
-    timekeeper::MachineClock,
+    attempt::Task, clock::Clock, lanes::gate, observer::Observer, round::Round, setup::Built,
+    shared::DeliveryContext, timekeeper::MachineClock,
 };
 use crate::{
     queue::{Queue, Reservation, Reserve, store::Job},
@@ -24,6 +24,7 @@ pub mod lanes;
 mod login;
 mod look;
 mod maintenance;
+pub mod observer;
 pub mod plan;
 mod reports;
 mod round;
@@ -65,6 +66,11 @@ impl Delivery {
         let round = Round::new(Arc::clone(&shared), reserve_for_queue(&shared));
         main.spawn(round.run());
         Self { shared, main }
+    }
+
+    /// For whoever shows what the connectors are doing.
+    pub fn observer(&self) -> Observer {
+        Observer::of(&self.shared)
     }
 
     /// New routes, connectors and settings. Jobs under way finish with what they began; a lane of the same name keeps its

@@ -18,7 +18,7 @@ use crate::{
     },
     queue::store::{Event, EventKind, Job, Settled, Settlement},
     route::{ConnectorName, Route, Routed},
-    telemetry::maillog,
+    telemetry::{counted, maillog},
 };
 
 /// Between two tries to write a settlement: at first, at most.
@@ -84,7 +84,10 @@ impl<'a> Attempted<'a> {
         let decision = attempt.finish(route, built.settings.in_doubt_wait, now, fastrand::f64());
         let bounces = built.reports(&shared.queue, job, &decision, now);
         let mut events = events(job, &decision, &by, &via, &bounces, now);
-        events.extend(built.withheld(job, &decision, now));
+        if let Some(withheld) = built.withheld(job, &decision, now) {
+            counted::bounced("withheld");
+            events.push(withheld);
+        }
         if let Some((_, taker)) = by.first() {
             events.splice(
                 0..0,

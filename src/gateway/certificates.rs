@@ -43,7 +43,8 @@ pub(super) fn log_expiry(connectors: &[Settings]) {
     }
 }
 
-fn known(connectors: &[Settings]) -> impl Iterator<Item = (&Settings, &Path, Validity)> {
+/// Those that can be read.
+pub(super) fn known(connectors: &[Settings]) -> impl Iterator<Item = (&Settings, &Path, Validity)> {
     connectors.iter().flat_map(|settings| {
         let files = settings.kind.certificates();
         files.filter_map(move |(file, _)| Some((settings, file, keypair::validity(file).ok()?)))

@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{
     handover,
+    instruments::Instruments,
     report::{
         composed::Letter,
         explain::{Question, explain},
@@ -49,6 +50,7 @@ pub(super) type AskedReload = oneshot::Sender<Result<(), String>>;
 #[derive(Debug)]
 pub(super) struct GatewayHost {
     queue: Arc<Queue>,
+    instruments: Arc<Instruments>,
     config: RwLock<Arc<Config>>,
     reload: mpsc::Sender<AskedReload>,
 }
@@ -56,11 +58,13 @@ pub(super) struct GatewayHost {
 impl GatewayHost {
     pub(super) fn new(
         queue: Arc<Queue>,
+        instruments: Arc<Instruments>,
         config: Arc<Config>,
         reload: mpsc::Sender<AskedReload>,
     ) -> Self {
         Self {
             queue,
+            instruments,
             config: RwLock::new(config),
             reload,
         }
@@ -325,17 +329,21 @@ impl Host for GatewayHost {
         }
     }
 
-    fn counted_login(&self, _is_in: bool) {}
+    fn counted_login(&self, is_in: bool) {
+        let result = if is_in { "accepted" } else { "refused" };
+        self.instruments.metrics().admin_login(result);
+    }
 
     fn is_alive(&self) -> bool {
-        true
+        self.instruments.is_alive()
     }
 
     fn ready(&self) -> view::Readiness {
-        view::Readiness::default()
+        self.instruments.readiness()
     }
 
     async fn metrics(&self) -> Result<String, StoreError> {
-        Ok(String::new())
+        let gauges = self.instruments.gauges().await?;
+        Ok(self.instruments.metrics().text(&gauges))
     }
 }

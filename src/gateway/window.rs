@@ -9,6 +9,7 @@ use tracing::error;
 use super::{
     RunError,
     host::{AskedReload, GatewayHost},
+    instruments::Instruments,
 };
 use crate::{
     admin::{
@@ -75,11 +76,17 @@ impl WindowSide {
     pub(super) fn start(
         config: &Arc<Config>,
         queue: &Arc<Queue>,
+        instruments: &Arc<Instruments>,
         prepared: PreparedWindow,
         bound: Option<Bound>,
     ) -> Self {
         let (ask, reloads) = mpsc::channel(8);
-        let host = Arc::new(GatewayHost::new(Arc::clone(queue), Arc::clone(config), ask));
+        let host = Arc::new(GatewayHost::new(
+            Arc::clone(queue),
+            Arc::clone(instruments),
+            Arc::clone(config),
+            ask,
+        ));
         let window = match WindowDb::make(&config.data_dir) {
             Ok(window) => Some(Arc::new(window)),
             Err(error) => {

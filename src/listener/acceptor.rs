@@ -15,9 +15,9 @@ use rustls::{
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
 };
 use tokio::time::timeout;
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
-use super::wire::{Prefixed, Wire};
+use super::wire::{Prefixed, SecureStream, Wire};
 
 use crate::watch::Files;
 
@@ -97,6 +97,15 @@ impl Acceptor {
     /// Whether it comes from these files, and they are as they were. Blocks on the disk.
     pub fn is_still(&self, chain: &Path, key: &Path) -> bool {
         self.chain == chain && self.key == key && self.files == Files::of(&[chain, key])
+    }
+}
+
+impl SecureStream for TlsStream<Prefixed> {
+    fn version(&self) -> &'static str {
+        match self.get_ref().1.protocol_version() {
+            Some(rustls::ProtocolVersion::TLSv1_2) => "1.2",
+            _ => "1.3",
+        }
     }
 }
 

@@ -19,6 +19,7 @@ use super::{
 use crate::{
     mail::reply::Reply,
     smtp::server::{proxy, session::Session},
+    telemetry::counted,
 };
 
 /// How long a proxy may take to say who its client is.
@@ -74,15 +75,18 @@ async fn admit(
             Err(Unproxied::Gone(error)) => return Err(error),
         }
     }
+    let mut counted = counted::CountedConnection::begin(&port.settings.name);
     if port.settings.tls == TlsMode::Implicit {
         let head = input.split().freeze();
         wire = match port.encrypt(wire, head).await {
             Ok(wire) => wire,
             Err(error) => {
+                counted.encrypted(None);
                 log_failed_tls(&error, peer, &port, &shared);
                 return Ok(());
             }
         };
+        counted.encrypted(wire.version());
     }
     let session = Session::new(
         Arc::clone(&port.rules),
@@ -90,7 +94,9 @@ async fn admit(
         port.settings.tls == TlsMode::Implicit,
         shared.conditions(peer.ip()),
     );
-    let mut connection = Connection::new(session, wire, input, peer, port, slot, shared, permit);
+    let mut connection = Connection::new(
+        session, wire, input, peer, port, slot, shared, permit, counted,
+    );
     connection.converse().await
 }
 
@@ -104,10 +110,11 @@ pub(super) fn turn_away(wire: &Wire, peer: SocketAddr, limit: Limit, port: &Port
     if port.settings.tls != TlsMode::Implicit {
         wire.tell(&reply);
     }
+    let (listener, peer) = (&port.settings.name, canonical(peer));
+    counted::refused(listener, "connect", reply.code);
     let Some(suppressed) = shared.may_log_refusal(peer.ip()) else {
         return;
     };
-    let (listener, peer) = (&port.settings.name, canonical(peer));
     // That clients are turned away since there are too many of them is for somebody to see.
     if limit == Limit::Connections {
         warn!(event = "rejected", stage = "connect", listener = %listener, peer = %peer, suppressed, "rejected: limits.{key}");

@@ -29,7 +29,10 @@ use super::{
 use crate::{
     mail::{reply::Reply, text::logged},
     smtp::server::session::{Authentication, Credentials, InputStage, Rejection, Session, Step},
-    telemetry::maillog,
+    telemetry::{
+        counted::{self, CheckedLogin},
+        maillog,
+    },
 };
 
 mod transcript;
@@ -74,6 +77,7 @@ pub(super) struct Connection {
     deadline: Option<Instant>,
     data: InputRate,
     permit: ConnectionPermit,
+    counted: counted::CountedConnection,
 }
 
 /// What came of waiting for the client.
@@ -102,6 +106,7 @@ impl Connection {
         slot: Slot,
         shared: Arc<Shared>,
         permit: ConnectionPermit,
+        counted: counted::CountedConnection,
     ) -> Self {
         let drain = shared.drain();
         Self {
@@ -122,6 +127,7 @@ impl Connection {
             deadline: None,
             data: InputRate::default(),
             permit,
+            counted,
         }
     }
 
@@ -352,8 +358,12 @@ impl Connection {
     async fn encrypt(&mut self, head: Bytes) -> io::Result<Next> {
         let wire = std::mem::replace(&mut self.wire, Wire::Gone);
         match self.port.encrypt(wire, head).await {
-            Ok(wire) => self.wire = wire,
+            Ok(wire) => {
+                self.counted.encrypted(wire.version());
+                self.wire = wire;
+            }
             Err(error) => {
+                self.counted.encrypted(None);
                 log_failed_tls(&error, self.peer, &self.port, &self.shared);
                 return Ok(Next::End);
             }
@@ -370,9 +380,15 @@ impl Connection {
             .auth
             .check(credentials, &rules.policy.users, self.peer.ip())
             .await;
-        if result == Authentication::Accepted {
-            self.permit.logged_in();
-        }
+        let login = match result {
+            Authentication::Accepted => {
+                self.permit.logged_in();
+                CheckedLogin::Accepted
+            }
+            Authentication::Refused => CheckedLogin::Refused,
+            Authentication::Throttled => CheckedLogin::Throttled,
+        };
+        counted::login(&self.port.settings.name, login);
         self.session.verified(result)
     }
 
@@ -392,13 +408,15 @@ impl Connection {
     }
 
     fn log_rejection(&self, rejection: &Rejection) {
+        let listener = &self.port.settings.name;
+        counted::refused(listener, rejection.stage, rejection.reply.code);
         let Some(suppressed) = self.shared.may_log_refusal(self.peer.ip()) else {
             return;
         };
         maillog::rejected(&maillog::Rejected {
             peer: self.peer,
             client: self.session.client(),
-            listener: &self.port.settings.name,
+            listener,
             stage: rejection.stage,
             sender: rejection.sender.as_deref(),
             recipient: rejection.recipient.as_deref(),

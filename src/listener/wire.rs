@@ -21,8 +21,10 @@ use crate::mail::reply::Reply;
 const PIECE: usize = 8 * 1024;
 
 /// What an acceptor makes of a socket.
-pub(super) trait SecureStream: AsyncRead + AsyncWrite + fmt::Debug + Send + Unpin {}
-impl<T: AsyncRead + AsyncWrite + fmt::Debug + Send + Unpin> SecureStream for T {}
+pub(super) trait SecureStream: AsyncRead + AsyncWrite + fmt::Debug + Send + Unpin {
+    /// `1.2`, `1.3`.
+    fn version(&self) -> &'static str;
+}
 
 /// Plain or encrypted.
 #[derive(Debug)]
@@ -92,6 +94,14 @@ impl Wire {
             let mut line = Vec::new();
             reply.write_to(&mut line);
             let _ = tcp.try_write(&line);
+        }
+    }
+
+    /// The version of TLS. `None`: it is not encrypted.
+    pub(super) fn version(&self) -> Option<&'static str> {
+        match self {
+            Self::Tls(tls) => Some(tls.version()),
+            Self::Plain(_) | Self::Gone => None,
         }
     }
 

@@ -175,6 +175,12 @@ impl Queue {
         health
     }
 
+    /// Octets that are free on the disk, as it was a few seconds ago. `None`: it cannot be seen.
+    pub fn free_octets(&self) -> Option<u64> {
+        let free = self.free_disk();
+        (free != u64::MAX).then_some(free)
+    }
+
     /// Looked at now and then; what cannot be looked at counts as enough.
     fn free_disk(&self) -> u64 {
         let disk = || self.disk.lock().unwrap_or_else(PoisonError::into_inner);

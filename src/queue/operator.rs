@@ -211,6 +211,8 @@ pub struct Stats {
     pub held: u64,
     /// Jobs.
     pub failed: u64,
+    /// Those of the jobs that wait that may have arrived.
+    pub in_doubt: u64,
     /// Acceptance of the oldest waiting job.
     pub oldest: Option<SystemTime>,
 }

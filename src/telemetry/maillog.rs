@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use tracing::{info, warn};
 
+use super::{counted, metrics::NO_CLIENT};
 use crate::mail::outcome::LaneState;
 use crate::mail::{
     address::Address,
@@ -35,6 +36,8 @@ pub fn accepted(
     routes: &[&str],
     took: Duration,
 ) {
+    let client = origin.client.as_deref().unwrap_or(NO_CLIENT);
+    counted::accepted(&origin.listener, client, took);
     let mut recipients = String::new();
     for (i, recipient) in envelope.recipients.iter().take(NAMED).enumerate() {
         if i > 0 {
@@ -50,7 +53,7 @@ pub fn accepted(
         id = %id,
         listener = %origin.listener,
         peer = %origin.peer,
-        client = origin.client.as_deref().unwrap_or("-"),
+        client,
         user = %logged(origin.user.as_deref().unwrap_or("-")),
         helo = %logged(&origin.helo),
         tls = origin.tls,
@@ -177,6 +180,7 @@ pub fn failed(
 
 /// A report about `id` was queued as `bounce` for `to`.
 pub fn bounced(id: MessageId, bounce: MessageId, to: &str) {
+    counted::bounced("queued");
     info!(event = "bounced", id = %id, bounce = %bounce, to = %logged(to), "bounced");
 }
 

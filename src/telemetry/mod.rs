@@ -1,4 +1,4 @@
-//! WHAT THE GATEWAY SAYS OF ITSELF: the log, as text for people, as JSON, or to the journal with fields.
+//! WHAT THE GATEWAY SAYS OF ITSELF: the log, as text for people, as JSON, or to the journal with fields; and what it counts.
 //!
 //! Everybody else only names events and fields. A full pipe behind standard error never holds the gateway up: lines go through a
 //! bounded channel to a thread of their own, and those that do not fit are counted and reported later.
@@ -21,7 +21,7 @@ use tracing::{
 };
 use tracing_subscriber::{
     Layer,
-    filter::{LevelFilter, Targets},
+    filter::LevelFilter,
     fmt::{FmtContext, FormatEvent, FormatFields, MakeWriter, format::Writer},
     layer::{Context, SubscriberExt},
     registry::LookupSpan,
@@ -29,8 +29,18 @@ use tracing_subscriber::{
 };
 
 use crate::mail::{text, time};
+use metrics::Metrics;
+use sorted::SortedEvents;
 
+pub mod counted;
+pub mod gauges;
 pub mod maillog;
+pub mod metrics;
+mod series;
+mod sorted;
+
+#[cfg(test)]
+pub(crate) use sorted::counting;
 
 /// A single value of any origin is cut to so many octets.
 const ANY_TEXT: usize = 4_000;
@@ -85,19 +95,17 @@ impl Drop for Guard {
     }
 }
 
-/// Starts the log of this process. Keep the guard until the end.
+/// Starts the log of this process, and has what happens counted. Keep the guard until the end.
 ///
 /// # Errors
 /// A sentence: an unknown level, no journal, or a log that was already started.
-pub fn init(settings: &Settings) -> Result<Guard, String> {
+pub fn init(settings: &Settings, metrics: &Arc<Metrics>) -> Result<Guard, String> {
     let level: LevelFilter = settings.level.parse().map_err(|_| {
         format!(
             "\"{}\" is not a log level; it is one of error, warn, info, debug, trace",
             text::logged(&settings.level)
         )
     })?;
-    // What the libraries say is for their makers: types, paths of the build, names from the network that nobody has escaped.
-    let level = Targets::new().with_target(env!("CARGO_CRATE_NAME"), level);
     let registry = tracing_subscriber::registry();
     let started = |result: Result<(), _>| {
         result.map_err(|_: tracing_subscriber::util::TryInitError| {
@@ -108,9 +116,10 @@ pub fn init(settings: &Settings) -> Result<Guard, String> {
         let journal = tracing_journald::layer()
             .map_err(|e| format!("the journal cannot be reached: {e}"))?
             .with_field_prefix(Some("POSTERN".to_owned()));
+        let log = Escaped(journal);
         started(
             registry
-                .with(Escaped(journal).with_filter(level))
+                .with(SortedEvents::new(level, log, metrics))
                 .try_init(),
         )?;
         return Ok(Guard::default());
@@ -125,13 +134,17 @@ pub fn init(settings: &Settings) -> Result<Guard, String> {
             .flatten_event(true)
             .with_current_span(false)
             .with_span_list(false)
-            .with_target(false)
-            .with_filter(level);
-        started(registry.with(json).try_init())?;
-    } else {
+            .with_target(false);
         started(
             registry
-                .with(layer.event_format(TextLines).with_filter(level))
+                .with(SortedEvents::new(level, json, metrics))
+                .try_init(),
+        )?;
+    } else {
+        let text = layer.event_format(TextLines);
+        started(
+            registry
+                .with(SortedEvents::new(level, text, metrics))
                 .try_init(),
         )?;
     }
@@ -396,6 +409,41 @@ impl<'a> MakeWriter<'a> for Lines {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_level_silences_what_is_counted_and_the_log_has_none_of_it() {
+        let (sender, receiver) = sync_channel(8);
+        let lines = Lines {
+            sender,
+            dropped: Arc::default(),
+        };
+        let text = tracing_subscriber::fmt::layer()
+            .event_format(TextLines)
+            .with_writer(lines);
+        let metrics = Arc::new(Metrics::default());
+        metrics.know(&metrics::LabelNames {
+            listeners: vec!["lan".to_owned()],
+            ..metrics::LabelNames::default()
+        });
+        let told = SortedEvents::new(LevelFilter::ERROR, text, &metrics);
+        let subscriber = tracing_subscriber::registry().with(told);
+        tracing::subscriber::with_default(subscriber, || {
+            counted::refused("lan", "rcpt", 550);
+            counted::refused("of a client", "rcpt", 550);
+            tracing::info!("beneath the level");
+            tracing::error!(target: "hyper", "a library");
+            tracing::error!("ours");
+        });
+        let Ok(Line::Text(line)) = receiver.try_recv() else {
+            panic!("no line")
+        };
+        assert!(line.ends_with(b"ERROR ours\n"), "{line:?}");
+        assert!(receiver.try_recv().is_err(), "one line");
+        let text = metrics.text(&gauges::Gauges::default());
+        let series = "postern_rejections_total{listener=\"lan\",stage=\"rcpt\",code=\"550\"} 1\n";
+        assert!(text.contains(series), "{text}");
+        assert!(!text.contains("of a client"));
+    }
 
     #[test]
     fn text_line() {

@@ -28,6 +28,7 @@ mod faults;
 mod fuzz;
 mod graph;
 mod graph_large;
+mod health;
 mod hostile;
 mod http;
 mod json;

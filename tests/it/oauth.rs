@@ -68,7 +68,8 @@ fn text(obstacle: &Obstacle) -> String {
 #[tokio::test]
 async fn a_secret_is_urlencoded_in_the_body_or_in_basic() {
     let endpoint = Endpoint::start(|_| granted("t1", 3599));
-    let source = TokenSource::new(&by_secret(endpoint.url("/t/oauth2/v2.0/token")), None).unwrap();
+    let source =
+        TokenSource::new("up", &by_secret(endpoint.url("/t/oauth2/v2.0/token")), None).unwrap();
     let token = source.token(soon()).await.unwrap();
     assert_eq!(token.reveal(), "t1");
     assert!(!format!("{token:?} {source:?}").contains("t1"));
@@ -89,7 +90,7 @@ async fn a_secret_is_urlencoded_in_the_body_or_in_basic() {
     if let Grant::ClientSecret { basic, .. } = &mut basic.grant {
         *basic = true;
     }
-    TokenSource::new(&basic, None)
+    TokenSource::new("up", &basic, None)
         .unwrap()
         .token(soon())
         .await
@@ -130,7 +131,7 @@ async fn one_renewal_in_flight_for_any_number_of_jobs() {
             may.wait();
             answer.clone()
         });
-        let source = TokenSource::new(&by_secret(endpoint.url("/")), None).unwrap();
+        let source = TokenSource::new("up", &by_secret(endpoint.url("/")), None).unwrap();
         let ask = |jobs: &mut tokio::task::JoinSet<String>| {
             for _ in 0..50 {
                 let source = source.clone();
@@ -243,7 +244,7 @@ async fn a_token_is_renewed_early_and_the_old_one_serves_while_the_endpoint_is_a
         1 => (503, "Retry-After: 7\r\n".into(), String::new()),
         _ => granted("new", 3599),
     });
-    let source = TokenSource::new(&by_secret(endpoint.url("/")), None).unwrap();
+    let source = TokenSource::new("up", &by_secret(endpoint.url("/")), None).unwrap();
     assert_eq!(source.token(soon()).await.unwrap().reveal(), "old");
     assert_eq!(source.token(soon()).await.unwrap().reveal(), "old");
     assert_eq!(endpoint.asked().len(), 1);
@@ -295,7 +296,7 @@ async fn errors_are_classed_and_name_the_remedy() {
         ),
     ] {
         let endpoint = Endpoint::start(move |_| said.clone());
-        let source = TokenSource::new(&by_secret(endpoint.url("/")), None).unwrap();
+        let source = TokenSource::new("up", &by_secret(endpoint.url("/")), None).unwrap();
         let report = source.token(soon()).await.unwrap_err();
         let found = text(&report);
         assert!(found.starts_with(expected), "{found}");
@@ -306,7 +307,7 @@ async fn errors_are_classed_and_name_the_remedy() {
         }
     }
     let huge = Endpoint::start(|_| (200, String::new(), "x".repeat(3 << 20)));
-    let report = TokenSource::new(&by_secret(huge.url("/")), None)
+    let report = TokenSource::new("up", &by_secret(huge.url("/")), None)
         .unwrap()
         .token(soon())
         .await
@@ -317,7 +318,7 @@ async fn errors_are_classed_and_name_the_remedy() {
         text(&report)
     );
     let gone = by_secret("http://127.0.0.1:1/".into());
-    let report = TokenSource::new(&gone, None)
+    let report = TokenSource::new("up", &gone, None)
         .unwrap()
         .token(soon())
         .await
@@ -329,7 +330,7 @@ async fn errors_are_classed_and_name_the_remedy() {
     );
     let mut forbidden = by_secret("https://login.evil.tld/".into());
     forbidden.http.allowed_hosts = vec!["login.example".into()];
-    let report = TokenSource::new(&forbidden, None)
+    let report = TokenSource::new("up", &forbidden, None)
         .unwrap()
         .token(soon())
         .await
@@ -419,7 +420,7 @@ async fn a_certificate_signs_what_entra_checks() {
         certificate: dir.path().join("cert.pem"),
         key: dir.path().join("key.pem"),
     };
-    let source = TokenSource::new(&settings(url.clone(), grant), None).unwrap();
+    let source = TokenSource::new("up", &settings(url.clone(), grant), None).unwrap();
     assert_eq!(
         source
             .token(soon())
@@ -450,7 +451,7 @@ async fn a_certificate_signs_what_entra_checks() {
         certificate: dir.path().join("cert.pem"),
         key: other.path().join("key.pem"),
     };
-    let found = TokenSource::new(&settings(url, grant), None).unwrap_err();
+    let found = TokenSource::new("up", &settings(url, grant), None).unwrap_err();
     assert!(found.contains("key.pem does not belong to"), "{found}");
 }
 
@@ -503,7 +504,7 @@ async fn a_google_service_account_signs_for_the_mailbox() {
             file: file.clone(),
             subject: subject.into(),
         };
-        let source = TokenSource::new(&settings(url.clone(), grant), None).unwrap();
+        let source = TokenSource::new("up", &settings(url.clone(), grant), None).unwrap();
         let found = match source.token(soon()).await {
             Ok(token) => token.reveal().to_owned(),
             Err(report) => text(&report),
@@ -524,7 +525,7 @@ async fn a_federated_token_is_read_anew_and_a_managed_identity_is_asked_with_its
         client_id: "app".into(),
         file: file.clone(),
     };
-    let source = TokenSource::new(&settings(endpoint.url("/"), grant), None).unwrap();
+    let source = TokenSource::new("up", &settings(endpoint.url("/"), grant), None).unwrap();
     assert_eq!(source.token(soon()).await.unwrap().reveal(), "first");
     fs::write(&file, "second").unwrap();
     assert_eq!(source.token(soon()).await.unwrap().reveal(), "second");
@@ -579,7 +580,7 @@ async fn a_federated_token_is_read_anew_and_a_managed_identity_is_asked_with_its
         }),
         ..Proxy::default()
     };
-    let source = TokenSource::new(&identity, None).unwrap();
+    let source = TokenSource::new("up", &identity, None).unwrap();
     assert_eq!(
         source
             .token(soon())
@@ -620,7 +621,7 @@ async fn the_agent_of_azure_arc_is_shown_the_key_it_names() {
         host: Azure::Arc(tokens.path().to_owned()),
     };
     let settings = settings(agent.url("/metadata/identity/oauth2/token"), grant);
-    let source = TokenSource::new(&settings, None).unwrap();
+    let source = TokenSource::new("up", &settings, None).unwrap();
     let token = source.token(soon()).await.map_err(|r| text(&r)).unwrap();
     assert_eq!(token.reveal(), "by-arc");
     assert_eq!(
@@ -660,7 +661,7 @@ async fn azures_hosting_is_asked_with_its_header() {
         host: Azure::Hosting(Secret::new("header-of-the-host")),
     };
     let settings = settings(hosting.url("/msi/token"), grant);
-    let source = TokenSource::new(&settings, None).unwrap();
+    let source = TokenSource::new("up", &settings, None).unwrap();
     let token = source.token(soon()).await.map_err(|r| text(&r)).unwrap();
     assert_eq!(token.reveal(), "by-hosting");
     assert_eq!(
@@ -722,6 +723,7 @@ async fn a_rotated_refresh_token_is_kept_before_it_is_used() {
     };
     let notes = Arc::new(Notes::default());
     let source = TokenSource::new(
+        "up",
         &settings(endpoint.url("/"), grant("r0")),
         Some(notes.clone()),
     )
@@ -731,12 +733,18 @@ async fn a_rotated_refresh_token_is_kept_before_it_is_used() {
     assert_eq!(source.token(soon()).await.unwrap().reveal(), "after-r1");
     // After a restart the kept one goes on; another configured one wins.
     let again = TokenSource::new(
+        "up",
         &settings(endpoint.url("/"), grant("r0")),
         Some(notes.clone()),
     )
     .unwrap();
     assert_eq!(again.token(soon()).await.unwrap().reveal(), "after-r2");
-    let other = TokenSource::new(&settings(endpoint.url("/"), grant("new")), Some(notes)).unwrap();
+    let other = TokenSource::new(
+        "up",
+        &settings(endpoint.url("/"), grant("new")),
+        Some(notes),
+    )
+    .unwrap();
     assert_eq!(other.token(soon()).await.unwrap().reveal(), "after-new");
 }
 
@@ -754,8 +762,12 @@ async fn what_cannot_be_kept_is_not_used_and_not_forgotten() {
         refresh_token: Secret::new("r0"),
     };
     let notes = Arc::new(Notes::default());
-    let source =
-        TokenSource::new(&settings(endpoint.url("/"), grant), Some(notes.clone())).unwrap();
+    let source = TokenSource::new(
+        "up",
+        &settings(endpoint.url("/"), grant),
+        Some(notes.clone()),
+    )
+    .unwrap();
     notes.full.store(true, Ordering::SeqCst);
     for _ in 0..2 {
         let found = text(&source.token(soon()).await.unwrap_err());
@@ -798,6 +810,7 @@ async fn a_kept_token_that_is_dead_gives_way_to_the_configured_one() {
     let notes = Arc::new(Notes::default());
     let new = |token: &str| {
         TokenSource::new(
+            "up",
             &settings(endpoint.url("/"), grant(token)),
             Some(notes.clone()),
         )
@@ -832,8 +845,12 @@ async fn two_mailboxes_of_one_client_keep_their_own_tokens() {
                 client_secret: None,
                 refresh_token: Secret::new(token),
             };
-            let source =
-                TokenSource::new(&settings(endpoint.url("/"), grant), Some(notes.clone())).unwrap();
+            let source = TokenSource::new(
+                "up",
+                &settings(endpoint.url("/"), grant),
+                Some(notes.clone()),
+            )
+            .unwrap();
             assert_eq!(
                 source.token(soon()).await.unwrap().reveal(),
                 format!("after-{token}{}", "+".repeat(round))

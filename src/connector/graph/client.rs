@@ -112,11 +112,11 @@ impl Graph {
         let base = Url::parse(&settings.graph_url).map_err(|e| format!("graph_url: {e}"))?;
         allowed(&settings.oauth.http, &base)?;
         Ok(Self {
-            name,
             base,
             http: Http::new(&settings.oauth.http)?,
             large: Semaphore::new(1),
-            tokens: TokenSource::new(&settings.oauth, services.token_store)?,
+            tokens: TokenSource::new(name.as_str(), &settings.oauth, services.token_store)?,
+            name,
             recorder: services.recorder,
             settings: settings.clone(),
         })

@@ -33,6 +33,7 @@ use crate::{
         reply::Reply,
     },
     secret::Secret,
+    telemetry::counted,
 };
 
 /// A token is renewed so long before it ends.
@@ -83,6 +84,8 @@ pub struct TokenSource {
 }
 
 struct Renewer {
+    /// The connector whose tokens they are, for what is counted.
+    connector: String,
     settings: Settings,
     url: Url,
     http: Http,
@@ -138,6 +141,7 @@ impl TokenSource {
     /// # Errors
     /// A file or URL that cannot be used.
     pub fn new(
+        connector: &str,
         settings: &Settings,
         store: Option<Arc<dyn TokenStore>>,
     ) -> Result<Arc<Self>, String> {
@@ -149,6 +153,7 @@ impl TokenSource {
             http
         };
         let inner = Renewer {
+            connector: connector.to_owned(),
             url: Url::parse(&settings.token_url).map_err(|e| format!("token_url: {e}"))?,
             http,
             refresh: Refresh::of(settings, store),
@@ -255,6 +260,8 @@ impl Renewer {
     async fn renew(&self) -> Result<Token, Obstacle> {
         let asked = Instant::now();
         let granted = self.granted(asked + RENEWAL).await;
+        let obstacle = granted.as_ref().err().map(|obstacle| obstacle.kind);
+        counted::asked_for_token(&self.connector, obstacle);
         let mut state = self.state();
         match granted {
             Ok(Granted {
@@ -466,7 +473,7 @@ mod tests {
                 ..HttpSettings::default()
             },
         };
-        TokenSource::new(&settings, None).unwrap()
+        TokenSource::new("up", &settings, None).unwrap()
     }
 
     fn remember(source: &TokenSource, left: Duration) -> Token {

@@ -83,7 +83,7 @@ impl Opener {
         let tokens = match &settings.oauth {
             None => None,
             Some((oauth, user)) => {
-                let source = TokenSource::new(oauth, services.token_store)?;
+                let source = TokenSource::new(name.as_str(), oauth, services.token_store)?;
                 Some((source, user.clone()))
             }
         };

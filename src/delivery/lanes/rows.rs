@@ -16,7 +16,7 @@ use crate::{
     delivery::clock,
     mail::{outcome::LaneState, reply::Reply},
     queue::store::LaneRow,
-    route::LaneId,
+    route::{ConnectorName, LaneId},
 };
 
 impl Lanes {
@@ -102,6 +102,17 @@ impl Lanes {
         }
     }
 
+    /// The state of a connector's lane, and the jobs that have a permit of it.
+    pub(in crate::delivery) fn now_at(&self, connector: &ConnectorName) -> (LaneState, usize) {
+        let now = now();
+        let table = self.table();
+        let entry = table.lanes.get(&LaneId::of(connector));
+        entry.map_or((LaneState::Open, 0), |entry| {
+            let (state, _) = entry.state(false, now);
+            (state, entry.gate.taken())
+        })
+    }
+
     /// Rows that changed since the last call.
     pub(in crate::delivery) fn changed_rows(&self, system: SystemTime) -> Vec<LaneRow> {
         let now = now();
@@ -142,20 +153,28 @@ impl Lanes {
 }
 
 impl LaneEntry {
-    fn row(&self, lane: &LaneId, now: Instant, system: SystemTime) -> LaneRow {
-        let (state, probe) = match self.gate.state() {
+    /// What is said of it, and until when where it is not open.
+    fn state(&self, is_mailbox: bool, now: Instant) -> (LaneState, Option<Instant>) {
+        match self.gate.state() {
             GateState::Open => match self.gate.held(now) {
-                Some(until) if self.is_held => (LaneState::Throttled, until),
-                _ => return open_row(lane, self.since.unwrap_or(system)),
+                Some(until) if self.is_held => (LaneState::Throttled, Some(until)),
+                _ => (LaneState::Open, None),
             },
-            GateState::Closed { until, .. } if lane.mailbox.is_some() => (LaneState::Paused, until),
-            GateState::Closed { until, .. } => (LaneState::Closed, until),
-            GateState::Paused { probe, .. } => (LaneState::Paused, probe),
+            GateState::Closed { until, .. } if is_mailbox => (LaneState::Paused, Some(until)),
+            GateState::Closed { until, .. } => (LaneState::Closed, Some(until)),
+            GateState::Paused { probe, .. } => (LaneState::Paused, Some(probe)),
+        }
+    }
+
+    fn row(&self, lane: &LaneId, now: Instant, system: SystemTime) -> LaneRow {
+        let since = self.since.unwrap_or(system);
+        let (state, Some(probe)) = self.state(lane.mailbox.is_some(), now) else {
+            return open_row(lane, since);
         };
         LaneRow {
             lane: lane.clone(),
             state,
-            since: self.since.unwrap_or(system),
+            since,
             why: self.why.as_ref().map(Reply::to_string).unwrap_or_default(),
             probe: Some(system + probe.saturating_duration_since(now)),
             version: 0,

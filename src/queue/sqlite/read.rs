@@ -107,6 +107,9 @@ pub(super) fn stats(conn: &Connection) -> rusqlite::Result<Stats> {
         (stats.waiting, stats.failed) = (count(2)?, count(3)?);
         Ok(())
     })?;
+    stats.in_doubt = conn
+        .prepare_cached("SELECT count(*) FROM job WHERE state = 2 AND pinned != ''")?
+        .query_row([], |row| row.get::<_, i64>(0).map(|n| n as u64))?;
     // Keys grow with time, so the least one is the oldest. (The plus: in the order of the ids, not of the index, to stop at the
     // first.)
     let oldest: Option<i64> = conn

@@ -29,6 +29,7 @@ use super::{
 use crate::{
     mail::message::MessageId,
     queue::{body::BodyStore, disk, store::StoreError},
+    telemetry::counted,
 };
 
 /// Operations that may wait for the writer; more wait in their callers.
@@ -223,9 +224,11 @@ impl Writer {
         let Some(conn) = &self.conn else {
             return Err(TransactionFault::Io("the database is closed".to_owned()));
         };
+        let began = Instant::now();
         let result = transaction(conn, &self.bodies, batch, self.damaged);
         match &result {
             Ok(_) => {
+                counted::committed(began.elapsed());
                 self.shared.commits.fetch_add(1, Ordering::Relaxed);
             }
             Err(fault) => {

@@ -239,7 +239,8 @@ pub use super::{
     time::wait,
 };
 
-fn signal(pid: u32, name: &str) {
+/// Sends a signal to one process.
+pub fn signal(pid: u32, name: &str) {
     let status = Command::new("kill")
         .args([format!("-{name}"), pid.to_string()])
         .status()

@@ -885,6 +885,11 @@ impl Store for Memory {
             sending: count(JobState::Sending),
             held: count(JobState::Held),
             failed: count(JobState::Failed),
+            in_doubt: tables
+                .rows
+                .iter()
+                .filter(|row| row.waits() && row.job.pinned.is_some())
+                .count() as u64,
             oldest: tables
                 .rows
                 .iter()
