@@ -36,11 +36,17 @@ pub(super) async fn gate(
 ) -> Response {
     let given = request.uri().path().to_owned();
     let path = path.map_or_else(|| given.clone(), |path| path.as_str().to_owned());
-    let mut response = match admit(&app, &peer, &path, &mut request).await {
+    let admitted = admit(&app, &peer, &path, &mut request).await;
+    let caller = request.extensions().get::<Caller>().cloned();
+    let mut response = match admitted {
         Ok(()) => next.run(request).await,
         Err(NotAdmitted::Refused(refusal)) => refusal.into_response(),
         Err(NotAdmitted::LogIn(to)) => Redirect::to(&to).into_response(),
     };
+    if let Some(caller) = caller {
+        // Whoever dresses a refusal wants to know for whom.
+        response.extensions_mut().insert(caller);
+    }
     let headers = response.headers_mut();
     for (name, value) in [
         (header::CONTENT_SECURITY_POLICY, POLICY),
@@ -131,6 +137,7 @@ async fn admit(
     if !is_safe {
         is_same_site(request.headers(), Some(&caller))?;
     }
+    request.extensions_mut().insert(caller.clone());
     match need {
         Ok(Need::Role(least)) if caller.role < least => {
             let refusal = ApiError::new(
@@ -154,7 +161,6 @@ async fn admit(
         }
         _ => {}
     }
-    request.extensions_mut().insert(caller);
     Ok(())
 }
 

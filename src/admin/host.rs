@@ -80,6 +80,8 @@ pub trait Host: Send + Sync + fmt::Debug {
     async fn search(&self, search: &Search) -> Result<view::FoundMessages, StoreError>;
     /// A connector as a filter means it, with the routes that name it now.
     fn of_connector(&self, name: &str) -> OfConnector;
+    /// The names of routes and of connectors, in their order.
+    fn names(&self) -> (Vec<String>, Vec<String>);
     /// A verb, where it takes as many as are expected.
     ///
     /// # Errors

@@ -28,9 +28,33 @@ const RIGHTS: &[(&str, &[(Method, Need)])] = &[
     ("/healthz", &[(GET, Need::Role(Viewer))]),
     ("/metrics", &[(GET, Need::Role(Metrics))]),
     ("/openapi.json", &[(GET, Need::Role(Viewer))]),
+    (
+        "/",
+        &[(GET, Need::Role(Viewer)), (POST, Need::Role(Operator))],
+    ),
+    (
+        "/messages",
+        &[(GET, Need::Role(Viewer)), (POST, Need::Role(Operator))],
+    ),
+    (
+        "/messages/{id}",
+        &[(GET, Need::Role(Viewer)), (POST, Need::Role(Operator))],
+    ),
+    ("/connectors", &[(GET, Need::Role(Viewer))]),
+    (
+        "/connectors/{name}",
+        &[(GET, Need::Role(Viewer)), (POST, Need::Role(Operator))],
+    ),
+    ("/try", &[(GET, Need::Role(Viewer))]),
+    (
+        "/config",
+        &[(GET, Need::Role(Viewer)), (POST, Need::Role(Operator))],
+    ),
+    ("/audit", &[(GET, Need::Role(Admin))]),
     ("/login", &[(GET, SameSite), (POST, SameSite)]),
     ("/logout", &[(POST, SameSite)]),
     ("/assets/{name}", &[(GET, SameSite)]),
+    ("/api/v1/needs", &[(GET, Need::Role(Viewer))]),
     ("/api/v1/status", &[(GET, Need::Role(Viewer))]),
     (
         "/api/v1/messages",

@@ -149,6 +149,18 @@ impl Host for GatewayHost {
         OfConnector::new(name, &self.current().router)
     }
 
+    fn names(&self) -> (Vec<String>, Vec<String>) {
+        let config = self.current();
+        let routes = config.router.routes.iter();
+        let connectors = config.connectors.iter();
+        (
+            routes.map(|route| route.name.to_string()).collect(),
+            connectors
+                .map(|connector| connector.name.to_string())
+                .collect(),
+        )
+    }
+
     async fn command(
         &self,
         filter: &Filter,

@@ -37,6 +37,7 @@ mod listener;
 mod oauth;
 mod old_tls;
 mod operator;
+mod pages;
 mod places;
 mod proxy;
 mod readers;

@@ -51,11 +51,8 @@ pub(super) async fn list(
         .get(header::ACCEPT)
         .and_then(|accept| accept.to_str().ok());
     if accept.is_some_and(|accept| accept.contains("application/x-ndjson")) {
-        app.audit.ready().await?;
-        let lines = export(&app, filter).await?;
-        app.audit
-            .write(row(&caller, &request, "audit", "exported"))
-            .await?;
+        let row = row(&caller, &request, "audit", "exported");
+        let lines = export(&app, row, filter).await?;
         return Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], lines).into_response());
     }
     let limit = params.limit()?;
@@ -94,7 +91,13 @@ pub(in crate::admin) async fn part(
     Ok(ListPart { items, next })
 }
 
-async fn export(app: &crate::admin::app::App, filter: AuditFilter) -> Result<String, ApiError> {
+/// All of it, a line each; that it was taken is the row.
+pub(in crate::admin) async fn export(
+    app: &crate::admin::app::App,
+    row: AuditRow,
+    filter: AuditFilter,
+) -> Result<String, ApiError> {
+    app.audit.ready().await?;
     let (mut lines, mut before, mut count) = (String::new(), filter.before, 0);
     while count < MOST {
         let filter = AuditFilter {
@@ -111,5 +114,6 @@ async fn export(app: &crate::admin::app::App, filter: AuditFilter) -> Result<Str
             lines.push('\n');
         }
     }
+    app.audit.write(row).await?;
     Ok(lines)
 }

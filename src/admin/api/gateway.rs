@@ -1,5 +1,7 @@
 //! The gateway as a whole: how it is, whom it would take, and that it reads its file again.
 
+use std::time::SystemTime;
+
 use axum::{
     Extension, Json,
     extract::{RawQuery, Request, State},
@@ -10,13 +12,16 @@ use serde_json::{Value, json};
 use super::part::TheApp;
 use crate::{
     admin::{
+        app::App,
         caller::Caller,
         gate::row,
         host::ExplainQuery,
+        pages::needs::Needs,
         params::Params,
         problem::{ApiError, ProblemDetails},
     },
     view,
+    window::audit::AuditRow,
 };
 
 /// How the gateway is: what `postern status --json` prints.
@@ -32,6 +37,23 @@ pub(super) async fn status(
 ) -> Result<Json<view::Status>, ApiError> {
     Params::of(query.as_deref(), &[])?;
     Ok(Json(app.host.status().await?))
+}
+
+/// What needs somebody, as the overview says it.
+#[utoipa::path(get, path = "/api/v1/needs", tag = "gateway",
+    responses(
+        (status = 200, body = Needs),
+        (status = "4XX", body = ProblemDetails, content_type = "application/problem+json"),
+        (status = "5XX", body = ProblemDetails, content_type = "application/problem+json"),
+    ))]
+pub(super) async fn needs(
+    State(app): TheApp,
+    RawQuery(query): RawQuery,
+) -> Result<Json<Needs>, ApiError> {
+    Params::of(query.as_deref(), &[])?;
+    let (status, connectors) = (app.host.status().await?, app.host.connectors().await?);
+    let now = SystemTime::now();
+    Ok(Json(Needs::of(&status, app.host.ready(), &connectors, now)))
 }
 
 /// Which rule admits or refuses a sender and a recipient, and which route the mail would take: `postern explain --json`.
@@ -90,6 +112,12 @@ pub(super) async fn reload(
 ) -> Result<Json<Value>, ApiError> {
     let row = row(&caller, &request, "reload", "ok");
     crate::admin::params::json::<Nothing>(request).await?;
+    read_again(&app, row).await?;
+    Ok(Json(json!({ "reloaded": true })))
+}
+
+/// The same for a page.
+pub(in crate::admin) async fn read_again(app: &App, row: AuditRow) -> Result<(), ApiError> {
     app.audit.ready().await?;
     let result = app.host.reload().await;
     let said = result
@@ -98,19 +126,12 @@ pub(super) async fn reload(
         .cloned()
         .unwrap_or_else(|| "ok".to_owned());
     app.audit
-        .write(crate::window::audit::AuditRow {
+        .write(AuditRow {
             result: said,
             ..row
         })
         .await?;
-    match result {
-        Ok(()) => Ok(Json(json!({ "reloaded": true }))),
-        Err(why) => Err(ApiError::coded(
-            StatusCode::UNPROCESSABLE_ENTITY,
-            "not_reloaded",
-            why,
-        )),
-    }
+    result.map_err(|why| ApiError::coded(StatusCode::UNPROCESSABLE_ENTITY, "not_reloaded", why))
 }
 
 /// A body without keys.

@@ -19,20 +19,20 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use super::{
     app::App,
     gate::gate,
-    pages,
+    pages::{self, shell::dress},
     problem::{ApiError, ProblemDetails},
 };
 
-mod audit;
+pub(super) mod audit;
 mod configuration;
-mod connectors;
+pub(super) mod connectors;
 mod events;
-mod gateway;
+pub(super) mod gateway;
 mod health;
-mod messages;
+pub(super) mod messages;
 mod part;
 mod send;
-mod verbs;
+pub(super) mod verbs;
 
 #[derive(OpenApi)]
 #[openapi(
@@ -78,12 +78,14 @@ pub(super) fn router(app: &Arc<App>) -> Router {
         .fallback(|| async { ApiError::not_found("there is nothing here") })
         .layer(from_fn_with_state(Arc::clone(app), survive))
         .layer(from_fn_with_state(Arc::clone(app), gate))
+        .layer(from_fn_with_state(Arc::clone(app), dress))
         .with_state(Arc::clone(app))
 }
 
 fn described() -> OpenApiRouter<Arc<App>> {
     OpenApiRouter::with_openapi(Description::openapi())
         .routes(routes!(gateway::status))
+        .routes(routes!(gateway::needs))
         .routes(routes!(gateway::explain))
         .routes(routes!(gateway::reload))
         .routes(routes!(gateway::services))

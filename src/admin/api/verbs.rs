@@ -131,6 +131,30 @@ fn expect_needed() -> ApiError {
     ApiError::coded(StatusCode::BAD_REQUEST, "expect_needed", detail)
 }
 
+/// The filter as the verb means it.
+fn meant(filter: Filter, verb: &Verb) -> Filter {
+    match verb {
+        // What a failed report tells is old news, unless it is asked for by its name.
+        Verb::Retry => Filter {
+            but_failed_reports: filter.ids.is_empty() && filter.sender.is_none(),
+            ..filter
+        },
+        _ => filter,
+    }
+}
+
+/// How many it would take now.
+pub(in crate::admin) async fn count(
+    app: &App,
+    filter: &Filter,
+    verb: &Verb,
+) -> Result<u64, ApiError> {
+    let filter = meant(filter.clone(), verb);
+    // Nobody has so many: nothing is done.
+    let counted = app.host.command(&filter, verb, Some(u64::MAX)).await?;
+    Ok(counted.count())
+}
+
 /// Does it, and writes down that it was done.
 pub(in crate::admin) async fn carry_out(
     app: &App,
@@ -140,14 +164,7 @@ pub(in crate::admin) async fn carry_out(
     expect: Option<u64>,
 ) -> Result<Count, ApiError> {
     app.audit.ready().await?;
-    let filter = match verb {
-        // What a failed report tells is old news, unless it is asked for by its name.
-        Verb::Retry => Filter {
-            but_failed_reports: filter.ids.is_empty() && filter.sender.is_none(),
-            ..filter
-        },
-        _ => filter,
-    };
+    let filter = meant(filter, verb);
     let done = app.host.command(&filter, verb, expect).await?;
     let object = match filter.ids.as_slice() {
         [] => "messages by a filter".to_owned(),

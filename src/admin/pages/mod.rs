@@ -1,74 +1,61 @@
-//! What people see: each page is HTML that works without script, by forms.
+//! What people see: HTML that works without script. A form goes to the URL of a page and leads back to one.
+//!
+//! `templates.rs` says what each page is filled with, `filters.rs` how values are written, `shell.rs` what is common to all,
+//! `style.css` and `window.js` how it looks and what a script adds. What a role lacks is not on its pages.
 
 use std::sync::Arc;
 
 use axum::{
-    Extension, Router,
-    extract::{Request, State},
-    http::{StatusCode, header},
-    response::{Html, IntoResponse as _, Redirect, Response},
+    Router,
+    extract::Path,
+    http::header,
+    response::{IntoResponse as _, Response},
     routing::{get, post},
 };
 
-use super::{
-    app::App,
-    caller::{Caller, Peer, RequestOrigin},
-    entry::{Entrance, next},
-    params::Params,
-    problem::ApiError,
-};
-use crate::secret::Secret;
+use super::{app::App, problem::ApiError};
+
+mod assets;
+mod audit;
+mod config;
+mod connectors;
+mod filters;
+mod login;
+mod message;
+mod messages;
+pub(super) mod needs;
+mod overview;
+mod route;
+pub(super) mod shell;
+mod templates;
+mod verbs;
 
 /// Every page.
 pub(super) fn router() -> Router<Arc<App>> {
     Router::new()
-        .route("/login", get(show_login).post(log_in))
-        .route("/logout", post(log_out))
+        .route("/", get(overview::show).post(overview::act))
+        .route("/messages", get(messages::show).post(messages::act))
+        .route("/messages/{id}", get(message::show).post(message::act))
+        .route("/connectors", get(connectors::list))
+        .route(
+            "/connectors/{name}",
+            get(connectors::show).post(connectors::act),
+        )
+        .route("/try", get(route::show))
+        .route("/config", get(config::show).post(config::act))
+        .route("/audit", get(audit::show))
+        .route("/login", get(login::show).post(login::enter))
+        .route("/logout", post(login::leave))
+        .route("/assets/{name}", get(asset))
 }
 
-async fn show_login() -> Html<&'static str> {
-    Html("<!doctype html><title>Postern</title>")
-}
-
-async fn log_in(
-    State(app): State<Arc<App>>,
-    Extension(peer): Extension<Peer>,
-    Extension(origin): Extension<RequestOrigin>,
-    request: Request,
-) -> Result<Response, ApiError> {
-    let form = Params::form(request).await?;
-    let entrance = Entrance {
-        peer: &peer,
-        origin: &origin,
-    };
-    let cookie = if let Some(code) = form.get("code") {
-        entrance.by_code(&app, code).await?
-    } else {
-        let password = Secret::new(form.get("password").unwrap_or_default());
-        let name = form.get("name").unwrap_or_default();
-        entrance.by_password(&app, name, password).await?
-    };
-    Ok(leads(next(form.get("next")), cookie))
-}
-
-async fn log_out(
-    State(app): State<Arc<App>>,
-    Extension(peer): Extension<Peer>,
-    Extension(origin): Extension<RequestOrigin>,
-    caller: Option<Extension<Caller>>,
-) -> Result<Response, ApiError> {
-    let entrance = Entrance {
-        peer: &peer,
-        origin: &origin,
-    };
-    let caller = caller.map(|Extension(caller)| caller);
-    let cookie = entrance.leave(&app, caller.as_ref()).await?;
-    Ok(leads("/login", cookie))
-}
-
-fn leads(to: &str, cookie: header::HeaderValue) -> Response {
-    let mut response = Redirect::to(to).into_response();
-    *response.status_mut() = StatusCode::SEE_OTHER;
-    response.headers_mut().insert(header::SET_COOKIE, cookie);
-    response
+async fn asset(Path(name): Path<String>) -> Result<Response, ApiError> {
+    let asset =
+        assets::named(&name).ok_or_else(|| ApiError::not_found("there is no such asset"))?;
+    let headers = [
+        (header::CONTENT_TYPE, asset.kind),
+        // Another content has another name.
+        (header::CACHE_CONTROL, "public, max-age=31536000, immutable"),
+    ];
+    Ok((headers, asset.body).into_response())
 }

@@ -1,0 +1,506 @@
+// What the pages gain by a script: they change by themselves, they can be used by keys, and their times are local. Each works without.
+// Text from the gateway is put in by textContent alone; rows are copies of a <template> of the page.
+
+const page = document.body.dataset.page;
+const one = (query, from = document) => from.querySelector(query);
+const all = (query, from = document) => [...from.querySelectorAll(query)];
+const main = one("main");
+
+/* Values, written as `filters.rs` writes them. */
+
+const odd = /[\p{Cc}\u{ad}\u{61c}\u{180e}\u{200b}-\u{200f}\u{2028}-\u{202e}\u{2060}-\u{206f}\u{feff}\u{fff9}-\u{fffb}\u{e0000}-\u{e0fff}]/gu;
+const escaped = (text) => text.replace(odd, (c) => (c === "\n" ? c : `\\u{${c.codePointAt(0).toString(16)}}`));
+function shown(text, most) {
+	const whole = escaped(String(text)).replaceAll("\n", "\\n");
+	const points = [...whole];
+	return points.length > most ? `${points.slice(0, most - 1).join("")}…` : whole;
+}
+const count = (number) => String(number).replace(/\B(?=(\d{3})+$)/g, ",");
+function size(octets) {
+	const in_units = (unit, name) => {
+		const tenths = Math.round((octets * 10) / unit);
+		return tenths < 100 ? `${(tenths / 10).toFixed(1)} ${name}` : `${count(Math.floor(tenths / 10))} ${name}`;
+	};
+	if (octets < 1024) return `${octets} B`;
+	return octets < 1024 ** 2 ? in_units(1024, "KB") : in_units(1024 ** 2, "MB");
+}
+function span(seconds) {
+	const two = (more, unit, less, small) => (less ? `${more} ${unit} ${less} ${small}` : `${more} ${unit}`);
+	const [minutes, hours, days] = [60, 3600, 86400].map((unit) => Math.floor(seconds / unit));
+	if (seconds < 60) return `${seconds} s`;
+	if (seconds < 3600) return `${minutes} min`;
+	return seconds < 86400 ? two(hours, "h", minutes % 60, "min") : two(days, "d", hours % 24, "h");
+}
+function element(name, className, text) {
+	const made = document.createElement(name);
+	if (className) made.className = className;
+	if (text !== undefined) made.textContent = text;
+	return made;
+}
+function icon(name) {
+	const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+	svg.setAttribute("class", "icon");
+	svg.setAttribute("aria-hidden", "true");
+	const use = document.createElementNS("http://www.w3.org/2000/svg", "use");
+	use.setAttribute("href", `${document.body.dataset.icons}#${name}`);
+	svg.append(use);
+	return svg;
+}
+function state(word) {
+	const name = word.replace(/[^a-z0-9]+/gi, "-");
+	const made = element("span", `state ${name}`);
+	made.append(icon(name), element("span", "", word));
+	return made;
+}
+const two = (number) => String(number).padStart(2, "0");
+function local(time) {
+	const at = new Date(time.dateTime);
+	if (Number.isNaN(at.getTime())) return;
+	const day = `${at.getFullYear()}-${two(at.getMonth() + 1)}-${two(at.getDate())}`;
+	time.textContent = `${day} ${two(at.getHours())}:${two(at.getMinutes())}:${two(at.getSeconds())}`;
+}
+function when(text) {
+	const made = element("time");
+	made.dateTime = text;
+	made.title = `${text.slice(0, 10)} ${text.slice(11, 19)} UTC`;
+	local(made);
+	return made;
+}
+const whenOr = (text) => (text ? when(text) : "–");
+/** Puts it there, if it is not there already: what does not change is not touched. */
+function put(place, ...parts) {
+	if (!place) return false;
+	const next = element("div");
+	next.append(...parts);
+	if (place.textContent === next.textContent) return false;
+	place.replaceChildren(...next.childNodes);
+	return true;
+}
+const slot = (row, name) => one(`[data-f="${name}"]`, row);
+const copy = (id) => one(`#${id}`).content.firstElementChild.cloneNode(true);
+
+all("time[datetime]").forEach(local);
+const zone = one("#zone");
+if (zone) zone.textContent = `Times are local (${Intl.DateTimeFormat().resolvedOptions().timeZone}); pointed at, they say UTC.`;
+
+// What was done is said once, and not again when the page is loaded anew.
+const address = new URL(location.href);
+if (address.searchParams.has("done")) {
+	address.searchParams.delete("done");
+	history.replaceState(null, "", address);
+}
+
+/* What is said to whoever is read to: one sentence in ten seconds, the latest. */
+
+let said = 0;
+let waiting = "";
+function say(sentence) {
+	const is_due = !waiting;
+	waiting = sentence;
+	if (!is_due) return;
+	setTimeout(() => {
+		put(one("#polite"), waiting);
+		said = Date.now();
+		waiting = "";
+	}, Math.max(0, said + 10_000 - Date.now()));
+}
+
+/* Each page, as the gateway has it now. */
+
+class LoggedOut extends Error {}
+async function ask(path) {
+	const answer = await fetch(path, { headers: { Accept: "application/json" } });
+	if (answer.status === 401) throw new LoggedOut();
+	// Not ready is an answer, too.
+	if (!answer.ok && path !== "/healthz") throw new Error(answer.status);
+	return answer.json();
+}
+
+/* The list of messages. */
+
+const keyOf = (id, route) => `${id} ${route}`;
+function fillMessage(row, entry) {
+	row.dataset.id = entry.id;
+	row.dataset.route = entry.route;
+	const tick = one("input[name=id]", row);
+	if (tick && tick.value !== entry.id) {
+		tick.value = entry.id;
+		tick.setAttribute("aria-label", `Tick ${entry.id}`);
+	}
+	const link = one("a", row);
+	link.href = `/messages/${entry.id}`;
+	put(link, entry.id);
+	put(slot(row, "accepted_at"), when(entry.accepted_at));
+	const has_changed = put(slot(row, "state"), state(entry.state));
+	put(slot(row, "sender"), shown(entry.sender, 120));
+	const [first, ...others] = entry.recipients;
+	put(slot(row, "recipients"), first ? shown(first.address, 120) : "", others.length ? ` and ${others.length} more` : "");
+	put(slot(row, "subject"), entry.subject ? shown(entry.subject, 120) : "");
+	put(slot(row, "route"), shown(entry.route, 80));
+	put(slot(row, "size"), size(entry.size));
+	const parts = [];
+	if (entry.blocked_by) parts.push(element("span", "", `Connector ${shown(entry.blocked_by, 80)} is shut.`));
+	if (entry.waits_for) parts.push(" ", element("span", "", `Its turn in ${shown(entry.waits_for, 120)}.`));
+	if (entry.state === "waiting" && !entry.blocked_by && entry.next_attempt) {
+		const next = element("span", "", "Next try ");
+		next.append(when(entry.next_attempt), ".");
+		parts.push(" ", next);
+	}
+	const reply = entry.recipients.find((recipient) => recipient.last_reply)?.last_reply;
+	if (reply && entry.state !== "done") parts.push(" ", element("q", "reply", shown(reply, 200)));
+	put(slot(row, "waits"), ...parts);
+	return has_changed;
+}
+function newMessage(entry) {
+	const row = copy("row");
+	fillMessage(row, entry);
+	return row;
+}
+const query = () => {
+	const params = new URLSearchParams(location.search);
+	params.delete("done");
+	return params;
+};
+let fresh = [];
+async function messages() {
+	if (query().has("cursor")) return;
+	const list = await ask(`/api/v1/messages?${query()}`);
+	const body = one("[data-testid=messages] tbody");
+	const rows = new Map(all("tr[data-id]", body).map((row) => [keyOf(row.dataset.id, row.dataset.route), row]));
+	const has = new Set();
+	let changed = 0;
+	fresh = [];
+	for (const entry of list.items) {
+		const key = keyOf(entry.id, entry.route);
+		has.add(key);
+		const row = rows.get(key);
+		if (row) changed += fillMessage(row, entry) ? 1 : 0;
+		else fresh.push(entry);
+	}
+	// One that has left the list stays where it is, and says what became of it.
+	const oldest = list.next ? list.items.at(-1)?.accepted_at : "";
+	const gone = [...rows].filter(([key, row]) => !has.has(key) && (one("time", row)?.dateTime ?? "") >= oldest);
+	for (const [, row] of gone.slice(0, 10)) {
+		const found = await ask(`/api/v1/messages/${row.dataset.id}`).catch((error) => {
+			if (error instanceof LoggedOut) throw error;
+			return { entries: [] };
+		});
+		const entry = found.entries.find((entry) => entry.route === row.dataset.route);
+		if (entry) changed += fillMessage(row, { ...entry, subject: entry.subject ?? slot(row, "subject")?.textContent }) ? 1 : 0;
+		else changed += put(slot(row, "state"), state("gone")) ? 1 : 0;
+	}
+	// Those below the end of a full page are older, and not new.
+	const last = [...rows.values()].at(-1);
+	const end = last ? one("time", last).dateTime : "";
+	fresh = fresh.filter((entry) => entry.accepted_at >= end || rows.size < 50);
+	const button = one("#new");
+	button.hidden = fresh.length === 0;
+	if (put(button, `${fresh.length} new`) && fresh.length) say(`${fresh.length} new in the list.`);
+	else if (changed) say(changed === 1 ? "1 message has changed." : `${changed} messages have changed.`);
+}
+one("#new")?.addEventListener("click", () => {
+	const body = one("[data-testid=messages] tbody");
+	one("tr.empty", body)?.remove();
+	const rows = fresh.map(newMessage);
+	rows.forEach((row) => row.classList.add("new"));
+	body.prepend(...rows);
+	fresh = [];
+	one("#new").hidden = true;
+	one("a", rows[0])?.focus();
+	setTimeout(() => rows.forEach((row) => row.classList.remove("new")), 3_000);
+});
+/** A search that has not come to its end goes on while somebody looks. */
+async function goOn() {
+	const searched = one("#searched");
+	while (searched && !searched.hidden && !document.hidden) {
+		const params = query();
+		params.set("cursor", searched.dataset.cursor);
+		const list = await ask(`/api/v1/messages?${params}`);
+		const body = one("[data-testid=messages] tbody");
+		if (list.items.length) one("tr.empty", body)?.remove();
+		body.append(...list.items.map(newMessage));
+		if (list.searched_to && list.next && all("tr[data-id]", body).length < 50) {
+			searched.dataset.cursor = list.next;
+			put(one("span", searched), when(list.searched_to));
+		} else {
+			searched.hidden = true;
+			const older = one("a[rel=next]");
+			if (older && list.next) {
+				params.set("cursor", list.next);
+				older.href = `/messages?${params}`;
+			} else older?.remove();
+		}
+	}
+}
+
+/* One message. */
+
+async function message() {
+	const id = one("h1 code").textContent;
+	const life = await ask(`/api/v1/messages/${id}/events`);
+	const list = one("[data-testid=life]");
+	const known = all("li[data-at]", list).length;
+	for (const event of life.events.slice(known)) {
+		const row = copy("event");
+		row.dataset.at = event.at;
+		put(slot(row, "head"), state(event.event), " ", when(event.at));
+		put(slot(row, "to"), event.recipients.slice(0, 5).map((to) => shown(to, 120)).join(", "),
+			event.recipients.length > 5 ? ` and ${event.recipients.length - 5} more` : "");
+		put(slot(row, "text"), shown(event.text, 1200));
+		list.append(row);
+		say(`${event.event}: ${shown(event.text, 120)}`);
+	}
+	for (const entry of life.entries) {
+		for (const recipient of entry.recipients) {
+			const row = all("[data-testid=recipients] tr[data-id]").find((row) => row.dataset.id === shown(recipient.address, 320));
+			if (!row) continue;
+			const word = entry.state === "held" && recipient.state === "waiting" ? "held" : recipient.state;
+			put(slot(row, "state"), state(word));
+			put(slot(row, "reply"), recipient.last_reply ? element("q", "reply", shown(recipient.last_reply, 1000)) : "–");
+		}
+	}
+	const waits = one("#waits");
+	waits.hidden = !life.waits_for;
+	if (life.waits_for) put(one("span", waits), `Waits for: ${escaped(life.waits_for)}`);
+}
+
+/* Connectors. */
+
+function fillConnector(row, connector) {
+	const has_changed = put(slot(row, "state"), state(connector.state));
+	put(slot(row, "why"), connector.why ? escaped(connector.why) : "");
+	if (page === "overview") put(slot(row, "next_probe"), whenOr(connector.next_probe));
+	else if (connector.next_probe) put(slot(row, "next_probe"), "Next try ", when(connector.next_probe), ".");
+	else put(slot(row, "next_probe"), "");
+	put(slot(row, "waiting"), count(connector.waiting));
+	put(slot(row, "in_flight"), count(connector.in_flight));
+	put(slot(row, "last_success"), whenOr(connector.last_success));
+	if (has_changed) say(`Connector ${shown(connector.name, 80)} is ${connector.state}.`);
+}
+async function connectors() {
+	const list = await ask("/api/v1/connectors");
+	for (const connector of list.items) {
+		const row = all("table tr[data-id]").find((row) => row.dataset.id === shown(connector.name, 200) && slot(row, "state"));
+		if (row) fillConnector(row, connector);
+	}
+}
+async function connector() {
+	const name = decodeURIComponent(location.pathname.split("/")[2]);
+	fillConnector(main, await ask(`/api/v1/connectors/${encodeURIComponent(name)}`));
+}
+
+/* The overview. */
+
+async function overview() {
+	const { status } = await ask("/healthz");
+	for (const [word, number] of Object.entries(status.messages ?? {})) put(one(`[data-count="${word}"]`), count(number));
+	const { waiting = 0, sending = 0 } = status.messages ?? {};
+	const retry = one("#retry-all");
+	if (retry) retry.disabled = waiting === 0;
+	const oldest = status.oldest_seconds === null ? "" : ` The oldest has waited for ${span(status.oldest_seconds)}.`;
+	const amount = waiting + sending === 0 ? "Nothing waits." : `${count(waiting)} waiting, ${count(sending)} on the way.`;
+	put(one("#standing"), amount + oldest);
+	await connectors();
+	await judge();
+}
+/** What needs somebody is found out by the gateway; it is in the page as it would be now. */
+async function judge() {
+	const { verdict, mood, items } = await ask("/api/v1/needs");
+	const banner = one("#verdict");
+	if (put(one("h1", banner), verdict)) say(`${verdict}.`);
+	if (!banner.classList.contains(mood)) {
+		banner.className = `verdict ${mood}`;
+		one(".icon", banner).replaceWith(icon(mood));
+	}
+	const table = one("#needs");
+	const rows = items.map((need) => {
+		const row = copy("need");
+		row.dataset.id = need.object;
+		put(slot(row, "severity"), state(need.severity));
+		const link = slot(row, "what");
+		link.href = need.href;
+		put(link, shown(need.what, 300));
+		put(slot(row, "why"), escaped(need.why));
+		if (need.since) put(slot(row, "since"), when(need.since));
+		return row;
+	});
+	const text = (rows) => rows.map((row) => row.textContent.replace(/\s+/g, "")).join();
+	const body = one("tbody", table);
+	if (text(rows) === text(all("tr", body))) return;
+	const show = () => {
+		body.replaceChildren(...rows);
+		table.hidden = rows.length === 0;
+		one("#changed").hidden = true;
+	};
+	// Nothing moves under the pointer, nor from under whoever is in there.
+	if (table.parentElement.matches(":hover") || main.contains(document.activeElement)) {
+		one("#changed").hidden = false;
+		one("#changed").onclick = show;
+	} else show();
+}
+
+/* When it is asked: as the stream says that something has changed, or every ten seconds where there is none. */
+
+const pages = { overview, messages, message, connectors, connector };
+const load = pages[page];
+let stream = null;
+let poll = 0;
+let again = 0;
+let slow = 0;
+let soon = 0;
+let busy = false;
+function live(word) {
+	const place = one("[data-testid=live]");
+	put(place, word);
+	place.closest(".live").className = `live ${word === "off" ? "" : `live-${word === "live" ? "on" : word}`}`;
+}
+function stop(word) {
+	stream?.close();
+	stream = null;
+	for (const timer of [poll, again, slow, soon]) clearTimeout(timer);
+	poll = again = slow = soon = 0;
+	live(word);
+}
+async function refresh() {
+	soon = 0;
+	if (busy) return later();
+	busy = true;
+	try {
+		await load();
+	} catch (error) {
+		if (error instanceof LoggedOut) {
+			stop("off");
+			say("You have been logged out.");
+		}
+	} finally {
+		busy = false;
+	}
+}
+/** What comes together is one question. */
+function later() {
+	if (!soon) soon = setTimeout(refresh, 500);
+}
+function polling() {
+	if (poll) return;
+	live("polling");
+	poll = setInterval(refresh, 10_000);
+	again = setTimeout(start, 60_000);
+}
+function start() {
+	stop("polling");
+	stream = new EventSource("/api/v1/events");
+	// What only time changes, as the age of the oldest, nobody tells.
+	clearInterval(slow);
+	slow = setInterval(refresh, 30_000);
+	stream.onopen = () => {
+		clearInterval(poll);
+		clearTimeout(again);
+		poll = again = 0;
+		live("live");
+		later();
+	};
+	// The browser tries again by itself where it can; until then it is asked.
+	stream.onerror = () => polling();
+	for (const kind of ["status", "message", "connector", "incident", "device", "proposal", "reset"]) {
+		stream.addEventListener(kind, later);
+	}
+}
+if (load && one("[data-testid=live]")) {
+	document.addEventListener("visibilitychange", () => (document.hidden ? stop("off") : start()));
+	addEventListener("pagehide", () => stop("off"));
+	addEventListener("pageshow", (event) => event.persisted && start());
+	if (!document.hidden) start();
+	if (page === "messages") goOn().catch(() => {});
+}
+
+/* All of the page at once. */
+
+const box = one("[data-testid=messages] th.box");
+if (box) {
+	const tick = element("input");
+	tick.type = "checkbox";
+	tick.setAttribute("aria-label", "Tick all that are shown");
+	tick.addEventListener("change", () => all("td.box input").forEach((one) => (one.checked = tick.checked)));
+	box.replaceChildren(tick);
+}
+
+/* Keys. */
+
+const help = one("#help");
+const keys = {
+	get on() {
+		try {
+			return localStorage.getItem("keys") !== "off";
+		} catch {
+			return true;
+		}
+	},
+	set on(is_on) {
+		try {
+			localStorage.setItem("keys", is_on ? "on" : "off");
+		} catch {
+			// It is forgotten with the page.
+		}
+	},
+};
+if (help) {
+	const button = one("#keys");
+	button.hidden = false;
+	button.addEventListener("click", () => help.showModal());
+	const toggle = one("#keys-on");
+	toggle.checked = keys.on;
+	toggle.addEventListener("change", () => (keys.on = toggle.checked));
+}
+const rows = () => all("tbody tr[data-id]", main).filter((row) => one("a[href]", row) && row.offsetParent);
+const current = () => document.activeElement?.closest?.("tbody tr[data-id]");
+function move(by) {
+	const list = rows();
+	if (!list.length) return;
+	const at = list.indexOf(current());
+	const next = at < 0 ? (by > 0 ? 0 : list.length - 1) : Math.min(Math.max(at + by, 0), list.length - 1);
+	one("a[href]", list[next]).focus();
+}
+function act(verb) {
+	const row = current();
+	const ticks = all("input[name=id]", main);
+	if (ticks.length && !ticks.some((tick) => tick.checked)) {
+		const own = row && one("input[name=id]", row);
+		if (!own) return;
+		own.checked = true;
+	}
+	const within = ticks.length ? one("#verbs") : (page === "connectors" ? row : main);
+	const button = within && one(`button[name=do][value=${verb}]`, within);
+	if (ticks.length) one("input[name=scope][value=ids]").checked = true;
+	button?.click();
+}
+let went = 0;
+const does = {
+	"/": () => one("[role=search] input")?.focus(),
+	"?": () => help.showModal(),
+	g: () => (went = Date.now()),
+	j: () => move(1),
+	k: () => move(-1),
+	x: () => one("input[name=id]", current() ?? element("p"))?.click(),
+	r: () => act("retry"),
+	h: () => act("hold"),
+};
+const isTyping = (target) =>
+	target.matches?.("textarea, select, [contenteditable], input:not([type=checkbox], [type=radio], [type=submit])");
+document.addEventListener("keydown", (event) => {
+	if (event.ctrlKey || event.altKey || event.metaKey || event.isComposing || !help || help.open) return;
+	if (event.key === "Escape") {
+		if (isTyping(event.target)) return event.target.blur();
+		if (!keys.on) return;
+		const up = one("a[rel=up]");
+		if (up) up.click();
+		else if (page !== "overview") history.back();
+		return;
+	}
+	if (!keys.on || isTyping(event.target)) return;
+	const place = Date.now() - went < 2_000 && one(`.rail [data-key="${CSS.escape(event.key)}"]`);
+	went = 0;
+	const what = place ? () => place.click() : does[event.key];
+	if (!what) return;
+	event.preventDefault();
+	what();
+});

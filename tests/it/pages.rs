@@ -1,0 +1,28 @@
+//! The window's pages in a real browser: `tests/browser` says what is looked at.
+
+use std::path::Path;
+
+use super::harness::{
+    gateway::Gateway,
+    peers::{command, need, peers},
+};
+
+#[test]
+#[ignore = "needs Chromium, playwright-core and axe-core, which tests/run installs"]
+fn every_page_in_a_browser() {
+    need("node");
+    need("chromium");
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/browser/pages.test.mjs");
+    let output = command("node")
+        .args(["--test", "--test-reporter=spec"])
+        .arg(tests)
+        .env("POSTERN", Gateway::binary())
+        .env("MODULES", peers().join("node_modules/"))
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stdout)
+    );
+}
