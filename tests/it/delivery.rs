@@ -437,7 +437,11 @@ async fn a_reload_with_a_shorter_probe_shortens_the_wait_under_way() {
 async fn a_clock_that_is_set_between_a_look_and_a_claim_gives_nothing_up() {
     let mut places = 0;
     loop {
-        let out = Scripted::new("out", [Act::Mixed(vec![("a", deferred())])]);
+        let out = Scripted::new(
+            "out",
+            // The second, too: whether it is given up is asked after one that was deferred.
+            [deferred(), deferred()].map(|reply| Act::Mixed(vec![("a", reply)])),
+        );
         let plan = Plan {
             retry: Duration::from_secs(3),
             give_up: Duration::from_hours(1),
@@ -454,7 +458,7 @@ async fn a_clock_that_is_set_between_a_look_and_a_claim_gives_nothing_up() {
             world.store.state("a@partner.example").as_deref() == Some("done")
         })
         .await;
-        assert_eq!(out.count(), 2, "delivered: set before question {places}");
+        assert_eq!(out.count(), 3, "delivered: set before question {places}");
         let rows = world.store.rows();
         assert_eq!(rows.len(), 1, "no bounce: set before question {places}");
         if !world.clock.is_set() {
