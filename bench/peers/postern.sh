@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Postern as it is measured (see postern.toml): the release build of this tree, or the program that POSTERN names. With STOCK it is told
-# no number of connections, or MAX_CONNECTIONS alone.
+# no number of connections, or MAX_CONNECTIONS alone. MORE: what is added to its configuration.
 #   postern.sh install CACHE | start CACHE DIR PORT SINK | stop DIR
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
@@ -16,6 +16,7 @@ start)
         most=${MAX_CONNECTIONS:+max_connections = $MAX_CONNECTIONS}
         sed -i -e "s|^max_connections = .*|$most|" -e '/^messages_per_connection = /d' "$dir/config.toml"
     fi
+    [ -z "${MORE:-}" ] || printf '\n%s\n' "$MORE" >>"$dir/config.toml"
     chmod 600 "$dir/config.toml"
     "${POSTERN:-$here/../../target/release/postern}" run -c "$dir/config.toml" >"$dir/out" 2>&1 &
     echo $! >"$dir/pid"
