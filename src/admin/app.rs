@@ -13,7 +13,7 @@ use tokio::{sync::Semaphore, task::JoinSet};
 
 use super::{
     audit::Auditor, feed::Feed, host::Host, login::LoginGuard, sessions::WindowSessions,
-    settings::WindowSettings,
+    settings::WindowSettings, watching::Watching,
 };
 use crate::window::{WindowDb, audit as rows};
 
@@ -98,6 +98,7 @@ impl App {
     /// Sees what commands write, and deletes what is old. Never ends.
     pub(super) async fn look(self: Arc<Self>) {
         let (mut version, mut looks) = (None, 0);
+        let mut watching = Watching::default();
         loop {
             let now = self.window.version().await.ok();
             if now != version || version.is_none() {
@@ -105,6 +106,7 @@ impl App {
                 // Read again in a second.
                 let _ = self.sessions.look(SystemTime::now()).await;
             }
+            watching.look(&self).await;
             self.audit.settle().await;
             if looks % TIDY == 0 {
                 let before = SystemTime::now().checked_sub(self.settings().keep_audit);

@@ -47,6 +47,7 @@ pub(super) async fn gate(
         // Whoever dresses a refusal wants to know for whom.
         response.extensions_mut().insert(caller);
     }
+    app.host.counted_request(response.status().as_u16());
     let headers = response.headers_mut();
     for (name, value) in [
         (header::CONTENT_SECURITY_POLICY, POLICY),

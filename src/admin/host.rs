@@ -138,6 +138,8 @@ pub trait Host: Send + Sync + fmt::Debug {
     async fn config(&self) -> view::ConfigView;
     /// Somebody logged in at the window, or could not.
     fn counted_login(&self, is_in: bool);
+    /// A request of the window was answered with this status.
+    fn counted_request(&self, status: u16);
     /// Whether mail goes its way inside.
     fn is_alive(&self) -> bool;
     /// Whether it takes mail.

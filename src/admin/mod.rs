@@ -23,6 +23,7 @@ mod problem;
 mod rights;
 mod server;
 mod sessions;
+mod watching;
 
 pub use app::App;
 pub use feed::Feed;

@@ -34,7 +34,7 @@ use crate::{
     },
     config::{self, Config, Diagnostic, Diagnostics, Secrets},
     connector::services,
-    mail::{address::Address, message::MessageId, text::shown_to},
+    mail::{address::Address, message::MessageId, text::shown_to, time::rfc3339},
     queue::{
         Queue,
         lock::Holder,
@@ -193,36 +193,43 @@ impl Host for GatewayHost {
 
     async fn connectors(&self) -> Result<Vec<view::ConnectorView>, StoreError> {
         let config = self.current();
-        let report =
-            StatusReport::read(site(&config, None), Some(self.queue.store().as_ref())).await?;
+        let store = self.queue.store();
+        let report = StatusReport::read(site(&config, None), Some(store.as_ref())).await?;
+        let (gauges, waiting) = (self.instruments.gauges().await?, store.waiting().await?);
         let sections = config::shown::connectors(&config);
-        let mut all: Vec<view::ConnectorView> = Vec::new();
-        for lane in report.view().connectors {
-            let of = lane.name.split('/').next().unwrap_or_default();
-            if lane.name != of {
-                if let Some(connector) = all.iter_mut().find(|one| one.lane.name == of) {
-                    connector.lanes.push(lane);
-                }
-                continue;
-            }
-            let settings = sections.get(of).cloned().unwrap_or_default();
-            all.push(view::ConnectorView {
+        let (whole, mut parts): (Vec<_>, Vec<_>) = report
+            .view()
+            .connectors
+            .into_iter()
+            .partition(|lane| !lane.name.contains('/'));
+        let shown = |lane: view::Lane| {
+            let settings = sections.get(&lane.name).cloned().unwrap_or_default();
+            let now = gauges.connectors.iter().find(|now| now.name == lane.name);
+            let of = OfConnector::new(&lane.name, &config.router);
+            let waits = waiting.iter().filter(|(place, _)| of.has_place(place));
+            let begins = format!("{}/", lane.name);
+            let last = self.instruments.metrics().last_success(&lane.name);
+            view::ConnectorView {
                 kind: settings["type"].as_str().unwrap_or_default().to_owned(),
                 settings,
-                waiting: 0,
-                in_flight: 0,
-                last_success: None,
-                credential_expires: None,
-                lanes: Vec::new(),
+                waiting: waits.map(|(_, count)| count).sum(),
+                in_flight: now.map_or(0, |now| now.in_flight as u64),
+                last_success: last.map(rfc3339),
+                credential_expires: now.and_then(|now| now.credential_ends).map(rfc3339),
+                lanes: parts
+                    .extract_if(.., |part| part.name.starts_with(&begins))
+                    .collect(),
                 lane,
-            });
-        }
-        let place = |one: &view::ConnectorView| {
-            let named =
-                |settings: &crate::connector::Settings| settings.name.as_str() == one.lane.name;
-            config.connectors.iter().position(named)
+            }
         };
-        all.sort_by_key(place);
+        let mut all: Vec<view::ConnectorView> = whole.into_iter().map(shown).collect();
+        all.sort_by_key(|one| {
+            let mut names = config
+                .connectors
+                .iter()
+                .map(|settings| settings.name.as_str());
+            names.position(|name| name == one.lane.name)
+        });
         Ok(all)
     }
 
@@ -344,6 +351,10 @@ impl Host for GatewayHost {
     fn counted_login(&self, is_in: bool) {
         let result = if is_in { "accepted" } else { "refused" };
         self.instruments.metrics().admin_login(result);
+    }
+
+    fn counted_request(&self, status: u16) {
+        self.instruments.metrics().admin_request(status);
     }
 
     fn is_alive(&self) -> bool {

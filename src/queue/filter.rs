@@ -7,10 +7,13 @@ use std::{
     time::{Instant, SystemTime},
 };
 
-use super::operator::{Entry, JobState};
+use super::{
+    operator::{Entry, JobState},
+    turns::RouteLane,
+};
 use crate::{
     mail::{address::Address, message::MessageId, pattern::Pattern},
-    route::{ConnectorName, RouteName, Router},
+    route::{ConnectorName, LaneId, RouteName, Router},
 };
 
 /// Which entries; all that is said must hold.
@@ -65,10 +68,24 @@ impl OfConnector {
     }
 
     fn has(&self, entry: &Entry) -> bool {
-        match (&entry.pinned, &entry.lane) {
+        self.takes(&entry.route, entry.pinned.as_ref(), entry.lane.as_ref())
+    }
+
+    /// Whether what waits there is of it.
+    pub fn has_place(&self, (route, pinned, lane): &RouteLane) -> bool {
+        self.takes(route, pinned.as_ref(), lane.as_ref())
+    }
+
+    fn takes(
+        &self,
+        route: &RouteName,
+        pinned: Option<&ConnectorName>,
+        lane: Option<&LaneId>,
+    ) -> bool {
+        match (pinned, lane) {
             (Some(pinned), _) => *pinned == self.name,
             (None, Some(lane)) => lane.connector == self.name,
-            (None, None) => self.routes.contains(&entry.route),
+            (None, None) => self.routes.contains(route),
         }
     }
 }

@@ -367,6 +367,8 @@ pub trait Store: Send + Sync + fmt::Debug {
     }
     /// Counts.
     async fn stats(&self) -> Result<Stats, StoreError>;
+    /// How many jobs wait in each route, pin and lane.
+    async fn waiting(&self) -> Result<Vec<(RouteLane, u64)>, StoreError>;
     /// Every lane that was ever not open, but for mailboxes that are open again.
     async fn lanes(&self) -> Result<Vec<LaneRow>, StoreError>;
     /// Writes one, unless somebody has written it since `lane.version`: then nothing is written, and it says false.

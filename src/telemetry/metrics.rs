@@ -5,8 +5,9 @@
 //! no count comes with the question, in [`Gauges`].
 
 use std::{
+    cell::Cell,
     sync::atomic::{AtomicU64, Ordering},
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use super::{
@@ -327,6 +328,15 @@ impl Metrics {
             self.last_success
                 .at([connector], |last| last.store(now, Ordering::Relaxed));
         }
+    }
+
+    /// When this connector last took a message, since the start.
+    pub fn last_success(&self, connector: &str) -> Option<SystemTime> {
+        let last = Cell::new(0);
+        self.last_success
+            .at([connector], |known| last.set(known.load(Ordering::Relaxed)));
+        let since = Duration::from_secs(last.get());
+        (last.get() > 0).then(|| SystemTime::UNIX_EPOCH + since)
     }
 
     pub(super) fn failed_over(&self, route: &str) {

@@ -351,3 +351,36 @@ fn mailboxes_have_turns_too() {
     });
     assert!(before <= TURN + 4, "{before} were before it");
 }
+
+/// How much waits where, whatever else there is: what is held, sent or over does not wait.
+#[tokio::test]
+async fn what_waits_is_counted_by_its_place() {
+    on_each(async |store| {
+        let lane = LaneId::parse("up/box@corp.example");
+        for n in 0..5_u64 {
+            let start = if n < 2 {
+                Start::In(lane.clone())
+            } else {
+                Start::Any
+            };
+            let sent = mail_of(n.into(), "10.0.0.1", "a");
+            store.insert(&sent, &[start], at(n)).await.unwrap();
+        }
+        let route = asking(Whose::InTurns(TURN), None, 1)[0].route.clone();
+        let mut waiting = store.waiting().await.unwrap();
+        waiting.sort();
+        let places = [
+            ((route.clone(), None, None), 3),
+            ((route.clone(), None, Some(lane.clone())), 2),
+        ];
+        assert_eq!(waiting, places);
+        store
+            .claim(&asking(Whose::InTurns(TURN), None, 2), NODE, at(9))
+            .await
+            .unwrap();
+        let mut waiting = store.waiting().await.unwrap();
+        waiting.sort();
+        assert_eq!((waiting[0].1, waiting[1].1), (1, 2));
+    })
+    .await;
+}

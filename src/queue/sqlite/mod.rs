@@ -25,6 +25,7 @@ use super::{
         Job, JobId, KeepTimes, Kept, LaneRow, Maintained, NodeId, NodeRow, Retention, Search,
         Settings, Settlement, Shift, Standing, Start, Stats, Store, StoreError, Verb,
     },
+    turns::RouteLane,
 };
 use crate::{
     mail::message::{Message, MessageId},
@@ -343,6 +344,10 @@ impl Store for SqliteStore {
 
     async fn stats(&self) -> Result<Stats, StoreError> {
         self.readers.query(read::stats).await
+    }
+
+    async fn waiting(&self) -> Result<Vec<(RouteLane, u64)>, StoreError> {
+        self.readers.query(read::waiting).await
     }
 
     async fn lanes(&self) -> Result<Vec<LaneRow>, StoreError> {

@@ -17,7 +17,7 @@ use crate::{
     queue::{
         body::BodyStore,
         store::{Due, Event, EventKind, Job, Stats, Whose},
-        turns::{LOOKED_AT, Pair},
+        turns::{LOOKED_AT, Pair, RouteLane},
     },
     route::{ConnectorName, LaneId, RouteName},
 };
@@ -91,6 +91,23 @@ fn first_due(
         (looked, last, at) = (looked + 1, pair, at.min(due));
     }
     Ok(Some((at, Whose::met(first, looked))))
+}
+
+/// How many jobs wait where: the index of what waits is read, and nothing else.
+pub(super) fn waiting(conn: &Connection) -> rusqlite::Result<Vec<(RouteLane, u64)>> {
+    conn.prepare_cached(
+        "SELECT route, pinned, lane, count(*) FROM job INDEXED BY job_due WHERE state = 2 GROUP BY route, pinned, lane",
+    )?
+    .query_map([], |row| {
+        let (route, pinned, lane): (String, String, String) = (row.get(0)?, row.get(1)?, row.get(2)?);
+        let place = (
+            RouteName::from(route.as_str()),
+            some(&pinned).map(ConnectorName::from),
+            some(&lane).map(LaneId::parse),
+        );
+        Ok((place, row.get::<_, i64>(3)?.unsigned_abs()))
+    })?
+    .collect()
 }
 
 /// Counts, of what is not yet history.

@@ -18,6 +18,7 @@ use postern::{
             Kept, LaneRow, Maintained, NodeId, Retention, Search, Settlement, Shift, Standing,
             Start, Stats, Store, StoreError, Verb,
         },
+        turns::RouteLane,
     },
     route::Routed,
 };
@@ -96,6 +97,9 @@ impl Store for Flaky {
     }
     async fn stats(&self) -> Result<Stats, StoreError> {
         self.pass()?.stats().await
+    }
+    async fn waiting(&self) -> Result<Vec<(RouteLane, u64)>, StoreError> {
+        self.pass()?.waiting().await
     }
     async fn lanes(&self) -> Result<Vec<LaneRow>, StoreError> {
         self.pass()?.lanes().await

@@ -899,6 +899,14 @@ impl Store for Memory {
         })
     }
 
+    async fn waiting(&self) -> Result<Vec<(RouteLane, u64)>, StoreError> {
+        let mut places: BTreeMap<RouteLane, u64> = BTreeMap::new();
+        for row in self.read().rows.iter().filter(|row| row.waits()) {
+            *places.entry(row.place()).or_default() += 1;
+        }
+        Ok(places.into_iter().collect())
+    }
+
     async fn lanes(&self) -> Result<Vec<LaneRow>, StoreError> {
         Ok(self.read().lanes.values().cloned().collect())
     }

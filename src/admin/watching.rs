@@ -1,0 +1,75 @@
+//! What changed since a second ago, for whoever has a page open: asked only while somebody listens.
+//!
+//! Of the messages it sees the newest, and the newest of those that are not done.
+
+use std::collections::HashMap;
+
+use serde_json::{Value, json};
+
+use super::{app::App, feed::Feed, host::Host};
+use crate::queue::store::{Filter, JobState, Search, StoreError};
+
+/// Messages that are looked at, of either kind.
+const LOOKED_AT: usize = 200;
+
+/// What was seen last. `None`: nothing yet, or nobody listened.
+#[derive(Debug, Default)]
+pub(super) struct Watching {
+    messages: Option<HashMap<String, String>>,
+    connectors: HashMap<String, Value>,
+    counts: Value,
+}
+
+impl Watching {
+    /// Looks, and tells what is another than it was.
+    pub(super) async fn look(&mut self, app: &App) {
+        if !app.feed.is_heard() {
+            *self = Self::default();
+            return;
+        }
+        // What cannot be read now is read in a second.
+        let _ = self.see(app.host.as_ref(), &app.feed).await;
+    }
+
+    async fn see(&mut self, host: &dyn Host, feed: &Feed) -> Result<(), StoreError> {
+        let mut messages = HashMap::new();
+        for states in [Vec::new(), JobState::NOT_DONE.to_vec()] {
+            let filter = Filter {
+                states,
+                ..Filter::default()
+            };
+            let search = Search {
+                filter,
+                limit: LOOKED_AT,
+                ..Search::default()
+            };
+            for found in host.search(&search).await?.items {
+                messages.insert(found.entry.id, found.entry.state.to_owned());
+            }
+        }
+        if let Some(known) = &self.messages {
+            for (id, state) in &messages {
+                if known.get(id) != Some(state) {
+                    feed.tell("message", id, json!({ "id": id, "state": state }));
+                }
+            }
+        }
+        self.messages = Some(messages);
+        let status = host.status().await?;
+        let counts = json!({ "messages": status.messages, "ok": status.ok });
+        if self.counts != counts {
+            if !self.counts.is_null() {
+                feed.tell("status", "", counts.clone());
+            }
+            self.counts = counts;
+        }
+        for lane in status.connectors {
+            let now = json!({ "name": lane.name, "state": lane.state });
+            let before = self.connectors.insert(lane.name.clone(), now.clone());
+            if before.is_some_and(|before| before != now) {
+                feed.tell("connector", &lane.name, now);
+            }
+        }
+        Ok(())
+    }
+}
