@@ -52,7 +52,7 @@ pub(super) async fn gate(
     for (name, value) in [
         (header::CONTENT_SECURITY_POLICY, POLICY),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-        // Under no-referrer a form sends `RequestOrigin: null`.
+        // Under no-referrer a form sends `Origin: null`.
         (header::REFERRER_POLICY, "same-origin"),
         (
             HeaderName::from_static("cross-origin-opener-policy"),
