@@ -86,7 +86,7 @@ const BUDGETS: &[(&str, usize)] = &[
     ("delivery", 4_540),
     ("view", 500),
     ("window", 450),
-    ("admin", 5_000),
+    ("admin", 6_500),
     ("config", 8_250),
     ("watch", 50),
     ("gateway", 2_820),

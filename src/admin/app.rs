@@ -106,7 +106,7 @@ impl App {
                 // Read again in a second.
                 let _ = self.sessions.look(SystemTime::now()).await;
             }
-            watching.look(&self).await;
+            watching.look(self.host.as_ref(), &self.feed).await;
             self.audit.settle().await;
             if looks % TIDY == 0 {
                 let before = SystemTime::now().checked_sub(self.settings().keep_audit);

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 
 use serde_json::{Value, json};
 
-use super::{app::App, feed::Feed, host::Host};
+use super::{feed::Feed, host::Host};
 use crate::queue::store::{Filter, JobState, Search, StoreError};
 
 /// Messages that are looked at, of either kind.
@@ -22,13 +22,13 @@ pub(super) struct Watching {
 
 impl Watching {
     /// Looks, and tells what is another than it was.
-    pub(super) async fn look(&mut self, app: &App) {
-        if !app.feed.is_heard() {
+    pub(super) async fn look(&mut self, host: &dyn Host, feed: &Feed) {
+        if !feed.is_heard() {
             *self = Self::default();
             return;
         }
         // What cannot be read now is read in a second.
-        let _ = self.see(app.host.as_ref(), &app.feed).await;
+        let _ = self.see(host, feed).await;
     }
 
     async fn see(&mut self, host: &dyn Host, feed: &Feed) -> Result<(), StoreError> {
