@@ -107,6 +107,16 @@ pub trait Host: Send + Sync + fmt::Debug {
     /// # Errors
     /// The store cannot be read.
     async fn connectors(&self) -> Result<Vec<view::ConnectorView>, StoreError>;
+    /// Stops a connector for this reason, or starts it again; whether it was not so already.
+    ///
+    /// # Errors
+    /// The store cannot be written.
+    async fn set_stopped(
+        &self,
+        connector: &str,
+        who: &str,
+        why: Option<&str>,
+    ) -> Result<bool, StoreError>;
     /// `postern explain`.
     ///
     /// # Errors

@@ -74,6 +74,14 @@ const RIGHTS: &[(&str, &[(Method, Need)])] = &[
         "/api/v1/connectors/{name}/test",
         &[(POST, Need::Role(Operator))],
     ),
+    (
+        "/api/v1/connectors/{name}/stop",
+        &[(POST, Need::Role(Operator))],
+    ),
+    (
+        "/api/v1/connectors/{name}/start",
+        &[(POST, Need::Role(Operator))],
+    ),
     ("/api/v1/explain", &[(GET, Need::Role(Viewer))]),
     ("/api/v1/config", &[(GET, Need::Role(Viewer))]),
     ("/api/v1/audit", &[(GET, Need::Role(Admin))]),

@@ -3,6 +3,7 @@
 use std::{path::PathBuf, time::SystemTime};
 
 use super::{
+    audited,
     exit::{CommandError, Ended, Exit},
     output,
     place::Where,
@@ -13,7 +14,6 @@ use crate::{
         settings::{Role, WindowPlace, WindowSettings},
         token_hash,
     },
-    config::Environment,
     window::{
         WindowDb,
         audit::{self, AuditRow},
@@ -106,26 +106,10 @@ fn unwritten(error: crate::window::WindowError) -> CommandError {
     CommandError::new(Exit::Io, error)
 }
 
-/// The user of the operating system.
-fn user() -> String {
-    let mut known = Environment::of_process().vars;
-    let named = ["SUDO_USER", "LOGNAME", "USER"]
-        .iter()
-        .find_map(|name| known.remove(*name));
-    let named = named.filter(|name| !name.is_empty());
-    named.unwrap_or_else(|| format!("uid {}", rustix::process::getuid().as_raw()))
-}
-
 fn row(action: &str, object: &str, role: Option<Role>) -> AuditRow {
     AuditRow {
-        who: user(),
         role: role.map_or("", Role::as_str).to_owned(),
-        from: "command".to_owned(),
-        action: action.to_owned(),
-        object: object.to_owned(),
-        result: "ok".to_owned(),
-        request: format!("postern admin {action}"),
-        ..AuditRow::default()
+        ..audited::row(action, object, &format!("admin {action}"))
     }
 }
 
@@ -134,7 +118,7 @@ fn login(window: &WindowDb, settings: Option<&WindowSettings>, role: Role) -> En
         .ok_or_else(|| CommandError::new(Exit::Io, "this machine gives no random numbers"))?;
     let made = CodeRow {
         hash,
-        name: user(),
+        name: audited::user(),
         role: role.as_str().to_owned(),
         made: SystemTime::now(),
     };

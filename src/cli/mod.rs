@@ -18,9 +18,11 @@ pub mod exit;
 pub mod output;
 
 mod admin;
+mod audited;
 mod cert;
 mod check;
 mod completions;
+mod connector;
 mod demo;
 mod elsewhere;
 mod explain;
@@ -75,6 +77,8 @@ enum CliCommand {
     Health(health::Arguments),
     /// Look at the queue and act on it, whether or not the gateway runs
     Queue(queue::Arguments),
+    /// Stop a connector, whether or not the gateway runs, and start it again
+    Connector(connector::Arguments),
     /// Show the life of a message, one line per event
     Trace(trace::Arguments),
     /// Send Markdown from standard input as text and HTML, through the gateway
@@ -171,6 +175,7 @@ fn dispatch(argv: Vec<OsString>) -> Ended {
         CliCommand::Status(arguments) => status::run(config, &arguments),
         CliCommand::Health(arguments) => health::run(config, &arguments),
         CliCommand::Queue(arguments) => queue::run(config, arguments),
+        CliCommand::Connector(arguments) => connector::run(config, arguments),
         CliCommand::Trace(arguments) => trace::run(config, &arguments),
         CliCommand::Send(arguments) => send::run(config, &arguments),
         CliCommand::Sendmail { arguments } => sendmail::main(config, &arguments),

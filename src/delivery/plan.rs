@@ -159,7 +159,7 @@ impl Attempt {
                     }
                     ObstacleKind::Intercepted => self.intercepted = true,
                     ObstacleKind::MailboxRefused | ObstacleKind::FromRefused => self.refused = true,
-                    ObstacleKind::Down | ObstacleKind::Throttled => {}
+                    ObstacleKind::Down | ObstacleKind::Throttled | ObstacleKind::Stopped => {}
                 }
                 self.blocks.push(Block::Obstacle(obstacle.clone()));
                 Err(obstacle)

@@ -152,6 +152,7 @@ fn failover(name: &ConnectorName, block: &Block, taker: &ConnectorName, now: Sys
             let state = match kind {
                 ObstacleKind::Down | ObstacleKind::Intercepted => "is closed",
                 ObstacleKind::Misconfigured => "is paused",
+                ObstacleKind::Stopped => "is stopped",
                 ObstacleKind::MailboxRefused | ObstacleKind::FromRefused => {
                     "refuses the sending mailbox, or this From in it"
                 }

@@ -36,8 +36,11 @@ impl Sweeps {
         }
         let lanes = &shared.lanes;
         let why = |name: &ConnectorName| lanes.why(name, claim.mailbox(name).as_ref());
-        let is_paused = |name| why(name).is(ObstacleKind::Misconfigured);
-        if claim.candidates.iter().any(is_paused) {
+        let is_ours = |name| {
+            let why = why(name);
+            why.is(ObstacleKind::Misconfigured) || why.is(ObstacleKind::Stopped)
+        };
+        if claim.candidates.iter().any(is_ours) {
             return Ok(());
         }
         let now = begun.wall;

@@ -134,7 +134,7 @@ impl<'a> Held<'a> {
             match block {
                 Block::Obstacle(obstacle) => {
                     held.said = Some(&obstacle.reply);
-                    held.by_us |= obstacle.kind == ObstacleKind::Misconfigured;
+                    held.by_us |= obstacle.kind.is_ours();
                     held.by_sender |= obstacle.kind.is_of_sender();
                     if obstacle.kind == ObstacleKind::Throttled {
                         let asked = obstacle.retry_after.unwrap_or_default();

@@ -233,6 +233,22 @@ impl Host for GatewayHost {
         Ok(all)
     }
 
+    async fn set_stopped(
+        &self,
+        connector: &str,
+        who: &str,
+        why: Option<&str>,
+    ) -> Result<bool, StoreError> {
+        let (store, now) = (self.queue.store().as_ref(), SystemTime::now());
+        let connector = connector.into();
+        let done = match why {
+            Some(why) => verbs::stop(store, &connector, &verbs::stopped(who, why), now).await,
+            None => verbs::start(store, &connector, now).await,
+        };
+        self.queue.was_operated();
+        done
+    }
+
     fn explain(&self, asked: &ExplainQuery) -> Result<view::Explained, String> {
         let question = Question {
             from: asked.from.clone(),

@@ -73,6 +73,8 @@ pub enum ObstacleKind {
     Intercepted,
     /// Our configuration or credentials are wrong. The lane pauses. The text holds the remedy.
     Misconfigured,
+    /// Somebody has stopped the connector, and will start it again.
+    Stopped,
     /// As `Misconfigured`, for the sending mailbox alone.
     MailboxRefused,
     /// As `MailboxRefused`, for this From in that mailbox alone.
@@ -88,10 +90,16 @@ impl ObstacleKind {
             ObstacleKind::Down => "down",
             ObstacleKind::Intercepted => "intercepted",
             ObstacleKind::Misconfigured => "misconfigured",
+            ObstacleKind::Stopped => "stopped",
             ObstacleKind::MailboxRefused => "mailbox refused",
             ObstacleKind::FromRefused => "From refused",
             ObstacleKind::Throttled => "throttled",
         }
+    }
+
+    /// It waits for one of us, so no mail is given up for it.
+    pub fn is_ours(self) -> bool {
+        matches!(self, ObstacleKind::Misconfigured | ObstacleKind::Stopped)
     }
 
     /// It is the sender's, and stops no other mail.
@@ -145,6 +153,8 @@ pub enum LaneState {
     Paused,
     /// The upstream wants nothing for a while; then it goes on by itself.
     Throttled,
+    /// Somebody has stopped the connector: nothing is tried until it is started again.
+    Stopped,
 }
 
 impl LaneState {
@@ -155,15 +165,21 @@ impl LaneState {
             LaneState::Closed => "closed",
             LaneState::Paused => "paused",
             LaneState::Throttled => "throttled",
+            LaneState::Stopped => "stopped",
         }
     }
 
     /// From the word; one that nobody knows is no reason to send.
     pub fn parse(word: &str) -> Self {
-        [LaneState::Open, LaneState::Paused, LaneState::Throttled]
-            .into_iter()
-            .find(|state| state.as_str() == word)
-            .unwrap_or(LaneState::Closed)
+        [
+            LaneState::Open,
+            LaneState::Paused,
+            LaneState::Throttled,
+            LaneState::Stopped,
+        ]
+        .into_iter()
+        .find(|state| state.as_str() == word)
+        .unwrap_or(LaneState::Closed)
     }
 }
 

@@ -132,7 +132,8 @@ fn results(report: &Report) -> u64 {
             return 1
                 << match obstacle.kind {
                     ObstacleKind::Down | ObstacleKind::Intercepted => 5,
-                    ObstacleKind::Misconfigured => 6,
+                    // No call says that it is stopped.
+                    ObstacleKind::Misconfigured | ObstacleKind::Stopped => 6,
                     ObstacleKind::MailboxRefused | ObstacleKind::FromRefused => 7,
                     ObstacleKind::Throttled => 8,
                 };

@@ -150,6 +150,7 @@ fn write_connectors(connectors: &[ConnectorGauges], out: &mut String) {
             LaneState::Closed,
             LaneState::Paused,
             LaneState::Throttled,
+            LaneState::Stopped,
         ] {
             let labels = labels(&["connector", "state"], &[&connector.name, state.as_str()]);
             line(name, &labels, u8::from(connector.state == state), out);

@@ -184,16 +184,21 @@ pub fn bounced(id: MessageId, bounce: MessageId, to: &str) {
     info!(event = "bounced", id = %id, bounce = %bounce, to = %logged(to), "bounced");
 }
 
-/// A lane is closed or paused. A paused one needs a person, so it is an error.
+/// A lane is closed, paused or stopped. A paused one needs a person, so it is an error; a stopped one was stopped by one.
 pub fn connector_paused(lane: &str, state: LaneState, why: &Reply) {
     // The remedy is at the end of it.
     let (lane, why) = (logged(lane), logged_to(&why.to_string(), REMEDY));
-    let is_paused = state == LaneState::Paused;
-    let state = state.as_str();
-    if is_paused {
-        tracing::error!(event = "connector paused", lane = %lane, state, why = %why, "connector paused");
-    } else {
-        warn!(event = "connector paused", lane = %lane, state, why = %why, "connector paused");
+    let word = state.as_str();
+    match state {
+        LaneState::Paused => {
+            tracing::error!(event = "connector paused", lane = %lane, state = word, why = %why, "connector paused");
+        }
+        LaneState::Stopped => {
+            info!(event = "connector paused", lane = %lane, state = word, why = %why, "connector paused");
+        }
+        _ => {
+            warn!(event = "connector paused", lane = %lane, state = word, why = %why, "connector paused");
+        }
     }
 }
 

@@ -22,7 +22,7 @@ const LISTED: usize = 10;
 pub struct Lane {
     /// `connector`, `connector/mailbox` or `connector/mailbox/from`.
     pub name: String,
-    /// `open`, `closed`, `paused`, `throttled`.
+    /// `open`, `closed`, `paused`, `throttled`, `stopped`.
     pub state: String,
     /// Whether a gateway keeps this state; of one that is gone this is how it left things, not how they are.
     pub current: bool,

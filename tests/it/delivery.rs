@@ -13,13 +13,17 @@ use postern::{
         BounceSettings, Delivery, Settings, Setup,
         clock::{Clock, Moment},
     },
+    gateway::report::verbs,
     mail::{
         message::{Body, Envelope, Message, MessageId, Origin},
         outcome::{LaneState, Obstacle, ObstacleKind, Outcome},
         recipient::Recipient,
         reply::Reply,
     },
-    queue::{Queue, store::RecipientState},
+    queue::{
+        Queue,
+        store::{Filter, RecipientState, Verb},
+    },
     route::{Route, RouteName, Routed, Router},
 };
 
@@ -507,6 +511,90 @@ async fn paused_is_never_given_up_and_probes_on_demand() {
     })
     .await;
     assert_eq!(out.logins.load(Ordering::SeqCst), 2);
+}
+
+/// What somebody has stopped is stopped: no time, reload, retry or start of the gateway sends by it, and nothing is given up.
+#[tokio::test(start_paused = true)]
+async fn stopped_is_never_given_up_and_only_a_start_ends_it() {
+    let out = Scripted::new("out", []);
+    let plan = Plan {
+        give_up: Duration::from_millis(50),
+        ..Plan::default()
+    };
+    let world = world(&[("out", &out)], &plan);
+    let store = Arc::clone(&world.store) as Arc<dyn postern::queue::store::Store>;
+    let up = "out".into();
+    assert!(
+        verbs::stop(store.as_ref(), &up, "stopped by kim", world.clock.wall())
+            .await
+            .unwrap()
+    );
+    assert!(
+        !verbs::stop(store.as_ref(), &up, "again", world.clock.wall())
+            .await
+            .unwrap()
+    );
+    world.queue.was_operated();
+    tokio::time::sleep(STEP).await;
+    world.accept(&["a"]).await;
+    let nothing = || out.count() == 0 && out.logins.load(Ordering::SeqCst) == 0;
+    stays_so("nothing is tried", Duration::from_hours(2), nothing).await;
+    assert_eq!(world.store.state("a@partner.example").unwrap(), "waiting");
+    assert_eq!(world.store.rows().len(), 1, "no bounce");
+    world.delivery.reload(setup(&[("out", &out)], &plan));
+    verbs::carry_out(
+        store.as_ref(),
+        &Filter::default(),
+        &Verb::Retry,
+        None,
+        world.clock.wall(),
+    )
+    .await
+    .unwrap();
+    world.queue.was_operated();
+    stays_so("not by a reload or a retry", STEP * 20, nothing).await;
+    let lane = world.store.lane("out").unwrap();
+    assert_eq!(lane.state, LaneState::Stopped);
+    assert_eq!((lane.why.as_str(), lane.probe), ("stopped by kim", None));
+
+    world.delivery.drain(STEP).await;
+    let queue = Arc::new(Queue::new(Arc::clone(&store)));
+    let clock = Arc::clone(&world.clock) as Arc<dyn Clock>;
+    let _delivery = Delivery::start_by(clock, Arc::clone(&queue), setup(&[("out", &out)], &plan));
+    stays_so("not by a restart", Duration::from_hours(2), nothing).await;
+    assert!(
+        verbs::start(store.as_ref(), &up, world.clock.wall())
+            .await
+            .unwrap()
+    );
+    assert!(
+        !verbs::start(store.as_ref(), &up, world.clock.wall())
+            .await
+            .unwrap()
+    );
+    queue.was_operated();
+    until("sent", async || out.count() == 1).await;
+    until("done", async || {
+        world.store.state("a@partner.example").as_deref() == Some("done")
+    })
+    .await;
+}
+
+/// What is under way is finished, and says nothing of the lane; the next mail takes the next connector.
+#[tokio::test(start_paused = true)]
+async fn mail_passes_by_what_is_stopped() {
+    let first = Scripted::new("first", []);
+    let second = Scripted::new("second", []);
+    let world = world(&[("first", &first), ("second", &second)], &Plan::default());
+    let store = Arc::clone(&world.store) as Arc<dyn postern::queue::store::Store>;
+    verbs::stop(store.as_ref(), &"first".into(), "moved", world.clock.wall())
+        .await
+        .unwrap();
+    world.queue.was_operated();
+    tokio::time::sleep(STEP).await;
+    world.accept(&["a"]).await;
+    until("the second takes it", async || second.count() == 1).await;
+    assert_eq!(first.count(), 0);
 }
 
 /// A refusal of our standing that is said to one message alone: the login opens the connector again, and that message must not be

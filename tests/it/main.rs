@@ -48,6 +48,7 @@ mod search;
 mod secrets;
 mod shaping;
 mod smarthost;
+mod stopped;
 mod store;
 mod turns;
 mod width;

@@ -137,3 +137,84 @@ pub(in crate::admin) async fn try_out(
         ),
     })
 }
+
+/// Why one is stopped.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct StopRequest {
+    /// Shown beside it.
+    #[serde(default)]
+    why: String,
+}
+
+/// Sends nothing by it until it is started again: mail takes the next connector of its route, or waits and is not given up.
+#[utoipa::path(post, path = "/api/v1/connectors/{name}/stop", tag = "connectors",
+    params(("name" = String, Path, description = "Its name")),
+    request_body = StopRequest,
+    responses(
+        (status = 200, body = view::ConnectorView),
+        (status = "4XX", body = ProblemDetails, content_type = "application/problem+json"),
+        (status = "5XX", body = ProblemDetails, content_type = "application/problem+json"),
+    ))]
+pub(super) async fn stop(
+    State(app): TheApp,
+    Extension(caller): Extension<Caller>,
+    Path(name): Path<String>,
+    request: Request,
+) -> Result<Json<view::ConnectorView>, ApiError> {
+    let row = row(&caller, &request, "stop", "");
+    let wanted: StopRequest = params::json(request).await?;
+    set_stopped(&app, &name, Some(&wanted.why), row)
+        .await
+        .map(Json)
+}
+
+/// Sends by it again.
+#[utoipa::path(post, path = "/api/v1/connectors/{name}/start", tag = "connectors",
+    params(("name" = String, Path, description = "Its name")),
+    responses(
+        (status = 200, body = view::ConnectorView),
+        (status = "4XX", body = ProblemDetails, content_type = "application/problem+json"),
+        (status = "5XX", body = ProblemDetails, content_type = "application/problem+json"),
+    ))]
+pub(super) async fn start(
+    State(app): TheApp,
+    Extension(caller): Extension<Caller>,
+    Path(name): Path<String>,
+    request: Request,
+) -> Result<Json<view::ConnectorView>, ApiError> {
+    let row = row(&caller, &request, "start", "");
+    let NoKeys {} = params::json(request).await?;
+    set_stopped(&app, &name, None, row).await.map(Json)
+}
+
+/// A body without keys.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NoKeys {}
+
+/// Stops a connector, or starts it where there is no reason to stop it; and writes down that it was done.
+pub(in crate::admin) async fn set_stopped(
+    app: &App,
+    name: &str,
+    why: Option<&str>,
+    row: AuditRow,
+) -> Result<view::ConnectorView, ApiError> {
+    app.audit.ready().await?;
+    one(app, name).await?;
+    let is_news = app.host.set_stopped(name, &row.who, why).await?;
+    let result = match (is_news, why) {
+        (true, _) => "ok",
+        (false, Some(_)) => "it was stopped already",
+        (false, None) => "it was not stopped",
+    };
+    app.audit
+        .write(AuditRow {
+            object: format!("connector {name}"),
+            after: why.map(str::to_owned).filter(|why| !why.is_empty()),
+            result: result.to_owned(),
+            ..row
+        })
+        .await?;
+    one(app, name).await
+}

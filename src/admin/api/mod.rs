@@ -101,6 +101,8 @@ fn described() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(connectors::list))
         .routes(routes!(connectors::show))
         .routes(routes!(connectors::test))
+        .routes(routes!(connectors::stop))
+        .routes(routes!(connectors::start))
         .routes(routes!(configuration::show))
         .routes(routes!(audit::list))
 }

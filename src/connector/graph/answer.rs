@@ -339,6 +339,7 @@ mod tests {
                     "token".into()
                 }
                 ObstacleKind::Misconfigured => "misconfigured".into(),
+                ObstacleKind::Stopped => "stopped".into(),
                 ObstacleKind::Intercepted => "down".into(),
                 ObstacleKind::Down => "nobody answered".into(),
             },

@@ -77,6 +77,7 @@ impl LaneEntry {
     /// Why a lane takes nothing now.
     pub(super) fn block(&mut self, lane: &LaneId, now: Instant) -> Block {
         let (kind, wait) = match (self.gate.state(), self.gate.held(now)) {
+            (GateState::Stopped, _) => (ObstacleKind::Stopped, None),
             (GateState::Paused { .. }, _) => (ObstacleKind::Misconfigured, None),
             (GateState::Closed { .. }, _) if lane.mailbox.is_some() => {
                 (ObstacleKind::MailboxRefused, None)

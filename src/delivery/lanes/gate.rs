@@ -37,6 +37,8 @@ pub enum GateState {
         /// It is on its way.
         probing: bool,
     },
+    /// Somebody has stopped it: nothing, and no probe, until it is started again.
+    Stopped,
 }
 
 /// What [`Gate::ready`] says.
@@ -50,7 +52,7 @@ pub enum Ready {
     At(Instant),
     /// Nothing until a job under way is done. Not a reason to go elsewhere.
     Full,
-    /// Closed or paused: the next connector, please.
+    /// Closed, paused or stopped: the next connector, please.
     Shut,
 }
 
@@ -151,9 +153,9 @@ impl Gate {
     /// What may happen now.
     pub fn ready(&mut self, now: Instant) -> Ready {
         match self.state {
-            GateState::Paused { .. } | GateState::Closed { probing: true, .. } => {
-                return Ready::Shut;
-            }
+            GateState::Stopped
+            | GateState::Paused { .. }
+            | GateState::Closed { probing: true, .. } => return Ready::Shut,
             GateState::Closed { until, .. } if now < until => return Ready::Shut,
             GateState::Closed { .. } => {
                 return match self.pace(now) {
@@ -266,7 +268,7 @@ impl Gate {
     /// says whether it did.
     pub fn close(&mut self, now: Instant, wait: Duration, probe: bool) -> bool {
         match self.state {
-            GateState::Paused { .. } => return false,
+            GateState::Paused { .. } | GateState::Stopped => return false,
             GateState::Closed { .. } if !probe => return false,
             GateState::Open | GateState::Closed { .. } => {}
         }
@@ -289,6 +291,9 @@ impl Gate {
 
     /// Our fault. The next login is tried at `probe`. Says whether that is news.
     pub fn pause(&mut self, probe: Instant) -> bool {
+        if self.state == GateState::Stopped {
+            return false;
+        }
         let news = !matches!(self.state, GateState::Paused { .. });
         self.state = GateState::Paused {
             probe,
@@ -297,8 +302,28 @@ impl Gate {
         news
     }
 
+    /// Somebody wants nothing to be sent. Says whether that is news.
+    pub fn stop(&mut self) -> bool {
+        let news = self.state != GateState::Stopped;
+        (self.state, self.wished) = (GateState::Stopped, false);
+        news
+    }
+
+    /// The end of [`Gate::stop`]. Says whether that is news.
+    pub fn start_again(&mut self) -> bool {
+        let news = self.state == GateState::Stopped;
+        if news {
+            self.state = GateState::Open;
+            self.closings = 0;
+        }
+        news
+    }
+
     /// It works (again). Says whether that is news.
     pub fn open(&mut self) -> bool {
+        if self.state == GateState::Stopped {
+            return false;
+        }
         self.closings = 0;
         self.wished = false;
         let news = self.state != GateState::Open;
@@ -316,7 +341,7 @@ impl Gate {
     /// The probe is due now, whenever it was to be.
     pub fn probe_now(&mut self, now: Instant) {
         match &mut self.state {
-            GateState::Open => {}
+            GateState::Open | GateState::Stopped => {}
             GateState::Closed { until, .. } => {
                 *until = (*until).min(now);
                 self.wished = true;
@@ -353,7 +378,7 @@ impl Gate {
                 probing: false,
             } => Some(probe),
             GateState::Open => self.not_before,
-            GateState::Closed { .. } | GateState::Paused { .. } => None,
+            GateState::Closed { .. } | GateState::Paused { .. } | GateState::Stopped => None,
         }
     }
 
@@ -461,6 +486,31 @@ impl Window {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_stopped_gate_is_opened_by_nothing_but_a_start() {
+        let now = Instant::now();
+        let second = Duration::from_secs(1);
+        let mut gate = Gate::new(LaneLimits {
+            concurrent: 2,
+            rate: None,
+            upload: None,
+        });
+        assert_eq!(gate.take(now), Some(false));
+        assert!(gate.stop());
+        assert!(!gate.stop());
+        gate.close(now, second, true);
+        assert!(!gate.pause(now));
+        gate.probe_now(now);
+        assert!(!gate.open());
+        gate.give(Some(1), false, now);
+        let later = now + second * 1_000_000;
+        assert_eq!((gate.ready(later), gate.take(later)), (Ready::Shut, None));
+        assert!(!gate.take_login(later) && gate.wakes_at().is_none() && !gate.is_wished());
+        assert!(!gate.is_idle(later), "it is not forgotten");
+        assert!(gate.start_again() && !gate.start_again());
+        assert_eq!(gate.ready(now), Ready::Now(2));
+    }
     use crate::connector::{Rate, Upload};
 
     const SECOND: Duration = Duration::from_secs(1);

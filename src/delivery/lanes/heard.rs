@@ -8,7 +8,7 @@ use std::{
 use super::{
     LanePermits, Lanes,
     alarms::{Alarm, News},
-    gate::PAUSE_PROBE,
+    gate::{GateState, PAUSE_PROBE},
     now,
     table::LaneTable,
 };
@@ -60,7 +60,10 @@ impl Lanes {
         };
         match kind {
             // The mailbox was not what it failed for.
-            ObstacleKind::Down | ObstacleKind::Intercepted | ObstacleKind::Misconfigured => {
+            ObstacleKind::Down
+            | ObstacleKind::Intercepted
+            | ObstacleKind::Misconfigured
+            | ObstacleKind::Stopped => {
                 table.strangers.was_not_asked(lane);
             }
             ObstacleKind::Throttled => {
@@ -84,6 +87,8 @@ impl Lanes {
                 );
             }
             ObstacleKind::Misconfigured => table.pause(connector, reply, self.at(now)),
+            // No upstream says that.
+            ObstacleKind::Stopped => {}
             ObstacleKind::MailboxRefused => {
                 table.open(connector, now);
                 table.refuse_mailbox(lane, reply, self.at(now));
@@ -97,7 +102,7 @@ impl Lanes {
     }
 
     /// Logs what is new, and wakes everybody who waits.
-    fn log_news(&self, mut table: MutexGuard<'_, LaneTable>, now: Instant) {
+    pub(super) fn log_news(&self, mut table: MutexGuard<'_, LaneTable>, now: Instant) {
         let mut news = std::mem::take(&mut table.news);
         let is_quiet = news.is_empty();
         // However often they change, the log can be read.
@@ -164,6 +169,9 @@ impl Lanes {
             let Some(entry) = table.lanes.get_mut(&lane) else {
                 return;
             };
+            if entry.gate.state() == GateState::Stopped {
+                return;
+            }
             match worked {
                 Ok(()) => {
                     if entry.gate.open() {

@@ -114,7 +114,7 @@ pub(super) enum Capacity {
     At(Instant),
     /// Not before this: the upstream asked for it.
     Held(Instant),
-    /// Closed or paused.
+    /// Closed, paused or stopped.
     Shut,
 }
 
@@ -379,7 +379,7 @@ impl Lanes {
             let open = match entry.gate.state() {
                 GateState::Open => true,
                 GateState::Closed { .. } => permit.probe,
-                GateState::Paused { .. } => false,
+                GateState::Paused { .. } | GateState::Stopped => false,
             };
             if !open {
                 return Err(entry.block(&permit.lane, now));
@@ -404,7 +404,12 @@ impl Lanes {
         let lane = LaneId::of(connector);
         let mut table = self.table();
         let by_connector = table.lanes.get_mut(&lane).map(|e| e.block(&lane, now));
-        let is_shut = |b: &Block| b.is(ObstacleKind::Down) || b.is(ObstacleKind::Misconfigured);
+        let is_shut = |b: &Block| {
+            use ObstacleKind::{Down, Misconfigured, Stopped};
+            [Down, Misconfigured, Stopped]
+                .iter()
+                .any(|kind| b.is(*kind))
+        };
         if let Some(block) = by_connector.clone().filter(is_shut) {
             return block;
         }

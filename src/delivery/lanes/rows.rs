@@ -46,7 +46,14 @@ impl Lanes {
                 }
                 continue;
             }
+            let is_stopped = row.state == LaneState::Stopped && lane.mailbox.is_none();
+            if is_stopped {
+                let reply = Reply::new(451, (4, 3, 2), row.why.clone());
+                table.stop(&lane, &reply, row.since.min(system));
+                continue;
+            }
             if !is_at_start {
+                table.start_again(&lane);
                 if wanted && let Some(entry) = table.lanes.get_mut(&lane) {
                     entry.gate.probe_now(now);
                     // The row's probe time is old from now on.
@@ -88,6 +95,7 @@ impl Lanes {
                 entry.why = Some(Reply::new(451, (4, 4, 1), row.why.clone()));
             }
         }
+        self.log_news(table, now);
     }
 
     /// The wall clock was set: what is said of a lane moves with it, what it waits for does not.
@@ -163,13 +171,24 @@ impl LaneEntry {
             GateState::Closed { until, .. } if is_mailbox => (LaneState::Paused, Some(until)),
             GateState::Closed { until, .. } => (LaneState::Closed, Some(until)),
             GateState::Paused { probe, .. } => (LaneState::Paused, Some(probe)),
+            GateState::Stopped => (LaneState::Stopped, None),
         }
     }
 
     fn row(&self, lane: &LaneId, now: Instant, system: SystemTime) -> LaneRow {
         let since = self.since.unwrap_or(system);
         let (state, Some(probe)) = self.state(lane.mailbox.is_some(), now) else {
-            return open_row(lane, since);
+            let stopped = self.gate.state() == GateState::Stopped;
+            let why = self.why.as_ref().filter(|_| stopped);
+            return LaneRow {
+                state: if stopped {
+                    LaneState::Stopped
+                } else {
+                    LaneState::Open
+                },
+                why: why.map(|reply| reply.text.clone()).unwrap_or_default(),
+                ..open_row(lane, since)
+            };
         };
         LaneRow {
             lane: lane.clone(),
@@ -213,6 +232,46 @@ mod tests {
         connector::LaneLimits,
         delivery::{lanes::probes::ProbeTimes, timekeeper::MachineClock},
     };
+
+    #[test]
+    fn what_was_stopped_is_so_when_it_is_named_again() {
+        let lanes = Lanes::new(Arc::new(MachineClock));
+        let up = LaneId::of(&"up".into());
+        let row = LaneRow {
+            state: LaneState::Stopped,
+            why: "stopped by kim".to_owned(),
+            ..open_row(&up, SystemTime::now())
+        };
+        lanes.read(&[row], true, SystemTime::now());
+        let limits = LaneLimits {
+            concurrent: 1,
+            rate: None,
+            upload: None,
+        };
+        for _ in 0..2 {
+            let times = ProbeTimes::default();
+            lanes
+                .table()
+                .limit(up.clone(), limits, None, times, Instant::now());
+            assert_eq!(
+                lanes.ready(&up.connector, None),
+                crate::delivery::lanes::gate::Ready::Shut
+            );
+            lanes
+                .table()
+                .limited(&std::collections::HashSet::new(), Instant::now());
+        }
+        assert!(lanes.changed_rows(SystemTime::now()).is_empty());
+        lanes.read(
+            &[open_row(&up, SystemTime::now())],
+            false,
+            SystemTime::now(),
+        );
+        assert_eq!(
+            lanes.ready(&up.connector, None),
+            crate::delivery::lanes::gate::Ready::Now(1)
+        );
+    }
 
     #[test]
     fn many_refused_mailboxes_have_few_rows_and_a_count() {

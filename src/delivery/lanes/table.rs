@@ -113,8 +113,12 @@ impl LaneTable {
                 entry.gate.probe_now(now);
             }
         }
-        self.lanes
-            .retain(|lane, entry| named.contains(&lane.connector) || entry.gate.taken() > 0);
+        // One that was stopped is so, too, when it is named again.
+        self.lanes.retain(|lane, entry| {
+            named.contains(&lane.connector)
+                || entry.gate.taken() > 0
+                || entry.gate.state() == GateState::Stopped
+        });
         self.mailboxes = self.lanes.keys().filter(|l| l.mailbox.is_some()).count();
     }
 
@@ -285,6 +289,27 @@ impl LaneTable {
         }
     }
 
+    /// Somebody has stopped a connector, whether it is named or not.
+    pub(super) fn stop(&mut self, lane: &LaneId, reply: &Reply, since: SystemTime) {
+        let entry = self
+            .lanes
+            .entry(lane.clone())
+            .or_insert_with(|| LaneEntry::new(UNLIMITED));
+        if entry.gate.stop() {
+            (entry.is_held, entry.is_wait_logged) = (false, false);
+            let news = entry.shut(LaneState::Stopped, reply, since);
+            self.news.push((lane.clone(), news));
+        }
+    }
+
+    /// Somebody has started it again.
+    pub(super) fn start_again(&mut self, lane: &LaneId) {
+        let is_news = |entry: &mut LaneEntry| entry.gate.start_again();
+        if self.lanes.get_mut(lane).is_some_and(is_news) {
+            self.news.push((lane.clone(), News::Resumed));
+        }
+    }
+
     /// The upstream refuses this mailbox.
     pub(super) fn refuse(&mut self, lane: &LaneId, reply: &Reply, now: Stamp) {
         self.strangers.refused(lane, now.instant);
@@ -394,6 +419,9 @@ impl LaneTable {
         let Some(entry) = self.lanes.get_mut(lane) else {
             return;
         };
+        if entry.gate.state() == GateState::Stopped {
+            return;
+        }
         let number = u32::try_from(entry.gate.throttlings()).unwrap_or(u32::MAX);
         let growing = THROTTLED.0 * 2_u32.saturating_pow(number.min(16));
         let wait = wait.unwrap_or(growing.min(THROTTLED.1));

@@ -47,6 +47,7 @@ pub fn said(Obstacle { kind, reply, .. }: &Obstacle) -> String {
         ObstacleKind::Misconfigured => {
             format!("our configuration or credentials are not accepted: {reply}")
         }
+        ObstacleKind::Stopped => format!("the connector is stopped: {reply}"),
         ObstacleKind::MailboxRefused => format!("the sending mailbox is not accepted: {reply}"),
         ObstacleKind::FromRefused => {
             format!("this From is not accepted in the sending mailbox: {reply}")

@@ -5,6 +5,7 @@ use std::time::SystemTime;
 use crate::{
     mail::{outcome::LaneState, pattern::Pattern},
     queue::store::{Commanded, Filter, JobState, LaneRow, Store, StoreError, Verb},
+    route::{ConnectorName, LaneId},
 };
 
 /// How often the rows of lanes are read again that the gateway has written meanwhile.
@@ -32,7 +33,8 @@ async fn reopen(store: &dyn Store, now: SystemTime) -> Result<(), StoreError> {
     for _ in 0..TRIES {
         let mut is_overtaken = false;
         for lane in store.lanes().await? {
-            if lane.state != LaneState::Open && lane.probe != Some(now) {
+            let is_shut = !matches!(lane.state, LaneState::Open | LaneState::Stopped);
+            if is_shut && lane.probe != Some(now) {
                 let probe = Some(now);
                 is_overtaken |= !store.set_lane(LaneRow { probe, ..lane }).await?;
             }
@@ -42,6 +44,71 @@ async fn reopen(store: &dyn Store, now: SystemTime) -> Result<(), StoreError> {
         }
     }
     Ok(())
+}
+
+/// What is shown beside a connector that somebody has stopped.
+pub fn stopped(who: &str, why: &str) -> String {
+    match why.trim() {
+        "" => format!("stopped by {who}"),
+        why => format!("stopped by {who}: {why}"),
+    }
+}
+
+/// Has nothing sent by a connector any more until it is started again; `why` is shown beside it. Whether it was not stopped already.
+///
+/// # Errors
+/// Those of the store.
+pub async fn stop(
+    store: &dyn Store,
+    connector: &ConnectorName,
+    why: &str,
+    now: SystemTime,
+) -> Result<bool, StoreError> {
+    set_state(store, connector, LaneState::Stopped, why, now).await
+}
+
+/// The end of [`stop`]: the next mail shows whether it works. Whether it was stopped.
+///
+/// # Errors
+/// Those of the store.
+pub async fn start(
+    store: &dyn Store,
+    connector: &ConnectorName,
+    now: SystemTime,
+) -> Result<bool, StoreError> {
+    set_state(store, connector, LaneState::Open, "", now).await
+}
+
+async fn set_state(
+    store: &dyn Store,
+    connector: &ConnectorName,
+    state: LaneState,
+    why: &str,
+    now: SystemTime,
+) -> Result<bool, StoreError> {
+    let lane = LaneId::of(connector);
+    loop {
+        let rows = store.lanes().await?;
+        let row = rows.into_iter().find(|row| row.lane == lane);
+        let was_stopped = row
+            .as_ref()
+            .is_some_and(|row| row.state == LaneState::Stopped);
+        if was_stopped == (state == LaneState::Stopped) {
+            return Ok(false);
+        }
+        let row = LaneRow {
+            lane: lane.clone(),
+            state,
+            since: now,
+            why: why.to_owned(),
+            probe: None,
+            version: row.map_or(0, |row| row.version),
+        };
+        // Not written: the gateway has written it meanwhile.
+        if store.set_lane(row).await? {
+            return Ok(true);
+        }
+    }
 }
 
 /// The filter of a retry: failed reports only where their ids or their sender are named, since what they tell is old news.
