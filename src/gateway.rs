@@ -37,6 +37,7 @@ use crate::{
 pub use error::RunError;
 
 mod certificates;
+mod desk;
 mod error;
 pub mod handover;
 pub mod health;
@@ -241,7 +242,13 @@ async fn serve(
         Arc::clone(&instruments),
         config.data_dir.clone(),
     ));
-    let window = WindowSide::start(&config, &queue, &instruments, prepared_window, bound);
+    let window = WindowSide::start(
+        &config,
+        (&queue, &shared),
+        &instruments,
+        prepared_window,
+        bound,
+    );
     let mut gateway = Gateway {
         window,
         files: Files::of(&config.files),
@@ -313,6 +320,9 @@ impl Gateway {
                     let result = self.reload(Cause::Asked).await;
                     // Whoever asked may have gone.
                     let _ = answer.send(result);
+                }
+                Some(()) = self.window.told.recv() => {
+                    self.write_status_row(&self.listeners.standing()).await;
                 }
                 _ = look.tick() => {
                     let changed = tokio::task::block_in_place(|| Files::of(&self.config.files) != self.files);
@@ -436,7 +446,13 @@ impl Gateway {
 
     /// Writes down what `postern status` and `postern reload` want to know.
     async fn write_status_row(&self, standing: &[ListenerStatus]) {
-        let row = status_row::of(&self.config, self.started, standing, self.reload.clone());
+        let row = status_row::of(
+            &self.config,
+            self.started,
+            standing,
+            self.reload.clone(),
+            self.shared.learning.view(),
+        );
         if let Err(error) = self.store.set_note(STATUS_ROW, row.written()).await {
             warn!(event = "status not written", error = %error, "status not written");
         }
@@ -454,6 +470,7 @@ impl Gateway {
         let Self {
             mut listeners,
             delivery,
+            window,
             ..
         } = self;
         let drain = async {
@@ -461,7 +478,10 @@ impl Gateway {
             cut
         };
         tokio::select! {
-            cut = drain => info!(event = "stopped", cut, "stopped"),
+            cut = drain => {
+                window.finish().await;
+                info!(event = "stopped", cut, "stopped");
+            }
             () = signals.stop() => warn!(event = "stopped", "stopped at once, by a second signal"),
         }
     }

@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use serde_json::Value;
 
 use crate::{
+    listener::Shared,
     mail::message::MessageId,
     queue::store::{Commanded, Filter, OfConnector, Search, Store, StoreError, Verb},
     view,
@@ -68,6 +69,8 @@ pub enum NotTried {
 pub trait Host: Send + Sync + fmt::Debug {
     /// The queue.
     fn store(&self) -> Arc<dyn Store>;
+    /// What the listeners share: who connects, what is captured, whether it is learned who there is.
+    fn listeners(&self) -> Arc<Shared>;
     /// `postern status`.
     ///
     /// # Errors

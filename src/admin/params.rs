@@ -134,6 +134,32 @@ impl Params {
     }
 }
 
+/// A length of time, such as `15m`.
+///
+/// # Errors
+/// It is none.
+pub(super) fn length(key: &str, text: &str) -> Result<Duration, ApiError> {
+    let read = || {
+        let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+        let (number, unit) = text.split_at_checked(digits)?;
+        let of_one = match unit {
+            "s" => 1,
+            "m" => 60,
+            "h" => 3_600,
+            "d" => 86_400,
+            _ => return None,
+        };
+        let seconds = number.parse::<u64>().ok()?.checked_mul(of_one)?;
+        Some(Duration::from_secs(seconds))
+    };
+    read().ok_or_else(|| {
+        ApiError::bad(format!(
+            "`{key}` takes a length of time such as 90s, 15m or 2h, not {:?}",
+            shown_to(text, 60)
+        ))
+    })
+}
+
 /// The body, if it is not too large.
 pub(super) async fn read(request: Request) -> Result<axum::body::Bytes, ApiError> {
     let body = to_bytes(request.into_body(), BODY);

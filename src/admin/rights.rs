@@ -83,6 +83,22 @@ const RIGHTS: &[(&str, &[(Method, Need)])] = &[
         &[(POST, Need::Role(Operator))],
     ),
     ("/api/v1/explain", &[(GET, Need::Role(Viewer))]),
+    ("/api/v1/devices", &[(GET, Need::Role(Viewer))]),
+    ("/api/v1/devices/{address}", &[(GET, Need::Role(Viewer))]),
+    ("/api/v1/refused", &[(GET, Need::Role(Viewer))]),
+    (
+        "/api/v1/learning",
+        &[
+            (GET, Need::Role(Viewer)),
+            (POST, Need::Role(Admin)),
+            (Method::DELETE, Need::Role(Admin)),
+        ],
+    ),
+    (
+        "/api/v1/captures",
+        &[(GET, Need::Role(Operator)), (POST, Need::Role(Operator))],
+    ),
+    ("/api/v1/captures/{id}", &[(GET, Need::Role(Operator))]),
     ("/api/v1/config", &[(GET, Need::Role(Viewer))]),
     ("/api/v1/audit", &[(GET, Need::Role(Admin))]),
     ("/api/v1/reload", &[(POST, Need::Role(Operator))]),

@@ -18,17 +18,21 @@ pub mod exit;
 pub mod output;
 
 mod admin;
+mod asking;
 mod audited;
+mod capture;
 mod cert;
 mod check;
 mod completions;
 mod connector;
 mod demo;
+mod devices;
 mod elsewhere;
 mod explain;
 mod handover;
 mod harden;
 mod health;
+mod learn;
 mod man;
 mod password;
 mod place;
@@ -79,6 +83,12 @@ enum CliCommand {
     Queue(queue::Arguments),
     /// Stop a connector, whether or not the gateway runs, and start it again
     Connector(connector::Arguments),
+    /// List who has connected
+    Devices(devices::Arguments),
+    /// Serve the unknown devices of a private network for a time, to see who there is
+    Learn(learn::Arguments),
+    /// Print the conversations with a client address as they come
+    Capture(capture::Arguments),
     /// Show the life of a message, one line per event
     Trace(trace::Arguments),
     /// Send Markdown from standard input as text and HTML, through the gateway
@@ -176,6 +186,9 @@ fn dispatch(argv: Vec<OsString>) -> Ended {
         CliCommand::Health(arguments) => health::run(config, &arguments),
         CliCommand::Queue(arguments) => queue::run(config, arguments),
         CliCommand::Connector(arguments) => connector::run(config, arguments),
+        CliCommand::Devices(arguments) => devices::run(config, &arguments),
+        CliCommand::Learn(arguments) => learn::run(config, &arguments),
+        CliCommand::Capture(arguments) => capture::run(config, &arguments),
         CliCommand::Trace(arguments) => trace::run(config, &arguments),
         CliCommand::Send(arguments) => send::run(config, &arguments),
         CliCommand::Sendmail { arguments } => sendmail::main(config, &arguments),

@@ -120,6 +120,19 @@ impl PrintedStatus<'_> {
         for lane in &listed(&self.report.lanes) {
             self.print_lane(out, lane)?;
         }
+        if let Some(learning) = &self.report.row.learning {
+            writeln!(
+                out,
+                "learning    {} until {}: any device in there is served{}",
+                shown(&learning.networks.join(", ")),
+                shown(&learning.until),
+                if learning.external {
+                    ", to anybody that the lists admit"
+                } else {
+                    ""
+                }
+            )?;
+        }
         if let Some(stats) = &self.report.stats {
             writeln!(
                 out,

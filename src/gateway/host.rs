@@ -34,6 +34,7 @@ use crate::{
     },
     config::{self, Config, Diagnostic, Diagnostics, Secrets},
     connector::services,
+    listener::Shared,
     mail::{address::Address, message::MessageId, text::shown_to, time::rfc3339},
     queue::{
         Queue,
@@ -51,6 +52,7 @@ pub(super) type AskedReload = oneshot::Sender<Result<(), String>>;
 pub(super) struct GatewayHost {
     queue: Arc<Queue>,
     instruments: Arc<Instruments>,
+    shared: Arc<Shared>,
     config: RwLock<Arc<Config>>,
     reload: mpsc::Sender<AskedReload>,
 }
@@ -59,12 +61,14 @@ impl GatewayHost {
     pub(super) fn new(
         queue: Arc<Queue>,
         instruments: Arc<Instruments>,
+        shared: Arc<Shared>,
         config: Arc<Config>,
         reload: mpsc::Sender<AskedReload>,
     ) -> Self {
         Self {
             queue,
             instruments,
+            shared,
             config: RwLock::new(config),
             reload,
         }
@@ -129,6 +133,10 @@ fn letter(mail: &NewMail) -> Result<Letter, String> {
 impl Host for GatewayHost {
     fn store(&self) -> Arc<dyn Store> {
         Arc::clone(self.queue.store())
+    }
+
+    fn listeners(&self) -> Arc<Shared> {
+        Arc::clone(&self.shared)
     }
 
     async fn status(&self) -> Result<view::Status, StoreError> {

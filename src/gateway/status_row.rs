@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use super::certificates;
 use crate::{
     config::Config,
-    listener::{ListenerStatus, TlsMode},
+    listener::{ListenerStatus, TlsMode, learning::LearningView},
     mail::time,
     view::{Certificate, Listener, Owner, Reload, StatusRow},
 };
@@ -16,6 +16,7 @@ pub(super) fn of(
     started: SystemTime,
     standing: &[ListenerStatus],
     reload: Option<Reload>,
+    learning: Option<LearningView>,
 ) -> StatusRow {
     let listeners = standing.iter().flat_map(|l| {
         let tls = match l.tls {
@@ -57,5 +58,6 @@ pub(super) fn of(
             .collect(),
         routes: Some(routes.collect()),
         reload,
+        learning,
     }
 }

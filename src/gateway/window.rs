@@ -8,6 +8,7 @@ use tracing::error;
 
 use super::{
     RunError,
+    desk::Desk,
     host::{AskedReload, GatewayHost},
     instruments::Instruments,
 };
@@ -17,7 +18,7 @@ use crate::{
         settings::{WindowPlace, WindowSettings},
     },
     config::Config,
-    listener::{Listeners, acceptor},
+    listener::{Listeners, Shared, acceptor},
     queue::Queue,
     window::WindowDb,
 };
@@ -28,6 +29,10 @@ pub(super) struct WindowSide {
     host: Arc<GatewayHost>,
     window: Option<Arc<WindowDb>>,
     app: Option<Arc<App>>,
+    /// What is done for commands, and for the devices; dropped, it is not.
+    desk: Option<Desk>,
+    /// What `status` shows has changed.
+    pub(super) told: mpsc::Receiver<()>,
     /// Reloads that the page asks for.
     pub(super) reloads: mpsc::Receiver<AskedReload>,
 }
@@ -75,7 +80,7 @@ impl WindowSide {
     /// Opens `window.db`, and the window where it is bound.
     pub(super) fn start(
         config: &Arc<Config>,
-        queue: &Arc<Queue>,
+        (queue, shared): (&Arc<Queue>, &Arc<Shared>),
         instruments: &Arc<Instruments>,
         prepared: PreparedWindow,
         bound: Option<Bound>,
@@ -84,6 +89,7 @@ impl WindowSide {
         let host = Arc::new(GatewayHost::new(
             Arc::clone(queue),
             Arc::clone(instruments),
+            Arc::clone(shared),
             Arc::clone(config),
             ask,
         ));
@@ -94,12 +100,18 @@ impl WindowSide {
                 None
             }
         };
+        let (tell, told) = mpsc::channel(1);
         let mut side = Self {
             host,
             window,
             app: None,
+            desk: None,
+            told,
             reloads,
         };
+        if let Some(window) = &side.window {
+            side.desk = Some(Desk::start(window, shared, tell));
+        }
         if let (Some(bound), Some(window), Some(settings)) = (bound, &side.window, &config.window) {
             let host = Arc::clone(&side.host);
             let app = App::new(
@@ -117,6 +129,13 @@ impl WindowSide {
             }
         }
         side
+    }
+
+    /// Writes down who was seen since that was done last.
+    pub(super) async fn finish(self) {
+        if let Some(desk) = self.desk {
+            desk.finish().await;
+        }
     }
 
     /// From now on these are in force.

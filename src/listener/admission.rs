@@ -18,7 +18,10 @@ use super::{
 };
 use crate::{
     mail::reply::Reply,
-    smtp::server::{proxy, session::Session},
+    smtp::server::{
+        proxy,
+        session::{Rejection, Session},
+    },
     telemetry::counted,
 };
 
@@ -112,6 +115,17 @@ pub(super) fn turn_away(wire: &Wire, peer: SocketAddr, limit: Limit, port: &Port
     }
     let (listener, peer) = (&port.settings.name, canonical(peer));
     counted::refused(listener, "connect", reply.code);
+    let rejection = Rejection {
+        stage: "connect",
+        sender: None,
+        recipient: None,
+        reply,
+    };
+    let rules = shared.rules();
+    let client = rules.policy.client(peer.ip()).map(|c| c.name.as_str());
+    shared
+        .devices
+        .turned_away((peer.ip(), client, listener), &rejection);
     let Some(suppressed) = shared.may_log_refusal(peer.ip()) else {
         return;
     };

@@ -19,6 +19,7 @@ use tracing::{debug, info};
 
 use super::{
     acceptor,
+    captures::escaped,
     intake::{Intake, Unlogged},
     permits::ConnectionPermit,
     port::{Port, Slot, current},
@@ -36,8 +37,10 @@ use crate::{
 };
 
 mod transcript;
+mod witness;
 
 use transcript::Transcript;
+use witness::Witness;
 
 /// Input that the session did not take yet: no more is read above it.
 pub(super) const UNREAD: usize = 64 * 1024;
@@ -71,6 +74,7 @@ pub(super) struct Connection {
     drain: watch::Receiver<bool>,
     greeted: bool,
     transcript: Transcript,
+    witness: Witness,
     /// When the line began that is not complete yet.
     line_began: Option<Instant>,
     /// The session ends then, whatever happens.
@@ -98,7 +102,7 @@ enum Next {
 impl Connection {
     #[expect(clippy::too_many_arguments, reason = "all that came before it")]
     pub(super) fn new(
-        session: Session,
+        mut session: Session,
         wire: Wire,
         input: BytesMut,
         peer: SocketAddr,
@@ -109,6 +113,8 @@ impl Connection {
         counted: counted::CountedConnection,
     ) -> Self {
         let drain = shared.drain();
+        let by = (shared.as_ref(), port.settings.name.as_str());
+        let witness = Witness::new(peer.ip(), &mut session, wire.version(), by);
         Self {
             session,
             wire,
@@ -123,6 +129,7 @@ impl Connection {
             drain,
             greeted: false,
             transcript: Transcript::default(),
+            witness,
             line_began: None,
             deadline: None,
             data: InputRate::default(),
@@ -131,7 +138,15 @@ impl Connection {
         }
     }
 
+    /// Until it ends, and tells of it then.
     pub(super) async fn converse(&mut self) -> io::Result<()> {
+        let result = self.talk().await;
+        let tls = self.wire.version();
+        self.witness.tell(&self.shared, &self.session, tls);
+        result
+    }
+
+    async fn talk(&mut self) -> io::Result<()> {
         let mut next = self.begin().await?;
         loop {
             let step = match next {
@@ -175,8 +190,8 @@ impl Connection {
         if !Arc::ptr_eq(&port, &self.port) && self.session.adopt_listener(&port.rules) {
             self.port = port;
         }
-        let step = if self.session.wants_transcript() && self.session.stage() == InputStage::Command
-        {
+        let is_shown = self.session.wants_transcript() || self.witness.is_recording();
+        let step = if is_shown && self.session.stage() == InputStage::Command {
             let before = self.input.clone();
             let step = self.session.feed(&mut self.input);
             let taken = before.len().saturating_sub(self.input.len());
@@ -188,6 +203,7 @@ impl Connection {
         if step.is_some() {
             self.line_began = None;
         }
+        self.witness.fed(&self.shared, &mut self.session);
         step
     }
 
@@ -266,7 +282,7 @@ impl Connection {
     async fn carry_out(&mut self, step: Step) -> io::Result<Next> {
         match step {
             Step::Reply(reply) => {
-                self.say(&reply);
+                self.say(reply);
                 if self.output.len() > UNSENT {
                     self.flush().await?;
                 }
@@ -276,7 +292,7 @@ impl Connection {
                 sleep(time).await;
             }
             Step::StartTls(reply) => {
-                self.say(&reply);
+                self.say(reply);
                 self.flush().await?;
                 return self.encrypt(Bytes::new()).await;
             }
@@ -302,17 +318,21 @@ impl Connection {
             Step::Unspool => self.intake.discard(),
             Step::Enqueue(accepted) => {
                 self.flush().await?;
+                let sender = accepted.envelope.sender.clone();
                 let enqueued = self.intake.enqueue(&self.shared.queue, *accepted);
                 let result = Box::pin(enqueued).await.map(|unlogged| {
                     self.shared.count_message(self.peer.ip());
                     self.unlogged = Some(unlogged);
+                    let tls = self.wire.version();
+                    self.witness.accepted(sender.as_ref());
+                    self.witness.pause(&self.shared, &self.session, tls);
                 });
                 return Ok(Next::Step(self.session.enqueued(result)));
             }
             Step::Rejected(refusal) => self.log_rejection(&refusal),
             Step::Close(reply) => {
                 if let Some(reply) = reply {
-                    self.say(&reply);
+                    self.say(reply);
                 }
                 self.close().await?;
                 return Ok(Next::End);
@@ -321,7 +341,7 @@ impl Connection {
         Ok(Next::Feed)
     }
 
-    fn say(&mut self, reply: &Reply) {
+    fn say(&mut self, reply: Reply) {
         if !self.greeted {
             self.greeted = true;
             if reply.code == 554 {
@@ -333,14 +353,25 @@ impl Connection {
             info!(event = "transcript", peer = %self.peer, from = "us", line = %logged(&reply.to_string()), "transcript");
         }
         reply.write_to(&mut self.output);
+        self.witness.said(&self.shared, reply);
     }
 
     fn transcribe_command(&mut self, octets: &[u8]) {
         if octets.is_empty() {
             return;
         }
-        let line = self.transcript.shown(octets);
-        info!(event = "transcript", peer = %self.peer, from = "client", line = %line, "transcript");
+        let is_recording = self.witness.is_recording();
+        let line = if is_recording {
+            self.transcript.shown_by(octets, escaped)
+        } else {
+            self.transcript.shown(octets)
+        };
+        if self.session.wants_transcript() {
+            info!(event = "transcript", peer = %self.peer, from = "client", line = %line, "transcript");
+        }
+        if is_recording {
+            self.witness.heard(&self.shared, line);
+        }
     }
 
     async fn flush(&mut self) -> io::Result<()> {
@@ -359,11 +390,17 @@ impl Connection {
         let wire = std::mem::replace(&mut self.wire, Wire::Gone);
         match self.port.encrypt(wire, head).await {
             Ok(wire) => {
-                self.counted.encrypted(wire.version());
+                let version = wire.version();
+                self.counted.encrypted(version);
+                self.witness.encrypted(&self.shared, version);
                 self.wire = wire;
             }
             Err(error) => {
                 self.counted.encrypted(None);
+                self.witness.note(&self.shared, || {
+                    format!("no TLS: {}", acceptor::reason(&error))
+                });
+                self.witness.tls_failed();
                 log_failed_tls(&error, self.peer, &self.port, &self.shared);
                 return Ok(Next::End);
             }
@@ -407,9 +444,11 @@ impl Connection {
         Step::Close(Some(reply))
     }
 
-    fn log_rejection(&self, rejection: &Rejection) {
+    fn log_rejection(&mut self, rejection: &Rejection) {
         let listener = &self.port.settings.name;
         counted::refused(listener, rejection.stage, rejection.reply.code);
+        self.witness
+            .refused(&self.shared, &mut self.session, listener, rejection);
         let Some(suppressed) = self.shared.may_log_refusal(self.peer.ip()) else {
             return;
         };

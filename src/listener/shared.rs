@@ -10,6 +10,9 @@ use tokio::{sync::watch, task::JoinSet};
 
 use super::{
     auth::Authenticator,
+    captures::Captures,
+    devices::Devices,
+    learning::Learning,
     limits::{MessageRate, RefusalLog},
     permits::{ConnectionPermit, Limit, Permits},
     settings::Limits,
@@ -30,6 +33,12 @@ pub struct Shared {
     limits: RwLock<Limits>,
     messages: MessageRate,
     refusals: RefusalLog,
+    /// Who connects.
+    pub devices: Devices,
+    /// Conversations that somebody wants to see.
+    pub captures: Captures,
+    /// Whether it is learned who there is.
+    pub learning: Learning,
     drain: watch::Sender<bool>,
 }
 
@@ -45,6 +54,9 @@ impl Shared {
             limits: RwLock::new(limits),
             messages: MessageRate::default(),
             refusals: RefusalLog::default(),
+            devices: Devices::default(),
+            captures: Captures::default(),
+            learning: Learning::default(),
             drain: watch::Sender::new(false),
         })
     }
@@ -83,8 +95,10 @@ impl Shared {
     pub(super) fn conditions(&self, peer: IpAddr) -> Conditions {
         let limits = self.limits();
         let now = Instant::now();
+        let rules = self.rules();
         Conditions {
-            rules: self.rules(),
+            learned: self.learning.client(peer, &rules.policy, &self.devices),
+            rules,
             store: self.queue.health(limits.free_disk),
             throttled: self
                 .messages

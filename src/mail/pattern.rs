@@ -106,6 +106,23 @@ impl Pattern {
         }
     }
 
+    /// The same domain with any local part. `None`: the domain may be any, or it is `<>`.
+    pub fn whole_domain(&self) -> Option<Self> {
+        match &self.form {
+            PatternForm::Mailbox { domain, .. } if !matches!(domain, Names::Any) => {
+                let source = split_mailbox(&self.source).map_or(self.source.as_str(), |(_, of)| of);
+                Some(Self {
+                    source: source.to_owned(),
+                    form: PatternForm::Mailbox {
+                        local: Local::Any,
+                        domain: domain.clone(),
+                    },
+                })
+            }
+            _ => None,
+        }
+    }
+
     /// One word without `@`, dot or star: it could be meant as a local part as well as a domain. `localhost` is a domain.
     pub fn is_one_word(&self) -> bool {
         match &self.form {

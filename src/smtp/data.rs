@@ -67,6 +67,10 @@ pub struct Decoder {
     /// What ended the line before; the CRLF of the DATA command counts (RFC 5321 §4.1.1.4).
     before: Ending,
     fault: Option<ContentFault>,
+    /// A bare CR was taken as a line end.
+    bare_cr: bool,
+    /// There was a dot line that only `lf_only` would have taken as the end.
+    loose_dot: bool,
     taken: u64,
     given: u64,
 }
@@ -79,6 +83,8 @@ impl Decoder {
             at: LineState::Start,
             before: Ending::Crlf,
             fault: None,
+            bare_cr: false,
+            loose_dot: false,
             taken: 0,
             given: 0,
         }
@@ -97,6 +103,16 @@ impl Decoder {
     /// The first fault so far. What was decoded after it means nothing.
     pub fn fault(&self) -> Option<ContentFault> {
         self.fault
+    }
+
+    /// Whether a bare CR was taken as a line end.
+    pub fn took_bare_cr(&self) -> bool {
+        self.bare_cr
+    }
+
+    /// Whether `lf_only` would have ended it.
+    pub fn had_loose_dot(&self) -> bool {
+        self.loose_dot
     }
 
     /// Octets of the message so far: of the wire or of the content, whichever are more.
@@ -219,6 +235,7 @@ impl Decoder {
             if !self.leniency.bare_cr || crs > LONGEST_RUN {
                 self.blame(ContentFault::BareCr);
             } else {
+                self.bare_cr = true;
                 lines = crs - usize::from(dot);
             }
         }
@@ -249,7 +266,8 @@ impl Decoder {
             (Ending::Crlf | Ending::Lf, Ending::Crlf | Ending::Lf) if self.leniency.lf_only => {
                 Some(End::Loose)
             }
-            _ => {
+            (before, ending) => {
+                self.loose_dot |= before != Ending::Cr && ending != Ending::Cr;
                 self.blame(ContentFault::FramedDot);
                 None
             }

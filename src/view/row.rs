@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-use crate::mail::time;
+use crate::{listener::learning::LearningView, mail::time};
 
 /// The key of the status row.
 pub const STATUS_ROW: &str = "gateway";
@@ -29,6 +29,8 @@ pub struct StatusRow {
     pub routes: Option<BTreeMap<String, Vec<String>>>,
     /// What became of the last reload, if there was one.
     pub reload: Option<Reload>,
+    /// That it is learned who there is.
+    pub learning: Option<LearningView>,
 }
 
 impl StatusRow {

@@ -6,7 +6,7 @@ use super::{
     lane::Lane,
     row::{Certificate, Listener, Reload},
 };
-use crate::queue::store;
+use crate::{listener::learning::LearningView, queue::store};
 
 /// `postern status`.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
@@ -39,6 +39,9 @@ pub struct Status {
     pub certificates: Vec<CheckedCertificate>,
     /// What became of the last reload.
     pub reload: Option<Reload>,
+    /// That it is learned who there is, while it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub learning: Option<LearningView>,
 }
 
 /// A problem of the configuration.

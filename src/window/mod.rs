@@ -21,7 +21,9 @@ use rusqlite::{Connection, ErrorCode, Transaction};
 use tokio::sync::oneshot;
 use tracing::error;
 
+pub mod asked;
 pub mod audit;
+pub mod devices;
 pub mod sessions;
 
 /// The file in `data_dir`.
@@ -34,7 +36,12 @@ const SCHEMA: i64 = 1;
 const BUSY: Duration = Duration::from_secs(5);
 
 /// Every table.
-const TABLES: &[&str] = &[sessions::TABLES, audit::TABLES];
+const TABLES: &[&str] = &[
+    sessions::TABLES,
+    audit::TABLES,
+    devices::TABLES,
+    asked::TABLES,
+];
 
 /// Why the file took nothing, or told nothing.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -160,6 +160,7 @@ impl Setting {
 
     fn conditions(&self) -> Conditions {
         Conditions {
+            learned: None,
             rules: Arc::new(self.rules.clone()),
             store: self.store,
             throttled: self.throttled,

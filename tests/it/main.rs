@@ -21,6 +21,7 @@ mod config;
 mod connector;
 mod crash;
 mod delivery;
+mod devices;
 mod durability;
 mod early;
 mod end_to_end;

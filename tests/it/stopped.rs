@@ -13,7 +13,7 @@ use super::harness::{
 };
 
 /// One request of a program with a token; the status and the body.
-fn ask(at: SocketAddr, token: &str, line: &str, body: &str) -> (u16, serde_json::Value) {
+pub fn ask(at: SocketAddr, token: &str, line: &str, body: &str) -> (u16, serde_json::Value) {
     let mut stream = TcpStream::connect(at).unwrap();
     let length = body.len();
     write!(stream, "{line} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\nContent-Type: application/json\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}").unwrap();
@@ -25,7 +25,7 @@ fn ask(at: SocketAddr, token: &str, line: &str, body: &str) -> (u16, serde_json:
 }
 
 /// A token of a role, and its section.
-fn token(role: &str) -> (String, String) {
+pub fn token(role: &str) -> (String, String) {
     let made = std::process::Command::new(Gateway::binary())
         .args(["admin", "token", role, "--role", role])
         .output()

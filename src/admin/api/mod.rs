@@ -24,11 +24,14 @@ use super::{
 };
 
 pub(super) mod audit;
+pub(super) mod captures;
 mod configuration;
 pub(super) mod connectors;
+pub(super) mod devices;
 mod events;
 pub(super) mod gateway;
 mod health;
+pub(super) mod learning;
 pub(super) mod messages;
 mod part;
 mod send;
@@ -104,6 +107,12 @@ fn described() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(connectors::stop))
         .routes(routes!(connectors::start))
         .routes(routes!(configuration::show))
+        .routes(routes!(devices::list))
+        .routes(routes!(devices::show))
+        .routes(routes!(devices::refused))
+        .routes(routes!(learning::show, learning::begin, learning::end))
+        .routes(routes!(captures::list, captures::begin))
+        .routes(routes!(captures::show))
         .routes(routes!(audit::list))
 }
 

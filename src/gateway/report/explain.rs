@@ -101,6 +101,7 @@ struct Play<'a> {
 impl<'a> Play<'a> {
     fn new(config: &'a Config, listener: &'a listener::Settings, question: &'a Question) -> Self {
         let conditions = Conditions {
+            learned: None,
             rules: Arc::new(rules(config)),
             store: Health::Fine,
             throttled: false,

@@ -116,6 +116,7 @@ impl<'a> StatusReport<'a> {
             oldest_seconds: self.waits().map(|w| w.as_secs()),
             certificates: self.certificates.clone(),
             reload: row.reload,
+            learning: row.learning,
         }
     }
 }

@@ -30,8 +30,13 @@ impl Transcript {
         self.challenged = code == 334;
     }
 
-    /// The next octets that the session took, as they may be shown.
+    /// The next octets that the session took, as they may be shown in a log.
     pub(super) fn shown(&mut self, octets: &[u8]) -> String {
+        self.shown_by(octets, |octets| logged(&String::from_utf8_lossy(octets)))
+    }
+
+    /// The same, with what may be shown written by `write`.
+    pub(super) fn shown_by(&mut self, octets: &[u8], write: impl Fn(&[u8]) -> String) -> String {
         let rest_of_a_line = std::mem::replace(&mut self.cut, !octets.ends_with(b"\n"));
         if self.challenged || rest_of_a_line {
             return HIDDEN.to_owned();
@@ -43,18 +48,18 @@ impl Transcript {
                 let mut words = argument
                     .split(u8::is_ascii_whitespace)
                     .filter(|word| !word.is_empty());
-                let mechanism = String::from_utf8_lossy(words.next().unwrap_or_default());
+                let mechanism = write(words.next().unwrap_or_default());
                 let blob = words.next().map_or("", |_| " ***");
-                logged(&format!("AUTH {mechanism}{blob}"))
+                format!("AUTH {mechanism}{blob}")
             }
             Ok(Command::Blank) => String::new(),
             Ok(Command::Unknown) | Err(_) if self.after_auth || names_auth(line) => {
                 HIDDEN.to_owned()
             }
-            Ok(Command::Unknown) | Err(_) => logged(&String::from_utf8_lossy(line)),
+            Ok(Command::Unknown) | Err(_) => write(line),
             Ok(_) => {
                 self.after_auth = false;
-                logged(&String::from_utf8_lossy(line))
+                write(line)
             }
         }
     }

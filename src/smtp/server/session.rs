@@ -31,7 +31,7 @@ use crate::{
     },
 };
 
-use super::tolerance::Tolerance;
+use super::tolerance::{Forgiven, Tolerance};
 use state::{Incoming, Phase, Transaction};
 
 pub use interface::{
@@ -49,7 +49,15 @@ pub struct Session {
     /// The rules that the last MAIL was judged by.
     rules: Arc<Rules>,
     client: Option<Client>,
+    /// It is in no `[[client]]`; one that it has is that of `Conditions::learned`.
+    is_learned: bool,
     tolerance: Tolerance,
+    /// What was needed of it.
+    forgiven: Forgiven,
+    /// `lf_only` would have ended a message that was refused.
+    wants_lf_only: bool,
+    /// Octets of header and body of the last message that came to its end.
+    content: Option<(u64, u64)>,
     /// The argument of HELO or EHLO.
     helo: Option<String>,
     esmtp: bool,
@@ -79,7 +87,9 @@ impl Session {
         conditions: Conditions,
     ) -> Self {
         let rules = Arc::clone(&conditions.rules);
-        let client = rules.policy.client(peer.ip()).cloned();
+        let known = rules.policy.client(peer.ip()).cloned();
+        let is_learned = known.is_none();
+        let client = known.or_else(|| conditions.learned.as_deref().cloned());
         let level = client.as_ref().map(|c| c.tolerance).unwrap_or_default();
         Self {
             listener,
@@ -88,7 +98,11 @@ impl Session {
             conditions,
             rules,
             client,
+            is_learned,
             tolerance: Tolerance::of(level),
+            forgiven: Forgiven::default(),
+            wants_lf_only: false,
+            content: None,
             helo: None,
             esmtp: false,
             logged_in: false,
@@ -120,15 +134,17 @@ impl Session {
     pub fn greet(&mut self) -> Step {
         let rules = Arc::clone(&self.rules);
         let (ip, auth) = (self.peer.ip(), self.listener.auth);
-        match rules.policy.connect(ip, auth, &mut self.findings) {
-            Ok(()) => {
-                self.phase = Phase::Command;
-                Step::Reply(Reply::greeting(&rules.hostname))
-            }
-            Err(reply) => {
+        let allowed = rules.policy.connect(ip, auth, &mut self.findings);
+        match allowed {
+            Err(reply) if self.client.is_none() => {
                 self.phase = Phase::Refused(0);
                 self.rejected("connect", None, &reply);
                 Step::Reply(reply)
+            }
+            // One that is learned is in no [[client]] and served all the same.
+            Ok(()) | Err(_) => {
+                self.phase = Phase::Command;
+                Step::Reply(Reply::greeting(&rules.hostname))
             }
         }
     }
@@ -214,7 +230,7 @@ impl Session {
         let origin = Origin {
             listener: self.listener.name.clone(),
             peer: self.peer,
-            client: self.client.as_ref().map(|c| c.name.clone()),
+            client: self.client().map(str::to_owned),
             helo: self.helo.clone().unwrap_or_else(|| "unknown".into()),
             tls: self.tls,
             esmtp: self.esmtp,
@@ -290,6 +306,37 @@ impl Session {
 
     /// Name of the client section, for the log.
     pub fn client(&self) -> Option<&str> {
-        self.client.as_ref().map(|c| c.name.as_str())
+        let known = self.client.as_ref().filter(|_| !self.is_learned);
+        known.map(|c| c.name.as_str())
+    }
+
+    /// Whether it is in no `[[client]]` and served since it is learned who there is.
+    pub fn is_learned(&self) -> bool {
+        self.is_learned && self.client.is_some()
+    }
+
+    /// What was forgiven so far.
+    pub fn forgiven(&self) -> Forgiven {
+        self.forgiven
+    }
+
+    /// Whether a message was refused that `lf_only` would have ended.
+    pub fn wants_lf_only(&self) -> bool {
+        self.wants_lf_only
+    }
+
+    /// Octets of header and body of the last message that came to its end, once.
+    pub fn take_content(&mut self) -> Option<(u64, u64)> {
+        self.content.take()
+    }
+
+    /// The argument of HELO or EHLO.
+    pub fn helo(&self) -> Option<&str> {
+        self.helo.as_deref()
+    }
+
+    /// Who has logged in.
+    pub fn user(&self) -> Option<&str> {
+        self.user.as_ref().map(|user| user.name.as_str())
     }
 }

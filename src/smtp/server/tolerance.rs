@@ -69,3 +69,234 @@ impl Tolerance {
         }
     }
 }
+
+/// Something that was forgiven, by the name of its field; `lf_only` is the client's key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Quirk {
+    /// [`Tolerance::empty_helo`]
+    EmptyHelo,
+    /// [`Tolerance::no_brackets`]
+    NoBrackets,
+    /// [`Tolerance::blanks`]
+    Blanks,
+    /// [`Tolerance::bare_local_part`]
+    BareLocalPart,
+    /// [`Tolerance::source_route`]
+    SourceRoute,
+    /// [`Tolerance::blank_lines`]
+    BlankLines,
+    /// [`Tolerance::bare_lf`]
+    BareLf,
+    /// [`Tolerance::repeated_cr`]
+    RepeatedCr,
+    /// [`Tolerance::no_helo`]
+    NoHelo,
+    /// [`Tolerance::early_talk`]
+    EarlyTalk,
+    /// [`Tolerance::names_in_paths`]
+    NamesInPaths,
+    /// [`Tolerance::marks_beside_paths`]
+    MarksBesidePaths,
+    /// [`Tolerance::foreign_parameters`]
+    ForeignParameters,
+    /// [`Tolerance::unquoted_names`]
+    UnquotedNames,
+    /// [`Tolerance::bare_cr`]
+    BareCr,
+    /// [`Tolerance::tls_on_plain_port`]
+    TlsOnPlainPort,
+    /// A dot line that no CRLF frames.
+    LfOnly,
+}
+
+impl Quirk {
+    /// All of them; the first eight are those of `standard`.
+    pub const ALL: [Self; 17] = [
+        Self::EmptyHelo,
+        Self::NoBrackets,
+        Self::Blanks,
+        Self::BareLocalPart,
+        Self::SourceRoute,
+        Self::BlankLines,
+        Self::BareLf,
+        Self::RepeatedCr,
+        Self::NoHelo,
+        Self::EarlyTalk,
+        Self::NamesInPaths,
+        Self::MarksBesidePaths,
+        Self::ForeignParameters,
+        Self::UnquotedNames,
+        Self::BareCr,
+        Self::TlsOnPlainPort,
+        Self::LfOnly,
+    ];
+
+    /// Its word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::EmptyHelo => "empty_helo",
+            Self::NoBrackets => "no_brackets",
+            Self::Blanks => "blanks",
+            Self::BareLocalPart => "bare_local_part",
+            Self::SourceRoute => "source_route",
+            Self::BlankLines => "blank_lines",
+            Self::BareLf => "bare_lf",
+            Self::RepeatedCr => "repeated_cr",
+            Self::NoHelo => "no_helo",
+            Self::EarlyTalk => "early_talk",
+            Self::NamesInPaths => "names_in_paths",
+            Self::MarksBesidePaths => "marks_beside_paths",
+            Self::ForeignParameters => "foreign_parameters",
+            Self::UnquotedNames => "unquoted_names",
+            Self::BareCr => "bare_cr",
+            Self::TlsOnPlainPort => "tls_on_plain_port",
+            Self::LfOnly => "lf_only",
+        }
+    }
+
+    /// Whether `tolerance = "device"` is needed for it.
+    pub fn is_of_device(word: &str) -> bool {
+        let found = Self::ALL.iter().position(|quirk| quirk.as_str() == word);
+        found.is_some_and(|at| (8..16).contains(&at))
+    }
+}
+
+/// What was forgiven.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Forgiven(u32);
+
+impl Forgiven {
+    /// One more.
+    pub fn add(&mut self, quirk: Quirk) {
+        self.0 |= 1 << quirk as u32;
+    }
+
+    /// And these.
+    pub fn add_all(&mut self, others: Self) {
+        self.0 |= others.0;
+    }
+
+    /// What is new since `before`.
+    #[must_use]
+    pub fn since(self, before: Self) -> Self {
+        Self(self.0 & !before.0)
+    }
+
+    /// The words.
+    pub fn words(self) -> impl Iterator<Item = &'static str> {
+        let all = Quirk::ALL.into_iter();
+        all.filter(move |quirk| self.0 & (1 << *quirk as u32) != 0)
+            .map(Quirk::as_str)
+    }
+}
+
+/// Forgives one thing less.
+type TakeAway = fn(&mut Tolerance);
+
+impl Tolerance {
+    /// The least of it with which this is right: what only devices do is given up first.
+    pub(super) fn needed(&self, is_right: impl Fn(&Self) -> bool) -> Forgiven {
+        let fields: [(Quirk, TakeAway); 7] = [
+            (Quirk::ForeignParameters, |t| t.foreign_parameters = false),
+            (Quirk::MarksBesidePaths, |t| t.marks_beside_paths = false),
+            (Quirk::NamesInPaths, |t| t.names_in_paths = false),
+            (Quirk::SourceRoute, |t| t.source_route = false),
+            (Quirk::BareLocalPart, |t| t.bare_local_part = false),
+            (Quirk::NoBrackets, |t| t.no_brackets = false),
+            (Quirk::Blanks, |t| t.blanks = false),
+        ];
+        let (mut needed, mut least) = (Forgiven::default(), *self);
+        for (quirk, take_away) in fields {
+            let mut less = least;
+            take_away(&mut less);
+            if is_right(&less) {
+                least = less;
+            } else {
+                needed.add(quirk);
+            }
+        }
+        needed
+    }
+}
+
+/// Whether the argument of MAIL or RCPT is as the RFC has it, seen at once: so are nearly all.
+pub(super) fn is_plain_path(argument: &[u8], word: &[u8]) -> bool {
+    let Some((found, rest)) = argument.split_at_checked(word.len()) else {
+        return false;
+    };
+    let Some(rest) = rest.strip_prefix(b":<") else {
+        return false;
+    };
+    if !found.eq_ignore_ascii_case(word) {
+        return false;
+    }
+    let Some(end) = rest.iter().position(|octet| *octet == b'>') else {
+        return false;
+    };
+    let (path, parameters) = rest.split_at(end);
+    let is_mailbox = path
+        .iter()
+        .enumerate()
+        .any(|(at, octet)| *octet == b'@' && at > 0);
+    let is_plain = |octet: &u8| octet.is_ascii_alphanumeric() || b"@._-+=".contains(octet);
+    let is_known = |word: &[u8]| {
+        let key = word.get(..5).unwrap_or_default();
+        key.eq_ignore_ascii_case(b"SIZE=") || key.eq_ignore_ascii_case(b"BODY=")
+    };
+    let parameters = parameters.get(1..).unwrap_or_default();
+    (path.is_empty() || is_mailbox && path.iter().all(is_plain))
+        && (parameters.is_empty()
+            || parameters.first() == Some(&b' ')
+                && parameters
+                    .get(1..)
+                    .unwrap_or_default()
+                    .split(|b| *b == b' ')
+                    .all(is_known))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{mail::address::Domain, smtp::server::command};
+
+    #[test]
+    fn what_is_forgiven_is_known() {
+        let device = Tolerance::of(ToleranceLevel::Device);
+        let domain = Domain::parse("corp.example").unwrap();
+        for (argument, expected) in [
+            ("FROM:<a@b.example>", ""),
+            ("from:<>", ""),
+            ("FROM:<a@b.example> SIZE=5 BODY=8BITMIME", ""),
+            ("FROM:<a@b.example> SIZE=5 RET=HDRS", "foreign_parameters"),
+            ("FROM: <a@b.example>", "blanks"),
+            ("FROM:a@b.example", "no_brackets"),
+            ("FROM:<root>", "bare_local_part"),
+            ("FROM: root", "no_brackets blanks bare_local_part"),
+            ("FROM:<@x.example:a@b.example>", "source_route"),
+            ("FROM:<Scanner <a@b.example>>", "names_in_paths"),
+            ("FROM:<'a@b.example'>", "names_in_paths"),
+            ("FROM:<a@b.example>;", "marks_beside_paths"),
+        ] {
+            let argument = argument.as_bytes();
+            let is_right = |t: &Tolerance| command::mail(argument, t, Some(&domain)).is_ok();
+            assert!(is_right(&device), "{}", argument.escape_ascii());
+            let needed = device
+                .needed(is_right)
+                .words()
+                .collect::<Vec<_>>()
+                .join(" ");
+            assert_eq!(needed, expected, "{}", argument.escape_ascii());
+            assert_eq!(
+                is_plain_path(argument, b"FROM"),
+                expected.is_empty(),
+                "{}",
+                argument.escape_ascii()
+            );
+        }
+        assert!(Quirk::is_of_device("bare_cr") && !Quirk::is_of_device("bare_lf"));
+        assert!(!Quirk::is_of_device("lf_only") && !Quirk::is_of_device("x"));
+        for (at, quirk) in Quirk::ALL.into_iter().enumerate() {
+            assert_eq!(at, quirk as usize);
+        }
+    }
+}

@@ -12,7 +12,7 @@ use crate::{
     route::{Asked, ConnectorName, Route},
     smtp::server::{
         command::{self, Command},
-        tolerance::Tolerance,
+        tolerance::{Quirk, Tolerance, is_plain_path},
     },
 };
 
@@ -58,6 +58,7 @@ impl Session {
             }
             Command::NotImplemented => self.error(Reply::not_implemented()),
             Command::Blank if self.tolerance.blank_lines => {
+                self.forgiven.add(Quirk::BlankLines);
                 self.count_command();
             }
             Command::Blank => self.error(Reply::empty_line()),
@@ -74,6 +75,9 @@ impl Session {
     fn hello(&mut self, argument: &[u8], esmtp: bool) {
         if argument.trim_ascii().is_empty() && !self.tolerance.empty_helo {
             return self.error(Reply::bad_argument("HELO and EHLO take a name"));
+        }
+        if argument.trim_ascii().is_empty() {
+            self.forgiven.add(Quirk::EmptyHelo);
         }
         // RFC 5321 §4.1.4: EHLO clears the transaction; the login stays.
         self.transaction = None;
@@ -128,6 +132,9 @@ impl Session {
         if self.helo.is_none() && !self.tolerance.no_helo {
             return self.error(Reply::bad_sequence("say EHLO first"));
         }
+        if self.helo.is_none() {
+            self.forgiven.add(Quirk::NoHelo);
+        }
         if self.transaction.is_some() {
             return self.error(Reply::bad_sequence("one MAIL at a time"));
         }
@@ -149,6 +156,10 @@ impl Session {
                 return self.error(reply);
             }
         };
+        if !is_plain_path(argument, b"FROM") {
+            let is_right = |less: &Tolerance| command::mail(argument, less, bare).is_ok();
+            self.forgiven.add_all(self.tolerance.needed(is_right));
+        }
         let given = Some(named(mail.sender.as_ref()));
         let conditions = match self.conditions.store {
             Health::Full => Some(Reply::storage_full()),
@@ -197,11 +208,14 @@ impl Session {
 
     /// After a reload: who this is by the new settings. False when that was answered already.
     fn adopt_rules(&mut self) -> bool {
-        if Arc::ptr_eq(&self.rules, &self.conditions.rules) {
+        let is_over = self.is_learned && self.client.is_some() && self.conditions.learned.is_none();
+        if Arc::ptr_eq(&self.rules, &self.conditions.rules) && !is_over {
             return true;
         }
         self.rules = Arc::clone(&self.conditions.rules);
-        let client = self.rules.policy.client(self.peer.ip()).cloned();
+        let known = self.rules.policy.client(self.peer.ip()).cloned();
+        self.is_learned = known.is_none();
+        let client = known.or_else(|| self.conditions.learned.as_deref().cloned());
         if client.is_none() && self.client.is_some() {
             let reply = Reply::not_listed_any_more();
             self.rejected("mail", None, &reply);
@@ -240,6 +254,10 @@ impl Session {
                 return self.error(reply);
             }
         };
+        if !is_plain_path(argument, b"TO") {
+            let is_right = |less: &Tolerance| command::rcpt(argument, less, bare).is_ok();
+            self.forgiven.add_all(self.tolerance.needed(is_right));
+        }
         if transaction.seen.contains(&recipient) {
             return self.say(Reply::recipient_ok());
         }
@@ -281,7 +299,10 @@ impl Session {
         let route = rules.router.route(Asked {
             sender,
             recipient,
-            client: who.client.map(|client| client.name.as_str()),
+            client: who
+                .client
+                .filter(|_| !self.is_learned)
+                .map(|client| client.name.as_str()),
             user: who.user.map(|user| user.name.as_str()),
             listener: &self.listener.name,
         });

@@ -12,7 +12,7 @@ use crate::{
         recipient::Recipient,
         reply::Reply,
     },
-    policy::{AuthMode, Policy},
+    policy::{AuthMode, Policy, client::Client},
     route::{RouteName, Router},
     secret::Secret,
 };
@@ -60,6 +60,8 @@ pub struct Conditions {
     pub rules: Arc<Rules>,
     /// Whether the store can take mail.
     pub store: Health,
+    /// What an address in no `[[client]]` is for now, since it is learned who there is.
+    pub learned: Option<Arc<Client>>,
     /// This address has sent more than `limits.messages_per_minute`.
     pub throttled: bool,
 }

@@ -6,7 +6,10 @@ use bytes::BytesMut;
 
 use crate::{
     mail::reply::Reply,
-    smtp::server::command::{self, Command},
+    smtp::server::{
+        command::{self, Command},
+        tolerance::Quirk,
+    },
 };
 
 use super::{Session, Step, state::Phase};
@@ -22,6 +25,7 @@ impl Session {
         if self.is_tls_hello(input) {
             if self.tolerance.tls_on_plain_port && self.listener.certificate {
                 self.phase = Phase::Handshake { greet: true };
+                self.forgiven.add(Quirk::TlsOnPlainPort);
                 self.push(Step::ImplicitTls);
             } else {
                 self.refuse_tls_hello();
@@ -34,6 +38,7 @@ impl Session {
             self.rejected("connect", None, &reply);
             self.close(Some(reply));
         } else if self.tolerance.early_talk {
+            self.forgiven.add(Quirk::EarlyTalk);
             let step = self.greet();
             self.pending.push_front(step);
         } else {
@@ -87,6 +92,7 @@ impl Session {
                 line.truncate(if crlf { end - 1 } else { end });
                 while self.tolerance.repeated_cr && crlf && line.ends_with(b"\r") {
                     line.truncate(line.len() - 1);
+                    self.forgiven.add(Quirk::RepeatedCr);
                 }
                 self.take(&line, crlf, input);
                 true
@@ -115,6 +121,9 @@ impl Session {
         if let Phase::Auth(_) = self.phase {
             self.auth_line(line);
             return;
+        }
+        if !crlf && self.tolerance.bare_lf {
+            self.forgiven.add(Quirk::BareLf);
         }
         let parsed = if crlf || self.tolerance.bare_lf {
             command::parse(line, &self.tolerance)

@@ -6,7 +6,10 @@ use crate::{
     mail::reply::Reply,
     policy::AuthMode,
     secret::Secret,
-    smtp::sasl::{self, Malformed},
+    smtp::{
+        sasl::{self, Malformed},
+        server::tolerance::Quirk,
+    },
 };
 
 use super::{
@@ -51,6 +54,9 @@ impl Session {
         }
         if self.helo.is_none() && !self.tolerance.no_helo {
             return self.error(Reply::bad_sequence("say EHLO first"));
+        }
+        if self.helo.is_none() {
+            self.forgiven.add(Quirk::NoHelo);
         }
         let argument = argument.trim_ascii();
         let end = argument

@@ -13,7 +13,10 @@ use crate::{
         reply::Reply,
     },
     policy::About,
-    smtp::data::{ContentFault, End, Leniency},
+    smtp::{
+        data::{ContentFault, End, Leniency},
+        server::tolerance::Quirk,
+    },
 };
 
 use super::{
@@ -81,6 +84,7 @@ impl Session {
                 let reply = incoming
                     .refused
                     .unwrap_or_else(|| Reply::message_too_big(limit));
+                self.wants_lf_only |= incoming.decoder.had_loose_dot();
                 self.rejected("data", None, &reply);
                 self.close(Some(reply));
             }
@@ -90,6 +94,22 @@ impl Session {
                 }
                 self.phase = Phase::Data(incoming);
             }
+        }
+    }
+
+    fn note_content(&mut self, incoming: &Incoming, end: End) {
+        let (header, begin) = incoming.header_octets;
+        let size = incoming.decoder.content_size();
+        self.content = Some((header, size.saturating_sub(begin)));
+        self.wants_lf_only |= incoming.decoder.had_loose_dot();
+        if end == End::Loose {
+            self.forgiven.add(Quirk::LfOnly);
+        }
+        if incoming.decoder.took_bare_cr() {
+            self.forgiven.add(Quirk::BareCr);
+        }
+        if incoming.has_unquoted_name {
+            self.forgiven.add(Quirk::UnquotedNames);
         }
     }
 
@@ -111,21 +131,28 @@ impl Session {
         let Some(transaction) = &self.transaction else {
             return Err(Reply::bad_sequence("no transaction"));
         };
-        let header = self.rules.policy.header(
-            raw,
-            &About {
-                who: self.who(),
-                id: incoming.id,
-                origin: &incoming.origin,
-                sender_given: transaction.given.as_ref(),
-                sender: transaction.sender.as_ref(),
-                rewrite: transaction.rewrite,
-                recipients: &transaction.recipients,
-                hostname: &self.rules.hostname,
-                bounce_from: &self.rules.bounce_from,
-                unquoted_names: self.tolerance.unquoted_names,
-            },
-        )?;
+        let about = About {
+            who: self.who(),
+            id: incoming.id,
+            origin: &incoming.origin,
+            sender_given: transaction.given.as_ref(),
+            sender: transaction.sender.as_ref(),
+            rewrite: transaction.rewrite,
+            recipients: &transaction.recipients,
+            hostname: &self.rules.hostname,
+            bounce_from: &self.rules.bounce_from,
+            unquoted_names: self.tolerance.unquoted_names,
+        };
+        let policy = &self.rules.policy;
+        incoming.header_octets = (raw.len() as u64, found.body as u64);
+        let header = policy.header(raw, &about)?;
+        if about.unquoted_names {
+            let strict = About {
+                unquoted_names: false,
+                ..about
+            };
+            incoming.has_unquoted_name = policy.header(raw, &strict).is_err();
+        }
         incoming.header = Some(header);
         let body = found.body.min(incoming.kept.len());
         incoming.kept.advance(body);
@@ -136,6 +163,7 @@ impl Session {
     fn ended(&mut self, mut incoming: Incoming, end: End, fault: bool) {
         // What stands behind a loose end could be smuggled: it is not read.
         let close = fault || end == End::Loose;
+        self.note_content(&incoming, end);
         if let Some(reply) = incoming.refused {
             self.rejected("data", None, &reply);
             if close {

@@ -77,6 +77,10 @@ pub(super) struct Incoming {
     pub(super) kept: BytesMut,
     /// How far the end of the header was looked for.
     pub(super) looked: usize,
+    /// Octets of the header that came, and where the body begins, once that is known.
+    pub(super) header_octets: (u64, u64),
+    /// It was needed that a name may stand without its quotes.
+    pub(super) has_unquoted_name: bool,
     /// The header that leaves, once judged.
     pub(super) header: Option<Vec<u8>>,
     /// The answer, when it is decided already; the rest is read and dropped.
@@ -93,6 +97,8 @@ impl Incoming {
             decoder: Decoder::new(leniency),
             kept: BytesMut::new(),
             looked: 0,
+            header_octets: (0, 0),
+            has_unquoted_name: false,
             header: None,
             refused: None,
             spooled: false,
