@@ -316,3 +316,32 @@ fn a_conversation_is_captured_as_it_comes() {
     });
     assert_eq!(none, 0);
 }
+
+/// It waits for an answer that never comes, and goes; when it comes again it is understood.
+#[test]
+fn a_device_that_ends_with_lf_alone_is_understood_at_its_second_try() {
+    let world = world();
+    let gateway = &world.gateway;
+    gateway.cli(&["learn", "127.0.0.0/16"]);
+    let begin = || {
+        let mut device = gateway.connect("local");
+        device.expect("EHLO old", "250");
+        device.expect("MAIL FROM:<old@corp.example>", "250");
+        device.expect("RCPT TO:<a@corp.example>", "250");
+        device.expect("DATA", "354");
+        device.send(b"Subject: old\n\nold\n.\n");
+        device
+    };
+    drop(begin());
+    wait("that is seen", || {
+        let (code, _) = ask(world.at, &world.viewer, "GET /api/v1/devices/127.0.0.1", "");
+        (code == 200).then_some(())
+    });
+    let said = begin().reply();
+    assert!(said.starts_with("250"), "{said}");
+    assert_eq!(world.up.wait(1)[0].to, ["a@corp.example"]);
+    wait("what it needs is known", || {
+        let (_, seen) = ask(world.at, &world.viewer, "GET /api/v1/devices/127.0.0.1", "");
+        (seen["last_session"]["tolerances"] == serde_json::json!(["lf_only"])).then_some(())
+    });
+}

@@ -320,9 +320,13 @@ impl Session {
         self.forgiven
     }
 
-    /// Whether a message was refused that `lf_only` would have ended.
+    /// Whether `lf_only` would have ended a message that was refused, or that is still waited for.
     pub fn wants_lf_only(&self) -> bool {
-        self.wants_lf_only
+        let is_waiting = match &self.phase {
+            Phase::Data(incoming) => incoming.decoder.had_loose_dot(),
+            _ => false,
+        };
+        is_waiting || self.wants_lf_only
     }
 
     /// Octets of header and body of the last message that came to its end, once.
