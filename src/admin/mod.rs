@@ -6,6 +6,7 @@
 
 use crate::mail::text::hex;
 
+pub mod adoption;
 pub mod host;
 pub mod settings;
 

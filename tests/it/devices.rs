@@ -1,9 +1,19 @@
 //! Who connects: the devices, learning them, and what they say.
 
 use std::{
+    fs,
     io::{BufRead as _, BufReader},
     net::SocketAddr,
     process::{Command, Stdio},
+};
+
+use postern::{
+    admin::adoption::adopted,
+    config::{
+        Environment, Secrets,
+        edit::{Ground, Plan, digest},
+    },
+    window::{WindowDb, devices},
 };
 
 use super::{
@@ -344,4 +354,51 @@ fn a_device_that_ends_with_lf_alone_is_understood_at_its_second_try() {
         let (_, seen) = ask(world.at, &world.viewer, "GET /api/v1/devices/127.0.0.1", "");
         (seen["last_session"]["tolerances"] == serde_json::json!(["lf_only"])).then_some(())
     });
+}
+
+#[test]
+fn a_learned_device_is_adopted_and_served() {
+    let mut world = world();
+    world.gateway.cli(&["learn", "127.0.0.0/16"]);
+    let said = measure(&world.gateway, "a@corp.example");
+    assert!(said.starts_with("250"), "{said}");
+    world.gateway.terminate();
+    let path = world.gateway.config_path();
+    let data_dir = world.gateway.path("data");
+    let window = WindowDb::existing(&data_dir).unwrap().unwrap();
+    let seen = window.wait(|tx| devices::latest(tx, 10)).unwrap();
+    drop(window);
+    assert_eq!(seen.len(), 1);
+    let octets = fs::read(&path).unwrap();
+    let changes = adopted(&digest(&octets), &seen, "sensors");
+    let changes = serde_json::from_value(changes).unwrap();
+    let ground = Ground {
+        path: &path,
+        octets: &octets,
+        env: &Environment::of_process(),
+        secrets: Secrets::Ignore,
+    };
+    let edited = Plan::new(&changes, ground, &data_dir).unwrap().edited;
+    let text = String::from_utf8(edited.octets).unwrap();
+    for line in [
+        "name = \"sensors\"",
+        "networks = [\"127.0.0.1\"]",
+        "senders = [\"sensor@corp.example\"]",
+        "tolerance = \"device\"",
+    ] {
+        assert!(edited.diff.contains(&format!("+{line}")), "{}", edited.diff);
+    }
+    fs::write(&path, text).unwrap();
+    world.gateway.restart();
+    let said = measure(&world.gateway, "b@partner.example");
+    assert!(said.starts_with("250"), "{said}");
+    assert_eq!(world.up.wait(2)[1].to, ["b@partner.example"]);
+    wait("it is known by its name", || {
+        let (_, seen) = ask(world.at, &world.viewer, "GET /api/v1/devices/127.0.0.1", "");
+        (seen["client"] == "sensors").then_some(())
+    });
+    // One that says it is somebody else is none of them.
+    let mut device = world.gateway.connect("local");
+    let said = device.say("MAIL FROM:<boss@corp.example>");
+    assert!(said.starts_with("550"), "{said}");
 }
