@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc, Mutex, PoisonError, RwLock,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, SystemTime},
 };
@@ -28,6 +28,7 @@ const TIDY: u32 = 600;
 #[derive(Debug)]
 pub struct App {
     settings: RwLock<(Arc<WindowSettings>, Option<Arc<ServerConfig>>)>,
+    is_shut: AtomicBool,
     pub(super) host: Arc<dyn Host>,
     pub(super) window: Arc<WindowDb>,
     pub(super) sessions: WindowSessions,
@@ -50,6 +51,7 @@ impl App {
     ) -> Arc<Self> {
         Arc::new(Self {
             settings: RwLock::new((Arc::new(settings), tls)),
+            is_shut: AtomicBool::new(false),
             host,
             sessions: WindowSessions::new(Arc::clone(&window)),
             audit: Auditor::new(Arc::clone(&window)),
@@ -74,13 +76,26 @@ impl App {
         settings.1.clone()
     }
 
-    /// From now on these. Where it listens stays.
-    pub fn configure(&self, settings: WindowSettings, tls: Option<Arc<ServerConfig>>) {
+    /// From now on these. Where it listens stays; `false`: that should be another place now, which needs a restart.
+    pub fn configure(&self, settings: WindowSettings, tls: Option<Arc<ServerConfig>>) -> bool {
         let mut current = self
             .settings
             .write()
             .unwrap_or_else(PoisonError::into_inner);
-        *current = (Arc::new(settings), tls);
+        let place = current.0.place.clone();
+        let is_same = place == settings.place;
+        *current = (Arc::new(WindowSettings { place, ..settings }), tls);
+        self.is_shut.store(false, Ordering::Relaxed);
+        is_same
+    }
+
+    /// There is no window in the configuration any more: nobody is answered.
+    pub fn shut(&self) {
+        self.is_shut.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_shut(&self) -> bool {
+        self.is_shut.load(Ordering::Relaxed)
     }
 
     /// Goes on by itself, also when whoever asked for it has gone.

@@ -10,6 +10,7 @@ use tracing::{info, warn};
 
 use super::problem::ApiError;
 use crate::{
+    listener::limits::Network,
     mail::text::logged,
     window::{
         WindowDb,
@@ -34,7 +35,14 @@ struct RefusedCount {
 #[derive(Debug)]
 pub(super) struct Auditor {
     window: Arc<WindowDb>,
-    refused: Mutex<HashMap<String, RefusedCount>>,
+    /// By network; `None`: those that there is no room for.
+    refused: Mutex<HashMap<Option<String>, RefusedCount>>,
+}
+
+/// Where it comes from, as it is counted: of IPv6 the network that a machine has to itself.
+fn counted(from: &str) -> String {
+    let network = from.parse().map(Network::of);
+    network.map_or_else(|_| from.to_owned(), |network| format!("{network:?}"))
 }
 
 impl Auditor {
@@ -71,20 +79,17 @@ impl Auditor {
     pub(super) async fn refuse(&self, row: AuditRow) {
         let is_counted = {
             let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
-            if refused.len() >= COUNTED && !refused.contains_key(&row.from) {
-                true
-            } else {
-                let entry = refused
-                    .entry(row.from.clone())
-                    .or_insert_with(|| RefusedCount {
-                        since: Instant::now(),
-                        count: 0,
-                        last: row.clone(),
-                    });
-                entry.count += 1;
-                entry.last = row.clone();
-                entry.count > REFUSALS
-            }
+            let network = Some(counted(&row.from));
+            let is_room = refused.len() < COUNTED || refused.contains_key(&network);
+            let entry = refused.entry(network.filter(|_| is_room));
+            let entry = entry.or_insert_with(|| RefusedCount {
+                since: Instant::now(),
+                count: 0,
+                last: row.clone(),
+            });
+            entry.count += 1;
+            entry.last = row.clone();
+            entry.count > REFUSALS
         };
         if !is_counted {
             // It was refused whether that can be written or not.
@@ -97,7 +102,7 @@ impl Auditor {
         let over: Vec<RefusedCount> = {
             let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
             let over = |entry: &RefusedCount| entry.since.elapsed() >= MINUTE;
-            let from: Vec<String> = refused
+            let from: Vec<Option<String>> = refused
                 .iter()
                 .filter(|(_, entry)| over(entry))
                 .map(|(from, _)| from.clone())

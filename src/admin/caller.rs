@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use axum::http::{HeaderMap, HeaderName, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, header, uri::Authority};
 use rustls::crypto::CryptoProvider;
 
 use super::settings::{Role, WindowSettings};
@@ -59,16 +59,19 @@ impl RequestOrigin {
             };
         }
         let said = headers.get_all("x-forwarded-for").iter();
-        let said: Vec<&str> = said.filter_map(|value| value.to_str().ok()).collect();
-        let said = said.join(",");
-        // From the right, where the nearest proxy wrote: the first that is none of ours. What cannot be read ends it.
+        let said: Vec<&[u8]> = said.map(HeaderValue::as_bytes).collect();
+        let said = said.join(&b',');
+        // From the right, where the nearest proxy wrote: the first that is none of ours. What cannot be read ends it, and is read by
+        // itself: what a stranger has put before it must not hide what the proxy says.
         let mut ip = peer.ip;
         for one in said
-            .rsplit(',')
-            .map(str::trim)
+            .rsplit(|octet| *octet == b',')
+            .map(<[u8]>::trim_ascii)
             .filter(|one| !one.is_empty())
         {
-            let Some(address) = address(one) else { break };
+            let Some(address) = std::str::from_utf8(one).ok().and_then(address) else {
+                break;
+            };
             ip = Some(address);
             if !settings.is_trusted(address) {
                 break;
@@ -88,15 +91,16 @@ impl RequestOrigin {
 /// An address as proxies write it: with a port or brackets, or without.
 fn address(text: &str) -> Option<IpAddr> {
     let bare = text.trim_matches(['[', ']']);
-    let ip = bare.parse().ok();
-    ip.or_else(|| text.parse::<std::net::SocketAddr>().ok().map(|at| at.ip()))
+    let ip: Option<IpAddr> = bare.parse().ok();
+    let ip = ip.or_else(|| text.parse::<std::net::SocketAddr>().ok().map(|at| at.ip()));
+    ip.map(|ip| ip.to_canonical())
 }
 
 /// How somebody is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Proof {
-    /// A bearer token.
-    Token,
+    /// A bearer token, of this hash.
+    Token(SecretHash),
     /// A trusted proxy says so.
     Proxy,
     /// The kernel says so.
@@ -172,13 +176,17 @@ pub(super) fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> 
 }
 
 /// Whether a Host is one that this window answers to: else a page of another name could be made to lead here (DNS rebinding).
-pub(super) fn answers_to(authority: &str, hosts: &[String]) -> bool {
-    let host = match authority.strip_prefix('[') {
-        Some(rest) => rest.split_once(']').map_or("", |(ip, _)| ip),
-        None => authority
-            .rsplit_once(':')
-            .map_or(authority, |(host, _)| host),
+pub(super) fn answers_to(authority: &Authority, hosts: &[String]) -> bool {
+    let text = authority.as_str();
+    let (host, port) = match text.strip_prefix('[') {
+        Some(rest) => rest.split_once(']').unwrap_or_default(),
+        None => text.split_at(text.find(':').unwrap_or(text.len())),
     };
+    // Neither a name of a user nor the rest of another name belongs there.
+    let is_port = |port: &str| port.bytes().all(|octet| octet.is_ascii_digit());
+    if !(port.is_empty() || port.strip_prefix(':').is_some_and(is_port)) {
+        return false;
+    }
     let host = host.to_ascii_lowercase();
     host.parse::<IpAddr>().is_ok() || host == "localhost" || hosts.contains(&host)
 }
@@ -198,7 +206,7 @@ pub(super) fn bearer(headers: &HeaderMap) -> Option<Result<&str, ()>> {
         Ok(given) => given?,
         Err(()) => return Some(Err(())),
     };
-    let (scheme, token) = given.split_once(' ')?;
+    let (scheme, token) = given.split_once(' ').unwrap_or((given, ""));
     scheme
         .eq_ignore_ascii_case("bearer")
         .then(|| Ok(token.trim()))

@@ -53,27 +53,32 @@ impl Entrance<'_> {
         name: &str,
         password: Secret,
     ) -> Result<HeaderValue, ApiError> {
-        let refused = |refusal: ApiError| {
-            app.host.counted_login(false);
-            refusal
-        };
         if let Err(refusal) = app.guard.may_try(self.origin.ip, name) {
-            app.audit
-                .refuse(self.row(name, None, "refused: too many have failed"))
-                .await;
-            return Err(refused(refusal));
+            return Err(self.too_many(app, name, refusal).await);
         }
         app.audit.ready().await?;
         let settings = app.settings();
-        let Some(user) = app.guard.check(&settings, name, password).await else {
-            app.guard.failed(self.origin.ip, name);
-            app.audit.refuse(self.row(name, None, "refused")).await;
-            return Err(refused(ApiError::new(
-                StatusCode::UNAUTHORIZED,
-                "this name and password do not belong together",
-            )));
-        };
-        self.enter(app, name, None, Some(user)).await
+        let checked = app.guard.check(&settings, self.origin.ip, name, password);
+        match checked.await {
+            Err(refusal) => Err(self.too_many(app, name, refusal).await),
+            Ok(Some(user)) => self.enter(app, name, None, Some(user)).await,
+            Ok(None) => {
+                app.audit.refuse(self.row(name, None, "refused")).await;
+                app.host.counted_login(false);
+                Err(ApiError::new(
+                    StatusCode::UNAUTHORIZED,
+                    "this name and password do not belong together",
+                ))
+            }
+        }
+    }
+
+    async fn too_many(&self, app: &App, name: &str, refusal: ApiError) -> ApiError {
+        app.audit
+            .refuse(self.row(name, None, "refused: too many have failed"))
+            .await;
+        app.host.counted_login(false);
+        refusal
     }
 
     /// Logs in with a link: `Set-Cookie`.
@@ -81,7 +86,9 @@ impl Entrance<'_> {
     /// # Errors
     /// As above; 401: the link was used, or is too old.
     pub(super) async fn by_code(&self, app: &App, code: &str) -> Result<HeaderValue, ApiError> {
-        app.guard.may_try(self.origin.ip, "")?;
+        if let Err(refusal) = app.guard.may_try(self.origin.ip, "") {
+            return Err(self.too_many(app, "", refusal).await);
+        }
         app.audit.ready().await?;
         let Some((name, role)) = app.sessions.redeem(code).await? else {
             app.guard.failed(self.origin.ip, "");

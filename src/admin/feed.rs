@@ -7,6 +7,7 @@ use std::{
         Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
+    time::SystemTime,
 };
 
 use serde_json::Value;
@@ -37,7 +38,9 @@ pub struct Feed {
 impl Default for Feed {
     fn default() -> Self {
         // A gateway that was started again begins elsewhere, so that nobody takes its numbers for those of the one before.
-        let first = u64::from(std::process::id()) << 32;
+        // The number of the process would not do: in a container it is always 1.
+        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        let first = since.unwrap_or_default().as_secs() << 32;
         Self {
             told: Mutex::new((first, VecDeque::new())),
             news: Notify::new(),

@@ -17,7 +17,7 @@ use super::{
         only,
     },
     problem::ApiError,
-    rights::{Need, is_for_programs, needed},
+    rights::{Need, allowed, is_for_programs, needed},
     settings::{Role, WindowSettings},
 };
 use crate::window::audit::AuditRow;
@@ -85,6 +85,10 @@ async fn admit(
     path: &str,
     request: &mut Request,
 ) -> Result<(), NotAdmitted> {
+    if app.is_shut() {
+        let detail = "the configuration has no [admin] any more";
+        return Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, detail).into());
+    }
     let settings = app.settings();
     let need = needed(path, request.method());
     let origin = RequestOrigin::of(peer, request.headers(), &settings);
@@ -105,8 +109,7 @@ async fn admit(
     is_ours(request, &settings)?;
     if request.method() == Method::OPTIONS {
         // No other site is ever told what it may do here.
-        let refusal = ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "there is no OPTIONS here");
-        return Err(refusal.into());
+        return Err(not_there(path, request).into());
     }
     let known = who(
         app,
@@ -133,7 +136,13 @@ async fn admit(
     }
     let caller = match known {
         Ok(caller) => caller,
-        Err(why) => return Err(unknown(why, path, request)),
+        Err(why) => {
+            if let Some(row) = stranger(why, &origin, request) {
+                app.audit.refuse(row).await;
+                app.host.counted_login(false);
+            }
+            return Err(unknown(why, path, request));
+        }
     };
     if !is_safe {
         is_same_site(request.headers(), Some(&caller))?;
@@ -160,9 +169,40 @@ async fn admit(
                 .await;
             return Err(refusal.into());
         }
-        _ => {}
+        // What has no line in `rights.rs` is reached by nobody.
+        Err(()) => return Err(not_there(path, request).into()),
+        Ok(_) => {}
     }
     Ok(())
+}
+
+/// There is no such path, or not with this method.
+fn not_there(path: &str, request: &Request) -> ApiError {
+    let allowed = allowed(path);
+    if allowed.is_empty() && request.method() != Method::OPTIONS {
+        return ApiError::not_found("there is nothing here");
+    }
+    let detail = format!("there is no {} here", request.method());
+    let mut refusal = ApiError::new(StatusCode::METHOD_NOT_ALLOWED, detail);
+    refusal.allowed = Some(allowed);
+    refusal
+}
+
+/// Somebody who has said who he is, and is not believed. Who says nothing leaves no row.
+fn stranger(why: Unknown, origin: &RequestOrigin, request: &Request) -> Option<AuditRow> {
+    let why = match why {
+        Unknown::Silent => return None,
+        Unknown::Wrong(why) => why,
+        Unknown::NoRole => "no group of this user has a role",
+    };
+    Some(AuditRow {
+        from: origin.written(),
+        action: "login".to_owned(),
+        object: request.uri().path().to_owned(),
+        result: format!("refused: {why}"),
+        request: format!("{} {}", request.method(), request.uri().path()),
+        ..AuditRow::default()
+    })
 }
 
 /// A row of the audit about this request.
@@ -195,10 +235,7 @@ fn is_private(peer: &Peer, settings: &WindowSettings) -> Result<(), ApiError> {
 /// The name that was asked for is one of ours.
 fn is_ours(request: &Request, settings: &WindowSettings) -> Result<(), ApiError> {
     let authority = authority(request);
-    if authority
-        .as_deref()
-        .is_some_and(|authority| answers_to(authority, &settings.hosts))
-    {
+    if authority.is_some_and(|authority| answers_to(&authority, &settings.hosts)) {
         return Ok(());
     }
     Err(ApiError::new(
@@ -208,14 +245,12 @@ fn is_ours(request: &Request, settings: &WindowSettings) -> Result<(), ApiError>
 }
 
 /// Of the target where it has one (RFC 9112 §3.2.2), else of `Host`, given once.
-fn authority(request: &Request) -> Option<String> {
+fn authority(request: &Request) -> Option<Authority> {
     if let Some(authority) = request.uri().authority() {
-        return Some(authority.as_str().to_owned());
+        return Some(authority.clone());
     }
     let host = only(request.headers(), header::HOST.as_str()).ok()??;
-    let authority: Authority = host.trim().parse().ok()?;
-    // No name of a user belongs there.
-    (!authority.as_str().contains('@')).then(|| authority.as_str().to_owned())
+    host.trim().parse().ok()
 }
 
 fn unknown(why: Unknown, path: &str, request: &Request) -> NotAdmitted {
@@ -284,7 +319,8 @@ fn who(
         cookie(headers, &cookie_name(origin.is_secure, peer.port)).ok_or(Unknown::Silent)?;
     let of = hash(cookie);
     // What a program or the stream asks for by itself keeps nobody logged in.
-    let is_used = !is_for_programs(path) || *method != Method::GET;
+    let is_read = [Method::GET, Method::HEAD].contains(method);
+    let is_used = !(is_for_programs(path) && is_read);
     let (name, role) = app
         .sessions
         .find(&of, settings, is_used)
@@ -308,10 +344,7 @@ fn by_token(
     // Hashes of 256 random bits: that one ends sooner than another tells nothing.
     let known = settings.tokens.iter().find(|token| token.hash == given);
     let known = known.ok_or(Unknown::Wrong("this token is not known"))?;
-    if known
-        .expires
-        .is_some_and(|end| end <= std::time::SystemTime::now())
-    {
+    if !known.is_good() {
         return Err(Unknown::Wrong("this token has expired"));
     }
     let is_there = |ip: std::net::IpAddr| {
@@ -326,7 +359,7 @@ fn by_token(
     Ok(Caller {
         name: known.name.clone(),
         role: known.role,
-        proof: Proof::Token,
+        proof: Proof::Token(given),
         from,
     })
 }
@@ -361,7 +394,7 @@ fn by_proxy(
 /// What changes something comes from a page of ours: browsers say so, and a page of another host cannot say it of itself. A program
 /// with a token is no browser.
 fn is_same_site(headers: &HeaderMap, caller: Option<&Caller>) -> Result<(), ApiError> {
-    if caller.is_some_and(|caller| caller.proof == Proof::Token) {
+    if caller.is_some_and(|caller| matches!(caller.proof, Proof::Token(_))) {
         return Ok(());
     }
     let refused = |why: &str| {

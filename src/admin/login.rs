@@ -101,7 +101,10 @@ impl LoginGuard {
         let of_address = self
             .addresses
             .change(counted(from), Recent::default(), wait);
-        let of_name = {
+        // A link has no name.
+        let of_name = if name.is_empty() {
+            None
+        } else {
             let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
             names
                 .entry(name.to_owned(), Recent::default())
@@ -120,6 +123,9 @@ impl LoginGuard {
         let now = Instant::now();
         self.addresses
             .change(counted(from), Recent::default(), |recent| recent.add(now));
+        if name.is_empty() {
+            return;
+        }
         let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
         names.entry(name.to_owned(), Recent::default()).add(now);
     }
@@ -138,8 +144,28 @@ impl LoginGuard {
         Ok(())
     }
 
-    /// Whether the password is this user's. Of a name that is not known another one's hash is computed, so that it takes as long.
+    /// Whether the password is this user's; that it is not is counted. Of a name that is not known another one's hash is computed, so
+    /// that it takes as long.
+    ///
+    /// # Errors
+    /// As [`LoginGuard::may_try`]: asked when it is his turn, so that many at once try no more than many one after the other.
     pub(super) async fn check<'a>(
+        &self,
+        settings: &'a WindowSettings,
+        from: Option<IpAddr>,
+        name: &str,
+        password: Secret,
+    ) -> Result<Option<&'a AdminUser>, ApiError> {
+        let _one = self.checks.acquire().await;
+        self.may_try(from, name)?;
+        let found = self.look(settings, name, password).await;
+        if found.is_none() {
+            self.failed(from, name);
+        }
+        Ok(found)
+    }
+
+    async fn look<'a>(
         &self,
         settings: &'a WindowSettings,
         name: &str,
@@ -150,7 +176,6 @@ impl LoginGuard {
         }
         let user = settings.user(name);
         let hash = user.or(settings.users.first())?.password.clone();
-        let _one = self.checks.acquire().await.ok()?;
         let is_right = tokio::task::spawn_blocking(move || {
             PasswordHash::new(hash.reveal()).is_ok_and(|hash| {
                 let argon2 = Argon2::default();

@@ -10,6 +10,7 @@ use axum::{
     extract::Request,
     http::{StatusCode, header},
 };
+use http_body_util::LengthLimitError;
 
 use super::problem::ApiError;
 use crate::mail::{text::shown_to, time};
@@ -168,9 +169,16 @@ pub(super) async fn read(request: Request) -> Result<axum::body::Bytes, ApiError
             StatusCode::REQUEST_TIMEOUT,
             "the body did not come within 10 s",
         )),
-        Ok(body) => body.map_err(|_| {
-            let detail = format!("a body has at most {BODY} octets");
-            ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, detail)
+        Ok(body) => body.map_err(|error| {
+            use std::error::Error as _;
+            if error
+                .source()
+                .is_some_and(<dyn std::error::Error>::is::<LengthLimitError>)
+            {
+                let detail = format!("a body has at most {BODY} octets");
+                return ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, detail);
+            }
+            ApiError::bad("the body cannot be read to its end")
         }),
     }
 }

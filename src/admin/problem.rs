@@ -48,6 +48,9 @@ pub(super) struct ProblemDetails {
     /// Seconds to wait.
     #[serde(skip)]
     pub(super) retry_after: Option<u64>,
+    /// The methods that there are.
+    #[serde(skip)]
+    pub(super) allowed: Option<String>,
     /// How to log in.
     #[serde(skip)]
     pub(super) is_challenge: bool,
@@ -72,6 +75,7 @@ impl ApiError {
             code: code.to_owned(),
             problems: None,
             retry_after: None,
+            allowed: None,
             is_challenge: false,
         }))
     }
@@ -94,7 +98,7 @@ impl From<WindowError> for ApiError {
     fn from(error: WindowError) -> Self {
         Self::new(
             StatusCode::SERVICE_UNAVAILABLE,
-            format!("nothing was done: {error}"),
+            format!("this cannot be written down: {error}"),
         )
     }
 }
@@ -112,6 +116,9 @@ impl IntoResponse for ApiError {
         let headers = response.headers_mut();
         if let Some(seconds) = self.retry_after {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if let Some(allowed) = self.allowed.as_deref().map(HeaderValue::from_str) {
+            headers.extend(allowed.ok().map(|allowed| (header::ALLOW, allowed)));
         }
         if self.is_challenge {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));

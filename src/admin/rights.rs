@@ -119,6 +119,19 @@ pub(super) fn needed(path: &str, method: &Method) -> Result<Need, ()> {
     found.map(|(_, need)| *need).ok_or(())
 }
 
+/// The methods of a path, as `Allow` has them (RFC 9110 §10.2.1); none: there is no such path.
+pub(super) fn allowed(path: &str) -> String {
+    let of = RIGHTS.iter().find(|(known, _)| *known == path);
+    let mut all = Vec::new();
+    for (method, _) in of.into_iter().flat_map(|(_, methods)| *methods) {
+        all.push(method.as_str());
+        if *method == GET {
+            all.push(Method::HEAD.as_str());
+        }
+    }
+    all.join(", ")
+}
+
 /// Whether a path answers programs, and not people.
 pub(super) fn is_for_programs(path: &str) -> bool {
     path.starts_with("/api/")

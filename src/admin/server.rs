@@ -1,4 +1,4 @@
-//! OpenPlaces to the window: how many, how long, by what; each is hyper's own HTTP/1.1.
+//! Connections to the window: how many, how long, by what; each is hyper's own HTTP/1.1.
 //!
 //! It has a thread of its own that yields to the mail: one that dies is started again, and mail does not notice.
 
@@ -6,7 +6,10 @@ use std::{
     collections::HashMap,
     fs, io,
     net::{IpAddr, TcpListener as StdListener},
-    os::unix::{fs::PermissionsExt as _, net::UnixListener as StdUnixListener},
+    os::unix::{
+        fs::{FileTypeExt as _, PermissionsExt as _},
+        net::UnixListener as StdUnixListener,
+    },
     panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
     sync::{Arc, Mutex, PoisonError},
@@ -34,7 +37,7 @@ use crate::listener::bind::bind as bind_address;
 const PATIENCE: Duration = Duration::from_secs(10);
 /// The longest header.
 const HEADER: usize = 16 << 10;
-/// OpenPlaces at once, in all and of one address.
+/// Connections at once, in all and of one address.
 const CONNECTIONS: usize = 200;
 const OF_ADDRESS: usize = 100;
 /// Mail goes first.
@@ -80,6 +83,11 @@ fn bind_unix(path: &Path) -> Result<StdUnixListener, String> {
         ),
         _ => format!("{shown} cannot be made: {error}"),
     };
+    // One that is no socket refuses connections, too, and is not ours to take away.
+    let is_other = |at: fs::Metadata| !at.file_type().is_socket();
+    if fs::symlink_metadata(path).is_ok_and(is_other) {
+        return Err(format!("{shown} is there already, and no socket"));
+    }
     match std::os::unix::net::UnixStream::connect(path) {
         Ok(_) => return Err(format!("{shown} is taken by another process")),
         // Nobody is behind it: a gateway that was killed has left it.

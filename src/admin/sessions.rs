@@ -47,6 +47,8 @@ pub(super) struct WindowSessions {
     known: Mutex<HashMap<SecretHash, SessionState>>,
     /// When a link was first seen.
     codes: Mutex<HashMap<SecretHash, Instant>>,
+    /// What is read of the file is older than what another task has written since: one at a time, memory and file.
+    turn: tokio::sync::Mutex<()>,
 }
 
 /// What a password's hash is remembered by, so that another one ends what was begun with it.
@@ -60,6 +62,7 @@ impl WindowSessions {
             window,
             known: Mutex::default(),
             codes: Mutex::default(),
+            turn: tokio::sync::Mutex::default(),
         }
     }
 
@@ -70,6 +73,7 @@ impl WindowSessions {
     /// Takes over what others have written: links that were made, sessions that were ended.
     pub(super) async fn look(&self, wall: SystemTime) -> Result<(), WindowError> {
         let look = |tx: &rusqlite::Transaction<'_>| Ok((rows::all(tx)?, rows::codes(tx)?));
+        let _turn = self.turn.lock().await;
         let (sessions, codes) = self.window.run(look).await?;
         let now = Instant::now();
         let mut known = self.known();
@@ -155,6 +159,7 @@ impl WindowSessions {
             seen: wall,
         };
         let (key, proof) = (row.hash, row.proof.clone());
+        let _turn = self.turn.lock().await;
         self.window.run(move |tx| rows::add(tx, &row)).await?;
         let now = Instant::now();
         let login = SessionState {
@@ -173,6 +178,7 @@ impl WindowSessions {
 
     /// Ends one.
     pub(super) async fn end(&self, of: SecretHash) -> Result<(), WindowError> {
+        let _turn = self.turn.lock().await;
         self.known().remove(&of);
         self.window.run(move |tx| rows::end(tx, &of)).await
     }

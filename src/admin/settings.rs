@@ -102,6 +102,13 @@ pub struct AdminToken {
     pub expires: Option<SystemTime>,
 }
 
+impl AdminToken {
+    /// Whether it has not expired.
+    pub fn is_good(&self) -> bool {
+        self.expires.is_none_or(|end| SystemTime::now() < end)
+    }
+}
+
 /// All of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WindowSettings {

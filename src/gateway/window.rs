@@ -4,7 +4,7 @@ use std::{path::PathBuf, sync::Arc};
 
 use rustls::ServerConfig;
 use tokio::sync::mpsc;
-use tracing::error;
+use tracing::{error, warn};
 
 use super::{
     RunError,
@@ -141,8 +141,20 @@ impl WindowSide {
     /// From now on these are in force.
     pub(super) fn configure(&self, config: &Arc<Config>, prepared: PreparedWindow) {
         self.host.configure(Arc::clone(config));
-        if let (Some(app), Some(settings)) = (&self.app, &config.window) {
-            app.configure(settings.clone(), prepared.0);
+        let is_in_its_place = match (&self.app, &config.window) {
+            (Some(app), Some(settings)) => app.configure(settings.clone(), prepared.0),
+            (Some(app), None) => {
+                app.shut();
+                false
+            }
+            (None, settings) => settings.is_none(),
+        };
+        if !is_in_its_place {
+            warn!(
+                event = "restart needed",
+                key = "admin.address",
+                "where the window listens has changed; that needs a restart"
+            );
         }
     }
 }

@@ -21,6 +21,7 @@ mod config;
 mod connector;
 mod crash;
 mod delivery;
+mod described;
 mod devices;
 mod durability;
 mod early;
@@ -53,6 +54,8 @@ mod stopped;
 mod store;
 mod turns;
 mod width;
+mod window;
+mod window_bounds;
 
 // The fuzz targets take it in with their properties.
 use fuzz::properties::fixture;

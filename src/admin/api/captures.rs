@@ -2,7 +2,7 @@
 
 use axum::{
     Extension, Json,
-    extract::{Path, RawQuery, Request, State},
+    extract::{RawQuery, Request, State},
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse as _, Response},
 };
@@ -11,7 +11,7 @@ use utoipa::ToSchema;
 
 use super::{
     learning::bounds,
-    part::{ListPart, TheApp},
+    part::{ListPart, Named, TheApp},
 };
 use crate::{
     admin::{
@@ -115,7 +115,7 @@ pub(super) async fn list(
     ))]
 pub(super) async fn show(
     State(app): TheApp,
-    Path(id): Path<String>,
+    Named(id): Named,
     request: Request,
 ) -> Result<Response, ApiError> {
     Params::of(request.uri().query(), &[])?;

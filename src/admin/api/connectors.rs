@@ -2,12 +2,12 @@
 
 use axum::{
     Extension, Json,
-    extract::{Path, RawQuery, Request, State},
+    extract::{RawQuery, Request, State},
 };
 use serde::Deserialize;
 use utoipa::ToSchema;
 
-use super::part::{ListPart, TheApp};
+use super::part::{ListPart, Named, TheApp};
 use crate::{
     admin::{
         app::App,
@@ -48,7 +48,7 @@ pub(super) async fn list(
     ))]
 pub(super) async fn show(
     State(app): TheApp,
-    Path(name): Path<String>,
+    Named(name): Named,
     RawQuery(query): RawQuery,
 ) -> Result<Json<view::ConnectorView>, ApiError> {
     Params::of(query.as_deref(), &[])?;
@@ -94,7 +94,7 @@ pub(in crate::admin) struct TryRequest {
 pub(super) async fn test(
     State(app): TheApp,
     Extension(caller): Extension<Caller>,
-    Path(name): Path<String>,
+    Named(name): Named,
     request: Request,
 ) -> Result<Json<view::Tried>, ApiError> {
     let row = row(&caller, &request, "test", "");
@@ -159,7 +159,7 @@ pub(super) struct StopRequest {
 pub(super) async fn stop(
     State(app): TheApp,
     Extension(caller): Extension<Caller>,
-    Path(name): Path<String>,
+    Named(name): Named,
     request: Request,
 ) -> Result<Json<view::ConnectorView>, ApiError> {
     let row = row(&caller, &request, "stop", "");
@@ -180,7 +180,7 @@ pub(super) async fn stop(
 pub(super) async fn start(
     State(app): TheApp,
     Extension(caller): Extension<Caller>,
-    Path(name): Path<String>,
+    Named(name): Named,
     request: Request,
 ) -> Result<Json<view::ConnectorView>, ApiError> {
     let row = row(&caller, &request, "start", "");

@@ -4,10 +4,10 @@ use std::time::SystemTime;
 
 use axum::{
     Json,
-    extract::{Path, RawQuery, State},
+    extract::{RawQuery, State},
 };
 
-use super::part::{ListPart, TheApp};
+use super::part::{ListPart, Named, TheApp};
 use crate::{
     admin::{
         app::App,
@@ -77,7 +77,7 @@ fn bad_cursor() -> ApiError {
     ))]
 pub(super) async fn show(
     State(app): TheApp,
-    Path(address): Path<String>,
+    Named(address): Named,
     RawQuery(query): RawQuery,
 ) -> Result<Json<DeviceRow>, ApiError> {
     Params::of(query.as_deref(), &[])?;

@@ -24,12 +24,17 @@ use crate::admin::{
     caller::{Caller, Proof},
     problem::ApiError,
     sessions::WindowSessions,
+    settings::Role,
 };
 
 /// Between two pieces.
 const PACE: Duration = Duration::from_millis(250);
 /// So often something is said, so that proxies do not think it dead.
 const ALIVE: Duration = Duration::from_secs(15);
+/// So often it is asked whether the login still holds.
+const ASKED: Duration = Duration::from_secs(1);
+/// Whoever reads nothing for so long has gone.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The stream. It ends with the login.
 pub(super) async fn stream(
@@ -38,9 +43,11 @@ pub(super) async fn stream(
     request: Request,
 ) -> Result<Response, ApiError> {
     let last = request.headers().get("last-event-id");
-    let last = last
-        .and_then(|last| last.to_str().ok())
-        .and_then(|last| last.parse().ok());
+    // What is no number of ours is not known any more.
+    let last = last.map(|last| {
+        let number = last.to_str().ok().and_then(|last| last.parse().ok());
+        number.unwrap_or(u64::MAX)
+    });
     let Ok(permit) = Arc::clone(&app.streams).try_acquire_owned() else {
         return Err(ApiError::new(
             StatusCode::SERVICE_UNAVAILABLE,
@@ -70,14 +77,20 @@ async fn tell(
     permit: OwnedSemaphorePermit,
 ) {
     let _permit = permit;
-    let mut alive = interval(ALIVE);
+    let (mut alive, mut asked) = (interval(ALIVE), interval(ASKED));
     loop {
         let piece = tokio::select! {
-            piece = listener.next(&app.feed) => piece,
-            _ = alive.tick() => ":\n\n".to_owned(),
+            piece = listener.next(&app.feed) => Some(piece),
+            _ = alive.tick() => Some(":\n\n".to_owned()),
+            _ = asked.tick() => None,
             () = pieces.closed() => return,
         };
-        if !is_in(&app.sessions, &app, &caller) || pieces.send(Bytes::from(piece)).await.is_err() {
+        if !is_in(&app.sessions, &app, &caller) {
+            return;
+        }
+        let Some(piece) = piece else { continue };
+        let sent = pieces.send_timeout(Bytes::from(piece), PATIENCE).await;
+        if sent.is_err() {
             return;
         }
         sleep(PACE).await;
@@ -86,13 +99,16 @@ async fn tell(
 
 /// Whether the login still holds.
 fn is_in(sessions: &WindowSessions, app: &App, caller: &Caller) -> bool {
+    if app.is_shut() {
+        return false;
+    }
     let settings = app.settings();
     match caller.proof {
         Proof::Session(of) => sessions.find(&of, &settings, false).is_some(),
-        Proof::Token => settings
+        Proof::Token(of) => settings
             .tokens
             .iter()
-            .any(|token| token.name == caller.name),
+            .any(|token| token.hash == of && token.role >= Role::Viewer && token.is_good()),
         Proof::Proxy | Proof::Uid => true,
     }
 }

@@ -5,12 +5,12 @@ use std::time::{Duration, Instant};
 use axum::{
     Extension, Json,
     body::{Body, Bytes},
-    extract::{Path, RawQuery, Request, State},
+    extract::{RawQuery, Request, State},
     http::{StatusCode, header},
     response::{IntoResponse as _, Response},
 };
 
-use super::part::TheApp;
+use super::part::{Named, TheApp};
 use crate::{
     admin::{
         app::App,
@@ -153,7 +153,7 @@ fn sees_subjects(app: &App, caller: &Caller) -> bool {
     ))]
 pub(super) async fn show(
     State(app): TheApp,
-    Path(id): Path<String>,
+    Named(id): Named,
     RawQuery(query): RawQuery,
 ) -> Result<Json<view::ShownMessage>, ApiError> {
     Params::of(query.as_deref(), &[])?;
@@ -172,7 +172,7 @@ pub(super) async fn show(
     ))]
 pub(super) async fn events(
     State(app): TheApp,
-    Path(id): Path<String>,
+    Named(id): Named,
     RawQuery(query): RawQuery,
 ) -> Result<Json<view::Life>, ApiError> {
     Params::of(query.as_deref(), &[])?;
@@ -196,7 +196,7 @@ pub(in crate::admin) async fn life(app: &App, id: MessageId) -> Result<view::Lif
 pub(super) async fn content(
     State(app): TheApp,
     Extension(caller): Extension<Caller>,
-    Path(id): Path<String>,
+    Named(id): Named,
     request: Request,
 ) -> Result<Response, ApiError> {
     Params::of(request.uri().query(), &[])?;

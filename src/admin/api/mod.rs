@@ -33,7 +33,7 @@ pub(super) mod gateway;
 mod health;
 pub(super) mod learning;
 pub(super) mod messages;
-mod part;
+pub(super) mod part;
 mod send;
 pub(super) mod verbs;
 

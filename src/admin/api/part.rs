@@ -2,11 +2,14 @@
 
 use std::sync::Arc;
 
-use axum::extract::State;
+use axum::{
+    extract::{FromRequestParts, Path, State},
+    http::request::Parts,
+};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::admin::app::App;
+use crate::admin::{app::App, problem::ApiError};
 
 /// What every handler is given.
 pub(in crate::admin) type TheApp = State<Arc<App>>;
@@ -18,4 +21,17 @@ pub(in crate::admin) struct ListPart<T> {
     pub(in crate::admin) items: Vec<T>,
     /// `cursor` of the next part; null: this was the last.
     pub(in crate::admin) next: Option<String>,
+}
+
+/// The one part of a path that is not fixed.
+pub(in crate::admin) struct Named(pub(in crate::admin) String);
+
+impl<S: Send + Sync> FromRequestParts<S> for Named {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let found = Path::<String>::from_request_parts(parts, state).await;
+        let Path(name) = found.map_err(|_| ApiError::not_found("there is nothing of that name"))?;
+        Ok(Self(name))
+    }
 }

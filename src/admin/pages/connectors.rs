@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::{
     Extension,
-    extract::{Path, RawQuery, Request, State},
+    extract::{RawQuery, Request, State},
     response::Response,
 };
 use form_urlencoded::byte_serialize;
@@ -17,7 +17,10 @@ use super::{
 };
 use crate::{
     admin::{
-        api::connectors::{TryRequest, one, try_out},
+        api::{
+            connectors::{TryRequest, one, try_out},
+            part::Named,
+        },
         app::App,
         caller::Caller,
         gate::row,
@@ -43,7 +46,7 @@ pub(super) async fn list(
 pub(super) async fn show(
     State(app): State<Arc<App>>,
     Extension(caller): Extension<Caller>,
-    Path(name): Path<String>,
+    Named(name): Named,
     RawQuery(query): RawQuery,
 ) -> Result<Response, ApiError> {
     let params = Params::of(query.as_deref(), &["done"])?;
@@ -90,7 +93,7 @@ fn flatten(key: &str, value: &Value, out: &mut Vec<(String, String)>) {
 pub(super) async fn act(
     State(app): State<Arc<App>>,
     Extension(caller): Extension<Caller>,
-    Path(name): Path<String>,
+    Named(name): Named,
     request: Request,
 ) -> Result<Response, ApiError> {
     let row = row(&caller, &request, "test", "");

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, sync::Arc};
 
 use axum::{
     Extension,
-    extract::{Path, RawQuery, Request, State},
+    extract::{RawQuery, Request, State},
     http::StatusCode,
     response::Response,
 };
@@ -16,7 +16,10 @@ use super::{
 };
 use crate::{
     admin::{
-        api::messages::{life, open, read_id},
+        api::{
+            messages::{life, open, read_id},
+            part::Named,
+        },
         app::App,
         caller::Caller,
         gate::row,
@@ -27,6 +30,7 @@ use crate::{
     },
     queue::{eml::Eml, store::Filter},
     view,
+    window::audit::AuditRow,
 };
 
 /// So much of header and body is shown.
@@ -35,7 +39,7 @@ const SHOWN: usize = 256 << 10;
 pub(super) async fn show(
     State(app): State<Arc<App>>,
     Extension(caller): Extension<Caller>,
-    Path(id): Path<String>,
+    Named(id): Named,
     RawQuery(query): RawQuery,
 ) -> Result<Response, ApiError> {
     let params = Params::of(query.as_deref(), &["done"])?;
@@ -125,7 +129,7 @@ fn verbs(life: &view::Life) -> Vec<VerbText> {
 pub(super) async fn act(
     State(app): State<Arc<App>>,
     Extension(caller): Extension<Caller>,
-    Path(id): Path<String>,
+    Named(id): Named,
     request: Request,
 ) -> Result<Response, ApiError> {
     let row = row(&caller, &request, "content", "shown");
@@ -139,10 +143,18 @@ pub(super) async fn act(
                 ..page(&app, &caller, &id).await?
             }))
         }
-        Some("content") => Err(ApiError::new(
-            StatusCode::FORBIDDEN,
-            "the content of mail is for admins",
-        )),
+        Some("content") => {
+            let refused = AuditRow {
+                action: "role".to_owned(),
+                result: "refused: the role is not enough".to_owned(),
+                ..row
+            };
+            app.audit.refuse(refused).await;
+            Err(ApiError::new(
+                StatusCode::FORBIDDEN,
+                "the content of mail is for admins",
+            ))
+        }
         _ => {
             let id = read_id(&id)?;
             let wish = Wish {

@@ -7,13 +7,12 @@ use std::sync::Arc;
 
 use axum::{
     Router,
-    extract::Path,
     http::header,
     response::{IntoResponse as _, Response},
     routing::{get, post},
 };
 
-use super::{app::App, problem::ApiError};
+use super::{api::part::Named, app::App, problem::ApiError};
 
 mod assets;
 mod audit;
@@ -49,7 +48,7 @@ pub(super) fn router() -> Router<Arc<App>> {
         .route("/assets/{name}", get(asset))
 }
 
-async fn asset(Path(name): Path<String>) -> Result<Response, ApiError> {
+async fn asset(Named(name): Named) -> Result<Response, ApiError> {
     let asset =
         assets::named(&name).ok_or_else(|| ApiError::not_found("there is no such asset"))?;
     let headers = [

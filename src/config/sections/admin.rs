@@ -1,6 +1,10 @@
 //! `[admin]`, `[[admin_user]]`, `[[admin_token]]` to the settings of the window. Opens no socket.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
 
 use super::{
     context::{Context, SectionNames},
@@ -51,8 +55,8 @@ pub(super) fn read(
     let proxies = proxies.map(|list| list.value).unwrap_or_default();
     let field = |key| {
         table
-            .text(key)
-            .map(|at| at.value.to_owned())
+            .parsed(key, header_name)
+            .map(|at| at.value)
             .unwrap_or_default()
     };
     let metrics = bare(table.networks("metrics"));
@@ -127,11 +131,16 @@ fn judge(
             fault!("`groups_header` has no effect without `user_header`"),
         );
     }
+    let loopback = [
+        IpAddr::V4(Ipv4Addr::LOCALHOST),
+        IpAddr::V6(Ipv6Addr::LOCALHOST),
+    ];
     for proxy in proxies {
-        if proxy
-            .value
-            .is_some_and(|network| network.network().to_canonical().is_loopback())
-        {
+        let is_near = |network: ipnet::IpNet| {
+            network.network().to_canonical().is_loopback()
+                || loopback.iter().any(|ip| network.contains(ip))
+        };
+        if proxy.value.is_some_and(is_near) {
             context.note(
                 &proxy.span,
                 fault!(
@@ -207,6 +216,18 @@ fn tokens(context: Context<'_>, root: &Table<'_>) -> Vec<AdminToken> {
         table.finish();
     }
     all
+}
+
+fn header_name(text: &str) -> Result<String, Fault> {
+    if text
+        .bytes()
+        .all(|octet| octet.is_ascii_alphanumeric() || octet == b'-')
+    {
+        return Ok(text.to_owned());
+    }
+    Err(
+        fault!("not the name of a header field"; "write it as the proxy sends it, such as \"Remote-User\""),
+    )
 }
 
 fn token_hash(text: &str) -> Result<[u8; 32], Fault> {

@@ -11,6 +11,8 @@ use std::{
 
 use tempfile::TempDir;
 
+use super::browser::At;
+
 /// A running gateway. Dropping it kills the process.
 pub struct Gateway {
     pub dir: TempDir,
@@ -156,6 +158,14 @@ impl Gateway {
             .addresses
             .get(listener)
             .unwrap_or_else(|| panic!("no listener {listener}: {}", self.log()))
+    }
+
+    /// Where its window is, over TCP.
+    pub fn window(&self) -> At {
+        let line = self.wait_for_log(&["the window listens", "address="]);
+        let address = line.split("address=").nth(1).unwrap();
+        let address = address.split_whitespace().next().unwrap();
+        At::Tcp(address.trim_matches('"').parse().unwrap())
     }
 
     /// The configuration file.

@@ -1,5 +1,6 @@
 //! What the tests stand on: the real binary from a TOML text, an upstream that does as it is told, real peers, doubles that fail.
 
+pub mod browser;
 pub mod client;
 pub mod clock;
 pub mod cloud;

@@ -270,6 +270,15 @@ impl Authority {
         }
     }
 
+    /// A certificate of this authority and its key, as PEM.
+    pub fn pair(&self, names: &[&str]) -> (String, String) {
+        let names: Vec<String> = names.iter().map(|n| (*n).to_owned()).collect();
+        let key = KeyPair::generate().unwrap();
+        let leaf = CertificateParams::new(names).unwrap();
+        let leaf = leaf.signed_by(&key, &self.issuer).unwrap();
+        (leaf.pem(), key.serialize_pem())
+    }
+
     /// A server with a certificate of this authority.
     pub fn server(&self, names: &[&str]) -> rustls::ServerConfig {
         let names: Vec<String> = names.iter().map(|n| (*n).to_owned()).collect();
