@@ -37,6 +37,7 @@ use crate::{
 pub use error::RunError;
 
 mod certificates;
+mod changes;
 mod desk;
 mod error;
 pub mod handover;

@@ -37,7 +37,7 @@
 //! - `telemetry/` the log: `maillog.rs` holds one function for each event; what is counted: `counted.rs` sends and reads it,
 //!   `metrics.rs` is the text of `/metrics`
 //! - `view/` what is shown: status, lanes, entries and lives as types, for `--json` and the status row
-//! - `window/` the file beside the queue where the page keeps what it needs: logins, the audit
+//! - `window/` the file beside the queue where the page keeps what it needs: logins, the audit, proposals
 //! - `admin/` THE OPERATOR'S WINDOW: `server.rs` takes connections, `gate.rs` asks who it is and whether he may, `api/` answers programs and
 //!   `pages/` people; what it asks of the gateway is in `host.rs`
 //! - `config/` TEXT TO SETTINGS: `load.rs` takes a file or says all that is wrong with it, `keys.rs` is every key as data,

@@ -1,6 +1,7 @@
 //! What every request is answered from: settings, logins, audit, and the gateway behind it.
 
 use std::{
+    collections::BTreeMap,
     sync::{
         Arc, Mutex, PoisonError, RwLock,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -9,18 +10,26 @@ use std::{
 };
 
 use rustls::ServerConfig;
+use serde_json::json;
 use tokio::{sync::Semaphore, task::JoinSet};
 
 use super::{
     audit::Auditor, feed::Feed, host::Host, login::LoginGuard, sessions::WindowSessions,
     settings::WindowSettings, watching::Watching,
 };
-use crate::window::{WindowDb, audit as rows};
+use crate::window::{
+    WindowDb, audit as rows,
+    proposals::{self, ProposalState},
+};
 
 /// Streams at once.
 const STREAMS: usize = 50;
 /// How often it is looked for what commands have written.
 const LOOK: Duration = Duration::from_secs(1);
+/// So long a proposal waits.
+const WAITS: Duration = Duration::from_hours(24 * 30);
+/// Proposals that are looked at for what commands did to them.
+const WATCHED: usize = 100;
 /// Looks between two times at which old rows are deleted.
 const TIDY: u32 = 600;
 
@@ -114,12 +123,14 @@ impl App {
     pub(super) async fn look(self: Arc<Self>) {
         let (mut version, mut looks) = (None, 0);
         let mut watching = Watching::default();
+        let mut known = None;
         loop {
             let now = self.window.version().await.ok();
             if now != version || version.is_none() {
                 version = now;
                 // Read again in a second.
                 let _ = self.sessions.look(SystemTime::now()).await;
+                known = self.proposals(known).await;
             }
             watching.look(self.host.as_ref(), &self.feed).await;
             self.audit.settle().await;
@@ -133,9 +144,46 @@ impl App {
                         .is_ok_and(|gone| gone > 0)
                     {}
                 }
+                self.tidy(SystemTime::now(), before).await;
             }
             looks = looks.wrapping_add(1);
             tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    /// Tells what commands did to proposals since they were `known`.
+    async fn proposals(
+        &self,
+        known: Option<BTreeMap<i64, ProposalState>>,
+    ) -> Option<BTreeMap<i64, ProposalState>> {
+        let newest = |tx: &rusqlite::Transaction<'_>| proposals::list(tx, None, WATCHED);
+        let Ok(rows) = self.window.run(newest).await else {
+            return known;
+        };
+        let now: BTreeMap<_, _> = rows.iter().map(|row| (row.number, row.state)).collect();
+        for (number, state) in &now {
+            let before = known.as_ref().map(|known| known.get(number));
+            if before.is_some_and(|before| before != Some(state)) {
+                let id = format!("p{number}");
+                let data = json!({ "id": id, "state": state });
+                self.feed.tell("proposal", &id, data);
+            }
+        }
+        Some(now)
+    }
+
+    /// Proposals that nobody made in time are dropped, and secrets that nobody names go.
+    async fn tidy(&self, now: SystemTime, closed: Option<SystemTime>) {
+        let Some(open) = now.checked_sub(WAITS) else {
+            return;
+        };
+        let bodies = self.window.run(move |tx| {
+            proposals::expire(tx, open, closed)?;
+            proposals::open_bodies(tx)
+        });
+        // Of proposals that cannot be read nobody knows what they name.
+        if let Ok(bodies) = bodies.await {
+            self.host.forget_secrets(bodies).await;
         }
     }
 }

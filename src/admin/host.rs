@@ -64,6 +64,30 @@ pub enum NotTried {
     Unfit(String),
 }
 
+/// Why a change of the configuration was not made, or a draft not tried; all is as it was.
+#[derive(Debug, Clone)]
+pub struct ChangeRefused {
+    /// Of HTTP.
+    pub status: u16,
+    /// The word for programs.
+    pub code: &'static str,
+    /// A sentence without secrets.
+    pub detail: String,
+    /// What is wrong with the result; empty: that was not asked.
+    pub problems: Vec<view::Problem>,
+}
+
+/// A change that may be proposed; the secrets that came with it are in their files.
+#[derive(Debug, Clone)]
+pub struct PlannedChange {
+    /// What is done, for [`Host::apply_change`].
+    pub body: String,
+    /// SHA-256 of the file that it is made for, in hex.
+    pub base: String,
+    /// What would become of the file.
+    pub checked: view::CheckedChange,
+}
+
 /// See the module.
 #[async_trait]
 pub trait Host: Send + Sync + fmt::Debug {
@@ -149,6 +173,37 @@ pub trait Host: Send + Sync + fmt::Debug {
     fn services(&self) -> Value;
     /// The configuration, its secrets masked.
     async fn config(&self) -> view::ConfigView;
+    /// What a change would make of the configuration. Nothing is stored.
+    ///
+    /// # Errors
+    /// It cannot be made.
+    async fn check_change(
+        &self,
+        changes: view::Changes,
+    ) -> Result<view::CheckedChange, ChangeRefused>;
+    /// The same, to be kept.
+    ///
+    /// # Errors
+    /// It cannot be made, or its secrets cannot be written.
+    async fn plan_change(&self, changes: view::Changes) -> Result<PlannedChange, ChangeRefused>;
+    /// Does a planned change anew on the file of now, writes that, and reloads; a reload that is refused brings the old octets back.
+    ///
+    /// # Errors
+    /// The file is as it was.
+    async fn apply_change(&self, body: String) -> Result<view::CheckedChange, ChangeRefused>;
+    /// Deletes the files of secrets that for thirty days neither the configuration nor one of these changes names.
+    async fn forget_secrets(&self, open: Vec<String>);
+    /// Tries a connector that is not saved, by the rules of one that is. Without `to` it only logs in.
+    ///
+    /// # Errors
+    /// It may not be tried, or nothing can be sent so.
+    async fn try_draft(
+        &self,
+        connector: Value,
+        to: Option<&str>,
+    ) -> Result<view::Tried, ChangeRefused>;
+    /// The fields of a connector, by its type.
+    fn connector_forms(&self) -> Vec<view::ConnectorForm>;
     /// Somebody logged in at the window, or could not.
     fn counted_login(&self, is_in: bool);
     /// A request of the window was answered with this status.

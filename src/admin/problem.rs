@@ -9,6 +9,7 @@ use axum::{
 };
 use serde::Serialize;
 
+use super::host::ChangeRefused;
 use crate::{mail::text, view, window::WindowError};
 
 /// A refusal: nothing was changed.
@@ -80,6 +81,12 @@ impl ApiError {
         }))
     }
 
+    /// With what is wrong with the configuration.
+    pub(super) fn with(mut self, problems: Vec<view::Problem>) -> Self {
+        self.problems = (!problems.is_empty()).then_some(problems);
+        self
+    }
+
     pub(super) fn bad(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, detail)
     }
@@ -91,6 +98,14 @@ impl ApiError {
 
     pub(super) fn not_found(what: impl Into<String>) -> Self {
         Self::new(StatusCode::NOT_FOUND, what)
+    }
+}
+
+impl From<ChangeRefused> for ApiError {
+    fn from(refused: ChangeRefused) -> Self {
+        let status =
+            StatusCode::from_u16(refused.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        Self::coded(status, refused.code, refused.detail).with(refused.problems)
     }
 }
 

@@ -100,6 +100,19 @@ const RIGHTS: &[(&str, &[(Method, Need)])] = &[
     ),
     ("/api/v1/captures/{id}", &[(GET, Need::Role(Operator))]),
     ("/api/v1/config", &[(GET, Need::Role(Viewer))]),
+    ("/api/v1/config/check", &[(POST, Need::Role(Admin))]),
+    (
+        "/api/v1/proposals",
+        &[(GET, Need::Role(Viewer)), (POST, Need::Role(Admin))],
+    ),
+    ("/api/v1/proposals/{id}", &[(GET, Need::Role(Viewer))]),
+    ("/api/v1/proposals/{id}/apply", &[(POST, Need::Role(Admin))]),
+    ("/api/v1/proposals/{id}/drop", &[(POST, Need::Role(Admin))]),
+    // A connector may be called so.
+    (
+        "/api/v1/connectors/test",
+        &[(GET, Need::Role(Viewer)), (POST, Need::Role(Admin))],
+    ),
     ("/api/v1/audit", &[(GET, Need::Role(Admin))]),
     ("/api/v1/reload", &[(POST, Need::Role(Operator))]),
     ("/api/v1/services", &[(GET, Need::Role(Viewer))]),

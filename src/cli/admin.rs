@@ -3,7 +3,7 @@
 use std::{path::PathBuf, time::SystemTime};
 
 use super::{
-    audited,
+    audited::{self, unwritten, window},
     exit::{CommandError, Ended, Exit},
     output,
     place::Where,
@@ -86,24 +86,6 @@ pub(super) fn run(path: Option<PathBuf>, arguments: Arguments) -> Ended {
             Ok(Exit::Ok)
         }
     }
-}
-
-/// The database that a gateway has made.
-fn window(data_dir: &std::path::Path) -> Result<WindowDb, CommandError> {
-    let window = WindowDb::existing(data_dir).map_err(unwritten)?;
-    window.ok_or_else(|| {
-        CommandError::new(
-            Exit::Unavailable,
-            format_args!(
-                "no gateway has run on {} yet: start it first",
-                data_dir.display()
-            ),
-        )
-    })
-}
-
-fn unwritten(error: crate::window::WindowError) -> CommandError {
-    CommandError::new(Exit::Io, error)
 }
 
 fn row(action: &str, object: &str, role: Option<Role>) -> AuditRow {

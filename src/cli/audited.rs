@@ -2,7 +2,10 @@
 
 use std::{path::Path, time::SystemTime};
 
-use super::output;
+use super::{
+    exit::{CommandError, Exit},
+    output,
+};
 use crate::{
     config::Environment,
     window::{
@@ -10,6 +13,25 @@ use crate::{
         audit::{self, AuditRow},
     },
 };
+
+/// The database that a gateway has made.
+pub(super) fn window(data_dir: &Path) -> Result<WindowDb, CommandError> {
+    let window = WindowDb::existing(data_dir).map_err(unwritten)?;
+    window.ok_or_else(|| {
+        CommandError::new(
+            Exit::Unavailable,
+            format_args!(
+                "no gateway has run on {} yet: start it first",
+                data_dir.display()
+            ),
+        )
+    })
+}
+
+/// It took nothing, or told nothing.
+pub(super) fn unwritten(error: WindowError) -> CommandError {
+    CommandError::new(Exit::Io, error)
+}
 
 /// The user of the operating system.
 pub(super) fn user() -> String {

@@ -24,6 +24,7 @@ mod capture;
 mod cert;
 mod check;
 mod completions;
+mod config;
 mod connector;
 mod demo;
 mod devices;
@@ -37,10 +38,10 @@ mod man;
 mod password;
 mod place;
 mod prepare;
+mod proposals;
 mod queue;
 mod reload;
 mod run;
-mod schema;
 mod send;
 mod sendmail;
 mod services;
@@ -106,8 +107,8 @@ enum CliCommand {
     HashPassword,
     /// Make a private CA and a certificate for the listeners
     Cert(cert::Arguments),
-    /// Describe the configuration file for an editor
-    Config(schema::Arguments),
+    /// Describe the configuration file for an editor; show and apply what was proposed at the page
+    Config(config::Arguments),
     /// Check the configuration, then have the running gateway read it again
     Reload,
     /// Show everything at work in a temporary directory: no account, no network
@@ -195,7 +196,7 @@ fn dispatch(argv: Vec<OsString>) -> Ended {
         CliCommand::Services(arguments) => services::run(&arguments),
         CliCommand::HashPassword => password::run(),
         CliCommand::Cert(arguments) => cert::run(&arguments),
-        CliCommand::Config(arguments) => schema::run(&arguments),
+        CliCommand::Config(arguments) => config::run(config, &arguments),
         CliCommand::Reload => reload::run(config),
         CliCommand::Demo(arguments) => demo::run(&arguments),
         CliCommand::Admin(arguments) => admin::run(config, arguments),

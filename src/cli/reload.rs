@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::process::{Signal, kill_process};
+use rustix::process::{Pid, Signal, kill_process};
 
 use super::{
     elsewhere,
@@ -40,41 +40,46 @@ pub(super) fn run(path: Option<PathBuf>) -> Ended {
         ));
     };
     let store = place::existing_store(&config.data_dir)?;
-    prepare::block_on(async {
-        let before = last(store.as_ref()).await?;
-        kill_process(pid, Signal::HUP).map_err(|error| {
-            CommandError::new(
-                Exit::Refused,
-                format_args!(
-                    "cannot signal the gateway (pid {}): {error}",
-                    pid.as_raw_nonzero()
-                ),
-            )
-        })?;
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let after = last(store.as_ref()).await?;
-            if after != before {
-                return match after.and_then(|reload| reload.error) {
-                    None => {
-                        output::line("reloaded")?;
-                        Ok(Exit::Ok)
-                    }
-                    Some(error) => Err(CommandError::new(
-                        Exit::Config,
-                        format_args!("not reloaded, the old settings stay:\n{error}"),
-                    )),
-                };
-            }
-            if Instant::now() >= deadline {
-                return Err(CommandError::new(
-                    Exit::Later,
-                    "the gateway was told to reload, but has not yet said whether it did; see `postern status`",
-                ));
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
+    prepare::block_on(ask(store.as_ref(), pid))?;
+    output::line("reloaded")?;
+    Ok(Exit::Ok)
+}
+
+/// Has the gateway read its file again, and waits until it has said what became of that.
+///
+/// # Errors
+/// It keeps the old settings (78), or does not say (75).
+pub(super) async fn ask(store: &dyn Store, pid: Pid) -> Result<(), CommandError> {
+    let before = last(store).await?;
+    kill_process(pid, Signal::HUP).map_err(|error| {
+        CommandError::new(
+            Exit::Refused,
+            format_args!(
+                "cannot signal the gateway (pid {}): {error}",
+                pid.as_raw_nonzero()
+            ),
+        )
+    })?;
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let after = last(store).await?;
+        if after != before {
+            return match after.and_then(|reload| reload.error) {
+                None => Ok(()),
+                Some(error) => Err(CommandError::new(
+                    Exit::Config,
+                    format_args!("not reloaded, the old settings stay:\n{error}"),
+                )),
+            };
         }
-    })
+        if Instant::now() >= deadline {
+            return Err(CommandError::new(
+                Exit::Later,
+                "the gateway was told to reload, but has not yet said whether it did; see `postern status`",
+            ));
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }
 
 /// What the gateway last said of a reload.

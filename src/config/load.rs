@@ -8,12 +8,14 @@ use toml::de::DeTable;
 
 use super::{
     diagnostic::{self, Diagnostic, Diagnostics, Severity},
+    edit,
     file::{LARGEST, read_bounded, readable_by_others},
     sections,
     settings::{Config, Environment, Secrets},
     source::Source,
     values::{self, Fault, fault},
 };
+use crate::admin::settings::WriteConfig;
 
 /// The file to read: the one given (`-c FILE`), else `$POSTERN_CONFIG`, else `/etc/postern/config.toml`.
 pub fn find(explicit: Option<PathBuf>) -> PathBuf {
@@ -57,6 +59,23 @@ pub fn load(path: &Path, secrets: Secrets) -> Result<(Config, Vec<Diagnostic>), 
         source.whole(
             Severity::Warning,
             Fault::new("every user of this machine can read this file", hint),
+        );
+        notes.extend(source.finish());
+    }
+    if secrets != Secrets::Ignore
+        && let Some(window) = &config.window
+        && window.write_config == WriteConfig::Write
+        && let Err(why) = edit::writable_for(path, &config.data_dir)
+    {
+        let source = Source::new(path, &text);
+        source.whole(
+            Severity::Note,
+            Fault::new(
+                format!(
+                    "the page cannot change this file, though `write_config` is \"write\": {why}"
+                ),
+                "its changes stay proposals, which `postern config apply ID` writes",
+            ),
         );
         notes.extend(source.finish());
     }

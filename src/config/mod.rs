@@ -6,6 +6,7 @@
 pub mod diagnostic;
 pub mod edit;
 mod file;
+pub mod forms;
 mod glance;
 mod keys;
 mod load;

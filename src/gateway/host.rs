@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
-    handover,
+    changes, handover,
     instruments::Instruments,
     report::{
         composed::Letter,
@@ -29,10 +29,10 @@ use super::{
 };
 use crate::{
     admin::{
-        host::{ExplainQuery, Host, NewMail, NotSent, NotTried},
+        host::{ChangeRefused, ExplainQuery, Host, NewMail, NotSent, NotTried, PlannedChange},
         settings::WriteConfig,
     },
-    config::{self, Config, Diagnostic, Diagnostics, Secrets},
+    config::{self, Config, Diagnostic, Diagnostics, Secrets, edit},
     connector::services,
     listener::Shared,
     mail::{address::Address, message::MessageId, text::shown_to, time::rfc3339},
@@ -55,6 +55,8 @@ pub(super) struct GatewayHost {
     shared: Arc<Shared>,
     config: RwLock<Arc<Config>>,
     reload: mpsc::Sender<AskedReload>,
+    /// The file has one writer at a time here, reload and all.
+    writing: tokio::sync::Mutex<()>,
 }
 
 impl GatewayHost {
@@ -71,6 +73,7 @@ impl GatewayHost {
             shared,
             config: RwLock::new(config),
             reload,
+            writing: tokio::sync::Mutex::default(),
         }
     }
 
@@ -102,6 +105,14 @@ fn site<'a>(config: &'a Config, problems: Option<&'a Diagnostics>) -> Site<'a> {
 async fn problems(path: PathBuf) -> Option<Diagnostics> {
     let read = move || config::load(&path, Secrets::Ignore).err();
     tokio::task::spawn_blocking(read).await.ok().flatten()
+}
+
+/// Does what waits for the disk where nothing else waits for it.
+async fn aside<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, ChangeRefused> + Send + 'static,
+) -> Result<T, ChangeRefused> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.unwrap_or_else(|_| Err(changes::failed(&"a fault of this program; the log has it")))
 }
 
 /// Composed of what somebody wrote.
@@ -355,21 +366,91 @@ impl Host for GatewayHost {
     async fn config(&self) -> view::ConfigView {
         let config = self.current();
         let path = config.path.clone();
-        let read = tokio::task::spawn_blocking(move || config::shown::file(&path)).await;
-        let (sha256, text, problems) = read.unwrap_or_default();
+        let read = move || (config::shown::file(&path), edit::writable(&path));
+        let read = tokio::task::spawn_blocking(read).await;
+        let ((sha256, text, problems), writable) =
+            read.unwrap_or_else(|_| (Default::default(), Ok(())));
         let write = config.window.as_ref().map(|window| window.write_config);
+        let read_only = writable.err().filter(|_| write == Some(WriteConfig::Write));
         view::ConfigView {
             path: config.path.display().to_string(),
             sha256,
             text,
             write: match write {
-                Some(WriteConfig::Write) => "write",
-                Some(WriteConfig::Propose) => "propose",
+                Some(WriteConfig::Write) if read_only.is_none() => "write",
+                Some(WriteConfig::Write | WriteConfig::Propose) => "propose",
                 Some(WriteConfig::Off) | None => "off",
             }
             .to_owned(),
+            read_only,
             problems: problems.iter().map(Diagnostic::problem).collect(),
         }
+    }
+
+    async fn check_change(
+        &self,
+        changes: view::Changes,
+    ) -> Result<view::CheckedChange, ChangeRefused> {
+        let config = self.current();
+        aside(move || changes::check(&config, &changes)).await
+    }
+
+    async fn plan_change(&self, changes: view::Changes) -> Result<PlannedChange, ChangeRefused> {
+        let config = self.current();
+        aside(move || changes::plan(&config, &changes)).await
+    }
+
+    async fn apply_change(&self, body: String) -> Result<view::CheckedChange, ChangeRefused> {
+        let _alone = self.writing.lock().await;
+        let config = self.current();
+        let (written, checked) = aside(move || changes::write(&config, &body)).await?;
+        let Err(why) = self.reload().await else {
+            return Ok(checked);
+        };
+        let refused = aside(move || Ok(changes::not_reloaded(&why, written.undo()))).await?;
+        // With the file as it was nothing is left to mend; else the next reload says it again.
+        let _ = self.reload().await;
+        Err(refused)
+    }
+
+    async fn forget_secrets(&self, open: Vec<String>) {
+        let config = self.current();
+        let _ = tokio::task::spawn_blocking(move || changes::forget(&config, &open)).await;
+    }
+
+    async fn try_draft(
+        &self,
+        connector: Value,
+        to: Option<&str>,
+    ) -> Result<view::Tried, ChangeRefused> {
+        let config = self.current();
+        let saved = Arc::clone(&config);
+        let settings = aside(move || changes::draft(&saved, &connector)).await?;
+        let unfit = |detail: String| ChangeRefused {
+            status: 422,
+            code: "not_tried",
+            detail,
+            problems: Vec::new(),
+        };
+        let trial = Trial {
+            config: &config,
+            settings: &settings,
+            token_store: Some(Arc::new(StoredTokens(Arc::clone(self.queue.store())))),
+            recorder: None,
+        };
+        let Some(to) = to else {
+            return Ok(trial.log_in().await);
+        };
+        let to = Address::parse(to)
+            .map_err(|why| unfit(format!("{:?} is no address: {why}", shown_to(to, 100))))?;
+        let tried = trial.send(None, &to, SystemTime::now()).await;
+        tried
+            .map(|tried| tried.view)
+            .map_err(|error| unfit(error.to_string()))
+    }
+
+    fn connector_forms(&self) -> Vec<view::ConnectorForm> {
+        config::forms::connectors()
     }
 
     fn counted_login(&self, is_in: bool) {

@@ -38,8 +38,10 @@ pub struct ConfigView {
     pub sha256: Option<String>,
     /// Its text, secrets as `***`. `None`: it is no TOML.
     pub text: Option<String>,
-    /// `off`, `propose`, `write`.
+    /// What the page can do about it: `off`, `propose`, `write`.
     pub write: String,
+    /// Why it is not `write`, though the file says so.
+    pub read_only: Option<String>,
     /// What is wrong with it.
     pub problems: Vec<Problem>,
 }

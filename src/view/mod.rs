@@ -3,7 +3,9 @@
 //!
 //! The types say which fields there are; how they are printed for people is a command's own affair.
 
+mod change;
 mod connector;
+mod form;
 mod lane;
 mod message;
 mod ready;
@@ -12,7 +14,9 @@ mod status;
 mod trial;
 
 pub use self::{
+    change::{Changes, CheckedChange, Neighbour, Operation, ProposalView, sides},
     connector::{ConfigView, ConnectorView},
+    form::{ConnectorForm, FormField},
     lane::{ConnectionsView, Lane, listed},
     message::{
         EntryView, EventView, FoundMessages, Life, ListedMessage, RecipientView, ShownMessage,

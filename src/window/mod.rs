@@ -24,6 +24,7 @@ use tracing::error;
 pub mod asked;
 pub mod audit;
 pub mod devices;
+pub mod proposals;
 pub mod sessions;
 
 /// The file in `data_dir`.
@@ -41,6 +42,7 @@ const TABLES: &[&str] = &[
     audit::TABLES,
     devices::TABLES,
     asked::TABLES,
+    proposals::TABLES,
 ];
 
 /// Why the file took nothing, or told nothing.

@@ -41,6 +41,7 @@ mod old_tls;
 mod operator;
 mod pages;
 mod places;
+mod proposals;
 mod proxy;
 mod readers;
 mod refusals;

@@ -191,7 +191,7 @@ pub(super) async fn start(
 /// A body without keys.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct NoKeys {}
+pub(super) struct NoKeys {}
 
 /// Stops a connector, or starts it where there is no reason to stop it; and writes down that it was done.
 pub(in crate::admin) async fn set_stopped(

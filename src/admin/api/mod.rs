@@ -28,12 +28,14 @@ pub(super) mod captures;
 mod configuration;
 pub(super) mod connectors;
 pub(super) mod devices;
+pub(super) mod drafts;
 mod events;
 pub(super) mod gateway;
 mod health;
 pub(super) mod learning;
 pub(super) mod messages;
 pub(super) mod part;
+pub(super) mod proposals;
 mod send;
 pub(super) mod verbs;
 
@@ -77,6 +79,7 @@ pub(super) fn router(app: &Arc<App>) -> Router {
         .route("/healthz", get(health::healthz))
         .route("/metrics", get(health::metrics))
         .route("/api/v1/events", get(events::stream))
+        .route("/api/v1/connectors/test", get(drafts::show))
         .merge(pages::router())
         .fallback(|| async { ApiError::not_found("there is nothing here") })
         .layer(from_fn_with_state(Arc::clone(app), survive))
@@ -106,6 +109,7 @@ fn described() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(connectors::test))
         .routes(routes!(connectors::stop))
         .routes(routes!(connectors::start))
+        .routes(routes!(drafts::test))
         .routes(routes!(configuration::show))
         .routes(routes!(devices::list))
         .routes(routes!(devices::show))
@@ -113,6 +117,11 @@ fn described() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(learning::show, learning::begin, learning::end))
         .routes(routes!(captures::list, captures::begin))
         .routes(routes!(captures::show))
+        .routes(routes!(proposals::check))
+        .routes(routes!(proposals::list, proposals::propose))
+        .routes(routes!(proposals::show))
+        .routes(routes!(proposals::apply))
+        .routes(routes!(proposals::discard))
         .routes(routes!(audit::list))
 }
 

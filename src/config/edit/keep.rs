@@ -14,11 +14,10 @@ use std::{
 use serde_json::{Value, json};
 
 use super::{
-    changes::Operation,
     refusal::{EditRefusal, Why},
     render::inside,
 };
-use crate::{config::secrecy, secret::Secret};
+use crate::{config::secrecy, secret::Secret, view::Operation};
 
 /// How long a file stays that nobody names.
 const UNNAMED: Duration = Duration::from_hours(30 * 24);

@@ -4,11 +4,11 @@
 
 use toml::{Table, Value};
 
-use super::{
-    changes::{Neighbour, Operation},
-    refusal::{EditRefusal, Why},
+use super::refusal::{EditRefusal, Why};
+use crate::{
+    config::{keys, secrecy},
+    view::{Neighbour, Operation},
 };
-use crate::config::{keys, secrecy};
 
 /// One step into a value.
 #[derive(Debug, Clone, PartialEq, Eq)]

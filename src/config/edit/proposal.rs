@@ -8,7 +8,6 @@ use serde::{Deserialize, Serialize};
 use toml::Value;
 
 use super::{
-    changes::{Changes, Operation},
     keep::{self, Fresh},
     mask::{diff, split_mark},
     model::{Deed, DeedKind, below, look, perform, read, resolve, same},
@@ -22,7 +21,7 @@ use crate::{
         load::parse,
         settings::{Environment, Secrets},
     },
-    view::Problem,
+    view::{Changes, Operation, Problem},
 };
 
 /// A change that waits: what is done, and what was seen where it is done. No secret is in it.

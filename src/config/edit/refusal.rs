@@ -13,8 +13,6 @@ use crate::view::Problem;
 pub enum Why {
     /// The body is not one of ours.
     BadRequest,
-    /// The body has a key that is not known.
-    UnknownKey,
     /// The file is not the one that the request was made for.
     OtherBase,
     /// What the proposal saw is not there any more.
@@ -38,7 +36,6 @@ impl Why {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::BadRequest => "bad_request",
-            Self::UnknownKey => "unknown_key",
             Self::OtherBase | Self::Changed => "changed",
             Self::NotProvable => "not_provable",
             Self::OnlyInFile => "only_in_file",
@@ -52,7 +49,7 @@ impl Why {
     /// The status of HTTP.
     pub fn status(self) -> u16 {
         match self {
-            Self::BadRequest | Self::UnknownKey => 400,
+            Self::BadRequest => 400,
             Self::OnlyInFile => 403,
             Self::Changed | Self::SecretNeeded | Self::ReadOnly => 409,
             Self::OtherBase => 412,

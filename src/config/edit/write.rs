@@ -204,6 +204,39 @@ pub fn writable(path: &Path) -> Result<(), String> {
     Ok(())
 }
 
+/// As [`writable`], also where root asks for a gateway that is the owner of `data_dir`.
+///
+/// # Errors
+/// Why not, in a sentence.
+pub fn writable_for(path: &Path, data_dir: &Path) -> Result<(), String> {
+    match fs::metadata(data_dir) {
+        Ok(gateway) if rustix::process::geteuid().is_root() && gateway.uid() != 0 => {
+            let said = |why: io::Error| format!("{} cannot be replaced: {why}", path.display());
+            let path = fs::canonicalize(path).map_err(said)?;
+            let directory = path.parent().unwrap_or(Path::new("/"));
+            let file = fs::metadata(&path).map_err(said)?;
+            let around = fs::metadata(directory).map_err(said)?;
+            let own = (gateway.uid(), gateway.gid());
+            may(&file, &around, own)
+                .then_some(())
+                .ok_or_else(|| format!("{} is not the gateway's to replace", path.display()))
+        }
+        _ => writable(path),
+    }
+}
+
+/// Whether this user may put another file in the place of his own in this directory.
+fn may(file: &fs::Metadata, around: &fs::Metadata, (user, group): (u32, u32)) -> bool {
+    let bits = if around.uid() == user {
+        around.mode() >> 6
+    } else if around.gid() == group {
+        around.mode() >> 3
+    } else {
+        around.mode()
+    };
+    file.uid() == user && bits & 0o3 == 0o3
+}
+
 #[cfg(test)]
 mod tests {
     use std::os::unix::process::ExitStatusExt as _;
@@ -302,6 +335,27 @@ mod tests {
         assert!(matches!(why, Unwritten::Changed), "{why}");
         drop(other);
         let _ = write(&path, b"by hand", b"new").unwrap();
+    }
+
+    #[test]
+    fn what_another_user_may_is_told_by_owner_and_mode() {
+        let (home, path) = home();
+        let file = fs::metadata(&path).unwrap();
+        let own = (file.uid(), file.gid());
+        let may = |mode, who| {
+            fs::set_permissions(home.path(), fs::Permissions::from_mode(mode)).unwrap();
+            super::may(&file, &fs::metadata(home.path()).unwrap(), who)
+        };
+        let other = (own.0 + 1, own.1 + 1);
+        let asked = [
+            (may(0o700, own), true),
+            (may(0o500, own), false),
+            (may(0o077, own), false),
+            // It would not be his any more.
+            (may(0o777, other), false),
+        ];
+        assert!(asked.iter().all(|(is, should)| is == should), "{asked:?}");
+        may(0o700, own);
     }
 
     #[test]

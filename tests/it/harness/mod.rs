@@ -16,3 +16,4 @@ pub mod peers;
 pub mod proxy;
 pub mod time;
 pub mod upstream;
+pub mod window;

@@ -1,14 +1,18 @@
-//! What is asked for: operations on sections, as they come in JSON.
+//! A change of the configuration: what is asked for, operations on sections, and what is shown of it.
 //!
-//! A key below a table is dotted (`oauth.mailbox`). What they mean to a file is said in `model`.
+//! A key below a table is dotted (`oauth.mailbox`). What the operations mean to a file is said in `config::edit`.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::refusal::{EditRefusal, Why};
+use super::Problem;
+use crate::{
+    mail::time::rfc3339,
+    window::proposals::{ProposalRow, ProposalState},
+};
 
 /// A change of the configuration: its operations, one after the other, on the file with this hash.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Changes {
     /// SHA-256 of the file that they were made for, in hex.
@@ -21,7 +25,7 @@ pub struct Changes {
 
 /// One operation. A section that stands once has neither `name` nor `at`; one without names has `at`, counted from 1; the keys at the
 /// top of the file are those of the section "".
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(tag = "op", rename_all = "lowercase", deny_unknown_fields)]
 pub enum Operation {
     /// Gives a key a value, whether it has one or not.
@@ -60,6 +64,7 @@ pub enum Operation {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         name: Option<String>,
         /// Its keys.
+        #[schema(value_type = Object)]
         values: Map<String, Value>,
     },
     /// Takes a section away.
@@ -90,34 +95,13 @@ pub enum Operation {
 }
 
 /// The section that another is put before.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(untagged)]
 pub enum Neighbour {
     /// By its name.
     Name(String),
     /// Counted from 1, where they have no names.
     At(usize),
-}
-
-impl Changes {
-    /// From JSON.
-    ///
-    /// # Errors
-    /// It is not such a change: `bad_request`, or `unknown_key`.
-    pub fn read(octets: &[u8]) -> Result<Self, EditRefusal> {
-        serde_json::from_slice(octets).map_err(|error| {
-            let said = error.to_string();
-            let why = if said.starts_with("unknown field") {
-                Why::UnknownKey
-            } else {
-                Why::BadRequest
-            };
-            EditRefusal::new(
-                why,
-                format!("this is no change of the configuration: {said}"),
-            )
-        })
-    }
 }
 
 impl Operation {
@@ -165,4 +149,95 @@ impl Operation {
             .collect();
         words.join(" ")
     }
+}
+
+/// What would become of the file.
+#[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
+pub struct CheckedChange {
+    /// Unified, secrets masked; empty: nothing.
+    pub diff: String,
+    /// Warnings and notes of `check` about the result.
+    pub problems: Vec<Problem>,
+}
+
+/// A change of the configuration that waits, or did.
+#[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
+pub struct ProposalView {
+    /// `p` and its number.
+    pub id: String,
+    /// What became of it.
+    pub state: ProposalState,
+    /// Whose it is.
+    pub by: String,
+    /// When it was made.
+    pub at: String,
+    /// What it is for.
+    pub title: String,
+    /// What becomes of the file, as it was then; unified, secrets masked.
+    pub diff: String,
+    /// Warnings and notes of `check` about the result.
+    pub problems: Vec<Problem>,
+    /// SHA-256 of the file that it was made for, in hex.
+    pub base: String,
+}
+
+impl ProposalView {
+    /// Of its row.
+    pub fn of(row: &ProposalRow) -> Self {
+        Self {
+            id: format!("p{}", row.number),
+            state: row.state,
+            by: row.by.clone(),
+            at: rfc3339(row.at),
+            title: row.title.clone(),
+            diff: row.diff.clone(),
+            problems: kept(&row.problems),
+            base: row.base.clone(),
+        }
+    }
+
+    /// The number in an id.
+    pub fn number(id: &str) -> Option<i64> {
+        let digits = id.strip_prefix('p')?;
+        let is_number = digits.bytes().all(|digit| digit.is_ascii_digit());
+        digits.parse().ok().filter(|_| is_number)
+    }
+}
+
+/// A problem as it is kept.
+#[derive(Deserialize)]
+struct KeptProblem {
+    severity: String,
+    line: Option<usize>,
+    column: Option<usize>,
+    message: String,
+    hint: Option<String>,
+}
+
+/// What cannot be read is only advice.
+fn kept(text: &str) -> Vec<Problem> {
+    let all: Vec<KeptProblem> = serde_json::from_str(text).unwrap_or_default();
+    let problem = |one: KeptProblem| Problem {
+        severity: if one.severity == "warning" {
+            "warning"
+        } else {
+            "note"
+        },
+        line: one.line,
+        column: one.column,
+        message: one.message,
+        hint: one.hint,
+    };
+    all.into_iter().map(problem).collect()
+}
+
+/// The lines that a diff takes away, and those that it adds.
+pub fn sides(diff: &str) -> (String, String) {
+    // Its first two lines name the file.
+    let side = |sign: char| {
+        let lines = diff.lines().skip(2);
+        let own: Vec<&str> = lines.filter_map(|line| line.strip_prefix(sign)).collect();
+        own.join("\n")
+    };
+    (side('-'), side('+'))
 }
