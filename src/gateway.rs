@@ -49,6 +49,7 @@ pub mod report;
 pub mod rules;
 mod status_row;
 pub mod tokens;
+pub mod watcher;
 mod window;
 
 use rules::rules;

@@ -37,22 +37,24 @@
 //! - `telemetry/` the log: `maillog.rs` holds one function for each event; what is counted: `counted.rs` sends and reads it,
 //!   `metrics.rs` is the text of `/metrics`
 //! - `view/` what is shown: status, lanes, entries and lives as types, for `--json` and the status row
-//! - `window/` the file beside the queue where the page keeps what it needs: logins, the audit, proposals
+//! - `window/` the file beside the queue where the page keeps what it needs: logins, the audit, proposals, incidents
+//! - `incident/` WHO IS TOLD: `catalogue.rs` has the words of every kind, `book.rs` decides what opens and ends, `outbox.rs` writes down
+//!   what is to be told, `channels/` says it
 //! - `admin/` THE OPERATOR'S WINDOW: `server.rs` takes connections, `gate.rs` asks who it is and whether he may, `api/` answers programs and
 //!   `pages/` people; what it asks of the gateway is in `host.rs`
 //! - `config/` TEXT TO SETTINGS: `load.rs` takes a file or says all that is wrong with it, `keys.rs` is every key as data,
 //!   `table.rs` reads them and collects every problem, `sections/` makes each section its module's own settings; `edit/` changes the
 //!   text by operations, and nothing else of it
 //! - `gateway.rs` builds everything from a configuration; run, reload, drain (`gateway/` writes the status row and the health file
-//!   that commands read); `instruments.rs` shows what there is, `report/` finds out what is shown, and tries what is to be tried;
-//!   `watch.rs` sees which files have changed
+//!   that commands read); `instruments.rs` shows what there is, `watcher/` looks for what needs somebody, `report/` finds out what is
+//!   shown, and tries what is to be tried; `watch.rs` sees which files have changed
 //! - `cli/` one file for each command: arguments, print, exit status (`queue/` has the .eml); `demo/` holds the stand-in smarthost, `sendmail/`
 //!   what becomes of the text
 //!
 //! # Who may import whom
 //!
 //! ```text
-//! cli │ gateway │ config │ admin │ view │ delivery │ listener, connector │ smtp, queue, window │ policy, route, telemetry │ mail, secret, systemd, watch
+//! cli │ gateway │ config │ admin │ incident │ view │ delivery │ listener, connector │ smtp, queue, window │ policy, route, telemetry │ mail, secret, systemd, watch
 //! ```
 //! A module imports only from rows to its right; neighbours in a row do not know each other. `config` sits above what it builds:
 //! nobody below has heard of TOML, environment variables or files. A test (`tidy`) holds this, that the decisions are pure, that files
@@ -62,7 +64,8 @@
 //!
 //! 1. `250` after DATA is written only after `insert` returned, and `insert` returns only when it is on disk.
 //! 2. Every change to queued mail is one store transaction; a failure and its bounce are the same one.
-//! 3. Only `listener` and `delivery` insert; only `delivery` sends mail of the queue (`test` and `check --connect` call a connector by its name);
+//! 3. Only `listener` and `delivery` insert; only `delivery` sends mail of the queue (`test`, `check --connect` and mail about incidents call a
+//!    connector by its name);
 //!    connectors see neither queue nor routes.
 //! 4. A lease names its node (a start of a gateway) and ends with it: a node frees what its predecessor held. There is no repair code.
 //! 5. A delivery has a deadline; only the connector knows at which stage it was cut.
@@ -99,6 +102,8 @@ pub mod connector;
 pub mod delivery;
 pub mod telemetry;
 pub mod view;
+
+pub mod incident;
 
 pub mod admin;
 

@@ -48,6 +48,10 @@ const PURE: &[&str] = &[
     "delivery/lanes/strangers.rs",
     "delivery/clock.rs",
     "queue/turns.rs",
+    "incident/book",
+    "incident/catalogue.rs",
+    "incident/shown.rs",
+    "gateway/watcher/conditions",
 ];
 
 /// What a decision asks nobody for.
@@ -78,19 +82,20 @@ const BUDGETS: &[(&str, usize)] = &[
     ("systemd", 50),
     ("policy", 800),
     ("route", 140),
-    ("telemetry", 1_460),
+    ("telemetry", 1_580),
     ("smtp", 4_620),
     ("queue", 5_170),
     ("listener", 3_220),
     ("connector", 9_600),
     ("delivery", 4_640),
     ("view", 750),
-    ("window", 820),
+    ("incident", 1_420),
+    ("window", 1_140),
     ("admin", 6_500),
-    ("config", 8_250),
+    ("config", 8_520),
     ("watch", 50),
-    ("gateway", 3_200),
-    ("cli", 4_420),
+    ("gateway", 4_240),
+    ("cli", 4_710),
     ("lib", 50),
     ("main", 50),
 ];
@@ -283,7 +288,11 @@ fn only_listener_and_delivery_insert_and_connectors_see_neither_queue_nor_routes
         (
             &["connector"],
             "deliver",
-            &["delivery/attempt.rs", "gateway/report/trial.rs"],
+            &[
+                "delivery/attempt.rs",
+                "gateway/report/trial.rs",
+                "gateway/watcher/post.rs",
+            ],
         ),
         (
             &["connector"],

@@ -119,6 +119,11 @@ impl App {
         self.failures.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// How often that was.
+    pub fn failures(&self) -> u64 {
+        self.failures.load(Ordering::Relaxed)
+    }
+
     /// Sees what commands write, and deletes what is old. Never ends.
     pub(super) async fn look(self: Arc<Self>) {
         let (mut version, mut looks) = (None, 0);

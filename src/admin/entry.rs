@@ -8,7 +8,7 @@ use super::{
     problem::ApiError,
     settings::Role,
 };
-use crate::{mail::text::shown_to, secret::Secret, window::audit::AuditRow};
+use crate::{mail::text::shown_to, secret::Secret, telemetry::noticed, window::audit::AuditRow};
 
 /// Where a login comes from.
 pub(super) struct Entrance<'a> {
@@ -65,6 +65,7 @@ impl Entrance<'_> {
             Ok(None) => {
                 app.audit.refuse(self.row(name, None, "refused")).await;
                 app.host.counted_login(false);
+                self.notice_failure();
                 Err(ApiError::new(
                     StatusCode::UNAUTHORIZED,
                     "this name and password do not belong together",
@@ -78,6 +79,7 @@ impl Entrance<'_> {
             .refuse(self.row(name, None, "refused: too many have failed"))
             .await;
         app.host.counted_login(false);
+        self.notice_failure();
         refusal
     }
 
@@ -96,12 +98,20 @@ impl Entrance<'_> {
                 .refuse(self.row("", None, "refused: the link was used, or is too old"))
                 .await;
             app.host.counted_login(false);
+            self.notice_failure();
             return Err(ApiError::new(
                 StatusCode::UNAUTHORIZED,
                 "this link was used already, or is older than five minutes: `postern admin login` makes another one",
             ));
         };
         self.enter(app, &name, Some(role), None).await
+    }
+
+    /// Many of one address are an incident.
+    fn notice_failure(&self) {
+        if let Some(from) = self.origin.ip {
+            noticed::login_failed(from);
+        }
     }
 
     async fn enter(

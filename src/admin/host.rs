@@ -164,6 +164,8 @@ pub trait Host: Send + Sync + fmt::Debug {
     /// # Errors
     /// Why it was not taken.
     async fn send(&self, letter: NewMail) -> Result<String, NotSent>;
+    /// Tells a channel something that means nothing. `None`: there is no such channel.
+    async fn test_channel(&self, name: &str) -> Option<view::ChannelTest>;
     /// `postern reload`.
     ///
     /// # Errors

@@ -113,6 +113,16 @@ const RIGHTS: &[(&str, &[(Method, Need)])] = &[
         "/api/v1/connectors/test",
         &[(GET, Need::Role(Viewer)), (POST, Need::Role(Admin))],
     ),
+    ("/api/v1/incidents", &[(GET, Need::Role(Viewer))]),
+    ("/api/v1/incidents/{id}", &[(GET, Need::Role(Viewer))]),
+    (
+        "/api/v1/incidents/{id}/ack",
+        &[(POST, Need::Role(Operator))],
+    ),
+    (
+        "/api/v1/notify/{name}/test",
+        &[(POST, Need::Role(Operator))],
+    ),
     ("/api/v1/audit", &[(GET, Need::Role(Admin))]),
     ("/api/v1/reload", &[(POST, Need::Role(Operator))]),
     ("/api/v1/services", &[(GET, Need::Role(Viewer))]),

@@ -33,6 +33,7 @@ mod explain;
 mod handover;
 mod harden;
 mod health;
+mod incident;
 mod learn;
 mod man;
 mod password;
@@ -101,6 +102,8 @@ enum CliCommand {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<OsString>,
     },
+    /// Show what needs somebody and who was told, say that somebody looks after it, test a channel
+    Incident(incident::Arguments),
     /// List the well-known services that a connector can name
     Services(services::Arguments),
     /// Hash a password for a [[user]]
@@ -193,6 +196,7 @@ fn dispatch(argv: Vec<OsString>) -> Ended {
         CliCommand::Trace(arguments) => trace::run(config, &arguments),
         CliCommand::Send(arguments) => send::run(config, &arguments),
         CliCommand::Sendmail { arguments } => sendmail::main(config, &arguments),
+        CliCommand::Incident(arguments) => incident::run(config, arguments),
         CliCommand::Services(arguments) => services::run(&arguments),
         CliCommand::HashPassword => password::run(),
         CliCommand::Cert(arguments) => cert::run(&arguments),

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     delivery::upstreams::UpstreamRow,
-    gateway::report::status::StatusReport,
+    gateway::report::status::{StatusReport, open_incidents},
     listener::acceptor::EXPIRES_SOON,
     mail::{
         outcome::LaneState,
@@ -20,7 +20,8 @@ use crate::{
         time::human,
     },
     queue::{lock::Holder, store::LaneRow},
-    view::{CheckedCertificate, Owner, listed},
+    view::{CheckedCertificate, OpenIncidents, Owner, listed},
+    window::WindowDb,
 };
 
 #[derive(Debug, clap::Args)]
@@ -39,8 +40,14 @@ pub(super) fn run(path: Option<PathBuf>, arguments: &Arguments) -> Ended {
     let place = arguments.place.find(path)?;
     let site = place.site()?;
     let store = place.store()?;
-    let report =
-        prepare::block_on(async { Ok(StatusReport::read(site, store.as_deref()).await?) })?;
+    let report = prepare::block_on(async {
+        let mut report = StatusReport::read(site, store.as_deref()).await?;
+        // What cannot be looked into says nothing.
+        if let Some(window) = WindowDb::existing(&place.data_dir).ok().flatten() {
+            report.incidents = open_incidents(&window).await;
+        }
+        Ok(report)
+    })?;
     if arguments.json {
         output::json(&report.view())?;
     } else {
@@ -146,6 +153,9 @@ impl PrintedStatus<'_> {
         for certificate in &self.report.certificates {
             writeln!(out, "{}", sentence(certificate, self.report.site.now))?;
         }
+        if let Some(open) = self.report.incidents {
+            writeln!(out, "incidents   {}", open_ones(open))?;
+        }
         self.print_reload(out)
     }
 
@@ -218,6 +228,30 @@ impl PrintedStatus<'_> {
         }
         indented(out, &problems)
     }
+}
+
+/// `3 open: 1 critical, 2 warnings; postern incident list`.
+fn open_ones(open: OpenIncidents) -> String {
+    if open.all() == 0 {
+        return "none open".to_owned();
+    }
+    let mut kinds = Vec::new();
+    for (count, noun) in [(open.critical, "critical"), (open.info, "info")] {
+        if count > 0 {
+            kinds.push(format!("{count} {noun}"));
+        }
+    }
+    if open.warning > 0 {
+        kinds.insert(
+            usize::from(open.critical > 0),
+            output::count(open.warning, "warning"),
+        );
+    }
+    format!(
+        "{} open: {}; see `postern incident list`",
+        open.all(),
+        kinds.join(", ")
+    )
 }
 
 fn indented(out: &mut Vec<u8>, text: &str) -> std::io::Result<()> {

@@ -4,104 +4,9 @@
 //! What a value means is said in `sections`; here is how one is written. Patterns are regular expressions that refuse
 //! nothing the reader takes.
 
-use std::fmt::Debug;
-
 use super::words::{foreign, nearest};
 
-/// What a value may be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Form {
-    /// `true` or `false`.
-    Flag,
-    /// A number within bounds.
-    Number(u64, u64),
-    /// A duration within bounds, as the file writes them.
-    Duration(&'static str, &'static str),
-    /// A size within bounds, as the file writes them.
-    Size(&'static str, &'static str),
-    /// One of these.
-    Word(&'static [&'static str]),
-    /// A string.
-    Text(Text),
-    /// A list of such strings.
-    List(Text),
-    /// `true`, or a string.
-    TrueOr(Text),
-    /// A string, or a table of the section `secret`.
-    Secret,
-    /// A table as a value, whose keys are any names, and whose values are one of these.
-    Names(&'static [&'static str]),
-    /// A table as a value, of the section `THIS.KEY`.
-    Inner,
-    /// A list of those.
-    Inners,
-    /// `[KEY]`.
-    Section,
-    /// `[[KEY]]`, as many as there are.
-    Sections,
-}
-
-/// A kind of string.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Text {
-    /// In "`key` takes …".
-    pub(super) wanted: &'static str,
-    /// A regular expression.
-    pub(super) pattern: &'static str,
-}
-
-/// One key.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Key {
-    pub(super) name: &'static str,
-    pub(super) form: Form,
-    /// As the file writes it, a string without its quotes; empty: there is none, or the words say it.
-    pub(super) default: &'static str,
-    /// What it is for.
-    pub(super) words: &'static str,
-}
-
-impl Key {
-    /// As it stands in the file.
-    fn written(&self) -> String {
-        match self.form {
-            Form::Section => format!("[{}]", self.name),
-            Form::Sections => format!("[[{}]]", self.name),
-            _ => self.name.to_owned(),
-        }
-    }
-
-    /// Its words. Each value ends in its word, and that holds the order of both.
-    pub(super) fn words<T: Debug>(&self, values: &[T]) -> &'static [&'static str] {
-        let Form::Word(words) = self.form else {
-            return &[];
-        };
-        let bare = |text: &str| {
-            text.replace(|c: char| !c.is_ascii_alphanumeric(), "")
-                .to_lowercase()
-        };
-        let called =
-            |(word, value): (&&str, &T)| bare(&format!("{value:?}")).ends_with(&bare(word));
-        debug_assert!(
-            words.len() == values.len() && words.iter().zip(values).all(called),
-            "{} takes {words:?}, and these are {values:?}",
-            self.name
-        );
-        words
-    }
-}
-
-/// The keys of a section, or those that its `type` or `provider` adds and changes.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Section {
-    /// With the name of the section that it is a value in: `connector.oauth`; empty: the top of the file.
-    pub(super) name: &'static str,
-    /// The `type` or `provider`; empty: any.
-    pub(super) kind: &'static str,
-    /// What must be there.
-    pub(super) needs: &'static [&'static str],
-    pub(super) keys: &'static [&'static [Key]],
-}
+pub(super) use super::form::{Form, Key, Section, Text};
 
 /// The keys of a section with this `type` or `provider`; what the kind says of a key goes before what the section says.
 pub(super) fn of(section: &str, kind: &str) -> impl Iterator<Item = &'static Key> {
@@ -254,6 +159,8 @@ sections! {
         queue: Form::Section, "", "How long a message is tried and kept.";
         outbound: Form::Section, "", "Where connections may go, and through what.";
         bounce: Form::Section, "", "Who is told when a message has failed.";
+        incidents: Form::Section, "", "When something needs somebody, and when that is over.";
+        notify: Sections, "", "A channel that tells of incidents.";
         admin: Form::Section, "", "The page and the interface for administrators; without it nothing listens.";
         admin_user: Sections, "", "Who may log in at the page.";
         admin_token: Sections, "", "A program that may use the interface.";
@@ -297,6 +204,7 @@ sections! {
         require_auth: Flag, "false", "A login is required nevertheless.";
         any_credentials: Flag, "false", "For devices that insist on logging in: any name and password will do (PLAIN, LOGIN, CRAM-MD5), and grant nothing.";
         transcript: Flag, "false", "Log every command and reply (no bodies, no credentials).";
+        expect_every: Duration("1m", "365d"), "", "It sends at least so often: silence for longer is an incident. Default: it may be silent.";
     }
     "user" "" needs ["name" "password"] {
         name: Is(text("a string", "^.{1,255}$")), "", "The name to log in with.";
@@ -418,6 +326,33 @@ sections! {
         from: Is(ADDRESS), "", "Its visible From. Default: the mailbox of the route's first connector that has one, else postmaster@ the hostname.";
         copy_to: List(ADDRESS), "[]", "The administrators.";
     }
+    "incidents" "" needs [] {
+        open_after: Duration("0s", "1d"), "2m", "How long a condition must hold to be an incident; mail that failed, and what is ours to mend, is one at once.";
+        recover_after: Duration("0s", "1d"), "5m", "How long it must be gone.";
+        remind: Duration("1m", "365d"), "24h", "After this long whoever was told is told again, unless it was acknowledged.";
+    }
+    "notify" "" needs ["name" "type"] {
+        name: Is(NAME), "", "Its name, for `postern incident test`.";
+        type: Word(&["webhook", "slack", "teams", "ntfy", "mail", "heartbeat"]), "", "A POST of JSON, Slack or Mattermost, Microsoft Teams by a workflow, ntfy, mail past the queue, or a GET as long as all is well.";
+        min_severity: Word(&["info", "warning", "critical"]), "warning", "It is told of nothing less.";
+        kinds: List(text("a kind of incident, or \"*\"", r"^(\*|[a-z_]+)$")), r#"["*"]"#, "The kinds of incidents that it is told of.";
+    }
+    "notify" "webhook" needs ["url"] and WEB {
+        secret: Secret, "", "Signs: Postern-Signature is HMAC-SHA256 over the time and the body.";
+    }
+    "notify" "slack" needs ["url"] and WEB {}
+    "notify" "teams" needs ["url"] and WEB {}
+    "notify" "ntfy" needs ["url" "topic"] and WEB {
+        topic: Is(text("a topic", "^[A-Za-z0-9_-]{1,64}$")), "", "The topic, without the server.";
+        token: Secret, "", "An access token.";
+    }
+    "notify" "mail" needs ["to"] {
+        to: List(ADDRESS), "", "Who is told.";
+        connector: Is(NAME), "", "By which connector. Default: the first smtp or graph connector that is open and is not what it is about.";
+    }
+    "notify" "heartbeat" needs ["url"] and WEB {
+        every: Duration("10s", "1d"), "1m", "How often, while mail is taken and nothing critical is open.";
+    }
     "admin" "" needs [] {
         address: Is(text("an address and a port", "^(socket:[!-9;-~]{1,255}|unix:/.+|.+:[0-9]+)$")), "127.0.0.1:8025", "\"127.0.0.1:8025\", \"unix:/run/postern/admin.sock\", or \"socket:NAME\" for a socket handed over by systemd. A change needs a restart.";
         certificate: Is(PATH), "", "PEM file, with `key`; needed unless the address is on loopback or a Unix socket, or a proxy is trusted.";
@@ -451,6 +386,13 @@ sections! {
         credential: Is(text("the name of a systemd credential", r"^[^./][^/]*$")), "", "A credential of systemd, LoadCredential=.";
     }
 }
+
+/// What all channels share that ask a server.
+const WEB: &[Key] = keys! {
+    url: Secret, "", "Where; https, or http to this machine. Whoever knows it may speak there.";
+    proxy: Is(PROXY), "", "\"http://user:password@host:port\", \"socks5://host:port\" or \"none\". Default: proxy of [outbound].";
+    ca_file: Is(PATH), "", "PEM file with roots in addition to the system's.";
+};
 
 /// What `type = "graph"` and `provider = "microsoft"` share.
 const MICROSOFT: &[Key] = keys! {

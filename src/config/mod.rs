@@ -6,6 +6,7 @@
 pub mod diagnostic;
 pub mod edit;
 mod file;
+mod form;
 pub mod forms;
 mod glance;
 mod keys;

@@ -7,7 +7,9 @@ use std::{collections::BTreeMap, path::PathBuf};
 use super::values;
 use crate::{
     admin::settings::WindowSettings,
-    connector, delivery, listener,
+    connector, delivery,
+    incident::settings::IncidentSettings,
+    listener,
     mail::address::{Address, Domain},
     policy::Policy,
     queue,
@@ -53,6 +55,8 @@ pub struct Config {
     pub bounce_from: Address,
     /// `[admin] [[admin_user]] [[admin_token]]`.
     pub window: Option<WindowSettings>,
+    /// `[incidents] [[notify]]`, `expect_every`.
+    pub incidents: IncidentSettings,
     /// Secrets, certificates and keys that were read from files: when one changes, the configuration has.
     pub files: Vec<PathBuf>,
     /// Those of them that a connector was given.

@@ -172,6 +172,14 @@ impl Kind {
         }
     }
 
+    /// What it takes reaches somebody, so that it can carry an alarm.
+    pub fn leads_to_people(&self) -> bool {
+        match self {
+            Kind::Smtp(_) | Kind::Graph(_) => true,
+            Kind::Capture { .. } | Kind::Discard => false,
+        }
+    }
+
     /// Above this many octets it refuses a message, whatever happens.
     pub fn max_size(&self) -> Option<u64> {
         match self {

@@ -21,11 +21,12 @@ use super::{
         life::History,
         site::Site,
         situation::Situation,
-        status::StatusReport,
+        status::{StatusReport, open_incidents},
         trial::Trial,
         verbs,
     },
     tokens::StoredTokens,
+    watcher::post::{AlarmPost, test_channel},
 };
 use crate::{
     admin::{
@@ -42,6 +43,7 @@ use crate::{
         store::{Commanded, Filter, OfConnector, Search, Store, StoreError, Verb},
     },
     view,
+    window::WindowDb,
 };
 
 /// A reload that somebody asks for, and who waits to hear what became of it.
@@ -54,6 +56,7 @@ pub(super) struct GatewayHost {
     instruments: Arc<Instruments>,
     shared: Arc<Shared>,
     config: RwLock<Arc<Config>>,
+    window: Option<Arc<WindowDb>>,
     reload: mpsc::Sender<AskedReload>,
     /// The file has one writer at a time here, reload and all.
     writing: tokio::sync::Mutex<()>,
@@ -65,6 +68,7 @@ impl GatewayHost {
         instruments: Arc<Instruments>,
         shared: Arc<Shared>,
         config: Arc<Config>,
+        window: Option<Arc<WindowDb>>,
         reload: mpsc::Sender<AskedReload>,
     ) -> Self {
         Self {
@@ -72,6 +76,7 @@ impl GatewayHost {
             instruments,
             shared,
             config: RwLock::new(config),
+            window,
             reload,
             writing: tokio::sync::Mutex::default(),
         }
@@ -82,7 +87,8 @@ impl GatewayHost {
         *self.config.write().unwrap_or_else(PoisonError::into_inner) = config;
     }
 
-    fn current(&self) -> Arc<Config> {
+    /// Those in force.
+    pub(super) fn current(&self) -> Arc<Config> {
         Arc::clone(&self.config.read().unwrap_or_else(PoisonError::into_inner))
     }
 
@@ -154,7 +160,10 @@ impl Host for GatewayHost {
         let config = self.current();
         let problems = problems(config.path.clone()).await;
         let site = site(&config, problems.as_ref());
-        let report = StatusReport::read(site, Some(self.queue.store().as_ref())).await?;
+        let mut report = StatusReport::read(site, Some(self.queue.store().as_ref())).await?;
+        if let Some(window) = &self.window {
+            report.incidents = open_incidents(window).await;
+        }
         Ok(report.view())
     }
 
@@ -339,6 +348,11 @@ impl Host for GatewayHost {
         }
     }
 
+    async fn test_channel(&self, name: &str) -> Option<view::ChannelTest> {
+        let (store, metrics) = (self.queue.store(), self.instruments.metrics());
+        test_channel(AlarmPost::of(&self.current(), store, metrics), name).await
+    }
+
     async fn reload(&self) -> Result<(), String> {
         let (answer, answered) = oneshot::channel();
         let gone = |_| "the gateway is ending".to_owned();
@@ -471,7 +485,11 @@ impl Host for GatewayHost {
     }
 
     async fn metrics(&self) -> Result<String, StoreError> {
-        let gauges = self.instruments.gauges().await?;
+        let mut gauges = self.instruments.gauges().await?;
+        if let Some(window) = &self.window {
+            let open = open_incidents(window).await.unwrap_or_default();
+            gauges.incidents = [open.info, open.warning, open.critical];
+        }
         Ok(self.instruments.metrics().text(&gauges))
     }
 }

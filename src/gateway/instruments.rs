@@ -186,6 +186,7 @@ fn of_queue(stats: &Stats) -> QueueGauges {
 /// The names that labels may have.
 fn names(config: &Config) -> LabelNames {
     let connectors = &config.connectors;
+    let channels = config.incidents.channels.iter();
     let with_tokens = connectors.iter().filter(|c| c.kind.oauth().is_some());
     LabelNames {
         listeners: config.listeners.iter().map(|l| l.name.clone()).collect(),
@@ -203,7 +204,7 @@ fn names(config: &Config) -> LabelNames {
             .collect(),
         connectors: connectors.iter().map(|c| c.name.to_string()).collect(),
         token_connectors: with_tokens.map(|c| c.name.to_string()).collect(),
-        channels: Vec::new(),
+        channels: channels.map(|channel| channel.name.clone()).collect(),
     }
 }
 

@@ -11,6 +11,7 @@ use super::{
     desk::Desk,
     host::{AskedReload, GatewayHost},
     instruments::Instruments,
+    watcher::{Watched, Watcher},
 };
 use crate::{
     admin::{
@@ -20,6 +21,7 @@ use crate::{
     config::Config,
     listener::{Listeners, Shared, acceptor},
     queue::Queue,
+    telemetry::metrics::Metrics,
     window::WindowDb,
 };
 
@@ -33,6 +35,8 @@ pub(super) struct WindowSide {
     desk: Option<Desk>,
     /// What `status` shows has changed.
     pub(super) told: mpsc::Receiver<()>,
+    /// Dropped, it looks no more.
+    watcher: Option<Watcher>,
     /// Reloads that the page asks for.
     pub(super) reloads: mpsc::Receiver<AskedReload>,
 }
@@ -86,13 +90,6 @@ impl WindowSide {
         bound: Option<Bound>,
     ) -> Self {
         let (ask, reloads) = mpsc::channel(8);
-        let host = Arc::new(GatewayHost::new(
-            Arc::clone(queue),
-            Arc::clone(instruments),
-            Arc::clone(shared),
-            Arc::clone(config),
-            ask,
-        ));
         let window = match WindowDb::make(&config.data_dir) {
             Ok(window) => Some(Arc::new(window)),
             Err(error) => {
@@ -101,17 +98,27 @@ impl WindowSide {
             }
         };
         let (tell, told) = mpsc::channel(1);
+        let host = GatewayHost::new(
+            Arc::clone(queue),
+            Arc::clone(instruments),
+            Arc::clone(shared),
+            Arc::clone(config),
+            window.clone(),
+            ask,
+        );
         let mut side = Self {
-            host,
+            host: Arc::new(host),
             window,
             app: None,
             desk: None,
             told,
+            watcher: None,
             reloads,
         };
         if let Some(window) = &side.window {
             side.desk = Some(Desk::start(window, shared, tell));
         }
+        let feed = Arc::new(Feed::default());
         if let (Some(bound), Some(window), Some(settings)) = (bound, &side.window, &config.window) {
             let host = Arc::clone(&side.host);
             let app = App::new(
@@ -119,7 +126,7 @@ impl WindowSide {
                 prepared.0,
                 host,
                 Arc::clone(window),
-                Arc::new(Feed::default()),
+                Arc::clone(&feed),
             );
             match admin::serve(Arc::clone(&app), bound) {
                 Ok(()) => side.app = Some(app),
@@ -128,6 +135,7 @@ impl WindowSide {
                 }
             }
         }
+        side.watch(feed, instruments.metrics());
         side
     }
 
@@ -135,6 +143,25 @@ impl WindowSide {
     pub(super) async fn finish(self) {
         if let Some(desk) = self.desk {
             desk.finish().await;
+        }
+    }
+
+    fn watch(&mut self, feed: Arc<Feed>, metrics: &Arc<Metrics>) {
+        let Some(window) = &self.window else {
+            return;
+        };
+        let watched = Watched {
+            host: Arc::clone(&self.host),
+            window: Arc::clone(window),
+            feed,
+            metrics: Arc::clone(metrics),
+            app: self.app.clone(),
+        };
+        match Watcher::start(watched) {
+            Ok(watcher) => self.watcher = Some(watcher),
+            Err(error) => {
+                error!(event = "watcher failed", error = %error, "there is no thread to look for incidents; mail goes on");
+            }
         }
     }
 

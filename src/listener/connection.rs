@@ -32,7 +32,7 @@ use crate::{
     smtp::server::session::{Authentication, Credentials, InputStage, Rejection, Session, Step},
     telemetry::{
         counted::{self, CheckedLogin},
-        maillog,
+        maillog, noticed,
     },
 };
 
@@ -426,6 +426,7 @@ impl Connection {
             Authentication::Throttled => CheckedLogin::Throttled,
         };
         counted::login(&self.port.settings.name, login);
+        noticed::logged_in(login == CheckedLogin::Accepted, self.peer.ip());
         self.session.verified(result)
     }
 

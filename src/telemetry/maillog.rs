@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use tracing::{info, warn};
 
-use super::{counted, metrics::NO_CLIENT};
+use super::{counted, metrics::NO_CLIENT, noticed};
 use crate::mail::outcome::LaneState;
 use crate::mail::{
     address::Address,
@@ -166,6 +166,7 @@ pub fn failed(
     reply: &Reply,
     attempt: u32,
 ) {
+    noticed::mail_failed(route, &reply.to_string());
     warn!(
         event = "failed",
         id = %id,

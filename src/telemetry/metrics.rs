@@ -12,6 +12,7 @@ use std::{
 
 use super::{
     gauges::{Gauges, unix},
+    noticed::Noticed,
     series::{DeliveryTimes, Family, Histogram, Number, head},
 };
 
@@ -127,6 +128,7 @@ pub struct Metrics {
     notifications: Family<Number, 2>,
     admin_requests: Family<Number, 1>,
     admin_logins: Family<Number, 1>,
+    noticed: Noticed,
 }
 
 impl Default for Metrics {
@@ -222,6 +224,7 @@ impl Default for Metrics {
                 ["result"],
                 0,
             ),
+            noticed: Noticed::default(),
         };
         metrics.know(&LabelNames::default());
         metrics
@@ -368,6 +371,11 @@ impl Metrics {
     /// A channel was told of an incident: `taken`, `failed`.
     pub fn notification(&self, channel: &str, result: &'static str) {
         self.notifications.at([channel, result], one);
+    }
+
+    /// What may need somebody, and is no number.
+    pub fn noticed(&self) -> &Noticed {
+        &self.noticed
     }
 
     /// The answer to `GET /metrics`: Prometheus text 0.0.4.

@@ -36,6 +36,7 @@ pub mod counted;
 pub mod gauges;
 pub mod maillog;
 pub mod metrics;
+pub mod noticed;
 mod series;
 mod sorted;
 

@@ -7,9 +7,9 @@ use tracing::{Event, Metadata, Subscriber, subscriber::Interest};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::{Layer, filter::LevelFilter, layer::Context};
 
-use super::{counted, metrics::Metrics};
+use super::{counted, metrics::Metrics, noticed};
 
-/// Every event goes one of two ways, or none: what is counted to the metrics, at any level of the log; what is ours and not beneath that
+/// Every event goes one of two ways, or none: what is counted or noticed to the metrics, at any level of the log; what is ours and not beneath that
 /// level to the log. What the libraries say is for their makers: types, paths of the build, names from the network that nobody has
 /// escaped. It is known of each place in the code once and for all, so that nothing is asked when an event comes.
 ///
@@ -35,7 +35,9 @@ impl<L> SortedEvents<L> {
             rest.is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
         };
         metadata.is_event()
-            && (counted::is_counted(metadata) || *metadata.level() <= self.level && is_ours())
+            && (counted::is_counted(metadata)
+                || noticed::is_noticed(metadata)
+                || *metadata.level() <= self.level && is_ours())
     }
 }
 
@@ -59,6 +61,8 @@ impl<S: Subscriber, L: Layer<S>> Layer<S> for SortedEvents<L> {
     fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
         if counted::is_counted(event.metadata()) {
             counted::count(event, &self.metrics);
+        } else if noticed::is_noticed(event.metadata()) {
+            self.metrics.noticed().note(event);
         } else {
             self.log.on_event(event, context);
         }

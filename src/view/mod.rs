@@ -6,6 +6,7 @@
 mod change;
 mod connector;
 mod form;
+mod incident;
 mod lane;
 mod message;
 mod ready;
@@ -17,6 +18,7 @@ pub use self::{
     change::{Changes, CheckedChange, Neighbour, Operation, ProposalView, sides},
     connector::{ConfigView, ConnectorView},
     form::{ConnectorForm, FormField},
+    incident::{ChannelTest, IncidentView, OpenIncidents, ToldView},
     lane::{ConnectionsView, Lane, listed},
     message::{
         EntryView, EventView, FoundMessages, Life, ListedMessage, RecipientView, ShownMessage,

@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use super::{
+    incident::OpenIncidents,
     lane::Lane,
     row::{Certificate, Listener, Reload},
 };
@@ -42,6 +43,8 @@ pub struct Status {
     /// That it is learned who there is, while it is.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub learning: Option<LearningView>,
+    /// How many incidents are open, and not acknowledged. `None`: nobody has looked yet.
+    pub incidents: Option<OpenIncidents>,
 }
 
 /// A problem of the configuration.

@@ -24,6 +24,7 @@ use tracing::error;
 pub mod asked;
 pub mod audit;
 pub mod devices;
+pub mod incidents;
 pub mod proposals;
 pub mod sessions;
 
@@ -43,6 +44,7 @@ const TABLES: &[&str] = &[
     devices::TABLES,
     asked::TABLES,
     proposals::TABLES,
+    incidents::TABLES,
 ];
 
 /// Why the file took nothing, or told nothing.

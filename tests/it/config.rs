@@ -258,7 +258,7 @@ fn every_key_is_read() {
             let mut table = toml::Table::new();
             let kind = part.kind.as_str();
             match (part.section.as_str(), kind) {
-                ("connector", _) => drop(table.insert("type".to_owned(), kind.into())),
+                ("connector" | "notify", _) => drop(table.insert("type".to_owned(), kind.into())),
                 ("connector.oauth", _) => drop(table.insert("provider".to_owned(), kind.into())),
                 _ => {}
             }

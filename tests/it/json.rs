@@ -112,7 +112,9 @@ fn json_for_programs_is_what_it_was() {
     gateway.hang_up();
     wait("the reload failed", || {
         let text = said(&gateway, &["status", "--json"]);
-        text.contains("\"error\": \"").then_some(())
+        // And whoever looks for incidents has seen it.
+        let is_seen = text.contains("\"error\": \"") && text.contains("\"warning\": 1");
+        is_seen.then_some(())
     });
     check("status-broken", &said(&gateway, &["status", "--json"]));
     gateway.terminate();

@@ -33,6 +33,7 @@ mod graph_large;
 mod health;
 mod hostile;
 mod http;
+mod incident;
 mod json;
 mod line;
 mod listener;

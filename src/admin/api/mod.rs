@@ -32,6 +32,7 @@ pub(super) mod drafts;
 mod events;
 pub(super) mod gateway;
 mod health;
+pub(super) mod incidents;
 pub(super) mod learning;
 pub(super) mod messages;
 pub(super) mod part;
@@ -122,6 +123,10 @@ fn described() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(proposals::show))
         .routes(routes!(proposals::apply))
         .routes(routes!(proposals::discard))
+        .routes(routes!(incidents::list))
+        .routes(routes!(incidents::show))
+        .routes(routes!(incidents::acknowledge))
+        .routes(routes!(incidents::test_channel))
         .routes(routes!(audit::list))
 }
 

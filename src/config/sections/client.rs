@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     net::{Ipv4Addr, Ipv6Addr},
+    time::Duration,
 };
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
@@ -36,9 +37,19 @@ pub(super) struct Located {
     pub(super) networks: Vec<At<IpNet>>,
     /// The header of the section.
     pub(super) span: Span,
+    /// `expect_every`.
+    expected: Option<Duration>,
 }
 
 impl Clients {
+    /// Those that send at least so often, by name.
+    pub(super) fn expected(&self) -> Vec<(String, Duration)> {
+        let expected = self.all.iter();
+        expected
+            .filter_map(|located| Some((located.client.name.clone(), located.expected?)))
+            .collect()
+    }
+
     pub(super) fn list(self) -> Vec<Client> {
         self.all.into_iter().map(|located| located.client).collect()
     }
@@ -87,6 +98,7 @@ pub(super) fn read(context: Context<'_>, root: &Table<'_>) -> Clients {
             client,
             networks,
             span: table.span.clone(),
+            expected: table.duration_if("expect_every"),
         });
         table.finish();
     }
@@ -101,6 +113,7 @@ pub(super) fn read(context: Context<'_>, root: &Table<'_>) -> Clients {
             },
             networks: Vec::new(),
             span: 0..0,
+            expected: None,
         });
     }
     Clients { names, all }

@@ -27,6 +27,7 @@ mod graph;
 mod limits;
 mod listener;
 mod microsoft;
+mod notify;
 mod oauth;
 mod outbound;
 mod queue;
@@ -93,6 +94,7 @@ pub(super) fn read<'a>(
             allowlist::note_strangers(context, allowlist, place.as_ref());
         }
     }
+    let incidents = notify::read(context, &root, &outbound, &connectors, clients.expected());
     let window = admin::read(context, &root, &top.hostname);
     relay::check(context, &listeners, &clients, &users, allowlist.as_ref());
 
@@ -130,6 +132,7 @@ pub(super) fn read<'a>(
         },
         bounce_from,
         window,
+        incidents,
         files: files.into_inner(),
         text: crate::secret::Secret::new(source.text()),
     })

@@ -33,7 +33,7 @@ use crate::{
         reply::Reply,
     },
     secret::Secret,
-    telemetry::counted,
+    telemetry::{counted, noticed},
 };
 
 /// A token is renewed so long before it ends.
@@ -262,6 +262,8 @@ impl Renewer {
         let granted = self.granted(asked + RENEWAL).await;
         let obstacle = granted.as_ref().err().map(|obstacle| obstacle.kind);
         counted::asked_for_token(&self.connector, obstacle);
+        let fault = granted.as_ref().err().map(|o| o.reply.text.as_str());
+        noticed::asked_for_token(&self.connector, fault);
         let mut state = self.state();
         match granted {
             Ok(Granted {

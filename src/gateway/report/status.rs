@@ -11,13 +11,17 @@ use crate::{
         diagnostic::{Diagnostic, Diagnostics},
     },
     delivery::upstreams::{self, UPSTREAMS_ROW, UpstreamsRow},
+    incident::shown::counts,
     mail::{outcome::LaneState, time::since},
     queue::{
         lock::Holder,
         store::{LaneRow, Stats, Store, StoreError},
     },
     route::LaneId,
-    view::{Certificate, CheckedCertificate, Lane, Messages, Status, StatusRow, listed},
+    view::{
+        Certificate, CheckedCertificate, Lane, Messages, OpenIncidents, Status, StatusRow, listed,
+    },
+    window::{WindowDb, incidents},
 };
 
 /// Mail that waits longer needs somebody.
@@ -38,6 +42,14 @@ pub struct StatusReport<'a> {
     pub upstreams: UpstreamsRow,
     /// Those in use.
     pub certificates: Vec<CheckedCertificate>,
+    /// How many incidents are open. `None`: nobody has looked.
+    pub incidents: Option<OpenIncidents>,
+}
+
+/// How many incidents are open. `None`: that cannot be read.
+pub async fn open_incidents(window: &WindowDb) -> Option<OpenIncidents> {
+    let open = window.run(incidents::open).await.ok()?;
+    Some(counts(&open))
 }
 
 impl<'a> StatusReport<'a> {
@@ -60,6 +72,7 @@ impl<'a> StatusReport<'a> {
             lanes: all_lanes(site.config, &row, lanes),
             upstreams,
             certificates: certificates.map(|c| checked(c, site.now)).collect(),
+            incidents: None,
             site,
             row,
             stats,
@@ -117,6 +130,7 @@ impl<'a> StatusReport<'a> {
             certificates: self.certificates.clone(),
             reload: row.reload,
             learning: row.learning,
+            incidents: self.incidents,
         }
     }
 }

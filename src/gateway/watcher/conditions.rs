@@ -1,0 +1,266 @@
+//! What was seen becomes conditions: which of it needs somebody, and how badly. It asks nobody, and reads no clock.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::{Duration, SystemTime},
+};
+
+use crate::{
+    incident::{
+        book::IncidentCondition,
+        catalogue::{IncidentKind as Kind, IncidentSeverity as Severity},
+        shown::evidence,
+    },
+    mail::{
+        health::Health,
+        outcome::LaneState,
+        time::{human, since, span},
+    },
+    queue::store::LaneRow,
+    view::{Owner, StatusRow},
+};
+
+/// Mail that waits longer needs somebody, and at last at once.
+pub(super) const OLD: Duration = Duration::from_hours(1);
+const VERY_OLD: Duration = Duration::from_hours(6);
+/// Days before the end of what ends; at each it is said again.
+const ENDS: [u64; 4] = [30, 14, 7, 1];
+const DAY: u64 = 86_400;
+/// More failed logins than this of one address are an attack.
+pub(super) const ATTACK: u64 = 20;
+
+/// All that was seen at a moment.
+#[derive(Debug, Clone)]
+pub(super) struct Sight {
+    pub(super) now: SystemTime,
+    /// The connectors and listeners that are configured.
+    pub(super) connectors: BTreeSet<String>,
+    pub(super) lanes: Vec<LaneRow>,
+    pub(super) row: StatusRow,
+    /// When the oldest waiting mail of a route was accepted, where that is long ago.
+    pub(super) oldest: BTreeMap<String, SystemTime>,
+    /// Messages of a route that are in doubt for long, and what was said of one.
+    pub(super) in_doubt: BTreeMap<String, (usize, String)>,
+    pub(super) health: Health,
+    /// Octets. `None`: nobody knows.
+    pub(super) free: Option<u64>,
+    /// `limits.free_disk`.
+    pub(super) least: u64,
+    /// Clients that are silent: since when, and how often they should send.
+    pub(super) silent: BTreeMap<String, (SystemTime, Duration)>,
+    /// Recipients that were given up, by route, and what was said last.
+    pub(super) failed_mail: BTreeMap<String, (u64, String)>,
+    /// Logins that failed of late, by address.
+    pub(super) failed_logins: BTreeMap<String, u64>,
+    /// What connectors hear in place of a token.
+    pub(super) tokens: BTreeMap<String, String>,
+    /// Channels whose last word was given up, with the fault.
+    pub(super) failing: Vec<(String, String)>,
+    /// The clock was set by so many seconds.
+    pub(super) step: Option<i64>,
+    /// What became of the window.
+    pub(super) window: Vec<String>,
+}
+
+/// What needs somebody.
+pub(super) fn conditions(sight: &Sight) -> Vec<IncidentCondition> {
+    let mut all = Vec::new();
+    all.extend(sight.lanes.iter().filter_map(|row| lane(sight, row)));
+    all.extend(
+        sight
+            .oldest
+            .iter()
+            .filter_map(|(route, at)| old(route, *at, sight.now)),
+    );
+    all.extend(sight.in_doubt.iter().map(|(route, (count, said))| {
+        let lines = vec![counted(*count as u64, "message"), evidence(said)];
+        IncidentCondition::new(Kind::MailInDoubt, route, lines)
+    }));
+    all.extend(sight.failed_mail.iter().map(|(route, (count, said))| {
+        let lines = vec![counted(*count, "recipient"), evidence(said)];
+        IncidentCondition::new(Kind::MailFailed, route, lines)
+    }));
+    all.extend(disk(sight));
+    all.extend(ending(sight));
+    all.extend(
+        sight
+            .tokens
+            .iter()
+            .filter(|(name, _)| sight.connectors.contains(*name))
+            .map(|(connector, said)| {
+                IncidentCondition::new(Kind::TokenFailing, connector, vec![evidence(said)])
+            }),
+    );
+    if let Some(error) = sight
+        .row
+        .reload
+        .as_ref()
+        .and_then(|reload| reload.error.as_ref())
+    {
+        let lines = error.lines().filter(|line| !line.trim().is_empty());
+        let lines = lines.take(10).map(evidence).collect();
+        all.push(IncidentCondition::new(Kind::ReloadRefused, "", lines));
+    }
+    let attacks = sight
+        .failed_logins
+        .iter()
+        .filter(|(_, count)| **count > ATTACK);
+    all.extend(attacks.map(|(address, count)| {
+        let line = format!("{count} failed logins within 5 minutes");
+        IncidentCondition::new(Kind::LoginAttack, address, vec![line])
+    }));
+    all.extend(sight.silent.iter().map(|(client, (last, every))| {
+        let line = format!(
+            "no mail since {}; expect_every is {}",
+            human(*last),
+            span(*every)
+        );
+        IncidentCondition::new(Kind::ClientSilent, client, vec![line])
+    }));
+    if let Some(step) = sight.step {
+        let way = if step < 0 { "back" } else { "forward" };
+        let by = span(Duration::from_secs(step.unsigned_abs()));
+        all.push(IncidentCondition::new(
+            Kind::ClockJumped,
+            "",
+            vec![format!("it was set {way} by {by}")],
+        ));
+    }
+    all.extend(sight.failing.iter().map(|(channel, fault)| {
+        IncidentCondition::new(Kind::NotifyFailing, channel, vec![evidence(fault)])
+    }));
+    if !sight.window.is_empty() {
+        all.push(IncidentCondition::new(
+            Kind::WindowFailing,
+            "",
+            sight.window.clone(),
+        ));
+    }
+    all
+}
+
+fn counted(count: u64, noun: &str) -> String {
+    if count == 1 {
+        format!("1 {noun}")
+    } else {
+        format!("{count} {noun}s")
+    }
+}
+
+fn lane(sight: &Sight, row: &LaneRow) -> Option<IncidentCondition> {
+    // A connector that is no longer configured holds nothing up.
+    if !sight.connectors.contains(row.lane.connector.as_str()) {
+        return None;
+    }
+    let kind = match (row.state, row.lane.mailbox.is_some()) {
+        (LaneState::Stopped, _) => Kind::ConnectorStopped,
+        (LaneState::Paused, true) => Kind::MailboxRefused,
+        (LaneState::Paused, false) => Kind::ConnectorPaused,
+        (LaneState::Closed, false) => Kind::ConnectorClosed,
+        _ => return None,
+    };
+    let said = evidence(&row.why);
+    let lines = if said.is_empty() {
+        Vec::new()
+    } else {
+        vec![said]
+    };
+    Some(IncidentCondition::new(kind, row.lane.to_string(), lines))
+}
+
+fn old(route: &str, accepted: SystemTime, now: SystemTime) -> Option<IncidentCondition> {
+    let waits = since(accepted, now);
+    let is_very_old = waits > VERY_OLD;
+    (waits > OLD).then(|| IncidentCondition {
+        severity: if is_very_old {
+            Severity::Critical
+        } else {
+            Severity::Warning
+        },
+        // What is said of it does not change with every look.
+        ..IncidentCondition::new(
+            Kind::QueueOld,
+            route,
+            vec![format!("the oldest waits since {}", human(accepted))],
+        )
+    })
+}
+
+fn disk(sight: &Sight) -> Option<IncidentCondition> {
+    if sight.health == Health::Failing {
+        return Some(IncidentCondition::new(
+            Kind::StoreFailing,
+            "",
+            vec!["the last write failed".to_owned()],
+        ));
+    }
+    let is_low = sight.least > 0
+        && sight
+            .free
+            .is_some_and(|free| free < sight.least.saturating_mul(2));
+    if sight.health != Health::Full && !is_low {
+        return None;
+    }
+    // In steps, so that not every octet is news.
+    let free = sight.free.unwrap_or(0) >> 20;
+    let steps = [1, 16, 64, 256, 1_024, 4_096, 16_384, 65_536];
+    let below = steps.into_iter().find(|step| free < *step);
+    let line = below.map_or_else(
+        || "no room is left for the queue".to_owned(),
+        |step| {
+            format!(
+                "less than {step} MiB are free; below {} MiB no mail is taken",
+                sight.least >> 20
+            )
+        },
+    );
+    Some(IncidentCondition::new(Kind::DiskLow, "", vec![line]))
+}
+
+/// The certificates that end soon or have ended: of each owner the first.
+fn ending(sight: &Sight) -> impl Iterator<Item = IncidentCondition> {
+    let mut first: BTreeMap<(Kind, &str), (SystemTime, &str)> = BTreeMap::new();
+    for certificate in &sight.row.certificates {
+        let Some(ends) = certificate.ends() else {
+            continue;
+        };
+        let name = match &certificate.owner {
+            Owner::Listener(name) => (Kind::CertificateExpires, name.as_str()),
+            Owner::Connector(name) => (Kind::CredentialExpires, name.as_str()),
+        };
+        let known = first.entry(name).or_insert((ends, &certificate.file));
+        *known = (*known).min((ends, &certificate.file));
+    }
+    let now = sight.now;
+    first
+        .into_iter()
+        .filter_map(move |((kind, name), (ends, file))| {
+            let (severity, stage) = stage(ends, now)?;
+            let past = if stage > ENDS.len() as u32 {
+                "ended"
+            } else {
+                "ends"
+            };
+            let line = format!("{file} {past} at {}", human(ends));
+            Some(IncidentCondition {
+                severity,
+                stage,
+                ..IncidentCondition::new(kind, name, vec![line])
+            })
+        })
+}
+
+/// How near the end is: how many of the days before it are gone. `None`: far away.
+fn stage(ends: SystemTime, now: SystemTime) -> Option<(Severity, u32)> {
+    let Ok(left) = ends.duration_since(now) else {
+        return Some((Severity::Critical, ENDS.len() as u32 + 1));
+    };
+    let passed = ENDS
+        .iter()
+        .filter(|days| left.as_secs() < **days * DAY)
+        .count();
+    (passed > 0).then_some((Severity::Warning, passed as u32))
+}
+
+#[cfg(test)]
+mod tests;
