@@ -91,7 +91,7 @@ const BUDGETS: &[(&str, usize)] = &[
     ("view", 750),
     ("incident", 1_420),
     ("window", 1_140),
-    ("admin", 6_500),
+    ("admin", 7_000),
     ("config", 8_520),
     ("watch", 50),
     ("gateway", 4_240),

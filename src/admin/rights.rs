@@ -85,6 +85,7 @@ const RIGHTS: &[(&str, &[(Method, Need)])] = &[
     ("/api/v1/explain", &[(GET, Need::Role(Viewer))]),
     ("/api/v1/devices", &[(GET, Need::Role(Viewer))]),
     ("/api/v1/devices/{address}", &[(GET, Need::Role(Viewer))]),
+    ("/api/v1/devices/adopt", &[(POST, Need::Role(Admin))]),
     ("/api/v1/refused", &[(GET, Need::Role(Viewer))]),
     (
         "/api/v1/learning",

@@ -254,13 +254,11 @@ fn open(path: &Path) -> rusqlite::Result<Connection> {
     conn.pragma_update(None, "journal_mode", "WAL")?;
     conn.pragma_update(None, "synchronous", "FULL")?;
     let tx = conn.transaction()?;
-    let version: i64 = tx.pragma_query_value(None, "user_version", |row| row.get(0))?;
-    if version != SCHEMA {
-        for tables in TABLES {
-            tx.execute_batch(tables)?;
-        }
-        tx.pragma_update(None, "user_version", SCHEMA)?;
+    // Also those that came with a later version.
+    for tables in TABLES {
+        tx.execute_batch(tables)?;
     }
+    tx.pragma_update(None, "user_version", SCHEMA)?;
     tx.commit()?;
     Ok(conn)
 }

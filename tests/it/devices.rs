@@ -362,6 +362,23 @@ fn a_learned_device_is_adopted_and_served() {
     world.gateway.cli(&["learn", "127.0.0.0/16"]);
     let said = measure(&world.gateway, "a@corp.example");
     assert!(said.starts_with("250"), "{said}");
+    let adopt = "POST /api/v1/devices/adopt";
+    let body = r#"{"addresses":["127.0.0.1"],"name":"sensors"}"#;
+    assert_eq!(ask(world.at, &world.operator, adopt, body).0, 403);
+    let proposed = wait("it is a candidate", || {
+        let (code, proposed) = ask(world.at, &world.admin, adopt, body);
+        (code == 201).then_some(proposed)
+    });
+    assert_eq!(proposed["state"], "open", "{proposed}");
+    let diff = proposed["diff"].as_str().unwrap();
+    assert!(diff.contains("+networks = [\"127.0.0.1\"]"), "{diff}");
+    let gone = r#"{"addresses":["10.1.2.3"],"name":"sensors"}"#;
+    assert_eq!(ask(world.at, &world.admin, adopt, gone).0, 404);
+    let none = r#"{"addresses":[],"name":"sensors"}"#;
+    assert_eq!(ask(world.at, &world.admin, adopt, none).0, 400);
+    let odd = "{\"addresses\":[\"127.0.0.1\"],\"name\":\"a\\u001b b\\n[x]\"}";
+    let (code, said) = ask(world.at, &world.admin, adopt, odd);
+    assert!((400..500).contains(&code), "{code} {said}");
     world.gateway.terminate();
     let path = world.gateway.config_path();
     let data_dir = world.gateway.path("data");

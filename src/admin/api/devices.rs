@@ -3,15 +3,24 @@
 use std::time::SystemTime;
 
 use axum::{
-    Json,
-    extract::{RawQuery, State},
+    Extension, Json,
+    extract::{RawQuery, Request, State},
+    http::StatusCode,
 };
+use serde::Deserialize;
+use utoipa::ToSchema;
 
-use super::part::{ListPart, Named, TheApp};
+use super::{
+    part::{ListPart, Named, TheApp},
+    proposals,
+};
 use crate::{
     admin::{
+        adoption::adopted,
         app::App,
-        params::Params,
+        caller::Caller,
+        gate::row,
+        params::{self, Params},
         problem::{ApiError, ProblemDetails},
     },
     listener::{devices::DeviceFilter, refused::RefusedRow},
@@ -19,8 +28,12 @@ use crate::{
         text::shown_to,
         time::{from_micros, micros},
     },
-    window::devices::DeviceRow,
+    view::ProposalView,
+    window::{audit::AuditRow, devices::DeviceRow},
 };
+
+/// Addresses that are adopted at once.
+const ADOPTED: usize = 500;
 
 /// Everybody who has connected, the latest first.
 #[utoipa::path(get, path = "/api/v1/devices", tag = "devices",
@@ -138,4 +151,59 @@ pub(in crate::admin) fn refusals(
         .map(|(number, _)| number.to_string());
     let items = found.into_iter().map(|(_, row)| row).collect();
     Ok(ListPart { items, next })
+}
+
+/// Who is taken in.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::admin) struct AdoptRequest {
+    /// Their addresses, at most 500.
+    pub(in crate::admin) addresses: Vec<String>,
+    /// Of the `[[client]]`; where there are several `-2`, `-3` follows it.
+    pub(in crate::admin) name: String,
+}
+
+/// Proposes a `[[client]]` for those with the same senders, with what they needed.
+#[utoipa::path(post, path = "/api/v1/devices/adopt", tag = "devices",
+    request_body = AdoptRequest,
+    responses(
+        (status = 201, body = ProposalView),
+        (status = 422, description = "The result is no configuration", body = ProblemDetails, content_type = "application/problem+json"),
+        (status = "4XX", body = ProblemDetails, content_type = "application/problem+json"),
+        (status = "5XX", body = ProblemDetails, content_type = "application/problem+json"),
+    ))]
+pub(super) async fn adopt(
+    State(app): TheApp,
+    Extension(caller): Extension<Caller>,
+    request: Request,
+) -> Result<(StatusCode, Json<ProposalView>), ApiError> {
+    let row = row(&caller, &request, "propose", "");
+    let wanted: AdoptRequest = params::json(request).await?;
+    let kept = take_in(&app, &wanted, row).await?;
+    Ok((StatusCode::CREATED, Json(kept)))
+}
+
+/// The same for a page.
+pub(in crate::admin) async fn take_in(
+    app: &App,
+    wanted: &AdoptRequest,
+    row: AuditRow,
+) -> Result<ProposalView, ApiError> {
+    if wanted.addresses.is_empty() || wanted.addresses.len() > ADOPTED {
+        return Err(ApiError::bad("`addresses` takes 1 to 500 addresses"));
+    }
+    let devices = wanted.addresses.iter().map(|address| one(app, address));
+    let devices = devices.collect::<Result<Vec<_>, _>>()?;
+    if let Some(known) = devices.iter().find(|device| device.client.is_some()) {
+        return Err(ApiError::bad(format!(
+            "{} is in [[client]] {:?} already",
+            known.address,
+            known.client.as_deref().unwrap_or_default()
+        )));
+    }
+    let base = app.host.config().await.sha256.unwrap_or_default();
+    let changes = adopted(&base, &devices, &wanted.name);
+    let changes = serde_json::from_value(changes)
+        .map_err(|error| ApiError::bad(format!("no change can be made of it: {error}")))?;
+    proposals::keep(app, row, changes).await
 }

@@ -114,6 +114,7 @@ fn described() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(configuration::show))
         .routes(routes!(devices::list))
         .routes(routes!(devices::show))
+        .routes(routes!(devices::adopt))
         .routes(routes!(devices::refused))
         .routes(routes!(learning::show, learning::begin, learning::end))
         .routes(routes!(captures::list, captures::begin))
