@@ -80,7 +80,13 @@ pub(in crate::admin) async fn try_draft(
     Ok(tried?)
 }
 
-/// The connector of that name, which is a name as well.
+/// The connector of the name `test`, which is a name as well.
+#[utoipa::path(get, path = "/api/v1/connectors/test", tag = "connectors", operation_id = "show_test",
+    responses(
+        (status = 200, body = view::ConnectorView),
+        (status = "4XX", body = ProblemDetails, content_type = "application/problem+json"),
+        (status = "5XX", body = ProblemDetails, content_type = "application/problem+json"),
+    ))]
 pub(super) async fn show(
     State(app): TheApp,
     RawQuery(query): RawQuery,
