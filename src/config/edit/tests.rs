@@ -93,7 +93,7 @@ senders = ["c"]
 "#;
 
 /// Every text, with the ways it can stand in a file.
-fn texts() -> Vec<(String, String)> {
+fn every_text() -> Vec<(String, String)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut found = vec![
         ("odd".to_owned(), ODD.to_owned()),
@@ -132,6 +132,12 @@ fn texts() -> Vec<(String, String)> {
         all.push((name, text));
     }
     assert!(all.len() > 150, "{}", all.len());
+    all
+}
+
+/// Those that are tried one after the other.
+fn texts() -> Vec<(String, String)> {
+    let mut all = every_text();
     if !is_thorough() {
         // The odd ones, and a share of those that are much alike.
         let is_odd = |name: &str| !name.contains(".toml") || name.starts_with("config.example");
@@ -505,7 +511,7 @@ fn a_section_that_moves_takes_its_lines_along() {
 /// One after the other, on what the one before left.
 #[test]
 fn any_operations_in_any_order() {
-    let texts = texts();
+    let texts = every_text();
     let mut random = fastrand::Rng::with_seed(7);
     let mut refused = std::collections::BTreeMap::new();
     for round in 0..600 {
