@@ -374,14 +374,18 @@ test("all assets and the largest page are under 100 KB, compressed", async () =>
 	const { gzipSync } = await import("node:zlib");
 	const visited = await visit(sites.troubled, "admin");
 	const { page, go } = visited;
-	let octets = 0;
+	const assets = new Map();
 	page.on("response", async (response) => {
-		if (response.url().includes("/assets/")) octets += gzipSync(await response.body()).length;
+		if (!response.url().includes("/assets/")) return;
+		// One that came while the page was left has no body any more; it is asked for again on the next page.
+		const body = await response.body().catch(() => undefined);
+		if (body) assets.set(response.url(), gzipSync(body).length);
 	});
 	let largest = 0;
 	for (const [path] of pages(sites.troubled, "admin")) {
 		const answer = await go(path);
 		largest = Math.max(largest, gzipSync(await answer.body()).length);
 	}
-	assert.ok(octets > 5_000 && octets + largest < 100 * 1024, `${octets} and ${largest}`);
+	const octets = [...assets.values()].reduce((sum, one) => sum + one, 0);
+	assert.ok(assets.size >= 3 && octets > 5_000 && octets + largest < 100 * 1024, `${octets} and ${largest}`);
 });

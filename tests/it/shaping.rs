@@ -497,12 +497,15 @@ fn invented_mailboxes_are_tried_thirty_times_a_minute_and_the_log_and_status_can
     // None of them was tried, or has had an answer to its mail: that is no line of the mail log.
     assert_eq!(lines(&gateway, &["deferred"]), 0, "{}", gateway.log());
     // Real time: a minute is what is tested.
+    // The next ones are tried when the minute is over, and so is this; on a busy machine some of them are counted already.
     wait("the count of the others", || {
-        (lines(
-            &gateway,
-            &["20 more of these in the last minute", "lane=up"],
-        ) == 1)
-            .then_some(())
+        let log = gateway.log();
+        let line = log.lines().find(|line| {
+            line.contains("more of these in the last minute") && line.contains("lane=up")
+        })?;
+        let count = line.rsplit_once("count=")?.1.trim().parse::<usize>().ok()?;
+        assert!((20..=30).contains(&count), "{line}");
+        Some(())
     });
     let times = invented.lock().unwrap().clone();
     for (n, at) in times.iter().enumerate().skip(30) {
