@@ -177,8 +177,8 @@ pub struct ProposalView {
     pub diff: String,
     /// Warnings and notes of `check` about the result.
     pub problems: Vec<Problem>,
-    /// SHA-256 of the file that it was made for, in hex.
-    pub base: String,
+    /// SHA-256 of the file that it was made for, in hex. `None`: whoever asks may not have it.
+    pub base: Option<String>,
 }
 
 impl ProposalView {
@@ -192,8 +192,13 @@ impl ProposalView {
             title: row.title.clone(),
             diff: row.diff.clone(),
             problems: kept(&row.problems),
-            base: row.base.clone(),
+            base: Some(row.base.clone()),
         }
+    }
+
+    /// For whoever may not change the file: what is masked in its text could be guessed, and each guess held against the hash.
+    pub fn without_hash(self) -> Self {
+        Self { base: None, ..self }
     }
 
     /// The number in an id.

@@ -34,7 +34,7 @@ pub struct ConnectorView {
 pub struct ConfigView {
     /// The file.
     pub path: String,
-    /// Of its octets now, in hex. `None`: it cannot be read.
+    /// SHA-256 of its octets now, in hex. `None`: it cannot be read, or whoever asks may not have it.
     pub sha256: Option<String>,
     /// Its text, secrets as `***`. `None`: it is no TOML.
     pub text: Option<String>,

@@ -114,6 +114,14 @@ fn a_proposal_is_made_on_the_machine_and_leaves_every_other_octet() {
         (&json!("open"), &json!("admin"))
     );
     assert_eq!(proposal["base"], shown["sha256"]);
+    // Who may not change the file gets nothing to hold guesses of what is masked against.
+    for role in ["viewer", "operator"] {
+        let ask = |path| window.try_ask(role, "GET", path, None).unwrap().1;
+        assert_eq!(ask("/config")["sha256"], json!(null), "{role}");
+        assert!(ask("/config")["text"].is_string());
+        assert_eq!(ask("/proposals/p1")["base"], json!(null), "{role}");
+        assert_eq!(ask("/proposals")["items"][0]["base"], json!(null));
+    }
     let diff = proposal["diff"].as_str().unwrap();
     assert!(diff.contains("+username = \"me\""), "{diff}");
     let secrets: Vec<_> = fs::read_dir(gateway.path("data/secrets"))

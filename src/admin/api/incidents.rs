@@ -2,13 +2,13 @@
 
 use axum::{
     Extension, Json,
-    extract::{Path, RawQuery, Request, State},
+    extract::{RawQuery, Request, State},
     http::StatusCode,
 };
 use serde::Deserialize;
 use utoipa::ToSchema;
 
-use super::part::{ListPart, TheApp};
+use super::part::{ListPart, Named, TheApp};
 use crate::{
     admin::{
         app::App,
@@ -95,7 +95,7 @@ pub(in crate::admin) async fn part(
     ))]
 pub(super) async fn show(
     State(app): TheApp,
-    Path(id): Path<String>,
+    Named(id): Named,
     RawQuery(query): RawQuery,
 ) -> Result<Json<IncidentView>, ApiError> {
     Params::of(query.as_deref(), &[])?;
@@ -140,7 +140,7 @@ pub(in crate::admin) struct Acknowledgement {
 pub(super) async fn acknowledge(
     State(app): TheApp,
     Extension(caller): Extension<Caller>,
-    Path(id): Path<String>,
+    Named(id): Named,
     request: Request,
 ) -> Result<Json<IncidentView>, ApiError> {
     let row = row(&caller, &request, "acknowledge", "ok");
@@ -204,7 +204,7 @@ pub(in crate::admin) async fn take_on(
 pub(super) async fn test_channel(
     State(app): TheApp,
     Extension(caller): Extension<Caller>,
-    Path(name): Path<String>,
+    Named(name): Named,
     request: Request,
 ) -> Result<Json<ChannelTest>, ApiError> {
     let row = row(&caller, &request, "test", "");

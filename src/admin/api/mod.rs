@@ -25,7 +25,7 @@ use super::{
 
 pub(super) mod audit;
 pub(super) mod captures;
-mod configuration;
+pub(super) mod configuration;
 pub(super) mod connectors;
 pub(super) mod devices;
 pub(super) mod drafts;

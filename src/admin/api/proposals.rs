@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use axum::{
     Extension, Json,
-    extract::{Path, RawQuery, Request, State},
+    extract::{RawQuery, Request, State},
     http::StatusCode,
     response::{IntoResponse as _, Response},
 };
@@ -12,7 +12,7 @@ use serde_json::json;
 
 use super::{
     connectors::NoKeys,
-    part::{ListPart, TheApp},
+    part::{ListPart, Named, TheApp},
 };
 use crate::{
     admin::{
@@ -21,7 +21,7 @@ use crate::{
         gate::row,
         params::{self, Params},
         problem::{ApiError, ProblemDetails},
-        settings::WriteConfig,
+        settings::{Role, WriteConfig},
     },
     mail::text::shown_to,
     view::{Changes, CheckedChange, ProposalView, sides},
@@ -155,10 +155,21 @@ async fn plan(app: &App, by: &str, changes: Changes) -> Result<ProposalView, Api
     ))]
 pub(super) async fn list(
     State(app): TheApp,
+    Extension(caller): Extension<Caller>,
     RawQuery(query): RawQuery,
 ) -> Result<Json<ListPart<ProposalView>>, ApiError> {
     let params = Params::of(query.as_deref(), &["limit", "cursor"])?;
-    part(&app, &params).await.map(Json)
+    let ListPart { items, next } = part(&app, &params).await?;
+    let items = items.into_iter().map(|one| seen_by(&caller, one)).collect();
+    Ok(Json(ListPart { items, next }))
+}
+
+/// As this one may see it.
+fn seen_by(caller: &Caller, proposal: ProposalView) -> ProposalView {
+    match caller.role {
+        Role::Admin => proposal,
+        _ => proposal.without_hash(),
+    }
 }
 
 /// The same for a page.
@@ -191,11 +202,13 @@ pub(in crate::admin) async fn part(
     ))]
 pub(super) async fn show(
     State(app): TheApp,
-    Path(id): Path<String>,
+    Extension(caller): Extension<Caller>,
+    Named(id): Named,
     RawQuery(query): RawQuery,
 ) -> Result<Json<ProposalView>, ApiError> {
     Params::of(query.as_deref(), &[])?;
-    one(&app, &id).await.map(Json)
+    let found = one(&app, &id).await?;
+    Ok(Json(seen_by(&caller, found)))
 }
 
 /// The same for a page.
@@ -224,7 +237,7 @@ async fn find(app: &App, id: &str) -> Result<ProposalRow, ApiError> {
 pub(super) async fn apply(
     State(app): TheApp,
     Extension(caller): Extension<Caller>,
-    Path(id): Path<String>,
+    Named(id): Named,
     request: Request,
 ) -> Result<Json<ProposalView>, ApiError> {
     let row = row(&caller, &request, "apply", "");
@@ -296,7 +309,7 @@ async fn make(app: &App, id: &str) -> Result<(ProposalView, CheckedChange), ApiE
 pub(super) async fn discard(
     State(app): TheApp,
     Extension(caller): Extension<Caller>,
-    Path(id): Path<String>,
+    Named(id): Named,
     request: Request,
 ) -> Result<Json<ProposalView>, ApiError> {
     let row = row(&caller, &request, "drop", "");

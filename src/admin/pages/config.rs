@@ -14,7 +14,11 @@ use super::{
 };
 use crate::{
     admin::{
-        api::gateway::read_again, app::App, caller::Caller, gate::row, params::Params,
+        api::{configuration, gateway::read_again},
+        app::App,
+        caller::Caller,
+        gate::row,
+        params::Params,
         problem::ApiError,
     },
     view,
@@ -27,11 +31,11 @@ pub(super) async fn show(
 ) -> Result<Response, ApiError> {
     let params = Params::of(query.as_deref(), &["done"])?;
     let frame = Frame::of(&app, &caller, "config", "Configuration").noticing(&params);
-    Ok(shown(&page(&app, frame).await?))
+    Ok(shown(&page(&app, &caller, frame).await?))
 }
 
-async fn page(app: &App, frame: Frame) -> Result<ConfigPage, ApiError> {
-    let file = app.host.config().await;
+async fn page(app: &App, caller: &Caller, frame: Frame) -> Result<ConfigPage, ApiError> {
+    let file = configuration::file(app, caller).await;
     let reload = app.host.status().await?.reload;
     let lines = file.text.as_deref().map(|text| lines(text, &file.problems));
     Ok(ConfigPage {
@@ -75,7 +79,7 @@ pub(super) async fn act(
                 alert: Some(refusal.detail.clone()),
                 ..Frame::of(&app, &caller, "config", "Configuration")
             };
-            Ok(shown_with(&refusal, &page(&app, frame).await?))
+            Ok(shown_with(&refusal, &page(&app, &caller, frame).await?))
         }
     }
 }
