@@ -197,6 +197,7 @@ impl ProposalView {
     }
 
     /// For whoever may not change the file: what is masked in its text could be guessed, and each guess held against the hash.
+    #[must_use]
     pub fn without_hash(self) -> Self {
         Self { base: None, ..self }
     }
