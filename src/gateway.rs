@@ -220,6 +220,7 @@ async fn serve(
         config.limits,
         Authenticator::default(),
     );
+    let window = window::open(&config.data_dir);
     // Everything is bound before anything is accepted: `commit` comes when delivery is ready to take it.
     let listeners = Listeners::new(Arc::clone(&shared))
         .map_err(|e| RunError::system(format!("sockets from systemd: {e}")))?;
@@ -248,6 +249,7 @@ async fn serve(
         &config,
         (&queue, &shared),
         &instruments,
+        window,
         prepared_window,
         bound,
     );

@@ -94,7 +94,7 @@ const BUDGETS: &[(&str, usize)] = &[
     ("admin", 7_000),
     ("config", 8_520),
     ("watch", 50),
-    ("gateway", 4_240),
+    ("gateway", 4_260),
     ("cli", 4_710),
     ("lib", 50),
     ("main", 50),

@@ -1,6 +1,9 @@
 //! The window beside the mail: opened with the gateway, told when the settings change. Mail never waits for it, and goes on without it.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use rustls::ServerConfig;
 use tokio::sync::mpsc;
@@ -80,23 +83,28 @@ pub(super) fn bind(
         .map_err(|e| RunError::new(71, format!("[admin]: {e}")))
 }
 
+/// Opens `window.db`. To be done before anything is bound: whoever connects then finds this gateway in `status` at once.
+pub(super) fn open(data_dir: &Path) -> Option<Arc<WindowDb>> {
+    match WindowDb::make(data_dir) {
+        Ok(window) => Some(Arc::new(window)),
+        Err(error) => {
+            error!(event = "window failed", error = %error, "window.db cannot be used: there is no page; mail goes on");
+            None
+        }
+    }
+}
+
 impl WindowSide {
-    /// Opens `window.db`, and the window where it is bound.
+    /// Opens the window where it is bound. `window`: its file.
     pub(super) fn start(
         config: &Arc<Config>,
         (queue, shared): (&Arc<Queue>, &Arc<Shared>),
         instruments: &Arc<Instruments>,
+        window: Option<Arc<WindowDb>>,
         prepared: PreparedWindow,
         bound: Option<Bound>,
     ) -> Self {
         let (ask, reloads) = mpsc::channel(8);
-        let window = match WindowDb::make(&config.data_dir) {
-            Ok(window) => Some(Arc::new(window)),
-            Err(error) => {
-                error!(event = "window failed", error = %error, "window.db cannot be used: there is no page; mail goes on");
-                None
-            }
-        };
         let (tell, told) = mpsc::channel(1);
         let host = GatewayHost::new(
             Arc::clone(queue),
