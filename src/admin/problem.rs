@@ -45,7 +45,7 @@ pub(super) struct ProblemDetails {
     pub(super) code: String,
     /// Of the configuration: what is wrong with it, where.
     #[serde(skip_serializing_if = "Option::is_none")]
-    problems: Option<Vec<view::Problem>>,
+    pub(super) problems: Option<Vec<view::Problem>>,
     /// Seconds to wait.
     #[serde(skip)]
     pub(super) retry_after: Option<u64>,

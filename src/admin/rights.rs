@@ -50,6 +50,10 @@ const RIGHTS: &[(&str, &[(Method, Need)])] = &[
         "/config",
         &[(GET, Need::Role(Viewer)), (POST, Need::Role(Operator))],
     ),
+    (
+        "/proposals/{id}",
+        &[(GET, Need::Role(Viewer)), (POST, Need::Role(Admin))],
+    ),
     ("/audit", &[(GET, Need::Role(Admin))]),
     ("/login", &[(GET, SameSite), (POST, SameSite)]),
     ("/logout", &[(POST, SameSite)]),

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     admin::{
-        api::{configuration, gateway::read_again},
+        api::{configuration, gateway::read_again, proposals::part},
         app::App,
         caller::Caller,
         gate::row,
@@ -38,6 +38,7 @@ async fn page(app: &App, caller: &Caller, frame: Frame) -> Result<ConfigPage, Ap
     let file = configuration::file(app, caller).await;
     let reload = app.host.status().await?.reload;
     let lines = file.text.as_deref().map(|text| lines(text, &file.problems));
+    let proposals = part(app, &Params::default()).await?.items;
     Ok(ConfigPage {
         frame,
         path: file.path,
@@ -45,6 +46,9 @@ async fn page(app: &App, caller: &Caller, frame: Frame) -> Result<ConfigPage, Ap
         lines,
         problems: file.problems,
         reload,
+        write: file.write,
+        read_only: file.read_only,
+        proposals,
     })
 }
 

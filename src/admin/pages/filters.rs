@@ -63,6 +63,20 @@ pub(super) fn state(word: impl Display, _: &dyn Values) -> Result<Safe<String>> 
     )))
 }
 
+/// What became of a proposal: as [`state`], but one that is open waits, which an open connector does not.
+#[askama::filter_fn]
+pub(super) fn progress(word: impl Display, _: &dyn Values) -> Result<Safe<String>> {
+    let (word, drawn_as) = match word.to_string().as_str() {
+        "open" => ("open", "waiting"),
+        "applied" => ("applied", "done"),
+        _ => ("dropped", "dropped"),
+    };
+    Ok(Safe(format!(
+        "<span class=\"state {drawn_as}\">{}<span>{word}</span></span>",
+        drawn(drawn_as)
+    )))
+}
+
 /// A time as [`crate::mail::time::rfc3339`] writes it. The script makes it local.
 #[askama::filter_fn]
 pub(super) fn when(time: impl Display, _: &dyn Values) -> Result<Safe<String>> {

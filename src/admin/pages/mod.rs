@@ -16,6 +16,7 @@ use super::{api::part::Named, app::App, problem::ApiError};
 
 mod assets;
 mod audit;
+mod changing;
 mod config;
 mod connectors;
 mod filters;
@@ -24,6 +25,7 @@ mod message;
 mod messages;
 pub(super) mod needs;
 mod overview;
+mod proposal;
 mod route;
 pub(super) mod shell;
 mod templates;
@@ -42,6 +44,7 @@ pub(super) fn router() -> Router<Arc<App>> {
         )
         .route("/try", get(route::show))
         .route("/config", get(config::show).post(config::act))
+        .route("/proposals/{id}", get(proposal::show).post(proposal::act))
         .route("/audit", get(audit::show))
         .route("/login", get(login::show).post(login::enter))
         .route("/logout", post(login::leave))

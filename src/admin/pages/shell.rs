@@ -10,7 +10,10 @@ use axum::{
     response::{Html, IntoResponse as _, Redirect, Response},
 };
 
-use super::templates::{Frame, RefusedPage, VERBS};
+use super::{
+    changing,
+    templates::{Frame, RefusedPage, VERBS},
+};
 use crate::admin::{
     app::App,
     caller::{Caller, Proof},
@@ -131,6 +134,9 @@ fn noticed(text: &str) -> Option<String> {
     let count: u64 = count.parse().ok()?;
     if what == "reload" {
         return Some("The configuration was read again and is in force.".to_owned());
+    }
+    if let Some(said) = changing::noticed(what, count) {
+        return Some(said);
     }
     let verb = VERBS.iter().find(|verb| verb.word == what)?;
     Some(match count {

@@ -90,6 +90,7 @@ impl Frame {
         let of = match self.page {
             "message" => "messages",
             "connector" | "connector-form" => "connectors",
+            "proposal" => "config",
             page => page,
         };
         of == place.page
@@ -325,6 +326,12 @@ pub(super) struct ConfigPage {
     pub(super) lines: Option<Vec<FileLine>>,
     pub(super) problems: Vec<view::Problem>,
     pub(super) reload: Option<view::Reload>,
+    /// What the page may do to the file: `off`, `propose`, `write`.
+    pub(super) write: String,
+    /// Why it is not `write`, though the file says so.
+    pub(super) read_only: Option<String>,
+    /// The newest changes of it that were proposed.
+    pub(super) proposals: Vec<view::ProposalView>,
 }
 
 #[derive(Debug, Template)]

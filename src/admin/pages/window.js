@@ -289,6 +289,53 @@ async function connector() {
 	fillConnector(main, await ask(`/api/v1/connectors/${encodeURIComponent(name)}`));
 }
 
+/* Changes of the configuration. */
+
+/** As `progress` of `filters.rs` draws it. */
+function progress(word) {
+	const made = element("span", `state ${{ open: "waiting", applied: "done" }[word] ?? "dropped"}`);
+	made.append(icon(made.classList[1]), element("span", "", word));
+	return made;
+}
+async function config() {
+	const list = await ask("/api/v1/proposals");
+	const body = one("[data-testid=proposals] tbody");
+	const rows = new Map(all("tr[data-id]", body).map((row) => [row.dataset.id, row]));
+	const unseen = [];
+	for (const proposal of list.items) {
+		const row = rows.get(proposal.id);
+		if (!row) unseen.push(proposal);
+		else if (put(slot(row, "state"), progress(proposal.state))) say(`Proposal ${proposal.id} is ${proposal.state}.`);
+	}
+	const button = one("#new-proposals");
+	button.hidden = unseen.length === 0;
+	if (put(button, `${unseen.length} new`) && unseen.length) say(`${unseen.length} new in the list of proposals.`);
+	button.onclick = () => {
+		one("tr.empty", body)?.remove();
+		const made = unseen.map((proposal) => {
+			const row = copy("proposal");
+			row.dataset.id = proposal.id;
+			const link = one("a", row);
+			link.href = `/proposals/${proposal.id}`;
+			put(link, proposal.id);
+			put(slot(row, "state"), progress(proposal.state));
+			put(slot(row, "title"), shown(proposal.title, 400));
+			put(slot(row, "by"), shown(proposal.by, 200));
+			put(slot(row, "at"), when(proposal.at));
+			return row;
+		});
+		body.prepend(...made);
+		button.hidden = true;
+		one("a", made[0])?.focus();
+	};
+}
+async function proposal() {
+	const { id, state: word } = await ask(`/api/v1/proposals/${one("h1").dataset.id}`);
+	if (put(slot(main, "state"), progress(word))) say(`Proposal ${id} is ${word}.`);
+	// What is done needs no buttons.
+	if (word !== "open") one("#open")?.remove();
+}
+
 /* The overview. */
 
 async function overview() {
@@ -341,7 +388,7 @@ async function judge() {
 
 /* When it is asked: as the stream says that something has changed, or every ten seconds where there is none. */
 
-const pages = { overview, messages, message, connectors, connector };
+const pages = { overview, messages, message, connectors, connector, config, proposal };
 const load = pages[page];
 let stream = null;
 let poll = 0;
