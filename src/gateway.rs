@@ -44,6 +44,7 @@ pub mod handover;
 pub mod health;
 mod host;
 pub mod instruments;
+mod letter;
 pub mod pulse;
 pub mod report;
 pub mod rules;

@@ -17,9 +17,13 @@ use super::{
     audit::Auditor, feed::Feed, host::Host, login::LoginGuard, sessions::WindowSessions,
     settings::WindowSettings, watching::Watching,
 };
-use crate::window::{
-    WindowDb, audit as rows,
-    proposals::{self, ProposalState},
+use crate::{
+    incident::shown,
+    window::{
+        WindowDb, audit as rows,
+        incidents::{self, IncidentRow},
+        proposals::{self, ProposalState},
+    },
 };
 
 /// Streams at once.
@@ -28,10 +32,13 @@ const STREAMS: usize = 50;
 const LOOK: Duration = Duration::from_secs(1);
 /// So long a proposal waits.
 const WAITS: Duration = Duration::from_hours(24 * 30);
-/// Proposals that are looked at for what commands did to them.
+/// Proposals and incidents that are looked at for what commands did to them.
 const WATCHED: usize = 100;
 /// Looks between two times at which old rows are deleted.
 const TIDY: u32 = 600;
+
+/// State, number of the last transition and note, by the number of the incident.
+type KnownIncidents = BTreeMap<i64, (String, u32, Option<String>)>;
 
 /// See the module.
 #[derive(Debug)]
@@ -128,7 +135,7 @@ impl App {
     pub(super) async fn look(self: Arc<Self>) {
         let (mut version, mut looks) = (None, 0);
         let mut watching = Watching::default();
-        let mut known = None;
+        let (mut known, mut incidents) = (None, None);
         loop {
             let now = self.window.version().await.ok();
             if now != version || version.is_none() {
@@ -136,6 +143,7 @@ impl App {
                 // Read again in a second.
                 let _ = self.sessions.look(SystemTime::now()).await;
                 known = self.proposals(known).await;
+                incidents = self.incidents(incidents).await;
             }
             watching.look(self.host.as_ref(), &self.feed).await;
             self.audit.settle().await;
@@ -173,6 +181,26 @@ impl App {
                 let data = json!({ "id": id, "state": state });
                 self.feed.tell("proposal", &id, data);
             }
+        }
+        Some(now)
+    }
+
+    /// Tells what became of incidents since they were `known`: a command may have acknowledged one.
+    async fn incidents(&self, known: Option<KnownIncidents>) -> Option<KnownIncidents> {
+        let newest = |tx: &rusqlite::Transaction<'_>| incidents::list(tx, None, None, WATCHED);
+        let Ok(rows) = self.window.run(newest).await else {
+            return known;
+        };
+        let mark = |row: &IncidentRow| (row.state.clone(), row.number, row.note.clone());
+        let now: KnownIncidents = rows.iter().map(|row| (row.id, mark(row))).collect();
+        let before = known.as_ref();
+        let has_changed = |row: &&IncidentRow| {
+            before.is_some_and(|before| before.get(&row.id) != Some(&mark(row)))
+        };
+        for row in rows.iter().filter(has_changed) {
+            let incident = shown::view(row, &[]);
+            let data = serde_json::to_value(&incident).unwrap_or_default();
+            self.feed.tell("incident", &incident.id, data);
         }
         Some(now)
     }

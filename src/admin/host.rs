@@ -164,6 +164,8 @@ pub trait Host: Send + Sync + fmt::Debug {
     /// # Errors
     /// Why it was not taken.
     async fn send(&self, letter: NewMail) -> Result<String, NotSent>;
+    /// Every `[[notify]]`, in the order of the file.
+    fn channels(&self) -> Vec<view::ChannelView>;
     /// Tells a channel something that means nothing. `None`: there is no such channel.
     async fn test_channel(&self, name: &str) -> Option<view::ChannelTest>;
     /// `postern reload`.
@@ -214,6 +216,10 @@ pub trait Host: Send + Sync + fmt::Debug {
     fn is_alive(&self) -> bool;
     /// Whether it takes mail.
     fn ready(&self) -> view::Readiness;
+    /// How much mail there was of late.
+    fn day(&self) -> view::DayView;
+    /// The room that is left for the queue.
+    fn disk(&self) -> view::DiskView;
     /// The text for Prometheus.
     ///
     /// # Errors

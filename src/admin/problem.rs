@@ -87,6 +87,16 @@ impl ApiError {
         self
     }
 
+    /// All of it for a person: what is wrong with the configuration, too.
+    pub(super) fn said(&self) -> String {
+        let mut said = self.detail.clone();
+        for problem in self.problems.iter().flatten() {
+            said.push('\n');
+            said.push_str(&problem.message);
+        }
+        said
+    }
+
     pub(super) fn bad(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, detail)
     }

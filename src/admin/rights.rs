@@ -45,6 +45,25 @@ const RIGHTS: &[(&str, &[(Method, Need)])] = &[
         "/connectors/{name}",
         &[(GET, Need::Role(Viewer)), (POST, Need::Role(Operator))],
     ),
+    (
+        "/devices",
+        &[(GET, Need::Role(Viewer)), (POST, Need::Role(Admin))],
+    ),
+    (
+        "/devices/{address}",
+        &[(GET, Need::Role(Viewer)), (POST, Need::Role(Operator))],
+    ),
+    ("/devices/adopt", &[(POST, Need::Role(Admin))]),
+    ("/refused", &[(GET, Need::Role(Viewer))]),
+    ("/captures/{id}", &[(GET, Need::Role(Operator))]),
+    (
+        "/incidents",
+        &[(GET, Need::Role(Viewer)), (POST, Need::Role(Operator))],
+    ),
+    (
+        "/incidents/{id}",
+        &[(GET, Need::Role(Viewer)), (POST, Need::Role(Operator))],
+    ),
     ("/try", &[(GET, Need::Role(Viewer))]),
     (
         "/config",

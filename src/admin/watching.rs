@@ -11,6 +11,8 @@ use crate::queue::store::{Filter, JobState, Search, StoreError};
 
 /// Messages that are looked at, of either kind.
 const LOOKED_AT: usize = 200;
+/// Devices that are told of at once; whoever hears of one looks at all.
+const DEVICES: usize = 50;
 
 /// What was seen last. `None`: nothing yet, or nobody listened.
 #[derive(Debug, Default)]
@@ -18,6 +20,8 @@ pub(super) struct Watching {
     messages: Option<HashMap<String, String>>,
     connectors: HashMap<String, Value>,
     counts: Value,
+    /// How often devices had been seen.
+    seen: Option<u64>,
 }
 
 impl Watching {
@@ -27,8 +31,25 @@ impl Watching {
             *self = Self::default();
             return;
         }
+        self.look_at_devices(host, feed);
         // What cannot be read now is read in a second.
         let _ = self.see(host, feed).await;
+    }
+
+    fn look_at_devices(&mut self, host: &dyn Host, feed: &Feed) {
+        let listeners = host.listeners();
+        let known = self.seen.unwrap_or(u64::MAX);
+        let (seen, new) = listeners.devices.news(known, DEVICES);
+        self.seen = Some(seen);
+        for device in new.into_iter().rev() {
+            let data = json!({
+                "address": device.address,
+                "client": device.client,
+                "accepted": device.accepted,
+                "refused": device.refused,
+            });
+            feed.tell("device", &device.address, data);
+        }
     }
 
     async fn see(&mut self, host: &dyn Host, feed: &Feed) -> Result<(), StoreError> {
@@ -56,7 +77,11 @@ impl Watching {
         }
         self.messages = Some(messages);
         let status = host.status().await?;
-        let counts = json!({ "messages": status.messages, "ok": status.ok });
+        let counts = json!({
+            "messages": status.messages,
+            "ok": status.ok,
+            "learning": status.learning,
+        });
         if self.counts != counts {
             if !self.counts.is_null() {
                 feed.tell("status", "", counts.clone());

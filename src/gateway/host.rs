@@ -4,19 +4,18 @@ use std::{
     net::{IpAddr, Ipv4Addr},
     path::PathBuf,
     sync::{Arc, PoisonError, RwLock},
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use async_trait::async_trait;
-use lettre::message::Mailbox;
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
     changes, handover,
     instruments::Instruments,
+    letter,
     report::{
-        composed::Letter,
         explain::{Question, explain},
         life::History,
         site::Site,
@@ -35,6 +34,7 @@ use crate::{
     },
     config::{self, Config, Diagnostic, Diagnostics, Secrets, edit},
     connector::services,
+    incident::settings::Channel,
     listener::Shared,
     mail::{address::Address, message::MessageId, text::shown_to, time::rfc3339},
     queue::{
@@ -119,31 +119,6 @@ async fn aside<T: Send + 'static>(
 ) -> Result<T, ChangeRefused> {
     let done = tokio::task::spawn_blocking(work).await;
     done.unwrap_or_else(|_| Err(changes::failed(&"a fault of this program; the log has it")))
-}
-
-/// Composed of what somebody wrote.
-fn letter(mail: &NewMail) -> Result<Letter, String> {
-    let read = |text: &String| {
-        let mailbox = text.parse::<Mailbox>();
-        mailbox.map_err(|error| format!("{:?} is no address: {error}", shown_to(text, 100)))
-    };
-    let all = |list: &[String]| list.iter().map(read).collect::<Result<Vec<_>, _>>();
-    if mail.to.is_empty() && mail.cc.is_empty() && mail.bcc.is_empty() {
-        return Err("it has no recipient".to_owned());
-    }
-    if mail.subject.contains(['\r', '\n']) {
-        return Err("a subject is one line".to_owned());
-    }
-    let markdown = handover::plain(mail.markdown.as_bytes());
-    Ok(Letter {
-        from: read(&mail.from)?,
-        to: all(&mail.to)?,
-        cc: all(&mail.cc)?,
-        bcc: all(&mail.bcc)?,
-        subject: mail.subject.clone(),
-        markdown: String::from_utf8_lossy(&markdown).into_owned(),
-        enclosures: Vec::new(),
-    })
 }
 
 #[async_trait]
@@ -328,7 +303,7 @@ impl Host for GatewayHost {
         let address = handover::local_listener(&config)
             .ok_or_else(unreachable)?
             .to_string();
-        let letter = letter(&mail).map_err(NotSent::Unfit)?;
+        let letter = letter::composed(&mail).map_err(NotSent::Unfit)?;
         let content = letter.compose(SystemTime::now());
         let content = content.map_err(|error| NotSent::Unfit(error.to_string()))?;
         let (sender, recipients) = (letter.sender(), letter.recipients());
@@ -346,6 +321,12 @@ impl Host for GatewayHost {
                 Err(NotSent::Refused(unsent.to_string()))
             }
         }
+    }
+
+    fn channels(&self) -> Vec<view::ChannelView> {
+        let config = self.current();
+        let channels = config.incidents.channels.iter();
+        channels.map(Channel::view).collect()
     }
 
     async fn test_channel(&self, name: &str) -> Option<view::ChannelTest> {
@@ -482,6 +463,19 @@ impl Host for GatewayHost {
 
     fn ready(&self) -> view::Readiness {
         self.instruments.readiness()
+    }
+
+    fn day(&self) -> view::DayView {
+        let day = self.instruments.metrics().day();
+        let (since, numbers) = day.numbers(Instant::now(), SystemTime::now());
+        view::DayView::of(since, &numbers)
+    }
+
+    fn disk(&self) -> view::DiskView {
+        view::DiskView {
+            free: self.queue.free_octets(),
+            least: self.shared.limits().free_disk,
+        }
     }
 
     async fn metrics(&self) -> Result<String, StoreError> {

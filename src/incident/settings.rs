@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::catalogue::{IncidentKind, IncidentSeverity};
 use crate::{
     connector::http::HttpSettings, mail::address::Address, route::ConnectorName, secret::Secret,
+    view::ChannelView,
 };
 
 /// When incidents open and end, and who is told.
@@ -54,6 +55,33 @@ impl Channel {
                 .kinds
                 .as_ref()
                 .is_none_or(|kinds| kinds.contains(&kind))
+    }
+}
+
+impl ChannelWay {
+    /// The word in the configuration.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Webhook { .. } => "webhook",
+            Self::Slack(_) => "slack",
+            Self::Teams(_) => "teams",
+            Self::Ntfy { .. } => "ntfy",
+            Self::Mail { .. } => "mail",
+            Self::Heartbeat { .. } => "heartbeat",
+        }
+    }
+}
+
+impl Channel {
+    /// As it is shown: nothing of where it leads.
+    pub fn view(&self) -> ChannelView {
+        let kinds = self.kinds.as_ref();
+        ChannelView {
+            name: self.name.clone(),
+            kind: self.way.as_str().to_owned(),
+            min_severity: self.min_severity.as_str().to_owned(),
+            kinds: kinds.map(|kinds| kinds.iter().map(ToString::to_string).collect()),
+        }
     }
 }
 

@@ -404,6 +404,19 @@ impl Devices {
         }
     }
 
+    /// How often a device was seen, and those that were seen since that number, at most so many, the latest first.
+    pub fn news(&self, since: u64, most: usize) -> (u64, Vec<DeviceRow>) {
+        let book = self.book();
+        if book.seen <= since {
+            return (book.seen, Vec::new());
+        }
+        let new = book.devices.values().filter(|known| known.seen > since);
+        let mut new: Vec<&KnownDevice> = new.collect();
+        new.sort_unstable_by_key(|known| Reverse(known.seen));
+        let rows = new.iter().take(most).map(|known| known.row.clone());
+        (book.seen, rows.collect())
+    }
+
     /// Rows that have changed since the last call, and addresses that are gone.
     pub fn take_changes(&self) -> (Vec<DeviceRow>, Vec<String>) {
         let mut book = self.book();
@@ -573,6 +586,25 @@ mod tests {
         again.recall(vec![row.clone()]);
         assert_eq!(again.one("10.0.0.9"), Some(row));
         assert!(again.take_changes().0.is_empty());
+    }
+
+    #[test]
+    fn news_are_those_that_were_seen_since() {
+        let devices = Devices::default();
+        let addresses = |rows: Vec<DeviceRow>| -> Vec<String> {
+            rows.into_iter().map(|row| row.address).collect()
+        };
+        for n in 1..=5 {
+            visit(&devices, &format!("10.0.0.{n}"), n);
+        }
+        let (mark, rows) = devices.news(0, 3);
+        assert_eq!(addresses(rows), ["10.0.0.5", "10.0.0.4", "10.0.0.3"]);
+        assert!(devices.news(mark, 3).1.is_empty());
+        visit(&devices, "10.0.0.2", 6);
+        visit(&devices, "10.0.0.2", 7);
+        let (mark, rows) = devices.news(mark, 3);
+        assert_eq!(addresses(rows), ["10.0.0.2"]);
+        assert!(devices.news(mark, 3).1.is_empty());
     }
 
     #[test]

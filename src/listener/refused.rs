@@ -22,6 +22,8 @@ pub(super) const TEXT: usize = 320;
 /// What was refused.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct RefusedRow {
+    /// Counted from the start of the gateway.
+    pub number: u64,
     /// When.
     pub at: String,
     /// Of whom.
@@ -40,6 +42,14 @@ pub struct RefusedRow {
     pub reply: String,
 }
 
+/// What could not be read as a path stands there with the word before it.
+fn without_word(text: &str) -> &str {
+    let words = ["FROM:", "TO:"].into_iter();
+    let word = words.filter_map(|word| text.split_at_checked(word.len()).zip(Some(word)));
+    let mut rests = word.filter(|((begin, _), word)| begin.eq_ignore_ascii_case(word));
+    rests.next().map_or(text, |((_, rest), _)| rest.trim())
+}
+
 /// The oldest first, with the number of the last.
 #[derive(Debug, Default)]
 pub struct RefusedRing(Mutex<(u64, VecDeque<RefusedRow>)>);
@@ -52,8 +62,9 @@ impl RefusedRing {
         rejection: &Rejection,
         now: SystemTime,
     ) {
-        let shown = |text: &String| shown_to(text, TEXT);
+        let shown = |text: &String| shown_to(without_word(text), TEXT);
         let row = RefusedRow {
+            number: 0,
             at: rfc3339(now),
             address: peer.to_canonical().to_string(),
             client: client.map(str::to_owned),
@@ -68,7 +79,8 @@ impl RefusedRing {
         if refused.1.len() >= REFUSED {
             refused.1.pop_front();
         }
-        refused.1.push_back(row);
+        let number = refused.0;
+        refused.1.push_back(RefusedRow { number, ..row });
     }
 
     /// The latest with their numbers, the latest first, older than that of a number.
@@ -95,6 +107,20 @@ mod tests {
 
     use super::*;
     use crate::mail::reply::Reply;
+
+    #[test]
+    fn what_is_no_path_stands_without_its_word() {
+        for (given, expected) in [
+            ("a@corp.example", "a@corp.example"),
+            ("from: <<b>", "<<b>"),
+            ("TO:ü", "ü"),
+            ("TO", "TO"),
+            ("to@corp.example", "to@corp.example"),
+            ("", ""),
+        ] {
+            assert_eq!(without_word(given), expected);
+        }
+    }
 
     #[test]
     fn the_latest_are_kept_and_told_by_parts() {

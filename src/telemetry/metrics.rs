@@ -10,9 +10,12 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use tracing::Event;
+
 use super::{
+    day::Day,
     gauges::{Gauges, unix},
-    noticed::Noticed,
+    noticed::{self, Noticed},
     series::{DeliveryTimes, Family, Histogram, Number, head},
 };
 
@@ -72,6 +75,8 @@ pub(super) const RESULTS: [&str; 9] = [
     "mailbox_refused",
     "throttled",
 ];
+/// The bit of what is to be tried again.
+const DEFERRED: u64 = 1 << 1;
 const BOUNCES: [&str; 2] = ["queued", "withheld"];
 pub(super) const TOKENS: [&str; 3] = ["granted", "refused", "unavailable"];
 const ADMIN_LOGINS: [&str; 3] = ["accepted", "refused", "throttled"];
@@ -129,6 +134,7 @@ pub struct Metrics {
     admin_requests: Family<Number, 1>,
     admin_logins: Family<Number, 1>,
     noticed: Noticed,
+    day: Day,
 }
 
 impl Default for Metrics {
@@ -225,6 +231,7 @@ impl Default for Metrics {
                 0,
             ),
             noticed: Noticed::default(),
+            day: Day::default(),
         };
         metrics.know(&LabelNames::default());
         metrics
@@ -307,6 +314,7 @@ impl Metrics {
 
     pub(super) fn accepted(&self, listener: &str, client: &str, micros: u64) {
         self.accepted.at([listener, client], one);
+        one(&self.day.totals.accepted);
         self.accept_time.observe(micros);
     }
 
@@ -314,6 +322,7 @@ impl Metrics {
         let code = u16::try_from(code).unwrap_or_default();
         self.rejections
             .at([listener, stage, &code.to_string()], one);
+        one(&self.day.totals.refused);
     }
 
     /// `results`: bits, in the order of [`RESULTS`]. `waited`: microseconds since acceptance, where something was delivered.
@@ -325,7 +334,11 @@ impl Metrics {
         }
         self.delivery_time
             .at([connector], |times| times.0.observe(took));
+        if results & DEFERRED > 0 {
+            one(&self.day.totals.deferred);
+        }
         if let Some(waited) = waited {
+            one(&self.day.totals.delivered);
             self.queue_time.observe(waited);
             let now = unix(Some(SystemTime::now()));
             self.last_success
@@ -371,6 +384,19 @@ impl Metrics {
     /// A channel was told of an incident: `taken`, `failed`.
     pub fn notification(&self, channel: &str, result: &'static str) {
         self.notifications.at([channel, result], one);
+    }
+
+    /// Keeps what was noticed.
+    pub(super) fn note(&self, event: &Event<'_>) {
+        if noticed::is_failed_mail(event.metadata()) {
+            one(&self.day.totals.failed);
+        }
+        self.noticed.note(event);
+    }
+
+    /// What was counted of late.
+    pub fn day(&self) -> &Day {
+        &self.day
     }
 
     /// What may need somebody, and is no number.

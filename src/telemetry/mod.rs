@@ -33,6 +33,7 @@ use metrics::Metrics;
 use sorted::SortedEvents;
 
 pub mod counted;
+pub mod day;
 pub mod gauges;
 pub mod maillog;
 pub mod metrics;

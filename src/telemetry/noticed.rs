@@ -26,6 +26,11 @@ pub(super) fn mail_failed(route: &str, reply: &str) {
     info!(name: "mail failed", target: NOTICED, of = route, said = reply);
 }
 
+/// Whether this is such an event.
+pub(super) fn is_failed_mail(metadata: &Metadata<'_>) -> bool {
+    metadata.name() == "mail failed"
+}
+
 /// Somebody gave a wrong password, or was not let try any more.
 pub fn login_failed(from: IpAddr) {
     info!(name: "login failed", target: NOTICED, of = %from.to_canonical(), said = "");
@@ -139,7 +144,10 @@ impl Visit for NoticedFields {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
+    use std::{
+        sync::Arc,
+        time::{Instant, SystemTime},
+    };
 
     use super::*;
     use crate::telemetry::{counting, metrics::Metrics};
@@ -163,6 +171,8 @@ mod tests {
         let failed = (2, "550 5.1.1 <kim@corp.example> \"no\"".to_owned());
         assert_eq!(taken.failed_mail, [("all".to_owned(), failed)].into());
         assert_eq!(taken.failed_logins, [("192.0.2.7".to_owned(), 3)].into());
+        let (_, counted) = metrics.day().numbers(Instant::now(), SystemTime::now());
+        assert_eq!(counted.failed, 2);
         let tokens = [
             ("up".to_owned(), None),
             ("other".to_owned(), Some("refused".to_owned())),

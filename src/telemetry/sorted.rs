@@ -62,7 +62,7 @@ impl<S: Subscriber, L: Layer<S>> Layer<S> for SortedEvents<L> {
         if counted::is_counted(event.metadata()) {
             counted::count(event, &self.metrics);
         } else if noticed::is_noticed(event.metadata()) {
-            self.metrics.noticed().note(event);
+            self.metrics.note(event);
         } else {
             self.log.on_event(event, context);
         }

@@ -52,6 +52,20 @@ pub struct ToldView {
     pub result: Option<String>,
 }
 
+/// A `[[notify]]`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+pub struct ChannelView {
+    /// Its name.
+    pub name: String,
+    /// `webhook`, `mail`, …
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// It is told of nothing less.
+    pub min_severity: String,
+    /// The kinds that it is told of. `None`: all.
+    pub kinds: Option<Vec<String>>,
+}
+
 /// What came of a try to tell somebody something.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct ChannelTest {

@@ -12,13 +12,14 @@ mod message;
 mod ready;
 mod row;
 mod status;
+mod today;
 mod trial;
 
 pub use self::{
     change::{Changes, CheckedChange, Neighbour, Operation, ProposalView, sides},
     connector::{ConfigView, ConnectorView},
     form::{ConnectorForm, FormField},
-    incident::{ChannelTest, IncidentView, OpenIncidents, ToldView},
+    incident::{ChannelTest, ChannelView, IncidentView, OpenIncidents, ToldView},
     lane::{ConnectionsView, Lane, listed},
     message::{
         EntryView, EventView, FoundMessages, Life, ListedMessage, RecipientView, ShownMessage,
@@ -27,5 +28,6 @@ pub use self::{
     ready::{Readiness, ReadyChecks},
     row::{Cause, Certificate, Listener, Owner, Reload, STATUS_ROW, StatusRow},
     status::{CheckedCertificate, Messages, Problem, Status},
+    today::{DayView, DiskView},
     trial::{Explained, ExplainedStep, LoginView, Tried},
 };

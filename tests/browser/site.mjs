@@ -110,8 +110,10 @@ function hash() {
 }
 
 export class Site {
-	static async start() {
+	/** `more`: what the configuration has besides, of this site. */
+	static async start(more = () => "") {
 		const site = new Site();
+		site.more = more;
 		site.dir = mkdtempSync(join(tmpdir(), "postern-browser-"));
 		site.upstream = await upstream();
 		[site.smtp, site.port, site.dead] = [await free(), await free(), await free()];
@@ -121,11 +123,11 @@ export class Site {
 		return site;
 	}
 
-	config(more = "") {
+	config() {
 		const users = roles.map((role) => `[[admin_user]]\nname = "${role}"\npassword = '${hash()}'\nrole = "${role}"\n`);
 		return `hostname = "relay.corp.example"
 data_dir = "data"
-${more}
+
 [[listener]]
 name = "lan"
 address = "127.0.0.1:${this.smtp}"
@@ -163,7 +165,8 @@ tls = "off"
 address = "127.0.0.1:${this.port}"
 content = "all"
 
-${users.join("\n")}`;
+${users.join("\n")}
+${this.more(this)}`;
 	}
 
 	async run() {

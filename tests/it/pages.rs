@@ -10,12 +10,23 @@ use super::harness::{
 #[test]
 #[ignore = "needs Chromium, playwright-core and axe-core, which tests/run installs"]
 fn every_page_in_a_browser() {
+    look("pages");
+}
+
+#[test]
+#[ignore = "needs Chromium, playwright-core and axe-core, which tests/run installs"]
+fn what_is_watched_in_a_browser() {
+    look("watch");
+}
+
+/// Runs the tests of that file.
+fn look(name: &str) {
     need("node");
     need("chromium");
-    let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/browser/pages.test.mjs");
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/browser");
     let output = command("node")
         .args(["--test", "--test-reporter=spec"])
-        .arg(tests)
+        .arg(tests.join(format!("{name}.test.mjs")))
         .env("POSTERN", Gateway::binary())
         .env("MODULES", peers().join("node_modules/"))
         .output()

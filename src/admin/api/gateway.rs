@@ -1,7 +1,5 @@
 //! The gateway as a whole: how it is, whom it would take, and that it reads its file again.
 
-use std::time::SystemTime;
-
 use axum::{
     Extension, Json,
     extract::{RawQuery, Request, State},
@@ -16,7 +14,7 @@ use crate::{
         caller::Caller,
         gate::row,
         host::ExplainQuery,
-        pages::needs::Needs,
+        pages::needs::{Needs, SeenNow},
         params::Params,
         problem::{ApiError, ProblemDetails},
     },
@@ -51,9 +49,7 @@ pub(super) async fn needs(
     RawQuery(query): RawQuery,
 ) -> Result<Json<Needs>, ApiError> {
     Params::of(query.as_deref(), &[])?;
-    let (status, connectors) = (app.host.status().await?, app.host.connectors().await?);
-    let now = SystemTime::now();
-    Ok(Json(Needs::of(&status, app.host.ready(), &connectors, now)))
+    Ok(Json(Needs::of(&SeenNow::of(&app).await?)))
 }
 
 /// Which rule admits or refuses a sender and a recipient, and which route the mail would take: `postern explain --json`.
@@ -137,7 +133,7 @@ pub(in crate::admin) async fn read_again(app: &App, row: AuditRow) -> Result<(),
 /// A body without keys.
 #[derive(Debug, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Nothing {}
+struct Nothing {}
 
 /// The well-known services that a connector can name: `postern services --json`.
 #[utoipa::path(get, path = "/api/v1/services", tag = "gateway",

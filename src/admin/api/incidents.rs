@@ -8,7 +8,10 @@ use axum::{
 use serde::Deserialize;
 use utoipa::ToSchema;
 
-use super::part::{ListPart, Named, TheApp};
+use super::{
+    connectors::NoKeys,
+    part::{ListPart, Named, TheApp},
+};
 use crate::{
     admin::{
         app::App,
@@ -83,6 +86,31 @@ pub(in crate::admin) async fn part(
         Ok(ListPart { items, next })
     });
     Ok(listed.await?)
+}
+
+/// Those that nobody looks after, newest first.
+pub(in crate::admin) async fn open(app: &App, most: usize) -> Result<Vec<IncidentView>, ApiError> {
+    of_state(app, OPEN, most).await
+}
+
+/// Those that somebody looks after, newest first.
+pub(in crate::admin) async fn looked_after(
+    app: &App,
+    most: usize,
+) -> Result<Vec<IncidentView>, ApiError> {
+    of_state(app, ACKNOWLEDGED, most).await
+}
+
+async fn of_state(
+    app: &App,
+    state: &'static str,
+    most: usize,
+) -> Result<Vec<IncidentView>, ApiError> {
+    let rows = app
+        .window
+        .run(move |tx| incidents::list(tx, Some(state), None, most))
+        .await?;
+    Ok(rows.iter().map(|row| shown::view(row, &[])).collect())
 }
 
 /// One incident.
@@ -208,7 +236,7 @@ pub(super) async fn test_channel(
     request: Request,
 ) -> Result<Json<ChannelTest>, ApiError> {
     let row = row(&caller, &request, "test", "");
-    params::json::<super::gateway::Nothing>(request).await?;
+    params::json::<NoKeys>(request).await?;
     try_channel(&app, &name, row).await.map(Json)
 }
 

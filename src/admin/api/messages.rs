@@ -138,6 +138,28 @@ pub(in crate::admin) fn filter(
     })
 }
 
+/// The subject of a message, to be read, where whoever asks may see it and the message is still kept.
+pub(in crate::admin) async fn subject(
+    app: &App,
+    caller: &Caller,
+    id: MessageId,
+) -> Result<Option<String>, ApiError> {
+    if !sees_subjects(app, caller) {
+        return Ok(None);
+    }
+    let search = Search {
+        filter: Filter {
+            subjects: true,
+            ..Filter::of(id)
+        },
+        limit: 1,
+        deadline: Some(Instant::now() + PATIENCE),
+        ..Search::default()
+    };
+    let found = app.host.search(&search).await?;
+    Ok(found.items.into_iter().find_map(|item| item.subject))
+}
+
 fn sees_subjects(app: &App, caller: &Caller) -> bool {
     let content = app.settings().content;
     content != ShownContent::None && caller.role >= Role::Operator

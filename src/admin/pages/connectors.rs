@@ -7,10 +7,10 @@ use axum::{
     extract::{RawQuery, Request, State},
     response::Response,
 };
-use form_urlencoded::byte_serialize;
 use serde_json::Value;
 
 use super::{
+    filters::path_part,
     shell::{shown, shown_with},
     templates::{ConnectorPage, ConnectorsPage, Frame},
     verbs::{Wish, carry_out},
@@ -129,7 +129,6 @@ pub(super) async fn act(
         }
         Some("retry") => {
             one(&app, &name).await?;
-            let encoded: String = byte_serialize(name.as_bytes()).collect();
             let wish = Wish {
                 filter: Filter {
                     states: vec![JobState::Waiting],
@@ -138,7 +137,7 @@ pub(super) async fn act(
                 },
                 which: format!("messages that wait for connector {name}"),
                 page: "connector",
-                path: format!("/connectors/{}", encoded.replace('+', "%20")),
+                path: format!("/connectors/{}", path_part(&name)),
                 fields: Vec::new(),
             };
             carry_out(&app, &caller, row, &form, wish).await

@@ -12,12 +12,15 @@
     reason = "`filter_fn` wants a filter so, and makes it so"
 )]
 
-use std::fmt::Display;
+use std::{
+    fmt::{Display, Write as _},
+    time::SystemTime,
+};
 
 use askama::{Result, Values, filters::Safe};
 
 use super::assets;
-use crate::mail::text;
+use crate::mail::{text, time::rfc3339};
 
 /// Text from outside, at most so many octets of it.
 #[askama::filter_fn]
@@ -77,20 +80,67 @@ pub(super) fn progress(word: impl Display, _: &dyn Values) -> Result<Safe<String
     )))
 }
 
+/// The state of an incident: one that is open is nothing good, as an open connector is.
+#[askama::filter_fn]
+pub(super) fn attended(word: impl Display, _: &dyn Values) -> Result<Safe<String>> {
+    let word = word.to_string();
+    let class = match word.as_str() {
+        "open" => "unmet",
+        "acknowledged" => "met",
+        _ => "recovered",
+    };
+    Ok(Safe(format!(
+        "<span class=\"state {class}\">{}<span>{}</span></span>",
+        drawn(class),
+        text::shown_to(&word, 20).replace(['<', '>', '&'], "")
+    )))
+}
+
+/// Words of ours, with commands and keys between backticks.
+#[askama::filter_fn]
+pub(super) fn coded(value: impl Display, _: &dyn Values) -> Result<Safe<String>> {
+    Ok(Safe(with_code(&value.to_string())))
+}
+
+fn with_code(text: &str) -> String {
+    let mut out = String::new();
+    for (at, part) in text.split('`').enumerate() {
+        let part = part
+            .replace('&', "&amp;")
+            .replace('<', "&lt;")
+            .replace('>', "&gt;");
+        if at % 2 == 0 {
+            out.push_str(&part);
+        } else {
+            let _ = write!(out, "<code>{part}</code>");
+        }
+    }
+    out
+}
+
 /// A time as [`crate::mail::time::rfc3339`] writes it. The script makes it local.
 #[askama::filter_fn]
 pub(super) fn when(time: impl Display, _: &dyn Values) -> Result<Safe<String>> {
-    let time = time.to_string();
+    Ok(Safe(at(&time.to_string())))
+}
+
+fn at(time: &str) -> String {
     let is_time = time.len() >= 20
         && time
             .bytes()
             .all(|b| b.is_ascii_digit() || b"-:.TZ".contains(&b));
     let (Some(day), Some(hour), true) = (time.get(..10), time.get(11..19), is_time) else {
-        return Ok(Safe("–".to_owned()));
+        return "–".to_owned();
     };
-    Ok(Safe(format!(
+    format!(
         "<time datetime=\"{time}\" title=\"{day} {hour} UTC\">{day} {hour}<span class=\"zone\"> UTC</span></time>"
-    )))
+    )
+}
+
+/// The same, of a time that nobody has written yet.
+#[askama::filter_fn]
+pub(super) fn moment(time: &SystemTime, _: &dyn Values) -> Result<Safe<String>> {
+    Ok(Safe(at(&rfc3339(*time))))
 }
 
 /// A number with its thousands apart.
@@ -119,10 +169,12 @@ pub(super) fn size(octets: &u64, _: &dyn Values) -> Result<String> {
 fn sized(octets: u64) -> String {
     const KB: u64 = 1 << 10;
     const MB: u64 = 1 << 20;
+    const GB: u64 = 1 << 30;
     match octets {
         0..KB => format!("{octets} B"),
         KB..MB => tenths(octets, KB, "KB"),
-        _ => tenths(octets, MB, "MB"),
+        MB..GB => tenths(octets, MB, "MB"),
+        _ => tenths(octets, GB, "GB"),
     }
 }
 
@@ -139,6 +191,12 @@ fn tenths(octets: u64, unit: u64, name: &str) -> String {
 #[askama::filter_fn]
 pub(super) fn span(seconds: &u64, _: &dyn Values) -> Result<String> {
     Ok(spanned(*seconds))
+}
+
+/// A name or an address as a part of a path.
+pub(super) fn path_part(name: &str) -> String {
+    let encoded: String = form_urlencoded::byte_serialize(name.as_bytes()).collect();
+    encoded.replace('+', "%20")
 }
 
 /// See [`span`].
@@ -161,15 +219,26 @@ mod tests {
     use super::*;
 
     #[test]
+    fn commands_stand_out_and_nothing_is_markup() {
+        assert_eq!(
+            with_code("Run `postern queue drop <ID>` & wait."),
+            "Run <code>postern queue drop &lt;ID&gt;</code> &amp; wait."
+        );
+        assert_eq!(with_code("<b>`<i>"), "&lt;b&gt;<code>&lt;i&gt;</code>");
+    }
+
+    #[test]
     fn numbers_are_readable() {
         let numbers: Vec<String> = ["0", "999", "1000", "1234567"].map(apart).into();
         assert_eq!(numbers, ["0", "999", "1,000", "1,234,567"]);
-        let sizes: Vec<String> = [0, 303, 4_300, 1 << 20, 36 << 20, 5 << 30]
+        let sizes: Vec<String> = [0, 303, 4_300, 1 << 20, 36 << 20, 5 << 30, 5 << 40]
             .map(sized)
             .into();
         assert_eq!(
             sizes,
-            ["0 B", "303 B", "4.2 KB", "1.0 MB", "36 MB", "5,120 MB"]
+            [
+                "0 B", "303 B", "4.2 KB", "1.0 MB", "36 MB", "5.0 GB", "5,120 GB"
+            ]
         );
         let spans: Vec<String> = [5, 60, 3_600, 7_260, 90_000, 172_800].map(spanned).into();
         assert_eq!(

@@ -17,7 +17,7 @@ use super::{
 use crate::{
     admin::{
         api::{
-            messages::{life, open, read_id},
+            messages::{life, open, read_id, subject},
             part::Named,
         },
         app::App,
@@ -57,7 +57,7 @@ async fn page(app: &App, caller: &Caller, id: &str) -> Result<MessagePage, ApiEr
     let is_kept = life.entries.iter().any(|entry| entry.state != "done");
     Ok(MessagePage {
         client: origin.as_ref().map(|(client, _)| client.ip().to_string()),
-        subject: None,
+        subject: subject(app, caller, read_id(id)?).await?,
         now: now(app, &life, origin),
         may_open: is_kept
             && caller.role >= Role::Admin

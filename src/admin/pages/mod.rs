@@ -16,16 +16,20 @@ use super::{api::part::Named, app::App, problem::ApiError};
 
 mod assets;
 mod audit;
+mod captures;
 mod changing;
 mod config;
 mod connectors;
+mod devices;
 mod filters;
+mod incidents;
 mod login;
 mod message;
 mod messages;
 pub(super) mod needs;
 mod overview;
 mod proposal;
+mod refused;
 mod route;
 pub(super) mod shell;
 mod templates;
@@ -42,6 +46,16 @@ pub(super) fn router() -> Router<Arc<App>> {
             "/connectors/{name}",
             get(connectors::show).post(connectors::act),
         )
+        .route("/devices", get(devices::list).post(devices::act_on_all))
+        .route("/devices/adopt", post(devices::adopt))
+        .route("/devices/{address}", get(devices::show).post(devices::act))
+        .route("/refused", get(refused::show))
+        .route("/captures/{id}", get(captures::show))
+        .route(
+            "/incidents",
+            get(incidents::list).post(incidents::act_on_all),
+        )
+        .route("/incidents/{id}", get(incidents::show).post(incidents::act))
         .route("/try", get(route::show))
         .route("/config", get(config::show).post(config::act))
         .route("/proposals/{id}", get(proposal::show).post(proposal::act))

@@ -1,6 +1,6 @@
 //! The page `/`: whether mail flows, what needs somebody, and how the gateway is.
 
-use std::{sync::Arc, time::SystemTime};
+use std::sync::Arc;
 
 use axum::{
     Extension,
@@ -9,7 +9,7 @@ use axum::{
 };
 
 use super::{
-    needs::{Needs, endings},
+    needs::{Needs, SeenNow},
     shell::{done, shown, shown_with},
     templates::{Frame, OverviewPage},
     verbs::{Wish, carry_out},
@@ -33,17 +33,14 @@ pub(super) async fn show(
 }
 
 async fn page(app: &App, frame: Frame) -> Result<OverviewPage, ApiError> {
-    let status = app.host.status().await?;
-    let connectors = app.host.connectors().await?;
-    let ready = app.host.ready();
-    let now = SystemTime::now();
+    let seen = SeenNow::of(app).await?;
     Ok(OverviewPage {
         frame,
-        needs: Needs::of(&status, ready, &connectors, now),
-        endings: endings(&status, &connectors, now),
-        status,
-        ready,
-        connectors,
+        needs: Needs::of(&seen),
+        endings: seen.endings(),
+        status: seen.status,
+        ready: seen.ready,
+        connectors: seen.connectors,
     })
 }
 

@@ -40,7 +40,8 @@ pub(super) async fn show(
         listeners,
         explained: None,
     };
-    if !known.iter().any(|key| params.get(key).is_some()) {
+    // A link from what was refused has what is known; the rest is typed first.
+    if params.get("to").is_none() {
         return Ok(shown(&page));
     }
     let explained =

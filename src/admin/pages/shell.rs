@@ -12,7 +12,7 @@ use axum::{
 
 use super::{
     changing,
-    templates::{Frame, RefusedPage, VERBS},
+    templates::{Frame, ProblemPage, VERBS},
 };
 use crate::admin::{
     app::App,
@@ -94,18 +94,21 @@ pub(in crate::admin) async fn dress(
     let Some(refusal) = extensions.remove::<ApiError>().filter(|_| is_person) else {
         return response;
     };
-    let frame = match caller {
-        Some(caller) if caller.role >= Role::Viewer => {
-            Frame::of(&app, &caller, "refused", "Refused")
-        }
-        _ => Frame::empty(&app, "refused", "Refused"),
+    let heading = match refusal.status {
+        404 => "There is nothing here",
+        403 => "You may not do that",
+        500.. => "That did not work",
+        _ => "That was refused",
     };
-    let page = RefusedPage {
+    let frame = match caller {
+        Some(caller) if caller.role >= Role::Viewer => Frame::of(&app, &caller, "problem", heading),
+        _ => Frame::empty(&app, "problem", heading),
+    };
+    let page = ProblemPage {
         frame: Frame {
             alert: Some(refusal.detail.clone()),
             ..frame
         },
-        status: refusal.status,
     };
     let mut dressed = shown_with(&refusal, &page);
     for (name, value) in response.headers() {
@@ -128,12 +131,30 @@ pub(super) fn done(path: &str, what: &str, count: u64) -> Response {
     Redirect::to(&format!("{path}{sign}done={what}-{count}{part}")).into_response()
 }
 
+/// What is said when something else than a verb was done.
+const DONE: [(&str, &str); 5] = [
+    (
+        "reload",
+        "The configuration was read again and is in force.",
+    ),
+    (
+        "acknowledge",
+        "It is looked after: nobody is reminded of it any more.",
+    ),
+    ("learn", "Learning is on."),
+    ("unlearn", "Learning is off."),
+    (
+        "capture",
+        "What it says from now on is written down. It stands here as soon as it connects.",
+    ),
+];
+
 /// See [`done`]. Only what is known is said: anybody may write such a link.
 fn noticed(text: &str) -> Option<String> {
     let (what, count) = text.split_once('-')?;
     let count: u64 = count.parse().ok()?;
-    if what == "reload" {
-        return Some("The configuration was read again and is in force.".to_owned());
+    if let Some((_, said)) = DONE.iter().find(|(word, _)| *word == what) {
+        return Some((*said).to_owned());
     }
     if let Some(said) = changing::noticed(what, count) {
         return Some(said);

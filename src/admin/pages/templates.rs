@@ -69,8 +69,10 @@ const RAIL: &[RailPlace] = &[
     place("o", "overview", "/", "Overview"),
     place("m", "messages", "/messages", "Messages"),
     place("c", "connectors", "/connectors", "Connectors"),
+    place("d", "devices", "/devices", "Devices"),
     place("t", "try", "/try", "Try a route"),
     place("f", "config", "/config", "Configuration"),
+    place("i", "incidents", "/incidents", "Incidents"),
     RailPlace {
         is_for_admins: true,
         ..place("a", "audit", "/audit", "Audit")
@@ -91,6 +93,8 @@ impl Frame {
             "message" => "messages",
             "connector" | "connector-form" => "connectors",
             "proposal" => "config",
+            "device" | "capture" | "refused" => "devices",
+            "incident" => "incidents",
             page => page,
         };
         of == place.page
@@ -360,8 +364,7 @@ pub(super) struct LoginPage {
 }
 
 #[derive(Debug, Template)]
-#[template(path = "refused.html")]
-pub(super) struct RefusedPage {
+#[template(path = "problem.html")]
+pub(super) struct ProblemPage {
     pub(super) frame: Frame,
-    pub(super) status: u16,
 }

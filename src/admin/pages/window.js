@@ -22,7 +22,8 @@ function size(octets) {
 		return tenths < 100 ? `${(tenths / 10).toFixed(1)} ${name}` : `${count(Math.floor(tenths / 10))} ${name}`;
 	};
 	if (octets < 1024) return `${octets} B`;
-	return octets < 1024 ** 2 ? in_units(1024, "KB") : in_units(1024 ** 2, "MB");
+	if (octets < 1024 ** 2) return in_units(1024, "KB");
+	return octets < 1024 ** 3 ? in_units(1024 ** 2, "MB") : in_units(1024 ** 3, "GB");
 }
 function span(seconds) {
 	const two = (more, unit, less, small) => (less ? `${more} ${unit} ${less} ${small}` : `${more} ${unit}`);
@@ -161,7 +162,25 @@ const query = () => {
 	params.delete("done");
 	return params;
 };
+/* What is new in a list comes as a button, so that nothing moves under the pointer. */
+
 let fresh = [];
+function offer(made) {
+	fresh = made;
+	const button = one("#new");
+	button.hidden = fresh.length === 0;
+	return put(button, `${fresh.length} new`) && fresh.length > 0;
+}
+one("#new")?.addEventListener("click", () => {
+	const body = one("#new").closest("main").querySelector("p.new ~ table tbody");
+	one("tr.empty", body)?.remove();
+	const rows = fresh.map((make) => make());
+	rows.forEach((row) => row.classList.add("new"));
+	body.prepend(...rows);
+	offer([]);
+	one("a", rows[0])?.focus();
+	setTimeout(() => rows.forEach((row) => row.classList.remove("new")), 3_000);
+});
 async function messages() {
 	if (query().has("cursor")) return;
 	const list = await ask(`/api/v1/messages?${query()}`);
@@ -169,13 +188,13 @@ async function messages() {
 	const rows = new Map(all("tr[data-id]", body).map((row) => [keyOf(row.dataset.id, row.dataset.route), row]));
 	const has = new Set();
 	let changed = 0;
-	fresh = [];
+	let unknown = [];
 	for (const entry of list.items) {
 		const key = keyOf(entry.id, entry.route);
 		has.add(key);
 		const row = rows.get(key);
 		if (row) changed += fillMessage(row, entry) ? 1 : 0;
-		else fresh.push(entry);
+		else unknown.push(entry);
 	}
 	// One that has left the list stays where it is, and says what became of it.
 	const oldest = list.next ? list.items.at(-1)?.accepted_at : "";
@@ -192,23 +211,10 @@ async function messages() {
 	// Those below the end of a full page are older, and not new.
 	const last = [...rows.values()].at(-1);
 	const end = last ? one("time", last).dateTime : "";
-	fresh = fresh.filter((entry) => entry.accepted_at >= end || rows.size < 50);
-	const button = one("#new");
-	button.hidden = fresh.length === 0;
-	if (put(button, `${fresh.length} new`) && fresh.length) say(`${fresh.length} new in the list.`);
+	unknown = unknown.filter((entry) => entry.accepted_at >= end || rows.size < 50);
+	if (offer(unknown.map((entry) => () => newMessage(entry)))) say(`${unknown.length} new in the list.`);
 	else if (changed) say(changed === 1 ? "1 message has changed." : `${changed} messages have changed.`);
 }
-one("#new")?.addEventListener("click", () => {
-	const body = one("[data-testid=messages] tbody");
-	one("tr.empty", body)?.remove();
-	const rows = fresh.map(newMessage);
-	rows.forEach((row) => row.classList.add("new"));
-	body.prepend(...rows);
-	fresh = [];
-	one("#new").hidden = true;
-	one("a", rows[0])?.focus();
-	setTimeout(() => rows.forEach((row) => row.classList.remove("new")), 3_000);
-});
 /** A search that has not come to its end goes on while somebody looks. */
 async function goOn() {
 	const searched = one("#searched");
@@ -336,6 +342,190 @@ async function proposal() {
 	if (word !== "open") one("#open")?.remove();
 }
 
+/* Incidents, devices and refusals. */
+
+const words = { open: "unmet", acknowledged: "met" };
+function attended(word) {
+	const name = words[word] ?? "recovered";
+	const made = element("span", `state ${name}`);
+	made.append(icon(name), element("span", "", word));
+	return made;
+}
+const reply = (text) => element("q", "reply", text);
+const pathTo = (kind, name) => `/${kind}/${encodeURIComponent(name)}`;
+function fillIncident(row, incident) {
+	row.dataset.id = row.dataset.key = incident.id;
+	const link = slot(row, "title");
+	link.href = pathTo("incidents", incident.id);
+	put(link, shown(incident.title, 300));
+	put(slot(row, "kind"), `${incident.id}, ${shown(incident.kind, 60)}`);
+	put(slot(row, "severity"), state(incident.severity));
+	const has_changed = put(slot(row, "state"), attended(incident.state));
+	put(slot(row, "opened_at"), when(incident.opened_at));
+	put(slot(row, "last_seen_at"), when(incident.last_seen_at));
+	put(slot(row, "count"), count(incident.count));
+	return has_changed;
+}
+function fillDevice(row, device) {
+	row.dataset.id = row.dataset.key = device.address;
+	const link = slot(row, "address");
+	link.href = pathTo("devices", device.address);
+	put(link, device.address);
+	const session = device.last_session ?? {};
+	put(slot(row, "helo"), session.helo ? shown(session.helo, 80) : "");
+	put(slot(row, "client"), device.client ? shown(device.client, 80) : "none");
+	const has_changed = put(slot(row, "last_seen"), when(device.last_seen));
+	put(slot(row, "accepted"), count(device.accepted));
+	put(slot(row, "refused"), count(device.refused));
+	put(slot(row, "reply"), session.last_reply ? reply(shown(session.last_reply, 200)) : "");
+	return has_changed;
+}
+function fillRefusal(row, refusal) {
+	row.dataset.id = refusal.address;
+	row.dataset.key = refusal.number;
+	const link = slot(row, "address");
+	link.href = pathTo("devices", refusal.address);
+	put(link, refusal.address);
+	const client = refusal.client === null ? "in no client" : `client ${shown(refusal.client, 80)}`;
+	put(slot(row, "client"), `${client}, listener ${shown(refusal.listener, 60)}`);
+	put(slot(row, "at"), when(refusal.at));
+	put(slot(row, "stage"), refusal.stage);
+	put(slot(row, "sender"), refusal.sender === null ? "" : shown(refusal.sender, 120));
+	put(slot(row, "recipient"), refusal.recipient === null ? "" : shown(refusal.recipient, 120));
+	put(slot(row, "reply"), reply(shown(refusal.reply, 320)));
+	const known = { from: refusal.sender === "<>" ? null : refusal.sender, to: refusal.recipient, client: refusal.address, listener: refusal.listener };
+	const link_to_try = slot(row, "try");
+	link_to_try.href = `/try?${new URLSearchParams(Object.entries(known).filter(([, value]) => value !== null))}`;
+	link_to_try.setAttribute("aria-label", `Try it: ${refusal.address}`);
+	const adopt = slot(row, "adopt");
+	if (refusal.client !== null) adopt?.remove();
+	else if (adopt) {
+		adopt.href = `${pathTo("devices", refusal.address)}#adopt`;
+		adopt.setAttribute("aria-label", `Adopt ${refusal.address}`);
+	}
+	return false;
+}
+/** A list: rows change where they stand, new ones are offered. */
+const list = (path, keyOf, fill, noun) => async () => {
+	if (query().has("cursor")) return;
+	const { items, next } = await ask(`${path}?${query()}`);
+	const rows = new Map(all("tr[data-key]", main).map((row) => [row.dataset.key, row]));
+	const unknown = [];
+	let changed = 0;
+	for (const item of items) {
+		const row = rows.get(String(keyOf(item)));
+		if (row) changed += fill(row, item) ? 1 : 0;
+		else unknown.push(item);
+		rows.delete(String(keyOf(item)));
+	}
+	// One that the filter no longer takes says why.
+	if (page === "incidents" && !next) {
+		for (const [id, row] of [...rows].slice(0, 10)) changed += fill(row, await ask(`${path}/${id}`)) ? 1 : 0;
+	}
+	const made = unknown.map((item) => () => {
+		const row = copy("row");
+		fill(row, item);
+		return row;
+	});
+	if (offer(made)) say(`${made.length} new in the list.`);
+	else if (changed) say(changed === 1 ? `1 ${noun} has changed.` : `${changed} ${noun}s have changed.`);
+};
+/** Rows that only grow, each by its place. */
+function follow(body, items, fill) {
+	const rows = all("tr:not(.empty)", body);
+	if (items.length) one("tr.empty", body)?.remove();
+	items.forEach((item, at) => {
+		const row = rows[at] ?? copy("row");
+		fill(row, item);
+		if (!rows[at]) body.append(row);
+	});
+	rows.slice(items.length).forEach((row) => row.remove());
+}
+const last = () => decodeURIComponent(location.pathname.split("/")[2]);
+async function incident() {
+	const found = await ask(`/api/v1/incidents/${last()}`);
+	put(slot(main, "severity"), state(found.severity));
+	if (put(slot(main, "state"), attended(found.state))) say(`The incident is ${found.state}.`);
+	put(slot(main, "count"), count(found.count));
+	put(slot(main, "last_seen_at"), when(found.last_seen_at));
+	put(slot(main, "recovered_at"), whenOr(found.recovered_at));
+	put(slot(main, "note"), found.note ? escaped(found.note) : "–");
+	const lines = found.evidence.map((line) => {
+		const item = element("li");
+		item.append(reply(shown(line, 600)));
+		return item;
+	});
+	if (lines.length) put(one("#evidence"), ...lines);
+	const form = one("#acknowledge");
+	if (found.state === "recovered") form?.remove();
+	follow(one("[data-testid=told] tbody"), found.told, (row, told) => {
+		row.dataset.id = told.channel;
+		put(slot(row, "channel"), shown(told.channel, 100));
+		put(slot(row, "transition"), told.transition);
+		put(slot(row, "at"), told.at ? when(told.at) : "not yet");
+		put(slot(row, "result"), told.result ? shown(told.result, 300) : "–");
+	});
+}
+async function device() {
+	const found = await ask(`/api/v1${pathTo("devices", last())}`);
+	if (put(slot(main, "last_seen"), when(found.last_seen))) say("The device was seen again.");
+	put(slot(main, "accepted"), count(found.accepted));
+	put(slot(main, "refused"), count(found.refused));
+	put(slot(main, "senders"), found.senders.map((sender) => shown(sender, 320)).join(", ") || "–");
+	follow(one("[data-testid=refusals] tbody"), found.refusals, (row, refusal) => {
+		row.dataset.id = refusal.stage;
+		put(slot(row, "stage"), refusal.stage);
+		put(slot(row, "reply"), reply(shown(refusal.reply, 400)));
+		put(slot(row, "count"), count(refusal.count));
+	});
+	const session = found.last_session;
+	const facts = one("#last-session");
+	if (!session || !facts) return;
+	put(slot(facts, "at"), when(session.at));
+	put(slot(facts, "helo"), session.helo === null ? "–" : shown(session.helo, 400));
+	put(slot(facts, "tls"), session.tls ?? "none");
+	put(slot(facts, "user"), session.user === null ? "–" : shown(session.user, 200));
+	put(slot(facts, "tolerances"), session.tolerances.join(", ") || "nothing");
+	put(slot(facts, "last_reply"), session.last_reply === null ? "–" : reply(shown(session.last_reply, 400)));
+}
+const marks = { client: "C", postern: "S", note: "#" };
+/** The latest conversations, as many as the page has without script. */
+async function capture() {
+	const found = await ask(`/api/v1${pathTo("captures", last())}`);
+	const place = one("#sessions");
+	const sessions = found.sessions.slice(-20).reverse();
+	const known = all(".session", place);
+	// They come on top; those that are there stay where they are.
+	const more = Math.max(0, sessions.length - known.length);
+	sessions.forEach((session, at) => {
+		const made = at < more ? copy("session") : known[at - more];
+		put(slot(made, "head") ?? one("h2", made), when(session.at), `, ${session.tls ?? "without TLS"}`);
+		const text = one("pre", made);
+		const lines = session.lines.slice(0, 200);
+		for (const line of lines.slice(all(".line", text).length)) {
+			const row = element("span", `line said-${marks[line.from]}`);
+			row.append(element("span", "n", marks[line.from]), `${shown(line.text, 2200)}\n`);
+			text.append(row);
+		}
+		const left = session.lines.length - lines.length;
+		const rest = slot(made, "more");
+		if (rest && left > 0) {
+			rest.hidden = false;
+			put(rest, `${left} more lines; the text has them.`);
+		}
+		if (at < more) {
+			if (at === 0) place.prepend(made);
+			else place.children[at - 1].after(made);
+		}
+	});
+	if (more) {
+		one("#nothing")?.remove();
+		say(more === 1 ? "A conversation has begun." : `${more} conversations have begun.`);
+	}
+	// A line is no news to the stream: it would be told of each.
+	if (Date.now() < Date.parse(one("#until").dataset.until) + 60_000) setTimeout(() => document.hidden || later(), 2_000);
+}
+
 /* The overview. */
 
 async function overview() {
@@ -347,12 +537,24 @@ async function overview() {
 	const oldest = status.oldest_seconds === null ? "" : ` The oldest has waited for ${span(status.oldest_seconds)}.`;
 	const amount = waiting + sending === 0 ? "Nothing waits." : `${count(waiting)} waiting, ${count(sending)} on the way.`;
 	put(one("#standing"), amount + oldest);
+	learning(status.learning);
 	await connectors();
 	await judge();
 }
+function learning(now) {
+	const place = one("#learning");
+	place.hidden = !now;
+	if (now) put(one("#learned"), ` in ${now.networks.join(", ")} until `, when(now.until));
+}
 /** What needs somebody is found out by the gateway; it is in the page as it would be now. */
 async function judge() {
-	const { verdict, mood, items } = await ask("/api/v1/needs");
+	const { verdict, mood, items, looked_after, day, disk } = await ask("/api/v1/needs");
+	for (const [word, number] of Object.entries(day)) put(one(`[data-day="${word}"]`), count(number));
+	put(one("#day-since"), when(day.since));
+	if (disk.free !== null) put(one("#free"), size(disk.free));
+	const after = one("#looked-after");
+	after.hidden = looked_after === 0;
+	put(one("a", after), looked_after === 1 ? "1 incident is looked after" : `${looked_after} incidents are looked after`);
 	const banner = one("#verdict");
 	if (put(one("h1", banner), verdict)) say(`${verdict}.`);
 	if (!banner.classList.contains(mood)) {
@@ -388,7 +590,21 @@ async function judge() {
 
 /* When it is asked: as the stream says that something has changed, or every ten seconds where there is none. */
 
-const pages = { overview, messages, message, connectors, connector, config, proposal };
+const pages = {
+	overview, messages, message, connectors, connector, config, proposal, incident, device, capture,
+	incidents: list("/api/v1/incidents", (one) => one.id, fillIncident, "incident"),
+	devices: list("/api/v1/devices", (one) => one.address, fillDevice, "device"),
+	refused: list("/api/v1/refused", (one) => one.number, fillRefusal, "refusal"),
+};
+/** What a page is told of. */
+const hears = {
+	overview: ["status", "message", "connector", "incident", "device"],
+	connectors: ["status", "message", "connector"], connector: ["status", "message", "connector"],
+	messages: ["status", "message"], message: ["message"],
+	incidents: ["incident"], incident: ["incident"],
+	devices: ["device", "status"], device: ["device"], refused: ["device"], capture: ["device"],
+	config: ["proposal"], proposal: ["proposal"],
+};
 const load = pages[page];
 let stream = null;
 let poll = 0;
@@ -448,9 +664,7 @@ function start() {
 	};
 	// The browser tries again by itself where it can; until then it is asked.
 	stream.onerror = () => polling();
-	for (const kind of ["status", "message", "connector", "incident", "device", "proposal", "reset"]) {
-		stream.addEventListener(kind, later);
-	}
+	for (const kind of [...(hears[page] ?? []), "reset"]) stream.addEventListener(kind, later);
 }
 if (load && one("[data-testid=live]")) {
 	document.addEventListener("visibilitychange", () => (document.hidden ? stop("off") : start()));
@@ -462,12 +676,12 @@ if (load && one("[data-testid=live]")) {
 
 /* All of the page at once. */
 
-const box = one("[data-testid=messages] th.box");
-if (box) {
+for (const box of all("th.box")) {
 	const tick = element("input");
 	tick.type = "checkbox";
 	tick.setAttribute("aria-label", "Tick all that are shown");
-	tick.addEventListener("change", () => all("td.box input").forEach((one) => (one.checked = tick.checked)));
+	const table = box.closest("table");
+	tick.addEventListener("change", () => all("td.box input", table).forEach((one) => (one.checked = tick.checked)));
 	box.replaceChildren(tick);
 }
 
@@ -527,7 +741,7 @@ const does = {
 	g: () => (went = Date.now()),
 	j: () => move(1),
 	k: () => move(-1),
-	x: () => one("input[name=id]", current() ?? element("p"))?.click(),
+	x: () => one("td.box input", current() ?? element("p"))?.click(),
 	r: () => act("retry"),
 	h: () => act("hold"),
 };

@@ -8,7 +8,7 @@ use std::{
     panic::AssertUnwindSafe,
     sync::Arc,
     thread,
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use rustix::time::{ClockId, clock_gettime};
@@ -174,6 +174,7 @@ impl WatchRound {
         let config = self.watched.host.current();
         self.look_at_window(now);
         let noticed = self.watched.metrics.noticed().take();
+        self.watched.metrics.day().put_aside(Instant::now());
         let store = self.watched.host.store();
         let mut sight = self.eyes.look(&config, &store, noticed, now).await;
         let failing = self.watched.window.run(incidents::failing).await;
