@@ -35,7 +35,6 @@ use postern::{
             Ask, Event, Filter, JobId, JobState, Lease, Needle, NodeId, Search, Settled,
             Settlement, Start, Store as _, Whose,
         },
-        turns::TURN,
     },
     route::{RouteName, Routed},
     smtp::{
@@ -379,7 +378,7 @@ fn store_claim(bencher: Bencher<'_, '_>, count: usize) {
             route: RouteName::from("main"),
             pinned: None,
             lane: None,
-            whose: Whose::InTurns(TURN),
+            whose: Whose::InTurns,
             limit: count,
         };
         let asks = [ask];

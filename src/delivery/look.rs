@@ -138,7 +138,7 @@ impl Claim {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::queue::{store::Whose, turns::TURN};
+    use crate::queue::store::Whose;
     use crate::{
         connector::{self, Kind, Rate, discard::Discard},
         delivery::{BounceSettings, Settings, Setup, timekeeper::MachineClock},
@@ -214,7 +214,7 @@ mod tests {
                 pinned: (!pin.is_empty()).then(|| pin.into()),
                 lane: (!lane.is_empty()).then(|| LaneId::parse(lane)),
                 at: self.now.1 + SECOND * u32::try_from(seconds).unwrap(),
-                whose: Whose::InTurns(TURN),
+                whose: Whose::InTurns,
             }
         }
 

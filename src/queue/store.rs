@@ -17,7 +17,7 @@ pub use super::filter::{Filter, FoundEntries, ListMark, Needle, OfConnector, Sea
 pub use super::operator::{
     Commanded, Entry, EntryRecipient, JobState, RecipientState, Stats, Verb,
 };
-use super::turns::{self, Pair, RouteLane};
+use super::turns::{Pair, RouteLane};
 pub use crate::mail::health::Health;
 use crate::mail::outcome::LaneState;
 use crate::{
@@ -141,8 +141,8 @@ pub struct Job {
 /// Which of the due jobs of a lane are claimed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Whose {
-    /// Everybody's, in turns of up to so many messages ([`super::turns`]); where the last turn was is remembered.
-    InTurns(usize),
+    /// Everybody's, in turns ([`super::turns`]); where the last turn was is remembered.
+    InTurns,
     /// Of these alone, oldest due first: nobody else had any when it was looked.
     Of(Pair),
     /// Everybody's that was accepted by then. A claim goes on where the one before it ended, and begins anew after one that found
@@ -155,7 +155,7 @@ impl Whose {
     pub fn met(first: Pair, pairs: usize) -> Self {
         match pairs {
             ..=1 => Self::Of(first),
-            _ => Self::InTurns(turns::length(pairs)),
+            _ => Self::InTurns,
         }
     }
 }
@@ -191,7 +191,8 @@ pub struct Due {
     pub pinned: Option<ConnectorName>,
     /// As in [`Ask`].
     pub lane: Option<LaneId>,
-    /// The earliest due time among them, as far as it was looked ([`super::turns::LOOKED_AT`]); where there is more, no later than now.
+    /// The earliest due time among them. Where some are due it is that of one of them; where more wait than is looked at
+    /// ([`super::turns::LOOKED_AT`]) it is no later than now.
     pub at: SystemTime,
     /// Whose they are, as far as it was looked: how to claim them.
     pub whose: Whose,

@@ -25,7 +25,7 @@ use postern::{
             LaneRow, NodeId, Retention, Settled, Settlement, Shift, Standing, Start, Store,
             StoreError, Verb, Whose,
         },
-        turns::{Pair, TURN},
+        turns::Pair,
     },
     route::{ConnectorName, LaneId, RouteName, Routed},
 };
@@ -82,7 +82,7 @@ pub(crate) fn ask(limit: usize) -> Vec<Ask> {
         route: route(),
         pinned: None,
         lane: None,
-        whose: Whose::InTurns(TURN),
+        whose: Whose::InTurns,
         limit,
     }]
 }
@@ -585,7 +585,7 @@ async fn one_of_each_outcome() {
             route: route(),
             pinned: Some(ConnectorName::from("exchange")),
             lane: None,
-            whose: Whose::InTurns(TURN),
+            whose: Whose::InTurns,
             limit: 5,
         }];
         assert!(

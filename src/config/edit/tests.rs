@@ -17,6 +17,7 @@ use crate::{
         keys, secrecy,
         settings::{Environment, Secrets},
     },
+    fixture,
     view::{Changes, Neighbour, Operation},
 };
 
@@ -138,7 +139,7 @@ fn every_text() -> Vec<(String, String)> {
 /// Those that are tried one after the other.
 fn texts() -> Vec<(String, String)> {
     let mut all = every_text();
-    if !is_thorough() {
+    if !fixture::is_thorough() {
         // The odd ones, and a share of those that are much alike.
         let is_odd = |name: &str| !name.contains(".toml") || name.starts_with("config.example");
         let mut n = 0;
@@ -148,11 +149,6 @@ fn texts() -> Vec<(String, String)> {
         });
     }
     all
-}
-
-/// Whether nobody waits: `tests/run` says so.
-fn is_thorough() -> bool {
-    std::env::var_os("POSTERN_THOROUGH").is_some()
 }
 
 /// As `Proposal` does it, without rules and check.

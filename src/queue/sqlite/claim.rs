@@ -67,8 +67,8 @@ pub(super) fn lease(
     for (at, ask) in asks.iter().enumerate() {
         let mut lane = LaneClaim::new(change.conn, ask, now, &mut leased);
         match ask.whose {
-            Whose::InTurns(turn) => {
-                cursors.of(ask.place()).claim(&mut lane, turn, ask.limit)?;
+            Whose::InTurns => {
+                cursors.of(ask.place()).claim(&mut lane, ask.limit)?;
             }
             Whose::Of(pair) => {
                 lane.take(pair, ask.limit)?;
@@ -83,6 +83,9 @@ pub(super) fn lease(
     Ok(leased)
 }
 
+/// Places of a lane whose next pair is remembered within a claim: each look through them is a look through a list.
+const KNOWN: usize = 64;
+
 /// The lane that is asked for.
 struct LaneClaim<'a> {
     conn: &'a Connection,
@@ -91,6 +94,8 @@ struct LaneClaim<'a> {
     route: &'a str,
     now: i64,
     leased: &'a mut Vec<Leased>,
+    /// What was found from where on, as far as nothing was taken there: nobody else writes while this is claimed.
+    found: Vec<(Pair, Option<(Pair, bool)>)>,
 }
 
 impl<'a> LaneClaim<'a> {
@@ -107,6 +112,7 @@ impl<'a> LaneClaim<'a> {
             route: ask.route.as_str(),
             now: micros(now),
             leased,
+            found: Vec::new(),
         }
     }
 
@@ -149,13 +155,26 @@ impl Pairs for LaneClaim<'_> {
     type Error = rusqlite::Error;
 
     fn from(&mut self, pair: Pair) -> rusqlite::Result<Option<(Pair, bool)>> {
+        let is_known = |(from, next): &&(Pair, Option<(Pair, bool)>)| {
+            *from <= pair && next.is_none_or(|(next, _)| pair <= next)
+        };
+        if let Some((_, next)) = self.found.iter().find(is_known) {
+            return Ok(*next);
+        }
         let found = next_pair(self.conn, (self.route, self.pinned, &self.lane), pair)?;
-        Ok(found.map(|(pair, due)| (pair, due <= self.now)))
+        let found = found.map(|(pair, due)| (pair, due <= self.now));
+        if self.found.len() < KNOWN {
+            self.found.push((pair, found));
+        }
+        Ok(found)
     }
 
     fn take(&mut self, Pair { client, sender }: Pair, limit: usize) -> rusqlite::Result<usize> {
         let (route, pinned, lane, now) = (self.route, self.pinned, self.lane.clone(), self.now);
         let values = params![route, pinned, lane, client, sender, now, limit as i64];
+        let pair = Pair { client, sender };
+        self.found
+            .retain(|(_, next)| next.is_none_or(|(next, _)| next != pair));
         self.lease(CLAIM, values)
     }
 }

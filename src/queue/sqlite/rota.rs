@@ -16,7 +16,7 @@ use crate::{
     mail::message::Message,
     queue::{
         store::{Ask, StoreError, Whose},
-        turns::{Cursors, Pair, TURN},
+        turns::{Cursors, Pair},
     },
 };
 
@@ -56,7 +56,7 @@ impl Rota {
         if self.is_mixed.load(Ordering::Acquire) {
             for ask in &mut asks {
                 if matches!(ask.whose, Whose::Of(_)) {
-                    ask.whose = Whose::InTurns(TURN);
+                    ask.whose = Whose::InTurns;
                 }
             }
         }

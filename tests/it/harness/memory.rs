@@ -296,10 +296,10 @@ impl Tables {
         let jobs = Vec::new();
         let mut lane = InLane { rows, now, jobs };
         let Ok(_) = match ask.whose {
-            Whose::InTurns(turn) => self
+            Whose::InTurns => self
                 .cursors
                 .of(place)
-                .claim(&mut lane, turn, ask.limit)
+                .claim(&mut lane, ask.limit)
                 .map(|()| 0),
             Whose::Of(pair) => lane.take(pair, ask.limit),
             Whose::AcceptedBy(by) => Ok(lane.take_those(&|row| row.job.accepted <= by, ask.limit)),
