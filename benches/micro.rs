@@ -253,9 +253,11 @@ impl Bench {
             .collect()
     }
 
-    /// Inserts them at the same time; the jobs.
+    /// Inserts them side by side, each accepted a microsecond behind the one before it; the jobs.
     fn insert(&self, mails: &[Routed], leased: bool) -> Vec<JobId> {
-        let now = SystemTime::UNIX_EPOCH;
+        let last = u64::try_from(self.number).unwrap();
+        let first = last.saturating_sub(mails.len() as u64);
+        let at = |n: u64| SystemTime::UNIX_EPOCH + Duration::from_micros(n);
         let start = if leased {
             Start::Now(NodeId::default(), "main".into())
         } else {
@@ -265,7 +267,8 @@ impl Bench {
         self.together(
             mails
                 .iter()
-                .map(|mail| self.store.insert(mail, &starts, now)),
+                .zip(first..)
+                .map(|(mail, n)| self.store.insert(mail, &starts, at(n))),
         )
         .into_iter()
         .flat_map(|inserted| inserted.unwrap().jobs)
@@ -382,9 +385,11 @@ fn store_claim(bencher: Bencher<'_, '_>, count: usize) {
             limit: count,
         };
         let asks = [ask];
-        let claimed = bench
-            .store
-            .claim(&asks, NodeId::default(), SystemTime::UNIX_EPOCH);
+        let claimed = bench.store.claim(
+            &asks,
+            NodeId::default(),
+            SystemTime::UNIX_EPOCH + Duration::from_hours(1),
+        );
         bench.runtime.block_on(claimed).unwrap().len()
     };
     assert_eq!(claim(&filled()), count);
@@ -437,7 +442,7 @@ fn store_search(bencher: Bencher<'_, '_>, key: &str) {
             filter.states = JobState::NOT_DONE.to_vec();
             filter.sender = Some(Pattern::parse(nowhere).unwrap());
         }
-        "since" => filter.since = Some(SystemTime::UNIX_EPOCH + Duration::from_secs(1)),
+        "since" => filter.since = Some(SystemTime::UNIX_EPOCH + Duration::from_hours(1)),
         _ => {}
     }
     let search = Search {
@@ -468,7 +473,7 @@ fn store_drain(bencher: Bencher<'_, '_>, senders: u128) {
         bench
     };
     let drain = |bench: &Bench| {
-        let now = SystemTime::UNIX_EPOCH;
+        let now = SystemTime::UNIX_EPOCH + Duration::from_hours(1);
         let mut left = 0;
         loop {
             let due = bench.runtime.block_on(bench.store.due(now)).unwrap();
