@@ -84,7 +84,7 @@ const BUDGETS: &[(&str, usize)] = &[
     ("route", 140),
     ("telemetry", 1_700),
     ("smtp", 4_620),
-    ("queue", 5_170),
+    ("queue", 5_190),
     ("listener", 3_220),
     ("connector", 9_600),
     ("delivery", 4_640),
