@@ -938,7 +938,7 @@ mod tests {
     #[test]
     fn never_past_give_up_and_every_recipient_once() {
         let mut random = fastrand::Rng::with_seed(3);
-        for _ in 0..20_000 {
+        for _ in 0..fixture::times(20_000) {
             let names = ["a", "b", "c", "d"];
             let names = &names[..random.usize(1..=4)];
             let mut attempt = Attempt::new(&job(names, None, random.u32(0..10)));

@@ -214,6 +214,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::fixture;
 
     fn limits(connections: usize, per_client: usize, unlisted: usize) -> Limits {
         Limits {
@@ -345,7 +346,7 @@ mod tests {
             seed ^= seed << 17;
             seed % below
         };
-        for _ in 0..50 {
+        for _ in 0..fixture::times(50) {
             let permits = Arc::<Permits>::default();
             let connections = 1 + chance(60) as usize;
             let limits = limits(

@@ -1140,7 +1140,7 @@ mod tests {
             "-",
         ];
         let mut accepted = 0;
-        for seed in 0..20_000 {
+        for seed in 0..fixture::times(20_000) as u64 {
             let mut random = fastrand::Rng::with_seed(seed);
             let mut soup = String::from(if random.bool() { "From: " } else { "" });
             for _ in 0..random.usize(1..14) {

@@ -366,7 +366,7 @@ mod tests {
     #[test]
     fn nobody_waits_for_more_than_a_turn_of_each_other() {
         let mut random = fastrand::Rng::with_seed(5);
-        for _ in 0..200 {
+        for _ in 0..fixture::times(200) {
             let (mut lane, mut cursor) = (Lane::default(), Cursor::behind(random.u8(..)));
             let clients: Vec<u8> = (0..random.u8(1..6)).map(|_| random.u8(..)).collect();
             let senders: Vec<u8> = (0..random.u8(1..4)).map(|_| random.u8(..)).collect();

@@ -510,7 +510,7 @@ fn any_operations_in_any_order() {
     let texts = every_text();
     let mut random = fastrand::Rng::with_seed(7);
     let mut refused = std::collections::BTreeMap::new();
-    for round in 0..600 {
+    for round in 0..fixture::times(600) {
         let (name, text) = &texts[random.usize(..texts.len())];
         let mut text = text.clone();
         for _ in 0..8 {

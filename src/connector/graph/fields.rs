@@ -246,7 +246,7 @@ mod tests {
     use std::collections::HashSet;
 
     use super::*;
-    use crate::mail::address::Address;
+    use crate::{fixture, mail::address::Address};
 
     fn of(header: &str, to: &[&str]) -> Map<String, Value> {
         let to: Vec<Recipient> = to
@@ -411,7 +411,7 @@ mod tests {
             "v@victim.tld",
             "w@victim.tld",
         ];
-        for _ in 0..10_000 {
+        for _ in 0..fixture::times(10_000) {
             let mut header = String::from("From: a@corp.example\n");
             for _ in 0..random.usize(0..6) {
                 let name = [

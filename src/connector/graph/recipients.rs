@@ -173,6 +173,7 @@ pub(super) fn unquoted(raw: &[u8]) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fixture;
 
     fn check(header: &str, to: &[&str], expected: &str) {
         let to: Vec<Recipient> = to
@@ -299,7 +300,7 @@ mod tests {
                 _ => format!("v{n}@victim.tld"),
             })
             .collect();
-        for _ in 0..10_000 {
+        for _ in 0..fixture::times(10_000) {
             let mut header = String::from("From: a@corp.example\r\n");
             for _ in 0..random.usize(0..6) {
                 let name = [

@@ -632,7 +632,7 @@ mod tests {
     fn a_large_rate_takes_little_memory() {
         let mut now = Instant::now();
         let mut gate = gate(10, Some(rate(1_000_000, 60)), None);
-        for _ in 0..200_000 {
+        for _ in 0..crate::fixture::times(200_000) {
             now += Duration::from_micros(300);
             gate.take(now).unwrap();
             assert!(gate.start(now, 0));

@@ -280,7 +280,7 @@ fn the_eleventh_within_a_minute_makes_a_storm() {
 /// end, when nothing is wrong any more, nothing is open.
 #[test]
 fn any_course_of_things_is_told_in_order() {
-    for seed in 0..if fixture::is_thorough() { 300 } else { 40 } {
+    for seed in 0..fixture::times(300) as u64 {
         let mut random = fastrand::Rng::with_seed(seed);
         let mut desk = Desk::new();
         let all: Vec<IncidentCondition> = (0..14)

@@ -405,7 +405,7 @@ mod tests {
         ];
         let mut random = fastrand::Rng::with_seed(11);
         let (mut taken, mut two) = (0, 0);
-        for _ in 0..50_000 {
+        for _ in 0..crate::fixture::times(50_000) {
             let count = random.usize(1..8);
             let path: String = (0..count)
                 .map(|_| PIECES[random.usize(0..PIECES.len())])
