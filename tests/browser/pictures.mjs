@@ -5,7 +5,7 @@
 import { createRequire } from "node:module";
 import { mkdirSync } from "node:fs";
 import { join } from "node:path";
-import { Site, logIn } from "./site.mjs";
+import { Site, hostile, logIn } from "./site.mjs";
 
 const require = createRequire(process.env.MODULES ?? import.meta.url);
 const { chromium } = require("playwright-core");
@@ -14,6 +14,7 @@ const into = process.argv[2];
 if (!into) throw new Error("the folder to draw into");
 mkdirSync(into, { recursive: true });
 
+hostile.reply = "550 5.1.1 <fail@elsewhere.example>: Recipient address rejected: User unknown";
 const site = await Site.start();
 const browser = await chromium.launch({ executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium", args: ["--no-sandbox"] });
 try {
