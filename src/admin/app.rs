@@ -15,7 +15,7 @@ use tokio::{sync::Semaphore, task::JoinSet};
 
 use super::{
     audit::Auditor, feed::Feed, host::Host, login::LoginGuard, sessions::WindowSessions,
-    settings::WindowSettings, watching::Watching,
+    settings::WindowSettings, typed::TypedSecrets, watching::Watching,
 };
 use crate::{
     incident::shown,
@@ -50,6 +50,7 @@ pub struct App {
     pub(super) sessions: WindowSessions,
     pub(super) audit: Auditor,
     pub(super) guard: LoginGuard,
+    pub(super) typed: TypedSecrets,
     pub(super) feed: Arc<Feed>,
     pub(super) streams: Arc<Semaphore>,
     failures: AtomicU64,
@@ -73,6 +74,7 @@ impl App {
             audit: Auditor::new(Arc::clone(&window)),
             window,
             guard: LoginGuard::default(),
+            typed: TypedSecrets::default(),
             feed,
             streams: Arc::new(Semaphore::new(STREAMS)),
             failures: AtomicU64::new(0),

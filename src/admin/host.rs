@@ -208,6 +208,8 @@ pub trait Host: Send + Sync + fmt::Debug {
     ) -> Result<view::Tried, ChangeRefused>;
     /// The fields of a connector, by its type.
     fn connector_forms(&self) -> Vec<view::ConnectorForm>;
+    /// The connectors as the file has them now, which is read. `None`: it cannot be read, or is no TOML.
+    fn saved_connectors(&self) -> Option<view::SavedConnectors>;
     /// Somebody logged in at the window, or could not.
     fn counted_login(&self, is_in: bool);
     /// A request of the window was answered with this status.

@@ -24,6 +24,7 @@ mod problem;
 mod rights;
 mod server;
 mod sessions;
+mod typed;
 mod watching;
 
 pub use app::App;

@@ -64,6 +64,14 @@ const RIGHTS: &[(&str, &[(Method, Need)])] = &[
         "/incidents/{id}",
         &[(GET, Need::Role(Viewer)), (POST, Need::Role(Operator))],
     ),
+    (
+        "/connectors/new",
+        &[(GET, Need::Role(Admin)), (POST, Need::Role(Admin))],
+    ),
+    (
+        "/connectors/{name}/edit",
+        &[(GET, Need::Role(Admin)), (POST, Need::Role(Admin))],
+    ),
     ("/try", &[(GET, Need::Role(Viewer))]),
     (
         "/config",

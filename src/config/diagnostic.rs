@@ -115,6 +115,7 @@ impl Diagnostic {
             column: is_at_a_place.then_some(self.column),
             message: self.message.clone(),
             hint: self.hint.clone(),
+            place: None,
         }
     }
 

@@ -11,13 +11,28 @@ use super::{
     load::load,
     settings::Config,
 };
+use crate::view::SavedConnectors;
 
 /// In the place of a secret.
 const MASK: &str = "***";
 
 /// The section of each connector, by its name, as it was taken.
 pub fn connectors(config: &Config) -> BTreeMap<String, Value> {
-    let root: toml::Table = config.text.reveal().parse().unwrap_or_default();
+    sections(&config.text.reveal().parse().unwrap_or_default())
+}
+
+/// The same of the file as it is now. `None`: it cannot be read, or is no TOML.
+pub fn saved_connectors(path: &Path) -> Option<SavedConnectors> {
+    let octets = read_bounded(path, LARGEST).ok()?;
+    let text = std::str::from_utf8(&octets).ok()?;
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    Some(SavedConnectors {
+        base: edit::digest(&octets),
+        sections: sections(&text.parse().ok()?),
+    })
+}
+
+fn sections(root: &toml::Table) -> BTreeMap<String, Value> {
     let sections = root.get("connector").and_then(toml::Value::as_array);
     let mut shown = BTreeMap::new();
     for section in sections.into_iter().flatten() {
@@ -54,7 +69,7 @@ fn masked(section: &str, table: &toml::Table) -> Value {
 }
 
 /// A URL without the name and password in it.
-fn without_login(text: &str) -> String {
+pub(super) fn without_login(text: &str) -> String {
     let Some((scheme, rest)) = text.split_once("://") else {
         return text.to_owned();
     };

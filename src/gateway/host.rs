@@ -444,6 +444,10 @@ impl Host for GatewayHost {
             .map_err(|error| unfit(error.to_string()))
     }
 
+    fn saved_connectors(&self) -> Option<view::SavedConnectors> {
+        config::shown::saved_connectors(&self.current().path)
+    }
+
     fn connector_forms(&self) -> Vec<view::ConnectorForm> {
         config::forms::connectors()
     }

@@ -233,6 +233,7 @@ fn kept(text: &str) -> Vec<Problem> {
         column: one.column,
         message: one.message,
         hint: one.hint,
+        place: None,
     };
     all.into_iter().map(problem).collect()
 }

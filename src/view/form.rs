@@ -1,6 +1,9 @@
 //! A form for a section of the configuration: its fields as the configuration knows its keys.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
+use serde_json::Value;
 
 /// The fields of a connector of one type, in the order of the example.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -34,4 +37,13 @@ pub struct FormField {
     pub is_secret: bool,
     /// Only the file itself can say it.
     pub is_only_in_file: bool,
+}
+
+/// The connectors of the configuration file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SavedConnectors {
+    /// SHA-256 of the file in hex.
+    pub base: String,
+    /// The section of each, by its name, secrets as `***`.
+    pub sections: BTreeMap<String, Value>,
 }

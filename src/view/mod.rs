@@ -18,7 +18,7 @@ mod trial;
 pub use self::{
     change::{Changes, CheckedChange, Neighbour, Operation, ProposalView, sides},
     connector::{ConfigView, ConnectorView},
-    form::{ConnectorForm, FormField},
+    form::{ConnectorForm, FormField, SavedConnectors},
     incident::{ChannelTest, ChannelView, IncidentView, OpenIncidents, ToldView},
     lane::{ConnectionsView, Lane, listed},
     message::{
@@ -27,7 +27,7 @@ pub use self::{
     },
     ready::{Readiness, ReadyChecks},
     row::{Cause, Certificate, Listener, Owner, Reload, STATUS_ROW, StatusRow},
-    status::{CheckedCertificate, Messages, Problem, Status},
+    status::{CheckedCertificate, Messages, Problem, ProblemPlace, Status},
     today::{DayView, DiskView},
     trial::{Explained, ExplainedStep, LoginView, Tried},
 };

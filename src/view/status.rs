@@ -1,5 +1,7 @@
 //! What `status` shows, and what is wrong with the configuration.
 
+use std::fmt;
+
 use serde::Serialize;
 
 use super::{
@@ -60,6 +62,29 @@ pub struct Problem {
     pub message: String,
     /// What to write.
     pub hint: Option<String>,
+    /// What it is about, for a form. `None`: it concerns the file as a whole, or nobody asked.
+    #[serde(skip)]
+    pub place: Option<ProblemPlace>,
+}
+
+/// A key of a section.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProblemPlace {
+    /// At the top of the file: `connector`.
+    pub section: String,
+    /// Its name, where it has one.
+    pub name: Option<String>,
+    /// Below it, dotted; empty: the section as a whole.
+    pub key: String,
+}
+
+impl fmt::Display for ProblemPlace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = self.name.as_deref().unwrap_or_default();
+        let words = [self.section.as_str(), name, &self.key];
+        let said: Vec<&str> = words.into_iter().filter(|word| !word.is_empty()).collect();
+        f.write_str(&said.join(" "))
+    }
 }
 
 /// Jobs by state.

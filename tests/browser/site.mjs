@@ -1,6 +1,7 @@
 // A real gateway with its window, an upstream that does as the recipient's address says, and mail in between.
 
 import { spawn, spawnSync } from "node:child_process";
+import { createHash } from "node:crypto";
 import { mkdtempSync, rmSync, writeFileSync, readFileSync } from "node:fs";
 import net from "node:net";
 import { tmpdir } from "node:os";
@@ -38,12 +39,13 @@ export async function until(what, is, seconds = 20) {
 	}
 }
 
-/** An SMTP server: `fail…@` is refused for good, `later…@` for now, everything else is taken. */
-function upstream() {
+/** An SMTP server: `fail…@` is refused for good, `later…@` for now, everything else is taken; with a password from who says it. */
+function upstream(password) {
 	const mails = [];
 	const server = net.createServer((socket) => {
 		let text = "";
 		let data = null;
+		let is_known = !password;
 		const say = (line) => socket.write(`${line}\r\n`);
 		say("220 upstream.example ESMTP");
 		socket.on("error", () => {});
@@ -58,7 +60,11 @@ function upstream() {
 						data = null;
 						say("250 2.0.0 Ok: queued as 4bXyz");
 					} else data += `${line}\n`;
-				} else if (/^(EHLO|HELO)/i.test(line)) say("250-upstream.example\r\n250-8BITMIME\r\n250 SIZE 100000000");
+				} else if (/^(EHLO|HELO)/i.test(line)) say(`250-upstream.example\r\n250-8BITMIME\r\n${password ? "250-AUTH PLAIN\r\n" : ""}250 SIZE 100000000`);
+				else if (/^AUTH PLAIN /i.test(line)) {
+					is_known = Buffer.from(line.slice(11), "base64").toString().split("\0")[2] === password;
+					say(is_known ? "235 2.7.0 welcome" : "535 5.7.8 Authentication credentials invalid");
+				} else if (!is_known && /^MAIL/i.test(line)) say("530 5.7.0 Authentication required");
 				else if (/^RCPT TO:<fail/i.test(line)) socket.write(Buffer.from(`${hostile.reply}\r\n`));
 				else if (/^RCPT TO:<later/i.test(line)) say("451 4.7.1 Greylisted, come back later");
 				else if (/^DATA/i.test(line)) {
@@ -110,12 +116,15 @@ function hash() {
 }
 
 export class Site {
-	/** `more`: what the configuration has besides, of this site. */
-	static async start(more = () => "") {
+	/**
+	 * `admin`: keys of its section; `sections`: what the file has besides; `login`: the password that the upstream wants to hear;
+	 * `more`: what the file ends with, of this site.
+	 */
+	static async start({ admin = "", sections = "", login, more = () => "" } = {}) {
 		const site = new Site();
-		site.more = more;
+		Object.assign(site, { admin, sections, login, more });
 		site.dir = mkdtempSync(join(tmpdir(), "postern-browser-"));
-		site.upstream = await upstream();
+		site.upstream = await upstream(login);
 		[site.smtp, site.port, site.dead] = [await free(), await free(), await free()];
 		site.url = `http://127.0.0.1:${site.port}`;
 		writeFileSync(join(site.dir, "config.toml"), site.config());
@@ -124,6 +133,7 @@ export class Site {
 	}
 
 	config() {
+		const token = createHash("sha256").update(this.token()).digest("hex");
 		const users = roles.map((role) => `[[admin_user]]\nname = "${role}"\npassword = '${hash()}'\nrole = "${role}"\n`);
 		return `hostname = "relay.corp.example"
 data_dir = "data"
@@ -144,7 +154,7 @@ retry = ["1h"]
 
 [[route]]
 name = "internet"
-connectors = ["smarthost"]
+connectors = ["${this.login ? "guarded" : "smarthost"}"]
 retry = ["1h"]
 
 [[connector]]
@@ -160,13 +170,39 @@ type = "smtp"
 host = "127.0.0.1"
 port = ${this.dead}
 tls = "off"
-
+${this.login ? this.guarded() : ""}${this.sections}
 [admin]
 address = "127.0.0.1:${this.port}"
 content = "all"
+${this.admin}
+
+[[admin_token]]
+name = "token"
+hash = "sha256:${token}"
+role = "admin"
 
 ${users.join("\n")}
 ${this.more(this)}`;
+	}
+
+	/** A connector that logs in with a password that is not the right one any more. */
+	guarded() {
+		return `
+[[connector]]
+name = "guarded"
+type = "smtp"
+host = "127.0.0.1"
+port = ${this.upstream.port}
+tls = "off"
+plaintext_credentials = true
+username = "me"
+password = "hunter1"
+`;
+	}
+
+	/** Of an admin. */
+	token() {
+		return "a token of the tests";
 	}
 
 	async run() {

@@ -23,7 +23,7 @@ export class Watched {
 	static async start() {
 		const watched = new Watched();
 		watched.receiver = await receiver();
-		watched.site = await Site.start(() => watched.config());
+		watched.site = await Site.start({ more: () => watched.config() });
 		return watched;
 	}
 

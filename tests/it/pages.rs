@@ -19,6 +19,12 @@ fn what_is_watched_in_a_browser() {
     look("watch");
 }
 
+#[test]
+#[ignore = "needs Chromium, playwright-core and axe-core, which tests/run installs"]
+fn a_change_of_the_configuration_in_a_browser() {
+    look("changes");
+}
+
 /// Runs the tests of that file.
 fn look(name: &str) {
     need("node");

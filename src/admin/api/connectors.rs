@@ -64,7 +64,7 @@ pub(in crate::admin) async fn one(app: &App, name: &str) -> Result<view::Connect
     found.ok_or_else(|| no_connector(name))
 }
 
-fn no_connector(name: &str) -> ApiError {
+pub(in crate::admin) fn no_connector(name: &str) -> ApiError {
     ApiError::not_found(format!(
         "there is no connector named {:?}",
         shown_to(name, 100)

@@ -366,7 +366,8 @@ fn is_open(proposal: &ProposalRow) -> Result<(), ApiError> {
     }
 }
 
-fn may_change(app: &App) -> Result<(), ApiError> {
+/// Whether anything may be changed from here.
+pub(in crate::admin) fn may_change(app: &App) -> Result<(), ApiError> {
     if app.settings().write_config == WriteConfig::Off {
         let detail = "admin.write_config is off: the configuration changes in its file only";
         return Err(ApiError::coded(StatusCode::FORBIDDEN, "config_off", detail));

@@ -1,8 +1,9 @@
 //! What the pages that change the configuration are filled with, and the words in which they say what was done.
 
 use askama::Template;
+use serde_json::Value;
 
-use super::{filters, templates::Frame};
+use super::{arranged::FieldGroup, filters, templates::Frame};
 use crate::view;
 
 /// A line of a diff.
@@ -49,6 +50,90 @@ impl ProposalPage {
     }
 }
 
+/// A service as the list of them says it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct ServiceChoice {
+    pub(super) name: String,
+    /// Host, port, TLS.
+    pub(super) place: String,
+}
+
+/// Those of `postern services --json`.
+pub(super) fn services(all: &Value) -> Vec<ServiceChoice> {
+    let text = |one: &Value, key: &str| match &one[key] {
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    };
+    let choice = |one: &Value| ServiceChoice {
+        name: text(one, "name"),
+        place: format!(
+            "{}, port {}, TLS {}",
+            text(one, "host"),
+            text(one, "port"),
+            text(one, "tls")
+        ),
+    };
+    all.as_array().into_iter().flatten().map(choice).collect()
+}
+
+/// What a new connector is for.
+#[derive(Debug, Template)]
+#[template(path = "connector-service.html")]
+pub(super) struct ServicePage {
+    pub(super) frame: Frame,
+    pub(super) services: Vec<ServiceChoice>,
+}
+
+#[derive(Debug, Template)]
+#[template(path = "connector-form.html")]
+pub(super) struct ConnectorFormPage {
+    pub(super) frame: Frame,
+    /// Where the form goes.
+    pub(super) action: String,
+    /// Where one goes who does not want to.
+    pub(super) up: String,
+    pub(super) name: String,
+    pub(super) is_saved: bool,
+    pub(super) is_removal: bool,
+    pub(super) kind: &'static str,
+    pub(super) service: Option<ServiceChoice>,
+    pub(super) groups: Vec<FieldGroup>,
+    /// What the file says and no form changes.
+    pub(super) only_in_file: Vec<(String, String)>,
+    /// What only the file could say.
+    pub(super) never_asked: Vec<String>,
+    /// The hash of the file that the fields are about.
+    pub(super) base: String,
+    /// The name of the secrets that were typed.
+    pub(super) typed: Option<String>,
+    /// The recipient of a test.
+    pub(super) to: String,
+    /// Of the proposal; empty: its own.
+    pub(super) title: String,
+    pub(super) own_title: String,
+    /// Of what was looked at.
+    pub(super) reviewed: String,
+    pub(super) may_write: bool,
+    pub(super) can_test: bool,
+    /// What would become of the file. `None`: nobody has asked.
+    pub(super) lines: Option<Vec<DiffLine>>,
+    pub(super) problems: Vec<view::Problem>,
+    pub(super) tried: Option<view::Tried>,
+}
+
+impl ConnectorFormPage {
+    /// With what was refused.
+    pub(super) fn alarmed(self, alert: String) -> Self {
+        Self {
+            frame: Frame {
+                alert: Some(alert),
+                ..self.frame
+            },
+            ..self
+        }
+    }
+}
+
 /// What was done to the configuration, or to a connector, as `shell::done` writes it: only what is known is said.
 pub(super) fn noticed(what: &str, number: u64) -> Option<String> {
     Some(match what {
@@ -60,10 +145,8 @@ pub(super) fn noticed(what: &str, number: u64) -> Option<String> {
         "written" => {
             format!("The change was written to the file and is in force (proposal p{number}).")
         }
-        "stopped" if number == 0 => "It was stopped already.".to_owned(),
         "stopped" => "It is stopped. Nothing is sent by it until somebody starts it.".to_owned(),
-        "started" if number == 0 => "It was not stopped.".to_owned(),
-        "started" => "It is started.".to_owned(),
+        "started" => "It is started: mail goes by it again.".to_owned(),
         _ => return None,
     })
 }

@@ -10,25 +10,28 @@ use axum::{
 use serde_json::Value;
 
 use super::{
-    filters::path_part,
-    shell::{shown, shown_with},
+    filters::connector_path,
+    shell::{done, shown, shown_with},
     templates::{ConnectorPage, ConnectorsPage, Frame},
     verbs::{Wish, carry_out},
 };
 use crate::{
     admin::{
         api::{
-            connectors::{TryRequest, one, try_out},
+            connectors::{TryRequest, one, set_stopped, try_out},
             part::Named,
+            proposals,
         },
         app::App,
         caller::Caller,
         gate::row,
         params::Params,
         problem::ApiError,
+        settings::Role,
     },
     queue::store::{Filter, JobState},
     view,
+    window::audit::AuditRow,
 };
 
 pub(super) async fn list(
@@ -40,7 +43,13 @@ pub(super) async fn list(
     Ok(shown(&ConnectorsPage {
         frame: Frame::of(&app, &caller, "connectors", "Connectors").noticing(&params),
         connectors: app.host.connectors().await?,
+        may_change: may_change(&app, &caller),
     }))
+}
+
+/// Whether the form of a connector is for this caller.
+fn may_change(app: &App, caller: &Caller) -> bool {
+    caller.role >= Role::Admin && proposals::may_change(app).is_ok()
 }
 
 pub(super) async fn show(
@@ -65,6 +74,7 @@ async fn page(app: &App, caller: &Caller, name: &str) -> Result<ConnectorPage, A
         frame: Frame::of(app, caller, "connector", format!("Connector {name}")),
         connector,
         settings,
+        may_change: may_change(app, caller),
         to: String::new(),
         from: String::new(),
         tried: None,
@@ -89,7 +99,7 @@ fn flatten(key: &str, value: &Value, out: &mut Vec<(String, String)>) {
     }
 }
 
-/// Test, or retry what waits for it.
+/// Test, retry what waits for it, stop, or start.
 pub(super) async fn act(
     State(app): State<Arc<App>>,
     Extension(caller): Extension<Caller>,
@@ -137,11 +147,22 @@ pub(super) async fn act(
                 },
                 which: format!("messages that wait for connector {name}"),
                 page: "connector",
-                path: format!("/connectors/{}", path_part(&name)),
+                path: connector_path(&name),
                 fields: Vec::new(),
             };
             carry_out(&app, &caller, row, &form, wish).await
         }
-        _ => Err(ApiError::bad("`do` takes retry or test")),
+        Some("stop") => {
+            let why = form.get("why").unwrap_or_default();
+            let action = "stop".to_owned();
+            set_stopped(&app, &name, Some(why), AuditRow { action, ..row }).await?;
+            Ok(done(&connector_path(&name), "stopped", 1))
+        }
+        Some("start") => {
+            let action = "start".to_owned();
+            set_stopped(&app, &name, None, AuditRow { action, ..row }).await?;
+            Ok(done(&connector_path(&name), "started", 1))
+        }
+        _ => Err(ApiError::bad("`do` takes retry, test, stop or start")),
     }
 }

@@ -96,10 +96,10 @@ pub(super) fn attended(word: impl Display, _: &dyn Values) -> Result<Safe<String
     )))
 }
 
-/// Words of ours, with commands and keys between backticks.
+/// As [`lines`]: words of ours, with commands and keys between backticks.
 #[askama::filter_fn]
 pub(super) fn coded(value: impl Display, _: &dyn Values) -> Result<Safe<String>> {
-    Ok(Safe(with_code(&value.to_string())))
+    Ok(Safe(with_code(&text::shown_lines(&value.to_string()))))
 }
 
 fn with_code(text: &str) -> String {
@@ -158,6 +158,20 @@ fn apart(digits: &str) -> String {
         out.push(digit);
     }
     out
+}
+
+/// The path of a connector's page.
+#[askama::filter_fn]
+pub(super) fn at_connector(name: impl Display, _: &dyn Values) -> Result<String> {
+    Ok(connector_path(&name.to_string()))
+}
+
+/// See [`at_connector`]. One may be called `new`: written so, it is not the page for a new one.
+pub(super) fn connector_path(name: &str) -> String {
+    if name == "new" {
+        return "/connectors/%6Eew".to_owned();
+    }
+    format!("/connectors/{}", path_part(name))
 }
 
 /// Octets.

@@ -10,7 +10,7 @@ use axum::{
 };
 
 use super::{
-    filters::{self, path_part},
+    filters::{self, connector_path, path_part},
     shell::{done, shown, shown_with},
     templates::Frame,
 };
@@ -171,10 +171,9 @@ fn about(incident: &view::IncidentView) -> Option<(String, String)> {
     let (connector, _) = object.split_once('/').unwrap_or((object, ""));
     Some(match incident.kind.as_str() {
         "connector_paused" | "mailbox_refused" | "connector_closed" | "connector_stopped"
-        | "credential_expires" | "rotation_failed" | "token_failing" => (
-            format!("connector {connector}"),
-            format!("/connectors/{}", path_part(connector)),
-        ),
+        | "credential_expires" | "rotation_failed" | "token_failing" => {
+            (format!("connector {connector}"), connector_path(connector))
+        }
         "queue_old" | "mail_in_doubt" => (
             format!("mail of the route {object}"),
             format!("/messages?state=waiting&route={}", path_part(object)),

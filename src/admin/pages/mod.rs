@@ -14,13 +14,16 @@ use axum::{
 
 use super::{api::part::Named, app::App, problem::ApiError};
 
+mod arranged;
 mod assets;
 mod audit;
 mod captures;
 mod changing;
 mod config;
+mod connector_form;
 mod connectors;
 mod devices;
+mod fields;
 mod filters;
 mod incidents;
 mod login;
@@ -56,6 +59,14 @@ pub(super) fn router() -> Router<Arc<App>> {
             get(incidents::list).post(incidents::act_on_all),
         )
         .route("/incidents/{id}", get(incidents::show).post(incidents::act))
+        .route(
+            "/connectors/new",
+            get(connector_form::choose).post(connector_form::add),
+        )
+        .route(
+            "/connectors/{name}/edit",
+            get(connector_form::edit).post(connector_form::change),
+        )
         .route("/try", get(route::show))
         .route("/config", get(config::show).post(config::act))
         .route("/proposals/{id}", get(proposal::show).post(proposal::act))

@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use serde::Serialize;
 
-use super::filters::{path_part, spanned};
+use super::filters::{connector_path, spanned};
 use crate::{
     admin::{
         api::incidents::{looked_after, open},
@@ -107,7 +107,7 @@ impl EndsOn {
     /// Where it is mended.
     fn href(&self) -> String {
         match self.kind {
-            "credential_expires" => connector_page(&self.name),
+            "credential_expires" => connector_path(&self.name),
             _ => "/config".to_owned(),
         }
     }
@@ -247,10 +247,6 @@ fn need(
     }
 }
 
-fn connector_page(name: &str) -> String {
-    format!("/connectors/{}", path_part(name))
-}
-
 fn of_lane(lane: &view::Lane, connector: &view::ConnectorView) -> Option<OpenNeed> {
     let is_whole = lane.name == connector.lane.name;
     let severity = match (lane.state.as_str(), is_whole) {
@@ -269,7 +265,7 @@ fn of_lane(lane: &view::Lane, connector: &view::ConnectorView) -> Option<OpenNee
         &lane.name,
         format!("{kind} {} is {}", lane.name, lane.state),
         lane.why.clone().unwrap_or_default(),
-        connector_page(&connector.lane.name),
+        connector_path(&connector.lane.name),
     );
     Some(OpenNeed {
         since: lane.since.clone(),

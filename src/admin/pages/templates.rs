@@ -286,6 +286,8 @@ pub(super) struct MessagePage {
 pub(super) struct ConnectorsPage {
     pub(super) frame: Frame,
     pub(super) connectors: Vec<view::ConnectorView>,
+    /// There is a form for them.
+    pub(super) may_change: bool,
 }
 
 #[derive(Debug, Template)]
@@ -295,6 +297,8 @@ pub(super) struct ConnectorPage {
     pub(super) connector: view::ConnectorView,
     /// Keys and values, flat.
     pub(super) settings: Vec<(String, String)>,
+    /// There is a form for it.
+    pub(super) may_change: bool,
     pub(super) to: String,
     pub(super) from: String,
     pub(super) tried: Option<view::Tried>,

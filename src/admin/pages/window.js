@@ -278,9 +278,15 @@ function fillConnector(row, connector) {
 	if (page === "overview") put(slot(row, "next_probe"), whenOr(connector.next_probe));
 	else if (connector.next_probe) put(slot(row, "next_probe"), "Next try ", when(connector.next_probe), ".");
 	else put(slot(row, "next_probe"), "");
+	if (connector.since) put(slot(row, "since"), "Since ", when(connector.since), ".");
+	else put(slot(row, "since"), "");
+	const is_stopped = connector.state === "stopped";
+	for (const part of all("[data-when]", row)) part.hidden = (part.dataset.when === "stopped") !== is_stopped;
+	const why = one(".said.why", row);
+	if (why) why.hidden = !connector.why;
 	put(slot(row, "waiting"), count(connector.waiting));
 	put(slot(row, "in_flight"), count(connector.in_flight));
-	put(slot(row, "last_success"), whenOr(connector.last_success));
+	if (connector.last_success) put(slot(row, "last_success"), when(connector.last_success));
 	if (has_changed) say(`Connector ${shown(connector.name, 80)} is ${connector.state}.`);
 }
 async function connectors() {

@@ -9,13 +9,14 @@ use super::{
     keep::in_keys,
     mask::split_mark,
     model::{read, typed},
+    place,
     proposal::Ground,
     refusal::{EditRefusal, Why},
     render::inside,
     rules,
 };
 use crate::{
-    config::{Diagnostic, load::parse, secrecy},
+    config::{load::parse, secrecy, shown::without_login},
     connector::Settings,
     secret::Secret,
     view::Problem,
@@ -60,6 +61,7 @@ pub fn draft(
         all.find(|one| one.get("name").and_then(Value::as_str) == Some(&name))
     });
     keep_saved(&mut draft, saved, &secrets)?;
+    unmask(&mut draft, saved);
     let kind = draft.get("type").and_then(Value::as_str);
     if !kind.is_some_and(|kind| ["smtp", "graph"].contains(&kind)) {
         let detail = "only smtp and graph can be tried before they are saved";
@@ -76,22 +78,23 @@ pub fn draft(
     let found = parse(&text, ground.path, ground.secrets, ground.env);
     let (config, notes) = found.map_err(|found| {
         let mut refusal = EditRefusal::new(Why::Invalid, "the draft is no connector");
-        refusal.problems = found.iter().map(nowhere).collect();
+        refusal.problems = nowhere(place::problems(found.iter(), &text));
         refusal
     })?;
     let mut all = config.connectors.into_iter();
     let settings = all.find(|settings| settings.name.as_str() == name);
     let settings = settings.ok_or_else(|| bad("the draft is no connector"))?;
-    Ok((settings, notes.iter().map(nowhere).collect()))
+    Ok((settings, nowhere(place::problems(notes.iter(), &text))))
 }
 
 /// The text was made here, and nobody sees its lines.
-fn nowhere(diagnostic: &Diagnostic) -> Problem {
-    Problem {
+fn nowhere(problems: Vec<Problem>) -> Vec<Problem> {
+    let unseen = |problem: Problem| Problem {
         line: None,
         column: None,
-        ..diagnostic.problem()
-    }
+        ..problem
+    };
+    problems.into_iter().map(unseen).collect()
 }
 
 /// The file with the draft in the place of the connector of its name.
@@ -139,6 +142,24 @@ fn keep_saved(
         }
         Ok(())
     })
+}
+
+/// A URL that is as it is shown is the saved one, with the login in it.
+fn unmask(draft: &mut Value, saved: Option<&Value>) {
+    let (Value::Table(table), Some(Value::Table(saved))) = (draft, saved) else {
+        return;
+    };
+    for (key, value) in table {
+        let saved = saved.get(key);
+        match saved {
+            Some(Value::String(url))
+                if rules::has_login(url) && value.as_str() == Some(&without_login(url)) =>
+            {
+                *value = Value::String(url.clone());
+            }
+            _ => unmask(value, saved),
+        }
+    }
 }
 
 fn reveal(draft: &mut Value, secrets: &[Secret]) {

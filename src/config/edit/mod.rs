@@ -13,6 +13,7 @@ mod lexis;
 mod lists;
 mod mask;
 mod model;
+mod place;
 mod proposal;
 mod refusal;
 mod regions;

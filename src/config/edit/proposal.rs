@@ -11,13 +11,13 @@ use super::{
     keep::{self, Fresh},
     mask::{diff, split_mark},
     model::{Deed, DeedKind, below, look, perform, read, resolve, same},
+    place,
     refusal::{EditRefusal, Why},
     rules,
     splice::splice,
 };
 use crate::{
     config::{
-        diagnostic::Diagnostic,
         load::parse,
         settings::{Environment, Secrets},
     },
@@ -183,6 +183,7 @@ impl Proposal {
                 message: "its secrets are in files of this gateway alone, and the queue is shared"
                     .to_owned(),
                 hint: Some("put the same files on the other gateways".to_owned()),
+                place: None,
             });
         }
         let name = ground.path.display().to_string();
@@ -272,10 +273,10 @@ fn is_shared(root: &Value) -> bool {
 /// What `check` says of a text: warnings and notes.
 fn check(text: &str, ground: Ground<'_>) -> Result<Vec<Problem>, EditRefusal> {
     match parse(text, ground.path, ground.secrets, ground.env) {
-        Ok((_, notes)) => Ok(notes.iter().map(Diagnostic::problem).collect()),
+        Ok((_, notes)) => Ok(place::problems(notes.iter(), text)),
         Err(found) => {
             let mut refusal = EditRefusal::new(Why::Invalid, "the result is no configuration");
-            refusal.problems = found.iter().map(Diagnostic::problem).collect();
+            refusal.problems = place::problems(found.iter(), text);
             Err(refusal)
         }
     }
