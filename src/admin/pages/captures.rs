@@ -23,9 +23,9 @@ use crate::{
 };
 
 /// Sessions of a page, the latest ones,
-const SESSIONS: usize = 20;
-/// and lines of each. The text has all.
-const LINES: usize = 200;
+const SESSIONS: usize = 10;
+/// and lines of each, so that what a stranger says makes no page large. The text has all.
+const LINES: usize = 100;
 
 #[derive(Debug, Template)]
 #[template(path = "capture.html")]

@@ -35,6 +35,8 @@ use crate::{
     window::devices::DeviceRow,
 };
 
+/// Candidates that are shown at once.
+const CANDIDATES: usize = 100;
 /// How long it may be learned, and what is captured.
 const LENGTHS: [(&str, &str); 5] = [
     ("30m", "30 minutes"),
@@ -61,6 +63,8 @@ struct DevicesPage {
     next: Option<String>,
     learning: Option<LearningView>,
     candidates: Vec<DeviceRow>,
+    /// Candidates that are not shown.
+    more: usize,
     may_adopt: bool,
     captures: Vec<CaptureSummary>,
     /// As they were typed.
@@ -129,7 +133,7 @@ fn page(
     let list = part(app, params)?;
     let learned = state(app);
     let listeners = app.host.listeners();
-    let candidates = learned.candidates.iter();
+    let candidates = learned.candidates.iter().take(CANDIDATES);
     let given = |key: &str| params.get(key).unwrap_or_default().to_owned();
     let next = list.next.map(|next| {
         let mut query = Serializer::for_suffix("?".to_owned(), 1);
@@ -149,6 +153,7 @@ fn page(
         candidates: candidates
             .filter_map(|address| listeners.devices.one(address))
             .collect(),
+        more: learned.candidates.len().saturating_sub(CANDIDATES),
         may_adopt: may_adopt(app, caller),
         captures: if frame.is_operator {
             listeners.captures.list()

@@ -499,7 +499,7 @@ const marks = { client: "C", postern: "S", note: "#" };
 async function capture() {
 	const found = await ask(`/api/v1${pathTo("captures", last())}`);
 	const place = one("#sessions");
-	const sessions = found.sessions.slice(-20).reverse();
+	const sessions = found.sessions.slice(-10).reverse();
 	const known = all(".session", place);
 	// They come on top; those that are there stay where they are.
 	const more = Math.max(0, sessions.length - known.length);
@@ -507,10 +507,10 @@ async function capture() {
 		const made = at < more ? copy("session") : known[at - more];
 		put(slot(made, "head") ?? one("h2", made), when(session.at), `, ${session.tls ?? "without TLS"}`);
 		const text = one("pre", made);
-		const lines = session.lines.slice(0, 200);
+		const lines = session.lines.slice(0, 100);
 		for (const line of lines.slice(all(".line", text).length)) {
 			const row = element("span", `line said-${marks[line.from]}`);
-			row.append(element("span", "n", marks[line.from]), `${shown(line.text, 2200)}\n`);
+			row.append(element("span", "n", marks[line.from]), `${shown(line.text, 400)}\n`);
 			text.append(row);
 		}
 		const left = session.lines.length - lines.length;
