@@ -66,7 +66,7 @@ describe("every page", () => {
 		const operator = await visit(watched.site, "operator");
 		for (const path of ["/devices", "/devices/127.0.0.5", "/refused"]) {
 			await operator.go(path);
-			assert.equal(await operator.page.getByRole("button", { name: /Adopt|Propose|Learn/ }).count(), 0, path);
+			assert.equal(await operator.page.getByRole("button", { name: /Adopt|Learn/ }).count(), 0, path);
 			assert.equal(await operator.page.getByRole("link", { name: /^Adopt/ }).count(), 0, path);
 		}
 	});
@@ -148,7 +148,7 @@ describe("the tasks", () => {
 			await go("/");
 			await click(page.locator("main").getByRole("link", { name: /refused$/ }));
 			await click(page.getByTestId("refused").getByRole("link", { name: "Adopt 127.0.0.5" }).first());
-			await click(page.getByRole("button", { name: "Propose" }));
+			await click(page.getByRole("button", { name: "Adopt" }));
 			await page.waitForURL((url) => url.pathname.startsWith("/proposals/p"));
 			const id = new URL(page.url()).pathname.split("/").at(-1);
 			const proposal = await watched.ask("GET", `/proposals/${id}`);
@@ -215,7 +215,7 @@ describe("the tasks", () => {
 		assert.match(await page.getByRole("alert").innerText(), /No device is ticked/);
 		await go("/devices/127.0.0.5");
 		await page.getByLabel("Name of the client").fill("erp");
-		await page.getByRole("button", { name: "Propose" }).click();
+		await page.getByRole("button", { name: "Adopt" }).click();
 		assert.match(await page.getByRole("alert").innerText(), /erp/);
 		assert.equal(await page.locator("h1").innerText(), "Device 127.0.0.5");
 		assert.equal(await page.getByLabel("Name of the client").inputValue(), "erp");
@@ -272,6 +272,9 @@ describe("it lives", () => {
 			await site.talk("127.0.0.5", "HELO copier");
 			await until("the row to count", async () => Number(await refused.innerText()) > before);
 			await until("the overview to count", async () => Number(await overview.page.locator('[data-day="refused"]').innerText()) > 1, 40);
+			await site.talk("127.0.0.9", "MAIL FROM:sensor@corp.example", "RCPT TO:<anna@corp.example>", "DATA", "Subject: 21 degrees\r\n\r\nwarm\r\n.");
+			await admin.page.getByRole("button", { name: "1 new candidate" }).click();
+			await admin.page.getByTestId("candidates").locator('tr[data-id="127.0.0.9"]').waitFor();
 			await admin.page.getByRole("button", { name: "Stop learning" }).click();
 			assert.match(await admin.page.getByRole("status").first().innerText(), /Learning is off/);
 			await until("the overview says no more", async () => !(await overview.page.locator("#learning").isVisible()));

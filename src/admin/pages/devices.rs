@@ -71,6 +71,13 @@ struct DevicesPage {
     typed: Typed,
 }
 
+impl DevicesPage {
+    /// Then they come first.
+    fn has_candidates(&self) -> bool {
+        self.learning.is_some() || !self.candidates.is_empty()
+    }
+}
+
 /// What stood in a form that was refused.
 #[derive(Debug, Clone, Default)]
 struct Typed {

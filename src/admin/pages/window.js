@@ -172,7 +172,7 @@ function offer(made) {
 	return put(button, `${fresh.length} new`) && fresh.length > 0;
 }
 one("#new")?.addEventListener("click", () => {
-	const body = one("#new").closest("main").querySelector("p.new ~ table tbody");
+	const body = one(":scope > p.new ~ table tbody", one("#new").parentElement.parentElement);
 	one("tr.empty", body)?.remove();
 	const rows = fresh.map((make) => make());
 	rows.forEach((row) => row.classList.add("new"));
@@ -472,6 +472,18 @@ async function incident() {
 		put(slot(row, "result"), told.result ? shown(told.result, 300) : "–");
 	});
 }
+const seen = list("/api/v1/devices", (one) => one.address, fillDevice, "device");
+async function devices() {
+	await seen();
+	const { learning: now, candidates } = await ask("/api/v1/learning");
+	learning(now);
+	const met = candidates.length - Number(one("[data-testid=candidates]").dataset.count);
+	const button = one("#met");
+	button.hidden = met <= 0;
+	if (put(button, met === 1 ? "1 new candidate" : `${met} new candidates`) && met > 0) say(`${button.textContent}.`);
+}
+// What they need is the gateway's to say.
+one("#met")?.addEventListener("click", () => location.reload());
 async function device() {
 	const found = await ask(`/api/v1${pathTo("devices", last())}`);
 	if (put(slot(main, "last_seen"), when(found.last_seen))) say("The device was seen again.");
@@ -597,9 +609,8 @@ async function judge() {
 /* When it is asked: as the stream says that something has changed, or every ten seconds where there is none. */
 
 const pages = {
-	overview, messages, message, connectors, connector, config, proposal, incident, device, capture,
+	overview, messages, message, connectors, connector, config, proposal, incident, devices, device, capture,
 	incidents: list("/api/v1/incidents", (one) => one.id, fillIncident, "incident"),
-	devices: list("/api/v1/devices", (one) => one.address, fillDevice, "device"),
 	refused: list("/api/v1/refused", (one) => one.number, fillRefusal, "refusal"),
 };
 /** What a page is told of. */
