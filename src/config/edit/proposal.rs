@@ -281,3 +281,6 @@ fn check(text: &str, ground: Ground<'_>) -> Result<Vec<Problem>, EditRefusal> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
