@@ -5,6 +5,7 @@
 
 import assert from "node:assert/strict";
 import { readFileSync, readdirSync, writeFileSync } from "node:fs";
+import net from "node:net";
 import { join } from "node:path";
 import { after, afterEach, before, describe, test } from "node:test";
 import { Site, hostile, roles, until } from "./site.mjs";
@@ -65,6 +66,18 @@ async function propose(site, title, changes) {
 	const { status, body } = await ask(site, "POST", "/proposals", { base: file.sha256, title, changes });
 	assert.equal(status, 201, JSON.stringify(body));
 	return body.id;
+}
+
+/** How the gateway greets who comes from there. */
+function greeting(site, localAddress) {
+	return new Promise((done, failed) => {
+		const socket = net.connect({ port: site.smtp, host: "127.0.0.1", localAddress });
+		socket.once("error", failed);
+		socket.once("data", (octets) => {
+			done(octets.toString());
+			socket.destroy();
+		});
+	});
 }
 
 const config = (site) => readFileSync(join(site.dir, "config.toml"), "utf8");
@@ -189,6 +202,46 @@ describe("the tasks of a change", () => {
 				const id = await site.send({ to: "kim@elsewhere.example" });
 				await site.state(id, "done");
 				assert.ok(!config(site).includes("hunter2"));
+			} finally {
+				await site.stop();
+			}
+		});
+
+		test(`change a password, by way of a proposal${how}`, async () => {
+			const site = await Site.start({ admin: WRITE, login: SECRET });
+			try {
+				const { page, go } = await visit(site, "admin", { javaScriptEnabled });
+				const { click, spent } = new Hands();
+				await go("/");
+				await click(page.getByRole("link", { name: "Connectors" }));
+				await click(page.locator("tr[data-id=guarded]").getByRole("link", { name: /^Edit/ }));
+				await field(page, "password").fill(SECRET);
+				await click(button(page, "Review"));
+				await click(button(page, "Save as proposal"));
+				await click(button(page, "Apply"));
+				assert.match(await page.getByRole("status").first().innerText(), /is in force/);
+				assert.equal(await button(page, "Apply").count(), 0);
+				spent(5);
+			} finally {
+				await site.stop();
+			}
+		});
+
+		test(`admit a refused device${how}`, async () => {
+			const client = '\n[[client]]\nname = "erp"\nnetworks = ["127.0.0.1/32"]\n';
+			const site = await Site.start({ admin: WRITE, sections: client });
+			try {
+				assert.match(await greeting(site, "127.0.0.7"), /^554 /);
+				const { page, go } = await visit(site, "admin", { javaScriptEnabled });
+				const { click, spent } = new Hands();
+				await go("/");
+				await click(page.locator("main").getByRole("link", { name: /refused$/ }));
+				await click(page.getByRole("link", { name: "Adopt 127.0.0.7" }).first());
+				await click(button(page, "Propose"));
+				await click(button(page, "Apply"));
+				assert.match(await page.getByRole("status").first().innerText(), /is in force/);
+				spent(4);
+				assert.match(await greeting(site, "127.0.0.7"), /^220 /);
 			} finally {
 				await site.stop();
 			}
@@ -423,6 +476,14 @@ describe("a form", () => {
 		await field(page, "oauth.provider").selectOption("");
 		await button(page, "Review").click();
 		assert.match(await page.getByTestId("diff").innerText(), /^-\[connector\.oauth\]$/m);
+	});
+
+	test("says that a name is taken", async () => {
+		const { page, go } = await visit(site, "admin");
+		await go("/connectors/new?type=discard");
+		await field(page, "name").fill("smarthost");
+		await button(page, "Review").click();
+		assert.match(await page.locator(".fault").innerText(), /there is one already: connector smarthost/);
 	});
 
 	test("of a connector that is called new", async () => {

@@ -344,6 +344,9 @@ impl SentForm {
             && let Some(key) = self.draft.named_in(&refusal.detail, "")
         {
             faults.push((key, refusal.detail.clone()));
+        } else if refusal.code == "not_provable" && !self.draft.is_saved() {
+            // All that keeps a new one from the file is another of its name.
+            faults.push(("name".to_owned(), refusal.detail.clone()));
         }
         let detail = match (refusal.code.as_str(), problems.len()) {
             ("changed", _) => CHANGED.to_owned(),
