@@ -64,6 +64,7 @@ impl Auditor {
 
     /// Something was done.
     pub(super) async fn write(&self, row: AuditRow) -> Result<(), ApiError> {
+        debug_assert!(!row.action.is_empty(), "what was done has a word: {row:?}");
         say(&row);
         let written = self
             .window

@@ -11,6 +11,7 @@
 
 mod harness;
 
+mod behind;
 mod big;
 mod cli;
 mod clients;

@@ -123,6 +123,7 @@ pub(in crate::admin) async fn read_again(app: &App, row: AuditRow) -> Result<(),
         .unwrap_or_else(|| "ok".to_owned());
     app.audit
         .write(AuditRow {
+            action: "reload".to_owned(),
             result: said,
             ..row
         })
