@@ -95,7 +95,7 @@ function pages(role) {
 
 async function looksRight(page, where, ...name) {
 	await isAccessible(page, where);
-	for (const width of [1600, 800, 320]) {
+	for (const width of [1600, 1280, 1100, 1000, 800, 320]) {
 		await page.setViewportSize({ width, height: 900 });
 		assert.equal(await page.evaluate(sideways), 0, `${where} scrolls sideways at ${width}`);
 		await picture(page, ...name, width);

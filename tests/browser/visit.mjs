@@ -65,7 +65,7 @@ export async function looksRight(site, { kind, role, colorScheme }, pages) {
 		assert.equal(await page.locator("body").getAttribute("data-page"), word, path);
 		assert.equal(await page.locator("h1").count(), 1, path);
 		await isAccessible(page, path);
-		for (const width of [1600, 800, 320]) {
+		for (const width of [1600, 1280, 1100, 1000, 800, 320]) {
 			await page.setViewportSize({ width, height: 900 });
 			assert.equal(await page.evaluate(sideways), 0, `${path} scrolls sideways at ${width}`);
 			await picture(page, kind, role, colorScheme, width, path.replaceAll(/[0-9A-HJKMNP-TV-Z]{26}/g, "ID"));
