@@ -221,7 +221,7 @@ async fn serve(
         config.limits,
         Authenticator::default(),
     );
-    let window = window::open(&config.data_dir);
+    let window = window::open(&config).await;
     // Everything is bound before anything is accepted: `commit` comes when delivery is ready to take it.
     let listeners = Listeners::new(Arc::clone(&shared))
         .map_err(|e| RunError::system(format!("sockets from systemd: {e}")))?;

@@ -6,8 +6,13 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
-use crate::{mail::text::shown_to, smtp::server::tolerance::Quirk, window::devices::DeviceRow};
+use crate::{
+    listener::devices::NAMES, mail::text::shown_to, smtp::server::tolerance::Quirk, view::Problem,
+    window::devices::DeviceRow,
+};
 
+/// Names of a device that are listed.
+const LISTED: usize = 5;
 /// With so many senders a device may have more that are not known.
 const SENDERS: usize = 5;
 
@@ -18,6 +23,50 @@ pub fn adopted(base: &str, devices: &[DeviceRow], name: &str) -> Value {
         "title": format!("adopt {} as {}", devices.len(), shown_to(name, 60)),
         "changes": operations(devices, name),
     })
+}
+
+/// What is to be known before they are admitted: an address may stand for several devices, and whoever is behind it is let in with them.
+pub fn notes(devices: &[DeviceRow]) -> Vec<Problem> {
+    let several = devices.iter().filter_map(|device| {
+        let address = &device.address;
+        if address.contains('/') {
+            return Some((
+                format!(
+                    "{address} is a whole network, of which more than 64 addresses have connected"
+                ),
+                "every device in it would be admitted".to_owned(),
+            ));
+        }
+        let count = device.names.len();
+        if count < 2 {
+            return None;
+        }
+        let least = if count >= NAMES { "at least " } else { "" };
+        let mut names: Vec<String> = device.names.iter().map(|name| shown_to(name, 60)).collect();
+        let more = names.len().saturating_sub(LISTED);
+        names.truncate(LISTED);
+        let mut listed = names.join(", ");
+        if more > 0 {
+            listed = format!("{listed} and {more} more");
+        }
+        Some((
+            format!(
+                "{least}{count} devices stand behind {address}, by the names they give: {listed}"
+            ),
+            "a NAT or a proxy has this address, and everybody behind it would be admitted"
+                .to_owned(),
+        ))
+    });
+    several
+        .map(|(message, hint)| Problem {
+            severity: "warning",
+            place: None,
+            line: None,
+            column: None,
+            message,
+            hint: Some(hint),
+        })
+        .collect()
 }
 
 fn operations(devices: &[DeviceRow], name: &str) -> Vec<Value> {
@@ -95,7 +144,36 @@ mod tests {
             refusals: Vec::new(),
             candidate: true,
             needs: owned(needs),
+            last_mail: None,
+            names: Vec::new(),
         }
+    }
+
+    #[test]
+    fn several_behind_an_address_are_said() {
+        let mut devices = [
+            device("10.0.0.1", &[], &[]),
+            device("10.0.0.2", &[], &[]),
+            device("10.0.0.3", &[], &[]),
+            device("2001:db8::/64", &[], &[]),
+        ];
+        devices[0].names = vec!["one".to_owned()];
+        devices[1].names = vec!["one".to_owned(), "t\u{202e}wo".to_owned()];
+        devices[2].names = (0..NAMES).map(|n| format!("mfp{n}")).collect();
+        let said: Vec<String> = notes(&devices)
+            .into_iter()
+            .map(|note| note.message)
+            .collect();
+        assert_eq!(said.len(), 3, "{said:?}");
+        assert!(
+            said[0].starts_with("2 devices stand behind 10.0.0.2, by the names they give: one, t")
+        );
+        assert!(!said[0].contains('\u{202e}'));
+        assert_eq!(
+            said[1],
+            "at least 16 devices stand behind 10.0.0.3, by the names they give: mfp0, mfp1, mfp2, mfp3, mfp4 and 11 more"
+        );
+        assert!(said[2].starts_with("2001:db8::/64 is a whole network"));
     }
 
     #[test]

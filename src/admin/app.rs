@@ -20,7 +20,7 @@ use super::{
 use crate::{
     incident::shown,
     window::{
-        WindowDb, audit as rows,
+        WindowDb,
         incidents::{self, IncidentRow},
         proposals::{self, ProposalState},
     },
@@ -30,12 +30,8 @@ use crate::{
 const STREAMS: usize = 50;
 /// How often it is looked for what commands have written.
 const LOOK: Duration = Duration::from_secs(1);
-/// So long a proposal waits.
-const WAITS: Duration = Duration::from_hours(24 * 30);
 /// Proposals and incidents that are looked at for what commands did to them.
 const WATCHED: usize = 100;
-/// Looks between two times at which old rows are deleted.
-const TIDY: u32 = 600;
 
 /// State, number of the last transition and note, by the number of the incident.
 type KnownIncidents = BTreeMap<i64, (String, u32, Option<String>)>;
@@ -133,9 +129,9 @@ impl App {
         self.failures.load(Ordering::Relaxed)
     }
 
-    /// Sees what commands write, and deletes what is old. Never ends.
+    /// Sees what commands write. Never ends.
     pub(super) async fn look(self: Arc<Self>) {
-        let (mut version, mut looks) = (None, 0);
+        let mut version = None;
         let mut watching = Watching::default();
         let (mut known, mut incidents) = (None, None);
         loop {
@@ -149,19 +145,6 @@ impl App {
             }
             watching.look(self.host.as_ref(), &self.feed).await;
             self.audit.settle().await;
-            if looks % TIDY == 0 {
-                let before = SystemTime::now().checked_sub(self.settings().keep_audit);
-                if let Some(before) = before {
-                    while self
-                        .window
-                        .run(move |tx| rows::forget(tx, before))
-                        .await
-                        .is_ok_and(|gone| gone > 0)
-                    {}
-                }
-                self.tidy(SystemTime::now(), before).await;
-            }
-            looks = looks.wrapping_add(1);
             tokio::time::sleep(LOOK).await;
         }
     }
@@ -172,7 +155,7 @@ impl App {
         known: Option<BTreeMap<i64, ProposalState>>,
     ) -> Option<BTreeMap<i64, ProposalState>> {
         let newest = |tx: &rusqlite::Transaction<'_>| proposals::list(tx, None, WATCHED);
-        let Ok(rows) = self.window.run(newest).await else {
+        let Ok(rows) = self.window.read(newest).await else {
             return known;
         };
         let now: BTreeMap<_, _> = rows.iter().map(|row| (row.number, row.state)).collect();
@@ -190,7 +173,7 @@ impl App {
     /// Tells what became of incidents since they were `known`: a command may have acknowledged one.
     async fn incidents(&self, known: Option<KnownIncidents>) -> Option<KnownIncidents> {
         let newest = |tx: &rusqlite::Transaction<'_>| incidents::list(tx, None, None, WATCHED);
-        let Ok(rows) = self.window.run(newest).await else {
+        let Ok(rows) = self.window.read(newest).await else {
             return known;
         };
         let mark = |row: &IncidentRow| (row.state.clone(), row.number, row.note.clone());
@@ -205,20 +188,5 @@ impl App {
             self.feed.tell("incident", &incident.id, data);
         }
         Some(now)
-    }
-
-    /// Proposals that nobody made in time are dropped, and secrets that nobody names go.
-    async fn tidy(&self, now: SystemTime, closed: Option<SystemTime>) {
-        let Some(open) = now.checked_sub(WAITS) else {
-            return;
-        };
-        let bodies = self.window.run(move |tx| {
-            proposals::expire(tx, open, closed)?;
-            proposals::open_bodies(tx)
-        });
-        // Of proposals that cannot be read nobody knows what they name.
-        if let Ok(bodies) = bodies.await {
-            self.host.forget_secrets(bodies).await;
-        }
     }
 }

@@ -26,6 +26,29 @@ use crate::window::audit::AuditRow;
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
     form-action 'self'; frame-ancestors 'none'; base-uri 'none'; require-trusted-types-for 'script'";
 
+/// Of every answer.
+const HEADERS: [(HeaderName, &str); 4] = [
+    (header::CONTENT_SECURITY_POLICY, POLICY),
+    (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    // Under no-referrer a form sends `Origin: null`.
+    (header::REFERRER_POLICY, "same-origin"),
+    (
+        HeaderName::from_static("cross-origin-opener-policy"),
+        "same-origin",
+    ),
+];
+/// Of every answer that does not say otherwise.
+const STORED: &str = "no-store";
+
+/// The same as lines, for what does not come by here.
+pub(super) fn lines() -> String {
+    let stored = (header::CACHE_CONTROL, STORED);
+    let all = HEADERS.into_iter().chain([stored]);
+    all.fold(String::new(), |lines, (name, value)| {
+        format!("{lines}{name}: {value}\r\n")
+    })
+}
+
 /// Asks, and adds the headers.
 pub(super) async fn gate(
     State(app): State<Arc<App>>,
@@ -49,21 +72,12 @@ pub(super) async fn gate(
     }
     app.host.counted_request(response.status().as_u16());
     let headers = response.headers_mut();
-    for (name, value) in [
-        (header::CONTENT_SECURITY_POLICY, POLICY),
-        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-        // Under no-referrer a form sends `Origin: null`.
-        (header::REFERRER_POLICY, "same-origin"),
-        (
-            HeaderName::from_static("cross-origin-opener-policy"),
-            "same-origin",
-        ),
-    ] {
+    for (name, value) in HEADERS {
         headers.insert(name, HeaderValue::from_static(value));
     }
     headers
         .entry(header::CACHE_CONTROL)
-        .or_insert(HeaderValue::from_static("no-store"));
+        .or_insert(HeaderValue::from_static(STORED));
     response
 }
 

@@ -190,13 +190,16 @@ pub trait Host: Send + Sync + fmt::Debug {
     /// # Errors
     /// It cannot be made, or its secrets cannot be written.
     async fn plan_change(&self, changes: view::Changes) -> Result<PlannedChange, ChangeRefused>;
-    /// Does a planned change anew on the file of now, writes that, and reloads; a reload that is refused brings the old octets back.
+    /// Does the proposal of that number, an open one, anew on the file of now, writes that, and reloads; a reload that is refused brings
+    /// the old octets back. What became of it is written down.
     ///
     /// # Errors
     /// The file is as it was.
-    async fn apply_change(&self, body: String) -> Result<view::CheckedChange, ChangeRefused>;
-    /// Deletes the files of secrets that for thirty days neither the configuration nor one of these changes names.
-    async fn forget_secrets(&self, open: Vec<String>);
+    async fn apply_change(
+        &self,
+        number: i64,
+        body: String,
+    ) -> Result<view::CheckedChange, ChangeRefused>;
     /// Tries a connector that is not saved, by the rules of one that is. Without `to` it only logs in.
     ///
     /// # Errors

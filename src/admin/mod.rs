@@ -14,6 +14,7 @@ mod api;
 mod app;
 mod audit;
 mod caller;
+mod dressed;
 mod entry;
 mod feed;
 mod gate;

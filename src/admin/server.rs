@@ -30,7 +30,14 @@ use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt as _;
 use tracing::{error, info};
 
-use super::{api, app::App, caller::Peer, settings::WindowPlace};
+use super::{
+    api,
+    app::App,
+    caller::Peer,
+    dressed::{AnswerTurn, Dressed},
+    gate,
+    settings::WindowPlace,
+};
 use crate::listener::bind::bind as bind_address;
 
 /// Each for TLS and the header.
@@ -264,8 +271,15 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let router = router.layer(Extension(peer));
+    let turn = AnswerTurn::default();
+    let stream = Dressed::new(stream, turn.clone(), gate::lines());
     let service = service_fn(move |request: hyper::Request<Incoming>| {
-        router.clone().oneshot(request.map(axum::body::Body::new))
+        turn.begin();
+        let (answer, turn) = (
+            router.clone().oneshot(request.map(axum::body::Body::new)),
+            turn.clone(),
+        );
+        async move { answer.await.map(|response| turn.watch(response)) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())

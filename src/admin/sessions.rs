@@ -74,7 +74,7 @@ impl WindowSessions {
     pub(super) async fn look(&self, wall: SystemTime) -> Result<(), WindowError> {
         let look = |tx: &rusqlite::Transaction<'_>| Ok((rows::all(tx)?, rows::codes(tx)?));
         let _turn = self.turn.lock().await;
-        let (sessions, codes) = self.window.run(look).await?;
+        let (sessions, codes) = self.window.read(look).await?;
         let now = Instant::now();
         let mut known = self.known();
         known.retain(|hash, _| sessions.iter().any(|row| row.hash == *hash));

@@ -49,7 +49,7 @@ impl Asking {
         let begun = Instant::now();
         while begun.elapsed() < PATIENCE {
             std::thread::sleep(LOOK);
-            let answer = self.window.wait(move |tx| asked::answered(tx, id));
+            let answer = self.window.read_now(move |tx| asked::answered(tx, id));
             match answer.map_err(unwritten)? {
                 Some((WishAnswer::Done(said), _)) => return Ok((id, said)),
                 Some((WishAnswer::Refused(why), _)) => {

@@ -33,7 +33,9 @@ pub(super) fn run(path: Option<PathBuf>, arguments: &Arguments) -> Ended {
     let place = arguments.place.find(path)?;
     let failed = |error| CommandError::new(Exit::Io, error);
     let rows = match WindowDb::existing(&place.data_dir).map_err(failed)? {
-        Some(window) => window.wait(|tx| devices::latest(tx, ALL)).map_err(failed)?,
+        Some(window) => window
+            .read_now(|tx| devices::latest(tx, ALL))
+            .map_err(failed)?,
         None => Vec::new(),
     };
     if arguments.json {

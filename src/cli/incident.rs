@@ -1,6 +1,11 @@
 //! `postern incident`: what needs somebody, who was told, and whether a channel reaches anybody; whether or not a gateway runs.
 
-use std::{io::Write as _, path::PathBuf, sync::Arc, time::SystemTime};
+use std::{
+    io::Write as _,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::SystemTime,
+};
 
 use super::{
     audited::{self, unwritten, window},
@@ -20,6 +25,21 @@ use crate::{
     view::IncidentView,
     window::{WindowDb, audit, incidents},
 };
+
+/// What the channel could not tell before is no fault any more; without a gateway nobody knows of one.
+fn has_told(data_dir: &Path, channel: &str) {
+    let channel = channel.to_owned();
+    let written = match WindowDb::existing(data_dir) {
+        Ok(Some(window)) => window.wait(move |tx| incidents::has_told(tx, &channel)),
+        Ok(None) => Ok(()),
+        Err(error) => Err(error),
+    };
+    if let Err(error) = written {
+        output::complain(format_args!(
+            "that it was told could not be written down: {error}"
+        ));
+    }
+}
 
 /// The list shows so many.
 const LISTED: usize = 500;
@@ -150,7 +170,7 @@ fn cells(incident: &IncidentView) -> Vec<String> {
 }
 
 fn one(window: &WindowDb, number: i64) -> Result<IncidentView, CommandError> {
-    let found = window.wait(move |tx| {
+    let found = window.read_now(move |tx| {
         let Some(row) = incidents::one(tx, number)? else {
             return Ok(None);
         };
@@ -273,6 +293,9 @@ fn test(place: &QueuePlace, channel: &str, json: bool) -> Ended {
     let mut row = audited::row("test", &format!("notify {channel}"), "incident test");
     row.result.clone_from(&tried.result);
     audited::write(&place.data_dir, row);
+    if tried.ok {
+        has_told(&place.data_dir, channel);
+    }
     if json {
         output::json(&tried)?;
     } else {

@@ -6,6 +6,7 @@ use std::{
     time::SystemTime,
 };
 
+use rusqlite::Transaction;
 use serde_json::json;
 
 use super::{
@@ -25,7 +26,7 @@ use crate::{
     window::{
         WindowDb,
         audit::{self, AuditRow},
-        proposals::{self as rows, ProposalRow, ProposalState},
+        proposals::{self as rows, CutOff, ProposalRow, ProposalState},
     },
 };
 
@@ -34,8 +35,8 @@ const LISTED: usize = 1_000;
 
 /// Newest first.
 pub(super) fn list(place: &QueuePlace, is_json: bool) -> Ended {
-    let found = window(&place.data_dir)?
-        .wait(|tx| rows::list(tx, None, LISTED))
+    let found = settled(place)?
+        .read_now(|tx| rows::list(tx, None, LISTED))
         .map_err(unwritten)?;
     let all: Vec<ProposalView> = found.iter().map(ProposalView::of).collect();
     if is_json {
@@ -60,7 +61,7 @@ pub(super) fn list(place: &QueuePlace, is_json: bool) -> Ended {
 
 /// One of them.
 pub(super) fn show(place: &QueuePlace, id: &str, is_json: bool) -> Ended {
-    let found = find(&window(&place.data_dir)?, id)?;
+    let found = find(&settled(place)?, id)?;
     let proposal = ProposalView::of(&found);
     if is_json {
         output::json(&proposal)?;
@@ -85,7 +86,7 @@ fn find(window: &WindowDb, id: &str) -> Result<ProposalRow, CommandError> {
         CommandError::new(Exit::No, text)
     };
     let number = ProposalView::number(id).ok_or_else(not_known)?;
-    let found = window.wait(move |tx| rows::find(tx, number));
+    let found = window.read_now(move |tx| rows::find(tx, number));
     found.map_err(unwritten)?.ok_or_else(not_known)
 }
 
@@ -129,11 +130,11 @@ pub(super) fn apply(place: &QueuePlace, id: &str, yes: bool) -> Ended {
             "nobody can be asked here: --yes applies it without a question",
         ));
     }
-    let window = window(&place.data_dir)?;
+    let window = settled(place)?;
     let proposal = open(&window, id)?;
     let object = format!("proposal p{}", proposal.number);
     let row = row("apply", &object, "config apply");
-    let done = carry_out(place, &proposal, is_asked);
+    let done = carry_out(place, &window, &proposal, is_asked);
     let (ended, row) = match done {
         Ok(Some((edited, exit))) => {
             let (before, after) = sides(&edited.diff);
@@ -151,20 +152,16 @@ pub(super) fn apply(place: &QueuePlace, id: &str, yes: bool) -> Ended {
             (Err(why), AuditRow { result, ..row })
         }
     };
-    let closed = ended.is_ok().then_some(ProposalState::Applied);
-    write_down(&window, row, proposal.number, closed);
+    write_down(&window, move |tx| audit::add(tx, &row, SystemTime::now()));
     ended
 }
 
 /// The window goes on as it can: what was done is done.
-fn write_down(window: &WindowDb, row: AuditRow, number: i64, closed: Option<ProposalState>) {
-    let written = window.wait(move |tx| {
-        if let Some(state) = closed {
-            rows::close(tx, number, state)?;
-        }
-        audit::add(tx, &row, SystemTime::now())
-    });
-    if let Err(error) = written {
+fn write_down(
+    window: &WindowDb,
+    what: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<()> + Send + 'static,
+) {
+    if let Err(error) = window.wait(what) {
         output::complain(format_args!(
             "what was done could not be written down: {error}"
         ));
@@ -174,6 +171,7 @@ fn write_down(window: &WindowDb, row: AuditRow, number: i64, closed: Option<Prop
 /// `None`: whoever was asked does not want it.
 fn carry_out(
     place: &QueuePlace,
+    window: &WindowDb,
     proposal: &ProposalRow,
     is_asked: bool,
 ) -> Result<Option<(Edited, Exit)>, CommandError> {
@@ -199,10 +197,43 @@ fn carry_out(
         output::complain("nothing was changed");
         return Ok(None);
     }
-    let written = edit::write(&place.path, &before, &edited.octets)
-        .map_err(|why| refused(EditRefusal::from(why)))?;
-    let exit = read_again(place, written)?;
-    Ok(Some((edited, exit)))
+    let number = proposal.number;
+    begin(window, number, edit::digest(&edited.octets))?;
+    let done = edit::write(&place.path, &before, &edited.octets)
+        .map_err(|why| refused(EditRefusal::from(why)))
+        .and_then(|written| read_again(place, written));
+    let is_written = done.is_ok();
+    write_down(window, move |tx| rows::finish(tx, number, is_written));
+    done.map(|exit| Some((edited, exit)))
+}
+
+/// Writes down that it is being written, so that it is known what became of it whatever happens meanwhile.
+fn begin(window: &WindowDb, number: i64, after: String) -> Result<(), CommandError> {
+    let now = SystemTime::now();
+    match window.wait(move |tx| rows::begin(tx, number, &after, now)) {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(CommandError::new(
+            Exit::No,
+            format_args!("proposal p{number} is not open any more, or somebody else writes it"),
+        )),
+        Err(error) => {
+            output::complain(format_args!(
+                "that it is written cannot be written down: {error}"
+            ));
+            Ok(())
+        }
+    }
+}
+
+/// The window, where what a command or a gateway that was killed has left unfinished is what the file says.
+fn settled(place: &QueuePlace) -> Result<WindowDb, CommandError> {
+    let window = window(&place.data_dir)?;
+    if let Ok(octets) = fs::read(&place.path) {
+        let (file, now) = (edit::digest(&octets), SystemTime::now());
+        // What cannot be written down now is looked at again.
+        let _ = window.wait(move |tx| rows::settle(tx, &file, CutOff::Gone, now));
+    }
+    Ok(window)
 }
 
 fn agreed(place: &QueuePlace) -> Result<bool, CommandError> {
@@ -267,11 +298,23 @@ fn refused(refusal: EditRefusal) -> CommandError {
 
 /// Gives it up.
 pub(super) fn discard(place: &QueuePlace, id: &str) -> Ended {
-    let window = window(&place.data_dir)?;
+    let window = settled(place)?;
     let proposal = open(&window, id)?;
     let (number, object) = (proposal.number, format!("proposal p{}", proposal.number));
     let row = row("drop", &object, "config drop");
-    write_down(&window, row, number, Some(ProposalState::Dropped));
+    let dropped = window.wait(move |tx| {
+        let is_done = rows::discard(tx, number)?;
+        if is_done {
+            audit::add(tx, &row, SystemTime::now())?;
+        }
+        Ok(is_done)
+    });
+    if !dropped.map_err(unwritten)? {
+        return Err(CommandError::new(
+            Exit::No,
+            format_args!("proposal p{number} is being written just now"),
+        ));
+    }
     output::line(format_args!("dropped p{number}"))?;
     Ok(Exit::Ok)
 }

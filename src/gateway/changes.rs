@@ -3,7 +3,12 @@
 //!
 //! The file of now is read each time. Whoever writes it reloads behind it, and brings it back where that is refused.
 
-use std::{collections::BTreeSet, fs, io, path::Path, time::SystemTime};
+use std::{
+    collections::BTreeSet,
+    fs, io,
+    path::{Path, PathBuf},
+    time::SystemTime,
+};
 
 use serde_json::Value;
 use tracing::{info, warn};
@@ -11,11 +16,15 @@ use tracing::{info, warn};
 use crate::{
     admin::host::{ChangeRefused, PlannedChange},
     config::{
-        self, Config, Environment, Secrets,
+        self, Config, Diagnostics, Environment, Secrets,
         edit::{self, EditRefusal, Edited, Ground, Plan, Proposal, Unwritten, Written},
     },
     connector,
     view::{Changes, CheckedChange},
+    window::{
+        WindowDb,
+        proposals::{self, CutOff},
+    },
 };
 
 impl From<EditRefusal> for ChangeRefused {
@@ -51,6 +60,20 @@ pub(super) fn not_reloaded(why: &str, undone: Result<(), Unwritten>) -> ChangeRe
         detail: format!("the gateway does not take it, and {file}: {why}"),
         problems: Vec::new(),
     }
+}
+
+/// Does what waits for the disk where nothing else waits for it.
+pub(super) async fn aside<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, ChangeRefused> + Send + 'static,
+) -> Result<T, ChangeRefused> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.unwrap_or_else(|_| Err(failed(&"a fault of this program; the log has it")))
+}
+
+/// What is wrong with the file as it is now.
+pub(super) async fn problems(path: PathBuf) -> Option<Diagnostics> {
+    let read = move || config::load(&path, Secrets::Ignore).err();
+    tokio::task::spawn_blocking(read).await.ok().flatten()
 }
 
 /// The file of now, for whoever looks at it.
@@ -109,18 +132,88 @@ pub(super) fn plan(config: &Config, changes: &Changes) -> Result<PlannedChange, 
     })
 }
 
-/// Does it anew on the file of now, and writes that.
-pub(super) fn write(
-    config: &Config,
-    body: &str,
-) -> Result<(Written, CheckedChange), ChangeRefused> {
-    let proposal = Proposal::read(body)?;
-    on_file(config, Secrets::CheckOnly, |ground| {
-        let edited = proposal.apply(ground)?;
+/// A change that was done anew, on the file of now; nothing is written.
+#[derive(Debug)]
+pub(super) struct Anew {
+    before: Vec<u8>,
+    edited: Edited,
+}
+
+impl Anew {
+    /// Of what a proposal does.
+    pub(super) fn new(config: &Config, body: &str) -> Result<Self, ChangeRefused> {
+        let proposal = Proposal::read(body)?;
+        on_file(config, Secrets::CheckOnly, |ground| {
+            Ok(Self {
+                before: ground.octets.to_vec(),
+                edited: proposal.apply(ground)?,
+            })
+        })
+    }
+
+    /// The hash of the file as it is to be.
+    pub(super) fn digest(&self) -> String {
+        edit::digest(&self.edited.octets)
+    }
+
+    /// Writes it.
+    pub(super) fn write(self, config: &Config) -> Result<(Written, CheckedChange), ChangeRefused> {
+        let Self { before, edited } = self;
         let written =
-            edit::write(ground.path, ground.octets, &edited.octets).map_err(EditRefusal::from)?;
+            edit::write(&config.path, &before, &edited.octets).map_err(EditRefusal::from)?;
         Ok((written, checked(edited)))
-    })
+    }
+}
+
+/// Writes down that this proposal is being written.
+pub(super) async fn begin(
+    window: &WindowDb,
+    number: i64,
+    anew: &Anew,
+) -> Result<(), ChangeRefused> {
+    let (after, now) = (anew.digest(), SystemTime::now());
+    let begun = window
+        .run(move |tx| proposals::begin(tx, number, &after, now))
+        .await;
+    match begun {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(ChangeRefused {
+            status: 409,
+            code: "conflict",
+            detail: format!("proposal p{number} is not open any more, or somebody else writes it"),
+            problems: Vec::new(),
+        }),
+        Err(error) => Err(ChangeRefused {
+            status: 503,
+            code: "service_unavailable",
+            detail: format!("nothing was written, since it cannot be written down: {error}"),
+            problems: Vec::new(),
+        }),
+    }
+}
+
+/// Writes down what became of it.
+pub(super) async fn finish(window: &WindowDb, number: i64, is_written: bool) {
+    let finished = window
+        .run(move |tx| proposals::finish(tx, number, is_written))
+        .await;
+    if let Err(error) = finished {
+        // The file says it, and whoever settles reads that.
+        warn!(event = "proposal not finished", error = %error, "what became of a proposal cannot be written down yet");
+    }
+}
+
+/// Says of proposals whose writing was cut off what became of them, by the file of now.
+pub(super) async fn settle(window: &WindowDb, path: &Path, which: CutOff) {
+    // What cannot be read or written now is settled later.
+    let Ok(octets) = fs::read(path) else { return };
+    let (file, now) = (edit::digest(&octets), SystemTime::now());
+    let settled = window
+        .run(move |tx| proposals::settle(tx, &file, which, now))
+        .await;
+    if let Err(error) = settled {
+        warn!(event = "proposals not settled", error = %error, "what became of proposals that were being written is not known yet");
+    }
 }
 
 /// Deletes the files of secrets that neither the configuration, that in force and that of the file, nor one of these changes names.

@@ -113,7 +113,7 @@ impl Clerk {
     /// Does what was asked since the last look.
     async fn answer(&mut self) {
         // Asked again in a second.
-        let Ok(open) = self.window.run(asked::open).await else {
+        let Ok(open) = self.window.read(asked::open).await else {
             return;
         };
         for (id, wish) in open {

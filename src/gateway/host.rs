@@ -2,22 +2,23 @@
 
 use std::{
     net::{IpAddr, Ipv4Addr},
-    path::PathBuf,
     sync::{Arc, PoisonError, RwLock},
     time::{Duration, Instant, SystemTime},
 };
 
 use async_trait::async_trait;
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
-    changes, handover,
+    changes::{self, Anew, aside},
+    handover,
     instruments::Instruments,
     letter,
     report::{
         explain::{Question, explain},
         life::History,
+        services::services,
         site::Site,
         situation::Situation,
         status::{StatusReport, open_incidents},
@@ -32,8 +33,7 @@ use crate::{
         host::{ChangeRefused, ExplainQuery, Host, NewMail, NotSent, NotTried, PlannedChange},
         settings::WriteConfig,
     },
-    config::{self, Config, Diagnostic, Diagnostics, Secrets, edit},
-    connector::services,
+    config::{self, Config, Diagnostic, Diagnostics, edit},
     incident::settings::Channel,
     listener::Shared,
     mail::{address::Address, message::MessageId, text::shown_to, time::rfc3339},
@@ -43,7 +43,7 @@ use crate::{
         store::{Commanded, Filter, OfConnector, Search, Store, StoreError, Verb},
     },
     view,
-    window::WindowDb,
+    window::{WindowDb, incidents},
 };
 
 /// A reload that somebody asks for, and who waits to hear what became of it.
@@ -95,6 +95,28 @@ impl GatewayHost {
     async fn situation(&self, config: &Config) -> Result<Situation, StoreError> {
         Situation::read(&site(config, None), self.queue.store().as_ref()).await
     }
+
+    /// Writes a change, and brings the old octets back where the gateway does not take it.
+    async fn write(
+        &self,
+        config: Arc<Config>,
+        anew: Anew,
+    ) -> Result<view::CheckedChange, ChangeRefused> {
+        let (written, checked) = aside(move || anew.write(&config)).await?;
+        let Err(why) = self.reload().await else {
+            return Ok(checked);
+        };
+        let refused = aside(move || Ok(changes::not_reloaded(&why, written.undo()))).await?;
+        // With the file as it was nothing is left to mend; else the next reload says it again.
+        let _ = self.reload().await;
+        Err(refused)
+    }
+
+    /// Deletes the files of secrets that for thirty days neither the configuration nor one of these changes names.
+    pub(super) async fn forget_secrets(&self, open: Vec<String>) {
+        let config = self.current();
+        let _ = tokio::task::spawn_blocking(move || changes::forget(&config, &open)).await;
+    }
 }
 
 fn site<'a>(config: &'a Config, problems: Option<&'a Diagnostics>) -> Site<'a> {
@@ -105,20 +127,6 @@ fn site<'a>(config: &'a Config, problems: Option<&'a Diagnostics>) -> Site<'a> {
         running: Some(Holder::this()),
         now: SystemTime::now(),
     }
-}
-
-/// What is wrong with the file as it is now.
-async fn problems(path: PathBuf) -> Option<Diagnostics> {
-    let read = move || config::load(&path, Secrets::Ignore).err();
-    tokio::task::spawn_blocking(read).await.ok().flatten()
-}
-
-/// Does what waits for the disk where nothing else waits for it.
-async fn aside<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, ChangeRefused> + Send + 'static,
-) -> Result<T, ChangeRefused> {
-    let done = tokio::task::spawn_blocking(work).await;
-    done.unwrap_or_else(|_| Err(changes::failed(&"a fault of this program; the log has it")))
 }
 
 #[async_trait]
@@ -133,7 +141,7 @@ impl Host for GatewayHost {
 
     async fn status(&self) -> Result<view::Status, StoreError> {
         let config = self.current();
-        let problems = problems(config.path.clone()).await;
+        let problems = changes::problems(config.path.clone()).await;
         let site = site(&config, problems.as_ref());
         let mut report = StatusReport::read(site, Some(self.queue.store().as_ref())).await?;
         if let Some(window) = &self.window {
@@ -331,7 +339,13 @@ impl Host for GatewayHost {
 
     async fn test_channel(&self, name: &str) -> Option<view::ChannelTest> {
         let (store, metrics) = (self.queue.store(), self.instruments.metrics());
-        test_channel(AlarmPost::of(&self.current(), store, metrics), name).await
+        let tried = test_channel(AlarmPost::of(&self.current(), store, metrics), name).await?;
+        if let (true, Some(window)) = (tried.ok, &self.window) {
+            let channel = tried.channel.clone();
+            // What it could not tell before is no fault any more.
+            window.later(move |tx| incidents::has_told(tx, &channel));
+        }
+        Some(tried)
     }
 
     async fn reload(&self) -> Result<(), String> {
@@ -346,16 +360,7 @@ impl Host for GatewayHost {
     }
 
     fn services(&self) -> Value {
-        let all = services::all().iter().map(|service| {
-            json!({
-                "name": service.name,
-                "host": service.host,
-                "port": service.port,
-                "tls": service.tls.as_str(),
-                "connections": service.connections(),
-            })
-        });
-        all.collect()
+        services()
     }
 
     async fn config(&self) -> view::ConfigView {
@@ -395,22 +400,21 @@ impl Host for GatewayHost {
         aside(move || changes::plan(&config, &changes)).await
     }
 
-    async fn apply_change(&self, body: String) -> Result<view::CheckedChange, ChangeRefused> {
+    async fn apply_change(
+        &self,
+        number: i64,
+        body: String,
+    ) -> Result<view::CheckedChange, ChangeRefused> {
         let _alone = self.writing.lock().await;
         let config = self.current();
-        let (written, checked) = aside(move || changes::write(&config, &body)).await?;
-        let Err(why) = self.reload().await else {
-            return Ok(checked);
-        };
-        let refused = aside(move || Ok(changes::not_reloaded(&why, written.undo()))).await?;
-        // With the file as it was nothing is left to mend; else the next reload says it again.
-        let _ = self.reload().await;
-        Err(refused)
-    }
-
-    async fn forget_secrets(&self, open: Vec<String>) {
-        let config = self.current();
-        let _ = tokio::task::spawn_blocking(move || changes::forget(&config, &open)).await;
+        let asked = Arc::clone(&config);
+        let anew = aside(move || Anew::new(&asked, &body)).await?;
+        let window = self.window.as_deref();
+        let window = window.ok_or_else(|| changes::failed(&"there is no window.db"))?;
+        changes::begin(window, number, &anew).await?;
+        let done = self.write(config, anew).await;
+        changes::finish(window, number, done.is_ok()).await;
+        done
     }
 
     async fn try_draft(

@@ -1,16 +1,13 @@
 //! The window beside the mail: opened with the gateway, told when the settings change. Mail never waits for it, and goes on without it.
 
-use std::{
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{path::PathBuf, sync::Arc};
 
 use rustls::ServerConfig;
 use tokio::sync::mpsc;
 use tracing::{error, warn};
 
 use super::{
-    RunError,
+    RunError, changes,
     desk::Desk,
     host::{AskedReload, GatewayHost},
     instruments::Instruments,
@@ -25,7 +22,7 @@ use crate::{
     listener::{Listeners, Shared, acceptor},
     queue::Queue,
     telemetry::metrics::Metrics,
-    window::WindowDb,
+    window::{WindowDb, proposals::CutOff},
 };
 
 /// What is kept of it while the gateway runs.
@@ -84,9 +81,13 @@ pub(super) fn bind(
 }
 
 /// Opens `window.db`. To be done before anything is bound: whoever connects then finds this gateway in `status` at once.
-pub(super) fn open(data_dir: &Path) -> Option<Arc<WindowDb>> {
-    match WindowDb::make(data_dir) {
-        Ok(window) => Some(Arc::new(window)),
+pub(super) async fn open(config: &Config) -> Option<Arc<WindowDb>> {
+    match WindowDb::make(&config.data_dir) {
+        Ok(window) => {
+            // The file that was read just now is what a gateway that was killed has left.
+            changes::settle(&window, &config.path, CutOff::All).await;
+            Some(Arc::new(window))
+        }
         Err(error) => {
             error!(event = "window failed", error = %error, "window.db cannot be used: there is no page; mail goes on");
             None

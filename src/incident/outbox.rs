@@ -143,7 +143,9 @@ pub async fn tell(
 ) -> Result<(), WindowError> {
     loop {
         let (name, now) = (channel.name.clone(), clock());
-        let due = window.run(move |tx| incidents::due(tx, &name, now)).await?;
+        let due = window
+            .read(move |tx| incidents::due(tx, &name, now))
+            .await?;
         let Some(mut row) = due else {
             return Ok(());
         };

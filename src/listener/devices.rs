@@ -26,6 +26,8 @@ pub const DEVICES: usize = 10_000;
 const OF_A_NETWORK: usize = 64;
 /// Senders of a device.
 const SENDERS: usize = 5;
+/// Names of a device: enough to see that it is several.
+pub const NAMES: usize = 16;
 /// Kinds of refusals of a device, and of a session.
 const REFUSALS: usize = 20;
 
@@ -160,6 +162,8 @@ fn unseen(key: IpNet, now: SystemTime) -> DeviceRow {
         refusals: Vec::new(),
         candidate: false,
         needs: Vec::new(),
+        last_mail: None,
+        names: Vec::new(),
     }
 }
 
@@ -294,6 +298,12 @@ impl Devices {
         row.accepted += visit.accepted;
         row.refused += visit.refused;
         row.candidate |= who.is_learned && visit.accepted > 0;
+        if visit.accepted > 0 {
+            row.last_mail = Some(now);
+        }
+        if let Some(name) = &session.helo {
+            add_name(&mut row.names, name);
+        }
         for sender in senders {
             if row.senders.len() < SENDERS && !row.senders.contains(&sender) {
                 row.senders.push(sender);
@@ -361,6 +371,13 @@ impl Devices {
             .iter()
             .filter_map(|(_, key, _)| book.devices.get(key).map(|known| known.row.clone()));
         (rows.collect(), more)
+    }
+
+    /// When the addresses that are `taken` last handed mail over that was accepted.
+    pub fn last_mail(&self, taken: impl Fn(IpAddr) -> bool) -> Option<SystemTime> {
+        let book = self.book();
+        let of = book.devices.iter().filter(|(key, _)| taken(key.addr()));
+        of.filter_map(|(_, known)| known.row.last_mail).max()
     }
 
     /// The one that an address is.
@@ -449,6 +466,10 @@ impl DeviceRow {
         self.accepted += before.accepted;
         self.refused += before.refused;
         self.candidate |= before.candidate;
+        self.last_mail = self.last_mail.max(before.last_mail);
+        for name in &before.names {
+            add_name(&mut self.names, name);
+        }
         for sender in before.senders {
             if self.senders.len() < SENDERS && !self.senders.contains(&sender) {
                 self.senders.push(sender);
@@ -463,6 +484,13 @@ impl DeviceRow {
         for refusal in later {
             add_refusal(&mut self.refusals, refusal);
         }
+    }
+}
+
+fn add_name(known: &mut Vec<String>, name: &str) {
+    let is_known = known.iter().any(|one| one.eq_ignore_ascii_case(name));
+    if known.len() < NAMES && !is_known && !name.is_empty() {
+        known.push(name.to_owned());
     }
 }
 
@@ -560,8 +588,9 @@ mod tests {
                 &Reply::new(550, (5, 7, 1), format!("{n} {hostile}")),
             );
             visit.refused("mail", &Reply::new(550, (5, 7, 1), "the same"));
+            let helo = format!("a\u{7}b{}", n % 50);
             let who = Visitor {
-                helo: Some("a\u{7}b"),
+                helo: Some(&helo),
                 tolerances: vec!["bare_lf"],
                 needs: vec!["lf_only"],
                 is_learned: true,
@@ -578,6 +607,9 @@ mod tests {
             ("550 5.7.1 the same", 100)
         );
         assert_eq!(row.needs, ["bare_lf", "lf_only"]);
+        assert_eq!((row.names.len(), row.last_mail), (NAMES, Some(second(99))));
+        assert_eq!(devices.last_mail(|one| one == ip), row.last_mail);
+        assert_eq!(devices.last_mail(|one| one != ip), None);
         let written = serde_json::to_string(&row).unwrap();
         assert!(written.len() < 20_000, "{}", written.len());
         assert!(!written.contains(['\u{1b}', '\u{202e}', '\u{7}']) && !written.contains("needs"));

@@ -51,6 +51,12 @@ pub struct DeviceRow {
     /// What was ever forgiven, and `lf_only` and `hide_starttls` where it seems to need that.
     #[serde(skip)]
     pub needs: Vec<String>,
+    /// When its last mail was accepted.
+    #[serde(skip)]
+    pub last_mail: Option<SystemTime>,
+    /// Names that were said to HELO or EHLO, the first of them: more than one, and more than one device is behind the address.
+    #[serde(skip)]
+    pub names: Vec<String>,
 }
 
 /// A session of a device.
@@ -89,6 +95,9 @@ struct Detail {
     last_session: Option<DeviceSession>,
     refusals: Vec<DeviceRefusal>,
     needs: Vec<String>,
+    /// Microseconds since 1970 (UTC).
+    last_mail: Option<i64>,
+    names: Vec<String>,
 }
 
 fn at<S: Serializer>(at: &SystemTime, to: S) -> Result<S::Ok, S::Error> {
@@ -120,6 +129,8 @@ pub fn latest(tx: &Transaction<'_>, limit: usize) -> rusqlite::Result<Vec<Device
             last_session: detail.last_session,
             refusals: detail.refusals,
             needs: detail.needs,
+            last_mail: detail.last_mail.map(from_micros),
+            names: detail.names,
         })
     })?
     .collect()
@@ -140,6 +151,8 @@ pub fn write(tx: &Transaction<'_>, changed: &[DeviceRow], gone: &[String]) -> ru
             last_session: row.last_session.clone(),
             refusals: row.refusals.clone(),
             needs: row.needs.clone(),
+            last_mail: row.last_mail.map(micros),
+            names: row.names.clone(),
         };
         tx.prepare_cached(
             "INSERT OR REPLACE INTO device (address, client, first_seen, last_seen, accepted, refused, candidate, detail)

@@ -427,6 +427,22 @@ pub fn keep_channels(tx: &Transaction<'_>, names: &[String]) -> rusqlite::Result
     Ok(())
 }
 
+/// A channel has told somebody something: what it could not tell before is no fault any more.
+///
+/// # Errors
+/// The file cannot be written.
+pub fn has_told(tx: &Transaction<'_>, channel: &str) -> rusqlite::Result<()> {
+    tx.execute(
+        "UPDATE outbox SET over = ?2 WHERE channel = ?1 AND over = ?3",
+        params![
+            channel,
+            OutboxState::Ended.number(),
+            OutboxState::GivenUp.number()
+        ],
+    )?;
+    Ok(())
+}
+
 /// The channels whose last word was given up, with the fault.
 ///
 /// # Errors

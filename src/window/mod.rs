@@ -7,6 +7,7 @@ use std::{
     fs::{self, OpenOptions},
     io,
     os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, chown},
+    panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -17,7 +18,7 @@ use std::{
     time::Duration,
 };
 
-use rusqlite::{Connection, ErrorCode, Transaction};
+use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior, config::DbConfig};
 use tokio::sync::oneshot;
 use tracing::error;
 
@@ -117,10 +118,16 @@ impl WindowDb {
     fn start(conn: Connection, data_dir: PathBuf, is_mended: bool) -> Result<Self, WindowError> {
         let (work, inbox) = mpsc::channel::<Work>();
         let mended = Arc::new(AtomicBool::new(is_mended));
-        let mark = Arc::clone(&mended);
+        let mut served = Served {
+            conn,
+            file: identity(&data_dir.join(FILE)),
+            is_lost: false,
+            data_dir,
+            mended: Arc::clone(&mended),
+        };
         thread::Builder::new()
             .name("window-db".to_owned())
-            .spawn(move || serve(conn, &inbox, &data_dir, &mark))?;
+            .spawn(move || served.serve(&inbox))?;
         Ok(Self { work, mended })
     }
 
@@ -129,7 +136,7 @@ impl WindowDb {
         self.mended.swap(false, Ordering::Relaxed)
     }
 
-    /// Does this in one transaction.
+    /// Does this in one transaction, which nobody else's comes between: a command that writes meanwhile is waited for.
     ///
     /// # Errors
     /// Nothing of it was done.
@@ -138,8 +145,36 @@ impl WindowDb {
         T: Send + 'static,
         F: FnOnce(&Transaction<'_>) -> rusqlite::Result<T> + Send + 'static,
     {
-        self.give(work)
+        self.give(TransactionBehavior::Immediate, work)
             .await
+            .unwrap_or_else(|_| Err(WindowError("its thread has ended".to_owned())))
+    }
+
+    /// Looks at something, and changes nothing: it waits for nobody who writes.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub async fn read<T, F>(&self, work: F) -> Result<T, WindowError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Transaction<'_>) -> rusqlite::Result<T> + Send + 'static,
+    {
+        self.give(TransactionBehavior::Deferred, work)
+            .await
+            .unwrap_or_else(|_| Err(WindowError("its thread has ended".to_owned())))
+    }
+
+    /// As [`WindowDb::read`], where nothing else waits.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn read_now<T, F>(&self, work: F) -> Result<T, WindowError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Transaction<'_>) -> rusqlite::Result<T> + Send + 'static,
+    {
+        self.give(TransactionBehavior::Deferred, work)
+            .blocking_recv()
             .unwrap_or_else(|_| Err(WindowError("its thread has ended".to_owned())))
     }
 
@@ -152,7 +187,7 @@ impl WindowDb {
         T: Send + 'static,
         F: FnOnce(&Transaction<'_>) -> rusqlite::Result<T> + Send + 'static,
     {
-        self.give(work)
+        self.give(TransactionBehavior::Immediate, work)
             .blocking_recv()
             .unwrap_or_else(|_| Err(WindowError("its thread has ended".to_owned())))
     }
@@ -162,17 +197,21 @@ impl WindowDb {
     where
         F: FnOnce(&Transaction<'_>) -> rusqlite::Result<()> + Send + 'static,
     {
-        drop(self.give(work));
+        drop(self.give(TransactionBehavior::Immediate, work));
     }
 
-    fn give<T, F>(&self, work: F) -> oneshot::Receiver<Result<T, WindowError>>
+    fn give<T, F>(
+        &self,
+        how: TransactionBehavior,
+        work: F,
+    ) -> oneshot::Receiver<Result<T, WindowError>>
     where
         T: Send + 'static,
         F: FnOnce(&Transaction<'_>) -> rusqlite::Result<T> + Send + 'static,
     {
         let (answer, answered) = oneshot::channel();
         let work = move |conn: &mut Connection| {
-            let result = within(conn, work);
+            let result = within(conn, how, work);
             let broken = match &result {
                 Err(error) if is_broken(error) => Err(rusqlite::Error::InvalidQuery),
                 _ => Ok(()),
@@ -191,41 +230,106 @@ impl WindowDb {
     /// # Errors
     /// It cannot be read.
     pub async fn version(&self) -> Result<i64, WindowError> {
-        self.run(|tx| tx.pragma_query_value(None, "data_version", |row| row.get(0)))
+        self.read(|tx| tx.pragma_query_value(None, "data_version", |row| row.get(0)))
             .await
     }
 }
 
 fn within<T>(
     conn: &mut Connection,
+    how: TransactionBehavior,
     work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
 ) -> rusqlite::Result<T> {
-    let tx = conn.transaction()?;
+    // One that reads first and then writes would be refused at once where somebody has written in between.
+    let tx = conn.transaction_with_behavior(how)?;
     let done = work(&tx)?;
     tx.commit()?;
     Ok(done)
 }
 
-fn serve(mut conn: Connection, inbox: &mpsc::Receiver<Work>, data_dir: &Path, mended: &AtomicBool) {
-    while let Ok(work) = inbox.recv() {
-        if work(&mut conn).is_ok() {
-            continue;
-        }
-        let path = data_dir.join(FILE);
-        let again = set_aside(data_dir, &rusqlite::Error::InvalidQuery)
-            .and_then(|()| create(&path, data_dir))
-            .map_err(WindowError::from)
-            .and_then(|()| open(&path).map_err(WindowError::from));
-        match again {
-            Ok(new) => {
-                conn = new;
-                mended.store(true, Ordering::Relaxed);
-            }
-            Err(error) => {
-                error!(event = "window broken", error = %error, "window.db is broken and cannot be made anew");
+/// What the thread has.
+struct Served {
+    conn: Connection,
+    /// Which file that is. `None`: nobody knows.
+    file: Option<(u64, u64)>,
+    /// It is not the one in its place, and that was said.
+    is_lost: bool,
+    data_dir: PathBuf,
+    mended: Arc<AtomicBool>,
+}
+
+impl Served {
+    fn serve(&mut self, inbox: &mpsc::Receiver<Work>) {
+        while let Ok(work) = inbox.recv() {
+            self.follow();
+            // Whoever asked hears of a fault as of an end; the transaction is undone, and the others go on.
+            match catch_unwind(AssertUnwindSafe(|| work(&mut self.conn))) {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => {
+                    let again = set_aside(&self.data_dir, &error)
+                        .map_err(WindowError::from)
+                        .and_then(|()| self.reopen());
+                    if let Err(error) = again {
+                        error!(event = "window broken", error = %error, "window.db is broken and cannot be made anew");
+                    }
+                }
+                Err(_) => {
+                    error!(
+                        event = "window failed",
+                        "a fault in what was asked of window.db; it goes on"
+                    );
+                }
             }
         }
     }
+
+    /// Somebody took the file away, or put another in its place: what would be written to the old one nobody would ever see.
+    fn follow(&mut self) {
+        let now = identity(&self.data_dir.join(FILE));
+        if now == self.file {
+            return;
+        }
+        match self.reopen() {
+            Ok(()) if now.is_none() => {
+                error!(
+                    event = "window broken",
+                    "window.db was taken away: it is gone, and a new one is made"
+                );
+            }
+            Ok(()) => {
+                error!(
+                    event = "window broken",
+                    "another window.db is in the place of the one that was open: it is used from now on"
+                );
+            }
+            // At the next work.
+            Err(error) if !std::mem::replace(&mut self.is_lost, true) => {
+                error!(event = "window broken", error = %error, "window.db is not the one that was open, and cannot be opened");
+            }
+            Err(_) => {}
+        }
+    }
+
+    fn reopen(&mut self) -> Result<(), WindowError> {
+        let path = self.data_dir.join(FILE);
+        create(&path, &self.data_dir)?;
+        // Closed before, and without its last words: SQLite would delete the log of the new one, which has the same name.
+        let _ = self
+            .conn
+            .set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true);
+        self.conn = Connection::open_in_memory()?;
+        self.conn = open(&path)?;
+        self.file = identity(&path);
+        self.is_lost = false;
+        self.mended.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+/// Device and inode.
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    let file = fs::metadata(path).ok()?;
+    Some((file.dev(), file.ino()))
 }
 
 /// The file, readable by its owner alone, who is that of the directory: commands run as root, the gateway does not.
@@ -253,7 +357,10 @@ fn open(path: &Path) -> rusqlite::Result<Connection> {
     conn.busy_timeout(BUSY)?;
     conn.pragma_update(None, "journal_mode", "WAL")?;
     conn.pragma_update(None, "synchronous", "FULL")?;
-    let tx = conn.transaction()?;
+    if is_current(&conn)? {
+        return Ok(conn);
+    }
+    let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
     // Also those that came with a later version.
     for tables in TABLES {
         tx.execute_batch(tables)?;
@@ -261,6 +368,16 @@ fn open(path: &Path) -> rusqlite::Result<Connection> {
     tx.pragma_update(None, "user_version", SCHEMA)?;
     tx.commit()?;
     Ok(conn)
+}
+
+/// Whether it has all that this version knows: then it is opened without a write, which a command would have to wait for.
+fn is_current(conn: &Connection) -> rusqlite::Result<bool> {
+    let lines = TABLES.iter().flat_map(|tables| tables.lines());
+    let wanted = lines.filter(|line| line.starts_with("CREATE ")).count();
+    let question = "SELECT count(*) FROM sqlite_schema WHERE name NOT LIKE 'sqlite!_%' ESCAPE '!'";
+    let found: i64 = conn.query_row(question, [], |row| row.get(0))?;
+    let version: i64 = conn.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    Ok(version == SCHEMA && usize::try_from(found).is_ok_and(|found| found >= wanted))
 }
 
 fn is_broken(error: &rusqlite::Error) -> bool {

@@ -130,6 +130,16 @@ pub fn end_all(tx: &Transaction<'_>) -> rusqlite::Result<usize> {
     tx.execute("DELETE FROM session", [])
 }
 
+/// Sessions and links that are older go.
+///
+/// # Errors
+/// The file cannot be written.
+pub fn forget(tx: &Transaction<'_>, before: SystemTime) -> rusqlite::Result<()> {
+    tx.execute("DELETE FROM code WHERE made < ?1", [micros(before)])?;
+    tx.execute("DELETE FROM session WHERE made < ?1", [micros(before)])?;
+    Ok(())
+}
+
 /// A link was made.
 ///
 /// # Errors

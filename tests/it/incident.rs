@@ -4,12 +4,10 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
     net::TcpListener,
+    os::unix::process::ExitStatusExt as _,
     path::Path,
     process::{Command, Stdio},
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex},
     time::{Duration, Instant, SystemTime},
 };
 
@@ -81,27 +79,31 @@ fn webhook(url: &str) -> Channel {
 }
 
 /// What a receiver was sent: key, signature, body.
-type Posts = Arc<Mutex<Vec<(String, String, Value)>>>;
+pub type Posts = Arc<Mutex<Vec<(String, String, Value)>>>;
 
 /// A receiver; `answers` gets the key and how often it has come, and has the wire.
-fn receiver(
+pub fn receiver(
     answers: impl Fn(&str, usize, &mut Wire) -> Option<()> + Clone + Send + 'static,
 ) -> (String, Posts) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/hook?key=hunter2", listener.local_addr().unwrap());
     let posts = Posts::default();
     let kept = Arc::clone(&posts);
+    let counts = Arc::new(Mutex::new(BTreeMap::<String, usize>::new()));
     serve(listener, move |mut wire| {
         loop {
             let head = wire.head()?;
             let body = wire.body(head.length())?;
             let header = |name: &str| head.header(name).unwrap_or_default().to_owned();
             let key = header("idempotency-key");
+            let body = serde_json::from_slice(&body).unwrap_or_default();
+            let post = (key.clone(), header("postern-signature"), body);
+            kept.lock().unwrap().push(post);
             let times = {
-                let mut kept = kept.lock().unwrap();
-                let body = serde_json::from_slice(&body).unwrap_or_default();
-                kept.push((key.clone(), header("postern-signature"), body));
-                kept.iter().filter(|(known, _, _)| *known == key).count()
+                let mut counts = counts.lock().unwrap();
+                let count = counts.entry(key.clone()).or_default();
+                *count += 1;
+                *count
             };
             answers(&key, times, &mut wire)?;
         }
@@ -204,14 +206,10 @@ fn child_that_is_killed() {
     let Ok(dir) = std::env::var("POSTERN_KILLED_DIR") else {
         return;
     };
+    let number = |name: &str| std::env::var(name).unwrap().parse::<u64>().unwrap();
     let url = std::env::var("POSTERN_KILLED_URL").unwrap();
-    let since = SystemTime::UNIX_EPOCH
-        + Duration::from_millis(
-            std::env::var("POSTERN_KILLED_SINCE")
-                .unwrap()
-                .parse()
-                .unwrap(),
-        );
+    let since = SystemTime::UNIX_EPOCH + Duration::from_millis(number("POSTERN_KILLED_SINCE"));
+    let last_look = number("POSTERN_KILLED_LOOK");
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -221,7 +219,7 @@ fn child_that_is_killed() {
         let channel = webhook(&url);
         let (mut book, began) = (Book::default(), Instant::now());
         let mut random = fastrand::Rng::new();
-        loop {
+        for looks in 1.. {
             let objects = ["a", "b", "c"].into_iter().filter(|_| random.bool());
             let seen: Vec<IncidentCondition> = objects
                 .map(|object| {
@@ -238,6 +236,9 @@ fn child_that_is_killed() {
                 .await
                 .unwrap();
             book = looked.book;
+            if looks == last_look {
+                end(std::process::id());
+            }
             outbox::tell(&window, &channel, &teller(), || fast_clock(since))
                 .await
                 .unwrap();
@@ -245,25 +246,80 @@ fn child_that_is_killed() {
     });
 }
 
-/// Between a transition, its sending and the answer: nothing is lost, what comes twice has the same key, and all comes in order.
-/// `POSTERN_KILLS` says how often.
-#[test]
-fn kill_at_any_moment_loses_nothing_and_doubles_nothing() {
-    let kills = std::env::var("POSTERN_KILLS")
-        .ok()
-        .and_then(|text| text.parse().ok())
-        .unwrap_or(60);
-    let seed = std::env::var("POSTERN_SEED")
-        .ok()
-        .and_then(|text| text.parse().ok())
-        .unwrap_or(1);
-    let random = Arc::new(Mutex::new(fastrand::Rng::with_seed(seed)));
-    let is_kind = Arc::new(AtomicBool::new(false));
-    let (dice, kind) = (Arc::clone(&random), Arc::clone(&is_kind));
+/// `kill -9`.
+fn end(pid: u32) {
+    if let Some(pid) = rustix::process::Pid::from_raw(pid.cast_signed()) {
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+    }
+}
+
+/// Where a process ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum KillPoint {
+    /// Behind its look of this number: a transition is written, and nobody asked to tell it.
+    Looked(u64),
+    /// The receiver has the post of this number, and has not answered.
+    Sent(u8),
+    /// The answer is on its way, and not written down.
+    Answered(u8),
+    /// Wherever it is then.
+    After(Duration),
+}
+
+impl KillPoint {
+    fn any(random: &mut fastrand::Rng) -> Self {
+        match random.u8(..10) {
+            0..3 => Self::Looked(random.u64(1..4)),
+            3..6 => Self::Sent(random.u8(0..8)),
+            6..9 => Self::Answered(random.u8(0..8)),
+            _ => Self::After(Duration::from_micros(random.u64(5_000..80_000))),
+        }
+    }
+}
+
+/// A receiver that may end whoever it answers.
+#[derive(Debug)]
+struct KillingReceiver {
+    random: fastrand::Rng,
+    /// Who is to be killed, and where.
+    target: Option<(u32, KillPoint)>,
+    /// It takes everything and ends nobody.
+    is_kind: bool,
+}
+
+impl KillingReceiver {
+    /// One more post has come; who is to be killed at it.
+    fn one_more(&mut self) -> Option<(u32, KillPoint)> {
+        let (pid, point) = self.target?;
+        match point {
+            KillPoint::Sent(0) | KillPoint::Answered(0) => return self.target,
+            KillPoint::Sent(more) => self.target = Some((pid, KillPoint::Sent(more - 1))),
+            KillPoint::Answered(more) => self.target = Some((pid, KillPoint::Answered(more - 1))),
+            KillPoint::Looked(_) | KillPoint::After(_) => {}
+        }
+        None
+    }
+}
+
+/// One directory, killed so often; how many transitions there were, and how many posts.
+fn killed(kills: usize, seed: u64) -> (usize, usize) {
+    let state = Arc::new(Mutex::new(KillingReceiver {
+        random: fastrand::Rng::with_seed(seed),
+        target: None,
+        is_kind: false,
+    }));
+    let kept = Arc::clone(&state);
     let (url, posts) = receiver(move |_, times, wire| {
-        let roll = dice.lock().unwrap().u8(..);
-        match roll {
-            _ if times > 3 || kind.load(Ordering::Relaxed) => wire.answer(200, "", b"ok"),
+        let (roll, target) = {
+            let mut state = kept.lock().unwrap();
+            let is_kind = times > 3 || state.is_kind;
+            let roll = if is_kind { 255 } else { state.random.u8(..) };
+            (roll, state.one_more())
+        };
+        if let Some((pid, KillPoint::Sent(_))) = target {
+            end(pid);
+        }
+        let answered = match roll {
             0..30 => wire.answer(500, "", b"no"),
             // The answer is lost.
             30..60 => None,
@@ -272,9 +328,19 @@ fn kill_at_any_moment_loses_nothing_and_doubles_nothing() {
                 wire.answer(200, "", b"ok")
             }
             _ => wire.answer(200, "", b"ok"),
+        };
+        if let Some((pid, KillPoint::Answered(_))) = target {
+            end(pid);
         }
+        answered
     });
-    let dir = TempDir::new().unwrap();
+    // What a process that was killed has written is there without a disk.
+    let memory = Path::new("/dev/shm");
+    let dir = if memory.is_dir() {
+        TempDir::new_in(memory).unwrap()
+    } else {
+        TempDir::new().unwrap()
+    };
     let since = SystemTime::now();
     let millis = since
         .duration_since(SystemTime::UNIX_EPOCH)
@@ -283,6 +349,11 @@ fn kill_at_any_moment_loses_nothing_and_doubles_nothing() {
         .to_string();
     let since = SystemTime::UNIX_EPOCH + Duration::from_millis(millis.parse().unwrap());
     for _ in 0..kills {
+        let point = KillPoint::any(&mut state.lock().unwrap().random);
+        let last_look = match point {
+            KillPoint::Looked(look) => look,
+            _ => 0,
+        };
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args([
                 "--exact",
@@ -295,75 +366,116 @@ fn kill_at_any_moment_loses_nothing_and_doubles_nothing() {
                 ("POSTERN_KILLED_URL", url.as_ref()),
             ])
             .env("POSTERN_KILLED_SINCE", &millis)
+            .env("POSTERN_KILLED_LOOK", last_look.to_string())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        let lives = Duration::from_micros(random.lock().unwrap().u64(5_000..250_000));
-        std::thread::sleep(lives);
-        let ended = child.try_wait().unwrap();
-        assert!(ended.is_none(), "it ended by itself: {ended:?}");
-        child.kill().unwrap();
-        child.wait().unwrap();
+        let pid = child.id();
+        state.lock().unwrap().target = Some((pid, point));
+        // Where nothing is sent nobody is killed by what is sent.
+        let patience = match point {
+            KillPoint::After(time) => time,
+            _ => Duration::from_secs(2),
+        };
+        let begin = Instant::now();
+        let ended = loop {
+            if let Some(ended) = child.try_wait().unwrap() {
+                break ended;
+            }
+            if begin.elapsed() >= patience {
+                child.kill().unwrap();
+                break child.wait().unwrap();
+            }
+            std::thread::sleep(Duration::from_micros(500));
+        };
+        state.lock().unwrap().target = None;
+        assert_eq!(ended.signal(), Some(9), "it ended by itself: {ended:?}");
     }
     // What is left is told when somebody comes back.
-    is_kind.store(true, Ordering::Relaxed);
+    state.lock().unwrap().is_kind = true;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .unwrap();
-    runtime.block_on(async {
-        let window = WindowDb::make(dir.path()).unwrap();
-        let later = || fast_clock(since) + Duration::from_hours(2);
-        outbox::tell(&window, &webhook(&url), &teller(), later)
-            .await
-            .unwrap();
-        let all = window.run(|tx| {
-            let mut all = Vec::new();
-            for row in incidents::list(tx, None, None, 10_000)? {
-                let told = incidents::told(tx, row.id)?;
-                all.push((row, told));
-            }
-            Ok(all)
-        });
-        let all = all.await.unwrap();
-        let posts = posts.lock().unwrap();
-        let mut firsts: BTreeMap<String, Vec<u32>> = BTreeMap::new();
-        let mut seen = BTreeSet::new();
-        let mut bodies: BTreeMap<&str, &Value> = BTreeMap::new();
-        for (key, _, body) in posts.iter() {
-            let mut parts = key.split('/');
-            let (id, number) = (
-                parts.next().unwrap(),
-                parts.next().unwrap().parse().unwrap(),
-            );
-            if seen.insert(key.as_str()) {
-                firsts.entry(id.to_owned()).or_default().push(number);
-            }
-            // The same key says the same.
-            let incident = &body["incident"];
-            let first = bodies.entry(key).or_insert(incident);
-            assert_eq!(*first, incident, "{key}");
+    runtime.block_on(told_all(dir.path(), &url, since, &posts))
+}
+
+/// Tells what is left; all there was is told, in its order, and what came twice had the same key and said the same.
+async fn told_all(dir: &Path, url: &str, since: SystemTime, posts: &Posts) -> (usize, usize) {
+    let window = WindowDb::make(dir).unwrap();
+    let later = || fast_clock(since) + Duration::from_hours(2);
+    outbox::tell(&window, &webhook(url), &teller(), later)
+        .await
+        .unwrap();
+    let all = window.run(|tx| {
+        let mut all = Vec::new();
+        for row in incidents::list(tx, None, None, 1_000_000)? {
+            let told = incidents::told(tx, row.id)?;
+            all.push((row, told));
         }
-        let mut expected = BTreeSet::new();
-        for (row, told) in &all {
-            let numbers: Vec<u32> = told.iter().map(|told| told.number).collect();
-            assert_eq!(numbers, (1..=row.number).collect::<Vec<_>>(), "{row:?}");
-            for one in told {
-                assert_eq!(one.state, OutboxState::Taken, "{one:?}");
-                expected.insert(format!("i{}/{}/{}", row.id, one.number, one.transition));
-            }
-            assert_eq!(firsts[&format!("i{}", row.id)], numbers, "in order");
-        }
-        let seen: BTreeSet<String> = seen.into_iter().map(str::to_owned).collect();
-        assert_eq!(seen, expected);
-        assert!(expected.len() > 10, "{} transitions", expected.len());
-        println!(
-            "{kills} kills, {} transitions, {} posts",
-            expected.len(),
-            posts.len()
-        );
+        Ok(all)
     });
+    let all = all.await.unwrap();
+    let posts = posts.lock().unwrap();
+    let mut firsts: BTreeMap<String, Vec<u32>> = BTreeMap::new();
+    let mut seen = BTreeSet::new();
+    let mut bodies: BTreeMap<&str, &Value> = BTreeMap::new();
+    for (key, _, body) in posts.iter() {
+        let mut parts = key.split('/');
+        let (id, number) = (
+            parts.next().unwrap(),
+            parts.next().unwrap().parse().unwrap(),
+        );
+        if seen.insert(key.as_str()) {
+            firsts.entry(id.to_owned()).or_default().push(number);
+        }
+        // The same key says the same.
+        let incident = &body["incident"];
+        let first = bodies.entry(key).or_insert(incident);
+        assert_eq!(*first, incident, "{key}");
+    }
+    let mut expected = BTreeSet::new();
+    for (row, told) in &all {
+        let numbers: Vec<u32> = told.iter().map(|told| told.number).collect();
+        assert_eq!(numbers, (1..=row.number).collect::<Vec<_>>(), "{row:?}");
+        for one in told {
+            assert_eq!(one.state, OutboxState::Taken, "{one:?}");
+            expected.insert(format!("i{}/{}/{}", row.id, one.number, one.transition));
+        }
+        assert_eq!(firsts[&format!("i{}", row.id)], numbers, "in order");
+    }
+    let seen: BTreeSet<String> = seen.into_iter().map(str::to_owned).collect();
+    assert_eq!(seen, expected);
+    (expected.len(), posts.len())
+}
+
+/// Between a transition, its sending and the answer: nothing is lost, what comes twice has the same key, and all comes in order.
+/// `POSTERN_KILLS` says how often; `tests/run --long` does it ten thousand times.
+#[test]
+fn kill_at_any_moment_loses_nothing_and_doubles_nothing() {
+    let given = |name: &str| std::env::var(name).ok().and_then(|text| text.parse().ok());
+    let kills: usize = given("POSTERN_KILLS").unwrap_or(60);
+    let seed: usize = given("POSTERN_SEED").unwrap_or(1);
+    // Several beside each other: most of a round is the start of a process.
+    let lanes = if kills < 1_000 { 2 } else { 4 };
+    let threads: Vec<_> = (0..lanes)
+        .map(|lane| {
+            let seed = (seed * lanes + lane) as u64;
+            std::thread::spawn(move || killed(kills / lanes, seed))
+        })
+        .collect();
+    let begin = Instant::now();
+    let (mut transitions, mut posts) = (0, 0);
+    for thread in threads {
+        let (some, more) = thread.join().unwrap();
+        assert!(some > kills / lanes / 4, "{some} transitions");
+        (transitions, posts) = (transitions + some, posts + more);
+    }
+    println!(
+        "{kills} kills in {:?}, {transitions} transitions, {posts} posts",
+        begin.elapsed()
+    );
 }
 
 #[tokio::test]

@@ -35,6 +35,7 @@ mod health;
 mod hostile;
 mod http;
 mod incident;
+mod incident_kinds;
 mod json;
 mod line;
 mod listener;
@@ -59,6 +60,8 @@ mod turns;
 mod width;
 mod window;
 mod window_bounds;
+mod window_faults;
+mod writing;
 
 // The fuzz targets take it in with their properties.
 use fuzz::properties::fixture;

@@ -1,28 +1,40 @@
 //! The audit for programs: who did what, in parts or as one export.
 
+use std::{io, sync::Arc};
+
 use axum::{
     Extension, Json,
+    body::{Body, Bytes},
     extract::{RawQuery, Request, State},
-    http::header,
+    http::{StatusCode, header},
     response::{IntoResponse as _, Response},
 };
+use tokio::sync::{
+    OwnedSemaphorePermit,
+    mpsc::{self, error::SendTimeoutError},
+};
 
-use super::part::{ListPart, TheApp};
+use super::{
+    part::{ListPart, TheApp},
+    pieces::{BodyPiece, GONE_AFTER, Pieces},
+};
 use crate::{
     admin::{
+        app::App,
         caller::Caller,
         gate::row,
         params::Params,
         problem::{ApiError, ProblemDetails},
     },
-    window::audit::{self as rows, AuditFilter, AuditRow},
+    window::{
+        WindowDb,
+        audit::{self as rows, AuditFilter, AuditRow},
+    },
 };
 
 const KEYS: &[&str] = &["since", "who", "action", "limit", "cursor"];
 /// An export reads so many at once.
-const PART: usize = 1_000;
-/// The largest export.
-const MOST: usize = 100_000;
+const PART: usize = 200;
 
 /// Who did what, newest first. With `Accept: application/x-ndjson` all of it, a line each.
 #[utoipa::path(get, path = "/api/v1/audit", tag = "audit",
@@ -72,7 +84,7 @@ pub(in crate::admin) fn filter(params: &Params) -> Result<AuditFilter, ApiError>
 
 /// One part of the list.
 pub(in crate::admin) async fn part(
-    app: &crate::admin::app::App,
+    app: &App,
     filter: AuditFilter,
     limit: usize,
 ) -> Result<ListPart<AuditRow>, ApiError> {
@@ -80,7 +92,7 @@ pub(in crate::admin) async fn part(
         limit: limit + 1,
         ..filter
     };
-    let mut rows = app.window.run(move |tx| rows::list(tx, &filter)).await?;
+    let mut rows = app.window.read(move |tx| rows::list(tx, &filter)).await?;
     let is_more = rows.len() > limit;
     rows.truncate(limit);
     let next = rows
@@ -91,29 +103,67 @@ pub(in crate::admin) async fn part(
     Ok(ListPart { items, next })
 }
 
-/// All of it, a line each; that it was taken is the row.
+/// All of it, a line each, as it is read; that it was taken is the row, which is not in it.
 pub(in crate::admin) async fn export(
-    app: &crate::admin::app::App,
+    app: &Arc<App>,
     row: AuditRow,
     filter: AuditFilter,
-) -> Result<String, ApiError> {
+) -> Result<Body, ApiError> {
     app.audit.ready().await?;
-    let (mut lines, mut before, mut count) = (String::new(), filter.before, 0);
-    while count < MOST {
-        let filter = AuditFilter {
-            before,
-            limit: PART,
-            ..filter.clone()
+    let Ok(permit) = Arc::clone(&app.streams).try_acquire_owned() else {
+        let detail = "there are 50 streams and exports already";
+        return Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, detail));
+    };
+    let newest = AuditFilter {
+        limit: 1,
+        ..AuditFilter::default()
+    };
+    let newest = app.window.read(move |tx| rows::list(tx, &newest)).await?;
+    let end = newest.first().map_or(0, |(number, _)| *number) + 1;
+    app.audit.write(row).await?;
+    let filter = AuditFilter {
+        before: Some(filter.before.unwrap_or(end).min(end)),
+        ..filter
+    };
+    let (pieces, body) = mpsc::channel(2);
+    app.spawn(tell(Arc::clone(&app.window), filter, pieces, permit));
+    Ok(Body::new(Pieces(body)))
+}
+
+async fn tell(
+    window: Arc<WindowDb>,
+    mut filter: AuditFilter,
+    pieces: mpsc::Sender<BodyPiece>,
+    permit: OwnedSemaphorePermit,
+) {
+    let _permit = permit;
+    filter.limit = PART;
+    loop {
+        let asked = filter.clone();
+        let (piece, is_last) = match window.read(move |tx| rows::list(tx, &asked)).await {
+            Ok(rows) => {
+                let Some((last, _)) = rows.last() else { return };
+                filter.before = Some(*last);
+                (Ok(lines(&rows)), rows.len() < PART)
+            }
+            Err(error) => (Err(io::Error::other(error)), true),
         };
-        let rows = app.window.run(move |tx| rows::list(tx, &filter)).await?;
-        let Some((last, _)) = rows.last() else { break };
-        before = Some(*last);
-        count += rows.len();
-        for (_, row) in rows {
-            lines.push_str(&serde_json::to_string(&row).unwrap_or_default());
-            lines.push('\n');
+        let sent = pieces.send_timeout(piece, GONE_AFTER).await;
+        if let Err(SendTimeoutError::Timeout(_)) = &sent {
+            // Not an end like any other: it is not all.
+            let _ = pieces.try_send(Err(io::ErrorKind::TimedOut.into()));
+        }
+        if is_last || sent.is_err() {
+            return;
         }
     }
-    app.audit.write(row).await?;
-    Ok(lines)
+}
+
+fn lines(rows: &[(i64, AuditRow)]) -> Bytes {
+    let mut lines = String::new();
+    for (_, row) in rows {
+        lines.push_str(&serde_json::to_string(row).unwrap_or_default());
+        lines.push('\n');
+    }
+    lines.into()
 }

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     admin::{
-        adoption::adopted,
+        adoption::{adopted, notes},
         app::App,
         caller::Caller,
         gate::row,
@@ -205,5 +205,5 @@ pub(in crate::admin) async fn take_in(
     let changes = adopted(&base, &devices, &wanted.name);
     let changes = serde_json::from_value(changes)
         .map_err(|error| ApiError::bad(format!("no change can be made of it: {error}")))?;
-    proposals::keep(app, row, changes).await
+    proposals::keep_with(app, row, changes, notes(&devices)).await
 }

@@ -3,7 +3,7 @@
 //! At most four a second are told, those of one object as one; whoever comes back says what he heard last, and hears what came since,
 //! or that he is to load anew.
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     Extension,
@@ -12,17 +12,19 @@ use axum::{
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse as _, Response},
 };
-use http_body::Frame;
 use tokio::{
     sync::{OwnedSemaphorePermit, mpsc},
     time::{interval, sleep},
 };
 
-use super::part::TheApp;
+use super::{
+    part::TheApp,
+    pieces::{BodyPiece, GONE_AFTER, Pieces},
+};
 use crate::admin::{
     app::App,
     caller::{Caller, Proof},
-    problem::ApiError,
+    problem::{ApiError, ProblemDetails},
     sessions::WindowSessions,
     settings::Role,
 };
@@ -33,10 +35,29 @@ const PACE: Duration = Duration::from_millis(250);
 const ALIVE: Duration = Duration::from_secs(15);
 /// So often it is asked whether the login still holds.
 const ASKED: Duration = Duration::from_secs(1);
-/// Whoever reads nothing for so long has gone.
-const PATIENCE: Duration = Duration::from_secs(30);
 
-/// The stream. It ends with the login.
+/// An event as it is read from the stream.
+#[derive(utoipa::ToSchema)]
+#[allow(dead_code, reason = "for the description alone")]
+struct ServerEvent {
+    /// For `Last-Event-ID`.
+    id: String,
+    /// `status`, `message`, `connector`, `incident`, `device`, `proposal`, `reset`.
+    event: String,
+    /// JSON: what changed, by its id.
+    data: String,
+}
+
+/// What changes, as it changes: server-sent events, at most four a second. The stream ends with the login.
+#[utoipa::path(get, path = "/api/v1/events", tag = "gateway",
+    params(("Last-Event-ID" = Option<String>, Header, description = "The number that was heard last: what came since follows, or `reset`")),
+    responses(
+        (status = 200, description = "Events `status`, `message`, `connector`, `incident`, `device`, `proposal`, `reset`; a comment every 15 s",
+            body = ServerEvent, content_type = "text/event-stream"),
+        (status = 503, description = "There are 50 streams already", body = ProblemDetails, content_type = "application/problem+json"),
+        (status = "4XX", body = ProblemDetails, content_type = "application/problem+json"),
+        (status = "5XX", body = ProblemDetails, content_type = "application/problem+json"),
+    ))]
 pub(super) async fn stream(
     State(app): TheApp,
     Extension(caller): Extension<Caller>,
@@ -73,7 +94,7 @@ async fn tell(
     app: Arc<App>,
     caller: Caller,
     mut listener: crate::admin::feed::Listening,
-    pieces: mpsc::Sender<Bytes>,
+    pieces: mpsc::Sender<BodyPiece>,
     permit: OwnedSemaphorePermit,
 ) {
     let _permit = permit;
@@ -89,7 +110,9 @@ async fn tell(
             return;
         }
         let Some(piece) = piece else { continue };
-        let sent = pieces.send_timeout(Bytes::from(piece), PATIENCE).await;
+        let sent = pieces
+            .send_timeout(Ok(Bytes::from(piece)), GONE_AFTER)
+            .await;
         if sent.is_err() {
             return;
         }
@@ -110,22 +133,5 @@ fn is_in(sessions: &WindowSessions, app: &App, caller: &Caller) -> bool {
             .iter()
             .any(|token| token.hash == of && token.role >= Role::Viewer && token.is_good()),
         Proof::Proxy | Proof::Uid => true,
-    }
-}
-
-/// What comes through a channel, as a body.
-pub(super) struct Pieces(pub(super) mpsc::Receiver<Bytes>);
-
-impl http_body::Body for Pieces {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(
-        mut self: std::pin::Pin<&mut Self>,
-        context: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        self.0
-            .poll_recv(context)
-            .map(|piece| piece.map(|piece| Ok(Frame::data(piece))))
     }
 }

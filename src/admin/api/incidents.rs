@@ -71,7 +71,7 @@ pub(in crate::admin) async fn part(
         number.ok_or_else(|| ApiError::bad("`cursor` takes what `next` of the part before was"))
     });
     let before = before.transpose()?;
-    let listed = app.window.run(move |tx| {
+    let listed = app.window.read(move |tx| {
         let mut rows = incidents::list(tx, state.as_deref(), before, limit + 1)?;
         let is_more = rows.len() > limit;
         rows.truncate(limit);
@@ -133,7 +133,7 @@ pub(super) async fn show(
 /// The incident of that id.
 pub(in crate::admin) async fn one(app: &App, id: &str) -> Result<IncidentView, ApiError> {
     let number = shown::number(id).ok_or_else(|| no_incident(id))?;
-    let found = app.window.run(move |tx| {
+    let found = app.window.read(move |tx| {
         let Some(row) = incidents::one(tx, number)? else {
             return Ok(None);
         };

@@ -4,13 +4,18 @@ use std::time::{Duration, Instant};
 
 use axum::{
     Extension, Json,
-    body::{Body, Bytes},
+    body::Body,
     extract::{RawQuery, Request, State},
     http::{StatusCode, header},
     response::{IntoResponse as _, Response},
 };
 
-use super::part::{Named, TheApp};
+use tokio::sync::mpsc::error::SendTimeoutError;
+
+use super::{
+    part::{Named, TheApp},
+    pieces::{BodyPiece, GONE_AFTER, Pieces},
+};
 use crate::{
     admin::{
         app::App,
@@ -224,16 +229,21 @@ pub(super) async fn content(
     Params::of(request.uri().query(), &[])?;
     let row = row(&caller, &request, "content", "shown");
     let mut eml = open(&app, read_id(&id)?, row).await?;
-    let (pieces, body) = tokio::sync::mpsc::channel::<Bytes>(2);
+    let (pieces, body) = tokio::sync::mpsc::channel::<BodyPiece>(2);
     app.spawn(async move {
-        // A reader who is slow, or has gone, is waited for in this task alone.
-        while let Ok(Some(piece)) = eml.next().await {
-            if pieces.send(piece).await.is_err() {
+        // A reader who is slow is waited for in this task alone; what cannot be read on is broken off.
+        while let Some(piece) = eml.next().await.transpose() {
+            let is_last = piece.is_err();
+            let sent = pieces.send_timeout(piece, GONE_AFTER).await;
+            if let Err(SendTimeoutError::Timeout(_)) = &sent {
+                let _ = pieces.try_send(Err(std::io::ErrorKind::TimedOut.into()));
+            }
+            if is_last || sent.is_err() {
                 return;
             }
         }
     });
-    let mut response = Body::new(super::events::Pieces(body)).into_response();
+    let mut response = Body::new(Pieces(body)).into_response();
     response.headers_mut().insert(
         header::CONTENT_TYPE,
         header::HeaderValue::from_static("text/plain; charset=utf-8"),

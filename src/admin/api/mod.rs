@@ -36,6 +36,7 @@ pub(super) mod incidents;
 pub(super) mod learning;
 pub(super) mod messages;
 pub(super) mod part;
+mod pieces;
 pub(super) mod proposals;
 mod send;
 pub(super) mod verbs;
@@ -75,11 +76,6 @@ pub(super) fn router(app: &Arc<App>) -> Router {
     };
     router
         .route("/openapi.json", get(show))
-        .route("/livez", get(health::livez))
-        .route("/readyz", get(health::readyz))
-        .route("/healthz", get(health::healthz))
-        .route("/metrics", get(health::metrics))
-        .route("/api/v1/events", get(events::stream))
         .merge(pages::router())
         .fallback(|| async { ApiError::not_found("there is nothing here") })
         .layer(from_fn_with_state(Arc::clone(app), survive))
@@ -128,6 +124,11 @@ fn described() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(incidents::acknowledge))
         .routes(routes!(incidents::test_channel))
         .routes(routes!(audit::list))
+        .routes(routes!(events::stream))
+        .routes(routes!(health::livez))
+        .routes(routes!(health::readyz))
+        .routes(routes!(health::healthz))
+        .routes(routes!(health::metrics))
 }
 
 /// A panic is an answer, too.

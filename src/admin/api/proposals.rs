@@ -24,7 +24,7 @@ use crate::{
         settings::{Role, WriteConfig},
     },
     mail::text::shown_to,
-    view::{Changes, CheckedChange, ProposalView, sides},
+    view::{Changes, CheckedChange, Problem, ProposalView, sides},
     window::{
         audit::AuditRow,
         proposals::{self as rows, ProposalRow, ProposalState},
@@ -87,6 +87,16 @@ pub(in crate::admin) async fn keep(
     row: AuditRow,
     changes: Changes,
 ) -> Result<ProposalView, ApiError> {
+    keep_with(app, row, changes, Vec::new()).await
+}
+
+/// With more to be known than what the check of the file says.
+pub(super) async fn keep_with(
+    app: &App,
+    row: AuditRow,
+    changes: Changes,
+    notes: Vec<Problem>,
+) -> Result<ProposalView, ApiError> {
     let object = match changes.changes.as_slice() {
         [one] => one.object(),
         all => format!("{} changes", all.len()),
@@ -94,7 +104,7 @@ pub(in crate::admin) async fn keep(
     let object = shown_to(&object, 200);
     let row = AuditRow { object, ..row };
     app.audit.ready().await?;
-    let kept = plan(app, &row.who, changes).await;
+    let kept = plan(app, &row.who, changes, notes).await;
     match kept {
         Ok(kept) => {
             let (before, after) = sides(&kept.diff);
@@ -113,14 +123,20 @@ pub(in crate::admin) async fn keep(
     }
 }
 
-async fn plan(app: &App, by: &str, changes: Changes) -> Result<ProposalView, ApiError> {
+async fn plan(
+    app: &App,
+    by: &str,
+    changes: Changes,
+    notes: Vec<Problem>,
+) -> Result<ProposalView, ApiError> {
     may_change(app)?;
     let title = changes.title.trim().to_owned();
     if title.chars().count() > TITLE || title.contains(char::is_control) {
         let detail = format!("a title is one line of at most {TITLE} characters");
         return Err(ApiError::bad(detail));
     }
-    let planned = app.host.plan_change(changes).await?;
+    let mut planned = app.host.plan_change(changes).await?;
+    planned.checked.problems.extend(notes);
     let proposal = ProposalRow {
         number: 0,
         state: ProposalState::Open,
@@ -181,7 +197,7 @@ pub(in crate::admin) async fn part(
     let before = params.parsed::<i64>("cursor", "`next` of the part before")?;
     let mut found = app
         .window
-        .run(move |tx| rows::list(tx, before, limit + 1))
+        .read(move |tx| rows::list(tx, before, limit + 1))
         .await?;
     let has_more = found.len() > limit;
     found.truncate(limit);
@@ -219,7 +235,7 @@ pub(in crate::admin) async fn one(app: &App, id: &str) -> Result<ProposalView, A
 async fn find(app: &App, id: &str) -> Result<ProposalRow, ApiError> {
     let not_known = || ApiError::not_found(format!("there is no proposal {}", shown_to(id, 100)));
     let number = ProposalView::number(id).ok_or_else(not_known)?;
-    let found = app.window.run(move |tx| rows::find(tx, number)).await?;
+    let found = app.window.read(move |tx| rows::find(tx, number)).await?;
     found.ok_or_else(not_known)
 }
 
@@ -285,11 +301,8 @@ async fn make(app: &App, id: &str) -> Result<(ProposalView, CheckedChange), ApiE
     }
     let proposal = find(app, id).await?;
     is_open(&proposal)?;
-    let number = proposal.number;
-    let checked = app.host.apply_change(proposal.body.clone()).await?;
-    app.window
-        .run(move |tx| rows::close(tx, number, ProposalState::Applied))
-        .await?;
+    let body = proposal.body.clone();
+    let checked = app.host.apply_change(proposal.number, body).await?;
     let applied = ProposalRow {
         state: ProposalState::Applied,
         ..proposal
@@ -341,13 +354,12 @@ async fn close(app: &App, id: &str) -> Result<ProposalView, ApiError> {
     may_change(app)?;
     let proposal = find(app, id).await?;
     let number = proposal.number;
-    let is_done = app
-        .window
-        .run(move |tx| rows::close(tx, number, ProposalState::Dropped))
-        .await?;
+    let is_done = app.window.run(move |tx| rows::discard(tx, number)).await?;
     let proposal = find(app, id).await?;
     if !is_done {
         is_open(&proposal)?;
+        let detail = format!("proposal p{number} is being written just now");
+        return Err(ApiError::new(StatusCode::CONFLICT, detail));
     }
     Ok(ProposalView::of(&proposal))
 }

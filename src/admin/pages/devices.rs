@@ -387,6 +387,8 @@ mod tests {
             refusals: Vec::new(),
             candidate: false,
             needs: Vec::new(),
+            last_mail: None,
+            names: Vec::new(),
         };
         for (address, helo, expected) in [
             ("10.0.0.5", Some("Copier-2.corp.example"), "copier-2"),

@@ -6,6 +6,7 @@ pub mod composed;
 pub mod explain;
 pub mod life;
 pub mod login;
+pub mod services;
 pub mod site;
 pub mod situation;
 pub mod status;

@@ -48,7 +48,7 @@ pub struct StatusReport<'a> {
 
 /// How many incidents are open. `None`: that cannot be read.
 pub async fn open_incidents(window: &WindowDb) -> Option<OpenIncidents> {
-    let open = window.run(incidents::open).await.ok()?;
+    let open = window.read(incidents::open).await.ok()?;
     Some(counts(&open))
 }
 

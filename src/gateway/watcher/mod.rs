@@ -25,7 +25,7 @@ use self::{
     post::{AlarmPost, teller},
     sight::Eyes,
 };
-use super::host::GatewayHost;
+use super::{changes, host::GatewayHost};
 use crate::{
     admin::{App, Feed, host::Host as _},
     config::Config,
@@ -40,12 +40,13 @@ use crate::{
     mail::text::logged,
     telemetry::metrics::Metrics,
     view::IncidentView,
-    window::{WindowDb, incidents},
+    window::{WindowDb, incidents, proposals::CutOff},
 };
 
 mod conditions;
 pub mod post;
 mod sight;
+mod tidy;
 
 /// Between two looks.
 const LOOK: Duration = Duration::from_secs(2);
@@ -53,10 +54,10 @@ const LOOK: Duration = Duration::from_secs(2);
 const NICE: i32 = 10;
 /// Between a death and the next start.
 const AGAIN: Duration = Duration::from_secs(5);
-/// What is over is kept so long.
-const KEEP: Duration = Duration::from_hours(24 * 90);
 /// Looks between two times at which old rows are deleted.
 const TIDY: u64 = 1_800;
+/// Looks between two times at which it is asked what became of changes whose writing was cut off.
+const SETTLE: u64 = 15;
 
 /// What it looks at, and with.
 #[derive(Debug, Clone)]
@@ -176,8 +177,10 @@ impl WatchRound {
         let noticed = self.watched.metrics.noticed().take();
         self.watched.metrics.day().put_aside(Instant::now());
         let store = self.watched.host.store();
-        let mut sight = self.eyes.look(&config, &store, noticed, now).await;
-        let failing = self.watched.window.run(incidents::failing).await;
+        let listeners = self.watched.host.listeners();
+        let devices = &listeners.devices;
+        let mut sight = self.eyes.look(&config, &store, devices, noticed, now).await;
+        let failing = self.watched.window.read(incidents::failing).await;
         let failing = failing.unwrap_or_default();
         let is_known = |(name, _): &(String, String)| config.incidents.channel(name).is_some();
         sight.failing = failing.into_iter().filter(is_known).collect();
@@ -203,7 +206,7 @@ impl WatchRound {
         }
         self.tell(&config, now.wall).await;
         self.beat(&config, now.boot).await;
-        self.tidy(now.wall).await;
+        self.tidy(&config, now.wall).await;
     }
 
     fn has_looked(&mut self, looked: Looked) {
@@ -221,7 +224,7 @@ impl WatchRound {
     fn look_at_window(&mut self, now: Moment) {
         if self.watched.window.was_mended() {
             self.eyes.window_failed(
-                "window.db was damaged and is kept as window.db.bad; a new one is in use",
+                "window.db was damaged, and is kept as window.db.bad, or was taken away; a new one is in use",
             );
             // A receiver knows the numbers of the old one.
             let since = now
@@ -244,7 +247,7 @@ impl WatchRound {
         let due = self
             .watched
             .window
-            .run(move |tx| incidents::channels_due(tx, now))
+            .read(move |tx| incidents::channels_due(tx, now))
             .await;
         for name in due.unwrap_or_default() {
             let Some(channel) = config.incidents.channel(&name) else {
@@ -287,7 +290,7 @@ impl WatchRound {
         if hearts.is_empty() {
             return;
         }
-        let open = self.watched.window.run(incidents::open).await;
+        let open = self.watched.window.read(incidents::open).await;
         let is_well = open.is_ok_and(|open| shown::counts(&open).critical == 0);
         if !is_well || !self.watched.host.ready().ready {
             return;
@@ -311,18 +314,12 @@ impl WatchRound {
         }
     }
 
-    async fn tidy(&mut self, now: SystemTime) {
-        if self.looks.is_multiple_of(TIDY)
-            && let Some(before) = now.checked_sub(KEEP)
-        {
-            let forget = move |tx: &rusqlite::Transaction<'_>| incidents::forget(tx, before);
-            while self
-                .watched
-                .window
-                .run(forget)
-                .await
-                .is_ok_and(|gone| gone > 0)
-            {}
+    async fn tidy(&mut self, config: &Config, now: SystemTime) {
+        if self.looks.is_multiple_of(SETTLE) {
+            changes::settle(&self.watched.window, &config.path, CutOff::Gone).await;
+        }
+        if self.looks.is_multiple_of(TIDY) {
+            tidy::tidy(&self.watched.window, &self.watched.host, config, now).await;
         }
         self.looks += 1;
     }

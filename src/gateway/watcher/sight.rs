@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, SystemTime},
 };
 
 use super::conditions::{OLD, Sight};
@@ -11,10 +11,9 @@ use crate::{
     config::Config,
     delivery::clock::Moment,
     gateway::report::site::status_row,
+    listener::devices::Devices,
     mail::time::since,
-    queue::store::{
-        EventKind, Filter, JobState, OfConnector, RecipientState, Search, Store, StoreError,
-    },
+    queue::store::{EventKind, Filter, JobState, OfConnector, RecipientState, Store, StoreError},
     route::{ConnectorName, RouteName},
     telemetry::noticed::NoticedSince,
     view::StatusRow,
@@ -28,10 +27,6 @@ const STEP: i64 = 300;
 const DOUBT: Duration = Duration::from_mins(30);
 /// What costs more is looked at so seldom.
 const SELDOM: Duration = Duration::from_secs(30);
-/// A search for the mail of a client takes no longer.
-const SEARCH: Duration = Duration::from_millis(250);
-/// What is accepted while it is looked for is looked for again.
-const OVERLAP: Duration = Duration::from_secs(5);
 /// After a start a client is given this long, since it could not send before.
 const GRACE: Duration = Duration::from_mins(2);
 /// Messages in doubt of one connector that are looked at.
@@ -46,7 +41,8 @@ pub(super) struct Eyes {
     /// Failed logins: when, of which address, how many.
     logins: VecDeque<(Duration, String, u64)>,
     tokens: BTreeMap<String, String>,
-    clients: BTreeMap<String, LastMail>,
+    /// When those that are waited for last sent something.
+    clients: BTreeMap<String, SystemTime>,
     seldom: Option<Duration>,
     /// What was found at the last of those looks.
     oldest: BTreeMap<String, SystemTime>,
@@ -55,12 +51,6 @@ pub(super) struct Eyes {
     failed_mail: BTreeMap<String, (u64, String)>,
     step: Option<i64>,
     window: Vec<String>,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct LastMail {
-    at: SystemTime,
-    looked_to: SystemTime,
 }
 
 impl Eyes {
@@ -99,6 +89,7 @@ impl Eyes {
         &mut self,
         config: &Config,
         store: &Arc<dyn Store>,
+        devices: &Devices,
         noticed: NoticedSince,
         now: Moment,
     ) -> Sight {
@@ -111,7 +102,7 @@ impl Eyes {
             self.seldom = Some(now.boot);
             // At the next look, if the store does not answer now: its own incident says so.
             let _ = self.look_at_mail(store.as_ref(), now.wall).await;
-            let _ = self.look_at_clients(config, store.as_ref(), now).await;
+            self.look_at_clients(config, devices, now.wall);
         }
         let lanes = store.lanes().await.unwrap_or_default();
         let row = status_row(store.as_ref()).await.unwrap_or_default();
@@ -229,53 +220,28 @@ impl Eyes {
     }
 
     /// When the clients that are waited for last sent something.
-    async fn look_at_clients(
-        &mut self,
-        config: &Config,
-        store: &dyn Store,
-        now: Moment,
-    ) -> Result<(), StoreError> {
+    fn look_at_clients(&mut self, config: &Config, devices: &Devices, now: SystemTime) {
         let expected = &config.incidents.expected;
         self.clients
             .retain(|name, _| expected.iter().any(|(known, _)| known == name));
         for (client, _) in expected {
-            let known = self.clients.get(client).copied();
-            let search = Search {
-                filter: Filter {
-                    client: Some(client.clone()),
-                    // At first it is looked for whatever there is of it.
-                    since: known.map(|known| known.looked_to),
-                    ..Filter::default()
-                },
-                from: None,
-                limit: 1,
-                deadline: Some(Instant::now() + SEARCH),
+            // By the networks of now: a client may have another name, or other devices, than when they sent.
+            let is_of = |ip| {
+                let of = config.policy.client(ip);
+                of.is_some_and(|of| of.name == *client)
             };
-            let found = store.search(&search).await?;
-            let at = found.entries.first().map(|entry| entry.accepted);
-            let is_over = match (found.searched_to, known) {
-                (Some(to), Some(known)) => to <= known.looked_to,
-                _ => true,
-            };
-            let before = known.map(|known| known.at);
-            let next = LastMail {
-                // One that never sent anything is waited for from now on.
-                at: at.or(before).unwrap_or(now.wall),
-                looked_to: match known {
-                    Some(known) if !is_over => known.looked_to,
-                    _ => now.wall.checked_sub(OVERLAP).unwrap_or(now.wall),
-                },
-            };
-            self.clients.insert(client.clone(), next);
+            let last = devices.last_mail(is_of);
+            // One that never sent anything is waited for from now on.
+            let known = self.clients.entry(client.clone()).or_insert(now);
+            *known = last.unwrap_or(*known);
         }
-        Ok(())
     }
 
     fn silent(&self, config: &Config, now: Moment) -> BTreeMap<String, (SystemTime, Duration)> {
         let runs = now.boot.saturating_sub(self.started.boot);
         let expected = config.incidents.expected.iter();
         let silent = expected.filter_map(|(client, every)| {
-            let last = self.clients.get(client)?.at;
+            let last = *self.clients.get(client)?;
             let is_silent = since(last, now.wall) >= *every && runs >= GRACE.min(*every);
             is_silent.then(|| (client.clone(), (last, *every)))
         });
@@ -324,4 +290,35 @@ async fn doubtful(
 fn free(config: &Config) -> Option<u64> {
     let disk = rustix::fs::statvfs(&config.data_dir).ok()?;
     Some(disk.f_bavail.saturating_mul(disk.f_frsize))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failed_logins_count_for_five_minutes() {
+        let at = |seconds: u64| Moment {
+            wall: SystemTime::UNIX_EPOCH,
+            boot: Duration::from_secs(1_000 + seconds),
+        };
+        let mut eyes = Eyes::new(at(0));
+        let mut seen = |seconds: u64, count: u64| {
+            let failed = [("10.0.0.1".to_owned(), count)];
+            let noticed = NoticedSince {
+                failed_logins: failed.into_iter().filter(|(_, count)| *count > 0).collect(),
+                ..NoticedSince::default()
+            };
+            eyes.notice(noticed, at(seconds));
+            eyes.failed_logins().get("10.0.0.1").copied()
+        };
+        assert_eq!(seen(0, 15), Some(15));
+        assert_eq!(seen(200, 10), Some(25));
+        assert_eq!(seen(299, 0), Some(25));
+        // The first of them are too long ago.
+        assert_eq!(seen(300, 0), Some(10));
+        assert_eq!(seen(499, 1), Some(11));
+        assert_eq!(seen(500, 0), Some(1));
+        assert_eq!(seen(799, 0), None);
+    }
 }
