@@ -23,7 +23,7 @@ export class Watched {
 	static async start() {
 		const watched = new Watched();
 		watched.receiver = await receiver();
-		watched.site = await Site.start({ more: () => watched.config() });
+		watched.site = await Site.start({ admin: 'write_config = "write"', more: () => watched.config() });
 		return watched;
 	}
 
@@ -119,7 +119,7 @@ url = "${url}/taken"
 	async fill() {
 		const { site } = this;
 		await site.trouble();
-		await this.talk("127.0.0.5", "HELO copier");
+		for (const printer of ["127.0.0.5", "127.0.0.7"]) await this.talk(printer, "HELO copier");
 		await this.talk("127.0.0.1", "EHLO erp.corp.example", "MAIL FROM:<boss@evil.example>");
 		await this.ask("POST", "/learning", { networks: ["127.0.0.6", "127.0.0.9"], for: "1h" });
 		await this.talk("127.0.0.9", "MAIL FROM:sensor@corp.example", "RCPT TO:<anna@corp.example>", "DATA", "Subject: 21 degrees\r\n\r\nwarm\r\n.");
@@ -137,7 +137,7 @@ url = "${url}/taken"
 			Buffer.concat([Buffer.from("RCPT TO:<"), turned, Buffer.from("@evil.example>")]),
 			`HELO ${"x".repeat(100_000)}`,
 		);
-		for (const address of ["127.0.0.5", "127.0.0.6", "127.0.0.9"]) await this.device(address);
+		for (const address of ["127.0.0.5", "127.0.0.6", "127.0.0.7", "127.0.0.9"]) await this.device(address);
 		await this.device("127.0.0.1", (device) => device.refused > 0);
 		this.closed = (await this.incident("connector_closed")).id;
 		this.failed = (await this.incident("mail_failed", (one) => one.told.some((told) => told.result === "503"))).id;
