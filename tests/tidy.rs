@@ -91,7 +91,7 @@ const BUDGETS: &[(&str, usize)] = &[
     ("view", 750),
     ("incident", 1_420),
     ("window", 1_280),
-    ("admin", 9_150),
+    ("admin", 9_160),
     ("config", 8_650),
     ("watch", 50),
     ("gateway", 4_380),

@@ -7,8 +7,10 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value, json};
 
 use crate::{
-    listener::devices::NAMES, mail::text::shown_to, smtp::server::tolerance::Quirk, view::Problem,
-    window::devices::DeviceRow,
+    mail::text::shown_to,
+    smtp::server::tolerance::Quirk,
+    view::Problem,
+    window::devices::{DeviceRow, NAMES},
 };
 
 /// Names of a device that are listed.

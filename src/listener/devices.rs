@@ -26,8 +26,6 @@ pub const DEVICES: usize = 10_000;
 const OF_A_NETWORK: usize = 64;
 /// Senders of a device.
 const SENDERS: usize = 5;
-/// Names of a device: enough to see that it is several.
-pub const NAMES: usize = 16;
 /// Kinds of refusals of a device, and of a session.
 const REFUSALS: usize = 20;
 
@@ -302,7 +300,7 @@ impl Devices {
             row.last_mail = Some(now);
         }
         if let Some(name) = &session.helo {
-            add_name(&mut row.names, name);
+            row.add_name(name);
         }
         for sender in senders {
             if row.senders.len() < SENDERS && !row.senders.contains(&sender) {
@@ -468,7 +466,7 @@ impl DeviceRow {
         self.candidate |= before.candidate;
         self.last_mail = self.last_mail.max(before.last_mail);
         for name in &before.names {
-            add_name(&mut self.names, name);
+            self.add_name(name);
         }
         for sender in before.senders {
             if self.senders.len() < SENDERS && !self.senders.contains(&sender) {
@@ -487,13 +485,6 @@ impl DeviceRow {
     }
 }
 
-fn add_name(known: &mut Vec<String>, name: &str) {
-    let is_known = known.iter().any(|one| one.eq_ignore_ascii_case(name));
-    if known.len() < NAMES && !is_known && !name.is_empty() {
-        known.push(name.to_owned());
-    }
-}
-
 fn add_refusal(known: &mut Vec<DeviceRefusal>, mut new: DeviceRefusal) {
     let is_same = |one: &DeviceRefusal| one.stage == new.stage && one.reply == new.reply;
     if let Some(at) = known.iter().position(is_same) {
@@ -509,6 +500,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::window::devices::NAMES;
 
     fn second(n: u64) -> SystemTime {
         SystemTime::UNIX_EPOCH + Duration::from_secs(n)

@@ -20,6 +20,9 @@ CREATE TABLE IF NOT EXISTS device (
 ) STRICT, WITHOUT ROWID;
 ";
 
+/// Names of a device: enough to see that it is several.
+pub const NAMES: usize = 16;
+
 /// A client address that connected, or the /64 that many of them come from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct DeviceRow {
@@ -57,6 +60,16 @@ pub struct DeviceRow {
     /// Names that were said to HELO or EHLO, the first of them: more than one, and more than one device is behind the address.
     #[serde(skip)]
     pub names: Vec<String>,
+}
+
+impl DeviceRow {
+    /// It has greeted with this name.
+    pub fn add_name(&mut self, name: &str) {
+        let is_known = self.names.iter().any(|one| one.eq_ignore_ascii_case(name));
+        if self.names.len() < NAMES && !is_known && !name.is_empty() {
+            self.names.push(name.to_owned());
+        }
+    }
 }
 
 /// A session of a device.
