@@ -4,6 +4,7 @@
 
 use std::{
     fs,
+    io::ErrorKind,
     os::unix::ffi::OsStrExt as _,
     path::{Path, PathBuf},
 };
@@ -41,7 +42,11 @@ pub(super) fn find(config: &Path) -> Option<Found> {
         let is_it = match fs::canonicalize(process.join("cwd")) {
             Ok(cwd) => same(&cwd.join(&named), config),
             // Only the process itself and root may know its directory.
-            Err(_) => named.file_name() == config.file_name(),
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+                named.file_name() == config.file_name()
+            }
+            // It has just ended, or its directory is deleted: it is not where this file is.
+            Err(_) => false,
         };
         is_it.then(|| Found {
             pid,
