@@ -237,7 +237,7 @@ describe("the tasks of a change", () => {
 				await go("/");
 				await click(page.locator("main").getByRole("link", { name: /refused$/ }));
 				await click(page.getByRole("link", { name: "Adopt 127.0.0.7" }).first());
-				await click(button(page, "Propose"));
+				await click(button(page, "Adopt"));
 				await click(button(page, "Apply"));
 				assert.match(await page.getByRole("status").first().innerText(), /is in force/);
 				spent(4);
