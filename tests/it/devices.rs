@@ -119,6 +119,13 @@ fn who_connects_is_kept_and_shown() {
     let (_, refused) = ask(at, &viewer, "GET /api/v1/refused?address=127.0.0.1", "");
     assert_eq!(refused["items"][0]["stage"], "connect", "{refused}");
     assert_eq!(refused["items"][0]["listener"], "local");
+    assert_eq!(refused["items"][0]["client"], serde_json::Value::Null);
+    let of = |network: &str| {
+        let path = format!("GET /api/v1/refused?address={network}");
+        let (_, found) = ask(at, &viewer, &path, "");
+        found["items"].as_array().unwrap().len()
+    };
+    assert_eq!([of("127.0.0.0/24"), of("127.0.1.0/24"), of("x")], [1, 0, 0]);
     let (_, none) = ask(at, &viewer, "GET /api/v1/devices?refused=false", "");
     assert_eq!(none["items"].as_array().unwrap().len(), 0, "{none}");
     let (code, said) = ask(at, &viewer, "GET /api/v1/devices?colour=red", "");
@@ -140,6 +147,14 @@ fn who_connects_is_kept_and_shown() {
     });
     let table = stdout(&world.gateway.cli(&["devices"]));
     assert!(table.contains("127.0.0.1"), "{table}");
+    // Whoever has a client since is not offered to be adopted for what was refused before.
+    let file = world.gateway.config_path();
+    let text = fs::read_to_string(&file).unwrap();
+    let client = "\n[[client]]\nname = \"late\"\nnetworks = [\"127.0.0.1/32\"]\n";
+    fs::write(&file, text + client).unwrap();
+    stdout(&world.gateway.cli(&["reload"]));
+    let (_, refused) = ask(at, &viewer, "GET /api/v1/refused", "");
+    assert_eq!(refused["items"][0]["client"], "late", "{refused}");
 }
 
 #[test]

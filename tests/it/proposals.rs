@@ -5,6 +5,7 @@ use std::{
     fs,
     net::TcpListener,
     os::unix::fs::PermissionsExt as _,
+    process::Command,
     thread,
     time::{Duration, Instant},
 };
@@ -14,6 +15,7 @@ use serde_json::{Value, json};
 
 use super::harness::{
     gateway::{Gateway, basic, read, stdout},
+    peers::small_disk,
     upstream::Upstream,
     window::{ROLES, Window},
 };
@@ -366,6 +368,44 @@ fn the_page_writes_and_what_the_gateway_refuses_is_undone() {
     }
     mode(0o700);
     assert_eq!(apply(&id).0, 200);
+}
+
+/// As Kubernetes gives it: the file is a link into a volume that nobody may write. The page says so, and the proposal stays to be
+/// made by hand.
+#[test]
+#[ignore = "mounts a small disk as root; tests/run runs it"]
+fn a_file_on_a_read_only_disk_stays() {
+    let sink = Upstream::start();
+    let dir = tempfile::tempdir().unwrap();
+    let volume = dir.path().join("volume");
+    fs::create_dir(&volume).unwrap();
+    let _unmount = small_disk(&volume, 1);
+    let (window, section) = Window::planned("write_config = \"write\"");
+    let text = format!("{}{section}", basic(sink.address));
+    fs::write(volume.join("config.toml"), &text).unwrap();
+    std::os::unix::fs::symlink("volume/config.toml", dir.path().join("config.toml")).unwrap();
+    let remounted = Command::new("mount")
+        .args(["-o", "remount,ro"])
+        .arg(&volume)
+        .status();
+    assert!(remounted.is_ok_and(|status| status.success()));
+    let gateway = Gateway::start_in(dir);
+    window.is_there();
+    let shown = window.get("/config");
+    assert_eq!(shown["write"], "propose", "{shown}");
+    assert!(shown["read_only"].is_string(), "{shown}");
+    let id = window.propose(&limit("recipients", 50));
+    let (status, body) = window.post(&format!("/proposals/{id}/apply"), &json!({}));
+    assert_eq!(
+        (status, &body["code"]),
+        (409, &json!("read_only")),
+        "{body}"
+    );
+    assert_eq!(window.get(&format!("/proposals/{id}"))["state"], "open");
+    assert_eq!(read(&gateway.config_path()), text);
+    let by_hand = gateway.cli(&["config", "apply", &id, "--yes"]);
+    assert_ne!(by_hand.status.code(), Some(0));
+    assert_eq!(read(&gateway.config_path()), text);
 }
 
 #[test]

@@ -1330,6 +1330,43 @@ async fn what_is_no_longer_used_is_given_back_to_the_disk() {
     }
 }
 
+/// A backup that locks the database, say: nothing can be taken in, and whoever asks hears it. Those who wait do so beside each
+/// other, not one after the other.
+#[tokio::test]
+async fn a_database_that_somebody_keeps_locked_fails_and_heals() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let other = rusqlite::Connection::open(dir.path().join("data/queue.db")).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let began = Instant::now();
+    let insert = |n| {
+        let store = Arc::clone(&store);
+        tokio::spawn(async move { store.insert(&mail(n, &["a@x.example"]), &[], at(0)).await })
+    };
+    let waiting: Vec<_> = (1..=20).map(insert).collect();
+    for one in waiting {
+        let refused = one.await.unwrap();
+        assert!(
+            matches!(refused, Err(StoreError::Unavailable(_))),
+            "{refused:?}"
+        );
+    }
+    // A write waits five seconds; one or two more may have begun before the others came.
+    assert!(began.elapsed() < Duration::from_secs(25));
+    assert_eq!(store.health(), Health::Failing);
+    other.execute_batch("COMMIT").unwrap();
+    until("the store works again", async || {
+        store.health() == Health::Fine
+    })
+    .await;
+    assert!(
+        store
+            .insert(&mail(30, &["a@x.example"]), &[], at(0))
+            .await
+            .is_ok()
+    );
+}
+
 #[tokio::test]
 async fn a_lease_nobody_heard_of_is_given_back() {
     let dir = tempfile::tempdir().unwrap();

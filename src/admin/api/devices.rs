@@ -1,12 +1,13 @@
 //! `/devices`, `/refused`: who connects, and what was refused.
 
-use std::time::SystemTime;
+use std::{net::IpAddr, time::SystemTime};
 
 use axum::{
     Extension, Json,
     extract::{RawQuery, Request, State},
     http::StatusCode,
 };
+use ipnet::IpNet;
 use serde::Deserialize;
 use utoipa::ToSchema;
 
@@ -135,9 +136,17 @@ pub(in crate::admin) fn refusals(
     params: &Params,
 ) -> Result<ListPart<RefusedRow>, ApiError> {
     let (client, address) = (params.get("client"), params.get("address"));
+    // A device that is many addresses stands under its network.
+    let network: Option<IpNet> = address.and_then(|address| address.parse().ok());
+    let is_of = |row: &RefusedRow, address: &str| {
+        row.address == address
+            || network
+                .zip(row.address.parse::<IpAddr>().ok())
+                .is_some_and(|(network, peer)| network.contains(&peer))
+    };
     let takes = |row: &RefusedRow| {
         (client.is_none() || row.client.as_deref() == client)
-            && address.is_none_or(|address| row.address == address)
+            && address.is_none_or(|address| is_of(row, address))
     };
     let before = params.parsed("cursor", "one that was given")?;
     let limit = params.limit()?;
@@ -149,8 +158,20 @@ pub(in crate::admin) fn refusals(
         .last()
         .filter(|_| more)
         .map(|(number, _)| number.to_string());
-    let items = found.into_iter().map(|(_, row)| row).collect();
-    Ok(ListPart { items, next })
+    // A stranger then may be in a client by now.
+    let rules = listeners.rules();
+    let known = |row: &RefusedRow| {
+        let peer = row.address.parse().ok()?;
+        rules.policy.client(peer).map(|client| client.name.clone())
+    };
+    let items = found.into_iter().map(|(_, row)| RefusedRow {
+        client: row.client.clone().or_else(|| known(&row)),
+        ..row
+    });
+    Ok(ListPart {
+        items: items.collect(),
+        next,
+    })
 }
 
 /// Who is taken in.

@@ -198,13 +198,16 @@ async function messages() {
 	}
 	// One that has left the list stays where it is, and says what became of it.
 	const oldest = list.next ? list.items.at(-1)?.accepted_at : "";
-	const gone = [...rows].filter(([key, row]) => !has.has(key) && (one("time", row)?.dateTime ?? "") >= oldest);
+	const gone = [...rows].filter(([key, row]) => !has.has(key) && !row.dataset.ended && (one("time", row)?.dateTime ?? "") >= oldest);
 	for (const [, row] of gone.slice(0, 10)) {
 		const found = await ask(`/api/v1/messages/${row.dataset.id}`).catch((error) => {
-			if (error instanceof LoggedOut) throw error;
-			return { entries: [] };
+			// Only one that is not there is gone; of the others it is asked again.
+			if (error.message === "404") return { entries: [] };
+			throw error;
 		});
 		const entry = found.entries.find((entry) => entry.route === row.dataset.route);
+		// Nothing comes after that, so it is not asked for again.
+		if (!entry || entry.state === "done") row.dataset.ended = "true";
 		if (entry) changed += fillMessage(row, { ...entry, subject: entry.subject ?? slot(row, "subject")?.textContent }) ? 1 : 0;
 		else changed += put(slot(row, "state"), state("gone")) ? 1 : 0;
 	}
@@ -628,6 +631,7 @@ let poll = 0;
 let again = 0;
 let slow = 0;
 let soon = 0;
+let asked = 0;
 let busy = false;
 function live(word) {
 	const place = one("[data-testid=live]");
@@ -645,6 +649,7 @@ async function refresh() {
 	soon = 0;
 	if (busy) return later();
 	busy = true;
+	asked = Date.now();
 	try {
 		await load();
 	} catch (error) {
@@ -656,9 +661,9 @@ async function refresh() {
 		busy = false;
 	}
 }
-/** What comes together is one question. */
+/** What comes together is one question, and where something comes all the time there is one every two seconds: each costs the gateway a look. */
 function later() {
-	if (!soon) soon = setTimeout(refresh, 500);
+	if (!soon) soon = setTimeout(refresh, Math.max(500, asked + 2_000 - Date.now()));
 }
 function polling() {
 	if (poll) return;

@@ -228,6 +228,11 @@ mod tests {
         "type = \"smtp\"\n",
         "host = \"smtp.corp.example\"\n",
         "ca_file = \"ca.pem\"\n",
+        "[[connector]]\n",
+        "name = \"behind\"\n",
+        "type = \"smtp\"\n",
+        "host = \"smtp.corp.example\"\n",
+        "proxy = \"http://me:hunter3@proxy.example:3128\"\n",
     );
 
     fn try_out(connector: &Json) -> Result<(Settings, Vec<Problem>), &'static str> {
@@ -291,5 +296,33 @@ mod tests {
         };
         assert_eq!(rooted(json!("ca.pem")), Ok(()));
         assert_eq!(rooted(json!("other.pem")), Err("only_in_file"));
+    }
+    /// A proxy that is sent back as it was shown is the saved one, login and all; changed in any way it has no login of ours.
+    #[test]
+    fn a_proxy_as_it_was_shown_is_the_saved_one() {
+        let shown = without_login("http://me:hunter3@proxy.example:3128");
+        assert!(!shown.contains("hunter3"));
+        let with = |name: &str, host: &str, proxy: &str| {
+            let connector = json!({ "name": name, "type": "smtp", "host": host, "proxy": proxy });
+            let (settings, _) = try_out(&connector)?;
+            let crate::connector::Kind::Smtp(smtp) = settings.kind else {
+                panic!("{settings:?}");
+            };
+            let login = smtp.proxy.via.and_then(|via| via.login);
+            Ok::<_, &str>(login.map(|(_, password)| password.reveal().to_owned()))
+        };
+        let own = Ok(Some("hunter3".to_owned()));
+        // The proxy hears its login, whatever host lies behind it.
+        for host in ["smtp.corp.example", "other.example"] {
+            assert_eq!(with("behind", host, &shown), own);
+        }
+        for (name, proxy) in [
+            ("behind", shown.replace("proxy.", "evil.")),
+            ("behind", shown.replace("3128", "3129")),
+            ("another", shown.clone()),
+        ] {
+            let found = with(name, "smtp.corp.example", &proxy);
+            assert_ne!(found, own, "{name} {proxy}");
+        }
     }
 }

@@ -45,7 +45,7 @@ const RECENT: Duration = Duration::from_millis(5);
 /// What the writer and the store share.
 #[derive(Debug, Default)]
 pub(super) struct WriterStatus {
-    /// A write failed, and none has worked since.
+    /// A write failed or could not begin, and none has worked since.
     pub(super) broken: AtomicBool,
     /// Transactions that were committed.
     pub(super) commits: AtomicU64,
@@ -143,8 +143,9 @@ impl Writer {
                 }
                 self.remove(&gone);
             }
-            // One of them failed and took the others along: each for itself.
-            Err(_) if batch.len() > 1 => {
+            // One of them failed and took the others along: each for itself. Not where all have waited for somebody's lock: they
+            // would wait again, one after the other.
+            Err(error) if batch.len() > 1 && !error.is_held() => {
                 for op in batch {
                     self.alone(op);
                 }
@@ -230,8 +231,17 @@ impl Writer {
             Ok(_) => {
                 counted::committed(began.elapsed());
                 self.shared.commits.fetch_add(1, Ordering::Relaxed);
+                if self.shared.broken.swap(false, Ordering::AcqRel) {
+                    tracing::info!("the store works again");
+                }
             }
             Err(fault) => {
+                if fault.is_held() && !self.shared.broken.swap(true, Ordering::AcqRel) {
+                    tracing::error!(
+                        file = %self.database.display(),
+                        "another process has the database locked (a backup or `sqlite3`?): nothing is taken in until it lets go"
+                    );
+                }
                 let stuck = !conn.is_autocommit() && conn.execute_batch("ROLLBACK").is_err();
                 if stuck || fault.is_breakage() {
                     self.break_off(fault);
@@ -324,6 +334,12 @@ impl TransactionFault {
             ),
             TransactionFault::Full | TransactionFault::Sqlite(_) => false,
         }
+    }
+
+    /// Whether somebody else has the database and does not let go. The connection is sound, but nothing can be written.
+    fn is_held(&self) -> bool {
+        matches!(self, TransactionFault::Sqlite(error)
+            if matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked)))
     }
 
     fn is_damage(&self) -> bool {
