@@ -192,12 +192,14 @@ fn settings(channels: Vec<Channel>) -> IncidentSettings {
     }
 }
 
-/// So much faster the wall clock goes in the tests of kills: a minute is three seconds, and the day after which a word is given up is
-/// longer than ten thousand rounds.
-const FAST: u32 = 20;
-
-fn fast_clock(since: SystemTime) -> SystemTime {
-    since + since.elapsed().unwrap_or_default() * FAST
+/// The wall clock of a round of kills: ten minutes lie between two, and an hour before each twentieth, by which everything that
+/// could not be told is due again. Nothing waits for a day, after which it would be given up.
+fn later_clock(since: SystemTime, round: usize) -> SystemTime {
+    let (rounds, hours) = (round as u64, (round as u64 + 1) / 20);
+    since
+        + Duration::from_mins(10 * rounds)
+        + Duration::from_hours(hours)
+        + since.elapsed().unwrap_or_default()
 }
 
 /// What the killed process does: things go wrong and right again, and are told. It is this test in a process of its own.
@@ -211,6 +213,7 @@ fn child_that_is_killed() {
     let url = std::env::var("POSTERN_KILLED_URL").unwrap();
     let since = SystemTime::UNIX_EPOCH + Duration::from_millis(number("POSTERN_KILLED_SINCE"));
     let last_look = number("POSTERN_KILLED_LOOK");
+    let round = number("POSTERN_KILLED_ROUND") as usize;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -228,8 +231,8 @@ fn child_that_is_killed() {
                 })
                 .collect();
             let now = Moment {
-                wall: fast_clock(since),
-                boot: Duration::from_secs(1_000_000) + began.elapsed() * FAST,
+                wall: later_clock(since, round),
+                boot: Duration::from_secs(1_000_000) + began.elapsed(),
             };
             let (settings, before) = (settings(vec![channel.clone()]), book.clone());
             let looked = window
@@ -240,7 +243,7 @@ fn child_that_is_killed() {
             if looks == last_look {
                 end(std::process::id());
             }
-            outbox::tell(&window, &channel, &teller(), || fast_clock(since))
+            outbox::tell(&window, &channel, &teller(), || later_clock(since, round))
                 .await
                 .unwrap();
         }
@@ -349,7 +352,22 @@ fn killed(kills: usize, seed: u64) -> (usize, usize) {
         .as_millis()
         .to_string();
     let since = SystemTime::UNIX_EPOCH + Duration::from_millis(millis.parse().unwrap());
-    for _ in 0..kills {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    for round in 0..kills {
+        // Now and then all there is gets through: what is killed before it has told everything would have ever more to tell.
+        if round % 20 == 19 {
+            state.lock().unwrap().is_kind = true;
+            let window = WindowDb::make(dir.path()).unwrap();
+            let channel = webhook(&url);
+            let tell = async || {
+                outbox::tell(&window, &channel, &teller(), || later_clock(since, round)).await
+            };
+            runtime.block_on(tell()).unwrap();
+            state.lock().unwrap().is_kind = false;
+        }
         let point = KillPoint::any(&mut state.lock().unwrap().random);
         let last_look = match point {
             KillPoint::Looked(look) => look,
@@ -368,16 +386,17 @@ fn killed(kills: usize, seed: u64) -> (usize, usize) {
             ])
             .env("POSTERN_KILLED_SINCE", &millis)
             .env("POSTERN_KILLED_LOOK", last_look.to_string())
+            .env("POSTERN_KILLED_ROUND", round.to_string())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
         let pid = child.id();
         state.lock().unwrap().target = Some((pid, point));
-        // Where nothing is sent nobody is killed by what is sent.
+        // Where all that is left waits to be tried again nobody is killed by what is sent.
         let patience = match point {
             KillPoint::After(time) => time,
-            _ => Duration::from_secs(2),
+            _ => Duration::from_millis(500),
         };
         let begin = Instant::now();
         let ended = loop {
@@ -395,17 +414,18 @@ fn killed(kills: usize, seed: u64) -> (usize, usize) {
     }
     // What is left is told when somebody comes back.
     state.lock().unwrap().is_kind = true;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
-    runtime.block_on(told_all(dir.path(), &url, since, &posts))
+    runtime.block_on(told_all(dir.path(), &url, (since, kills), &posts))
 }
 
 /// Tells what is left; all there was is told, in its order, and what came twice had the same key and said the same.
-async fn told_all(dir: &Path, url: &str, since: SystemTime, posts: &Posts) -> (usize, usize) {
+async fn told_all(
+    dir: &Path,
+    url: &str,
+    (since, rounds): (SystemTime, usize),
+    posts: &Posts,
+) -> (usize, usize) {
     let window = WindowDb::make(dir).unwrap();
-    let later = || fast_clock(since) + Duration::from_hours(2);
+    let later = || later_clock(since, rounds) + Duration::from_hours(2);
     outbox::tell(&window, &webhook(url), &teller(), later)
         .await
         .unwrap();
