@@ -4,7 +4,7 @@
 //! The file needs no socket and no login to be read. One that grows old says that the gateway does not work, whatever stands in it.
 
 use std::{
-    fs::{File, OpenOptions},
+    fs::{self, File, OpenOptions},
     io,
     os::unix::fs::{FileExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
@@ -40,12 +40,18 @@ pub(super) fn write(data_dir: &Path, readiness: Readiness) -> io::Result<()> {
     let mut text = serde_json::to_vec(&readiness)?;
     text.resize(LENGTH - 1, b' ');
     text.push(b'\n');
+    let path = path(data_dir);
+    // A link under its name leads to a file that is not ours to write.
+    if path.is_symlink() {
+        fs::remove_file(&path)?;
+    }
     let file = OpenOptions::new()
         .write(true)
         .create(true)
         .truncate(false)
         .mode(0o600)
-        .open(path(data_dir))?;
+        .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed())
+        .open(path)?;
     // In one piece and in its place: a reader finds the old text or the new one, and no room is asked for.
     file.write_all_at(&text, 0)
 }

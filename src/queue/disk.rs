@@ -17,6 +17,9 @@ pub(super) fn directory(path: &Path) -> io::Result<()> {
     std::fs::set_permissions(path, Permissions::from_mode(0o700))
 }
 
+/// Whoever may write to the directory shall not have a file of ours written elsewhere, by a link under its name: commands run as root.
+pub(super) const NO_LINK: i32 = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
+
 /// A file that only its owner may read, whatever the umask.
 pub(super) fn create(path: &Path, truncate: bool) -> io::Result<File> {
     let file = OpenOptions::new()
@@ -24,6 +27,7 @@ pub(super) fn create(path: &Path, truncate: bool) -> io::Result<File> {
         .create(true)
         .truncate(truncate)
         .mode(0o600)
+        .custom_flags(NO_LINK)
         .open(path)?;
     file.set_permissions(Permissions::from_mode(0o600))?;
     Ok(file)

@@ -69,6 +69,7 @@ pub fn take(data_dir: &Path) -> Result<Lock, LockError> {
         .create(true)
         .truncate(false)
         .mode(0o600)
+        .custom_flags(super::disk::NO_LINK)
         .open(&path)
         .map_err(io)?;
     match file.try_lock() {

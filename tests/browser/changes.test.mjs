@@ -9,7 +9,7 @@ import net from "node:net";
 import { join } from "node:path";
 import { after, afterEach, before, describe, test } from "node:test";
 import { Site, hostile, roles, until } from "./site.mjs";
-import { Hands, close, isAccessible, launch, leave, picture, sideways, visit } from "./visit.mjs";
+import { Hands, close, fits, launch, leave, visit } from "./visit.mjs";
 
 const WRITE = 'write_config = "write"';
 const SECRET = "correct: hunter2 <&>";
@@ -93,17 +93,6 @@ function pages(role) {
 	return [...all, ...forms.map((path) => [`/connectors/${path}`, "connector-form"])];
 }
 
-async function looksRight(page, where, ...name) {
-	await isAccessible(page, where);
-	for (const width of [1600, 1280, 1100, 1000, 800, 320]) {
-		await page.setViewportSize({ width, height: 900 });
-		assert.equal(await page.evaluate(sideways), 0, `${where} scrolls sideways at ${width}`);
-		await picture(page, ...name, width);
-		if (width === 320) await isAccessible(page, `${where} at 320`);
-	}
-	await page.setViewportSize({ width: 1600, height: 900 });
-}
-
 describe("every page of a change", () => {
 	for (const role of roles) {
 		for (const colorScheme of ["light", "dark"]) {
@@ -114,7 +103,7 @@ describe("every page of a change", () => {
 					assert.equal(answer.status(), 200, path);
 					assert.equal(await page.locator("body").getAttribute("data-page"), word, path);
 					assert.equal(await page.locator("h1").count(), 1, path);
-					await looksRight(page, path, "change", role, colorScheme, path);
+					await fits(page, path, { role, colorScheme }, "change");
 					assert.equal(await page.evaluate(() => window.owned), undefined, path);
 					assert.equal(await page.locator("main script, main img").count(), 0, path);
 					assert.doesNotMatch(await page.locator("body").innerText(), /[\u202a-\u202e\u2066-\u2069\x1b]/, path);
@@ -127,7 +116,7 @@ describe("every page of a change", () => {
 	for (const colorScheme of ["light", "dark"]) {
 		test(`what a form answers, ${colorScheme}`, async () => {
 			const { page, go } = await visit(site, "admin", { colorScheme, viewport: { width: 1600, height: 900 } });
-			const looks = (what) => looksRight(page, what, "answer", colorScheme, what);
+			const looks = (what) => fits(page, what, { role: "admin", colorScheme }, "answer");
 			await go("/connectors/new?type=smtp");
 			await field(page, "port").fill("many");
 			await button(page, "Review").click();

@@ -282,7 +282,7 @@ describe("it lives", () => {
 			const row = page.locator(`tr[data-id="${id}"]`);
 			assert.match(await row.innerText(), /waiting|sending/);
 			site.command("queue", "hold", id);
-			await until("the row to change", async () => /held/.test(await row.innerText()), 10);
+			await until("the row to change", async () => /held/.test(await row.innerText()));
 		} finally {
 			await site.stop();
 		}

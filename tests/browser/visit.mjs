@@ -56,6 +56,21 @@ export async function picture(page, ...name) {
 	await page.screenshot({ path, fullPage: true, clip: { x: 0, y: 0, width, height } });
 }
 
+/** At which widths a page is looked at: a theme changes no place, and a role only takes away. */
+const widths = (role, colorScheme) => (colorScheme === "dark" ? [1600] : role === "admin" ? [1600, 1280, 1100, 1000, 800, 320] : [1600, 800, 320]);
+
+/** What is shown is accessible and scrolls down only, at all widths. */
+export async function fits(page, where, { role, colorScheme }, ...name) {
+	await isAccessible(page, where);
+	for (const width of widths(role, colorScheme)) {
+		await page.setViewportSize({ width, height: 900 });
+		assert.equal(await page.evaluate(sideways), 0, `${where} scrolls sideways at ${width}`);
+		await picture(page, ...name, role, colorScheme, width, where);
+		if (width === 320) await isAccessible(page, `${where} at 320`);
+	}
+	await page.setViewportSize({ width: 1600, height: 900 });
+}
+
 /** Pages, each with its word: found, without a fault, accessible at all widths. */
 export async function looksRight(site, { kind, role, colorScheme }, pages) {
 	const { page, faults, go } = await visit(site, role, { colorScheme, viewport: { width: 1600, height: 900 } });
@@ -64,14 +79,7 @@ export async function looksRight(site, { kind, role, colorScheme }, pages) {
 		assert.equal(answer.status(), word === "problem" ? 404 : 200, path);
 		assert.equal(await page.locator("body").getAttribute("data-page"), word, path);
 		assert.equal(await page.locator("h1").count(), 1, path);
-		await isAccessible(page, path);
-		for (const width of [1600, 1280, 1100, 1000, 800, 320]) {
-			await page.setViewportSize({ width, height: 900 });
-			assert.equal(await page.evaluate(sideways), 0, `${path} scrolls sideways at ${width}`);
-			await picture(page, kind, role, colorScheme, width, path.replaceAll(/[0-9A-HJKMNP-TV-Z]{26}/g, "ID"));
-			if (width === 320) await isAccessible(page, `${path} at 320`);
-		}
-		await page.setViewportSize({ width: 1600, height: 900 });
+		await fits(page, path.replaceAll(/[0-9A-HJKMNP-TV-Z]{26}/g, "ID"), { role, colorScheme }, kind);
 	}
 	const odd = faults.filter((fault) => !fault.includes("404"));
 	assert.deepEqual(odd, []);

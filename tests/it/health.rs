@@ -1,6 +1,6 @@
 //! `postern health`: what a container's probe is told of a gateway that works, that was killed, that ends, and whose disk is full.
 
-use std::{fs, time::Duration};
+use std::{fs, os::unix::fs::symlink, time::Duration};
 
 use super::harness::{
     gateway::{Gateway, basic, signal},
@@ -125,4 +125,35 @@ fn of_one_whose_disk_is_full() {
     wait("ready", || {
         (health(&gateway, &["--ready"]).0 == 0).then_some(())
     });
+}
+
+/// Whoever may write to the directory, and not to another one, has nothing written there.
+#[test]
+fn attack_links_in_the_data_directory_are_not_written_through() {
+    let mut gateway = Gateway::start(&config());
+    gateway.terminate();
+    let data = gateway.dir.path().join("data");
+    let victim = gateway.dir.path().join("victim");
+    let precious = "precious\n".repeat(1_000);
+    fs::write(&victim, &precious).unwrap();
+    for name in ["health", "ballast"] {
+        fs::remove_file(data.join(name)).unwrap();
+        symlink(&victim, data.join(name)).unwrap();
+    }
+    gateway.restart();
+    wait("both files", || {
+        let is_file =
+            |name| fs::symlink_metadata(data.join(name)).is_ok_and(|found| found.is_file());
+        (is_file("health") && is_file("ballast")).then_some(())
+    });
+    assert_eq!(fs::read_to_string(&victim).unwrap(), precious);
+    assert_eq!(health(&gateway, &[]).0, 0);
+    // Who runs it stands in the lock: without one there is no start.
+    gateway.terminate();
+    fs::remove_file(data.join("lock")).unwrap();
+    symlink(&victim, data.join("lock")).unwrap();
+    let output = gateway.cli(&["run"]);
+    assert_ne!(output.status.code(), Some(0));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("lock"));
+    assert_eq!(fs::read_to_string(&victim).unwrap(), precious);
 }
