@@ -298,7 +298,7 @@ describe("it lives", () => {
 			const row = list.page.locator("[data-testid=incidents] tr[data-id]");
 			assert.match(await row.innerText(), /given up/);
 			await until("the verdict", async () => /needs you/.test(await overview.page.getByTestId("verdict").innerText()));
-			assert.equal(await overview.page.locator('#needs a[href^="/incidents/"]').count(), 1);
+			await until("its incident", async () => (await overview.page.locator('#needs a[href^="/incidents/"]').count()) === 1);
 			await site.site.send({ to: "ben@partner.example" });
 			const { id } = await site.incident("connector_closed");
 			const one = await visit(site.site, "viewer");
