@@ -382,6 +382,7 @@ fn store_claim(bencher: Bencher<'_, '_>, count: usize) {
             pinned: None,
             lane: None,
             whose: Whose::InTurns,
+            connector: None,
             limit: count,
         };
         let asks = [ask];
@@ -483,6 +484,7 @@ fn store_drain(bencher: Bencher<'_, '_>, senders: u128) {
                 pinned: None,
                 lane: None,
                 whose: due.whose,
+                connector: None,
                 limit: 50,
             };
             let asks = [ask];

@@ -83,6 +83,7 @@ pub(super) fn look(
                 pinned: due.pinned.clone(),
                 lane: due.lane.clone(),
                 whose: due.whose,
+                connector: None,
                 limit: 0,
             },
             route: Arc::clone(route),
@@ -128,6 +129,7 @@ impl Claim {
             let capacity = lanes.take_all(name, self.mailbox(name).as_ref());
             if !matches!(capacity, Capacity::Shut) {
                 self.start = at;
+                self.ask.connector = Some(name.clone());
                 return capacity;
             }
         }

@@ -244,9 +244,9 @@ impl Round {
             return;
         }
         self.beaten = Some(Instant::now());
-        let node = Some(self.shared.queue.node());
+        let standing = Standing::of(self.shared.queue.node());
         // One that does not come is no news: the store says itself whether it works.
-        let _ = self.shared.queue.store().beat(&Standing { node }).await;
+        let _ = self.shared.queue.store().beat(&standing).await;
     }
 
     /// Claims what is due and has a permit; the time until something else is due.

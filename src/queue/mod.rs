@@ -26,6 +26,7 @@ use crate::{
 };
 
 pub mod body;
+mod coded;
 mod disk;
 pub mod eml;
 pub mod event;

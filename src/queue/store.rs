@@ -87,11 +87,37 @@ pub enum Kept {
     Lost,
 }
 
-/// What a gateway says of itself.
+/// What a gateway says of itself. A store of one gateway heeds nothing but `node`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Standing {
     /// `None`: it has just started, and becomes a node.
     pub node: Option<NodeId>,
+    /// The member that it is a start of.
+    pub name: String,
+    /// Of the program.
+    pub version: String,
+    /// Two that have the same are configured alike.
+    pub config_hash: String,
+    /// After such a silence the others take over what it held.
+    pub dead_after: Duration,
+    /// How many members it counts, and keeps its own connections to.
+    pub knew: u32,
+    /// It ends soon, and takes no mail.
+    pub is_draining: bool,
+    /// It was away, and what it sent meanwhile is not over yet.
+    pub is_apart: bool,
+    /// It ends now: this is its last word, and nobody need take over anything.
+    pub is_leaving: bool,
+}
+
+impl Standing {
+    /// Of a node that has nothing new to say.
+    pub fn of(node: NodeId) -> Self {
+        Self {
+            node: Some(node),
+            ..Self::default()
+        }
+    }
 }
 
 /// What it hears.
@@ -99,18 +125,47 @@ pub struct Standing {
 pub struct Beat {
     /// The node that it is.
     pub node: NodeId,
-    /// All that are at work.
+    /// All that are at work, those that went without a word of late, and itself.
     pub nodes: Vec<NodeRow>,
+    /// Raised whenever an operator's verb or the state of a lane was written. A store of one gateway does not count.
+    pub changes: u64,
 }
 
-/// A gateway at work, as the others see it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A start of a gateway, as the others see it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct NodeRow {
     /// Which.
     pub id: NodeId,
+    /// See [`Standing`].
+    pub name: String,
+    /// Of the directory that it works on: another start with the same is its successor.
+    pub token: String,
+    /// See [`Standing`].
+    pub version: String,
+    /// See [`Standing`].
+    pub config_hash: String,
+    /// Moves with each of its beats. It is no time: whoever looks measures by his own clock how long it stays.
+    pub seen: i64,
+    /// See [`Standing`].
+    pub dead_after: Duration,
+    /// See [`Standing`].
+    pub knew: u32,
+    /// See [`Standing`].
+    pub is_draining: bool,
+    /// See [`Standing`].
+    pub is_apart: bool,
+    /// It has left, or was taken over.
+    pub is_gone: bool,
 }
 
-/// The row of a job in the store.
+/// How much of the limits of a lane was used of late, in the words of whoever held it; handed on with the lane.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Used {
+    /// JSON. `None`: nobody can say, so the next holder waits until whatever it was is over.
+    pub windows: Option<String>,
+}
+
+/// A job: a number that is its own within its message. A store may give it a meaning beyond that.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct JobId(pub i64);
 
@@ -171,6 +226,8 @@ pub struct Ask {
     pub lane: Option<LaneId>,
     /// Which of them.
     pub whose: Whose,
+    /// Whose permits they are claimed for, so that it is known where they may have gone when the node falls silent.
+    pub connector: Option<ConnectorName>,
     /// At most so many.
     pub limit: usize,
 }
@@ -392,17 +449,24 @@ pub trait Store: Send + Sync + fmt::Debug {
     async fn beat(&self, standing: &Standing) -> Result<Beat, StoreError>;
     /// Waits until another process has written (an operator's verb, say), or another node. A beat finds that out.
     async fn changed(&self);
-    /// Takes a lane whose limits hold for all nodes together: whether it is this node's now. A node alone has every lane.
-    async fn hold(&self, _lane: &str, _node: NodeId) -> Result<bool, StoreError> {
-        Ok(true)
+    /// Takes a lane whose limits hold for all nodes together: what was used of them of late. `None`: another node has it. A node
+    /// alone has every lane.
+    async fn hold(&self, _lane: &LaneId, _node: NodeId) -> Result<Option<Used>, StoreError> {
+        Ok(Some(Used::default()))
     }
-    /// Gives such a lane back.
-    async fn let_go(&self, _lane: &str, _node: NodeId) -> Result<(), StoreError> {
+    /// Gives such a lane back, and says to the next holder what was used. One that it does not hold stays as it is.
+    async fn let_go(&self, _lane: &LaneId, _node: NodeId, _used: &Used) -> Result<(), StoreError> {
         Ok(())
     }
-    /// What a node held that has fallen silent is free: its jobs are in doubt.
-    async fn take_over(&self, _silent: &NodeRow) -> Result<(), StoreError> {
-        Ok(())
+    /// What a node held that has fallen silent is free: its lanes at once, its jobs when they are `due`, since they may have
+    /// arrived. Whether it was so: where the node has been heard of since that row, nothing happens.
+    async fn take_over(
+        &self,
+        _silent: &NodeRow,
+        _due: SystemTime,
+        _now: SystemTime,
+    ) -> Result<bool, StoreError> {
+        Ok(false)
     }
     /// How it is. Whoever asks would like it to work: one that fails is tried again.
     fn health(&self) -> Health;

@@ -83,6 +83,7 @@ pub(crate) fn ask(limit: usize) -> Vec<Ask> {
         pinned: None,
         lane: None,
         whose: Whose::InTurns,
+        connector: None,
         limit,
     }]
 }
@@ -146,8 +147,7 @@ fn at_once() -> Start {
 
 /// A beat of the node at work; whether it found that another process has written.
 async fn beat(store: &dyn Store) -> bool {
-    let standing = Standing { node: Some(NODE) };
-    store.beat(&standing).await.unwrap();
+    store.beat(&Standing::of(NODE)).await.unwrap();
     let changed = tokio::time::timeout(Duration::ZERO, store.changed());
     changed.await.is_ok()
 }
@@ -586,6 +586,7 @@ async fn one_of_each_outcome() {
             pinned: Some(ConnectorName::from("exchange")),
             lane: None,
             whose: Whose::InTurns,
+            connector: None,
             limit: 5,
         }];
         assert!(

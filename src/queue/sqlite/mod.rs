@@ -443,8 +443,12 @@ impl Store for SqliteStore {
             self.changed.notify_one();
         }
         let node = NodeId::default();
-        let nodes = vec![NodeRow { id: node }];
-        Ok(Beat { node, nodes })
+        let nodes = vec![NodeRow::default()];
+        Ok(Beat {
+            node,
+            nodes,
+            changes: 0,
+        })
     }
 
     async fn changed(&self) {

@@ -1,37 +1,23 @@
 //! Rows to values and back: times, states, the origin, a whole message. What a number in the database means is said here and
 //! nowhere else. It decides nothing and writes nothing.
 
-use std::{
-    borrow::Cow,
-    net::SocketAddr,
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension as _};
-use serde::{Deserialize, Serialize};
 
 pub(super) use crate::mail::time::{from_micros as time, micros};
+pub(super) use crate::queue::coded::{
+    FAILED, SENDING, WAITING, before, client_of, lane, origin_from_json, origin_to_json,
+    recipient_state, recipient_state_number, some, state, state_number,
+};
 use crate::{
     mail::{
         address::Address,
-        message::{Body, Envelope, Message, MessageId, Origin},
+        message::{Body, Envelope, Message, MessageId},
         recipient::Recipient,
     },
-    queue::{
-        body::BodyStore,
-        store::{JobState, RecipientState},
-    },
-    route::LaneId,
+    queue::{body::BodyStore, store::RecipientState},
 };
-
-/// `job.state`: smaller is less finished, so the state of an entry is the least of its jobs'.
-pub(super) const SENDING: i64 = 0;
-pub(super) const HELD: i64 = 1;
-pub(super) const WAITING: i64 = 2;
-pub(super) const FAILED: i64 = 3;
-/// Of an entry without a job: there is no row with it.
-const DONE: i64 = 4;
 
 /// The jobs of a message have the ids from `message << JOB_BITS` on: see `sqlite.sql`.
 pub(super) const JOB_BITS: i64 = 20;
@@ -56,124 +42,9 @@ pub(super) fn key(conn: &Connection, id: MessageId) -> rusqlite::Result<Option<i
         .query_row([id.to_bytes()], |row| row.get(0))
 }
 
-/// `recipient.state`; the first two are open.
-const RECIPIENT_STATES: [RecipientState; 5] = [
-    RecipientState::Waiting,
-    RecipientState::InDoubt,
-    RecipientState::Failed,
-    RecipientState::Done,
-    RecipientState::Dropped,
-];
-
-pub(super) fn recipient_state(number: i64) -> RecipientState {
-    usize::try_from(number)
-        .ok()
-        .and_then(|at| RECIPIENT_STATES.get(at).copied())
-        .unwrap_or(RecipientState::Done)
-}
-
-pub(super) fn recipient_state_number(state: RecipientState) -> i64 {
-    match state {
-        RecipientState::Waiting => 0,
-        RecipientState::InDoubt => 1,
-        RecipientState::Failed => 2,
-        RecipientState::Done => 3,
-        RecipientState::Dropped => 4,
-    }
-}
-
-/// A column in which nothing is an empty text.
-pub(super) fn some(text: &str) -> Option<&str> {
-    Some(text).filter(|text| !text.is_empty())
-}
-
 /// `message.kept`.
 pub(super) const IN_TABLE: i64 = 1;
 pub(super) const IN_FILE: i64 = 2;
-
-pub(super) fn state_number(state: JobState) -> i64 {
-    match state {
-        JobState::Sending => SENDING,
-        JobState::Held => HELD,
-        JobState::Waiting => WAITING,
-        JobState::Failed => FAILED,
-        JobState::Done => DONE,
-    }
-}
-
-pub(super) fn state(number: i64) -> JobState {
-    match number {
-        SENDING => JobState::Sending,
-        HELD => JobState::Held,
-        WAITING => JobState::Waiting,
-        FAILED => JobState::Failed,
-        _ => JobState::Done,
-    }
-}
-
-/// `job.lane`; empty: it waits for none.
-pub(super) fn lane(lane: Option<&LaneId>) -> String {
-    lane.map_or_else(String::new, ToString::to_string)
-}
-
-/// Microseconds since 1970; a time before or absurdly far behind it becomes the nearest one that fits.
-/// `now - back`, in microseconds.
-pub(super) fn before(now: SystemTime, back: Duration) -> i64 {
-    micros(now).saturating_sub(i64::try_from(back.as_micros()).unwrap_or(i64::MAX))
-}
-
-/// [`Origin`] as its column has it.
-#[derive(Serialize, Deserialize)]
-struct OriginRow<'a> {
-    listener: Cow<'a, str>,
-    peer: SocketAddr,
-    client: Option<Cow<'a, str>>,
-    helo: Cow<'a, str>,
-    tls: bool,
-    esmtp: bool,
-    user: Option<Cow<'a, str>>,
-    at: i64,
-}
-
-pub(super) fn origin_to_json(origin: &Origin) -> String {
-    let row = OriginRow {
-        listener: Cow::Borrowed(&origin.listener),
-        peer: origin.peer,
-        client: origin.client.as_deref().map(Cow::Borrowed),
-        helo: Cow::Borrowed(&origin.helo),
-        tls: origin.tls,
-        esmtp: origin.esmtp,
-        user: origin.user.as_deref().map(Cow::Borrowed),
-        at: micros(origin.at),
-    };
-    // It has no part that cannot be written as JSON.
-    serde_json::to_string(&row).unwrap_or_default()
-}
-
-pub(super) fn origin_from_json(text: &str) -> Option<Origin> {
-    let row: OriginRow<'_> = serde_json::from_str(text).ok()?;
-    Some(Origin {
-        listener: row.listener.into_owned(),
-        peer: row.peer,
-        client: row.client.map(Cow::into_owned),
-        helo: row.helo.into_owned(),
-        tls: row.tls,
-        esmtp: row.esmtp,
-        user: row.user.map(Cow::into_owned),
-        at: time(row.at),
-    })
-}
-
-/// The client's name in a column of origins; nothing else of it is read.
-pub(super) fn client_of(origin: &str) -> Option<String> {
-    #[derive(Deserialize)]
-    struct ClientRow<'a> {
-        #[serde(borrow)]
-        client: Option<Cow<'a, str>>,
-    }
-    let row: ClientRow<'_> = serde_json::from_str(origin).ok()?;
-    row.client.map(Cow::into_owned)
-}
 
 /// Why a message could not be read.
 #[derive(Debug)]

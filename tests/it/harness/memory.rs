@@ -967,7 +967,8 @@ impl Store for Memory {
         let node = NodeId::default();
         Ok(Beat {
             node,
-            nodes: vec![NodeRow { id: node }],
+            nodes: vec![NodeRow::default()],
+            changes: 0,
         })
     }
 
