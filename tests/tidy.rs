@@ -84,7 +84,7 @@ const BUDGETS: &[(&str, usize)] = &[
     ("route", 140),
     ("telemetry", 1_700),
     ("smtp", 4_620),
-    ("queue", 5_200),
+    ("queue", 10_300),
     ("listener", 3_240),
     ("connector", 9_600),
     ("delivery", 4_640),

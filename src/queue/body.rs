@@ -15,7 +15,7 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use tokio::io::AsyncReadExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
 
 use super::disk;
 use crate::mail::message::{Body, BodyHandle, BodyReader, MessageId, Reading};
@@ -70,6 +70,25 @@ impl BodyStore {
             )),
             Err(error) => Err(format!("its body file: {error}")),
         }
+    }
+
+    /// For a body that comes from elsewhere and is read here alone: its file has no name, and is gone with whoever reads it.
+    pub(super) async fn copy(&self) -> io::Result<BodyCopy> {
+        let directory = Arc::clone(&self.directory);
+        let made = tokio::task::spawn_blocking(move || {
+            let path = directory.join(format!("copy-{:032x}", fastrand::u128(..)));
+            let file = OpenOptions::new()
+                .read(true)
+                .write(true)
+                .create_new(true)
+                .mode(0o600)
+                .open(&path)?;
+            // Here only a crash leaves it, and the next start deletes it.
+            std::fs::remove_file(&path)?;
+            Ok(file)
+        });
+        let file = made.await.unwrap_or_else(|e| Err(io::Error::other(e)))?;
+        Ok(BodyCopy { file, len: 0 })
     }
 
     /// Deletes the body of a message that no row names any more.
@@ -157,6 +176,45 @@ impl BodyHandle for BodyFile {
             });
             Ok(reader)
         })
+    }
+}
+
+/// A body that is being copied here.
+pub(super) struct BodyCopy {
+    file: File,
+    len: u64,
+}
+
+impl BodyCopy {
+    /// Octets until now.
+    pub(super) fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// The next piece.
+    pub(super) async fn append(&mut self, piece: Vec<u8>) -> io::Result<()> {
+        if piece.is_empty() {
+            return Err(io::Error::other("a part of the body is empty"));
+        }
+        let (mut file, len) = (self.file.try_clone()?, piece.len() as u64);
+        let written = tokio::task::spawn_blocking(move || file.write_all(&piece));
+        written.await.unwrap_or_else(|e| Err(io::Error::other(e)))?;
+        self.len += len;
+        Ok(())
+    }
+
+    /// Reads it from its beginning.
+    pub(super) async fn reader(self, len: u64) -> io::Result<Box<dyn BodyReader>> {
+        let mut file = tokio::fs::File::from_std(self.file);
+        file.rewind().await?;
+        if self.len != len {
+            return Err(io::Error::other("it has not the length it was stored with"));
+        }
+        Ok(Box::new(FileReader {
+            file,
+            block: BytesMut::new(),
+            left: len,
+        }))
     }
 }
 

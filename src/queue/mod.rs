@@ -33,6 +33,7 @@ pub mod event;
 pub mod filter;
 pub mod lock;
 pub mod operator;
+pub mod postgres;
 pub mod settling;
 pub mod sqlite;
 pub mod store;

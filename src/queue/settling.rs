@@ -126,6 +126,53 @@ pub fn apply<'a>(before: &Before, settlement: &'a Settlement) -> After<'a> {
     }
 }
 
+/// Leaves of a settlement what holds though somebody else has taken over the job meanwhile: what was delivered stays delivered. What was
+/// to follow is the others' to decide.
+pub fn leave_deliveries(settlement: &mut Settlement) {
+    let is_done = |settled: &Settled| matches!(settled, Settled::Done(_));
+    settlement
+        .recipients
+        .retain(|(_, settled)| is_done(settled));
+    settlement
+        .events
+        .retain(|event| event.kind == EventKind::Delivered);
+    settlement.attempted = false;
+    settlement.in_doubt = None;
+    settlement.apart.clear();
+    settlement.bounces.clear();
+}
+
+/// The line in the life of a message whose gateway ended, by its own word at its next start.
+pub fn interrupted(at: SystemTime) -> Event {
+    Event {
+        at,
+        kind: EventKind::Interrupted,
+        recipients: Vec::new(),
+        text: "the gateway ended while it was being sent: it may arrive twice".to_owned(),
+    }
+}
+
+/// The same, of one that fell silent.
+pub fn taken_over(name: &str, at: SystemTime) -> Event {
+    Event {
+        at,
+        kind: EventKind::InDoubt,
+        recipients: Vec::new(),
+        text: format!("{name} went silent while it sent this; it may arrive twice"),
+    }
+}
+
+/// The same, where that gateway had delivered it when another had begun to.
+pub fn sent_twice(at: SystemTime, recipients: Vec<String>) -> Event {
+    Event {
+        at,
+        kind: EventKind::InDoubt,
+        recipients,
+        text: "delivered by a gateway that had been taken over: it may have been sent twice"
+            .to_owned(),
+    }
+}
+
 /// What becomes of the job, and of those of its recipients who go another way.
 fn courses(
     before: &Before,
@@ -366,6 +413,23 @@ mod tests {
                 usize::from(settled.iter().any(|s| s.0 == "z"))
             );
         }
+    }
+
+    #[test]
+    fn late_only_what_was_delivered_counts() {
+        let mut late = settlement(&[("a", "done"), ("b", "failed"), ("c", "doubt")]);
+        leave_deliveries(&mut late);
+        let three = [("a", InDoubt), ("b", InDoubt), ("c", InDoubt)];
+        let after = apply(&before(Some("up"), &three), &late);
+        let changes: Vec<_> = after.changes.iter().map(|c| (c.at, c.state)).collect();
+        assert_eq!((changes, after.attempts), (vec![(0, Done)], 3));
+        assert!(after.splits.is_empty() && after.job.is_some());
+        let mut all = settlement(&[("a", "done")]);
+        leave_deliveries(&mut all);
+        assert_eq!(
+            words(&apply(&before(Some("up"), &[("a", InDoubt)]), &all)),
+            "done"
+        );
     }
 
     #[test]

@@ -234,6 +234,12 @@ impl Cursor {
         Ok(None)
     }
 
+    /// Who had the last turn, or has it still: the client, and the last sender of each client. A store that looks ahead finds by them
+    /// whose turns come next.
+    pub fn last(&self) -> (u8, &[u8; 256]) {
+        (self.client, &self.senders)
+    }
+
     fn pair(&self, client: u8) -> Pair {
         let sender = self.senders.get(usize::from(client));
         Pair {

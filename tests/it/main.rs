@@ -44,6 +44,7 @@ mod old_tls;
 mod operator;
 mod pages;
 mod places;
+mod postgres;
 mod proposals;
 mod proxy;
 mod readers;

@@ -12,10 +12,17 @@ use postern::{
 };
 
 use super::store::{
-    NODE, ask, at, claim_one, deferred, done, failed, in_doubt, looks, mail, on_each, open,
+    NODE, ask, at, claim_one, deferred, done, failed, in_doubt, looks, mail, on_every_store, open,
     settlement,
 };
 use crate::fixture::address;
+
+on_every_store!(
+    pages_follow_each_other_whatever_comes_in,
+    each_key_of_a_filter,
+    a_verb_takes_what_is_expected_or_nothing,
+    five_hundred_ids_are_one_command,
+);
 
 /// One message of a table: who sent it, through what client, with which header.
 fn letter(n: u128, from: &str, client: Option<&str>, subject: &str, to: &[&str]) -> Routed {
@@ -90,43 +97,39 @@ async fn numbers(store: &dyn Store, filter: &Filter) -> Vec<u128> {
     numbers
 }
 
-#[tokio::test]
-async fn pages_follow_each_other_whatever_comes_in() {
-    on_each(async |store| {
-        for n in 1..=9 {
-            let mut mail = mail(n, &["a@x.example", "b@x.example"]);
-            if n % 3 == 0 {
-                let recipients = mail.jobs.remove(0).1;
-                for (route, to) in ["b", "a.b", "c"].iter().zip(&recipients) {
-                    mail.jobs.push((RouteName::from(*route), vec![to.clone()]));
-                }
+async fn pages_follow_each_other_whatever_comes_in(store: Arc<dyn Store>) {
+    for n in 1..=9 {
+        let mut mail = mail(n, &["a@x.example", "b@x.example"]);
+        if n % 3 == 0 {
+            let recipients = mail.jobs.remove(0).1;
+            for (route, to) in ["b", "a.b", "c"].iter().zip(&recipients) {
+                mail.jobs.push((RouteName::from(*route), vec![to.clone()]));
             }
-            store.insert(&mail, &[], at(n as u64)).await.unwrap();
         }
-        let mut expected = Vec::new();
-        for n in (1..=9).rev() {
-            let routes: &[&str] = if n % 3 == 0 { &["a.b", "b"] } else { &["main"] };
-            expected.extend(routes.iter().map(|route| (id(n), (*route).to_owned())));
-        }
-        for limit in 1..15 {
-            let (_, all) = pages(&*store, of(Filter::default(), limit)).await;
-            assert_eq!(all, expected, "{limit}");
-        }
-        let first = store.search(&of(Filter::default(), 4)).await.unwrap();
-        store
-            .insert(&mail(20, &["a@x.example"]), &[], at(30))
-            .await
-            .unwrap();
-        let next = Search {
-            from: first.next,
-            ..of(Filter::default(), 100)
-        };
-        let (_, all) = pages(&*store, next).await;
-        assert_eq!(all, expected[4..]);
-        let none = store.search(&of(Filter::default(), 0)).await.unwrap();
-        assert!(none.entries.is_empty());
-    })
-    .await;
+        store.insert(&mail, &[], at(n as u64)).await.unwrap();
+    }
+    let mut expected = Vec::new();
+    for n in (1..=9).rev() {
+        let routes: &[&str] = if n % 3 == 0 { &["a.b", "b"] } else { &["main"] };
+        expected.extend(routes.iter().map(|route| (id(n), (*route).to_owned())));
+    }
+    for limit in 1..15 {
+        let (_, all) = pages(&*store, of(Filter::default(), limit)).await;
+        assert_eq!(all, expected, "{limit}");
+    }
+    let first = store.search(&of(Filter::default(), 4)).await.unwrap();
+    store
+        .insert(&mail(20, &["a@x.example"]), &[], at(30))
+        .await
+        .unwrap();
+    let next = Search {
+        from: first.next,
+        ..of(Filter::default(), 100)
+    };
+    let (_, all) = pages(&*store, next).await;
+    assert_eq!(all, expected[4..]);
+    let none = store.search(&of(Filter::default(), 0)).await.unwrap();
+    assert!(none.entries.is_empty());
 }
 
 /// Six messages, each in another state.
@@ -341,131 +344,119 @@ const CASES: &[Case] = &[
     ),
 ];
 
-#[tokio::test]
-async fn each_key_of_a_filter() {
-    on_each(async |store| {
-        six(&*store).await;
-        for (what, set, expected) in CASES {
-            let mut filter = Filter::default();
-            set(&mut filter);
-            assert_eq!(numbers(&*store, &filter).await, *expected, "{what}");
-        }
-        for (subjects, expected) in [(true, Some("Büro")), (false, None)] {
-            let filter = Filter {
-                subjects,
-                ..Filter::of(id(2))
-            };
-            let found = store.search(&of(filter, 9)).await.unwrap();
-            let entry = &found.entries[0];
-            assert_eq!(entry.client.as_deref(), Some("erp"));
-            assert_eq!(entry.subject.as_deref(), expected);
-        }
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn a_verb_takes_what_is_expected_or_nothing() {
-    on_each(async |store| {
-        six(&*store).await;
-        let erp = Filter {
-            client: Some("erp".into()),
-            ..Filter::default()
-        };
-        let two = Filter {
-            ids: vec![id(4), id(5), id(50)],
-            ..Filter::default()
-        };
-        let reports = Filter {
-            but_failed_reports: true,
-            states: vec![JobState::Failed, JobState::Waiting],
-            ..Filter::default()
-        };
-        let done = |filter: &Filter, verb, expect| {
-            let (store, filter) = (Arc::clone(&store), filter.clone());
-            async move {
-                store
-                    .command_if(&filter, &verb, expect, at(8))
-                    .await
-                    .unwrap()
-            }
-        };
-        let events = store.events(id(4)).await.unwrap();
-        // Of the two one is held already.
-        assert_eq!(
-            done(&erp, Verb::Hold, Some(2)).await,
-            Commanded::Unexpected(1)
-        );
-        assert_eq!(
-            done(&two, Verb::Hold, Some(1)).await,
-            Commanded::Unexpected(2)
-        );
-        assert_eq!(
-            done(&two, Verb::Hold, Some(0)).await,
-            Commanded::Unexpected(2)
-        );
-        assert_eq!(store.events(id(4)).await.unwrap(), events);
-        assert_eq!(looks(&*store, id(4)).await.0, JobState::Waiting);
-        assert_eq!(done(&erp, Verb::Hold, Some(1)).await, Commanded::Taken(1));
-        assert_eq!(looks(&*store, id(4)).await.0, JobState::Held);
-        assert_eq!(looks(&*store, id(5)).await.0, JobState::Waiting);
-        assert_eq!(done(&two, Verb::Hold, None).await, Commanded::Taken(1));
-        assert_eq!(
-            done(&erp, Verb::Release, Some(2)).await,
-            Commanded::Taken(2)
-        );
-        assert_eq!(
-            done(&two, Verb::Release, Some(1)).await,
-            Commanded::Taken(1)
-        );
-        assert_eq!(
-            done(&reports, Verb::Fail, Some(4)).await,
-            Commanded::Taken(4)
-        );
-        assert_eq!(looks(&*store, id(2)).await.0, JobState::Failed);
-        // The report stays as it is.
-        let failed = Filter {
-            states: vec![JobState::Failed],
-            ..reports
-        };
-        assert_eq!(
-            done(&failed, Verb::Retry, Some(4)).await,
-            Commanded::Taken(4)
-        );
-        assert_eq!(looks(&*store, id(3)).await.0, JobState::Failed);
-        assert_eq!(
-            done(&failed, Verb::Retry, Some(0)).await,
-            Commanded::Taken(0)
-        );
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn five_hundred_ids_are_one_command() {
-    on_each(async |store| {
-        for n in 1..=600 {
-            let start = [Start::Any];
-            store
-                .insert(&mail(n, &["a@x.example"]), &start, at(1))
-                .await
-                .unwrap();
-        }
+async fn each_key_of_a_filter(store: Arc<dyn Store>) {
+    six(&*store).await;
+    for (what, set, expected) in CASES {
+        let mut filter = Filter::default();
+        set(&mut filter);
+        assert_eq!(numbers(&*store, &filter).await, *expected, "{what}");
+    }
+    for (subjects, expected) in [(true, Some("Büro")), (false, None)] {
         let filter = Filter {
-            ids: (51..=550).map(id).collect(),
-            ..Filter::default()
+            subjects,
+            ..Filter::of(id(2))
         };
-        let done = store
-            .command_if(&filter, &Verb::Hold, Some(500), at(2))
-            .await;
-        assert_eq!(done.unwrap(), Commanded::Taken(500));
-        assert_eq!(store.stats().await.unwrap().held, 500);
-        assert_eq!(
-            store.claim(&ask(600), NODE, at(2)).await.unwrap().len(),
-            100
-        );
-    })
-    .await;
+        let found = store.search(&of(filter, 9)).await.unwrap();
+        let entry = &found.entries[0];
+        assert_eq!(entry.client.as_deref(), Some("erp"));
+        assert_eq!(entry.subject.as_deref(), expected);
+    }
+}
+
+async fn a_verb_takes_what_is_expected_or_nothing(store: Arc<dyn Store>) {
+    six(&*store).await;
+    let erp = Filter {
+        client: Some("erp".into()),
+        ..Filter::default()
+    };
+    let two = Filter {
+        ids: vec![id(4), id(5), id(50)],
+        ..Filter::default()
+    };
+    let reports = Filter {
+        but_failed_reports: true,
+        states: vec![JobState::Failed, JobState::Waiting],
+        ..Filter::default()
+    };
+    let done = |filter: &Filter, verb, expect| {
+        let (store, filter) = (Arc::clone(&store), filter.clone());
+        async move {
+            store
+                .command_if(&filter, &verb, expect, at(8))
+                .await
+                .unwrap()
+        }
+    };
+    let events = store.events(id(4)).await.unwrap();
+    // Of the two one is held already.
+    assert_eq!(
+        done(&erp, Verb::Hold, Some(2)).await,
+        Commanded::Unexpected(1)
+    );
+    assert_eq!(
+        done(&two, Verb::Hold, Some(1)).await,
+        Commanded::Unexpected(2)
+    );
+    assert_eq!(
+        done(&two, Verb::Hold, Some(0)).await,
+        Commanded::Unexpected(2)
+    );
+    assert_eq!(store.events(id(4)).await.unwrap(), events);
+    assert_eq!(looks(&*store, id(4)).await.0, JobState::Waiting);
+    assert_eq!(done(&erp, Verb::Hold, Some(1)).await, Commanded::Taken(1));
+    assert_eq!(looks(&*store, id(4)).await.0, JobState::Held);
+    assert_eq!(looks(&*store, id(5)).await.0, JobState::Waiting);
+    assert_eq!(done(&two, Verb::Hold, None).await, Commanded::Taken(1));
+    assert_eq!(
+        done(&erp, Verb::Release, Some(2)).await,
+        Commanded::Taken(2)
+    );
+    assert_eq!(
+        done(&two, Verb::Release, Some(1)).await,
+        Commanded::Taken(1)
+    );
+    assert_eq!(
+        done(&reports, Verb::Fail, Some(4)).await,
+        Commanded::Taken(4)
+    );
+    assert_eq!(looks(&*store, id(2)).await.0, JobState::Failed);
+    // The report stays as it is.
+    let failed = Filter {
+        states: vec![JobState::Failed],
+        ..reports
+    };
+    assert_eq!(
+        done(&failed, Verb::Retry, Some(4)).await,
+        Commanded::Taken(4)
+    );
+    assert_eq!(looks(&*store, id(3)).await.0, JobState::Failed);
+    assert_eq!(
+        done(&failed, Verb::Retry, Some(0)).await,
+        Commanded::Taken(0)
+    );
+}
+
+async fn five_hundred_ids_are_one_command(store: Arc<dyn Store>) {
+    for n in 1..=600 {
+        let start = [Start::Any];
+        store
+            .insert(&mail(n, &["a@x.example"]), &start, at(1))
+            .await
+            .unwrap();
+    }
+    let filter = Filter {
+        ids: (51..=550).map(id).collect(),
+        ..Filter::default()
+    };
+    let done = store
+        .command_if(&filter, &Verb::Hold, Some(500), at(2))
+        .await;
+    assert_eq!(done.unwrap(), Commanded::Taken(500));
+    assert_eq!(store.stats().await.unwrap().held, 500);
+    assert_eq!(
+        store.claim(&ask(600), NODE, at(2)).await.unwrap().len(),
+        100
+    );
 }
 
 #[tokio::test]

@@ -225,183 +225,207 @@ pub(crate) async fn on_each<F: AsyncFn(Arc<dyn Store>)>(case: F) {
     case(Flaky::new(open(dir.path()), 0)).await;
 }
 
-/// A set that was refused becomes two jobs, both due; written twice it is still two.
-#[tokio::test]
-async fn some_recipients_get_a_job_apart() {
-    on_each(async |store| {
-        let sent = mail(1, &["a@x.example", "b@x.example", "c@x.example"]);
-        store.insert(&sent, &[], at(0)).await.unwrap();
-        let job = claim_one(&*store, at(0)).await;
-        let apart = |job: &Job| {
-            let all = ["a@x.example", "b@x.example", "c@x.example"];
-            let mut settled = settlement(job, all.map(|r| (r, deferred())).into());
-            settled.attempted = false;
-            settled.apart = vec![address("b@x.example"), address("c@x.example")];
-            settled
-        };
-        store.settle(apart(&job), at(1)).await.unwrap();
-        assert!(store.claim(&ask(9), NODE, at(59)).await.unwrap().is_empty());
-        let jobs = store.claim(&ask(9), NODE, at(60)).await.unwrap();
-        let mut sets: Vec<Vec<String>> = jobs
-            .iter()
-            .map(|job| job.recipients.iter().map(ToString::to_string).collect())
-            .collect();
-        sets.sort();
-        assert_eq!(
-            sets,
-            [vec!["a@x.example"], vec!["b@x.example", "c@x.example"]]
-        );
-        assert!(jobs.iter().all(|job| job.attempts == 0));
-        let entries = store.list(&only(sent.message.id), at(60)).await.unwrap();
-        assert_eq!(entries[0].recipients.len(), 3);
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn what_goes_in_comes_out() {
-    on_each(async |store| {
-        let sent = mail(1, &["a@x.example", "\"b c\"@x.example"]);
-        store.insert(&sent, &[], at(0)).await.unwrap();
-        let again = store.insert(&sent, &[], at(0)).await;
-        assert!(matches!(again, Err(StoreError::Unavailable(_))));
-        assert!(store.claim(&ask(0), NODE, at(0)).await.unwrap().is_empty());
-        let job = claim_one(&*store, at(0)).await;
-        assert_eq!(job.message.envelope, sent.message.envelope);
-        assert_eq!(job.message.origin, sent.message.origin);
-        assert_eq!(job.message.header, sent.message.header);
-        assert!(matches!(&job.message.body, Body::Memory(b) if &b[..] == b"text\r\n"));
-        assert_eq!(job.recipients, sent.message.envelope.recipients);
-        assert_eq!((job.attempts, job.accepted), (0, at(0)));
-        // Leased: nobody else sees it.
-        assert!(store.claim(&ask(9), NODE, at(99)).await.unwrap().is_empty());
-        assert!(store.due(at(0)).await.unwrap().is_empty());
-        let whole = store.content(sent.message.id).await.unwrap().unwrap();
-        assert_eq!(whole.size(), sent.message.size());
-        let settled = settlement(
-            &job,
-            vec![("a@x.example", done()), ("\"b c\"@x.example", done())],
-        );
-        store.settle(settled, at(2)).await.unwrap();
-        assert_eq!(looks(&*store, sent.message.id).await.0, JobState::Done);
-        assert!(store.content(sent.message.id).await.unwrap().is_none());
-        let events = store.events(sent.message.id).await.unwrap();
-        assert_eq!(events[0].kind, EventKind::Accepted);
-        assert_eq!(events[1].recipients, ["a@x.example", "b@x.example"]);
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn the_course_of_mail() {
-    on_each(async |store| {
-        for n in [2, 1] {
-            let sent = mail(n, &["a@x.example", "b@x.example", "c@x.example"]);
-            let inserted = store.insert(&sent, &[], at(n as u64)).await.unwrap();
-            assert_eq!(inserted.jobs.len(), 1);
+/// Makes tests of cases: on each store of this machine, and on PostgreSQL.
+macro_rules! on_every_store {
+    ($($case:ident),* $(,)?) => {
+        mod on_each_store {
+            $(#[tokio::test]
+            async fn $case() {
+                crate::store::on_each(super::$case).await;
+            })*
         }
-        assert_eq!(store.due(at(0)).await.unwrap(), [due(None, None, at(1))]);
-        assert!(
-            store.claim(&ask(9), NODE, at(0)).await.unwrap().is_empty(),
-            "not due"
-        );
-        // The oldest due first, each once.
-        let first = store.claim(&ask(1), NODE, at(5)).await.unwrap().remove(0);
-        assert_eq!(
-            (first.message.id, first.accepted),
-            (MessageId::new(at(0), 1), at(1))
-        );
-        let second = claim_one(&*store, at(5)).await;
-        assert_eq!(second.message.id, MessageId::new(at(0), 2));
-        assert!(
-            store.due(at(0)).await.unwrap().is_empty(),
-            "both are leased"
-        );
-        // Put back as it was: no attempt, and it waits for its turn in a lane.
-        let mut back = settlement(&second, vec![]);
-        (back.attempted, back.next, back.lane) = (false, at(2), Some(LaneId::parse("up/a")));
-        store.settle(back, at(6)).await.unwrap();
-        assert_eq!(
-            store.due(at(0)).await.unwrap(),
-            [due(None, Some("up/a"), at(2))]
-        );
-        assert!(
-            store.claim(&ask(9), NODE, at(9)).await.unwrap().is_empty(),
-            "another lane"
-        );
-        // Done, deferred and in doubt: the last has a job of its own, for one connector.
-        let mut parted = settlement(
-            &first,
-            vec![
-                ("a@x.example", done()),
-                ("b@x.example", deferred()),
-                ("c@x.example", in_doubt()),
-            ],
-        );
-        parted.in_doubt = Some((ConnectorName::from("up"), at(300)));
-        parted.bounces = vec![mail(3, &["app@corp.example"])];
-        store.settle(parted, at(7)).await.unwrap();
-        let bounce = claim_one(&*store, at(7)).await;
-        assert_eq!(bounce.message.id, MessageId::new(at(0), 3));
-        let deferred = claim_one(&*store, at(60)).await;
-        assert_eq!(
-            (deferred.attempts, &deferred.recipients[..]),
-            (1, &[address("b@x.example").into()][..])
-        );
-        let pinned = vec![Ask {
-            pinned: Some(ConnectorName::from("up")),
-            ..ask(9).remove(0)
-        }];
-        assert!(
-            store
-                .claim(&pinned, NODE, at(299))
-                .await
-                .unwrap()
-                .is_empty()
-        );
-        let doubtful = store.claim(&pinned, NODE, at(300)).await.unwrap().remove(0);
-        assert_eq!(doubtful.recipients, [address("c@x.example")]);
-        assert_eq!(doubtful.pinned, Some(ConnectorName::from("up")));
-    })
-    .await;
+        mod in_postgres {
+            $(#[tokio::test]
+            #[ignore = "needs PostgreSQL"]
+            async fn $case() {
+                super::$case(crate::harness::postgres::NodeNought::open().await).await;
+            })*
+        }
+    };
+}
+pub(crate) use on_every_store;
+
+on_every_store!(
+    some_recipients_get_a_job_apart,
+    what_goes_in_comes_out,
+    the_course_of_mail,
+    jobs_begin_as_they_are_told,
+    what_waits_moves_back_with_the_clock,
+    what_waits_moves_on_with_the_clock,
+    nothing_waits_for_a_time_that_nobody_can_have_set,
+    one_of_each_outcome,
+    a_settlement_may_be_written_twice,
+    a_wish_waits_for_the_settlement,
+    verbs_take_what_the_filter_says,
+    retention,
+    history_goes_whatever_the_clock_did_and_numbers_are_given_again,
+    a_job_split_off_never_has_the_number_of_one_that_is_done,
+    lanes_and_notes,
+    what_waits_for_its_turn_in_a_lane_is_claimed_for_that_lane_alone,
+    deliveries_are_remembered_with_their_recipients,
+);
+
+/// A set that was refused becomes two jobs, both due; written twice it is still two.
+async fn some_recipients_get_a_job_apart(store: Arc<dyn Store>) {
+    let sent = mail(1, &["a@x.example", "b@x.example", "c@x.example"]);
+    store.insert(&sent, &[], at(0)).await.unwrap();
+    let job = claim_one(&*store, at(0)).await;
+    let apart = |job: &Job| {
+        let all = ["a@x.example", "b@x.example", "c@x.example"];
+        let mut settled = settlement(job, all.map(|r| (r, deferred())).into());
+        settled.attempted = false;
+        settled.apart = vec![address("b@x.example"), address("c@x.example")];
+        settled
+    };
+    store.settle(apart(&job), at(1)).await.unwrap();
+    assert!(store.claim(&ask(9), NODE, at(59)).await.unwrap().is_empty());
+    let jobs = store.claim(&ask(9), NODE, at(60)).await.unwrap();
+    let mut sets: Vec<Vec<String>> = jobs
+        .iter()
+        .map(|job| job.recipients.iter().map(ToString::to_string).collect())
+        .collect();
+    sets.sort();
+    assert_eq!(
+        sets,
+        [vec!["a@x.example"], vec!["b@x.example", "c@x.example"]]
+    );
+    assert!(jobs.iter().all(|job| job.attempts == 0));
+    let entries = store.list(&only(sent.message.id), at(60)).await.unwrap();
+    assert_eq!(entries[0].recipients.len(), 3);
+}
+
+async fn what_goes_in_comes_out(store: Arc<dyn Store>) {
+    let sent = mail(1, &["a@x.example", "\"b c\"@x.example"]);
+    store.insert(&sent, &[], at(0)).await.unwrap();
+    let again = store.insert(&sent, &[], at(0)).await;
+    assert!(matches!(again, Err(StoreError::Unavailable(_))));
+    assert!(store.claim(&ask(0), NODE, at(0)).await.unwrap().is_empty());
+    let job = claim_one(&*store, at(0)).await;
+    assert_eq!(job.message.envelope, sent.message.envelope);
+    assert_eq!(job.message.origin, sent.message.origin);
+    assert_eq!(job.message.header, sent.message.header);
+    assert!(matches!(&job.message.body, Body::Memory(b) if &b[..] == b"text\r\n"));
+    assert_eq!(job.recipients, sent.message.envelope.recipients);
+    assert_eq!((job.attempts, job.accepted), (0, at(0)));
+    // Leased: nobody else sees it.
+    assert!(store.claim(&ask(9), NODE, at(99)).await.unwrap().is_empty());
+    assert!(store.due(at(0)).await.unwrap().is_empty());
+    let whole = store.content(sent.message.id).await.unwrap().unwrap();
+    assert_eq!(whole.size(), sent.message.size());
+    let settled = settlement(
+        &job,
+        vec![("a@x.example", done()), ("\"b c\"@x.example", done())],
+    );
+    store.settle(settled, at(2)).await.unwrap();
+    assert_eq!(looks(&*store, sent.message.id).await.0, JobState::Done);
+    assert!(store.content(sent.message.id).await.unwrap().is_none());
+    let events = store.events(sent.message.id).await.unwrap();
+    assert_eq!(events[0].kind, EventKind::Accepted);
+    assert_eq!(events[1].recipients, ["a@x.example", "b@x.example"]);
+}
+
+async fn the_course_of_mail(store: Arc<dyn Store>) {
+    for n in [2, 1] {
+        let sent = mail(n, &["a@x.example", "b@x.example", "c@x.example"]);
+        let inserted = store.insert(&sent, &[], at(n as u64)).await.unwrap();
+        assert_eq!(inserted.jobs.len(), 1);
+    }
+    assert_eq!(store.due(at(0)).await.unwrap(), [due(None, None, at(1))]);
+    assert!(
+        store.claim(&ask(9), NODE, at(0)).await.unwrap().is_empty(),
+        "not due"
+    );
+    // The oldest due first, each once.
+    let first = store.claim(&ask(1), NODE, at(5)).await.unwrap().remove(0);
+    assert_eq!(
+        (first.message.id, first.accepted),
+        (MessageId::new(at(0), 1), at(1))
+    );
+    let second = claim_one(&*store, at(5)).await;
+    assert_eq!(second.message.id, MessageId::new(at(0), 2));
+    assert!(
+        store.due(at(0)).await.unwrap().is_empty(),
+        "both are leased"
+    );
+    // Put back as it was: no attempt, and it waits for its turn in a lane.
+    let mut back = settlement(&second, vec![]);
+    (back.attempted, back.next, back.lane) = (false, at(2), Some(LaneId::parse("up/a")));
+    store.settle(back, at(6)).await.unwrap();
+    assert_eq!(
+        store.due(at(0)).await.unwrap(),
+        [due(None, Some("up/a"), at(2))]
+    );
+    assert!(
+        store.claim(&ask(9), NODE, at(9)).await.unwrap().is_empty(),
+        "another lane"
+    );
+    // Done, deferred and in doubt: the last has a job of its own, for one connector.
+    let mut parted = settlement(
+        &first,
+        vec![
+            ("a@x.example", done()),
+            ("b@x.example", deferred()),
+            ("c@x.example", in_doubt()),
+        ],
+    );
+    parted.in_doubt = Some((ConnectorName::from("up"), at(300)));
+    parted.bounces = vec![mail(3, &["app@corp.example"])];
+    store.settle(parted, at(7)).await.unwrap();
+    let bounce = claim_one(&*store, at(7)).await;
+    assert_eq!(bounce.message.id, MessageId::new(at(0), 3));
+    let deferred = claim_one(&*store, at(60)).await;
+    assert_eq!(
+        (deferred.attempts, &deferred.recipients[..]),
+        (1, &[address("b@x.example").into()][..])
+    );
+    let pinned = vec![Ask {
+        pinned: Some(ConnectorName::from("up")),
+        ..ask(9).remove(0)
+    }];
+    assert!(
+        store
+            .claim(&pinned, NODE, at(299))
+            .await
+            .unwrap()
+            .is_empty()
+    );
+    let doubtful = store.claim(&pinned, NODE, at(300)).await.unwrap().remove(0);
+    assert_eq!(doubtful.recipients, [address("c@x.example")]);
+    assert_eq!(doubtful.pinned, Some(ConnectorName::from("up")));
 }
 
 /// Leased, in a lane, or for whoever comes; and a start of the gateway frees what its predecessor held.
-#[tokio::test]
-async fn jobs_begin_as_they_are_told() {
-    on_each(async |store| {
-        let first = Standing::default();
-        assert_eq!(store.beat(&first).await.unwrap().node, NODE);
-        for (n, start) in [
-            (1, at_once()),
-            (2, Start::In(LaneId::parse("up/a"))),
-            (3, Start::Any),
-        ] {
-            let inserted = store
-                .insert(&mail(n, &["a@x.example"]), &[start], at(0))
-                .await
-                .unwrap();
-            assert_eq!(inserted.jobs.len(), 1);
-        }
-        let number = |job: &Job| (1..4).find(|n| job.message.id == MessageId::new(at(0), *n));
-        assert_eq!(number(&claim_one(&*store, at(0)).await), Some(3));
-        let in_lane = vec![Ask {
-            lane: Some(LaneId::parse("up/a")),
-            ..ask(9).remove(0)
-        }];
-        let waited = store.claim(&in_lane, NODE, at(0)).await.unwrap();
-        assert_eq!(waited.iter().map(number).collect::<Vec<_>>(), [Some(2)]);
-        assert!(store.due(at(0)).await.unwrap().is_empty());
-        assert!(waited.iter().all(|job| job.lease.node == NODE));
-        let settled = settlement(&waited[0], vec![("a@x.example", done())]);
-        assert_eq!(store.settle(settled, at(1)).await.unwrap(), Kept::Written);
-        // The same gateway goes on: nothing is freed. Another start of it: all that is still leased.
-        beat(&*store).await;
-        assert!(store.due(at(0)).await.unwrap().is_empty());
-        store.beat(&first).await.unwrap();
-        assert_eq!(store.claim(&ask(9), NODE, at(9)).await.unwrap().len(), 2);
-    })
-    .await;
+async fn jobs_begin_as_they_are_told(store: Arc<dyn Store>) {
+    let first = Standing::default();
+    assert_eq!(store.beat(&first).await.unwrap().node, NODE);
+    for (n, start) in [
+        (1, at_once()),
+        (2, Start::In(LaneId::parse("up/a"))),
+        (3, Start::Any),
+    ] {
+        let inserted = store
+            .insert(&mail(n, &["a@x.example"]), &[start], at(0))
+            .await
+            .unwrap();
+        assert_eq!(inserted.jobs.len(), 1);
+    }
+    let number = |job: &Job| (1..4).find(|n| job.message.id == MessageId::new(at(0), *n));
+    assert_eq!(number(&claim_one(&*store, at(0)).await), Some(3));
+    let in_lane = vec![Ask {
+        lane: Some(LaneId::parse("up/a")),
+        ..ask(9).remove(0)
+    }];
+    let waited = store.claim(&in_lane, NODE, at(0)).await.unwrap();
+    assert_eq!(waited.iter().map(number).collect::<Vec<_>>(), [Some(2)]);
+    assert!(store.due(at(0)).await.unwrap().is_empty());
+    assert!(waited.iter().all(|job| job.lease.node == NODE));
+    let settled = settlement(&waited[0], vec![("a@x.example", done())]);
+    assert_eq!(store.settle(settled, at(1)).await.unwrap(), Kept::Written);
+    // The same gateway goes on: nothing is freed. Another start of it: all that is still leased.
+    beat(&*store).await;
+    assert!(store.due(at(0)).await.unwrap().is_empty());
+    store.beat(&first).await.unwrap();
+    assert_eq!(store.claim(&ask(9), NODE, at(9)).await.unwrap().len(), 2);
 }
 
 fn shift(by: i64, since: SystemTime, now: SystemTime) -> Shift {
@@ -414,81 +438,79 @@ fn shift(by: i64, since: SystemTime, now: SystemTime) -> Shift {
     }
 }
 
-#[tokio::test]
-async fn what_waits_moves_with_the_clock() {
-    for by in [-86_400, 400_000_000] {
-        on_each(async |store| {
-            let moved = |seconds: i64| at((seconds + by) as u64);
-            // By the old clock: one that is due, and one that was deferred.
-            for n in [1, 2] {
-                let sent = mail(n, &["a@x.example"]);
-                store.insert(&sent, &[], at(100_000)).await.unwrap();
-            }
-            let job = store
-                .claim(&ask(1), NODE, at(100_000))
-                .await
-                .unwrap()
-                .remove(0);
-            let later = job.message.id;
-            let mut settled = settlement(&job, vec![("a@x.example", deferred())]);
-            settled.next = at(100_060);
-            store.settle(settled, at(100_001)).await.unwrap();
-            let row = LaneRow {
-                lane: LaneId::parse("up"),
-                state: LaneState::Closed,
-                since: at(100_000),
-                why: "it was".into(),
-                probe: Some(at(100_300)),
-                version: 0,
-            };
-            assert!(store.set_lane(row).await.unwrap());
-            // By the new one.
-            let new = mail(3, &["a@x.example"]);
-            store.insert(&new, &[], moved(100_009)).await.unwrap();
-            let set = shift(by, moved(100_008), moved(100_010));
-            store.shift(Some(&set)).await.unwrap();
-            store.shift(None).await.unwrap();
-            assert_eq!(store.note(CLOCK).await.unwrap(), Some(set.note));
-            let lanes = store.lanes().await.unwrap();
-            assert_eq!(
-                (lanes[0].since, lanes[0].probe),
-                (moved(100_000), Some(moved(100_300)))
-            );
-            let now = store.claim(&ask(9), NODE, moved(100_010)).await.unwrap();
-            let accepted: Vec<SystemTime> = now.iter().map(|job| job.accepted).collect();
-            assert_eq!(accepted, [moved(100_000), moved(100_009)], "{by}");
-            let none = store.claim(&ask(9), NODE, moved(100_059)).await.unwrap();
-            assert!(none.is_empty(), "{by}");
-            let job = claim_one(&*store, moved(100_060)).await;
-            assert_eq!((job.message.id, job.accepted), (later, moved(100_000)));
-        })
-        .await;
+async fn what_waits_moves_with_the_clock(store: Arc<dyn Store>, by: i64) {
+    let moved = |seconds: i64| at((seconds + by) as u64);
+    // By the old clock: one that is due, and one that was deferred.
+    for n in [1, 2] {
+        let sent = mail(n, &["a@x.example"]);
+        store.insert(&sent, &[], at(100_000)).await.unwrap();
     }
+    let job = store
+        .claim(&ask(1), NODE, at(100_000))
+        .await
+        .unwrap()
+        .remove(0);
+    let later = job.message.id;
+    let mut settled = settlement(&job, vec![("a@x.example", deferred())]);
+    settled.next = at(100_060);
+    store.settle(settled, at(100_001)).await.unwrap();
+    let row = LaneRow {
+        lane: LaneId::parse("up"),
+        state: LaneState::Closed,
+        since: at(100_000),
+        why: "it was".into(),
+        probe: Some(at(100_300)),
+        version: 0,
+    };
+    assert!(store.set_lane(row).await.unwrap());
+    // By the new one.
+    let new = mail(3, &["a@x.example"]);
+    store.insert(&new, &[], moved(100_009)).await.unwrap();
+    let set = shift(by, moved(100_008), moved(100_010));
+    store.shift(Some(&set)).await.unwrap();
+    store.shift(None).await.unwrap();
+    assert_eq!(store.note(CLOCK).await.unwrap(), Some(set.note));
+    let lanes = store.lanes().await.unwrap();
+    assert_eq!(
+        (lanes[0].since, lanes[0].probe),
+        (moved(100_000), Some(moved(100_300)))
+    );
+    let now = store.claim(&ask(9), NODE, moved(100_010)).await.unwrap();
+    let accepted: Vec<SystemTime> = now.iter().map(|job| job.accepted).collect();
+    assert_eq!(accepted, [moved(100_000), moved(100_009)], "{by}");
+    let none = store.claim(&ask(9), NODE, moved(100_059)).await.unwrap();
+    assert!(none.is_empty(), "{by}");
+    let job = claim_one(&*store, moved(100_060)).await;
+    assert_eq!((job.message.id, job.accepted), (later, moved(100_000)));
 }
 
-#[tokio::test]
-async fn nothing_waits_for_a_time_that_nobody_can_have_set() {
-    on_each(async |store| {
-        // Both came by a clock that was ten days ahead, and nobody saw it go back.
-        for n in [1, 2] {
-            let sent = mail(n, &["a@x.example"]);
-            store.insert(&sent, &[], at(864_000)).await.unwrap();
-        }
-        let job = store
-            .claim(&ask(1), NODE, at(864_000))
-            .await
-            .unwrap()
-            .remove(0);
-        let mut settled = settlement(&job, vec![("a@x.example", deferred())]);
-        settled.next = at(864_060);
-        store.settle(settled, at(864_001)).await.unwrap();
-        store.shift(Some(&shift(0, at(10), at(10)))).await.unwrap();
-        let job = claim_one(&*store, at(10)).await;
-        assert_eq!(job.accepted, at(10));
-        let job = claim_one(&*store, at(10) + DAY).await;
-        assert_eq!(job.accepted, at(10));
-    })
-    .await;
+async fn what_waits_moves_back_with_the_clock(store: Arc<dyn Store>) {
+    what_waits_moves_with_the_clock(store, -86_400).await;
+}
+
+async fn what_waits_moves_on_with_the_clock(store: Arc<dyn Store>) {
+    what_waits_moves_with_the_clock(store, 400_000_000).await;
+}
+
+async fn nothing_waits_for_a_time_that_nobody_can_have_set(store: Arc<dyn Store>) {
+    // Both came by a clock that was ten days ahead, and nobody saw it go back.
+    for n in [1, 2] {
+        let sent = mail(n, &["a@x.example"]);
+        store.insert(&sent, &[], at(864_000)).await.unwrap();
+    }
+    let job = store
+        .claim(&ask(1), NODE, at(864_000))
+        .await
+        .unwrap()
+        .remove(0);
+    let mut settled = settlement(&job, vec![("a@x.example", deferred())]);
+    settled.next = at(864_060);
+    store.settle(settled, at(864_001)).await.unwrap();
+    store.shift(Some(&shift(0, at(10), at(10)))).await.unwrap();
+    let job = claim_one(&*store, at(10)).await;
+    assert_eq!(job.accepted, at(10));
+    let job = claim_one(&*store, at(10) + DAY).await;
+    assert_eq!(job.accepted, at(10));
 }
 
 #[tokio::test]
@@ -523,458 +545,426 @@ async fn a_move_that_a_crash_cuts_off_goes_on_and_moves_nothing_twice() {
     assert!(jobs.iter().all(|job| job.accepted == at(113_600)));
 }
 
-#[tokio::test]
-async fn one_of_each_outcome() {
-    on_each(async |store| {
-        let sent = mail(
-            1,
-            &["a@x.example", "b@x.example", "c@x.example", "d@x.example"],
-        );
-        store.insert(&sent, &[at_once()], at(0)).await.unwrap();
-        assert!(store.claim(&ask(9), NODE, at(9)).await.unwrap().is_empty());
-        store.beat(&Standing::default()).await.unwrap();
-        let job = claim_one(&*store, at(9)).await;
-        let mut settled = settlement(
-            &job,
-            vec![
-                ("a@x.example", done()),
-                ("b@x.example", deferred()),
-                ("c@x.example", failed()),
-                ("d@x.example", in_doubt()),
-            ],
-        );
-        settled.in_doubt = Some((ConnectorName::from("exchange"), at(300)));
-        settled.bounces = vec![mail(2, &["app@corp.example"])];
-        store.settle(settled, at(10)).await.unwrap();
-        assert_eq!(
-            looks(&*store, sent.message.id).await,
-            (
-                JobState::Waiting,
-                [
-                    "a@x.example done",
-                    "b@x.example waiting",
-                    "c@x.example failed",
-                    "d@x.example in doubt"
-                ]
-                .map(String::from)
-                .to_vec()
-            )
-        );
-        assert_eq!(
-            store.due(at(0)).await.unwrap(),
-            vec![
-                due(None, None, at(10)),
-                due(Some("exchange"), None, at(300))
+async fn one_of_each_outcome(store: Arc<dyn Store>) {
+    let sent = mail(
+        1,
+        &["a@x.example", "b@x.example", "c@x.example", "d@x.example"],
+    );
+    store.insert(&sent, &[at_once()], at(0)).await.unwrap();
+    assert!(store.claim(&ask(9), NODE, at(9)).await.unwrap().is_empty());
+    store.beat(&Standing::default()).await.unwrap();
+    let job = claim_one(&*store, at(9)).await;
+    let mut settled = settlement(
+        &job,
+        vec![
+            ("a@x.example", done()),
+            ("b@x.example", deferred()),
+            ("c@x.example", failed()),
+            ("d@x.example", in_doubt()),
+        ],
+    );
+    settled.in_doubt = Some((ConnectorName::from("exchange"), at(300)));
+    settled.bounces = vec![mail(2, &["app@corp.example"])];
+    store.settle(settled, at(10)).await.unwrap();
+    assert_eq!(
+        looks(&*store, sent.message.id).await,
+        (
+            JobState::Waiting,
+            [
+                "a@x.example done",
+                "b@x.example waiting",
+                "c@x.example failed",
+                "d@x.example in doubt"
             ]
-        );
-        // The bounce first, then the deferred one alone.
-        assert_eq!(
-            claim_one(&*store, at(11)).await.message.id,
-            MessageId::new(at(0), 2)
-        );
-        let job = claim_one(&*store, at(60)).await;
-        assert_eq!(
-            (job.recipients.clone(), job.attempts),
-            (vec![address("b@x.example").into()], 1)
-        );
+            .map(String::from)
+            .to_vec()
+        )
+    );
+    assert_eq!(
+        store.due(at(0)).await.unwrap(),
+        vec![
+            due(None, None, at(10)),
+            due(Some("exchange"), None, at(300))
+        ]
+    );
+    // The bounce first, then the deferred one alone.
+    assert_eq!(
+        claim_one(&*store, at(11)).await.message.id,
+        MessageId::new(at(0), 2)
+    );
+    let job = claim_one(&*store, at(60)).await;
+    assert_eq!(
+        (job.recipients.clone(), job.attempts),
+        (vec![address("b@x.example").into()], 1)
+    );
+    store
+        .settle(settlement(&job, vec![("b@x.example", done())]), at(61))
+        .await
+        .unwrap();
+    let pinned = vec![Ask {
+        route: route(),
+        pinned: Some(ConnectorName::from("exchange")),
+        lane: None,
+        whose: Whose::InTurns,
+        connector: None,
+        limit: 5,
+    }];
+    assert!(
         store
-            .settle(settlement(&job, vec![("b@x.example", done())]), at(61))
+            .claim(&pinned, NODE, at(299))
             .await
-            .unwrap();
-        let pinned = vec![Ask {
-            route: route(),
-            pinned: Some(ConnectorName::from("exchange")),
-            lane: None,
-            whose: Whose::InTurns,
-            connector: None,
-            limit: 5,
-        }];
-        assert!(
-            store
-                .claim(&pinned, NODE, at(299))
-                .await
-                .unwrap()
-                .is_empty()
-        );
-        let job = store.claim(&pinned, NODE, at(300)).await.unwrap().remove(0);
-        assert_eq!(job.recipients, [address("d@x.example")]);
-        // Nothing attempted: pinned still, no attempt counted, in doubt still.
-        let mut nothing = settlement(&job, vec![]);
-        nothing.attempted = false;
-        nothing.next = at(400);
-        store.settle(nothing, at(301)).await.unwrap();
-        let job = store.claim(&pinned, NODE, at(400)).await.unwrap().remove(0);
-        assert_eq!(job.attempts, 1);
-        store
-            .settle(settlement(&job, vec![("d@x.example", done())]), at(401))
-            .await
-            .unwrap();
-        // One failed: kept with its body.
-        assert_eq!(looks(&*store, sent.message.id).await.0, JobState::Failed);
-        assert!(store.content(sent.message.id).await.unwrap().is_some());
-        // Brought back, only the failed one.
-        let n = store
-            .command(&only(sent.message.id), &Verb::Retry, at(500))
-            .await;
-        assert_eq!(n.unwrap(), 1);
-        let job = claim_one(&*store, at(500)).await;
-        assert_eq!(job.recipients, [address("c@x.example")]);
-    })
-    .await;
+            .unwrap()
+            .is_empty()
+    );
+    let job = store.claim(&pinned, NODE, at(300)).await.unwrap().remove(0);
+    assert_eq!(job.recipients, [address("d@x.example")]);
+    // Nothing attempted: pinned still, no attempt counted, in doubt still.
+    let mut nothing = settlement(&job, vec![]);
+    nothing.attempted = false;
+    nothing.next = at(400);
+    store.settle(nothing, at(301)).await.unwrap();
+    let job = store.claim(&pinned, NODE, at(400)).await.unwrap().remove(0);
+    assert_eq!(job.attempts, 1);
+    store
+        .settle(settlement(&job, vec![("d@x.example", done())]), at(401))
+        .await
+        .unwrap();
+    // One failed: kept with its body.
+    assert_eq!(looks(&*store, sent.message.id).await.0, JobState::Failed);
+    assert!(store.content(sent.message.id).await.unwrap().is_some());
+    // Brought back, only the failed one.
+    let n = store
+        .command(&only(sent.message.id), &Verb::Retry, at(500))
+        .await;
+    assert_eq!(n.unwrap(), 1);
+    let job = claim_one(&*store, at(500)).await;
+    assert_eq!(job.recipients, [address("c@x.example")]);
 }
 
-#[tokio::test]
-async fn a_settlement_may_be_written_twice() {
-    on_each(async |store| {
+async fn a_settlement_may_be_written_twice(store: Arc<dyn Store>) {
+    store
+        .insert(&mail(1, &["a@x.example"]), &[], at(0))
+        .await
+        .unwrap();
+    let job = claim_one(&*store, at(0)).await;
+    for _ in 0..2 {
+        let mut settled = settlement(&job, vec![("a@x.example", failed())]);
+        settled.bounces = vec![mail(2, &["app@corp.example"])];
+        store.settle(settled, at(1)).await.unwrap();
+    }
+    assert_eq!(store.stats().await.unwrap().failed, 1);
+    assert_eq!(store.stats().await.unwrap().waiting, 1);
+}
+
+async fn a_wish_waits_for_the_settlement(store: Arc<dyn Store>) {
+    let cases: [(Verb, JobState, &str); 5] = [
+        (Verb::Hold, JobState::Held, "waiting"),
+        (Verb::Drop, JobState::Done, "dropped"),
+        (Verb::Fail, JobState::Failed, "failed"),
+        (Verb::Retry, JobState::Waiting, "waiting"),
+        (
+            Verb::Reroute(RouteName::from("other")),
+            JobState::Waiting,
+            "waiting",
+        ),
+    ];
+    for (n, (verb, state, recipient)) in (1..).zip(cases) {
+        let sent = mail(n, &["a@x.example", "b@x.example"]);
+        store.insert(&sent, &[], at(0)).await.unwrap();
+        let job = claim_one(&*store, at(0)).await;
+        let filter = only(sent.message.id);
+        assert_eq!(store.command(&filter, &verb, at(1)).await.unwrap(), 1);
+        assert_eq!(looks(&*store, sent.message.id).await.0, JobState::Sending);
+        let settled = settlement(
+            &job,
+            vec![("a@x.example", done()), ("b@x.example", deferred())],
+        );
+        store.settle(settled, at(2)).await.unwrap();
+        let (found, recipients) = looks(&*store, sent.message.id).await;
+        assert_eq!(found, state, "{verb:?}");
+        assert_eq!(
+            recipients,
+            [
+                "a@x.example done".to_owned(),
+                format!("b@x.example {recipient}")
+            ]
+        );
+        if verb == Verb::Retry {
+            assert_eq!(
+                store.list(&filter, at(2)).await.unwrap()[0].next_attempt,
+                Some(at(2))
+            );
+        }
+        assert_eq!(
+            store.content(sent.message.id).await.unwrap().is_none(),
+            verb == Verb::Drop
+        );
+        store.command(&filter, &Verb::Drop, at(3)).await.unwrap();
+    }
+}
+
+async fn verbs_take_what_the_filter_says(store: Arc<dyn Store>) {
+    for n in 1..=5 {
+        let to = format!("r{n}@x.example");
         store
-            .insert(&mail(1, &["a@x.example"]), &[], at(0))
+            .insert(&mail(n, &[&to]), &[], at(n as u64))
+            .await
+            .unwrap();
+    }
+    let filter = |states: Vec<JobState>| Filter {
+        states,
+        ..Filter::default()
+    };
+    let all = Filter::default();
+    let of = Filter {
+        recipient: Some(Pattern::parse("r2@x.example").unwrap()),
+        sender: Some(Pattern::parse("*@corp.example").unwrap()),
+        ..Filter::default()
+    };
+    assert_eq!(store.command(&of, &Verb::Hold, at(9)).await.unwrap(), 1);
+    assert_eq!(store.command(&of, &Verb::Hold, at(9)).await.unwrap(), 0);
+    // Retry does not release.
+    assert_eq!(store.command(&of, &Verb::Retry, at(9)).await.unwrap(), 0);
+    assert_eq!(store.claim(&ask(9), NODE, at(9)).await.unwrap().len(), 4);
+    store.beat(&Standing::default()).await.unwrap();
+    assert_eq!(store.command(&of, &Verb::Release, at(9)).await.unwrap(), 1);
+    let older = Filter {
+        older: Some(at(2)),
+        ..Filter::default()
+    };
+    assert_eq!(store.command(&older, &Verb::Fail, at(9)).await.unwrap(), 2);
+    assert_eq!(
+        store
+            .list(&filter(vec![JobState::Failed]), at(9))
+            .await
+            .unwrap()
+            .len(),
+        2
+    );
+    let stats = store.stats().await.unwrap();
+    assert_eq!(
+        (stats.waiting, stats.failed, stats.oldest),
+        (3, 2, Some(at(3)))
+    );
+    let two = Filter {
+        limit: Some(2),
+        states: vec![JobState::Waiting],
+        ..Filter::default()
+    };
+    let listed = store.list(&two, at(9)).await.unwrap();
+    assert_eq!(
+        listed.iter().map(|e| e.accepted).collect::<Vec<_>>(),
+        [at(3), at(4)]
+    );
+    let to = Verb::Reroute(RouteName::from("new"));
+    assert_eq!(store.command(&two, &to, at(9)).await.unwrap(), 2);
+    let moved = Filter {
+        route: Some(RouteName::from("new")),
+        ..Filter::default()
+    };
+    assert_eq!(store.list(&moved, at(9)).await.unwrap().len(), 2);
+    assert_eq!(store.command(&all, &Verb::Drop, at(9)).await.unwrap(), 5);
+    assert_eq!(store.command(&all, &Verb::Retry, at(9)).await.unwrap(), 0);
+    assert_eq!(
+        store
+            .list(&filter(vec![JobState::Done]), at(9))
+            .await
+            .unwrap()
+            .len(),
+        5
+    );
+}
+
+async fn retention(store: Arc<dyn Store>) {
+    for n in 1..=2 {
+        store
+            .insert(&mail(n, &["a@x.example"]), &[], at(0))
             .await
             .unwrap();
         let job = claim_one(&*store, at(0)).await;
-        for _ in 0..2 {
-            let mut settled = settlement(&job, vec![("a@x.example", failed())]);
-            settled.bounces = vec![mail(2, &["app@corp.example"])];
-            store.settle(settled, at(1)).await.unwrap();
-        }
-        assert_eq!(store.stats().await.unwrap().failed, 1);
-        assert_eq!(store.stats().await.unwrap().waiting, 1);
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn a_wish_waits_for_the_settlement() {
-    on_each(async |store| {
-        let cases: [(Verb, JobState, &str); 5] = [
-            (Verb::Hold, JobState::Held, "waiting"),
-            (Verb::Drop, JobState::Done, "dropped"),
-            (Verb::Fail, JobState::Failed, "failed"),
-            (Verb::Retry, JobState::Waiting, "waiting"),
-            (
-                Verb::Reroute(RouteName::from("other")),
-                JobState::Waiting,
-                "waiting",
-            ),
-        ];
-        for (n, (verb, state, recipient)) in (1..).zip(cases) {
-            let sent = mail(n, &["a@x.example", "b@x.example"]);
-            store.insert(&sent, &[], at(0)).await.unwrap();
-            let job = claim_one(&*store, at(0)).await;
-            let filter = only(sent.message.id);
-            assert_eq!(store.command(&filter, &verb, at(1)).await.unwrap(), 1);
-            assert_eq!(looks(&*store, sent.message.id).await.0, JobState::Sending);
-            let settled = settlement(
-                &job,
-                vec![("a@x.example", done()), ("b@x.example", deferred())],
-            );
-            store.settle(settled, at(2)).await.unwrap();
-            let (found, recipients) = looks(&*store, sent.message.id).await;
-            assert_eq!(found, state, "{verb:?}");
-            assert_eq!(
-                recipients,
-                [
-                    "a@x.example done".to_owned(),
-                    format!("b@x.example {recipient}")
-                ]
-            );
-            if verb == Verb::Retry {
-                assert_eq!(
-                    store.list(&filter, at(2)).await.unwrap()[0].next_attempt,
-                    Some(at(2))
-                );
-            }
-            assert_eq!(
-                store.content(sent.message.id).await.unwrap().is_none(),
-                verb == Verb::Drop
-            );
-            store.command(&filter, &Verb::Drop, at(3)).await.unwrap();
-        }
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn verbs_take_what_the_filter_says() {
-    on_each(async |store| {
-        for n in 1..=5 {
-            let to = format!("r{n}@x.example");
-            store
-                .insert(&mail(n, &[&to]), &[], at(n as u64))
-                .await
-                .unwrap();
-        }
-        let filter = |states: Vec<JobState>| Filter {
-            states,
-            ..Filter::default()
-        };
-        let all = Filter::default();
-        let of = Filter {
-            recipient: Some(Pattern::parse("r2@x.example").unwrap()),
-            sender: Some(Pattern::parse("*@corp.example").unwrap()),
-            ..Filter::default()
-        };
-        assert_eq!(store.command(&of, &Verb::Hold, at(9)).await.unwrap(), 1);
-        assert_eq!(store.command(&of, &Verb::Hold, at(9)).await.unwrap(), 0);
-        // Retry does not release.
-        assert_eq!(store.command(&of, &Verb::Retry, at(9)).await.unwrap(), 0);
-        assert_eq!(store.claim(&ask(9), NODE, at(9)).await.unwrap().len(), 4);
-        store.beat(&Standing::default()).await.unwrap();
-        assert_eq!(store.command(&of, &Verb::Release, at(9)).await.unwrap(), 1);
-        let older = Filter {
-            older: Some(at(2)),
-            ..Filter::default()
-        };
-        assert_eq!(store.command(&older, &Verb::Fail, at(9)).await.unwrap(), 2);
-        assert_eq!(
-            store
-                .list(&filter(vec![JobState::Failed]), at(9))
-                .await
-                .unwrap()
-                .len(),
-            2
-        );
-        let stats = store.stats().await.unwrap();
-        assert_eq!(
-            (stats.waiting, stats.failed, stats.oldest),
-            (3, 2, Some(at(3)))
-        );
-        let two = Filter {
-            limit: Some(2),
-            states: vec![JobState::Waiting],
-            ..Filter::default()
-        };
-        let listed = store.list(&two, at(9)).await.unwrap();
-        assert_eq!(
-            listed.iter().map(|e| e.accepted).collect::<Vec<_>>(),
-            [at(3), at(4)]
-        );
-        let to = Verb::Reroute(RouteName::from("new"));
-        assert_eq!(store.command(&two, &to, at(9)).await.unwrap(), 2);
-        let moved = Filter {
-            route: Some(RouteName::from("new")),
-            ..Filter::default()
-        };
-        assert_eq!(store.list(&moved, at(9)).await.unwrap().len(), 2);
-        assert_eq!(store.command(&all, &Verb::Drop, at(9)).await.unwrap(), 5);
-        assert_eq!(store.command(&all, &Verb::Retry, at(9)).await.unwrap(), 0);
-        assert_eq!(
-            store
-                .list(&filter(vec![JobState::Done]), at(9))
-                .await
-                .unwrap()
-                .len(),
-            5
-        );
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn retention() {
-    on_each(async |store| {
-        for n in 1..=2 {
-            store
-                .insert(&mail(n, &["a@x.example"]), &[], at(0))
-                .await
-                .unwrap();
-            let job = claim_one(&*store, at(0)).await;
-            let what = if n == 1 { done() } else { failed() };
-            store
-                .settle(settlement(&job, vec![("a@x.example", what)]), at(0))
-                .await
-                .unwrap();
-        }
+        let what = if n == 1 { done() } else { failed() };
         store
-            .insert(&mail(3, &["a@x.example"]), &[], at(0))
+            .settle(settlement(&job, vec![("a@x.example", what)]), at(0))
             .await
             .unwrap();
-        let prune_after =
-            async |days: u32| prune(&*store, 14 * DAY, 30 * DAY, at(0) + days * DAY).await;
-        assert!(prune_after(13).await.is_empty());
-        let lines = prune_after(14).await;
-        assert_eq!(lines.len(), 1);
-        assert!(lines[0].contains("a@x.example"));
-        assert!(
-            store
-                .content(MessageId::new(at(0), 2))
-                .await
-                .unwrap()
-                .is_none()
-        );
-        assert_eq!(
-            store.list(&Filter::default(), at(0)).await.unwrap().len(),
-            3
-        );
-        assert!(prune_after(31).await.is_empty());
-        assert_eq!(
-            store.list(&Filter::default(), at(0)).await.unwrap().len(),
-            1
-        );
-        assert!(
-            store
-                .events(MessageId::new(at(0), 1))
-                .await
-                .unwrap()
-                .is_empty()
-        );
-    })
-    .await;
+    }
+    store
+        .insert(&mail(3, &["a@x.example"]), &[], at(0))
+        .await
+        .unwrap();
+    let prune_after =
+        async |days: u32| prune(&*store, 14 * DAY, 30 * DAY, at(0) + days * DAY).await;
+    assert!(prune_after(13).await.is_empty());
+    let lines = prune_after(14).await;
+    assert_eq!(lines.len(), 1);
+    assert!(lines[0].contains("a@x.example"));
+    assert!(
+        store
+            .content(MessageId::new(at(0), 2))
+            .await
+            .unwrap()
+            .is_none()
+    );
+    assert_eq!(
+        store.list(&Filter::default(), at(0)).await.unwrap().len(),
+        3
+    );
+    assert!(prune_after(31).await.is_empty());
+    assert_eq!(
+        store.list(&Filter::default(), at(0)).await.unwrap().len(),
+        1
+    );
+    assert!(
+        store
+            .events(MessageId::new(at(0), 1))
+            .await
+            .unwrap()
+            .is_empty()
+    );
 }
 
-#[tokio::test]
-async fn history_goes_whatever_the_clock_did_and_numbers_are_given_again() {
-    on_each(async |store| {
-        let count = async || store.list(&Filter::default(), at(0)).await.unwrap().len();
-        // The first came while the clock was years ahead; one is held for ever; the others end.
+async fn history_goes_whatever_the_clock_did_and_numbers_are_given_again(store: Arc<dyn Store>) {
+    let count = async || store.list(&Filter::default(), at(0)).await.unwrap().len();
+    // The first came while the clock was years ahead; one is held for ever; the others end.
+    store
+        .insert(&mail(1, &["a@x.example"]), &[], at(0) + 999 * DAY)
+        .await
+        .unwrap();
+    for n in 2..=500 {
         store
-            .insert(&mail(1, &["a@x.example"]), &[], at(0) + 999 * DAY)
+            .insert(&mail(n, &["a@x.example"]), &[], at(0))
             .await
             .unwrap();
-        for n in 2..=500 {
-            store
-                .insert(&mail(n, &["a@x.example"]), &[], at(0))
-                .await
-                .unwrap();
-        }
-        let held = MessageId::new(at(0), 300);
+    }
+    let held = MessageId::new(at(0), 300);
+    store
+        .command(&only(held), &Verb::Hold, at(0))
+        .await
+        .unwrap();
+    let waiting = Filter {
+        states: vec![JobState::Waiting],
+        ..Filter::default()
+    };
+    assert_eq!(
+        store.command(&waiting, &Verb::Drop, at(1)).await.unwrap(),
+        499
+    );
+    store
+        .insert(&mail(501, &["a@x.example"]), &[], at(0) + 20 * DAY)
+        .await
+        .unwrap();
+    prune(&*store, DAY, 30 * DAY, at(0) + 30 * DAY).await;
+    assert_eq!(count().await, 501);
+    prune(&*store, DAY, 30 * DAY, at(2) + 30 * DAY).await;
+    // The held one, and the last.
+    assert_eq!(count().await, 2);
+    assert!(
         store
-            .command(&only(held), &Verb::Hold, at(0))
+            .events(MessageId::new(at(0), 2))
             .await
-            .unwrap();
-        let waiting = Filter {
-            states: vec![JobState::Waiting],
-            ..Filter::default()
-        };
-        assert_eq!(
-            store.command(&waiting, &Verb::Drop, at(1)).await.unwrap(),
-            499
-        );
-        store
-            .insert(&mail(501, &["a@x.example"]), &[], at(0) + 20 * DAY)
-            .await
-            .unwrap();
-        prune(&*store, DAY, 30 * DAY, at(0) + 30 * DAY).await;
-        assert_eq!(count().await, 501);
-        prune(&*store, DAY, 30 * DAY, at(2) + 30 * DAY).await;
-        // The held one, and the last.
-        assert_eq!(count().await, 2);
-        assert!(
-            store
-                .events(MessageId::new(at(0), 2))
-                .await
-                .unwrap()
-                .is_empty()
-        );
-        store
-            .command(&Filter::default(), &Verb::Drop, at(1))
-            .await
-            .unwrap();
-        prune(&*store, DAY, DAY, at(0) + 2000 * DAY).await;
-        assert_eq!(count().await, 0);
+            .unwrap()
+            .is_empty()
+    );
+    store
+        .command(&Filter::default(), &Verb::Drop, at(1))
+        .await
+        .unwrap();
+    prune(&*store, DAY, DAY, at(0) + 2000 * DAY).await;
+    assert_eq!(count().await, 0);
 
-        for n in 1..=40 {
-            let mail = mail(n, &["a@x.example"]);
-            store.insert(&mail, &[], at(0)).await.unwrap();
-            let again = store.insert(&mail, &[], at(0)).await;
-            assert!(matches!(again, Err(StoreError::Unavailable(_))), "{n}");
-        }
-        for n in 1..=40 {
-            let id = MessageId::new(at(0), n);
-            assert_eq!(store.events(id).await.unwrap().len(), 1, "{n}");
-            assert_eq!(store.list(&only(id), at(0)).await.unwrap().len(), 1, "{n}");
-            assert_eq!(store.content(id).await.unwrap().unwrap().id, id);
-        }
-        let gone = MessageId::new(at(0), 41);
-        assert!(store.list(&only(gone), at(0)).await.unwrap().is_empty());
-        assert!(store.content(gone).await.unwrap().is_none());
-    })
-    .await;
+    for n in 1..=40 {
+        let mail = mail(n, &["a@x.example"]);
+        store.insert(&mail, &[], at(0)).await.unwrap();
+        let again = store.insert(&mail, &[], at(0)).await;
+        assert!(matches!(again, Err(StoreError::Unavailable(_))), "{n}");
+    }
+    for n in 1..=40 {
+        let id = MessageId::new(at(0), n);
+        assert_eq!(store.events(id).await.unwrap().len(), 1, "{n}");
+        assert_eq!(store.list(&only(id), at(0)).await.unwrap().len(), 1, "{n}");
+        assert_eq!(store.content(id).await.unwrap().unwrap().id, id);
+    }
+    let gone = MessageId::new(at(0), 41);
+    assert!(store.list(&only(gone), at(0)).await.unwrap().is_empty());
+    assert!(store.content(gone).await.unwrap().is_none());
 }
 
-#[tokio::test]
-async fn a_job_split_off_never_has_the_number_of_one_that_is_done() {
-    on_each(async |store| {
-        let sent = mail(1, &["a@x.example", "b@x.example", "c@x.example"]);
-        store.insert(&sent, &[], at(0)).await.unwrap();
-        let pinned = vec![Ask {
-            pinned: Some(ConnectorName::from("up")),
-            ..ask(10).remove(0)
-        }];
-        let mut seen = Vec::new();
-        for (doubtful, others) in [
-            ("a@x.example", vec!["b@x.example", "c@x.example"]),
-            ("b@x.example", vec!["c@x.example"]),
-        ] {
-            let job = claim_one(&*store, at(100)).await;
-            let mut outcome: Vec<_> = others.into_iter().map(|a| (a, deferred())).collect();
-            outcome.push((doubtful, in_doubt()));
-            let mut first = settlement(&job, outcome);
-            first.in_doubt = Some((ConnectorName::from("up"), at(50)));
-            store.settle(first, at(1)).await.unwrap();
-            let mut split = store.claim(&pinned, NODE, at(100)).await.unwrap();
-            assert_eq!(split.len(), 1);
-            let split = split.remove(0);
-            assert_eq!(split.recipients, [address(doubtful)]);
-            assert!(!seen.contains(&split.id), "{seen:?}");
-            seen.push(split.id);
-            store
-                .settle(settlement(&split, vec![(doubtful, done())]), at(2))
-                .await
-                .unwrap();
-            assert_eq!(looks(&*store, sent.message.id).await.0, JobState::Waiting);
-        }
+async fn a_job_split_off_never_has_the_number_of_one_that_is_done(store: Arc<dyn Store>) {
+    let sent = mail(1, &["a@x.example", "b@x.example", "c@x.example"]);
+    store.insert(&sent, &[], at(0)).await.unwrap();
+    let pinned = vec![Ask {
+        pinned: Some(ConnectorName::from("up")),
+        ..ask(10).remove(0)
+    }];
+    let mut seen = Vec::new();
+    for (doubtful, others) in [
+        ("a@x.example", vec!["b@x.example", "c@x.example"]),
+        ("b@x.example", vec!["c@x.example"]),
+    ] {
         let job = claim_one(&*store, at(100)).await;
-        assert_eq!(job.recipients, [address("c@x.example")]);
+        let mut outcome: Vec<_> = others.into_iter().map(|a| (a, deferred())).collect();
+        outcome.push((doubtful, in_doubt()));
+        let mut first = settlement(&job, outcome);
+        first.in_doubt = Some((ConnectorName::from("up"), at(50)));
+        store.settle(first, at(1)).await.unwrap();
+        let mut split = store.claim(&pinned, NODE, at(100)).await.unwrap();
+        assert_eq!(split.len(), 1);
+        let split = split.remove(0);
+        assert_eq!(split.recipients, [address(doubtful)]);
+        assert!(!seen.contains(&split.id), "{seen:?}");
+        seen.push(split.id);
         store
-            .settle(settlement(&job, vec![("c@x.example", done())]), at(3))
+            .settle(settlement(&split, vec![(doubtful, done())]), at(2))
             .await
             .unwrap();
-        let entries = store.list(&only(sent.message.id), at(3)).await.unwrap();
-        assert_eq!((entries.len(), entries[0].state), (1, JobState::Done));
-        assert_eq!((entries[0].recipients.len(), entries[0].attempts), (3, 3));
-        assert!(store.content(sent.message.id).await.unwrap().is_none());
-    })
-    .await;
+        assert_eq!(looks(&*store, sent.message.id).await.0, JobState::Waiting);
+    }
+    let job = claim_one(&*store, at(100)).await;
+    assert_eq!(job.recipients, [address("c@x.example")]);
+    store
+        .settle(settlement(&job, vec![("c@x.example", done())]), at(3))
+        .await
+        .unwrap();
+    let entries = store.list(&only(sent.message.id), at(3)).await.unwrap();
+    assert_eq!((entries.len(), entries[0].state), (1, JobState::Done));
+    assert_eq!((entries[0].recipients.len(), entries[0].attempts), (3, 3));
+    assert!(store.content(sent.message.id).await.unwrap().is_none());
 }
 
-#[tokio::test]
-async fn lanes_and_notes() {
-    on_each(async |store| {
-        let row = |lane: &str, version| LaneRow {
-            lane: LaneId::parse(lane),
-            state: LaneState::Paused,
-            since: at(1),
-            why: "consent is missing".into(),
-            probe: Some(at(2)),
-            version,
-        };
-        let open = |lane: &str, version| LaneRow {
-            state: LaneState::Open,
-            probe: None,
-            ..row(lane, version)
-        };
-        let (mailbox, whole) = ("exchange/a@x.example", "exchange");
-        let set = async |row: LaneRow| store.set_lane(row).await.unwrap();
-        assert!(set(row(mailbox, 0)).await && set(row(whole, 0)).await);
-        let rows = [row(whole, 1), row(mailbox, 1)];
-        assert_eq!(store.lanes().await.unwrap(), rows);
-        // Whoever has not seen what another wrote since writes nothing over it.
-        for version in [0, 2] {
-            assert!(!set(open(whole, version)).await && !set(open(mailbox, version)).await);
-        }
-        assert_eq!(store.lanes().await.unwrap(), rows);
-        assert!(set(row(whole, 1)).await && !set(row(whole, 1)).await);
-        // Of mailboxes there are as many as senders: one that is open is forgotten.
-        assert!(set(open(mailbox, 1)).await && set(open(whole, 2)).await);
-        assert_eq!(store.lanes().await.unwrap(), [open(whole, 3)]);
-        assert!(!set(row(mailbox, 1)).await && set(row(mailbox, 0)).await);
-        assert!(set(open(mailbox, 1)).await);
-        assert_eq!(store.note("k").await.unwrap(), None);
-        store.set_note("k", "1".into()).await.unwrap();
-        store.set_note("k", "2".into()).await.unwrap();
-        assert_eq!(store.note("k").await.unwrap().as_deref(), Some("2"));
-    })
-    .await;
+async fn lanes_and_notes(store: Arc<dyn Store>) {
+    let row = |lane: &str, version| LaneRow {
+        lane: LaneId::parse(lane),
+        state: LaneState::Paused,
+        since: at(1),
+        why: "consent is missing".into(),
+        probe: Some(at(2)),
+        version,
+    };
+    let open = |lane: &str, version| LaneRow {
+        state: LaneState::Open,
+        probe: None,
+        ..row(lane, version)
+    };
+    let (mailbox, whole) = ("exchange/a@x.example", "exchange");
+    let set = async |row: LaneRow| store.set_lane(row).await.unwrap();
+    assert!(set(row(mailbox, 0)).await && set(row(whole, 0)).await);
+    let rows = [row(whole, 1), row(mailbox, 1)];
+    assert_eq!(store.lanes().await.unwrap(), rows);
+    // Whoever has not seen what another wrote since writes nothing over it.
+    for version in [0, 2] {
+        assert!(!set(open(whole, version)).await && !set(open(mailbox, version)).await);
+    }
+    assert_eq!(store.lanes().await.unwrap(), rows);
+    assert!(set(row(whole, 1)).await && !set(row(whole, 1)).await);
+    // Of mailboxes there are as many as senders: one that is open is forgotten.
+    assert!(set(open(mailbox, 1)).await && set(open(whole, 2)).await);
+    assert_eq!(store.lanes().await.unwrap(), [open(whole, 3)]);
+    assert!(!set(row(mailbox, 1)).await && set(row(mailbox, 0)).await);
+    assert!(set(open(mailbox, 1)).await);
+    assert_eq!(store.note("k").await.unwrap(), None);
+    store.set_note("k", "1".into()).await.unwrap();
+    store.set_note("k", "2".into()).await.unwrap();
+    assert_eq!(store.note("k").await.unwrap().as_deref(), Some("2"));
 }
 
 #[tokio::test]
@@ -1458,131 +1448,123 @@ async fn every_third_call_fails() {
     assert_eq!(good, 6);
 }
 
-#[tokio::test]
-async fn what_waits_for_its_turn_in_a_lane_is_claimed_for_that_lane_alone() {
-    on_each(async |store| {
-        let in_lane = |lane: &str| {
-            vec![Ask {
-                lane: Some(LaneId::parse(lane)),
-                ..ask(10).remove(0)
-            }]
-        };
-        for n in 1..=4 {
-            store
-                .insert(&mail(n, &["a@x.example", "b@x.example"]), &[], at(0))
-                .await
-                .unwrap();
-        }
-        for (job, lane) in store
-            .claim(&ask(3), NODE, at(0))
-            .await
-            .unwrap()
-            .iter()
-            .zip(["up/a", "up/a", "up/b"])
-        {
-            let mut settlement = settlement(job, Vec::new());
-            (settlement.attempted, settlement.next) = (false, at(0));
-            settlement.lane = Some(LaneId::parse(lane));
-            store.settle(settlement, at(1)).await.unwrap();
-        }
-        assert_eq!(
-            store.due(at(0)).await.unwrap(),
-            vec![
-                due(None, None, at(0)),
-                due(None, Some("up/a"), at(0)),
-                due(None, Some("up/b"), at(0)),
-            ]
-        );
-        let entries = store.list(&Filter::default(), at(1)).await.unwrap();
-        let lanes: Vec<_> = entries.iter().map(|e| e.lane.clone()).collect();
-        assert_eq!(
-            lanes,
-            [Some("up/a"), Some("up/a"), Some("up/b"), None].map(|lane| lane.map(LaneId::parse)),
-            "as an operator sees it"
-        );
-        // Behind three that wait for their lanes, nothing waits.
-        let free = store.claim(&ask(10), NODE, at(1)).await.unwrap();
-        assert_eq!((free.len(), &free[0].lane), (1, &None));
-        let of_a = store.claim(&in_lane("up/a"), NODE, at(1)).await.unwrap();
-        assert_eq!((of_a.len(), of_a[0].attempts), (2, 0));
-        assert_eq!(of_a[0].lane, Some(LaneId::parse("up/a")));
-        // What was tried waits for its time; what is in doubt for its time, too, whatever is said of a lane.
+async fn what_waits_for_its_turn_in_a_lane_is_claimed_for_that_lane_alone(store: Arc<dyn Store>) {
+    let in_lane = |lane: &str| {
+        vec![Ask {
+            lane: Some(LaneId::parse(lane)),
+            ..ask(10).remove(0)
+        }]
+    };
+    for n in 1..=4 {
         store
-            .settle(
-                settlement(&of_a[0], vec![("a@x.example", deferred())]),
-                at(2),
-            )
+            .insert(&mail(n, &["a@x.example", "b@x.example"]), &[], at(0))
             .await
             .unwrap();
-        let mut doubt = settlement(
-            &of_a[1],
-            vec![("a@x.example", in_doubt()), ("b@x.example", deferred())],
-        );
-        doubt.in_doubt = Some((ConnectorName::from("exchange"), at(70)));
-        doubt.lane = Some(LaneId::parse("up/a"));
-        store.settle(doubt, at(2)).await.unwrap();
-        // Another route has other lanes.
-        let moved = store
-            .command(
-                &only(MessageId::new(at(0), 3)),
-                &Verb::Reroute(RouteName::from("other")),
-                at(3),
-            )
-            .await;
-        assert_eq!(moved.unwrap(), 1);
-        let mut other = due(None, None, at(0));
-        other.route = RouteName::from("other");
-        let mut expected = vec![
-            other,
-            due(None, None, at(60)),
-            due(None, Some("up/a"), at(60)),
-            due(Some("exchange"), None, at(70)),
-        ];
-        expected.sort_by(|a, b| a.route.as_str().cmp(b.route.as_str()));
-        assert_eq!(store.due(at(0)).await.unwrap(), expected);
-    })
-    .await;
+    }
+    for (job, lane) in store
+        .claim(&ask(3), NODE, at(0))
+        .await
+        .unwrap()
+        .iter()
+        .zip(["up/a", "up/a", "up/b"])
+    {
+        let mut settlement = settlement(job, Vec::new());
+        (settlement.attempted, settlement.next) = (false, at(0));
+        settlement.lane = Some(LaneId::parse(lane));
+        store.settle(settlement, at(1)).await.unwrap();
+    }
+    assert_eq!(
+        store.due(at(0)).await.unwrap(),
+        vec![
+            due(None, None, at(0)),
+            due(None, Some("up/a"), at(0)),
+            due(None, Some("up/b"), at(0)),
+        ]
+    );
+    let entries = store.list(&Filter::default(), at(1)).await.unwrap();
+    let lanes: Vec<_> = entries.iter().map(|e| e.lane.clone()).collect();
+    assert_eq!(
+        lanes,
+        [Some("up/a"), Some("up/a"), Some("up/b"), None].map(|lane| lane.map(LaneId::parse)),
+        "as an operator sees it"
+    );
+    // Behind three that wait for their lanes, nothing waits.
+    let free = store.claim(&ask(10), NODE, at(1)).await.unwrap();
+    assert_eq!((free.len(), &free[0].lane), (1, &None));
+    let of_a = store.claim(&in_lane("up/a"), NODE, at(1)).await.unwrap();
+    assert_eq!((of_a.len(), of_a[0].attempts), (2, 0));
+    assert_eq!(of_a[0].lane, Some(LaneId::parse("up/a")));
+    // What was tried waits for its time; what is in doubt for its time, too, whatever is said of a lane.
+    store
+        .settle(
+            settlement(&of_a[0], vec![("a@x.example", deferred())]),
+            at(2),
+        )
+        .await
+        .unwrap();
+    let mut doubt = settlement(
+        &of_a[1],
+        vec![("a@x.example", in_doubt()), ("b@x.example", deferred())],
+    );
+    doubt.in_doubt = Some((ConnectorName::from("exchange"), at(70)));
+    doubt.lane = Some(LaneId::parse("up/a"));
+    store.settle(doubt, at(2)).await.unwrap();
+    // Another route has other lanes.
+    let moved = store
+        .command(
+            &only(MessageId::new(at(0), 3)),
+            &Verb::Reroute(RouteName::from("other")),
+            at(3),
+        )
+        .await;
+    assert_eq!(moved.unwrap(), 1);
+    let mut other = due(None, None, at(0));
+    other.route = RouteName::from("other");
+    let mut expected = vec![
+        other,
+        due(None, None, at(60)),
+        due(None, Some("up/a"), at(60)),
+        due(Some("exchange"), None, at(70)),
+    ];
+    expected.sort_by(|a, b| a.route.as_str().cmp(b.route.as_str()));
+    assert_eq!(store.due(at(0)).await.unwrap(), expected);
 }
 
-#[tokio::test]
-async fn deliveries_are_remembered_with_their_recipients() {
-    on_each(async |store| {
-        let all = ["a@x.example", "b@x.example", "c@x.example"];
-        store.insert(&mail(1, &all), &[], at(0)).await.unwrap();
-        let event = |seconds, kind: &str, recipients: &[&str], text: &str| Event {
-            at: at(seconds),
-            kind: EventKind::parse(kind),
-            recipients: recipients.iter().map(|&r| r.to_owned()).collect(),
-            text: text.into(),
-        };
-        let job = claim_one(&*store, at(0)).await;
-        let over = event(1, "passed over", &[], "first is closed");
-        let both = event(
-            1,
-            "delivered",
-            &["a@x.example", "c@x.example"],
-            "up: 250 ok",
-        );
-        let later = event(1, "deferred", &["b@x.example"], "up: 451 later");
-        let mut first = settlement(
-            &job,
-            vec![
-                ("a@x.example", done()),
-                ("b@x.example", deferred()),
-                ("c@x.example", done()),
-            ],
-        );
-        first.events = vec![over.clone(), both.clone(), later.clone()];
-        store.settle(first, at(1)).await.unwrap();
-        let job = claim_one(&*store, at(60)).await;
-        let alone = event(61, "delivered", &["b@x.example"], "up: 250 ok");
-        let mut second = settlement(&job, vec![("b@x.example", done())]);
-        second.events = vec![alone.clone()];
-        store.settle(second, at(61)).await.unwrap();
-        let events = store.events(job.message.id).await.unwrap();
-        assert_eq!(events[1..], [over, later, both, alone]);
-    })
-    .await;
+async fn deliveries_are_remembered_with_their_recipients(store: Arc<dyn Store>) {
+    let all = ["a@x.example", "b@x.example", "c@x.example"];
+    store.insert(&mail(1, &all), &[], at(0)).await.unwrap();
+    let event = |seconds, kind: &str, recipients: &[&str], text: &str| Event {
+        at: at(seconds),
+        kind: EventKind::parse(kind),
+        recipients: recipients.iter().map(|&r| r.to_owned()).collect(),
+        text: text.into(),
+    };
+    let job = claim_one(&*store, at(0)).await;
+    let over = event(1, "passed over", &[], "first is closed");
+    let both = event(
+        1,
+        "delivered",
+        &["a@x.example", "c@x.example"],
+        "up: 250 ok",
+    );
+    let later = event(1, "deferred", &["b@x.example"], "up: 451 later");
+    let mut first = settlement(
+        &job,
+        vec![
+            ("a@x.example", done()),
+            ("b@x.example", deferred()),
+            ("c@x.example", done()),
+        ],
+    );
+    first.events = vec![over.clone(), both.clone(), later.clone()];
+    store.settle(first, at(1)).await.unwrap();
+    let job = claim_one(&*store, at(60)).await;
+    let alone = event(61, "delivered", &["b@x.example"], "up: 250 ok");
+    let mut second = settlement(&job, vec![("b@x.example", done())]);
+    second.events = vec![alone.clone()];
+    store.settle(second, at(61)).await.unwrap();
+    let events = store.events(job.message.id).await.unwrap();
+    assert_eq!(events[1..], [over, later, both, alone]);
 }
 
 #[tokio::test]

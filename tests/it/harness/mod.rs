@@ -13,6 +13,7 @@ pub mod gateway;
 pub mod http;
 pub mod memory;
 pub mod peers;
+pub mod postgres;
 pub mod proxy;
 pub mod time;
 pub mod upstream;

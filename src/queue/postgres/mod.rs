@@ -1,0 +1,494 @@
+//! The queue in a PostgreSQL that several gateways share; large bodies are in it, too.
+//!
+//! `link` is a connection, `crew` carries errands on some of them, `writer` writes mail and outcomes on others, many at a
+//! time. `schema` makes the tables; `insert`, `look`, `claim`, `settle`, `verbs`, `operate`, `retention`, `shift`, `beside` and `node` say
+//! what is asked and changed, and decide nothing that `settling` and `turns` decide. `clock` makes the database's time of the caller's
+//! and back.
+
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicI64, AtomicU64, Ordering},
+    },
+    time::{Duration, SystemTime},
+};
+
+use async_trait::async_trait;
+use tokio::{sync::Notify, task::JoinSet};
+
+use super::{
+    body::BodyStore,
+    store::{
+        Ask, Beat, CLOCK, Commanded, Due, Entry, Event, Filter, FoundEntries, Health, Inserted,
+        Job, KeepTimes, Kept, LaneRow, Maintained, NodeId, NodeRow, Retention, Search, Settlement,
+        Shift, Standing, Start, Stats, Store, StoreError, Used, Verb,
+    },
+    turns::RouteLane,
+};
+use crate::{
+    mail::{
+        message::{Message, MessageId},
+        time::micros,
+    },
+    route::{LaneId, Routed},
+};
+
+mod beside;
+mod body;
+mod claim;
+mod clock;
+mod crew;
+mod directory;
+mod durable;
+mod entries;
+mod event;
+mod fault;
+mod insert;
+mod link;
+mod look;
+mod message;
+mod node;
+mod operate;
+mod read;
+mod retention;
+mod schema;
+mod settings;
+mod settle;
+mod shift;
+mod stored;
+mod tls;
+mod unheard;
+mod values;
+mod verbs;
+mod writer;
+mod writing;
+
+use beside::LaneToSet;
+use body::RemoteBodies;
+use claim::{Claimer, SharedCursors};
+use clock::Moments;
+use crew::{Access, Crew};
+pub use durable::DurabilityFacts;
+use insert::of;
+use link::DbLink;
+pub use schema::{OpenError, script};
+pub use settings::{Durability, Server, Settings};
+use unheard::Unheard;
+use writer::{Scribe, WriteDesk};
+
+/// Connections that write mail and outcomes, where there are twice as many.
+const SCRIBES: usize = 4;
+/// Until somebody says how long mail in doubt waits.
+const DOUBT: Duration = Duration::from_mins(10);
+/// Nobody has raised the counter of changes that was seen.
+const NOT_LOOKED: u64 = u64::MAX;
+
+/// Has something done on a connection, with values of its own for each try.
+macro_rules! errand {
+    ($store:expr, $repeats:expr, [$($own:ident),*], $link:ident => $work:expr) => {
+        {
+            $(let $own = $own.clone();)*
+            let work = $store.crew.on($repeats, move |$link| {
+                $(let $own = $own.clone();)*
+                Box::pin(async move { $work.await })
+            });
+            work.await
+        }
+    };
+}
+
+/// The store of `store = "postgres"`.
+#[derive(Debug)]
+pub struct PostgresStore {
+    access: Arc<Access>,
+    crew: Crew,
+    desk: WriteDesk,
+    bodies: RemoteBodies,
+    unheard: Unheard,
+    cursors: SharedCursors,
+    /// Of this start; 0: it is none (a command).
+    node: AtomicI64,
+    /// Of the directory.
+    token: String,
+    facts: DurabilityFacts,
+    /// How long mail in doubt waits, in microseconds.
+    doubt: AtomicI64,
+    /// The counter of changes that a beat saw.
+    changes: AtomicU64,
+    /// How often it was raised from here since.
+    raised: AtomicU64,
+    changed: Notify,
+    /// The connections. They end with the store.
+    _tasks: Mutex<JoinSet<()>>,
+}
+
+impl PostgresStore {
+    /// Opens the store: finds the server that takes writes, makes the schema if it may and shall, and sees how commits are kept.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub async fn open(settings: Settings) -> Result<Arc<Self>, OpenError> {
+        let incoming = settings.data_dir.join("incoming");
+        let token = directory::prepare(&settings.data_dir, &incoming).map_err(|error| {
+            OpenError::Refused(format!("{}: {error}", settings.data_dir.display()))
+        })?;
+        let access = Arc::new(Access::new(settings));
+        let settings = &access.settings;
+        let mut link = DbLink::open(settings, &access.clock)
+            .await
+            .map_err(OpenError::from)?;
+        schema::prepare(&mut link, &settings.schema, settings.migrates).await?;
+        let facts = DurabilityFacts::ask(&link).await?;
+        if let Some(why) = facts.refusal(settings.durability) {
+            return Err(OpenError::Refused(why.to_owned()));
+        }
+        drop(link);
+        let (crew, inbox) = Crew::new();
+        let (desk, tray) = WriteDesk::new();
+        let unheard = Unheard::default();
+        let mut tasks = JoinSet::new();
+        let scribes = SCRIBES.min(settings.connections / 2).max(1);
+        for _ in 0..scribes {
+            let scribe = Scribe {
+                access: Arc::clone(&access),
+                unheard: unheard.clone(),
+                tray: Arc::clone(&tray),
+            };
+            tasks.spawn(scribe.work());
+        }
+        for _ in scribes..settings.connections.max(scribes + 1) {
+            tasks.spawn(crew::carry(Arc::clone(&access), Arc::clone(&inbox)));
+        }
+        let local = BodyStore::new(&incoming);
+        Ok(Arc::new(Self {
+            bodies: RemoteBodies {
+                crew: crew.clone(),
+                local,
+            },
+            access,
+            crew,
+            desk,
+            unheard,
+            cursors: SharedCursors::default(),
+            node: AtomicI64::new(0),
+            token,
+            facts,
+            doubt: AtomicI64::new(i64::try_from(DOUBT.as_micros()).unwrap_or(i64::MAX)),
+            changes: AtomicU64::new(NOT_LOOKED),
+            raised: AtomicU64::new(0),
+            changed: Notify::new(),
+            _tasks: Mutex::new(tasks),
+        }))
+    }
+
+    /// How the database keeps what it commits, as it said when it was opened.
+    pub fn durability(&self) -> &DurabilityFacts {
+        &self.facts
+    }
+
+    fn own(&self) -> i64 {
+        self.node.load(Ordering::Acquire)
+    }
+
+    fn own_node(&self) -> NodeId {
+        NodeId(self.own().unsigned_abs())
+    }
+
+    fn at(&self, now: SystemTime) -> Moments {
+        self.access.clock.at(now)
+    }
+
+    /// A first word: it becomes a node.
+    async fn begin(&self, standing: &Standing) -> Result<NodeId, StoreError> {
+        let (standing, token) = (standing.clone(), self.token.clone());
+        let now = self.at(SystemTime::now()).now();
+        // Where it was written before, the second is its successor.
+        let node = errand!(self, true, [standing, token], link => node::begin(link, &standing, &token, now))?;
+        self.node.store(of(node), Ordering::Release);
+        // What is there is of a start that ended.
+        let local = self.bodies.local.clone();
+        let swept = tokio::task::spawn_blocking(move || local.remove_orphans(|_| false));
+        swept
+            .await
+            .map_err(|e| StoreError::Unavailable(e.to_string()))?;
+        Ok(node)
+    }
+
+    /// Gives back what nobody heard of.
+    async fn give_back(&self, now: i64) -> Result<(), StoreError> {
+        let leases = self.unheard.take();
+        let jobs = leases.jobs().to_vec();
+        if !jobs.is_empty() {
+            let node = self.own();
+            errand!(self, true, [jobs], link => claim::give_back(link, &jobs, (now, node)))?;
+        }
+        leases.heard();
+        Ok(())
+    }
+
+    /// Has anybody but this store raised the counter since?
+    fn heard_of(&self, changes: u64) {
+        let own = self.raised.swap(0, Ordering::AcqRel);
+        let seen = self.changes.swap(changes, Ordering::AcqRel);
+        if seen != NOT_LOOKED && seen.saturating_add(own) != changes {
+            self.changed.notify_one();
+        }
+    }
+}
+
+#[async_trait]
+impl Store for PostgresStore {
+    async fn insert(
+        &self,
+        mail: &Routed,
+        starts: &[Start],
+        now: SystemTime,
+    ) -> Result<Inserted, StoreError> {
+        let (node, moments) = (self.own_node(), self.at(now));
+        let inserted = self
+            .desk
+            .insert(mail.clone(), starts.to_vec(), node, moments);
+        let (jobs, leases) = inserted.await?;
+        leases.heard();
+        Ok(Inserted { jobs })
+    }
+
+    async fn claim(
+        &self,
+        asks: &[Ask],
+        node: NodeId,
+        now: SystemTime,
+    ) -> Result<Vec<Job>, StoreError> {
+        let claimer = Claimer {
+            cursors: self.cursors.clone(),
+            unheard: self.unheard.clone(),
+            node,
+            moments: self.at(now),
+            bodies: self.bodies.clone(),
+        };
+        let asks = asks.to_vec();
+        let at = (claimer.moments.now(), of(node));
+        // Until it is over they are given back when this is dropped.
+        let claimed = errand!(self, false, [claimer, asks], link => claimer.claim(link, &asks))?;
+        if !claimed.broken.is_empty() {
+            let broken = claimed.broken.clone();
+            errand!(self, true, [broken], link => claim::quarantine(link, &broken, at))?;
+        }
+        claimed.handover.heard();
+        Ok(claimed.jobs)
+    }
+
+    async fn settle(&self, settlement: Settlement, now: SystemTime) -> Result<Kept, StoreError> {
+        self.desk.settle(settlement, self.at(now)).await
+    }
+
+    async fn due(&self, now: SystemTime) -> Result<Vec<Due>, StoreError> {
+        let moments = self.at(now);
+        errand!(self, true, [], link => look::due(link, moments))
+    }
+
+    async fn list(&self, filter: &Filter, _: SystemTime) -> Result<Vec<Entry>, StoreError> {
+        errand!(self, true, [filter], link => operate::list(link, &filter))
+    }
+
+    async fn search(&self, search: &Search) -> Result<FoundEntries, StoreError> {
+        errand!(self, true, [search], link => operate::search(link, &search))
+    }
+
+    async fn content(&self, id: MessageId) -> Result<Option<Arc<Message>>, StoreError> {
+        let bodies = self.bodies.clone();
+        let found = errand!(self, true, [bodies], link => read::content(link, id, &bodies))?;
+        Ok(found.map(Arc::new))
+    }
+
+    async fn events(&self, id: MessageId) -> Result<Vec<Event>, StoreError> {
+        errand!(self, true, [], link => read::events(link, id))
+    }
+
+    async fn command_if(
+        &self,
+        filter: &Filter,
+        verb: &Verb,
+        expect: Option<u64>,
+        now: SystemTime,
+    ) -> Result<Commanded, StoreError> {
+        let at = (self.at(now).now(), self.own());
+        let commanded = errand!(self, false, [filter, verb], link =>
+            operate::command(link, &filter, &verb, expect, at))?;
+        if matches!(commanded, Commanded::Taken(1..)) {
+            self.raised.fetch_add(1, Ordering::AcqRel);
+        }
+        Ok(commanded)
+    }
+
+    async fn stats(&self) -> Result<Stats, StoreError> {
+        errand!(self, true, [], link => read::stats(link))
+    }
+
+    async fn waiting(&self) -> Result<Vec<(RouteLane, u64)>, StoreError> {
+        errand!(self, true, [], link => read::waiting(link))
+    }
+
+    async fn lanes(&self) -> Result<Vec<LaneRow>, StoreError> {
+        errand!(self, true, [], link => beside::lanes(link))
+    }
+
+    async fn set_lane(&self, lane: LaneRow) -> Result<bool, StoreError> {
+        let moments = self.at(SystemTime::now());
+        let is_callers = self.access.clock.is_callers();
+        let by_database = |at| {
+            if is_callers {
+                micros(at)
+            } else {
+                moments.theirs(at)
+            }
+        };
+        let lane = Arc::new(LaneToSet {
+            since: by_database(lane.since),
+            probe: lane.probe.map(by_database),
+            row: lane,
+        });
+        let is_set = errand!(self, false, [lane], link => beside::set_lane(link, &lane))?;
+        self.raised.fetch_add(u64::from(is_set), Ordering::AcqRel);
+        Ok(is_set)
+    }
+
+    async fn note(&self, key: &str) -> Result<Option<String>, StoreError> {
+        let key = key.to_owned();
+        errand!(self, true, [key], link => beside::note(link, &key))
+    }
+
+    async fn set_note(&self, key: &str, value: String) -> Result<(), StoreError> {
+        let (key, node) = (key.to_owned(), self.own());
+        errand!(self, true, [key, value], link => beside::set_note(link, (&key, &value), node))
+    }
+
+    async fn shift(&self, shift: Option<&Shift>) -> Result<(), StoreError> {
+        // A gateway's own clock says nothing of the queue's times.
+        if !self.access.clock.is_callers() {
+            return match shift {
+                Some(shift) => self.set_note(CLOCK, shift.note.clone()).await,
+                None => Ok(()),
+            };
+        }
+        self.shift_all(shift.cloned()).await
+    }
+
+    async fn maintain(
+        &self,
+        retention: &Retention,
+        now: SystemTime,
+    ) -> Result<Maintained, StoreError> {
+        let mut done = Maintained::default();
+        let at = (self.at(now).now(), self.own());
+        let due = at.0.saturating_add(self.doubt.load(Ordering::Acquire));
+        errand!(self, true, [], link => node::take_over_late(link, due, at))?;
+        if let Some(KeepTimes { failed, history }) = retention.keep {
+            let before = |kept: Duration| {
+                let kept = i64::try_from(kept.as_micros()).unwrap_or(i64::MAX);
+                at.0.saturating_sub(kept)
+            };
+            let (failed, history) = (before(failed), before(history));
+            loop {
+                let (mut lines, is_more) =
+                    errand!(self, true, [], link => retention::prune_failed(link, failed, at))?;
+                done.deleted.append(&mut lines);
+                if !is_more {
+                    break;
+                }
+            }
+            while errand!(self, true, [], link => retention::forget(link, history))? {}
+        }
+        Ok(done)
+    }
+
+    async fn beat(&self, standing: &Standing) -> Result<Beat, StoreError> {
+        let (node, is_first) = match standing.node {
+            Some(node) => (node, false),
+            None => (self.begin(standing).await?, true),
+        };
+        let now = self.at(SystemTime::now()).now();
+        if !is_first {
+            self.give_back(now).await?;
+        }
+        let standing = standing.clone();
+        let heard =
+            errand!(self, true, [standing], link => node::beat(link, node, &standing, now))?;
+        let (time, asked) = heard.clock;
+        self.access.clock.is(time, asked);
+        if let Some(step) = self.access.clock.take_step() {
+            tracing::warn!(
+                event = "database clock set",
+                by_seconds = step / 1_000_000,
+                "the clock of the database was set"
+            );
+            self.database_clock_set(step, time).await?;
+        }
+        self.heard_of(heard.changes);
+        Ok(Beat {
+            node: heard.node,
+            nodes: heard.nodes,
+            changes: heard.changes,
+        })
+    }
+
+    async fn changed(&self) {
+        self.changed.notified().await;
+    }
+
+    async fn hold(&self, lane: &LaneId, node: NodeId) -> Result<Option<Used>, StoreError> {
+        let (lane, node) = (lane.to_string(), of(node));
+        errand!(self, true, [lane], link => beside::hold(link, &lane, node))
+    }
+
+    async fn let_go(&self, lane: &LaneId, node: NodeId, used: &Used) -> Result<(), StoreError> {
+        let (lane, node, used) = (lane.to_string(), of(node), used.clone());
+        errand!(self, true, [lane, used], link => beside::let_go(link, &lane, node, &used))
+    }
+
+    async fn take_over(
+        &self,
+        silent: &NodeRow,
+        due: SystemTime,
+        now: SystemTime,
+    ) -> Result<bool, StoreError> {
+        let moments = self.at(now);
+        let (due, at) = (moments.theirs(due), (moments.now(), self.own()));
+        self.doubt
+            .store(due.saturating_sub(at.0).max(0), Ordering::Release);
+        let silent = silent.clone();
+        errand!(self, true, [silent], link => node::take_over(link, &silent, due, at))
+    }
+
+    fn health(&self) -> Health {
+        self.access.health()
+    }
+
+    fn bodies(&self) -> &BodyStore {
+        &self.bodies.local
+    }
+}
+
+impl PostgresStore {
+    /// What the queue holds moves with its clock. Every node sees the step, and the first of them does it.
+    async fn database_clock_set(&self, by: i64, now: i64) -> Result<(), StoreError> {
+        let node = self.own();
+        let shift = shift::of_database(by, now);
+        errand!(self, false, [shift], link => shift::begin(link, &shift, node, shift::DATABASE_CLOCK))?;
+        while errand!(self, true, [], link => shift::go_on(link, node))? {}
+        Ok(())
+    }
+
+    async fn shift_all(&self, shift: Option<Shift>) -> Result<(), StoreError> {
+        let node = self.own();
+        // Nothing is written where nothing is to be done.
+        if !errand!(self, true, [shift], link => shift::is_needed(link, shift.as_ref()))? {
+            return Ok(());
+        }
+        if let Some(shift) = shift {
+            errand!(self, false, [shift], link => shift::begin(link, &shift, node, CLOCK))?;
+        }
+        while errand!(self, true, [], link => shift::go_on(link, node))? {}
+        Ok(())
+    }
+}

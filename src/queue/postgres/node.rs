@@ -1,0 +1,282 @@
+//! Who is at work: a start of a gateway is a node, and beats; what one held that ended is due again, what one held that fell silent
+//! may have arrived.
+
+use std::time::{Duration, SystemTime};
+
+use tokio_postgres::Row;
+
+use super::{
+    claim::{free, obey_all, of_node},
+    clock::since_boot,
+    event::LifeLines,
+    fault::DbFault,
+    insert::of,
+    link::{DbLink, Spoken},
+    values::{broken, clean, get, int},
+    verbs::{Numbers, PickedJob},
+};
+use crate::queue::{
+    event::Event,
+    settling,
+    store::{NodeId, NodeRow, Standing},
+};
+
+/// Members, with the one that starts.
+const MOST: usize = 8;
+/// For so long others hear of one that went without a word.
+const REMEMBERED: i64 = 7 * 86_400_000_000;
+
+const LOCK: &str =
+    "SELECT pg_advisory_xact_lock(hashtext('postern node'), hashtext(current_schema()::text))";
+const NODES: &str = "SELECT id, name, token, version, config_hash, seen, dead_after, knew, draining, apart, gone IS NOT NULL
+    FROM node WHERE gone IS NULL OR id = $1::bigint OR (NOT draining AND gone > $2::bigint) ORDER BY id";
+const BEGIN: &str = "INSERT INTO node (name, token, version, config_hash, started, seen, dead_after, knew, draining, apart)
+    VALUES ($1::text, $2::text, $3::text, $4::text, $5::bigint, 1, $6::bigint, $7::int, $8::boolean, $9::boolean)
+    RETURNING id";
+const BEAT: &str = "UPDATE node SET seen = seen + 1, knew = $2::int, draining = $3::boolean OR $5::boolean, apart = $4::boolean,
+        config_hash = CASE WHEN $6::text = '' THEN config_hash ELSE $6 END,
+        dead_after = CASE WHEN $7::bigint = 0 THEN dead_after ELSE $7 END,
+        gone = CASE WHEN $5 THEN $8::bigint END
+    WHERE id = $1::bigint AND gone IS NULL";
+const CHANGES: &str = "SELECT counter FROM change";
+const CLOCK: &str = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint";
+const GONE: &str = "UPDATE node SET gone = $2::bigint WHERE id = $1::bigint AND gone IS NULL";
+/// It has not been heard of since.
+const SILENT: &str = "SELECT id FROM node WHERE id = $1::bigint AND (seen = $2::bigint OR gone IS NOT NULL) FOR UPDATE";
+/// What it used of their limits nobody can say.
+const LANES: &str = "UPDATE lane SET holder = NULL, used = NULL WHERE holder = $1::bigint";
+/// Nodes that are gone, and of which a late insert or claim came through.
+const LATE: &str = "SELECT n.id, n.name FROM node n WHERE n.gone IS NOT NULL
+    AND EXISTS (SELECT 1 FROM job j WHERE j.state = 0 AND j.node = n.id) ORDER BY n.id LIMIT 8";
+const DOUBT: &str =
+    "UPDATE recipient r SET state = 1 FROM unnest($1::bytea[], $2::int[]) AS a (message, nr)
+    WHERE r.message = a.message AND r.job = a.nr AND r.state = 0";
+/// The node stays: so a late settlement finds what became of its claim.
+const PIN: &str = "UPDATE job j SET state = 2, pinned = coalesce(nullif(j.pinned, ''), j.connector, ''), lane = '',
+        due = $3::bigint, wishes = NULL
+    FROM unnest($1::bytea[], $2::int[]) AS a (message, nr) WHERE j.message = a.message AND j.nr = a.nr";
+const FORGET: &str = "DELETE FROM node n WHERE n.gone < $1::bigint
+    AND NOT EXISTS (SELECT 1 FROM job j WHERE j.state = 0 AND j.node = n.id)";
+
+/// What a beat brings.
+pub(super) struct BeatHeard {
+    pub(super) node: NodeId,
+    pub(super) nodes: Vec<NodeRow>,
+    pub(super) changes: u64,
+    /// The database's time, and when it was asked and answered.
+    pub(super) clock: (i64, (i64, i64)),
+}
+
+fn row(row: &Row) -> Result<NodeRow, DbFault> {
+    Ok(NodeRow {
+        id: NodeId(get::<i64>(row, 0)?.unsigned_abs()),
+        name: get(row, 1)?,
+        token: get(row, 2)?,
+        version: get(row, 3)?,
+        config_hash: get(row, 4)?,
+        seen: get(row, 5)?,
+        dead_after: Duration::from_micros(get::<i64>(row, 6)?.unsigned_abs()),
+        knew: get::<i32>(row, 7)?.unsigned_abs(),
+        is_draining: get(row, 8)?,
+        is_apart: get(row, 9)?,
+        is_gone: get(row, 10)?,
+    })
+}
+
+fn micros(time: Duration) -> i64 {
+    i64::try_from(time.as_micros()).unwrap_or(i64::MAX)
+}
+
+/// A start becomes a node. One with its name and directory is its predecessor, which has certainly ended: what that held is due again.
+pub(super) async fn begin(
+    link: &mut DbLink,
+    standing: &Standing,
+    token: &str,
+    now: i64,
+) -> Result<NodeId, DbFault> {
+    let (none, since) = (0_i64, i64::MAX);
+    let found = link
+        .begin(&[(LOCK, vec![]), (NODES, vec![&none, &since])])
+        .await?;
+    let nodes: Vec<NodeRow> = found
+        .iter()
+        .skip(1)
+        .flatten()
+        .map(row)
+        .collect::<Result<_, _>>()?;
+    let (own, others): (Vec<_>, Vec<_>) = nodes
+        .iter()
+        .partition(|node| node.name == standing.name && node.token == token);
+    let mut names: Vec<&str> = others.iter().map(|node| node.name.as_str()).collect();
+    names.dedup();
+    if names.len() >= MOST {
+        return Err(broken("eight gateways are at work on this queue already"));
+    }
+    for before in own {
+        let id = of(before.id);
+        loop {
+            let jobs = of_node(link, id).await?;
+            if jobs.is_empty() {
+                break;
+            }
+            let event = settling::interrupted(SystemTime::UNIX_EPOCH);
+            tell(link, &jobs, &event, (now, id)).await?;
+            free(link, &jobs, (now, id)).await?;
+        }
+        link.go_on(&[(LANES, vec![&id]), (GONE, vec![&id, &now])])
+            .await?;
+    }
+    let (knew, dead_after) = (int(standing.knew), micros(standing.dead_after));
+    let (name, version) = (clean(&standing.name), clean(&standing.version));
+    let config_hash = clean(&standing.config_hash);
+    let spoken: Spoken<'_> = (
+        BEGIN,
+        vec![
+            &name,
+            &token,
+            &version,
+            &config_hash,
+            &now,
+            &dead_after,
+            &knew,
+            &standing.is_draining,
+            &standing.is_apart,
+        ],
+    );
+    let found = link.go_on(&[spoken]).await?;
+    let id = found
+        .iter()
+        .flatten()
+        .next()
+        .map(|row| get::<i64>(row, 0))
+        .transpose()?;
+    link.commit(&[]).await?;
+    let id = id.ok_or_else(|| broken("the node was not written"))?;
+    Ok(NodeId(id.unsigned_abs()))
+}
+
+/// A node is at work, and hears of the others.
+pub(super) async fn beat(
+    link: &mut DbLink,
+    node: NodeId,
+    standing: &Standing,
+    now: i64,
+) -> Result<BeatHeard, DbFault> {
+    let (id, knew, dead_after) = (of(node), int(standing.knew), micros(standing.dead_after));
+    let since = now.saturating_sub(REMEMBERED);
+    let hash = clean(&standing.config_hash);
+    let spoken: [Spoken<'_>; 4] = [
+        (
+            BEAT,
+            vec![
+                &id,
+                &knew,
+                &standing.is_draining,
+                &standing.is_apart,
+                &standing.is_leaving,
+                &hash,
+                &dead_after,
+                &now,
+            ],
+        ),
+        (NODES, vec![&id, &since]),
+        (CHANGES, vec![]),
+        (CLOCK, vec![]),
+    ];
+    let asked = since_boot();
+    let found = link.whole(&spoken).await?;
+    let answered = since_boot();
+    let number = |at: usize| {
+        let row = found.get(at).and_then(|rows| rows.first());
+        row.map_or_else(
+            || Err(broken("the database counts nothing")),
+            |row| get::<i64>(row, 0),
+        )
+    };
+    Ok(BeatHeard {
+        node,
+        nodes: found
+            .iter()
+            .skip(1)
+            .take(1)
+            .flatten()
+            .map(row)
+            .collect::<Result<_, _>>()?,
+        changes: number(2)?.unsigned_abs(),
+        clock: (number(3)?, (asked, answered)),
+    })
+}
+
+/// Frees what a node held that has fallen silent; whether it was so.
+pub(super) async fn take_over(
+    link: &mut DbLink,
+    silent: &NodeRow,
+    due: i64,
+    (now, by): (i64, i64),
+) -> Result<bool, DbFault> {
+    let id = of(silent.id);
+    let found = link.begin(&[(SILENT, vec![&id, &silent.seen])]).await?;
+    if found.iter().all(Vec::is_empty) {
+        link.roll_back().await?;
+        return Ok(false);
+    }
+    in_doubt(link, (id, &silent.name), due, (now, by)).await?;
+    link.commit(&[(LANES, vec![&id]), (GONE, vec![&id, &now])])
+        .await?;
+    Ok(true)
+}
+
+/// What nodes that are gone have leased since they were taken over, by an insert or a claim that came late; and nodes that nobody need
+/// remember.
+pub(super) async fn take_over_late(
+    link: &mut DbLink,
+    due: i64,
+    (now, by): (i64, i64),
+) -> Result<(), DbFault> {
+    let found = link.begin(&[(LATE, vec![])]).await?;
+    for row in found.iter().flatten() {
+        let (id, name): (i64, &str) = (get(row, 0)?, get(row, 1)?);
+        in_doubt(link, (id, name), due, (now, by)).await?;
+    }
+    let before = now.saturating_sub(REMEMBERED);
+    link.commit(&[(FORGET, vec![&before])]).await.map(|_| ())
+}
+
+/// All that a node has leased: it may have arrived, so only the same connector may try again. Wishes are obeyed.
+async fn in_doubt(
+    link: &mut DbLink,
+    (node, name): (i64, &str),
+    due: i64,
+    (now, by): (i64, i64),
+) -> Result<(), DbFault> {
+    loop {
+        let jobs = of_node(link, node).await?;
+        if jobs.is_empty() {
+            return Ok(());
+        }
+        let numbers = Numbers::of(jobs.iter().map(|job| (job.message, job.nr)));
+        let (messages, nrs) = (&numbers.messages, &numbers.nrs);
+        let event = settling::taken_over(name, SystemTime::UNIX_EPOCH);
+        tell(link, &jobs, &event, (now, by)).await?;
+        link.go_on(&[
+            (DOUBT, vec![messages, nrs]),
+            (PIN, vec![messages, nrs, &due]),
+        ])
+        .await?;
+        obey_all(link, &jobs, (now, by)).await?;
+    }
+}
+
+/// One line in the life of each message.
+async fn tell(
+    link: &mut DbLink,
+    jobs: &[PickedJob],
+    event: &Event,
+    (now, node): (i64, i64),
+) -> Result<(), DbFault> {
+    let mut lines = LifeLines::of(node);
+    for job in jobs {
+        lines.add(job.message, now, event.kind, &[], &event.text);
+    }
+    link.go_on(&[lines.spoken()]).await.map(|_| ())
+}

@@ -1,0 +1,164 @@
+//! The schema is made or brought up to date, by one gateway at a time; and whether this program may work on what it finds.
+
+use super::{
+    fault::{DbFault, lacks_rights, words},
+    link::{DbLink, Unreached, quoted},
+    values::get,
+};
+
+/// What this program writes.
+pub(super) const SCHEMA: i32 = 1;
+/// The tables.
+const TABLES: &str = include_str!("schema.sql");
+
+/// Why a queue in a database cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Somebody has to change something first: a login, a right, the version of a program.
+    #[error("{0}")]
+    Refused(String),
+    /// It cannot be reached; later it may.
+    #[error("the database is away ({0})")]
+    Away(String),
+}
+
+impl From<DbFault> for OpenError {
+    fn from(fault: DbFault) -> Self {
+        match fault {
+            DbFault::Refused(error) => Self::Refused(words(&error)),
+            other => Self::Away(other.into_store_error().to_string()),
+        }
+    }
+}
+
+impl From<Unreached> for OpenError {
+    fn from(unreached: Unreached) -> Self {
+        if unreached.is_misconfigured {
+            Self::Refused(unreached.why)
+        } else {
+            Self::Away(unreached.why)
+        }
+    }
+}
+
+/// What the owner of a database runs where the gateway's role may not: the schema and what that role needs of it.
+pub fn script(schema: &str, role: &str) -> String {
+    let (schema, role) = (quoted(schema), quoted(role));
+    format!(
+        "BEGIN;\nCREATE SCHEMA IF NOT EXISTS {schema};\nSET LOCAL search_path = {schema};\n\n{TABLES}\n\
+         GRANT USAGE ON SCHEMA {schema} TO {role};\n\
+         GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {schema} TO {role};\n\
+         GRANT USAGE ON ALL SEQUENCES IN SCHEMA {schema} TO {role};\nCOMMIT;\n"
+    )
+}
+
+/// Whether the schema is one that this program may work on; made where it is missing and `migrates`.
+pub(super) async fn prepare(
+    link: &mut DbLink,
+    schema: &str,
+    migrates: bool,
+) -> Result<(), OpenError> {
+    match found(link, schema).await? {
+        Some(found) => return may_work(found),
+        None if !migrates => return Err(missing()),
+        None => {}
+    }
+    match make(link, schema).await {
+        Ok(()) => Ok(()),
+        Err(DbFault::Refused(error)) if lacks_rights(&error) => Err(missing()),
+        Err(fault) => Err(fault.into()),
+    }
+}
+
+fn missing() -> OpenError {
+    OpenError::Refused(format!(
+        "the database lacks schema {SCHEMA} of Postern: have its owner run what \"postern queue schema\" prints"
+    ))
+}
+
+/// A newer one may say that an older program may work on it.
+fn may_work((version, readable_by): (i32, i32)) -> Result<(), OpenError> {
+    if version > SCHEMA && readable_by > SCHEMA {
+        return Err(OpenError::Refused(format!(
+            "the queue was written by a newer version of Postern (schema {version}; this one knows {SCHEMA})"
+        )));
+    }
+    Ok(())
+}
+
+/// Whether there is the schema, and whether it has tables of ours. From the catalogue's own rows: what a function says of a name may be
+/// what was so before another's transaction, for which this one has waited.
+async fn there(link: &DbLink, schema: &str) -> Result<(bool, bool), DbFault> {
+    const THERE: &str = "SELECT EXISTS (SELECT 1 FROM pg_namespace WHERE nspname = $1::text),
+        EXISTS (SELECT 1 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+                WHERE n.nspname = $1::text AND c.relname = 'schema')";
+    let rows = link.apart(THERE, &[&schema]).await?;
+    let row = rows.first();
+    let found = row.map(|row| Ok::<_, DbFault>((get(row, 0)?, get(row, 1)?)));
+    Ok(found.transpose()?.unwrap_or_default())
+}
+
+/// The schema's version and the oldest program that may work on it. `None`: there is none.
+async fn found(link: &mut DbLink, schema: &str) -> Result<Option<(i32, i32)>, OpenError> {
+    let table = format!("{}.schema", quoted(schema));
+    if !there(link, schema).await?.1 {
+        return Ok(None);
+    }
+    let question = format!("SELECT version, readable_by FROM {table}");
+    let rows = match link.apart(&question, &[]).await {
+        Err(DbFault::Refused(error)) if lacks_rights(&error) => return Err(missing()),
+        rows => rows?,
+    };
+    let row = rows.first();
+    Ok(row
+        .map(|row| Ok::<_, DbFault>((get(row, 0)?, get(row, 1)?)))
+        .transpose()?)
+}
+
+/// Two who start together: the second finds what the first has made.
+async fn make(link: &mut DbLink, schema: &str) -> Result<(), DbFault> {
+    let name = quoted(schema);
+    link.begin(&[]).await?;
+    let made = async {
+        let lock = "SELECT pg_advisory_xact_lock(hashtext('postern schema'), hashtext($1))";
+        link.apart(lock, &[&schema]).await?;
+        let (has_schema, has_tables) = there(link, schema).await?;
+        if !has_tables {
+            // Who may use a schema that is there need not be allowed to make one.
+            if !has_schema {
+                link.script(&format!("CREATE SCHEMA {name}")).await?;
+            }
+            link.script(&format!("SET LOCAL search_path = {name}"))
+                .await?;
+            link.script(TABLES).await?;
+        }
+        Ok(())
+    }
+    .await;
+    match made {
+        Ok(()) => link.commit(&[]).await.map(|_| ()),
+        Err(fault) => {
+            link.roll_back().await?;
+            Err(fault)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_newer_schema_says_who_may_work_on_it() {
+        assert!(may_work((SCHEMA, SCHEMA)).is_ok() && may_work((SCHEMA + 1, SCHEMA)).is_ok());
+        let refused = may_work((SCHEMA + 2, SCHEMA + 1)).unwrap_err();
+        assert!(matches!(&refused, OpenError::Refused(why) if why.contains("newer version")));
+    }
+
+    #[test]
+    fn the_script_names_schema_and_role_safely() {
+        let script = script("a\"b", "role; x");
+        assert!(script.contains("CREATE SCHEMA IF NOT EXISTS \"a\"\"b\";"));
+        assert!(script.contains("ON SCHEMA \"a\"\"b\" TO \"role; x\";"));
+    }
+}

@@ -1,0 +1,351 @@
+//! Mail and outcomes are written by connections of their own: what waits goes into one transaction, and alone when that fails.
+//!
+//! A commit of which nobody knows whether it happened is sent again on a new connection: the id of a message decides, and a settlement
+//! sees that it was written. Nobody is told anything before that is known; after ten seconds he is told that it is not.
+
+use std::{
+    collections::HashSet,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::{
+    clock::Moments,
+    crew::{Access, CONFLICTS, LOSSES, WAITING, closed},
+    fault::DbFault,
+    insert::{MailRows, copy, new_ids},
+    link::DbLink,
+    settle,
+    stored::ToSettle,
+    unheard::{ClaimedJob, Handover, Unheard},
+    values::int,
+    writing::Writing,
+};
+use crate::{
+    mail::message::Body,
+    queue::store::{JobId, Kept, NodeId, Settlement, Start, StoreError},
+    route::Routed,
+    telemetry::counted,
+};
+
+/// Operations of one transaction.
+const BATCH: usize = 64;
+/// So long it may stay unknown whether something was written.
+const UNKNOWN: Duration = Duration::from_secs(10);
+/// Between two looks whether the database is back, where somebody has to know.
+const PAUSE: Duration = Duration::from_millis(300);
+
+type Answering<T> = oneshot::Sender<Result<T, StoreError>>;
+
+/// A message to be inserted.
+struct ToInsert {
+    mail: Routed,
+    starts: Vec<Start>,
+    node: NodeId,
+    moments: Moments,
+    /// It was there already.
+    was_there: bool,
+    answer: Answering<Handover>,
+}
+
+impl ToInsert {
+    /// Its body goes into rows of its own.
+    fn is_large(&self) -> bool {
+        matches!(self.mail.message.body, Body::Stored(_))
+    }
+
+    /// What it is leased by.
+    fn claims(&self) -> Vec<ClaimedJob> {
+        let message = self.mail.message.id;
+        let starts = self.starts.iter().take(self.mail.jobs.len()).enumerate();
+        let leased = starts.filter(|(_, start)| matches!(start, Start::Now(..)));
+        let claims = leased.map(|(at, _)| ClaimedJob {
+            message,
+            nr: int(at),
+            claim: 0,
+        });
+        claims.collect()
+    }
+}
+
+enum WriteWork {
+    Insert(ToInsert),
+    Settle(ToSettle, Answering<Kept>),
+}
+
+impl WriteWork {
+    fn answer(self, unheard: &Unheard, is_unsure: bool) {
+        match self {
+            // It was there, and not from us.
+            Self::Insert(insert) if insert.was_there && !is_unsure => {
+                let there = "a message with this id is already there".to_owned();
+                let _ = insert.answer.send(Err(StoreError::Unavailable(there)));
+            }
+            Self::Insert(insert) => {
+                let handover = unheard.unless_heard(insert.claims());
+                let _ = insert.answer.send(Ok(handover));
+            }
+            Self::Settle(one, answer) => {
+                let _ = answer.send(Ok(one.kept));
+            }
+        }
+    }
+
+    /// It is not written, or nobody knows.
+    fn fail(self, unheard: &Unheard, error: StoreError, is_unsure: bool) {
+        match self {
+            Self::Insert(insert) => {
+                if is_unsure {
+                    // If it is there after all, it is leased to nobody.
+                    drop(unheard.unless_heard(insert.claims()));
+                }
+                let _ = insert.answer.send(Err(error));
+            }
+            Self::Settle(_, answer) => {
+                let _ = answer.send(Err(error));
+            }
+        }
+    }
+}
+
+/// Where work is handed in.
+#[derive(Debug, Clone)]
+pub(super) struct WriteDesk {
+    inbox: mpsc::Sender<Waiting>,
+}
+
+/// WriteWork that waits.
+pub(super) struct Waiting {
+    work: WriteWork,
+    /// An earlier commit of it may have happened.
+    is_unsure: bool,
+}
+
+/// What waits for a connection that writes.
+pub(super) type Tray = Arc<tokio::sync::Mutex<mpsc::Receiver<Waiting>>>;
+
+impl WriteDesk {
+    pub(super) fn new() -> (Self, Tray) {
+        let (inbox, tray) = mpsc::channel(WAITING);
+        (Self { inbox }, Arc::new(tokio::sync::Mutex::new(tray)))
+    }
+
+    async fn hand_in(&self, work: WriteWork) -> Result<(), StoreError> {
+        let is_unsure = false;
+        let waiting = Waiting { work, is_unsure };
+        self.inbox.send(waiting).await.map_err(|_| closed())
+    }
+
+    /// The jobs of the message, and the leases among them.
+    pub(super) async fn insert(
+        &self,
+        mail: Routed,
+        starts: Vec<Start>,
+        node: NodeId,
+        moments: Moments,
+    ) -> Result<(Vec<JobId>, Handover), StoreError> {
+        let jobs = (0..mail.jobs.len())
+            .map(|nr| JobId(int(nr).into()))
+            .collect();
+        let (answer, answered) = oneshot::channel();
+        let insert = ToInsert {
+            mail,
+            starts,
+            node,
+            moments,
+            was_there: false,
+            answer,
+        };
+        self.hand_in(WriteWork::Insert(insert)).await?;
+        Ok((jobs, answered.await.map_err(|_| closed())??))
+    }
+
+    pub(super) async fn settle(
+        &self,
+        settlement: Settlement,
+        moments: Moments,
+    ) -> Result<Kept, StoreError> {
+        let (answer, answered) = oneshot::channel();
+        let one = ToSettle {
+            settlement,
+            moments,
+            kept: Kept::Written,
+        };
+        self.hand_in(WriteWork::Settle(one, answer)).await?;
+        answered.await.map_err(|_| closed())?
+    }
+}
+
+/// One of the connections that write.
+pub(super) struct Scribe {
+    pub(super) access: Arc<Access>,
+    pub(super) unheard: Unheard,
+    pub(super) tray: Tray,
+}
+
+impl Scribe {
+    /// Writes until there is no more.
+    pub(super) async fn work(self) {
+        let mut link = None;
+        // What could not go with the others.
+        let mut left: Vec<Waiting> = Vec::new();
+        loop {
+            if let Some(alone) = left.pop() {
+                self.write(&mut link, vec![alone]).await;
+                continue;
+            }
+            let mut batch = Vec::new();
+            {
+                let mut tray = self.tray.lock().await;
+                let Some(first) = tray.recv().await else {
+                    return;
+                };
+                batch.push(first);
+                while batch.len() < BATCH
+                    && let Ok(next) = tray.try_recv()
+                {
+                    batch.push(next);
+                }
+            }
+            let mut seen = HashSet::new();
+            let (together, apart) = batch
+                .into_iter()
+                .partition(|waiting: &Waiting| match &waiting.work {
+                    WriteWork::Settle(one, _) => seen.insert(one.key()),
+                    WriteWork::Insert(insert) => !insert.is_large(),
+                });
+            left = apart;
+            self.write(&mut link, together).await;
+        }
+    }
+
+    /// All of it in one transaction, or, when that fails, each in its own.
+    async fn write(&self, link: &mut Option<DbLink>, batch: Vec<Waiting>) {
+        let mut again = vec![batch];
+        while let Some(batch) = again.pop() {
+            if batch.is_empty() {
+                continue;
+            }
+            again.extend(self.attempt(link, batch).await);
+        }
+    }
+
+    /// What is to be tried alone.
+    async fn attempt(
+        &self,
+        link: &mut Option<DbLink>,
+        mut batch: Vec<Waiting>,
+    ) -> Vec<Vec<Waiting>> {
+        let begun = Instant::now();
+        let (mut losses, mut conflicts) = (0, 0);
+        loop {
+            let done = match self.access.linked(link).await {
+                Ok(link) => transaction(link, &mut batch).await,
+                Err(fault) => Err(fault),
+            };
+            let Err(fault) = done else {
+                counted::committed(begun.elapsed());
+                self.access.wrote();
+                for Waiting { work, is_unsure } in batch {
+                    work.answer(&self.unheard, is_unsure);
+                }
+                return Vec::new();
+            };
+            let had_link = link.is_some();
+            self.access.after(link, &fault).await;
+            if matches!(fault, DbFault::Unknown(_)) {
+                for waiting in &mut batch {
+                    waiting.is_unsure = true;
+                }
+            }
+            let is_unsure = batch.iter().any(|waiting| waiting.is_unsure);
+            let is_again = match &fault {
+                DbFault::Away(_) | DbFault::Unknown(_) if is_unsure => begun.elapsed() < UNKNOWN,
+                DbFault::Away(_) => {
+                    losses += 1;
+                    had_link && losses <= LOSSES
+                }
+                _ if fault.is_conflict() => {
+                    conflicts += 1;
+                    conflicts <= CONFLICTS
+                }
+                _ => false,
+            };
+            if is_again {
+                if is_unsure {
+                    tokio::time::sleep(PAUSE).await;
+                }
+                continue;
+            }
+            if batch.len() > 1 && !matches!(fault, DbFault::Away(_) | DbFault::Unknown(_)) {
+                return batch.into_iter().map(|waiting| vec![waiting]).collect();
+            }
+            let why = fault.into_store_error();
+            for Waiting { work, is_unsure } in batch {
+                work.fail(&self.unheard, again_as(&why), is_unsure);
+            }
+            return Vec::new();
+        }
+    }
+}
+
+fn again_as(error: &StoreError) -> StoreError {
+    match error {
+        StoreError::Full => StoreError::Full,
+        StoreError::Unavailable(why) => StoreError::Unavailable(why.clone()),
+    }
+}
+
+/// One transaction of all of it.
+async fn transaction(link: &mut DbLink, batch: &mut [Waiting]) -> Result<(), DbFault> {
+    if let [waiting] = batch
+        && let WriteWork::Insert(insert) = &mut waiting.work
+        && insert.is_large()
+    {
+        return large(link, insert).await;
+    }
+    let mut writing = Writing::default();
+    let (mut settles, mut inserts) = (Vec::new(), Vec::new());
+    for waiting in batch {
+        match &mut waiting.work {
+            WriteWork::Settle(one, _) => settles.push(one),
+            WriteWork::Insert(insert) => {
+                let (node, now) = (insert.node, insert.moments.now());
+                writing.mail.add(&insert.mail, &insert.starts, node, now);
+                inserts.push(insert);
+            }
+        }
+    }
+    let rows = if settles.is_empty() {
+        let spoken = writing.mail.spoken();
+        link.whole(&[spoken]).await?.into_iter().flatten().collect()
+    } else {
+        settle::read(link, &mut settles, &mut writing).await?;
+        writing.write(link).await?
+    };
+    let new = new_ids(&rows)?;
+    for insert in inserts {
+        insert.was_there = !new.contains(&insert.mail.message.id);
+    }
+    Ok(())
+}
+
+/// A message whose body is copied row by row.
+async fn large(link: &mut DbLink, insert: &mut ToInsert) -> Result<(), DbFault> {
+    let mut mail = MailRows::default();
+    let (node, now) = (insert.node, insert.moments.now());
+    mail.add(&insert.mail, &insert.starts, node, now);
+    let rows: Vec<_> = link
+        .begin(&[mail.spoken()])
+        .await?
+        .into_iter()
+        .flatten()
+        .collect();
+    insert.was_there = !new_ids(&rows)?.contains(&insert.mail.message.id);
+    if !insert.was_there {
+        copy(link, &insert.mail.message).await?;
+    }
+    link.commit(&[]).await.map(|_| ())
+}
