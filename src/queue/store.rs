@@ -394,6 +394,10 @@ pub trait Store: Send + Sync + fmt::Debug {
     ) -> Result<Vec<Job>, StoreError>;
     /// Writes back what happened and ends the lease; obeys an operator's wish that came meanwhile.
     async fn settle(&self, settlement: Settlement, now: SystemTime) -> Result<Kept, StoreError>;
+    /// Says before a leased job goes on to another connector which that is: where its node falls silent it may have gone there.
+    async fn goes_by(&self, _job: &Job, _connector: &ConnectorName) -> Result<(), StoreError> {
+        Ok(())
+    }
     /// Every route, pin and lane that has waiting jobs, and when the first of them is due.
     async fn due(&self, now: SystemTime) -> Result<Vec<Due>, StoreError>;
     /// For lists.

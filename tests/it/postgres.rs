@@ -190,7 +190,12 @@ async fn what_a_silent_node_held_is_in_doubt() {
     let start = Start::Now(one.node, ConnectorName::from("fast"));
     one.store.insert(&fast, &[start], at(0)).await.unwrap();
     let held = one.insert(3).await;
-    assert_eq!(one.claim(9, at(1)).await.len(), 2);
+    let jobs = one.claim(9, at(1)).await;
+    assert_eq!(jobs.len(), 2);
+    // Of two connectors it went to the second.
+    let second = ConnectorName::from("second");
+    let on = jobs.iter().find(|job| job.message.id == held.message.id);
+    one.store.goes_by(on.unwrap(), &second).await.unwrap();
     two.store
         .command(&only(held.message.id), &Verb::Hold, at(1))
         .await
@@ -225,6 +230,8 @@ async fn what_a_silent_node_held_is_in_doubt() {
     let (_, recipients) = looks(&*two.store, sent.message.id).await;
     assert_eq!(recipients, ["a@x.example in doubt", "b@x.example in doubt"]);
     assert_eq!(looks(&*two.store, held.message.id).await.0, JobState::Held);
+    let gone_on = two.store.list(&only(held.message.id), at(0)).await.unwrap();
+    assert_eq!(gone_on[0].pinned, Some(second));
     let pinned = two.store.list(&only(fast.message.id), at(0)).await.unwrap();
     assert_eq!(pinned[0].pinned, Some(ConnectorName::from("fast")));
     let kinds = two.kinds(sent.message.id).await;
@@ -474,7 +481,12 @@ async fn a_commit_that_is_cut_off_is_one_message_and_one_answer() {
         let settings = Settings {
             hosts: vec![Server::Host("127.0.0.1".to_owned(), cutter.port)],
             tls: None,
-            patience: Duration::from_secs(1),
+            // So long it is unknown what became of it, where nothing ends.
+            patience: if cut == Cut::Silence {
+                Duration::from_secs(2)
+            } else {
+                Settings::PATIENCE
+            },
             ..settings()
         };
         let one = member(&settings, "one").await;
@@ -548,12 +560,16 @@ async fn a_lease_nobody_heard_of_is_given_back() {
         let mut context = Context::from_waker(Waker::noop());
         assert!(claim.as_mut().poll(&mut context).is_pending());
     }
-    until("the claim and its end", async || {
-        one.beat().await;
-        let again = one.claim(1, at(1)).await;
-        again.first().is_some_and(|job| job.lease.claim == 2)
+    until("the claim", async || {
+        one.store.stats().await.unwrap().sending == 1
     })
     .await;
+    until("its end", async || {
+        one.beat().await;
+        one.store.stats().await.unwrap().waiting == 1
+    })
+    .await;
+    assert_eq!(one.claim(1, at(1)).await[0].lease.claim, 2);
 }
 
 /// A server that is killed and comes back, on all connections at once: nothing that was acknowledged is lost, and nobody has to do
@@ -735,6 +751,64 @@ async fn times_are_the_databases_whatever_a_gateway_thinks() {
         .claim(&ask(1), one.node, ahead() + Duration::from_secs(500))
         .await;
     assert!(none.unwrap().is_empty(), "a now is a now, whatever it says");
+}
+
+/// The database's own clock was set: whatever node sees it first moves what the queue holds, and nobody moves it twice.
+#[tokio::test]
+#[ignore = "needs PostgreSQL"]
+async fn what_is_queued_moves_with_the_clock_of_the_database() {
+    let (server, settings) = tokio::task::spawn_blocking(|| {
+        let server = Postgres::start("");
+        let settings = Settings {
+            callers_clock: false,
+            ..server.settings("/nonexistent".as_ref())
+        };
+        (server, settings)
+    })
+    .await
+    .unwrap();
+    let (one, two) = (
+        member(&settings, "one").await,
+        member(&settings, "two").await,
+    );
+    let now = SystemTime::now();
+    let sent = mail(1, &["a@x.example", "b@x.example"]);
+    one.store.insert(&sent, &[], now).await.unwrap();
+    let held = two.store.list(&Filter::default(), now).await.unwrap();
+    // In its schema, which is looked through first.
+    let schema = settings.schema.replace('"', "\"\"");
+    let set = format!(
+        "CREATE FUNCTION \"{schema}\".clock_timestamp() RETURNS timestamptz LANGUAGE sql
+         AS 'SELECT pg_catalog.clock_timestamp() + interval ''1 hour'''"
+    );
+    server.sql("postern", &set);
+    let end =
+        "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE usename = 'postern'";
+    server.sql("postgres", end);
+    for _ in 0..3 {
+        one.beat().await;
+        two.beat().await;
+    }
+    let moved = two.store.list(&Filter::default(), now).await.unwrap();
+    let by = |now: SystemTime, then: SystemTime| now.duration_since(then).unwrap().as_secs_f64();
+    let hour = by(moved[0].accepted, held[0].accepted);
+    assert!((hour - 3600.0).abs() < 5.0, "moved once by {hour} s");
+    assert_eq!(moved[0].next_attempt, Some(moved[0].accepted));
+    // For the gateways, whose clocks are as they were, it came when it came.
+    let job = one
+        .store
+        .claim(&ask(1), one.node, SystemTime::now())
+        .await
+        .unwrap()
+        .remove(0);
+    let far = job
+        .accepted
+        .duration_since(now)
+        .unwrap_or_else(|e| e.duration());
+    assert!(far < Duration::from_secs(30), "{far:?}");
+    tokio::task::spawn_blocking(move || drop(server))
+        .await
+        .unwrap();
 }
 
 /// How it gets in: by TLS with a login bound to it, by the socket, by the server that answers; and who does not.

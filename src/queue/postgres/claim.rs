@@ -60,6 +60,8 @@ const STILL: &str = "SELECT j.message, j.nr, j.route, j.state, j.wishes, true
     WHERE j.state = 0 AND j.node = $4::bigint AND j.claim = a.claim
     ORDER BY j.message, j.nr FOR UPDATE OF j";
 
+const GOES_BY: &str = "UPDATE job SET connector = $5::text
+    WHERE message = $1::bytea AND nr = $2::int AND state = 0 AND node = $3::bigint AND claim = $4::int";
 const CLAIMED: &str = "SELECT message, nr FROM job WHERE state = 0 AND node = $1::bigint ORDER BY message, nr LIMIT 1000";
 const OF_NODE: &str = "SELECT j.message, j.nr, j.route, j.state, j.wishes, true
     FROM unnest($1::bytea[], $2::int[]) AS a (message, nr) JOIN job j ON j.message = a.message AND j.nr = a.nr
@@ -300,6 +302,17 @@ impl LeasedPart {
             accepted: by.moments.ours(self.accepted),
         }
     }
+}
+
+/// Where a job goes that is claimed so.
+pub(super) async fn goes_by(
+    link: &mut DbLink,
+    job: ClaimedJob,
+    (node, connector): (i64, &str),
+) -> Result<(), DbFault> {
+    let (message, nr, claim) = (job.message.to_bytes().to_vec(), job.nr, job.claim);
+    let spoken: Spoken<'_> = (GOES_BY, vec![&message, &nr, &node, &claim, &connector]);
+    link.whole(&[spoken]).await.map(|_| ())
 }
 
 /// Puts jobs aside that cannot be read, so that the others go on.

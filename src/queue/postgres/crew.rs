@@ -70,10 +70,12 @@ impl Access {
         link: &'a mut Option<DbLink>,
     ) -> Result<&'a mut DbLink, DbFault> {
         if link.is_none() {
-            if let Some((at, why)) = &*self.away()
-                && at.elapsed() < TRIAL
-            {
-                return Err(DbFault::Away(why.clone()));
+            if let Some((at, why)) = &mut *self.away() {
+                if at.elapsed() < TRIAL {
+                    return Err(DbFault::Away(why.clone()));
+                }
+                // One of the connections tries it for all.
+                *at = Instant::now();
             }
             match DbLink::open(&self.settings, &self.clock).await {
                 Ok(opened) => {

@@ -45,9 +45,9 @@ const BY_MESSAGE: &str = "SELECT m.place, m.id FROM message m
         OR $9::boolean AND EXISTS (SELECT 1 FROM recipient r WHERE r.message = m.id AND r.route IS NOT NULL
                      AND ($8 IS NULL OR r.route = $8)))
     ORDER BY m.place";
-/// The same, of some messages that are named.
+/// The same, of some messages that are named. (The sums: places are no way to them.)
 const BY_ID: &str = "SELECT m.place, m.id FROM message m
-    WHERE m.id = ANY($6::bytea[]) AND m.place BETWEEN $1::bigint AND $2::bigint
+    WHERE m.id = ANY($6::bytea[]) AND m.place + 0 BETWEEN $1::bigint AND $2::bigint
       AND m.accepted BETWEEN $3::bigint AND $4::bigint
       AND ($5::text IS NULL OR m.origin ->> 'client' = $5)
       AND (EXISTS (SELECT 1 FROM job j WHERE j.message = m.id AND ($7::smallint[] IS NULL OR j.state = ANY($7))
@@ -56,12 +56,14 @@ const BY_ID: &str = "SELECT m.place, m.id FROM message m
                      AND ($8 IS NULL OR r.route = $8)))
     ORDER BY m.place";
 /// By job, where what is done is not asked for: there are fewer of them.
-const BY_JOB: &str = "SELECT DISTINCT m.place, m.id FROM job j JOIN message m ON m.id = j.message
-    WHERE m.place BETWEEN $1::bigint AND $2::bigint
+const BY_JOB: &str = "WITH open AS MATERIALIZED (
+      SELECT DISTINCT j.message FROM job j
+      WHERE ($7::smallint[] IS NULL OR j.state = ANY($7)) AND ($8::text IS NULL OR j.route = $8))
+    SELECT m.place, m.id FROM open JOIN message m ON m.id = open.message
+    WHERE m.place + 0 BETWEEN $1::bigint AND $2::bigint
       AND m.accepted BETWEEN $3::bigint AND $4::bigint
       AND ($5::text IS NULL OR m.origin ->> 'client' = $5)
       AND $6::bytea[] IS NULL
-      AND ($7::smallint[] IS NULL OR j.state = ANY($7)) AND ($8::text IS NULL OR j.route = $8)
     ORDER BY m.place";
 const PLACES: &str = "SELECT coalesce(max(place), -1) FROM message WHERE place < $1::bigint";
 

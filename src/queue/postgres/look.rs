@@ -50,13 +50,13 @@ const PAIRS_IN_TURN: &str = "WITH RECURSIVE pair AS (
     (SELECT message, nr, claim, client, sender, due FROM job
      WHERE state = 2 AND route = $1 AND pinned = $2 AND lane = $3 AND client = first.client AND sender = first.sender
        AND due <= $4
-     ORDER BY due, message LIMIT CASE WHEN counted.n <= 4 THEN $7 ELSE least($7, 8 * ($7 / counted.n / 8 + 2)) END) j
+     ORDER BY due LIMIT CASE WHEN counted.n <= 4 THEN $7 ELSE least($7, 8 * ($7 / counted.n / 8 + 2)) END) j
   ORDER BY message NULLS FIRST";
 
 const OF_PAIR: &str = "SELECT message, nr, claim, client, sender, due FROM job
     WHERE state = 2 AND route = $1 AND pinned = $2 AND lane = $3 AND client = $4::smallint AND sender = $5::smallint
       AND due <= $6::bigint
-    ORDER BY due, message LIMIT $7::bigint";
+    ORDER BY due LIMIT $7::bigint";
 
 const ACCEPTED_BY: &str = "SELECT j.message, j.nr, j.claim, j.client, j.sender, j.due
     FROM job j JOIN message m ON m.id = j.message

@@ -30,7 +30,7 @@ use crate::{
         message::{Message, MessageId},
         time::micros,
     },
-    route::{LaneId, Routed},
+    route::{ConnectorName, LaneId, Routed},
 };
 
 mod beside;
@@ -73,7 +73,7 @@ use insert::of;
 use link::DbLink;
 pub use schema::{OpenError, script};
 pub use settings::{Durability, Server, Settings};
-use unheard::Unheard;
+use unheard::{ClaimedJob, Unheard};
 use writer::{Scribe, WriteDesk};
 
 /// Connections that write mail and outcomes, where there are twice as many.
@@ -280,6 +280,12 @@ impl Store for PostgresStore {
 
     async fn settle(&self, settlement: Settlement, now: SystemTime) -> Result<Kept, StoreError> {
         self.desk.settle(settlement, self.at(now)).await
+    }
+
+    async fn goes_by(&self, job: &Job, connector: &ConnectorName) -> Result<(), StoreError> {
+        let claimed = ClaimedJob::of(job);
+        let (node, connector) = (of(job.lease.node), connector.to_string());
+        errand!(self, true, [connector], link => claim::goes_by(link, claimed, (node, &connector)))
     }
 
     async fn due(&self, now: SystemTime) -> Result<Vec<Due>, StoreError> {

@@ -83,7 +83,7 @@ impl ListLook<'_> {
             Some(ListMark { message, .. }) => message.saturating_add(1),
         };
         let sifter = Sifter::of(&self.search.filter);
-        if sifter.has_ids() || (sifter.is_by_job() && self.search.deadline.is_none()) {
+        if sifter.has_ids() || sifter.is_by_job() {
             let places = sifter
                 .between(link, i64::MIN, below.saturating_sub(1))
                 .await?;

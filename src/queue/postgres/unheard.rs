@@ -3,7 +3,11 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::mail::message::MessageId;
+use super::values::int;
+use crate::{
+    mail::message::MessageId,
+    queue::store::{Job, JobId},
+};
 
 /// So many are remembered; what is more waits until its node ends.
 const MOST: usize = 100_000;
@@ -14,6 +18,18 @@ pub(super) struct ClaimedJob {
     pub(super) message: MessageId,
     pub(super) nr: i32,
     pub(super) claim: i32,
+}
+
+impl ClaimedJob {
+    /// As it was handed out.
+    pub(super) fn of(job: &Job) -> Self {
+        let JobId(nr) = job.id;
+        Self {
+            message: job.message.id,
+            nr: int(nr),
+            claim: int(job.lease.claim),
+        }
+    }
 }
 
 /// See the module.

@@ -163,6 +163,7 @@ impl Postgres {
             .current_dir("/")
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
+            .stderr(Stdio::null())
             .process_group(0);
         if let Some((uid, gid)) = self.user {
             keeper.uid(uid).gid(gid);
