@@ -995,6 +995,19 @@ async fn a_database_that_does_not_sync_is_refused() {
     let facts = store.durability();
     assert!(facts.fsync && !facts.full_page_writes && !facts.has_standbys);
     assert_eq!(facts.warnings().len(), 2);
+    server.sql(
+        "postgres",
+        "CREATE DATABASE latin OWNER postern ENCODING 'LATIN1' TEMPLATE template0 LOCALE 'C'",
+    );
+    let latin = Settings {
+        database: "latin".to_owned(),
+        ..settings.clone()
+    };
+    let refused = PostgresStore::open(latin).await.unwrap_err();
+    assert!(
+        matches!(&refused, OpenError::Refused(why) if why.contains("UTF8")),
+        "{refused}"
+    );
     let quorum = Settings {
         durability: Durability::Quorum,
         ..settings

@@ -6,10 +6,16 @@ use std::{
     path::Path,
 };
 
+use super::settings::Settings;
 use crate::queue::disk;
 
 /// The directories, and the token that says which it is.
-pub(super) fn prepare(data_dir: &Path, incoming: &Path) -> io::Result<String> {
+pub(super) fn prepare(settings: &Settings, incoming: &Path) -> io::Result<String> {
+    // A command is no node, and makes nothing that a gateway may not be able to write.
+    if !settings.migrates {
+        return Ok(String::new());
+    }
+    let data_dir = &settings.data_dir;
     disk::directory(data_dir)?;
     disk::directory(incoming)?;
     let path = data_dir.join("node");

@@ -3,7 +3,7 @@
 use super::{fault::DbFault, link::DbLink, settings::Durability, values::get};
 
 const FACTS: &str = "SELECT current_setting('fsync'), current_setting('full_page_writes'),
-    current_setting('synchronous_standby_names'), current_setting('server_version')";
+    current_setting('synchronous_standby_names'), current_setting('server_version'), current_setting('server_encoding')";
 
 /// What the database says of itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,6 +16,8 @@ pub struct DurabilityFacts {
     pub has_standbys: bool,
     /// Of the server.
     pub version: String,
+    /// Of the texts in the database.
+    pub encoding: String,
 }
 
 impl DurabilityFacts {
@@ -30,11 +32,17 @@ impl DurabilityFacts {
             full_page_writes: text(1)? == "on",
             has_standbys: !text(2)?.trim().is_empty(),
             version: text(3)?,
+            encoding: text(4)?,
         })
     }
 
     /// Why no mail may be acknowledged over it; `None`: it may.
     pub fn refusal(&self, wanted: Durability) -> Option<&'static str> {
+        if self.encoding != "UTF8" {
+            return Some(
+                "the database cannot hold every address and reply: create one with ENCODING 'UTF8'",
+            );
+        }
         if !self.fsync {
             return Some(
                 "the database has fsync = off: it would forget acknowledged mail when the power fails; set fsync = on",
@@ -83,6 +91,7 @@ mod tests {
             full_page_writes: true,
             has_standbys,
             version: "15.18".to_owned(),
+            encoding: "UTF8".to_owned(),
         };
         let refused = |facts: &DurabilityFacts, wanted| facts.refusal(wanted).is_some();
         for (fsync, standbys, primary, quorum) in [
@@ -94,6 +103,11 @@ mod tests {
             assert_eq!(refused(&facts, Durability::Primary), primary);
             assert_eq!(refused(&facts, Durability::Quorum), quorum);
         }
+        let latin = DurabilityFacts {
+            encoding: "LATIN1".to_owned(),
+            ..facts(true, true)
+        };
+        assert!(refused(&latin, Durability::Primary));
         assert_eq!(facts(true, false).warnings().len(), 1);
         assert!(facts(true, true).warnings().is_empty());
     }

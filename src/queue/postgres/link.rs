@@ -278,11 +278,13 @@ impl DbLink {
 
 const CLOCK: &str = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint";
 
-/// What a transaction begins with. No plan may be made for tables that were empty when it was made.
+/// What a transaction begins with, whatever the role or the database has set. No plan may be made for tables that were empty when it was
+/// made; and what nobody waits for any more ends some time.
 fn begin(schema: &str) -> String {
     let schema = quoted(schema);
     format!(
-        "BEGIN; SET LOCAL synchronous_commit = on; SET LOCAL idle_in_transaction_session_timeout = '10s'; \
+        "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SET LOCAL synchronous_commit = on; SET LOCAL idle_in_transaction_session_timeout = '10s'; \
+         SET LOCAL statement_timeout = '30s'; SET LOCAL lock_timeout = 0; \
          SET LOCAL enable_seqscan = off; SET LOCAL search_path = {schema}, pg_catalog"
     )
 }

@@ -26,10 +26,7 @@ use super::{
     turns::RouteLane,
 };
 use crate::{
-    mail::{
-        message::{Message, MessageId},
-        time::micros,
-    },
+    mail::message::{Message, MessageId},
     route::{ConnectorName, LaneId, Routed},
 };
 
@@ -129,7 +126,7 @@ impl PostgresStore {
     /// [`OpenError`].
     pub async fn open(settings: Settings) -> Result<Arc<Self>, OpenError> {
         let incoming = settings.data_dir.join("incoming");
-        let token = directory::prepare(&settings.data_dir, &incoming).map_err(|error| {
+        let token = directory::prepare(&settings, &incoming).map_err(|error| {
             OpenError::Refused(format!("{}: {error}", settings.data_dir.display()))
         })?;
         let access = Arc::new(Access::new(settings));
@@ -341,17 +338,9 @@ impl Store for PostgresStore {
 
     async fn set_lane(&self, lane: LaneRow) -> Result<bool, StoreError> {
         let moments = self.at(SystemTime::now());
-        let is_callers = self.access.clock.is_callers();
-        let by_database = |at| {
-            if is_callers {
-                micros(at)
-            } else {
-                moments.theirs(at)
-            }
-        };
         let lane = Arc::new(LaneToSet {
-            since: by_database(lane.since),
-            probe: lane.probe.map(by_database),
+            since: moments.theirs(lane.since),
+            probe: lane.probe.map(|probe| moments.theirs(probe)),
             row: lane,
         });
         let is_set = errand!(self, false, [lane], link => beside::set_lane(link, &lane))?;
@@ -430,6 +419,8 @@ impl Store for PostgresStore {
             );
             self.database_clock_set(step, time).await?;
         }
+        // Where its disk was full: whoever has mail may try again.
+        self.access.wrote();
         self.heard_of(heard.changes);
         Ok(Beat {
             node: heard.node,

@@ -25,7 +25,7 @@ pub struct Settings {
     pub durability: Durability,
     /// `data_dir`: large bodies are written there as they arrive.
     pub data_dir: PathBuf,
-    /// Whether a schema that is missing or old is made: a gateway does it, a command does not.
+    /// A gateway makes what is missing, the schema and its directory; a command does not.
     pub migrates: bool,
     /// After such a silence of the database a connection counts as lost.
     pub patience: Duration,
