@@ -93,7 +93,7 @@ const BUDGETS: &[(&str, usize)] = &[
     ("incident", 1_420),
     ("window", 1_280),
     ("admin", 9_200),
-    ("config", 8_650),
+    ("config", 9_020),
     ("watch", 50),
     ("gateway", 4_380),
     ("cli", 4_780),

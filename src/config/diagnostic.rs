@@ -9,7 +9,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{secrecy::is_secret_somewhere, values::is_plain};
+use super::{
+    secrecy::{is_path_all_the_same, is_secret_somewhere},
+    values::is_plain,
+};
 use crate::view::Problem;
 
 /// Octets of the text.
@@ -290,8 +293,9 @@ pub(super) fn masks(chars: &[char]) -> Vec<Range<usize>> {
         if holds_secret(&word)
             && let Some(from) = value_start(chars, word_end)
         {
+            let value = chars.get(from..).unwrap_or_default();
             // The names in there are no keys.
-            if says_where(chars.get(from..).unwrap_or_default()) {
+            if says_where(value) || is_path_all_the_same(&word, &value.iter().collect::<String>()) {
                 break;
             }
             masks.push(from..chars.len());

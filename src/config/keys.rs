@@ -46,6 +46,12 @@ pub(super) fn suggestion(section: &str, kind: &str, name: &str) -> Option<String
 
 /// Which section has such a key, whatever its kind.
 fn elsewhere(section: &str, name: &str) -> Option<(&'static str, &'static Key)> {
+    // One of another type of the same section is not what was meant to stand elsewhere.
+    let own = SECTIONS.iter().filter(|part| part.name == section);
+    let mut own = own.flat_map(|part| part.keys.iter().copied().flatten());
+    if own.any(|key| key.name == name) {
+        return None;
+    }
     let has_header = |name: &str| !name.contains('.') && name != "secret";
     let parts = SECTIONS
         .iter()
@@ -98,6 +104,7 @@ const PROXY: Text = text(
 );
 const URL: Text = text("a URL", r"^\s*[hH][tT][tT][pP][sS]?:.+$");
 const SCOPE: Text = text("a scope", ".");
+const IDENTIFIER: Text = text("a name", "^.{1,63}$");
 const WAIT: Text = text("a duration", DURATION);
 const RATE: Text = text(
     "a rate such as \"30/min\"",
@@ -157,6 +164,8 @@ sections! {
         route: Sections, "", "Which connectors take a message: the first route that matches. An absent key matches anything.";
         connector: Sections, "", "A way to send mail out.";
         queue: Form::Section, "", "How long a message is tried and kept.";
+        postgres: Form::Section, "", "The database that several gateways share, where `store` of [queue] is \"postgres\".";
+        cluster: Form::Section, "", "This gateway among those that share the database.";
         outbound: Form::Section, "", "Where connections may go, and through what.";
         bounce: Form::Section, "", "Who is told when a message has failed.";
         incidents: Form::Section, "", "When something needs somebody, and when that is over.";
@@ -309,12 +318,35 @@ sections! {
         class: Word(&["deferred", "failed", "down", "misconfigured", "mailbox refused", "throttled", "crowded"]), "", "What it means. crowded: too many connections.";
     }
     "queue" "" needs [] {
-        store: Word(&["sqlite"]), "sqlite", "A change needs a restart.";
+        store: Word(&["sqlite", "postgres"]), "sqlite", "Where mail is kept: in data_dir, or in a database that several gateways share. A change needs a restart.";
         retry: List(WAIT), r#"["1m", "5m", "15m", "30m", "1h"]"#, "Waits between attempts; the last one repeats.";
         give_up: Duration("1ms", "365d"), "2d", "Then the message has failed. Counts from acceptance.";
         in_doubt_wait: Duration("1ms", "7d"), "5m", "The wait before a message that may have arrived is sent again.";
         keep_failed: Duration("0s", "365d"), "14d", "How long a message with a failed recipient is kept, with its body.";
         keep_history: Duration("0s", "3650d"), "30d", "How long a record is kept of who sent what to whom, when, and what became of it.";
+    }
+    "postgres" "" needs ["hosts"] {
+        hosts: List(text("a host and a port, or a directory", r"^(/.*|[^/@\s]+)$")), "", "\"db1.corp.example:5432\", or \"/run/postgresql\" for a Unix socket; the first that takes writes is used.";
+        database: Is(IDENTIFIER), "postern", "Its name.";
+        username: Is(IDENTIFIER), "postern", "The role to log in with.";
+        password: Secret, "", "Its password. Without one: a client certificate, or the user of this process (peer authentication).";
+        client_certificate: Is(PATH), "", "PEM file.";
+        client_key: Is(PATH), "", "PEM file.";
+        tls: Word(&["require", "off"]), "", "Default: require; off where `hosts` are Unix sockets.";
+        verify: Word(&["full", "certificate", "none"]), "full", "What is checked of the server's certificate: all, all but the name, or nothing.";
+        ca_file: Is(PATH), "", "PEM file whose certificates are the roots, in place of the system's.";
+        plaintext_credentials: Flag, "false", "Send the password without TLS.";
+        schema: Is(IDENTIFIER), "postern", "The schema that its tables are in.";
+        connections: Number(4, 64), "8", "Connections of this gateway.";
+        durability: Word(&["primary", "quorum"]), "primary", "What a 250 waits for: primary, and synchronous standbys where there are any; or quorum, and there must be some.";
+        on_outage: Word(&["spill", "refuse"]), "spill", "While the database is away: spill takes mail into data_dir, refuse answers 451.";
+    }
+    "cluster" "" needs [] {
+        name: Is(NAME), "", "Of this gateway, each its own. Default: the machine's name up to its first dot.";
+        key: Secret, "", "Seals tokens and keys that are shared: 32 octets in base64. Where there are several, one a line, the first seals and all open.";
+        dead_after: Duration("10s", "10m"), "60s", "After such a silence of a gateway the others take over what it had.";
+        share_for: Duration("10m", "7d"), "1h", "How long the part of a missing gateway in the limits is kept for it.";
+        spill_size: Size("1MiB", "1000GiB"), "1GiB", "The most mail that is taken into data_dir while the database is away; then 452 4.3.1.";
     }
     "outbound" "" needs [] {
         allowed_hosts: List(HOSTS), r#"["*"]"#, "Every host a connector, its token endpoint, its uploads or a proxy may name: \"smtp.corp.example\", \"*.corp.example\" or \"*\".";

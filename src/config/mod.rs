@@ -3,6 +3,7 @@
 //! It stands above everything it builds, so nobody below has heard of TOML, environment variables or files. It
 //! reports every problem in one run and starts nothing.
 
+pub mod cluster;
 pub mod diagnostic;
 pub mod edit;
 mod file;

@@ -58,6 +58,13 @@ pub(super) fn is_secret_somewhere(name: &str) -> bool {
     SECTIONS.iter().any(|part| is_secret(part.name, name))
 }
 
+/// Whether a value that stands behind such a name is a path all the same: in another section the key names a file, and no secret that
+/// has that name has a dot in it.
+pub(super) fn is_path_all_the_same(name: &str, value: &str) -> bool {
+    let may_be = SECTIONS.iter().any(|part| is_path(part.name, name));
+    may_be && value.contains('.')
+}
+
 /// Whether the value is a path, or a list of them.
 pub(super) fn is_path(section: &str, name: &str) -> bool {
     named(section, name)

@@ -4,7 +4,7 @@
 
 use std::{collections::BTreeMap, path::PathBuf};
 
-use super::values;
+use super::{cluster::StoreSettings, values};
 use crate::{
     admin::settings::WindowSettings,
     connector, delivery,
@@ -49,6 +49,8 @@ pub struct Config {
     pub connectors: Vec<connector::Settings>,
     /// `[queue]`.
     pub queue: queue::Settings,
+    /// `queue.store`, `[postgres]`, `[cluster]`.
+    pub store: StoreSettings,
     /// `[bounce]`, in-doubt wait.
     pub delivery: delivery::Settings,
     /// `bounce.from`.

@@ -16,7 +16,7 @@ use crate::{
         table::Table,
         values::{self, Fault, fault, plain},
     },
-    connector::{Kind, Settings},
+    connector::{Kind, Settings, oauth::Grant},
     delivery::BounceSettings,
     mail::address::Address,
     route::{ConnectorName, Route, Router},
@@ -42,6 +42,17 @@ impl Connectors {
             .into_iter()
             .filter_map(|(_, settings)| settings)
             .collect()
+    }
+
+    /// The sections of those whose refresh token is renewed from time to time.
+    pub(super) fn renewing(&self) -> impl Iterator<Item = &Span> {
+        let renews = |settings: &Settings| {
+            let oauth = settings.kind.oauth();
+            oauth.is_some_and(|oauth| matches!(oauth.grant, Grant::RefreshToken { .. }))
+        };
+        let all = self.all.iter();
+        all.filter(move |(_, settings)| settings.as_ref().is_some_and(renews))
+            .map(|(span, _)| span)
     }
 
     /// `max_recipients` of the connector.

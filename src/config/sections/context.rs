@@ -119,7 +119,8 @@ impl SectionNames {
     }
 }
 
-fn section_name(text: &str) -> Result<String, Fault> {
+/// What may be the name of a section, and of a gateway.
+pub(super) fn section_name(text: &str) -> Result<String, Fault> {
     let fine = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
     if !text.is_empty() && text.len() <= 64 && text.chars().all(fine) {
         return Ok(text.to_owned());

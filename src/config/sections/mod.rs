@@ -7,9 +7,12 @@ use std::{cell::RefCell, path::Path};
 use toml::{Spanned, de::DeTable};
 
 use super::{
+    cluster::StoreSettings,
+    diagnostic::Span,
     settings::{Config, Environment, Secrets},
     source::Source,
     table::Table,
+    values::fault,
 };
 
 mod admin;
@@ -19,6 +22,7 @@ mod bounce;
 mod capture;
 mod client;
 mod cloud;
+mod cluster;
 mod connector;
 mod context;
 mod files;
@@ -30,6 +34,7 @@ mod microsoft;
 mod notify;
 mod oauth;
 mod outbound;
+mod postgres;
 mod queue;
 mod relay;
 mod rewrite;
@@ -73,6 +78,7 @@ pub(super) fn read<'a>(
     let rewrites = rewrite::read(context, &root);
     let own_addresses = listeners.addresses();
     let connectors = connector::read(context, &root, &outbound, &top.hostname, &own_addresses);
+    let store = store(context, &root, queue.is_shared.as_ref(), &connectors);
     let router = route::read(
         context,
         &root,
@@ -126,6 +132,7 @@ pub(super) fn read<'a>(
         connector_files: connectors.files(),
         connectors: connectors.list(),
         queue: queue.settings,
+        store: store?,
         delivery: crate::delivery::Settings {
             in_doubt_wait: queue.in_doubt_wait,
             bounce,
@@ -136,4 +143,41 @@ pub(super) fn read<'a>(
         files: files.into_inner(),
         text: crate::secret::Secret::new(source.text()),
     })
+}
+
+/// Where mail is kept. Both sections are read in any case, so that what is wrong in them is said before they are needed.
+fn store(
+    context: Context<'_>,
+    root: &Table<'_>,
+    is_shared: Option<&Span>,
+    connectors: &connector::Connectors,
+) -> Option<StoreSettings> {
+    let postgres = postgres::read(context, root);
+    let cluster = cluster::read(context, root);
+    let Some(span) = is_shared else {
+        for section in ["postgres", "cluster"] {
+            if let Some(place) = root.place(section) {
+                context.warning(
+                    &place,
+                    fault!("[{section}] has no effect with store = \"sqlite\"";
+                        "remove the section, or write store = \"postgres\" in [queue]"),
+                );
+            }
+        }
+        return Some(StoreSettings::Sqlite);
+    };
+    if !root.has("postgres") {
+        context.error(
+            span,
+            fault!("[postgres] is missing, which says where the database is";
+                "add\n[postgres]\nhosts = [\"db1.corp.example:5432\"]"),
+        );
+    }
+    cluster::check(context, root, connectors);
+    // Until there is all that it takes.
+    context.error(
+        span,
+        fault!("the PostgreSQL store is not complete in this version"; "write store = \"sqlite\""),
+    );
+    Some(StoreSettings::Postgres(Box::new(postgres?), cluster?))
 }

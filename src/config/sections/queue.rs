@@ -5,6 +5,7 @@ use std::{path::Path, time::Duration};
 use super::context::Context;
 use crate::{
     config::{
+        diagnostic::Span,
         table::{At, Table, bare},
         values::{self, fault},
     },
@@ -13,8 +14,17 @@ use crate::{
 
 pub(super) struct QueueSection {
     pub(super) settings: queue::Settings,
+    /// Where it is said that several gateways share a database.
+    pub(super) is_shared: Option<Span>,
     pub(super) in_doubt_wait: Duration,
     pub(super) patience: Patience,
+}
+
+/// The word of `store`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum StoreWord {
+    Sqlite,
+    Postgres,
 }
 
 /// How long a message is tried.
@@ -27,19 +37,15 @@ pub(super) struct Patience {
 
 pub(super) fn read(context: Context<'_>, root: &Table<'_>, data_dir: &Path) -> QueueSection {
     let table = root.table("queue");
-    table.parsed("store", |text| match text {
-        "sqlite" => Ok(()),
-        "postgres" => Err(
-            fault!("store = \"postgres\" is not in this version yet"; "write store = \"sqlite\""),
-        ),
-        _ => Err(fault!("there is no such store"; "write store = \"sqlite\"")),
-    });
+    let store = table.choice_if("store", [StoreWord::Sqlite, StoreWord::Postgres]);
+    let is_shared = store.filter(|store| store.value == StoreWord::Postgres);
     let queue = QueueSection {
         settings: queue::Settings {
             data_dir: data_dir.to_owned(),
             keep_failed: table.duration("keep_failed"),
             keep_history: table.duration("keep_history"),
         },
+        is_shared: is_shared.map(|store| store.span),
         in_doubt_wait: table.duration("in_doubt_wait"),
         patience: patience(context, &table, None),
     };
