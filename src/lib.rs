@@ -30,7 +30,8 @@
 //!   lane, `sqlite/` the rows and the one writer, `postgres/` the rows that several gateways share; `body.rs` has the large bodies, `lock.rs` says who has a directory
 //! - `delivery/` SENDING: `round.rs` is the loop, `look.rs` finds what it claims; `attempt.rs` is one job, `plan.rs` (by
 //!   `verdict.rs`, for each recipient) decides what follows, `settlement.rs` writes it down and `bounce.rs` reports it; `lanes/`
-//!   gives the permits, as `gate.rs` allows; `members/` says who else is at work on the queue, and what is left for oneself
+//!   gives the permits, as `gate.rs` allows; `members/` says who else is at work on the queue, and what is left for
+//!   oneself, and `member.rs` asks the store
 //! - `connector/` WAYS OUT: `smtp/`, `graph/`, capture, discard, and in its `mod.rs` what is known of each kind; `oauth/` gets access
 //!   tokens, `http/` says what a request may have done and why it failed, `tls/` whose certificate is trusted; `outbound.rs` says
 //!   which hosts are reached, and how

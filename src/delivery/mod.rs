@@ -24,6 +24,7 @@ pub mod lanes;
 mod login;
 mod look;
 mod maintenance;
+pub mod member;
 pub mod members;
 pub mod observer;
 pub mod plan;

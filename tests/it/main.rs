@@ -39,6 +39,7 @@ mod incident_kinds;
 mod json;
 mod line;
 mod listener;
+mod members;
 mod oauth;
 mod old_tls;
 mod operator;

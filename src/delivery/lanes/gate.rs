@@ -2,11 +2,9 @@
 //!
 //! It is arithmetic over times that are given as arguments, and knows neither jobs nor connectors.
 
-use std::{
-    collections::VecDeque,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
+use super::window::{UsedWindows, Window};
 use crate::connector::LaneLimits;
 
 /// How often the login of a paused lane is tried.
@@ -14,9 +12,6 @@ pub const PAUSE_PROBE: Duration = Duration::from_mins(5);
 
 /// The longest wait that an upstream may ask for; more is cut, so that no reply can shut a lane for good.
 pub const LONGEST_WAIT: Duration = Duration::from_hours(24);
-
-/// Entries of a window from which on neighbours become one, so that no rate takes much memory.
-const FINE: usize = 256;
 
 /// Whether a lane takes jobs at all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -411,75 +406,25 @@ impl Gate {
         }
     }
 
+    /// What was used of the limits of late, for whoever sends from the lane next. `None`: some is under way, and nobody can say yet.
+    pub fn used(&mut self, now: Instant) -> Option<UsedWindows> {
+        self.expire(now);
+        (self.taken == 0).then(|| UsedWindows {
+            messages: self.messages.used(now),
+            octets: self.octets.used(now),
+        })
+    }
+
+    /// What somebody else used of the limits before, as of now.
+    pub fn inherit(&mut self, used: &UsedWindows, now: Instant) {
+        self.messages.inherit(&used.messages, now);
+        self.octets.inherit(&used.octets, now);
+    }
+
     /// Forgets what is no longer in a window.
     fn expire(&mut self, now: Instant) {
         self.messages.expire(self.limits.rate.map(|r| r.per), now);
         self.octets.expire(self.limits.upload.map(|u| u.per), now);
-    }
-}
-
-/// How much of something there was: what is under way, and what ended less than a window ago.
-#[derive(Debug, Default)]
-struct Window {
-    under_way: u64,
-    /// First and last end, and how much; oldest first.
-    ended: VecDeque<(Instant, Instant, u64)>,
-    sum: u64,
-}
-
-impl Window {
-    fn is_empty(&self) -> bool {
-        self.under_way == 0 && self.ended.is_empty()
-    }
-
-    fn begin(&mut self, amount: u64) {
-        self.under_way = self.under_way.saturating_add(amount);
-    }
-
-    fn end(&mut self, amount: u64, per: Option<Duration>, now: Instant) {
-        self.under_way = self.under_way.saturating_sub(amount);
-        let (Some(per), 1..) = (per, amount) else {
-            return;
-        };
-        self.sum = self.sum.saturating_add(amount);
-        let many = self.ended.len() >= FINE;
-        match self.ended.back_mut() {
-            // Together they count until the last of them is over.
-            Some((first, last, sum))
-                if many && now.saturating_duration_since(*first) < per / FINE as u32 =>
-            {
-                *last = now;
-                *sum = sum.saturating_add(amount);
-            }
-            _ => self.ended.push_back((now, now, amount)),
-        }
-    }
-
-    fn expire(&mut self, per: Option<Duration>, now: Instant) {
-        while let Some((_, last, amount)) = self.ended.front()
-            && per.is_none_or(|per| now.saturating_duration_since(*last) >= per)
-        {
-            self.sum = self.sum.saturating_sub(*amount);
-            self.ended.pop_front();
-        }
-    }
-
-    /// What may begin now.
-    fn space(&self, most: u64) -> u64 {
-        most.saturating_sub(self.under_way.saturating_add(self.sum))
-    }
-
-    /// When there will be space for `needed`, if nothing that is under way stands against it.
-    fn frees(&self, needed: u64, most: u64, per: Duration) -> Option<Instant> {
-        let mut used = self.under_way.saturating_add(self.sum);
-        let allowed = most.saturating_sub(needed);
-        self.ended
-            .iter()
-            .find(|(_, _, amount)| {
-                used = used.saturating_sub(*amount);
-                used <= allowed
-            })
-            .map(|(_, last, _)| *last + per)
     }
 }
 
@@ -638,7 +583,7 @@ mod tests {
             assert!(gate.start(now, 0));
             gate.give(Some(0), false, now);
         }
-        assert!(gate.messages.ended.len() <= 2 * FINE + 1);
+        assert!(gate.messages.is_short());
         assert!(!gate.is_idle(now + SECOND * 59));
         assert!(gate.is_idle(now + SECOND * 60));
     }

@@ -30,6 +30,7 @@ pub mod probes;
 mod rows;
 mod strangers;
 mod table;
+pub mod window;
 
 /// With more mailboxes than this the mail of one that is refused waits for a time and not in its lane, since every lane that mail
 /// waits in is looked at by itself.

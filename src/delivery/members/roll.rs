@@ -10,8 +10,8 @@ use std::{
     time::Duration,
 };
 
-use super::word::{MemberState, MemberWord, OwnLife, SelfSaid};
-use crate::queue::store::NodeId;
+use super::word::{MemberState, OwnLife, SelfSaid};
+use crate::queue::store::{NodeId, NodeRow};
 
 /// What a member goes by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,7 +54,7 @@ enum RollRule {
 /// What is remembered of a start of a gateway.
 #[derive(Debug, Clone)]
 struct HeardMember {
-    word: MemberWord,
+    word: NodeRow,
     /// It has certainly spoken after this.
     heard: Option<Duration>,
     /// It had spoken before this for the last time.
@@ -172,14 +172,14 @@ impl Roll {
         (sent, answered): (Duration, Duration),
         node: NodeId,
         said: SelfSaid,
-        words: &[MemberWord],
+        words: &[NodeRow],
     ) -> bool {
-        let own = words.iter().find(|word| word.node == node);
+        let own = words.iter().find(|word| word.id == node);
         if own.is_none_or(|word| word.is_gone) {
             return false;
         }
         let before = self.beaten;
-        let listed: BTreeSet<NodeId> = words.iter().map(|word| word.node).collect();
+        let listed: BTreeSet<NodeId> = words.iter().map(|word| word.id).collect();
         self.rows.retain(|node, _| listed.contains(node));
         for word in words {
             let fresh = || HeardMember {
@@ -188,7 +188,7 @@ impl Roll {
                 since: answered,
                 watched: answered,
             };
-            let known = self.rows.entry(word.node);
+            let known = self.rows.entry(word.id);
             let is_known = matches!(known, std::collections::btree_map::Entry::Occupied(_));
             let entry = known.or_insert_with(fresh);
             if !is_known {
@@ -233,13 +233,13 @@ impl Roll {
     }
 
     /// Others that have been silent for so long, as far as we know, that they are dead: to be taken over.
-    pub fn dead(&self) -> Vec<MemberWord> {
+    pub fn dead(&self) -> Vec<NodeRow> {
         let Some(beaten) = self.beaten else {
             return Vec::new();
         };
         let is_dead = |entry: &&HeardMember| {
             !entry.word.is_gone
-                && Some(entry.word.node) != self.node
+                && Some(entry.word.id) != self.node
                 && beaten.saturating_sub(entry.watched) >= entry.word.dead_after
         };
         let dead = self.rows.values().filter(is_dead);
@@ -247,13 +247,13 @@ impl Roll {
     }
 
     /// How each start of a gateway is, and for how long it was not heard. Those that have left or are forgotten are not among them.
-    pub fn states(&self, now: Duration) -> Vec<(MemberWord, MemberState, Duration)> {
+    pub fn states(&self, now: Duration) -> Vec<(NodeRow, MemberState, Duration)> {
         let state = |entry: &HeardMember| {
             let silence = now.saturating_sub(entry.since);
             let word = &entry.word;
             let state = if word.is_gone {
                 MemberState::Gone
-            } else if silence >= word.dead_after / 3 && Some(word.node) != self.node {
+            } else if silence >= word.dead_after / 3 && Some(word.id) != self.node {
                 MemberState::Silent
             } else if word.is_draining {
                 MemberState::Draining
@@ -369,8 +369,8 @@ impl Roll {
         }
         let mut known = Vec::new();
         for mut rows in members.into_values() {
-            rows.retain(|entry| !entry.word.has_left() && !self.is_forgotten(entry));
-            let is_own = rows.iter().any(|entry| Some(entry.word.node) == self.node);
+            rows.retain(|entry| !has_left(&entry.word) && !self.is_forgotten(entry));
+            let is_own = rows.iter().any(|entry| Some(entry.word.id) == self.node);
             if !rows.is_empty() {
                 let rows = rows.into_iter().cloned().collect();
                 known.push(KnownMember { is_own, rows });
@@ -413,7 +413,7 @@ impl Roll {
                 // What was here before this start may have sent by itself; later it is in our own books.
                 let before = rows
                     .iter()
-                    .skip_while(|entry| Some(entry.word.node) == self.node);
+                    .skip_while(|entry| Some(entry.word.id) == self.node);
                 let before = before.filter(|_| self.keeps(RollRule::Apart));
                 self.part(limit, before)
             } else if rows.iter().any(|entry| self.is_absent(entry, now, thirds)) {
@@ -435,6 +435,12 @@ impl Roll {
         is_silent && self.keeps(RollRule::Silent)
             || entry.word.is_apart && self.keeps(RollRule::Apart)
     }
+}
+
+/// It said goodbye: nothing of it is under way, and it needs no part. Only a last word says that a node ends: of one that had said so
+/// before and fell silent nobody could tell whether it left.
+fn has_left(word: &NodeRow) -> bool {
+    word.is_gone && word.is_draining && !word.is_apart
 }
 
 fn part_of(limit: u64, knew: u32) -> u64 {

@@ -1,38 +1,4 @@
-//! What a gateway of the queue says of itself, and what is concluded about it.
-
-use std::time::Duration;
-
-use crate::queue::store::NodeId;
-
-/// A start of a gateway, as it was read from the store.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct MemberWord {
-    /// Later starts have higher numbers.
-    pub node: NodeId,
-    /// The member that it is a start of.
-    pub name: String,
-    /// Of the directory that it works on: a start with the same name and directory is its successor, and it has ended.
-    pub token: String,
-    /// Moves with each beat of it; it is no time.
-    pub seen: i64,
-    /// After such a silence it is dead.
-    pub dead_after: Duration,
-    /// How many members it counts: each of its parts is a limit divided by this. 0: it has no part yet.
-    pub knew: u32,
-    /// It ends soon. Only its last word says so: of who has said so before and falls silent nobody could tell later whether it left.
-    pub is_draining: bool,
-    /// What it sent by itself may still count at the upstreams.
-    pub is_apart: bool,
-    /// It has left, or was taken over.
-    pub is_gone: bool,
-}
-
-impl MemberWord {
-    /// It said goodbye: nothing of it is under way, and it needs no part.
-    pub fn has_left(&self) -> bool {
-        self.is_gone && self.is_draining && !self.is_apart
-    }
-}
+//! What is concluded about a gateway of the queue, and what one says of itself.
 
 /// How a member is, for whoever looks at the queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,8 +42,8 @@ pub enum OwnLife {
 /// What goes into the next beat.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SelfSaid {
-    /// See [`MemberWord::knew`].
+    /// See [`crate::queue::store::NodeRow::knew`]: a part is a limit divided by it, and 0 is no part yet.
     pub knew: u32,
-    /// See [`MemberWord::is_apart`].
+    /// What it sent by itself may still count at the upstreams.
     pub is_apart: bool,
 }

@@ -15,19 +15,19 @@ use postern::{
         body::BodyStore,
         store::{
             Ask, Beat, Commanded, Due, Entry, Event, Filter, FoundEntries, Health, Inserted, Job,
-            Kept, LaneRow, Maintained, NodeId, Retention, Search, Settlement, Shift, Standing,
-            Start, Stats, Store, StoreError, Verb,
+            Kept, LaneRow, Maintained, NodeId, NodeRow, Retention, Search, Settlement, Shift,
+            Standing, Start, Stats, Store, StoreError, Used, Verb,
         },
         turns::RouteLane,
     },
-    route::Routed,
+    route::{LaneId, Routed},
 };
 
 /// Fails before the call reaches the store, so nothing was changed.
 #[derive(Debug)]
 pub struct Flaky {
     inside: Arc<dyn Store>,
-    every: u64,
+    every: AtomicU64,
     calls: AtomicU64,
 }
 
@@ -36,14 +36,20 @@ impl Flaky {
     pub fn new(inside: Arc<dyn Store>, every: u64) -> Arc<Self> {
         Arc::new(Self {
             inside,
-            every,
+            every: AtomicU64::new(every),
             calls: AtomicU64::new(0),
         })
     }
 
+    /// From now on.
+    pub fn set(&self, every: u64) {
+        self.every.store(every, Ordering::Relaxed);
+    }
+
     fn pass(&self) -> Result<&dyn Store, StoreError> {
+        let every = self.every.load(Ordering::Relaxed);
         let call = self.calls.fetch_add(1, Ordering::Relaxed) + 1;
-        if self.every > 0 && call.is_multiple_of(self.every) {
+        if every > 0 && call.is_multiple_of(every) {
             return Err(StoreError::Unavailable("on purpose".to_owned()));
         }
         Ok(&*self.inside)
@@ -131,6 +137,20 @@ impl Store for Flaky {
     }
     async fn beat(&self, standing: &Standing) -> Result<Beat, StoreError> {
         self.pass()?.beat(standing).await
+    }
+    async fn hold(&self, lane: &LaneId, node: NodeId) -> Result<Option<Used>, StoreError> {
+        self.pass()?.hold(lane, node).await
+    }
+    async fn let_go(&self, lane: &LaneId, node: NodeId, used: &Used) -> Result<(), StoreError> {
+        self.pass()?.let_go(lane, node, used).await
+    }
+    async fn take_over(
+        &self,
+        silent: &NodeRow,
+        due: SystemTime,
+        now: SystemTime,
+    ) -> Result<bool, StoreError> {
+        self.pass()?.take_over(silent, due, now).await
     }
     fn bodies(&self) -> &BodyStore {
         self.inside.bodies()

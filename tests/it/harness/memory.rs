@@ -33,7 +33,7 @@ use postern::{
             Ask, Beat, CLOCK, Commanded, Due, Entry, EntryRecipient, Event, EventKind, Filter,
             FoundEntries, Health, Inserted, Job, JobId, JobState, KeepTimes, Kept, LaneRow, Lease,
             ListMark, Maintained, NodeId, NodeRow, RecipientState, Retention, Search, Settlement,
-            Shift, Standing, Start, Stats, Store, StoreError, Verb, Whose,
+            Shift, Standing, Start, Stats, Store, StoreError, Used, Verb, Whose,
         },
         turns::{Cursors, LOOKED_AT, Pair, Pairs, RouteLane},
     },
@@ -201,9 +201,58 @@ struct Tables {
     lanes: BTreeMap<LaneId, LaneRow>,
     notes: BTreeMap<String, String>,
     cursors: Cursors,
+    /// Of gateways that have a name.
+    nodes: BTreeMap<NodeId, NodeRow>,
+    /// Who has which shared lane, and what was used of it when it was given back.
+    holders: BTreeMap<LaneId, (Option<NodeId>, Used)>,
 }
 
 impl Tables {
+    /// As one of several. The double tells members apart by their names alone: the same name is the same directory.
+    fn beat(&mut self, standing: &Standing) -> Beat {
+        let node = standing.node.unwrap_or_else(|| {
+            let before = self.nodes.values_mut();
+            let gone: Vec<NodeId> = before
+                .filter(|row| row.name == standing.name)
+                .map(|row| {
+                    row.is_gone = true;
+                    row.id
+                })
+                .collect();
+            self.free_lanes(&gone);
+            NodeId(self.nodes.len() as u64 + 1)
+        });
+        let row = self.nodes.entry(node).or_default();
+        if !row.is_gone {
+            *row = NodeRow {
+                id: node,
+                name: standing.name.clone(),
+                token: standing.name.clone(),
+                version: standing.version.clone(),
+                config_hash: standing.config_hash.clone(),
+                seen: row.seen + 1,
+                dead_after: standing.dead_after,
+                knew: standing.knew,
+                is_draining: standing.is_draining,
+                is_apart: standing.is_apart,
+                is_gone: standing.is_leaving,
+            };
+        }
+        Beat {
+            node,
+            nodes: self.nodes.values().cloned().collect(),
+            changes: 0,
+        }
+    }
+
+    fn free_lanes(&mut self, gone: &[NodeId]) {
+        for (holder, used) in self.holders.values_mut() {
+            if holder.is_some_and(|holder| gone.contains(&holder)) {
+                (*holder, *used) = (None, Used::default());
+            }
+        }
+    }
+
     fn mail(&mut self, id: MessageId) -> Option<&mut Mail> {
         self.mails.iter_mut().find(|mail| mail.message.id == id)
     }
@@ -961,8 +1010,12 @@ impl Store for Memory {
     }
 
     async fn beat(&self, standing: &Standing) -> Result<Beat, StoreError> {
+        let mut tables = self.write()?;
+        if !standing.name.is_empty() {
+            return Ok(tables.beat(standing));
+        }
         if standing.node.is_none() {
-            self.write()?.recover();
+            tables.recover();
         }
         let node = NodeId::default();
         Ok(Beat {
@@ -970,6 +1023,41 @@ impl Store for Memory {
             nodes: vec![NodeRow::default()],
             changes: 0,
         })
+    }
+
+    async fn take_over(
+        &self,
+        silent: &NodeRow,
+        _: SystemTime,
+        _: SystemTime,
+    ) -> Result<bool, StoreError> {
+        let mut tables = self.write()?;
+        let row = tables.nodes.get_mut(&silent.id);
+        let Some(row) = row.filter(|row| row.seen == silent.seen && !row.is_gone) else {
+            return Ok(false);
+        };
+        row.is_gone = true;
+        tables.free_lanes(&[silent.id]);
+        Ok(true)
+    }
+
+    async fn hold(&self, lane: &LaneId, node: NodeId) -> Result<Option<Used>, StoreError> {
+        let mut tables = self.write()?;
+        let (holder, used) = tables.holders.entry(lane.clone()).or_default();
+        if holder.is_some() {
+            return Ok(None);
+        }
+        *holder = Some(node);
+        Ok(Some(std::mem::take(used)))
+    }
+
+    async fn let_go(&self, lane: &LaneId, node: NodeId, used: &Used) -> Result<(), StoreError> {
+        if let Some(held) = self.write()?.holders.get_mut(lane)
+            && held.0 == Some(node)
+        {
+            *held = (None, used.clone());
+        }
+        Ok(())
     }
 
     fn health(&self) -> Health {

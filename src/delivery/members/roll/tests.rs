@@ -15,20 +15,20 @@ fn settings() -> RollSettings {
     }
 }
 
-fn word(node: u64, name: &str, seen: i64, knew: u32) -> MemberWord {
-    MemberWord {
-        node: NodeId(node),
+fn word(node: u64, name: &str, seen: i64, knew: u32) -> NodeRow {
+    NodeRow {
+        id: NodeId(node),
         name: name.to_owned(),
         token: name.to_owned(),
         seen,
         dead_after: SECOND * 60,
         knew,
-        ..MemberWord::default()
+        ..NodeRow::default()
     }
 }
 
 /// Beats at that second, and hears these.
-fn beat(roll: &mut Roll, second: u32, words: &[MemberWord]) -> SelfSaid {
+fn beat(roll: &mut Roll, second: u32, words: &[NodeRow]) -> SelfSaid {
     let now = SECOND * second;
     let said = roll.says(now, |_| true);
     assert!(roll.hears((now, now), NodeId(1), said, words));
@@ -79,7 +79,7 @@ fn one_that_is_cut_off_stops_and_goes_on_by_itself_and_stops_again() {
 fn room_is_left_for_who_is_silent_and_he_is_taken_over_and_forgotten() {
     let mut roll = Roll::new(settings(), Duration::ZERO);
     let at = |second: u32, other: i64, is_gone: bool| {
-        let other = MemberWord {
+        let other = NodeRow {
             is_gone,
             ..word(2, "b", other, 2)
         };
@@ -167,7 +167,7 @@ struct SentBeat {
     sent: Duration,
     comes: Duration,
     answers: Duration,
-    heard: Option<(NodeId, Vec<MemberWord>)>,
+    heard: Option<(NodeId, Vec<NodeRow>)>,
 }
 
 #[derive(Debug)]
@@ -204,7 +204,7 @@ struct World {
     /// Messages in a window, messages at once, and connections elsewhere.
     limits: (u64, u64, u64),
     is_away: bool,
-    rows: BTreeMap<NodeId, MemberWord>,
+    rows: BTreeMap<NodeId, NodeRow>,
     next: u64,
     holder: Option<NodeId>,
     /// How long ago what was sent in the lane ended, when it was let go.
@@ -312,7 +312,7 @@ impl World {
             for row in self.rows.values_mut() {
                 if row.name == name && row.token == token {
                     row.is_gone = true;
-                    if self.holder == Some(row.node) {
+                    if self.holder == Some(row.id) {
                         (self.holder, self.used) = (None, None);
                     }
                 }
@@ -320,12 +320,12 @@ impl World {
             self.next += 1;
             NodeId(self.next)
         });
-        let fresh = MemberWord {
-            node,
+        let fresh = NodeRow {
+            id: node,
             name,
             token,
             dead_after: self.settings.dead_after,
-            ..MemberWord::default()
+            ..NodeRow::default()
         };
         let row = self.rows.entry(node).or_insert(fresh);
         if !row.is_gone {
@@ -333,7 +333,7 @@ impl World {
             row.knew = beat.said.knew;
             row.is_apart = beat.said.is_apart;
         }
-        let words: Vec<MemberWord> = self.rows.values().cloned().collect();
+        let words: Vec<NodeRow> = self.rows.values().cloned().collect();
         let process = self.gateways[at].process.as_mut();
         if let Some(beat) = process.and_then(|process| process.beat.as_mut()) {
             beat.heard = Some((node, words));
@@ -446,12 +446,12 @@ impl World {
             return;
         };
         for dead in process.roll.dead() {
-            let Some(row) = self.rows.get_mut(&dead.node) else {
+            let Some(row) = self.rows.get_mut(&dead.id) else {
                 continue;
             };
             if row.seen == dead.seen {
                 row.is_gone = true;
-                if self.holder == Some(dead.node) {
+                if self.holder == Some(dead.id) {
                     (self.holder, self.used) = (None, None);
                 }
             }
