@@ -35,8 +35,11 @@ pub(super) fn state_number(state: JobState) -> i64 {
     }
 }
 
+/// Added to the state of a job whose message is on its way into another store: no index of what waits has it.
+pub(super) const ON_ITS_WAY: i64 = 8;
+
 pub(super) fn state(number: i64) -> JobState {
-    match number {
+    match number % ON_ITS_WAY {
         SENDING => JobState::Sending,
         HELD => JobState::Held,
         WAITING => JobState::Waiting,

@@ -32,6 +32,7 @@ pub mod eml;
 pub mod event;
 pub mod filter;
 pub mod lock;
+pub mod moving;
 pub mod operator;
 pub mod postgres;
 pub mod settling;

@@ -40,6 +40,7 @@ mod json;
 mod line;
 mod listener;
 mod members;
+mod moving;
 mod oauth;
 mod old_tls;
 mod operator;

@@ -100,7 +100,7 @@ struct NewRecipients {
 
 /// Octets that are shared, as a value.
 #[derive(Debug)]
-pub(super) struct Octets(Bytes);
+pub(super) struct Octets(pub(super) Bytes);
 
 impl tokio_postgres::types::ToSql for Octets {
     fn to_sql(
@@ -261,7 +261,7 @@ pub(super) fn of(node: NodeId) -> i64 {
 }
 
 /// JSON, which here cannot have an octet 0 either.
-fn origin(message: &Message) -> String {
+pub(super) fn origin(message: &Message) -> String {
     let mut origin = message.origin.clone();
     for text in [&mut origin.listener, &mut origin.helo] {
         *text = clean(text).into_owned();
