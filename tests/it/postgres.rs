@@ -727,12 +727,12 @@ async fn times_are_the_databases_whatever_a_gateway_thinks() {
     near(listed[0].accepted, SystemTime::now());
     // For one that is behind it came just now, by its own clock.
     near(two.store.due(behind()).await.unwrap()[0].at, behind());
-    let job = two
-        .store
-        .claim(&ask(1), two.node, behind())
-        .await
-        .unwrap()
-        .remove(0);
+    // What the two know of the database's time may be some milliseconds apart.
+    let mut jobs = Vec::new();
+    while jobs.is_empty() {
+        jobs = two.store.claim(&ask(1), two.node, behind()).await.unwrap();
+    }
+    let job = jobs.remove(0);
     near(job.accepted, behind());
     let mut later = settlement(
         &job,
@@ -795,12 +795,12 @@ async fn what_is_queued_moves_with_the_clock_of_the_database() {
     assert!((hour - 3600.0).abs() < 5.0, "moved once by {hour} s");
     assert_eq!(moved[0].next_attempt, Some(moved[0].accepted));
     // For the gateways, whose clocks are as they were, it came when it came.
-    let job = one
-        .store
-        .claim(&ask(1), one.node, SystemTime::now())
-        .await
-        .unwrap()
-        .remove(0);
+    let mut jobs = Vec::new();
+    while jobs.is_empty() {
+        let now = SystemTime::now();
+        jobs = one.store.claim(&ask(1), one.node, now).await.unwrap();
+    }
+    let job = jobs.remove(0);
     let far = job
         .accepted
         .duration_since(now)

@@ -33,13 +33,16 @@ const NODES: &str = "SELECT id, name, token, version, config_hash, seen, dead_af
 const BEGIN: &str = "INSERT INTO node (name, token, version, config_hash, started, seen, dead_after, knew, draining, apart)
     VALUES ($1::text, $2::text, $3::text, $4::text, $5::bigint, 1, $6::bigint, $7::int, $8::boolean, $9::boolean)
     RETURNING id";
-const BEAT: &str = "UPDATE node SET seen = seen + 1, knew = $2::int, draining = $3::boolean OR $5::boolean, apart = $4::boolean,
+/// All in one, once a second: its beat, the others as they were before it, what was changed, and the time.
+const BEAT: &str = "WITH beat AS (
+      UPDATE node SET seen = seen + 1, knew = $2::int, draining = $3::boolean OR $5::boolean, apart = $4::boolean,
         config_hash = CASE WHEN $6::text = '' THEN config_hash ELSE $6 END,
         dead_after = CASE WHEN $7::bigint = 0 THEN dead_after ELSE $7 END,
         gone = CASE WHEN $5 THEN $8::bigint END
-    WHERE id = $1::bigint AND gone IS NULL";
-const CHANGES: &str = "SELECT counter FROM change";
-const CLOCK: &str = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint";
+      WHERE id = $1::bigint AND gone IS NULL)
+    SELECT id, name, token, version, config_hash, seen, dead_after, knew, draining, apart, gone IS NOT NULL,
+           (SELECT counter FROM change), (extract(epoch FROM clock_timestamp()) * 1000000)::bigint
+    FROM node WHERE gone IS NULL OR id = $1 OR (NOT draining AND gone > $9::bigint) ORDER BY id";
 const GONE: &str = "UPDATE node SET gone = $2::bigint WHERE id = $1::bigint AND gone IS NULL";
 /// It has not been heard of since.
 const SILENT: &str = "SELECT id FROM node WHERE id = $1::bigint AND (seen = $2::bigint OR gone IS NOT NULL) FOR UPDATE";
@@ -165,45 +168,30 @@ pub(super) async fn beat(
     let (id, knew, dead_after) = (of(node), int(standing.knew), micros(standing.dead_after));
     let since = now.saturating_sub(REMEMBERED);
     let hash = clean(&standing.config_hash);
-    let spoken: [Spoken<'_>; 4] = [
-        (
-            BEAT,
-            vec![
-                &id,
-                &knew,
-                &standing.is_draining,
-                &standing.is_apart,
-                &standing.is_leaving,
-                &hash,
-                &dead_after,
-                &now,
-            ],
-        ),
-        (NODES, vec![&id, &since]),
-        (CHANGES, vec![]),
-        (CLOCK, vec![]),
-    ];
+    let spoken: Spoken<'_> = (
+        BEAT,
+        vec![
+            &id,
+            &knew,
+            &standing.is_draining,
+            &standing.is_apart,
+            &standing.is_leaving,
+            &hash,
+            &dead_after,
+            &now,
+            &since,
+        ],
+    );
     let asked = since_boot();
-    let found = link.whole(&spoken).await?;
+    let found = link.whole(&[spoken]).await?;
     let answered = since_boot();
-    let number = |at: usize| {
-        let row = found.get(at).and_then(|rows| rows.first());
-        row.map_or_else(
-            || Err(broken("the database counts nothing")),
-            |row| get::<i64>(row, 0),
-        )
-    };
+    let first = found.iter().flatten().next();
+    let first = first.ok_or_else(|| broken("this node is forgotten"))?;
     Ok(BeatHeard {
         node,
-        nodes: found
-            .iter()
-            .skip(1)
-            .take(1)
-            .flatten()
-            .map(row)
-            .collect::<Result<_, _>>()?,
-        changes: number(2)?.unsigned_abs(),
-        clock: (number(3)?, (asked, answered)),
+        changes: get::<i64>(first, 11)?.unsigned_abs(),
+        clock: (get(first, 12)?, (asked, answered)),
+        nodes: found.iter().flatten().map(row).collect::<Result<_, _>>()?,
     })
 }
 
