@@ -18,7 +18,6 @@ use tokio::{sync::Notify, task::JoinSet};
 
 use super::{
     body::BodyStore,
-    moving::MovingMessage,
     store::{
         Ask, Beat, CLOCK, Commanded, Due, Entry, Event, Filter, FoundEntries, Health, Inserted,
         Job, KeepTimes, Kept, LaneRow, Maintained, NodeId, NodeRow, Retention, Search, Settlement,
@@ -183,20 +182,6 @@ impl PostgresStore {
     /// How the database keeps what it commits, as it said when it was opened.
     pub fn durability(&self) -> &DurabilityFacts {
         &self.facts
-    }
-
-    /// Takes messages from another store, all of them in one transaction; what is here already stays as it is.
-    ///
-    /// # Errors
-    /// [`StoreError`]. Whether they are here then, their ids say: to take them again changes nothing.
-    pub async fn arrive(
-        &self,
-        messages: Vec<MovingMessage>,
-        now: SystemTime,
-    ) -> Result<(), StoreError> {
-        let (messages, at): (Arc<[MovingMessage]>, _) =
-            (messages.into(), (self.own(), self.at(now)));
-        errand!(self, true, [messages], link => moving::arrive(link, &messages, at))
     }
 
     fn own(&self) -> i64 {

@@ -1,8 +1,9 @@
 //! Messages that come from another store, with all that has become of them. What is here already stays as it is: the id decides.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::SystemTime};
 
 use super::{
+    PostgresStore,
     clock::Moments,
     event::LifeLines,
     fault::DbFault,
@@ -15,8 +16,29 @@ use crate::{
     queue::{
         coded,
         moving::{MovingJob, MovingMessage, MovingRecipient},
+        store::StoreError,
     },
 };
+
+impl PostgresStore {
+    /// Takes messages from another store, all of them in one transaction; what is here already stays as it is.
+    ///
+    /// # Errors
+    /// [`StoreError`]. Whether they are here then, their ids say: to take them again changes nothing.
+    pub async fn arrive(
+        &self,
+        messages: Vec<MovingMessage>,
+        now: SystemTime,
+    ) -> Result<(), StoreError> {
+        let messages: Arc<[MovingMessage]> = messages.into();
+        let at = (self.own(), self.at(now));
+        let arrived = self.crew.on(true, move |link| {
+            let messages = Arc::clone(&messages);
+            Box::pin(async move { arrive(link, &messages, at).await })
+        });
+        arrived.await
+    }
+}
 
 /// In the order of their ids, as an insert.
 const ARRIVE: &str = "WITH new AS (

@@ -20,7 +20,6 @@ use tokio::sync::{Notify, mpsc};
 
 use super::{
     body::BodyStore,
-    moving::MovingMessage,
     store::{
         Ask, Beat, Commanded, Due, Entry, Event, Filter, FoundEntries, GiveBack, Health, Inserted,
         Job, JobId, KeepTimes, Kept, LaneRow, Maintained, NodeId, NodeRow, Retention, Search,
@@ -149,57 +148,6 @@ impl SqliteStore {
                 .pragma_update_and_check(None, "max_page_count", pages, |_| Ok(()))
         })
         .await
-    }
-
-    /// Messages that nobody is sending, the oldest first, at most so many: on their way into another store from now on, so sent by
-    /// nobody here until they [stay](Self::stay), also after a restart. `after`: behind this place, which is said for the next call.
-    ///
-    /// # Errors
-    /// [`StoreError`]. One that cannot be read stays where it is, and is told in the log.
-    pub async fn leave(
-        &self,
-        after: i64,
-        limit: usize,
-    ) -> Result<(Vec<MovingMessage>, Option<i64>), StoreError> {
-        let mark = move |change: &mut Change<'_>| moving::mark(change, after, limit);
-        let keys = self.write(mark).await?;
-        let (last, bodies) = (keys.last().copied(), self.bodies.clone());
-        let read = move |conn: &rusqlite::Connection| {
-            let mut all = Vec::new();
-            for key in &keys {
-                match moving::read(conn, *key, &bodies) {
-                    Ok(Some(message)) => all.push(message),
-                    Ok(None) => {}
-                    Err(Unread::Broken(why)) => {
-                        tracing::error!(
-                            message = *key,
-                            why,
-                            "a queued message cannot be read and stays in queue.db"
-                        );
-                    }
-                    Err(Unread::Store(error)) => return Err(error),
-                }
-            }
-            Ok(all)
-        };
-        Ok((self.readers.query(read).await?, last))
-    }
-
-    /// Forgets messages that have arrived in the other store.
-    ///
-    /// # Errors
-    /// [`StoreError`]: they are still here, and on their way.
-    pub async fn left(&self, ids: Vec<MessageId>) -> Result<(), StoreError> {
-        self.write(move |change| moving::forget(change, &ids)).await
-    }
-
-    /// What is on its way and has not left is this store's to send again: how many jobs. Only where the other one certainly has none
-    /// of it.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub async fn stay(&self) -> Result<usize, StoreError> {
-        self.write(|change| moving::stay(change)).await
     }
 
     async fn write<T, F>(&self, work: F) -> Result<T, StoreError>

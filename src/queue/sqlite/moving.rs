@@ -3,6 +3,7 @@
 use rusqlite::{OptionalExtension as _, Row, params};
 
 use super::{
+    SqliteStore,
     op::Change,
     rows::{self, FAILED, IN_FILE, JOB_BITS, SENDING, Unread, recipient_state, some, state, time},
 };
@@ -13,10 +14,63 @@ use crate::{
         coded::ON_ITS_WAY,
         event::{Event, EventKind},
         moving::{MovingJob, MovingMessage, MovingRecipient},
+        store::StoreError,
         turns::Pair,
     },
     route::{ConnectorName, LaneId, RouteName},
 };
+
+impl SqliteStore {
+    /// Messages that nobody is sending, the oldest first, at most so many: on their way into another store from now on, so sent by
+    /// nobody here until they [stay](Self::stay), also after a restart. `after`: behind this place, which is said for the next call.
+    ///
+    /// # Errors
+    /// [`StoreError`]. One that cannot be read stays where it is, and is told in the log.
+    pub async fn leave(
+        &self,
+        after: i64,
+        limit: usize,
+    ) -> Result<(Vec<MovingMessage>, Option<i64>), StoreError> {
+        let keys = self.write(move |change| mark(change, after, limit)).await?;
+        let (last, bodies) = (keys.last().copied(), self.bodies.clone());
+        let read_all = move |conn: &rusqlite::Connection| {
+            let mut all = Vec::new();
+            for key in &keys {
+                match read(conn, *key, &bodies) {
+                    Ok(Some(message)) => all.push(message),
+                    Ok(None) => {}
+                    Err(Unread::Broken(why)) => {
+                        tracing::error!(
+                            message = *key,
+                            why,
+                            "a queued message cannot be read and stays in queue.db"
+                        );
+                    }
+                    Err(Unread::Store(error)) => return Err(error),
+                }
+            }
+            Ok(all)
+        };
+        Ok((self.readers.query(read_all).await?, last))
+    }
+
+    /// Forgets messages that have arrived in the other store.
+    ///
+    /// # Errors
+    /// [`StoreError`]: they are still here, and on their way.
+    pub async fn left(&self, ids: Vec<MessageId>) -> Result<(), StoreError> {
+        self.write(move |change| forget(change, &ids)).await
+    }
+
+    /// What is on its way and has not left is this store's to send again: how many jobs. Only where the other one certainly has none
+    /// of it.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn stay(&self) -> Result<usize, StoreError> {
+        self.write(|change| stay(change)).await
+    }
+}
 
 /// The message behind this job, by the jobs' own order.
 const NEXT: &str = "SELECT message FROM job WHERE id > ?1 ORDER BY id LIMIT 1";
