@@ -552,8 +552,10 @@ fn any_operations_in_any_order() {
             }
         }
     }
-    // Only keys that are not there.
-    assert!(refused.len() <= 2, "{refused:?}");
+    // Only keys that are not there, or that cannot be below one which is there.
+    let may_be = ["it is not there", "to take away", "is no table"];
+    let is_known = |why: &String| may_be.iter().any(|part| why.contains(part));
+    assert!(refused.keys().all(is_known), "{refused:?}");
 }
 
 #[test]
