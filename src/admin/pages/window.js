@@ -631,7 +631,6 @@ let poll = 0;
 let again = 0;
 let slow = 0;
 let soon = 0;
-let asked = 0;
 let busy = false;
 function live(word) {
 	const place = one("[data-testid=live]");
@@ -649,21 +648,23 @@ async function refresh() {
 	soon = 0;
 	if (busy) return later();
 	busy = true;
-	asked = Date.now();
 	try {
 		await load();
 	} catch (error) {
 		if (error instanceof LoggedOut) {
 			stop("off");
 			say("You have been logged out.");
+		} else if (!soon) {
+			// Nobody may tell again of what was missed.
+			soon = setTimeout(refresh, 5_000);
 		}
 	} finally {
 		busy = false;
 	}
 }
-/** What comes together is one question, and where something comes all the time there is one every two seconds: each costs the gateway a look. */
+/** What comes together is one question. */
 function later() {
-	if (!soon) soon = setTimeout(refresh, Math.max(500, asked + 2_000 - Date.now()));
+	if (!soon) soon = setTimeout(refresh, 500);
 }
 function polling() {
 	if (poll) return;
