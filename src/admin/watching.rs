@@ -53,6 +53,8 @@ impl Watching {
     }
 
     async fn see(&mut self, host: &dyn Host, feed: &Feed) -> Result<(), StoreError> {
+        // What happened before this look and behind what a listener has read nobody tells: he is to read again.
+        let begins = self.counts.is_null();
         let mut messages = HashMap::new();
         for states in [Vec::new(), JobState::NOT_DONE.to_vec()] {
             let filter = Filter {
@@ -94,6 +96,9 @@ impl Watching {
             if before.is_some_and(|before| before != now) {
                 feed.tell("connector", &lane.name, now);
             }
+        }
+        if begins {
+            feed.tell("reset", "", json!({}));
         }
         Ok(())
     }

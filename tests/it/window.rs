@@ -542,6 +542,27 @@ fn a_login_ends_by_itself_by_its_stream_too() {
     open.rest();
 }
 
+/// What changed between what a page has read and the first look for changes would be told by nobody: it is told to read again.
+#[test]
+fn whoever_listens_first_is_told_to_read_again() {
+    let (_gateway, window, _sink) = start("");
+    for _ in 0..2 {
+        let mut stream = window
+            .get("/api/v1/events")
+            .token("secret-of-viewer")
+            .begin();
+        stream.head();
+        let said: Vec<String> = (0..8).map(|_| stream.line()).collect();
+        assert!(
+            said.iter().any(|line| line.contains("event: reset")),
+            "{said:?}"
+        );
+        drop(stream);
+        // Until nobody listens any more, and that was seen.
+        std::thread::sleep(std::time::Duration::from_millis(2_500));
+    }
+}
+
 #[test]
 fn attack_a_clock_set_back_makes_no_session_and_no_link_last_longer() {
     let sink = Upstream::start();
