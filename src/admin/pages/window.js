@@ -631,6 +631,7 @@ let poll = 0;
 let again = 0;
 let slow = 0;
 let soon = 0;
+let asked = 0;
 let busy = false;
 function live(word) {
 	const place = one("[data-testid=live]");
@@ -648,6 +649,7 @@ async function refresh() {
 	soon = 0;
 	if (busy) return later();
 	busy = true;
+	asked = Date.now();
 	try {
 		await load();
 	} catch (error) {
@@ -662,9 +664,9 @@ async function refresh() {
 		busy = false;
 	}
 }
-/** What comes together is one question. */
+/** What comes together is one question, and where something comes all the time there is one every two seconds: each costs the gateway a look. */
 function later() {
-	if (!soon) soon = setTimeout(refresh, 500);
+	if (!soon) soon = setTimeout(refresh, Math.max(500, asked + 2_000 - Date.now()));
 }
 function polling() {
 	if (poll) return;
