@@ -38,6 +38,7 @@ pub use error::RunError;
 
 mod certificates;
 mod changes;
+pub mod database;
 mod desk;
 mod error;
 pub mod handover;

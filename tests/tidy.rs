@@ -96,7 +96,7 @@ const BUDGETS: &[(&str, usize)] = &[
     ("admin", 9_200),
     ("config", 9_020),
     ("watch", 50),
-    ("gateway", 4_380),
+    ("gateway", 4_420),
     ("cli", 4_780),
     ("lib", 50),
     ("main", 50),

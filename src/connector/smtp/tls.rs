@@ -2,26 +2,22 @@
 //!
 //! The conversation only needs an encrypted stream. Whom it trusts, `connector::tls` says.
 
-use std::{
-    path::Path,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
 };
 
 use tokio_rustls::rustls::{
-    self, ClientConfig, Error, RootCertStore, SignatureScheme,
+    self, ClientConfig, Error, SignatureScheme,
     client::{ResolvesClientCert, Resumption},
-    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
     sign::CertifiedKey,
 };
 
 use super::resumption::Sessions;
 use crate::{
     connector::{
-        settings::{SmtpSettings, Verify},
-        tls::{trust::Judge, words::trouble},
+        settings::SmtpSettings,
+        tls::{client::tls_config, words::trouble},
     },
     mail::time::{at, day},
 };
@@ -58,53 +54,9 @@ impl ResolvesClientCert for CertificateAsked {
 /// # Errors
 /// A sentence: which file or key cannot be used.
 pub(super) fn client(settings: &SmtpSettings) -> Result<TlsClient, String> {
-    let crypto = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let mut roots = RootCertStore::empty();
-    let mut pinned = Vec::new();
-    if settings.verify != Verify::None {
-        if let Some(file) = &settings.ca_file {
-            pinned = certificates(file, "ca_file")?;
-            // A server's own certificate may not parse as a root; it is trusted as itself.
-            roots.add_parsable_certificates(pinned.iter().cloned());
-        } else {
-            let found = rustls_native_certs::load_native_certs();
-            roots.add_parsable_certificates(found.certs);
-            if roots.is_empty() {
-                return Err(
-                    "the system has no trusted root certificates (on Debian: package ca-certificates); install them or set ca_file"
-                        .into(),
-                );
-            }
-        }
-    }
-    let judge = Judge {
-        roots: Arc::new(roots),
-        pinned,
-        verify: settings.verify,
-        crypto: crypto.clone(),
-    };
-    // TLS 1.3 wants signatures that a short RSA key can make and nobody here can verify.
-    let versions: &[_] = if judge.pins_short_key() {
-        &[&rustls::version::TLS12]
-    } else {
-        rustls::DEFAULT_VERSIONS
-    };
-    let builder = ClientConfig::builder_with_provider(crypto)
-        .with_protocol_versions(versions)
-        .map_err(|e| format!("TLS: {}", trouble(&e, "", false)))?
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(judge));
-    let mut config = match &settings.client_certificate {
-        None => builder.with_no_client_auth(),
-        Some((chain, key)) => {
-            let chain = certificates(chain, "client_certificate")?;
-            let private = PrivateKeyDer::from_pem_file(key)
-                .map_err(|e| format!("client_key {}: {e}", key.display()))?;
-            builder
-                .with_client_auth_cert(chain, private)
-                .map_err(|e| format!("client_certificate and client_key: {}", own_key(&e)))?
-        }
-    };
+    let pair = settings.client_certificate.as_ref();
+    let pair = pair.map(|(chain, key)| (chain.as_path(), key.as_path()));
+    let mut config = tls_config(settings.verify, settings.ca_file.as_deref(), pair)?;
     let asked = Arc::new(CertificateAsked {
         ours: config.client_auth_cert_resolver.clone(),
         was: AtomicBool::new(false),
@@ -120,26 +72,6 @@ pub(super) fn client(settings: &SmtpSettings) -> Result<TlsClient, String> {
         sessions,
         asked,
     })
-}
-
-/// What is wrong with a key of ours.
-fn own_key(error: &Error) -> String {
-    match error {
-        Error::InconsistentKeys(_) => trouble(error, "", false),
-        _ => "this key cannot be used: it must be RSA, ECDSA or Ed25519, in PEM and without a password".into(),
-    }
-}
-
-fn certificates(file: &Path, key: &str) -> Result<Vec<CertificateDer<'static>>, String> {
-    let fault = |e: &dyn std::fmt::Display| format!("{key} {}: {e}", file.display());
-    let found: Vec<_> = CertificateDer::pem_file_iter(file)
-        .map_err(|e| fault(&e))?
-        .collect::<Result<_, _>>()
-        .map_err(|e| fault(&e))?;
-    if found.is_empty() {
-        return Err(fault(&"no certificate (PEM) in it"));
-    }
-    Ok(found)
 }
 
 impl TlsClient {
