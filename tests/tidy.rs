@@ -86,7 +86,7 @@ const BUDGETS: &[(&str, usize)] = &[
     ("route", 140),
     ("telemetry", 1_700),
     ("smtp", 4_620),
-    ("queue", 10_750),
+    ("queue", 10_960),
     ("listener", 3_240),
     ("connector", 9_600),
     ("delivery", 5_360),

@@ -47,6 +47,8 @@ mod operator;
 mod pages;
 mod places;
 mod postgres;
+mod postgres_server;
+mod postgres_standby;
 mod proposals;
 mod proxy;
 mod readers;

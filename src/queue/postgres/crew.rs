@@ -6,7 +6,7 @@
 use std::{
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -15,9 +15,11 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{
     clock::SharedClock,
+    durable::DurabilityFacts,
     fault::DbFault,
     link::{DbLink, Later},
-    settings::Settings,
+    reach::Unreached,
+    settings::{Server, Settings},
 };
 use crate::{mail::health::Health, queue::store::StoreError};
 
@@ -38,6 +40,14 @@ pub(super) struct Access {
     /// Since when the database is away, and why.
     away: Mutex<Option<(Instant, String)>>,
     is_full: AtomicBool,
+    /// What was written last got no answer in time.
+    is_silent: AtomicBool,
+    /// The server that was good last.
+    place: AtomicUsize,
+    /// How it keeps what it commits.
+    facts: Mutex<Option<DurabilityFacts>>,
+    /// Connections of an earlier one are not used any more.
+    epoch: AtomicU64,
 }
 
 impl Access {
@@ -47,11 +57,66 @@ impl Access {
             settings,
             away: Mutex::new(None),
             is_full: AtomicBool::new(false),
+            is_silent: AtomicBool::new(false),
+            place: AtomicUsize::new(0),
+            facts: Mutex::new(None),
+            epoch: AtomicU64::new(0),
+        }
+    }
+
+    /// A connection, whether or not it was tried just before.
+    pub(super) async fn open(&self) -> Result<DbLink, Unreached> {
+        let epoch = self.epoch.load(Ordering::Acquire);
+        let first = self.place.load(Ordering::Relaxed);
+        let opened = DbLink::open(&self.settings, &self.clock, first).await;
+        let mut link = opened.inspect_err(|unreached| {
+            if unreached.is_unfit {
+                self.epoch.fetch_add(1, Ordering::AcqRel);
+            }
+        })?;
+        link.epoch = epoch;
+        self.place.store(link.place, Ordering::Relaxed);
+        self.know(link.facts.clone());
+        Ok(link)
+    }
+
+    /// How the database keeps what it commits, as it said last. `None`: it was not asked yet.
+    pub(super) fn facts(&self) -> Option<DurabilityFacts> {
+        let facts = self.facts.lock().unwrap_or_else(PoisonError::into_inner);
+        facts.clone()
+    }
+
+    fn know(&self, facts: DurabilityFacts) {
+        *self.facts.lock().unwrap_or_else(PoisonError::into_inner) = Some(facts);
+    }
+
+    /// The server that was good last.
+    pub(super) fn server(&self) -> Option<&Server> {
+        self.settings.hosts.get(self.place.load(Ordering::Relaxed))
+    }
+
+    /// Somebody has changed how it keeps what it commits. Where that is not enough any more it counts as away, for all connections.
+    pub(super) fn keeps(&self, facts: DurabilityFacts) -> Result<(), StoreError> {
+        let Some(why) = facts.refusal(self.settings.durability) else {
+            self.know(facts);
+            return Ok(());
+        };
+        let server = self.server().map(ToString::to_string).unwrap_or_default();
+        let why = format!("{server}: {why}");
+        self.epoch.fetch_add(1, Ordering::AcqRel);
+        self.went_away(&why);
+        Err(DbFault::Away(why).into_store_error())
+    }
+
+    fn went_away(&self, why: &str) {
+        let was = self.away().replace((Instant::now(), why.to_owned()));
+        if was.is_none() {
+            tracing::warn!(event = "store away", error = why, "the database is away");
         }
     }
 
     pub(super) fn health(&self) -> Health {
-        if self.away().is_some() {
+        if self.away().is_some() || self.is_silent.load(Ordering::Acquire) {
             Health::Failing
         } else if self.is_full.load(Ordering::Acquire) {
             Health::Full
@@ -69,7 +134,9 @@ impl Access {
         &self,
         link: &'a mut Option<DbLink>,
     ) -> Result<&'a mut DbLink, DbFault> {
-        if link.is_none() {
+        let epoch = self.epoch.load(Ordering::Acquire);
+        if link.as_ref().is_none_or(|link| link.epoch != epoch) {
+            *link = None;
             if let Some((at, why)) = &mut *self.away() {
                 if at.elapsed() < TRIAL {
                     return Err(DbFault::Away(why.clone()));
@@ -77,7 +144,7 @@ impl Access {
                 // One of the connections tries it for all.
                 *at = Instant::now();
             }
-            match DbLink::open(&self.settings, &self.clock).await {
+            match self.open().await {
                 Ok(opened) => {
                     if self.away().take().is_some() {
                         tracing::info!(event = "store back", "the database is back");
@@ -85,14 +152,7 @@ impl Access {
                     *link = Some(opened);
                 }
                 Err(unreached) => {
-                    let was = self.away().replace((Instant::now(), unreached.why.clone()));
-                    if was.is_none() {
-                        tracing::warn!(
-                            event = "store away",
-                            error = unreached.why,
-                            "the database is away"
-                        );
-                    }
+                    self.went_away(&unreached.why);
                     return Err(DbFault::Away(unreached.why));
                 }
             }
@@ -118,6 +178,14 @@ impl Access {
     /// Something was written.
     pub(super) fn wrote(&self) {
         self.is_full.store(false, Ordering::Release);
+        self.is_silent.store(false, Ordering::Release);
+    }
+
+    /// It was not, on this connection: where that got no answer in time, neither will others.
+    pub(super) fn wrote_not(&self, link: Option<&DbLink>) {
+        if link.is_some_and(DbLink::is_silent) {
+            self.is_silent.store(true, Ordering::Release);
+        }
     }
 }
 

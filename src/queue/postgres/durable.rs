@@ -1,12 +1,9 @@
 //! What a 250 means here: how the database keeps what it has committed.
 
-use super::{fault::DbFault, link::DbLink, settings::Durability, values::get};
-
-const FACTS: &str = "SELECT current_setting('fsync'), current_setting('full_page_writes'),
-    current_setting('synchronous_standby_names'), current_setting('server_version'), current_setting('server_encoding')";
+use super::settings::Durability;
 
 /// What the database says of itself.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DurabilityFacts {
     /// Commits are synced. Without it nothing survives a power loss.
     pub fsync: bool,
@@ -21,19 +18,17 @@ pub struct DurabilityFacts {
 }
 
 impl DurabilityFacts {
-    pub(super) async fn ask(link: &DbLink) -> Result<Self, DbFault> {
-        let rows = link.apart(FACTS, &[]).await?;
-        let text = |at| -> Result<String, DbFault> {
-            let value = rows.first().map(|row| get(row, at)).transpose()?;
-            Ok(value.unwrap_or_default())
-        };
-        Ok(Self {
-            fsync: text(0)? == "on",
-            full_page_writes: text(1)? == "on",
-            has_standbys: !text(2)?.trim().is_empty(),
-            version: text(3)?,
-            encoding: text(4)?,
-        })
+    /// From what it has set: `fsync`, `full_page_writes`, `synchronous_standby_names`, `server_version`, `server_encoding`.
+    pub(super) fn of([fsync, full_page_writes, standbys, version, encoding]: [&str; 5]) -> Self {
+        // What a distribution says beside the number is not the version.
+        let version = version.split_whitespace().next().unwrap_or_default();
+        Self {
+            fsync: fsync == "on",
+            full_page_writes: full_page_writes == "on",
+            has_standbys: !standbys.trim().is_empty(),
+            version: version.to_owned(),
+            encoding: encoding.to_owned(),
+        }
     }
 
     /// Why no mail may be acknowledged over it; `None`: it may.
@@ -103,6 +98,15 @@ mod tests {
             assert_eq!(refused(&facts, Durability::Primary), primary);
             assert_eq!(refused(&facts, Durability::Quorum), quorum);
         }
+        let said = ["on", "off", " ", "15.18 (Debian 15.18-0+deb12u1)", "UTF8"];
+        let read = DurabilityFacts::of(said);
+        assert_eq!(
+            read,
+            DurabilityFacts {
+                full_page_writes: false,
+                ..facts(true, false)
+            }
+        );
         let latin = DurabilityFacts {
             encoding: "LATIN1".to_owned(),
             ..facts(true, true)

@@ -90,10 +90,26 @@ pub(super) fn lacks_rights(error: &Error) -> bool {
     code.is_some_and(|code| *code == SqlState::INSUFFICIENT_PRIVILEGE)
 }
 
+/// What was prepared on this connection is not there, or somebody else's is: there is another behind it for each transaction.
+pub(super) fn is_of_pooler(error: &Error) -> bool {
+    error.code().is_some_and(|code| {
+        *code == SqlState::INVALID_SQL_STATEMENT_NAME || *code == SqlState::DUPLICATE_PSTATEMENT
+    })
+}
+
+/// What to do about that.
+pub(super) const POOLER: &str = "a pooler in between hands each transaction to another connection and loses what was prepared: \
+     let PgBouncer have pool_mode = session, or from 1.21 on max_prepared_statements";
+
 /// The error and its causes, as one line.
 pub(super) fn words(error: &Error) -> String {
     if let Some(said) = error.as_db_error() {
-        return format!("{} ({})", said.message(), said.code().code());
+        let text = format!("{} ({})", said.message(), said.code().code());
+        return if is_of_pooler(error) {
+            format!("{text}; {POOLER}")
+        } else {
+            text
+        };
     }
     let mut text = error.to_string();
     let mut cause = std::error::Error::source(error);
@@ -123,6 +139,9 @@ fn breaks(code: &SqlState) -> bool {
     text.starts_with("08")
         || text.starts_with("57P")
         || *code == SqlState::READ_ONLY_SQL_TRANSACTION
+        // A standby, when it is to begin one that writes.
+        || *code == SqlState::FEATURE_NOT_SUPPORTED
         || *code == SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT
         || *code == SqlState::INVALID_SQL_STATEMENT_NAME
+        || *code == SqlState::DUPLICATE_PSTATEMENT
 }

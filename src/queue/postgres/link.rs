@@ -15,21 +15,15 @@ use std::{
     time::Duration,
 };
 
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    task::JoinSet,
-};
-use tokio_postgres::{
-    AsyncMessage, Client, Config, Connection, Error, NoTls, Row, Statement,
-    config::{ChannelBinding, SslMode, TargetSessionAttrs},
-    types::ToSql,
-};
+use tokio::task::JoinSet;
+use tokio_postgres::{Client, Error, Row, Statement, types::ToSql};
 
 use super::{
-    clock::{SharedClock, since_boot},
-    fault::{DbFault, is_misconfigured, words},
-    settings::{Server, Settings},
-    tls::Rustls,
+    clock::SharedClock,
+    durable::DurabilityFacts,
+    fault::{DbFault, is_of_pooler},
+    reach::{Unreached, reach},
+    settings::Settings,
 };
 
 /// A statement and its values.
@@ -46,79 +40,73 @@ pub(super) struct DbLink {
     is_warned: Arc<AtomicBool>,
     begin: Arc<str>,
     patience: Duration,
+    pub(super) facts: DurabilityFacts,
+    /// Which of the servers it goes to.
+    pub(super) place: usize,
+    /// Which of those that may be used together it is one of.
+    pub(super) epoch: u64,
+    is_vouched: bool,
+    is_silent: AtomicBool,
     _driver: JoinSet<()>,
 }
 
-/// Why there is no connection.
-#[derive(Debug)]
-pub(super) struct Unreached {
-    /// To try again changes nothing: a login or a right is wrong.
-    pub(super) is_misconfigured: bool,
-    pub(super) why: String,
-}
+/// Writes nothing that anybody sees, but into the log.
+const VOUCHED_COMMIT: &str =
+    "SELECT pg_catalog.pg_logical_emit_message(true, 'postern', ''); COMMIT";
 
 impl DbLink {
-    /// To the one of the servers that takes writes.
-    pub(super) async fn open(settings: &Settings, clock: &SharedClock) -> Result<Self, Unreached> {
-        let hosts: Vec<String> = settings.hosts.iter().map(ToString::to_string).collect();
-        let unreached = |is_misconfigured, why: &str| Unreached {
-            is_misconfigured,
-            why: format!("{}: {why}", hosts.join(", ")),
-        };
-        let silence = format!("no answer within {} s", settings.patience.as_secs());
-        // All of them are tried, each with a part of its own.
-        let all = settings.patience * u32::try_from(hosts.len() + 1).unwrap_or(1);
-        let opened = tokio::time::timeout(all, Self::connect(settings)).await;
-        let opened = opened.map_err(|_| unreached(false, &silence))?;
-        let link = opened.map_err(|e| unreached(is_misconfigured(&e), &words(&e)))?;
-        let asked = since_boot();
-        let said = link.in_time(false, link.client.query_one(CLOCK, &[])).await;
-        let said = said.and_then(|row| row.try_get(0).map_err(|e| DbFault::of(e, false)));
-        let now: i64 = said.map_err(|e| unreached(false, &e.into_store_error().to_string()))?;
-        clock.is(now, (asked, since_boot()));
-        Ok(link)
-    }
-
-    async fn connect(settings: &Settings) -> Result<Self, Error> {
-        let mut config = Config::new();
-        config
-            .dbname(&settings.database)
-            .user(&settings.username)
-            .application_name("postern")
-            .connect_timeout(settings.patience)
-            .keepalives_idle(Duration::from_secs(30))
-            .target_session_attrs(TargetSessionAttrs::ReadWrite)
-            .channel_binding(ChannelBinding::Prefer);
-        if let Some(password) = &settings.password {
-            config.password(password.reveal());
-        }
-        for server in &settings.hosts {
-            match server {
-                Server::Host(host, port) => config.host(host).port(*port),
-                Server::Socket(directory, port) => config.host_path(directory).port(*port),
-            };
-        }
-        let mut driver = JoinSet::new();
-        let is_warned = Arc::new(AtomicBool::new(false));
-        let client = if let Some(tls) = &settings.tls {
-            config.ssl_mode(SslMode::Require);
-            let (client, connection) = config.connect(Rustls(Arc::clone(tls))).await?;
-            driver.spawn(drive(connection, Arc::clone(&is_warned)));
-            client
-        } else {
-            config.ssl_mode(SslMode::Disable);
-            let (client, connection) = config.connect(NoTls).await?;
-            driver.spawn(drive(connection, Arc::clone(&is_warned)));
-            client
-        };
+    /// To the one of the servers that takes writes; `first` is tried first.
+    pub(super) async fn open(
+        settings: &Settings,
+        clock: &SharedClock,
+        first: usize,
+    ) -> Result<Self, Unreached> {
+        let reached = reach(settings, clock, first).await?;
         Ok(Self {
-            client,
+            client: reached.client,
             statements: HashMap::new(),
-            is_warned,
+            is_warned: reached.is_warned,
             begin: begin(&settings.schema).into(),
             patience: settings.patience,
-            _driver: driver,
+            facts: reached.facts,
+            place: reached.place,
+            epoch: 0,
+            is_vouched: false,
+            is_silent: AtomicBool::new(false),
+            _driver: reached.driver,
         })
+    }
+
+    /// What is committed next may be there already, by a commit that did not wait for its standbys: the next one writes something in
+    /// any case, and so waits for all that was written before it.
+    pub(super) fn vouch(&mut self) {
+        self.is_vouched = true;
+    }
+
+    /// It did not answer in time.
+    pub(super) fn is_silent(&self) -> bool {
+        self.is_silent.load(Ordering::Acquire)
+    }
+
+    /// Whether what is prepared here is still there when `other` has been served meanwhile: a pooler that hands each transaction to
+    /// another connection loses it.
+    pub(super) async fn keeps_statements(&self, other: &Self) -> Result<bool, DbFault> {
+        let prepared = self.client.prepare("SELECT 1");
+        let statement = match tokio::time::timeout(self.patience, prepared).await {
+            Ok(Err(error)) if is_of_pooler(&error) => return Ok(false),
+            Ok(prepared) => prepared.map_err(|error| DbFault::of(error, false))?,
+            Err(_) => return Err(self.silence(false)),
+        };
+        other.script("BEGIN").await?;
+        let found = tokio::time::timeout(self.patience, self.client.query(&statement, &[])).await;
+        other.roll_back().await?;
+        match found {
+            Ok(Err(error)) if is_of_pooler(&error) => Ok(false),
+            Ok(found) => found
+                .map(|_| true)
+                .map_err(|error| DbFault::of(error, false)),
+            Err(_) => Err(self.silence(false)),
+        }
     }
 
     /// A statement alone, outside of a transaction and of the schema.
@@ -189,8 +177,13 @@ impl DbLink {
             all.push(Box::pin(client.query(statement, values)));
         }
         if commits {
+            let end = if self.is_vouched {
+                VOUCHED_COMMIT
+            } else {
+                "COMMIT"
+            };
             all.push(Box::pin(async move {
-                client.batch_execute("COMMIT").await.map(|()| Vec::new())
+                client.batch_execute(end).await.map(|()| Vec::new())
             }));
         }
         let count = all.len();
@@ -218,6 +211,7 @@ impl DbLink {
                 ));
             }
             found.pop();
+            self.is_vouched = false;
         }
         if begins {
             found.remove(0);
@@ -267,6 +261,7 @@ impl DbLink {
     }
 
     fn silence(&self, is_commit: bool) -> DbFault {
+        self.is_silent.store(true, Ordering::Release);
         let why = format!("no answer within {} s", self.patience.as_secs());
         if is_commit {
             DbFault::Unknown(why)
@@ -275,8 +270,6 @@ impl DbLink {
         }
     }
 }
-
-const CLOCK: &str = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint";
 
 /// What a transaction begins with, whatever the role or the database has set. No plan may be made for tables that were empty when it was
 /// made; and what nobody waits for any more ends some time.
@@ -315,22 +308,6 @@ async fn in_order<T>(mut all: Vec<Later<'_, T>>) -> Vec<T> {
     })
     .await;
     done.into_iter().flatten().collect()
-}
-
-/// Carries what is sent and answered, until the connection ends.
-async fn drive<S, T>(mut connection: Connection<S, T>, is_warned: Arc<AtomicBool>)
-where
-    S: AsyncRead + AsyncWrite + Unpin,
-    T: AsyncRead + AsyncWrite + Unpin,
-{
-    // Whoever waits for an answer hears of an error there.
-    while let Some(Ok(message)) = poll_fn(|context| connection.poll_message(context)).await {
-        if let AsyncMessage::Notice(notice) = message
-            && notice.severity() == "WARNING"
-        {
-            is_warned.store(true, Ordering::Release);
-        }
-    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! The queue in a PostgreSQL that several gateways share; large bodies are in it, too.
 //!
-//! `link` is a connection, `crew` carries errands on some of them, `writer` writes mail and outcomes on others, many at a
+//! `reach` finds the server, `link` is a connection, `crew` carries errands on some of them, `writer` writes mail and outcomes on others, many at a
 //! time. `schema` makes the tables; `insert`, `look`, `claim`, `settle`, `verbs`, `operate`, `retention`, `shift`, `beside` and `node` say
 //! what is asked and changed, and decide nothing that `settling` and `turns` decide. `clock` makes the database's time of the caller's
 //! and back.
@@ -47,6 +47,7 @@ mod message;
 mod moving;
 mod node;
 mod operate;
+mod reach;
 mod read;
 mod retention;
 mod schema;
@@ -67,8 +68,8 @@ use claim::{Claimer, SharedCursors};
 use clock::Moments;
 use crew::{Access, Crew};
 pub use durable::DurabilityFacts;
+use fault::POOLER;
 use insert::of;
-use link::DbLink;
 pub use schema::{OpenError, script};
 pub use settings::{Durability, Server, Settings};
 use unheard::{ClaimedJob, Unheard};
@@ -108,7 +109,6 @@ pub struct PostgresStore {
     node: AtomicI64,
     /// Of the directory.
     token: String,
-    facts: DurabilityFacts,
     /// How long mail in doubt waits, in microseconds.
     doubt: AtomicI64,
     /// The counter of changes that a beat saw.
@@ -132,14 +132,14 @@ impl PostgresStore {
         })?;
         let access = Arc::new(Access::new(settings));
         let settings = &access.settings;
-        let mut link = DbLink::open(settings, &access.clock)
-            .await
-            .map_err(OpenError::from)?;
-        schema::prepare(&mut link, &settings.schema, settings.migrates).await?;
-        let facts = DurabilityFacts::ask(&link).await?;
-        if let Some(why) = facts.refusal(settings.durability) {
-            return Err(OpenError::Refused(why.to_owned()));
+        let mut link = access.open().await.map_err(OpenError::from)?;
+        if settings.migrates {
+            let other = access.open().await.map_err(OpenError::from)?;
+            if !link.keeps_statements(&other).await? {
+                return Err(OpenError::Refused(POOLER.to_owned()));
+            }
         }
+        schema::prepare(&mut link, &settings.schema, settings.migrates).await?;
         drop(link);
         let (crew, inbox) = Crew::new();
         let (desk, tray) = WriteDesk::new();
@@ -170,7 +170,6 @@ impl PostgresStore {
             cursors: SharedCursors::default(),
             node: AtomicI64::new(0),
             token,
-            facts,
             doubt: AtomicI64::new(i64::try_from(DOUBT.as_micros()).unwrap_or(i64::MAX)),
             changes: AtomicU64::new(NOT_LOOKED),
             raised: AtomicU64::new(0),
@@ -179,9 +178,15 @@ impl PostgresStore {
         }))
     }
 
-    /// How the database keeps what it commits, as it said when it was opened.
-    pub fn durability(&self) -> &DurabilityFacts {
-        &self.facts
+    /// How the database keeps what it commits, as it said last.
+    pub fn durability(&self) -> DurabilityFacts {
+        self.access.facts().unwrap_or_default()
+    }
+
+    /// The server that takes its writes.
+    pub fn server(&self) -> String {
+        let server = self.access.server();
+        server.map(ToString::to_string).unwrap_or_default()
     }
 
     fn own(&self) -> i64 {
@@ -412,6 +417,7 @@ impl Store for PostgresStore {
             errand!(self, true, [standing], link => node::beat(link, node, &standing, now))?;
         let (time, asked) = heard.clock;
         self.access.clock.is(time, asked);
+        self.access.keeps(heard.facts)?;
         if let Some(step) = self.access.clock.take_step() {
             tracing::warn!(
                 event = "database clock set",

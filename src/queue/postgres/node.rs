@@ -8,6 +8,7 @@ use tokio_postgres::Row;
 use super::{
     claim::{free, obey_all, of_node},
     clock::since_boot,
+    durable::DurabilityFacts,
     event::LifeLines,
     fault::DbFault,
     insert::of,
@@ -33,7 +34,7 @@ const NODES: &str = "SELECT id, name, token, version, config_hash, seen, dead_af
 const BEGIN: &str = "INSERT INTO node (name, token, version, config_hash, started, seen, dead_after, knew, draining, apart)
     VALUES ($1::text, $2::text, $3::text, $4::text, $5::bigint, 1, $6::bigint, $7::int, $8::boolean, $9::boolean)
     RETURNING id";
-/// All in one, once a second: its beat, the others as they were before it, what was changed, and the time.
+/// All in one, once a second: its beat, the others as they were before it, what was changed, the time, and how commits are kept.
 const BEAT: &str = "WITH beat AS (
       UPDATE node SET seen = seen + 1, knew = $2::int, draining = $3::boolean OR $5::boolean, apart = $4::boolean,
         config_hash = CASE WHEN $6::text = '' THEN config_hash ELSE $6 END,
@@ -41,7 +42,9 @@ const BEAT: &str = "WITH beat AS (
         gone = CASE WHEN $5 THEN $8::bigint END
       WHERE id = $1::bigint AND gone IS NULL)
     SELECT id, name, token, version, config_hash, seen, dead_after, knew, draining, apart, gone IS NOT NULL,
-           (SELECT counter FROM change), (extract(epoch FROM clock_timestamp()) * 1000000)::bigint
+           (SELECT counter FROM change), (extract(epoch FROM clock_timestamp()) * 1000000)::bigint,
+           current_setting('fsync'), current_setting('full_page_writes'), current_setting('synchronous_standby_names'),
+           current_setting('server_version'), current_setting('server_encoding')
     FROM node WHERE gone IS NULL OR id = $1 OR (NOT draining AND gone > $9::bigint) ORDER BY id";
 const GONE: &str = "UPDATE node SET gone = $2::bigint WHERE id = $1::bigint AND gone IS NULL";
 /// It has not been heard of since.
@@ -68,6 +71,7 @@ pub(super) struct BeatHeard {
     pub(super) changes: u64,
     /// The database's time, and when it was asked and answered.
     pub(super) clock: (i64, (i64, i64)),
+    pub(super) facts: DurabilityFacts,
 }
 
 fn row(row: &Row) -> Result<NodeRow, DbFault> {
@@ -191,6 +195,13 @@ pub(super) async fn beat(
         node,
         changes: get::<i64>(first, 11)?.unsigned_abs(),
         clock: (get(first, 12)?, (asked, answered)),
+        facts: DurabilityFacts::of([
+            get(first, 13)?,
+            get(first, 14)?,
+            get(first, 15)?,
+            get(first, 16)?,
+            get(first, 17)?,
+        ]),
         nodes: found.iter().flatten().map(row).collect::<Result<_, _>>()?,
     })
 }

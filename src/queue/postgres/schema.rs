@@ -2,7 +2,8 @@
 
 use super::{
     fault::{DbFault, lacks_rights, words},
-    link::{DbLink, Unreached, quoted},
+    link::{DbLink, quoted},
+    reach::Unreached,
     values::get,
 };
 

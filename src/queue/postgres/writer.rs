@@ -242,7 +242,12 @@ impl Scribe {
         let (mut losses, mut conflicts) = (0, 0);
         loop {
             let done = match self.access.linked(link).await {
-                Ok(link) => transaction(link, &mut batch).await,
+                Ok(link) => {
+                    if batch.iter().any(|waiting| waiting.is_unsure) {
+                        link.vouch();
+                    }
+                    transaction(link, &mut batch).await
+                }
                 Err(fault) => Err(fault),
             };
             let Err(fault) = done else {
@@ -254,6 +259,7 @@ impl Scribe {
                 return Vec::new();
             };
             let had_link = link.is_some();
+            self.access.wrote_not(link.as_ref());
             self.access.after(link, &fault).await;
             if matches!(fault, DbFault::Unknown(_)) {
                 for waiting in &mut batch {

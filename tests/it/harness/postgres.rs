@@ -8,7 +8,7 @@ use std::{
         process::CommandExt as _,
     },
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Child, Command, Output, Stdio},
     sync::{
         Arc, Mutex, OnceLock,
         atomic::{AtomicU64, Ordering},
@@ -37,6 +37,11 @@ use tempfile::TempDir;
 
 use super::peers::{certificates, free_port};
 
+mod pooler;
+mod standby;
+
+pub use pooler::Pooler;
+
 /// Of the superuser and of the role that owns the database.
 const PASSWORD: &str = "a password";
 
@@ -48,6 +53,14 @@ pub struct Postgres {
     user: Option<(u32, u32)>,
     /// Ends the server and removes its files when it is told to, or when this process has gone.
     keeper: Mutex<Child>,
+}
+
+fn succeeded(output: &Output) {
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
 }
 
 /// Where Debian has the programs.
@@ -87,7 +100,31 @@ impl Postgres {
 
     /// One for a test that stops it, or that wants other settings.
     pub fn start(settings: &str) -> Self {
-        let bin = programs();
+        let mut this = Self::prepare(certificates);
+        let made = this
+            .program("initdb")
+            .args(["--auth=scram-sha-256", "--username=postgres", "--no-sync"])
+            .args(["--locale=C", "--encoding=UTF8", "--pwfile"])
+            .arg(this.dir.join("password"))
+            .arg("-D")
+            .arg(this.dir.join("data"))
+            .output()
+            .unwrap();
+        succeeded(&made);
+        this.configure(&format!(
+            "max_connections = 400\nlog_min_messages = warning\n{settings}"
+        ));
+        this.launch();
+        this.sql(
+            "postgres",
+            "CREATE ROLE postern LOGIN PASSWORD 'a password'; CREATE ROLE guest LOGIN PASSWORD 'a password';",
+        );
+        this.sql("postgres", "CREATE DATABASE postern OWNER postern");
+        this
+    }
+
+    /// A place for one, with certificates and the password in it.
+    fn prepare(certificates: impl FnOnce(&Path)) -> Self {
         let user = unprivileged();
         let dir = tempfile::Builder::new()
             .prefix("postern-postgres")
@@ -96,7 +133,6 @@ impl Postgres {
             .keep();
         certificates(&dir);
         fs::write(dir.join("password"), PASSWORD).unwrap();
-        let port = free_port();
         fs::set_permissions(dir.join("key.pem"), fs::Permissions::from_mode(0o600)).unwrap();
         fs::set_permissions(&dir, fs::Permissions::from_mode(0o755)).unwrap();
         if let Some((uid, gid)) = user {
@@ -104,43 +140,25 @@ impl Postgres {
                 chown(path, Some(uid), Some(gid)).unwrap();
             }
         }
-        let data = dir.join("data");
-        let mut this = Self {
+        Self {
             keeper: Mutex::new(Command::new("true").spawn().unwrap()),
             dir,
-            port,
-            bin,
+            port: free_port(),
+            bin: programs(),
             user,
-        };
-        let made = this
-            .program("initdb")
-            .args(["--auth=scram-sha-256", "--username=postgres", "--no-sync"])
-            .args(["--locale=C", "--encoding=UTF8", "--pwfile"])
-            .arg(this.dir.join("password"))
-            .arg("-D")
-            .arg(&data)
-            .output()
-            .unwrap();
-        assert!(
-            made.status.success(),
-            "{}",
-            String::from_utf8_lossy(&made.stderr)
-        );
-        let directory = this.dir.display();
+        }
+    }
+
+    /// What is its own, behind what its files say already.
+    fn configure(&self, settings: &str) {
+        let (directory, port) = (self.dir.display(), self.port);
         let own = format!(
             "listen_addresses = '127.0.0.1'\nport = {port}\nunix_socket_directories = '{directory}'\n\
-             max_connections = 400\nssl = on\nssl_cert_file = '{directory}/cert.pem'\nssl_key_file = '{directory}/key.pem'\n\
-             fsync = on\nlog_min_messages = warning\n{settings}\n"
+             ssl = on\nssl_cert_file = '{directory}/cert.pem'\nssl_key_file = '{directory}/key.pem'\n\
+             fsync = on\n{settings}\n"
         );
-        let file = data.join("postgresql.conf");
+        let file = self.dir.join("data/postgresql.conf");
         fs::write(&file, fs::read_to_string(&file).unwrap() + &own).unwrap();
-        this.launch();
-        this.sql(
-            "postgres",
-            "CREATE ROLE postern LOGIN PASSWORD 'a password'; CREATE ROLE guest LOGIN PASSWORD 'a password';",
-        );
-        this.sql("postgres", "CREATE DATABASE postern OWNER postern");
-        this
     }
 
     fn program(&self, name: &str) -> Command {

@@ -1,0 +1,290 @@
+//! The server that a queue is in: ways to it, rights in it, its settings and its clock.
+
+use std::{
+    collections::HashSet,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use postern::{
+    queue::{
+        postgres::{Durability, OpenError, PostgresStore, Server, Settings, script},
+        store::{Filter, NodeId, Standing, Stats, Store},
+    },
+    secret::Secret,
+};
+
+use crate::{
+    harness::{postgres::Postgres, time::until},
+    postgres::{member, settings},
+    store::{ask, at, mail},
+};
+
+/// The database's own clock was set: whatever node sees it first moves what the queue holds, and nobody moves it twice.
+#[tokio::test]
+#[ignore = "needs PostgreSQL"]
+async fn what_is_queued_moves_with_the_clock_of_the_database() {
+    let (server, settings) = tokio::task::spawn_blocking(|| {
+        let server = Postgres::start("");
+        let settings = Settings {
+            callers_clock: false,
+            ..server.settings("/nonexistent".as_ref())
+        };
+        (server, settings)
+    })
+    .await
+    .unwrap();
+    let (one, two) = (
+        member(&settings, "one").await,
+        member(&settings, "two").await,
+    );
+    let now = SystemTime::now();
+    let sent = mail(1, &["a@x.example", "b@x.example"]);
+    one.store.insert(&sent, &[], now).await.unwrap();
+    let held = two.store.list(&Filter::default(), now).await.unwrap();
+    // In its schema, which is looked through first.
+    let schema = settings.schema.replace('"', "\"\"");
+    let set = format!(
+        "CREATE FUNCTION \"{schema}\".clock_timestamp() RETURNS timestamptz LANGUAGE sql
+         AS 'SELECT pg_catalog.clock_timestamp() + interval ''1 hour'''"
+    );
+    server.sql("postern", &set);
+    let end =
+        "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE usename = 'postern'";
+    server.sql("postgres", end);
+    for _ in 0..3 {
+        one.beat().await;
+        two.beat().await;
+    }
+    let moved = two.store.list(&Filter::default(), now).await.unwrap();
+    let by = |now: SystemTime, then: SystemTime| now.duration_since(then).unwrap().as_secs_f64();
+    let hour = by(moved[0].accepted, held[0].accepted);
+    assert!((hour - 3600.0).abs() < 5.0, "moved once by {hour} s");
+    assert_eq!(moved[0].next_attempt, Some(moved[0].accepted));
+    // For the gateways, whose clocks are as they were, it came when it came.
+    let mut jobs = Vec::new();
+    while jobs.is_empty() {
+        let now = SystemTime::now();
+        jobs = one.store.claim(&ask(1), one.node, now).await.unwrap();
+    }
+    let job = jobs.remove(0);
+    let far = job
+        .accepted
+        .duration_since(now)
+        .unwrap_or_else(|e| e.duration());
+    assert!(far < Duration::from_secs(30), "{far:?}");
+    tokio::task::spawn_blocking(move || drop(server))
+        .await
+        .unwrap();
+}
+
+/// How it gets in: by TLS with a login bound to it, by the socket, by the server that answers; and who does not.
+#[tokio::test]
+#[ignore = "needs PostgreSQL"]
+async fn ways_to_the_server() {
+    let server = Postgres::shared();
+    let base = settings();
+    let dir = tempfile::tempdir().unwrap();
+    let base = Settings {
+        data_dir: dir.path().join("data"),
+        ..base
+    };
+    let opened = PostgresStore::open(base.clone()).await.unwrap();
+    until("a login", async || {
+        opened.stats().await.unwrap();
+        let question = "SELECT count(*) FROM pg_stat_ssl s JOIN pg_stat_activity a USING (pid) WHERE a.usename = 'postern' AND s.ssl";
+        server.sql("postgres", question) != "0"
+    })
+    .await;
+    let dead = Server::Host("127.0.0.1".to_owned(), crate::harness::peers::free_port());
+    let socket = Server::Socket(server.socket().to_owned(), server.port);
+    for (hosts, tls) in [
+        (
+            vec![
+                dead.clone(),
+                Server::Host("localhost".to_owned(), server.port),
+            ],
+            Some(server.tls()),
+        ),
+        (vec![socket], None),
+    ] {
+        let settings = Settings {
+            hosts,
+            tls,
+            ..base.clone()
+        };
+        let store = PostgresStore::open(settings).await.unwrap();
+        assert_eq!(store.stats().await.unwrap(), Stats::default());
+        assert!(store.durability().fsync && store.durability().version.contains('.'));
+    }
+    let empty = rustls::ClientConfig::builder_with_provider(Arc::new(
+        rustls::crypto::aws_lc_rs::default_provider(),
+    ))
+    .with_safe_default_protocol_versions()
+    .unwrap()
+    .with_root_certificates(rustls::RootCertStore::empty())
+    .with_no_client_auth();
+    let wrong = |change: &dyn Fn(&mut Settings)| {
+        let mut settings = base.clone();
+        change(&mut settings);
+        PostgresStore::open(settings)
+    };
+    let away = wrong(&|settings| settings.hosts = vec![dead.clone()])
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(&away, OpenError::Away(why) if why.contains("refused")),
+        "{away}"
+    );
+    let stranger = wrong(&|settings| settings.tls = Some(Arc::new(empty.clone())))
+        .await
+        .unwrap_err();
+    assert!(matches!(stranger, OpenError::Away(_)), "{stranger}");
+    let login = wrong(&|settings| settings.password = Some(Secret::new("other")))
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(&login, OpenError::Refused(why) if why.contains("password")),
+        "{login}"
+    );
+    let database = wrong(&|settings| settings.database = "other".to_owned())
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(&database, OpenError::Refused(why) if why.contains("other")),
+        "{database}"
+    );
+}
+
+/// Who may not make the schema says what to do; with what that prints he may do all he has to.
+#[tokio::test]
+#[ignore = "needs PostgreSQL"]
+async fn rights_that_are_missing_are_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let guest = Settings {
+        username: "guest".to_owned(),
+        data_dir: dir.path().join("data"),
+        ..settings()
+    };
+    let refused = PostgresStore::open(guest.clone()).await.unwrap_err();
+    let expected = "the database lacks schema 1 of Postern: have its owner run what \"postern queue schema\" prints";
+    assert_eq!(refused.to_string(), expected);
+    Postgres::shared().sql("postern", &script(&guest.schema, "guest"));
+    let store = PostgresStore::open(guest.clone()).await.unwrap();
+    store.beat(&Standing::default()).await.unwrap();
+    store
+        .insert(&mail(1, &["a@x.example"]), &[], at(0))
+        .await
+        .unwrap();
+    assert_eq!(
+        store.list(&Filter::default(), at(0)).await.unwrap().len(),
+        1
+    );
+    // A command makes no schema.
+    let command = Settings {
+        migrates: false,
+        schema: "none".to_owned(),
+        ..settings()
+    };
+    let refused = PostgresStore::open(Settings {
+        data_dir: guest.data_dir,
+        ..command
+    })
+    .await
+    .unwrap_err();
+    assert_eq!(refused.to_string(), expected);
+}
+
+#[tokio::test]
+#[ignore = "needs PostgreSQL"]
+async fn a_newer_schema_is_used_as_far_as_it_says() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = Settings {
+        data_dir: dir.path().join("data"),
+        ..settings()
+    };
+    drop(PostgresStore::open(settings.clone()).await.unwrap());
+    let table = format!("\"{}\".schema", settings.schema.replace('"', "\"\""));
+    let sql = |sql: &str| Postgres::shared().sql("postern", &format!("UPDATE {table} SET {sql}"));
+    sql("version = 2");
+    PostgresStore::open(settings.clone()).await.unwrap();
+    sql("version = 3, readable_by = 2");
+    let refused = PostgresStore::open(settings.clone()).await.unwrap_err();
+    let expected =
+        "the queue was written by a newer version of Postern (schema 3; this one knows 1)";
+    assert!(
+        matches!(&refused, OpenError::Refused(why) if why == expected),
+        "{refused}"
+    );
+}
+
+/// Two gateways that start on an empty database at the same moment.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs PostgreSQL"]
+async fn the_schema_is_made_once() {
+    let settings = settings();
+    let mut all = tokio::task::JoinSet::new();
+    for name in ["one", "two", "three", "four"] {
+        let settings = settings.clone();
+        all.spawn(async move { member(&settings, name).await.node });
+    }
+    let nodes: HashSet<NodeId> = all.join_all().await.into_iter().collect();
+    assert_eq!(nodes.len(), 4);
+}
+
+#[tokio::test]
+#[ignore = "needs PostgreSQL"]
+async fn a_database_that_does_not_sync_is_refused() {
+    let (server, settings) = tokio::task::spawn_blocking(|| {
+        let server = Postgres::start("fsync = off\nfull_page_writes = off");
+        let settings = server.settings("/nonexistent".as_ref());
+        (server, settings)
+    })
+    .await
+    .unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let settings = Settings {
+        data_dir: dir.path().join("data"),
+        ..settings
+    };
+    let refused = PostgresStore::open(settings.clone()).await.unwrap_err();
+    assert!(
+        matches!(&refused, OpenError::Refused(why) if why.contains("fsync = off")),
+        "{refused}"
+    );
+    server.sql("postgres", "ALTER SYSTEM SET fsync = on");
+    server.sql("postgres", "SELECT pg_reload_conf()");
+    until("the setting", async || {
+        server.sql("postgres", "SHOW fsync") == "on"
+    })
+    .await;
+    let store = PostgresStore::open(settings.clone()).await.unwrap();
+    let facts = store.durability();
+    assert!(facts.fsync && !facts.full_page_writes && !facts.has_standbys);
+    assert_eq!(facts.warnings().len(), 2);
+    server.sql(
+        "postgres",
+        "CREATE DATABASE latin OWNER postern ENCODING 'LATIN1' TEMPLATE template0 LOCALE 'C'",
+    );
+    let latin = Settings {
+        database: "latin".to_owned(),
+        ..settings.clone()
+    };
+    let refused = PostgresStore::open(latin).await.unwrap_err();
+    assert!(
+        matches!(&refused, OpenError::Refused(why) if why.contains("UTF8")),
+        "{refused}"
+    );
+    let quorum = Settings {
+        durability: Durability::Quorum,
+        ..settings
+    };
+    let refused = PostgresStore::open(quorum).await.unwrap_err();
+    assert!(
+        matches!(&refused, OpenError::Refused(why) if why.contains("synchronous_standby_names")),
+        "{refused}"
+    );
+    tokio::task::spawn_blocking(move || drop(server))
+        .await
+        .unwrap();
+}
