@@ -86,7 +86,7 @@ const BUDGETS: &[(&str, usize)] = &[
     ("route", 140),
     ("telemetry", 1_700),
     ("smtp", 4_620),
-    ("queue", 10_960),
+    ("queue", 11_060),
     ("listener", 3_240),
     ("connector", 9_600),
     ("delivery", 5_360),
@@ -97,7 +97,7 @@ const BUDGETS: &[(&str, usize)] = &[
     ("config", 9_020),
     ("watch", 50),
     ("gateway", 4_420),
-    ("cli", 4_780),
+    ("cli", 4_900),
     ("lib", 50),
     ("main", 50),
 ];

@@ -9,13 +9,17 @@ use serde_json::json;
 use tokio::task::JoinSet;
 
 use super::{
+    database,
     exit::{CommandError, Ended, Exit},
     output, prepare,
 };
 use crate::{
-    config::{self, Config, Diagnostic, Secrets},
+    config::{self, Config, Diagnostic, Secrets, cluster::StoreSettings},
     connector::{self, Services, oauth::TokenStore},
-    gateway::report::login::{LoginFault, log_in},
+    gateway::{
+        database::settings as database_settings,
+        report::login::{LoginFault, log_in},
+    },
     mail::text::{shown, shown_to},
     route::ConnectorName,
     view::{LoginView, Problem},
@@ -23,7 +27,7 @@ use crate::{
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// Also log in at every connector, without sending anything
+    /// Also log in at every connector, without sending anything, and look at the database of the queue
     #[arg(long)]
     connect: bool,
     /// Print JSON, for programs
@@ -82,21 +86,36 @@ pub(super) fn run(path: Option<PathBuf>, arguments: &Arguments) -> Ended {
             output::count(connectors as u64, "connector"),
         ))?;
     }
+    let database = match &config.store {
+        StoreSettings::Postgres(postgres, cluster) if arguments.connect => {
+            let look = async { Ok(database::look(postgres, cluster, &config.data_dir).await) };
+            Some(prepare::block_on(look)?)
+        }
+        _ => None,
+    };
     let logins = if arguments.connect {
         let token_store = prepare::token_store(&config)?;
         Some(prepare::block_on(connect(config.connectors, token_store))?)
     } else {
         None
     };
-    let ok = logins.iter().flatten().all(|login| login.1.is_ok());
+    let logged_in = logins.iter().flatten().all(|login| login.1.is_ok());
+    let exit = match database.as_ref().map_or(Exit::Ok, database::exit) {
+        Exit::Ok if !logged_in => Exit::Unavailable,
+        exit => exit,
+    };
     if arguments.json {
         let problems: Vec<Problem> = notes.iter().map(Diagnostic::problem).collect();
         output::json(&json!({
-            "ok": ok, "file": path.display().to_string(), "problems": problems,
+            "ok": exit == Exit::Ok, "file": path.display().to_string(), "problems": problems,
             "listeners": listeners, "routes": routes, "connectors": connectors,
+            "store": database.as_ref().map(database::view),
             "connect": logins.map(|logins| logins.iter().map(login_view).collect::<Vec<_>>()),
         }))?;
     } else {
+        if let Some(looked) = &database {
+            database::print(looked)?;
+        }
         for (name, result) in logins.into_iter().flatten() {
             match result {
                 Ok(found) => {
@@ -108,7 +127,7 @@ pub(super) fn run(path: Option<PathBuf>, arguments: &Arguments) -> Ended {
             }
         }
     }
-    Ok(if ok { Exit::Ok } else { Exit::Unavailable })
+    Ok(exit)
 }
 
 /// A connector, and how its login went.
@@ -143,6 +162,14 @@ fn buildable(path: &Path, config: &Config) -> Result<(), CommandError> {
                 ),
             ));
         }
+    }
+    if let StoreSettings::Postgres(postgres, cluster) = &config.store {
+        database_settings(postgres, cluster, &config.data_dir, false).map_err(|why| {
+            CommandError::new(
+                Exit::Config,
+                format_args!("error: {}: {why}", path.display()),
+            )
+        })?;
     }
     Ok(())
 }

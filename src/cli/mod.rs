@@ -26,6 +26,7 @@ mod check;
 mod completions;
 mod config;
 mod connector;
+mod database;
 mod demo;
 mod devices;
 mod elsewhere;

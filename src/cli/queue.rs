@@ -34,6 +34,7 @@ use crate::{
 };
 
 mod export;
+mod schema;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -88,6 +89,8 @@ enum QueueCommand {
         #[arg(short, long, value_name = "FILE")]
         output: Option<PathBuf>,
     },
+    /// Print the SQL for the owner of the database, where the role of [postgres] may not make its tables
+    Schema,
 }
 
 /// Which messages; everything given must hold.
@@ -150,7 +153,7 @@ impl Which {
 
 pub(super) fn run(path: Option<PathBuf>, arguments: Arguments) -> Ended {
     let Arguments { place, command } = arguments;
-    let find = || place.find(path);
+    let find = || place.find(path.clone());
     let mut leaves_reports = false;
     let (verb, done, which) = match command {
         QueueCommand::List { which, limit, json } => return list(&find()?, &which, limit, json),
@@ -159,6 +162,7 @@ pub(super) fn run(path: Option<PathBuf>, arguments: Arguments) -> Ended {
             let store = find()?.existing_store()?;
             return prepare::block_on(export::run(store, id, output));
         }
+        QueueCommand::Schema => return schema::run(path),
         QueueCommand::Retry {
             which,
             reports: too,

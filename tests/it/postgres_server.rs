@@ -8,7 +8,7 @@ use std::{
 
 use postern::{
     queue::{
-        postgres::{Durability, OpenError, PostgresStore, Server, Settings, script},
+        postgres::{Durability, OpenError, PostgresStore, Server, Settings, examine, script},
         store::{Filter, NodeId, Standing, Stats, Store},
     },
     secret::Secret,
@@ -287,4 +287,67 @@ async fn a_database_that_does_not_sync_is_refused() {
     tokio::task::spawn_blocking(move || drop(server))
         .await
         .unwrap();
+}
+
+/// Looked at, a database is as it was, and says what a gateway would meet.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs PostgreSQL"]
+async fn what_a_look_at_the_database_finds() {
+    let base = settings();
+    let look = |change: &dyn Fn(&mut Settings)| {
+        let mut settings = base.clone();
+        change(&mut settings);
+        examine(settings)
+    };
+    let missing = "the database lacks schema 1 of Postern: have its owner run what \"postern queue schema\" prints";
+    let found = look(&|_| ()).await.unwrap();
+    assert_eq!((found.schema, found.at_work), (None, 0));
+    assert_eq!(
+        found.server,
+        format!("127.0.0.1:{}", Postgres::shared().port)
+    );
+    assert!(found.facts.fsync && !found.facts.has_standbys);
+    let guest = |settings: &mut Settings| settings.username = "guest".to_owned();
+    let refused = look(&guest).await.unwrap_err();
+    assert_eq!(refused.to_string(), missing);
+    // Of three that were there one beats, one has left, and one has fallen silent.
+    let mut members = Vec::new();
+    for name in ["one", "two", "three"] {
+        members.push(member(&base, name).await);
+    }
+    let leaving = Standing {
+        is_leaving: true,
+        ..Standing::of(members[1].node)
+    };
+    members[1].store.beat(&leaving).await.unwrap();
+    let beats = async {
+        loop {
+            members[0].beat().await;
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+    };
+    let found = tokio::select! {
+        found = look(&|_| ()) => found.unwrap(),
+        () = beats => unreachable!(),
+    };
+    assert_eq!((found.schema, found.at_work), (Some(1), 1));
+    // Who may use a part of it only.
+    let refused = look(&guest).await.unwrap_err();
+    assert_eq!(refused.to_string(), missing);
+    let schema = base.schema.replace('"', "\"\"");
+    let grant = |rights: &str| {
+        let tables = format!(
+            "GRANT USAGE ON SCHEMA \"{schema}\" TO guest; GRANT {rights} ON ALL TABLES IN SCHEMA \"{schema}\" TO guest"
+        );
+        Postgres::shared().sql("postern", &tables);
+    };
+    grant("SELECT, INSERT, UPDATE");
+    let refused = look(&guest).await.unwrap_err();
+    let words = "the role \"guest\" may not use all of change, chunk,";
+    assert!(
+        matches!(&refused, OpenError::Refused(why) if why.starts_with(words)),
+        "{refused}"
+    );
+    grant("DELETE");
+    look(&guest).await.unwrap();
 }

@@ -49,18 +49,20 @@ impl DurabilityFacts {
         )
     }
 
-    /// What it would be good to know, where mail may be acknowledged.
-    pub fn warnings(&self) -> Vec<&'static str> {
+    /// What it would be good to know, where mail may be acknowledged; each with what to do about it.
+    pub fn warnings(&self) -> Vec<(&'static str, &'static str)> {
         let mut warnings = Vec::new();
         if !self.full_page_writes {
-            warnings.push(
-                "full_page_writes = off: unless the file system writes whole pages, a power loss may damage the queue",
-            );
+            warnings.push((
+                "full_page_writes is off: unless the file system writes whole pages, a power loss may damage the queue.",
+                "Set full_page_writes = on",
+            ));
         }
         if !self.has_standbys {
-            warnings.push(
-                "synchronous_standby_names is empty: a failover may forget mail that was answered with 250 just before it",
-            );
+            warnings.push((
+                "synchronous_standby_names is empty: a failover may forget mail that was answered with 250 just before it.",
+                "Let the database have synchronous standbys (Patroni: synchronous_mode), then write durability = \"quorum\"",
+            ));
         }
         warnings
     }

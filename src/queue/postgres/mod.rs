@@ -3,7 +3,7 @@
 //! `reach` finds the server, `link` is a connection, `crew` carries errands on some of them, `writer` writes mail and outcomes on others, many at a
 //! time. `schema` makes the tables; `insert`, `look`, `claim`, `settle`, `verbs`, `operate`, `retention`, `shift`, `beside` and `node` say
 //! what is asked and changed, and decide nothing that `settling` and `turns` decide. `clock` makes the database's time of the caller's
-//! and back.
+//! and back. `examine` only looks.
 
 use std::{
     sync::{
@@ -39,6 +39,7 @@ mod directory;
 mod durable;
 mod entries;
 mod event;
+mod examine;
 mod fault;
 mod insert;
 mod link;
@@ -68,6 +69,7 @@ use claim::{Claimer, SharedCursors};
 use clock::Moments;
 use crew::{Access, Crew};
 pub use durable::DurabilityFacts;
+pub use examine::{Examined, examine};
 use fault::POOLER;
 use insert::of;
 pub use schema::{OpenError, script};

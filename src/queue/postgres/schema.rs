@@ -71,14 +71,14 @@ pub(super) async fn prepare(
     }
 }
 
-fn missing() -> OpenError {
+pub(super) fn missing() -> OpenError {
     OpenError::Refused(format!(
         "the database lacks schema {SCHEMA} of Postern: have its owner run what \"postern queue schema\" prints"
     ))
 }
 
 /// A newer one may say that an older program may work on it.
-fn may_work((version, readable_by): (i32, i32)) -> Result<(), OpenError> {
+pub(super) fn may_work((version, readable_by): (i32, i32)) -> Result<(), OpenError> {
     if version > SCHEMA && readable_by > SCHEMA {
         return Err(OpenError::Refused(format!(
             "the queue was written by a newer version of Postern (schema {version}; this one knows {SCHEMA})"
@@ -100,7 +100,10 @@ async fn there(link: &DbLink, schema: &str) -> Result<(bool, bool), DbFault> {
 }
 
 /// The schema's version and the oldest program that may work on it. `None`: there is none.
-async fn found(link: &mut DbLink, schema: &str) -> Result<Option<(i32, i32)>, OpenError> {
+pub(super) async fn found(
+    link: &mut DbLink,
+    schema: &str,
+) -> Result<Option<(i32, i32)>, OpenError> {
     let table = format!("{}.schema", quoted(schema));
     if !there(link, schema).await?.1 {
         return Ok(None);
