@@ -19,6 +19,8 @@ use tokio_rustls::TlsConnector;
 pub struct Plan {
     /// The relay.
     pub target: SocketAddr,
+    /// Others beside it: sessions go to each in turn.
+    pub others: Vec<SocketAddr>,
     /// Connections at a time.
     pub sessions: usize,
     /// Messages in all.
@@ -57,9 +59,12 @@ pub async fn run(plan: &Plan) -> Result<Seen> {
     let messages = Rc::new(Messages::new(plan.size));
     let start = Instant::now();
     let mut tasks = Vec::new();
-    for _ in 0..plan.sessions {
-        let (plan, next, seen, messages) =
-            (plan.clone(), next.clone(), seen.clone(), messages.clone());
+    for number in 0..plan.sessions {
+        let mut plan = plan.clone();
+        if let Some(other) = (number % (plan.others.len() + 1)).checked_sub(1) {
+            plan.target = plan.others[other];
+        }
+        let (plan, next, seen, messages) = (plan, next.clone(), seen.clone(), messages.clone());
         tasks.push(tokio::task::spawn_local(async move {
             if let Err(fault) = session(&plan, &next, &seen, &messages, start).await {
                 seen.borrow_mut().faults.push(format!("{fault:#}"));

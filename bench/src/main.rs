@@ -4,6 +4,7 @@ mod delay;
 mod disk;
 mod load;
 mod message;
+mod postgres;
 mod rest;
 mod round;
 mod sink;
@@ -30,6 +31,8 @@ enum Verb {
     Hold(rest::Hold),
     /// The same octets by raw group commit, the limit of the disk; prints one line of JSON
     Disk(disk::Options),
+    /// The statements of a queue in PostgreSQL without a gateway, the limit of the database; prints one line of JSON
+    Postgres(postgres::Options),
     /// A line over a distance: a pipe to an upstream that delays what goes through it, until standard input ends; prints its address, and
     /// at the end one line of JSON
     Delay(delay::Options),
@@ -47,6 +50,7 @@ fn main() -> Result<()> {
         Verb::Fill(options) => println!("{}", rest::fill(&options)?),
         Verb::Hold(options) => rest::hold(&options)?,
         Verb::Disk(options) => println!("{}", disk::run(&options)?),
+        Verb::Postgres(options) => println!("{}", postgres::run(&options)?),
         Verb::Delay(options) => delay::run(&options)?,
         Verb::Cert { dir } => tls::make(&dir)?,
     }

@@ -40,6 +40,7 @@ pub struct Hold {
 fn plan(target: SocketAddr, sessions: usize, messages: usize, size: usize) -> load::Plan {
     load::Plan {
         target,
+        others: Vec::new(),
         sessions,
         messages,
         size,

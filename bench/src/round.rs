@@ -1,7 +1,7 @@
 //! One scenario against one relay: open the sink, send, wait for the last arrival, and say what was seen.
 
 use crate::{load, sink, tls};
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use clap::Args;
 use serde::Serialize;
 use std::net::SocketAddr;
@@ -13,9 +13,9 @@ use tokio_rustls::TlsAcceptor;
 /// What to send, where, and how.
 #[derive(Args, Clone)]
 pub struct Options {
-    /// The relay
-    #[arg(long)]
-    pub target: SocketAddr,
+    /// The relay; of several, sessions go to each in turn
+    #[arg(long, required = true)]
+    pub target: Vec<SocketAddr>,
     /// Where the relay sends to: opened here
     #[arg(long)]
     pub sink: SocketAddr,
@@ -85,7 +85,8 @@ pub fn run(options: &Options) -> Result<Measured> {
 pub fn measure(options: &Options, sink: &sink::Sink) -> Result<Measured> {
     sink.expect(options.messages);
     let plan = load::Plan {
-        target: options.target,
+        target: *options.target.first().context("no target")?,
+        others: options.target[1..].to_vec(),
         sessions: options.sessions,
         messages: options.messages,
         size: options.size,
@@ -156,7 +157,7 @@ mod tests {
 
     fn options(target: SocketAddr, sink: SocketAddr) -> Options {
         Options {
-            target,
+            target: vec![target],
             sink,
             sessions: 3,
             messages: 20,
