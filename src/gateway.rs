@@ -24,10 +24,10 @@ use window::WindowSide;
 use crate::{
     config::{self, Config, Diagnostic, Secrets, Severity},
     connector::{self, Connector, Services},
-    delivery::{self, Delivery},
+    delivery::{self, Delivery, member::Member},
     listener::{ListenerStatus, Listeners, Shared, auth::Authenticator},
     mail::time,
-    queue::{self, Queue, lock, store::Store},
+    queue::{Queue, lock, store::Store},
     systemd,
     telemetry::{self, metrics::Metrics},
     view::{Cause, Readiness, Reload, STATUS_ROW},
@@ -38,6 +38,7 @@ pub use error::RunError;
 
 mod certificates;
 mod changes;
+mod cluster;
 pub mod database;
 mod desk;
 mod error;
@@ -197,6 +198,8 @@ struct Gateway {
     shared: Arc<Shared>,
     listeners: Listeners,
     delivery: Delivery,
+    /// This gateway among those that share the queue.
+    member: Option<Arc<Member>>,
     window: WindowSide,
     instruments: Arc<Instruments>,
     /// Who keeps the health file; dropped, nobody does.
@@ -213,8 +216,16 @@ async fn serve(
     pulse: Arc<Pulse>,
 ) -> Result<(), RunError> {
     let mut signals = Signals::new().map_err(|e| RunError::system(format!("signals: {e}")))?;
-    let store = queue::open(&config.queue)?;
-    let queue = Arc::new(Queue::start(Arc::clone(&store)).await?);
+    let store = cluster::open(&config).await?;
+    let member = cluster::join(&config, &store).await?;
+    let queue = Arc::new(match &member {
+        Some(member) => {
+            let queue = Queue::new(Arc::clone(&store));
+            queue.becomes(member.node().unwrap_or_default());
+            queue
+        }
+        None => Queue::start(Arc::clone(&store)).await?,
+    });
     let connectors = connectors(&config, &[], &store)?;
     let shared = Shared::new(
         Arc::clone(&queue),
@@ -231,7 +242,11 @@ async fn serve(
     let bound = window::bind(config.window.as_ref(), &listeners)?;
     let delivery = {
         let _within = outwards.enter();
-        Delivery::start(Arc::clone(&queue), setup(&config, &connectors))
+        let setup = setup(&config, &connectors);
+        match &member {
+            Some(member) => Delivery::start_among(Arc::clone(member), Arc::clone(&queue), setup),
+            None => Delivery::start(Arc::clone(&queue), setup),
+        }
     };
     let observer = delivery.observer();
     let instruments = Instruments::new(
@@ -264,6 +279,7 @@ async fn serve(
         shared,
         listeners,
         delivery,
+        member,
         instruments,
         _health: health,
         started: SystemTime::now(),
@@ -277,9 +293,9 @@ async fn serve(
     gateway.instruments.took(&gateway.config, &standing);
     info!(event = "ready", version = env!("CARGO_PKG_VERSION"), config = %gateway.config.path.display(), "ready");
     systemd::ready(&gateway.status());
-    gateway.wait(&mut signals).await;
+    let end = gateway.wait(&mut signals).await;
     gateway.stop(&mut signals).await;
-    Ok(())
+    end
 }
 
 /// What the gateway is told from outside.
@@ -308,7 +324,7 @@ impl Signals {
 
 impl Gateway {
     /// Until it is told to stop.
-    async fn wait(&mut self, signals: &mut Signals) {
+    async fn wait(&mut self, signals: &mut Signals) -> Result<(), RunError> {
         let mut look = interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut daily = interval(Duration::from_hours(24));
@@ -317,8 +333,11 @@ impl Gateway {
         let mut watchdog = interval(watched.unwrap_or(Duration::from_hours(1)));
         loop {
             tokio::select! {
-                _ = signals.term.recv() => return,
-                _ = signals.int.recv() => return,
+                _ = signals.term.recv() => return Ok(()),
+                _ = signals.int.recv() => return Ok(()),
+                () = self.delivery.replaced() => {
+                    return Err(RunError::new(75, "another gateway runs on a copy of this data_dir"));
+                }
                 Some(()) = signals.hup.recv() => {
                     let _ = self.reload(Cause::Asked).await;
                 }
@@ -415,6 +434,17 @@ impl Gateway {
                 "[log] has changed; that needs a restart"
             );
             config.log.clone_from(&self.config.log);
+        }
+        if config.store != self.config.store {
+            warn!(
+                event = "restart needed",
+                key = "store",
+                "where the queue is has changed; that needs a restart, the old place stays"
+            );
+            config.store.clone_from(&self.config.store);
+        }
+        if let (Some(member), Some(settings)) = (&self.member, cluster::settings(&config)) {
+            member.set(settings);
         }
         self.shared.swap(rules(&config), config.limits);
         let is_same = |(one, other): (&BuiltConnector, &BuiltConnector)| {

@@ -117,7 +117,7 @@ pub(super) fn store(data_dir: &Path) -> Result<Option<Arc<dyn Store>>, CommandEr
     if !queue::exists(data_dir).map_err(|error| unreadable(data_dir, &error))? {
         return Ok(None);
     }
-    let store = queue::open(&queue::Settings {
+    let store = queue::open_local(&queue::Settings {
         data_dir: data_dir.to_owned(),
         // How long things are kept is the gateway's business.
         keep_failed: Duration::MAX,

@@ -13,7 +13,7 @@ use std::{
 use async_trait::async_trait;
 use tokio::io::AsyncWriteExt as _;
 
-use super::interface::Connector;
+use super::{deadline::Deadline, interface::Connector};
 use crate::{
     mail::{
         message::Message,
@@ -61,7 +61,7 @@ impl Connector for Capture {
         &self,
         message: &Message,
         recipients: &[Recipient],
-        _deadline: Instant,
+        _deadline: &Deadline,
     ) -> Report {
         let names: Vec<String> = recipients.iter().map(ToString::to_string).collect();
         let outcome = match write(&self.directory, message, &names).await {

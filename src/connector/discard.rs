@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use async_trait::async_trait;
 
-use super::interface::Connector;
+use super::{deadline::Deadline, interface::Connector};
 use crate::{
     mail::{
         message::Message,
@@ -40,7 +40,7 @@ impl Connector for Discard {
         &self,
         _message: &Message,
         recipients: &[Recipient],
-        _deadline: Instant,
+        _deadline: &Deadline,
     ) -> Report {
         let outcome = Outcome::Delivered(Reply::new(250, (2, 0, 0), "discarded"));
         Report::all(recipients, &outcome, "discard")

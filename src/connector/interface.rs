@@ -10,7 +10,7 @@ use std::{
 
 use async_trait::async_trait;
 
-use super::oauth::TokenStore;
+use super::{deadline::Deadline, oauth::TokenStore};
 use crate::{
     mail::{
         message::Message,
@@ -29,17 +29,19 @@ pub trait Connector: Send + Sync + fmt::Debug {
     fn upload(&self, _message: &Message, _recipients: &[Recipient]) -> u64 {
         0
     }
-    /// One attempt; returns before `deadline`, since only the connector knows whether the last octet was sent.
+    /// One attempt; returns before `deadline`. Only the connector knows whether the last octet was sent: it says so there.
     async fn deliver(
         &self,
         message: &Message,
         recipients: &[Recipient],
-        deadline: Instant,
+        deadline: &Deadline,
     ) -> Report;
     /// Logs in and sends nothing: `check --connect`, and a paused lane's probe. The text says what was found.
     async fn probe(&self, deadline: Instant) -> Result<String, Obstacle>;
     /// The end is near: what waits in it for its turn goes back untouched.
     fn stop(&self) {}
+    /// So many connections are its part of those that the upstream takes, from now on: what is above goes after its message.
+    fn set_part(&self, _connections: usize) {}
     /// How many connections it has, where it keeps any.
     fn connections(&self) -> Option<Connections> {
         None

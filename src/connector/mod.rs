@@ -12,6 +12,7 @@ use std::{
 use crate::{mail::address::Address, route::ConnectorName};
 
 pub mod capture;
+mod deadline;
 pub mod discard;
 pub mod graph;
 pub mod http;
@@ -25,6 +26,7 @@ pub mod smtp;
 mod tls;
 
 pub use self::{
+    deadline::{Deadline, MayBegin},
     interface::{Connections, Connector, Learned, Memory, Recorder, Services},
     outbound::{Proxy, ProxyServer, is_loopback, names},
     settings::{Auth, LaneLimits, Pipelining, Rate, SmtpSettings, Tls, Upload, Verify},
@@ -38,6 +40,8 @@ pub struct Settings {
     pub name: ConnectorName,
     /// Jobs at once; of a connector that has mailboxes for each of them.
     pub max_concurrent: usize,
+    /// That was written out, and does not follow from something else.
+    pub is_concurrency_given: bool,
     /// The longest time between two probes while it is closed.
     pub probe: Duration,
     /// Messages in any window of that length, at most; likewise.
@@ -109,6 +113,23 @@ impl Kind {
             Kind::Smtp(smtp) => smtp.oauth.as_ref().map(|(oauth, _)| oauth),
             Kind::Graph(graph) => Some(&graph.oauth),
             Kind::Capture { .. } | Kind::Discard => None,
+        }
+    }
+
+    /// Connections at once, where those are what an upstream counts.
+    pub fn max_connections(&self) -> Option<usize> {
+        match self {
+            Kind::Smtp(smtp) => Some(smtp.max_connections),
+            Kind::Graph(graph) => Some(graph.max_connections),
+            Kind::Capture { .. } | Kind::Discard => None,
+        }
+    }
+
+    /// Whether its upstream counts by mailbox.
+    pub fn counts_by_mailbox(&self) -> bool {
+        match self {
+            Kind::Graph(_) => true,
+            Kind::Smtp(_) | Kind::Capture { .. } | Kind::Discard => false,
         }
     }
 

@@ -13,6 +13,7 @@ use std::{
 use tokio::time::Instant;
 
 use super::{
+    among,
     clock::Moment,
     lanes::{LanePermits, SenderPermits, alarms::Alarm},
     plan::Block,
@@ -22,14 +23,14 @@ use super::{
     shared::DeliveryContext,
 };
 use crate::{
-    connector::{Connector, Settings},
+    connector::{Connector, Deadline, Settings},
     mail::{
         message::Message,
         outcome::{ObstacleKind, Outcome, Report},
         recipient::Recipient,
         reply::Reply,
     },
-    queue::store::Job,
+    queue::store::{Job, Lease},
     route::{ConnectorName, LaneId, Route},
     telemetry::counted,
 };
@@ -164,7 +165,13 @@ impl Run<'_> {
             counted::failed_over(self.done.route.name.as_str());
         }
         let began = Instant::now();
-        let report = call(shared, connector.as_ref(), settings, &job.message, &open).await;
+        let called = Called {
+            connector: connector.as_ref(),
+            settings,
+            lease: job.lease,
+            permits: &permits,
+        };
+        let report = call(shared, called, &job.message, &open).await;
         let waited = shared.clock.wall().duration_since(job.accepted);
         counted::attempted(
             name.as_str(),
@@ -227,6 +234,15 @@ async fn enter(
         Some((connector, sender)) => (Some(connector), sender),
         None => (None, SenderPermits::default()),
     };
+    // The lane of the connector, and that of the mailbox.
+    for _ in 0..2 {
+        let Some(unheld) = shared.lanes.unheld(name, Some(lane)) else {
+            break;
+        };
+        if !among::hold(shared, &unheld).await {
+            return Err(Block::Turn(Duration::ZERO));
+        }
+    }
     let sender = shared.lanes.sender_permits(lane, sender)?;
     let connector = match connector {
         Some(permit) => permit,
@@ -241,23 +257,65 @@ async fn enter(
     Ok(permits)
 }
 
+/// What [`call`] needs besides the message.
+struct Called<'a> {
+    connector: &'a dyn Connector,
+    settings: &'a Settings,
+    lease: Lease,
+    permits: &'a LanePermits,
+}
+
+/// This gateway may not go on with it: the others may send it, or are about to count on what it leaves them.
+fn cut_off(recipients: &[Recipient], deadline: &Deadline) -> Report {
+    let text = "cut off by this gateway, which the others do not hear of any more";
+    let reply = Reply::new(451, (4, 3, 2), text);
+    let outcome = if deadline.may_have_arrived() {
+        Outcome::InDoubt(reply)
+    } else {
+        Outcome::deferred(reply)
+    };
+    Report::all(recipients, &outcome, "")
+}
+
 /// Calls the connector; one that panics or overruns its deadline leaves every recipient in doubt.
 async fn call(
-    shared: &DeliveryContext,
-    connector: &dyn Connector,
-    settings: &Settings,
+    shared: &Arc<DeliveryContext>,
+    Called {
+        connector,
+        settings,
+        lease,
+        permits,
+    }: Called<'_>,
     message: &Message,
     recipients: &[Recipient],
 ) -> Report {
-    let deadline = Instant::now().into_std() + settings.timeout;
-    let mut delivery = connector.deliver(message, recipients, deadline);
+    let until = Instant::now() + settings.timeout;
+    let deadline = if shared.lanes.member().is_some() {
+        let shared = Arc::clone(shared);
+        Deadline::asking(until.into_std(), Arc::new(move || shared.may_begin(lease)))
+    } else {
+        Deadline::from(until.into_std())
+    };
+    let mut delivery = connector.deliver(message, recipients, &deadline);
     let guarded = poll_fn(|context| {
         match catch_unwind(AssertUnwindSafe(|| delivery.as_mut().poll(context))) {
             Ok(poll) => poll.map(Some),
             Err(_) => std::task::Poll::Ready(None),
         }
     });
-    let text = match tokio::time::timeout_at((deadline + OVERRUN).into(), guarded).await {
+    let cut = async {
+        tokio::select! {
+            () = permits.cut() => {}
+            () = shared.over(lease) => {}
+        }
+    };
+    let ended = tokio::select! {
+        ended = tokio::time::timeout_at(until + OVERRUN, guarded) => ended,
+        () = cut => {
+            return cut_off(recipients, &deadline);
+        }
+    };
+    let text = match ended {
         Ok(Some(report)) => return report,
         Ok(None) => "the connector broke off in the middle of the delivery",
         Err(_) => "the connector did not come back in time",

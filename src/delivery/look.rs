@@ -48,6 +48,8 @@ pub(super) struct Look {
     pub(super) wait: Option<Duration>,
     /// Something is due and waits for a permit.
     pub(super) wants_work: bool,
+    /// Lanes that one gateway at a time sends from, and not this one so far.
+    pub(super) unheld: Vec<LaneId>,
 }
 
 /// Looks at what waits (the oldest first).
@@ -92,7 +94,7 @@ pub(super) fn look(
             permits: Vec::new(),
             is_early,
         };
-        match claim.take(lanes) {
+        match claim.take(lanes, &mut found.unheld) {
             Capacity::Free(permits) => {
                 claim.ask.limit = permits.len();
                 claim.permits = permits;
@@ -124,8 +126,10 @@ impl Claim {
     }
 
     /// The permits of the first connector that is not shut, as many as there are.
-    fn take(&mut self, lanes: &Arc<Lanes>) -> Capacity {
+    fn take(&mut self, lanes: &Arc<Lanes>, unheld: &mut Vec<LaneId>) -> Capacity {
         for (at, name) in self.candidates.iter().enumerate() {
+            let elsewhere = lanes.unheld(name, self.mailbox(name).as_ref());
+            unheld.extend(elsewhere.filter(|lane| !unheld.contains(lane)));
             let capacity = lanes.take_all(name, self.mailbox(name).as_ref());
             if !matches!(capacity, Capacity::Shut) {
                 self.start = at;
@@ -166,6 +170,7 @@ mod tests {
             let settings = |name: &str| connector::Settings {
                 name: name.into(),
                 max_concurrent: 3,
+                is_concurrency_given: false,
                 probe: Duration::from_mins(1),
                 rate: (name == "b").then_some(Rate {
                     count: 5,
@@ -179,7 +184,7 @@ mod tests {
                 let out: Arc<dyn connector::Connector> = Arc::new(Discard::new(name.into()));
                 (settings(name), out)
             });
-            let lanes = Arc::new(Lanes::new(Arc::new(MachineClock)));
+            let lanes = Arc::new(Lanes::new(Arc::new(MachineClock), None));
             let routes = vec![
                 fixture::route("r", &["a", "b"]),
                 fixture::route("s", &["b"]),

@@ -6,7 +6,7 @@
 use std::{
     collections::BTreeMap,
     fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard},
     time::Duration,
 };
 
@@ -17,6 +17,7 @@ use super::{
         roll::{Roll, RollSettings},
         word::{MemberState, OwnLife},
     },
+    timekeeper::MachineClock,
 };
 use crate::{
     connector::LaneLimits,
@@ -58,6 +59,19 @@ pub enum BeatNews {
     },
     /// It was taken over itself: whatever it had from the store is somebody else's, and with the next beat it starts anew.
     TakenOver,
+    /// The same, by a gateway that runs on a copy of its directory.
+    Replaced,
+}
+
+/// How a gateway begins among the others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Joined {
+    /// It is a node.
+    AtWork,
+    /// The store is away: it becomes one as soon as that is back.
+    Away,
+    /// Another gateway that lives has its name.
+    NameTaken,
 }
 
 /// What changes while it is at work.
@@ -73,32 +87,53 @@ struct MemberBooks {
 pub struct Member {
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
-    settings: MemberSettings,
+    settings: RwLock<MemberSettings>,
+    /// One lane after the other is taken and given back.
+    holding: tokio::sync::Mutex<()>,
     books: Mutex<MemberBooks>,
 }
 
 impl fmt::Debug for Member {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Member")
-            .field("settings", &self.settings)
+            .field("settings", &*self.settings())
             .finish_non_exhaustive()
     }
 }
 
 impl Member {
+    /// By the clocks of this machine; see [`Member::new`].
+    pub fn of_machine(store: Arc<dyn Store>, settings: MemberSettings) -> Self {
+        Self::new(store, Arc::new(MachineClock), settings)
+    }
+
     /// It has not spoken yet: that is for [`Member::run`] or [`Member::beat`].
     pub fn new(store: Arc<dyn Store>, clock: Arc<dyn Clock>, settings: MemberSettings) -> Self {
         let roll = Roll::new(settings.roll, clock.moment().boot);
         Self {
             store,
             clock,
-            settings,
+            settings: RwLock::new(settings),
+            holding: tokio::sync::Mutex::default(),
             books: Mutex::new(MemberBooks {
                 roll,
                 held: BTreeMap::new(),
                 changes: None,
             }),
         }
+    }
+
+    fn settings(&self) -> RwLockReadGuard<'_, MemberSettings> {
+        self.settings.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Other settings, from now on: those of a reload.
+    pub fn set(&self, settings: MemberSettings) {
+        self.books().roll.set(settings.roll);
+        *self
+            .settings
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = settings;
     }
 
     fn now(&self) -> Duration {
@@ -148,7 +183,12 @@ impl Member {
             if !books.roll.hears(times, beat.node, said, &beat.nodes) {
                 books.roll.start_anew(times.1);
                 books.held.clear();
-                return Ok(BeatNews::TakenOver);
+                let name = &standing.name;
+                let is_newer = |other: &&NodeRow| other.name == *name && other.id > beat.node;
+                return Ok(match beat.nodes.iter().find(is_newer) {
+                    Some(_) => BeatNews::Replaced,
+                    None => BeatNews::TakenOver,
+                });
             }
             let before = books.changes.replace(beat.changes);
             (books.roll.dead(), before != Some(beat.changes))
@@ -156,7 +196,7 @@ impl Member {
         let mut taken_over = Vec::new();
         for silent in dead {
             let wall = self.clock.wall();
-            let due = wall + self.settings.in_doubt_wait;
+            let due = wall + self.settings().in_doubt_wait;
             if answered(self.store.take_over(&silent, due, wall)).await? {
                 tracing::warn!(member = %silent.name, "a gateway went silent; what it had is taken over");
                 taken_over.push(silent);
@@ -169,12 +209,66 @@ impl Member {
         })
     }
 
+    /// Begins: its first word. Another gateway of its name is watched until it is known whether that lives; a start of its own before this
+    /// one has certainly ended, and is none.
+    ///
+    /// # Errors
+    /// There are as many gateways as there may be.
+    pub async fn join(&self) -> Result<Joined, StoreError> {
+        match self.beat(|_| true).await {
+            Ok(_) => {}
+            Err(StoreError::Crowded) => return Err(StoreError::Crowded),
+            Err(_) => return Ok(Joined::Away),
+        }
+        let Some(namesake) = self.namesake(None) else {
+            return Ok(Joined::AtWork);
+        };
+        tracing::info!(
+            name = %namesake.name,
+            "a gateway of this name was at work on another directory; waiting to see whether it still is"
+        );
+        let until = self.now() + namesake.dead_after + PATIENCE;
+        while self.now() < until {
+            tokio::time::sleep(EVERY).await;
+            // One that does not come through is no news.
+            let _ = self.beat(|_| true).await;
+            match self.namesake(Some(namesake.id)) {
+                None => return Ok(Joined::AtWork),
+                Some(now) if now.seen != namesake.seen => {
+                    let _ = self.leave().await;
+                    return Ok(Joined::NameTaken);
+                }
+                Some(_) => {}
+            }
+        }
+        Ok(Joined::AtWork)
+    }
+
+    /// Another start of its name, on another directory, that is not over; `which`: that one.
+    fn namesake(&self, which: Option<NodeId>) -> Option<NodeRow> {
+        let own = self.node();
+        let name = self.settings().name.clone();
+        let states = self.states();
+        let token = states
+            .iter()
+            .find(|(row, ..)| Some(row.id) == own)?
+            .0
+            .token
+            .clone();
+        let rows = states.into_iter().map(|(row, ..)| row);
+        let mut others = rows.filter(|row| {
+            row.name == name && row.token != token && !row.is_gone && Some(row.id) != own
+        });
+        others.find(|row| which.is_none_or(|which| which == row.id))
+    }
+
     fn standing(&self) -> Standing {
+        let settings = self.settings();
         Standing {
-            name: self.settings.name.clone(),
-            version: self.settings.version.clone(),
-            config_hash: self.settings.config_hash.clone(),
-            dead_after: self.settings.roll.dead_after,
+            name: settings.name.clone(),
+            version: settings.version.clone(),
+            config_hash: settings.config_hash.clone(),
+            dead_after: settings.roll.dead_after,
             ..Standing::default()
         }
     }
@@ -200,6 +294,45 @@ impl Member {
         self.books().roll.is_sending_alone(now);
     }
 
+    /// The lanes that it holds.
+    pub fn held(&self) -> Vec<LaneId> {
+        self.books().held.keys().cloned().collect()
+    }
+
+    /// Whether what starts now in a shared lane does so as its holder.
+    pub fn sends_as_holder(&self, lane: &LaneId) -> bool {
+        let now = self.now();
+        let books = self.books();
+        let is_whole = books.roll.life(now) == OwnLife::Whole;
+        is_whole && books.held.get(lane).is_some_and(|from| now >= *from)
+    }
+
+    /// So many deliveries may be under way in a shared lane, however they began: more are to be cut off.
+    pub fn most(&self, lane: &LaneId, concurrent: usize) -> usize {
+        let now = self.now();
+        let books = self.books();
+        if books.held.contains_key(lane) {
+            let concurrent = u64::try_from(concurrent).unwrap_or(u64::MAX);
+            let most = books.roll.holder_most(concurrent, now);
+            usize::try_from(most).unwrap_or(usize::MAX)
+        } else if books.roll.is_alone_over(now) {
+            0
+        } else {
+            usize::MAX
+        }
+    }
+
+    /// How many connections of a connector it may have now.
+    pub fn connections(&self, lane: &LaneId, facts: &LaneFacts, most: usize) -> usize {
+        let limits = LaneLimits {
+            concurrent: facts.learned.unwrap_or(most),
+            rate: None,
+            upload: None,
+        };
+        let part = self.limits(lane, facts, &limits);
+        part.map_or(0, |part| part.concurrent)
+    }
+
     /// Whether it holds a lane.
     pub fn holds(&self, lane: &LaneId) -> bool {
         self.books().held.contains_key(lane)
@@ -211,6 +344,12 @@ impl Member {
     /// # Errors
     /// The store cannot.
     pub async fn hold(&self, lane: &LaneId, window: Duration) -> Result<Option<Used>, StoreError> {
+        let _one = self.holding.lock().await;
+        if self.holds(lane) {
+            // What was used is known here.
+            let windows = Some("{}".to_owned());
+            return Ok(Some(Used { windows }));
+        }
         let is_whole = self.life() == OwnLife::Whole;
         let Some(node) = self.node().filter(|_| is_whole) else {
             return Ok(None);
@@ -239,6 +378,7 @@ impl Member {
     /// # Errors
     /// The store cannot: the lane is not sent from all the same.
     pub async fn let_go(&self, lane: &LaneId, windows: String) -> Result<(), StoreError> {
+        let _one = self.holding.lock().await;
         let now = self.now();
         let (node, from) = {
             let mut books = self.books();

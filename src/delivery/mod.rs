@@ -9,14 +9,15 @@ use std::{fmt, sync::Arc, time::Duration};
 use tokio::task::JoinSet;
 
 use self::{
-    attempt::Task, clock::Clock, lanes::gate, observer::Observer, round::Round, setup::Built,
-    shared::DeliveryContext, timekeeper::MachineClock,
+    attempt::Task, clock::Clock, lanes::gate, member::Member, observer::Observer, round::Round,
+    setup::Built, shared::DeliveryContext, timekeeper::MachineClock,
 };
 use crate::{
-    queue::{Queue, Reservation, Reserve, store::Job},
+    queue::{Placement, Queue, Reservation, Reserve, store::Job},
     route::{LaneId, Routed},
 };
 
+mod among;
 mod attempt;
 pub mod bounce;
 pub mod clock;
@@ -46,6 +47,8 @@ pub struct Delivery {
     shared: Arc<DeliveryContext>,
     /// The loop.
     main: JoinSet<()>,
+    /// What goes on beside it until the end: the beats of a gateway among others.
+    beside: JoinSet<()>,
 }
 
 impl fmt::Debug for Delivery {
@@ -60,19 +63,51 @@ impl Delivery {
         Self::start_by(Arc::new(MachineClock), queue, setup)
     }
 
+    /// The same, among other gateways that share the queue.
+    pub fn start_among(member: Arc<Member>, queue: Arc<Queue>, setup: Setup) -> Self {
+        Self::start_as(Arc::new(MachineClock), queue, setup, Some(member))
+    }
+
     /// The same by other clocks: those of a test.
     #[doc(hidden)]
     pub fn start_by(clock: Arc<dyn Clock>, queue: Arc<Queue>, setup: Setup) -> Self {
-        let shared = Arc::new(DeliveryContext::new(queue, Built::new(setup), clock));
-        let mut main = JoinSet::new();
+        Self::start_as(clock, queue, setup, None)
+    }
+
+    /// The same by other clocks, among others.
+    #[doc(hidden)]
+    pub fn start_as(
+        clock: Arc<dyn Clock>,
+        queue: Arc<Queue>,
+        setup: Setup,
+        member: Option<Arc<Member>>,
+    ) -> Self {
+        let built = Built::new(setup);
+        let shared = Arc::new(DeliveryContext::new(queue, built, clock, member.clone()));
+        let (mut main, mut beside) = (JoinSet::new(), JoinSet::new());
+        if let Some(member) = member {
+            beside.spawn(among::run(Arc::clone(&shared), member));
+        }
         let round = Round::new(Arc::clone(&shared), reserve_for_queue(&shared));
         main.spawn(round.run());
-        Self { shared, main }
+        Self {
+            shared,
+            main,
+            beside,
+        }
     }
 
     /// For whoever shows what the connectors are doing.
     pub fn observer(&self) -> Observer {
         Observer::of(&self.shared)
+    }
+
+    /// Returns when another gateway runs on a copy of this one's directory, if ever: this one has to end.
+    pub async fn replaced(&self) {
+        let mut replaced = self.shared.is_replaced.subscribe();
+        if replaced.wait_for(|is_replaced| *is_replaced).await.is_err() {
+            std::future::pending().await
+        }
     }
 
     /// New routes, connectors and settings. Jobs under way finish with what they began; a lane of the same name keeps its
@@ -102,7 +137,11 @@ impl Delivery {
             tracing::warn!(
                 "some deliveries were cut off; they are tried again after the next start"
             );
+            // Whoever counts on this gateway's silence must not hear that it has ended well.
+            return;
         }
+        self.beside.shutdown().await;
+        among::leave(&self.shared).await;
     }
 }
 
@@ -112,6 +151,30 @@ impl Drop for Delivery {
         self.shared.stop();
         drop(self.shared.take_tasks());
     }
+}
+
+/// How the only job of a message begins.
+fn place(shared: &Arc<DeliveryContext>, mail: &Routed) -> Placement {
+    match reserve(shared, mail) {
+        Some(reserved) => Placement::Now(reserved),
+        None => waits_in(shared, mail).map_or(Placement::Anywhere, Placement::In),
+    }
+}
+
+/// The lane of the mailbox that it goes by, where another gateway may have that: so nobody else claims it in vain.
+fn waits_in(shared: &Arc<DeliveryContext>, mail: &Routed) -> Option<LaneId> {
+    shared.lanes.member()?;
+    let [(name, _)] = mail.jobs.as_slice() else {
+        return None;
+    };
+    let built = shared.built();
+    let first = built.routes.get(name)?.connectors.first()?;
+    if !shared.lanes.has_mailboxes(first) {
+        return None;
+    }
+    let (_, connector) = built.connectors.get(first)?;
+    let lane = sender::lane_of(connector.as_ref(), &mail.message).of_mailbox();
+    shared.lanes.unheld(first, Some(&lane)).map(|_| lane)
 }
 
 /// Whether the only job of a message can start right now; if so, it holds its permits.
@@ -171,5 +234,8 @@ fn reserve(shared: &Arc<DeliveryContext>, mail: &Routed) -> Option<Reservation> 
 fn reserve_for_queue(shared: &Arc<DeliveryContext>) -> Arc<Reserve> {
     // Weak: the queue must not keep alive what holds the queue.
     let shared = Arc::downgrade(shared);
-    Arc::new(move |mail: &Routed| shared.upgrade().and_then(|shared| reserve(&shared, mail)))
+    Arc::new(move |mail: &Routed| {
+        let shared = shared.upgrade();
+        shared.map_or(Placement::Anywhere, |shared| place(&shared, mail))
+    })
 }

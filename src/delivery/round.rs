@@ -2,11 +2,16 @@
 //!
 //! It waits for no job. Its work for each is small: a claim takes as many at once as the lanes have permits for.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::{task::JoinSet, time::Instant};
 
 use super::{
+    among,
     attempt::{self, Task},
     clock::Moment,
     lanes::gate::PAUSE_PROBE,
@@ -24,7 +29,7 @@ use crate::{
         Reserve,
         store::{Ask, Due, Standing, StoreError},
     },
-    route::{ConnectorName, RouteName},
+    route::{ConnectorName, LaneId, RouteName},
 };
 
 /// The loop looks at least this often, since another process may have written.
@@ -32,6 +37,9 @@ const AT_LEAST: Duration = Duration::from_secs(1);
 /// What is due is asked anew at least this often; until then, while each claim finds as much as it asks for, nothing has changed
 /// that matters.
 const KNOWN: Duration = Duration::from_millis(50);
+/// A lane that another gateway has is asked for so often, and so many in one round.
+const HOLD_AGAIN: Duration = Duration::from_secs(2);
+const HOLDS: usize = 16;
 /// Tries to write the rows of lanes in one round, while others write them too.
 const WRITES: usize = 3;
 
@@ -46,12 +54,16 @@ pub(super) struct Round {
     beaten: Option<Instant>,
     /// What was due, and when that was asked.
     due: Option<(Instant, Vec<Due>)>,
+    /// When it was asked last.
+    looked: Option<Instant>,
     maintenance: Maintenance,
     rerouting: Rerouting,
     clock: Timekeeper,
     /// Connectors that are gone, and that mail in doubt was pinned to.
     complained: HashSet<ConnectorName>,
     sweeps: Sweeps,
+    /// Lanes that another gateway may have, and when it was asked last.
+    unheld: HashMap<LaneId, Instant>,
     was_healthy: bool,
     upstreams: Upstreams,
 }
@@ -64,11 +76,13 @@ impl Round {
             is_changed: false,
             beaten: None,
             due: None,
+            looked: None,
             maintenance: Maintenance::default(),
             rerouting: Rerouting::default(),
             clock: Timekeeper::new(Arc::clone(&shared.clock)),
             complained: HashSet::new(),
             sweeps: Sweeps::default(),
+            unheld: HashMap::new(),
             was_healthy: true,
             upstreams: Upstreams::default(),
             shared,
@@ -240,7 +254,9 @@ impl Round {
 
     /// Says that this gateway is at work, and has the store look whether another process has written.
     async fn beat(&mut self) {
-        if self.beaten.is_some_and(|at| at.elapsed() < AT_LEAST) {
+        // Among others a member does.
+        let is_alone = self.shared.lanes.member().is_none();
+        if !is_alone || self.beaten.is_some_and(|at| at.elapsed() < AT_LEAST) {
             return;
         }
         self.beaten = Some(Instant::now());
@@ -265,6 +281,7 @@ impl Round {
             backlog,
             wait,
             mut wants_work,
+            unheld,
         } = look(&due, built, &shared.lanes, now);
         *shared.backlog() = backlog;
         for route in &reroutes {
@@ -276,7 +293,8 @@ impl Round {
         for claim in &sweeps {
             self.sweeps.sweep(&shared, built, claim, moment).await?;
         }
-        let mut is_as_asked = reroutes.is_empty();
+        let has_taken = self.take_lanes(unheld).await;
+        let mut is_as_asked = reroutes.is_empty() && !has_taken;
         if claims.is_empty() {
             is_as_asked &= wants_work;
         } else {
@@ -295,15 +313,46 @@ impl Round {
         shared.lanes.set_wants_work(wants_work);
         drop(claims);
         self.due = is_as_asked.then_some((asked, due));
+        if has_taken {
+            return Ok(Duration::ZERO);
+        }
         Ok(wait.map_or(most, |wait| wait.min(most)))
+    }
+
+    /// Takes the lanes with mail that nobody has, a few at a time; whether there were any.
+    async fn take_lanes(&mut self, unheld: Vec<LaneId>) -> bool {
+        self.unheld.retain(|_, at| at.elapsed() < HOLD_AGAIN);
+        let mut has_taken = false;
+        let mut asked = 0;
+        for lane in unheld {
+            if asked < HOLDS && !self.unheld.contains_key(&lane) {
+                asked += 1;
+                if among::hold(&self.shared, &lane).await {
+                    has_taken = true;
+                } else {
+                    self.unheld.insert(lane, Instant::now());
+                }
+            }
+        }
+        has_taken
     }
 
     /// What waits, the oldest first; when that was asked, and how long the answer is good for.
     async fn due(&mut self) -> Result<(Instant, Vec<Due>, Duration), StoreError> {
-        let known = self.due.take().filter(|(asked, _)| asked.elapsed() < KNOWN);
+        let every = self.shared.queue.store().looks_every();
+        let good_for = KNOWN.max(every);
+        let known = self
+            .due
+            .take()
+            .filter(|(asked, _)| asked.elapsed() < good_for);
         if let Some((asked, due)) = known {
-            return Ok((asked, due, KNOWN));
+            return Ok((asked, due, good_for));
         }
+        // A look costs a shared database something, and there are others who look.
+        if let Some(left) = self.looked.and_then(|at| every.checked_sub(at.elapsed())) {
+            return Ok((Instant::now(), Vec::new(), left));
+        }
+        self.looked = Some(Instant::now());
         let mut due = self.shared.queue.store().due(self.clock.now().wall).await?;
         due.sort_by_key(|due| due.at);
         Ok((Instant::now(), due, AT_LEAST))

@@ -14,7 +14,7 @@ use tokio::{
     task::JoinSet,
 };
 
-use super::{clock::Clock, lanes::Lanes, setup::Built, upstreams};
+use super::{clock::Clock, lanes::Lanes, member::Member, setup::Built, upstreams};
 use crate::{
     queue::Queue,
     route::{LaneId, RouteName},
@@ -43,12 +43,21 @@ pub(super) struct DeliveryContext {
     /// Settlements that the store has not taken yet.
     pub(super) troubled: AtomicUsize,
     stop: watch::Sender<bool>,
+    /// What is leased from the queue's database may not go on.
+    pub(super) is_over: watch::Sender<bool>,
+    /// Another gateway runs on a copy of this one's directory.
+    pub(super) is_replaced: watch::Sender<bool>,
 }
 
 impl DeliveryContext {
     /// To be called within a tokio runtime.
-    pub(super) fn new(queue: Arc<Queue>, built: Built, clock: Arc<dyn Clock>) -> Self {
-        let lanes = Arc::new(Lanes::new(Arc::clone(&clock)));
+    pub(super) fn new(
+        queue: Arc<Queue>,
+        built: Built,
+        clock: Arc<dyn Clock>,
+        member: Option<Arc<Member>>,
+    ) -> Self {
+        let lanes = Arc::new(Lanes::new(Arc::clone(&clock), member));
         lanes.configure(&built);
         Self {
             queue,
@@ -61,6 +70,8 @@ impl DeliveryContext {
             unwritten: Semaphore::new(UNWRITTEN),
             troubled: AtomicUsize::new(0),
             stop: watch::Sender::new(false),
+            is_over: watch::Sender::new(false),
+            is_replaced: watch::Sender::new(false),
         }
     }
 

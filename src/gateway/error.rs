@@ -53,7 +53,7 @@ impl From<LockError> for RunError {
 impl From<StoreError> for RunError {
     fn from(error: StoreError) -> Self {
         let code = match error {
-            StoreError::Full => 75,
+            StoreError::Full | StoreError::Crowded => 75,
             StoreError::Unavailable(_) => 74,
         };
         Self::new(code, error)

@@ -8,7 +8,7 @@ use std::{
     path::Path,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, RwLock,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant, SystemTime},
 };
@@ -22,7 +22,7 @@ use store::{Health, Job, Lease, NodeId, Standing, Start, Store, StoreError};
 
 use crate::{
     mail::message::{Ids, MessageId},
-    route::{ConnectorName, Routed},
+    route::{ConnectorName, LaneId, Routed},
 };
 
 pub mod body;
@@ -43,11 +43,51 @@ pub mod turns;
 /// Free space is looked at so often at most.
 const DISK_LOOK: Duration = Duration::from_secs(5);
 
-/// Opens the store, for the gateway and for commands alike; makes what is missing. Blocks for a moment.
+/// Where a queue is.
+#[derive(Debug, Clone)]
+pub enum StorePlace {
+    /// In a directory of one gateway.
+    Local(Settings),
+    /// In a database that several gateways share, with a local one for what that cannot take at the moment.
+    Shared {
+        /// The database.
+        remote: postgres::Settings,
+        /// The local one.
+        local: Settings,
+        /// Mail goes into the local one while the database is away.
+        spills: bool,
+        /// Octets that the local one may have.
+        spill_size: u64,
+    },
+}
+
+/// Why a queue cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreFault {
+    /// The directory cannot be made, the file is no store of this version, or its disk cannot sync.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The database.
+    #[error(transparent)]
+    Database(#[from] postgres::OpenError),
+}
+
+/// Opens the store, for the gateway and for commands alike; makes what is missing. Within a runtime that lives as long as the store.
 ///
 /// # Errors
-/// The directory cannot be made, the file is no store of this version, or its disk cannot sync.
-pub fn open(settings: &Settings) -> Result<Arc<dyn Store>, StoreError> {
+/// [`StoreFault`].
+pub async fn open(place: StorePlace) -> Result<Arc<dyn Store>, StoreFault> {
+    match place {
+        StorePlace::Local(settings) => Ok(open_local(&settings)?),
+        StorePlace::Shared { remote, .. } => Ok(postgres::PostgresStore::open(remote).await?),
+    }
+}
+
+/// Opens that of one gateway. Blocks for a moment.
+///
+/// # Errors
+/// As for [`open`].
+pub fn open_local(settings: &Settings) -> Result<Arc<dyn Store>, StoreError> {
     Ok(SqliteStore::open(settings)?)
 }
 
@@ -79,13 +119,25 @@ impl fmt::Debug for Reservation {
     }
 }
 
+/// How a message that is accepted begins.
+#[derive(Debug)]
+pub enum Placement {
+    /// It goes out at once.
+    Now(Reservation),
+    /// It waits for its turn in this lane, which another gateway may have.
+    In(LaneId),
+    /// It waits for whoever has a permit.
+    Anywhere,
+}
+
 /// Asked before an insert whether the message can go out at once. Delivery provides it.
-pub type Reserve = dyn Fn(&Routed) -> Option<Reservation> + Send + Sync;
+pub type Reserve = dyn Fn(&Routed) -> Placement + Send + Sync;
 
 /// The durable queue: the store, and what wakes delivery.
 pub struct Queue {
     store: Arc<dyn Store>,
-    node: NodeId,
+    /// 0: it is none yet, or alone.
+    node: AtomicU64,
     reserve: RwLock<Option<Arc<Reserve>>>,
     wake: Notify,
     /// An operator's verb came from within this process.
@@ -112,17 +164,16 @@ impl Queue {
     /// [`StoreError`].
     pub async fn start(store: Arc<dyn Store>) -> Result<Self, StoreError> {
         let node = store.beat(&Standing::default()).await?.node;
-        Ok(Self {
-            node,
-            ..Self::new(store)
-        })
+        let queue = Self::new(store);
+        queue.becomes(node);
+        Ok(queue)
     }
 
     /// A queue over an open store that knows one node.
     pub fn new(store: Arc<dyn Store>) -> Self {
         Self {
             store,
-            node: NodeId::default(),
+            node: AtomicU64::new(0),
             reserve: RwLock::new(None),
             wake: Notify::new(),
             operated: AtomicBool::new(false),
@@ -139,7 +190,12 @@ impl Queue {
 
     /// The node that this gateway is.
     pub fn node(&self) -> NodeId {
-        self.node
+        NodeId(self.node.load(Ordering::Acquire))
+    }
+
+    /// From now on it is another one; whether that is news.
+    pub fn becomes(&self, node: NodeId) -> bool {
+        self.node.swap(node.0, Ordering::AcqRel) != node.0
     }
 
     /// An id for a message that begins now.
@@ -208,10 +264,13 @@ impl Queue {
     /// # Errors
     /// [`StoreError`]; nothing was kept.
     pub async fn accept(&self, mail: Routed, now: SystemTime) -> Result<(), StoreError> {
-        let reserved = self.reserve(&mail);
-        let start = reserved.as_ref().map_or(Start::Any, |reserved| {
-            Start::Now(self.node, reserved.connector.clone())
-        });
+        let placed = self.reserve(&mail);
+        let node = self.node();
+        let start = match &placed {
+            Placement::Now(reserved) => Start::Now(node, reserved.connector.clone()),
+            Placement::In(lane) => Start::In(lane.clone()),
+            Placement::Anywhere => Start::Any,
+        };
         let starts = vec![start; mail.jobs.len()];
         let inserted = self.store.insert(&mail, &starts, now).await;
         if matches!(inserted, Err(StoreError::Full)) {
@@ -224,21 +283,20 @@ impl Queue {
             .first()
             .copied()
             .zip(mail.jobs.into_iter().next());
-        match (reserved, leased) {
-            (Some(reserved), Some((id, (route, recipients)))) => (reserved.hand_over)(Job {
-                id,
-                lease: Lease {
-                    node: self.node,
-                    claim: 0,
-                },
-                message: mail.message,
-                route,
-                recipients,
-                pinned: None,
-                lane: None,
-                attempts: 0,
-                accepted: now,
-            }),
+        match (placed, leased) {
+            (Placement::Now(reserved), Some((id, (route, recipients)))) => {
+                (reserved.hand_over)(Job {
+                    id,
+                    lease: Lease { node, claim: 0 },
+                    message: mail.message,
+                    route,
+                    recipients,
+                    pinned: None,
+                    lane: None,
+                    attempts: 0,
+                    accepted: now,
+                })
+            }
             _ => self.wake(),
         }
         Ok(())
@@ -276,16 +334,13 @@ impl Queue {
         asked.is_some_and(|at| at.elapsed() < within)
     }
 
-    fn reserve(&self, mail: &Routed) -> Option<Reservation> {
-        // The permits are for one job.
-        if mail.jobs.len() != 1 {
-            return None;
+    fn reserve(&self, mail: &Routed) -> Placement {
+        let reserve = self.reserve.read().unwrap_or_else(PoisonError::into_inner);
+        let reserve = reserve.clone();
+        match reserve {
+            // The permits are for one job.
+            Some(reserve) if mail.jobs.len() == 1 => reserve(mail),
+            _ => Placement::Anywhere,
         }
-        let reserve = self
-            .reserve
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()?;
-        reserve(mail)
     }
 }

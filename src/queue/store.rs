@@ -47,6 +47,9 @@ pub enum StoreError {
     /// No space left.
     #[error("the disk is full")]
     Full,
+    /// There are as many gateways on it as there may be.
+    #[error("eight gateways are at work on this queue already")]
+    Crowded,
     /// Anything else.
     #[error("the store does not work: {0}")]
     Unavailable(String),
@@ -400,6 +403,10 @@ pub trait Store: Send + Sync + fmt::Debug {
     }
     /// Every route, pin and lane that has waiting jobs, and when the first of them is due.
     async fn due(&self, now: SystemTime) -> Result<Vec<Due>, StoreError>;
+    /// Between two looks at what is due, at least.
+    fn looks_every(&self) -> Duration {
+        Duration::ZERO
+    }
     /// For lists.
     async fn list(&self, filter: &Filter, now: SystemTime) -> Result<Vec<Entry>, StoreError>;
     /// For pages: newest first, until there is enough of it or the time is over.

@@ -23,7 +23,7 @@ use super::{
 };
 use postern::{
     connector::{
-        Connector, Kind, Proxy, ProxyServer, Settings, SmtpSettings, Tls, Verify,
+        Connector, Deadline, Kind, Proxy, ProxyServer, Settings, SmtpSettings, Tls, Verify,
         capture::Capture,
         smtp::{Smtp, Timeouts},
     },
@@ -122,8 +122,8 @@ fn recipients() -> Vec<Recipient> {
         .to_vec()
 }
 
-fn soon() -> Instant {
-    Instant::now() + Duration::from_secs(20)
+fn soon() -> Deadline {
+    (Instant::now() + Duration::from_secs(20)).into()
 }
 
 fn short(report: &Report) -> String {
@@ -155,7 +155,7 @@ fn text(report: Report) -> String {
 }
 
 async fn deliver(connector: &Smtp, message: &Message) -> Report {
-    connector.deliver(message, &recipients(), soon()).await
+    connector.deliver(message, &recipients(), &soon()).await
 }
 
 struct Authority {
@@ -711,7 +711,7 @@ async fn probes() {
         login: Some(("u".into(), Secret::new("p"))),
         ..settings(upstream.address)
     });
-    let text = connector.probe(soon()).await.unwrap();
+    let text = connector.probe(soon().at().into_std()).await.unwrap();
     for word in ["127.0.0.1", "TLSv1.3", "2090-01-01", "PLAIN", "1000 octets"] {
         assert!(text.contains(word), "{text}");
     }
@@ -726,6 +726,7 @@ async fn the_record_shows_no_secret() {
     let all = Settings {
         name: "up".into(),
         max_concurrent: 1,
+        is_concurrency_given: true,
         probe: Duration::from_mins(1),
         rate: None,
         timeout: Duration::from_mins(1),
@@ -742,7 +743,7 @@ async fn the_record_shows_no_secret() {
             token_store: None,
         })
         .unwrap();
-    let report = connector.deliver(&small(), &recipients(), soon()).await;
+    let report = connector.deliver(&small(), &recipients(), &soon()).await;
     assert_eq!(short(&report), "ok ok");
     let record = lines.lock().unwrap().join("\n");
     assert!(!record.contains("AHUAcA"), "{record}");
@@ -791,7 +792,11 @@ async fn a_dropped_delivery_closes_the_connection() {
     );
     let begun = Instant::now();
     let report = connector
-        .deliver(&message, &recipients(), begun + Duration::from_secs(2))
+        .deliver(
+            &message,
+            &recipients(),
+            &(begun + Duration::from_secs(2)).into(),
+        )
         .await;
     assert_eq!(short(&report), "deferred deferred");
     assert!(begun.elapsed() < Duration::from_mins(1));
@@ -868,7 +873,7 @@ async fn captures() {
     let capture = Capture::new("kept".into(), directory.path()).unwrap();
     let message = small();
     for name in [message.id.to_string(), format!("{}-1", message.id)] {
-        let report = capture.deliver(&message, &recipients(), soon()).await;
+        let report = capture.deliver(&message, &recipients(), &soon()).await;
         assert_eq!(short(&report), "ok ok");
         let read =
             |end: &str| std::fs::read(directory.path().join(format!("{name}.{end}"))).unwrap();

@@ -130,6 +130,7 @@ fn setup(connectors: &[(&str, &Arc<Scripted>)], plan: &Plan) -> Setup {
                 let settings = connector::Settings {
                     name: (*name).into(),
                     max_concurrent: plan.concurrent,
+                    is_concurrency_given: true,
                     probe: plan.probe,
                     rate: plan.rate,
                     timeout: Duration::from_secs(5),

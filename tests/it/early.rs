@@ -158,7 +158,7 @@ async fn deliver(connector: &Arc<Smtp>, count: usize) -> BTreeMap<usize, Fate> {
             };
             for _ in 0..30 {
                 let deadline = Instant::now() + Duration::from_secs(20);
-                match connector.deliver(&message, &to, deadline).await {
+                match connector.deliver(&message, &to, &deadline.into()).await {
                     Report::Tried { outcomes, .. } => {
                         fate.attempts += 1;
                         match &outcomes[0].1 {
@@ -306,7 +306,7 @@ async fn a_connection_that_was_opened_in_vain_and_died_closes_nothing() {
     // Both are dead, and neither is said to be an upstream that is down.
     let (message, to) = (message(3), to());
     let deadline = Instant::now() + Duration::from_secs(20);
-    let report = connector.deliver(&message, &to, deadline).await;
+    let report = connector.deliver(&message, &to, &deadline.into()).await;
     let Report::Tried { outcomes, .. } = report else {
         panic!("{report:?}");
     };

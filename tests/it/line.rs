@@ -109,7 +109,7 @@ async fn deliver(connector: &Smtp, number: usize) {
         body: Body::Memory("text\r\n".into()),
     };
     let deadline = Instant::now() + Duration::from_mins(2);
-    let report = connector.deliver(&message, &to, deadline).await;
+    let report = connector.deliver(&message, &to, &deadline.into()).await;
     let Report::Tried { outcomes, .. } = &report else {
         panic!("{number}: {report:?}");
     };

@@ -17,6 +17,7 @@ mod cli;
 mod clients;
 mod clock;
 mod cloud;
+mod cluster;
 mod cluster_docs;
 mod commands;
 mod config;

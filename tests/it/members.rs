@@ -130,7 +130,7 @@ impl Relay {
                 self.taken_over
                     .extend(taken_over.into_iter().map(|row| row.name));
             }
-            Ok(BeatNews::TakenOver) | Err(_) => {}
+            Ok(BeatNews::TakenOver | BeatNews::Replaced) | Err(_) => {}
         }
         if !self.member.holds(&lane()) {
             if let Ok(Some(used)) = self.member.hold(&lane(), MINUTE).await

@@ -588,7 +588,7 @@ async fn a_server_that_was_killed_comes_back() {
                 match one.store.insert(&sent, &[], at(0)).await {
                     Ok(_) => acknowledged.push(sent.message.id),
                     Err(StoreError::Unavailable(_)) => break,
-                    Err(StoreError::Full) => unreachable!(),
+                    Err(error) => panic!("{error}"),
                 }
             }
             acknowledged

@@ -1397,7 +1397,7 @@ async fn accept_hands_over_or_rings() {
     let into = got.clone();
     queue.set_reserve(Some(Arc::new(move |_: &Routed| {
         let into = into.clone();
-        Some(postern::queue::Reservation {
+        postern::queue::Placement::Now(postern::queue::Reservation {
             connector: ConnectorName::from("up"),
             hand_over: Box::new(move |job: Job| into.lock().unwrap().push(job)),
         })

@@ -196,6 +196,7 @@ fn one(
     let settings = Settings {
         name: ConnectorName::from(name),
         max_concurrent: concurrent,
+        is_concurrency_given: table.has("max_concurrent"),
         rate: table.parsed_or_default("rate", values::rate),
         timeout: table.duration("timeout"),
         probe: table.duration("probe"),

@@ -174,10 +174,5 @@ fn store(
         );
     }
     cluster::check(context, root, connectors);
-    // Until there is all that it takes.
-    context.error(
-        span,
-        fault!("the PostgreSQL store is not complete in this version"; "write store = \"sqlite\""),
-    );
     Some(StoreSettings::Postgres(Box::new(postgres?), cluster?))
 }

@@ -24,7 +24,7 @@ use super::{
     steps::{Deleted, Draft, Left, Stop, TIDYING, TRIES},
 };
 use crate::{
-    connector::http::NoAnswer,
+    connector::{deadline::Deadline, http::NoAnswer},
     mail::{
         message::Message,
         outcome::{Obstacle, ObstacleKind, Outcome},
@@ -45,9 +45,9 @@ impl Graph {
         message: &Message,
         to: &[Recipient],
         mailbox: &str,
-        deadline: Instant,
+        deadline: &Deadline,
     ) -> Meaning {
-        let until = deadline.checked_sub(TIDYING).unwrap_or(deadline);
+        let until = deadline.at().checked_sub(TIDYING).unwrap_or(deadline.at());
         let Ok(Ok(_turn)) = timeout_at(until, self.large.acquire()).await else {
             let text = "Graph: other large messages are under way";
             return Meaning::later(Reply::new(451, (4, 3, 2), text), None);
@@ -58,6 +58,7 @@ impl Graph {
             is_foreign: recipients::is_foreign(&message.header, mailbox),
             id: ask::request_id(message),
             key: key(message, to),
+            deadline,
             until,
         };
         let (first, attachments, body) = match draft.read(message, to).await {
@@ -180,6 +181,10 @@ impl Draft<'_> {
             if Instant::now() >= self.until {
                 break Stop::later("there was no time left to send the draft", None).under_way();
             }
+            if !self.deadline.may_begin() {
+                break Meaning::from(Deadline::not_now()).under_way();
+            }
+            self.deadline.gives_the_last_octet();
             let until = Instant::now() + SENDING;
             let answer = match self.graph.ask(&request, until.min(self.until)).await {
                 Ok(answer) => answer,

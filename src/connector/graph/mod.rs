@@ -15,7 +15,7 @@ use reqwest::Method;
 use tokio::time::Instant;
 
 use crate::{
-    connector::{http::NoAnswer, interface::Connector},
+    connector::{deadline::Deadline, http::NoAnswer, interface::Connector},
     mail::{
         message::Message,
         outcome::{Obstacle, ObstacleKind, Outcome, Report},
@@ -64,7 +64,7 @@ impl Graph {
         message: &Message,
         to: &[Recipient],
         mailbox: &str,
-        deadline: Instant,
+        deadline: &Deadline,
     ) -> Meaning {
         if message.size() > self.settings.mime_limit {
             self.send_large(message, to, mailbox, deadline).await
@@ -78,7 +78,7 @@ impl Graph {
         message: &Message,
         to: &[Recipient],
         mailbox: &str,
-        deadline: Instant,
+        deadline: &Deadline,
     ) -> Meaning {
         let url = match self.url(mailbox, &["sendMail"]) {
             Ok(url) => url,
@@ -101,7 +101,11 @@ impl Graph {
             body: mime.into(),
             id: &ask::request_id(message),
         };
-        let answer = match self.ask(&request, deadline).await {
+        if !deadline.may_begin() {
+            return Deadline::not_now().into();
+        }
+        deadline.gives_the_last_octet();
+        let answer = match self.ask(&request, deadline.at()).await {
             Ok(answer) => answer,
             Err(Silence::Token(obstacle)) => return obstacle.into(),
             Err(Silence::Graph(NoAnswer::Unanswered(text))) => {
@@ -162,7 +166,7 @@ impl Connector for Graph {
         }
     }
 
-    async fn deliver(&self, message: &Message, to: &[Recipient], deadline: StdInstant) -> Report {
+    async fn deliver(&self, message: &Message, to: &[Recipient], deadline: &Deadline) -> Report {
         let Some(mailbox) = self.mailbox(message) else {
             let reply = Reply::new(
                 550,
@@ -179,12 +183,11 @@ impl Connector for Graph {
             let outcome = Outcome::Unsuited(Reply::new(552, (5, 3, 4), text));
             return Report::all(to, &outcome, via);
         }
-        let deadline = Instant::from_std(deadline);
         let mut sent = self.send_any(message, to, &mailbox, deadline).await;
         // One refusal of an address may be a passing whim of Exchange's; two are its word.
         if matches!(sent, Meaning::Tried(Outcome::Apart(_), _))
             && to.len() == 1
-            && Instant::now() + AGAIN < deadline
+            && Instant::now() + AGAIN < deadline.at()
         {
             tokio::time::sleep(AGAIN).await;
             sent = self.send_any(message, to, &mailbox, deadline).await;

@@ -23,7 +23,10 @@ use super::{
     parts::{Attachment, PartSource},
 };
 use crate::{
-    connector::http::{Answer, NoAnswer},
+    connector::{
+        deadline::Deadline,
+        http::{Answer, NoAnswer},
+    },
     mail::{
         outcome::{Obstacle, Outcome},
         reply::Reply,
@@ -107,6 +110,7 @@ pub(super) struct Draft<'a> {
     pub(super) id: String,
     /// What its drafts are found by.
     pub(super) key: String,
+    pub(super) deadline: &'a Deadline,
     /// No step begins or lasts longer.
     pub(super) until: Instant,
 }
@@ -226,6 +230,10 @@ impl Draft<'_> {
     ) -> Result<Answer, Stop> {
         let mut tries = 0;
         loop {
+            // What tidies up may do so at any time.
+            if step != DraftStep::Search && !self.deadline.may_begin() {
+                return Err(Deadline::not_now().into());
+            }
             let answer = match self
                 .graph
                 .ask(request, until.min(Instant::now() + ANSWER))

@@ -2,10 +2,9 @@
 //!
 //! It decides nothing: which connection, whether once more and what becomes of the connection afterwards is the connector's.
 
-use tokio::time::Instant;
-
 use super::{pool::Pool, seat::Seat, stream::LinkFault};
 use crate::{
+    connector::deadline::Deadline,
     mail::message::Message,
     smtp::{
         client::{
@@ -26,8 +25,9 @@ pub(super) async fn converse(
     dialogue: &mut Dialogue<'_>,
     message: &Message,
     early: bool,
-    deadline: Instant,
+    limits: &Deadline,
 ) {
+    let deadline = limits.at();
     let link = &mut seat.link;
     let mut out = std::mem::take(&mut link.out);
     let mut step = dialogue.begin(&mut out);
@@ -52,7 +52,7 @@ pub(super) async fn converse(
                 }
                 let mut begun = false;
                 let next = dialogue.is_last().then_some(pool);
-                let sent = content(seat, message, next, &mut begun, deadline).await;
+                let sent = content(seat, message, next, &mut begun, limits).await;
                 let link = &mut seat.link;
                 if let Err(cause) = sent {
                     // An upstream that has had enough, and closes as a rule: its reply is there to be read.
@@ -103,8 +103,9 @@ async fn content(
     message: &Message,
     next: Option<&Pool>,
     begun: &mut bool,
-    deadline: Instant,
+    limits: &Deadline,
 ) -> Result<(), String> {
+    let deadline = limits.at();
     let link = &mut seat.link;
     link.record(|| format!("> <message, {} octets>", message.size()));
     let mut stuffer = DotStuffer::default();
@@ -125,6 +126,7 @@ async fn content(
     stuffer.finish(&mut link.out);
     let dot = link.out.len();
     let questions = next.and_then(|pool| pool.next_behind(seat)).unwrap_or(0);
+    limits.gives_the_last_octet();
     let sent = seat.link.send_last(dot, questions, begun, deadline).await;
     if seat.link.is_spoilt {
         // What stands behind the dot was not written whole.

@@ -36,6 +36,7 @@ use self::{
 };
 use crate::{
     connector::{
+        deadline::Deadline,
         interface::{Connections, Connector, Memory, Services},
         settings::{Pipelining, SmtpSettings},
     },
@@ -182,9 +183,8 @@ impl Connector for Smtp {
         &self,
         message: &Message,
         recipients: &[Recipient],
-        deadline: StdInstant,
+        deadline: &Deadline,
     ) -> Report {
-        let deadline = Instant::from_std(deadline);
         let settings = &self.pool.opener().settings;
         let mail = Mail {
             envelope: &message.envelope,
@@ -195,7 +195,7 @@ impl Connector for Smtp {
         for round in 0_u32.. {
             // The other half of the time is the conversation's.
             let now = Instant::now();
-            let until = now + deadline.saturating_duration_since(now) / 2;
+            let until = now + deadline.at().saturating_duration_since(now) / 2;
             let turn = self.pool.turn(|| self.group(mail), round > 0, until);
             let (mut seat, early) = match turn.await {
                 Lent::Seat(seat) => (*seat, false),
@@ -214,6 +214,13 @@ impl Connector for Smtp {
                     return Self::not_yet("all connections were busy until the deadline");
                 }
             };
+            if !deadline.may_begin() {
+                // A group behind another message's dot is written already: that connection is closed.
+                if !early {
+                    self.pool.give_back(seat);
+                }
+                return Deadline::not_now().into();
+            }
             let link = &mut seat.link;
             let used = link.used > 0 || link.was_idle;
             let offered = Arc::clone(&link.offered);
@@ -241,7 +248,7 @@ impl Connector for Smtp {
             let reuse = dialogue.reuse();
             let is_untouched = reuse == Reuse::Never && dialogue.untouched();
             let is_turn_lost = early && (dialogue.is_cut() || is_untouched);
-            if Instant::now() >= deadline && (is_turn_lost || used && is_untouched) {
+            if Instant::now() >= deadline.at() && (is_turn_lost || used && is_untouched) {
                 return Self::not_yet("its time was over before its turn");
             }
             if is_turn_lost {
@@ -264,7 +271,7 @@ impl Connector for Smtp {
                 drop(idle);
                 continue;
             }
-            return self.conclude(seat, dialogue, mail, deadline).await;
+            return self.conclude(seat, dialogue, mail, deadline.at()).await;
         }
         Self::not_yet("there is no end of turns")
     }
@@ -305,6 +312,10 @@ impl Connector for Smtp {
 
     fn stop(&self) {
         self.pool.stop();
+    }
+
+    fn set_part(&self, connections: usize) {
+        self.pool.set_part(connections);
     }
 
     fn connections(&self) -> Option<Connections> {

@@ -180,7 +180,11 @@ impl Pool {
         if !seat.link.is_drained() {
             return None;
         }
-        if seat.link.used >= settings.messages_per_connection || seat.link.is_too_old() {
+        let is_over = {
+            let state = self.shared.state();
+            state.open > state.width.now() && state.width.has_shrunk()
+        };
+        if seat.link.used >= settings.messages_per_connection || seat.link.is_too_old() || is_over {
             self.shared.leave(seat);
         } else {
             self.shared.give(seat);
@@ -216,6 +220,29 @@ impl Pool {
     /// An open connection was lost before a message had begun: the upstream is down, for those who wait as well.
     pub(super) fn is_down(&self, obstacle: &Obstacle) {
         self.shared.shut(obstacle);
+    }
+
+    /// A connection that was lent and not used.
+    pub(super) fn give_back(&self, seat: Seat) {
+        self.shared.give(seat);
+    }
+
+    /// So many connections are this gateway's part from now on. Idle ones above it are closed, others after their message.
+    pub(super) fn set_part(&self, connections: usize) {
+        let leaving = {
+            let mut state = self.shared.state();
+            if state.width.part() == connections {
+                return;
+            }
+            state.width.set_part(connections);
+            let over = state.open.saturating_sub(state.width.now());
+            let at = state.idle.len().saturating_sub(over);
+            state.idle.split_off(at)
+        };
+        for seat in leaving {
+            self.shared.leave(seat);
+        }
+        self.shared.open_more();
     }
 
     /// No message that waits begins any more.

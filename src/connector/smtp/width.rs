@@ -62,6 +62,8 @@ pub(super) struct KnownLimit {
 pub(super) struct Width {
     /// `max_connections`.
     most: usize,
+    /// This gateway's part of them, where others send to the same upstream.
+    part: usize,
     now: usize,
     learned: Option<KnownLimit>,
     not_before: Option<Instant>,
@@ -72,6 +74,7 @@ impl Width {
         let most = most.max(1);
         Self {
             most,
+            part: usize::MAX,
             now: FIRST.min(most),
             learned: None,
             not_before: None,
@@ -80,7 +83,21 @@ impl Width {
 
     /// How many connections may be open now.
     pub(super) fn now(&self) -> usize {
-        self.now
+        self.now.min(self.part)
+    }
+
+    /// As many as are this gateway's.
+    pub(super) fn part(&self) -> usize {
+        self.part
+    }
+
+    pub(super) fn set_part(&mut self, part: usize) {
+        self.part = part;
+    }
+
+    /// There may be more than there may be now.
+    pub(super) fn has_shrunk(&self) -> bool {
+        self.part < self.most
     }
 
     /// How many may ever be.
@@ -113,11 +130,15 @@ impl Width {
         {
             return May::Wait(at);
         }
-        if count < self.now {
+        if count < self.now() {
             return May::Open { trial: false };
         }
         match self.learned {
-            Some(learned) if count == self.now && count < self.most && learned.next <= now => {
+            Some(learned)
+                if count == self.now()
+                    && count < self.most.min(self.part)
+                    && learned.next <= now =>
+            {
                 May::Open { trial: true }
             }
             _ => May::Full,
@@ -146,7 +167,8 @@ impl Width {
     ) -> Option<usize> {
         let lately = |at: Option<Instant>| at.is_some_and(|at| now < at + RECENT);
         let counts = if said {
-            others.count() > 0 || lately(others.closed)
+            // Another gateway may have the connections that are too many.
+            others.count() > 0 || lately(others.closed) || self.has_shrunk()
         } else {
             others.opening > 0 || others.open > 0 && lately(others.answered)
         };

@@ -1,6 +1,11 @@
 //! One lane of the table: its gate, and what is known of it besides.
 
-use std::time::{Duration, Instant, SystemTime};
+use std::{
+    sync::Weak,
+    time::{Duration, Instant, SystemTime},
+};
+
+use tokio::sync::Notify;
 
 use super::{
     alarms::News,
@@ -9,7 +14,7 @@ use super::{
 };
 use crate::{
     connector::LaneLimits,
-    delivery::plan::Block,
+    delivery::{members::parts::LaneFacts, plan::Block},
     mail::{
         outcome::{LaneState, Obstacle, ObstacleKind},
         reply::Reply,
@@ -21,6 +26,20 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct LaneEntry {
     pub(super) gate: Gate,
+    /// Of all gateways together.
+    pub(super) limits: LaneLimits,
+    /// How it is shared with other gateways.
+    pub(super) facts: LaneFacts,
+    /// It is being given back: nothing starts any more.
+    pub(super) is_leaving: bool,
+    /// The last probe of this gateway came to nothing: another may try.
+    pub(super) is_vain: bool,
+    /// Deliveries that may be cut off, the newest last.
+    pub(super) running: Vec<Weak<Notify>>,
+    /// Those of them that began without the queue's database.
+    pub(super) alone: usize,
+    /// When one last ended.
+    pub(super) ended: Option<Instant>,
     /// Of a connector: the limits of each mailbox, where it has several.
     pub(super) per_mailbox: Option<LaneLimits>,
     /// Of a connector.
@@ -43,6 +62,13 @@ impl LaneEntry {
     pub(super) fn new(limits: LaneLimits) -> Self {
         Self {
             gate: Gate::new(limits),
+            limits,
+            facts: LaneFacts::default(),
+            is_leaving: false,
+            is_vain: false,
+            running: Vec::new(),
+            alone: 0,
+            ended: None,
             per_mailbox: None,
             probe_times: ProbeTimes::default(),
             asked: None,
@@ -52,6 +78,12 @@ impl LaneEntry {
             since: None,
             why: None,
         }
+    }
+
+    /// Other limits: from now on.
+    pub(super) fn set_limits(&mut self, limits: LaneLimits) {
+        self.limits = limits;
+        self.gate.set_limits(limits);
     }
 
     /// As the store remembers it: the upstream wants nothing for that long.

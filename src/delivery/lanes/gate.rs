@@ -85,6 +85,8 @@ pub struct Gate {
     closings: usize,
     /// Somebody wants to know at once whether it is still shut.
     wished: bool,
+    /// Nothing may start by this gateway: others share the limits, and it has no part of them now.
+    is_barred: bool,
 }
 
 impl Gate {
@@ -102,12 +104,24 @@ impl Gate {
             state: GateState::Open,
             closings: 0,
             wished: false,
+            is_barred: false,
         }
     }
 
     /// New limits; what is under way stays counted.
     pub fn set_limits(&mut self, limits: LaneLimits) {
         self.limits = limits;
+    }
+
+    /// What this gateway may use of the limits from now on; `None`: nothing may start. What is under way stays counted.
+    pub fn share(&mut self, part: Option<LaneLimits>) {
+        self.is_barred = part.is_none();
+        self.limits = part.unwrap_or(self.limits);
+    }
+
+    /// Whether nothing may start by this gateway, whatever the state.
+    pub fn is_barred(&self) -> bool {
+        self.is_barred
     }
 
     /// The state.
@@ -128,6 +142,11 @@ impl Gate {
     /// Jobs that hold a permit.
     pub fn taken(&self) -> usize {
         self.taken
+    }
+
+    /// Those of them that have started.
+    pub fn under_way(&self) -> usize {
+        self.taken.saturating_sub(self.unstarted)
     }
 
     /// Until when the upstream wants nothing.
@@ -152,12 +171,15 @@ impl Gate {
             | GateState::Paused { .. }
             | GateState::Closed { probing: true, .. } => return Ready::Shut,
             GateState::Closed { until, .. } if now < until => return Ready::Shut,
+            // Whose lane it is may ask.
+            GateState::Closed { .. } if self.is_barred => return Ready::Shut,
             GateState::Closed { .. } => {
                 return match self.pace(now) {
                     Err(at) => at.map_or(Ready::Full, Ready::At),
                     Ok(_) => Ready::Probe,
                 };
             }
+            GateState::Open if self.is_barred => return Ready::Full,
             GateState::Open => {}
         }
         let free = self.limits.concurrent.max(1).saturating_sub(self.taken);
@@ -195,7 +217,10 @@ impl Gate {
     /// A job with a permit starts and will send so many octets, unless rate, upload or Retry-After want it to wait;
     /// says whether it does. [`Gate::ready`] knows from when on it would.
     pub fn start(&mut self, now: Instant, octets: u64) -> bool {
-        if self.pace(now).is_err() {
+        // The limits may have shrunk since it took its permit.
+        let started = self.taken.saturating_sub(self.unstarted);
+        let is_full = started >= self.limits.concurrent.max(1);
+        if self.is_barred || is_full || self.pace(now).is_err() {
             return false;
         }
         if let Some(upload) = self.limits.upload {
@@ -413,6 +438,12 @@ impl Gate {
             messages: self.messages.used(now),
             octets: self.octets.used(now),
         })
+    }
+
+    /// Whoever has the lane next was told what was used: it counts there.
+    pub fn forget_used(&mut self) {
+        self.messages = Window::default();
+        self.octets = Window::default();
     }
 
     /// What somebody else used of the limits before, as of now.

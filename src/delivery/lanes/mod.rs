@@ -16,7 +16,7 @@ use self::{
     table::{LaneTable, Stamp},
 };
 use crate::{
-    delivery::{clock::Clock, plan::Block, setup::Built},
+    delivery::{clock::Clock, member::Member, plan::Block, setup::Built},
     mail::outcome::ObstacleKind,
     route::{ConnectorName, LaneId},
 };
@@ -28,6 +28,7 @@ mod heard;
 pub mod others;
 pub mod probes;
 mod rows;
+mod sharing;
 mod strangers;
 mod table;
 pub mod window;
@@ -42,6 +43,8 @@ const MOST_CLAIMED: usize = 500;
 #[derive(Debug)]
 pub(super) struct Lanes {
     clock: Arc<dyn Clock>,
+    /// This gateway among those that send from the same queue; `None`: there are no others.
+    member: Option<Arc<Member>>,
     table: Mutex<LaneTable>,
     /// Wakes the loop.
     pub(super) wake: Notify,
@@ -57,6 +60,8 @@ pub(super) struct Permit {
     /// The octets that it began to send.
     started: Option<u64>,
     probe: bool,
+    /// It began without the queue's database.
+    is_alone: bool,
 }
 
 impl Drop for Permit {
@@ -65,6 +70,9 @@ impl Drop for Permit {
             let mut table = self.lanes.table();
             if let Some(entry) = table.lanes.get_mut(&self.lane) {
                 entry.gate.give(self.started, self.probe, now());
+                if self.started.is_some() {
+                    self.lanes.ends(entry, self.is_alone, now());
+                }
             }
             table.wants_work
         };
@@ -80,6 +88,8 @@ impl Drop for Permit {
 pub(super) struct LanePermits {
     connector: Permit,
     sender: SenderPermits,
+    /// Told when the delivery is to be cut off.
+    cut: Option<Arc<Notify>>,
 }
 
 /// A permit of the mailbox where that is limited or was refused, one of the From in it where that was refused.
@@ -101,7 +111,25 @@ impl LanePermits {
     }
 
     pub(super) fn of(connector: Permit, sender: SenderPermits) -> Self {
-        Self { connector, sender }
+        Self {
+            connector,
+            sender,
+            cut: None,
+        }
+    }
+
+    /// The narrowest first.
+    fn each(&mut self) -> impl Iterator<Item = &mut Permit> {
+        let SenderPermits { mailbox, from } = &mut self.sender;
+        from.iter_mut().chain(mailbox).chain([&mut self.connector])
+    }
+
+    /// Returns when the delivery is to be cut off, if ever.
+    pub(super) async fn cut(&self) {
+        match &self.cut {
+            Some(cut) => cut.notified().await,
+            None => std::future::pending().await,
+        }
     }
 }
 
@@ -125,9 +153,10 @@ fn now() -> Instant {
 }
 
 impl Lanes {
-    pub(super) fn new(clock: Arc<dyn Clock>) -> Self {
+    pub(super) fn new(clock: Arc<dyn Clock>, member: Option<Arc<Member>>) -> Self {
         Self {
             clock,
+            member,
             table: Mutex::default(),
             wake: Notify::new(),
             wake_jobs: Notify::new(),
@@ -150,12 +179,20 @@ impl Lanes {
         let mut named = HashSet::new();
         for (settings, _) in built.connectors.values() {
             let (per_connector, per_mailbox) = settings.limits();
-            let lane = LaneId::of(&settings.name);
             let probe_times = built.probe_times(settings);
-            table.limit(lane, per_connector, per_mailbox, probe_times, now());
+            let lane = LaneId::of(&settings.name);
+            table.limit(lane.clone(), per_connector, per_mailbox, probe_times, now());
+            if let Some(entry) = table.lanes.get_mut(&lane) {
+                entry.facts = sharing::facts(settings, entry.facts.learned);
+            }
             named.insert(settings.name.clone());
         }
         table.limited(&named, now());
+        if let Some(member) = &self.member {
+            for (lane, entry) in &mut table.lanes {
+                entry.share(lane, member);
+            }
+        }
         drop(table);
         self.wake_all();
     }
@@ -230,7 +267,7 @@ impl Lanes {
         let sender = mailbox.map(|lane| self.sender_permits(lane, SenderPermits::default()));
         let sender = sender.transpose().ok()?.unwrap_or_default();
         let connector = self.permit(&LaneId::of(connector))?;
-        Some(LanePermits { connector, sender })
+        Some(LanePermits::of(connector, sender))
     }
 
     /// The permits of as many jobs as may start now and one claim takes.
@@ -274,6 +311,7 @@ impl Lanes {
             lane: lane.clone(),
             started: None,
             probe,
+            is_alone: false,
         }
     }
 
@@ -345,9 +383,17 @@ impl Lanes {
                     let _ = tokio::time::timeout_at(at.into(), woken).await;
                 }
                 Ready::Now(_) | Ready::Probe => {}
+                // Another gateway has it, or may have.
+                Ready::Full if self.is_barred(&lane) => return Err(Block::Turn(Duration::ZERO)),
                 Ready::Full => woken.await,
             }
         }
+    }
+
+    fn is_barred(&self, lane: &LaneId) -> bool {
+        let table = self.table();
+        let entry = table.lanes.get(lane);
+        entry.is_some_and(|entry| entry.gate.is_barred())
     }
 
     /// A job with its permits starts, and will send so many octets.
@@ -367,16 +413,13 @@ impl Lanes {
         if counts_tries {
             table.stranger(lane, now)?;
         }
-        let LanePermits { connector, sender } = permits;
-        for permit in sender
-            .from
-            .iter_mut()
-            .chain(&mut sender.mailbox)
-            .chain([connector])
-        {
+        for permit in permits.each() {
             let Some(entry) = table.lanes.get_mut(&permit.lane) else {
                 return Err(Block::Shut);
             };
+            if let Some(member) = &self.member {
+                entry.share(&permit.lane, member);
+            }
             let open = match entry.gate.state() {
                 GateState::Open => true,
                 GateState::Closed { .. } => permit.probe,
@@ -396,6 +439,7 @@ impl Lanes {
         if counts_tries {
             table.strangers.begins(lane, now);
         }
+        self.begins(&mut table, permits);
         Ok(())
     }
 

@@ -235,7 +235,7 @@ mod tests {
 
     #[test]
     fn what_was_stopped_is_so_when_it_is_named_again() {
-        let lanes = Lanes::new(Arc::new(MachineClock));
+        let lanes = Lanes::new(Arc::new(MachineClock), None);
         let up = LaneId::of(&"up".into());
         let row = LaneRow {
             state: LaneState::Stopped,
@@ -275,7 +275,7 @@ mod tests {
 
     #[test]
     fn many_refused_mailboxes_have_few_rows_and_a_count() {
-        let lanes = Lanes::new(Arc::new(MachineClock));
+        let lanes = Lanes::new(Arc::new(MachineClock), None);
         let limits = LaneLimits {
             concurrent: 4,
             rate: None,
@@ -326,7 +326,7 @@ mod tests {
             .unwrap();
         assert!(others.why.starts_with("899 more"), "{}", others.why);
         // What the store remembers of the others is found out again.
-        let next = Lanes::new(Arc::new(MachineClock));
+        let next = Lanes::new(Arc::new(MachineClock), None);
         next.table().limit(
             LaneId::of(&"up".into()),
             limits,

@@ -82,7 +82,7 @@ impl LaneTable {
             .lanes
             .entry(lane)
             .or_insert_with(|| LaneEntry::new(per_connector));
-        entry.gate.set_limits(per_connector);
+        entry.set_limits(per_connector);
         entry.per_mailbox = per_mailbox;
         // A wait under way is no longer than one that would begin now, unless it was asked for.
         let by = now + probe_times.wait(entry.gate.closings().saturating_sub(1), 1.0);
@@ -107,7 +107,8 @@ impl LaneTable {
             if lane.mailbox.is_some() {
                 let limits = per_mailbox.get(&lane.connector).copied();
                 let limits = limits.filter(|_| lane.from.is_none());
-                entry.gate.set_limits(limits.unwrap_or(UNLIMITED));
+                entry.set_limits(limits.unwrap_or(UNLIMITED));
+                entry.facts.is_mailbox = limits.is_some();
             }
             if lane.mailbox.is_some() || matches!(entry.gate.state(), GateState::Paused { .. }) {
                 entry.gate.probe_now(now);
@@ -182,7 +183,9 @@ impl LaneTable {
             self.dirty.insert(oldest);
         }
         self.mailboxes += 1;
-        self.lanes.insert(lane.clone(), LaneEntry::new(limits));
+        let mut entry = LaneEntry::new(limits);
+        entry.facts.is_mailbox = lane.from.is_none() && self.per_mailbox(&lane.connector).is_some();
+        self.lanes.insert(lane.clone(), entry);
         true
     }
 

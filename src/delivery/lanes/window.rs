@@ -15,6 +15,7 @@ pub(super) type UsedEntry = (u64, u64, u64);
 
 /// The windows of a lane, as of a moment: the words in which one holder tells the next.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct UsedWindows {
     /// Messages.
     pub messages: Vec<(u64, u64, u64)>,

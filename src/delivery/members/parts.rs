@@ -8,7 +8,7 @@ use crate::connector::{LaneLimits, Rate, Upload};
 pub const MOST_MEMBERS: usize = 8;
 
 /// What decides whether the limits of a lane can be divided among the members without a word, or hold for all of them together.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct LaneFacts {
     /// It is a mailbox with limits of its own.
     pub is_mailbox: bool,

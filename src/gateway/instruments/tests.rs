@@ -114,7 +114,7 @@ impl AtWork {
         let (config, _) = config::load(&file, Secrets::Resolve).unwrap();
         let metrics = Arc::new(Metrics::default());
         let counting = tracing::subscriber::set_default(telemetry::counting(&metrics));
-        let store = queue::open(&config.queue).unwrap();
+        let store = queue::open_local(&config.queue).unwrap();
         let queue = Arc::new(Queue::start(Arc::clone(&store)).await.unwrap());
         let shared = Shared::new(
             Arc::clone(&queue),

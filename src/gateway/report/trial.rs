@@ -13,7 +13,7 @@ use bytes::Bytes;
 use super::login::{LoginFault, log_in, said};
 use crate::{
     config::Config,
-    connector::{self, Recorder, Services, oauth::TokenStore},
+    connector::{self, Deadline, Recorder, Services, oauth::TokenStore},
     mail::{
         address::Address,
         message::{Body, Envelope, Message, MessageId, Origin},
@@ -112,9 +112,9 @@ impl Trial<'_> {
             .settings
             .build(self.services(&conversation))
             .map_err(TrialError::NotBuilt)?;
-        let deadline = Instant::now() + timeout;
+        let deadline = Deadline::from(Instant::now() + timeout);
         let recipients = [to.clone().into()];
-        let delivery = connector.deliver(&message, &recipients, deadline);
+        let delivery = connector.deliver(&message, &recipients, &deadline);
         // The connector keeps the deadline; this is for one that does not.
         let report = tokio::time::timeout(timeout + Duration::from_secs(30), delivery)
             .await

@@ -13,7 +13,7 @@ use lettre::message::header::{HeaderName, HeaderValue};
 
 use crate::{
     config::Config,
-    connector::{self, Services},
+    connector::{self, Deadline, Services},
     gateway::tokens::StoredTokens,
     incident::channels::{AlarmLetter, AlarmMessage, Postman, Teller},
     mail::{
@@ -77,7 +77,8 @@ impl Postman for AlarmPost {
         let connector = settings.build(services)?;
         let patience = settings.timeout.min(PATIENCE);
         let recipients = message.envelope.recipients.clone();
-        let delivery = connector.deliver(&message, &recipients, Instant::now() + patience);
+        let deadline = Deadline::from(Instant::now() + patience);
+        let delivery = connector.deliver(&message, &recipients, &deadline);
         // The connector keeps the deadline; this is for one that does not.
         let report = tokio::time::timeout(patience + Duration::from_secs(5), delivery).await;
         let via = &settings.name;

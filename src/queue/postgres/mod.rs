@@ -79,6 +79,8 @@ use writer::{Scribe, WriteDesk};
 
 /// Connections that write mail and outcomes, where there are twice as many.
 const SCRIBES: usize = 4;
+/// Between two looks of a node at what is due.
+const LOOKS_EVERY: Duration = Duration::from_millis(200);
 /// Until somebody says how long mail in doubt waits.
 const DOUBT: Duration = Duration::from_mins(10);
 /// Nobody has raised the counter of changes that was seen.
@@ -296,6 +298,10 @@ impl Store for PostgresStore {
     async fn due(&self, now: SystemTime) -> Result<Vec<Due>, StoreError> {
         let moments = self.at(now);
         errand!(self, true, [], link => look::due(link, moments))
+    }
+
+    fn looks_every(&self) -> Duration {
+        LOOKS_EVERY
     }
 
     async fn list(&self, filter: &Filter, _: SystemTime) -> Result<Vec<Entry>, StoreError> {

@@ -19,7 +19,7 @@ use super::{
 use crate::queue::{
     event::Event,
     settling,
-    store::{NodeId, NodeRow, Standing},
+    store::{NodeId, NodeRow, Standing, StoreError},
 };
 
 /// Members, with the one that starts.
@@ -117,7 +117,7 @@ pub(super) async fn begin(
     let mut names: Vec<&str> = others.iter().map(|node| node.name.as_str()).collect();
     names.dedup();
     if names.len() >= MOST {
-        return Err(broken("eight gateways are at work on this queue already"));
+        return Err(DbFault::Store(StoreError::Crowded));
     }
     for before in own {
         let id = of(before.id);

@@ -300,6 +300,7 @@ impl Scribe {
 fn again_as(error: &StoreError) -> StoreError {
     match error {
         StoreError::Full => StoreError::Full,
+        StoreError::Crowded => StoreError::Crowded,
         StoreError::Unavailable(why) => StoreError::Unavailable(why.clone()),
     }
 }

@@ -16,7 +16,7 @@ use std::{
 use async_trait::async_trait;
 use postern::mail::outcome::LaneState;
 use postern::{
-    connector::Connector,
+    connector::{Connector, Deadline},
     delivery::clock,
     mail::{
         address::Address,
@@ -1137,7 +1137,7 @@ impl Connector for Scripted {
         LaneId::of(&self.name)
     }
 
-    async fn deliver(&self, message: &Message, recipients: &[Recipient], _: Instant) -> Report {
+    async fn deliver(&self, message: &Message, recipients: &[Recipient], _: &Deadline) -> Report {
         self.calls.lock().unwrap().push(Call {
             at: tokio::time::Instant::now(),
             message: Arc::new(message.clone()),
