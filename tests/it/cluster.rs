@@ -1,17 +1,22 @@
 //! Several gateways on one PostgreSQL: what is acknowledged arrives once, whoever dies, and a limit is one limit for all.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
 use tempfile::TempDir;
 
 use crate::harness::{
-    gateway::{Client, Gateway, basic, stdout},
+    gateway::{Client, Gateway, basic},
     postgres::Postgres,
     time::wait,
-    upstream::Upstream,
+    upstream::{Act, Script, Upstream},
 };
 
 /// A queue for gateways: a schema in a database.
@@ -43,7 +48,7 @@ impl Cluster {
     fn config(&self, name: &str) -> String {
         let (port, schema) = (self.port, &self.schema);
         format!(
-            "{}{}\n[queue]\nstore = \"postgres\"\n\
+            "{}{}\n[queue]\nstore = \"postgres\"\nin_doubt_wait = \"1s\"\n\
              [postgres]\nhosts = [\"127.0.0.1:{port}\"]\ndatabase = \"postern\"\nusername = \"postern\"\n\
              password = \"a password\"\ntls = \"off\"\nschema = \"{schema}\"\n\
              [cluster]\nname = \"{name}\"\ndead_after = \"10s\"\n",
@@ -64,7 +69,11 @@ impl Cluster {
 
 /// Sends one message; whether it was acknowledged.
 fn send(gateway: &Gateway, subject: &str) -> bool {
-    let Ok(mut client) = Client::try_connect(gateway.address("local")) else {
+    send_to(gateway.address("local"), subject)
+}
+
+fn send_to(address: SocketAddr, subject: &str) -> bool {
+    let Ok(mut client) = Client::try_connect(address) else {
         return false;
     };
     let content = format!("Subject: {subject}\r\n\r\ntext\r\n.\r\n");
@@ -127,5 +136,175 @@ fn a_rate_is_one_rate_for_all_gateways() {
         arrived.len() == 24 && arrived.values().all(|n| *n == 1),
         "{arrived:?}"
     );
-    let _ = stdout;
+}
+
+/// What befalls a gateway.
+#[derive(Debug, Clone, Copy)]
+enum Fault {
+    /// `kill -9`, and a start soon after.
+    Kill,
+    /// `kill -9`, and a start when it has been taken over.
+    Death,
+    /// It stands still for a moment.
+    Pause,
+    /// It stands still until it has been taken over.
+    Sleep,
+    /// It ends as it should, and starts.
+    Restart,
+}
+
+/// Seeded faults while mail comes in everywhere: acknowledged mail arrives, more than once only what was in doubt, and neither the rate nor
+/// the concurrency of the connector is exceeded by all together.
+fn befalls(seed: u64, faults: usize) {
+    const RATE: (usize, Duration) = (30, Duration::from_secs(3));
+    const CONCURRENT: usize = 4;
+    const ANSWER: Duration = Duration::from_millis(300);
+    let mut random = fastrand::Rng::with_seed(seed);
+    let times: Arc<Mutex<Vec<Instant>>> = Arc::default();
+    let sink = {
+        let times = Arc::clone(&times);
+        let upstream = Script::default().when(move |at| {
+            (at.stage == "EOD").then(|| {
+                times.lock().unwrap().push(Instant::now());
+                Act::After(ANSWER)
+            })
+        });
+        upstream.start()
+    };
+    let cluster = Cluster {
+        sink,
+        ..Cluster::new(Postgres::shared(), "rate = \"30/3s\"\nmax_concurrent = 4\n")
+    };
+    let mut members: Vec<Gateway> = ["relay-a", "relay-b", "relay-c"]
+        .map(|name| cluster.member(name))
+        .into();
+    let stop = Arc::new(AtomicBool::new(false));
+    let addresses: Arc<Mutex<Vec<SocketAddr>>> = Arc::new(Mutex::new(
+        members
+            .iter()
+            .map(|member| member.address("local"))
+            .collect(),
+    ));
+    let acknowledged: Arc<Mutex<HashSet<String>>> = Arc::default();
+    let senders: Vec<_> = (0..3)
+        .map(|sender| {
+            let (stop, addresses, acknowledged) =
+                (stop.clone(), addresses.clone(), acknowledged.clone());
+            std::thread::spawn(move || {
+                for n in 0.. {
+                    if stop.load(Ordering::Relaxed) {
+                        break;
+                    }
+                    let subject = format!("s{sender}n{n}");
+                    let address = addresses.lock().unwrap()[sender];
+                    if send_to(address, &subject) {
+                        acknowledged.lock().unwrap().insert(subject);
+                    }
+                    std::thread::sleep(Duration::from_millis(180));
+                }
+            })
+        })
+        .collect();
+    let mut log = Vec::new();
+    let mut doubts = 0;
+    for _ in 0..faults {
+        std::thread::sleep(Duration::from_millis(random.u64(1_500..5_000)));
+        let which = random.usize(..members.len());
+        let fault = random
+            .choice([
+                Fault::Kill,
+                Fault::Death,
+                Fault::Pause,
+                Fault::Sleep,
+                Fault::Restart,
+            ])
+            .unwrap();
+        log.push((which, fault));
+        let member = &mut members[which];
+        match fault {
+            Fault::Kill | Fault::Death => {
+                doubts += CONCURRENT;
+                member.kill();
+                let wait = if matches!(fault, Fault::Kill) {
+                    500
+                } else {
+                    14_000
+                };
+                std::thread::sleep(Duration::from_millis(wait));
+                member.restart();
+            }
+            Fault::Pause | Fault::Sleep => {
+                member.send_signal("STOP");
+                let wait = if matches!(fault, Fault::Pause) {
+                    2_000
+                } else {
+                    14_000
+                };
+                std::thread::sleep(Duration::from_millis(wait));
+                member.send_signal("CONT");
+                doubts += CONCURRENT;
+            }
+            Fault::Restart => {
+                assert_eq!(member.terminate(), 0, "{}", member.log());
+                member.restart();
+            }
+        }
+        addresses.lock().unwrap()[which] = member.address("local");
+    }
+    std::thread::sleep(Duration::from_secs(3));
+    stop.store(true, Ordering::Relaxed);
+    for sender in senders {
+        sender.join().unwrap();
+    }
+    let acknowledged = acknowledged.lock().unwrap().clone();
+    assert!(acknowledged.len() > 30, "{}", acknowledged.len());
+    let begun = Instant::now();
+    loop {
+        let arrived = cluster.arrived();
+        let missing: Vec<_> = acknowledged
+            .iter()
+            .filter(|one| !arrived.contains_key(*one))
+            .collect();
+        if missing.is_empty() {
+            break;
+        }
+        assert!(
+            begun.elapsed() < Duration::from_secs(90),
+            "seed {seed}: {log:?}: missing {missing:?}"
+        );
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    let arrived = cluster.arrived();
+    let copies: usize = arrived.values().map(|n| n - 1).sum();
+    assert!(
+        copies <= doubts,
+        "seed {seed}: {log:?}: {copies} copies, {doubts} may have been in doubt"
+    );
+    let times = times.lock().unwrap();
+    let most_in = |window: Duration| {
+        let within = |at: usize| {
+            times[at..]
+                .iter()
+                .take_while(|time| **time - times[at] < window)
+                .count()
+        };
+        (0..times.len()).map(within).max().unwrap_or(0)
+    };
+    // The sink hears the end of a message a little later than the gateway begins it, and one later than another.
+    let slack = Duration::from_millis(50);
+    let (at_once, in_one) = (most_in(ANSWER - slack), most_in(RATE.1 - slack));
+    assert!(
+        at_once <= CONCURRENT,
+        "seed {seed}: {log:?}: {at_once} at once"
+    );
+    assert!(
+        in_one <= RATE.0,
+        "seed {seed}: {log:?}: {in_one} in one window"
+    );
+}
+
+#[test]
+#[ignore = "needs PostgreSQL"]
+fn three_gateways_under_faults() {
+    befalls(1, 6);
 }

@@ -137,6 +137,11 @@ impl Gateway {
         signal(self.pid(), "HUP");
     }
 
+    /// Any other signal.
+    pub fn send_signal(&self, name: &str) {
+        signal(self.pid(), name);
+    }
+
     /// The process.
     pub fn pid(&self) -> u32 {
         self.child.as_ref().unwrap().id()
