@@ -274,7 +274,7 @@ async fn play(
         return Ok(Err("it was not put off first".to_owned()));
     }
     if matches!(sample.becomes, Becomes::FailedOver(_)) {
-        let lanes = store.lanes().await?;
+        let lanes = store.lanes_here().await?;
         let Some(closed) = lanes
             .iter()
             .find(|l| l.lane == LaneId::parse("primary") && l.state == LaneState::Closed)

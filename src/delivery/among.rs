@@ -47,6 +47,7 @@ fn hear(shared: &DeliveryContext, news: Result<BeatNews, crate::queue::store::St
             node, taken_over, ..
         }) => {
             let is_new = shared.queue.becomes(node);
+            shared.lanes.becomes(node);
             if is_new || !taken_over.is_empty() {
                 shared.queue.wake();
             }

@@ -35,6 +35,8 @@ use crate::{
     telemetry::counted,
 };
 
+/// The store says within this time that a job goes on to another connector, or it does not.
+const GOES_BY: Duration = Duration::from_secs(5);
 /// A connector keeps its deadline itself; one that does not is cut off this much later.
 const OVERRUN: Duration = Duration::from_secs(30);
 
@@ -63,6 +65,7 @@ pub(super) async fn run(task: Task) {
             &task.job,
             task.begun,
         ),
+        claimed: task.candidates.get(task.start).cloned(),
         refused: Vec::new(),
     };
     let (shut, others) = task.candidates.split_at(task.start);
@@ -99,6 +102,8 @@ pub(super) async fn put_back(
 /// A job under way.
 struct Run<'a> {
     done: Attempted<'a>,
+    /// The connector that the job was claimed for, as the store knows.
+    claimed: Option<ConnectorName>,
     /// The lanes that refuse it, `None` for one that nothing waits in. It can wait in one of them.
     refused: Vec<Option<LaneId>>,
 }
@@ -161,6 +166,10 @@ impl Run<'_> {
                 return ControlFlow::Continue(());
             }
         };
+        if !self.goes_by(name).await {
+            self.done.attempt.skip(Block::Turn(Duration::ZERO));
+            return ControlFlow::Break(None);
+        }
         if !self.done.passed.is_empty() {
             counted::failed_over(self.done.route.name.as_str());
         }
@@ -201,6 +210,17 @@ impl Run<'_> {
         } else {
             ControlFlow::Continue(())
         }
+    }
+
+    /// Where other gateways would take it over they have to know by which connector it may have gone. Whether they do.
+    async fn goes_by(&mut self, name: &ConnectorName) -> bool {
+        let Attempted { shared, job, .. } = self.done;
+        if shared.lanes.member().is_none() || self.claimed.as_ref() == Some(name) {
+            return true;
+        }
+        self.claimed = Some(name.clone());
+        let said = shared.queue.store().goes_by(job, name);
+        matches!(tokio::time::timeout(GOES_BY, said).await, Ok(Ok(())))
     }
 
     /// The next job need not wait until this one is on disk, unless too many are not.

@@ -16,7 +16,7 @@ use crate::{
         address::Address,
         outcome::{Obstacle, ObstacleKind},
     },
-    queue::store::{Event, EventKind, Job, Settled, Settlement},
+    queue::store::{Event, EventKind, Job, Kept, Settled, Settlement},
     route::{ConnectorName, Route, Routed},
     telemetry::{counted, maillog},
 };
@@ -118,7 +118,10 @@ impl<'a> Attempted<'a> {
                 .settle(settlement, shared.clock.wall())
                 .await
             {
-                Ok(_) => break,
+                Ok(kept) => {
+                    tell(kept, job, &decision);
+                    break;
+                }
                 Err(error) => {
                     if !troubled {
                         troubled = true;
@@ -142,6 +145,23 @@ impl<'a> Attempted<'a> {
         if !bounces.is_empty() {
             shared.queue.wake();
         }
+    }
+}
+
+/// What others made of the job while it was under way here.
+fn tell(kept: Kept, job: &Job, decision: &Decision) {
+    let is_done = |(_, settled): &(Address, Settled)| matches!(settled, Settled::Done(_));
+    let is_delivered = decision.recipients.iter().any(is_done);
+    match kept {
+        Kept::Written => {}
+        Kept::Late => tracing::warn!(
+            id = %job.message.id,
+            "the others took this gateway for dead while it was sending; what it delivered counts"
+        ),
+        Kept::Lost if is_delivered => {
+            tracing::warn!(event = "sent twice", id = %job.message.id, "sent twice: the others had taken it over");
+        }
+        Kept::Lost => {}
     }
 }
 

@@ -58,6 +58,7 @@ impl DeliveryContext {
         member: Option<Arc<Member>>,
     ) -> Self {
         let lanes = Arc::new(Lanes::new(Arc::clone(&clock), member));
+        lanes.becomes(queue.node());
         lanes.configure(&built);
         Self {
             queue,

@@ -315,6 +315,25 @@ pub struct LaneRow {
     pub probe: Option<SystemTime>,
     /// Which write of the row this is; 0: there was none yet. The store counts.
     pub version: u64,
+    /// Of which gateway's way there it speaks; 0: of all.
+    pub node: NodeId,
+}
+
+/// The rows as one gateway has them: one for each lane, the one that has something to say before one that has not. What others say of their
+/// own way there is not among them.
+pub fn seen_by(rows: Vec<LaneRow>, node: NodeId) -> Vec<LaneRow> {
+    let mut seen: Vec<LaneRow> = Vec::new();
+    for row in rows {
+        if ![NodeId::default(), node].contains(&row.node) {
+            continue;
+        }
+        match seen.iter_mut().find(|other| other.lane == row.lane) {
+            Some(other) if other.state == LaneState::Open => *other = row,
+            Some(_) => {}
+            None => seen.push(row),
+        }
+    }
+    seen
 }
 
 /// The wall clock was set: what the store holds of what is not over moves with it.
@@ -440,6 +459,14 @@ pub trait Store: Send + Sync + fmt::Debug {
     async fn waiting(&self) -> Result<Vec<(RouteLane, u64)>, StoreError>;
     /// Every lane that was ever not open, but for mailboxes that are open again.
     async fn lanes(&self) -> Result<Vec<LaneRow>, StoreError>;
+    /// The same, as the gateway of this directory has them.
+    async fn lanes_here(&self) -> Result<Vec<LaneRow>, StoreError> {
+        Ok(seen_by(self.lanes().await?, self.here()))
+    }
+    /// The node of the gateway that works on this directory, as far as it is known.
+    fn here(&self) -> NodeId {
+        NodeId::default()
+    }
     /// Writes one, unless somebody has written it since `lane.version`: then nothing is written, and it says false.
     async fn set_lane(&self, lane: LaneRow) -> Result<bool, StoreError>;
     /// A named note beside the queue (what the gateway last said of itself, for `status`).

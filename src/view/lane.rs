@@ -143,6 +143,7 @@ mod tests {
             why: why.to_owned(),
             probe: None,
             version: 0,
+            node: store::NodeId::default(),
         }
     }
 

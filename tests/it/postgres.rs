@@ -432,6 +432,7 @@ async fn lanes_go_from_hand_to_hand_with_what_was_used() {
         why: "consent is missing".into(),
         probe: None,
         version: 0,
+        node: NodeId::default(),
     };
     let (before, seen) = (one.beat().await.changes, two.beat().await.changes);
     assert_eq!(before, seen);

@@ -461,6 +461,7 @@ async fn what_waits_moves_with_the_clock(store: Arc<dyn Store>, by: i64) {
         why: "it was".into(),
         probe: Some(at(100_300)),
         version: 0,
+        node: NodeId::default(),
     };
     assert!(store.set_lane(row).await.unwrap());
     // By the new one.
@@ -939,6 +940,7 @@ async fn lanes_and_notes(store: Arc<dyn Store>) {
         why: "consent is missing".into(),
         probe: Some(at(2)),
         version,
+        node: NodeId::default(),
     };
     let open = |lane: &str, version| LaneRow {
         state: LaneState::Open,

@@ -6,6 +6,7 @@ use std::time::{Instant, SystemTime};
 
 use super::{
     Lanes,
+    alarms::News,
     entry::LaneEntry,
     gate::{GateState, LONGEST_WAIT, PAUSE_PROBE},
     now,
@@ -15,7 +16,7 @@ use super::{
 use crate::{
     delivery::clock,
     mail::{outcome::LaneState, reply::Reply},
-    queue::store::LaneRow,
+    queue::store::{LaneRow, NodeId},
     route::{ConnectorName, LaneId},
 };
 
@@ -30,10 +31,32 @@ impl Lanes {
     ) {
         let now = now();
         let mut table = self.table();
-        table.versions = rows.iter().map(|r| (r.lane.clone(), r.version)).collect();
+        let is_among_others = self.member.is_some();
+        let node = table.node;
+        let known = rows
+            .iter()
+            .filter(|row| [NodeId::default(), node].contains(&row.node));
+        let known = known.map(|row| ((row.lane.clone(), row.node), (row.version, row.state)));
+        let before = std::mem::replace(&mut table.known, known.collect());
         for row in rows {
             let lane = row.lane.clone();
             let wanted = row.probe.is_some_and(|probe| probe <= system);
+            if row.node != NodeId::default() {
+                // What others say of their way there is theirs.
+                if row.node == node
+                    && wanted
+                    && let Some(entry) = table.lanes.get_mut(&lane)
+                {
+                    entry.gate.probe_now(now);
+                    table.dirty.insert(lane);
+                }
+                continue;
+            }
+            // Another gateway has written it.
+            let seen = before
+                .get(&(lane.clone(), row.node))
+                .map(|(version, _)| *version);
+            let is_news = is_among_others && !is_at_start && seen != Some(row.version);
             if lane == others(&lane.connector) {
                 table.dirty.insert(lane.clone());
                 if wanted && !is_at_start {
@@ -54,6 +77,8 @@ impl Lanes {
             }
             if !is_at_start {
                 table.start_again(&lane);
+            }
+            if !is_at_start && !is_news {
                 if wanted && let Some(entry) = table.lanes.get_mut(&lane) {
                     entry.gate.probe_now(now);
                     // The row's probe time is old from now on.
@@ -62,6 +87,23 @@ impl Lanes {
                 continue;
             }
             if row.state == LaneState::Open {
+                if is_news {
+                    table.opened_by_another(&lane);
+                }
+                continue;
+            }
+            if is_news
+                && wanted
+                && table
+                    .lanes
+                    .get(&lane)
+                    .is_some_and(|entry| entry.is_shut(row.state))
+            {
+                // Somebody wants to know.
+                if let Some(entry) = table.lanes.get_mut(&lane) {
+                    entry.gate.probe_now(now);
+                    table.dirty.insert(lane);
+                }
                 continue;
             }
             let Some(connector) = table.lanes.get(&LaneId::of(&lane.connector)) else {
@@ -86,13 +128,17 @@ impl Lanes {
                     LaneState::Throttled => {
                         entry.restore_held(now, until.saturating_duration_since(now));
                     }
+                    // After a start it is tried at once; what another gateway found out a moment ago need not be found out again.
                     LaneState::Paused if lane.mailbox.is_none() => {
-                        entry.gate.pause(now);
+                        entry.gate.pause(if is_news { until } else { now });
                     }
                     _ => entry.gate.restore_closed(until),
                 }
                 entry.since = Some(row.since.min(system));
                 entry.why = Some(Reply::new(451, (4, 4, 1), row.why.clone()));
+                if is_news {
+                    table.dirty.remove(&lane);
+                }
             }
         }
         self.log_news(table, now);
@@ -126,29 +172,42 @@ impl Lanes {
         let now = now();
         let mut table = self.table();
         let dirty: Vec<LaneId> = table.dirty.drain().collect();
-        dirty
-            .into_iter()
-            .filter_map(|lane| match (table.lanes.get(&lane), table.summed(&lane)) {
-                (Some(entry), _) if entry.is_unlisted() => None,
-                (Some(entry), _) => Some(entry.row(&lane, now, system)),
-                (None, Some(count)) => Some(sum_row(&lane, count, system)),
-                (None, None) => Some(open_row(&lane, system)),
-            })
-            .map(|row| LaneRow {
-                version: table.versions.get(&row.lane).copied().unwrap_or(0),
-                ..row
-            })
-            .collect()
+        let mut rows = Vec::new();
+        for lane in dirty {
+            let row = match (table.lanes.get(&lane), table.summed(&lane)) {
+                (Some(entry), _) if entry.is_unlisted() => continue,
+                (Some(entry), _) => entry.row(&lane, now, system),
+                (None, Some(count)) => sum_row(&lane, count, system),
+                (None, None) => open_row(&lane, system),
+            };
+            table.said(row, &mut rows);
+        }
+        rows
     }
 
-    /// One was written: what the store has is this version now, or no row where an open mailbox needs none.
+    /// One was written: what the store has is this version now, or no row where an open one needs none.
     pub(in crate::delivery) fn written(&self, row: &LaneRow) {
         let mut table = self.table();
-        if row.state == LaneState::Open && row.lane.mailbox.is_some() {
-            table.versions.remove(&row.lane);
+        let key = (row.lane.clone(), row.node);
+        let is_forgotten = row.lane.mailbox.is_some() || row.node != NodeId::default();
+        if row.state == LaneState::Open && is_forgotten {
+            table.known.remove(&key);
         } else {
-            table.versions.insert(row.lane.clone(), row.version + 1);
+            table.known.insert(key, (row.version + 1, row.state));
         }
+    }
+
+    /// This gateway is another node from now on: what it said of its own way goes with the one before.
+    pub(in crate::delivery) fn becomes(&self, node: NodeId) {
+        let mut table = self.table();
+        if table.node == node {
+            return;
+        }
+        table.node = node;
+        let LaneTable { lanes, dirty, .. } = &mut *table;
+        let is_closed = |entry: &LaneEntry| matches!(entry.gate.state(), GateState::Closed { .. });
+        let closed = lanes.iter().filter(|(_, entry)| is_closed(entry));
+        dirty.extend(closed.map(|(lane, _)| lane.clone()));
     }
 
     /// Writing one did not work: again with the next ones.
@@ -160,7 +219,77 @@ impl Lanes {
     }
 }
 
+impl LaneTable {
+    /// Another gateway has written that it works (again).
+    fn opened_by_another(&mut self, lane: &LaneId) {
+        let is_own = self.known.contains_key(&(lane.clone(), self.node));
+        let Some(entry) = self.lanes.get_mut(lane) else {
+            return;
+        };
+        // Closed by itself, this gateway finds out by itself.
+        let is_closed = matches!(entry.gate.state(), GateState::Closed { .. });
+        let is_elsewhere = self.node != NodeId::default() && is_own;
+        if is_closed && is_elsewhere || !entry.gate.open() {
+            return;
+        }
+        entry.unlisted = false;
+        self.news.push((lane.clone(), News::Resumed));
+    }
+
+    /// What is written of a lane: by a gateway among others what is so for all, and what is about its own way there.
+    fn said(&self, row: LaneRow, rows: &mut Vec<LaneRow>) {
+        let lane = row.lane.clone();
+        let known = |node| self.known.get(&(lane.clone(), node)).copied();
+        let (for_all, own) = (known(NodeId::default()), known(self.node));
+        let version = |known: Option<(u64, LaneState)>| known.map_or(0, |(version, _)| version);
+        if self.node == NodeId::default() {
+            let version = version(for_all);
+            rows.push(LaneRow { version, ..row });
+            return;
+        }
+        let is_shared = self
+            .lanes
+            .get(&lane)
+            .is_some_and(|entry| entry.facts.is_shared());
+        let is_own = row.state == LaneState::Closed && !is_shared;
+        let was_open = for_all.is_none_or(|(_, state)| state == LaneState::Open);
+        if is_own {
+            let (version, node) = (version(own), self.node);
+            rows.push(LaneRow {
+                version,
+                node,
+                ..row.clone()
+            });
+        } else if own.is_some() {
+            let (version, node) = (version(own), self.node);
+            rows.push(LaneRow {
+                version,
+                node,
+                ..open_row(&lane, row.since)
+            });
+        }
+        let version = version(for_all);
+        if is_own && !was_open {
+            rows.push(LaneRow {
+                version,
+                ..open_row(&lane, row.since)
+            });
+        } else if !is_own && !(was_open && row.state == LaneState::Open) {
+            rows.push(LaneRow { version, ..row });
+        }
+    }
+}
+
 impl LaneEntry {
+    /// Whether it says so already.
+    fn is_shut(&self, state: LaneState) -> bool {
+        match state {
+            LaneState::Closed => matches!(self.gate.state(), GateState::Closed { .. }),
+            LaneState::Paused => !matches!(self.gate.state(), GateState::Open),
+            LaneState::Open | LaneState::Throttled | LaneState::Stopped => false,
+        }
+    }
+
     /// What is said of it, and until when where it is not open.
     fn state(&self, is_mailbox: bool, now: Instant) -> (LaneState, Option<Instant>) {
         match self.gate.state() {
@@ -197,6 +326,7 @@ impl LaneEntry {
             why: self.why.as_ref().map(Reply::to_string).unwrap_or_default(),
             probe: Some(system + probe.saturating_duration_since(now)),
             version: 0,
+            node: NodeId::default(),
         }
     }
 }
@@ -209,6 +339,7 @@ fn sum_row(lane: &LaneId, count: usize, system: SystemTime) -> LaneRow {
         why: why_others(LaneState::Paused, count),
         probe: None,
         version: 0,
+        node: NodeId::default(),
     }
 }
 
@@ -220,6 +351,7 @@ fn open_row(lane: &LaneId, since: SystemTime) -> LaneRow {
         why: String::new(),
         probe: None,
         version: 0,
+        node: NodeId::default(),
     }
 }
 

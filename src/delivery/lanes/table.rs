@@ -19,6 +19,7 @@ use crate::{
     connector::LaneLimits,
     delivery::plan::Block,
     mail::{outcome::LaneState, reply::Reply},
+    queue::store::NodeId,
     route::{ConnectorName, LaneId},
 };
 
@@ -54,8 +55,10 @@ pub(super) struct LaneTable {
     tidied: Option<Instant>,
     /// Lanes whose row in the store is behind.
     pub(super) dirty: HashSet<LaneId>,
-    /// Which write of each row was seen last.
-    pub(super) versions: HashMap<LaneId, u64>,
+    /// Which write of each row was seen last, of all gateways and of this one, and the state that it says.
+    pub(super) known: HashMap<(LaneId, NodeId), (u64, LaneState)>,
+    /// This gateway among others that share the queue; 0: it is alone.
+    pub(super) node: NodeId,
     /// Who may ask for mailboxes that nobody knows.
     pub(super) strangers: Strangers,
     /// How much is said of the lanes.
@@ -276,6 +279,7 @@ impl LaneTable {
         };
         let wait = entry.probe_times.wait(entry.gate.closings(), jitter);
         if entry.gate.close(now.instant, wait.max(asked), probe) {
+            entry.is_vain |= probe;
             entry.asked = Some(now.instant + asked.min(LONGEST_WAIT));
             let news = entry.shut(LaneState::Closed, reply, now.wall);
             self.changed(lane, news);

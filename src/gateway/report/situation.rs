@@ -35,7 +35,7 @@ impl Situation {
         let row = status_row_of(store, site.running.as_ref()).await?;
         Ok(Self {
             routes: Routes::new(site, row),
-            lanes: store.lanes().await?,
+            lanes: store.lanes_here().await?,
             is_running: site.running.is_some(),
             now: site.now,
         })

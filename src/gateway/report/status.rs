@@ -15,7 +15,7 @@ use crate::{
     mail::{outcome::LaneState, time::since},
     queue::{
         lock::Holder,
-        store::{LaneRow, Stats, Store, StoreError},
+        store::{LaneRow, NodeId, Stats, Store, StoreError},
     },
     route::LaneId,
     view::{
@@ -63,7 +63,7 @@ impl<'a> StatusReport<'a> {
             Some(store) => (
                 status_row_of(store, site.running.as_ref()).await?,
                 Some(store.stats().await?),
-                store.lanes().await?,
+                store.lanes_here().await?,
                 upstreams::read(store.note(UPSTREAMS_ROW).await?.as_deref()),
             ),
         };
@@ -162,6 +162,7 @@ fn all_lanes(config: Option<&Config>, row: &StatusRow, mut rows: Vec<LaneRow>) -
                 why: String::new(),
                 probe: None,
                 version: 0,
+                node: NodeId::default(),
             });
         }
     }

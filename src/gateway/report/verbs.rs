@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use crate::{
     mail::{outcome::LaneState, pattern::Pattern},
-    queue::store::{Commanded, Filter, JobState, LaneRow, Store, StoreError, Verb},
+    queue::store::{Commanded, Filter, JobState, LaneRow, NodeId, Store, StoreError, Verb},
     route::{ConnectorName, LaneId},
 };
 
@@ -89,7 +89,8 @@ async fn set_state(
     let lane = LaneId::of(connector);
     loop {
         let rows = store.lanes().await?;
-        let row = rows.into_iter().find(|row| row.lane == lane);
+        let is_of_all = |row: &LaneRow| row.lane == lane && row.node == NodeId::default();
+        let row = rows.into_iter().find(is_of_all);
         let was_stopped = row
             .as_ref()
             .is_some_and(|row| row.state == LaneState::Stopped);
@@ -103,6 +104,7 @@ async fn set_state(
             why: why.to_owned(),
             probe: None,
             version: row.map_or(0, |row| row.version),
+            node: NodeId::default(),
         };
         // Not written: the gateway has written it meanwhile.
         if store.set_lane(row).await? {

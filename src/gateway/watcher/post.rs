@@ -62,7 +62,7 @@ impl Postman for AlarmPost {
         let lanes = match &self.store {
             None => Vec::new(),
             // What cannot be read does not keep an alarm back.
-            Some(store) => store.lanes().await.unwrap_or_default(),
+            Some(store) => store.lanes_here().await.unwrap_or_default(),
         };
         let settings = choose(&self.config.connectors, &lanes, &letter)?;
         let message = compose(&self.config, settings, &letter)?;

@@ -104,7 +104,7 @@ impl Eyes {
             let _ = self.look_at_mail(store.as_ref(), now.wall).await;
             self.look_at_clients(config, devices, now.wall);
         }
-        let lanes = store.lanes().await.unwrap_or_default();
+        let lanes = store.lanes_here().await.unwrap_or_default();
         let row = status_row(store.as_ref()).await.unwrap_or_default();
         // Of another process it is history.
         let row = if row.pid == std::process::id() {

@@ -4,32 +4,33 @@ use tokio_postgres::Row;
 
 use super::{
     fault::DbFault,
+    insert::of,
     link::{DbLink, Spoken},
     values::{clean, get},
 };
 use crate::{
     mail::{outcome::LaneState, time::from_micros},
-    queue::store::{LaneRow, Used},
+    queue::store::{LaneRow, NodeId, Used},
     route::LaneId,
 };
 
-const LANES: &str = "SELECT lane, state, since, why, probe, version FROM lane
-    WHERE node = 0 AND state IS NOT NULL ORDER BY lane";
+const LANES: &str = "SELECT lane, state, since, why, probe, version, node FROM lane
+    WHERE state IS NOT NULL ORDER BY lane, node";
 /// Written only over what was seen.
 const SET: &str = "INSERT INTO lane (lane, node, state, since, why, probe, version)
-    SELECT $1::text, 0, $2::text, $3::bigint, $4::text, $5::bigint, 1 WHERE $6::bigint = 0
-        OR EXISTS (SELECT 1 FROM lane WHERE lane = $1 AND node = 0)
+    SELECT $1::text, $7::bigint, $2::text, $3::bigint, $4::text, $5::bigint, 1 WHERE $6::bigint = 0
+        OR EXISTS (SELECT 1 FROM lane WHERE lane = $1 AND node = $7)
     ON CONFLICT (lane, node) DO UPDATE SET state = excluded.state, since = excluded.since, why = excluded.why,
         probe = excluded.probe, version = lane.version + 1
     WHERE lane.version = $6 RETURNING version";
 /// Of connectors there are few, of mailboxes as many as senders: one that is open again is like one never seen.
 const FORGET: &str =
     "UPDATE lane SET state = NULL, since = NULL, why = NULL, probe = NULL, version = 0
-    WHERE lane = $1::text AND node = 0 AND version = $2::bigint RETURNING version";
+    WHERE lane = $1::text AND node = $3::bigint AND version = $2::bigint RETURNING version";
 const SWEEP: &str =
     "DELETE FROM lane WHERE lane = $1::text AND state IS NULL AND holder IS NULL AND used IS NULL";
 const THERE_IS_NONE: &str =
-    "SELECT 1 FROM lane WHERE lane = $1::text AND node = 0 AND version <> 0";
+    "SELECT 1 FROM lane WHERE lane = $1::text AND node = $2::bigint AND version <> 0";
 const RAISE: &str = "UPDATE change SET counter = counter + 1";
 const NOTE: &str = "SELECT value FROM note WHERE key = $1::text";
 const SET_NOTE: &str = "INSERT INTO note (key, value, node) VALUES ($1::text, $2::text, $3::bigint)
@@ -56,6 +57,7 @@ fn lane(row: &Row) -> Result<LaneRow, DbFault> {
         why: get::<Option<String>>(row, 3)?.unwrap_or_default(),
         probe: get::<Option<i64>>(row, 4)?.map(from_micros),
         version: get::<i64>(row, 5)?.unsigned_abs(),
+        node: NodeId(get::<i64>(row, 6)?.unsigned_abs()),
     })
 }
 
@@ -74,13 +76,14 @@ pub(super) async fn set_lane(link: &mut DbLink, lane: &LaneToSet) -> Result<bool
         clean(&row.why).into_owned(),
     );
     let seen = i64::try_from(row.version).unwrap_or(i64::MAX);
-    let state = row.state.as_str();
+    let (state, node) = (row.state.as_str(), of(row.node));
+    let is_forgotten_when_open = row.lane.mailbox.is_some() || row.node != NodeId::default();
     link.begin(&[]).await?;
-    let is_set = if row.state == LaneState::Open && row.lane.mailbox.is_some() {
+    let is_set = if row.state == LaneState::Open && is_forgotten_when_open {
         let found = link
             .go_on(&[
-                (THERE_IS_NONE, vec![&name]),
-                (FORGET, vec![&name, &seen]),
+                (THERE_IS_NONE, vec![&name, &node]),
+                (FORGET, vec![&name, &seen, &node]),
                 (SWEEP, vec![&name]),
             ])
             .await?;
@@ -91,7 +94,7 @@ pub(super) async fn set_lane(link: &mut DbLink, lane: &LaneToSet) -> Result<bool
     } else {
         let values: Spoken<'_> = (
             SET,
-            vec![&name, &state, &lane.since, &why, &lane.probe, &seen],
+            vec![&name, &state, &lane.since, &why, &lane.probe, &seen, &node],
         );
         let found = link.go_on(&[values]).await?;
         found.iter().any(|rows| !rows.is_empty())

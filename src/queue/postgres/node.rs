@@ -51,6 +51,8 @@ const GONE: &str = "UPDATE node SET gone = $2::bigint WHERE id = $1::bigint AND 
 const SILENT: &str = "SELECT id FROM node WHERE id = $1::bigint AND (seen = $2::bigint OR gone IS NOT NULL) FOR UPDATE";
 /// What it used of their limits nobody can say.
 const LANES: &str = "UPDATE lane SET holder = NULL, used = NULL WHERE holder = $1::bigint";
+/// What it said of its own way to an upstream.
+const WAYS: &str = "DELETE FROM lane WHERE node = $1::bigint";
 /// Nodes that are gone, and of which a late insert or claim came through.
 const LATE: &str = "SELECT n.id, n.name FROM node n WHERE n.gone IS NOT NULL
     AND EXISTS (SELECT 1 FROM job j WHERE j.state = 0 AND j.node = n.id) ORDER BY n.id LIMIT 8";
@@ -130,8 +132,12 @@ pub(super) async fn begin(
             tell(link, &jobs, &event, (now, id)).await?;
             free(link, &jobs, (now, id)).await?;
         }
-        link.go_on(&[(LANES, vec![&id]), (GONE, vec![&id, &now])])
-            .await?;
+        link.go_on(&[
+            (LANES, vec![&id]),
+            (WAYS, vec![&id]),
+            (GONE, vec![&id, &now]),
+        ])
+        .await?;
     }
     let (knew, dead_after) = (int(standing.knew), micros(standing.dead_after));
     let (name, version) = (clean(&standing.name), clean(&standing.version));
@@ -220,8 +226,12 @@ pub(super) async fn take_over(
         return Ok(false);
     }
     in_doubt(link, (id, &silent.name), due, (now, by)).await?;
-    link.commit(&[(LANES, vec![&id]), (GONE, vec![&id, &now])])
-        .await?;
+    link.commit(&[
+        (LANES, vec![&id]),
+        (WAYS, vec![&id]),
+        (GONE, vec![&id, &now]),
+    ])
+    .await?;
     Ok(true)
 }
 

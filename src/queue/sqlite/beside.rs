@@ -7,7 +7,7 @@ use super::{
     rows::{micros, time},
 };
 use crate::mail::outcome::LaneState;
-use crate::queue::store::LaneRow;
+use crate::queue::store::{LaneRow, NodeId};
 use crate::route::LaneId;
 
 pub(super) fn lanes(conn: &Connection) -> rusqlite::Result<Vec<LaneRow>> {
@@ -20,6 +20,7 @@ pub(super) fn lanes(conn: &Connection) -> rusqlite::Result<Vec<LaneRow>> {
                 why: row.get(3)?,
                 probe: row.get::<_, Option<i64>>(4)?.map(time),
                 version: row.get::<_, i64>(5)? as u64,
+                node: NodeId::default(),
             })
         })?
         .collect()

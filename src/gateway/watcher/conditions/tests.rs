@@ -44,6 +44,7 @@ fn lane(name: &str, state: LaneState, why: &str) -> LaneRow {
         why: why.to_owned(),
         probe: None,
         version: 1,
+        node: crate::queue::store::NodeId::default(),
     }
 }
 
