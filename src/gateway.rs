@@ -38,7 +38,7 @@ pub use error::RunError;
 
 mod certificates;
 mod changes;
-mod cluster;
+pub mod cluster;
 pub mod database;
 mod desk;
 mod error;

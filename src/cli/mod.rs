@@ -43,6 +43,7 @@ mod prepare;
 mod proposals;
 mod queue;
 mod reload;
+mod runtime;
 mod run;
 mod send;
 mod sendmail;

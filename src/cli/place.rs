@@ -13,10 +13,11 @@ use std::{
 use super::{
     exit::{CommandError, Exit},
     output,
+    runtime::block_on,
 };
 use crate::{
-    config::{self, Config, Diagnostics},
-    gateway::report::site::Site,
+    config::{self, Config, Diagnostics, Secrets, cluster::StoreSettings},
+    gateway::{RunError, cluster, report::site::Site},
     queue::{
         self,
         lock::{self, Holder},
@@ -90,14 +91,28 @@ fn same(one: &Path, other: &Path) -> bool {
 }
 
 impl QueuePlace {
-    /// The store, if there is one yet.
+    /// The store, if there is one yet. That of a gateway among others is in a database, which only the file can name; where that is away, it is
+    /// what lies here meanwhile.
     pub(super) fn store(&self) -> Result<Option<Arc<dyn Store>>, CommandError> {
-        store(&self.data_dir)
+        match (&self.config, &self.problems) {
+            (Some(config), _) if matches!(config.store, StoreSettings::Postgres(..)) => {
+                let (config, _) = config::load(&self.path, Secrets::Resolve)
+                    .map_err(|problems| CommandError::new(Exit::Config, problems))?;
+                store_of(&config)
+            }
+            (None, Some(problems)) if is_shared(&self.data_dir) => Err(CommandError::new(
+                Exit::Config,
+                format_args!(
+                    "{problems}the queue is in a database, and this file says where that is: mend it first"
+                ),
+            )),
+            _ => store(&self.data_dir),
+        }
     }
 
     /// As [`QueuePlace::store`], where a queue is needed.
     pub(super) fn existing_store(&self) -> Result<Arc<dyn Store>, CommandError> {
-        existing_store(&self.data_dir)
+        self.store()?.ok_or_else(|| no_queue(&self.data_dir))
     }
 
     /// It, and who runs there.
@@ -112,7 +127,29 @@ impl QueuePlace {
     }
 }
 
-/// The store, if there is one yet: a command that only looks must not create one.
+/// Whether the gateway of this directory shared its queue with others, as far as the directory knows.
+fn is_shared(data_dir: &Path) -> bool {
+    data_dir.join("node").exists()
+}
+
+/// The store of these settings, whose secrets are there.
+pub(super) fn store_of(config: &Config) -> Result<Option<Arc<dyn Store>>, CommandError> {
+    if matches!(config.store, StoreSettings::Sqlite) {
+        return store(&config.data_dir);
+    }
+    let place = cluster::place(config, false)
+        .map_err(|why| CommandError::new(Exit::Config, why))?;
+    block_on(async {
+        let opened = queue::open(place).await;
+        opened.map(Some).map_err(|fault| {
+            let RunError { code, text } = fault.into();
+            CommandError { code, text }
+        })
+    })
+}
+
+/// What the gateway of this directory says of itself, if there is anything yet: a command that only looks must not create it. Of a gateway alone
+/// it is the queue as well.
 pub(super) fn store(data_dir: &Path) -> Result<Option<Arc<dyn Store>>, CommandError> {
     if !queue::exists(data_dir).map_err(|error| unreadable(data_dir, &error))? {
         return Ok(None);
@@ -134,15 +171,17 @@ pub(super) fn store(data_dir: &Path) -> Result<Option<Arc<dyn Store>>, CommandEr
 
 /// As [`store`], where a queue is needed.
 pub(super) fn existing_store(data_dir: &Path) -> Result<Arc<dyn Store>, CommandError> {
-    store(data_dir)?.ok_or_else(|| {
-        CommandError::new(
-            Exit::NoInput,
-            format_args!(
-                "there is no queue in {} yet: no gateway has ever run there",
-                data_dir.display()
-            ),
-        )
-    })
+    store(data_dir)?.ok_or_else(|| no_queue(data_dir))
+}
+
+fn no_queue(data_dir: &Path) -> CommandError {
+    CommandError::new(
+        Exit::NoInput,
+        format_args!(
+            "there is no queue in {} yet: no gateway has ever run there",
+            data_dir.display()
+        ),
+    )
 }
 
 fn unreadable(directory: &Path, error: &std::io::Error) -> CommandError {

@@ -349,7 +349,8 @@ impl Round {
             return Ok((asked, due, good_for));
         }
         // A look costs a shared database something, and there are others who look.
-        if let Some(left) = self.looked.and_then(|at| every.checked_sub(at.elapsed())) {
+        let left = self.looked.map(|at| every.saturating_sub(at.elapsed()));
+        if let Some(left) = left.filter(|left| !left.is_zero()) {
             return Ok((Instant::now(), Vec::new(), left));
         }
         self.looked = Some(Instant::now());

@@ -32,7 +32,7 @@ const HASH: usize = 16;
 ///
 /// # Errors
 /// A sentence: which file or key cannot be used.
-pub(super) fn place(config: &Config, migrates: bool) -> Result<StorePlace, String> {
+pub fn place(config: &Config, migrates: bool) -> Result<StorePlace, String> {
     let local = config.queue.clone();
     Ok(match &config.store {
         StoreSettings::Sqlite => StorePlace::Local(local),
