@@ -4,16 +4,13 @@
 //! no rule of its own.
 
 use std::{
-    num::NonZero,
     path::PathBuf,
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
-use rustix::process::{Resource, Rlimit};
 use tokio::{
-    runtime::{Builder, Handle, Runtime},
-    signal::unix::{Signal, SignalKind, signal},
+    runtime::Handle,
     task::JoinSet,
     time::{MissedTickBehavior, interval},
 };
@@ -47,15 +44,19 @@ pub mod health;
 mod host;
 pub mod instruments;
 mod letter;
+mod process;
 pub mod pulse;
 pub mod report;
 pub mod rules;
+mod signals;
 mod status_row;
 pub mod tokens;
 pub mod watcher;
 mod window;
 
+use process::{raise_files, threads};
 use rules::rules;
+use signals::Signals;
 use tokens::StoredTokens;
 
 use instruments::Instruments;
@@ -95,31 +96,6 @@ pub fn run(path: PathBuf) -> Result<(), RunError> {
     inwards.shutdown_timeout(Duration::from_secs(2));
     drop((lock, log));
     result
-}
-
-/// Threads that talk: some for the clients, some for delivery, so that a client does not wait behind what is being delivered, and
-/// where each has what it needs nobody wakes a neighbour for nothing. Half as many as there are processors, since there are two
-/// such sets of them; the store and the log have threads of their own.
-fn threads(name: &str) -> std::io::Result<Runtime> {
-    let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
-    Builder::new_multi_thread()
-        .worker_threads(processors.div_ceil(2))
-        .thread_name(name)
-        .enable_all()
-        .build()
-}
-
-/// There may be as many sockets as the administrator allows.
-fn raise_files() {
-    let files = rustix::process::getrlimit(Resource::Nofile);
-    // Best effort: systemd's unit says the same.
-    let _ = rustix::process::setrlimit(
-        Resource::Nofile,
-        Rlimit {
-            current: files.maximum,
-            maximum: files.maximum,
-        },
-    );
 }
 
 fn log_notes(notes: &[Diagnostic]) {
@@ -296,30 +272,6 @@ async fn serve(
     let end = gateway.wait(&mut signals).await;
     gateway.stop(&mut signals).await;
     end
-}
-
-/// What the gateway is told from outside.
-struct Signals {
-    hup: Signal,
-    term: Signal,
-    int: Signal,
-}
-
-impl Signals {
-    fn new() -> std::io::Result<Self> {
-        Ok(Self {
-            hup: signal(SignalKind::hangup())?,
-            term: signal(SignalKind::terminate())?,
-            int: signal(SignalKind::interrupt())?,
-        })
-    }
-
-    async fn stop(&mut self) {
-        tokio::select! {
-            _ = self.term.recv() => {}
-            _ = self.int.recv() => {}
-        }
-    }
 }
 
 impl Gateway {

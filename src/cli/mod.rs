@@ -43,7 +43,6 @@ mod prepare;
 mod proposals;
 mod queue;
 mod reload;
-mod runtime;
 mod run;
 mod send;
 mod sendmail;

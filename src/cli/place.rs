@@ -13,7 +13,6 @@ use std::{
 use super::{
     exit::{CommandError, Exit},
     output,
-    runtime::block_on,
 };
 use crate::{
     config::{self, Config, Diagnostics, Secrets, cluster::StoreSettings},
@@ -137,14 +136,19 @@ pub(super) fn store_of(config: &Config) -> Result<Option<Arc<dyn Store>>, Comman
     if matches!(config.store, StoreSettings::Sqlite) {
         return store(&config.data_dir);
     }
-    let place = cluster::place(config, false)
-        .map_err(|why| CommandError::new(Exit::Config, why))?;
-    block_on(async {
-        let opened = queue::open(place).await;
-        opened.map(Some).map_err(|fault| {
-            let RunError { code, text } = fault.into();
-            CommandError { code, text }
-        })
+    let place =
+        cluster::place(config, false).map_err(|why| CommandError::new(Exit::Config, why))?;
+    // Its connections are tasks, which live as long as the command.
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .map_err(|error| CommandError::new(Exit::System, error))?;
+    let opened = runtime.block_on(queue::open(place));
+    std::mem::forget(runtime);
+    opened.map(Some).map_err(|fault| {
+        let RunError { code, text } = fault.into();
+        CommandError { code, text }
     })
 }
 

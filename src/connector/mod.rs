@@ -75,6 +75,19 @@ impl Settings {
         })
     }
 
+    /// The same without what is each gateway's own: who it says that it is, and its certificate.
+    #[must_use]
+    pub fn without_whose(&self) -> Self {
+        let mut settings = self.clone();
+        if let Kind::Smtp(smtp) = &mut settings.kind {
+            smtp.helo.clear();
+            smtp.own_addresses.clear();
+            smtp.says_address = false;
+            smtp.client_certificate = None;
+        }
+        settings
+    }
+
     /// What all jobs of the connector are held to together, and those of each mailbox, where mailboxes are held to something of
     /// their own.
     pub fn limits(&self) -> (LaneLimits, Option<LaneLimits>) {

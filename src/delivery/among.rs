@@ -143,7 +143,7 @@ pub(super) async fn leave(shared: &DeliveryContext) {
             "what this gateway sent without the queue's database still counts: the others keep its part for a while"
         ),
         Ok(Err(error)) => {
-            tracing::warn!(%error, "the others could not be told that this gateway ends")
+            tracing::warn!(%error, "the others could not be told that this gateway ends");
         }
         Err(_) => tracing::warn!("the others could not be told that this gateway ends"),
     }
@@ -167,7 +167,7 @@ impl DeliveryContext {
         }
         let mut is_over = self.is_over.subscribe();
         if is_over.wait_for(|is_over| *is_over).await.is_err() {
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
 }

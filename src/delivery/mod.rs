@@ -106,7 +106,7 @@ impl Delivery {
     pub async fn replaced(&self) {
         let mut replaced = self.shared.is_replaced.subscribe();
         if replaced.wait_for(|is_replaced| *is_replaced).await.is_err() {
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
 

@@ -153,7 +153,6 @@ fn tell(kept: Kept, job: &Job, decision: &Decision) {
     let is_done = |(_, settled): &(Address, Settled)| matches!(settled, Settled::Done(_));
     let is_delivered = decision.recipients.iter().any(is_done);
     match kept {
-        Kept::Written => {}
         Kept::Late => tracing::warn!(
             id = %job.message.id,
             "the others took this gateway for dead while it was sending; what it delivered counts"
@@ -161,7 +160,7 @@ fn tell(kept: Kept, job: &Job, decision: &Decision) {
         Kept::Lost if is_delivered => {
             tracing::warn!(event = "sent twice", id = %job.message.id, "sent twice: the others had taken it over");
         }
-        Kept::Lost => {}
+        Kept::Written | Kept::Lost => {}
     }
 }
 

@@ -13,7 +13,7 @@ use crate::{
         Config,
         cluster::{ClusterSettings, OnOutage, StoreSettings},
     },
-    connector::Kind,
+    connector,
     delivery::{
         member::{Joined, Member, MemberSettings},
         members::{parts, roll::RollSettings},
@@ -111,16 +111,10 @@ fn window(config: &Config) -> Duration {
 /// Two gateways that do the same with the same mail have the same. What is each one's own (names, addresses, certificates) and what is
 /// secret is not in it.
 fn hash(config: &Config) -> String {
-    let connectors = config.connectors.iter().map(|connector| {
-        let mut connector = connector.clone();
-        if let Kind::Smtp(smtp) = &mut connector.kind {
-            smtp.helo.clear();
-            smtp.own_addresses.clear();
-            smtp.says_address = false;
-            smtp.client_certificate = None;
-        }
-        connector
-    });
+    let connectors = config
+        .connectors
+        .iter()
+        .map(connector::Settings::without_whose);
     let said = format!(
         "{:?} {:?} {:?} {:?} {:?}",
         config.policy,

@@ -31,8 +31,10 @@ mod disk;
 pub mod eml;
 pub mod event;
 pub mod filter;
+mod lane;
 pub mod lock;
 pub mod moving;
+mod node;
 pub mod operator;
 pub mod postgres;
 pub mod settling;
@@ -295,7 +297,7 @@ impl Queue {
                     lane: None,
                     attempts: 0,
                     accepted: now,
-                })
+                });
             }
             _ => self.wake(),
         }

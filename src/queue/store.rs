@@ -14,12 +14,13 @@ use async_trait::async_trait;
 use super::body::BodyStore;
 pub use super::event::{Event, EventKind};
 pub use super::filter::{Filter, FoundEntries, ListMark, Needle, OfConnector, Search};
+pub use super::lane::{LaneRow, seen_by};
+pub use super::node::{Beat, NodeId, NodeRow, Standing, Used};
 pub use super::operator::{
     Commanded, Entry, EntryRecipient, JobState, RecipientState, Stats, Verb,
 };
 use super::turns::{Pair, RouteLane};
 pub use crate::mail::health::Health;
-use crate::mail::outcome::LaneState;
 use crate::{
     mail::{
         address::Address,
@@ -55,10 +56,6 @@ pub enum StoreError {
     Unavailable(String),
 }
 
-/// A start of a gateway: what it has leased is its own until it ends. A store of one gateway knows only 0.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct NodeId(pub u64);
-
 /// Who has a job, and since which of its claims. It ends with the settlement, or with its node.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Lease {
@@ -88,84 +85,6 @@ pub enum Kept {
     Late,
     /// Somebody has claimed the job since: nothing is written.
     Lost,
-}
-
-/// What a gateway says of itself. A store of one gateway heeds nothing but `node`.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Standing {
-    /// `None`: it has just started, and becomes a node.
-    pub node: Option<NodeId>,
-    /// The member that it is a start of.
-    pub name: String,
-    /// Of the program.
-    pub version: String,
-    /// Two that have the same are configured alike.
-    pub config_hash: String,
-    /// After such a silence the others take over what it held.
-    pub dead_after: Duration,
-    /// How many members it counts, and keeps its own connections to.
-    pub knew: u32,
-    /// It ends soon, and takes no mail.
-    pub is_draining: bool,
-    /// It was away, and what it sent meanwhile is not over yet.
-    pub is_apart: bool,
-    /// It ends now: this is its last word, and nobody need take over anything.
-    pub is_leaving: bool,
-}
-
-impl Standing {
-    /// Of a node that has nothing new to say.
-    pub fn of(node: NodeId) -> Self {
-        Self {
-            node: Some(node),
-            ..Self::default()
-        }
-    }
-}
-
-/// What it hears.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Beat {
-    /// The node that it is.
-    pub node: NodeId,
-    /// All that are at work, those that went without a word of late, and itself.
-    pub nodes: Vec<NodeRow>,
-    /// Raised whenever an operator's verb or the state of a lane was written. A store of one gateway does not count.
-    pub changes: u64,
-}
-
-/// A start of a gateway, as the others see it.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct NodeRow {
-    /// Which.
-    pub id: NodeId,
-    /// See [`Standing`].
-    pub name: String,
-    /// Of the directory that it works on: another start with the same is its successor.
-    pub token: String,
-    /// See [`Standing`].
-    pub version: String,
-    /// See [`Standing`].
-    pub config_hash: String,
-    /// Moves with each of its beats. It is no time: whoever looks measures by his own clock how long it stays.
-    pub seen: i64,
-    /// See [`Standing`].
-    pub dead_after: Duration,
-    /// See [`Standing`].
-    pub knew: u32,
-    /// See [`Standing`].
-    pub is_draining: bool,
-    /// See [`Standing`].
-    pub is_apart: bool,
-    /// It has left, or was taken over.
-    pub is_gone: bool,
-}
-
-/// How much of the limits of a lane was used of late, in the words of whoever held it; handed on with the lane.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Used {
-    /// JSON. `None`: nobody can say, so the next holder waits until whatever it was is over.
-    pub windows: Option<String>,
 }
 
 /// A job: a number that is its own within its message. A store may give it a meaning beyond that.
@@ -298,42 +217,6 @@ pub enum Settled {
     Waiting(Outcome),
     /// Waits pinned, see `in_doubt`.
     InDoubt(Outcome),
-}
-
-/// A lane's state (a connector, for graph with its mailbox), as a row every command sees.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LaneRow {
-    /// Which.
-    pub lane: LaneId,
-    /// Whether it takes mail.
-    pub state: LaneState,
-    /// Since when.
-    pub since: SystemTime,
-    /// The report that did it, with the remedy.
-    pub why: String,
-    /// When one job (or a login) tries again, or the upstream wants mail again.
-    pub probe: Option<SystemTime>,
-    /// Which write of the row this is; 0: there was none yet. The store counts.
-    pub version: u64,
-    /// Of which gateway's way there it speaks; 0: of all.
-    pub node: NodeId,
-}
-
-/// The rows as one gateway has them: one for each lane, the one that has something to say before one that has not. What others say of their
-/// own way there is not among them.
-pub fn seen_by(rows: Vec<LaneRow>, node: NodeId) -> Vec<LaneRow> {
-    let mut seen: Vec<LaneRow> = Vec::new();
-    for row in rows {
-        if ![NodeId::default(), node].contains(&row.node) {
-            continue;
-        }
-        match seen.iter_mut().find(|other| other.lane == row.lane) {
-            Some(other) if other.state == LaneState::Open => *other = row,
-            Some(_) => {}
-            None => seen.push(row),
-        }
-    }
-    seen
 }
 
 /// The wall clock was set: what the store holds of what is not over moves with it.

@@ -9,6 +9,7 @@ mod failed;
 mod handshake;
 mod link;
 mod open;
+mod part;
 mod pool;
 mod race;
 mod resumption;

@@ -34,10 +34,10 @@ use crate::{
 const LOGGED: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(1));
 /// See the module.
 pub(super) struct Pool {
-    shared: Arc<PoolContext>,
+    pub(super) shared: Arc<PoolContext>,
 }
 
-struct PoolContext {
+pub(super) struct PoolContext {
     opener: Arc<Opener>,
     state: Mutex<PoolState>,
     /// Openings, leave-taking, clocks; they end with the pool.
@@ -180,10 +180,7 @@ impl Pool {
         if !seat.link.is_drained() {
             return None;
         }
-        let is_over = {
-            let state = self.shared.state();
-            state.open > state.width.now() && state.width.has_shrunk()
-        };
+        let is_over = self.is_over_its_part();
         if seat.link.used >= settings.messages_per_connection || seat.link.is_too_old() || is_over {
             self.shared.leave(seat);
         } else {
@@ -222,29 +219,6 @@ impl Pool {
         self.shared.shut(obstacle);
     }
 
-    /// A connection that was lent and not used.
-    pub(super) fn give_back(&self, seat: Seat) {
-        self.shared.give(seat);
-    }
-
-    /// So many connections are this gateway's part from now on. Idle ones above it are closed, others after their message.
-    pub(super) fn set_part(&self, connections: usize) {
-        let leaving = {
-            let mut state = self.shared.state();
-            if state.width.part() == connections {
-                return;
-            }
-            state.width.set_part(connections);
-            let over = state.open.saturating_sub(state.width.now());
-            let at = state.idle.len().saturating_sub(over);
-            state.idle.split_off(at)
-        };
-        for seat in leaving {
-            self.shared.leave(seat);
-        }
-        self.shared.open_more();
-    }
-
     /// No message that waits begins any more.
     pub(super) fn stop(&self) {
         for waiter in self.shared.state().stop() {
@@ -271,7 +245,7 @@ impl Pool {
 }
 
 impl PoolContext {
-    fn state(&self) -> MutexGuard<'_, PoolState> {
+    pub(super) fn state(&self) -> MutexGuard<'_, PoolState> {
         // What is inside stays whole whoever panicked.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -302,7 +276,7 @@ impl PoolContext {
     }
 
     /// Opens as many connections as messages wait for, and as there may be.
-    fn open_more(self: &Arc<Self>) {
+    pub(super) fn open_more(self: &Arc<Self>) {
         let mut openings = Vec::new();
         let mut timed = None;
         {
@@ -345,7 +319,7 @@ impl PoolContext {
     }
 
     /// To the first message that waits, or kept for the next.
-    fn give(self: &Arc<Self>, mut seat: Seat) {
+    pub(super) fn give(self: &Arc<Self>, mut seat: Seat) {
         let idle_timeout = self.opener.settings.idle_timeout;
         seat.link.idle_since = Instant::now();
         loop {
@@ -377,7 +351,7 @@ impl PoolContext {
     }
 
     /// Says QUIT behind the caller's back.
-    fn leave(&self, seat: Seat) {
+    pub(super) fn leave(&self, seat: Seat) {
         self.spawn(seat.quit());
     }
 

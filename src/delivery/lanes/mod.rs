@@ -16,7 +16,9 @@ use self::{
     table::{LaneTable, Stamp},
 };
 use crate::{
-    delivery::{clock::Clock, member::Member, plan::Block, setup::Built},
+    delivery::{
+        clock::Clock, member::Member, members::parts::LaneFacts, plan::Block, setup::Built,
+    },
     mail::outcome::ObstacleKind,
     route::{ConnectorName, LaneId},
 };
@@ -183,7 +185,7 @@ impl Lanes {
             let lane = LaneId::of(&settings.name);
             table.limit(lane.clone(), per_connector, per_mailbox, probe_times, now());
             if let Some(entry) = table.lanes.get_mut(&lane) {
-                entry.facts = sharing::facts(settings, entry.facts.learned);
+                entry.facts = LaneFacts::of(settings, entry.facts.learned);
             }
             named.insert(settings.name.clone());
         }

@@ -120,26 +120,7 @@ impl Lanes {
                     };
                     now + wait.min(longest)
                 });
-            if lane.mailbox.is_some() && !table.add_mailbox(&lane, now) {
-                continue;
-            }
-            if let Some(entry) = table.lanes.get_mut(&lane) {
-                match row.state {
-                    LaneState::Throttled => {
-                        entry.restore_held(now, until.saturating_duration_since(now));
-                    }
-                    // After a start it is tried at once; what another gateway found out a moment ago need not be found out again.
-                    LaneState::Paused if lane.mailbox.is_none() => {
-                        entry.gate.pause(if is_news { until } else { now });
-                    }
-                    _ => entry.gate.restore_closed(until),
-                }
-                entry.since = Some(row.since.min(system));
-                entry.why = Some(Reply::new(451, (4, 4, 1), row.why.clone()));
-                if is_news {
-                    table.dirty.remove(&lane);
-                }
-            }
+            table.restore(row, until, (now, system), is_news);
         }
         self.log_news(table, now);
     }
@@ -220,6 +201,38 @@ impl Lanes {
 }
 
 impl LaneTable {
+    /// A lane is as its row says: after a start, or since another gateway has written it (`is_news`).
+    fn restore(
+        &mut self,
+        row: &LaneRow,
+        until: Instant,
+        (now, system): (Instant, SystemTime),
+        is_news: bool,
+    ) {
+        let lane = &row.lane;
+        if lane.mailbox.is_some() && !self.add_mailbox(lane, now) {
+            return;
+        }
+        let Some(entry) = self.lanes.get_mut(lane) else {
+            return;
+        };
+        match row.state {
+            LaneState::Throttled => {
+                entry.restore_held(now, until.saturating_duration_since(now));
+            }
+            // After a start it is tried at once; what another gateway found out a moment ago need not be found out again.
+            LaneState::Paused if lane.mailbox.is_none() => {
+                entry.gate.pause(if is_news { until } else { now });
+            }
+            _ => entry.gate.restore_closed(until),
+        }
+        entry.since = Some(row.since.min(system));
+        entry.why = Some(Reply::new(451, (4, 4, 1), row.why.clone()));
+        if is_news {
+            self.dirty.remove(lane);
+        }
+    }
+
     /// Another gateway has written that it works (again).
     fn opened_by_another(&mut self, lane: &LaneId) {
         let is_own = self.known.contains_key(&(lane.clone(), self.node));
@@ -274,7 +287,7 @@ impl LaneTable {
                 version,
                 ..open_row(&lane, row.since)
             });
-        } else if !is_own && !(was_open && row.state == LaneState::Open) {
+        } else if !(is_own || was_open && row.state == LaneState::Open) {
             rows.push(LaneRow { version, ..row });
         }
     }

@@ -15,7 +15,6 @@ use super::{
     window::UsedWindows,
 };
 use crate::{
-    connector,
     delivery::{
         member::Member,
         members::parts::{self, LaneFacts},
@@ -26,18 +25,6 @@ use crate::{
 
 /// A lane without mail is given back after this.
 const IDLE: Duration = Duration::from_mins(1);
-
-/// How the lane of a connector is shared.
-pub(super) fn facts(settings: &connector::Settings, learned: Option<usize>) -> LaneFacts {
-    let (_, per_mailbox) = settings.limits();
-    let is_of_mailboxes = per_mailbox.is_some();
-    LaneFacts {
-        is_mailbox: !is_of_mailboxes && settings.kind.counts_by_mailbox(),
-        is_limited: !is_of_mailboxes && (settings.rate.is_some() || settings.is_concurrency_given),
-        connections: settings.kind.max_connections(),
-        learned,
-    }
-}
 
 /// A lane that this gateway gives back.
 pub(in crate::delivery) struct LeavingLane {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::connector::{LaneLimits, Rate, Upload};
+use crate::connector::{self, LaneLimits, Rate, Upload};
 
 /// Members of a queue, at most.
 pub const MOST_MEMBERS: usize = 8;
@@ -21,6 +21,19 @@ pub struct LaneFacts {
 }
 
 impl LaneFacts {
+    /// Of the lane of a connector.
+    pub fn of(settings: &connector::Settings, learned: Option<usize>) -> Self {
+        let (_, per_mailbox) = settings.limits();
+        let is_of_mailboxes = per_mailbox.is_some();
+        let is_limited = settings.rate.is_some() || settings.is_concurrency_given;
+        Self {
+            is_mailbox: !is_of_mailboxes && settings.kind.counts_by_mailbox(),
+            is_limited: !is_of_mailboxes && is_limited,
+            connections: settings.kind.max_connections(),
+            learned,
+        }
+    }
+
     /// Whether one member at a time sends from the lane, so that its limits hold for all together.
     pub fn is_shared(&self) -> bool {
         self.is_mailbox
