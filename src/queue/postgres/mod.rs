@@ -432,7 +432,7 @@ impl Store for PostgresStore {
                 by_seconds = step / 1_000_000,
                 "the clock of the database was set"
             );
-            self.database_clock_set(step, time).await?;
+            shift::database_clock_set(&self.crew, self.own(), (step, time)).await?;
         }
         // Where its disk was full: whoever has mail may try again.
         self.access.wrote();
@@ -482,15 +482,6 @@ impl Store for PostgresStore {
 }
 
 impl PostgresStore {
-    /// What the queue holds moves with its clock. Every node sees the step, and the first of them does it.
-    async fn database_clock_set(&self, by: i64, now: i64) -> Result<(), StoreError> {
-        let node = self.own();
-        let shift = shift::of_database(by, now);
-        errand!(self, false, [shift], link => shift::begin(link, &shift, node, shift::DATABASE_CLOCK))?;
-        while errand!(self, true, [], link => shift::go_on(link, node))? {}
-        Ok(())
-    }
-
     async fn shift_all(&self, shift: Option<Shift>) -> Result<(), StoreError> {
         let node = self.own();
         // Nothing is written where nothing is to be done.

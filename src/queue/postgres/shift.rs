@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     beside::{note, spoken_note},
+    crew::Crew,
     fault::DbFault,
     link::{DbLink, Spoken},
     values::{get, id, octets},
@@ -18,7 +19,7 @@ use crate::{
         message::MessageId,
         time::{from_micros, micros},
     },
-    queue::store::Shift,
+    queue::store::{Shift, StoreError},
 };
 
 /// Messages that are moved in one transaction.
@@ -26,7 +27,7 @@ const MOVED: i64 = 1_000;
 /// What was written while the clock was being looked at.
 const MEANWHILE: i64 = 10_000_000;
 /// The note of the last step of the database's clock: by how much, and when by the new one.
-pub(super) const DATABASE_CLOCK: &str = "database clock";
+const DATABASE_CLOCK: &str = "database clock";
 /// Nodes that see the same step see it so close to each other.
 const SAME_STEP: (i64, i64) = (5_000_000, 60_000_000);
 /// Between two beats, in microseconds: so long ago the new time may have begun.
@@ -35,6 +36,25 @@ const BEATS: i64 = 2_000_000;
 const LONGEST: Duration = Duration::from_hours(30 * 24);
 /// How far it came, as long as it is not done.
 const PROGRESS: &str = "shift";
+
+/// What the queue holds moves with its clock. Every node sees the step, and the first of them does it.
+pub(super) async fn database_clock_set(
+    crew: &Crew,
+    node: i64,
+    (by, now): (i64, i64),
+) -> Result<(), StoreError> {
+    let begins = crew.on(false, move |link| {
+        let shift = of_database(by, now);
+        Box::pin(async move { begin(link, &shift, node, DATABASE_CLOCK).await })
+    });
+    begins.await?;
+    loop {
+        let goes_on = crew.on(true, move |link| Box::pin(go_on(link, node)));
+        if !goes_on.await? {
+            return Ok(());
+        }
+    }
+}
 
 const LOCK: &str =
     "SELECT pg_try_advisory_xact_lock(hashtext('postern shift'), hashtext(current_schema()::text))";
@@ -88,7 +108,7 @@ struct ShiftProgress {
 }
 
 /// The database's clock was set by so much; this is what it says now.
-pub(super) fn of_database(by: i64, now: i64) -> Shift {
+fn of_database(by: i64, now: i64) -> Shift {
     Shift {
         by,
         since: from_micros(now.saturating_sub(BEATS)),
