@@ -20,7 +20,7 @@ const WRITING: &str = include_str!("../../src/queue/postgres/writing.rs");
 /// Where it is, and what is written.
 #[derive(Args)]
 pub struct Options {
-    /// "host=127.0.0.1 port=5432 user=postern dbname=postern password=…"; the password may be in PGPASSWORD
+    /// "host=127.0.0.1 port=5432 user=postern dbname=postern password=…"
     #[arg(long)]
     pub server: String,
     /// Connections
@@ -62,11 +62,7 @@ pub fn run(options: &Options) -> Result<Value> {
 }
 
 async fn connect(options: &Options) -> Result<Client> {
-    let mut config: tokio_postgres::Config = options.server.parse()?;
-    if let Ok(password) = std::env::var("PGPASSWORD") {
-        config.password(password);
-    }
-    let (client, connection) = config.connect(NoTls).await?;
+    let (client, connection) = tokio_postgres::connect(&options.server, NoTls).await?;
     tokio::task::spawn_local(connection);
     Ok(client)
 }

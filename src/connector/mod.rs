@@ -30,6 +30,7 @@ pub use self::{
     interface::{Connections, Connector, Learned, Memory, Recorder, Services},
     outbound::{Proxy, ProxyServer, is_loopback, names},
     settings::{Auth, LaneLimits, Pipelining, Rate, SmtpSettings, Tls, Upload, Verify},
+    tls::client::{tls_config, tls_trouble},
 };
 pub use crate::smtp::client::class::{Class, Override};
 

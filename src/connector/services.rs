@@ -6,7 +6,6 @@ use super::settings::{
     Auth::{self, Auto},
     Tls::{self, Implicit, Off, StartTls},
 };
-pub use super::tls::client::tls_config;
 use crate::smtp::sasl::Mechanism;
 
 /// One service.

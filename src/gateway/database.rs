@@ -8,7 +8,7 @@ use crate::{
     config::cluster::{
         ClusterSettings, DatabaseDurability, DatabaseHost, DatabaseTls, PostgresSettings,
     },
-    connector::services::tls_config,
+    connector::{tls_config, tls_trouble},
     queue::postgres::{Durability, Server, Settings},
 };
 
@@ -45,8 +45,15 @@ pub fn settings(
         data_dir: data_dir.to_owned(),
         migrates,
         patience: Settings::PATIENCE,
+        tls_words,
         callers_clock: false,
     })
+}
+
+/// Why there is no TLS to the database.
+fn tls_words(error: &rustls::Error, host: &str) -> String {
+    // Where it is said of connectors, what is up the stream is another.
+    tls_trouble(error, host).replace("the upstream", "the database")
 }
 
 fn tls(settings: &DatabaseTls) -> Result<Arc<rustls::ClientConfig>, String> {
@@ -209,6 +216,15 @@ mod tests {
             let found = files.is_trusted(&settings, name);
             assert_eq!(found, is_trusted, "{verify:?} {} {name}", ca_file.display());
         }
+    }
+
+    #[test]
+    fn what_is_wrong_with_its_certificate_is_said_in_words() {
+        let unknown = rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer);
+        let said = tls_words(&unknown, "db1.corp.example");
+        let expected = "the database's certificate is from an unknown issuer, nothing secret was sent; set ca_file to its issuer's certificate";
+        assert!(said.starts_with(expected), "{said}");
+        assert!(said.contains("that of db1.corp.example itself"), "{said}");
     }
 
     #[test]

@@ -68,6 +68,11 @@ pub fn tls_config(
         .map_err(|e| format!("client_certificate and client_key: {}", own_key(&e)))
 }
 
+/// Why there is no TLS to `host`, in words.
+pub fn tls_trouble(error: &Error, host: &str) -> String {
+    trouble(error, host, false)
+}
+
 /// What is wrong with a key of ours.
 fn own_key(error: &Error) -> String {
     match error {

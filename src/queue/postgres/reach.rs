@@ -4,6 +4,7 @@
 
 use std::{
     future::poll_fn,
+    io,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -108,7 +109,7 @@ async fn one(
     let (client, is_warned, driver) = connected.map_err(|error| Unreached {
         is_misconfigured: is_misconfigured(&error),
         is_unfit: false,
-        why: words(&error),
+        why: said(settings, server, &error),
     })?;
     let asked = since_boot();
     let answer = client.simple_query(QUESTION).await;
@@ -146,6 +147,22 @@ async fn one(
         facts,
         place: 0,
     })
+}
+
+/// Why it cannot be connected to.
+fn said(settings: &Settings, server: &Server, error: &Error) -> String {
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        let inside = error
+            .downcast_ref::<io::Error>()
+            .and_then(io::Error::get_ref);
+        let fault = inside.and_then(|inside| inside.downcast_ref::<rustls::Error>());
+        if let (Some(fault), Server::Host(host, _)) = (fault, server) {
+            return format!("TLS: {}", (settings.tls_words)(fault, host));
+        }
+        cause = error.source();
+    }
+    words(error)
 }
 
 fn text(row: &SimpleQueryRow, at: usize) -> &str {

@@ -17,6 +17,8 @@ pub struct Settings {
     pub password: Option<Secret>,
     /// Whom it is to trust, and with what certificate it comes; `None`: no TLS.
     pub tls: Option<Arc<rustls::ClientConfig>>,
+    /// Why there is no TLS to a host, in words; the library's own are not for people.
+    pub tls_words: fn(&rustls::Error, &str) -> String,
     /// The schema that the tables are in.
     pub schema: String,
     /// Of this gateway, 4 to 64. Four of them write mail where there are eight, else half of them.

@@ -267,6 +267,7 @@ impl Postgres {
             username: "postern".to_owned(),
             password: Some(Secret::new(PASSWORD)),
             tls: Some(self.tls()),
+            tls_words: |error, host| format!("for {host}: {error}"),
             schema: format!("Test \"{:016x}\"", fastrand::u64(..)),
             connections: 8,
             durability: Durability::Primary,
