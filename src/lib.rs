@@ -27,7 +27,8 @@
 //!   who waits for it in `dialogue/`), bytes in, steps out, no sockets
 //! - `listener/` SOCKETS IN: `connection/` drives one session
 //! - `queue/` NOTHING IS LOST: `store.rs` is the trait, `settling.rs` what a settlement makes of a job, `turns.rs` whose turn it is in a
-//!   lane, `sqlite/` the rows and the one writer, `postgres/` the rows that several gateways share; `body.rs` has the large bodies, `lock.rs` says who has a directory
+//!   lane, `sqlite/` the rows and the one writer, `postgres/` the rows that several gateways share, `spill/` both of them: what lies here while
+//!   those are away; `body.rs` has the large bodies, `lock.rs` says who has a directory
 //! - `delivery/` SENDING: `round.rs` is the loop, `look.rs` finds what it claims; `attempt.rs` is one job, `plan.rs` (by
 //!   `verdict.rs`, for each recipient) decides what follows, `settlement.rs` writes it down and `bounce.rs` reports it; `lanes/`
 //!   gives the permits, as `gate.rs` allows; `members/` says who else is at work on the queue, and what is left for

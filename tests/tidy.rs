@@ -86,7 +86,7 @@ const BUDGETS: &[(&str, usize)] = &[
     ("route", 140),
     ("telemetry", 1_700),
     ("smtp", 4_620),
-    ("queue", 13_600),
+    ("queue", 15_600),
     ("listener", 3_240),
     ("connector", 9_900),
     ("delivery", 6_700),

@@ -55,6 +55,7 @@ impl From<StoreError> for RunError {
         let code = match error {
             StoreError::Full | StoreError::Crowded => 75,
             StoreError::Unavailable(_) => 74,
+            StoreError::Away(_) => 69,
         };
         Self::new(code, error)
     }

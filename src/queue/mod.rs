@@ -38,6 +38,7 @@ mod node;
 pub mod operator;
 pub mod postgres;
 pub mod settling;
+pub mod spill;
 pub mod sqlite;
 pub mod store;
 pub mod turns;

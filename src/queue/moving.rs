@@ -9,7 +9,7 @@ use super::{
     turns::Pair,
 };
 use crate::{
-    mail::message::Message,
+    mail::message::{Message, MessageId},
     route::{ConnectorName, LaneId, RouteName},
 };
 
@@ -68,4 +68,34 @@ pub struct MovingRecipient {
     pub delivered: Option<(SystemTime, String)>,
     /// Of its job, where that is done: route and attempts.
     pub over: Option<(RouteName, u32)>,
+}
+
+/// What became of a job that is another store's, in words that only their writer reads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeptOutcome {
+    /// Of which message.
+    pub message: MessageId,
+    /// The number of the job in the other store.
+    pub job: i64,
+    /// Who had it.
+    pub node: u64,
+    /// By which claim.
+    pub claim: u32,
+    /// When it was settled.
+    pub at: SystemTime,
+    /// The rest of it.
+    pub settlement: String,
+}
+
+/// How much lies here.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SpilledCount {
+    /// Messages that are not over, or failed and are kept.
+    pub messages: u64,
+    /// Their octets.
+    pub octets: u64,
+    /// When the oldest of them was accepted.
+    pub oldest: Option<SystemTime>,
+    /// Outcomes that wait to be written.
+    pub outcomes: u64,
 }

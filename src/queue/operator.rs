@@ -216,3 +216,20 @@ pub struct Stats {
     /// Acceptance of the oldest waiting job.
     pub oldest: Option<SystemTime>,
 }
+
+/// A database that several gateways share, as this one sees it; and what of the queue lies here meanwhile.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RemoteState {
+    /// Where it is.
+    pub host: String,
+    /// It cannot be reached: since when, and why, for people.
+    pub away: Option<(SystemTime, String)>,
+    /// What an acknowledged message is on; empty: it was not asked yet.
+    pub durability: String,
+    /// Messages that lie here.
+    pub spilled: u64,
+    /// When the oldest of them was accepted.
+    pub oldest: Option<SystemTime>,
+    /// Outcomes of its jobs that wait to be written there.
+    pub unwritten: u64,
+}

@@ -1,4 +1,4 @@
--- The queue in one file. Times are microseconds since 1970 (UTC). Schema 5.
+-- The queue in one file. Times are microseconds since 1970 (UTC). Schema 6.
 
 CREATE TABLE message (
     key       INTEGER PRIMARY KEY,

@@ -17,7 +17,7 @@ pub use super::filter::{Filter, FoundEntries, ListMark, Needle, OfConnector, Sea
 pub use super::lane::{LaneRow, seen_by};
 pub use super::node::{Beat, NodeId, NodeRow, Standing, Used};
 pub use super::operator::{
-    Commanded, Entry, EntryRecipient, JobState, RecipientState, Stats, Verb,
+    Commanded, Entry, EntryRecipient, JobState, RecipientState, RemoteState, Stats, Verb,
 };
 use super::turns::{Pair, RouteLane};
 pub use crate::mail::health::Health;
@@ -54,6 +54,9 @@ pub enum StoreError {
     /// Anything else.
     #[error("the store does not work: {0}")]
     Unavailable(String),
+    /// The database that has the queue cannot be reached, or takes nothing; later it may.
+    #[error("the database is away ({0})")]
+    Away(String),
 }
 
 /// Who has a job, and since which of its claims. It ends with the settlement, or with its node.
@@ -179,7 +182,7 @@ pub struct Due {
 
 /// What is written back for a job, in one transaction; the lease ends. Recipients of the job that are not named in
 /// `finished`, `failed` or `waiting` stay as they were.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Settlement {
     /// Which.
     pub job: JobId,
@@ -278,6 +281,8 @@ pub const CLOCK: &str = "clock";
 pub struct Inserted {
     /// Its rows, in the order of `Routed::jobs`.
     pub jobs: Vec<JobId>,
+    /// Of those that begin leased, in their order; none where they wait after all.
+    pub leases: Vec<Lease>,
 }
 
 /// Durable messages. Every call is one transaction to its caller; an implementation may put many into one sync.
@@ -388,6 +393,10 @@ pub trait Store: Send + Sync + fmt::Debug {
         _now: SystemTime,
     ) -> Result<bool, StoreError> {
         Ok(false)
+    }
+    /// The database that has the queue, where that is not on this machine.
+    fn remote(&self) -> Option<RemoteState> {
+        None
     }
     /// How it is. Whoever asks would like it to work: one that fails is tried again.
     fn health(&self) -> Health;

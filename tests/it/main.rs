@@ -61,6 +61,7 @@ mod search;
 mod secrets;
 mod shaping;
 mod smarthost;
+mod spill;
 mod stopped;
 mod store;
 mod turns;

@@ -241,6 +241,27 @@ macro_rules! on_every_store {
                 super::$case(crate::harness::postgres::NodeNought::open().await).await;
             })*
         }
+        mod in_spill {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            #[ignore = "needs PostgreSQL"]
+            async fn $case() {
+                super::$case(crate::harness::spill::SpillNought::open().await).await;
+            })*
+        }
+        mod in_spill_without_the_database {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            #[ignore = "needs PostgreSQL"]
+            async fn $case() {
+                super::$case(crate::harness::spill::SpillNought::away().await).await;
+            })*
+        }
+        mod in_spill_that_comes_and_goes {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            #[ignore = "needs PostgreSQL"]
+            async fn $case() {
+                super::$case(crate::harness::spill::SpillNought::restless(stringify!($case)).await).await;
+            })*
+        }
     };
 }
 pub(crate) use on_every_store;
@@ -1581,7 +1602,7 @@ async fn a_queue_of_another_schema_is_refused_and_left_as_it_is() {
         let before = std::fs::read(&file).unwrap();
         let error = SqliteStore::open(&settings(dir.path())).unwrap_err();
         let said =
-            format!("it was written by {age} of Postern (schema {schema}; this one knows 5)");
+            format!("it was written by {age} of Postern (schema {schema}; this one knows 6)");
         assert!(error.to_string().ends_with(&said), "{error}");
         assert!(std::fs::read(&file).unwrap() == before);
     }

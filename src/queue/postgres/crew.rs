@@ -111,7 +111,9 @@ impl Access {
     fn went_away(&self, why: &str) {
         let was = self.away().replace((Instant::now(), why.to_owned()));
         if was.is_none() {
-            tracing::warn!(event = "store away", error = why, "the database is away");
+            // What was connected before may be of no more use, and each of it would find out by itself.
+            self.epoch.fetch_add(1, Ordering::AcqRel);
+            tracing::debug!(error = why, "the database is away");
         }
     }
 
@@ -147,7 +149,7 @@ impl Access {
             match self.open().await {
                 Ok(opened) => {
                     if self.away().take().is_some() {
-                        tracing::info!(event = "store back", "the database is back");
+                        tracing::debug!("the database is back");
                     }
                     *link = Some(opened);
                 }

@@ -47,11 +47,14 @@ impl DbFault {
     /// What it means to the caller of the store.
     pub(super) fn into_store_error(self) -> StoreError {
         match self {
-            Self::Away(why) => StoreError::Unavailable(why),
+            Self::Away(why) => StoreError::Away(why),
             Self::Unknown(why) => {
-                StoreError::Unavailable(format!("{why}; it may have been done all the same"))
+                StoreError::Away(format!("{why}; it may have been done all the same"))
             }
             Self::Refused(error) if error.code().is_some_and(is_full) => StoreError::Full,
+            Self::Refused(error) if error.code().is_some_and(is_of_server) => {
+                StoreError::Away(words(&error))
+            }
             Self::Refused(error) => StoreError::Unavailable(words(&error)),
             Self::Store(error) => error,
         }
@@ -127,6 +130,18 @@ fn is_to_be_repeated(code: &SqlState) -> bool {
         SqlState::T_R_SERIALIZATION_FAILURE,
     ]
     .contains(code)
+}
+
+/// It says nothing about what was asked: rights and tables are gone, or the server wants for something. Later it may work.
+fn is_of_server(code: &SqlState) -> bool {
+    let of_server = ["28", "53", "57", "58", "3D", "3F"];
+    of_server.contains(&code.code().get(..2).unwrap_or_default())
+        || [
+            SqlState::INSUFFICIENT_PRIVILEGE,
+            SqlState::UNDEFINED_TABLE,
+            SqlState::UNDEFINED_SCHEMA,
+        ]
+        .contains(code)
 }
 
 fn is_full(code: &SqlState) -> bool {

@@ -8,7 +8,7 @@
 use std::{
     sync::{
         Arc, Mutex,
-        atomic::{AtomicI64, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
     },
     time::{Duration, SystemTime},
 };
@@ -55,7 +55,9 @@ mod schema;
 mod settings;
 mod settle;
 mod shift;
+mod spilling;
 mod stored;
+mod ticket;
 mod tls;
 mod unheard;
 mod values;
@@ -74,7 +76,9 @@ use fault::POOLER;
 use insert::of;
 pub use schema::{OpenError, script};
 pub use settings::{Durability, Server, Settings};
+pub use ticket::{Withdrawn, WriteTicket};
 use unheard::{ClaimedJob, Unheard};
+pub use writer::WriteFault;
 use writer::{Scribe, WriteDesk};
 
 /// Connections that write mail and outcomes, where there are twice as many.
@@ -113,6 +117,8 @@ pub struct PostgresStore {
     node: AtomicI64,
     /// Of the directory.
     token: String,
+    /// Bodies that a start before left are deleted.
+    is_swept: AtomicBool,
     /// How long mail in doubt waits, in microseconds.
     doubt: AtomicI64,
     /// The counter of changes that a beat saw.
@@ -174,6 +180,7 @@ impl PostgresStore {
             cursors: SharedCursors::default(),
             node: AtomicI64::new(0),
             token,
+            is_swept: AtomicBool::new(false),
             doubt: AtomicI64::new(i64::try_from(DOUBT.as_micros()).unwrap_or(i64::MAX)),
             changes: AtomicU64::new(NOT_LOOKED),
             raised: AtomicU64::new(0),
@@ -212,12 +219,7 @@ impl PostgresStore {
         // Where it was written before, the second is its successor.
         let node = errand!(self, true, [standing, token], link => node::begin(link, &standing, &token, now))?;
         self.node.store(of(node), Ordering::Release);
-        // What is there is of a start that ended.
-        let local = self.bodies.local.clone();
-        let swept = tokio::task::spawn_blocking(move || local.remove_orphans(|_| false));
-        swept
-            .await
-            .map_err(|e| StoreError::Unavailable(e.to_string()))?;
+        self.sweep_bodies().await?;
         Ok(node)
     }
 
@@ -251,13 +253,7 @@ impl Store for PostgresStore {
         starts: &[Start],
         now: SystemTime,
     ) -> Result<Inserted, StoreError> {
-        let (node, moments) = (self.own_node(), self.at(now));
-        let inserted = self
-            .desk
-            .insert(mail.clone(), starts.to_vec(), node, moments);
-        let (jobs, leases) = inserted.await?;
-        leases.heard();
-        Ok(Inserted { jobs })
+        Ok(self.insert_by(mail, starts, now, Arc::default()).await?)
     }
 
     async fn claim(
@@ -275,8 +271,8 @@ impl Store for PostgresStore {
         };
         let asks = asks.to_vec();
         let at = (claimer.moments.now(), of(node));
-        // Until it is over they are given back when this is dropped.
-        let claimed = errand!(self, false, [claimer, asks], link => claimer.claim(link, &asks))?;
+        // Until it is over they are given back when this is dropped: what a claim took of which nobody knows, the next one leaves.
+        let claimed = errand!(self, true, [claimer, asks], link => claimer.claim(link, &asks))?;
         if !claimed.broken.is_empty() {
             let broken = claimed.broken.clone();
             errand!(self, true, [broken], link => claim::quarantine(link, &broken, at))?;
@@ -286,7 +282,7 @@ impl Store for PostgresStore {
     }
 
     async fn settle(&self, settlement: Settlement, now: SystemTime) -> Result<Kept, StoreError> {
-        self.desk.settle(settlement, self.at(now)).await
+        Ok(self.settle_by(settlement, now, Arc::default()).await?)
     }
 
     async fn goes_by(&self, job: &Job, connector: &ConnectorName) -> Result<(), StoreError> {

@@ -19,6 +19,7 @@ use super::{
     link::DbLink,
     settle,
     stored::ToSettle,
+    ticket::WriteTicket,
     unheard::{ClaimedJob, Handover, Unheard},
     values::int,
     writing::Writing,
@@ -37,7 +38,29 @@ const UNKNOWN: Duration = Duration::from_secs(10);
 /// Between two looks whether the database is back, where somebody has to know.
 const PAUSE: Duration = Duration::from_millis(300);
 
-type Answering<T> = oneshot::Sender<Result<T, StoreError>>;
+type Answering<T> = oneshot::Sender<Result<T, WriteFault>>;
+
+/// Why something was not written, or is not known to be.
+#[derive(Debug)]
+pub struct WriteFault {
+    /// As every caller is told.
+    pub error: StoreError,
+    /// It may be written all the same.
+    pub is_unsure: bool,
+}
+
+impl From<StoreError> for WriteFault {
+    fn from(error: StoreError) -> Self {
+        let is_unsure = false;
+        Self { error, is_unsure }
+    }
+}
+
+impl From<WriteFault> for StoreError {
+    fn from(unwritten: WriteFault) -> Self {
+        unwritten.error
+    }
+}
 
 /// A message to be inserted.
 struct ToInsert {
@@ -81,7 +104,9 @@ impl WriteWork {
             // It was there, and not from us.
             Self::Insert(insert) if insert.was_there && !is_unsure => {
                 let there = "a message with this id is already there".to_owned();
-                let _ = insert.answer.send(Err(StoreError::Unavailable(there)));
+                let _ = insert
+                    .answer
+                    .send(Err(StoreError::Unavailable(there).into()));
             }
             Self::Insert(insert) => {
                 let handover = unheard.unless_heard(insert.claims());
@@ -95,16 +120,17 @@ impl WriteWork {
 
     /// It is not written, or nobody knows.
     fn fail(self, unheard: &Unheard, error: StoreError, is_unsure: bool) {
+        let unwritten = WriteFault { error, is_unsure };
         match self {
             Self::Insert(insert) => {
                 if is_unsure {
                     // If it is there after all, it is leased to nobody.
                     drop(unheard.unless_heard(insert.claims()));
                 }
-                let _ = insert.answer.send(Err(error));
+                let _ = insert.answer.send(Err(unwritten));
             }
             Self::Settle(_, answer) => {
-                let _ = answer.send(Err(error));
+                let _ = answer.send(Err(unwritten));
             }
         }
     }
@@ -119,6 +145,7 @@ pub(super) struct WriteDesk {
 /// WriteWork that waits.
 pub(super) struct Waiting {
     work: WriteWork,
+    ticket: Arc<WriteTicket>,
     /// An earlier commit of it may have happened.
     is_unsure: bool,
 }
@@ -132,9 +159,12 @@ impl WriteDesk {
         (Self { inbox }, Arc::new(tokio::sync::Mutex::new(tray)))
     }
 
-    async fn hand_in(&self, work: WriteWork) -> Result<(), StoreError> {
-        let is_unsure = false;
-        let waiting = Waiting { work, is_unsure };
+    async fn hand_in(&self, work: WriteWork, ticket: Arc<WriteTicket>) -> Result<(), StoreError> {
+        let waiting = Waiting {
+            work,
+            ticket,
+            is_unsure: false,
+        };
         self.inbox.send(waiting).await.map_err(|_| closed())
     }
 
@@ -143,9 +173,9 @@ impl WriteDesk {
         &self,
         mail: Routed,
         starts: Vec<Start>,
-        node: NodeId,
-        moments: Moments,
-    ) -> Result<(Vec<JobId>, Handover), StoreError> {
+        (node, moments): (NodeId, Moments),
+        ticket: Arc<WriteTicket>,
+    ) -> Result<(Vec<JobId>, Handover), WriteFault> {
         let jobs = (0..mail.jobs.len())
             .map(|nr| JobId(int(nr).into()))
             .collect();
@@ -158,7 +188,7 @@ impl WriteDesk {
             was_there: false,
             answer,
         };
-        self.hand_in(WriteWork::Insert(insert)).await?;
+        self.hand_in(WriteWork::Insert(insert), ticket).await?;
         Ok((jobs, answered.await.map_err(|_| closed())??))
     }
 
@@ -166,14 +196,15 @@ impl WriteDesk {
         &self,
         settlement: Settlement,
         moments: Moments,
-    ) -> Result<Kept, StoreError> {
+        ticket: Arc<WriteTicket>,
+    ) -> Result<Kept, WriteFault> {
         let (answer, answered) = oneshot::channel();
         let one = ToSettle {
             settlement,
             moments,
             kept: Kept::Written,
         };
-        self.hand_in(WriteWork::Settle(one, answer)).await?;
+        self.hand_in(WriteWork::Settle(one, answer), ticket).await?;
         answered.await.map_err(|_| closed())?
     }
 }
@@ -241,6 +272,10 @@ impl Scribe {
         let begun = Instant::now();
         let (mut losses, mut conflicts) = (0, 0);
         loop {
+            batch = self.wanted(batch);
+            if batch.is_empty() {
+                return Vec::new();
+            }
             let done = match self.access.linked(link).await {
                 Ok(link) => {
                     if batch.iter().any(|waiting| waiting.is_unsure) {
@@ -253,8 +288,8 @@ impl Scribe {
             let Err(fault) = done else {
                 counted::committed(begun.elapsed());
                 self.access.wrote();
-                for Waiting { work, is_unsure } in batch {
-                    work.answer(&self.unheard, is_unsure);
+                for waiting in batch {
+                    waiting.work.answer(&self.unheard, waiting.is_unsure);
                 }
                 return Vec::new();
             };
@@ -265,6 +300,9 @@ impl Scribe {
                 for waiting in &mut batch {
                     waiting.is_unsure = true;
                 }
+            }
+            for waiting in &batch {
+                waiting.ticket.came_back(waiting.is_unsure);
             }
             let is_unsure = batch.iter().any(|waiting| waiting.is_unsure);
             let is_again = match &fault {
@@ -289,11 +327,27 @@ impl Scribe {
                 return batch.into_iter().map(|waiting| vec![waiting]).collect();
             }
             let why = fault.into_store_error();
-            for Waiting { work, is_unsure } in batch {
-                work.fail(&self.unheard, again_as(&why), is_unsure);
+            for waiting in batch {
+                let is_unsure = waiting.is_unsure;
+                waiting.work.fail(&self.unheard, again_as(&why), is_unsure);
             }
             return Vec::new();
         }
+    }
+
+    /// But for what was withdrawn. What that is leased by if it was written after all, nobody has.
+    fn wanted(&self, batch: Vec<Waiting>) -> Vec<Waiting> {
+        let (wanted, others) = batch
+            .into_iter()
+            .partition(|waiting: &Waiting| waiting.ticket.sends());
+        for Waiting {
+            work, is_unsure, ..
+        } in others
+        {
+            let withdrawn = StoreError::Away("it was withdrawn".to_owned());
+            work.fail(&self.unheard, withdrawn, is_unsure);
+        }
+        wanted
     }
 }
 
@@ -302,6 +356,7 @@ fn again_as(error: &StoreError) -> StoreError {
         StoreError::Full => StoreError::Full,
         StoreError::Crowded => StoreError::Crowded,
         StoreError::Unavailable(why) => StoreError::Unavailable(why.clone()),
+        StoreError::Away(why) => StoreError::Away(why.clone()),
     }
 }
 

@@ -22,8 +22,8 @@ use super::{
     body::BodyStore,
     store::{
         Ask, Beat, Commanded, Due, Entry, Event, Filter, FoundEntries, GiveBack, Health, Inserted,
-        Job, JobId, KeepTimes, Kept, LaneRow, Maintained, NodeId, NodeRow, Retention, Search,
-        Settings, Settlement, Shift, Standing, Start, Stats, Store, StoreError, Verb,
+        Job, JobId, KeepTimes, Kept, LaneRow, Lease, Maintained, NodeId, NodeRow, Retention,
+        Search, Settings, Settlement, Shift, Standing, Start, Stats, Store, StoreError, Verb,
     },
     turns::RouteLane,
 };
@@ -50,6 +50,7 @@ mod search;
 mod settle;
 mod shift;
 mod space;
+mod spilled;
 mod upkeep;
 mod writer;
 
@@ -203,6 +204,10 @@ impl Store for SqliteStore {
     ) -> Result<Inserted, StoreError> {
         let (written, starts) = (mail.clone(), starts.to_vec());
         let leased = matches!(starts.as_slice(), [Start::Now(..), ..]);
+        let claims = starts.iter().take(mail.jobs.len());
+        let claims = claims
+            .filter(|start| matches!(start, Start::Now(..)))
+            .count();
         let abandoned = self.abandoned.clone();
         let insert = move |change: &mut Change<'_>| insert::insert(change, &written, &starts, now);
         let hand_over = move |jobs: Option<Vec<JobId>>| {
@@ -219,7 +224,8 @@ impl Store for SqliteStore {
             self.rota.waits(&mail.message);
             self.recent.put(mail, &jobs, Instant::now());
         }
-        Ok(Inserted { jobs })
+        let leases = vec![Lease::default(); claims];
+        Ok(Inserted { jobs, leases })
     }
 
     async fn claim(

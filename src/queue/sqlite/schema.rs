@@ -15,11 +15,24 @@ use crate::{
 };
 
 /// The schema this program writes; in `user_version`.
-pub(super) const SCHEMA: i64 = 5;
-/// The one before it, whose jobs have no client and sender.
+pub(super) const SCHEMA: i64 = 6;
+/// The one before it, which has no place for what became of another store's jobs.
+const WITHOUT_OUTCOMES: i64 = 5;
+/// The one before that, whose jobs have no client and sender.
 const WITHOUT_PAIRS: i64 = 4;
 /// The one before that, whose lanes have no version.
 const WITHOUT_VERSIONS: i64 = 3;
+/// What became of jobs of another store that is away; written there when it is back. A job is claimed many times, and each claim ends once.
+const OUTCOME: &str = "CREATE TABLE outcome (
+    id         INTEGER PRIMARY KEY,
+    message    BLOB NOT NULL,
+    job        INTEGER NOT NULL,
+    node       INTEGER NOT NULL,
+    claim      INTEGER NOT NULL,
+    at         INTEGER NOT NULL,
+    settlement TEXT NOT NULL,
+    UNIQUE (message, job, node, claim)
+) STRICT";
 /// Octets of a page of the file; a file that is there keeps its own.
 const PAGE: i64 = 8192;
 /// Pages that the writer keeps in memory, as the negative of KiB: what it writes it soon changes and deletes again.
@@ -108,7 +121,7 @@ fn connect(database: &Path, flags: OpenFlags) -> Result<Connection, StoreError> 
 fn setup(conn: &Connection) -> Result<(), StoreError> {
     let number = |pragma: &str| conn.pragma_query_value(None, pragma, |row| row.get::<_, i64>(0));
     let found = number("user_version").map_err(unavailable)?;
-    if ![0, WITHOUT_VERSIONS, WITHOUT_PAIRS, SCHEMA].contains(&found) {
+    if ![0, WITHOUT_VERSIONS, WITHOUT_PAIRS, WITHOUT_OUTCOMES, SCHEMA].contains(&found) {
         let age = if found > SCHEMA {
             "a newer"
         } else {
@@ -151,12 +164,16 @@ fn schema(conn: &Connection) -> rusqlite::Result<()> {
     let found: i64 = conn.pragma_query_value(None, "user_version", |row| row.get(0))?;
     if found == 0 {
         conn.execute_batch(include_str!("../sqlite.sql"))?;
+        conn.execute_batch(OUTCOME)?;
     }
     if found == WITHOUT_VERSIONS {
         conn.execute_batch("ALTER TABLE lane ADD COLUMN version INTEGER NOT NULL DEFAULT 1")?;
     }
     if [WITHOUT_VERSIONS, WITHOUT_PAIRS].contains(&found) {
         add_pairs(conn)?;
+    }
+    if [WITHOUT_VERSIONS, WITHOUT_PAIRS, WITHOUT_OUTCOMES].contains(&found) {
+        conn.execute_batch(OUTCOME)?;
     }
     if found != SCHEMA {
         conn.pragma_update(None, "user_version", SCHEMA)?;

@@ -863,7 +863,11 @@ impl Store for Memory {
     ) -> Result<Inserted, StoreError> {
         let jobs = self.write()?.insert(mail, starts, now);
         let jobs = jobs.ok_or_else(|| StoreError::Unavailable("it is already there".into()))?;
-        Ok(Inserted { jobs })
+        let leased = starts
+            .iter()
+            .filter(|start| matches!(start, Start::Now(..)));
+        let leases = vec![Lease::default(); leased.count()];
+        Ok(Inserted { jobs, leases })
     }
 
     async fn claim(

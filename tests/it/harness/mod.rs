@@ -15,6 +15,7 @@ pub mod memory;
 pub mod peers;
 pub mod postgres;
 pub mod proxy;
+pub mod spill;
 pub mod time;
 pub mod upstream;
 pub mod window;

@@ -443,10 +443,12 @@ pub enum Cut {
     Silence,
 }
 
-/// A proxy in the clear, which cuts the connection at a COMMIT.
+/// A proxy in the clear, which cuts the connection at a COMMIT, or all of them.
 pub struct Cutter {
     pub port: u16,
-    how: Arc<Mutex<(Cut, usize)>>,
+    /// How, how many, and behind how many that are left alone.
+    how: Arc<Mutex<(Cut, usize, usize)>>,
+    shut: tokio::sync::watch::Sender<bool>,
     runtime: Option<tokio::runtime::Runtime>,
 }
 
@@ -468,24 +470,43 @@ impl Cutter {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         listener.set_nonblocking(true).unwrap();
-        let how = Arc::new(Mutex::new((Cut::Nothing, 0)));
-        let told = how.clone();
+        let how = Arc::new(Mutex::new((Cut::Nothing, 0, 0)));
+        let (told, shut) = (how.clone(), tokio::sync::watch::Sender::new(false));
+        let is_shut = shut.subscribe();
         runtime.spawn(async move {
             let listener = tokio::net::TcpListener::from_std(listener).unwrap();
             while let Ok((client, _)) = listener.accept().await {
-                tokio::spawn(carry(client, to, told.clone()));
+                let (told, mut is_shut) = (told.clone(), is_shut.clone());
+                tokio::spawn(async move {
+                    tokio::select! {
+                        biased;
+                        _ = is_shut.wait_for(|is_shut| *is_shut) => {}
+                        () = carry(client, to, told) => {}
+                    }
+                });
             }
         });
         Self {
             port,
             how,
+            shut,
             runtime: Some(runtime),
         }
     }
 
     /// The next so many commits.
     pub fn cut(&self, how: Cut, count: usize) {
-        *self.how.lock().unwrap() = (how, count);
+        *self.how.lock().unwrap() = (how, count, 0);
+    }
+
+    /// One, behind so many.
+    pub fn cut_behind(&self, how: Cut, behind: usize) {
+        *self.how.lock().unwrap() = (how, 1, behind);
+    }
+
+    /// Nobody comes through any more, and those who are there are thrown out; or they do again.
+    pub fn shut(&self, is_shut: bool) {
+        self.shut.send_replace(is_shut);
     }
 
     /// How many are still to be cut.
@@ -494,7 +515,7 @@ impl Cutter {
     }
 }
 
-async fn carry(mut client: tokio::net::TcpStream, to: u16, how: Arc<Mutex<(Cut, usize)>>) {
+async fn carry(mut client: tokio::net::TcpStream, to: u16, how: Arc<Mutex<(Cut, usize, usize)>>) {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     let Ok(mut server) = tokio::net::TcpStream::connect(("127.0.0.1", to)).await else {
         return;
@@ -507,7 +528,10 @@ async fn carry(mut client: tokio::net::TcpStream, to: u16, how: Arc<Mutex<(Cut, 
                 let is_commit = memchr::memmem::find(&sent[..count], b"COMMIT\0").is_some();
                 let cut = {
                     let mut how = how.lock().unwrap();
-                    if is_commit && how.1 > 0 {
+                    if is_commit && how.2 > 0 {
+                        how.2 -= 1;
+                        Cut::Nothing
+                    } else if is_commit && how.1 > 0 {
                         how.1 -= 1;
                         how.0
                     } else {
