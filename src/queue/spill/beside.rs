@@ -14,7 +14,7 @@ use crate::{
     queue::{
         filter::{Filter, FoundEntries, Search},
         operator::{Commanded, JobState, Verb},
-        store::{LaneRow, Store as _, StoreError},
+        store::{LaneRow, NodeId, Store as _, StoreError},
     },
     route::LaneId,
 };
@@ -42,6 +42,8 @@ struct SeenLane {
     why: String,
     probe: Option<i64>,
     version: u64,
+    #[serde(default)]
+    node: u64,
 }
 
 impl SeenLane {
@@ -53,6 +55,7 @@ impl SeenLane {
             why: row.why.clone(),
             probe: row.probe.map(micros),
             version: row.version,
+            node: row.node.0,
         }
     }
 
@@ -64,6 +67,7 @@ impl SeenLane {
             why: self.why,
             probe: self.probe.map(from_micros),
             version: self.version,
+            node: NodeId(self.node),
         }
     }
 }
@@ -191,7 +195,7 @@ impl SpillCore {
                 let seen = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
                 seen.clone().unwrap_or_default()
             };
-            rows.retain(|row| row.lane != lane.lane);
+            rows.retain(|row| (&row.lane, row.node) != (&lane.lane, lane.node));
             if lane.state != LaneState::Open || lane.lane.mailbox.is_none() {
                 let version = lane.version + 1;
                 rows.push(LaneRow { version, ..lane });

@@ -177,10 +177,8 @@ impl SpillCore {
             Err(error) => {
                 self.is_to_move.store(true, Ordering::Release);
                 match error {
-                    StoreError::Unavailable(error) => {
-                        tracing::error!(error, "messages cannot leave queue.db");
-                    }
-                    error => self.went(&words(error)),
+                    error @ (StoreError::Away(_) | StoreError::Full) => self.went(&words(error)),
+                    error => tracing::error!(%error, "messages cannot leave queue.db"),
                 }
             }
         }
@@ -257,6 +255,6 @@ pub(super) fn words(error: StoreError) -> String {
     match error {
         StoreError::Away(why) => why,
         StoreError::Full => super::core::FULL.to_owned(),
-        other @ StoreError::Unavailable(_) => other.to_string(),
+        other @ (StoreError::Unavailable(_) | StoreError::Crowded) => other.to_string(),
     }
 }

@@ -6,7 +6,7 @@
 
 use std::{
     sync::{Arc, Mutex},
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use async_trait::async_trait;
@@ -137,7 +137,7 @@ fn unless_away<T>(done: Result<T, StoreError>) -> Result<Option<T>, StoreError> 
     match done {
         Ok(value) => Ok(Some(value)),
         Err(StoreError::Away(_) | StoreError::Full) => Ok(None),
-        Err(error @ StoreError::Unavailable(_)) => Err(error),
+        Err(error) => Err(error),
     }
 }
 
@@ -257,6 +257,16 @@ impl Store for SpillStore {
 
     async fn lanes(&self) -> Result<Vec<LaneRow>, StoreError> {
         self.core.lanes().await
+    }
+
+    fn here(&self) -> NodeId {
+        let remote = self.core.opened();
+        remote.map_or(HERE, |remote| remote.here())
+    }
+
+    fn looks_every(&self) -> Duration {
+        let remote = self.core.here();
+        remote.map_or(Duration::ZERO, |remote| remote.looks_every())
     }
 
     async fn set_lane(&self, lane: LaneRow) -> Result<bool, StoreError> {
