@@ -7,16 +7,20 @@ use std::{
 };
 
 use postern::{
-    mail::message::MessageId,
+    mail::{
+        message::{Body, MessageId},
+        outcome::LaneState,
+    },
     queue::{
-        postgres::{self, OpenError},
+        event::EventKind,
+        postgres::{self, OpenError, PostgresStore, Server},
         spill::{SpillSettings, SpillStore},
         store::{
-            Filter, Health, Job, JobState, Kept, Lease, NodeId, Settled, Standing, Start, Store,
-            StoreError, Verb,
+            Ask, Commanded, Filter, Health, Job, JobState, Kept, LaneRow, Lease, NodeId, Search,
+            Settled, Standing, Start, Store, StoreError, Verb,
         },
     },
-    route::{ConnectorName, Routed},
+    route::{ConnectorName, LaneId, Routed},
 };
 
 use crate::{
@@ -456,4 +460,304 @@ async fn verbs_and_lists_while_it_is_away() {
     site.comes(&store).await;
     assert_eq!(looks(&*store, id(2)).await.0, JobState::Held);
     assert_eq!(looks(&*store, id(1)).await.0, JobState::Waiting);
+}
+
+/// Until it was done.
+async fn took(begun: Instant, work: impl Future<Output = ()>) -> Duration {
+    work.await;
+    begun.elapsed()
+}
+
+/// Nothing comes through, and nothing ends: only who may have been heard waits for ten seconds.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs PostgreSQL"]
+async fn nobody_waits_for_one_that_says_nothing() {
+    let mut site = Site::new();
+    let patience = Duration::from_secs(2);
+    site.settings.patience = patience;
+    let store = site.open(SPILLS).await.unwrap();
+    let node = node(&store).await;
+    for n in 1..=2 {
+        insert(&store, n).await;
+    }
+    let job = claim(&store, node, 1, at(0)).await.remove(0);
+    site.cutter.silence();
+    let begun = Instant::now();
+    let (unsure, settled, looked, claimed, told) = tokio::join!(
+        took(begun, async {
+            insert(&store, 3).await;
+        }),
+        took(begun, async {
+            assert_eq!(settle(&store, &job, done()).await, Kept::Written);
+        }),
+        took(begun, async {
+            assert!(store.due(at(0)).await.unwrap().is_empty());
+        }),
+        took(begun, async {
+            assert!(claim(&store, node, 9, at(0)).await.is_empty());
+        }),
+        took(begun, async {
+            let beat = store.beat(&Standing::of(node)).await;
+            assert!(matches!(beat, Err(StoreError::Away(_))), "{beat:?}");
+        }),
+    );
+    let soon = patience + Duration::from_secs(2);
+    for took in [settled, looked, claimed, told] {
+        assert!(took < soon, "{took:?}");
+    }
+    assert!(unsure < Duration::from_secs(13), "{unsure:?}");
+    // From now on nobody waits.
+    let begun = Instant::now();
+    insert(&store, 4).await;
+    let jobs = claim(&store, node, 9, at(0)).await;
+    assert!(jobs.iter().any(|job| job.message.id == id(4)));
+    for job in &jobs {
+        settle(&store, job, done()).await;
+    }
+    assert!(begun.elapsed() < patience, "{:?}", begun.elapsed());
+    site.comes(&store).await;
+    until("its node", async || {
+        store.beat(&Standing::of(node)).await.is_ok()
+    })
+    .await;
+    let mut left = vec![id(1), id(2), id(3)];
+    // The third was sent from here, if it had certainly not been written.
+    left.retain(|id| *id != job.message.id && jobs.iter().all(|sent| sent.message.id != *id));
+    let mut sent: Vec<MessageId> = claim(&store, node, 9, at(9))
+        .await
+        .iter()
+        .map(|job| job.message.id)
+        .collect();
+    sent.sort_by_key(|id| id.to_bytes());
+    assert_eq!(sent, left);
+}
+
+/// What the database does not take for what it is stays, and is sent from here; the others go.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs PostgreSQL"]
+async fn one_that_the_database_refuses_holds_up_nobody() {
+    let (site, store, node) = begun().await;
+    let schema = site.settings.schema.replace('"', "\"\"");
+    crate::harness::postgres::Postgres::shared().sql(
+        "postern",
+        &format!(
+            "CREATE FUNCTION \"{schema}\".refuse() RETURNS trigger LANGUAGE plpgsql AS
+             'BEGIN IF NEW.size > 100 THEN RAISE EXCEPTION ''no''; END IF; RETURN NEW; END';
+             CREATE TRIGGER refuse BEFORE INSERT ON \"{schema}\".message FOR EACH ROW EXECUTE FUNCTION \"{schema}\".refuse()"
+        ),
+    );
+    site.goes(&store).await;
+    for n in 1..=2 {
+        insert(&store, n).await;
+    }
+    let large = mail_with(3, &TWO, Body::Memory("x".repeat(200).into()));
+    store.insert(&large, &[], at(0)).await.unwrap();
+    insert(&store, 4).await;
+    site.cutter.shut(false);
+    until("the others", async || {
+        let is_here = store.remote().unwrap().away.is_none();
+        is_here && store.local().spilled().await.unwrap().messages == 1
+    })
+    .await;
+    let mut all = Vec::new();
+    until("all four", async || {
+        all.extend(claim(&store, node, 9, at(0)).await);
+        all.len() == 4
+    })
+    .await;
+    for job in &all {
+        let is_here = job.lease.node == NODE;
+        assert_eq!(is_here, job.message.id == id(3));
+        assert_eq!(settle(&store, job, done()).await, Kept::Written);
+    }
+    assert_eq!(store.stats().await.unwrap().sending, 0);
+}
+
+/// Others had taken over meanwhile: what was delivered counts until one of them has claimed it, and then it is told.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs PostgreSQL"]
+async fn an_outcome_that_comes_late() {
+    let (site, store, node) = begun().await;
+    for n in 1..=2 {
+        insert(&store, n).await;
+    }
+    let mut jobs = claim(&store, node, 2, at(0)).await;
+    jobs.sort_by_key(|job| job.message.id.to_bytes());
+    site.goes(&store).await;
+    let dir = tempfile::tempdir().unwrap();
+    let settings = postgres::Settings {
+        data_dir: dir.path().join("data"),
+        hosts: vec![Server::Host(
+            "127.0.0.1".to_owned(),
+            crate::harness::postgres::Postgres::shared().port,
+        )],
+        ..site.settings.clone()
+    };
+    let other = PostgresStore::open(settings).await.unwrap();
+    let standing = Standing {
+        name: "two".to_owned(),
+        ..Standing::default()
+    };
+    let two = other.beat(&standing).await.unwrap();
+    let silent = two.nodes.iter().find(|row| row.id == node).unwrap();
+    assert!(other.take_over(silent, at(300), at(10)).await.unwrap());
+    let pinned = vec![Ask {
+        pinned: Some(ConnectorName::from("up")),
+        ..ask(1).remove(0)
+    }];
+    let asks = [ask(1), pinned].concat();
+    let again = other.claim(&asks, two.node, at(300)).await.unwrap();
+    assert_eq!(again.len(), 1);
+    for job in &jobs {
+        assert_eq!(settle(&store, job, done()).await, Kept::Written);
+    }
+    site.comes(&store).await;
+    for job in &jobs {
+        let (state, _) = looks(&*store, job.message.id).await;
+        let is_claimed = job.message.id == again[0].message.id;
+        let told = store.events(job.message.id).await.unwrap();
+        let is_told = told.iter().any(|event| event.text.contains("sent twice"));
+        assert_eq!(is_told, is_claimed, "{told:?}");
+        let expected = if is_claimed {
+            JobState::Sending
+        } else {
+            JobState::Done
+        };
+        assert_eq!(state, expected);
+    }
+    assert_eq!(store.remote().unwrap().unwritten, 0);
+}
+
+/// `store = "postgres"` after `"sqlite"`: the queue moves, its history stays; a file of the schema before will do.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs PostgreSQL"]
+async fn a_queue_in_one_file_moves_into_the_database() {
+    let site = Site::new();
+    {
+        let before = crate::store::open(site.dir.path());
+        for n in 1..=250 {
+            before.insert(&mail(n, &TWO), &[], at(0)).await.unwrap();
+        }
+        let job = before.claim(&ask(1), NODE, at(0)).await.unwrap().remove(0);
+        assert_eq!(job.message.id, id(1));
+        let settled = settlement(&job, TWO.map(|to| (to, done())).into());
+        before.settle(settled, at(1)).await.unwrap();
+        // This one is being sent when it ends.
+        before.claim(&ask(1), NODE, at(0)).await.unwrap();
+    }
+    let raw = rusqlite::Connection::open(site.dir.path().join("data/queue.db")).unwrap();
+    raw.execute_batch("DROP TABLE outcome; PRAGMA user_version = 5")
+        .unwrap();
+    drop(raw);
+    let store = site.open(SPILLS).await.unwrap();
+    is_home(&store).await;
+    let node = node(&store).await;
+    let jobs = claim(&store, node, 999, at(0)).await;
+    let messages: BTreeMap<_, _> = jobs
+        .iter()
+        .map(|job| (job.message.id.to_bytes(), job.lease.node))
+        .collect();
+    assert_eq!((jobs.len(), messages.len()), (249, 249));
+    assert!(messages.values().all(|of| *of == node));
+    assert!(!store.events(id(1)).await.unwrap().is_empty());
+    let interrupted = store.events(id(2)).await.unwrap();
+    assert!(interrupted.iter().any(|e| e.kind == EventKind::Interrupted));
+    let all = store.list(&Filter::default(), at(0)).await.unwrap();
+    assert_eq!(all.len(), 250);
+}
+
+/// Lanes and what gateways share are the database's, and remembered here; what a gateway says of itself is its own.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs PostgreSQL"]
+async fn lanes_and_notes_without_the_database() {
+    const TOKEN: &str = "refresh token of x at y from z";
+    let (site, store, _) = begun().await;
+    let stopped = LaneRow {
+        lane: LaneId::parse("up"),
+        state: LaneState::Stopped,
+        since: at(1),
+        why: "by somebody".to_owned(),
+        probe: Some(at(9)),
+        version: 0,
+        node: NodeId(0),
+    };
+    assert!(store.set_lane(stopped.clone()).await.unwrap());
+    assert!(!store.set_lane(stopped.clone()).await.unwrap());
+    store.set_note(TOKEN, "sealed".to_owned()).await.unwrap();
+    store.set_note("gateway", "well".to_owned()).await.unwrap();
+    let note = store.local().note("gateway").await.unwrap();
+    assert_eq!(note.as_deref(), Some("well"));
+    let none = format!("{TOKEN} other");
+    assert_eq!(store.note(&none).await.unwrap(), None);
+    drop(store);
+    site.cutter.shut(true);
+    let store = site.open(SPILLS).await.unwrap();
+    let expected = LaneRow {
+        version: 1,
+        ..stopped.clone()
+    };
+    assert_eq!(store.lanes().await.unwrap(), [expected]);
+    let written = store.set_lane(stopped).await;
+    assert!(matches!(written, Err(StoreError::Away(_))), "{written:?}");
+    assert_eq!(store.note(TOKEN).await.unwrap().as_deref(), Some("sealed"));
+    assert_eq!(store.note(&none).await.unwrap(), None, "it was looked for");
+    let unseen = store.note(&format!("{TOKEN} third")).await;
+    assert!(matches!(unseen, Err(StoreError::Away(_))), "{unseen:?}");
+    let written = store.set_note(TOKEN, "other".to_owned()).await;
+    assert!(matches!(written, Err(StoreError::Away(_))), "{written:?}");
+    store.set_note("gateway", "fair".to_owned()).await.unwrap();
+    let note = store.note("gateway").await.unwrap();
+    assert_eq!(note.as_deref(), Some("fair"));
+    site.comes(&store).await;
+    store.set_note(TOKEN, "other".to_owned()).await.unwrap();
+}
+
+/// What is being sent from here is in the pages, too, each message once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs PostgreSQL"]
+async fn pages_and_verbs_of_both() {
+    let (site, store, node) = begun().await;
+    for n in 1..=3 {
+        insert(&store, n).await;
+    }
+    site.goes(&store).await;
+    for n in 4..=5 {
+        insert(&store, n).await;
+    }
+    let here = claim(&store, node, 9, at(0)).await;
+    assert_eq!(here.len(), 2);
+    site.comes(&store).await;
+    let stats = store.stats().await.unwrap();
+    assert_eq!((stats.waiting, stats.sending), (3, 2));
+    let mut search = Search {
+        limit: 2,
+        ..Search::default()
+    };
+    let mut all = Vec::new();
+    loop {
+        let found = store.search(&search).await.unwrap();
+        all.extend(found.entries.iter().map(|entry| entry.id.to_bytes()));
+        let Some(next) = found.next else { break };
+        search.from = Some(next.to_string().parse().unwrap());
+    }
+    all.sort_unstable();
+    let expected: Vec<_> = (1..=5).map(|n| id(n).to_bytes()).collect();
+    assert_eq!(all, expected);
+    let every = Filter::default();
+    let listed = store.list(&every, at(0)).await.unwrap();
+    assert_eq!(listed.len(), 5);
+    for wrong in [0, 2, 3, 6] {
+        let done = store.command_if(&every, &Verb::Hold, Some(wrong), at(2));
+        assert_eq!(done.await.unwrap(), Commanded::Unexpected(5), "{wrong}");
+    }
+    let done = store.command_if(&every, &Verb::Hold, Some(5), at(2)).await;
+    assert_eq!(done.unwrap(), Commanded::Taken(5));
+    // A wish on what is being sent from here is obeyed, and moves with it.
+    for job in &here {
+        settle(&store, job, deferred()).await;
+    }
+    is_home(&store).await;
+    for n in 1..=5 {
+        assert_eq!(looks(&*store, id(n)).await.0, JobState::Held, "{n}");
+    }
 }

@@ -135,19 +135,20 @@ impl SpillCore {
         if !self.has_local() {
             return self.ask(remote.command_if(filter, verb, expect, now)).await;
         }
-        let here = self.local.list(filter, now).await?.len();
-        let most = filter.limit.map(|limit| limit.saturating_sub(here));
-        let filter_there = Filter {
-            limit: most,
+        // How many it would take here; nothing is done yet.
+        let would = self.local.command_if(filter, verb, Some(u64::MAX), now);
+        let here = would.await?.count();
+        let taken = usize::try_from(here).unwrap_or(usize::MAX);
+        let there = Filter {
+            limit: filter.limit.map(|limit| limit.saturating_sub(taken)),
             ..filter.clone()
         };
-        let here = here as u64;
         let expected = match expect {
             // Fewer than lie here: it says how many there are.
             Some(expect) if expect < here => Some(u64::MAX),
             other => other.map(|expect| expect - here),
         };
-        let done = remote.command_if(&filter_there, verb, expected, now);
+        let done = remote.command_if(&there, verb, expected, now);
         match self.ask(done).await? {
             Commanded::Unexpected(count) => Ok(Commanded::Unexpected(count + here)),
             Commanded::Taken(count) => {

@@ -443,12 +443,21 @@ pub enum Cut {
     Silence,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Door {
+    Open,
+    /// Nobody comes through any more, and those who are there are thrown out.
+    Shut,
+    /// Nothing comes through any more, and nothing ends.
+    Silent,
+}
+
 /// A proxy in the clear, which cuts the connection at a COMMIT, or all of them.
 pub struct Cutter {
     pub port: u16,
     /// How, how many, and behind how many that are left alone.
     how: Arc<Mutex<(Cut, usize, usize)>>,
-    shut: tokio::sync::watch::Sender<bool>,
+    door: tokio::sync::watch::Sender<Door>,
     runtime: Option<tokio::runtime::Runtime>,
 }
 
@@ -471,25 +480,18 @@ impl Cutter {
         let port = listener.local_addr().unwrap().port();
         listener.set_nonblocking(true).unwrap();
         let how = Arc::new(Mutex::new((Cut::Nothing, 0, 0)));
-        let (told, shut) = (how.clone(), tokio::sync::watch::Sender::new(false));
-        let is_shut = shut.subscribe();
+        let (told, door) = (how.clone(), tokio::sync::watch::Sender::new(Door::Open));
+        let seen = door.subscribe();
         runtime.spawn(async move {
             let listener = tokio::net::TcpListener::from_std(listener).unwrap();
             while let Ok((client, _)) = listener.accept().await {
-                let (told, mut is_shut) = (told.clone(), is_shut.clone());
-                tokio::spawn(async move {
-                    tokio::select! {
-                        biased;
-                        _ = is_shut.wait_for(|is_shut| *is_shut) => {}
-                        () = carry(client, to, told) => {}
-                    }
-                });
+                tokio::spawn(behind(seen.clone(), carry(client, to, told.clone())));
             }
         });
         Self {
             port,
             how,
-            shut,
+            door,
             runtime: Some(runtime),
         }
     }
@@ -506,12 +508,37 @@ impl Cutter {
 
     /// Nobody comes through any more, and those who are there are thrown out; or they do again.
     pub fn shut(&self, is_shut: bool) {
-        self.shut.send_replace(is_shut);
+        let door = if is_shut { Door::Shut } else { Door::Open };
+        self.door.send_replace(door);
+    }
+
+    /// Nothing comes through any more, and nothing ends.
+    pub fn silence(&self) {
+        self.door.send_replace(Door::Silent);
     }
 
     /// How many are still to be cut.
     pub fn left(&self) -> usize {
         self.how.lock().unwrap().1
+    }
+}
+
+/// As long as the door allows.
+async fn behind(mut door: tokio::sync::watch::Receiver<Door>, work: impl Future<Output = ()>) {
+    let mut work = std::pin::pin!(work);
+    loop {
+        let now = *door.borrow_and_update();
+        let changed = match now {
+            Door::Shut => return,
+            Door::Silent => door.changed().await,
+            Door::Open => tokio::select! {
+                () = &mut work => return,
+                changed = door.changed() => changed,
+            },
+        };
+        if changed.is_err() {
+            return;
+        }
     }
 }
 
