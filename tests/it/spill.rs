@@ -25,7 +25,7 @@ use postern::{
 
 use crate::{
     harness::{
-        postgres::Cut,
+        postgres::{Cut, Postgres},
         spill::{SPILLS, Site, is_home},
         time::until,
     },
@@ -532,20 +532,50 @@ async fn nobody_waits_for_one_that_says_nothing() {
     assert_eq!(sent, left);
 }
 
+/// The database refuses such messages, with this code.
+fn refuse(site: &Site, which: &str, code: &str) {
+    let schema = site.settings.schema.replace('"', "\"\"");
+    Postgres::shared().sql(
+        "postern",
+        &format!(
+            "CREATE OR REPLACE FUNCTION \"{schema}\".refuse() RETURNS trigger LANGUAGE plpgsql AS
+             'BEGIN IF {which} THEN RAISE EXCEPTION ''no'' USING ERRCODE = ''{code}''; END IF; RETURN NEW; END';
+             CREATE OR REPLACE TRIGGER refuse BEFORE INSERT ON \"{schema}\".message FOR EACH ROW
+             EXECUTE FUNCTION \"{schema}\".refuse()"
+        ),
+    );
+}
+
+/// A database whose disk is full answers, and takes nothing: it is left alone for a time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs PostgreSQL"]
+async fn a_database_whose_disk_is_full_is_away() {
+    let (site, store, node) = begun().await;
+    refuse(&site, "true", "53100");
+    insert(&store, 1).await;
+    let away = store.remote().unwrap().away.unwrap();
+    assert_eq!(away.1, "its disk is full");
+    assert_eq!(store.health(), Health::Fine);
+    let job = claim(&store, node, 9, at(0)).await.remove(0);
+    assert_eq!(job.lease.node, NODE);
+    settle(&store, &job, deferred()).await;
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_secs(4) {
+        let now = store.remote().unwrap().away;
+        assert_eq!(now.map(|away| away.0), Some(away.0), "it stays away");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    refuse(&site, "false", "53100");
+    is_home(&store).await;
+    assert_eq!(looks(&*store, id(1)).await.0, JobState::Waiting);
+}
+
 /// What the database does not take for what it is stays, and is sent from here; the others go.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs PostgreSQL"]
 async fn one_that_the_database_refuses_holds_up_nobody() {
     let (site, store, node) = begun().await;
-    let schema = site.settings.schema.replace('"', "\"\"");
-    crate::harness::postgres::Postgres::shared().sql(
-        "postern",
-        &format!(
-            "CREATE FUNCTION \"{schema}\".refuse() RETURNS trigger LANGUAGE plpgsql AS
-             'BEGIN IF NEW.size > 100 THEN RAISE EXCEPTION ''no''; END IF; RETURN NEW; END';
-             CREATE TRIGGER refuse BEFORE INSERT ON \"{schema}\".message FOR EACH ROW EXECUTE FUNCTION \"{schema}\".refuse()"
-        ),
-    );
+    refuse(&site, "NEW.size > 100", "P0001");
     site.goes(&store).await;
     for n in 1..=2 {
         insert(&store, n).await;
@@ -589,7 +619,7 @@ async fn an_outcome_that_comes_late() {
         data_dir: dir.path().join("data"),
         hosts: vec![Server::Host(
             "127.0.0.1".to_owned(),
-            crate::harness::postgres::Postgres::shared().port,
+            Postgres::shared().port,
         )],
         ..site.settings.clone()
     };
@@ -642,6 +672,20 @@ async fn a_queue_in_one_file_moves_into_the_database() {
         assert_eq!(job.message.id, id(1));
         let settled = settlement(&job, TWO.map(|to| (to, done())).into());
         before.settle(settled, at(1)).await.unwrap();
+        let stopped = |name: &str, state| LaneRow {
+            lane: LaneId::parse(name),
+            state,
+            since: at(1),
+            why: "by somebody".to_owned(),
+            probe: None,
+            version: 0,
+            node: NodeId(0),
+        };
+        let (up, down) = (
+            stopped("up", LaneState::Stopped),
+            stopped("down", LaneState::Closed),
+        );
+        assert!(before.set_lane(up).await.unwrap() && before.set_lane(down).await.unwrap());
         // This one is being sent when it ends.
         before.claim(&ask(1), NODE, at(0)).await.unwrap();
     }
@@ -660,6 +704,9 @@ async fn a_queue_in_one_file_moves_into_the_database() {
     assert_eq!((jobs.len(), messages.len()), (249, 249));
     assert!(messages.values().all(|of| *of == node));
     assert!(!store.events(id(1)).await.unwrap().is_empty());
+    let lanes = store.lanes().await.unwrap();
+    assert_eq!(lanes.len(), 1, "what was closed is found out anew");
+    assert_eq!(lanes[0].state, LaneState::Stopped);
     let interrupted = store.events(id(2)).await.unwrap();
     assert!(interrupted.iter().any(|e| e.kind == EventKind::Interrupted));
     let all = store.list(&Filter::default(), at(0)).await.unwrap();

@@ -49,6 +49,8 @@ pub(super) struct SpillCore {
     /// Set when it was opened first.
     remote: OnceLock<Arc<PostgresStore>>,
     away: watch::Sender<Away>,
+    /// Its disk is full: a look before this shows nothing.
+    not_before: Mutex<Option<Instant>>,
     /// The database is back, or something else was found that others should look at.
     pub(super) turned: Notify,
     count: Mutex<LocalCount>,
@@ -92,6 +94,7 @@ impl SpillCore {
             local,
             remote: OnceLock::new(),
             away: watch::Sender::new(Some(begins)),
+            not_before: Mutex::new(None),
             turned: Notify::new(),
             count: Mutex::new(LocalCount {
                 is_stale: true,
@@ -138,6 +141,9 @@ impl SpillCore {
 
     /// Somebody found it away.
     pub(super) fn went(&self, why: &str) {
+        if why == FULL {
+            *self.not_before() = Some(Instant::now() + ROOM);
+        }
         let why = logged(why);
         let was_here = self.away.send_if_modified(|away| {
             let was_here = away.is_none();
@@ -150,6 +156,17 @@ impl SpillCore {
         if was_here {
             tracing::warn!(event = "store away", error = why, "the database is away");
         }
+    }
+
+    /// Whether it is worth a look. One whose disk is full answers all the same.
+    pub(super) fn is_worth_a_look(&self) -> bool {
+        self.not_before().is_none_or(|at| Instant::now() >= at)
+    }
+
+    fn not_before(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.not_before
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// It takes everything again.
@@ -306,6 +323,8 @@ impl SpillCore {
     }
 }
 
+/// So long a disk that is full is left alone.
+const ROOM: Duration = Duration::from_secs(10);
 pub(super) const FULL: &str = "its disk is full";
 
 /// It does not answer.

@@ -11,11 +11,11 @@ use super::{
     outcome,
 };
 use crate::{
-    mail::message::MessageId,
+    mail::{message::MessageId, outcome::LaneState},
     queue::{
         moving::{KeptOutcome, MovingMessage},
         postgres::PostgresStore,
-        store::{Kept, NodeId, Standing, Store as _, StoreError},
+        store::{Kept, LaneRow, NodeId, Standing, Store as _, StoreError},
     },
 };
 
@@ -41,6 +41,7 @@ impl SpillCore {
         // Leases of callers that went away are given back; one that fails says so where mail is.
         let _ = self.local.beat(&Standing::of(NodeId(0))).await;
         if self.is_away()
+            && self.is_worth_a_look()
             && let Err(error) = self.come_back().await
         {
             self.went(&words(error));
@@ -74,11 +75,24 @@ impl SpillCore {
         };
         if self.is_gateway() {
             if !self.was_seen().await? {
+                self.bring_lanes(remote).await?;
                 self.local.set_note(SEEN, self.seen()).await?;
             }
             self.write_outcomes(remote).await?;
         }
         self.came();
+        Ok(())
+    }
+
+    /// The first time: what somebody has stopped on this machine stays so, where the database says nothing of it.
+    async fn bring_lanes(&self, remote: &PostgresStore) -> Result<(), StoreError> {
+        for row in self.local.lanes().await? {
+            if matches!(row.state, LaneState::Stopped | LaneState::Paused) {
+                let version = 0;
+                let row = LaneRow { version, ..row };
+                in_time(self.settings.patience, remote.set_lane(row)).await?;
+            }
+        }
         Ok(())
     }
 

@@ -29,7 +29,7 @@ use postern::{
 };
 use tempfile::TempDir;
 
-use super::postgres::{Cutter, Postgres};
+use super::postgres::{Cut, Cutter, Postgres};
 
 /// As much as a test may need.
 pub const SPILLS: SpillSettings = SpillSettings {
@@ -180,7 +180,7 @@ impl SpillNought {
         let (was, is) = {
             let mut restless = restless.lock().unwrap();
             let was = restless.1;
-            let turns = restless.0.u8(..) < 16;
+            let turns = restless.0.u8(..) < 8;
             restless.1 = must || (was != turns);
             (was, restless.1)
         };
@@ -192,6 +192,19 @@ impl SpillNought {
         // What is moved, or waits to be, is claimed by nobody: this is no case of the suite.
         if is {
             is_home(&self.inside).await;
+        }
+    }
+
+    /// The next commit may be cut, whether or not the server has it.
+    fn cuts(&self) {
+        let Some(restless) = &self.restless else {
+            return;
+        };
+        let dice = restless.lock().unwrap().0.u8(..);
+        match dice {
+            0..8 => self.site.cutter.cut(Cut::Before, 1),
+            8..16 => self.site.cutter.cut(Cut::After, 1),
+            _ => {}
         }
     }
 
@@ -231,7 +244,10 @@ impl Store for SpillNought {
             other => other,
         });
         let starts: Vec<Start> = starts.collect();
-        let inserted = self.inside.insert(mail, &starts, now).await?;
+        self.cuts();
+        let inserted = self.inside.insert(mail, &starts, now).await;
+        self.site.cutter.cut(Cut::Nothing, 0);
+        let inserted = inserted?;
         for (job, lease) in inserted.jobs.iter().zip(&inserted.leases) {
             self.has(mail.message.id, *job, *lease);
         }
@@ -264,7 +280,10 @@ impl Store for SpillNought {
             node: self.node(settlement.lease.node),
             ..settlement.lease
         });
-        self.inside.settle(settlement, now).await
+        self.cuts();
+        let settled = self.inside.settle(settlement, now).await;
+        self.site.cutter.cut(Cut::Nothing, 0);
+        settled
     }
     async fn due(&self, now: SystemTime) -> Result<Vec<Due>, StoreError> {
         self.turn(true).await;
