@@ -18,6 +18,7 @@ mod clients;
 mod clock;
 mod cloud;
 mod cluster;
+mod cluster_database;
 mod cluster_docs;
 mod commands;
 mod config;

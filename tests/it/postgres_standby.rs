@@ -280,9 +280,11 @@ async fn commits_that_wait_for_ever_are_a_store_that_does_not_work() {
     })
     .await;
     assert!(one.store.beat(&Standing::of(one.node)).await.is_err());
+    assert!(one.store.probe().await.is_err());
     assert_eq!(one.store.health(), Health::Failing);
     server.set("synchronous_standby_names", "");
     insert.await.unwrap();
+    one.store.probe().await.unwrap();
     beats_again(&one).await;
     assert_eq!(one.store.stats().await.unwrap().waiting, 1);
 }

@@ -57,7 +57,11 @@ impl PostgresStore {
     /// [`StoreError`].
     pub async fn probe(&self) -> Result<(), StoreError> {
         let probed = self.crew.on(true, |link| {
-            Box::pin(async move { link.whole(&[]).await.map(|_| ()) })
+            Box::pin(async move {
+                // One that writes nothing waits for no standby, and would say nothing about those that do.
+                link.vouch();
+                link.whole(&[]).await.map(|_| ())
+            })
         });
         probed.await
     }
