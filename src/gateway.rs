@@ -48,6 +48,7 @@ mod process;
 pub mod pulse;
 pub mod report;
 pub mod rules;
+mod sealing;
 mod signals;
 mod status_row;
 pub mod tokens;
@@ -137,7 +138,7 @@ fn connectors(
             }
             let services = Services {
                 recorder: None,
-                token_store: Some(Arc::new(StoredTokens(Arc::clone(store)))),
+                token_store: Some(Arc::new(StoredTokens::new(Arc::clone(store), config))),
             };
             settings
                 .build(services)

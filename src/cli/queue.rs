@@ -34,6 +34,7 @@ use crate::{
 };
 
 mod export;
+mod forget;
 mod schema;
 
 #[derive(Debug, clap::Args)]
@@ -91,6 +92,11 @@ enum QueueCommand {
     },
     /// Print the SQL for the owner of the database, where the role of [postgres] may not make its tables
     Schema,
+    /// Give a gateway's part of the limits to the others that share the queue: for one that is switched off for good
+    Forget {
+        /// Its `cluster.name`
+        name: String,
+    },
 }
 
 /// Which messages; everything given must hold.
@@ -163,6 +169,7 @@ pub(super) fn run(path: Option<PathBuf>, arguments: Arguments) -> Ended {
             return prepare::block_on(export::run(store, id, output));
         }
         QueueCommand::Schema => return schema::run(path),
+        QueueCommand::Forget { name } => return forget::run(&find()?, &name),
         QueueCommand::Retry {
             which,
             reports: too,

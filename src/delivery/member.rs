@@ -25,6 +25,8 @@ use crate::{
     route::LaneId,
 };
 
+/// The note of how many members a gateway counts: it is its own.
+const KNEW: &str = "knew";
 /// From one beat to the next.
 const EVERY: Duration = Duration::from_secs(1);
 /// A beat without an answer for so long has not come through, as far as anybody here knows.
@@ -81,6 +83,8 @@ struct MemberBooks {
     /// The shared lanes that it holds, and from when on it may send from each.
     held: BTreeMap<LaneId, Duration>,
     changes: Option<u64>,
+    /// What is kept here of how many members it counts.
+    noted: Option<u32>,
 }
 
 /// A gateway at work on a queue that others share.
@@ -119,6 +123,7 @@ impl Member {
                 roll,
                 held: BTreeMap::new(),
                 changes: None,
+                noted: None,
             }),
         }
     }
@@ -193,6 +198,7 @@ impl Member {
             let before = books.changes.replace(beat.changes);
             (books.roll.dead(), before != Some(beat.changes))
         };
+        self.keep(said.knew).await;
         let mut taken_over = Vec::new();
         for silent in dead {
             let wall = self.clock.wall();
@@ -218,7 +224,10 @@ impl Member {
         match self.beat(|_| true).await {
             Ok(_) => {}
             Err(StoreError::Crowded) => return Err(StoreError::Crowded),
-            Err(_) => return Ok(Joined::Away),
+            Err(_) => {
+                self.recall().await;
+                return Ok(Joined::Away);
+            }
         }
         let Some(namesake) = self.namesake(None) else {
             return Ok(Joined::AtWork);
@@ -242,6 +251,27 @@ impl Member {
             }
         }
         Ok(Joined::AtWork)
+    }
+
+    /// For a start while the store is away: what it counts as the members is kept here.
+    async fn keep(&self, knew: u32) {
+        if knew == 0 || self.books().noted == Some(knew) {
+            return;
+        }
+        // Again with the next beat, if not now.
+        if answered(self.store.set_note(KNEW, knew.to_string()))
+            .await
+            .is_ok()
+        {
+            self.books().noted = Some(knew);
+        }
+    }
+
+    /// What the last run counted; nobody knows better while the store is away.
+    async fn recall(&self) {
+        if let Ok(Some(knew)) = answered(self.store.note(KNEW)).await {
+            self.books().roll.recall(knew.parse().unwrap_or(0));
+        }
     }
 
     /// Another start of its name, on another directory, that is not over; `which`: that one.

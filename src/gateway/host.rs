@@ -295,7 +295,10 @@ impl Host for GatewayHost {
         let trial = Trial {
             config: &config,
             settings,
-            token_store: Some(Arc::new(StoredTokens(Arc::clone(self.queue.store())))),
+            token_store: Some(Arc::new(StoredTokens::new(
+                Arc::clone(self.queue.store()),
+                &config,
+            ))),
             recorder: None,
         };
         let tried = trial.send(from, &to, SystemTime::now()).await;
@@ -434,7 +437,10 @@ impl Host for GatewayHost {
         let trial = Trial {
             config: &config,
             settings: &settings,
-            token_store: Some(Arc::new(StoredTokens(Arc::clone(self.queue.store())))),
+            token_store: Some(Arc::new(StoredTokens::new(
+                Arc::clone(self.queue.store()),
+                &config,
+            ))),
             recorder: None,
         };
         let Some(to) = to else {

@@ -1,19 +1,59 @@
-//! Where rotated refresh tokens are kept: beside the queue, which commands find as well.
+//! Where rotated refresh tokens are kept: beside the queue, which commands find as well. Among other gateways they are sealed there, and
+//! one gateway at a time renews one.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use crate::{connector::oauth::TokenStore, queue::store::Store};
+use super::sealing::{open, seal};
+use crate::{
+    config::{
+        Config,
+        cluster::{SealingKey, StoreSettings},
+    },
+    connector::oauth::TokenStore,
+    queue::store::Store,
+};
+
+/// Whoever renews a token has this long before another may.
+const RENEWS: Duration = Duration::from_secs(30);
 
 /// Rotated refresh tokens, as notes beside the queue: those of the gateway, and of the commands that log in.
-pub struct StoredTokens(pub Arc<dyn Store>);
+#[derive(Clone)]
+pub struct StoredTokens {
+    store: Arc<dyn Store>,
+    keys: Vec<SealingKey>,
+}
+
+impl StoredTokens {
+    /// In this store, sealed as the settings say.
+    pub fn new(store: Arc<dyn Store>, config: &Config) -> Self {
+        let keys = match &config.store {
+            StoreSettings::Sqlite => Vec::new(),
+            StoreSettings::Postgres(_, cluster) => cluster.keys.clone(),
+        };
+        Self { store, keys }
+    }
+}
 
 #[async_trait::async_trait]
 impl TokenStore for StoredTokens {
     async fn load(&self, key: &str) -> Result<Option<String>, String> {
-        self.0.note(key).await.map_err(|e| e.to_string())
+        let kept = self.store.note(key).await.map_err(|e| e.to_string())?;
+        kept.map(|kept| open(&self.keys, key, &kept)).transpose()
     }
 
     async fn save(&self, key: &str, value: String) -> Result<(), String> {
-        self.0.set_note(key, value).await.map_err(|e| e.to_string())
+        let sealed = seal(&self.keys, key, &value)?;
+        let saved = self.store.set_note(key, sealed).await;
+        saved.map_err(|e| e.to_string())
+    }
+
+    async fn take(&self, key: &str) -> Result<bool, String> {
+        let taken = self.store.take_note(key, RENEWS).await;
+        taken.map_err(|e| e.to_string())
+    }
+
+    async fn give_back(&self, key: &str) {
+        // It is free by itself after a while.
+        let _ = self.store.give_note_back(key).await;
     }
 }

@@ -16,9 +16,10 @@ use std::{
 use tokio::sync::Notify;
 
 use body::BodyWriter;
+use spill::SpillSettings;
 use sqlite::SqliteStore;
 pub use store::Settings;
-use store::{Health, Job, Lease, NodeId, Standing, Start, Store, StoreError};
+use store::{Health, Inserted, Job, NodeId, Standing, Start, Store, StoreError};
 
 use crate::{
     mail::message::{Ids, MessageId},
@@ -82,7 +83,12 @@ pub enum StoreFault {
 pub async fn open(place: StorePlace) -> Result<Arc<dyn Store>, StoreFault> {
     match place {
         StorePlace::Local(settings) => Ok(open_local(&settings)?),
-        StorePlace::Shared { remote, .. } => Ok(postgres::PostgresStore::open(remote).await?),
+        StorePlace::Shared {
+            remote,
+            local,
+            spills,
+            spill_size: size,
+        } => Ok(spill::SpillStore::open(remote, local, SpillSettings { spills, size }).await?),
     }
 }
 
@@ -279,18 +285,15 @@ impl Queue {
         if matches!(inserted, Err(StoreError::Full)) {
             self.ask_for_space();
         }
-        let inserted = inserted?;
+        let Inserted { jobs, leases } = inserted?;
         // From here on nothing waits: what is leased in the store is handed over.
-        let leased = inserted
-            .jobs
-            .first()
-            .copied()
-            .zip(mail.jobs.into_iter().next());
+        let leased = jobs.first().copied().zip(leases.first().copied());
+        let leased = leased.zip(mail.jobs.into_iter().next());
         match (placed, leased) {
-            (Placement::Now(reserved), Some((id, (route, recipients)))) => {
+            (Placement::Now(reserved), Some(((id, lease), (route, recipients)))) => {
                 (reserved.hand_over)(Job {
                     id,
-                    lease: Lease { node, claim: 0 },
+                    lease,
                     message: mail.message,
                     route,
                     recipients,

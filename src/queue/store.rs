@@ -361,6 +361,14 @@ pub trait Store: Send + Sync + fmt::Debug {
     async fn note(&self, key: &str) -> Result<Option<String>, StoreError>;
     /// Writes one.
     async fn set_note(&self, key: &str, value: String) -> Result<(), StoreError>;
+    /// Has a note to itself for so long, where others share it. False: somebody else has it.
+    async fn take_note(&self, _key: &str, _time: Duration) -> Result<bool, StoreError> {
+        Ok(true)
+    }
+    /// Gives it back before that.
+    async fn give_note_back(&self, _key: &str) -> Result<(), StoreError> {
+        Ok(())
+    }
     /// Moves when jobs are due, when messages that are not over were accepted, and the times of their lives and of the lanes.
     /// `None`: goes on where a crash cut one off.
     async fn shift(&self, shift: Option<&Shift>) -> Result<(), StoreError>;
@@ -397,6 +405,14 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// The database that has the queue, where that is not on this machine.
     fn remote(&self) -> Option<RemoteState> {
         None
+    }
+    /// The starts of gateways that count for those that share the store, or did so of late.
+    async fn nodes(&self) -> Result<Vec<NodeRow>, StoreError> {
+        Ok(Vec::new())
+    }
+    /// A start that is over, and was taken over, counts as one that has left.
+    async fn forget(&self, _over: &NodeRow, _now: SystemTime) -> Result<(), StoreError> {
+        Ok(())
     }
     /// How it is. Whoever asks would like it to work: one that fails is tried again.
     fn health(&self) -> Health;

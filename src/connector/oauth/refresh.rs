@@ -3,13 +3,16 @@
 //! A rotated token is worth more than a request: it is on disk before anything uses what came with it,
 //! and what could not be written down is not forgotten.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use tokio::sync::Mutex;
+use tokio::{sync::Mutex, time::Instant};
 
 use super::grant::{Grant, Settings, sha256};
 use crate::secret::Secret;
+
+/// How often it is asked whether another gateway still renews it.
+const ASK_AGAIN: Duration = Duration::from_millis(250);
 
 /// Where a rotated refresh token is kept, beside a hash of the configured one. The gateway keeps it in the store.
 #[async_trait]
@@ -18,6 +21,12 @@ pub trait TokenStore: Send + Sync {
     async fn load(&self, key: &str) -> Result<Option<String>, String>;
     /// Returns when it is on disk.
     async fn save(&self, key: &str, value: String) -> Result<(), String>;
+    /// Whether this process may renew it now: where others share it, one at a time does, for a while.
+    async fn take(&self, _key: &str) -> Result<bool, String> {
+        Ok(true)
+    }
+    /// It is renewed, or cannot be.
+    async fn give_back(&self, _key: &str) {}
 }
 
 /// A refresh token and where it is kept.
@@ -58,6 +67,31 @@ impl Refresh {
             store,
             now: Mutex::default(),
         })
+    }
+
+    /// Waits until no other gateway renews it. Where they cannot be asked it is renewed all the same: the endpoint may never rotate it, and what
+    /// it gives is not forgotten.
+    ///
+    /// # Errors
+    /// Another one still does at that time.
+    pub(super) async fn take(&self, until: Instant) -> Result<(), String> {
+        let Some(store) = &self.store else {
+            return Ok(());
+        };
+        while let Ok(false) = store.take(&self.key).await {
+            if Instant::now() + ASK_AGAIN >= until {
+                return Err("another gateway is renewing the token".to_owned());
+            }
+            tokio::time::sleep(ASK_AGAIN).await;
+        }
+        Ok(())
+    }
+
+    /// It is renewed, or cannot be.
+    pub(super) async fn give_back(&self) {
+        if let Some(store) = &self.store {
+            store.give_back(&self.key).await;
+        }
     }
 
     /// The token to present.

@@ -306,6 +306,16 @@ impl Renewer {
         };
         let unkept =
             |why: String| Obstacle::new(ObstacleKind::Down, Reply::new(451, (4, 3, 0), why));
+        refresh.take(until).await.map_err(unkept)?;
+        let granted = self.granted_by(refresh, until).await;
+        refresh.give_back().await;
+        granted
+    }
+
+    /// The same, where nobody else renews it meanwhile.
+    async fn granted_by(&self, refresh: &Refresh, until: Instant) -> Result<Granted, Obstacle> {
+        let unkept =
+            |why: String| Obstacle::new(ObstacleKind::Down, Reply::new(451, (4, 3, 0), why));
         let current = refresh.current().await.map_err(unkept)?;
         let granted = match self.ask(Some(&current), until).await {
             // The one that was kept is dead (a store from a backup, say); the configured one may live.

@@ -86,6 +86,8 @@ pub struct Roll {
     rows: BTreeMap<NodeId, HeardMember>,
     /// What the rows come to, as of the last beat that came through.
     members: Vec<KnownMember>,
+    /// Members that the last run counted: its part may be used until the store has said who there is.
+    recalled: u32,
     /// When something was under way that was sent by oneself, last.
     alone: Option<Duration>,
     /// Only a test leaves one out.
@@ -113,6 +115,7 @@ impl Roll {
             knew: (0, 0),
             rows: BTreeMap::new(),
             members: Vec::new(),
+            recalled: 0,
             alone: None,
             without: None,
         }
@@ -135,6 +138,12 @@ impl Roll {
         self.beaten = None;
         self.rows.clear();
         self.members.clear();
+        self.recalled = 0;
+    }
+
+    /// So many members the last run counted, of which nothing is under way any more.
+    pub fn recall(&mut self, members: u32) {
+        self.recalled = members;
     }
 
     /// Who it is, once the store has said.
@@ -276,8 +285,12 @@ impl Roll {
 
     /// The part of a limit that is one's own: elsewhere than in a shared lane it is what may be used at any time.
     pub fn own_part(&self, limit: u64) -> u64 {
+        if self.beaten.is_none() {
+            // As the others keep it for what was here before.
+            return part_of(limit, self.recalled);
+        }
         let knew = smaller_part(self.knew.0, self.knew.1);
-        if knew == 0 || self.beaten.is_none() {
+        if knew == 0 {
             return 0;
         }
         let part = part_of(limit, knew.max(self.count()));

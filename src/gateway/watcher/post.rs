@@ -70,7 +70,7 @@ impl Postman for AlarmPost {
             recorder: None,
             token_store: self.store.as_ref().map(
                 |store| -> Arc<dyn connector::oauth::TokenStore> {
-                    Arc::new(StoredTokens(Arc::clone(store)))
+                    Arc::new(StoredTokens::new(Arc::clone(store), &self.config))
                 },
             ),
         };

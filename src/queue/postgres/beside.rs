@@ -35,6 +35,11 @@ const RAISE: &str = "UPDATE change SET counter = counter + 1";
 const NOTE: &str = "SELECT value FROM note WHERE key = $1::text";
 const SET_NOTE: &str = "INSERT INTO note (key, value, node) VALUES ($1::text, $2::text, $3::bigint)
     ON CONFLICT (key) DO UPDATE SET value = excluded.value, node = excluded.node";
+/// The value is until when.
+const TAKE_NOTE: &str = "INSERT INTO note (key, value, node) VALUES ($1::text, $2::bigint::text, $3::bigint)
+    ON CONFLICT (key) DO UPDATE SET value = excluded.value, node = excluded.node
+    WHERE note.value::bigint < $4::bigint OR (note.node = excluded.node AND excluded.node <> 0) RETURNING 1";
+const GIVE_NOTE_BACK: &str = "DELETE FROM note WHERE key = $1::text AND node = $2::bigint";
 /// Whoever dies takes what he knew of it with him.
 const HOLD: &str = "INSERT INTO lane (lane, node, holder) VALUES ($1::text, 0, $2::bigint)
     ON CONFLICT (lane, node) DO UPDATE SET holder = excluded.holder
@@ -125,6 +130,31 @@ pub(super) async fn set_note(
     link.whole(&[spoken_note(&key, &value, &node)])
         .await
         .map(|_| ())
+}
+
+/// Whether a note is this node's for a while. A command is nobody, and has it from nobody.
+pub(super) async fn take_note(
+    link: &mut DbLink,
+    key: &str,
+    (now, until): (i64, i64),
+    node: i64,
+) -> Result<bool, DbFault> {
+    let key = lease(key);
+    let found = link
+        .whole(&[(TAKE_NOTE, vec![&key, &until, &node, &now])])
+        .await?;
+    Ok(found.iter().any(|rows| !rows.is_empty()))
+}
+
+pub(super) async fn give_note_back(link: &mut DbLink, key: &str, node: i64) -> Result<(), DbFault> {
+    let key = lease(key);
+    link.whole(&[(GIVE_NOTE_BACK, vec![&key, &node])])
+        .await
+        .map(|_| ())
+}
+
+fn lease(key: &str) -> String {
+    format!("lease of {}", clean(key))
 }
 
 /// What was used of a lane of late, if it is this node's now.

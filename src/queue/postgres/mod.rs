@@ -41,6 +41,7 @@ mod entries;
 mod event;
 mod examine;
 mod fault;
+mod heard;
 mod insert;
 mod link;
 mod look;
@@ -222,27 +223,6 @@ impl PostgresStore {
         self.sweep_bodies().await?;
         Ok(node)
     }
-
-    /// Gives back what nobody heard of.
-    async fn give_back(&self, now: i64) -> Result<(), StoreError> {
-        let leases = self.unheard.take();
-        let jobs = leases.jobs().to_vec();
-        if !jobs.is_empty() {
-            let node = self.own();
-            errand!(self, true, [jobs], link => claim::give_back(link, &jobs, (now, node)))?;
-        }
-        leases.heard();
-        Ok(())
-    }
-
-    /// Has anybody but this store raised the counter since?
-    fn heard_of(&self, changes: u64) {
-        let own = self.raised.swap(0, Ordering::AcqRel);
-        let seen = self.changes.swap(changes, Ordering::AcqRel);
-        if seen != NOT_LOOKED && seen.saturating_add(own) != changes {
-            self.changed.notify_one();
-        }
-    }
 }
 
 #[async_trait]
@@ -368,6 +348,17 @@ impl Store for PostgresStore {
         errand!(self, true, [key, value], link => beside::set_note(link, (&key, &value), node))
     }
 
+    async fn take_note(&self, key: &str, time: Duration) -> Result<bool, StoreError> {
+        let (key, node, now) = (key.to_owned(), self.own(), self.at(SystemTime::now()).now());
+        let until = now.saturating_add(i64::try_from(time.as_micros()).unwrap_or(i64::MAX));
+        errand!(self, true, [key], link => beside::take_note(link, &key, (now, until), node))
+    }
+
+    async fn give_note_back(&self, key: &str) -> Result<(), StoreError> {
+        let (key, node) = (key.to_owned(), self.own());
+        errand!(self, true, [key], link => beside::give_note_back(link, &key, node))
+    }
+
     async fn shift(&self, shift: Option<&Shift>) -> Result<(), StoreError> {
         // A gateway's own clock says nothing of the queue's times.
         if !self.access.clock.is_callers() {
@@ -466,6 +457,16 @@ impl Store for PostgresStore {
             .store(due.saturating_sub(at.0).max(0), Ordering::Release);
         let silent = silent.clone();
         errand!(self, true, [silent], link => node::take_over(link, &silent, due, at))
+    }
+
+    async fn nodes(&self) -> Result<Vec<NodeRow>, StoreError> {
+        let now = self.at(SystemTime::now()).now();
+        errand!(self, true, [], link => node::nodes(link, now))
+    }
+
+    async fn forget(&self, over: &NodeRow, now: SystemTime) -> Result<(), StoreError> {
+        let (node, now) = (of(over.id), self.at(now).now());
+        errand!(self, true, [], link => node::forget(link, node, now))
     }
 
     fn health(&self) -> Health {

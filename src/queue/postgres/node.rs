@@ -63,6 +63,7 @@ const DOUBT: &str =
 const PIN: &str = "UPDATE job j SET state = 2, pinned = coalesce(nullif(j.pinned, ''), j.connector, ''), lane = '',
         due = $3::bigint, wishes = NULL
     FROM unnest($1::bytea[], $2::int[]) AS a (message, nr) WHERE j.message = a.message AND j.nr = a.nr";
+const LEFT: &str = "UPDATE node SET gone = coalesce(gone, $2::bigint), draining = true, apart = false WHERE id = $1::bigint";
 const FORGET: &str = "DELETE FROM node n WHERE n.gone < $1::bigint
     AND NOT EXISTS (SELECT 1 FROM job j WHERE j.state = 0 AND j.node = n.id)";
 
@@ -94,6 +95,18 @@ fn row(row: &Row) -> Result<NodeRow, DbFault> {
 
 fn micros(time: Duration) -> i64 {
     i64::try_from(time.as_micros()).unwrap_or(i64::MAX)
+}
+
+/// The starts that count, or did so of late.
+pub(super) async fn nodes(link: &mut DbLink, now: i64) -> Result<Vec<NodeRow>, DbFault> {
+    let (none, since) = (0_i64, now.saturating_sub(REMEMBERED));
+    let found = link.whole(&[(NODES, vec![&none, &since])]).await?;
+    found.iter().flatten().map(row).collect()
+}
+
+/// One that is over counts as one that has left.
+pub(super) async fn forget(link: &mut DbLink, node: i64, now: i64) -> Result<(), DbFault> {
+    link.whole(&[(LEFT, vec![&node, &now])]).await.map(|_| ())
 }
 
 /// A start becomes a node. One with its name and directory is its predecessor, which has certainly ended: what that held is due again.

@@ -281,6 +281,16 @@ impl Store for SpillStore {
         self.core.set_note(key, value).await
     }
 
+    async fn take_note(&self, key: &str, time: Duration) -> Result<bool, StoreError> {
+        let remote = self.core.here()?;
+        self.core.ask_soon(remote.take_note(key, time)).await
+    }
+
+    async fn give_note_back(&self, key: &str) -> Result<(), StoreError> {
+        let remote = self.core.here()?;
+        self.core.ask_soon(remote.give_note_back(key)).await
+    }
+
     async fn shift(&self, shift: Option<&Shift>) -> Result<(), StoreError> {
         // The clock of the database is its own, and its nodes' to look after; but for tests, whose times no clock shows.
         if self.core.settings.callers_clock {
@@ -348,6 +358,16 @@ impl Store for SpillStore {
     ) -> Result<bool, StoreError> {
         let remote = self.core.here()?;
         self.core.ask(remote.take_over(silent, due, now)).await
+    }
+
+    async fn nodes(&self) -> Result<Vec<NodeRow>, StoreError> {
+        let remote = self.core.here()?;
+        self.core.ask_soon(remote.nodes()).await
+    }
+
+    async fn forget(&self, over: &NodeRow, now: SystemTime) -> Result<(), StoreError> {
+        let remote = self.core.here()?;
+        self.core.ask_soon(remote.forget(over, now)).await
     }
 
     fn remote(&self) -> Option<RemoteState> {

@@ -683,3 +683,21 @@ fn every_rule_is_needed() {
         assert!(fails.is_some(), "without {rule:?} nothing is exceeded");
     }
 }
+
+#[test]
+fn a_start_while_the_store_is_away_has_the_part_that_the_last_run_counted() {
+    let mut roll = Roll::new(settings(), Duration::ZERO);
+    assert_eq!(roll.own_part(20), 0, "nobody knows who there is");
+    roll.recall(3);
+    assert_eq!(roll.own_part(20), 6);
+    assert_eq!(
+        roll.part_alone(20, SECOND * 60, SECOND * 3_000),
+        0,
+        "a shared lane waits for the store"
+    );
+    // Once it is there, it goes by what that says.
+    assert_eq!(beat(&mut roll, 0, &[word(1, "a", 1, 0)]).knew, 0);
+    assert_eq!(roll.own_part(20), 0);
+    beat(&mut roll, 1, &[word(1, "a", 2, 1)]);
+    assert_eq!(roll.own_part(20), 20);
+}
