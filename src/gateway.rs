@@ -36,6 +36,7 @@ pub use error::RunError;
 mod certificates;
 mod changes;
 pub mod cluster;
+pub mod company;
 pub mod database;
 mod desk;
 mod error;
@@ -179,7 +180,7 @@ struct Gateway {
     member: Option<Arc<Member>>,
     window: WindowSide,
     instruments: Arc<Instruments>,
-    /// Who keeps the health file; dropped, nobody does.
+    /// Who keeps the health file, and what is said of the other gateways; dropped, nobody does.
     _health: JoinSet<()>,
     started: SystemTime,
     /// What became of the last reload.
@@ -239,6 +240,13 @@ async fn serve(
         Arc::clone(&instruments),
         config.data_dir.clone(),
     ));
+    match &member {
+        Some(member) => {
+            let (member, store) = (Arc::clone(member), Arc::clone(&store));
+            health.spawn(company::keep(member, store, config.data_dir.clone()));
+        }
+        None => company::remove(&config.data_dir),
+    }
     let window = WindowSide::start(
         &config,
         (&queue, &shared),

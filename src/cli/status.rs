@@ -1,6 +1,10 @@
 //! `postern status`: whether the gateway runs, and what needs attention.
 
-use std::{io::Write as _, path::PathBuf, time::SystemTime};
+use std::{
+    io::Write as _,
+    path::PathBuf,
+    time::{Duration, SystemTime},
+};
 
 use super::{
     check::SHOWN,
@@ -20,7 +24,9 @@ use crate::{
         time::human,
     },
     queue::{lock::Holder, store::LaneRow},
-    view::{CheckedCertificate, OpenIncidents, Owner, listed},
+    view::{
+        CheckedCertificate, MemberStateView, MemberView, OpenIncidents, Owner, StoreView, listed,
+    },
     window::WindowDb,
 };
 
@@ -79,6 +85,57 @@ fn connections(upstream: &UpstreamRow) -> String {
     }
 }
 
+/// `relay-b  0.4.0  heard of 1 s ago  holds 9 lanes`.
+fn member_line(member: &MemberView) -> String {
+    let ago = output::span(Duration::from_secs(member.seen_seconds));
+    let mut line = format!("{}  {}  ", member.name, member.version);
+    line.push_str(&match member.state {
+        MemberStateView::Silent => {
+            let left = Duration::from_secs(member.taken_over_in.unwrap_or(0));
+            format!("silent for {ago}, taken over in {}", output::span(left))
+        }
+        MemberStateView::Gone => format!("silent for {ago}, taken over"),
+        MemberStateView::Draining => "is ending".to_owned(),
+        MemberStateView::Apart => format!("heard of {ago} ago, was away"),
+        MemberStateView::Alive => format!("heard of {ago} ago"),
+    });
+    if member.lanes > 0 {
+        line.push_str(&format!("  holds {}", output::count(member.lanes, "lane")));
+    }
+    if let Some(since) = &member.differs_since {
+        line.push_str(&format!("; another configuration since {since}"));
+    }
+    line
+}
+
+/// `postgres at db1.corp.example:5432; spilled here: 0 messages`.
+fn store_line(store: &StoreView) -> String {
+    let mut line = store.kind.clone();
+    if let Some(host) = &store.host {
+        line.push_str(&format!(" at {host}"));
+    }
+    if let (Some(since), Some(why)) = (&store.since, &store.why) {
+        line.push_str(&format!(", away since {since}: {why}"));
+    }
+    line.push_str(&format!(
+        "; spilled here: {}",
+        output::count(store.spilled, "message")
+    ));
+    if let Some(age) = store.spilled_oldest_seconds {
+        line.push_str(&format!(
+            ", the oldest for {}",
+            output::span(Duration::from_secs(age))
+        ));
+    }
+    if store.unwritten > 0 {
+        line.push_str(&format!(
+            "; {} to be written there",
+            output::count(store.unwritten, "outcome")
+        ));
+    }
+    line
+}
+
 /// A report, and the place that it is of, for people.
 struct PrintedStatus<'a> {
     report: &'a StatusReport<'a>,
@@ -86,6 +143,26 @@ struct PrintedStatus<'a> {
 }
 
 impl PrintedStatus<'_> {
+    /// What it is called among others, and how many there are.
+    fn company(&self) -> Option<(String, u64)> {
+        let members = &self.report.cluster.as_ref()?.members;
+        let this = members.iter().find(|member| member.this)?;
+        Some((this.name.clone(), members.len() as u64))
+    }
+
+    /// The other gateways, and the database.
+    fn print_cluster(&self, out: &mut Vec<u8>) -> std::io::Result<()> {
+        let Some(cluster) = &self.report.cluster else {
+            return Ok(());
+        };
+        for member in &cluster.members {
+            if !member.this {
+                writeln!(out, "member      {}", shown(&member_line(member)))?;
+            }
+        }
+        writeln!(out, "store       {}", shown(&store_line(&cluster.store)))
+    }
+
     fn print(&self, out: &mut Vec<u8>) -> std::io::Result<()> {
         let dir = self.place.data_dir.display();
         match &self.report.site.running {
@@ -97,7 +174,16 @@ impl PrintedStatus<'_> {
                 }
             }
             Some(Holder { pid: Some(pid), .. }) => {
-                writeln!(out, "gateway     running (pid {})", pid.as_raw_nonzero())?;
+                let pid = pid.as_raw_nonzero();
+                match self.company() {
+                    Some((name, members)) => writeln!(
+                        out,
+                        "gateway     {} is running (pid {pid}); {}",
+                        shown(&name),
+                        output::count(members, "member")
+                    )?,
+                    None => writeln!(out, "gateway     running (pid {pid})")?,
+                }
             }
             Some(Holder { pid: None, own }) => writeln!(
                 out,
@@ -112,6 +198,7 @@ impl PrintedStatus<'_> {
         } else if self.place.config.is_none() {
             writeln!(out, "queue       {dir}")?;
         }
+        self.print_cluster(out)?;
         if let Some(started) = &self.report.row.started {
             writeln!(out, "started     {}", shown(started))?;
         }

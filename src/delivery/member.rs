@@ -324,6 +324,11 @@ impl Member {
         self.books().roll.is_sending_alone(now);
     }
 
+    /// Two that have the same are configured alike.
+    pub fn config_hash(&self) -> String {
+        self.settings().config_hash.clone()
+    }
+
     /// The lanes that it holds.
     pub fn held(&self) -> Vec<LaneId> {
         self.books().held.keys().cloned().collect()

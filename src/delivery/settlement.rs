@@ -18,7 +18,7 @@ use crate::{
     },
     queue::store::{Event, EventKind, Job, Kept, Settled, Settlement},
     route::{ConnectorName, Route, Routed},
-    telemetry::{counted, maillog},
+    telemetry::{counted, maillog, noticed},
 };
 
 /// Between two tries to write a settlement: at first, at most.
@@ -158,6 +158,7 @@ fn tell(kept: Kept, job: &Job, decision: &Decision) {
             "the others took this gateway for dead while it was sending; what it delivered counts"
         ),
         Kept::Lost if is_delivered => {
+            noticed::sent_twice();
             tracing::warn!(event = "sent twice", id = %job.message.id, "sent twice: the others had taken it over");
         }
         Kept::Written | Kept::Lost => {}

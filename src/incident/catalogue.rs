@@ -43,6 +43,16 @@ pub enum IncidentKind {
     NotifyFailing,
     /// What the page needs is broken.
     WindowFailing,
+    /// The database that has the queue is away.
+    StoreAway,
+    /// Another gateway of the queue is not heard of.
+    MemberSilent,
+    /// Another gateway of the queue was taken over.
+    MemberTakenOver,
+    /// A message was sent by two gateways.
+    SentTwice,
+    /// Two gateways of the queue do different things with the same mail.
+    ConfigurationsDiffer,
     /// Many at once.
     Storm,
 }
@@ -348,6 +358,67 @@ const TEXTS: &[IncidentText] = &[
                  proposals begin anew. Look at the disk, and report what the log says.",
     },
     IncidentText {
+        kind: Kind::StoreAway,
+        word: "store_away",
+        severity: Critical,
+        at_once: false,
+        title: "The database that has the queue is away",
+        causes: &[
+            "it restarts, or its primary fails over",
+            "the network between this gateway and the database is down",
+            "its password or its rights were changed, or its disk is full",
+        ],
+        remedy: "Mail is taken and kept on this machine meanwhile (unless on_outage is \"refuse\"); what goes through no shared limit is sent. \
+                 Look at the reason in the evidence, at the database and at the way there. Everything moves back by itself once it answers.",
+    },
+    IncidentText {
+        kind: Kind::MemberSilent,
+        word: "member_silent",
+        severity: Warning,
+        at_once: false,
+        title: "The gateway {} of this queue is not heard of",
+        causes: &[
+            "it was killed, or its machine is down",
+            "it does not reach the database",
+        ],
+        remedy: "After its dead_after the others take over what it was sending; that may arrive twice. Start it again, or mend its way to the \
+                 database. One that is switched off for good is forgotten by `postern queue forget NAME`.",
+    },
+    IncidentText {
+        kind: Kind::MemberTakenOver,
+        word: "member_taken_over",
+        severity: Warning,
+        at_once: true,
+        title: "The gateway {} of this queue was taken over",
+        causes: &["it was not heard of for its dead_after"],
+        remedy: "What it was sending waits for in_doubt_wait and is sent again, so it may arrive twice; mail that only its disk has waits for its \
+                 return. Its part of the limits is kept for share_for: where it does not come back, `postern queue forget NAME` gives it to the others.",
+    },
+    IncidentText {
+        kind: Kind::SentTwice,
+        word: "sent_twice",
+        severity: Warning,
+        at_once: true,
+        title: "Mail was sent by two gateways",
+        causes: &[
+            "a gateway stood still for longer than its dead_after while it was sending, and went on (a virtual machine that was paused)",
+        ],
+        remedy: "Nothing can be undone; `postern trace ID` of the messages in the log says what happened. Keep gateways from standing still, or make \
+                 dead_after longer than they do.",
+    },
+    IncidentText {
+        kind: Kind::ConfigurationsDiffer,
+        word: "configurations_differ",
+        severity: Warning,
+        at_once: true,
+        title: "The gateway {} of this queue has another configuration",
+        causes: &[
+            "a change was made on one machine and not on the other, or one has not reloaded since",
+        ],
+        remedy: "Each gateway sends what it claims by its own routes, connectors and lists. Make the files equal (but for hostname, addresses, \
+                 certificates and cluster.name) and run `postern reload` on each.",
+    },
+    IncidentText {
         kind: Kind::Storm,
         word: "storm",
         severity: Warning,
@@ -435,6 +506,11 @@ mod tests {
             "clock_jumped",
             "notify_failing",
             "window_failing",
+            "store_away",
+            "member_silent",
+            "member_taken_over",
+            "sent_twice",
+            "configurations_differ",
             "storm",
         ];
         assert_eq!(words, known.into());

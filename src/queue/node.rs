@@ -77,6 +77,8 @@ pub struct NodeRow {
     pub is_apart: bool,
     /// It has left, or was taken over.
     pub is_gone: bool,
+    /// Shared lanes that it has.
+    pub lanes: u64,
 }
 
 /// How much of the limits of a lane was used of late, in the words of whoever held it; handed on with the lane.

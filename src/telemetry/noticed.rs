@@ -51,6 +51,11 @@ pub fn asked_for_token(connector: &str, fault: Option<&str>) {
     }
 }
 
+/// Two gateways have sent the same message.
+pub fn sent_twice() {
+    info!(name: "sent twice", target: NOTICED, of = "", said = "");
+}
+
 /// Whether events of this kind are kept here.
 pub(super) fn is_noticed(metadata: &Metadata<'_>) -> bool {
     metadata.target() == NOTICED
@@ -65,6 +70,8 @@ pub struct NoticedSince {
     pub failed_logins: BTreeMap<String, u64>,
     /// What connectors last heard when they asked for a token; `None`: they have one.
     pub tokens: BTreeMap<String, Option<String>>,
+    /// Messages that two gateways have sent.
+    pub twice: u64,
 }
 
 /// See the module.
@@ -117,6 +124,7 @@ impl Noticed {
                     *fault = Some(said);
                 }
             }
+            "sent twice" => since.twice += 1,
             _ => {}
         }
     }

@@ -4,6 +4,7 @@
 //! The types say which fields there are; how they are printed for people is a command's own affair.
 
 mod change;
+mod cluster;
 mod connector;
 mod form;
 mod incident;
@@ -17,6 +18,7 @@ mod trial;
 
 pub use self::{
     change::{Changes, CheckedChange, Neighbour, Operation, ProposalView, sides},
+    cluster::{CLUSTER_FILE, ClusterView, MemberStateView, MemberView, StoreView},
     connector::{ConfigView, ConnectorView},
     form::{ConnectorForm, FormField, SavedConnectors},
     incident::{ChannelTest, ChannelView, IncidentView, OpenIncidents, ToldView},

@@ -5,6 +5,7 @@ use std::fmt;
 use serde::Serialize;
 
 use super::{
+    cluster::{MemberView, StoreView},
     incident::OpenIncidents,
     lane::Lane,
     row::{Certificate, Listener, Reload},
@@ -20,8 +21,11 @@ pub struct Status {
     pub pid: Option<i32>,
     /// Where the queue is.
     pub data_dir: String,
-    /// Whether there is a queue.
-    pub store: bool,
+    /// Where it is kept. `None`: there is none yet.
+    pub store: Option<StoreView>,
+    /// The gateways that share it, this one among them; empty: it is alone.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub members: Vec<MemberView>,
     /// Whether nothing needs anybody.
     pub ok: bool,
     /// When the gateway started.

@@ -8,9 +8,11 @@ use super::site::{Site, status_row_of};
 use crate::{
     config::{
         Config,
+        cluster::StoreSettings,
         diagnostic::{Diagnostic, Diagnostics},
     },
     delivery::upstreams::{self, UPSTREAMS_ROW, UpstreamsRow},
+    gateway::company,
     incident::shown::counts,
     mail::{outcome::LaneState, time::since},
     queue::{
@@ -19,7 +21,8 @@ use crate::{
     },
     route::LaneId,
     view::{
-        Certificate, CheckedCertificate, Lane, Messages, OpenIncidents, Status, StatusRow, listed,
+        Certificate, CheckedCertificate, ClusterView, Lane, Messages, OpenIncidents, Status,
+        StatusRow, StoreView, listed,
     },
     window::{WindowDb, incidents},
 };
@@ -44,6 +47,8 @@ pub struct StatusReport<'a> {
     pub certificates: Vec<CheckedCertificate>,
     /// How many incidents are open. `None`: nobody has looked.
     pub incidents: Option<OpenIncidents>,
+    /// The gateways that share the queue. `None`: it is alone, or does not run.
+    pub cluster: Option<ClusterView>,
 }
 
 /// How many incidents are open. `None`: that cannot be read.
@@ -68,11 +73,13 @@ impl<'a> StatusReport<'a> {
             ),
         };
         let certificates = row.certificates.iter();
+        let running = site.running;
         Ok(Self {
             lanes: all_lanes(site.config, &row, lanes),
             upstreams,
             certificates: certificates.map(|c| checked(c, site.now)).collect(),
             incidents: None,
+            cluster: running.and_then(|_| company::read(site.data_dir, site.now)),
             site,
             row,
             stats,
@@ -94,6 +101,25 @@ impl<'a> StatusReport<'a> {
                 .iter()
                 .any(|c| c.expired || c.certificate.is_early(self.site.now))
             || self.waits().is_some_and(|waits| waits > OLD)
+            || self
+                .cluster
+                .as_ref()
+                .is_some_and(ClusterView::needs_somebody)
+    }
+
+    /// Where the queue is. `None`: there is none yet.
+    fn store(&self) -> Option<StoreView> {
+        self.stats.as_ref()?;
+        let said = self.cluster.as_ref().map(|said| said.store.clone());
+        Some(
+            said.unwrap_or_else(|| match self.site.config.map(|config| &config.store) {
+                Some(StoreSettings::Postgres(..)) => StoreView {
+                    kind: "postgres".to_owned(),
+                    ..StoreView::alone()
+                },
+                _ => StoreView::alone(),
+            }),
+        )
     }
 
     /// As it is shown.
@@ -111,7 +137,12 @@ impl<'a> StatusReport<'a> {
             running: is_running,
             pid: pid.map(Pid::as_raw_nonzero).map(Into::into),
             data_dir: data_dir.display().to_string(),
-            store: self.stats.is_some(),
+            store: self.store(),
+            members: self
+                .cluster
+                .as_ref()
+                .map(|said| said.members.clone())
+                .unwrap_or_default(),
             ok: is_running && !self.needs_somebody(),
             started: row.started,
             config: row.config,

@@ -17,7 +17,7 @@ use crate::{
         time::{human, since, span},
     },
     queue::store::LaneRow,
-    view::{Owner, StatusRow},
+    view::{ClusterView, MemberStateView, Owner, StatusRow},
 };
 
 /// Mail that waits longer needs somebody, and at last at once.
@@ -26,6 +26,8 @@ const VERY_OLD: Duration = Duration::from_hours(6);
 /// Days before the end of what ends; at each it is said again.
 const ENDS: [u64; 4] = [30, 14, 7, 1];
 const DAY: u64 = 86_400;
+/// Seconds after which another configuration is no change under way any more.
+const DIFFERS: u64 = 600;
 /// More failed logins than this of one address are an attack.
 pub(super) const ATTACK: u64 = 20;
 
@@ -60,6 +62,10 @@ pub(super) struct Sight {
     pub(super) step: Option<i64>,
     /// What became of the window.
     pub(super) window: Vec<String>,
+    /// The gateways that share the queue, and its database.
+    pub(super) cluster: Option<ClusterView>,
+    /// Messages that two gateways have sent.
+    pub(super) twice: u64,
 }
 
 /// What needs somebody.
@@ -129,12 +135,42 @@ pub(super) fn conditions(sight: &Sight) -> Vec<IncidentCondition> {
     all.extend(sight.failing.iter().map(|(channel, fault)| {
         IncidentCondition::new(Kind::NotifyFailing, channel, vec![evidence(fault)])
     }));
+    if let Some(cluster) = &sight.cluster {
+        all.extend(shared(cluster));
+    }
+    if sight.twice > 0 {
+        let lines = vec![counted(sight.twice, "message")];
+        all.push(IncidentCondition::new(Kind::SentTwice, "", lines));
+    }
     if !sight.window.is_empty() {
         all.push(IncidentCondition::new(
             Kind::WindowFailing,
             "",
             sight.window.clone(),
         ));
+    }
+    all
+}
+
+/// Of the database, and of the other gateways.
+fn shared(cluster: &ClusterView) -> Vec<IncidentCondition> {
+    let mut all = Vec::new();
+    if cluster.store.state == "away" {
+        let said = cluster.store.why.as_deref().map(evidence);
+        all.push(IncidentCondition::new(
+            Kind::StoreAway,
+            "",
+            said.into_iter().collect(),
+        ));
+    }
+    for member in cluster.members.iter().filter(|member| !member.this) {
+        let kind = match member.state {
+            MemberStateView::Silent => Some(Kind::MemberSilent),
+            MemberStateView::Gone => Some(Kind::MemberTakenOver),
+            _ if member.differs_seconds >= Some(DIFFERS) => Some(Kind::ConfigurationsDiffer),
+            _ => None,
+        };
+        all.extend(kind.map(|kind| IncidentCondition::new(kind, &member.name, Vec::new())));
     }
     all
 }

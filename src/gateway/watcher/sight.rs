@@ -10,7 +10,7 @@ use super::conditions::{OLD, Sight};
 use crate::{
     config::Config,
     delivery::clock::Moment,
-    gateway::report::site::status_row,
+    gateway::{company, report::site::status_row},
     listener::devices::Devices,
     mail::time::since,
     queue::store::{EventKind, Filter, JobState, OfConnector, RecipientState, Store, StoreError},
@@ -51,6 +51,7 @@ pub(super) struct Eyes {
     failed_mail: BTreeMap<String, (u64, String)>,
     step: Option<i64>,
     window: Vec<String>,
+    twice: u64,
 }
 
 impl Eyes {
@@ -67,6 +68,7 @@ impl Eyes {
             failed_mail: BTreeMap::new(),
             step: None,
             window: Vec::new(),
+            twice: 0,
         }
     }
 
@@ -82,6 +84,7 @@ impl Eyes {
         self.failed_mail.clear();
         self.step = None;
         self.window.clear();
+        self.twice = 0;
     }
 
     /// All of it as it is now. What cannot be read is as it was.
@@ -133,10 +136,13 @@ impl Eyes {
             failing: Vec::new(),
             step: self.step,
             window: self.window.clone(),
+            cluster: company::read(&config.data_dir, now.wall),
+            twice: self.twice,
         }
     }
 
     fn notice(&mut self, noticed: NoticedSince, now: Moment) {
+        self.twice += noticed.twice;
         for (route, (count, said)) in noticed.failed_mail {
             let known = self.failed_mail.entry(route).or_default();
             *known = (known.0 + count, said);

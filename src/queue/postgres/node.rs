@@ -29,7 +29,8 @@ const REMEMBERED: i64 = 7 * 86_400_000_000;
 
 const LOCK: &str =
     "SELECT pg_advisory_xact_lock(hashtext('postern node'), hashtext(current_schema()::text))";
-const NODES: &str = "SELECT id, name, token, version, config_hash, seen, dead_after, knew, draining, apart, gone IS NOT NULL
+const NODES: &str = "SELECT id, name, token, version, config_hash, seen, dead_after, knew, draining, apart, gone IS NOT NULL,
+        (SELECT count(*) FROM lane WHERE holder = node.id)
     FROM node WHERE gone IS NULL OR id = $1::bigint OR (NOT draining AND gone > $2::bigint) ORDER BY id";
 const BEGIN: &str = "INSERT INTO node (name, token, version, config_hash, started, seen, dead_after, knew, draining, apart)
     VALUES ($1::text, $2::text, $3::text, $4::text, $5::bigint, 1, $6::bigint, $7::int, $8::boolean, $9::boolean)
@@ -42,7 +43,7 @@ const BEAT: &str = "WITH beat AS (
         gone = CASE WHEN $5 THEN $8::bigint END
       WHERE id = $1::bigint AND gone IS NULL)
     SELECT id, name, token, version, config_hash, seen, dead_after, knew, draining, apart, gone IS NOT NULL,
-           (SELECT counter FROM change), (extract(epoch FROM clock_timestamp()) * 1000000)::bigint,
+           (SELECT count(*) FROM lane WHERE holder = node.id), (SELECT counter FROM change), (extract(epoch FROM clock_timestamp()) * 1000000)::bigint,
            current_setting('fsync'), current_setting('full_page_writes'), current_setting('synchronous_standby_names'),
            current_setting('server_version'), current_setting('server_encoding')
     FROM node WHERE gone IS NULL OR id = $1 OR (NOT draining AND gone > $9::bigint) ORDER BY id";
@@ -90,6 +91,7 @@ fn row(row: &Row) -> Result<NodeRow, DbFault> {
         is_draining: get(row, 8)?,
         is_apart: get(row, 9)?,
         is_gone: get(row, 10)?,
+        lanes: get::<i64>(row, 11)?.unsigned_abs(),
     })
 }
 
@@ -212,14 +214,14 @@ pub(super) async fn beat(
     let first = first.ok_or_else(|| broken("this node is forgotten"))?;
     Ok(BeatHeard {
         node,
-        changes: get::<i64>(first, 11)?.unsigned_abs(),
-        clock: (get(first, 12)?, (asked, answered)),
+        changes: get::<i64>(first, 12)?.unsigned_abs(),
+        clock: (get(first, 13)?, (asked, answered)),
         facts: DurabilityFacts::of([
-            get(first, 13)?,
             get(first, 14)?,
             get(first, 15)?,
             get(first, 16)?,
             get(first, 17)?,
+            get(first, 18)?,
         ]),
         nodes: found.iter().flatten().map(row).collect::<Result<_, _>>()?,
     })

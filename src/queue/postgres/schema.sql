@@ -119,6 +119,7 @@ CREATE TABLE lane (
     used      jsonb,                       -- of its limits, as the last holder said; NULL: nobody can say
     PRIMARY KEY (lane, node)
 );
+CREATE INDEX lane_holder ON lane (holder) WHERE holder IS NOT NULL;
 
 CREATE TABLE note (
     key   text PRIMARY KEY,

@@ -230,6 +230,7 @@ impl Tables {
                 token: standing.name.clone(),
                 version: standing.version.clone(),
                 config_hash: standing.config_hash.clone(),
+                lanes: 0,
                 seen: row.seen + 1,
                 dead_after: standing.dead_after,
                 knew: standing.knew,

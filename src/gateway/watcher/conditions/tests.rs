@@ -33,6 +33,8 @@ fn calm() -> Sight {
         failing: Vec::new(),
         step: None,
         window: Vec::new(),
+        cluster: None,
+        twice: 0,
     }
 }
 
