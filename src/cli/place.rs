@@ -17,6 +17,7 @@ use super::{
 use crate::{
     config::{self, Config, Diagnostics, Secrets, cluster::StoreSettings},
     gateway::{RunError, cluster, report::site::Site},
+    mail::text::shown,
     queue::{
         self,
         lock::{self, Holder},
@@ -198,6 +199,19 @@ fn unreadable(directory: &Path, error: &std::io::Error) -> CommandError {
         exit,
         format_args!("cannot look into {}: {error}", directory.display()),
     )
+}
+
+/// How a command ends that has shown what a store has: where its database is away, it was what lies here, and nobody may take that for all.
+pub(super) fn ended(store: &dyn Store) -> Exit {
+    let away = store.remote().and_then(|remote| remote.away);
+    let Some((_, why)) = away else {
+        return Exit::Ok;
+    };
+    output::complain(format_args!(
+        "the database is away ({}); this is what is spilled here",
+        shown(&why)
+    ));
+    Exit::Unavailable
 }
 
 /// Who holds `data_dir`, if anybody does.

@@ -13,7 +13,7 @@ use serde_json::json;
 use super::{
     exit::{CommandError, Ended, Exit},
     output,
-    place::{QueuePlace, Where},
+    place::{self, QueuePlace, Where},
     prepare, trace,
 };
 use crate::{
@@ -230,11 +230,11 @@ fn list(place: &QueuePlace, which: &Which, limit: Option<usize>, json: bool) -> 
         if json {
             let entries: Vec<_> = entries.iter().map(|entry| standing.view(entry)).collect();
             output::json(&entries)?;
-            return Ok(Exit::Ok);
+            return Ok(place::ended(store.as_ref()));
         }
         if entries.is_empty() {
             output::complain("nothing in the queue matches");
-            return Ok(Exit::Ok);
+            return Ok(place::ended(store.as_ref()));
         }
         let rows: Vec<Vec<String>> = entries
             .iter()
@@ -272,7 +272,7 @@ fn list(place: &QueuePlace, which: &Which, limit: Option<usize>, json: bool) -> 
             &rows,
         )?;
         output::lines(&out)?;
-        Ok(Exit::Ok)
+        Ok(place::ended(store.as_ref()))
     })
 }
 

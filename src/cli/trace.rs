@@ -5,7 +5,7 @@ use std::{io::Write, path::PathBuf};
 use super::{
     exit::{CommandError, Ended, Exit},
     output,
-    place::Where,
+    place::{self, Where},
     prepare,
 };
 use crate::{
@@ -58,7 +58,7 @@ pub(super) fn run(path: Option<PathBuf>, arguments: &Arguments) -> Ended {
         if arguments.json {
             let lives: Vec<_> = lives.iter().map(|life| life.life(&standing)).collect();
             output::json(&lives)?;
-            return Ok(Exit::Ok);
+            return Ok(place::ended(store.as_ref()));
         }
         let mut out = Vec::new();
         for (place, life) in lives.iter().enumerate() {
@@ -71,7 +71,7 @@ pub(super) fn run(path: Option<PathBuf>, arguments: &Arguments) -> Ended {
             writeln!(out, "\n({skipped} older not shown; --limit shows more)")?;
         }
         output::lines(&out)?;
-        Ok(Exit::Ok)
+        Ok(place::ended(store.as_ref()))
     })
 }
 
