@@ -88,8 +88,7 @@ fn connections(upstream: &UpstreamRow) -> String {
 /// `relay-b  0.4.0  heard of 1 s ago  holds 9 lanes`.
 fn member_line(member: &MemberView) -> String {
     let ago = output::span(Duration::from_secs(member.seen_seconds));
-    let mut line = format!("{}  {}  ", member.name, member.version);
-    line.push_str(&match member.state {
+    let state = match member.state {
         MemberStateView::Silent => {
             let left = Duration::from_secs(member.taken_over_in.unwrap_or(0));
             format!("silent for {ago}, taken over in {}", output::span(left))
@@ -98,42 +97,42 @@ fn member_line(member: &MemberView) -> String {
         MemberStateView::Draining => "is ending".to_owned(),
         MemberStateView::Apart => format!("heard of {ago} ago, was away"),
         MemberStateView::Alive => format!("heard of {ago} ago"),
-    });
+    };
+    let mut words = vec![member.name.clone(), member.version.clone(), state];
     if member.lanes > 0 {
-        line.push_str(&format!("  holds {}", output::count(member.lanes, "lane")));
+        words.push(format!("holds {}", output::count(member.lanes, "lane")));
     }
-    if let Some(since) = &member.differs_since {
-        line.push_str(&format!("; another configuration since {since}"));
+    let line = words.join("  ");
+    match &member.differs_since {
+        Some(since) => format!("{line}; another configuration since {since}"),
+        None => line,
     }
-    line
 }
 
 /// `postgres at db1.corp.example:5432; spilled here: 0 messages`.
 fn store_line(store: &StoreView) -> String {
-    let mut line = store.kind.clone();
-    if let Some(host) = &store.host {
-        line.push_str(&format!(" at {host}"));
-    }
-    if let (Some(since), Some(why)) = (&store.since, &store.why) {
-        line.push_str(&format!(", away since {since}: {why}"));
-    }
-    line.push_str(&format!(
-        "; spilled here: {}",
-        output::count(store.spilled, "message")
-    ));
-    if let Some(age) = store.spilled_oldest_seconds {
-        line.push_str(&format!(
-            ", the oldest for {}",
-            output::span(Duration::from_secs(age))
-        ));
-    }
+    let place = match &store.host {
+        Some(host) => format!("{} at {host}", store.kind),
+        None => store.kind.clone(),
+    };
+    let place = match (&store.since, &store.why) {
+        (Some(since), Some(why)) => format!("{place}, away since {since}: {why}"),
+        _ => place,
+    };
+    let spilled = format!("spilled here: {}", output::count(store.spilled, "message"));
+    let spilled = match store.spilled_oldest_seconds {
+        Some(age) => {
+            let age = output::span(Duration::from_secs(age));
+            format!("{spilled}, the oldest for {age}")
+        }
+        None => spilled,
+    };
+    let mut parts = vec![place, spilled];
     if store.unwritten > 0 {
-        line.push_str(&format!(
-            "; {} to be written there",
-            output::count(store.unwritten, "outcome")
-        ));
+        let outcomes = output::count(store.unwritten, "outcome");
+        parts.push(format!("{outcomes} to be written there"));
     }
-    line
+    parts.join("; ")
 }
 
 /// A report, and the place that it is of, for people.

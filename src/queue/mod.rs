@@ -83,6 +83,12 @@ pub enum StoreFault {
 pub async fn open(place: StorePlace) -> Result<Arc<dyn Store>, StoreFault> {
     match place {
         StorePlace::Local(settings) => Ok(open_local(&settings)?),
+        // A command makes nothing where no gateway has run.
+        StorePlace::Shared { remote, local, .. }
+            if !remote.migrates && !exists(&local.data_dir).unwrap_or(true) =>
+        {
+            Ok(postgres::PostgresStore::open(remote).await?)
+        }
         StorePlace::Shared {
             remote,
             local,

@@ -121,6 +121,10 @@ pub struct Entry {
     pub client: Option<String>,
     /// To be read; only where it was asked for and the message is still kept.
     pub subject: Option<String>,
+    /// The gateway that took it in, among several.
+    pub accepted_by: Option<String>,
+    /// The one that sends it, or sent some of it last.
+    pub sent_by: Option<String>,
 }
 
 /// A recipient in an [`Entry`].

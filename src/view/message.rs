@@ -29,6 +29,12 @@ pub struct EntryView {
     pub size: u64,
     /// When it was accepted.
     pub accepted_at: String,
+    /// The gateway that took it in, where several share the queue.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub accepted_by: Option<String>,
+    /// The one that sends it, or sent some of it last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sent_by: Option<String>,
 }
 
 /// An entry in a list, newest first.
@@ -86,6 +92,8 @@ impl EntryView {
             waits_for: entry.lane.as_ref().map(ToString::to_string),
             size: entry.size,
             accepted_at: rfc3339(entry.accepted),
+            accepted_by: entry.accepted_by.clone(),
+            sent_by: entry.sent_by.clone(),
         }
     }
 }

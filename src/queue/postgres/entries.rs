@@ -27,12 +27,14 @@ use crate::{
 pub(super) const SOME: usize = 500;
 
 const MESSAGES: &str = "SELECT m.id, m.place, m.sender, m.size, m.accepted, m.origin ->> 'client',
-           CASE WHEN $2::boolean THEN c.header END
-    FROM message m LEFT JOIN content c ON $2 AND c.message = m.id WHERE m.id = ANY($1::bytea[])";
-const JOBS: &str = "SELECT message, route, state, attempts, due, pinned, lane, nr FROM job WHERE message = ANY($1::bytea[])";
+           CASE WHEN $2::boolean THEN c.header END, n.name
+    FROM message m LEFT JOIN content c ON $2 AND c.message = m.id LEFT JOIN node n ON n.id = m.node
+    WHERE m.id = ANY($1::bytea[])";
+const JOBS: &str = "SELECT j.message, j.route, j.state, j.attempts, j.due, j.pinned, j.lane, j.nr, n.name FROM job j
+    LEFT JOIN node n ON n.id = j.node AND j.state = 0 WHERE j.message = ANY($1::bytea[])";
 const RECIPIENTS: &str =
-    "SELECT message, job, address, state, reply, route, attempts FROM recipient
-    WHERE message = ANY($1::bytea[]) ORDER BY message, position";
+    "SELECT r.message, r.job, r.address, r.state, r.reply, r.route, r.attempts, n.name FROM recipient r
+    LEFT JOIN node n ON n.id = r.node WHERE r.message = ANY($1::bytea[]) ORDER BY r.message, r.position";
 
 /// By message: places between two, and what SQL can judge of their entries. What is left the filter judges.
 const BY_MESSAGE: &str = "SELECT m.place, m.id FROM message m
@@ -153,6 +155,7 @@ struct Sum {
     next: Option<i64>,
     pinned: Option<String>,
     lane: Option<String>,
+    sent_by: Option<String>,
     recipients: Vec<EntryRecipient>,
 }
 
@@ -165,6 +168,7 @@ impl Default for Sum {
             next: None,
             pinned: None,
             lane: None,
+            sent_by: None,
             recipients: Vec::new(),
         }
     }
@@ -175,6 +179,7 @@ impl Sum {
         let state = i64::from(get::<i16>(row, 2)?);
         self.state = self.state.min(state);
         self.attempts = self.attempts.max(get(row, 3)?);
+        self.sends(row, 8)?;
         let (pinned, lane): (&str, &str) = (get(row, 5)?, get(row, 6)?);
         if state <= WAITING && !pinned.is_empty() {
             self.pinned = Some(pinned.to_owned());
@@ -196,6 +201,13 @@ impl Sum {
             last_reply: get(row, 4)?,
         });
         self.attempts = self.attempts.max(get::<Option<i32>>(row, 6)?.unwrap_or(0));
+        self.sends(row, 7)
+    }
+
+    /// The gateway that sends it, or sent some of it last.
+    fn sends(&mut self, row: &Row, at: usize) -> Result<(), DbFault> {
+        let name: Option<String> = get(row, at)?;
+        self.sent_by = name.filter(|name| !name.is_empty()).or(self.sent_by.take());
         Ok(())
     }
 }
@@ -271,5 +283,7 @@ fn entry(row: &Row, route: &str, sum: Sum) -> Result<Entry, DbFault> {
         accepted: from_micros(get(row, 4)?),
         client: get(row, 5)?,
         subject: header.and_then(headers::subject),
+        accepted_by: get::<Option<String>>(row, 7)?.filter(|name| !name.is_empty()),
+        sent_by: sum.sent_by,
     })
 }

@@ -25,12 +25,14 @@ const MESSAGE: &str =
     "SELECT m.id, m.sender, m.eight_bit, m.origin::text, m.size, c.header, c.body, c.kept
     FROM message m LEFT JOIN content c ON c.message = m.id WHERE m.id = $1::bytea";
 const RECIPIENTS: &str = "SELECT message, job, address, state FROM recipient WHERE message = $1::bytea ORDER BY position";
-const ACCEPTED: &str = "SELECT accepted, origin::text FROM message WHERE id = $1::bytea";
+const ACCEPTED: &str = "SELECT m.accepted, m.origin::text, n.name FROM message m
+    LEFT JOIN node n ON n.id = m.node WHERE m.id = $1::bytea";
 const EVENTS: &str =
-    "SELECT at, kind, recipients, text FROM event WHERE message = $1::bytea ORDER BY id";
+    "SELECT e.at, e.kind, e.recipients, e.text, n.name FROM event e LEFT JOIN node n ON n.id = e.node
+    WHERE e.message = $1::bytea ORDER BY e.id";
 const DELIVERIES: &str =
-    "SELECT at, said, address FROM recipient WHERE message = $1::bytea AND said IS NOT NULL
-    ORDER BY at, position";
+    "SELECT r.at, r.said, r.address, n.name FROM recipient r LEFT JOIN node n ON n.id = r.node
+    WHERE r.message = $1::bytea AND r.said IS NOT NULL ORDER BY r.at, r.position";
 const STATS: &str = "SELECT count(*) FILTER (WHERE state = 0), count(*) FILTER (WHERE state = 1),
         count(*) FILTER (WHERE state = 2), count(*) FILTER (WHERE state = 3),
         count(*) FILTER (WHERE state = 2 AND pinned <> '') FROM job";
@@ -68,6 +70,14 @@ pub(super) async fn content(
         .map_err(|why| broken(&format!("{message}: {why}")))
 }
 
+/// A line of a life, with the gateway whose doing it was, where that is known by its name.
+fn by(text: String, row: &tokio_postgres::Row, at: usize) -> String {
+    match get::<Option<&str>>(row, at) {
+        Ok(Some(name)) if !name.is_empty() => format!("{text} [{name}]"),
+        _ => text,
+    }
+}
+
 /// The life of a message.
 pub(super) async fn events(link: &mut DbLink, message: MessageId) -> Result<Vec<Event>, DbFault> {
     let key = message.to_bytes().to_vec();
@@ -87,7 +97,8 @@ pub(super) async fn events(link: &mut DbLink, message: MessageId) -> Result<Vec<
         kind: EventKind::Accepted,
         recipients: Vec::new(),
         text: origin_from_json(get(accepted, 1)?).map_or_else(String::new, |origin| {
-            format!("from {} by listener {}", origin.peer, origin.listener)
+            let text = format!("from {} by listener {}", origin.peer, origin.listener);
+            by(text, accepted, 2)
         }),
     }];
     for row in told {
@@ -96,7 +107,7 @@ pub(super) async fn events(link: &mut DbLink, message: MessageId) -> Result<Vec<
             at: from_micros(get(row, 0)?),
             kind: EventKind::parse(get(row, 1)?),
             recipients: recipients.lines().map(str::to_owned).collect(),
-            text: get(row, 3)?,
+            text: by(get(row, 3)?, row, 4),
         });
     }
     // One line for all who were served together.
@@ -104,7 +115,7 @@ pub(super) async fn events(link: &mut DbLink, message: MessageId) -> Result<Vec<
     for row in delivered {
         let (at, text, address) = (
             from_micros(get(row, 0)?),
-            get::<String>(row, 1)?,
+            by(get(row, 1)?, row, 3),
             get(row, 2)?,
         );
         match deliveries.iter_mut().find(|e| e.at == at && e.text == text) {

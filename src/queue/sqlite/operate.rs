@@ -252,6 +252,8 @@ pub(super) fn entry(
             accepted: rows::time(row.get(3)?),
             client: rows::client_of(row.get_ref(9)?.as_str()?),
             subject,
+            accepted_by: None,
+            sent_by: None,
         })
     })
 }

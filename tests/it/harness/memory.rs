@@ -777,6 +777,8 @@ fn entry((mail, route, rows): (&Mail, RouteName, Vec<&Row>), with_subject: bool)
         accepted: mail.accepted,
         client: message.origin.client.clone(),
         subject: headers::subject(&message.header).filter(|_| is_kept),
+        accepted_by: None,
+        sent_by: None,
     }
 }
 
