@@ -139,7 +139,7 @@ fn connectors(
             }
             let services = Services {
                 recorder: None,
-                token_store: Some(Arc::new(StoredTokens::new(Arc::clone(store), config))),
+                token_store: Some(StoredTokens::of(store, config)),
             };
             settings
                 .build(services)

@@ -38,6 +38,5 @@ pub(super) fn token_store(config: &Config) -> Result<Option<Arc<dyn TokenStore>>
         return Ok(None);
     }
     // A queue that is there and cannot be opened is a failure: what the endpoint gives for next time would be lost.
-    Ok(place::store_of(config)?
-        .map(|store| Arc::new(StoredTokens::new(store, config)) as Arc<dyn TokenStore>))
+    Ok(place::store_of(config)?.map(|store| StoredTokens::of(&store, config)))
 }

@@ -17,6 +17,8 @@ use crate::{
 
 /// How often it is looked what has to be cut off: the beats may hang.
 const LOOK: Duration = Duration::from_millis(500);
+/// How often it is seen to what came late.
+const LATE: Duration = Duration::from_mins(1);
 /// Before its last word it waits so long for the store, at most.
 const LAST_WORD: Duration = Duration::from_secs(5);
 
@@ -37,7 +39,15 @@ pub(super) async fn run(shared: Arc<DeliveryContext>, member: Arc<Member>) {
             give_back(&shared, &member, false).await;
         }
     };
-    tokio::join!(beating, looking);
+    let late = async {
+        let mut every = tokio::time::interval(LATE);
+        every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            every.tick().await;
+            member.see_to_the_late().await;
+        }
+    };
+    tokio::join!(beating, looking, late);
 }
 
 /// What a beat brought.

@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     connector::LaneLimits,
-    queue::store::{NodeId, NodeRow, Standing, Store, StoreError, Used},
+    queue::store::{NodeId, NodeRow, Retention, Standing, Store, StoreError, Used},
     route::LaneId,
 };
 
@@ -299,8 +299,19 @@ impl Member {
             version: settings.version.clone(),
             config_hash: settings.config_hash.clone(),
             dead_after: settings.roll.dead_after,
+            in_doubt_wait: settings.in_doubt_wait,
             ..Standing::default()
         }
+    }
+
+    /// Sees to what was leased for gateways that are gone, by an insert or a claim that came late. Once a minute is enough.
+    pub async fn see_to_the_late(&self) {
+        // Again in a minute, if not now.
+        let _ = answered(
+            self.store
+                .maintain(&Retention::default(), self.clock.wall()),
+        )
+        .await;
     }
 
     /// Which node it is, once the store has said.

@@ -295,10 +295,7 @@ impl Host for GatewayHost {
         let trial = Trial {
             config: &config,
             settings,
-            token_store: Some(Arc::new(StoredTokens::new(
-                Arc::clone(self.queue.store()),
-                &config,
-            ))),
+            token_store: Some(StoredTokens::of(self.queue.store(), &config)),
             recorder: None,
         };
         let tried = trial.send(from, &to, SystemTime::now()).await;
@@ -437,10 +434,7 @@ impl Host for GatewayHost {
         let trial = Trial {
             config: &config,
             settings: &settings,
-            token_store: Some(Arc::new(StoredTokens::new(
-                Arc::clone(self.queue.store()),
-                &config,
-            ))),
+            token_store: Some(StoredTokens::of(self.queue.store(), &config)),
             recorder: None,
         };
         let Some(to) = to else {

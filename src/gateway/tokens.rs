@@ -25,12 +25,13 @@ pub struct StoredTokens {
 
 impl StoredTokens {
     /// In this store, sealed as the settings say.
-    pub fn new(store: Arc<dyn Store>, config: &Config) -> Self {
+    pub fn of(store: &Arc<dyn Store>, config: &Config) -> Arc<dyn TokenStore> {
         let keys = match &config.store {
             StoreSettings::Sqlite => Vec::new(),
             StoreSettings::Postgres(_, cluster) => cluster.keys.clone(),
         };
-        Self { store, keys }
+        let store = Arc::clone(store);
+        Arc::new(Self { store, keys })
     }
 }
 

@@ -21,6 +21,8 @@ pub struct Standing {
     pub config_hash: String,
     /// After such a silence the others take over what it held.
     pub dead_after: Duration,
+    /// Before what a silent one was sending is tried again.
+    pub in_doubt_wait: Duration,
     /// How many members it counts, and keeps its own connections to.
     pub knew: u32,
     /// It ends soon, and takes no mail.

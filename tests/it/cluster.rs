@@ -286,10 +286,12 @@ fn befalls(seed: u64, faults: usize) {
         if missing.is_empty() {
             break;
         }
-        assert!(
-            begun.elapsed() < Duration::from_secs(90),
-            "seed {seed}: {log:?}: missing {missing:?}"
-        );
+        if begun.elapsed() > Duration::from_secs(90) {
+            let schema = &cluster.schema;
+            let jobs = format!("SELECT * FROM {schema}.job; SELECT * FROM {schema}.node");
+            let jobs = server.sql("postern", &jobs);
+            panic!("seed {seed}: {log:?}: missing {missing:?}\n{jobs}");
+        }
         std::thread::sleep(Duration::from_millis(200));
     }
     let arrived = cluster.arrived();

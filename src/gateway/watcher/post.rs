@@ -68,11 +68,10 @@ impl Postman for AlarmPost {
         let message = compose(&self.config, settings, &letter)?;
         let services = Services {
             recorder: None,
-            token_store: self.store.as_ref().map(
-                |store| -> Arc<dyn connector::oauth::TokenStore> {
-                    Arc::new(StoredTokens::new(Arc::clone(store), &self.config))
-                },
-            ),
+            token_store: self
+                .store
+                .as_ref()
+                .map(|store| StoredTokens::of(store, &self.config)),
         };
         let connector = settings.build(services)?;
         let patience = settings.timeout.min(PATIENCE);

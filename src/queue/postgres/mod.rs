@@ -404,6 +404,11 @@ impl Store for PostgresStore {
             None => (self.begin(standing).await?, true),
         };
         let now = self.at(SystemTime::now()).now();
+        if !standing.in_doubt_wait.is_zero() {
+            let wait = standing.in_doubt_wait.as_micros();
+            self.doubt
+                .store(i64::try_from(wait).unwrap_or(i64::MAX), Ordering::Release);
+        }
         if !is_first {
             self.give_back(now).await?;
         }
@@ -453,8 +458,6 @@ impl Store for PostgresStore {
     ) -> Result<bool, StoreError> {
         let moments = self.at(now);
         let (due, at) = (moments.theirs(due), (moments.now(), self.own()));
-        self.doubt
-            .store(due.saturating_sub(at.0).max(0), Ordering::Release);
         let silent = silent.clone();
         errand!(self, true, [silent], link => node::take_over(link, &silent, due, at))
     }
