@@ -37,7 +37,7 @@ CREATE TABLE job (
     route    TEXT NOT NULL,
     pinned   TEXT NOT NULL,                -- '': any connector of the route
     lane     TEXT NOT NULL DEFAULT '',     -- connector/mailbox whose turn it waits for; '': of none
-    state    INTEGER NOT NULL,             -- 0 sending, 1 held, 2 waiting, 3 failed
+    state    INTEGER NOT NULL,             -- 0 sending, 1 held, 2 waiting, 3 failed; + 8: on its way into another store
     due      INTEGER NOT NULL,
     attempts INTEGER NOT NULL,
     wishes   TEXT,                         -- an operator's verbs since it was leased, a line each

@@ -298,6 +298,22 @@ async fn a_commit_that_is_cut_off_is_one_copy() {
         assert!(inserted.unwrap().leases.is_empty());
         assert!(claim(&store, node, 9, at(9)).await.is_empty(), "{cut:?}");
         assert_eq!(store.remote().unwrap().spilled, 1);
+        // It is seen all the same, and no verb changes that nobody sends it.
+        assert_eq!(store.stats().await.unwrap().waiting, 1);
+        let waiting = Filter {
+            states: vec![JobState::Waiting],
+            ..Filter::default()
+        };
+        assert_eq!(store.list(&waiting, at(9)).await.unwrap().len(), 1);
+        let search = Search {
+            filter: waiting.clone(),
+            limit: 9,
+            ..Search::default()
+        };
+        assert_eq!(store.search(&search).await.unwrap().entries.len(), 1);
+        let verb = store.command(&waiting, &Verb::Retry, at(9)).await;
+        assert!(matches!(verb, Err(StoreError::Away(_))), "{verb:?}");
+        assert!(claim(&store, node, 9, at(9)).await.is_empty(), "{cut:?}");
         // Not after a start either.
         insert(&store, 6).await;
         drop(store);

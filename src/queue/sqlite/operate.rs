@@ -56,8 +56,8 @@ impl Condition {
                 .iter()
                 .map(|state| state_number(*state).to_string())
                 .collect();
-            // The plus: in the order of the ids, not of an index, so that a list may end at its limit.
-            let _ = write!(jobs, " AND +j.state IN ({})", list.join(", "));
+            // The plus: in the order of the ids, not of an index, so that a list may end at its limit. What is on its way is what it was.
+            let _ = write!(jobs, " AND +j.state % 8 IN ({})", list.join(", "));
         }
         if is_narrow {
             values.extend([Value::Null, Value::Null]);

@@ -119,8 +119,8 @@ pub(super) fn stats(conn: &Connection) -> rusqlite::Result<Stats> {
     let mut stats = Stats::default();
     // Without GROUP BY, which would sort them all.
     conn.prepare_cached(
-        "SELECT count(*) FILTER (WHERE state = 0), count(*) FILTER (WHERE state = 1), count(*) FILTER (WHERE state = 2),
-                count(*) FILTER (WHERE state = 3) FROM job",
+        "SELECT count(*) FILTER (WHERE state % 8 = 0), count(*) FILTER (WHERE state % 8 = 1),
+                count(*) FILTER (WHERE state % 8 = 2), count(*) FILTER (WHERE state % 8 = 3) FROM job",
     )?
     .query_row([], |row| {
         let count = |at| row.get::<_, i64>(at).map(|n| n as u64);
@@ -129,14 +129,14 @@ pub(super) fn stats(conn: &Connection) -> rusqlite::Result<Stats> {
         Ok(())
     })?;
     stats.in_doubt = conn
-        .prepare_cached("SELECT count(*) FROM job WHERE state = 2 AND pinned != ''")?
+        .prepare_cached("SELECT count(*) FROM job WHERE state % 8 = 2 AND pinned != ''")?
         .query_row([], |row| row.get::<_, i64>(0).map(|n| n as u64))?;
     // Keys grow with time, so the least one is the oldest. (The plus: in the order of the ids, not of the index, to stop at the
     // first.)
     let oldest: Option<i64> = conn
         .prepare_cached(
             "SELECT accepted FROM message WHERE key =
-                     (SELECT message FROM job WHERE +state = 2 ORDER BY id LIMIT 1)",
+                     (SELECT message FROM job WHERE +state % 8 = 2 ORDER BY id LIMIT 1)",
         )?
         .query_row([], |row| row.get(0))
         .optional()?;

@@ -228,7 +228,7 @@ impl<'a> Sieve<'a> {
             let states = filter.states.iter().map(|s| state_number(*s).to_string());
             let states: Vec<String> = states.collect();
             // The plus: in the order of the ids, not of an index.
-            let _ = write!(jobs, " AND +j.state IN ({})", states.join(", "));
+            let _ = write!(jobs, " AND +j.state % 8 IN ({})", states.join(", "));
             if !filter.states.contains(&JobState::Done) {
                 done.push_str(" AND 0");
             }
