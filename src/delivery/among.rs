@@ -33,6 +33,7 @@ pub(super) async fn run(shared: Arc<DeliveryContext>, member: Arc<Member>) {
         every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             every.tick().await;
+            member.keeps_whether_alone().await;
             divide(&shared, &member);
             shared.lanes.cut_down();
             shared.is_over.send_replace(member.life() == OwnLife::Over);

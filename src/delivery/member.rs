@@ -25,12 +25,10 @@ use crate::{
     route::LaneId,
 };
 
-/// The note of how many members a gateway counts: it is its own.
-const KNEW: &str = "knew";
 /// From one beat to the next.
-const EVERY: Duration = Duration::from_secs(1);
+pub(super) const EVERY: Duration = Duration::from_secs(1);
 /// A beat without an answer for so long has not come through, as far as anybody here knows.
-const PATIENCE: Duration = Duration::from_secs(5);
+pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Who it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,31 +63,22 @@ pub enum BeatNews {
     Replaced,
 }
 
-/// How a gateway begins among the others.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Joined {
-    /// It is a node.
-    AtWork,
-    /// The store is away: it becomes one as soon as that is back.
-    Away,
-    /// Another gateway that lives has its name.
-    NameTaken,
-}
-
 /// What changes while it is at work.
 #[derive(Debug)]
-struct MemberBooks {
-    roll: Roll,
+pub(super) struct MemberBooks {
+    pub(super) roll: Roll,
     /// The shared lanes that it holds, and from when on it may send from each.
     held: BTreeMap<LaneId, Duration>,
     changes: Option<u64>,
     /// What is kept here of how many members it counts.
-    noted: Option<u32>,
+    pub(super) noted: Option<u32>,
+    /// It is kept here that something may be sent without the store: before that nothing is.
+    pub(super) may_be_alone: bool,
 }
 
 /// A gateway at work on a queue that others share.
 pub struct Member {
-    store: Arc<dyn Store>,
+    pub(super) store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
     settings: RwLock<MemberSettings>,
     /// One lane after the other is taken and given back.
@@ -124,11 +113,12 @@ impl Member {
                 held: BTreeMap::new(),
                 changes: None,
                 noted: None,
+                may_be_alone: false,
             }),
         }
     }
 
-    fn settings(&self) -> RwLockReadGuard<'_, MemberSettings> {
+    pub(super) fn settings(&self) -> RwLockReadGuard<'_, MemberSettings> {
         self.settings.read().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -141,11 +131,11 @@ impl Member {
             .unwrap_or_else(PoisonError::into_inner) = settings;
     }
 
-    fn now(&self) -> Duration {
+    pub(super) fn now(&self) -> Duration {
         self.clock.moment().boot
     }
 
-    fn books(&self) -> MutexGuard<'_, MemberBooks> {
+    pub(super) fn books(&self) -> MutexGuard<'_, MemberBooks> {
         self.books.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -213,83 +203,6 @@ impl Member {
             has_changed,
             taken_over,
         })
-    }
-
-    /// Begins: its first word. Another gateway of its name is watched until it is known whether that lives; a start of its own before this
-    /// one has certainly ended, and is none.
-    ///
-    /// # Errors
-    /// There are as many gateways as there may be.
-    pub async fn join(&self) -> Result<Joined, StoreError> {
-        match self.beat(|_| true).await {
-            Ok(_) => {}
-            Err(StoreError::Crowded) => return Err(StoreError::Crowded),
-            Err(_) => {
-                self.recall().await;
-                return Ok(Joined::Away);
-            }
-        }
-        let Some(namesake) = self.namesake(None) else {
-            return Ok(Joined::AtWork);
-        };
-        tracing::info!(
-            name = %namesake.name,
-            "a gateway of this name was at work on another directory; waiting to see whether it still is"
-        );
-        let until = self.now() + namesake.dead_after + PATIENCE;
-        while self.now() < until {
-            tokio::time::sleep(EVERY).await;
-            // One that does not come through is no news.
-            let _ = self.beat(|_| true).await;
-            match self.namesake(Some(namesake.id)) {
-                None => return Ok(Joined::AtWork),
-                Some(now) if now.seen != namesake.seen => {
-                    let _ = self.leave().await;
-                    return Ok(Joined::NameTaken);
-                }
-                Some(_) => {}
-            }
-        }
-        Ok(Joined::AtWork)
-    }
-
-    /// For a start while the store is away: what it counts as the members is kept here.
-    async fn keep(&self, knew: u32) {
-        if knew == 0 || self.books().noted == Some(knew) {
-            return;
-        }
-        // Again with the next beat, if not now.
-        if answered(self.store.set_note(KNEW, knew.to_string()))
-            .await
-            .is_ok()
-        {
-            self.books().noted = Some(knew);
-        }
-    }
-
-    /// What the last run counted; nobody knows better while the store is away.
-    async fn recall(&self) {
-        if let Ok(Some(knew)) = answered(self.store.note(KNEW)).await {
-            self.books().roll.recall(knew.parse().unwrap_or(0));
-        }
-    }
-
-    /// Another start of its name, on another directory, that is not over; `which`: that one.
-    fn namesake(&self, which: Option<NodeId>) -> Option<NodeRow> {
-        let own = self.node();
-        let name = self.settings().name.clone();
-        let states = self.states();
-        let token = states
-            .iter()
-            .find(|(row, ..)| Some(row.id) == own)?
-            .0
-            .token
-            .clone();
-        let rows = states.into_iter().map(|(row, ..)| row);
-        let mut others = rows.filter(|row| {
-            row.name == name && row.token != token && !row.is_gone && Some(row.id) != own
-        });
-        others.find(|row| which.is_none_or(|which| which == row.id))
     }
 
     fn standing(&self) -> Standing {
@@ -480,16 +393,20 @@ impl Member {
             parts::divided(limits, |limit| roll.own_part(limit))
         } else if is_whole && books.held.get(lane).is_some_and(|from| now >= *from) {
             parts::divided(limits, |limit| roll.holder_part(limit, now))
-        } else {
+        } else if books.may_be_alone {
             let window = parts::window(limits);
             parts::divided(limits, |limit| roll.part_alone(limit, window, now))
+        } else {
+            return None;
         };
         (!parts::is_nothing(&parts)).then_some(parts)
     }
 }
 
 /// What the store answers, in time.
-async fn answered<T>(answer: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+pub(super) async fn answered<T>(
+    answer: impl Future<Output = Result<T, StoreError>>,
+) -> Result<T, StoreError> {
     tokio::time::timeout(PATIENCE, answer)
         .await
         .unwrap_or_else(|_| Err(StoreError::Unavailable("no answer in 5 s".to_owned())))

@@ -21,6 +21,7 @@ mod among;
 mod attempt;
 pub mod bounce;
 pub mod clock;
+pub mod joining;
 pub mod lanes;
 mod login;
 mod look;

@@ -15,7 +15,8 @@ use crate::{
     },
     connector,
     delivery::{
-        member::{Joined, Member, MemberSettings},
+        joining::Joined,
+        member::{Member, MemberSettings},
         members::{parts, roll::RollSettings},
     },
     queue::{

@@ -14,6 +14,8 @@ use std::{
 use tempfile::TempDir;
 
 use crate::harness::{
+    cloud::Tenant,
+    cloud_limits::Limits,
     gateway::{Client, Gateway, basic},
     postgres::Postgres,
     time::wait,
@@ -25,8 +27,10 @@ struct Cluster {
     schema: String,
     port: u16,
     sink: Upstream,
-    /// More of `[[connector]]`.
+    /// More of `[[connector]]`; of a tenant, its rate.
     connector: &'static str,
+    /// Where it goes in place of the sink.
+    tenant: Option<Tenant>,
 }
 
 impl Cluster {
@@ -36,6 +40,7 @@ impl Cluster {
             port: server.port,
             sink: Upstream::start(),
             connector,
+            tenant: None,
         }
     }
 
@@ -48,13 +53,23 @@ impl Cluster {
 
     fn config(&self, name: &str) -> String {
         let (port, schema) = (self.port, &self.schema);
+        let (front, own) = match &self.tenant {
+            Some(tenant) => {
+                let basic = basic(self.sink.address);
+                let (front, _) = basic.split_once("[[connector]]").unwrap();
+                let rate = format!("rate = \"{}\"", self.connector);
+                (
+                    front.to_owned(),
+                    tenant.connector().replace("rate = \"1000/min\"", &rate),
+                )
+            }
+            None => (basic(self.sink.address), self.connector.to_owned()),
+        };
         format!(
-            "{}{}\n[queue]\nstore = \"postgres\"\nin_doubt_wait = \"1s\"\n\
+            "{front}{own}\n[queue]\nstore = \"postgres\"\nin_doubt_wait = \"1s\"\n\
              [postgres]\nhosts = [\"127.0.0.1:{port}\"]\ndatabase = \"postern\"\nusername = \"postern\"\n\
              password = \"a password\"\ntls = \"off\"\nschema = \"{schema}\"\n\
-             [cluster]\nname = \"{name}\"\ndead_after = \"10s\"\n",
-            basic(self.sink.address),
-            self.connector
+             [cluster]\nname = \"{name}\"\ndead_after = \"10s\"\n"
         )
     }
 
@@ -460,4 +475,44 @@ fn the_others_are_seen_and_forgotten() {
         one.cli(&["queue", "forget", "relay-x"]).status.code(),
         Some(1)
     );
+}
+
+/// Exchange Online counts by mailbox, whoever of the gateways sends: four requests at once, and so many messages in a window.
+#[test]
+#[ignore = "needs PostgreSQL"]
+fn a_mailbox_is_sent_no_more_by_three_gateways_than_by_one() {
+    const MOST: usize = 12;
+    const PER: Duration = Duration::from_secs(4);
+    let limits = Limits {
+        messages: (MOST, PER),
+        ..Limits::default()
+    };
+    let tenant = Tenant::limited(limits, |_, _| {
+        std::thread::sleep(Duration::from_millis(60));
+        None
+    });
+    let cluster = Cluster {
+        tenant: Some(tenant),
+        ..Cluster::new(Postgres::shared(), "12/4s")
+    };
+    let tenant = cluster.tenant.as_ref().unwrap();
+    let mut members = ["relay-a", "relay-b", "relay-c"].map(|name| cluster.member(name));
+    let senders = ["one@corp.example", "two@corp.example"];
+    for n in 0..60 {
+        let mut client = members[n % 3].connect("local");
+        client.expect("EHLO app", "250");
+        let from = senders[n % 2];
+        let content = format!("From: {from}\r\nSubject: m{n}.\r\n\r\ntext\r\n");
+        client.mail(from, &["x@corp.example"], &content);
+        if n == 40 {
+            // Whoever has the lanes: the others go on with what is left of the window.
+            assert_eq!(members[0].terminate(), 0, "{}", members[0].log());
+            members[0].restart();
+        }
+    }
+    wait("all of it", || (tenant.mails().len() >= 60).then_some(()));
+    std::thread::sleep(Duration::from_secs(2));
+    assert_eq!(tenant.mails().len(), 60, "each once");
+    assert_eq!(tenant.violations(), Vec::<String>::new());
+    assert!(tenant.most_at_once() > 1, "nothing was under way together");
 }

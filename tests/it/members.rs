@@ -125,6 +125,7 @@ impl Relay {
         if is_paused {
             return;
         }
+        self.member.keeps_whether_alone().await;
         match self.member.beat(|_| true).await {
             Ok(BeatNews::Heard { taken_over, .. }) => {
                 self.taken_over

@@ -351,6 +351,9 @@ impl Lanes {
         let Some(entry) = table.mailbox(lane, now)? else {
             return Ok(None);
         };
+        if let Some(member) = &self.member {
+            entry.share(lane, member);
+        }
         let Some(probe) = entry.gate.take(now) else {
             // It was not this job's fault, and nothing was said of it.
             return Err(entry.block(lane, now).unsaid());

@@ -113,6 +113,7 @@ impl Lanes {
             // A mailbox that was not seen yet becomes known.
             let entry = table.mailbox(lane, now()).ok().flatten();
             let is_shared = entry.is_some_and(|entry| {
+                entry.share(lane, member);
                 let may_ask = match entry.gate.state() {
                     GateState::Open => true,
                     GateState::Closed { until, probing } => until <= now() && !probing,
@@ -179,7 +180,7 @@ impl Lanes {
             };
             entry.is_leaving = true;
             entry.share(&lane, member);
-            let windows = serde_json::to_string(&used).unwrap_or_default();
+            let windows = used.written();
             leaving.push(LeavingLane { lane, windows });
         }
         leaving

@@ -88,6 +88,8 @@ pub struct Roll {
     members: Vec<KnownMember>,
     /// Members that the last run counted: its part may be used until the store has said who there is.
     recalled: u32,
+    /// Whoever was here before sent nothing by itself that still counts.
+    is_clean: bool,
     /// When something was under way that was sent by oneself, last.
     alone: Option<Duration>,
     /// Only a test leaves one out.
@@ -116,6 +118,7 @@ impl Roll {
             rows: BTreeMap::new(),
             members: Vec::new(),
             recalled: 0,
+            is_clean: false,
             alone: None,
             without: None,
         }
@@ -139,11 +142,17 @@ impl Roll {
         self.rows.clear();
         self.members.clear();
         self.recalled = 0;
+        self.is_clean = false;
     }
 
     /// So many members the last run counted, of which nothing is under way any more.
     pub fn recall(&mut self, members: u32) {
         self.recalled = members;
+    }
+
+    /// Whoever was here before certainly sent nothing by itself of late.
+    pub fn begins_clean(&mut self) {
+        self.is_clean = true;
     }
 
     /// Who it is, once the store has said.
@@ -347,8 +356,8 @@ impl Roll {
     }
 
     /// Whether what was sent by ourselves, or by whoever was here before, may still count at the upstreams.
-    fn is_apart(&self, now: Duration) -> bool {
-        let has_started = now <= self.started + self.apart_for();
+    pub fn is_apart(&self, now: Duration) -> bool {
+        let has_started = !self.is_clean && now <= self.started + self.apart_for();
         // A beat may come through late, when we have begun to send by ourselves; so it says so before.
         let is_late = self
             .age(now)

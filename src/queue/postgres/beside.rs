@@ -17,8 +17,8 @@ use crate::{
 const LANES: &str = "SELECT lane, state, since, why, probe, version, node FROM lane
     WHERE state IS NOT NULL ORDER BY lane, node";
 /// Written only over what was seen.
-const SET: &str = "INSERT INTO lane (lane, node, state, since, why, probe, version)
-    SELECT $1::text, $7::bigint, $2::text, $3::bigint, $4::text, $5::bigint, 1 WHERE $6::bigint = 0
+const SET: &str = "INSERT INTO lane (lane, node, state, since, why, probe, version, used)
+    SELECT $1::text, $7::bigint, $2::text, $3::bigint, $4::text, $5::bigint, 1, '{}' WHERE $6::bigint = 0
         OR EXISTS (SELECT 1 FROM lane WHERE lane = $1 AND node = $7)
     ON CONFLICT (lane, node) DO UPDATE SET state = excluded.state, since = excluded.since, why = excluded.why,
         probe = excluded.probe, version = lane.version + 1
@@ -27,8 +27,8 @@ const SET: &str = "INSERT INTO lane (lane, node, state, since, why, probe, versi
 const FORGET: &str =
     "UPDATE lane SET state = NULL, since = NULL, why = NULL, probe = NULL, version = 0
     WHERE lane = $1::text AND node = $3::bigint AND version = $2::bigint RETURNING version";
-const SWEEP: &str =
-    "DELETE FROM lane WHERE lane = $1::text AND state IS NULL AND holder IS NULL AND used IS NULL";
+/// It is as if it were never seen: nothing was used. (Where nobody can say what was, that must not be forgotten.)
+const SWEEP: &str = "DELETE FROM lane WHERE lane = $1::text AND state IS NULL AND holder IS NULL AND used = '{}'::jsonb";
 const THERE_IS_NONE: &str =
     "SELECT 1 FROM lane WHERE lane = $1::text AND node = $2::bigint AND version <> 0";
 const RAISE: &str = "UPDATE change SET counter = counter + 1";
@@ -41,11 +41,13 @@ const TAKE_NOTE: &str = "INSERT INTO note (key, value, node) VALUES ($1::text, $
     WHERE note.value::bigint < $4::bigint OR (note.node = excluded.node AND excluded.node <> 0) RETURNING 1";
 const GIVE_NOTE_BACK: &str = "DELETE FROM note WHERE key = $1::text AND node = $2::bigint";
 /// Whoever dies takes what he knew of it with him.
-const HOLD: &str = "INSERT INTO lane (lane, node, holder) VALUES ($1::text, 0, $2::bigint)
+const HOLD: &str =
+    "INSERT INTO lane (lane, node, holder, used) VALUES ($1::text, 0, $2::bigint, '{}')
     ON CONFLICT (lane, node) DO UPDATE SET holder = excluded.holder
     WHERE lane.holder IS NULL OR lane.holder = excluded.holder
     RETURNING used::text";
-const LET_GO: &str = "UPDATE lane SET holder = NULL, used = $3::text::jsonb
+const LET_GO: &str = "UPDATE lane SET holder = NULL, used = $3::text::jsonb,
+        since = CASE WHEN state IS NULL THEN (extract(epoch FROM clock_timestamp()) * 1000000)::bigint ELSE since END
     WHERE lane = $1::text AND node = 0 AND holder = $2::bigint";
 
 /// Every lane that was ever not open, but for mailboxes that are open again.

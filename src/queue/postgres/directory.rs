@@ -12,10 +12,12 @@ use crate::queue::disk;
 /// The directories, and the token that says which it is.
 pub(super) fn prepare(settings: &Settings, incoming: &Path) -> io::Result<String> {
     // A command is no node, and makes nothing that a gateway may not be able to write.
-    if !settings.migrates {
-        return Ok(String::new());
-    }
     let data_dir = &settings.data_dir;
+    if !settings.migrates {
+        // What cannot be read says nothing of which gateway is here.
+        let token = std::fs::read_to_string(data_dir.join("node"));
+        return Ok(token.unwrap_or_default().trim().to_owned());
+    }
     disk::directory(data_dir)?;
     disk::directory(incoming)?;
     let path = data_dir.join("node");

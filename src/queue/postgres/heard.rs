@@ -2,10 +2,10 @@
 //!
 //! The beat itself, and who the nodes are, is `node`'s.
 
-use std::sync::atomic::Ordering;
+use std::{sync::atomic::Ordering, time::Duration};
 
 use super::{NOT_LOOKED, PostgresStore, claim};
-use crate::queue::store::StoreError;
+use crate::queue::store::{NodeId, StoreError};
 
 impl PostgresStore {
     /// Gives back what nobody heard of.
@@ -22,6 +22,22 @@ impl PostgresStore {
         }
         leases.heard();
         Ok(())
+    }
+
+    /// The node that this store is; for a command the one that is at work on its directory.
+    pub(super) fn seen_as(&self) -> NodeId {
+        match self.own_node() {
+            NodeId(0) => self.seen_here,
+            own => own,
+        }
+    }
+
+    /// What is in doubt is tried again after so long; where somebody has said.
+    pub(super) fn waits_in_doubt(&self, wait: Duration) {
+        if !wait.is_zero() {
+            let micros = i64::try_from(wait.as_micros()).unwrap_or(i64::MAX);
+            self.doubt.store(micros, Ordering::Release);
+        }
     }
 
     /// Has anybody but this store raised the counter since?

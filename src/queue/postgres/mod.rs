@@ -84,8 +84,6 @@ use writer::{Scribe, WriteDesk};
 
 /// Connections that write mail and outcomes, where there are twice as many.
 const SCRIBES: usize = 4;
-/// Between two looks of a node at what is due.
-const LOOKS_EVERY: Duration = Duration::from_millis(200);
 /// Until somebody says how long mail in doubt waits.
 const DOUBT: Duration = Duration::from_mins(10);
 /// Nobody has raised the counter of changes that was seen.
@@ -118,6 +116,8 @@ pub struct PostgresStore {
     node: AtomicI64,
     /// Of the directory.
     token: String,
+    /// The node that was at work on it, for a command.
+    seen_here: NodeId,
     /// Bodies that a start before left are deleted.
     is_swept: AtomicBool,
     /// How long mail in doubt waits, in microseconds.
@@ -151,6 +151,7 @@ impl PostgresStore {
             }
         }
         schema::prepare(&mut link, &settings.schema, settings.migrates).await?;
+        let seen_here = node::of_directory(&mut link, &token).await?;
         drop(link);
         let (crew, inbox) = Crew::new();
         let (desk, tray) = WriteDesk::new();
@@ -181,6 +182,7 @@ impl PostgresStore {
             cursors: SharedCursors::default(),
             node: AtomicI64::new(0),
             token,
+            seen_here,
             is_swept: AtomicBool::new(false),
             doubt: AtomicI64::new(i64::try_from(DOUBT.as_micros()).unwrap_or(i64::MAX)),
             changes: AtomicU64::new(NOT_LOOKED),
@@ -276,8 +278,12 @@ impl Store for PostgresStore {
         errand!(self, true, [], link => look::due(link, moments))
     }
 
+    fn here(&self) -> NodeId {
+        self.seen_as()
+    }
+
     fn looks_every(&self) -> Duration {
-        LOOKS_EVERY
+        Duration::from_millis(200)
     }
 
     async fn list(&self, filter: &Filter, _: SystemTime) -> Result<Vec<Entry>, StoreError> {
@@ -404,11 +410,7 @@ impl Store for PostgresStore {
             None => (self.begin(standing).await?, true),
         };
         let now = self.at(SystemTime::now()).now();
-        if !standing.in_doubt_wait.is_zero() {
-            let wait = standing.in_doubt_wait.as_micros();
-            self.doubt
-                .store(i64::try_from(wait).unwrap_or(i64::MAX), Ordering::Release);
-        }
+        self.waits_in_doubt(standing.in_doubt_wait);
         if !is_first {
             self.give_back(now).await?;
         }
@@ -457,6 +459,7 @@ impl Store for PostgresStore {
         now: SystemTime,
     ) -> Result<bool, StoreError> {
         let moments = self.at(now);
+        self.waits_in_doubt(due.duration_since(now).unwrap_or_default());
         let (due, at) = (moments.theirs(due), (moments.now(), self.own()));
         let silent = silent.clone();
         errand!(self, true, [silent], link => node::take_over(link, &silent, due, at))

@@ -24,6 +24,7 @@ use crate::queue::{
 
 /// Members, with the one that starts.
 const MOST: usize = 8;
+const DAY: i64 = 86_400_000_000;
 /// For so long others hear of one that went without a word.
 const REMEMBERED: i64 = 7 * 86_400_000_000;
 
@@ -64,6 +65,9 @@ const DOUBT: &str =
 const PIN: &str = "UPDATE job j SET state = 2, pinned = coalesce(nullif(j.pinned, ''), j.connector, ''), lane = '',
         due = $3::bigint, wishes = NULL
     FROM unnest($1::bytea[], $2::int[]) AS a (message, nr) WHERE j.message = a.message AND j.nr = a.nr";
+/// Of lanes given back so long ago that no window reaches there.
+const UNUSED: &str = "DELETE FROM lane WHERE node = 0 AND state IS NULL AND holder IS NULL AND used IS NOT NULL AND since < $1::bigint";
+const OF_DIRECTORY: &str = "SELECT max(id) FROM node WHERE token = $1::text AND gone IS NULL";
 const LEFT: &str = "UPDATE node SET gone = coalesce(gone, $2::bigint), draining = true, apart = false WHERE id = $1::bigint";
 const FORGET: &str = "DELETE FROM node n WHERE n.gone < $1::bigint
     AND NOT EXISTS (SELECT 1 FROM job j WHERE j.state = 0 AND j.node = n.id)";
@@ -104,6 +108,14 @@ pub(super) async fn nodes(link: &mut DbLink, now: i64) -> Result<Vec<NodeRow>, D
     let (none, since) = (0_i64, now.saturating_sub(REMEMBERED));
     let found = link.whole(&[(NODES, vec![&none, &since])]).await?;
     found.iter().flatten().map(row).collect()
+}
+
+/// The last start on this directory that is not over; 0: there is none.
+pub(super) async fn of_directory(link: &mut DbLink, token: &str) -> Result<NodeId, DbFault> {
+    let found = link.whole(&[(OF_DIRECTORY, vec![&token])]).await?;
+    let row = found.iter().flatten().next();
+    let id = row.map(|row| get::<Option<i64>>(row, 0)).transpose()?;
+    Ok(NodeId(id.flatten().unwrap_or(0).unsigned_abs()))
 }
 
 /// One that is over counts as one that has left.
@@ -263,7 +275,10 @@ pub(super) async fn take_over_late(
         in_doubt(link, (id, name), due, (now, by)).await?;
     }
     let before = now.saturating_sub(REMEMBERED);
-    link.commit(&[(FORGET, vec![&before])]).await.map(|_| ())
+    let unused = before.saturating_sub(DAY);
+    link.commit(&[(FORGET, vec![&before]), (UNUSED, vec![&unused])])
+        .await
+        .map(|_| ())
 }
 
 /// All that a node has leased: it may have arrived, so only the same connector may try again. Wishes are obeyed.

@@ -46,6 +46,14 @@ impl Flaky {
         self.every.store(every, Ordering::Relaxed);
     }
 
+    /// What a gateway keeps of itself is on its own disk.
+    fn pass_for(&self, note: &str) -> Result<&dyn Store, StoreError> {
+        if ["alone", "knew"].contains(&note) {
+            return Ok(&*self.inside);
+        }
+        self.pass()
+    }
+
     fn pass(&self) -> Result<&dyn Store, StoreError> {
         let every = self.every.load(Ordering::Relaxed);
         let call = self.calls.fetch_add(1, Ordering::Relaxed) + 1;
@@ -114,10 +122,10 @@ impl Store for Flaky {
         self.pass()?.set_lane(lane).await
     }
     async fn note(&self, key: &str) -> Result<Option<String>, StoreError> {
-        self.pass()?.note(key).await
+        self.pass_for(key)?.note(key).await
     }
     async fn set_note(&self, key: &str, value: String) -> Result<(), StoreError> {
-        self.pass()?.set_note(key, value).await
+        self.pass_for(key)?.set_note(key, value).await
     }
     async fn shift(&self, shift: Option<&Shift>) -> Result<(), StoreError> {
         self.pass()?.shift(shift).await
