@@ -33,6 +33,7 @@ use crate::{
     route::RouteName,
 };
 
+mod back;
 mod export;
 mod forget;
 mod schema;
@@ -96,6 +97,12 @@ enum QueueCommand {
     Forget {
         /// Its `cluster.name`
         name: String,
+    },
+    /// Bring the queue back from the database of [postgres] into data_dir, with store = "sqlite" and every gateway stopped
+    Move {
+        /// From there; copied, compared, and only then deleted
+        #[arg(long, required = true)]
+        from_postgres: bool,
     },
 }
 
@@ -169,6 +176,7 @@ pub(super) fn run(path: Option<PathBuf>, arguments: Arguments) -> Ended {
             return prepare::block_on(export::run(store, id, output));
         }
         QueueCommand::Schema => return schema::run(path),
+        QueueCommand::Move { .. } => return back::run(&find()?),
         QueueCommand::Forget { name } => return forget::run(&find()?, &name),
         QueueCommand::Retry {
             which,

@@ -15,6 +15,15 @@ pub enum StoreSettings {
     Postgres(Box<PostgresSettings>, ClusterSettings),
 }
 
+/// The database that a gateway alone shared with others before.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FormerStore {
+    /// Where it is.
+    pub postgres: Box<PostgresSettings>,
+    /// Who this gateway was, and the keys.
+    pub cluster: ClusterSettings,
+}
+
 /// `[postgres]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PostgresSettings {

@@ -4,7 +4,10 @@
 
 use std::{collections::BTreeMap, path::PathBuf};
 
-use super::{cluster::StoreSettings, values};
+use super::{
+    cluster::{FormerStore, StoreSettings},
+    values,
+};
 use crate::{
     admin::settings::WindowSettings,
     connector, delivery,
@@ -51,6 +54,8 @@ pub struct Config {
     pub queue: queue::Settings,
     /// `queue.store`, `[postgres]`, `[cluster]`.
     pub store: StoreSettings,
+    /// What `[postgres]` and `[cluster]` say beside `store = "sqlite"`: where the queue was before.
+    pub former: Option<FormerStore>,
     /// `[bounce]`, in-doubt wait.
     pub delivery: delivery::Settings,
     /// `bounce.from`.

@@ -21,7 +21,9 @@ use crate::{
     },
     queue::{
         self, StoreFault, StorePlace,
+        moving::LeftBehind,
         postgres::OpenError,
+        sqlite::SqliteStore,
         store::{Store, StoreError},
     },
 };
@@ -52,7 +54,26 @@ pub fn place(config: &Config, migrates: bool) -> Result<StorePlace, String> {
 /// 78: the configuration or the database has to be mended; 69: the database is away; 74 and 75 as for a queue of its own.
 pub(super) async fn open(config: &Config) -> Result<Arc<dyn Store>, RunError> {
     let place = place(config, true).map_err(|why| RunError::new(78, why))?;
-    queue::open(place).await.map_err(RunError::from)
+    match place {
+        StorePlace::Local(settings) => Ok(alone(&settings).await?),
+        shared @ StorePlace::Shared { .. } => queue::open(shared).await.map_err(RunError::from),
+    }
+}
+
+/// The queue of a gateway that is alone. What lies there since it was among others is not sent, and somebody has to know.
+async fn alone(settings: &queue::Settings) -> Result<Arc<dyn Store>, StoreError> {
+    let store = SqliteStore::open(settings)?;
+    let LeftBehind { messages, outcomes } = store.left_behind().await?;
+    if messages > 0 || outcomes > 0 {
+        tracing::warn!(
+            event = "queue not moved",
+            messages,
+            outcomes,
+            "queue.db has messages that may be in the database of [postgres] as well, or what became of its jobs; they are not sent: stop \
+             the gateways and run `postern queue move --from-postgres`"
+        );
+    }
+    Ok(store)
 }
 
 impl From<StoreFault> for RunError {

@@ -11,6 +11,7 @@
 
 mod harness;
 
+mod back;
 mod behind;
 mod big;
 mod cli;

@@ -25,9 +25,9 @@ use crate::{
 };
 
 /// Messages in every state that there is.
-const ALL: u128 = 8;
+pub(crate) const ALL: u128 = 8;
 
-fn id(n: u128) -> MessageId {
+pub(crate) fn id(n: u128) -> MessageId {
     mail(n, &[]).message.id
 }
 
@@ -36,7 +36,7 @@ async fn first(store: &SqliteStore, now: SystemTime) -> Job {
 }
 
 /// One of each kind: it waits, waits for a lane, is held, was deferred, is half delivered, in doubt, given up, and large.
-async fn fill(store: &SqliteStore) {
+pub(crate) async fn fill(store: &SqliteStore) {
     let two = ["a@x.example", "b@x.example"];
     for n in 3..=7 {
         store.insert(&mail(n, &two), &[], at(0)).await.unwrap();
@@ -106,8 +106,8 @@ async fn remote() -> (Arc<PostgresStore>, NodeId, tempfile::TempDir) {
     let dir = tempfile::tempdir().unwrap();
     let settings: Settings = Postgres::shared().settings(&dir.path().join("data"));
     let store = PostgresStore::open(settings).await.unwrap();
+    // Without a name, which lists and lives would show.
     let standing = Standing {
-        name: "one".to_owned(),
         dead_after: Duration::from_mins(1),
         ..Standing::default()
     };

@@ -7,7 +7,7 @@ use std::{cell::RefCell, path::Path};
 use toml::{Spanned, de::DeTable};
 
 use super::{
-    cluster::StoreSettings,
+    cluster::{FormerStore, StoreSettings},
     diagnostic::Span,
     settings::{Config, Environment, Secrets},
     source::Source,
@@ -114,6 +114,7 @@ pub(super) fn read<'a>(
         received_headers: limits.received_headers,
         default_domain: top.default_domain.clone(),
     };
+    let (store, former) = store?;
     let bounce = bounce?;
     let bounce_from = bounce.from.clone();
     Some(Config {
@@ -132,7 +133,8 @@ pub(super) fn read<'a>(
         connector_files: connectors.files(),
         connectors: connectors.list(),
         queue: queue.settings,
-        store: store?,
+        store,
+        former,
         delivery: crate::delivery::Settings {
             in_doubt_wait: queue.in_doubt_wait,
             bounce,
@@ -151,7 +153,7 @@ fn store(
     root: &Table<'_>,
     is_shared: Option<&Span>,
     connectors: &connector::Connectors,
-) -> Option<StoreSettings> {
+) -> Option<(StoreSettings, Option<FormerStore>)> {
     let postgres = postgres::read(context, root);
     let cluster = cluster::read(context, root);
     let Some(span) = is_shared else {
@@ -164,7 +166,12 @@ fn store(
                 );
             }
         }
-        return Some(StoreSettings::Sqlite);
+        let former = root.has("postgres").then_some(postgres.zip(cluster));
+        let former = former.flatten().map(|(postgres, cluster)| FormerStore {
+            postgres: Box::new(postgres),
+            cluster,
+        });
+        return Some((StoreSettings::Sqlite, former));
     };
     if !root.has("postgres") {
         context.error(
@@ -174,5 +181,6 @@ fn store(
         );
     }
     cluster::check(context, root, connectors);
-    Some(StoreSettings::Postgres(Box::new(postgres?), cluster?))
+    let store = StoreSettings::Postgres(Box::new(postgres?), cluster?);
+    Some((store, None))
 }

@@ -46,6 +46,15 @@ impl MessagePart {
         })
     }
 
+    pub(super) fn id(&self) -> MessageId {
+        self.id
+    }
+
+    /// Octets, also of one whose content is no longer kept.
+    pub(super) fn size(&self) -> u64 {
+        u64::try_from(self.size).unwrap_or_default()
+    }
+
     pub(super) fn has_content(&self) -> bool {
         self.header.is_some()
     }
@@ -80,8 +89,7 @@ pub(super) fn read_message(
 ) -> Result<Message, String> {
     let gone = || "its content is gone".to_owned();
     let header = part.header.as_ref().ok_or_else(gone)?;
-    let size = u64::try_from(part.size).unwrap_or_default();
-    let len = size.checked_sub(2 + header.len() as u64);
+    let len = part.size().checked_sub(2 + header.len() as u64);
     let len = len.ok_or("its header is longer than its row says")?;
     let body = match (part.kept, &part.body) {
         (Some(IN_ROW), Some(body)) if body.len() as u64 == len => {
@@ -93,6 +101,23 @@ pub(super) fn read_message(
         (Some(IN_CHUNKS), _) => bodies.of(part.id, len),
         _ => return Err("its body is missing".to_owned()),
     };
+    read_with(part, recipients, (Bytes::copy_from_slice(header), body))
+}
+
+/// One whose content is no longer kept.
+pub(super) fn read_bare(
+    part: &MessagePart,
+    recipients: &[RecipientLine],
+) -> Result<Message, String> {
+    let none = (Bytes::new(), Body::Memory(Bytes::new()));
+    read_with(part, recipients, none)
+}
+
+fn read_with(
+    part: &MessagePart,
+    recipients: &[RecipientLine],
+    (header, body): (Bytes, Body),
+) -> Result<Message, String> {
     let recipients = recipients.iter().map(|line| line.recipient.clone());
     let sender = part.sender.as_deref().map(Address::parse).transpose();
     Ok(Message {
@@ -103,7 +128,7 @@ pub(super) fn read_message(
             eight_bit: part.eight_bit,
         },
         origin: origin_from_json(&part.origin).ok_or("its origin cannot be read")?,
-        header: Bytes::copy_from_slice(header),
+        header,
         body,
     })
 }

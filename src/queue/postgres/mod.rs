@@ -1,9 +1,8 @@
 //! The queue in a PostgreSQL that several gateways share; large bodies are in it, too.
 //!
-//! `reach` finds the server, `link` is a connection, `crew` carries errands on some of them, `writer` writes mail and outcomes on others, many at a
-//! time. `schema` makes the tables; `insert`, `look`, `claim`, `settle`, `verbs`, `operate`, `retention`, `shift`, `beside` and `node` say
-//! what is asked and changed, and decide nothing that `settling` and `turns` decide. `clock` makes the database's time of the caller's
-//! and back. `examine` only looks.
+//! `reach` finds the server, `link` is a connection, `crew` carries errands on some of them, `writer` writes mail and outcomes on others, many
+//! at a time. `schema` makes the tables; the others say what is asked and changed, and decide nothing that `settling` and `turns` decide.
+//! `clock` makes the database's time of the caller's and back. `examine` only looks.
 
 use std::{
     sync::{
@@ -43,6 +42,7 @@ mod examine;
 mod fault;
 mod heard;
 mod insert;
+mod leaving;
 mod link;
 mod look;
 mod message;

@@ -26,7 +26,7 @@ const BATCH: usize = 100;
 /// Outcomes that are forgotten together.
 const OUTCOMES: usize = 64;
 /// The note that says which database was seen from here.
-const SEEN: &str = "database";
+pub(super) const SEEN: &str = "database";
 
 impl SpillCore {
     /// Looks once a second, until it is dropped.

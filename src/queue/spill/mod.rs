@@ -28,6 +28,7 @@ use crate::{
     route::{ConnectorName, LaneId, Routed},
 };
 
+mod back;
 mod beside;
 mod both;
 mod core;
@@ -37,6 +38,7 @@ mod outcome;
 
 use self::core::SpillCore;
 pub use self::core::SpillSettings;
+pub use back::{BackFault, BackMove, Copied};
 use intake::HERE;
 
 /// What the database says. `None`: it is away.

@@ -9,7 +9,10 @@ use super::{
     rows::{self, BLOCK, IN_FILE, IN_TABLE, JOB_BITS, SENDING, WAITING, micros, origin_to_json},
 };
 use crate::{
-    mail::{message::Body, recipient::Recipient},
+    mail::{
+        message::{Body, Message},
+        recipient::Recipient,
+    },
     queue::{
         store::{Event, JobId, Start},
         turns::Pair,
@@ -25,46 +28,13 @@ pub(super) fn insert(
     now: SystemTime,
 ) -> rusqlite::Result<Option<Vec<JobId>>> {
     let message = &mail.message;
-    let (kept, body) = match &message.body {
-        Body::Memory(bytes) => (IN_TABLE, Some(bytes.as_ref())),
-        Body::Stored(_) => (IN_FILE, None),
-    };
     let conn = change.conn;
     if rows::key(conn, message.id)?.is_some() {
         return Ok(None);
     }
+    let key = insert_message(change, message, (micros(now), None), None)?;
     let sender = message.envelope.sender.as_ref().map(ToString::to_string);
     let pair = Pair::of(&message.origin, sender.as_deref().unwrap_or_default());
-    conn.prepare_cached(
-        "INSERT INTO message (id, accepted, sender, eight_bit, origin, size, body_len, kept)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
-    )?
-    .execute(params![
-        message.id.to_bytes(),
-        micros(now),
-        sender,
-        message.envelope.eight_bit,
-        origin_to_json(&message.origin),
-        message.size() as i64,
-        message.body.len() as i64,
-        kept
-    ])?;
-    if let Body::Stored(body) = &message.body {
-        change.keep.push(Arc::clone(body));
-    }
-    let key = conn.last_insert_rowid();
-    if key % BLOCK == 0 {
-        // Replaced: numbers of rows that were deleted are given again.
-        conn.prepare_cached(
-            "INSERT OR REPLACE INTO message_id SELECT id, key FROM message WHERE key BETWEEN ?1 AND ?2",
-        )?
-        .execute([key - BLOCK + 1, key])?;
-    }
-    // Replaced: of a damaged file, that of a message which is gone may still be there.
-    conn.prepare_cached(
-        "INSERT OR REPLACE INTO content (message, header, body) VALUES (?1, ?2, ?3)",
-    )?
-    .execute(params![key, message.header.as_ref(), body])?;
     // The recipients of an only job are in the order of the envelope already.
     let order: HashMap<_, _> = match mail.jobs.as_slice() {
         [_] => HashMap::new(),
@@ -101,6 +71,56 @@ pub(super) fn insert(
         jobs.push(JobId(job));
     }
     Ok(Some(jobs))
+}
+
+/// The rows of a message, which is not there, and of its content; when it was accepted, and ended. `bare`: its octets, where its content
+/// is no longer kept.
+pub(super) fn insert_message(
+    change: &mut Change<'_>,
+    message: &Message,
+    (accepted, ended): (i64, Option<i64>),
+    bare: Option<u64>,
+) -> rusqlite::Result<i64> {
+    let (kept, body) = match (bare, &message.body) {
+        (Some(_), _) => (0, None),
+        (None, Body::Memory(bytes)) => (IN_TABLE, Some(bytes.as_ref())),
+        (None, Body::Stored(_)) => (IN_FILE, None),
+    };
+    let conn = change.conn;
+    conn.prepare_cached(
+        "INSERT INTO message (id, accepted, sender, eight_bit, origin, size, body_len, kept, ended)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+    )?
+    .execute(params![
+        message.id.to_bytes(),
+        accepted,
+        message.envelope.sender.as_ref().map(ToString::to_string),
+        message.envelope.eight_bit,
+        origin_to_json(&message.origin),
+        bare.unwrap_or_else(|| message.size()) as i64,
+        message.body.len() as i64,
+        kept,
+        ended
+    ])?;
+    if let (None, Body::Stored(body)) = (bare, &message.body) {
+        change.keep.push(Arc::clone(body));
+    }
+    let key = conn.last_insert_rowid();
+    if key % BLOCK == 0 {
+        // Replaced: numbers of rows that were deleted are given again.
+        conn.prepare_cached(
+            "INSERT OR REPLACE INTO message_id SELECT id, key FROM message WHERE key BETWEEN ?1 AND ?2",
+        )?
+        .execute([key - BLOCK + 1, key])?;
+    }
+    if bare.is_none() {
+        // Replaced: of a damaged file, that of a message which is gone may still be there.
+        conn.prepare_cached(
+            "INSERT OR REPLACE INTO content (message, header, body) VALUES (?1, ?2, ?3)",
+        )?
+        .execute(params![key, message.header.as_ref(), body])?;
+    }
+    Ok(key)
 }
 
 pub(super) fn insert_job(

@@ -32,6 +32,7 @@ use crate::{
     route::Routed,
 };
 
+mod arriving;
 mod ballast;
 mod beside;
 mod claim;

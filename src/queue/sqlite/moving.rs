@@ -191,6 +191,7 @@ pub(super) fn read(
         jobs,
         recipients,
         events,
+        bare: None,
     }))
 }
 
