@@ -3,9 +3,10 @@
 //!
 //! `members` decides and `member` speaks to the store; this is what delivery does by it. The loop and the jobs ask here.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use super::{
+    learned,
     member::{BeatNews, Member},
     members::word::OwnLife,
     shared::DeliveryContext,
@@ -48,7 +49,7 @@ pub(super) async fn run(shared: Arc<DeliveryContext>, member: Arc<Member>) {
             member.see_to_the_late().await;
         }
     };
-    tokio::join!(beating, looking, late);
+    tokio::join!(beating, looking, late, learned::run(&shared, &member));
 }
 
 /// What a beat brought.
@@ -82,13 +83,12 @@ fn hear(shared: &DeliveryContext, news: Result<BeatNews, crate::queue::store::St
 /// What of every lane, and of the connections of every connector, is this gateway's now.
 fn divide(shared: &DeliveryContext, member: &Member) {
     let built = shared.built();
-    let mut learned = HashMap::new();
-    for (name, (_, connector)) in &built.connectors {
-        if let Some(number) = connector.connections().and_then(|now| now.learned) {
-            learned.insert(name.clone(), number);
-        }
+    let mut known = shared.learned().clone();
+    for (name, number) in learned::own(&built) {
+        let known = known.entry(name).or_insert(number);
+        *known = number.min(*known);
     }
-    shared.lanes.divide(&learned);
+    shared.lanes.divide(&known);
     for (name, (_, connector)) in &built.connectors {
         if let Some(connections) = connector.connections() {
             let facts = shared.lanes.facts_of(name);

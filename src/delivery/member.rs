@@ -248,6 +248,11 @@ impl Member {
         self.books().roll.is_sending_alone(now);
     }
 
+    /// What it is called.
+    pub fn name(&self) -> String {
+        self.settings().name.clone()
+    }
+
     /// Two that have the same are configured alike.
     pub fn config_hash(&self) -> String {
         self.settings().config_hash.clone()

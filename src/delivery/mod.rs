@@ -23,6 +23,7 @@ pub mod bounce;
 pub mod clock;
 pub mod joining;
 pub mod lanes;
+mod learned;
 mod login;
 mod look;
 mod maintenance;

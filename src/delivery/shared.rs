@@ -1,7 +1,7 @@
 //! What the loop, the jobs and the fast path share: the queue, the lanes, what is built and what is under way.
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, RwLock,
         atomic::{AtomicUsize, Ordering},
@@ -17,7 +17,7 @@ use tokio::{
 use super::{clock::Clock, lanes::Lanes, member::Member, setup::Built, upstreams};
 use crate::{
     queue::Queue,
-    route::{LaneId, RouteName},
+    route::{ConnectorName, LaneId, RouteName},
 };
 
 /// Deliveries that may be done and not written down yet while others take their place: so many more could be sent twice after a
@@ -26,6 +26,9 @@ const UNWRITTEN: usize = 64;
 
 /// Of each route, whether mail that waits for no lane is due, and for which lanes other mail is.
 pub(super) type Backlog = HashSet<(RouteName, Option<LaneId>)>;
+
+/// Connections that the upstream of a connector was found to take.
+pub(super) type LearnedLimits = HashMap<ConnectorName, usize>;
 
 /// What the loop, the jobs and the fast path share.
 pub(super) struct DeliveryContext {
@@ -45,6 +48,8 @@ pub(super) struct DeliveryContext {
     stop: watch::Sender<bool>,
     /// What is leased from the queue's database may not go on.
     pub(super) is_over: watch::Sender<bool>,
+    /// What the other gateways have found upstreams to take.
+    learned: Mutex<LearnedLimits>,
     /// Another gateway runs on a copy of this one's directory.
     pub(super) is_replaced: watch::Sender<bool>,
 }
@@ -72,6 +77,7 @@ impl DeliveryContext {
             troubled: AtomicUsize::new(0),
             stop: watch::Sender::new(false),
             is_over: watch::Sender::new(false),
+            learned: Mutex::default(),
             is_replaced: watch::Sender::new(false),
         }
     }
@@ -122,6 +128,10 @@ impl DeliveryContext {
         let mut stop = self.stop.subscribe();
         // It fails when the sender is gone, and then it is over as well.
         let _ = stop.wait_for(|stop| *stop).await;
+    }
+
+    pub(super) fn learned(&self) -> MutexGuard<'_, LearnedLimits> {
+        self.learned.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn backlog(&self) -> MutexGuard<'_, Backlog> {

@@ -273,6 +273,9 @@ pub struct Maintained {
     pub is_more: bool,
 }
 
+/// What the keys of notes begin with in which gateways tell each other how many connections an upstream was found to take.
+pub const LEARNED: &str = "learned by ";
+
 /// The key of that note.
 pub const CLOCK: &str = "clock";
 
@@ -361,6 +364,10 @@ pub trait Store: Send + Sync + fmt::Debug {
     async fn note(&self, key: &str) -> Result<Option<String>, StoreError>;
     /// Writes one.
     async fn set_note(&self, key: &str, value: String) -> Result<(), StoreError>;
+    /// The notes that others share, and whose keys begin so; of a store of one gateway none.
+    async fn shared_notes(&self, _beginning: &str) -> Result<Vec<(String, String)>, StoreError> {
+        Ok(Vec::new())
+    }
     /// Has a note to itself for so long, where others share it. False: somebody else has it.
     async fn take_note(&self, _key: &str, _time: Duration) -> Result<bool, StoreError> {
         Ok(true)

@@ -17,6 +17,7 @@ use crate::harness::{
     cloud::Tenant,
     cloud_limits::Limits,
     gateway::{Client, Gateway, basic},
+    hole::Hole,
     postgres::Postgres,
     time::wait,
     upstream::{Act, Script, Upstream},
@@ -46,8 +47,18 @@ impl Cluster {
 
     /// A member of this name, in a directory of its own.
     fn member(&self, name: &str) -> Gateway {
+        self.member_by(name, self.port)
+    }
+
+    /// The same, with another way to the database.
+    fn member_by(&self, name: &str, port: u16) -> Gateway {
         let dir = TempDir::new().unwrap();
-        std::fs::write(dir.path().join("config.toml"), self.config(name)).unwrap();
+        let config = self.config(name);
+        let config = config.replace(
+            &format!("127.0.0.1:{}", self.port),
+            &format!("127.0.0.1:{port}"),
+        );
+        std::fs::write(dir.path().join("config.toml"), config).unwrap();
         Gateway::start_in(dir)
     }
 
@@ -128,25 +139,20 @@ fn what_any_of_three_gateways_takes_arrives_once() {
 fn a_rate_is_one_rate_for_all_gateways() {
     const MOST: usize = 5;
     const PER: Duration = Duration::from_secs(4);
-    let cluster = Cluster::new(Postgres::shared(), "rate = \"5/4s\"\n");
+    let (sink, times) = timed(Duration::ZERO);
+    let cluster = Cluster {
+        sink,
+        ..Cluster::new(Postgres::shared(), "rate = \"5/4s\"\n")
+    };
     let members = ["relay-a", "relay-b", "relay-c"].map(|name| cluster.member(name));
     let begun = Instant::now();
     for n in 0..24 {
         assert!(send(&members[n % 3], &format!("m{n}")));
     }
-    let mut times: Vec<Instant> = Vec::new();
-    wait("all of it", || {
-        let count = cluster.sink.count();
-        times.resize(count.max(times.len()), Instant::now());
-        (count >= 24).then_some(())
-    });
+    cluster.sink.wait(24);
     assert!(begun.elapsed() >= PER * 4, "{:?}", begun.elapsed());
-    for (at, first) in times.iter().enumerate() {
-        let within = times[at..]
-            .iter()
-            .filter(|time| **time - *first < PER * 9 / 10);
-        assert!(within.count() <= MOST, "{times:?}");
-    }
+    let times = times.lock().unwrap();
+    assert!(most_in(&times, PER * 98 / 100) <= MOST, "{times:?}");
     let arrived = cluster.arrived();
     assert!(
         arrived.len() == 24 && arrived.values().all(|n| *n == 1),
@@ -167,10 +173,34 @@ enum Fault {
     Sleep,
     /// It ends as it should, and starts.
     Restart,
+    /// It is cut off from the database for longer than it takes to be dead: no connection ends, and nothing comes through.
+    Cut,
     /// The database is stopped for a moment.
     Database,
     /// The database is away for longer than it takes to be dead.
     Outage,
+}
+
+/// Takes everything, answers each dot after this time, and remembers when it came.
+fn timed(answer: Duration) -> (Upstream, Arc<Mutex<Vec<Instant>>>) {
+    let times: Arc<Mutex<Vec<Instant>>> = Arc::default();
+    let heard = Arc::clone(&times);
+    let upstream = Script::default().when(move |at| {
+        (at.stage == "EOD").then(|| {
+            heard.lock().unwrap().push(Instant::now());
+            Act::After(answer)
+        })
+    });
+    (upstream.start(), times)
+}
+
+/// The most that came within such a time.
+fn most_in(times: &[Instant], window: Duration) -> usize {
+    let within = |at: usize| {
+        let later = times[at..].iter();
+        later.take_while(|time| **time - times[at] < window).count()
+    };
+    (0..times.len()).map(within).max().unwrap_or(0)
 }
 
 /// Seeded faults while mail comes in everywhere: acknowledged mail arrives, more than once only what was in doubt, and neither the rate nor
@@ -180,25 +210,18 @@ fn befalls(seed: u64, faults: usize) {
     const CONCURRENT: usize = 4;
     const ANSWER: Duration = Duration::from_millis(300);
     let mut random = fastrand::Rng::with_seed(seed);
-    let times: Arc<Mutex<Vec<Instant>>> = Arc::default();
-    let sink = {
-        let times = Arc::clone(&times);
-        let upstream = Script::default().when(move |at| {
-            (at.stage == "EOD").then(|| {
-                times.lock().unwrap().push(Instant::now());
-                Act::After(ANSWER)
-            })
-        });
-        upstream.start()
-    };
+    let (sink, times) = timed(ANSWER);
     let mut server = Postgres::start("");
     let cluster = Cluster {
         sink,
         ..Cluster::new(&server, "rate = \"30/3s\"\nmax_concurrent = 4\n")
     };
+    let holes = [(); 3].map(|()| Hole::before(server.port));
     let mut members: Vec<Gateway> = ["relay-a", "relay-b", "relay-c"]
-        .map(|name| cluster.member(name))
-        .into();
+        .iter()
+        .zip(&holes)
+        .map(|(name, hole)| cluster.member_by(name, hole.address.port()))
+        .collect();
     let stop = Arc::new(AtomicBool::new(false));
     let addresses: Arc<Mutex<Vec<SocketAddr>>> = Arc::new(Mutex::new(
         members
@@ -238,6 +261,7 @@ fn befalls(seed: u64, faults: usize) {
                 Fault::Pause,
                 Fault::Sleep,
                 Fault::Restart,
+                Fault::Cut,
                 Fault::Database,
                 Fault::Outage,
             ])
@@ -276,6 +300,12 @@ fn befalls(seed: u64, faults: usize) {
                 };
                 std::thread::sleep(Duration::from_millis(wait));
                 server.start_again();
+            }
+            Fault::Cut => {
+                holes[which].set(true);
+                std::thread::sleep(Duration::from_secs(14));
+                holes[which].set(false);
+                doubts += CONCURRENT;
             }
             Fault::Restart => {
                 assert_eq!(member.terminate(), 0, "{}", member.log());
@@ -316,17 +346,11 @@ fn befalls(seed: u64, faults: usize) {
         "seed {seed}: {log:?}: {copies} copies, {doubts} may have been in doubt"
     );
     let times = times.lock().unwrap();
-    let most_in = |window: Duration| {
-        let within = |at: usize| {
-            times[at..]
-                .iter()
-                .take_while(|time| **time - times[at] < window)
-                .count()
-        };
-        (0..times.len()).map(within).max().unwrap_or(0)
-    };
     // The sink hears the end of a message a little later than the gateway begins it, and one later than another.
-    let (at_once, in_one) = (most_in(ANSWER * 5 / 6), most_in(RATE.1 * 98 / 100));
+    let (at_once, in_one) = (
+        most_in(&times, ANSWER * 5 / 6),
+        most_in(&times, RATE.1 * 98 / 100),
+    );
     assert!(
         at_once <= CONCURRENT,
         "seed {seed}: {log:?}: {at_once} at once"

@@ -33,6 +33,8 @@ const THERE_IS_NONE: &str =
     "SELECT 1 FROM lane WHERE lane = $1::text AND node = $2::bigint AND version <> 0";
 const RAISE: &str = "UPDATE change SET counter = counter + 1";
 const NOTE: &str = "SELECT value FROM note WHERE key = $1::text";
+const NOTES: &str =
+    "SELECT key, value FROM note WHERE starts_with(key, $1::text) ORDER BY key LIMIT 1000";
 const SET_NOTE: &str = "INSERT INTO note (key, value, node) VALUES ($1::text, $2::text, $3::bigint)
     ON CONFLICT (key) DO UPDATE SET value = excluded.value, node = excluded.node";
 /// The value is until when.
@@ -132,6 +134,16 @@ pub(super) async fn set_note(
     link.whole(&[spoken_note(&key, &value, &node)])
         .await
         .map(|_| ())
+}
+
+/// Those whose keys begin so.
+pub(super) async fn notes(
+    link: &mut DbLink,
+    beginning: &str,
+) -> Result<Vec<(String, String)>, DbFault> {
+    let found = link.whole(&[(NOTES, vec![&beginning])]).await?;
+    let rows = found.iter().flatten();
+    rows.map(|row| Ok((get(row, 0)?, get(row, 1)?))).collect()
 }
 
 /// Whether a note is this node's for a while. A command is nobody, and has it from nobody.

@@ -4,7 +4,7 @@
 
 use std::{sync::atomic::Ordering, time::Duration};
 
-use super::{NOT_LOOKED, PostgresStore, claim};
+use super::{PostgresStore, Settings, claim};
 use crate::queue::store::{NodeId, StoreError};
 
 impl PostgresStore {
@@ -44,7 +44,7 @@ impl PostgresStore {
     pub(super) fn heard_of(&self, changes: u64) {
         let own = self.raised.swap(0, Ordering::AcqRel);
         let seen = self.changes.swap(changes, Ordering::AcqRel);
-        if seen != NOT_LOOKED && seen.saturating_add(own) != changes {
+        if seen != Settings::NOT_LOOKED && seen.saturating_add(own) != changes {
             self.changed.notify_one();
         }
     }

@@ -82,13 +82,6 @@ use unheard::{ClaimedJob, Unheard};
 pub use writer::WriteFault;
 use writer::{Scribe, WriteDesk};
 
-/// Connections that write mail and outcomes, where there are twice as many.
-const SCRIBES: usize = 4;
-/// Until somebody says how long mail in doubt waits.
-const DOUBT: Duration = Duration::from_mins(10);
-/// Nobody has raised the counter of changes that was seen.
-const NOT_LOOKED: u64 = u64::MAX;
-
 /// Has something done on a connection, with values of its own for each try.
 macro_rules! errand {
     ($store:expr, $repeats:expr, [$($own:ident),*], $link:ident => $work:expr) => {
@@ -157,7 +150,7 @@ impl PostgresStore {
         let (desk, tray) = WriteDesk::new();
         let unheard = Unheard::default();
         let mut tasks = JoinSet::new();
-        let scribes = SCRIBES.min(settings.connections / 2).max(1);
+        let scribes = Settings::SCRIBES.min(settings.connections / 2).max(1);
         for _ in 0..scribes {
             let scribe = Scribe {
                 access: Arc::clone(&access),
@@ -184,8 +177,8 @@ impl PostgresStore {
             token,
             seen_here,
             is_swept: AtomicBool::new(false),
-            doubt: AtomicI64::new(i64::try_from(DOUBT.as_micros()).unwrap_or(i64::MAX)),
-            changes: AtomicU64::new(NOT_LOOKED),
+            doubt: AtomicI64::new(Settings::DOUBT),
+            changes: AtomicU64::new(Settings::NOT_LOOKED),
             raised: AtomicU64::new(0),
             changed: Notify::new(),
             _tasks: Mutex::new(tasks),
@@ -352,6 +345,11 @@ impl Store for PostgresStore {
     async fn set_note(&self, key: &str, value: String) -> Result<(), StoreError> {
         let (key, node) = (key.to_owned(), self.own());
         errand!(self, true, [key, value], link => beside::set_note(link, (&key, &value), node))
+    }
+
+    async fn shared_notes(&self, beginning: &str) -> Result<Vec<(String, String)>, StoreError> {
+        let beginning = beginning.to_owned();
+        errand!(self, true, [beginning], link => beside::notes(link, &beginning))
     }
 
     async fn take_note(&self, key: &str, time: Duration) -> Result<bool, StoreError> {

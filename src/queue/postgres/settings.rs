@@ -39,6 +39,12 @@ pub struct Settings {
 impl Settings {
     /// After five seconds without an answer a connection is lost.
     pub const PATIENCE: Duration = Duration::from_secs(5);
+    /// Connections that write mail and outcomes, where there are twice as many.
+    pub(super) const SCRIBES: usize = 4;
+    /// Until somebody says how long mail in doubt waits, in microseconds: ten minutes.
+    pub(super) const DOUBT: i64 = 600_000_000;
+    /// Nobody has looked at the counter of changes yet.
+    pub(super) const NOT_LOOKED: u64 = u64::MAX;
 }
 
 /// The password is not shown, nor what may hold a key.

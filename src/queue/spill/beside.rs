@@ -14,13 +14,13 @@ use crate::{
     queue::{
         filter::{Filter, FoundEntries, Search},
         operator::{Commanded, JobState, Verb},
-        store::{LaneRow, NodeId, Store as _, StoreError},
+        store::{LEARNED, LaneRow, NodeId, Store as _, StoreError},
     },
     route::LaneId,
 };
 
 /// Notes that begin so are of all gateways together. All others are what one of them says of itself, or its own affair.
-const SHARED: &[&str] = &["refresh token of "];
+const SHARED: &[&str] = &["refresh token of ", LEARNED];
 /// The note of the lanes as they were last seen.
 const LANES: &str = "database lanes";
 

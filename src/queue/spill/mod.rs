@@ -283,6 +283,11 @@ impl Store for SpillStore {
         self.core.set_note(key, value).await
     }
 
+    async fn shared_notes(&self, beginning: &str) -> Result<Vec<(String, String)>, StoreError> {
+        let remote = self.core.here()?;
+        self.core.ask_soon(remote.shared_notes(beginning)).await
+    }
+
     async fn take_note(&self, key: &str, time: Duration) -> Result<bool, StoreError> {
         let remote = self.core.here()?;
         self.core.ask_soon(remote.take_note(key, time)).await

@@ -10,6 +10,7 @@ pub mod cloud_token;
 pub mod delay;
 pub mod flaky;
 pub mod gateway;
+pub mod hole;
 pub mod http;
 pub mod memory;
 pub mod peers;
