@@ -433,7 +433,11 @@ name = "archive"
 type = "capture"
 directory = "/var/lib/postern/captured"
 "#;
-    let (short, long) = (parse(short).unwrap(), parse(&example()).unwrap());
+    let (short, mut long) = (parse(short).unwrap(), parse(&example()).unwrap());
+    // Of that it is known that somebody has written it, which says that gateways share it.
+    let given = long.connectors.iter_mut();
+    let given = given.map(|one| std::mem::take(&mut one.is_concurrency_given));
+    assert_eq!(given.filter(|is_given| *is_given).count(), 1);
     assert_eq!(format!("{short:#?}"), format!("{long:#?}"));
 }
 
