@@ -8,7 +8,10 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use postern::{
+    config::Secrets,
+    gateway::tokens::StoredTokens,
     mail::{
         message::{Body, Message},
         outcome::LaneState,
@@ -522,4 +525,73 @@ fn what_lies_here_is_not_sent_before_it_has_moved() {
         "{}",
         text(&traced)
     );
+}
+
+#[test]
+#[ignore = "needs PostgreSQL"]
+fn nothing_is_deleted_that_did_not_come_and_tokens_are_opened() {
+    const TOKEN: &str = "refresh token of up";
+    let (sink, home) = (Upstream::start(), Home::new());
+    let with_key = |store: &str, octet: u8| {
+        let key = STANDARD.encode([octet; 32]);
+        let config = home.config(store, "relay-a", &sink);
+        config.replace("[cluster]\n", &format!("[cluster]\nkey = \"{key}\"\n"))
+    };
+    home.write(&with_key("postgres", 1));
+    let path = home.dir.path().join("config.toml");
+    let (config, _) = postern::config::load(&path, Secrets::Resolve).unwrap();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let dir = TempDir::new().unwrap();
+    let remote = runtime.block_on(async {
+        let (store, node) = home.node(dir.path(), Duration::from_mins(1)).await;
+        let now = SystemTime::now();
+        for n in 1..=3 {
+            let sent = numbered(n, Body::Memory("text\r\n".into()));
+            store.insert(&sent, &[], now).await.unwrap();
+        }
+        let shared: Arc<dyn Store> = store.clone();
+        let tokens = StoredTokens::of(&shared, &config);
+        tokens.save(TOKEN, "a secret".to_owned()).await.unwrap();
+        ends(&store, node).await;
+        store
+    });
+    let notes = || runtime.block_on(remote.notes("")).unwrap();
+    assert!(!notes()[0].1.contains("a secret"), "{:?}", notes());
+    let damage = |sql: &str| {
+        let octets = id(2).to_bytes();
+        let hex: String = octets.iter().map(|octet| format!("{octet:02x}")).collect();
+        let sql = format!("{sql} WHERE message = '\\x{hex}'");
+        let schema = format!("\"{}\"", home.schema);
+        Postgres::shared().sql("postern", &sql.replace("SCHEMA", &schema));
+    };
+    damage("DELETE FROM SCHEMA.content");
+    home.write(&with_key("sqlite", 1));
+    let refused = home.moves();
+    let said = text(&refused);
+    assert_eq!(refused.status.code(), Some(74), "{said}");
+    let named = format!("{} cannot be read: its content is gone", id(2));
+    assert!(
+        said.contains(&named) && said.contains("nothing was deleted"),
+        "{said}"
+    );
+    let there = || runtime.block_on(remote.places((0, i64::MAX), 10)).unwrap();
+    assert_eq!((there().len(), notes().len()), (3, 1));
+    // It is over, for somebody has seen to it; and the key is another one.
+    damage("DELETE FROM SCHEMA.job");
+    home.write(&with_key("sqlite", 2));
+    let refused = home.moves();
+    assert_eq!(refused.status.code(), Some(78), "{}", text(&refused));
+    assert!(text(&refused).contains("cluster.key"), "{}", text(&refused));
+    assert_eq!((there().len(), notes().len()), (3, 1));
+    home.write(&with_key("sqlite", 1));
+    let moved = home.moves();
+    assert!(
+        text(&moved).contains("moved 3 messages (2 waiting, 0 held, 0 failed, 1 history)"),
+        "{}",
+        text(&moved)
+    );
+    assert_eq!((there().len(), notes().len()), (0, 0));
+    let local = open(home.dir.path());
+    let kept = runtime.block_on(local.note(TOKEN)).unwrap();
+    assert_eq!(kept.as_deref(), Some("a secret"));
 }

@@ -162,7 +162,7 @@ fn store(
                 context.warning(
                     &place,
                     fault!("[{section}] has no effect with store = \"sqlite\"";
-                        "remove the section, or write store = \"postgres\" in [queue]"),
+                        "remove the section when nothing is left in that database (`postern queue move --from-postgres` brings it), or write store = \"postgres\" in [queue]"),
                 );
             }
         }
