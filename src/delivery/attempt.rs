@@ -35,6 +35,8 @@ use crate::{
     telemetry::counted,
 };
 
+/// A delivery that is cut off is looked at once more for so long: what has happened may be there to be read.
+const LAST_LOOK: Duration = Duration::from_millis(100);
 /// The store says within this time that a job goes on to another connector, or it does not.
 const GOES_BY: Duration = Duration::from_secs(5);
 /// A connector keeps its deadline itself; one that does not is cut off this much later.
@@ -329,10 +331,16 @@ async fn call(
             () = shared.over(lease) => {}
         }
     };
+    tokio::pin!(guarded);
     let ended = tokio::select! {
-        ended = tokio::time::timeout_at(until + OVERRUN, guarded) => ended,
+        biased;
+        ended = tokio::time::timeout_at(until + OVERRUN, &mut guarded) => ended,
         () = cut => {
-            return cut_off(recipients, &deadline);
+            // An answer that lies there already says more than a doubt.
+            match tokio::time::timeout(LAST_LOOK, guarded).await {
+                Ok(heard) => Ok(heard),
+                Err(_) => return cut_off(recipients, &deadline),
+            }
         }
     };
     let text = match ended {

@@ -24,18 +24,18 @@ use crate::harness::{
 };
 
 /// A queue for gateways: a schema in a database.
-struct Cluster {
-    schema: String,
-    port: u16,
-    sink: Upstream,
+pub(crate) struct Cluster {
+    pub(crate) schema: String,
+    pub(crate) port: u16,
+    pub(crate) sink: Upstream,
     /// More of `[[connector]]`; of a tenant, its rate.
-    connector: &'static str,
+    pub(crate) connector: &'static str,
     /// Where it goes in place of the sink.
-    tenant: Option<Tenant>,
+    pub(crate) tenant: Option<Tenant>,
 }
 
 impl Cluster {
-    fn new(server: &Postgres, connector: &'static str) -> Self {
+    pub(crate) fn new(server: &Postgres, connector: &'static str) -> Self {
         Self {
             schema: format!("cluster_{:016x}", fastrand::u64(..)),
             port: server.port,
@@ -46,7 +46,7 @@ impl Cluster {
     }
 
     /// A member of this name, in a directory of its own.
-    fn member(&self, name: &str) -> Gateway {
+    pub(crate) fn member(&self, name: &str) -> Gateway {
         self.member_by(name, self.port)
     }
 
@@ -62,7 +62,7 @@ impl Cluster {
         Gateway::start_in(dir)
     }
 
-    fn config(&self, name: &str) -> String {
+    pub(crate) fn config(&self, name: &str) -> String {
         let (port, schema) = (self.port, &self.schema);
         let (front, own) = match &self.tenant {
             Some(tenant) => {
@@ -95,7 +95,7 @@ impl Cluster {
 }
 
 /// Sends one message; whether it was acknowledged.
-fn send(gateway: &Gateway, subject: &str) -> bool {
+pub(crate) fn send(gateway: &Gateway, subject: &str) -> bool {
     send_to(gateway.address("local"), subject)
 }
 

@@ -20,6 +20,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use super::{
+    cluster_incidents,
     harness::{
         clock::Clock,
         cloud_token::{Endpoint, granted},
@@ -54,11 +55,27 @@ const SEEDED: &[(IncidentKind, fn())] = &[
     (IncidentKind::ClockJumped, a_clock_that_is_set),
     (IncidentKind::NotifyFailing, a_channel_that_tells_nobody),
     (IncidentKind::WindowFailing, a_broken_window),
+    (
+        IncidentKind::StoreAway,
+        cluster_incidents::a_database_that_is_away,
+    ),
+    (
+        IncidentKind::MemberSilent,
+        cluster_incidents::a_gateway_that_dies,
+    ),
+    (
+        IncidentKind::MemberTakenOver,
+        cluster_incidents::a_gateway_that_dies,
+    ),
+    (
+        IncidentKind::ConfigurationsDiffer,
+        cluster_incidents::another_configuration,
+    ),
     (IncidentKind::Storm, many_at_once),
 ];
 
-/// Nothing replaces a credential by itself yet.
-const NOBODY_MAKES: &[IncidentKind] = &[IncidentKind::RotationFailed];
+/// Nothing replaces a credential by itself yet; and no test here has had two gateways send one message and the slower one hear of it.
+const NOBODY_MAKES: &[IncidentKind] = &[IncidentKind::RotationFailed, IncidentKind::SentTwice];
 
 #[test]
 fn every_kind_is_seeded() {

@@ -21,6 +21,7 @@ mod cloud;
 mod cluster;
 mod cluster_database;
 mod cluster_docs;
+mod cluster_incidents;
 mod commands;
 mod config;
 mod connector;

@@ -404,9 +404,13 @@ async fn lanes_go_from_hand_to_hand_with_what_was_used() {
         member(&settings, "two").await,
     );
     let lane = LaneId::parse("graph/a@x.example");
+    // Nobody ever sent from it: nothing was used.
+    let nothing = Used {
+        windows: Some("{}".to_owned()),
+    };
     assert_eq!(
         one.store.hold(&lane, one.node).await.unwrap(),
-        Some(Used::default())
+        Some(nothing)
     );
     assert_eq!(two.store.hold(&lane, two.node).await.unwrap(), None);
     // A lane that is held is not one that was ever not open.
