@@ -368,7 +368,11 @@ fn a_store_that_fails() {
     });
     let open = watched.opened("store_failing");
     assert_eq!(open["severity"], "critical");
-    assert!(!gateway.cli(&["health", "--ready"]).status.success());
+    // The file is written every second.
+    wait("it is not ready", || {
+        let ready = gateway.cli(&["health", "--ready"]);
+        (!ready.status.success()).then_some(())
+    });
     signal(strace.id(), "INT");
     strace.wait().unwrap();
     wait("mail is taken", || mail().starts_with("250 ").then_some(()));
