@@ -34,10 +34,18 @@ pub(super) async fn run(shared: Arc<DeliveryContext>, member: Arc<Member>) {
         every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             every.tick().await;
-            member.keeps_whether_alone().await;
+            // Nothing in here waits for a store: what has to be cut off is cut off in time.
             divide(&shared, &member);
             shared.lanes.cut_down();
             shared.is_over.send_replace(member.life() == OwnLife::Over);
+        }
+    };
+    let keeping = async {
+        let mut every = tokio::time::interval(LOOK);
+        every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            every.tick().await;
+            member.keeps_whether_alone().await;
             give_back(&shared, &member, false).await;
         }
     };
@@ -49,7 +57,13 @@ pub(super) async fn run(shared: Arc<DeliveryContext>, member: Arc<Member>) {
             member.see_to_the_late().await;
         }
     };
-    tokio::join!(beating, looking, late, learned::run(&shared, &member));
+    tokio::join!(
+        beating,
+        looking,
+        keeping,
+        late,
+        learned::run(&shared, &member)
+    );
 }
 
 /// What a beat brought.
