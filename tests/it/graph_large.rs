@@ -120,6 +120,7 @@ fn wait_until(gateway: &Gateway, id: &str, wanted: &str, what: &str) {
 fn a_message_of_30_mib_arrives_whole() {
     let tenant = Tenant::with_drafts();
     let gateway = Gateway::start(&config(&tenant, ""));
+    let (before, _) = gateway.memory_kib();
     let (small, first, second, image) = (
         octets(1, 1_200_000),
         octets(2, 8_000_001),
@@ -204,8 +205,10 @@ fn a_message_of_30_mib_arrives_whole() {
     for secret in ["upload-secret", "authtoken", "eyJ", "hush"] {
         assert!(!log.contains(secret) && !trace.contains(secret), "{secret}");
     }
-    // The message once, a piece of it, and what the rest of the gateway needs.
-    assert!(peak < 80 * 1024, "peak memory {peak} KiB");
+    // The message once, a piece of it, and the program's pages that only a delivery touches. What
+    // the program takes before it is no matter of the message: an unoptimized build has far more.
+    let more = peak - before;
+    assert!(more < 50 * 1024, "{more} KiB over the {before} KiB before");
 }
 
 /// Whatever fails, there is one mail in the end, whole, and no draft.
