@@ -7,7 +7,10 @@ use std::collections::HashMap;
 use serde_json::{Value, json};
 
 use super::{feed::Feed, host::Host};
-use crate::queue::store::{Filter, JobState, Search, StoreError};
+use crate::{
+    queue::store::{Filter, JobState, Search, StoreError},
+    view,
+};
 
 /// Messages that are looked at, of either kind.
 const LOOKED_AT: usize = 200;
@@ -83,6 +86,7 @@ impl Watching {
             "messages": status.messages,
             "ok": status.ok,
             "learning": status.learning,
+            "gateways": gateways(&status),
         });
         if self.counts != counts {
             if !self.counts.is_null() {
@@ -102,4 +106,27 @@ impl Watching {
         }
         Ok(())
     }
+}
+
+/// Of the gateways and their database what is news: not how long ago one was heard of.
+fn gateways(status: &view::Status) -> Value {
+    let Some(store) = status.store.as_ref().filter(|store| store.is_shared()) else {
+        return Value::Null;
+    };
+    let member = |member: &view::MemberView| {
+        json!({
+            "name": member.name,
+            "state": member.state,
+            "lanes": member.lanes,
+            "same_config": member.same_config,
+            "taken_over_in": member.taken_over_in,
+        })
+    };
+    json!({
+        "members": status.members.iter().map(member).collect::<Vec<_>>(),
+        "store": store.state,
+        "host": store.host,
+        "spilled": store.spilled,
+        "unwritten": store.unwritten,
+    })
 }

@@ -21,7 +21,7 @@ use crate::{
     mail::{
         outcome::LaneState,
         text::{shown, shown_to},
-        time::human,
+        time::{human, parsed},
     },
     queue::{lock::Holder, store::LaneRow},
     view::{
@@ -104,9 +104,14 @@ fn member_line(member: &MemberView) -> String {
     }
     let line = words.join("  ");
     match &member.differs_since {
-        Some(since) => format!("{line}; another configuration since {since}"),
+        Some(since) => format!("{line}; another configuration since {}", moment(since)),
         None => line,
     }
+}
+
+/// A time that programs are told, for people.
+fn moment(at: &str) -> String {
+    parsed(at).map_or_else(|| at.to_owned(), human)
 }
 
 /// `postgres at db1.corp.example:5432; spilled here: 0 messages`.
@@ -116,7 +121,7 @@ fn store_line(store: &StoreView) -> String {
         None => store.kind.clone(),
     };
     let place = match (&store.since, &store.why) {
-        (Some(since), Some(why)) => format!("{place}, away since {since}: {why}"),
+        (Some(since), Some(why)) => format!("{place}, away since {}: {why}", moment(since)),
         _ => place,
     };
     let spilled = format!("spilled here: {}", output::count(store.spilled, "message"));

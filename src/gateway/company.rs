@@ -16,7 +16,7 @@ use tracing::warn;
 
 use crate::{
     delivery::{member::Member, members::word::MemberState},
-    mail::time::{human, since},
+    mail::time::{rfc3339, since},
     queue::store::{RemoteState, Store},
     view::{CLUSTER_FILE, ClusterView, MemberStateView, MemberView, StoreView},
 };
@@ -114,7 +114,10 @@ fn members(
         } else {
             differ.entry(row.name.clone()).or_insert(now);
         }
-        let left = row.dead_after.saturating_sub(silence).as_secs();
+        let left = match state {
+            MemberState::Silent(left) => Some(left.as_secs()),
+            _ => None,
+        };
         let view = MemberView {
             name: row.name.clone(),
             version: row.version.clone(),
@@ -122,9 +125,9 @@ fn members(
             seen_seconds: silence.as_secs(),
             lanes: row.lanes,
             same_config,
-            differs_since: differ.get(&row.name).map(|since| human(*since)),
+            differs_since: differ.get(&row.name).map(|since| rfc3339(*since)),
             differs_seconds: differ.get(&row.name).map(|at| since(*at, now).as_secs()),
-            taken_over_in: (state == MemberState::Silent).then_some(left),
+            taken_over_in: left,
             this: is_this,
         };
         shown.insert(row.name, view);
@@ -136,7 +139,7 @@ fn members(
 fn state_of(state: MemberState) -> MemberStateView {
     match state {
         MemberState::Alive => MemberStateView::Alive,
-        MemberState::Silent => MemberStateView::Silent,
+        MemberState::Silent(_) => MemberStateView::Silent,
         MemberState::Draining => MemberStateView::Draining,
         MemberState::Apart => MemberStateView::Apart,
         MemberState::Gone => MemberStateView::Gone,
@@ -157,7 +160,7 @@ fn shown(remote: RemoteState, now: SystemTime) -> StoreView {
         kind: "postgres".to_owned(),
         host: Some(host),
         state: if since_when.is_some() { "away" } else { "ok" }.to_owned(),
-        since: since_when.map(human),
+        since: since_when.map(rfc3339),
         why,
         durability: Some(durability).filter(|said| !said.is_empty()),
         spilled,

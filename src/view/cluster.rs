@@ -36,7 +36,7 @@ pub struct MemberView {
     pub lanes: u64,
     /// Whether its configuration does the same with the same mail as this one's.
     pub same_config: bool,
-    /// Since when it does not.
+    /// Since when it does not, as the log writes times.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub differs_since: Option<String>,
     /// For how many seconds.
@@ -59,7 +59,7 @@ pub struct StoreView {
     pub host: Option<String>,
     /// `ok` or `away`.
     pub state: String,
-    /// Since when it is away.
+    /// Since when it is away, as the log writes times.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub since: Option<String>,
     /// Why.
@@ -102,6 +102,11 @@ impl StoreView {
             spilled_oldest_seconds: None,
             unwritten: 0,
         }
+    }
+
+    /// Whether other gateways may have the same.
+    pub fn is_shared(&self) -> bool {
+        self.kind != "sqlite"
     }
 
     /// Whether somebody should look: it is away, or mail has waited here for long.

@@ -118,14 +118,14 @@ function hash() {
 export class Site {
 	/**
 	 * `admin`: keys of its section; `sections`: what the file has besides; `login`: the password that the upstream wants to hear;
-	 * `more`: what the file ends with, of this site.
+	 * `more`: what the file ends with, of this site; `beside`: another one that sends to the same.
 	 */
-	static async start({ admin = "", sections = "", login, more = () => "" } = {}) {
+	static async start({ admin = "", sections = "", login, more = () => "", beside } = {}) {
 		const site = new Site();
 		Object.assign(site, { admin, sections, login, more });
 		site.dir = mkdtempSync(join(tmpdir(), "postern-browser-"));
-		site.upstream = await upstream(login);
-		[site.smtp, site.port, site.dead] = [await free(), await free(), await free()];
+		site.upstream = beside?.upstream ?? (await upstream(login));
+		[site.smtp, site.port, site.dead] = [await free(), await free(), beside?.dead ?? (await free())];
 		site.url = `http://127.0.0.1:${site.port}`;
 		writeFileSync(join(site.dir, "config.toml"), site.config());
 		await site.run();

@@ -1,10 +1,15 @@
 //! The window's pages in a real browser: `tests/browser` says what is looked at.
 
-use std::path::Path;
+use std::{
+    io::{BufRead as _, BufReader, Write as _},
+    net::{TcpListener, TcpStream},
+    path::Path,
+};
 
 use super::harness::{
     gateway::Gateway,
     peers::{command, need, peers},
+    postgres::Postgres,
 };
 
 #[test]
@@ -25,8 +30,44 @@ fn a_change_of_the_configuration_in_a_browser() {
     look("changes");
 }
 
+#[test]
+#[ignore = "needs PostgreSQL, and Chromium, playwright-core and axe-core, which tests/run installs"]
+fn several_gateways_in_a_browser() {
+    let server = Postgres::start("");
+    let door = TcpListener::bind("127.0.0.1:0").unwrap();
+    let at = door.local_addr().unwrap().to_string();
+    let database = [
+        ("DATABASE_PORT", server.port.to_string()),
+        ("DATABASE_KEEPER", at),
+    ];
+    std::thread::spawn(move || keep(server, &door));
+    look_with("gateways", &database);
+}
+
+/// Does to the database what a test says that has no hands for it: `stop`, `start`, or a statement.
+fn keep(mut server: Postgres, door: &TcpListener) {
+    let mut serve = |mut said: TcpStream| -> std::io::Result<()> {
+        let mut line = String::new();
+        BufReader::new(&said).read_line(&mut line)?;
+        match line.trim() {
+            "stop" => server.stop(),
+            "start" => server.start_again(),
+            sql => drop(server.sql("postern", sql)),
+        }
+        said.write_all(b"done\n")
+    };
+    for said in door.incoming() {
+        serve(said.unwrap()).unwrap();
+    }
+}
+
 /// Runs the tests of that file.
 fn look(name: &str) {
+    look_with(name, &[]);
+}
+
+/// The same, with more in the environment.
+fn look_with(name: &str, env: &[(&str, String)]) {
     need("node");
     need("chromium");
     let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/browser");
@@ -34,6 +75,7 @@ fn look(name: &str) {
         .args(["--test", "--test-reporter=spec"])
         .arg(tests.join(format!("{name}.test.mjs")))
         .env("POSTERN", Gateway::binary())
+        .envs(env.iter().map(|(name, value)| (name, value)))
         .env("MODULES", peers().join("node_modules/"))
         .output()
         .unwrap();

@@ -20,7 +20,10 @@ use std::{
 use askama::{Result, Values, filters::Safe};
 
 use super::assets;
-use crate::mail::{text, time::rfc3339};
+use crate::{
+    mail::{text, time::rfc3339},
+    view::MemberStateView,
+};
 
 /// Text from outside, at most so many octets of it.
 #[askama::filter_fn]
@@ -59,6 +62,23 @@ pub(super) fn state(word: impl Display, _: &dyn Values) -> Result<Safe<String>> 
     let word: String = word.to_string();
     let is_plain = |c: char| c.is_ascii_alphanumeric() || c == ' ';
     let word: String = word.chars().filter(|c| is_plain(*c)).collect();
+    let class = word.replace(' ', "-");
+    Ok(Safe(format!(
+        "<span class=\"state {class}\">{}<span>{word}</span></span>",
+        drawn(&class)
+    )))
+}
+
+/// How another gateway is: as [`state`], in words of a person.
+#[askama::filter_fn]
+pub(super) fn member(state: &MemberStateView, _: &dyn Values) -> Result<Safe<String>> {
+    let word = match state {
+        MemberStateView::Alive => "at work",
+        MemberStateView::Silent => "silent",
+        MemberStateView::Draining => "ending",
+        MemberStateView::Apart => "was away",
+        MemberStateView::Gone => "taken over",
+    };
     let class = word.replace(' ', "-");
     Ok(Safe(format!(
         "<span class=\"state {class}\">{}<span>{word}</span></span>",

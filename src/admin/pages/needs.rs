@@ -77,6 +77,12 @@ impl SeenNow {
         endings(&self.status, &self.connectors, self.now)
     }
 
+    /// The database that the queue is in. `None`: it is this gateway's own.
+    pub(super) fn shared(&self) -> Option<view::StoreView> {
+        let store = self.status.store.as_ref()?;
+        store.is_shared().then(|| store.clone())
+    }
+
     fn says(&self, (kind, object): &(&'static str, Option<String>)) -> bool {
         let mut all = self.open.iter().chain(&self.looked_after);
         all.any(|incident| {

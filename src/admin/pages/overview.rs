@@ -38,6 +38,7 @@ async fn page(app: &App, frame: Frame) -> Result<OverviewPage, ApiError> {
         frame,
         needs: Needs::of(&seen),
         endings: seen.endings(),
+        shared: seen.shared(),
         status: seen.status,
         ready: seen.ready,
         connectors: seen.connectors,

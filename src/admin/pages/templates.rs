@@ -106,6 +106,8 @@ impl Frame {
 pub(super) struct OverviewPage {
     pub(super) frame: Frame,
     pub(super) status: view::Status,
+    /// Where the queue is that other gateways may share.
+    pub(super) shared: Option<view::StoreView>,
     pub(super) ready: view::Readiness,
     pub(super) needs: Needs,
     pub(super) connectors: Vec<view::ConnectorView>,

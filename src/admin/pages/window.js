@@ -119,6 +119,8 @@ async function ask(path) {
 
 /* The list of messages. */
 
+/** The gateway that sends it, or has sent it, where there are several. */
+const sender = (entry) => (entry.sent_by ? [element("span", "also any", `by ${shown(entry.sent_by, 80)}`)] : []);
 const keyOf = (id, route) => `${id} ${route}`;
 function fillMessage(row, entry) {
 	row.dataset.id = entry.id;
@@ -132,7 +134,8 @@ function fillMessage(row, entry) {
 	link.href = `/messages/${entry.id}`;
 	put(link, entry.id);
 	put(slot(row, "accepted_at"), when(entry.accepted_at));
-	const has_changed = put(slot(row, "state"), state(entry.state));
+	put(slot(row, "accepted_by"), entry.accepted_by ? `by ${shown(entry.accepted_by, 80)}` : "");
+	const has_changed = put(slot(row, "state"), state(entry.state), ...sender(entry));
 	put(slot(row, "sender"), shown(entry.sender, 120));
 	const [first, ...others] = entry.recipients;
 	put(slot(row, "recipients"), first ? shown(first.address, 120) : "", others.length ? ` and ${others.length} more` : "");
@@ -264,7 +267,7 @@ async function message() {
 			const row = all("[data-testid=recipients] tr[data-id]").find((row) => row.dataset.id === shown(recipient.address, 320));
 			if (!row) continue;
 			const word = entry.state === "held" && recipient.state === "waiting" ? "held" : recipient.state;
-			put(slot(row, "state"), state(word));
+			put(slot(row, "state"), state(word), ...sender(entry));
 			put(slot(row, "reply"), recipient.last_reply ? element("q", "reply", shown(recipient.last_reply, 1000)) : "–");
 		}
 	}
@@ -559,8 +562,44 @@ async function overview() {
 	const amount = waiting + sending === 0 ? "Nothing waits." : `${count(waiting)} waiting, ${count(sending)} on the way.`;
 	put(one("#standing"), amount + oldest);
 	learning(status.learning);
+	gateways(status.members ?? [], status.store);
 	await connectors();
 	await judge();
+}
+const standing = { alive: "at work", draining: "ending", apart: "was away", gone: "taken over" };
+const many = (number, noun) => `${count(number)} ${noun}${number === 1 ? "" : "s"}`;
+function gateways(members, store) {
+	const body = one("[data-testid=gateways] tbody");
+	if (!body || !store) return;
+	const rows = new Map(all("tr", body).map((row) => [row.dataset.id, row]));
+	members.forEach((member, at) => {
+		const name = shown(member.name, 200);
+		const row = rows.get(name) ?? copy("gateway");
+		rows.delete(name);
+		row.dataset.id = name;
+		put(slot(row, "name"), name);
+		put(slot(row, "this"), member.this ? "this gateway" : "");
+		const word = standing[member.state] ?? member.state;
+		if (put(slot(row, "state"), state(word))) say(`Gateway ${name} is ${word}.`);
+		const left = member.taken_over_in === undefined ? "" : `, taken over in ${span(member.taken_over_in)}`;
+		put(slot(row, "seen"), `${span(member.seen_seconds)} ago${left}`);
+		put(slot(row, "lanes"), count(member.lanes));
+		const since = member.differs_since ? [" since ", when(member.differs_since)] : [];
+		put(slot(row, "config"), ...(member.same_config ? ["the same"] : [icon("warning"), " another", ...since]));
+		put(slot(row, "version"), shown(member.version, 60));
+		// One that comes takes the place of its name.
+		if (body.children[at] !== row) body.insertBefore(row, body.children[at] ?? null);
+	});
+	if (members.length) rows.forEach((row) => row.remove());
+	const facts = one("#store");
+	if (store.host) put(slot(facts, "host"), element("code", "", shown(store.host, 200)));
+	if (put(slot(facts, "state"), state(store.state))) say(`The database is ${store.state}.`);
+	put(slot(facts, "since"), ...(store.since ? [" since ", when(store.since)] : []));
+	put(slot(facts, "why"), store.why ? `: ${shown(store.why, 400)}` : "");
+	if (store.durability) put(slot(facts, "durability"), shown(store.durability, 200));
+	const oldest = store.spilled_oldest_seconds === undefined ? "" : `, the oldest for ${span(store.spilled_oldest_seconds)}`;
+	const unwritten = store.unwritten ? `; ${many(store.unwritten, "outcome")} to be written there` : "";
+	put(slot(facts, "spilled"), many(store.spilled, "message") + oldest + unwritten);
 }
 function learning(now) {
 	const place = one("#learning");

@@ -268,11 +268,14 @@ impl Roll {
     pub fn states(&self, now: Duration) -> Vec<(NodeRow, MemberState, Duration)> {
         let state = |entry: &HeardMember| {
             let silence = now.saturating_sub(entry.since);
+            // As it is judged: while one hears nothing oneself nobody falls silent.
+            let watched = self.beaten.unwrap_or_default();
+            let watched = watched.saturating_sub(entry.watched);
             let word = &entry.word;
             let state = if word.is_gone {
                 MemberState::Gone
-            } else if silence >= word.dead_after / 3 && Some(word.id) != self.node {
-                MemberState::Silent
+            } else if watched >= word.dead_after / 3 && Some(word.id) != self.node {
+                MemberState::Silent(word.dead_after.saturating_sub(watched))
             } else if word.is_draining {
                 MemberState::Draining
             } else if word.is_apart {

@@ -1,12 +1,14 @@
 //! What is concluded about a gateway of the queue, and what one says of itself.
 
+use std::time::Duration;
+
 /// How a member is, for whoever looks at the queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MemberState {
     /// It is heard.
     Alive,
-    /// It was not heard for a third of the time after which it is dead.
-    Silent,
+    /// It was not heard for a third of the time after which it is dead; it is that in so long, unless it is heard before.
+    Silent(Duration),
     /// It ends soon.
     Draining,
     /// It is back, and what it sent by itself is not over.
@@ -20,7 +22,7 @@ impl MemberState {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Alive => "alive",
-            Self::Silent => "silent",
+            Self::Silent(_) => "silent",
             Self::Draining => "draining",
             Self::Apart => "apart",
             Self::Gone => "gone",

@@ -123,6 +123,49 @@ fn silence_is_not_death_while_one_hears_nothing_oneself() {
 }
 
 #[test]
+fn nobody_falls_silent_while_one_hears_nothing_oneself() {
+    let mut roll = Roll::new(settings(), Duration::ZERO);
+    let words = |second: u32, other: i64| {
+        [
+            word(1, "a", i64::from(second), 2),
+            word(2, "b", other, 2),
+            word(3, "c", i64::from(second), 2),
+        ]
+    };
+    for second in 0..30 {
+        beat(&mut roll, second, &words(second, i64::from(second.min(4))));
+    }
+    let states = |roll: &Roll, second: u32| {
+        let states = roll.states(SECOND * second).into_iter();
+        let found = states.map(|(_, state, silence)| (state, silence.as_secs()));
+        found.collect::<Vec<_>>()
+    };
+    let silent = MemberState::Silent(SECOND * 35);
+    let [alive, dead] = [MemberState::Alive, silent];
+    assert_eq!(states(&roll, 29), [(alive, 0), (dead, 25), (alive, 0)]);
+    assert_eq!(
+        states(&roll, 629),
+        [(alive, 600), (dead, 625), (alive, 600)],
+        "what was so when the store was read the last time"
+    );
+    // Two of them come back later than this one.
+    beat(
+        &mut roll,
+        630,
+        &[
+            word(1, "a", 630, 2),
+            word(2, "b", 4, 2),
+            word(3, "c", 29, 2),
+        ],
+    );
+    let states: Vec<_> = states(&roll, 630)
+        .into_iter()
+        .map(|(state, _)| state)
+        .collect();
+    assert_eq!(states, [alive; 3]);
+}
+
+#[test]
 fn a_count_is_raised_when_ones_own_fits_and_a_newcomer_waits_for_that() {
     let mut roll = Roll::new(settings(), Duration::ZERO);
     for second in 0..30 {
