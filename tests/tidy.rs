@@ -93,7 +93,7 @@ const BUDGETS: &[(&str, usize)] = &[
     ("view", 860),
     ("incident", 1_500),
     ("window", 1_280),
-    ("admin", 9_200),
+    ("admin", 9_400),
     ("config", 9_020),
     ("watch", 50),
     ("gateway", 4_900),
