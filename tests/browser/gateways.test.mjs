@@ -174,7 +174,8 @@ test("the database goes away and comes back, and mail is spilled meanwhile", asy
 	await says(page, store, /away\s+since \d{4}-[^]*: \S/);
 	await one.send({ to: "ben@partner.example" });
 	await says(page, store, /\b1 message, the oldest for/);
-	await says(page, page.locator("#needs"), /database/i);
+	// An outage is an incident when it lasts.
+	await says(page, page.locator("#needs"), /database/i, 120);
 	await both("away");
 	await looksRight(one, { kind: "away", role: "admin", colorScheme: "light" }, [["/messages", "messages"], ["/connectors", "connectors"], ["/incidents", "incidents"]]);
 	await database("start");
