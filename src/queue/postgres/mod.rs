@@ -60,6 +60,7 @@ mod spilling;
 mod stored;
 mod ticket;
 mod tls;
+mod tray;
 mod unheard;
 mod values;
 mod verbs;

@@ -20,6 +20,7 @@ use super::{
     settle,
     stored::ToSettle,
     ticket::WriteTicket,
+    tray::WriteTray,
     unheard::{ClaimedJob, Handover, Unheard},
     values::int,
     writing::Writing,
@@ -31,8 +32,6 @@ use crate::{
     telemetry::counted,
 };
 
-/// Operations of one transaction.
-const BATCH: usize = 64;
 /// So long it may stay unknown whether something was written.
 const UNKNOWN: Duration = Duration::from_secs(10);
 /// Between two looks whether the database is back, where somebody has to know.
@@ -151,12 +150,12 @@ pub(super) struct Waiting {
 }
 
 /// What waits for a connection that writes.
-pub(super) type Tray = Arc<tokio::sync::Mutex<mpsc::Receiver<Waiting>>>;
+pub(super) type Tray = Arc<WriteTray<Waiting>>;
 
 impl WriteDesk {
     pub(super) fn new() -> (Self, Tray) {
         let (inbox, tray) = mpsc::channel(WAITING);
-        (Self { inbox }, Arc::new(tokio::sync::Mutex::new(tray)))
+        (Self { inbox }, Arc::new(WriteTray::new(tray)))
     }
 
     async fn hand_in(&self, work: WriteWork, ticket: Arc<WriteTicket>) -> Result<(), StoreError> {
@@ -227,19 +226,9 @@ impl Scribe {
                 self.write(&mut link, vec![alone]).await;
                 continue;
             }
-            let mut batch = Vec::new();
-            {
-                let mut tray = self.tray.lock().await;
-                let Some(first) = tray.recv().await else {
-                    return;
-                };
-                batch.push(first);
-                while batch.len() < BATCH
-                    && let Ok(next) = tray.try_recv()
-                {
-                    batch.push(next);
-                }
-            }
+            let Some((batch, _under_way)) = self.tray.take().await else {
+                return;
+            };
             let mut seen = HashSet::new();
             let (together, apart) = batch
                 .into_iter()
