@@ -113,10 +113,13 @@ impl Gate {
         self.limits = limits;
     }
 
-    /// What this gateway may use of the limits from now on; `None`: nothing may start. What is under way stays counted.
-    pub fn share(&mut self, part: Option<LaneLimits>) {
+    /// What this gateway may use of the limits from now on; `None`: nothing may start. What is under way stays counted. Returns whether
+    /// that is something else than before.
+    pub fn share(&mut self, part: Option<LaneLimits>) -> bool {
+        let before = (self.is_barred, self.limits);
         self.is_barred = part.is_none();
         self.limits = part.unwrap_or(self.limits);
+        before != (self.is_barred, self.limits)
     }
 
     /// Whether nothing may start by this gateway, whatever the state.

@@ -39,13 +39,13 @@ impl LaneEntry {
         lane.mailbox.is_none() || self.facts.is_mailbox
     }
 
-    /// As much of the limits as is this gateway's now.
-    pub(super) fn share(&mut self, lane: &LaneId, member: &Member) {
+    /// As much of the limits as is this gateway's now; whether that has changed.
+    pub(super) fn share(&mut self, lane: &LaneId, member: &Member) -> bool {
         if !self.is_divided(lane) {
-            return;
+            return false;
         }
         let part = member.limits(lane, &self.facts, &self.limits);
-        self.gate.share(part.filter(|_| !self.is_leaving));
+        self.gate.share(part.filter(|_| !self.is_leaving))
     }
 
     /// Something begins that may be cut off.
@@ -80,16 +80,21 @@ impl Lanes {
         let Some(member) = &self.member else {
             return;
         };
+        let mut is_other = false;
         {
             let mut table = self.table();
             for (lane, entry) in &mut table.lanes {
                 if lane.mailbox.is_none() {
                     entry.facts.learned = learned.get(&lane.connector).copied();
                 }
-                entry.share(lane, member);
+                is_other |= entry.share(lane, member);
             }
         }
-        self.wake_all();
+        self.wake_jobs.notify_waiters();
+        // A look at the queue costs the others something: where all is as it was, nobody needs one.
+        if is_other {
+            self.wake.notify_one();
+        }
     }
 
     /// How the lane of a connector is shared, as it is now.
