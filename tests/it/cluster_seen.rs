@@ -1,7 +1,11 @@
 //! Several gateways on one PostgreSQL as their number and their releases change: as many as may be and one more, and a schema that a newer
 //! release has added to while older ones are at work.
 
-use std::process::{Command, Output};
+use std::{
+    process::{Command, Output},
+    thread,
+    time::{Duration, Instant},
+};
 
 use tempfile::TempDir;
 
@@ -91,4 +95,28 @@ fn a_release_works_on_while_a_newer_one_has_added_to_the_schema() {
     let (code, said) = refused(&cluster, "relay-c");
     assert_eq!(code, Some(78), "{said}");
     assert!(said.contains("a newer version of Postern"), "{said}");
+}
+
+/// As the server counts it: the transactions' own words are not questions.
+#[test]
+#[ignore = "needs PostgreSQL"]
+fn a_gateway_without_mail_asks_three_times_a_second() {
+    let server = Postgres::start("shared_preload_libraries = 'pg_stat_statements'\n");
+    server.sql("postgres", "CREATE EXTENSION pg_stat_statements");
+    let cluster = Cluster::new(&server, "");
+    let one = cluster.member("relay-a");
+    assert!(send(&one, "before"));
+    cluster.sink.wait(1);
+    // What a start and a message bring with them is over.
+    thread::sleep(Duration::from_secs(5));
+    let asked = "SELECT coalesce(sum(calls), 0) FROM pg_stat_statements JOIN pg_roles ON userid = pg_roles.oid
+        WHERE rolname = 'postern' AND query !~* '^(begin|commit|set|rollback|start)'";
+    let count = || -> u64 { server.sql("postgres", asked).parse().unwrap() };
+    let (begun, before) = (Instant::now(), count());
+    thread::sleep(Duration::from_secs(20));
+    let questions = count() - before;
+    let seconds = begun.elapsed().as_secs_f64();
+    assert!(questions > 20, "it counts: {questions}");
+    let rate = questions as f64 / seconds;
+    assert!(rate <= 3.1, "{rate} a second");
 }
