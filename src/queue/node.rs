@@ -8,6 +8,11 @@ use std::time::Duration;
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct NodeId(pub u64);
 
+impl NodeId {
+    /// Nobody: of a store of one gateway alone; in a shared one a gateway that has no number yet.
+    pub const NOBODY: Self = Self(0);
+}
+
 /// What a gateway says of itself. A store of one gateway heeds nothing but `node`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Standing {

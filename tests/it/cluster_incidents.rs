@@ -6,12 +6,13 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::{
-    cluster::Cluster,
+    cluster::{Cluster, send},
     harness::{
         clock::Clock,
         gateway::{Gateway, stdout},
         postgres::Postgres,
         time::wait,
+        upstream::{Act, Script},
     },
 };
 
@@ -91,4 +92,41 @@ pub(crate) fn another_configuration() {
     clock.set(700);
     is(&one, "configurations_differ", "relay-b", "open");
     drop(two);
+}
+
+/// It stands still with a message of which the last octet is out; the others send it again, and then it hears that it was taken.
+#[test]
+#[ignore = "needs PostgreSQL"]
+pub(crate) fn a_message_that_two_send() {
+    let sink = Script::default()
+        .when(|at| (at.stage == "EOD" && at.dot == 1).then_some(Act::Once(|seen| seen.dots > 1)))
+        .start();
+    let cluster = Cluster {
+        sink,
+        ..Cluster::new(Postgres::shared(), "")
+    };
+    let one = watched(&cluster, "relay-a", "");
+    assert!(send(&one, "twice"));
+    wait("the last octet", || {
+        (cluster.sink.seen().dots == 1).then_some(())
+    });
+    let two = cluster.member("relay-b");
+    // Before it counts the other one it may use all of the limits, and nothing is left while it is missing.
+    let knew = format!("SELECT min(knew) FROM {}.node", cluster.schema);
+    wait("each counts the other", || {
+        (Postgres::shared().sql("postern", &knew) == "2").then_some(())
+    });
+    one.send_signal("STOP");
+    cluster.sink.wait(2);
+    let id = wait("the other one is done with it", || {
+        let said = stdout(&two.cli(&["queue", "list", "--all", "--json"]));
+        let all: Value = serde_json::from_str(&said).ok()?;
+        let entry = all.get(0)?;
+        (entry["state"] == "done").then(|| entry["id"].as_str().unwrap().to_owned())
+    });
+    one.send_signal("CONT");
+    is(&one, "sent_twice", "", "open");
+    let life = stdout(&two.cli(&["trace", &id]));
+    assert!(life.contains("it may have been sent twice"), "{life}");
+    assert!(one.log().contains("sent twice"), "{}", one.log());
 }

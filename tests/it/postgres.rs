@@ -342,6 +342,22 @@ async fn what_comes_late_from_a_node_that_is_gone_is_taken_over_too() {
     assert_eq!(two.claim_pinned(at(310)).await.len(), 1);
 }
 
+/// Between its being taken over and its next beat a gateway has no number: what it is given then is everybody's, and not leased to nobody.
+#[tokio::test]
+#[ignore = "needs PostgreSQL"]
+async fn what_a_gateway_without_a_number_takes_is_left_to_whoever_may_send() {
+    let settings = settings();
+    let one = member(&settings, "one").await;
+    let start = Start::Now(NodeId::default(), ConnectorName::from("up"));
+    let mine = mail(2, &["a@x.example"]);
+    let inserted = one.store.insert(&mine, &[start], at(5)).await.unwrap();
+    assert_eq!((inserted.jobs.len(), inserted.leases.len()), (1, 0));
+    let nobodys = one.store.claim(&ask(9), NodeId::default(), at(6)).await;
+    assert!(nobodys.unwrap().is_empty());
+    let claimed = one.claim(9, at(6)).await;
+    assert_eq!(claimed[0].message.id, mine.message.id);
+}
+
 /// A start on the same directory is a successor: nobody has to wait until it is sure that the one before has ended.
 #[tokio::test]
 #[ignore = "needs PostgreSQL"]

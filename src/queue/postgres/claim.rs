@@ -106,7 +106,9 @@ impl Claimer {
             broken: Vec::new(),
             handover: self.unheard.unless_heard(Vec::new()),
         };
-        for ask in asks {
+        // One without a number could not be taken over.
+        let asks = Some(asks).filter(|_| self.node != NodeId::NOBODY);
+        for ask in asks.unwrap_or_default() {
             let mut left = ask.clone();
             for _ in 0..LOOKS {
                 if left.limit == 0 {

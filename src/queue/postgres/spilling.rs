@@ -7,7 +7,7 @@ use std::{
 
 use super::{PostgresStore, ticket::WriteTicket, writer::WriteFault};
 use crate::{
-    queue::store::{Inserted, Kept, Lease, Settlement, Start, StoreError},
+    queue::store::{Inserted, Kept, Lease, NodeId, Settlement, Start, StoreError},
     route::Routed,
 };
 
@@ -24,7 +24,8 @@ impl PostgresStore {
         ticket: Arc<WriteTicket>,
     ) -> Result<Inserted, WriteFault> {
         let at = (self.own_node(), self.at(now));
-        let inserted = self.desk.insert(mail.clone(), starts.to_vec(), at, ticket);
+        let starts: Vec<Start> = starts.iter().map(leased_to_somebody).collect();
+        let inserted = self.desk.insert(mail.clone(), starts.clone(), at, ticket);
         let (jobs, leases) = inserted.await?;
         leases.heard();
         let leased = starts.iter().take(jobs.len()).filter_map(|start| {
@@ -81,5 +82,14 @@ impl PostgresStore {
         swept
             .await
             .map_err(|e| StoreError::Unavailable(e.to_string()))
+    }
+}
+
+/// A gateway has no number before its first beat, nor after it was taken over until the next one. What was leased to nobody would be taken over
+/// from nobody: so whoever has a permit may send it.
+fn leased_to_somebody(start: &Start) -> Start {
+    match start {
+        Start::Now(NodeId::NOBODY, _) => Start::Any,
+        other => other.clone(),
     }
 }

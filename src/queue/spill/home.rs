@@ -15,8 +15,9 @@ use crate::{
     queue::{
         moving::{KeptOutcome, MovingMessage},
         postgres::PostgresStore,
-        store::{Kept, LaneRow, NodeId, Standing, Store as _, StoreError},
+        store::{Kept, LaneRow, NodeId, Settled, Standing, Store as _, StoreError},
     },
+    telemetry::noticed,
 };
 
 /// Between two looks.
@@ -144,18 +145,24 @@ impl SpillCore {
             tracing::error!(%id, job, "what became of a job cannot be read, and stays in queue.db");
             return Ok(false);
         };
+        let mut recipients = settlement.recipients.iter();
+        let is_delivered = recipients.any(|(_, settled)| matches!(settled, Settled::Done(_)));
         match in_time(self.settings.patience, remote.settle(settlement, now)).await {
-            Ok(Kept::Written) => {}
             Ok(Kept::Late) => tracing::warn!(
                 event = "late outcome",
                 %id,
                 "another gateway had taken this over meanwhile: what was delivered counts"
             ),
-            Ok(Kept::Lost) => tracing::warn!(
-                event = "sent twice",
-                %id,
-                "another gateway has sent this as well while the database was away from here"
-            ),
+            Ok(Kept::Lost) if is_delivered => {
+                noticed::sent_twice();
+                tracing::warn!(
+                    event = "sent twice",
+                    %id,
+                    "another gateway has sent this as well while the database was away from here"
+                );
+            }
+            // Of what was not delivered here, what the other gateway made of it is all there is.
+            Ok(Kept::Written | Kept::Lost) => {}
             Err(StoreError::Unavailable(error)) => {
                 tracing::error!(%id, job, error, "what became of a job cannot be written, and stays in queue.db");
                 return Ok(false);
