@@ -19,7 +19,7 @@ use tracing::{error, info, warn};
 use window::WindowSide;
 
 use crate::{
-    config::{self, Config, Diagnostic, Secrets, Severity},
+    config::{self, Config, Diagnostic, Secrets, Severity, cluster::SealingKey},
     connector::{self, Connector, Services},
     delivery::{self, Delivery, member::Member},
     listener::{ListenerStatus, Listeners, Shared, auth::Authenticator},
@@ -116,6 +116,8 @@ struct BuiltConnector {
     settings: connector::Settings,
     /// Of the files that its settings name.
     content: u64,
+    /// What its tokens are sealed with.
+    keys: Vec<SealingKey>,
     connector: Arc<dyn Connector>,
 }
 
@@ -132,8 +134,10 @@ fn connectors(
             // Looked at before they are read: what changes in between is seen at the next look.
             let files = config.connector_files.get(&settings.name);
             let content = content(files.map_or(&[], Vec::as_slice));
-            let is_same =
-                |made: &&BuiltConnector| made.settings == *settings && made.content == content;
+            let keys = config.store.keys();
+            let is_same = |made: &&BuiltConnector| {
+                made.settings == *settings && made.content == content && made.keys == keys
+            };
             if let Some(same) = kept.iter().find(is_same) {
                 return Ok(same.clone());
             }
@@ -146,6 +150,7 @@ fn connectors(
                 .map(|connector| BuiltConnector {
                     settings: settings.clone(),
                     content,
+                    keys: keys.to_vec(),
                     connector,
                 })
                 .map_err(|e| RunError::new(78, format!("connector \"{}\": {e}", settings.name)))
@@ -396,13 +401,14 @@ impl Gateway {
             );
             config.log.clone_from(&self.config.log);
         }
-        if config.store != self.config.store {
+        let place = self.config.store.with_keys_of(&config.store);
+        if config.store != place {
             warn!(
                 event = "restart needed",
                 key = "store",
                 "where the queue is has changed; that needs a restart, the old place stays"
             );
-            config.store.clone_from(&self.config.store);
+            config.store = place;
         }
         if let (Some(member), Some(settings)) = (&self.member, cluster::settings(&config)) {
             member.set(settings);

@@ -15,6 +15,26 @@ pub enum StoreSettings {
     Postgres(Box<PostgresSettings>, ClusterSettings),
 }
 
+impl StoreSettings {
+    /// What is sealed there is sealed with the first of these; none where nobody shares anything.
+    pub fn keys(&self) -> &[SealingKey] {
+        match self {
+            Self::Sqlite => &[],
+            Self::Postgres(_, cluster) => &cluster.keys,
+        }
+    }
+
+    /// The same place with the keys of another, which need no restart.
+    #[must_use]
+    pub fn with_keys_of(&self, other: &Self) -> Self {
+        let mut same = self.clone();
+        if let Self::Postgres(_, cluster) = &mut same {
+            cluster.keys = other.keys().to_vec();
+        }
+        same
+    }
+}
+
 /// The database that a gateway alone shared with others before.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FormerStore {

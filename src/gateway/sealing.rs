@@ -27,20 +27,31 @@ pub(super) fn seal(keys: &[SealingKey], note: &str, value: &str) -> Result<Strin
     Ok(format!("{SEALED}{}", STANDARD.encode(whole)))
 }
 
+/// What was sealed.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Unsealed {
+    pub(super) value: String,
+    /// As it would be sealed now.
+    pub(super) is_by_first: bool,
+}
+
 /// Opens a value by whichever of the keys it was sealed with. One that was never sealed is as it stands.
 ///
 /// # Errors
 /// No key opens it: a sentence.
-pub(super) fn open(keys: &[SealingKey], note: &str, value: &str) -> Result<String, String> {
+pub(super) fn open(keys: &[SealingKey], note: &str, value: &str) -> Result<Unsealed, String> {
     let Some(sealed) = value.strip_prefix(SEALED) else {
-        return Ok(value.to_owned());
+        return Ok(Unsealed {
+            value: value.to_owned(),
+            is_by_first: keys.is_empty(),
+        });
     };
     let refused = || {
         "what another gateway has written cannot be opened: every gateway needs the same cluster.key, and the one before as well after a change".to_owned()
     };
     let whole = STANDARD.decode(sealed).map_err(|_| refused())?;
     let (nonce, octets) = whole.split_at_checked(NONCE_LEN).ok_or_else(refused)?;
-    for key in keys {
+    for (at, key) in keys.iter().enumerate() {
         let Ok(key) = RandomizedNonceKey::new(&AES_256_GCM, &key.0) else {
             continue;
         };
@@ -49,7 +60,9 @@ pub(super) fn open(keys: &[SealingKey], note: &str, value: &str) -> Result<Strin
         };
         let mut octets = octets.to_vec();
         if let Ok(text) = key.open_in_place(nonce, Aad::from(note.as_bytes()), &mut octets) {
-            return String::from_utf8(text.to_vec()).map_err(|_| refused());
+            let value = String::from_utf8(text.to_vec()).map_err(|_| refused())?;
+            let is_by_first = at == 0;
+            return Ok(Unsealed { value, is_by_first });
         }
     }
     Err(refused())
@@ -71,7 +84,14 @@ mod tests {
         );
         // After a change of the key the old one still opens.
         let both = [two.clone(), one.clone()];
-        assert_eq!(open(&both, "note", &sealed).as_deref(), Ok("a secret"));
+        let opened = |is_by_first| {
+            let value = "a secret".to_owned();
+            Ok(Unsealed { value, is_by_first })
+        };
+        assert_eq!(open(&both, "note", &sealed), opened(false));
+        let anew = seal(&both, "note", "a secret").unwrap();
+        assert_eq!(open(&both, "note", &anew), opened(true));
+        assert_eq!(open(&both, "note", "a secret"), opened(false));
         assert!(open(&[two], "note", &sealed).is_err());
         assert!(open(&both, "other", &sealed).is_err());
         let mut broken = STANDARD
@@ -88,6 +108,7 @@ mod tests {
     #[test]
     fn who_is_alone_seals_nothing() {
         assert_eq!(seal(&[], "note", "text").as_deref(), Ok("text"));
-        assert_eq!(open(&[], "note", "text").as_deref(), Ok("text"));
+        let opened = open(&[], "note", "text").unwrap();
+        assert_eq!((opened.value.as_str(), opened.is_by_first), ("text", true));
     }
 }

@@ -5,10 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use super::sealing::{open, seal};
 use crate::{
-    config::{
-        Config,
-        cluster::{SealingKey, StoreSettings},
-    },
+    config::{Config, cluster::SealingKey},
     connector::oauth::TokenStore,
     queue::store::Store,
 };
@@ -26,11 +23,7 @@ pub struct StoredTokens {
 impl StoredTokens {
     /// In this store, sealed as the settings say.
     pub fn of(store: &Arc<dyn Store>, config: &Config) -> Arc<dyn TokenStore> {
-        let keys = match &config.store {
-            StoreSettings::Sqlite => Vec::new(),
-            StoreSettings::Postgres(_, cluster) => cluster.keys.clone(),
-        };
-        let store = Arc::clone(store);
+        let (store, keys) = (Arc::clone(store), config.store.keys().to_vec());
         Arc::new(Self { store, keys })
     }
 }
@@ -40,14 +33,23 @@ impl StoredTokens {
 /// # Errors
 /// None of the keys opens it: a sentence.
 pub fn opened(keys: &[SealingKey], key: &str, kept: &str) -> Result<String, String> {
-    open(keys, key, kept)
+    open(keys, key, kept).map(|opened| opened.value)
 }
 
 #[async_trait::async_trait]
 impl TokenStore for StoredTokens {
     async fn load(&self, key: &str) -> Result<Option<String>, String> {
         let kept = self.store.note(key).await.map_err(|e| e.to_string())?;
-        kept.map(|kept| open(&self.keys, key, &kept)).transpose()
+        let Some(kept) = kept else {
+            return Ok(None);
+        };
+        let opened = open(&self.keys, key, &kept)?;
+        // Else a token that is never rotated again would need the old key for ever. Whoever loads one has just taken it, so nobody else
+        // renews it meanwhile; what fails is done the next time.
+        if !opened.is_by_first {
+            let _ = self.save(key, opened.value.clone()).await;
+        }
+        Ok(Some(opened.value))
     }
 
     async fn save(&self, key: &str, value: String) -> Result<(), String> {

@@ -22,6 +22,7 @@ mod cluster;
 mod cluster_database;
 mod cluster_docs;
 mod cluster_incidents;
+mod cluster_keys;
 mod cluster_rolling;
 mod cluster_seen;
 mod commands;

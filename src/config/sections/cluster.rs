@@ -60,7 +60,7 @@ fn keys(context: Context<'_>, table: &Table<'_>) -> Option<Vec<SealingKey>> {
     if !table.has("key") {
         return Some(Vec::new());
     }
-    let given = secret::read(context, table, "key")?;
+    let given = secret::read_lines(context, table, "key")?;
     if !given.known {
         return Some(Vec::new());
     }

@@ -27,13 +27,38 @@ pub(super) struct Given {
 }
 
 pub(super) fn read(context: Context<'_>, table: &Table<'_>, key: &'static str) -> Option<Given> {
+    read_as(context, table, key, SecretLines::One)
+}
+
+/// One that may have several lines.
+pub(super) fn read_lines(
+    context: Context<'_>,
+    table: &Table<'_>,
+    key: &'static str,
+) -> Option<Given> {
+    read_as(context, table, key, SecretLines::Several)
+}
+
+/// How many lines a secret is meant to have.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum SecretLines {
+    One,
+    Several,
+}
+
+fn read_as(
+    context: Context<'_>,
+    table: &Table<'_>,
+    key: &'static str,
+    lines: SecretLines,
+) -> Option<Given> {
     match table.string_or_table(key)? {
         Ok(At { value: "", span }) => {
             context.error(&span, fault!("`{key}` is empty"));
             None
         }
         Ok(At { value, span }) => {
-            doubt_literal(context, key, value, &span);
+            doubt_literal(context, key, (value, lines), &span);
             Some(Given {
                 secret: Secret::new(value),
                 span,
@@ -41,14 +66,19 @@ pub(super) fn read(context: Context<'_>, table: &Table<'_>, key: &'static str) -
             })
         }
         Err(table) => {
-            let given = elsewhere(context, &table, key);
+            let given = elsewhere(context, &table, key, lines);
             table.finish();
             given
         }
     }
 }
 
-fn elsewhere(context: Context<'_>, table: &Table<'_>, key: &str) -> Option<Given> {
+fn elsewhere(
+    context: Context<'_>,
+    table: &Table<'_>,
+    key: &str,
+    lines: SecretLines,
+) -> Option<Given> {
     let span = table.span.clone();
     let fault = |fault: Fault| {
         context.error(&span, fault);
@@ -130,7 +160,8 @@ fn elsewhere(context: Context<'_>, table: &Table<'_>, key: &str) -> Option<Given
     if value.is_empty() {
         return fault(fault!("the value of `{key}` is empty"));
     }
-    doubt(context, key, &value, &span, "check what was put there");
+    let hint = "check what was put there";
+    doubt(context, key, (&value, lines), &span, hint);
     Some(Given {
         secret: Secret::new(value),
         span: span.clone(),
@@ -139,10 +170,20 @@ fn elsewhere(context: Context<'_>, table: &Table<'_>, key: &str) -> Option<Given
 }
 
 /// What is hardly meant in any secret; none of it is shown.
-fn doubt(context: Context<'_>, key: &str, value: &str, span: &Span, hint: &str) -> bool {
-    let message = if let Some(found) = control_character(value) {
+fn doubt(
+    context: Context<'_>,
+    key: &str,
+    (value, lines): (&str, SecretLines),
+    span: &Span,
+    hint: &str,
+) -> bool {
+    let found = match lines {
+        SecretLines::One => control_character(value),
+        SecretLines::Several => value.lines().find_map(control_character),
+    };
+    let message = if let Some(found) = found {
         format!("the value of `{key}` holds a control character ({found})")
-    } else if value.trim() != value {
+    } else if lines == SecretLines::One && value.trim() != value {
         format!("the value of `{key}` begins or ends with a blank")
     } else {
         return false;
@@ -152,7 +193,12 @@ fn doubt(context: Context<'_>, key: &str, value: &str, span: &Span, hint: &str) 
 }
 
 /// And what is hardly meant where a secret stands in the file itself.
-fn doubt_literal(context: Context<'_>, key: &str, value: &str, span: &Span) {
+fn doubt_literal(
+    context: Context<'_>,
+    key: &str,
+    (value, lines): (&str, SecretLines),
+    span: &Span,
+) {
     let raw = context.source.raw(span);
     let is_basic = raw.starts_with('"');
     let hint = if is_basic && raw.contains('\\') {
@@ -160,7 +206,7 @@ fn doubt_literal(context: Context<'_>, key: &str, value: &str, span: &Span) {
     } else {
         "leave it out if it is not part of the value"
     };
-    if doubt(context, key, value, span, hint) {
+    if doubt(context, key, (value, lines), span, hint) {
         return;
     }
     let others = raw.replace("\\\\", "").replace("\\\"", "");
