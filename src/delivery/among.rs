@@ -5,6 +5,8 @@
 
 use std::{sync::Arc, time::Duration};
 
+use tokio::sync::watch;
+
 use super::{
     learned,
     member::{BeatNews, Member},
@@ -187,12 +189,53 @@ impl DeliveryContext {
 
     /// Returns when what is leased so has to be cut off, if ever.
     pub(super) async fn over(&self, lease: Lease) {
-        if self.lanes.member().is_none() || lease.node == NodeId::default() {
+        let Some(member) = self.lanes.member() else {
+            return std::future::pending().await;
+        };
+        if lease.node == NodeId::default() {
             return std::future::pending().await;
         }
-        let mut is_over = self.is_over.subscribe();
-        if is_over.wait_for(|is_over| *is_over).await.is_err() {
-            std::future::pending::<()>().await;
+        let is_so = || member.life() == OwnLife::Over || member.node() != Some(lease.node);
+        said_and_so(self.is_over.subscribe(), is_so).await;
+    }
+}
+
+/// Returns when it is said that something is over, and is so. What was said last may be from before this began: after the database was away
+/// it is said for a moment longer.
+async fn said_and_so(mut said: watch::Receiver<bool>, is_so: impl Fn() -> bool) {
+    while said.wait_for(|is_over| *is_over).await.is_ok() {
+        if is_so() {
+            return;
         }
+        if said.changed().await.is_err() {
+            break;
+        }
+    }
+    std::future::pending::<()>().await;
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        pin::pin,
+        task::{Context, Poll, Waker},
+    };
+
+    use super::*;
+
+    #[test]
+    fn what_begins_when_the_database_is_back_is_not_cut_off_for_what_was_before() {
+        let (said, is_so) = (watch::Sender::new(true), std::cell::Cell::new(false));
+        let mut over = pin!(said_and_so(said.subscribe(), || is_so.get()));
+        let mut poll = || over.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        assert_eq!(poll(), Poll::Pending, "said, but not so any more");
+        said.send_replace(true);
+        assert_eq!(poll(), Poll::Pending);
+        said.send_replace(false);
+        assert_eq!(poll(), Poll::Pending);
+        is_so.set(true);
+        assert_eq!(poll(), Poll::Pending, "not said yet");
+        said.send_replace(true);
+        assert_eq!(poll(), Poll::Ready(()));
     }
 }

@@ -182,7 +182,7 @@ enum Fault {
 }
 
 /// Takes everything, answers each dot after this time, and remembers when it came.
-fn timed(answer: Duration) -> (Upstream, Arc<Mutex<Vec<Instant>>>) {
+pub(crate) fn timed(answer: Duration) -> (Upstream, Arc<Mutex<Vec<Instant>>>) {
     let times: Arc<Mutex<Vec<Instant>>> = Arc::default();
     let heard = Arc::clone(&times);
     let upstream = Script::default().when(move |at| {

@@ -14,11 +14,12 @@ use std::{
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::cluster::{Cluster, send, timed};
 use crate::harness::{
-    gateway::{Client, Gateway, basic, stdout, wait},
+    gateway::{Gateway, basic, stdout, wait},
     peers::free_port,
     postgres::Postgres,
-    upstream::Upstream,
+    upstream::{Received, Upstream},
 };
 
 /// A file for a gateway of this name; `postgres`: more of that section, its hosts among it.
@@ -63,6 +64,49 @@ fn command(config: &str, arguments: &[&str]) -> Output {
 fn said(output: &Output) -> String {
     let both = [output.stdout.as_slice(), output.stderr.as_slice()].concat();
     String::from_utf8_lossy(&both).into_owned()
+}
+
+/// What is due when the database is back begins at once, and nothing of it is cut off for what was before: only what was under way at a cut
+/// may arrive twice.
+#[test]
+#[ignore = "needs PostgreSQL"]
+fn a_database_that_was_away_for_long_puts_nothing_in_doubt() {
+    let (sink, times) = timed(Duration::from_millis(300));
+    let mut server = Postgres::start("");
+    let cluster = Cluster {
+        sink,
+        ..Cluster::new(&server, "max_concurrent = 4\n")
+    };
+    let members = ["relay-a", "relay-b"].map(|name| cluster.member(name));
+    let mut count = 0;
+    let mut fill = |messages: usize| {
+        for _ in 0..messages {
+            assert!(send(&members[count % 2], &format!("m{count}")));
+            count += 1;
+        }
+        count
+    };
+    for _ in 0..3 {
+        fill(60);
+        server.stop();
+        fill(30);
+        std::thread::sleep(Duration::from_secs(12));
+        server.start_again();
+        std::thread::sleep(Duration::from_secs(4));
+    }
+    let all = fill(1);
+    let arrived = || {
+        let mails = cluster.sink.mails();
+        let subjects = mails.iter().map(Received::subject);
+        subjects.collect::<HashSet<_>>().len()
+    };
+    wait("all of it", || (arrived() >= all).then_some(()));
+    for member in &members {
+        let log = member.log();
+        assert!(log.contains("the database is there"), "{log}");
+        assert!(!log.contains("in_doubt=true"), "{log}");
+    }
+    assert_eq!(times.lock().unwrap().len(), all, "each once");
 }
 
 /// As the page of the documentation has it, word for word; by TLS, which is trusted as a connector's would be.
@@ -162,24 +206,6 @@ fn the_owner_of_the_database_runs_what_is_printed() {
     sink.wait(1);
     let none = command(&basic(sink.address), &["queue", "schema"]);
     assert_eq!(none.status.code(), Some(78), "{}", said(&none));
-}
-
-/// Sends one message; whether it was acknowledged.
-fn send(gateway: &Gateway, subject: &str) -> bool {
-    let Ok(mut client) = Client::try_connect(gateway.address("local")) else {
-        return false;
-    };
-    let content = format!("Subject: {subject}\r\n\r\ntext\r\n.\r\n");
-    [
-        ("", "220"),
-        ("HELO x\r\n", "250"),
-        ("MAIL FROM:<app@corp.example>\r\n", "250"),
-        ("RCPT TO:<x@corp.example>\r\n", "250"),
-        ("DATA\r\n", "354"),
-        (&content, "250"),
-    ]
-    .into_iter()
-    .all(|(said, code)| client.tries(said.as_bytes(), code))
 }
 
 /// The primary of two gateways dies under load, and its standby, for which commits wait, takes its place: all that was acknowledged arrives.

@@ -358,6 +358,34 @@ async fn what_a_gateway_without_a_number_takes_is_left_to_whoever_may_send() {
     assert_eq!(claimed[0].message.id, mine.message.id);
 }
 
+/// A beat that lay on the way for long says what was so when it was sent: since then its gateway may send by itself.
+#[tokio::test]
+#[ignore = "needs PostgreSQL"]
+async fn a_beat_that_comes_long_after_the_one_before_is_of_one_apart() {
+    let settings = settings();
+    let (one, two) = (
+        member(&settings, "one").await,
+        member(&settings, "two").await,
+    );
+    let nodes = |beat: Beat| {
+        let known = beat.nodes.into_iter().find(|row| row.id == one.node);
+        known.map(|row| (row.is_apart, row.seen)).unwrap()
+    };
+    one.beat().await;
+    let (is_apart, first) = nodes(two.beat().await);
+    assert!(!is_apart);
+    for (second, is_late) in [(9, false), (20, true), (0, false)] {
+        let schema = settings.schema.replace('"', "\"\"");
+        let back =
+            format!("UPDATE \"{schema}\".node SET seen = seen - {second}000000 WHERE name = 'one'");
+        Postgres::shared().sql("postern", &back);
+        one.beat().await;
+        let (is_apart, seen) = nodes(two.beat().await);
+        assert_eq!(is_apart, is_late, "{second} s");
+        assert!(seen > first, "it moves");
+    }
+}
+
 /// A start on the same directory is a successor: nobody has to wait until it is sure that the one before has ended.
 #[tokio::test]
 #[ignore = "needs PostgreSQL"]

@@ -10,7 +10,10 @@ use std::{
     time::Duration,
 };
 
-use super::word::{MemberState, OwnLife, SelfSaid};
+use super::{
+    known::{self, HeardMember, KnownMember, part_of, smaller_part},
+    word::{MemberState, OwnLife, SelfSaid},
+};
 use crate::queue::store::{NodeId, NodeRow};
 
 /// What a member goes by.
@@ -51,26 +54,6 @@ enum RollRule {
     TwoThirds,
 }
 
-/// What is remembered of a start of a gateway.
-#[derive(Debug, Clone)]
-struct HeardMember {
-    word: NodeRow,
-    /// It has certainly spoken after this.
-    heard: Option<Duration>,
-    /// It had spoken before this for the last time.
-    since: Duration,
-    /// Watched from here on without a gap, it did not speak.
-    watched: Duration,
-}
-
-/// The starts of one member that matter.
-#[derive(Debug)]
-struct KnownMember {
-    is_own: bool,
-    /// The newest first.
-    rows: Vec<HeardMember>,
-}
-
 /// All that is known of the members.
 #[derive(Debug)]
 pub struct Roll {
@@ -94,15 +77,6 @@ pub struct Roll {
     alone: Option<Duration>,
     /// Only a test leaves one out.
     without: Option<RollRule>,
-}
-
-/// Of two counts the one with the smaller part; 0 is none.
-fn smaller_part(one: u32, other: u32) -> u32 {
-    if one == 0 || other == 0 {
-        0
-    } else {
-        one.max(other)
-    }
 }
 
 impl Roll {
@@ -171,7 +145,9 @@ impl Roll {
         let old = self.knew.0;
         // What was sent by oneself was within the larger part.
         let has_too_much = old != 0 && count > old && (self.counts_alone(now) || !fits(count));
-        let knew = if has_too_much || !self.is_settled(now) {
+        // And as long as that counts the others keep the part that it was within.
+        let has_smaller = count < old && self.is_apart(now);
+        let knew = if has_too_much || has_smaller || !self.is_settled(now) {
             old
         } else {
             count
@@ -197,14 +173,25 @@ impl Roll {
             return false;
         }
         let before = self.beaten;
+        let cut_off: BTreeMap<(String, String), bool> = self
+            .members
+            .iter()
+            .filter_map(|member| {
+                let word = &member.rows.first()?.word;
+                let key = (word.name.clone(), word.token.clone());
+                Some((key, self.is_cut_off(member, answered)))
+            })
+            .collect();
         let listed: BTreeSet<NodeId> = words.iter().map(|word| word.id).collect();
         self.rows.retain(|node, _| listed.contains(node));
         for word in words {
             let fresh = || HeardMember {
                 word: word.clone(),
-                heard: None,
+                // It was not there when the store was read the last time.
+                heard: before,
                 since: answered,
                 watched: answered,
+                is_over: false,
             };
             let known = self.rows.entry(word.id);
             let is_known = matches!(known, std::collections::btree_map::Entry::Occupied(_));
@@ -230,7 +217,20 @@ impl Roll {
         self.node = Some(node);
         (self.beaten, self.spoken) = (Some(sent), Some(sent));
         self.knew = (said.knew, said.knew);
-        self.members = self.grouped();
+        known::supersede(&mut self.rows);
+        self.members = known::grouped(&self.rows, self.node, |entry| self.is_forgotten(entry));
+        for member in &mut self.members {
+            let Some(word) = member.rows.first().map(|entry| &entry.word) else {
+                continue;
+            };
+            let key = (word.name.clone(), word.token.clone());
+            // One that was not there before has spoken since.
+            let may_be = || {
+                before
+                    .is_none_or(|before| answered.saturating_sub(before) >= word.dead_after * 2 / 3)
+            };
+            member.was_cut_off = cut_off.get(&key).copied().unwrap_or_else(may_be);
+        }
         true
     }
 
@@ -315,15 +315,18 @@ impl Roll {
 
     /// What the holder of a shared lane may use of its limit.
     pub fn holder_part(&self, limit: u64, now: Duration) -> u64 {
-        self.left_by_absent(limit, now, 1)
+        let is_absent =
+            |member: &KnownMember| member.rows.iter().any(|entry| self.is_absent(entry, now));
+        self.left_by(limit, is_absent)
     }
 
-    /// What may be under way in a shared lane, however it began: what is more is to be cut.
+    /// What may be under way in a shared lane, however it began: what is more is to be cut. Less than that begins, so only who may really be
+    /// sending by itself is left room here.
     pub fn holder_most(&self, limit: u64, now: Duration) -> u64 {
         if !self.keeps(RollRule::TwoThirds) {
             return limit;
         }
-        self.left_by_absent(limit, now, 2)
+        self.left_by(limit, |member| self.is_cut_off(member, now))
     }
 
     /// What may be used of the limit of a shared lane by oneself, while the store is away: nothing before its holder certainly leaves room, and
@@ -381,29 +384,6 @@ impl Roll {
         }
     }
 
-    /// The rows of each member that say something of it, the newest first. What was before a start counts as long as that is apart.
-    fn grouped(&self) -> Vec<KnownMember> {
-        let mut members: BTreeMap<(&str, &str), Vec<&HeardMember>> = BTreeMap::new();
-        for entry in self.rows.values().rev() {
-            let key = (entry.word.name.as_str(), entry.word.token.as_str());
-            let rows = members.entry(key).or_default();
-            let is_superseded = rows.last().is_some_and(|newer| !newer.word.is_apart);
-            if !is_superseded {
-                rows.push(entry);
-            }
-        }
-        let mut known = Vec::new();
-        for mut rows in members.into_values() {
-            rows.retain(|entry| !has_left(&entry.word) && !self.is_forgotten(entry));
-            let is_own = rows.iter().any(|entry| Some(entry.word.id) == self.node);
-            if !rows.is_empty() {
-                let rows = rows.into_iter().cloned().collect();
-                known.push(KnownMember { is_own, rows });
-            }
-        }
-        known
-    }
-
     fn others(&self) -> impl Iterator<Item = &KnownMember> {
         self.members.iter().filter(|member| !member.is_own)
     }
@@ -431,7 +411,8 @@ impl Roll {
         rows.into_iter().map(of).max().unwrap_or(0)
     }
 
-    fn left_by_absent(&self, limit: u64, now: Duration, thirds: u32) -> u64 {
+    /// A limit less the parts of the others that are so.
+    fn left_by(&self, limit: u64, is_absent: impl Fn(&KnownMember) -> bool) -> u64 {
         let parts = self.members.iter().map(|member| {
             let rows = &member.rows;
             if member.is_own {
@@ -441,7 +422,7 @@ impl Roll {
                     .skip_while(|entry| Some(entry.word.id) == self.node);
                 let before = before.filter(|_| self.keeps(RollRule::Apart));
                 self.part(limit, before)
-            } else if rows.iter().any(|entry| self.is_absent(entry, now, thirds)) {
+            } else if is_absent(member) {
                 self.part(limit, rows)
             } else {
                 0
@@ -451,25 +432,32 @@ impl Roll {
     }
 
     /// Whether it may be sending its part by itself, or soon.
-    fn is_absent(&self, entry: &HeardMember, now: Duration, thirds: u32) -> bool {
+    fn is_absent(&self, entry: &HeardMember, now: Duration) -> bool {
         if entry.word.is_gone {
             return self.keeps(RollRule::Dead);
         }
+        self.is_silent(entry, now, 1) || entry.word.is_apart && self.keeps(RollRule::Apart)
+    }
+
+    /// Whether it may be sending its part by itself now. Nobody begins to before it was silent for long, so one that says that it does, or
+    /// may, and was heard all the time, means what was before its start: of that nothing is under way.
+    fn is_cut_off(&self, member: &KnownMember, now: Duration) -> bool {
+        let Some(newest) = member.rows.first() else {
+            return false;
+        };
+        if newest.word.is_gone {
+            return self.keeps(RollRule::Dead);
+        }
+        let is_apart = newest.word.is_apart && member.was_cut_off;
+        self.is_silent(newest, now, 2) || is_apart && self.keeps(RollRule::Apart)
+    }
+
+    /// Not heard for so many thirds of the time after which it is dead.
+    fn is_silent(&self, entry: &HeardMember, now: Duration, thirds: u32) -> bool {
         let heard = entry.heard.map(|heard| now.saturating_sub(heard));
         let is_silent = heard.is_none_or(|silence| silence >= entry.word.dead_after * thirds / 3);
         is_silent && self.keeps(RollRule::Silent)
-            || entry.word.is_apart && self.keeps(RollRule::Apart)
     }
-}
-
-/// It said goodbye: nothing of it is under way, and it needs no part. Only a last word says that a node ends: of one that had said so
-/// before and fell silent nobody could tell whether it left.
-fn has_left(word: &NodeRow) -> bool {
-    word.is_gone && word.is_draining && !word.is_apart
-}
-
-fn part_of(limit: u64, knew: u32) -> u64 {
-    limit.checked_div(u64::from(knew)).unwrap_or(0)
 }
 
 #[cfg(test)]

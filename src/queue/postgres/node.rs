@@ -34,15 +34,17 @@ const NODES: &str = "SELECT id, name, token, version, config_hash, seen, dead_af
         (SELECT count(*) FROM lane WHERE holder = node.id)
     FROM node WHERE gone IS NULL OR id = $1::bigint OR (NOT draining AND gone > $2::bigint) ORDER BY id";
 const BEGIN: &str = "INSERT INTO node (name, token, version, config_hash, started, seen, dead_after, knew, draining, apart)
-    VALUES ($1::text, $2::text, $3::text, $4::text, $5::bigint, 1, $6::bigint, $7::int, $8::boolean, $9::boolean)
+    VALUES ($1::text, $2::text, $3::text, $4::text, $5::bigint, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint, $6::bigint, $7::int, $8::boolean, $9::boolean)
     RETURNING id";
-/// All in one, once a second: its beat, the others as they were before it, what was changed, the time, and how commits are kept.
-const BEAT: &str = "WITH beat AS (
-      UPDATE node SET seen = seen + 1, knew = $2::int, draining = $3::boolean OR $5::boolean, apart = $4::boolean,
+/// All in one, once a second: its beat, the others as they were before it, what was changed, the time, and how commits are kept. A beat that
+/// comes long after the one before may have lain on the way, and its gateway may be sending by itself since: it is apart, whatever it says.
+const BEAT: &str = "WITH now AS (SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS now), beat AS (
+      UPDATE node SET seen = greatest(seen + 1, now.now), knew = $2::int, draining = $3::boolean OR $5::boolean,
+        apart = $4::boolean OR (NOT $5 AND now.now - seen >= dead_after / 3),
         config_hash = CASE WHEN $6::text = '' THEN config_hash ELSE $6 END,
         dead_after = CASE WHEN $7::bigint = 0 THEN dead_after ELSE $7 END,
         gone = CASE WHEN $5 THEN $8::bigint END
-      WHERE id = $1::bigint AND gone IS NULL)
+      FROM now WHERE id = $1::bigint AND gone IS NULL)
     SELECT id, name, token, version, config_hash, seen, dead_after, knew, draining, apart, gone IS NOT NULL,
            (SELECT count(*) FROM lane WHERE holder = node.id), (SELECT counter FROM change), (extract(epoch FROM clock_timestamp()) * 1000000)::bigint,
            current_setting('fsync'), current_setting('full_page_writes'), current_setting('synchronous_standby_names'),

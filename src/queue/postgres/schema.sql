@@ -13,7 +13,7 @@ CREATE TABLE node (
     version     text NOT NULL,
     config_hash text NOT NULL,
     started     bigint NOT NULL,
-    seen        bigint NOT NULL,           -- moves with each beat
+    seen        bigint NOT NULL,           -- when the last beat came; moves with each
     dead_after  bigint NOT NULL,           -- microseconds
     knew        int NOT NULL,
     draining    boolean NOT NULL,
