@@ -84,7 +84,7 @@ fn hear(shared: &DeliveryContext, news: Result<BeatNews, crate::queue::store::St
             shared.queue.becomes(NodeId::default());
             tracing::error!(
                 event = "taken over",
-                "the others have taken over what this gateway had: it was not heard of for too long, and begins anew"
+                "what this gateway had is not its own any more, since it was not heard of for too long or the database has gone back: it begins anew"
             );
         }
         Ok(BeatNews::Replaced) => {

@@ -152,13 +152,17 @@ pub fn interrupted(at: SystemTime) -> Event {
     }
 }
 
-/// The same, of one that fell silent.
-pub fn taken_over(name: &str, at: SystemTime) -> Event {
+/// The same, of one that fell silent; or of one that nobody knows any more.
+pub fn taken_over(name: Option<&str>, at: SystemTime) -> Event {
+    let text = match name {
+        Some(name) => format!("{name} went silent while it sent this; it may arrive twice"),
+        None => "a gateway that is not known any more was sending this; it may arrive twice".into(),
+    };
     Event {
         at,
         kind: EventKind::InDoubt,
         recipients: Vec::new(),
-        text: format!("{name} went silent while it sent this; it may arrive twice"),
+        text,
     }
 }
 

@@ -108,6 +108,8 @@ pub struct PostgresStore {
     cursors: SharedCursors,
     /// Of this start; 0: it is none (a command).
     node: AtomicI64,
+    /// How often that had beaten, as it was heard last.
+    beaten: AtomicI64,
     /// Of the directory.
     token: String,
     /// The node that was at work on it, for a command.
@@ -175,6 +177,7 @@ impl PostgresStore {
             unheard,
             cursors: SharedCursors::default(),
             node: AtomicI64::new(0),
+            beaten: AtomicI64::new(0),
             token,
             seen_here,
             is_swept: AtomicBool::new(false),
@@ -207,17 +210,6 @@ impl PostgresStore {
 
     fn at(&self, now: SystemTime) -> Moments {
         self.access.clock.at(now)
-    }
-
-    /// A first word: it becomes a node.
-    async fn begin(&self, standing: &Standing) -> Result<NodeId, StoreError> {
-        let (standing, token) = (standing.clone(), self.token.clone());
-        let now = self.at(SystemTime::now()).now();
-        // Where it was written before, the second is its successor.
-        let node = errand!(self, true, [standing, token], link => node::begin(link, &standing, &token, now))?;
-        self.node.store(of(node), Ordering::Release);
-        self.sweep_bodies().await?;
-        Ok(node)
     }
 }
 
@@ -413,9 +405,10 @@ impl Store for PostgresStore {
         if !is_first {
             self.give_back(now).await?;
         }
-        let standing = standing.clone();
-        let heard =
-            errand!(self, true, [standing], link => node::beat(link, node, &standing, now))?;
+        let (standing, token) = (standing.clone(), self.token.clone());
+        let mut heard = errand!(self, true, [standing, token], link =>
+            node::beat(link, (node, &token), &standing, now))?;
+        self.knows_itself(node, &mut heard.nodes);
         let (time, asked) = heard.clock;
         self.access.clock.is(time, asked);
         self.access.keeps(heard.facts)?;

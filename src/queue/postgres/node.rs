@@ -37,19 +37,20 @@ const BEGIN: &str = "INSERT INTO node (name, token, version, config_hash, starte
     VALUES ($1::text, $2::text, $3::text, $4::text, $5::bigint, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint, $6::bigint, $7::int, $8::boolean, $9::boolean)
     RETURNING id";
 /// All in one, once a second: its beat, the others as they were before it, what was changed, the time, and how commits are kept. A beat that
-/// comes long after the one before may have lain on the way, and its gateway may be sending by itself since: it is apart, whatever it says.
+/// comes long after the one before may have lain on the way, and its gateway may be sending by itself since: it is apart, whatever it says. A
+/// number may be somebody else's, where the database has gone back; and where there is no node at all the rest is said all the same.
 const BEAT: &str = "WITH now AS (SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS now), beat AS (
       UPDATE node SET seen = greatest(seen + 1, now.now), knew = $2::int, draining = $3::boolean OR $5::boolean,
         apart = $4::boolean OR (NOT $5 AND now.now - seen >= dead_after / 3),
         config_hash = CASE WHEN $6::text = '' THEN config_hash ELSE $6 END,
         dead_after = CASE WHEN $7::bigint = 0 THEN dead_after ELSE $7 END,
         gone = CASE WHEN $5 THEN $8::bigint END
-      FROM now WHERE id = $1::bigint AND gone IS NULL)
-    SELECT id, name, token, version, config_hash, seen, dead_after, knew, draining, apart, gone IS NOT NULL,
-           (SELECT count(*) FROM lane WHERE holder = node.id), (SELECT counter FROM change), (extract(epoch FROM clock_timestamp()) * 1000000)::bigint,
+      FROM now WHERE id = $1::bigint AND token = $10::text AND gone IS NULL)
+    SELECT node.id, name, token, version, config_hash, seen, dead_after, knew, draining, apart, gone IS NOT NULL,
+           (SELECT count(*) FROM lane WHERE holder = node.id), counter, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint,
            current_setting('fsync'), current_setting('full_page_writes'), current_setting('synchronous_standby_names'),
            current_setting('server_version'), current_setting('server_encoding')
-    FROM node WHERE gone IS NULL OR id = $1 OR (NOT draining AND gone > $9::bigint) ORDER BY id";
+    FROM change LEFT JOIN node ON gone IS NULL OR node.id = $1 OR (NOT draining AND gone > $9::bigint) ORDER BY node.id";
 const GONE: &str = "UPDATE node SET gone = $2::bigint WHERE id = $1::bigint AND gone IS NULL";
 /// It has not been heard of since.
 const SILENT: &str = "SELECT id FROM node WHERE id = $1::bigint AND (seen = $2::bigint OR gone IS NOT NULL) FOR UPDATE";
@@ -57,9 +58,10 @@ const SILENT: &str = "SELECT id FROM node WHERE id = $1::bigint AND (seen = $2::
 const LANES: &str = "UPDATE lane SET holder = NULL, used = NULL WHERE holder = $1::bigint";
 /// What it said of its own way to an upstream.
 const WAYS: &str = "DELETE FROM lane WHERE node = $1::bigint";
-/// Nodes that are gone, and of which a late insert or claim came through.
-const LATE: &str = "SELECT n.id, n.name FROM node n WHERE n.gone IS NOT NULL
-    AND EXISTS (SELECT 1 FROM job j WHERE j.state = 0 AND j.node = n.id) ORDER BY n.id LIMIT 8";
+/// Nodes that are gone, and of which a late insert or claim came through; and numbers that are no node's, since somebody has deleted it.
+const LATE: &str =
+    "SELECT j.node, n.name FROM (SELECT DISTINCT node FROM job WHERE state = 0 AND node IS NOT NULL) j
+    LEFT JOIN node n ON n.id = j.node WHERE n.id IS NULL OR n.gone IS NOT NULL ORDER BY j.node LIMIT 8";
 const DOUBT: &str =
     "UPDATE recipient r SET state = 1 FROM unnest($1::bytea[], $2::int[]) AS a (message, nr)
     WHERE r.message = a.message AND r.job = a.nr AND r.state = 0";
@@ -197,10 +199,10 @@ pub(super) async fn begin(
     Ok(NodeId(id.unsigned_abs()))
 }
 
-/// A node is at work, and hears of the others.
+/// A node is at work, and hears of the others. It is not among them where its number is that of another directory.
 pub(super) async fn beat(
     link: &mut DbLink,
-    node: NodeId,
+    (node, token): (NodeId, &str),
     standing: &Standing,
     now: i64,
 ) -> Result<BeatHeard, DbFault> {
@@ -219,13 +221,21 @@ pub(super) async fn beat(
             &dead_after,
             &now,
             &since,
+            &token,
         ],
     );
     let asked = since_boot();
     let found = link.whole(&[spoken]).await?;
     let answered = since_boot();
     let first = found.iter().flatten().next();
-    let first = first.ok_or_else(|| broken("this node is forgotten"))?;
+    let first = first.ok_or_else(|| broken("it lacks the row of its changes"))?;
+    let mut nodes = Vec::new();
+    for found in found.iter().flatten() {
+        if get::<Option<i64>>(found, 0)?.is_some() {
+            nodes.push(row(found)?);
+        }
+    }
+    nodes.retain(|one| one.id != node || one.token == token);
     Ok(BeatHeard {
         node,
         changes: get::<i64>(first, 12)?.unsigned_abs(),
@@ -237,7 +247,7 @@ pub(super) async fn beat(
             get(first, 17)?,
             get(first, 18)?,
         ]),
-        nodes: found.iter().flatten().map(row).collect::<Result<_, _>>()?,
+        nodes,
     })
 }
 
@@ -254,7 +264,7 @@ pub(super) async fn take_over(
         link.roll_back().await?;
         return Ok(false);
     }
-    in_doubt(link, (id, &silent.name), due, (now, by)).await?;
+    in_doubt(link, (id, Some(&silent.name)), due, (now, by)).await?;
     link.commit(&[
         (LANES, vec![&id]),
         (WAYS, vec![&id]),
@@ -273,7 +283,7 @@ pub(super) async fn take_over_late(
 ) -> Result<(), DbFault> {
     let found = link.begin(&[(LATE, vec![])]).await?;
     for row in found.iter().flatten() {
-        let (id, name): (i64, &str) = (get(row, 0)?, get(row, 1)?);
+        let (id, name): (i64, Option<&str>) = (get(row, 0)?, get(row, 1)?);
         in_doubt(link, (id, name), due, (now, by)).await?;
     }
     let before = now.saturating_sub(REMEMBERED);
@@ -286,7 +296,7 @@ pub(super) async fn take_over_late(
 /// All that a node has leased: it may have arrived, so only the same connector may try again. Wishes are obeyed.
 async fn in_doubt(
     link: &mut DbLink,
-    (node, name): (i64, &str),
+    (node, name): (i64, Option<&str>),
     due: i64,
     (now, by): (i64, i64),
 ) -> Result<(), DbFault> {

@@ -37,6 +37,7 @@ use tempfile::TempDir;
 
 use super::peers::{certificates, free_port};
 
+mod backup;
 mod pooler;
 mod standby;
 
