@@ -77,6 +77,8 @@ function put(place, ...parts) {
 	place.replaceChildren(...next.childNodes);
 	return true;
 }
+/** Words of ours, with commands and keys between backticks. */
+const coded = (text) => escaped(text).split("`").map((part, at) => (at % 2 ? element("code", "", part) : part));
 const slot = (row, name) => one(`[data-f="${name}"]`, row);
 const copy = (id) => one(`#${id}`).content.firstElementChild.cloneNode(true);
 
@@ -629,7 +631,7 @@ async function judge() {
 		const link = slot(row, "what");
 		link.href = need.href;
 		put(link, shown(need.what, 300));
-		put(slot(row, "why"), escaped(need.why));
+		put(slot(row, "why"), ...coded(need.why));
 		if (need.since) put(slot(row, "since"), when(need.since));
 		return row;
 	});

@@ -104,7 +104,7 @@ impl Writing {
             .or_insert_with(|| LifeLines::of(node))
     }
 
-    /// Somebody else has claimed the job since: where this one was delivered, somebody should know.
+    /// Somebody else has claimed the job since: where this one was delivered, the life of the message says so; whoever settles tells the log.
     pub(super) fn twice(&mut self, one: &ToSettle) {
         if one.kept != Kept::Lost {
             return;
@@ -116,8 +116,6 @@ impl Writing {
             return;
         }
         let message = one.settlement.message;
-        tracing::warn!(event = "sent twice", id = %message, recipients = done.join(", "),
-            "it was delivered by this gateway, which had been taken over, and another has sent it since");
         let event = settling::sent_twice(std::time::SystemTime::UNIX_EPOCH, done);
         let (node, now) = (of(one.settlement.lease.node), one.moments.now());
         self.lines(node)
