@@ -27,7 +27,7 @@ use crate::{
     queue::{Queue, lock, store::Store},
     systemd,
     telemetry::{self, metrics::Metrics},
-    view::{Cause, Readiness, Reload, STATUS_ROW},
+    view::{Readiness, Reload, ReloadCause, STATUS_ROW},
     watch::{Files, content},
 };
 
@@ -305,10 +305,10 @@ impl Gateway {
                     return Err(RunError::new(75, "another gateway runs on a copy of this data_dir"));
                 }
                 Some(()) = signals.hup.recv() => {
-                    let _ = self.reload(Cause::Asked).await;
+                    let _ = self.reload(ReloadCause::Asked).await;
                 }
                 Some(answer) = self.window.reloads.recv() => {
-                    let result = self.reload(Cause::Asked).await;
+                    let result = self.reload(ReloadCause::Asked).await;
                     // Whoever asked may have gone.
                     let _ = answer.send(result);
                 }
@@ -319,7 +319,7 @@ impl Gateway {
                     let changed = tokio::task::block_in_place(|| Files::of(&self.config.files) != self.files);
                     if changed {
                         info!(event = "file changed", "a secret, certificate or key has changed; taking the new one");
-                        let _ = self.reload(Cause::Files).await;
+                        let _ = self.reload(ReloadCause::Files).await;
                     }
                 }
                 _ = daily.tick() => {
@@ -332,7 +332,7 @@ impl Gateway {
     }
 
     /// All or nothing.
-    async fn reload(&mut self, cause: Cause) -> Result<(), String> {
+    async fn reload(&mut self, cause: ReloadCause) -> Result<(), String> {
         systemd::reloading();
         let at = time::logged(SystemTime::now());
         let result = tokio::task::block_in_place(|| self.try_reload(cause));
@@ -347,12 +347,12 @@ impl Gateway {
         }
         // A reload that a person asked for and that failed stays in `status`, though a changed file was taken since.
         let result = result.map_err(|error| error.text);
-        let is_news = cause == Cause::Asked
+        let is_news = cause == ReloadCause::Asked
             || result.is_err()
             || self
                 .reload
                 .as_ref()
-                .is_none_or(|last| last.cause == Cause::Files);
+                .is_none_or(|last| last.cause == ReloadCause::Files);
         if is_news {
             let error = result.clone().err();
             self.reload = Some(Reload { at, cause, error });
@@ -362,12 +362,12 @@ impl Gateway {
         result
     }
 
-    fn try_reload(&mut self, cause: Cause) -> Result<(), RunError> {
+    fn try_reload(&mut self, cause: ReloadCause) -> Result<(), RunError> {
         // Looked at before they are read: what changes in between is seen at the next look.
         let files = Files::of(&self.config.files);
         let loaded = match cause {
-            Cause::Asked => config::load(&self.config.path, Secrets::Resolve),
-            Cause::Files => {
+            ReloadCause::Asked => config::load(&self.config.path, Secrets::Resolve),
+            ReloadCause::Files => {
                 // Once for each change, whatever becomes of it.
                 self.files = files.clone();
                 config::again(&self.config)
@@ -378,7 +378,7 @@ impl Gateway {
         let prepared = self.listeners.prepare(&config.listeners)?;
         let prepared_window = window::prepare(config.window.as_ref())?;
         // From here on nothing fails.
-        if cause == Cause::Asked {
+        if cause == ReloadCause::Asked {
             log_notes(&notes);
         }
         if config.data_dir != self.config.data_dir {
@@ -420,7 +420,7 @@ impl Gateway {
         let all_same = connectors.len() == self.connectors.len()
             && connectors.iter().zip(&self.connectors).all(is_same);
         // A listener's new certificate does not concern delivery.
-        if cause == Cause::Asked || !all_same {
+        if cause == ReloadCause::Asked || !all_same {
             self.delivery.reload(setup(&config, &connectors));
         }
         self.listeners.commit(prepared);

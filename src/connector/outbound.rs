@@ -99,10 +99,12 @@ impl ProxyServer {
     /// The fault and the remedy when it does not let us in: `said` is its answer (407, what SOCKS has for it).
     pub(crate) fn refuses_login(&self, said: &str) -> String {
         if self.login.is_some() {
-            format!("{self} refuses the login ({said}); correct user and password in `proxy`")
+            format!(
+                "{self} refuses the login ({said}); correct user and password in `proxy` (user:password) [proxy-login]"
+            )
         } else {
             format!(
-                "{self} asks for a login ({said}); write it into `proxy`, as in \"http://user:password@host:port\""
+                "{self} asks for a login ({said}); write it into `proxy`, as in \"http://user:password@host:port\" [proxy-login]"
             )
         }
     }

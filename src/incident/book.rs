@@ -12,7 +12,11 @@ use super::{
     catalogue::{IncidentKind, IncidentSeverity},
     settings::IncidentSettings,
 };
-use crate::{delivery::clock::Moment, mail::time::since, window::incidents::IncidentRow};
+use crate::{
+    delivery::clock::Moment,
+    mail::{cause::Cause, time::since},
+    window::incidents::IncidentRow,
+};
 
 /// Opened again within this, it is the same.
 pub const SAME: Duration = Duration::from_hours(1);
@@ -51,12 +55,22 @@ pub struct IncidentCondition {
 impl IncidentCondition {
     /// As bad as the catalogue says.
     pub fn new(kind: IncidentKind, object: impl Into<String>, evidence: Vec<String>) -> Self {
+        // Elsewhere strangers' words may stand in the evidence.
+        let of_an_upstream = matches!(
+            kind,
+            IncidentKind::ConnectorPaused
+                | IncidentKind::MailboxRefused
+                | IncidentKind::ConnectorClosed
+                | IncidentKind::TokenFailing
+        );
+        let cause = evidence.iter().find_map(|line| Cause::of(line));
+        let cause = cause.filter(|_| of_an_upstream);
         Self {
             kind,
             object: object.into(),
             severity: kind.text().severity,
             stage: 0,
-            cause: None,
+            cause: cause.map(|cause| cause.word.to_owned()),
             evidence,
         }
     }

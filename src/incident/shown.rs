@@ -2,7 +2,11 @@
 
 use super::catalogue::IncidentKind;
 use crate::{
-    mail::{text::shown_to, time::rfc3339},
+    mail::{
+        cause::{self, Cause},
+        text::shown_to,
+        time::rfc3339,
+    },
     view::{IncidentView, OpenIncidents, ToldView},
     window::incidents::{IncidentRow, OutboxRow},
 };
@@ -25,7 +29,24 @@ pub fn number(id: &str) -> Option<i64> {
 pub fn view(row: &IncidentRow, told: &[OutboxRow]) -> IncidentView {
     let kind = IncidentKind::parse(&row.kind);
     let text = kind.map(IncidentKind::text);
-    let causes = text.map_or(&[][..], |text| text.causes);
+    // What it is stands before what it may be.
+    let cause = row.cause.as_deref().and_then(cause::named);
+    let causes = match cause {
+        Some(cause) => vec![cause.says.to_owned()],
+        None => text
+            .map_or(&[][..], |text| text.causes)
+            .iter()
+            .map(|cause| (*cause).to_owned())
+            .collect(),
+    };
+    let usual = text.map_or("", |text| text.remedy);
+    let remedy = match cause {
+        Some(cause) => format!(
+            "{}. {usual}",
+            cause.fix_for(row.object.split('/').next().unwrap_or_default())
+        ),
+        None => usual.to_owned(),
+    };
     IncidentView {
         id: id(row.id),
         kind: row.kind.clone(),
@@ -39,8 +60,8 @@ pub fn view(row: &IncidentRow, told: &[OutboxRow]) -> IncidentView {
         cause: row.cause.clone(),
         title: kind.map_or_else(|| row.kind.clone(), |kind| kind.title(&row.object)),
         evidence: row.evidence.clone(),
-        causes: causes.iter().map(|cause| (*cause).to_owned()).collect(),
-        remedy: text.map_or("", |text| text.remedy).to_owned(),
+        causes,
+        remedy,
         note: row.note.clone(),
         told: told.iter().map(of_outbox).collect(),
     }
@@ -70,7 +91,12 @@ pub fn counts(open: &[(String, u64)]) -> OpenIncidents {
 
 /// A reply or an error as evidence: one line, bounded, and of each address the domain alone.
 pub fn evidence(said: &str) -> String {
-    shown_to(&without_addresses(said), LINE)
+    let shown = shown_to(&without_addresses(said), LINE);
+    // The word at the end is short, and says the most.
+    match (Cause::of(&shown), Cause::of(said)) {
+        (None, Some(cause)) => format!("{shown} [{cause}]"),
+        _ => shown,
+    }
 }
 
 /// `somebody@corp.example` becomes `…@corp.example`.

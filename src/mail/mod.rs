@@ -4,6 +4,7 @@
 //! socket.
 
 pub mod address;
+pub mod cause;
 pub mod headers;
 pub mod health;
 mod lexer;

@@ -9,7 +9,7 @@ use crate::{
         lanes::others::{others_in, why_others},
         upstreams::{UpstreamRow, UpstreamsRow},
     },
-    mail::{outcome::LaneState, time::rfc3339},
+    mail::{cause::Cause, outcome::LaneState, time::rfc3339},
     queue::store,
     route::LaneId,
 };
@@ -30,6 +30,8 @@ pub struct Lane {
     pub since: Option<String>,
     /// Why it is not open, with the remedy.
     pub why: Option<String>,
+    /// The word of the usual mistake that it is, if it is one.
+    pub cause: Option<&'static str>,
     /// When it is tried again.
     pub next_probe: Option<String>,
     /// It stands for so many that are not listed (`connector/*`).
@@ -76,6 +78,9 @@ impl Lane {
             state: row.state.to_string(),
             current: is_running,
             since: is_shut.then(|| rfc3339(row.since)),
+            cause: Cause::of(&row.why)
+                .filter(|_| is_shut)
+                .map(|cause| cause.word),
             why: is_shut.then(|| row.why.clone()),
             next_probe: probe.map(rfc3339),
             more: others_in(row),

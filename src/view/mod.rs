@@ -28,7 +28,7 @@ pub use self::{
         sender,
     },
     ready::{Readiness, ReadyChecks},
-    row::{Cause, Certificate, Listener, Owner, Reload, STATUS_ROW, StatusRow},
+    row::{Certificate, Listener, Owner, Reload, ReloadCause, STATUS_ROW, StatusRow},
     status::{CheckedCertificate, Messages, Problem, ProblemPlace, Status},
     today::{DayView, DiskView},
     trial::{Explained, ExplainedStep, LoginView, Tried},

@@ -101,7 +101,7 @@ pub struct Reload {
     /// When it was begun, as the log writes times.
     pub at: String,
     /// Why.
-    pub cause: Cause,
+    pub cause: ReloadCause,
     /// Why the old settings stay. `None`: the new ones are in force.
     pub error: Option<String>,
 }
@@ -109,7 +109,7 @@ pub struct Reload {
 /// Why the settings are read again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
-pub enum Cause {
+pub enum ReloadCause {
     /// Somebody wants the file to be taken as it is now.
     Asked,
     /// A file that the settings in force name is another one. The configuration stays as it was taken: it may be half edited.

@@ -406,6 +406,7 @@ mod tests {
             state: state.to_owned(),
             current: true,
             since: None,
+            cause: None,
             why: None,
             next_probe: None,
             more: None,

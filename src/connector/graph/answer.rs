@@ -10,6 +10,7 @@ use reqwest::header::{self, HeaderMap};
 
 use super::codes::{GraphError, Row, Topic, error_in};
 use crate::mail::{
+    cause,
     outcome::{Obstacle, ObstacleKind, Outcome},
     reply::Reply,
 };
@@ -114,12 +115,13 @@ impl Heard<'_> {
         let has = |name: &str| self.headers.contains_key(name);
         if self.status == 407 || has("proxy-authenticate") {
             return Some(
-                "a proxy answered in Graph's place and asks for a login; write it into `proxy`, or let the proxy pass Graph's hosts through",
+                "a proxy answered in Graph's place and asks for a login; write it into `proxy`, or let the proxy pass Graph's hosts through [proxy-login]",
             );
         }
         let is_proxy = ["via", "proxy-status", "proxy-connection", "x-squid-error"];
-        (self.is_page() || is_proxy.into_iter().any(has))
-            .then_some("a proxy answered in Graph's place; make it pass Graph's hosts through")
+        (self.is_page() || is_proxy.into_iter().any(has)).then_some(
+            "a proxy answered in Graph's place; make it pass Graph's hosts through [proxy-page]",
+        )
     }
 }
 
@@ -143,7 +145,7 @@ fn unaccepted(text: String) -> Meaning {
     .into()
 }
 
-const POLICY: &str = "an application access policy of Exchange Online (or the scope of RBAC for Applications) keeps the application from this mailbox: put the mailbox into the policy's group, see Test-ApplicationAccessPolicy and Test-ServicePrincipalAuthorization; a change takes up to 2 hours";
+const POLICY: &str = cause::POLICY_DENIED.text;
 
 /// Reads an answer to sendMail, or to the sending of a draft. `mailbox` is for the text.
 pub(super) fn read(heard: &Heard<'_>, mailbox: &str) -> Meaning {
@@ -281,9 +283,7 @@ pub(super) fn prepare(step: DraftStep, heard: &Heard<'_>, mailbox: &str) -> Mean
         .and_then(|error| error.row)
         .map(|row| row.about);
     match (heard.status, about, step) {
-        (_, Some(Topic::Permission), _) => unsuited(
-            "a message above mime_limit needs the permission Mail.ReadWrite (RBAC for Applications: \"Application Mail.ReadWrite\") over the mailbox; grant it, or write large_messages = \"refuse\"",
-        ),
+        (_, Some(Topic::Permission), _) => unsuited(cause::READWRITE_MISSING.text),
         // The search asks about our own drafts, so that nothing it says is about the message.
         (_, Some(Topic::Recipients | Topic::Content | Topic::Size), DraftStep::Search) => {
             later("the search for drafts is refused")

@@ -72,7 +72,7 @@ impl Graph {
             }
             if let (Denial::Between, said) = cause(&answer) {
                 return Err(Silence::Graph(NoAnswer::Unreached(format!(
-                    "{said}: a proxy or filter seems to have answered in Graph's place and wants a login of its own; let requests for Graph through there"
+                    "{said}: a proxy or filter seems to have answered in Graph's place and wants a login of its own; let requests for Graph through there [proxy-page]"
                 ))));
             }
             self.tokens.reject(&token);
@@ -121,7 +121,7 @@ impl Graph {
             .service()
             .map_or_else(String::new, |name| format!(" ({name})"));
         Some(format!(
-            "the token is for {}{service}, not for the Graph at {host}: remove `scope`, and check cloud and graph_url",
+            "the token is for {}{service}, not for the Graph at {host}: remove `scope`, and check cloud and graph_url [audience-wrong]",
             claims.audience
         ))
     }
@@ -176,7 +176,7 @@ fn cause(answer: &Answer) -> (Denial, String) {
     let challenge = answer.headers.get(header::WWW_AUTHENTICATE);
     let challenge = challenge.and_then(|value| value.to_str().ok());
     let heard = heard(answer);
-    (token::cause(heard.body, challenge), heard.said())
+    (token::denial(heard.body, challenge), heard.said())
 }
 
 /// The answer, to be read.

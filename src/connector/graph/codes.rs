@@ -5,6 +5,8 @@
 
 use serde_json::Value;
 
+use crate::mail::cause;
+
 /// Whom a code is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Topic {
@@ -57,27 +59,24 @@ const LIMITS: &str = "learn.microsoft.com/office365/servicedescriptions/exchange
 const ADDRESS: &str = "a recipient's address is not accepted";
 const CONTENT: &str = "the message is not accepted";
 const SIZE: &str = "the message is larger than Graph accepts";
-const PERMISSION: &str = "the application may not send as it: grant the application permission Mail.Send with admin consent, or the role \"Application Mail.Send\" (RBAC for Applications) over it; a change takes up to 2 hours; for a From that is another address, grant Send As";
-const MISSING: &str = "there is no such mailbox in Exchange Online; correct `mailbox` or the From, or give it a licence";
-const ELSEWHERE: &str = "Exchange Online does not serve this mailbox (on premises, inactive, without a licence); use one in the cloud";
-const FULL: &str = "it is full; make room";
-const BLOCKED: &str = "it is blocked from sending; see the restricted entities of the tenant";
-const FROM: &str = "the From of the message is not a mailbox or alias that it may send as; check From, or grant Send As";
-const QUOTA: &str = "it has sent as much as it may for now";
+const PERMISSION: &str = cause::MAILBOX_DENIED.text;
+const MISSING: &str = cause::MAILBOX_UNKNOWN.text;
+const ELSEWHERE: &str = cause::MAILBOX_ELSEWHERE.text;
+const FULL: &str = cause::MAILBOX_FULL.text;
+const BLOCKED: &str = cause::MAILBOX_BLOCKED.text;
+const FROM: &str = cause::SEND_AS_DENIED.text;
+const QUOTA: &str = cause::QUOTA_DAY.text;
 const PACE: &str = "too much at once";
 const BUSY: &str = "Exchange Online is too busy";
 const MOMENT: &str = "it passes";
 /// Of a token whose code says nothing more.
 pub(super) const TOKEN: &str = "the token is not accepted";
-pub(super) const NO_PERMISSION: &str = "the token names no permission: add the application permission Mail.Send (not the delegated one) under API permissions and give admin consent, or grant the role \"Application Mail.Send\" (RBAC for Applications); a change takes up to 2 hours";
-const SERVICE_PRINCIPAL: &str =
-    "the application has no service principal in this tenant; give admin consent, which makes one";
-pub(super) const TENANT: &str = "the tenant has no Exchange Online: correct tenant_id, or give the tenant a subscription with Exchange Online";
-pub(super) const CLOCK: &str =
-    "by Graph's clock the token is not valid now: set this machine's clock right";
-pub(super) const AUDIENCE: &str =
-    "the token is for another service: remove `scope`, and check cloud and graph_url";
-const CLOUD: &str = "the token is of another tenant or cloud: check tenant_id and cloud";
+pub(super) const NO_PERMISSION: &str = cause::PERMISSION_NONE.text;
+const SERVICE_PRINCIPAL: &str = cause::APP_NO_PRINCIPAL.text;
+pub(super) const TENANT: &str = cause::TENANT_NO_EXCHANGE.text;
+pub(super) const CLOCK: &str = cause::CLOCK.text;
+pub(super) const AUDIENCE: &str = cause::AUDIENCE_WRONG.text;
+const CLOUD: &str = cause::CLOUD_WRONG.text;
 const DRAFT: &str = "the draft is gone";
 
 const fn row(code: &'static str, about: Topic, why: &'static str, source: &'static str) -> Row {

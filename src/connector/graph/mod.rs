@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use crate::{
     connector::{deadline::Deadline, http::NoAnswer, interface::Connector},
     mail::{
+        cause::{self, Cause},
         message::Message,
         outcome::{Obstacle, ObstacleKind, Outcome, Report},
         recipient::Recipient,
@@ -137,6 +138,24 @@ impl Graph {
         meaning
     }
 
+    /// A refusal of the mailbox with what the token itself says is missing. Roles of Exchange's own stand in no token, so one without any
+    /// says nothing.
+    async fn lacking(&self, mut obstacle: Obstacle, deadline: Instant) -> Obstacle {
+        if Cause::of(&obstacle.reply.text) != Some(&cause::MAILBOX_DENIED) {
+            return obstacle;
+        }
+        let claims = self.tokens.token(deadline).await.ok();
+        let claims = claims.and_then(|token| token.claims());
+        let missing = claims
+            .filter(|claims| !claims.may.is_empty())
+            .and_then(|claims| claims.missing(&["Mail.Send"]));
+        if let Some(missing) = missing {
+            let said = &obstacle.reply.text;
+            obstacle.reply.text = cause::ROLE_MISSING.at(format_args!("{said}; {missing}"));
+        }
+        obstacle
+    }
+
     fn via(&self, mailbox: &str) -> String {
         format!("{} as {mailbox}", self.base.host_str().unwrap_or_default())
     }
@@ -193,7 +212,9 @@ impl Connector for Graph {
             sent = self.send_any(message, to, &mailbox, deadline).await;
         }
         let (outcome, pause) = match sent {
-            Meaning::NotTried(obstacle) => return obstacle.into(),
+            Meaning::NotTried(obstacle) => {
+                return self.lacking(obstacle, deadline.at()).await.into();
+            }
             // With one recipient it is that one; among several nobody knows which.
             Meaning::Tried(Outcome::Apart(reply), pause) if to.len() == 1 => {
                 (Outcome::Failed(reply), pause)
@@ -233,9 +254,7 @@ impl Connector for Graph {
             ));
         }
         if let Some(missing) = claims.missing(&["Mail.Send"]) {
-            let text = format!(
-                "{missing}: add the application permission Mail.Send and give admin consent"
-            );
+            let text = cause::ROLE_MISSING.at(missing);
             let reply = Reply::new(550, (5, 7, 0), text);
             return Err(Obstacle::new(ObstacleKind::Misconfigured, reply));
         }

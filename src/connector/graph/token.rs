@@ -7,6 +7,7 @@
 use serde_json::Value;
 
 use super::codes::{AUDIENCE, CLOCK, NO_PERMISSION, TOKEN, Topic, row_of};
+use crate::mail::cause;
 
 /// What a 401 comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,7 +23,7 @@ pub(super) enum Denial {
 /// Codes that are about the token under 401 alone, and about the mailbox elsewhere; all others stand in `codes`.
 const UNDER_401: [&str; 2] = ["ErrorAccessDenied", "Authorization_RequestDenied"];
 
-const POLICY: &str = "a Conditional Access policy does not let this application, or this machine's address, in: exempt it, see Sign-in logs (Service principal sign-ins) in Entra";
+const POLICY: &str = cause::CLAIMS_CHALLENGE.text;
 const UNKNOWN: &str = "Graph does not say why; most often the tenant has no Exchange Online (give it a subscription), or the mailbox is not in it; also check tenant_id";
 
 /// Words of the message of `InvalidAuthenticationToken` that tell its causes apart.
@@ -35,7 +36,7 @@ const REASONS: &[(&str, &str)] = &[
 ];
 
 /// Reads a 401. `challenge` is its WWW-Authenticate.
-pub(super) fn cause(body: &[u8], challenge: Option<&str>) -> Denial {
+pub(super) fn denial(body: &[u8], challenge: Option<&str>) -> Denial {
     let challenge = challenge.unwrap_or_default().to_ascii_lowercase();
     let bears = challenge.split([' ', ',']).any(|word| word == "bearer");
     let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
@@ -92,7 +93,7 @@ mod tests {
 
     fn check(body: &str, challenge: Option<&str>, expected: Denial) {
         assert_eq!(
-            cause(body.as_bytes(), challenge),
+            denial(body.as_bytes(), challenge),
             expected,
             "{body} {challenge:?}"
         );

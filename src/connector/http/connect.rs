@@ -96,7 +96,7 @@ pub(in crate::connector) fn refusal(
     }
     if status != "407" {
         return Some(NoTunnel::Closed(format!(
-            "{server} opens no connection to {authority}: {line}; allow {authority} there (CONNECT)"
+            "{server} opens no connection to {authority}: {line}; allow {authority} there (CONNECT) [proxy-refuses]"
         )));
     }
     let offered: Vec<String> = text
@@ -119,7 +119,7 @@ pub(in crate::connector) fn refusal(
             .collect::<Vec<_>>()
             .join(" and ");
         return Some(NoTunnel::Login(format!(
-            "{server} takes {offered} only (407), and Postern logs in with Basic only; allow {authority} there without a login, or put a proxy in between that logs in there"
+            "{server} takes {offered} only (407), and Postern logs in with Basic only; allow {authority} there without a login, or put a proxy in between that logs in there [proxy-ntlm]"
         )));
     }
     Some(NoTunnel::Login(server.refuses_login("407")))

@@ -10,7 +10,7 @@ use tokio_rustls::rustls;
 use super::connect::NoTunnel;
 use crate::{
     connector::{outbound::ProxyServer, tls::words},
-    mail::{outcome::Obstacle, text::bounded},
+    mail::{cause, outcome::Obstacle, text::bounded},
 };
 
 /// Why nothing came back.
@@ -106,8 +106,13 @@ fn unreached(
         }
     }
     let by = proxy.map_or_else(String::new, |proxy| format!(" by {proxy}"));
-    let dns = if error.is_dns() { "DNS: " } else { "" };
-    NoAnswer::Unreached(format!("{host} cannot be reached{by}: {dns}{said}"))
+    let (dns, cause) = match (error.is_dns(), proxy) {
+        (true, None) => ("DNS: ", cause::DNS_FAILED),
+        (true, Some(_)) => ("DNS: ", cause::PROXY_UNREACHABLE),
+        (false, Some(_)) => ("", cause::PROXY_UNREACHABLE),
+        (false, None) => ("", cause::HOST_UNREACHABLE),
+    };
+    NoAnswer::Unreached(cause.at(format_args!("{host} cannot be reached{by}: {dns}{said}")))
 }
 
 /// The causes in one line, the innermost last.

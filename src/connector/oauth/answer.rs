@@ -18,7 +18,10 @@ use super::{
 };
 use crate::{
     connector::http::Answer,
-    mail::outcome::{Obstacle, ObstacleKind},
+    mail::{
+        cause,
+        outcome::{Obstacle, ObstacleKind},
+    },
     secret::Secret,
 };
 
@@ -91,7 +94,8 @@ fn parse(
     // It is being updated (404, 410), or is asked too often.
     if matches!(grant, Grant::ManagedIdentity { .. }) && matches!(status, 404 | 410) {
         return down(format!(
-            "the metadata service answered {status}; it may be being updated, or this is not an Azure machine"
+            "the metadata service answered {status}; it may be being updated, or: {}",
+            cause::IDENTITY_MISSING.text
         ));
     }
     if (300..400).contains(&status) {
@@ -108,7 +112,8 @@ fn parse(
             return Err(ours(of_identity(status, "", &Value::Null)));
         }
         return down(format!(
-            "the token endpoint answered {status} with something that is not JSON: a proxy or filter seems to have answered in its place; check that the URL is right, and that nothing in between keeps requests from it"
+            "the token endpoint answered {status} with something that is not JSON; if the URL is right, {}",
+            cause::PROXY_PAGE.text
         ));
     };
     if (200..300).contains(&status) {
@@ -153,7 +158,8 @@ fn parse(
     }
     if error.is_empty() && codes.is_empty() {
         return down(format!(
-            "the token endpoint answered {status} with JSON that is not a token endpoint's: something seems to have answered in its place; check that the URL is right, and that nothing stands in between"
+            "the token endpoint answered {status} with JSON that is not a token endpoint's; if the URL is right, {}",
+            cause::PROXY_PAGE.text
         ));
     }
     let mut text = format!(
@@ -236,17 +242,15 @@ fn remedy(
     let lower = said.to_ascii_lowercase();
     match (known, code) {
         // The reason in brackets; the code is the same for all three.
-        (_, Some(700_027)) if lower.contains("expired") => {
-            "the certificate has expired; make a new one, upload it under Certificates & secrets and set certificate and key to it".into()
-        }
-        (_, Some(700_027)) if lower.contains("not yet valid") || lower.contains("not valid yet") => {
-            "the certificate is not valid yet; set this machine's clock right, or wait for its day (it has not expired)".into()
+        (_, Some(700_027)) if lower.contains("expired") => cause::CERTIFICATE_EXPIRED.text.into(),
+        (_, Some(700_027))
+            if lower.contains("not yet valid") || lower.contains("not valid yet") =>
+        {
+            cause::CERTIFICATE_EARLY.text.into()
         }
         (Some(known), _) => known.remedy.into(),
         // A challenge of Conditional Access (learn.microsoft.com/entra/identity-platform/v2-conditional-access-dev-guide).
-        (None, _) if content.get("claims").is_some() => {
-            "a Conditional Access policy blocks it; exempt this application or this machine's address; see Sign-in logs in Entra".into()
-        }
+        (None, _) if content.get("claims").is_some() => cause::ACCESS_POLICY_ENTRA.text.into(),
         (None, code) => {
             let words = of_error(error, &lower, content, grant);
             let is_known = code.is_none() && words.is_some();
@@ -309,7 +313,7 @@ fn of_identity(status: u16, shown: &str, content: &Value) -> String {
             || lower.contains("no user assigned")
             || lower.contains("no managed") =>
         {
-            "this machine has no such managed identity; assign one to it, or correct managed_identity"
+            cause::IDENTITY_MISSING.text
         }
         _ => {
             let line = first_line(said);
@@ -329,19 +333,19 @@ fn of_error(error: &str, said: &str, content: &Value, grant: &Grant) -> Option<&
         // (developers.google.com/identity/protocols/oauth2/service-account, "JWT error codes").
         ("invalid_grant", Grant::GoogleServiceAccount { .. }) => of_service_account(said),
         ("invalid_grant", Grant::RefreshToken { .. }) if subtype == Some("invalid_rapt") => {
-            "Google's session control has ended the sign-in of this user; sign in again and set the new refresh_token, and have this application exempted (Admin console, Google Cloud session control)"
+            "Google's session control has ended the sign-in of this user; sign in again and set the new refresh_token, and have this application exempted (Admin console, Google Cloud session control) [refresh-ended]"
         }
         ("invalid_grant", Grant::RefreshToken { .. }) => {
-            "the grant is no longer accepted; sign in again and set the new refresh_token (Google ends those of an application in state \"Testing\" after 7 days)"
+            "the refresh token is no longer accepted; sign in again and set the new refresh_token (Google ends those of an application in state \"Testing\" after 7 days) [refresh-ended]"
         }
         ("invalid_grant", Grant::Federated { .. }) => {
-            "the token of federated_token_file is not accepted; check that it is being renewed, and compare issuer, subject and audience with the federated credential"
+            "the token of federated_token_file is not accepted; check that it is being renewed, and compare issuer, subject and audience with the federated credential (case counts) [federated-mismatch]"
         }
         ("invalid_grant", _) => {
             "the credential is not accepted; see Sign-in logs (Service principal sign-ins) in Entra for the reason"
         }
         ("unauthorized_client" | "access_denied", Grant::GoogleServiceAccount { .. }) => {
-            "the service account may not do that: give its client ID the scope https://mail.google.com/ under Domain-wide delegation in the Admin console; a change takes up to 24 hours"
+            "the service account may not do that: give its client ID the scope https://mail.google.com/ under Domain-wide delegation in the Admin console; a change takes up to 24 hours [google-delegation]"
         }
         ("unauthorized_client", Grant::RefreshToken { .. }) => {
             "the refresh token was issued to another client; set client_id and client_secret to the ones it was made with, or sign in again and set the new refresh_token"
@@ -352,25 +356,17 @@ fn of_error(error: &str, said: &str, content: &Value, grant: &Grant) -> Option<&
         ("deleted_client" | "disabled_client", _) => {
             "the client was deleted or switched off; make a new one and set client_id and its credential"
         }
-        ("invalid_client", Grant::GoogleServiceAccount { .. }) => {
-            "the service account is not known; make a new JSON key for it and set service_account_file"
-        }
-        ("invalid_client", Grant::Certificate { .. }) => {
-            "the certificate is not accepted; upload it under Certificates & secrets, check client_id, and that certificate and key belong together and have not expired"
-        }
-        ("invalid_client", Grant::Federated { .. }) => {
-            "the token of federated_token_file is not accepted; compare issuer, subject and audience with the federated credential, and check client_id"
-        }
+        ("invalid_client", Grant::GoogleServiceAccount { .. }) => cause::GOOGLE_KEY.text,
+        ("invalid_client", Grant::Certificate { .. }) => cause::CERTIFICATE_UNREGISTERED.text,
+        ("invalid_client", Grant::Federated { .. }) => cause::FEDERATED_MISMATCH.text,
         ("invalid_client", _) => {
             "the credentials of the application are wrong; set client_id and client_secret anew"
         }
         ("invalid_scope", Grant::GoogleServiceAccount { .. } | Grant::RefreshToken { .. }) => {
-            "the scope is wrong; remove `scope`"
+            cause::SCOPE_WRONG.text
         }
-        ("invalid_scope", _) => "the scope is wrong; remove `scope`, or end it with /.default",
-        ("invalid_resource" | "invalid_target", _) => {
-            "the resource is not known to the tenant; check scope and cloud"
-        }
+        ("invalid_scope", _) => cause::SCOPE_WRONG.text,
+        ("invalid_resource" | "invalid_target", _) => cause::RESOURCE_UNKNOWN.text,
         ("unsupported_grant_type" | "invalid_request", _) => {
             "the endpoint does not understand the request; check token_url or login_url, tenant_id and client_id"
         }
@@ -394,13 +390,13 @@ fn of_error(error: &str, said: &str, content: &Value, grant: &Grant) -> Option<&
 fn of_service_account(said: &str) -> &'static str {
     let names = |words: &[&str]| words.iter().any(|word| said.contains(word));
     if names(&["signature"]) {
-        "the signature is not by a key of this service account: the key was deleted, or is another account's; make a new JSON key for it and set service_account_file"
+        "the signature is not by a key of this service account: the key was deleted, or is another account's; create a new JSON key for it and set service_account_file [google-key]"
     } else if names(&["short-lived", "timeframe", "iat and exp", "expired"]) {
-        "the assertion is outside its period of validity; set this machine's clock right"
+        cause::CLOCK.text
     } else if names(&["audience"]) {
         "the assertion is for another endpoint; remove `token_url`"
     } else if names(&["email", "user id"]) {
-        "there is no such mailbox; correct subject, which is a user of the Workspace and not an alias or a group"
+        "there is no such mailbox in this Workspace; correct subject, which is a user of it and not an alias or a group [google-subject]"
     } else if names(&[
         "account not found",
         "not a service account",
@@ -408,7 +404,7 @@ fn of_service_account(said: &str) -> &'static str {
         "deleted",
         "disabled",
     ]) {
-        "the service account was deleted or switched off; make a new one, or enable it, and set service_account_file"
+        "the service account was deleted or switched off; make a new one, or enable it, and set service_account_file [google-key]"
     } else {
         "the assertion of the service account is not accepted; check that subject is a mailbox of the Workspace, that the key of service_account_file was not deleted, its Domain-wide delegation, and this machine's clock"
     }
@@ -570,22 +566,21 @@ mod tests {
             (90_002, "no such tenant"),
             (7_000_218, "no credential"),
             (700_027, "not registered"),
-            (700_027, "expired"),
             (1_000_502, "expired"),
             (7_000_214, "revoked"),
             (70_021, "federated credential"),
             (700_211, "issuer, subject and audience"),
             (700_212, "federated credential"),
-            (7_002_138, "case-sensitive"),
+            (7_002_138, "case counts"),
             (700_223, "federated credential"),
             (70_025, "no federated credential"),
             (501_661, "federated credential's issuer"),
-            (500_014, "switched off in this tenant"),
-            (650_052, "has not subscribed"),
+            (500_014, "disabled or not subscribed"),
+            (650_052, "disabled or not subscribed"),
             (5_000_225, "blocked"),
             (7_000_232, "managed_identity"),
             (700_024, "clock"),
-            (50_012, "clock"),
+            (50_012, "not registered"),
             (50_013, "clock"),
             (7_000_112, "switched off"),
             (500_011, "admin consent"),
@@ -611,6 +606,91 @@ mod tests {
             );
             let start = format!("misconfigured no token (invalid_client, AADSTS{code}): ");
             assert!(text.starts_with(&start) && text.contains(words), "{text}");
+        }
+    }
+
+    /// The table of the usual mistakes.
+    #[test]
+    fn every_code_of_a_usual_mistake_names_it() {
+        for (cause, codes) in [
+            ("clock", &[700_024, 500_133][..]),
+            ("tenant-restricted", &[500_021, 500_022]),
+            ("secret-wrong", &[7_000_215]),
+            ("secret-expired", &[7_000_222]),
+            (
+                "credential-unseen",
+                &[7_000_216, 7_000_218, 900_144, 90_014],
+            ),
+            ("tenant-unknown", &[90_002, 900_023, 50_059]),
+            ("app-unknown", &[700_016, 700_011]),
+            ("app-no-principal", &[7_000_229]),
+            ("app-disabled", &[7_000_112, 7_000_114]),
+            ("app-public", &[700_025]),
+            ("tenant-common", &[9_001_023, 50_194]),
+            ("cloud-wrong", &[900_382, 900_432, 90_038]),
+            ("consent-missing", &[65_001, 90_094]),
+            ("resource-unknown", &[500_011, 650_056, 650_057]),
+            ("resource-off", &[500_014, 650_052]),
+            ("scope-wrong", &[70_011, 1_002_012]),
+            ("certificate-unregistered", &[700_027, 700_030, 50_012]),
+            ("certificate-expired", &[1_000_502]),
+            (
+                "federated-mismatch",
+                &[70_021, 700_211, 700_212, 700_213, 7_002_138, 700_223],
+            ),
+            (
+                "access-policy-entra",
+                &[
+                    53_000, 53_001, 53_002, 53_003, 53_004, 530_032, 530_033, 530_034, 530_035,
+                ],
+            ),
+            ("not-assigned", &[50_105, 501_051]),
+            ("refresh-ended", &[700_082, 50_173, 70_008]),
+            ("user-locked", &[50_053, 50_055, 50_057, 50_126]),
+            ("second-factor", &[50_076, 50_079]),
+        ] {
+            for code in codes {
+                let body = format!(
+                    r#"{{"error":"invalid_client","error_codes":[{code}],"trace_id":"11111111-2222-3333-4444-555555555555"}}"#
+                );
+                let text = found(401, &body, &client_secret());
+                let found = cause::Cause::of(&text).map(|cause| cause.word);
+                assert_eq!(found, Some(cause), "{code}: {text}");
+            }
+        }
+        for (grant, error, said, cause) in [
+            (client_secret(), "invalid_scope", "", "scope-wrong"),
+            (refresh_token(), "invalid_grant", "", "refresh-ended"),
+            (
+                service_account(),
+                "unauthorized_client",
+                "",
+                "google-delegation",
+            ),
+            (
+                service_account(),
+                "invalid_grant",
+                "Invalid email or User ID",
+                "google-subject",
+            ),
+            (
+                service_account(),
+                "invalid_grant",
+                "Invalid JWT Signature.",
+                "google-key",
+            ),
+            (service_account(), "invalid_client", "", "google-key"),
+            (
+                certificate(),
+                "invalid_client",
+                "AADSTS700027: ... [Reason - The key used is expired.]",
+                "certificate-expired",
+            ),
+        ] {
+            let body = format!(r#"{{"error":"{error}","error_description":"{said}"}}"#);
+            let text = found(400, &body, &grant);
+            let found = cause::Cause::of(&text).map(|cause| cause.word);
+            assert_eq!(found, Some(cause), "{text}");
         }
     }
 
@@ -643,7 +723,12 @@ mod tests {
             (client_secret(), "invalid_scope", "", "/.default"),
             (client_secret(), "invalid_request", "", "token_url"),
             (client_secret(), "unsupported_grant_type", "", "token_url"),
-            (client_secret(), "invalid_resource", "", "scope and cloud"),
+            (
+                client_secret(),
+                "invalid_resource",
+                "",
+                "`scope` out, check cloud",
+            ),
             (client_secret(), "interaction_required", "", "consent"),
             (refresh_token(), "access_denied", "", "policy"),
             (
@@ -661,7 +746,7 @@ mod tests {
         check(
             400,
             r#"{"error":"invalid_grant","claims":"{}"}"#,
-            "misconfigured no token (invalid_grant): a Conditional",
+            "misconfigured no token (invalid_grant): Conditional Access",
         );
         // A code that nobody knows, and one that is known behind it.
         check(
@@ -672,7 +757,7 @@ mod tests {
         check(
             400,
             r#"{"error":"invalid_grant","error_codes":[1,53003]}"#,
-            "misconfigured no token (invalid_grant, AADSTS53003): a Conditional",
+            "misconfigured no token (invalid_grant, AADSTS53003): Conditional Access",
         );
     }
 
@@ -718,7 +803,7 @@ mod tests {
             ),
             (
                 "[Reason - The key was not found.]",
-                "the certificate is not accepted: it is not registered",
+                "the certificate is not registered",
             ),
         ] {
             let body = format!(
@@ -758,7 +843,7 @@ mod tests {
         check(
             403,
             "<html>",
-            "down the token endpoint answered 403 with something that is not JSON: a proxy or filter",
+            "down the token endpoint answered 403 with something that is not JSON; if the URL is right, something in between answered",
         );
         check(
             403,
@@ -801,7 +886,7 @@ mod tests {
             (
                 400,
                 r#"{"error":"invalid_resource","error_description":"AADSTS500011: words"}"#,
-                "misconfigured no token (invalid_resource, AADSTS500011): the tenant does not know the service",
+                "misconfigured no token (invalid_resource, AADSTS500011): the tenant does not know the resource",
             ),
             (
                 400,
@@ -811,7 +896,7 @@ mod tests {
             (
                 400,
                 r#"{"statusCode":400,"message":"No User Assigned or Delegated Managed Identity found for specified ClientId/ResourceId/PrincipalId."}"#,
-                "misconfigured no token: this machine has no such managed identity",
+                "misconfigured no token: there is no such managed identity",
             ),
             (
                 403,
@@ -821,7 +906,7 @@ mod tests {
             (
                 400,
                 r#"{"error":"invalid_request","error_description":"Identity not found"}"#,
-                "misconfigured no token: this machine has no such managed identity",
+                "misconfigured no token: there is no such managed identity",
             ),
             (
                 200,

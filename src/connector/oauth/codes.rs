@@ -5,7 +5,7 @@
 //! below) that an application with a secret, a certificate, a managed identity or a federated token can meet, and those of a refresh
 //! token; codes that the reference leaves out stand with the page that has them.
 
-use crate::mail::outcome::ObstacleKind;
+use crate::mail::{cause, outcome::ObstacleKind};
 
 /// Some codes that mean the same.
 #[derive(Debug)]
@@ -56,26 +56,14 @@ pub(super) fn word(text: &str) -> String {
 /// All of it.
 pub(super) const TABLE: &[KnownCode] = &[
     // The secret.
-    ours(
-        &[7_000_215, 70_002],
-        REF,
-        "the client secret is wrong (often its ID was copied instead of its value); create a new one under Certificates & secrets and set client_secret to its Value",
-    ),
-    ours(
-        &[7_000_222],
-        REF,
-        "the client secret expired; create a new one under Certificates & secrets and set client_secret to its Value",
-    ),
+    ours(&[7_000_215, 70_002], REF, cause::SECRET_WRONG.text),
+    ours(&[7_000_222], REF, cause::SECRET_EXPIRED.text),
     ours(
         &[7_000_216, 7_000_218, 7_000_219, 900_144, 90_014, 50_192],
         REF,
-        "the endpoint was given no credential; set client_secret, or certificate and key",
+        cause::CREDENTIAL_UNSEEN.text,
     ),
-    ours(
-        &[700_025],
-        REF,
-        "the application is registered as a public client, which has no credential; remove client_secret, or register it as a confidential one (Authentication, Allow public client flows: No)",
-    ),
+    ours(&[700_025], REF, cause::APP_PUBLIC.text),
     // Published with the words "MSI identity should not use ClientSecretCredential".
     ours(
         &[7_000_232],
@@ -83,16 +71,12 @@ pub(super) const TABLE: &[KnownCode] = &[
         "client_id is that of a managed identity, which has no client secret; write managed_identity, or register an application and set client_id and client_secret to its own",
     ),
     // The certificate.
-    ours(
-        &[700_027],
-        REF,
-        "the certificate is not accepted: it is not registered with the application, it has expired or is not valid yet, or the key is not its own; look at its dates with openssl x509 -dates, and upload it under Certificates & secrets",
-    ),
+    ours(&[700_027], REF, cause::CERTIFICATE_UNREGISTERED.text),
     // microsoft-identity-web, Constants.cs: the codes after which it loads the certificate anew.
     ours(
         &[1_000_502, 7_000_274],
         "microsoft-identity-web",
-        "the certificate has expired, or is not valid yet; make a new one, upload it under Certificates & secrets and set certificate and key to it (and check this machine's clock)",
+        cause::CERTIFICATE_EXPIRED.text,
     ),
     ours(
         &[7_000_214, 7_000_277],
@@ -102,18 +86,10 @@ pub(super) const TABLE: &[KnownCode] = &[
     ours(
         &[700_030, 50_006, 50_017, 50_048, 50_003, 50_032],
         REF,
-        "the certificate is not registered with the application, or has another key; upload the certificate under Certificates & secrets, and check that certificate and key belong together",
+        cause::CERTIFICATE_UNREGISTERED.text,
     ),
-    ours(
-        &[50_012],
-        REF,
-        "the certificate is not accepted, or the signature is not by its key; upload the certificate under Certificates & secrets, check that it has not expired, that certificate and key belong together, and this machine's clock",
-    ),
-    ours(
-        &[700_024, 500_133],
-        REF,
-        "the assertion is outside its period of validity; set this machine's clock right (and check that the token of federated_token_file is being renewed)",
-    ),
+    ours(&[50_012], REF, cause::CERTIFICATE_UNREGISTERED.text),
+    ours(&[700_024, 500_133], REF, cause::CLOCK.text),
     ours(
         &[50_013, 50_027, 50_099, 50_120, 900_384, 700_021],
         REF,
@@ -123,7 +99,7 @@ pub(super) const TABLE: &[KnownCode] = &[
     ours(
         &[70_021, 700_211, 700_212, 700_213, 700_214, 7_002_138],
         "workload-identity-federation",
-        "no federated credential of the application fits the token of federated_token_file; compare issuer, subject and audience, which are case-sensitive, under Certificates & secrets, Federated credentials",
+        cause::FEDERATED_MISMATCH.text,
     ),
     ours(
         &[70_025],
@@ -134,7 +110,7 @@ pub(super) const TABLE: &[KnownCode] = &[
     ours(
         &[700_223, 700_238, 7_002_381],
         "troubleshoot-workload-identity",
-        "the federated credential is not accepted: a policy of the tenant forbids such credentials, or none fits; compare issuer, subject and audience under Certificates & secrets, Federated credentials, and ask the tenant's administrator",
+        cause::FEDERATED_MISMATCH.text,
     ),
     // docs.gitlab.com/ci/cloud_services/azure.
     ours(
@@ -148,41 +124,29 @@ pub(super) const TABLE: &[KnownCode] = &[
         "the token of federated_token_file is of the wrong kind for a federated credential; it must be one issued to an application or a platform, not to a user",
     ),
     // The application.
-    ours(
-        &[700_016, 700_011, 70_001],
-        REF,
-        "there is no such application in this tenant; correct client_id and tenant_id (client_id is the Application (client) ID, not an object ID), and check that an administrator has consented",
-    ),
-    ours(
-        &[7_000_229],
-        REF,
-        "the application has no service principal in this tenant; give admin consent, which makes one",
-    ),
-    ours(
-        &[7_000_112, 1_000_031],
-        REF,
-        "the application is switched off (disabled); enable it under Enterprise applications, Properties",
-    ),
+    ours(&[700_016, 700_011, 70_001], REF, cause::APP_UNKNOWN.text),
+    ours(&[7_000_229], REF, cause::APP_NO_PRINCIPAL.text),
+    ours(&[7_000_112, 1_000_031], REF, cause::APP_DISABLED.text),
     ours(
         &[7_000_114],
         REF,
-        "the application may not ask for tokens in this way; correct client_id, and check that it is a registration of your own",
+        "the application is switched off for this, or may not ask for tokens in this way; correct client_id, and check under Enterprise applications, Properties that it is a registration of your own [app-disabled]",
     ),
     // The tenant.
     ours(
         &[90_002, 50_059, 50_128, 90_019, 900_021, 900_023],
         REF,
-        "there is no such tenant; correct tenant_id, and cloud if it is a national one",
+        cause::TENANT_UNKNOWN.text,
     ),
     ours(
         &[9_001_023, 50_194, 90_124, 90_130, 9_002_332],
         REF,
-        "this needs the tenant itself, not `common`; set tenant_id",
+        cause::TENANT_COMMON.text,
     ),
     ours(
         &[900_382, 900_432, 90_038, 90_051, 90_043, 1_000_104],
         REF,
-        "the tenant belongs to another cloud; set cloud",
+        cause::CLOUD_WRONG.text,
     ),
     // learn.microsoft.com/troubleshoot/entra/entra-id/governance/inactive-tenant.
     ours(
@@ -193,7 +157,7 @@ pub(super) const TABLE: &[KnownCode] = &[
     ours(
         &[500_021, 500_022, 50_002, 500_212, 500_213],
         REF,
-        "a proxy of this network, or a policy, restricts which tenants may be used; have this tenant allowed there",
+        cause::TENANT_RESTRICTED.text,
     ),
     // Consent and roles.
     ours(
@@ -201,34 +165,22 @@ pub(super) const TABLE: &[KnownCode] = &[
             65_001, 90_094, 90_095, 90_008, 65_004, 65_002, 90_099, 9_002_341,
         ],
         REF,
-        "nobody has consented; grant admin consent under API permissions",
+        cause::CONSENT_MISSING.text,
     ),
     ours(
         &[500_011, 650_054, 650_056, 650_057, 65_005, 50_001],
         REF,
-        "the tenant does not know the service that the token is for, or the application asks for none of its permissions; remove `scope`, check cloud, add the application permission and give admin consent",
+        cause::RESOURCE_UNKNOWN.text,
     ),
-    ours(
-        &[500_014],
-        REF,
-        "the service that the token is for is switched off in this tenant; enable it under Enterprise applications (Office 365 Exchange Online, or Microsoft Graph), Properties, or check whether the tenant's subscription has ended",
-    ),
-    ours(
-        &[650_052],
-        REF,
-        "the tenant has not subscribed to the service that the token is for, or has not enabled it; it needs a subscription with Exchange Online",
-    ),
-    ours(
-        &[50_105, 501_051],
-        REF,
-        "the application (or its user) is not assigned to the resource; assign it under Enterprise applications, Users and groups",
-    ),
+    ours(&[500_014], REF, cause::RESOURCE_OFF.text),
+    ours(&[650_052], REF, cause::RESOURCE_OFF.text),
+    ours(&[50_105, 501_051], REF, cause::NOT_ASSIGNED.text),
     ours(
         &[
             70_011, 1_002_012, 28_002, 28_003, 700_022, 700_023, 90_009, 901_002,
         ],
         REF,
-        "the scope is wrong; remove `scope`, or end it with /.default",
+        cause::SCOPE_WRONG.text,
     ),
     // Policies.
     ours(
@@ -237,7 +189,7 @@ pub(super) const TABLE: &[KnownCode] = &[
             50_155, 50_187, 530_032, 530_033, 530_034, 530_035, 530_036,
         ],
         REF,
-        "a Conditional Access policy (or security defaults) blocks it; exempt this application or this machine's address; see Sign-in logs in Entra",
+        cause::ACCESS_POLICY_ENTRA.text,
     ),
     // The request. What is wrong with it is ours or the URL's.
     ours(
@@ -261,14 +213,14 @@ pub(super) const TABLE: &[KnownCode] = &[
             50_053, 50_055, 50_056, 50_057, 50_064, 50_126, 50_135, 50_144, 80_012,
         ],
         REF,
-        "the user's account is locked or disabled, or its password was changed; put that right, sign in again and set the new refresh_token",
+        cause::USER_LOCKED.text,
     ),
     ours(
         &[
             50_072, 50_074, 50_076, 50_078, 50_079, 50_125, 50_158, 50_161,
         ],
         REF,
-        "the user must sign in with a second factor; sign in again and set the new refresh_token",
+        cause::SECOND_FACTOR.text,
     ),
     ours(
         &[
@@ -276,7 +228,7 @@ pub(super) const TABLE: &[KnownCode] = &[
             70_008, 70_043, 700_005, 700_020, 700_081, 700_082, 700_084,
         ],
         REF,
-        "the refresh token is no longer valid; sign in again and set the new refresh_token",
+        cause::REFRESH_ENDED.text,
     ),
     // What passes by itself.
     passes(

@@ -20,7 +20,7 @@ use serde_json::json;
 use super::{claims, codes::word};
 use crate::{
     connector::{http::HttpSettings, keypair},
-    mail::{reply::Reply, time},
+    mail::{cause, reply::Reply, time},
     secret::Secret,
     smtp::client::mask::Mask,
 };
@@ -365,14 +365,20 @@ fn federated(path: &Path, now: SystemTime) -> Result<String, String> {
     let mut token = String::new();
     fs::File::open(path)
         .and_then(|file| file.take(FEDERATED).read_to_string(&mut token))
-        .map_err(|e| format!("federated_token_file {shown} cannot be read: {e}"))?;
+        .map_err(|e| {
+            cause::FEDERATED_FILE.at(format_args!(
+                "federated_token_file {shown} cannot be read: {e}"
+            ))
+        })?;
     let token = token.trim();
     if token.is_empty() || !token.bytes().all(|b| b.is_ascii_graphic()) {
-        return Err(format!("federated_token_file {shown} holds no token"));
+        return Err(
+            cause::FEDERATED_FILE.at(format_args!("federated_token_file {shown} holds no token"))
+        );
     }
     if let Some(ended) = claims::ends(token).filter(|end| *end < seconds(now)) {
         return Err(format!(
-            "federated_token_file {shown} holds a token that ended at {}; check that the platform renews it, and that this machine's clock is right",
+            "federated_token_file {shown} holds a token that ended at {}; check that the platform renews it, and that this machine's clock is right [federated-file]",
             time::rfc3339(time::at(ended as i64))
         ));
     }

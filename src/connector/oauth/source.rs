@@ -26,9 +26,10 @@ use super::{
 use crate::{
     connector::{
         http::{Answer, Http},
-        keypair,
+        keypair::{self, ValidityNow},
     },
     mail::{
+        cause,
         outcome::{Obstacle, ObstacleKind},
         reply::Reply,
     },
@@ -338,10 +339,13 @@ impl Renewer {
         let (certificate, _) = self.settings.grant.certificate()?;
         let validity = keypair::validity(certificate).ok()?;
         let said = validity.said(now)?;
-        Some(format!(
-            "the certificate in {} {said}",
-            certificate.display()
-        ))
+        let text = format!("the certificate in {} {said}", certificate.display());
+        let cause = match validity.standing(now) {
+            ValidityNow::Expired => cause::CERTIFICATE_EXPIRED,
+            ValidityNow::NotYet => cause::CERTIFICATE_EARLY,
+            ValidityNow::Good | ValidityNow::EndsSoon => return Some(text),
+        };
+        Some(cause.at(text))
     }
 
     /// One request; the bool of an error: the refresh token was refused.

@@ -23,7 +23,10 @@ use crate::{
         outbound::{Proxy, ProxyServer},
         settings::SmtpSettings,
     },
-    mail::outcome::{Obstacle, ObstacleKind},
+    mail::{
+        cause,
+        outcome::{Obstacle, ObstacleKind},
+    },
     smtp::client::class::Crowding,
 };
 
@@ -67,15 +70,18 @@ pub(super) async fn targets(
     }
     let found = match timeout_at(until, tokio::net::lookup_host((bare, port))).await {
         Err(_) => {
-            return Err(Obstacle::down(format!(
-                "DNS: no answer about {bare} in time"
-            )));
+            let met = format_args!("DNS: no answer about {bare} in time");
+            return Err(Obstacle::down(cause::DNS_FAILED.at(met)));
         }
-        Ok(Err(e)) => return Err(Obstacle::down(format!("DNS: {bare}: {e}"))),
+        Ok(Err(e)) => {
+            let met = format_args!("DNS: {bare}: {e}");
+            return Err(Obstacle::down(cause::DNS_FAILED.at(met)));
+        }
         Ok(Ok(found)) => found.collect::<Vec<_>>(),
     };
     if found.is_empty() {
-        return Err(Obstacle::down(format!("DNS: {bare} has no address")));
+        let met = format_args!("DNS: {bare} has no address");
+        return Err(Obstacle::down(cause::DNS_FAILED.at(met)));
     }
     Ok(in_turn(&found).into_iter().map(Hop::Direct).collect())
 }
@@ -99,12 +105,17 @@ pub(super) async fn connect(
         Hop::Direct(address) => {
             let until = slice(until, timeouts.connect_each);
             let stream = match timeout_at(until, TcpStream::connect(address)).await {
-                Err(_) => return Err(down(format!("connect to {address}: no answer"))),
+                Err(_) => {
+                    let met = format_args!("connect to {address}: no answer");
+                    return Err(down(cause::HOST_UNREACHABLE.at(met)));
+                }
                 Ok(Err(e)) => {
                     let kinds = [ErrorKind::ConnectionRefused, ErrorKind::ConnectionReset];
                     return Err(Failed {
                         crowding: kinds.contains(&e.kind()).then_some(Crowding::Hinted),
-                        ..down(format!("connect to {address}: {e}"))
+                        ..down(
+                            cause::HOST_UNREACHABLE.at(format_args!("connect to {address}: {e}")),
+                        )
                     });
                 }
                 Ok(Ok(stream)) => stream,
@@ -118,7 +129,10 @@ pub(super) async fn connect(
             stream
         }
         Hop::Proxied(server) => match timeout_at(until, through(server, host, *port)).await {
-            Err(_) => return Err(down(format!("{server} gave no answer"))),
+            Err(_) => {
+                let met = format_args!("{server} gave no answer");
+                return Err(down(cause::PROXY_UNREACHABLE.at(met)));
+            }
             Ok(result) => result.map_err(|obstacle| {
                 let other = obstacle.kind == ObstacleKind::Down;
                 Failed::new(obstacle, other)
@@ -174,7 +188,7 @@ async fn through(server: &ProxyServer, host: &str, port: u16) -> Result<TcpStrea
     let down = |e: &dyn std::fmt::Display| Obstacle::down(format!("{server}: {e}"));
     let mut stream = TcpStream::connect((server.host.as_str(), server.port))
         .await
-        .map_err(|e| down(&e))?;
+        .map_err(|e| Obstacle::down(cause::PROXY_UNREACHABLE.at(format_args!("{server}: {e}"))))?;
     let host = host.trim_start_matches('[').trim_end_matches(']');
     if server.socks {
         use tokio_socks::{Error, tcp::Socks5Stream};

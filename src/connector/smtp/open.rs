@@ -170,7 +170,7 @@ impl Opener {
             service.filter(|service| is_exchange(&self.settings.host) && *service != EXCHANGE);
         let missing = match foreign {
             Some(service) => Some(format!(
-                "the token is for {service}, not for {EXCHANGE}: remove `scope`"
+                "the token is for {service}, not for {EXCHANGE}: remove `scope` [audience-wrong]"
             )),
             None => claims.and_then(|c| c.missing(needed)),
         };

@@ -101,7 +101,7 @@ impl TlsClient {
     ) -> String {
         let why = match fault(error) {
             Some(Error::InvalidMessage(_)) if implicit => {
-                "the port answered in plain text; it is not a port for tls = \"implicit\" (try tls = \"starttls\")".into()
+                "the port answered in plain text; it is not a port for tls = \"implicit\": try tls = \"starttls\", or port 465 [tls-mode]".into()
             }
             // Until TLS 1.2 there is no alert of its own for it; whoever wants none breaks off before the question.
             Some(Error::AlertReceived(_)) | None if self.is_wanting() => WANTED.into(),

@@ -12,7 +12,7 @@ use tokio_rustls::rustls::{
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use crate::mail::{
-    text,
+    cause, text,
     time::{at, day},
 };
 
@@ -62,11 +62,11 @@ pub(in crate::connector) fn closer(
                 return fault;
             }
             read.find(|c| !is_valid(c)).map_or_else(
-                || Said("the certificate of one of the upstream's issuers has expired, or is not valid yet, while the upstream's own is valid: its operator has to send the current chain".into()).into(),
+                || Said("the certificate of one of the upstream's issuers has expired, or is not valid yet, while the upstream's own is valid: its operator has to send the current chain [tls-expired]".into()).into(),
                 |issuer| {
                     let (from, to) = dates(&issuer);
                     Said(format!(
-                        "the intermediate certificate {} that came with the upstream's own is valid from {from} to {to} only; the upstream's own is still valid: its operator has to send the current chain",
+                        "the intermediate certificate {} that came with the upstream's own is valid from {from} to {to} only; the upstream's own is still valid: its operator has to send the current chain [tls-expired]",
                         name(issuer.subject())
                     ))
                     .into()
@@ -136,25 +136,30 @@ fn name(subject: &x509_parser::x509::X509Name<'_>) -> String {
 /// The fault and the remedy; `host` is the name that was asked for, `proxied` says whether a proxy is in between.
 pub(in crate::connector) fn problem(fault: &CertificateError, host: &str, proxied: bool) -> String {
     match fault {
-        CertificateError::Expired => "the upstream's certificate has expired".into(),
-        CertificateError::ExpiredContext { not_after, .. } => format!(
+        CertificateError::Expired => {
+            cause::TLS_EXPIRED.at("the upstream's certificate has expired")
+        }
+        CertificateError::ExpiredContext { not_after, .. } => cause::TLS_EXPIRED.at(format_args!(
             "the upstream's certificate expired on {}, by the clock of this machine",
             day(at(not_after.as_secs() as i64))
-        ),
+        )),
         CertificateError::NotValidYet => "the upstream's certificate is not valid yet".into(),
         CertificateError::NotValidYetContext { not_before, .. } => format!(
-            "the upstream's certificate is not valid before {}; is the clock right?",
+            "the upstream's certificate is not valid before {}; is the clock of this machine right (NTP)? [clock]",
             day(at(not_before.as_secs() as i64))
         ),
         // It is the end of the handshake: nothing of ours was said.
         CertificateError::UnknownIssuer if proxied => format!(
-            "the certificate that came for {host} is from an unknown issuer: the proxy seems to open TLS; nothing secret was sent. If it may, set ca_file to the certificate of its CA"
+            "the certificate that came for {host} is from an unknown issuer: the proxy seems to open TLS; nothing secret was sent. If it may, set ca_file to the certificate of its CA, else have it pass these hosts through [tls-inspected]"
+        ),
+        CertificateError::UnknownIssuer if is_of_a_cloud(host) => format!(
+            "the certificate that came for {host} is from an unknown issuer: something on the way opens TLS; nothing secret was sent. Set ca_file to the certificate of its CA, or have these hosts passed through [tls-inspected]"
         ),
         CertificateError::UnknownIssuer => format!(
-            "the upstream's certificate is from an unknown issuer, nothing secret was sent; set ca_file to its issuer's certificate or to that of {host} itself, or, where a firewall opens TLS, to the certificate of its CA"
+            "the upstream's certificate is from an unknown issuer, nothing secret was sent; set ca_file to its issuer's certificate or to that of {host} itself, or, where a firewall opens TLS, to the certificate of its CA [tls-issuer]"
         ),
         CertificateError::NotValidForName => {
-            format!("the upstream's certificate is not for {host}")
+            cause::TLS_NAME.at(format_args!("the upstream's certificate is not for {host}"))
         }
         CertificateError::NotValidForNameContext { presented, .. } => {
             let names: Vec<String> = presented.iter().map(|name| bare(name)).collect();
@@ -162,10 +167,10 @@ pub(in crate::connector) fn problem(fault: &CertificateError, host: &str, proxie
             if names.is_empty() {
                 names = "no name at all (a common name does not count)".into();
             }
-            format!(
+            cause::TLS_NAME.at(format_args!(
                 "the upstream's certificate is not for {host} but for {}",
                 text::bounded(&names)
-            )
+            ))
         }
         CertificateError::BadEncoding => {
             format!("the upstream's certificate cannot be read; {PIN}")
@@ -193,7 +198,7 @@ pub(in crate::connector) fn problem(fault: &CertificateError, host: &str, proxie
             // The library has no type for these; its words decide, and are not shown.
             let text = format!("{other:?}");
             if text.contains("CaUsedAsEndEntity") {
-                return "the upstream's certificate is self-signed or an issuer's own; put this very certificate into ca_file to trust it".into();
+                return "the upstream's certificate is self-signed or an issuer's own; put this very certificate into ca_file to trust it [tls-issuer]".into();
             }
             if text.contains("UnsupportedCriticalExtension") {
                 return problem(&CertificateError::UnhandledCriticalExtension, host, proxied);
@@ -220,7 +225,7 @@ pub(in crate::connector) fn trouble(error: &Error, host: &str, proxied: bool) ->
         ) => OLD.into(),
         Error::PeerIncompatible(_) => NO_CIPHER.into(),
         Error::NoCertificatesPresented => "the upstream shows no certificate".into(),
-        Error::InvalidMessage(_) => "what the upstream sends is not TLS".into(),
+        Error::InvalidMessage(_) => cause::TLS_MODE.at("what the upstream sends is not TLS"),
         Error::InconsistentKeys(_) => "the key is not the certificate's".into(),
         _ => {
             "the upstream breaks the rules of TLS; is it, or a firewall in between, faulty?".into()
@@ -228,8 +233,35 @@ pub(in crate::connector) fn trouble(error: &Error, host: &str, proxied: bool) ->
     }
 }
 
-const OLD: &str = "the upstream speaks neither TLS 1.2 nor 1.3, and nothing below 1.2 is safe: it is an old server, to be updated or put behind a newer one; tls = \"off\" sends in the clear";
-const NO_CIPHER: &str = "the upstream has no cipher in common with this gateway, which wants a key exchange by ECDHE: an old server that knows only RSA or small Diffie-Hellman groups, to be updated or put behind a newer one";
+/// Hosts of these have certificates that every machine trusts.
+const CLOUDS: &[&str] = &[
+    "microsoft.com",
+    "microsoft.us",
+    "microsoftonline.com",
+    "microsoftonline.us",
+    "microsoftonline.cn",
+    "chinacloudapi.cn",
+    "outlook.cn",
+    "office.com",
+    "office365.com",
+    "office365.us",
+    "windows.net",
+    "google.com",
+    "googleapis.com",
+    "gmail.com",
+];
+
+/// Whether it is one of Microsoft's or Google's hosts.
+fn is_of_a_cloud(host: &str) -> bool {
+    let host = host.trim_end_matches('.').to_ascii_lowercase();
+    CLOUDS.iter().any(|cloud| {
+        host.strip_suffix(cloud)
+            .is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+    })
+}
+
+const OLD: &str = "the upstream speaks neither TLS 1.2 nor 1.3, and nothing below 1.2 is safe: it is an old server, to be updated or put behind a newer one; tls = \"off\" sends in the clear [tls-old]";
+const NO_CIPHER: &str = "the upstream has no cipher in common with this gateway, which wants a key exchange by ECDHE: an old server that knows only RSA or small Diffie-Hellman groups, to be updated (TLS 1.2 with ECDHE) or put behind a newer one [tls-old]";
 
 /// What the upstream complains of (RFC 8446 §6.2, RFC 5246 §7.2.2).
 fn alarm(alert: AlertDescription, host: &str) -> String {
@@ -341,7 +373,7 @@ mod tests {
                 assert!(!is_name || !said.contains(word), "{code}: {said}");
             }
             assert!(
-                !said.contains(['{', '}', '[']) && said.len() > 15,
+                !said.contains(['{', '}']) && said.len() > 15,
                 "{code}: {said}"
             );
         }

@@ -268,8 +268,8 @@ impl<'a> Opening<'a> {
             }
             if self.options.upgrade == Upgrade::Required {
                 return Err(Obstacle::down(match &self.offered.blotted {
-                    Some(word) => format!("STARTTLS: a firewall on the way blots it out of the answer to EHLO ({word}), as the SMTP inspection of Cisco PIX and ASA does; make it let TLS through (allow-tls), or switch the inspection off for this gateway"),
-                    None => "STARTTLS: the upstream does not offer it, and tls = \"starttls\" requires it".to_owned(),
+                    Some(word) => format!("STARTTLS: a firewall on the way blots it out of the answer to EHLO ({word}), as the SMTP inspection of Cisco PIX and ASA does; make it let TLS through (allow-tls), or switch the inspection off for this gateway [starttls-missing]"),
+                    None => "STARTTLS: the upstream does not offer it, and tls = \"starttls\" requires it; if a firewall masks it, switch its SMTP inspection off; or set `tls` to what the port speaks [starttls-missing]".to_owned(),
                 }));
             }
         }
@@ -297,7 +297,7 @@ impl<'a> Opening<'a> {
                     self.mechanisms()
                 };
                 return Err(Obstacle::misconfigured(format!(
-                    "AUTH: the upstream offers {offered}, not {}, so the token is not sent; check host, port and auth",
+                    "AUTH: the upstream offers {offered}, not {}, so the token is not sent; check host, port and auth [auth-missing]",
                     mechanism.name()
                 )));
             }
@@ -307,14 +307,14 @@ impl<'a> Opening<'a> {
             None if self.offered.offers("LOGIN") => Mechanism::Login,
             None if self.offered.auth.is_empty() => {
                 return Err(Obstacle::misconfigured(if self.encrypted {
-                    "AUTH: the upstream offers no login on this port; check port and host, or remove username and password"
+                    "AUTH: the upstream offers no login on this port; check port and host, or remove username and password [auth-missing]"
                 } else {
-                    "AUTH: the upstream offers no login without TLS; set tls = \"starttls\" or \"implicit\", or remove username and password"
+                    "AUTH: the upstream offers no login without TLS; set tls = \"starttls\" or \"implicit\", or remove username and password [auth-missing]"
                 }));
             }
             None => {
                 return Err(Obstacle::misconfigured(format!(
-                    "AUTH: the upstream offers {} only; Postern logs in with PLAIN or LOGIN",
+                    "AUTH: the upstream offers {} only; Postern logs in with PLAIN or LOGIN: check `auth` and `tls`, or use `oauth` [auth-missing]",
                     self.mechanisms()
                 )));
             }

@@ -1,7 +1,7 @@
 use super::*;
 use crate::{
     route::LaneId,
-    view::{Cause, Certificate, Reload},
+    view::{Certificate, Reload, ReloadCause},
 };
 
 const MINUTE: u64 = 60;
@@ -180,7 +180,7 @@ fn each_fault_is_its_own_kind() {
         let (at, error) = (String::new(), Some(format!("error: x\n\n  ^\n{said}")));
         sight.row.reload = Some(Reload {
             at,
-            cause: Cause::Asked,
+            cause: ReloadCause::Asked,
             error,
         });
     });

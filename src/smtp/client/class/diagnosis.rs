@@ -287,7 +287,7 @@ mod tests {
             (550, Some((5, 7, 240)), false, "Add-HVEAppAccess"),
             (501, Some((5, 5, 121)), false, "mailbox and auth"),
             (501, Some((5, 5, 126)), false, "mailbox and auth"),
-            (504, Some((5, 5, 4)), false, "login mechanism"),
+            (504, Some((5, 5, 4)), false, "AUTH mechanism"),
             (534, Some((5, 7, 9)), false, "app password"),
             (534, Some((5, 7, 14)), false, "browser"),
             (538, None, false, "TLS"),
@@ -687,7 +687,7 @@ mod tests {
                 Mail,
                 "550 5.7.30 Basic authentication is not supported for Client Submission.",
                 MISCONFIGURED,
-                "OAuth",
+                "oauth",
             ),
             // As the upstreams say it behind the content.
             (
@@ -1011,9 +1011,9 @@ mod tests {
         );
         assert!(
             said.text
-                .starts_with("AUTH: Authentication unsuccessful -- basic authentication")
+                .starts_with("AUTH: Authentication unsuccessful -- SMTP AUTH is switched off")
         );
-        assert!(said.text.contains("type \"graph\""));
+        assert!(said.text.contains("type = \"graph\""));
         assert_eq!(
             explained(&reply(450, None, "later"), Place::Mail).text,
             "MAIL: later"

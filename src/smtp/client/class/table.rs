@@ -10,6 +10,8 @@ use super::meaning::{
     Place::{self, Auth, Greeting, Hello, Mail, Token},
 };
 
+use crate::mail::cause;
+
 /// A row.
 #[derive(Debug)]
 pub(super) struct KnownRefusal {
@@ -102,14 +104,14 @@ const SENDMAIL: &str = "sendmail cf/m4/proto.m4";
 const QMAIL: &str = "netqmail qmail-smtpd.c";
 const RFC4954: &str = "RFC 4954 section 6";
 
-const HELO: &str = "the upstream rejects the name that this gateway gives in EHLO: set hostname (or the connector's helo) to the full name of this machine, one that is in DNS";
-const RELAY: &str = "the upstream does not relay mail for this gateway: set username and password, or have the address of this machine allowed there; if it refuses one domain only, no route should lead that domain here";
-const LOG_IN: &str = "the upstream wants a login: set username and password (or oauth), and check that host and port are the ones for submission";
-const SEND_AS: &str = "the account that logs in may not send as this sender: grant it \"Send As\", or rewrite the sender";
+const HELO: &str = cause::HELO_REFUSED.text;
+const RELAY: &str = cause::RELAY_DENIED.text;
+const LOG_IN: &str = cause::NOT_LOGGED_IN.text;
+const SEND_AS: &str = cause::SEND_AS_DENIED.text;
 const OWN_FROM: &str = "the account that logs in may not send as this sender: rewrite the sender to the account's own address, or verify this one with the provider";
 const WAITS: &str = "nothing to do: mail waits, and goes on by itself when the limit allows; a rate for the connector keeps it below the limit";
-const TENANT: &str = "Microsoft has blocked the whole tenant from sending: find out what sent the suspicious mail, then contact Microsoft support";
-const BANNED: &str = "the upstream has blocked this sender: secure the account, then lift the block (Exchange Online: Restricted entities in the Defender portal, or Microsoft support)";
+const TENANT: &str = cause::TENANT_BLOCKED.text;
+const BANNED: &str = "the upstream has blocked this sender: secure the account, then lift the block (Exchange Online: Restricted entities in the Defender portal, or Microsoft support) [mailbox-blocked]";
 const ADDRESS: &str = "the upstream does not trust the address of this machine: have it removed from the block list that is named, give it a name in DNS, or send through the provider's smarthost";
 const DOMAIN: &str = "SPF, DKIM or DMARC of the sender's domain do not allow mail to be sent this way: correct them in DNS, or rewrite the sender";
 const STARTTLS: &str = "the upstream wants TLS first: set tls = \"starttls\" or \"implicit\"";
@@ -117,21 +119,22 @@ const STARTTLS: &str = "the upstream wants TLS first: set tls = \"starttls\" or 
 /// Logging in with a token has causes of its own; of everything else under AUTH the last row is true.
 #[rustfmt::skip]
 const TOKENS: &[KnownRefusal] = &[
-    row(Us, PERMANENT, &[(7, 3, 3)], &[], &[Token], "the token is not accepted for this mailbox: the application needs SMTP.SendAsApp of Office 365 Exchange Online with admin consent, New-ServicePrincipal with the object ID of its Enterprise application, and Add-MailboxPermission (or the role \"Application SMTP.SendAsApp\"); a change takes up to 2 hours", MS_OAUTH),
-    row(Us, PERMANENT, &[(7, 139, 139)], &[], &[Token], "SMTP AUTH is switched off for this mailbox or tenant, or a policy blocks it: run Set-CASMailbox MAILBOX -SmtpClientAuthenticationDisabled $false, check security defaults and Conditional Access, or use a connector of type \"graph\"", MS_SUBMISSION),
-    row(Us, PERMANENT, &[(7, 30, 30)], &[], &[Token], "the upstream takes no password, and has not seen a token: check that auth is \"xoauth2\" and that host is Exchange Online's", MS_BASIC),
-    row(Us, PERMANENT, &[(7, 57, 57)], &[], &[Token], "the upstream wants a login and has not seen one; check host, port and auth", NDR),
-    row(Us, PERMANENT, &[(7, 60, 60)], &[], &[Token], "the application may not send as this mailbox: correct mailbox, or grant the application access to it (Add-MailboxPermission, Send As)", MS_OAUTH),
+    row(Us, PERMANENT, &[(7, 3, 3)], &[], &[Token], cause::SMTP_SENDAS.text, MS_OAUTH),
+    row(Us, PERMANENT, &[(7, 139, 139)], &["did not meet the criteria", "security defaults"], &[Token], cause::ACCESS_POLICY_ENTRA.text, MS_SUBMISSION),
+    row(Us, PERMANENT, &[(7, 139, 139)], &[], &[Token], cause::SMTP_AUTH_OFF.text, MS_SUBMISSION),
+    row(Us, PERMANENT, &[(7, 30, 30)], &[], &[Token], "the upstream takes no password, and has not seen a token: check that auth is \"xoauth2\" and that host is Exchange Online's [not-logged-in]", MS_BASIC),
+    row(Us, PERMANENT, &[(7, 57, 57)], &[], &[Token], cause::NOT_LOGGED_IN.text, NDR),
+    row(Us, PERMANENT, &[(7, 60, 60)], &[], &[Token], "the application may not send as this mailbox: correct mailbox, or grant the application access to it (Add-MailboxPermission, Send As) [send-as-denied]", MS_OAUTH),
     row(Us, PERMANENT, &[(7, 142, 142)], &[], &[Token], "the token ends too soon: this upstream wants at least 20 minutes left; check that the tenant's token lifetime policy gives more, and that this machine's clock is right", MS_HVE),
-    row(Us, PERMANENT, &[(7, 143, 143)], &[], &[Token], "the token has expired: set this machine's clock right", MS_HVE),
+    row(Us, PERMANENT, &[(7, 143, 143)], &[], &[Token], "the token has expired: set this machine's clock right (NTP) [clock]", MS_HVE),
     row(Us, PERMANENT, &[(7, 144, 144)], &[], &[Token], "the application may not send: it needs the application permission Mail.Send of Office 365 Exchange Online, with admin consent", MS_HVE),
     row(Us, PERMANENT, &[(7, 240, 240)], &[], &[Token], "the application may not use this account: run Add-HVEAppAccess for the application", MS_HVE),
-    row(Us, PERMANENT, &[(7, 9, 9)], &[], &[Token], "the account wants an app password or OAuth: check that auth is \"xoauth2\"", GOOGLE),
+    row(Us, PERMANENT, &[(7, 9, 9)], &[], &[Token], cause::GOOGLE_PASSWORD.text, GOOGLE),
     row(Us, PERMANENT, &[(7, 14, 14)], &[], &[Token], "Google wants this account to sign in with a browser first, or has blocked it: sign in there as the mailbox, and look at its security page", GOOGLE),
     row(Us, PERMANENT, &[(5, 121, 126)], &[], &[Token], "the upstream does not understand the login; check mailbox and auth", MS_HVE),
     row(Us, (530, 530), &[], &[], &[Token], STARTTLS, RFC4954),
     row(Us, (538, 538), &[], &[], &[Token], STARTTLS, RFC4954),
-    row(Us, (502, 504), &[], &[], &[Token], "the upstream does not know this login mechanism; check host, port and auth", RFC4954),
+    row(Us, (502, 504), &[], &[], &[Token], "the upstream does not know this AUTH mechanism; check host, port, `tls` and `auth` [auth-missing]", RFC4954),
     row(Us, PERMANENT, &[], &[], &[Token], "the token is not accepted for this mailbox: check mailbox (Google: subject, or whose refresh token it is), scope (Gmail: https://mail.google.com/), and that the application may send for it", RFC4954),
 ];
 
@@ -144,23 +147,25 @@ const GOOGLE_DOMAINS: &[KnownRefusal] = &[
 /// Exchange Online. `docs/exchange-online.md` says the same, row by row.
 #[rustfmt::skip]
 const EXCHANGE: &[KnownRefusal] = &[
-    row(Us, PERMANENT, &[(7, 139, 139)], &[], &[], "basic authentication is switched off for this mailbox or tenant, or a policy blocks it: use a connector of type \"graph\", or enable authenticated SMTP (SMTP AUTH) for the mailbox again", MS_SUBMISSION),
-    row(Us, PERMANENT, &[(7, 30, 30)], &[], &[], "Exchange Online no longer takes passwords here: use a connector of type \"graph\" or OAuth", MS_BASIC),
-    row(Us, PERMANENT, &[(7, 57, 57)], &[], &[], "the upstream has seen no login: log in with `oauth`, check that auth is not \"none\" and that host and port are those for submission, or use a connector of type \"graph\"", NDR),
+    row(Us, PERMANENT, &[(7, 139, 139)], &["did not meet the criteria", "security defaults"], &[], cause::ACCESS_POLICY_ENTRA.text, MS_SUBMISSION),
+    row(Us, PERMANENT, &[(7, 139, 139)], &["basic authentication is disabled"], &[], cause::BASIC_ENDED.text, MS_BASIC),
+    row(Us, PERMANENT, &[(7, 139, 139)], &[], &[], cause::SMTP_AUTH_OFF.text, MS_SUBMISSION),
+    row(Us, PERMANENT, &[(7, 30, 30)], &[], &[], cause::BASIC_ENDED.text, MS_BASIC),
+    row(Us, PERMANENT, &[(7, 57, 57)], &[], &[], cause::NOT_LOGGED_IN.text, NDR),
     row(Us, PERMANENT, &[(7, 240, 240)], &[], &[], "the application may not use this account: run Add-HVEAppAccess for the application", MS_HVE),
     row(Sender, PERMANENT, &[(7, 62, 62)], &[], &[], "the From must be the account that logs in: rewrite the sender", MS_HVE),
     row(Sender, PERMANENT, &[(7, 60, 60), (2, 252, 252)], &[], &[], SEND_AS, NDR),
     row(Sender, PERMANENT, &[], &["sendasdenied", "permissions to send as this sender"], &[], SEND_AS, NDR),
-    row(Relay, PERMANENT, &[(7, 64, 64)], &[], &[], "Exchange Online does not recognise this gateway: check that the inbound connector names the public address or the certificate of this machine; without one, only recipients in the tenant are accepted", NDR),
+    row(Relay, PERMANENT, &[(7, 64, 64)], &[], &[], "Exchange Online does not recognise this gateway, which may not relay from this machine's address: check that the inbound connector names the public address or the certificate of this machine; without one, only recipients in the tenant are accepted [relay-denied]", NDR),
     row(Us, PERMANENT, &[(7, 68, 68)], &[], &[], "the tenant rejects Direct Send, and no inbound connector recognises this gateway: make one for the public address or the certificate of this machine, or use a connector of type \"graph\"", "https://techcommunity.microsoft.com/blog/exchange/4408790"),
     row(Relay, PERMANENT, &[(7, 54, 54)], &[], &[], RELAY, NDR),
-    row(DAY, PERMANENT, &[(7, 232, 233), (7, 236, 236)], &[], &[], "the tenant has sent to as many external recipients as it may in 24 hours: mail waits; send less, get more licences, use a domain of your own instead of onmicrosoft.com (100 a day), or another connector for external recipients", NDR),
-    row(DAY, PERMANENT, &[(1, 90, 92)], &[], &[], "the mailbox has sent to as many recipients as it may in 24 hours: its mail waits; spread the load over several mailboxes, or use High Volume Email", NDR),
-    row(DAY, PERMANENT, &[(2, 0, 2)], &["submissionquotaexceeded", "submission quota"], &[], "the mailbox has sent to as many recipients as it may in 24 hours: its mail waits; spread the load over several mailboxes, or use High Volume Email", NDR),
+    row(DAY, PERMANENT, &[(7, 232, 233), (7, 236, 236)], &[], &[], "the tenant has sent to as many external recipients as it may in 24 hours: mail waits; send less, get more licences, use a domain of your own instead of onmicrosoft.com (100 a day), or another connector for external recipients [quota-day]", NDR),
+    row(DAY, PERMANENT, &[(1, 90, 92)], &[], &[], "the mailbox has sent to as many recipients as it may in 24 hours: its mail waits; spread the load over several mailboxes, or use High Volume Email [quota-day]", NDR),
+    row(DAY, PERMANENT, &[(2, 0, 2)], &["submissionquotaexceeded", "submission quota"], &[], "the mailbox has sent to as many recipients as it may in 24 hours: its mail waits; spread the load over several mailboxes, or use High Volume Email [quota-day]", NDR),
     // At MAIL it can only be the sender's.
     row(DAY, PERMANENT, &[(2, 2, 2)], &[], &[Mail], "the sending mailbox is at its limit: its mail waits; make room in it, or send less", NDR),
     row(Later, PERMANENT, &[(2, 121, 122)], &[], &[], "nothing to do: the recipient gets more mail than Exchange Online allows in an hour; it is tried again", NDR),
-    row(Sender, PERMANENT, &[(1, 8, 8)], &[], &[], "the upstream does not let this sender send: the mailbox is blocked (Exchange Online: Restricted entities in the Defender portal), or its domain is not in DNS", NDR),
+    row(Sender, PERMANENT, &[(1, 8, 8)], &[], &[], "the upstream does not let this sender send: the mailbox is blocked (Exchange Online: Restricted entities in the Defender portal), or its domain is not in DNS [mailbox-blocked]", NDR),
     row(Sender, PERMANENT, &[(7, 501, 503), (7, 800, 800)], &[], &[], BANNED, NDR),
     row(Us, PERMANENT, &[(7, 506, 506)], &[], &[], HELO, NDR),
     row(Sender, PERMANENT, &[(2, 0, 2)], &["outboundspamexception"], &[], BANNED, "nodemailer/nodemailer#1486: the verdict of Exchange Online on outbound spam"),
@@ -168,7 +173,7 @@ const EXCHANGE: &[KnownRefusal] = &[
     row(Sender, PERMANENT, &[(7, 23, 23), (7, 509, 509), (7, 515, 515)], &[], &[], DOMAIN, NDR),
     row(Relay, PERMANENT, &[(7, 25, 25), (7, 511, 511), (7, 606, 649)], &[], &[], ADDRESS, NDR),
     row(Message, PERMANENT, &[(7, 703, 703)], &[], &[], "a recipient is on the block list of your own organization: see its Tenant Allow/Block List", NDR),
-    row(Sender, PERMANENT, &[(7, 750, 750)], &[], &[], "the domain of the sender is not registered in the tenant: add and verify it, or rewrite the sender", NDR),
+    row(Sender, PERMANENT, &[(7, 750, 750)], &[], &[], "the domain of the sender is not registered in the tenant: add and verify it, or rewrite the sender (the tenant is blocked by Microsoft for such mail, until its support lifts it) [tenant-blocked]", NDR),
     row(Us, PERMANENT, &[(7, 700, 749)], &[], &[], TENANT, NDR),
     // Refused by the recipient's own organization, whatever else it says.
     row(Message, PERMANENT, &[(7, 12, 13), (7, 124, 136), (7, 504, 505), (7, 507, 507), (7, 513, 513)], &[], &[], "the recipient's organization does not take mail from this sender: only it can change that", NDR),
@@ -184,9 +189,9 @@ const PROVIDERS: &[KnownRefusal] = &[
     row(SOON, REFUSED, &[(2, 1, 1)], &["smtp relay limit exceeded"], &[], WAITS, GOOGLE),
     row(HOUR, PERMANENT, &[(7, 0, 1), (7, 28, 28)], &["unusual rate of unsolicited mail"], &[], WAITS, GOOGLE),
     row(Later, PERMANENT, &[(2, 1, 1)], &["receiving mail at a rate", "receiving mail too quickly"], &[], "nothing to do: the recipient gets more mail than Google allows; it is tried again", GOOGLE),
-    row(Origin, PERMANENT, &[(7, 0, 1)], &["invalid credentials for relay", "mail relay denied", "mail sending denied"], &[], "Google's relay does not know this gateway: in the admin console (Gmail, Routing, SMTP relay service) allow the public address of this machine, or require SMTP AUTH and set username and password; the sender's domain must be one of the Workspace", GOOGLE),
+    row(Origin, PERMANENT, &[(7, 0, 1)], &["invalid credentials for relay", "mail relay denied", "mail sending denied"], &[], "Google's relay does not know this gateway: in the admin console (Gmail, Routing, SMTP relay service) allow the public address of this machine, or require SMTP AUTH and set username and password; the sender's domain must be one of the Workspace [relay-denied]", GOOGLE),
     row(Us, PERMANENT, &[(7, 0, 1)], &["not authorized to send email directly"], &[], ADDRESS, GOOGLE),
-    row(Us, PERMANENT, &[(7, 9, 9)], &[], &[], "the account needs an app password (Gmail: Google account, Security, App passwords)", GOOGLE),
+    row(Us, PERMANENT, &[(7, 9, 9)], &[], &[], cause::GOOGLE_PASSWORD.text, GOOGLE),
     // Amazon SES.
     row(SOON, REFUSED, &[], &["throttling failure: maximum sending rate", "maximum sending rate exceeded"], &[], WAITS, SES_CODES),
     row(DAY, REFUSED, &[], &["throttling failure", "daily message quota exceeded"], &[], WAITS, SES_CODES),
@@ -249,12 +254,12 @@ const SERVERS: &[KnownRefusal] = &[
 /// Logins that are missing or refused; in words also the recipient's server's, as in [`SERVERS`].
 #[rustfmt::skip]
 const LOGINS: &[KnownRefusal] = &[
-    row(Us, (534, 534), &[], &[], &[], "the upstream wants a different or stronger login mechanism: check auth, or use an app password", RFC4954),
-    row(Us, (535, 535), &[(7, 3, 3)], &[], &[], "check username and password, and that SMTP AUTH is on for the mailbox; Exchange Online is giving up passwords: use a connector of type \"graph\" or OAuth", MS_SUBMISSION),
-    row(Us, (535, 535), &[], &[], &[], "check username and password; accounts with two-step verification need an app password", RFC4954),
+    row(Us, (534, 534), &[], &[], &[], "the upstream wants a different or stronger AUTH mechanism: check `auth`, or use an app password [auth-missing]", RFC4954),
+    row(Us, (535, 535), &[(7, 3, 3)], &[], &[], "check `username` and `password` (user name or password is wrong), and that SMTP AUTH is on for the mailbox; Exchange Online is giving up passwords: use a connector of type \"graph\" or OAuth [login-refused]", MS_SUBMISSION),
+    row(Us, (535, 535), &[], &[], &[], cause::LOGIN_REFUSED.text, RFC4954),
     row(Us, (538, 538), &[], &[], &[], "the upstream wants TLS before a login: set tls = \"starttls\" or \"implicit\"", RFC4954),
     row(Us, (530, 530), &[(7, 0, 0)], &[], &[], "the upstream wants TLS or a login first: set tls = \"starttls\", username and password", RFC4954),
     row(Us, (530, 530), &[], &[], &[], LOG_IN, RFC4954),
-    row(Us, PERMANENT, &[], &[], &[Auth], "check username, password and auth", RFC4954),
+    row(Us, PERMANENT, &[], &[], &[Auth], "check `username`, `password` and `auth` (user name or password may be wrong) [login-refused]", RFC4954),
     row(Relay, REFUSED, &[], &["authentication required", "authentication is required", "auth required", "authenticate first", "authentication first", "auth first", "must authenticate", "must be authenticated", "please authenticate", "need to authenticate", "not authenticated", "login first", "log in first", "must log in", "requires authentication", "turn on smtp authentication"], &[Greeting, Hello, Mail, Place::Rcpt, Place::Data], LOG_IN, RFC4954),
 ];
