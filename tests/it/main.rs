@@ -19,6 +19,7 @@ mod clients;
 mod clock;
 mod cloud;
 mod cluster;
+mod cluster_clients;
 mod cluster_clock;
 mod cluster_database;
 mod cluster_docs;
