@@ -44,15 +44,22 @@ impl NullClient {
         let port = free_port();
         let this = Self { dir, port };
         let at = this.dir.path().to_str().unwrap().to_owned();
-        let started = Command::new(script())
-            .arg("start")
-            .arg(peers())
-            .args([&at, &port.to_string(), "9"])
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .status();
-        assert!(started.unwrap().success());
+        // Its master may wait for a log that another one beside it keeps busy: then once more.
+        let is_started = || {
+            Command::new("timeout")
+                .args(["-k", "5", "40"])
+                .arg(script())
+                .arg("start")
+                .arg(peers())
+                .args([&at, &port.to_string(), "9"])
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .status()
+                .unwrap()
+                .success()
+        };
+        assert!((0..3).any(|_| is_started()), "Postfix does not start");
         let main = this.dir.path().join("etc/main.cf");
         // Nothing twice: Postfix warns of each, and its master waits for the log that it has not started yet.
         let is_ours = |line: &&str| {
@@ -182,15 +189,11 @@ fn goes_on(settings: fn(u16, u16) -> String) {
     each_once(&cluster, 301);
 }
 
+/// One after the other: two Postfix that start at once wait for each other.
 #[test]
 #[ignore = "needs PostgreSQL and Postfix, which tests/run installs"]
-fn a_postfix_with_two_relay_hosts() {
+fn a_postfix_with_two_relay_hosts_or_a_fallback_relay() {
     goes_on(|one, two| format!("relayhost = [127.0.0.1]:{one}, [127.0.0.1]:{two}\n"));
-}
-
-#[test]
-#[ignore = "needs PostgreSQL and Postfix, which tests/run installs"]
-fn a_postfix_with_a_fallback_relay() {
     goes_on(|one, two| {
         format!("relayhost = [127.0.0.1]:{one}\nsmtp_fallback_relay = [127.0.0.1]:{two}\n")
     });
