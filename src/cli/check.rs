@@ -21,6 +21,7 @@ use crate::{
         report::login::{LoginFault, log_in},
     },
     mail::text::{shown, shown_to},
+    queue,
     route::ConnectorName,
     view::{LoginView, Problem},
 };
@@ -146,8 +147,8 @@ fn login_view((name, result): &Login) -> LoginView {
     }
 }
 
-/// What shows only when a connector is built from its files: a key that does not belong to the certificate, say. Nothing is connected to, and
-/// no directory is made.
+/// What shows only when a connector is built from its files: a key that does not belong to the certificate, say; and a queue that only a newer
+/// program can read, which a package asks for before it starts another one. Nothing is connected to, and no directory is made.
 fn buildable(path: &Path, config: &Config) -> Result<(), CommandError> {
     for settings in &config.connectors {
         if settings.kind.leaves_no_trace()
@@ -162,6 +163,12 @@ fn buildable(path: &Path, config: &Config) -> Result<(), CommandError> {
                 ),
             ));
         }
+    }
+    if let Some(newer) = queue::written_by_newer(&config.data_dir) {
+        return Err(CommandError::new(
+            Exit::Config,
+            format_args!("error: {}: {newer}", config.data_dir.display()),
+        ));
     }
     if let StoreSettings::Postgres(postgres, cluster) = &config.store {
         database_settings(postgres, cluster, &config.data_dir, false).map_err(|why| {

@@ -21,7 +21,7 @@ use crate::{
     queue::{
         self,
         lock::{self, Holder},
-        store::Store,
+        store::{Store, StoreError},
     },
 };
 
@@ -166,8 +166,13 @@ pub(super) fn store(data_dir: &Path) -> Result<Option<Arc<dyn Store>>, CommandEr
         keep_history: Duration::MAX,
     })
     .map_err(|error| {
+        let exit = if matches!(error, StoreError::Newer(_)) {
+            Exit::Config
+        } else {
+            Exit::Unavailable
+        };
         CommandError::new(
-            Exit::Unavailable,
+            exit,
             format_args!("cannot open the queue in {}: {error}", data_dir.display()),
         )
     })?;

@@ -15,7 +15,7 @@ use super::{
     source::Source,
     values::{self, Fault, fault},
 };
-use crate::admin::settings::WriteConfig;
+use crate::{admin::settings::WriteConfig, queue};
 
 /// The file to read: the one given (`-c FILE`), else `$POSTERN_CONFIG`, else `/etc/postern/config.toml`.
 pub fn find(explicit: Option<PathBuf>) -> PathBuf {
@@ -59,6 +59,19 @@ pub fn load(path: &Path, secrets: Secrets) -> Result<(Config, Vec<Diagnostic>), 
         source.whole(
             Severity::Warning,
             Fault::new("every user of this machine can read this file", hint),
+        );
+        notes.extend(source.finish());
+    }
+    if secrets != Secrets::Ignore
+        && let Some(kind) = queue::network_disk(&config.data_dir)
+    {
+        let source = Source::new(path, &text);
+        source.whole(
+            Severity::Warning,
+            Fault::new(
+                format!("data_dir {} is on {kind}", config.data_dir.display()),
+                "a queue needs a disk of this machine: what another one says is written or locked need not be",
+            ),
         );
         notes.extend(source.finish());
     }

@@ -54,6 +54,7 @@ impl From<StoreError> for RunError {
     fn from(error: StoreError) -> Self {
         let code = match error {
             StoreError::Full | StoreError::Crowded => 75,
+            StoreError::Newer(_) => 78,
             StoreError::Unavailable(_) => 74,
             StoreError::Away(_) => 69,
         };

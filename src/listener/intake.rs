@@ -113,9 +113,10 @@ impl Intake {
                 error!(event = "not stored", id = %id, error = %error, "not stored");
                 Err(match error {
                     StoreError::Full => Reply::storage_full(),
-                    StoreError::Unavailable(_) | StoreError::Away(_) | StoreError::Crowded => {
-                        Reply::storage_failing()
-                    }
+                    StoreError::Unavailable(_)
+                    | StoreError::Newer(_)
+                    | StoreError::Away(_)
+                    | StoreError::Crowded => Reply::storage_failing(),
                 })
             }
             Err(_) => {

@@ -44,10 +44,69 @@ pub(super) fn free_space(dir: &Path) -> io::Result<u64> {
     Ok(found.f_bavail.saturating_mul(found.f_frsize))
 }
 
+/// File systems whose other side is another machine, by the number of `statfs(2)`: their locks and syncs are not ours to rely on.
+const NETWORKED: &[(u64, &str)] = &[
+    (0x6969, "NFS"),
+    (0xFF53_4D42, "CIFS"),
+    (0xFE53_4D42, "CIFS"),
+    (0x517B, "CIFS"),
+];
+
+/// What the file system of this number is called, if its other side is another machine.
+fn networked(magic: u64) -> Option<&'static str> {
+    // The number is 32 bits wide, and negative ones come with their sign.
+    let magic = magic & 0xFFFF_FFFF;
+    NETWORKED
+        .iter()
+        .find_map(|&(number, name)| (number == magic).then_some(name))
+}
+
+/// Whether a directory is, or will be, on a disk of another machine, and by what: `NFS`, `CIFS`.
+pub fn network_disk(dir: &Path) -> Option<&'static str> {
+    let found = dir.ancestors().find_map(|place| {
+        let place = if place.as_os_str().is_empty() {
+            Path::new(".")
+        } else {
+            place
+        };
+        rustix::fs::statfs(place).ok()
+    })?;
+    networked(found.f_type as u64)
+}
+
 /// Whether the disk is what stands in the way.
 pub(super) fn is_full(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn disks_of_other_machines_are_known_by_their_numbers() {
+        let of = |magic: i64| networked(magic as u64);
+        assert_eq!(of(0x6969), Some("NFS"));
+        assert_eq!(of(0xFF53_4D42), Some("CIFS"));
+        // Where the number is a signed one of 32 bits.
+        assert_eq!(of(i64::from(0xFF53_4D42_u32.cast_signed())), Some("CIFS"));
+        assert_eq!(of(0xFE53_4D42), Some("CIFS"));
+        assert_eq!(of(0x517B), Some("CIFS"));
+        // ext4, tmpfs, overlayfs, XFS, Btrfs, ZFS.
+        for own in [
+            0xEF53,
+            0x0102_1994,
+            0x794C_7630,
+            0x5846_5342,
+            0x9123_683E,
+            0x2FC1_2FC1,
+        ] {
+            assert_eq!(of(own), None, "{own:x}");
+        }
+        assert_eq!(network_disk(Path::new("/proc/nobody/has/this")), None);
+        assert_eq!(network_disk(Path::new("not-there/at-all")), None);
+    }
 }

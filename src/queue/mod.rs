@@ -16,6 +16,7 @@ use std::{
 use tokio::sync::Notify;
 
 use body::BodyWriter;
+pub use disk::network_disk;
 use spill::SpillSettings;
 use sqlite::SqliteStore;
 pub use store::Settings;
@@ -43,6 +44,7 @@ pub mod spill;
 pub mod sqlite;
 pub mod store;
 pub mod turns;
+mod writer_version;
 
 /// Free space is looked at so often at most.
 const DISK_LOOK: Duration = Duration::from_secs(5);
@@ -104,6 +106,12 @@ pub async fn open(place: StorePlace) -> Result<Arc<dyn Store>, StoreFault> {
 /// As for [`open`].
 pub fn open_local(settings: &Settings) -> Result<Arc<dyn Store>, StoreError> {
     Ok(SqliteStore::open(settings)?)
+}
+
+/// Why this program may not work on the queue of this directory, because a newer one wrote it. Whatever else is wrong with it, opening says.
+/// Changes nothing.
+pub fn written_by_newer(data_dir: &Path) -> Option<StoreError> {
+    sqlite::written_by_newer(&data_dir.join(sqlite::DATABASE))
 }
 
 /// Whether there is a queue in this directory.

@@ -51,6 +51,9 @@ pub enum StoreError {
     /// There are as many gateways on it as there may be.
     #[error("eight gateways are at work on this queue already")]
     Crowded,
+    /// A newer program wrote it, which this one may not work on; the whole sentence.
+    #[error("{0}")]
+    Newer(String),
     /// Anything else.
     #[error("the store does not work: {0}")]
     Unavailable(String),

@@ -355,6 +355,16 @@ fn create(path: &Path, data_dir: &Path) -> io::Result<()> {
 fn open(path: &Path) -> rusqlite::Result<Connection> {
     let mut conn = Connection::open(path)?;
     conn.busy_timeout(BUSY)?;
+    let version: i64 = conn.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    if version > SCHEMA {
+        conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+        let why = format!(
+            "it was written by a newer postern (schema {version}, where {} knows {SCHEMA}): nothing was touched",
+            env!("CARGO_PKG_VERSION")
+        );
+        let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_SCHEMA);
+        return Err(rusqlite::Error::SqliteFailure(code, Some(why)));
+    }
     conn.pragma_update(None, "journal_mode", "WAL")?;
     conn.pragma_update(None, "synchronous", "FULL")?;
     if is_current(&conn)? {

@@ -55,6 +55,7 @@ mod moving;
 mod oauth;
 mod old_tls;
 mod operator;
+mod packages;
 mod pages;
 mod places;
 mod postgres;

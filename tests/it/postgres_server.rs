@@ -213,12 +213,27 @@ async fn a_newer_schema_is_used_as_far_as_it_says() {
     PostgresStore::open(settings.clone()).await.unwrap();
     sql("version = 3, readable_by = 2");
     let refused = PostgresStore::open(settings.clone()).await.unwrap_err();
-    let expected =
-        "the queue was written by a newer version of Postern (schema 3; this one knows 1)";
+    let here = env!("CARGO_PKG_VERSION");
+    let expected = format!(
+        "the queue was written by a newer postern (schema 3, where this one knows 1); this is {here}: nothing was touched"
+    );
     assert!(
-        matches!(&refused, OpenError::Refused(why) if why == expected),
+        matches!(&refused, OpenError::Refused(why) if *why == expected),
         "{refused}"
     );
+    // The one that wrote it stood among the members.
+    let node = format!("\"{}\".node", settings.schema.replace('"', "\"\""));
+    Postgres::shared().sql(
+        "postern",
+        &format!(
+            "INSERT INTO {node} (name, token, version, config_hash, started, seen, dead_after, knew, draining, apart)
+             VALUES ('new', 't', '0.4.0', '', 0, 0, 1, 0, false, false)"
+        ),
+    );
+    let refused = PostgresStore::open(settings.clone()).await.unwrap_err();
+    let expected =
+        format!("the queue was written by postern 0.4.0; this is {here}: nothing was touched");
+    assert_eq!(refused.to_string(), expected);
 }
 
 /// Two gateways that start on an empty database at the same moment.

@@ -1110,13 +1110,21 @@ async fn reopened_it_is_as_it_was() {
         pair.contains("lane=? AND (client,sender)>(?,?)") && !pair.contains("TEMP"),
         "{pair}"
     );
-    raw.pragma_update(None, "user_version", 99).unwrap();
+    raw.execute_batch(
+        "PRAGMA user_version = 99; UPDATE note SET value = '99' WHERE key = 'readable by schema'",
+    )
+    .unwrap();
     let newer = SqliteStore::open(&Settings {
         data_dir: data,
         keep_failed: DAY,
         keep_history: DAY,
     });
-    assert!(newer.unwrap_err().to_string().contains("newer version"));
+    assert!(
+        newer
+            .unwrap_err()
+            .to_string()
+            .contains("a newer postern (schema 99")
+    );
 }
 
 #[tokio::test]
@@ -1595,17 +1603,71 @@ async fn a_queue_of_another_schema_is_refused_and_left_as_it_is() {
     let dir = tempfile::tempdir().unwrap();
     drop(open(dir.path()));
     let file = dir.path().join("data/queue.db");
-    for (schema, age) in [(2, "an older version"), (9, "a newer version")] {
+    let here = env!("CARGO_PKG_VERSION");
+    for (schema, notes, said) in [
+        (
+            2,
+            "",
+            "the store does not work: it was written by an older version of Postern (schema 2; this one knows 6)".to_owned(),
+        ),
+        (
+            9,
+            "UPDATE note SET value = '9' WHERE key = 'readable by schema'; UPDATE note SET value = '0.4.0' WHERE key = 'written by'",
+            format!("the queue was written by postern 0.4.0; this is {here}: nothing was touched"),
+        ),
+        (
+            9,
+            "DELETE FROM note",
+            format!(
+                "the queue was written by a newer postern (schema 9, where this one knows 6); this is {here}: nothing was touched"
+            ),
+        ),
+    ] {
         let raw = rusqlite::Connection::open(&file).unwrap();
         raw.pragma_update(None, "user_version", schema).unwrap();
+        raw.execute_batch(notes).unwrap();
+        // As `kill -9` leaves it: what was written last is in the journal alone.
+        raw.set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).unwrap();
         drop(raw);
-        let before = std::fs::read(&file).unwrap();
+        let files = || {
+            ["data/queue.db", "data/queue.db-wal"].map(|name| std::fs::read(dir.path().join(name)).unwrap())
+        };
+        let before = files();
         let error = SqliteStore::open(&settings(dir.path())).unwrap_err();
-        let said =
-            format!("it was written by {age} of Postern (schema {schema}; this one knows 6)");
-        assert!(error.to_string().ends_with(&said), "{error}");
-        assert!(std::fs::read(&file).unwrap() == before);
+        assert_eq!(error.to_string(), said);
+        let asked = postern::queue::written_by_newer(&dir.path().join("data"));
+        assert_eq!(asked.map(|error| error.to_string()), (schema > 6).then_some(said));
+        assert!(files() == before);
     }
+}
+
+/// A newer one that says so is worked on by this one, and what it wrote of itself stays.
+#[tokio::test]
+async fn a_newer_queue_that_this_program_can_read_is_opened() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(open(dir.path()));
+    let file = dir.path().join("data/queue.db");
+    let raw = rusqlite::Connection::open(&file).unwrap();
+    raw.execute_batch(
+        "PRAGMA user_version = 7; UPDATE note SET value = '0.4.0' WHERE key = 'written by'",
+    )
+    .unwrap();
+    drop(raw);
+    assert!(postern::queue::written_by_newer(&dir.path().join("data")).is_none());
+    drop(open(dir.path()));
+    let raw = rusqlite::Connection::open(&file).unwrap();
+    let found = |sql: &str| {
+        raw.query_row(sql, [], |row| row.get::<_, String>(0))
+            .unwrap()
+    };
+    assert_eq!(
+        found("SELECT CAST(user_version AS TEXT) FROM pragma_user_version"),
+        "7"
+    );
+    assert_eq!(
+        found("SELECT value FROM note WHERE key = 'written by'"),
+        "0.4.0"
+    );
 }
 
 #[tokio::test]

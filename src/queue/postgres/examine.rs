@@ -55,7 +55,7 @@ pub async fn examine(settings: Settings) -> Result<Examined, OpenError> {
     let version = found(&mut link, schema).await?;
     let mut at_work = 0;
     if let Some(version) = version {
-        may_work(version)?;
+        may_work(&link, schema, version).await?;
         let closed = names(&link, CLOSED, schema).await?;
         if !closed.is_empty() {
             return Err(OpenError::Refused(format!(

@@ -6,6 +6,7 @@ use super::{
     reach::Unreached,
     values::get,
 };
+use crate::queue::writer_version::{VERSION, refusal, writer};
 
 /// What this program writes.
 pub(super) const SCHEMA: i32 = 1;
@@ -60,7 +61,7 @@ pub(super) async fn prepare(
     migrates: bool,
 ) -> Result<(), OpenError> {
     match found(link, schema).await? {
-        Some(found) => return may_work(found),
+        Some(found) => return may_work(link, schema, found).await,
         None if !migrates => return Err(missing()),
         None => {}
     }
@@ -78,13 +79,28 @@ pub(super) fn missing() -> OpenError {
 }
 
 /// A newer one may say that an older program may work on it.
-pub(super) fn may_work((version, readable_by): (i32, i32)) -> Result<(), OpenError> {
-    if version > SCHEMA && readable_by > SCHEMA {
-        return Err(OpenError::Refused(format!(
-            "the queue was written by a newer version of Postern (schema {version}; this one knows {SCHEMA})"
-        )));
+fn is_readable((version, readable_by): (i32, i32)) -> bool {
+    version <= SCHEMA || readable_by <= SCHEMA
+}
+
+/// Whether this program may work on it; if not, which one wrote it: the last that came there with another version.
+pub(super) async fn may_work(
+    link: &DbLink,
+    schema: &str,
+    found: (i32, i32),
+) -> Result<(), OpenError> {
+    if is_readable(found) {
+        return Ok(());
     }
-    Ok(())
+    let question = format!(
+        "SELECT version FROM {}.node WHERE version <> $1::text ORDER BY id DESC LIMIT 1",
+        quoted(schema)
+    );
+    // Its tables may be other ones: then the number is all there is to say.
+    let rows = link.apart(&question, &[&VERSION]).await.unwrap_or_default();
+    let version = rows.first().and_then(|row| get::<String>(row, 0).ok());
+    let by = writer(version.as_deref(), i64::from(found.0), i64::from(SCHEMA));
+    Err(OpenError::Refused(refusal(&by)))
 }
 
 /// Whether there is the schema, and whether it has tables of ours. From the catalogue's own rows: what a function says of a name may be
@@ -154,9 +170,8 @@ mod tests {
 
     #[test]
     fn a_newer_schema_says_who_may_work_on_it() {
-        assert!(may_work((SCHEMA, SCHEMA)).is_ok() && may_work((SCHEMA + 1, SCHEMA)).is_ok());
-        let refused = may_work((SCHEMA + 2, SCHEMA + 1)).unwrap_err();
-        assert!(matches!(&refused, OpenError::Refused(why) if why.contains("newer version")));
+        assert!(is_readable((SCHEMA, SCHEMA)) && is_readable((SCHEMA + 1, SCHEMA)));
+        assert!(!is_readable((SCHEMA + 2, SCHEMA + 1)));
     }
 
     #[test]

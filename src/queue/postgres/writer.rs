@@ -344,6 +344,7 @@ fn again_as(error: &StoreError) -> StoreError {
     match error {
         StoreError::Full => StoreError::Full,
         StoreError::Crowded => StoreError::Crowded,
+        StoreError::Newer(why) => StoreError::Newer(why.clone()),
         StoreError::Unavailable(why) => StoreError::Unavailable(why.clone()),
         StoreError::Away(why) => StoreError::Away(why.clone()),
     }

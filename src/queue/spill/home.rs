@@ -276,6 +276,8 @@ pub(super) fn words(error: StoreError) -> String {
     match error {
         StoreError::Away(why) => why,
         StoreError::Full => super::core::FULL.to_owned(),
-        other @ (StoreError::Unavailable(_) | StoreError::Crowded) => other.to_string(),
+        other @ (StoreError::Unavailable(_) | StoreError::Newer(_) | StoreError::Crowded) => {
+            other.to_string()
+        }
     }
 }

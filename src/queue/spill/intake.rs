@@ -199,7 +199,7 @@ impl SpillCore {
             StoreError::Away(why) => self.went(why),
             StoreError::Full => self.went(FULL),
             StoreError::Unavailable(why) if unwritten.is_unsure => self.went(why),
-            StoreError::Unavailable(_) | StoreError::Crowded => {}
+            StoreError::Unavailable(_) | StoreError::Newer(_) | StoreError::Crowded => {}
         }
         unwritten
     }

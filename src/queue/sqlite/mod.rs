@@ -47,6 +47,7 @@ mod retention;
 mod rota;
 mod rows;
 mod schema;
+pub(super) use schema::written_by_newer;
 mod search;
 mod settle;
 mod shift;

@@ -4,18 +4,25 @@ use std::{io, path::Path, time::Duration};
 
 use rusqlite::{Connection, OpenFlags, config::DbConfig, params};
 
-use super::{op::store_error, rows};
+use super::{beside, op::store_error, rows};
 use crate::{
     mail::message::MessageId,
     queue::{
         disk::{create, directory, sync_dir},
         store::StoreError,
         turns::Pair,
+        writer_version::{VERSION, refusal, writer as named},
     },
 };
 
 /// The schema this program writes; in `user_version`.
 pub(super) const SCHEMA: i64 = 6;
+/// The oldest schema whose program may work on what this one writes; raised when a change to the tables would mislead it.
+const READABLE_BY: i64 = 6;
+/// The note with the version of the program that last had it open.
+const WRITTEN_BY: &str = "written by";
+/// The note with [`READABLE_BY`].
+const READABLE: &str = "readable by schema";
 /// The one before it, which has no place for what became of another store's jobs.
 const WITHOUT_OUTCOMES: i64 = 5;
 /// The one before that, whose jobs have no client and sender.
@@ -118,19 +125,53 @@ fn connect(database: &Path, flags: OpenFlags) -> Result<Connection, StoreError> 
     Ok(conn)
 }
 
-fn setup(conn: &Connection) -> Result<(), StoreError> {
-    let number = |pragma: &str| conn.pragma_query_value(None, pragma, |row| row.get::<_, i64>(0));
-    let found = number("user_version").map_err(unavailable)?;
-    if ![0, WITHOUT_VERSIONS, WITHOUT_PAIRS, WITHOUT_OUTCOMES, SCHEMA].contains(&found) {
-        let age = if found > SCHEMA {
-            "a newer"
-        } else {
-            "an older"
-        };
+/// Why this program may not work on the file, because a newer one wrote it. Whatever else is wrong with it, opening says.
+pub(in crate::queue) fn written_by_newer(database: &Path) -> Option<StoreError> {
+    if is_new(database) {
+        return None;
+    }
+    let conn = connect(database, OpenFlags::SQLITE_OPEN_READ_WRITE).ok()?;
+    keep_journal(&conn, true).ok()?;
+    may_work(&conn)
+        .err()
+        .filter(|error| matches!(error, StoreError::Newer(_)))
+}
+
+/// Whether the last connection that is closed leaves the journal to the one who wrote it.
+fn keep_journal(conn: &Connection, keep: bool) -> Result<(), StoreError> {
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, keep)
+        .map(|_| ())
+        .map_err(unavailable)
+}
+
+/// Whether this program knows what is in the file, or the newer one that wrote it says that it may work on it all the same.
+fn may_work(conn: &Connection) -> Result<(), StoreError> {
+    let found: i64 = conn
+        .pragma_query_value(None, "user_version", |row| row.get(0))
+        .map_err(unavailable)?;
+    if [0, WITHOUT_VERSIONS, WITHOUT_PAIRS, WITHOUT_OUTCOMES, SCHEMA].contains(&found) {
+        return Ok(());
+    }
+    if found < SCHEMA {
         return Err(StoreError::Unavailable(format!(
-            "it was written by {age} version of Postern (schema {found}; this one knows {SCHEMA})"
+            "it was written by an older version of Postern (schema {found}; this one knows {SCHEMA})"
         )));
     }
+    // A file that is busy or broken must not pass for one that cannot be read; one without the notes says nothing.
+    let note = |key| beside::note(conn, key).ok().flatten();
+    let readable = note(READABLE).and_then(|text| text.parse::<i64>().ok());
+    if readable.is_some_and(|oldest| oldest <= SCHEMA) {
+        return Ok(());
+    }
+    let by = named(note(WRITTEN_BY).as_deref(), found, SCHEMA);
+    Err(StoreError::Newer(refusal(&by)))
+}
+
+fn setup(conn: &Connection) -> Result<(), StoreError> {
+    let number = |pragma: &str| conn.pragma_query_value(None, pragma, |row| row.get::<_, i64>(0));
+    keep_journal(conn, true)?;
+    may_work(conn)?;
+    keep_journal(conn, false)?;
     // Before the first table, else it has no effect.
     // A usual mail and its row fit into two of these; with 4 KiB there would be twice as many to write for each.
     conn.pragma_update(None, "page_size", PAGE)
@@ -155,12 +196,13 @@ fn setup(conn: &Connection) -> Result<(), StoreError> {
         .map_err(unavailable)?;
     conn.pragma_update(None, "temp_store", "MEMORY")
         .map_err(unavailable)?;
+    conn.execute_batch("BEGIN IMMEDIATE").map_err(unavailable)?;
+    // Asked again under the lock: another process may have been first.
+    may_work(conn)?;
     schema(conn).map_err(unavailable)
 }
 
 fn schema(conn: &Connection) -> rusqlite::Result<()> {
-    conn.execute_batch("BEGIN IMMEDIATE")?;
-    // Asked again under the lock: another process may have been first.
     let found: i64 = conn.pragma_query_value(None, "user_version", |row| row.get(0))?;
     if found == 0 {
         conn.execute_batch(include_str!("../sqlite.sql"))?;
@@ -175,8 +217,17 @@ fn schema(conn: &Connection) -> rusqlite::Result<()> {
     if [WITHOUT_VERSIONS, WITHOUT_PAIRS, WITHOUT_OUTCOMES].contains(&found) {
         conn.execute_batch(OUTCOME)?;
     }
-    if found != SCHEMA {
+    if found < SCHEMA {
         conn.pragma_update(None, "user_version", SCHEMA)?;
+    }
+    // A newer one's word on who may read it stays.
+    if found <= SCHEMA {
+        let mut note = conn.prepare(
+            "INSERT INTO note (key, value) VALUES (?1, ?2)
+               ON CONFLICT (key) DO UPDATE SET value = excluded.value WHERE value <> excluded.value",
+        )?;
+        note.execute([WRITTEN_BY, VERSION])?;
+        note.execute([READABLE, &READABLE_BY.to_string()])?;
     }
     conn.execute_batch("COMMIT")?;
     conn.execute_batch(
