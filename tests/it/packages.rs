@@ -131,7 +131,11 @@ impl Root {
             .args(["200", "nsenter"])
             .arg(format!("--mount={namespaces}/mnt"))
             .arg(format!("--pid={namespaces}/pid_for_children"))
-            .args(["env", "-i", "PATH=/usr/sbin:/usr/bin:/sbin:/bin"])
+            .args([
+                "env",
+                "-i",
+                "PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+            ])
             .args(["DEBIAN_FRONTEND=noninteractive", "chroot"])
             .arg(&self.place)
             .args(["sh", "-c", script])
@@ -492,7 +496,14 @@ fn packages_are_the_same_wherever_they_are_made() {
 
     let deb = with_end(&out, ".deb");
     let errors = Command::new("lintian")
-        .args(["--fail-on", "error", "--tag-display-limit", "0"])
+        .args([
+            "--profile",
+            "debian",
+            "--fail-on",
+            "error",
+            "--tag-display-limit",
+            "0",
+        ])
         .arg(&deb)
         .output()
         .unwrap();
@@ -604,7 +615,7 @@ fn the_readme_from_a_package_to_the_first_mail() {
     let commands = block(&page, "## From a package to the first mail", "sh");
     assert!(commands.lines().count() <= 4, "{commands}");
     root.run(&format!(
-        "cd /run/bought; PATH=/usr/local/bin:$PATH; set -e\n{}",
+        "cd /run/bought; set -e\n{}",
         commands.replace("apt-get install", "apt-get install -y")
     ));
     wait("the gateway in its root", || {
