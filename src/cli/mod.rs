@@ -29,6 +29,7 @@ mod connector;
 mod database;
 mod demo;
 mod devices;
+mod doctor;
 mod elsewhere;
 mod explain;
 mod handover;
@@ -74,6 +75,8 @@ enum CliCommand {
     Run,
     /// Check the configuration; with --connect also log in at every connector
     Check(check::Arguments),
+    /// Look at everything between this machine and a mail that leaves, step by step
+    Doctor(doctor::Arguments),
     /// Show which rule accepts or refuses a sender and recipient, and which route the mail would take
     Explain(explain::Arguments),
     /// Send one message through a connector now and print the conversation
@@ -185,6 +188,7 @@ fn dispatch(argv: Vec<OsString>) -> Ended {
     match arguments.command {
         CliCommand::Run => run::run(config),
         CliCommand::Check(arguments) => check::run(config, &arguments),
+        CliCommand::Doctor(arguments) => doctor::run(config, &arguments),
         CliCommand::Explain(arguments) => explain::run(config, &arguments),
         CliCommand::Test(arguments) => test::run(config, &arguments),
         CliCommand::Status(arguments) => status::run(config, &arguments),

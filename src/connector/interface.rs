@@ -38,6 +38,10 @@ pub trait Connector: Send + Sync + fmt::Debug {
     ) -> Report;
     /// Logs in and sends nothing: `check --connect`, and a paused lane's probe. The text says what was found.
     async fn probe(&self, deadline: Instant) -> Result<String, Obstacle>;
+    /// Asks whether the mailbox may be sent from, without sending anything; `None`: it cannot be asked.
+    async fn knock(&self, _deadline: Instant) -> Option<Result<String, Obstacle>> {
+        None
+    }
     /// The end is near: what waits in it for its turn goes back untouched.
     fn stop(&self) {}
     /// So many connections are its part of those that the upstream takes, from now on: what is above goes after its message.

@@ -14,6 +14,7 @@ use crate::{mail::address::Address, route::ConnectorName};
 pub mod capture;
 mod deadline;
 pub mod discard;
+pub mod examine;
 pub mod graph;
 pub mod http;
 mod interface;

@@ -4,6 +4,7 @@
 //! The types say which fields there are; how they are printed for people is a command's own affair.
 
 mod change;
+pub mod check;
 mod cluster;
 mod connector;
 mod form;

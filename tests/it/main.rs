@@ -35,6 +35,7 @@ mod crash;
 mod delivery;
 mod described;
 mod devices;
+mod doctor;
 mod durability;
 mod early;
 mod end_to_end;

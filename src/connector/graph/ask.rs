@@ -206,7 +206,11 @@ fn request_of(answer: &Answer) -> String {
 
 /// The message's id in the form of a GUID.
 pub(super) fn request_id(message: &Message) -> String {
-    let number = u128::from_be_bytes(message.id.to_bytes());
+    guid(u128::from_be_bytes(message.id.to_bytes()))
+}
+
+/// A number in the form of a GUID.
+pub(super) fn guid(number: u128) -> String {
     let part = |shift: u32, digits: u32| (number >> shift) & ((1 << (digits * 4)) - 1);
     format!(
         "{:08x}-{:04x}-{:04x}-{:04x}-{:012x}",

@@ -49,6 +49,8 @@ use client::body_of;
 
 pub use client::{Graph, Large, Settings};
 
+/// To nobody.
+const KNOCK: &str = r#"{"message":{"subject":"postern doctor","body":{"contentType":"Text","content":""},"toRecipients":[]},"saveToSentItems":false}"#;
 /// Before the one recipient of a message that was refused is asked for once more.
 const AGAIN: Duration = Duration::from_secs(1);
 
@@ -267,5 +269,42 @@ impl Connector for Graph {
         Ok(format!(
             "a token with Mail.Send was given{large}; mailbox: {mailbox}"
         ))
+    }
+
+    /// A message without a recipient, which nobody can get: that Graph complains of the recipients shows that mailbox and permission are
+    /// there. (Whether it always looks at the permission first is not documented.)
+    async fn knock(&self, deadline: StdInstant) -> Option<Result<String, Obstacle>> {
+        let mailbox = self.settings.mailbox.as_deref()?;
+        let url = match self.url(mailbox, &["sendMail"]) {
+            Ok(url) => url,
+            Err(text) => return Some(Err(Obstacle::misconfigured(text))),
+        };
+        let request = GraphRequest {
+            method: Method::POST,
+            url: &url,
+            kind: "application/json",
+            body: KNOCK.into(),
+            id: &ask::guid(fastrand::u128(..)),
+        };
+        let deadline = Instant::from_std(deadline);
+        let answer = match self.ask(&request, deadline).await {
+            Ok(answer) => answer,
+            Err(Silence::Token(obstacle)) => return Some(Err(obstacle)),
+            Err(Silence::Graph(fault)) => return Some(Err(fault.obstacle("Graph"))),
+        };
+        let heard = ask::heard(&answer);
+        let said = heard.said();
+        Some(match answer::read(&heard, mailbox) {
+            Meaning::NotTried(obstacle) => Err(self.lacking(obstacle, deadline).await),
+            Meaning::Tried(Outcome::Apart(_), _) => {
+                Ok(format!("Graph takes mail of {mailbox} ({said})"))
+            }
+            Meaning::Tried(_, _) if answer.status.as_u16() == 400 => Ok(format!(
+                "Graph does not refuse {mailbox} ({said}); not certain: --send makes it so"
+            )),
+            Meaning::Tried(outcome, _) => {
+                Err(Obstacle::new(ObstacleKind::Down, outcome.reply().clone()))
+            }
+        })
     }
 }

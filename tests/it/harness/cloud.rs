@@ -193,6 +193,13 @@ fn send_mail(
     if let Some(said) = script(requests.fetch_add(1, Ordering::SeqCst), &mailbox) {
         return said;
     }
+    if asked.header("content-type") == Some("application/json") {
+        // The other form of sendMail; nobody here sends one to anybody.
+        let sent: serde_json::Value = serde_json::from_str(&asked.body).unwrap_or_default();
+        let to = &sent["message"]["toRecipients"];
+        assert!(to.as_array().is_some_and(Vec::is_empty), "{sent}");
+        return error(400, "ErrorInvalidRecipients", "");
+    }
     if asked.header("content-type") != Some("text/plain") {
         return error(415, "UnsupportedMediaType", "");
     }
