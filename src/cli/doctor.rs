@@ -84,18 +84,17 @@ pub(super) fn run(path: Option<PathBuf>, arguments: &Arguments) -> Ended {
             let broken = checks
                 .iter()
                 .find(|check| of_it(check) && check.state == CheckState::Failed);
-            let mut sent = match broken {
-                Some(check) => Check::skipped("send", check.check),
-                None => {
-                    let trial = Trial {
-                        config: &config,
-                        settings,
-                        token_store: token_store.clone(),
-                        recorder: None,
-                    };
-                    let sending = async { Ok(send(&trial, from.clone(), &to).await) };
-                    prepare::block_on(sending)?
-                }
+            let mut sent = if let Some(check) = broken {
+                Check::skipped("send", check.check)
+            } else {
+                let trial = Trial {
+                    config: &config,
+                    settings,
+                    token_store: token_store.clone(),
+                    recorder: None,
+                };
+                let sending = async { Ok(send(&trial, from.clone(), &to).await) };
+                prepare::block_on(sending)?
             };
             sent.connector = Some(name);
             checks.push(sent);

@@ -212,7 +212,7 @@ impl Examination<'_> {
         for url in urls {
             let host = url.host_str().unwrap_or_default().to_owned();
             let by = Instant::now() + PATIENCE;
-            match http.send(url, by, |client, url| client.get(url)).await {
+            match http.send(url, by, reqwest::Client::get).await {
                 Ok(answer) => {
                     clock = clock.or_else(|| answer.clock(SystemTime::now()));
                     hosts.push(host);
