@@ -79,7 +79,7 @@ const IMPURE_WORDS: &[&str] = &[
 /// Lines of code, without tests, comments and blank lines, that a module may have. One that needs more says why in the commit that
 /// raises its row; one that has become smaller may have its row lowered.
 const BUDGETS: &[(&str, usize)] = &[
-    ("mail", 2_700),
+    ("mail", 2_780),
     ("secret", 50),
     ("systemd", 50),
     ("policy", 800),
@@ -88,7 +88,7 @@ const BUDGETS: &[(&str, usize)] = &[
     ("smtp", 4_620),
     ("queue", 15_600),
     ("listener", 3_240),
-    ("connector", 9_900),
+    ("connector", 10_250),
     ("delivery", 6_700),
     ("view", 860),
     ("incident", 1_500),
@@ -97,7 +97,7 @@ const BUDGETS: &[(&str, usize)] = &[
     ("config", 9_100),
     ("watch", 50),
     ("gateway", 4_920),
-    ("cli", 5_340),
+    ("cli", 5_600),
     ("lib", 50),
     ("main", 50),
 ];
@@ -299,7 +299,11 @@ fn only_listener_and_delivery_insert_and_connectors_see_neither_queue_nor_routes
         (
             &["connector"],
             "probe",
-            &["delivery/login.rs", "gateway/report/login.rs"],
+            &[
+                "connector/examine.rs",
+                "delivery/login.rs",
+                "gateway/report/login.rs",
+            ],
         ),
     ] {
         let found: Vec<String> = callers(of, method).into_iter().collect();

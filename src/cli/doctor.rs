@@ -18,9 +18,9 @@ use crate::{
     gateway::report::trial::{Trial, TrialEnd},
     mail::{
         address::Address,
+        check::{Check, CheckState},
         text::{shown, shown_to},
     },
-    view::check::{Check, CheckState},
 };
 
 #[derive(Debug, clap::Args)]

@@ -12,70 +12,20 @@ use tokio::{
 };
 
 use super::{
-    Kind, Settings,
+    Settings,
+    endpoint::Endpoint,
     http::{Http, connect},
     interface::Services,
-    outbound::{Proxy, ProxyServer},
+    outbound::ProxyServer,
 };
-use crate::{
-    mail::{
-        cause::{self, Cause},
-        outcome::Obstacle,
-    },
-    view::check::{Check, CheckState},
+use crate::mail::{
+    cause::{self, Cause},
+    check::{Check, CheckState},
+    outcome::Obstacle,
 };
 
 /// For one step.
 const PATIENCE: Duration = Duration::from_secs(10);
-
-/// A host that a connector speaks to.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Endpoint {
-    /// Its name or address.
-    pub host: String,
-    /// Its port.
-    pub port: u16,
-    /// Where it is spoken to by HTTP.
-    pub url: Option<Url>,
-}
-
-impl Endpoint {
-    fn of_url(text: &str) -> Option<Self> {
-        let url = Url::parse(text).ok()?;
-        Some(Self {
-            host: url.host_str()?.to_owned(),
-            port: url.port_or_known_default()?,
-            url: Some(url),
-        })
-    }
-}
-
-impl Kind {
-    /// The hosts that are spoken to before a message can leave, in the order in which they are.
-    pub fn endpoints(&self) -> Vec<Endpoint> {
-        let token = self
-            .oauth()
-            .and_then(|oauth| Endpoint::of_url(&oauth.token_url));
-        let own = match self {
-            Kind::Smtp(smtp) => Some(Endpoint {
-                host: smtp.host.trim_matches(['[', ']']).to_owned(),
-                port: smtp.port,
-                url: None,
-            }),
-            Kind::Graph(graph) => Endpoint::of_url(&graph.graph_url),
-            Kind::Capture { .. } | Kind::Discard => None,
-        };
-        token.into_iter().chain(own).collect()
-    }
-
-    fn proxy(&self) -> Option<&Proxy> {
-        match self {
-            Kind::Smtp(smtp) => Some(&smtp.proxy),
-            Kind::Graph(graph) => Some(&graph.oauth.http.proxy),
-            Kind::Capture { .. } | Kind::Discard => None,
-        }
-    }
-}
 
 /// The checks of one connector so far.
 struct Examination<'a> {
@@ -231,13 +181,13 @@ impl Examination<'_> {
     }
 
     async fn login(&mut self, services: Services) {
-        let last = match &self.settings.kind {
-            Kind::Graph(_) => "token",
-            Kind::Smtp(_) => "login",
-            Kind::Capture { .. } | Kind::Discard => return,
-        };
+        if self.settings.kind.endpoints().is_empty() {
+            return;
+        }
+        let is_of_mailboxes = self.settings.kind.counts_by_mailbox();
+        let last = if is_of_mailboxes { "token" } else { "login" };
         if !self.may(last) {
-            if last == "token" {
+            if is_of_mailboxes {
                 self.may("mailbox");
             }
             return;
@@ -252,7 +202,7 @@ impl Examination<'_> {
             Ok(Err(obstacle)) => self.stopped(last, &obstacle),
             Err(_) => self.fails(last, "no answer in time"),
         }
-        if matches!(self.settings.kind, Kind::Graph(_)) && self.may("mailbox") {
+        if is_of_mailboxes && self.may("mailbox") {
             let by = StdInstant::now() + PATIENCE;
             match timeout(PATIENCE * 2, connector.knock(by)).await {
                 Ok(Some(Ok(found))) => self.add(Check::ok("mailbox", found)),

@@ -14,6 +14,7 @@ use crate::{mail::address::Address, route::ConnectorName};
 pub mod capture;
 mod deadline;
 pub mod discard;
+mod endpoint;
 pub mod examine;
 pub mod graph;
 pub mod http;
@@ -28,6 +29,7 @@ mod tls;
 
 pub use self::{
     deadline::{Deadline, MayBegin},
+    endpoint::Endpoint,
     interface::{Connections, Connector, Learned, Memory, Recorder, Services},
     outbound::{Proxy, ProxyServer, is_loopback, names},
     settings::{Auth, LaneLimits, Pipelining, Rate, SmtpSettings, Tls, Upload, Verify},
@@ -235,6 +237,32 @@ impl Kind {
             Kind::Smtp(_) | Kind::Graph(_) | Kind::Discard => true,
             // It makes its directory.
             Kind::Capture { .. } => false,
+        }
+    }
+
+    /// The hosts that are spoken to before a message can leave, in the order in which they are.
+    pub fn endpoints(&self) -> Vec<Endpoint> {
+        let token = self
+            .oauth()
+            .and_then(|oauth| Endpoint::of_url(&oauth.token_url));
+        let own = match self {
+            Kind::Smtp(smtp) => Some(Endpoint {
+                host: smtp.host.trim_matches(['[', ']']).to_owned(),
+                port: smtp.port,
+                url: None,
+            }),
+            Kind::Graph(graph) => Endpoint::of_url(&graph.graph_url),
+            Kind::Capture { .. } | Kind::Discard => None,
+        };
+        token.into_iter().chain(own).collect()
+    }
+
+    /// Through which proxy it goes, if it goes anywhere.
+    pub fn proxy(&self) -> Option<&Proxy> {
+        match self {
+            Kind::Smtp(smtp) => Some(&smtp.proxy),
+            Kind::Graph(graph) => Some(&graph.oauth.http.proxy),
+            Kind::Capture { .. } | Kind::Discard => None,
         }
     }
 

@@ -5,6 +5,7 @@
 
 pub mod address;
 pub mod cause;
+pub mod check;
 pub mod headers;
 pub mod health;
 mod lexer;

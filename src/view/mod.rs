@@ -4,7 +4,6 @@
 //! The types say which fields there are; how they are printed for people is a command's own affair.
 
 mod change;
-pub mod check;
 mod cluster;
 mod connector;
 mod form;

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::mail::cause::Cause;
+use super::cause::Cause;
 
 /// How a check came out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
