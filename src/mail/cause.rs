@@ -251,7 +251,7 @@ causes! {
         "with `oauth` set auth = \"xoauth2\", else set username and password, and check that host and port are the ones for submission";
     RELAY_DENIED = "relay-denied",
         "the upstream does not relay mail for this gateway: it may not relay from this machine's address",
-        "have the address of this machine allowed in the upstream's connector, or log in with username and password; if it refuses one domain only, no route should lead that domain here";
+        "have the address of this machine allowed in the upstream's connector, or set username and password; if it refuses one domain only, no route should lead that domain here";
     HELO_REFUSED = "helo-refused",
         "the upstream rejects the name that this gateway gives in EHLO",
         "set hostname (or the connector's helo) to the full name of this machine, one that is in DNS";

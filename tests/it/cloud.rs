@@ -209,7 +209,12 @@ fn check_names_what_is_broken_and_what_to_do() {
             refused("unauthorized_client", 700_016),
             69,
             "misconfigured",
-            &["no such application", "client_id and tenant_id"],
+            &[
+                "no such application",
+                "client_id",
+                "tenant_id",
+                "[app-unknown]",
+            ],
         ),
         (
             refused("invalid_request", 90_002),
@@ -259,7 +264,7 @@ fn check_names_what_is_broken_and_what_to_do() {
             ),
             69,
             "down",
-            &["not JSON", "nothing in between"],
+            &["not JSON", "something in between answered"],
         ),
         (
             token(r#"{"roles":["User.Read.All","Mail.Read"]}"#),
@@ -446,7 +451,7 @@ fn each_refused_token_of_graph_names_its_own_remedy() {
         (
             error(401, "OrganizationFromTenantGuidNotFound", ""),
             "misconfigured",
-            "subscription with Exchange Online",
+            "a licence with Exchange Online",
             token_is_to_blame,
         ),
         (
