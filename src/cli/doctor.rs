@@ -233,7 +233,8 @@ fn print(checks: &[Check], is_json: bool) -> Result<(), CommandError> {
             check.check,
         ))?;
         if let Some(fix) = &check.fix {
-            output::line(format_args!("         do: {fix}"))?;
+            // A hint may repeat what stands in the file.
+            output::line(format_args!("         do: {}", shown_to(fix, SHOWN)))?;
         }
     }
     Ok(())

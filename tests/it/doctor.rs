@@ -242,6 +242,12 @@ fn a_config_that_is_wrong_is_the_first_check() {
     assert_eq!(code, 78, "{text}");
     assert_eq!(failed(&json).0, "config");
     assert!(text.contains("config.toml:1:"), "{text}");
+    // What stands in the file reaches no terminal as it is.
+    let (_, text, _) = doctor(
+        "\"lis\u{1b}[31mtener\" = 1\n[[listener]]\n\"na\u{7}me\" = \"a\"\n",
+        &[],
+    );
+    assert!(!text.contains(['\u{1b}', '\u{7}']), "{text:?}");
     let connector = config("type = \"discard\"\n");
     let (code, _, json) = doctor(&connector, &[]);
     assert_eq!((code, &json["ok"]), (0, &Value::from(true)));
