@@ -133,7 +133,7 @@ impl Writer {
     async fn new(client: Client, options: &Options, number: usize) -> Result<Self> {
         let schema = &options.schema;
         let begin = format!(
-            "BEGIN; SET LOCAL synchronous_commit = on; SET LOCAL enable_seqscan = off; SET LOCAL search_path = {schema}, pg_catalog"
+            "BEGIN; SET LOCAL synchronous_commit = on; SET LOCAL enable_seqscan = off; SET LOCAL jit = off; SET LOCAL search_path = {schema}, pg_catalog"
         );
         client.batch_execute(&begin).await?;
         let mut header = String::new();

@@ -123,3 +123,35 @@ fn a_gateway_without_mail_asks_three_times_a_second() {
     let rate = questions as f64 / seconds;
     assert!(rate <= 3.1, "{rate} a second");
 }
+
+/// Half a second of the server's processor each time, which eight gateways together made a database that answers nobody.
+#[test]
+#[ignore = "needs PostgreSQL"]
+fn the_server_compiles_no_plan() {
+    let server = Postgres::start("shared_preload_libraries = 'pg_stat_statements'\njit = on\n");
+    server.sql("postgres", "CREATE EXTENSION pg_stat_statements");
+    let cluster = Cluster::new(&server, "");
+    let one = cluster.member("relay-a");
+    let mut two = cluster.member("relay-b");
+    for n in 0..4 {
+        assert!(send(&one, &format!("a{n}")), "{}", one.log());
+        assert!(send(&two, &format!("b{n}")), "{}", two.log());
+    }
+    cluster.sink.wait(8);
+    for words in [
+        &["queue", "list", "--all"][..],
+        &["queue", "stats"],
+        &["status"],
+    ] {
+        one.cli(words);
+    }
+    assert_eq!(two.terminate(), 0, "{}", two.log());
+    let compiled =
+        "SELECT count(*) || ' of ' || (SELECT count(*) FROM pg_stat_statements) || coalesce(': ' || string_agg(left(query, 60), '; '), '')
+        FROM pg_stat_statements WHERE jit_functions > 0";
+    let said = server.sql("postgres", compiled);
+    assert!(
+        said.starts_with("0 of ") && !said.starts_with("0 of 0"),
+        "{said}"
+    );
+}
