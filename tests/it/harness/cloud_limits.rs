@@ -106,7 +106,12 @@ impl Counter {
         let fault = if one.under_way > self.limits.at_once {
             format!("{} at once", one.under_way)
         } else if one.sends.len() > count {
-            format!("{} in {per:?}", one.sends.len())
+            let ages = one
+                .sends
+                .iter()
+                .map(|at| now.duration_since(*at).as_millis());
+            let ages: Vec<_> = ages.collect();
+            format!("{} in {per:?}, so many ms ago: {ages:?}", ages.len())
         } else if sum > octets {
             format!("{sum} octets in {window:?}")
         } else {
