@@ -20,6 +20,7 @@ pub mod graph;
 pub mod http;
 mod interface;
 pub mod keypair;
+pub mod newpair;
 pub mod oauth;
 mod outbound;
 pub mod services;
