@@ -149,7 +149,7 @@ fn login_view((name, result): &Login) -> LoginView {
 
 /// What shows only when a connector is built from its files: a key that does not belong to the certificate, say; and a queue that only a newer
 /// program can read, which a package asks for before it starts another one. Nothing is connected to, and no directory is made.
-fn buildable(path: &Path, config: &Config) -> Result<(), CommandError> {
+pub(super) fn buildable(path: &Path, config: &Config) -> Result<(), CommandError> {
     for settings in &config.connectors {
         if settings.kind.leaves_no_trace()
             && let Err(why) = settings.build(Services::default())

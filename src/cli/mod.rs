@@ -48,6 +48,7 @@ mod run;
 mod send;
 mod sendmail;
 mod services;
+mod setup;
 mod status;
 mod synonyms;
 mod test;
@@ -114,6 +115,8 @@ enum CliCommand {
     HashPassword,
     /// Make a private CA and a certificate for the listeners
     Cert(cert::Arguments),
+    /// Write a configuration that works for Exchange Online, Gmail or a smarthost
+    Setup(setup::Arguments),
     /// Describe the configuration file for an editor; show and apply what was proposed at the page
     Config(config::Arguments),
     /// Check the configuration, then have the running gateway read it again
@@ -205,6 +208,7 @@ fn dispatch(argv: Vec<OsString>) -> Ended {
         CliCommand::Services(arguments) => services::run(&arguments),
         CliCommand::HashPassword => password::run(),
         CliCommand::Cert(arguments) => cert::run(&arguments),
+        CliCommand::Setup(arguments) => setup::run(config, &arguments),
         CliCommand::Config(arguments) => config::run(config, &arguments),
         CliCommand::Reload => reload::run(config),
         CliCommand::Demo(arguments) => demo::run(&arguments),

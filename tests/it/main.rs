@@ -71,6 +71,7 @@ mod relays;
 mod report;
 mod search;
 mod secrets;
+mod setup;
 mod shaping;
 mod smarthost;
 mod spill;

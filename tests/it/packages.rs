@@ -20,7 +20,8 @@ use tempfile::TempDir;
 use crate::harness::{
     gateway::{Client, Gateway, queued_id, stdout, wait},
     peers::{free_port, need, peers},
-    upstream::{Received, Upstream},
+    proxy::Authority,
+    upstream::{Received, Script, Upstream},
 };
 
 const CHECKOUT: &str = env!("CARGO_MANIFEST_DIR");
@@ -602,27 +603,45 @@ fn readme() -> String {
 fn the_readme_from_a_package_to_the_first_mail() {
     need("unshare");
     let root = Root::fresh(packages());
-    let sink = Upstream::start();
+    let authority = Authority::new("Roots");
+    let sink = Script::default()
+        .starttls(Arc::new(authority.server(&["localhost"])))
+        .offers("AUTH_PLAIN")
+        .start();
     let port = free_port();
-    fs::write(packages().join("readme.toml"), config(port, &sink)).unwrap();
+    fs::write(packages().join("roots.pem"), &authority.pem).unwrap();
     // A machine on which systemd runs: what starts the service is a stand-in.
     root.run(
-        "mkdir /run/bought && cp /packages/2/*.deb /run/bought && cp /packages/readme.toml /run/bought/config.toml
+        "mkdir /run/bought && cp /packages/2/*.deb /run/bought && echo hush-hush >/run/bought/password
+        echo 127.0.0.1 localhost >>/etc/hosts
+        cat /packages/roots.pem >>/etc/ssl/certs/ca-certificates.crt
         printf '#!/bin/sh\\ntest \"$*\" = \"start postern\" || exit 0\\nrunuser -u postern -- postern run >>/run/log 2>&1 &\\n' >/usr/local/bin/systemctl
         chmod 755 /usr/local/bin/systemctl",
     );
     let page = readme();
     let commands = block(&page, "## From a package to the first mail", "sh");
     assert!(commands.lines().count() <= 4, "{commands}");
-    root.run(&format!(
-        "cd /run/bought; set -e\n{}",
-        commands.replace("apt-get install", "apt-get install -y")
-    ));
+    let here = commands
+        .replace("apt-get install", "apt-get install -y")
+        .replace(
+            "--host smtp.corp.example",
+            &format!(
+                "--host localhost --port {} --listen 127.0.0.1:{port} --hostname relay.corp.example",
+                sink.address.port()
+            ),
+        );
+    root.run(&format!("cd /run/bought; set -e\n{here}"));
     wait("the gateway in its root", || {
         Client::try_connect(([127, 0, 0, 1], port).into()).ok()
     });
-    mails(port, 0..1);
-    assert_eq!(sink.wait(1)[0].subject(), "number 0");
+    mails(port, 1..2);
+    let mails = sink.wait(2);
+    assert!(mails.iter().any(|mail| mail.subject() == "number 1"));
+    let state = root.run("stat -c '%a %U:%G %n' /etc/postern/*");
+    for name in ["config.toml", "smarthost-password"] {
+        let expected = format!("640 root:postern /etc/postern/{name}\n");
+        assert!(state.contains(&expected), "{state}");
+    }
 }
 
 /// The ten lines are right as they stand.
