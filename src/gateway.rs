@@ -11,6 +11,7 @@ use std::{
 
 use tokio::{
     runtime::Handle,
+    sync::watch,
     task::JoinSet,
     time::{MissedTickBehavior, interval},
 };
@@ -19,26 +20,27 @@ use tracing::{error, info, warn};
 use window::WindowSide;
 
 use crate::{
-    config::{self, Config, Diagnostic, Secrets, Severity, cluster::SealingKey},
-    connector::{self, Connector, Services},
-    delivery::{self, Delivery, member::Member},
+    config::{self, Config, Diagnostic, Secrets, Severity},
+    delivery::{Delivery, member::Member},
     listener::{ListenerStatus, Listeners, Shared, auth::Authenticator},
     mail::time,
     queue::{Queue, lock, store::Store},
     systemd,
     telemetry::{self, metrics::Metrics},
     view::{Readiness, Reload, ReloadCause, STATUS_ROW},
-    watch::{Files, content},
+    watch::Files,
 };
 
 pub use error::RunError;
 
-mod certificates;
+mod built;
 mod changes;
 pub mod cluster;
 pub mod company;
+mod credentials;
 pub mod database;
 mod desk;
+pub mod ends;
 mod error;
 pub mod handover;
 pub mod health;
@@ -48,6 +50,7 @@ mod letter;
 mod process;
 pub mod pulse;
 pub mod report;
+pub mod rotation;
 pub mod rules;
 mod sealing;
 mod signals;
@@ -56,10 +59,10 @@ pub mod tokens;
 pub mod watcher;
 mod window;
 
+use built::{BuiltConnector, connectors, setup};
 use process::{raise_files, threads};
 use rules::rules;
 use signals::Signals;
-use tokens::StoredTokens;
 
 use instruments::Instruments;
 use pulse::Pulse;
@@ -110,68 +113,6 @@ fn log_notes(notes: &[Diagnostic]) {
     }
 }
 
-/// A connector, and what it was made of.
-#[derive(Clone)]
-struct BuiltConnector {
-    settings: connector::Settings,
-    /// Of the files that its settings name.
-    content: u64,
-    /// What its tokens are sealed with.
-    keys: Vec<SealingKey>,
-    connector: Arc<dyn Connector>,
-}
-
-/// One that is in `kept`, of equal settings and files, stays as it is, with its open connections and tokens.
-fn connectors(
-    config: &Config,
-    kept: &[BuiltConnector],
-    store: &Arc<dyn Store>,
-) -> Result<Vec<BuiltConnector>, RunError> {
-    config
-        .connectors
-        .iter()
-        .map(|settings| {
-            // Looked at before they are read: what changes in between is seen at the next look.
-            let files = config.connector_files.get(&settings.name);
-            let content = content(files.map_or(&[], Vec::as_slice));
-            let keys = config.store.keys();
-            let is_same = |made: &&BuiltConnector| {
-                made.settings == *settings && made.content == content && made.keys == keys
-            };
-            if let Some(same) = kept.iter().find(is_same) {
-                return Ok(same.clone());
-            }
-            let services = Services {
-                recorder: None,
-                token_store: Some(StoredTokens::of(store, config)),
-            };
-            settings
-                .build(services)
-                .map(|connector| BuiltConnector {
-                    settings: settings.clone(),
-                    content,
-                    keys: keys.to_vec(),
-                    connector,
-                })
-                .map_err(|e| RunError::new(78, format!("connector \"{}\": {e}", settings.name)))
-        })
-        .collect()
-}
-
-fn setup(config: &Config, connectors: &[BuiltConnector]) -> delivery::Setup {
-    delivery::Setup {
-        router: config.router.clone(),
-        policy: config.policy.clone(),
-        connectors: connectors
-            .iter()
-            .map(|made| (made.settings.clone(), Arc::clone(&made.connector)))
-            .collect(),
-        settings: config.delivery.clone(),
-        keep_failed: config.queue.keep_failed,
-        keep_history: config.queue.keep_history,
-    }
-}
-
 /// What runs.
 struct Gateway {
     config: Arc<Config>,
@@ -185,7 +126,9 @@ struct Gateway {
     member: Option<Arc<Member>>,
     window: WindowSide,
     instruments: Arc<Instruments>,
-    /// Who keeps the health file, and what is said of the other gateways; dropped, nobody does.
+    /// Those in force, for who looks after credentials.
+    told: watch::Sender<Arc<Config>>,
+    /// Who keeps the health file, credentials, and what is said of the other gateways; dropped, nobody does.
     _health: JoinSet<()>,
     started: SystemTime,
     /// What became of the last reload.
@@ -252,6 +195,12 @@ async fn serve(
         }
         None => company::remove(&config.data_dir),
     }
+    let (told, heard) = watch::channel(Arc::clone(&config));
+    health.spawn(credentials::keep(
+        heard,
+        Arc::clone(&store),
+        Arc::clone(&instruments),
+    ));
     let window = WindowSide::start(
         &config,
         (&queue, &shared),
@@ -271,6 +220,7 @@ async fn serve(
         delivery,
         member,
         instruments,
+        told,
         _health: health,
         started: SystemTime::now(),
         reload: None,
@@ -324,7 +274,11 @@ impl Gateway {
                 }
                 _ = daily.tick() => {
                     self.listeners.warn_of_expiry();
-                    tokio::task::block_in_place(|| certificates::log_expiry(&self.config.connectors));
+                    tokio::task::block_in_place(|| ends::log(&self.instruments.ends.of(&self.config.connectors)));
+                }
+                () = self.instruments.ends.changed.notified() => {
+                    tokio::task::block_in_place(|| self.instruments.look_at_ends(&self.config));
+                    self.write_status_row(&self.listeners.standing()).await;
                 }
                 _ = watchdog.tick() => if watched.is_some() { systemd::watchdog() },
             }
@@ -432,6 +386,7 @@ impl Gateway {
         }
         self.connectors = connectors;
         self.config = Arc::new(config);
+        self.told.send_replace(Arc::clone(&self.config));
         self.window.configure(&self.config, prepared_window);
         let standing = self.listeners.standing();
         self.instruments.took(&self.config, &standing);
@@ -453,6 +408,7 @@ impl Gateway {
             &self.config,
             self.started,
             standing,
+            &self.instruments.ends,
             self.reload.clone(),
             self.shared.learning.view(),
         );

@@ -34,7 +34,7 @@
 //!   gives the permits, as `gate.rs` allows; `members/` says who else is at work on the queue, and what is left for
 //!   oneself, and `member.rs` asks the store
 //! - `connector/` WAYS OUT: `smtp/`, `graph/`, capture, discard, and in its `mod.rs` what is known of each kind; `oauth/` gets access
-//!   tokens, `http/` says what a request may have done and why it failed, `tls/` whose certificate is trusted; `outbound.rs` says
+//!   tokens and replaces an application's certificate, `http/` says what a request may have done and why it failed, `tls/` whose certificate is trusted; `outbound.rs` says
 //!   which hosts are reached, and how
 //! - `telemetry/` the log: `maillog.rs` holds one function for each event; what is counted: `counted.rs` sends and reads it,
 //!   `metrics.rs` is the text of `/metrics`
@@ -45,7 +45,7 @@
 //! - `admin/` THE OPERATOR'S WINDOW: `server.rs` takes connections, `gate.rs` asks who it is and whether he may, `api/` answers programs and
 //!   `pages/` people; what it asks of the gateway is in `host.rs`
 //! - `config/` TEXT TO SETTINGS: `load.rs` takes a file or says all that is wrong with it, `keys.rs` is every key as data,
-//!   `table.rs` reads them and collects every problem, `sections/` makes each section its module's own settings; `edit/` changes the
+//!   `table.rs` reads them and collects every problem (`table/` has the days), `sections/` makes each section its module's own settings; `edit/` changes the
 //!   text by operations, and nothing else of it
 //! - `gateway.rs` builds everything from a configuration; run, reload, drain (`gateway/` writes the status row and the health file
 //!   that commands read); `instruments.rs` shows what there is, `watcher/` looks for what needs somebody, `report/` finds out what is

@@ -26,6 +26,7 @@ mod check;
 mod completions;
 mod config;
 mod connector;
+mod credentials;
 mod database;
 mod demo;
 mod devices;
@@ -90,6 +91,8 @@ enum CliCommand {
     Queue(queue::Arguments),
     /// Stop a connector, whether or not the gateway runs, and start it again
     Connector(connector::Arguments),
+    /// List what ends, and replace the certificate of an application or take it out of the queue
+    Credentials(credentials::Arguments),
     /// List who has connected
     Devices(devices::Arguments),
     /// Serve the unknown devices of a private network for a time, to see who there is
@@ -198,6 +201,7 @@ fn dispatch(argv: Vec<OsString>) -> Ended {
         CliCommand::Health(arguments) => health::run(config, &arguments),
         CliCommand::Queue(arguments) => queue::run(config, arguments),
         CliCommand::Connector(arguments) => connector::run(config, arguments),
+        CliCommand::Credentials(arguments) => credentials::run(config, arguments),
         CliCommand::Devices(arguments) => devices::run(config, &arguments),
         CliCommand::Learn(arguments) => learn::run(config, &arguments),
         CliCommand::Capture(arguments) => capture::run(config, &arguments),

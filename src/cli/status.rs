@@ -17,16 +17,13 @@ use super::{
 use crate::{
     delivery::upstreams::UpstreamRow,
     gateway::report::status::{StatusReport, open_incidents},
-    listener::acceptor::EXPIRES_SOON,
     mail::{
         outcome::LaneState,
         text::{shown, shown_to},
-        time::{human, parsed},
+        time::{day, human, parsed},
     },
     queue::{lock::Holder, store::LaneRow},
-    view::{
-        CheckedCertificate, MemberStateView, MemberView, OpenIncidents, Owner, StoreView, listed,
-    },
+    view::{Credential, MemberStateView, MemberView, OpenIncidents, StoreView, listed},
     window::WindowDb,
 };
 
@@ -241,8 +238,8 @@ impl PrintedStatus<'_> {
         if let Some(waits) = self.report.waits() {
             writeln!(out, "oldest      waits for {}", output::span(waits))?;
         }
-        for certificate in &self.report.certificates {
-            writeln!(out, "{}", sentence(certificate, self.report.site.now))?;
+        for credential in &self.report.row.credentials {
+            writeln!(out, "{}", sentence(credential, self.report.site.now))?;
         }
         if let Some(open) = self.report.incidents {
             writeln!(out, "incidents   {}", open_ones(open))?;
@@ -352,33 +349,56 @@ fn indented(out: &mut Vec<u8>, text: &str) -> std::io::Result<()> {
     Ok(())
 }
 
-/// What there is to say of a certificate.
-fn sentence(held: &CheckedCertificate, now: SystemTime) -> String {
-    let certificate = &held.certificate;
-    let (kind, name) = match &certificate.owner {
-        Owner::Listener(name) => ("listener", name),
-        Owner::Connector(name) => ("connector", name),
+/// What there is to say of something that ends.
+pub(super) fn sentence(held: &Credential, now: SystemTime) -> String {
+    let (name, kind) = match (&held.listener, &held.connector) {
+        (Some(listener), _) => (format!("listener {}", shown(listener)), "certificate"),
+        (None, connector) => (
+            shown(connector.as_deref().unwrap_or_default()),
+            held.kind.as_str(),
+        ),
     };
-    let whose = format!("certificate of {kind} {}", shown(name));
-    let (end, file) = (shown(&certificate.not_after), shown(&certificate.file));
-    let left = certificate
-        .ends()
-        .map(|end| end.duration_since(now).unwrap_or_default());
-    match left {
-        _ if held.expired => {
-            format!(
-                "{whose} expired on {end}: put a new one into {file}; it is loaded automatically"
-            )
-        }
-        _ if certificate.is_early(now) => {
-            let begin = shown(certificate.not_before.as_deref().unwrap_or_default());
-            format!(
-                "{whose} is not valid before {begin}: check that this machine's clock is right, or put another one into {file}"
-            )
-        }
-        Some(left) if left < EXPIRES_SOON => {
-            format!("{whose} ends in {}, at {end} ({file})", output::span(left))
-        }
-        _ => format!("{whose} is valid until {end}"),
+    let whose = format!("credential  {name} {}", shown(kind));
+    let (end, left) = (on(&held.not_after), held.days(now).unwrap_or_default());
+    let instead = match &held.file {
+        Some(file) => format!(
+            "put a new one into {}; it is loaded automatically",
+            shown(file)
+        ),
+        None => "put a new one in its place".to_owned(),
+    };
+    if held.is_early(now) {
+        let begin = on(held.not_before.as_deref().unwrap_or_default());
+        return format!(
+            "{whose} is not valid before {begin}: check that this machine's clock is right, or {instead}"
+        );
     }
+    let mut said = match left {
+        ..0 => format!("{whose} expired on {end}: {instead}"),
+        0 => format!("{whose} ends {end} (within a day)"),
+        1 => format!("{whose} ends {end} (in 1 day)"),
+        left => format!("{whose} ends {end} (in {left} days)"),
+    };
+    if let (Some(file), 0..30) = (&held.file, left) {
+        said = format!("{said}, in {}", shown(file));
+    }
+    said + &rotation(held)
+}
+
+/// How far it is with one that is replaced.
+fn rotation(held: &Credential) -> String {
+    let mut said = match (held.rotation.as_deref(), &held.rotates_at) {
+        (Some("waiting"), Some(at)) => format!(", rotates from {}", on(at)),
+        (None | Some("off" | "waiting"), _) => String::new(),
+        (Some("failed"), _) => ", rotation failed".to_owned(),
+        (Some(word), _) => format!(", rotation: {}", shown(word)),
+    };
+    if let Some(why) = &held.why {
+        said = format!("{said}\n            {}", shown_to(why, SHOWN));
+    }
+    said
+}
+
+fn on(time: &str) -> String {
+    parsed(time).map_or_else(|| shown(time), day)
 }

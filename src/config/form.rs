@@ -15,6 +15,8 @@ pub(super) enum Form {
     Size(&'static str, &'static str),
     /// One of these.
     Word(&'static [&'static str]),
+    /// A day: `2027-05-01`, with or without quotes.
+    Day,
     /// A string.
     Text(Text),
     /// A list of such strings.

@@ -65,7 +65,7 @@ fn field(section: &str, provider: &'static str, key: &Key, needed: &[&str]) -> F
         Form::Duration(..) => ("duration", &[][..], None),
         Form::Size(..) => ("size", &[][..], None),
         Form::Word(words) => ("word", words, None),
-        Form::Text(_) | Form::TrueOr(_) => ("text", &[][..], None),
+        Form::Day | Form::Text(_) | Form::TrueOr(_) => ("text", &[][..], None),
         Form::List(_) => ("list", &[][..], None),
         Form::Secret => ("secret", &[][..], None),
         Form::Names(_) | Form::Inner | Form::Inners | Form::Section | Form::Sections => {

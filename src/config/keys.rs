@@ -127,8 +127,8 @@ pub(super) const SIZE: &str = "^[0-9]+ *([kKmMgG][iI]?)?[bB] *$";
 pub(super) const LATER: [&str; 1] = ["alert"];
 
 use Form::{
-    Duration, Flag, Inner, Inners, List, Names, Number, Secret, Sections, Size, Text as Is, TrueOr,
-    Word,
+    Day, Duration, Flag, Inner, Inners, List, Names, Number, Secret, Sections, Size, Text as Is,
+    TrueOr, Word,
 };
 
 macro_rules! keys {
@@ -302,7 +302,9 @@ sections! {
         ca_file: Is(PATH), "", "Roots for the token endpoint; those of the connector itself are for its SMTP server.";
         refresh_token: Secret, "", "Of one mailbox.";
     }
-    "connector.oauth" "microsoft" needs ["mailbox"] and MICROSOFT {}
+    "connector.oauth" "microsoft" needs ["mailbox"] and MICROSOFT {
+        graph_url: Is(URL), "", "Where rotate replaces the certificate, without /v1.0. Default by cloud.";
+    }
     "connector.oauth" "google" needs [] {
         service_account_file: Is(PATH), "", "JSON file of a service account with domain-wide delegation.";
         subject: Is(ADDRESS), "", "The mailbox that the service account speaks for.";
@@ -433,8 +435,11 @@ const MICROSOFT: &[Key] = keys! {
     client_secret: Secret, "", "One credential of client_secret, certificate and key, managed_identity, federated_token_file.";
     certificate: Is(PATH), "", "PEM file, with `key`.";
     key: Is(PATH), "", "PEM file, with `certificate`.";
+    rotate: Flag, "false", "The gateway replaces the certificate by itself from half of its life on; the new one is kept in the queue.";
+    rotate_retire: Duration("1s", "30d"), "1d", "How long a certificate that was replaced stays registered.";
     managed_identity: TrueOr(text("true or a string", "^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$")), "", "true, or the client ID of a user-assigned one; then without tenant_id and client_id.";
     federated_token_file: Is(PATH), "", "The token of a workload identity.";
+    client_secret_expires: Day, "", "The day on which client_secret ends, as the page of the application shows it: it is told before.";
     client_auth: Word(&["post", "basic"]), "post", "How the secret is sent.";
     cloud: Word(&["global", "gcc-high", "dod", "china"]), "global", "The defaults of login_url, graph_url and scope.";
     login_url: Is(URL), "", "Without the tenant. Default by cloud.";

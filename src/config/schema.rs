@@ -54,6 +54,7 @@ fn value(of: &str, kind: &str, key: &Key) -> Value {
         Form::Size(..) => json!({ "type": "string", "pattern": SIZE }),
         Form::Word(_) if ["type", "provider"].contains(&key.name) => json!({ "const": kind }),
         Form::Word(words) => json!({ "enum": words }),
+        Form::Day => json!({ "type": "string", "pattern": "^[0-9]{4}-[0-9]{2}-[0-9]{2}$" }),
         Form::Text(text) => string(text),
         Form::List(text) => json!({ "type": "array", "items": string(text) }),
         Form::TrueOr(text) => json!({ "oneOf": [{ "const": true }, string(text)] }),

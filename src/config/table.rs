@@ -24,6 +24,7 @@ use super::{
     wording,
 };
 use crate::mail::pattern::Pattern;
+mod day;
 
 /// One table of the file, or one that is absent and gives defaults.
 #[derive(Debug)]

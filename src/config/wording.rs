@@ -45,6 +45,7 @@ fn wanted(form: Form) -> String {
         Form::Number(..) => "a number",
         Form::Duration(..) => "a duration such as \"90s\" or \"5m\"",
         Form::Size(..) => "a size such as \"35MiB\"",
+        Form::Day => "a day such as \"2027-05-01\"",
         Form::Word(words) => return either(words),
         Form::Text(text) | Form::TrueOr(text) => text.wanted,
         Form::List(_) => "a list of strings",

@@ -40,6 +40,22 @@ pub enum ValidityNow {
 }
 
 impl Validity {
+    /// Of what is known already.
+    pub fn between(begins: SystemTime, ends: SystemTime) -> Self {
+        Self {
+            begins: seconds(begins),
+            ends: seconds(ends),
+        }
+    }
+
+    /// Of what has no beginning that is known.
+    pub fn until(ends: SystemTime) -> Self {
+        Self {
+            begins: 0,
+            ends: seconds(ends),
+        }
+    }
+
     /// What there is to say of it at that time.
     pub fn standing(self, now: SystemTime) -> ValidityNow {
         let now = seconds(now);
@@ -60,10 +76,27 @@ impl Validity {
         let left = (self.ends - seconds(now)) / DAY;
         match self.standing(now) {
             ValidityNow::Good => None,
-            ValidityNow::EndsSoon => Some(format!("ends on {}, in {left} days", day(self.ends))),
+            ValidityNow::EndsSoon => {
+                let left = match left {
+                    0 => "within a day".to_owned(),
+                    1 => "in 1 day".to_owned(),
+                    left => format!("in {left} days"),
+                };
+                Some(format!("ends {left}, on {}", day(self.ends)))
+            }
             ValidityNow::NotYet => Some(format!("is not valid before {}", day(self.begins))),
             ValidityNow::Expired => Some(format!("expired on {}", day(self.ends))),
         }
+    }
+
+    /// When half of it is over, in seconds since 1970.
+    pub fn half(self) -> i64 {
+        self.begins.saturating_add(self.seconds() / 2)
+    }
+
+    /// How long it is, in seconds.
+    pub fn seconds(self) -> i64 {
+        self.ends.saturating_sub(self.begins)
     }
 
     /// Its beginning.
@@ -107,11 +140,36 @@ pub enum Unfit {
 /// # Errors
 /// A sentence that names the file.
 pub fn validity(chain: &Path) -> Result<Validity, String> {
-    let certificate = first(chain)?;
-    let (_, parsed) =
-        x509_parser::parse_x509_certificate(&certificate).map_err(|_| broken(chain))?;
+    of(&first(chain)?).ok_or_else(|| broken(chain))
+}
+
+/// Files with more roots are those of a system: some of them end every year, and nobody can say which one is needed.
+const ROOTS: usize = 10;
+
+/// When the first of the roots in a file ends. One that has ended is passed over while another is good: a new root stands beside the old
+/// one until that is over. `None`: there is none, or there are too many to say which one matters.
+pub fn roots(file: &Path) -> Option<Validity> {
+    let octets = read(file).ok()?;
+    let all: Vec<_> = CertificateDer::pem_slice_iter(&octets)
+        .take(ROOTS + 1)
+        .collect::<Result<_, _>>()
+        .ok()?;
+    if all.len() > ROOTS {
+        return None;
+    }
+    let all: Vec<Validity> = all.iter().filter_map(|der| of(der)).collect();
+    let now = seconds(SystemTime::now());
+    let good = all.iter().filter(|one| one.ends >= now);
+    let first = good.min_by_key(|one| one.ends);
+    let last = all.iter().max_by_key(|one| one.ends);
+    first.or(last).copied()
+}
+
+/// When a certificate in DER is good.
+pub(super) fn of(certificate: &[u8]) -> Option<Validity> {
+    let (_, parsed) = x509_parser::parse_x509_certificate(certificate).ok()?;
     let validity = parsed.validity();
-    Ok(Validity {
+    Some(Validity {
         begins: validity.not_before.timestamp(),
         ends: validity.not_after.timestamp(),
     })
@@ -197,12 +255,12 @@ mod tests {
             (
                 470 * DAY + 1,
                 ValidityNow::EndsSoon,
-                Some("ends on 1971-05-16, in 29 days"),
+                Some("ends in 29 days, on 1971-05-16"),
             ),
             (
                 500 * DAY,
                 ValidityNow::EndsSoon,
-                Some("ends on 1971-05-16, in 0 days"),
+                Some("ends within a day, on 1971-05-16"),
             ),
             (
                 500 * DAY + 1,

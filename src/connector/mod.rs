@@ -16,6 +16,7 @@ mod deadline;
 pub mod discard;
 mod endpoint;
 pub mod examine;
+pub mod expiry;
 pub mod graph;
 pub mod http;
 mod interface;
@@ -227,7 +228,7 @@ impl Kind {
         }
     }
 
-    /// Its refresh token may be replaced by the endpoint, so that it needs a [`oauth::TokenStore`].
+    /// Its refresh token or its certificate may have been replaced, so that it needs a [`oauth::TokenStore`].
     pub fn needs_token_store(&self) -> bool {
         self.oauth().is_some_and(|oauth| oauth.grant.rotates())
     }
@@ -265,6 +266,24 @@ impl Kind {
             Kind::Graph(graph) => Some(&graph.oauth.http.proxy),
             Kind::Capture { .. } | Kind::Discard => None,
         }
+    }
+
+    /// The client certificate of smtp, the application's, and the roots that are trusted in place of the system's or beside them; each
+    /// where there is one.
+    pub fn certificate_files(&self) -> [Option<&Path>; 4] {
+        let oauth = self.oauth();
+        let application = oauth.and_then(|oauth| oauth.grant.certificate());
+        let token_roots = oauth.and_then(|oauth| oauth.http.ca_file.as_deref());
+        let (client, roots) = match self {
+            Kind::Smtp(smtp) => (smtp.client_certificate.as_ref(), smtp.ca_file.as_deref()),
+            Kind::Graph(_) | Kind::Capture { .. } | Kind::Discard => (None, None),
+        };
+        [
+            client.map(|(chain, _)| chain.as_path()),
+            application.map(|(chain, _)| chain),
+            roots,
+            token_roots,
+        ]
     }
 
     /// The certificates of ours that it shows, each with its key: the application's, and the client's of smtp.

@@ -7,6 +7,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::{sync::mpsc, task::JoinSet, time::Instant};
 use tracing::warn;
 
+use super::instruments::Instruments;
 use crate::{
     listener::{
         Shared,
@@ -41,6 +42,7 @@ pub(super) struct Desk {
 struct Clerk {
     window: Arc<WindowDb>,
     shared: Arc<Shared>,
+    instruments: Arc<Instruments>,
     tell: mpsc::Sender<()>,
     /// Captures that commands wait for, with the rows that asked.
     captures: Vec<(i64, String)>,
@@ -52,11 +54,13 @@ impl Desk {
     pub(super) fn start(
         window: &Arc<WindowDb>,
         shared: &Arc<Shared>,
+        instruments: &Arc<Instruments>,
         tell: mpsc::Sender<()>,
     ) -> Self {
         let clerk = Clerk {
             window: Arc::clone(window),
             shared: Arc::clone(shared),
+            instruments: Arc::clone(instruments),
             tell,
             captures: Vec::new(),
             learning: None,
@@ -159,6 +163,10 @@ impl Clerk {
                     }
                     Err(why) => WishAnswer::Refused(why),
                 }
+            }
+            OperatorWish::Credentials => {
+                self.instruments.ends.asked.notify_one();
+                WishAnswer::Done(String::new())
             }
             OperatorWish::Release { capture } => {
                 for (_, of) in self.captures.iter().filter(|(id, _)| *id == capture) {

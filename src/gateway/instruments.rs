@@ -14,7 +14,10 @@ use std::{
 
 use tokio::sync::Notify;
 
-use super::{certificates, pulse::Pulse};
+use super::{
+    ends::{self, KnownEnds},
+    pulse::Pulse,
+};
 use crate::{
     config::Config,
     delivery::observer::Observer,
@@ -42,6 +45,8 @@ pub struct Instruments {
     configured: Mutex<Configured>,
     is_listening: AtomicBool,
     is_draining: AtomicBool,
+    /// What the store remembers of credentials.
+    pub(super) ends: KnownEnds,
     /// Wakes whoever keeps the health file.
     pub(super) changed: Notify,
 }
@@ -75,6 +80,7 @@ impl Instruments {
             configured: Mutex::default(),
             is_listening: AtomicBool::new(false),
             is_draining: AtomicBool::new(false),
+            ends: KnownEnds::default(),
             changed: Notify::new(),
         }
     }
@@ -88,12 +94,7 @@ impl Instruments {
     /// New settings are in force, with these listeners. Reads the certificates of connectors.
     pub fn took(&self, config: &Config, standing: &[ListenerStatus]) {
         self.metrics.know(&names(config));
-        let mut credentials: BTreeMap<String, SystemTime> = BTreeMap::new();
-        for (settings, _, validity) in certificates::known(&config.connectors) {
-            let end = credentials.entry(settings.name.to_string());
-            let end = end.or_insert_with(|| validity.ends());
-            *end = validity.ends().min(*end);
-        }
+        let credentials = ends::first(&self.ends.of(&config.connectors));
         let certificate = |listener: &ListenerStatus| {
             let (_, _, end) = listener.certificate.as_ref()?;
             Some((listener.name.clone(), *end))
@@ -106,6 +107,12 @@ impl Instruments {
         };
         self.is_listening.store(true, Ordering::Release);
         self.changed.notify_one();
+    }
+
+    /// Credentials end at other times than before.
+    pub(super) fn look_at_ends(&self, config: &Config) {
+        let credentials = ends::first(&self.ends.of(&config.connectors));
+        self.configured().credentials = credentials;
     }
 
     /// New settings were refused.

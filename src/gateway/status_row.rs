@@ -2,12 +2,12 @@
 
 use std::time::SystemTime;
 
-use super::certificates;
+use super::ends::{self, KnownEnds};
 use crate::{
     config::Config,
     listener::{ListenerStatus, TlsMode, learning::LearningView},
     mail::time,
-    view::{Certificate, Listener, Owner, Reload, StatusRow},
+    view::{Listener, Reload, StatusRow},
 };
 
 /// The row of this process, with these listeners.
@@ -15,6 +15,7 @@ pub(super) fn of(
     config: &Config,
     started: SystemTime,
     standing: &[ListenerStatus],
+    known: &KnownEnds,
     reload: Option<Reload>,
     learning: Option<LearningView>,
 ) -> StatusRow {
@@ -30,15 +31,6 @@ pub(super) fn of(
             tls: tls.to_owned(),
         })
     });
-    let shown_to_clients = standing.iter().filter_map(|l| {
-        let (file, begin, end) = l.certificate.as_ref()?;
-        Some(Certificate {
-            owner: Owner::Listener(l.name.clone()),
-            file: file.display().to_string(),
-            not_before: (*begin > SystemTime::now()).then(|| time::logged(*begin)),
-            not_after: time::logged(*end),
-        })
-    });
     let routes = config.router.routes.iter().map(|route| {
         let connectors = route.connectors.iter().map(ToString::to_string);
         (route.name.to_string(), connectors.collect())
@@ -48,8 +40,8 @@ pub(super) fn of(
         started: Some(time::logged(started)),
         config: Some(config.path.display().to_string()),
         listeners: listeners.collect(),
-        certificates: shown_to_clients
-            .chain(certificates::entries(&config.connectors))
+        credentials: ends::of_listeners(standing)
+            .chain(known.of(&config.connectors))
             .collect(),
         connectors: config
             .connectors

@@ -10,6 +10,8 @@ use crate::{
     queue::store::Store,
 };
 
+/// What is kept of certificates that are replaced: read by many, and written by whoever replaces one.
+const ROTATION: &str = "rotation of ";
 /// Whoever renews a token has this long before another may.
 const RENEWS: Duration = Duration::from_secs(30);
 
@@ -25,6 +27,41 @@ impl StoredTokens {
     pub fn of(store: &Arc<dyn Store>, config: &Config) -> Arc<dyn TokenStore> {
         let (store, keys) = (Arc::clone(store), config.store.keys().to_vec());
         Arc::new(Self { store, keys })
+    }
+}
+
+impl StoredTokens {
+    /// Seals what is kept of a certificate anew, where that was by another key, or before there was one. Whoever only reads it must not do so: he
+    /// might write over what another has just written.
+    pub(super) async fn seal_anew(
+        store: &Arc<dyn Store>,
+        config: &Config,
+        key: &str,
+    ) -> Result<(), String> {
+        let (store, keys) = (Arc::clone(store), config.store.keys().to_vec());
+        let own = Self { store, keys };
+        if own.is_by_first(key).await? || !own.take(key).await? {
+            return Ok(());
+        }
+        let sealed = match own.is_by_first(key).await {
+            // Read again: now nobody else writes it.
+            Ok(false) => match own.load(key).await {
+                Ok(Some(value)) => own.save(key, value).await,
+                Ok(None) => Ok(()),
+                Err(why) => Err(why),
+            },
+            other => other.map(drop),
+        };
+        own.give_back(key).await;
+        sealed
+    }
+
+    async fn is_by_first(&self, key: &str) -> Result<bool, String> {
+        let kept = self.store.note(key).await.map_err(|e| e.to_string())?;
+        match kept {
+            None => Ok(true),
+            Some(kept) => open(&self.keys, key, &kept).map(|opened| opened.is_by_first),
+        }
     }
 }
 
@@ -46,7 +83,7 @@ impl TokenStore for StoredTokens {
         let opened = open(&self.keys, key, &kept)?;
         // Else a token that is never rotated again would need the old key for ever. Whoever loads one has just taken it, so nobody else
         // renews it meanwhile; what fails is done the next time.
-        if !opened.is_by_first {
+        if !opened.is_by_first && !key.starts_with(ROTATION) {
             let _ = self.save(key, opened.value.clone()).await;
         }
         Ok(Some(opened.value))

@@ -125,7 +125,7 @@ impl WindowSide {
             reloads,
         };
         if let Some(window) = &side.window {
-            side.desk = Some(Desk::start(window, shared, tell));
+            side.desk = Some(Desk::start(window, shared, instruments, tell));
         }
         let feed = Arc::new(Feed::default());
         if let (Some(bound), Some(window), Some(settings)) = (bound, &side.window, &config.window) {

@@ -258,10 +258,12 @@ const TEXTS: &[IncidentText] = &[
         at_once: true,
         title: "The credential of the connector {} could not be replaced by itself",
         causes: &[
-            "the application may not change its own credentials",
             "the provider could not be reached",
+            "a policy of the tenant keeps applications from changing their own certificates",
+            "the certificate in use has ended: only a valid one can prove itself",
         ],
-        remedy: "Read the evidence. Give the application the right that is named there, or replace the credential by hand before it ends.",
+        remedy: "Read the evidence. It is tried again after an hour and then daily, and mail goes on with the old certificate until that ends. \
+                 If it stays so, run `postern setup exchange --renew NAME` and have an administrator run its script.",
     },
     IncidentText {
         kind: Kind::TokenFailing,

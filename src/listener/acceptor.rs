@@ -22,7 +22,7 @@ use super::wire::{Prefixed, SecureStream, Wire};
 use crate::watch::Files;
 
 /// A warning is logged when a certificate ends within this time.
-pub const EXPIRES_SOON: Duration = Duration::from_hours(14 * 24);
+pub const EXPIRES_SOON: Duration = Duration::from_hours(30 * 24);
 
 /// A handshake, or a PROXY header, must be finished within this.
 pub(super) const HANDSHAKE: Duration = Duration::from_secs(30);

@@ -28,8 +28,8 @@ pub use self::{
         sender,
     },
     ready::{Readiness, ReadyChecks},
-    row::{Certificate, Listener, Owner, Reload, ReloadCause, STATUS_ROW, StatusRow},
-    status::{CheckedCertificate, Messages, Problem, ProblemPlace, Status},
+    row::{Credential, Listener, Reload, ReloadCause, STATUS_ROW, StatusRow},
+    status::{CheckedCertificate, CredentialView, Messages, Owner, Problem, ProblemPlace, Status},
     today::{DayView, DiskView},
     trial::{Explained, ExplainedStep, LoginView, Tried},
 };

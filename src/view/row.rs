@@ -21,8 +21,8 @@ pub struct StatusRow {
     pub config: Option<String>,
     /// Where it listens.
     pub listeners: Vec<Listener>,
-    /// The listeners' and the connectors' own.
-    pub certificates: Vec<Certificate>,
+    /// What ends: of the listeners and of the connectors.
+    pub credentials: Vec<Credential>,
     /// By name, as the configuration has them.
     pub connectors: Vec<String>,
     /// The connectors of each route, in order.
@@ -57,42 +57,52 @@ pub struct Listener {
     pub tls: String,
 }
 
-/// A certificate in use.
-#[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
-pub struct Certificate {
+/// Something that ends: a certificate, a secret, a token. It belongs to a connector or to a listener.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(default)]
+pub struct Credential {
     /// Whose it is.
-    #[serde(flatten)]
-    pub owner: Owner,
-    /// Where it is kept.
-    pub file: String,
-    /// When it begins, while that lies ahead, as the log writes times.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connector: Option<String>,
+    /// Whose it is.
+    pub listener: Option<String>,
+    /// The key of the file that says it, or `listener`.
+    pub kind: String,
+    /// Where it is kept, if it is in a file.
+    pub file: Option<String>,
+    /// When it begins, while that lies ahead.
     pub not_before: Option<String>,
-    /// When it ends, as the log writes times.
+    /// When it ends.
     pub not_after: String,
+    /// From when on the gateway replaces it.
+    pub rotates_at: Option<String>,
+    /// How far that is. `None`: it is nothing that is replaced.
+    pub rotation: Option<String>,
+    /// What hinders it, or is left to be done.
+    pub why: Option<String>,
 }
 
-impl Certificate {
+impl Credential {
+    /// When it begins, while that lies ahead.
+    pub fn begins(&self) -> Option<SystemTime> {
+        self.not_before.as_deref().and_then(time::parsed)
+    }
+
     /// Nobody who checks it takes it yet.
     pub fn is_early(&self, now: SystemTime) -> bool {
-        let begins = self.not_before.as_deref().and_then(time::parsed);
-        begins.is_some_and(|begins| begins > now)
+        self.begins().is_some_and(|begins| begins > now)
     }
 
     /// When it ends. `None`: that cannot be read.
     pub fn ends(&self) -> Option<SystemTime> {
         time::parsed(&self.not_after)
     }
-}
 
-/// The section that a certificate belongs to, by its name.
-#[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum Owner {
-    /// It is shown to clients.
-    Listener(String),
-    /// It is shown to a token endpoint or an upstream.
-    Connector(String),
+    /// Whole days until it ends; below 0: it has ended.
+    pub fn days(&self, now: SystemTime) -> Option<i64> {
+        const DAY: i64 = 86_400_000_000;
+        let left = time::micros(self.ends()?).saturating_sub(time::micros(now));
+        Some(left.div_euclid(DAY))
+    }
 }
 
 /// What became of a reload.

@@ -1,6 +1,6 @@
 //! What `status` shows, and what is wrong with the configuration.
 
-use std::fmt;
+use std::{fmt, time::SystemTime};
 
 use serde::Serialize;
 
@@ -8,7 +8,7 @@ use super::{
     cluster::{MemberView, StoreView},
     incident::OpenIncidents,
     lane::Lane,
-    row::{Certificate, Listener, Reload},
+    row::{Credential, Listener, Reload},
 };
 use crate::{listener::learning::LearningView, queue::store};
 
@@ -42,8 +42,10 @@ pub struct Status {
     pub messages: Option<Messages>,
     /// How long the oldest message waits.
     pub oldest_seconds: Option<u64>,
-    /// Those in use.
+    /// The certificates in files that are in use.
     pub certificates: Vec<CheckedCertificate>,
+    /// All that ends on a day that is known.
+    pub credentials: Vec<CredentialView>,
     /// What became of the last reload.
     pub reload: Option<Reload>,
     /// That it is learned who there is, while it is.
@@ -118,9 +120,83 @@ impl From<&store::Stats> for Messages {
 /// A certificate, and whether it is still any good.
 #[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
 pub struct CheckedCertificate {
-    /// Whose, where and until when.
+    /// Whose it is.
     #[serde(flatten)]
-    pub certificate: Certificate,
+    pub owner: Owner,
+    /// Where it is kept.
+    pub file: String,
+    /// When it begins, while that lies ahead.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub not_before: Option<String>,
+    /// When it ends.
+    pub not_after: String,
     /// Its end lies behind.
     pub expired: bool,
+}
+
+impl CheckedCertificate {
+    /// `None`: it is none, or it is in no file.
+    pub fn of(credential: &Credential, now: SystemTime) -> Option<Self> {
+        let owner = match (&credential.listener, &credential.connector) {
+            (Some(name), _) => Owner::Listener(name.clone()),
+            (None, Some(name)) => Owner::Connector(name.clone()),
+            (None, None) => return None,
+        };
+        let is_one = ["listener", "certificate", "client_certificate"];
+        is_one.contains(&credential.kind.as_str()).then_some(())?;
+        Some(Self {
+            owner,
+            file: credential.file.clone()?,
+            not_before: credential.not_before.clone(),
+            not_after: credential.not_after.clone(),
+            expired: credential.ends().is_some_and(|end| end <= now),
+        })
+    }
+}
+
+/// The section that a certificate belongs to, by its name.
+#[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Owner {
+    /// It is shown to clients.
+    Listener(String),
+    /// It is shown to a token endpoint or an upstream.
+    Connector(String),
+}
+
+/// Something that ends, and how near that is.
+#[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
+pub struct CredentialView {
+    /// Whose it is.
+    pub connector: Option<String>,
+    /// Whose it is.
+    pub listener: Option<String>,
+    /// The key of the file that says it, or `listener`.
+    pub kind: String,
+    /// When it ends.
+    pub not_after: String,
+    /// Whole days until then; below 0: it has ended.
+    pub days: i64,
+    /// From when on the gateway replaces it.
+    pub rotates_at: Option<String>,
+    /// How far that is: `off`, `waiting`, `adding`, `proving`, `retiring`, `failed`. `None`: it is nothing that is replaced.
+    pub rotation: Option<String>,
+    /// What hinders it, or is left to be done.
+    pub why: Option<String>,
+}
+
+impl CredentialView {
+    /// As it is at that time.
+    pub fn of(credential: &Credential, now: SystemTime) -> Self {
+        Self {
+            connector: credential.connector.clone(),
+            listener: credential.listener.clone(),
+            kind: credential.kind.clone(),
+            not_after: credential.not_after.clone(),
+            days: credential.days(now).unwrap_or_default(),
+            rotates_at: credential.rotates_at.clone(),
+            rotation: credential.rotation.clone(),
+            why: credential.why.clone(),
+        }
+    }
 }

@@ -39,6 +39,8 @@ pub enum OperatorWish {
         /// For so long.
         seconds: u64,
     },
+    /// A command has replaced a credential: they are looked at again.
+    Credentials,
     /// No more of it.
     Release {
         /// The row that asked.

@@ -555,8 +555,13 @@ fn a_key_of_another_kind_or_form_is_said_at_its_line() {
 fn status_tells_the_end_of_a_connectors_certificate() {
     let dir = tempfile::tempdir().unwrap();
     for (days, exit, words) in [
-        ((-1, 400), 0, "certificate of connector up is valid until"),
-        ((-400, -3), 1, "certificate of connector up expired on"),
+        ((-1, 400), 0, "credential  up client_certificate ends 20"),
+        ((-1, 6), 1, "client.pem"),
+        (
+            (-400, -3),
+            1,
+            "credential  up client_certificate expired on",
+        ),
     ] {
         let (certificate, key) = pair(dir.path(), "client", days);
         let gateway = Gateway::start(&config(&format!(
@@ -569,7 +574,13 @@ fn status_tells_the_end_of_a_connectors_certificate() {
         let json: serde_json::Value =
             serde_json::from_slice(&gateway.cli(&["status", "--json"]).stdout).unwrap();
         assert_eq!(json["certificates"][0]["connector"], "up", "{json}");
-        assert_eq!(json["certificates"][0]["expired"], exit == 1, "{json}");
+        assert_eq!(json["certificates"][0]["expired"], days.1 < 0, "{json}");
+        let listed = &json["credentials"][0];
+        assert_eq!(listed["connector"], "up", "{json}");
+        assert_eq!(listed["listener"], serde_json::Value::Null, "{json}");
+        assert_eq!(listed["kind"], "client_certificate", "{json}");
+        // The day has begun.
+        assert_eq!(listed["days"], days.1 - 1, "{json}");
     }
 }
 
@@ -597,7 +608,7 @@ fn the_applications_certificate_is_looked_at() {
             "other.key does not belong to the certificate in",
         ),
         ((&old.0, &old.1), 0, "old.pem expired on"),
-        ((&soon.0, &soon.1), 0, "soon.pem ends on"),
+        ((&soon.0, &soon.1), 0, "soon.pem ends in 19 days, on"),
         ((&early.0, &early.1), 0, "early.pem is not valid before"),
     ] {
         let credential = format!("certificate = \"{certificate}\"\nkey = \"{key}\"");

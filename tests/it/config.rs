@@ -244,11 +244,12 @@ fn the_example_has_every_key_with_its_default_and_no_other() {
     assert!(known.len() > 90, "{}", known.len());
 }
 
-/// No key takes a date, so that each says what it takes, if it is read.
+/// No key takes a date with a time, so that each says what it takes, if it is read.
 #[test]
 fn every_key_is_read() {
     let all = config::schema();
     let date = toml::Value::Datetime("1979-05-27".parse().unwrap());
+    let moment = toml::Value::Datetime("1979-05-27T07:32:00Z".parse().unwrap());
     let mut seen = 0;
     for part in every_part(&all) {
         for key in part.schema["properties"].as_object().unwrap().keys() {
@@ -262,6 +263,11 @@ fn every_key_is_read() {
                 ("connector.oauth", _) => drop(table.insert("provider".to_owned(), kind.into())),
                 _ => {}
             }
+            let date = if key == "client_secret_expires" {
+                &moment
+            } else {
+                &date
+            };
             table.insert(key.clone(), date.clone());
             let smtp = text["connector"][0].as_table_mut().unwrap();
             match part.section.as_str() {
@@ -279,7 +285,7 @@ fn every_key_is_read() {
             let said = parse(&text.to_string()).unwrap_err();
             let is_said = said.iter().any(|said| {
                 said.message.starts_with(&format!("`{key}` "))
-                    && said.message.ends_with(", not a date")
+                    && said.message.contains(", not a date")
             });
             assert!(is_said, "[{}] {kind} `{key}`: {said}", part.section);
             seen += 1;

@@ -23,6 +23,7 @@ fn settled(text: &str, words: &[(&str, &str)]) -> String {
         ("closed since ", ": 451", "MOMENT"),
         ("Date: ", "\\r\\n", "DATE"),
         ("\"oldest_seconds\": ", ",", "N"),
+        ("\"days\": ", ",", "N"),
     ] {
         if let Some((head, tail)) = text.split_once(before)
             && let Some((_, rest)) = tail.split_once(after)

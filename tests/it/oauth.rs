@@ -41,6 +41,8 @@ fn settings(url: String, grant: Grant) -> Settings {
     Settings {
         token_url: url,
         scope: "https://graph.example/.default".into(),
+        secret_ends: None,
+        rotation: None,
         grant,
         http: http(),
     }

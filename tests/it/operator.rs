@@ -780,7 +780,7 @@ fn a_certificate_that_is_not_valid_yet_is_said_by_check_and_status() {
     assert_eq!(status.status.code(), Some(1));
     let said = both(&status);
     assert!(
-        said.contains("certificate of listener local is not valid before 2090-01-01"),
+        said.contains("credential  listener local certificate is not valid before 2090-01-01"),
         "{said}"
     );
     let json = json(&gateway.cli(&["status", "--json"]));
@@ -815,7 +815,7 @@ fn an_expired_certificate_is_said_by_check_and_status() {
     assert!(said.contains("a.pem expired on 2020-02-01"), "{said}");
     let status = gateway.cli(&["status"]);
     assert_eq!(status.status.code(), Some(1));
-    assert!(both(&status).contains("certificate of listener local expired on 2020-02-01"));
+    assert!(both(&status).contains("credential  listener local certificate expired on 2020-02-01"));
     let json = json(&gateway.cli(&["status", "--json"]));
     assert_eq!(json["ok"], false);
     assert_eq!(json["certificates"][0]["expired"], true);

@@ -74,7 +74,7 @@ impl SeenNow {
 
     /// Certificates and credentials, the first to end first.
     pub(super) fn endings(&self) -> Vec<EndsOn> {
-        endings(&self.status, &self.connectors, self.now)
+        endings(&self.status, self.now)
     }
 
     /// The database that the queue is in. `None`: it is this gateway's own.
@@ -360,37 +360,30 @@ fn of_ending(ending: &EndsOn) -> Option<OpenNeed> {
 }
 
 /// Certificates and credentials, the first to end first.
-fn endings(
-    status: &view::Status,
-    connectors: &[view::ConnectorView],
-    now: SystemTime,
-) -> Vec<EndsOn> {
-    let certificates = status.certificates.iter().map(|checked| {
-        let (owner, kind, name) = match &checked.certificate.owner {
-            view::Owner::Listener(name) => ("listener", "certificate_expires", name),
-            view::Owner::Connector(name) => ("connector", "credential_expires", name),
+fn endings(status: &view::Status, now: SystemTime) -> Vec<EndsOn> {
+    let all = status.credentials.iter().filter_map(|credential| {
+        let (owner, kind, name) = match (&credential.listener, &credential.connector) {
+            (Some(name), _) => ("listener", "certificate_expires", name),
+            (None, Some(name)) => ("connector", "credential_expires", name),
+            (None, None) => return None,
         };
-        let end = checked.certificate.not_after.clone();
-        (format!("Certificate of {owner} {name}"), kind, name, end)
-    });
-    let credentials = connectors.iter().filter_map(|connector| {
-        let (name, end) = (&connector.lane.name, connector.credential_expires.clone()?);
-        let what = format!("Credential of connector {name}");
-        Some((what, "credential_expires", name, end))
-    });
-    let mut all: Vec<EndsOn> = certificates
-        .chain(credentials)
-        .map(|(what, kind, name, at)| {
-            let left = time::parsed(&at).and_then(|end| end.duration_since(now).ok());
-            EndsOn {
-                what,
-                kind,
-                name: name.clone(),
-                at,
-                days: left.map(|left| left.as_secs() / 86_400),
-            }
+        let what = match credential.kind.as_str() {
+            "client_secret" => "Client secret",
+            "refresh_token" => "Refresh token",
+            "ca_file" => "Root certificate",
+            _ => "Certificate",
+        };
+        let at = credential.not_after.clone();
+        let left = time::parsed(&at).and_then(|end| end.duration_since(now).ok());
+        Some(EndsOn {
+            what: format!("{what} of {owner} {name}"),
+            kind,
+            name: name.clone(),
+            at,
+            days: left.map(|left| left.as_secs() / 86_400),
         })
-        .collect();
+    });
+    let mut all: Vec<EndsOn> = all.collect();
     all.sort_by(|one, other| one.at.cmp(&other.at));
     all
 }
@@ -462,6 +455,7 @@ mod tests {
                 }),
                 oldest_seconds: None,
                 certificates: Vec::new(),
+                credentials: Vec::new(),
                 reload: None,
                 learning: None,
                 incidents: None,

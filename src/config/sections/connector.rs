@@ -44,11 +44,13 @@ impl Connectors {
             .collect()
     }
 
-    /// The sections of those whose refresh token is renewed from time to time.
+    /// The sections of those whose refresh token or certificate is renewed from time to time.
     pub(super) fn renewing(&self) -> impl Iterator<Item = &Span> {
         let renews = |settings: &Settings| {
             let oauth = settings.kind.oauth();
-            oauth.is_some_and(|oauth| matches!(oauth.grant, Grant::RefreshToken { .. }))
+            oauth.is_some_and(|oauth| {
+                matches!(oauth.grant, Grant::RefreshToken { .. }) || oauth.rotation.is_some()
+            })
         };
         let all = self.all.iter();
         all.filter(move |(_, settings)| settings.as_ref().is_some_and(renews))

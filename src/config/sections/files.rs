@@ -13,9 +13,8 @@ use crate::{
         table::{At, Table},
         values::{Fault, fault, plain},
     },
-    connector::keypair::{self, Unfit},
+    connector::keypair::{self, Unfit, Validity},
     listener::acceptor,
-    mail::time::day,
 };
 
 /// A path that names something.
@@ -68,6 +67,24 @@ pub(super) fn pem(
                 warn_readable(context, &path, &span);
             }
         }
+    }
+    Some(path)
+}
+
+/// `ca_file`, and when the first of its roots ends.
+pub(super) fn roots(context: Context<'_>, table: &Table<'_>) -> Option<PathBuf> {
+    let path = pem(context, table, "ca_file", Pem::Certificate)?;
+    if context.secrets != Secrets::Ignore
+        && let Some(said) = keypair::roots(&path).and_then(|first| first.said(SystemTime::now()))
+    {
+        let shown = plain(&path.to_string_lossy());
+        table.warning(
+            "ca_file",
+            Fault::new(
+                format!("a root in {shown} {said}"),
+                "put the one that follows it into the file beside it; it is loaded by itself",
+            ),
+        );
     }
     Some(path)
 }
@@ -154,16 +171,11 @@ pub(super) fn look_at_certificate(
     };
     let now = SystemTime::now();
     let (end, shown) = (certificate.not_after, plain(&chain.to_string_lossy()));
-    let message = if end <= now {
-        format!("the certificate in {shown} expired on {}", day(end))
-    } else if certificate.not_before > now {
-        let start = day(certificate.not_before);
-        format!("the certificate in {shown} is not valid before {start}")
-    } else if end < now + acceptor::EXPIRES_SOON {
-        format!("the certificate in {shown} expires soon, on {}", day(end))
-    } else {
+    let validity = Validity::between(certificate.not_before, end);
+    let Some(said) = validity.said(now) else {
         return;
     };
+    let message = format!("the certificate in {shown} {said}");
     let hint = "put a new one into the file; it is loaded by itself. If this one should be valid, check this machine's clock";
     context.warning(&span, Fault::new(message, hint));
 }

@@ -97,6 +97,8 @@ pub(super) fn read(
         token_url: token_url.url,
         scope,
         grant,
+        secret_ends: None,
+        rotation: None,
         http,
     };
     Some((settings, mailbox))

@@ -27,8 +27,9 @@ pub(super) fn read(
     reach: Reach<'_>,
 ) -> Option<graph::Settings> {
     let cloud = cloud::read(table);
-    let oauth = microsoft::read(context, table, reach, cloud, For::Graph);
     let given = cloud::graph_url(table);
+    let graph = given.as_ref().map(|given| given.value.url.as_str());
+    let oauth = microsoft::read(context, table, reach, cloud, For::Graph(graph));
     let mailbox = token::mailbox(table).map(|mailbox| mailbox.value);
     let mime_limit = table.size("mime_limit");
     let large_messages = table.choice("large_messages", [Large::Upload, Large::Refuse]);

@@ -2,6 +2,8 @@
 //!
 //! A credential is written and checked in the same way in both. It asks for no token.
 
+use std::time::SystemTime;
+
 use super::{
     azure,
     cloud::{self, Cloud, Web},
@@ -18,7 +20,8 @@ use crate::{
         values::{self, Fault, fault, is_plain, plain},
     },
     connector::{
-        oauth::{Grant, Settings},
+        keypair::Validity,
+        oauth::{Grant, RotationSettings, Settings},
         services,
     },
 };
@@ -29,8 +32,8 @@ const METADATA: &str = "http://169.254.169.254";
 /// What the token is for.
 #[derive(Clone, Copy)]
 pub(super) enum For<'a> {
-    /// `type = "graph"`.
-    Graph,
+    /// `type = "graph"`, at this Graph where it is not the cloud's.
+    Graph(Option<&'a str>),
     /// XOAUTH2 at this host, where it is known.
     Smtp(Option<&'a str>),
 }
@@ -60,6 +63,8 @@ pub(super) fn read(
     }
     let scope = scope(table, cloud, what_for, is_delegated);
     let grant = grant(context, table, is_smtp);
+    let secret_ends = secret_ends(table);
+    let rotation = rotation(context, table, reach, cloud, what_for, scope.as_deref());
     let http = reach.http(context, table);
 
     let span = ["token_url", "login_url", "cloud"]
@@ -101,6 +106,8 @@ pub(super) fn read(
         token_url: token_url.url,
         scope,
         grant,
+        secret_ends,
+        rotation,
         http,
     })
 }
@@ -114,7 +121,11 @@ fn grant(context: Context<'_>, table: &Table<'_>, is_smtp: bool) -> Option<Grant
         table,
         "certificate",
         "key",
-        "make a new one, upload it under Certificates & secrets, and name it here",
+        if table.flag("rotate") {
+            "`postern credentials` says whether another one has taken its place; if not, make a new one with `postern setup exchange --renew`, and name it here"
+        } else {
+            "make a new one, upload it under Certificates & secrets, and name it here"
+        },
     );
     let federated = federated(context, table);
     let basic = table.choice("client_auth", ["post", "basic"]) == "basic";
@@ -226,6 +237,78 @@ fn doubt_secret(context: Context<'_>, table: &Table<'_>, client_secret: Option<&
     }
 }
 
+/// `rotate` and `rotate_retire`.
+fn rotation(
+    context: Context<'_>,
+    table: &Table<'_>,
+    reach: Reach<'_>,
+    cloud: Cloud,
+    what_for: For<'_>,
+    scope: Option<&str>,
+) -> Option<RotationSettings> {
+    let (is_on, retire) = (table.flag("rotate"), table.duration("rotate_retire"));
+    let given = match what_for {
+        For::Graph(graph) => graph.map(str::to_owned),
+        For::Smtp(_) => cloud::graph_url(table).map(|given| given.value.url),
+    };
+    if !is_on {
+        for key in ["rotate_retire", "graph_url"] {
+            let is_its_own = key == "rotate_retire" || matches!(what_for, For::Smtp(_));
+            if table.has(key) && is_its_own {
+                table.error(
+                    key,
+                    fault!("`{key}` is about `rotate`, which is off"; "write rotate = true, or remove `{key}`"),
+                );
+            }
+        }
+        return None;
+    }
+    if !table.has("certificate") {
+        table.error(
+            "rotate",
+            fault!("`rotate` replaces a certificate, and there is none";
+                "name certificate and key; a client secret cannot be replaced without the right to change the application"),
+        );
+        return None;
+    }
+    let graph_url = given.unwrap_or_else(|| cloud.graph().to_owned());
+    if let (For::Smtp(_), Ok(web)) = (what_for, cloud::web(&graph_url)) {
+        let span = table.place_or_header("rotate");
+        reach.outbound.check(context, &span, &web.host);
+    }
+    let graph_scope = match (what_for, scope) {
+        (For::Graph(_), Some(scope)) => scope.to_owned(),
+        _ => format!("{}/.default", cloud.graph()),
+    };
+    Some(RotationSettings {
+        retire,
+        graph_url,
+        graph_scope,
+    })
+}
+
+/// `client_secret_expires`.
+fn secret_ends(table: &Table<'_>) -> Option<SystemTime> {
+    let At { value, .. } = table.day("client_secret_expires")?;
+    if !table.has("client_secret") {
+        table.error(
+            "client_secret_expires",
+            fault!("`client_secret_expires` says when a `client_secret` ends, and there is none";
+                "remove it; of a certificate the end is known"),
+        );
+    }
+    if let Some(said) = Validity::until(value).said(SystemTime::now()) {
+        table.warning(
+            "client_secret_expires",
+            Fault::new(
+                format!("the client secret {said}"),
+                "make a new one under Certificates & secrets, put its Value in the place of the old one, and its day here",
+            ),
+        );
+    }
+    Some(value)
+}
+
 /// Written, or that of the cloud.
 fn scope(table: &Table<'_>, cloud: Cloud, what_for: For<'_>, is_delegated: bool) -> Option<String> {
     let given = table.parsed("scope", |text| {
@@ -244,7 +327,7 @@ fn scope(table: &Table<'_>, cloud: Cloud, what_for: For<'_>, is_delegated: bool)
         return given.map(|given| given.value);
     }
     let host = match what_for {
-        For::Graph => {
+        For::Graph(_) => {
             // A Graph elsewhere may be for this cloud all the same: `scope` says when it is not.
             return Some(format!("{}/.default", cloud.graph()));
         }

@@ -41,7 +41,7 @@ pub(super) fn read(
 ) -> Option<SmtpSettings> {
     let target = target(context, table);
     let verify = table.choice("verify", [Verify::Full, Verify::Certificate, Verify::None]);
-    let ca_file = files::pem(context, table, "ca_file", files::Pem::Certificate);
+    let ca_file = files::roots(context, table);
     let client_certificate = files::shown_pair(
         context,
         table,

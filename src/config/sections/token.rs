@@ -26,7 +26,7 @@ impl Reach<'_> {
     pub(super) fn http(self, context: Context<'_>, table: &Table<'_>) -> HttpSettings {
         HttpSettings {
             proxy: self.proxy.clone(),
-            ca_file: files::pem(context, table, "ca_file", files::Pem::Certificate),
+            ca_file: files::roots(context, table),
             allowed_hosts: self.outbound.allowed().to_vec(),
         }
     }

@@ -10,16 +10,17 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use base64::{
-    Engine as _,
-    engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
-};
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde_json::json;
 
-use super::{claims, codes::word};
+use super::{
+    claims,
+    codes::word,
+    keys::{ApplicationPair, rsa_key, sha256, sign, text},
+};
 use crate::{
-    connector::{http::HttpSettings, keypair},
+    connector::http::HttpSettings,
     mail::{cause, reply::Reply, time},
     secret::Secret,
     smtp::client::mask::Mask,
@@ -42,8 +43,23 @@ pub struct Settings {
     pub scope: String,
     /// Who asks.
     pub grant: Grant,
+    /// When the client secret ends, as the file says it: the endpoint tells nobody.
+    pub secret_ends: Option<SystemTime>,
+    /// The gateway replaces the application's certificate by itself.
+    pub rotation: Option<RotationSettings>,
     /// How to get there.
     pub http: HttpSettings,
+}
+
+/// `rotate`, and what it needs to know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RotationSettings {
+    /// `rotate_retire`.
+    pub retire: Duration,
+    /// Graph, without its version.
+    pub graph_url: String,
+    /// What a token for it is asked for with.
+    pub graph_scope: String,
 }
 
 /// Where a managed identity lives.
@@ -157,13 +173,13 @@ impl TokenRequest {
 }
 
 impl Grant {
-    /// The endpoint may give another refresh token, which has to be kept.
+    /// The endpoint may give another refresh token, or the gateway put another certificate in its place: what is kept of that is needed.
     pub(in crate::connector) fn rotates(&self) -> bool {
-        matches!(self, Grant::RefreshToken { .. })
+        matches!(self, Grant::RefreshToken { .. } | Grant::Certificate { .. })
     }
 
     /// The application's certificate and its key.
-    pub(in crate::connector) fn certificate(&self) -> Option<(&Path, &Path)> {
+    pub fn certificate(&self) -> Option<(&Path, &Path)> {
         match self {
             Grant::Certificate {
                 certificate, key, ..
@@ -177,7 +193,7 @@ impl Grant {
         match self {
             Grant::Certificate {
                 certificate, key, ..
-            } => certificate_key(certificate, key).map(drop),
+            } => ApplicationPair::of_files(certificate, key).map(drop),
             Grant::GoogleServiceAccount { file, .. } => ServiceAccount::read(file).map(drop),
             _ => Ok(()),
         }
@@ -186,10 +202,11 @@ impl Grant {
 
 impl Settings {
     /// One request. Keys are read anew: a certificate that was renewed on disk is used from then on. `refresh_token` is the newest
-    /// one, where the grant has one.
+    /// one, where the grant has one; `pair` is in the place of the configured certificate and key.
     pub(super) fn request(
         &self,
         refresh_token: Option<&Secret>,
+        pair: Option<&ApplicationPair>,
         now: SystemTime,
         random: u128,
     ) -> Result<TokenRequest, String> {
@@ -218,21 +235,19 @@ impl Settings {
                 certificate,
                 key,
             } => {
-                let key = certificate_key(certificate, key)?;
-                let header = Header {
-                    x5t_s256: Some(sha256(&keypair::first(certificate)?)),
-                    ..Header::new(Algorithm::PS256)
+                let configured;
+                let pair = if let Some(pair) = pair {
+                    pair
+                } else {
+                    configured = ApplicationPair::of_files(certificate, key)?;
+                    &configured
                 };
-                let (begin, end) = window(now);
-                let claims = json!({
-                    "aud": self.token_url, "iss": client_id, "sub": client_id,
-                    "jti": format!("{random:032x}"), "nbf": begin, "iat": begin, "exp": end,
-                });
                 put("grant_type", CLIENT_CREDENTIALS);
                 put("client_id", client_id);
                 put("scope", &self.scope);
                 put("client_assertion_type", ASSERTION_TYPE);
-                put("client_assertion", &sign(&header, &claims, &key)?);
+                let assertion = self.assertion(client_id, pair, now, random)?;
+                put("client_assertion", &assertion);
             }
             Grant::Federated { client_id, file } => {
                 put("grant_type", CLIENT_CREDENTIALS);
@@ -291,27 +306,26 @@ impl Settings {
         }
         Ok(request)
     }
-}
 
-/// The key of the application's certificate, which belongs to it.
-fn certificate_key(certificate: &Path, key: &Path) -> Result<EncodingKey, String> {
-    let rsa = rsa_key(&text(key)?, &key.display().to_string())?;
-    keypair::belongs(certificate, key).map_err(|unfit| unfit.to_string())?;
-    Ok(rsa)
-}
-
-/// SHA-256 in base64url: of a certificate its `x5t#S256`, of a configured token what tells another one apart.
-pub(super) fn sha256(octets: &[u8]) -> String {
-    URL_SAFE_NO_PAD.encode(aws_lc_rs::digest::digest(
-        &aws_lc_rs::digest::SHA256,
-        octets,
-    ))
-}
-
-fn rsa_key(pem: &str, shown: &str) -> Result<EncodingKey, String> {
-    EncodingKey::from_rsa_pem(pem.as_bytes()).map_err(|_| {
-        format!("{shown} holds no RSA private key in PEM form without a passphrase; the certificate of an application has one")
-    })
+    /// What proves that an application with this certificate asks.
+    fn assertion(
+        &self,
+        client_id: &str,
+        pair: &ApplicationPair,
+        now: SystemTime,
+        random: u128,
+    ) -> Result<String, String> {
+        let header = Header {
+            x5t_s256: Some(sha256(&pair.der)),
+            ..Header::new(Algorithm::PS256)
+        };
+        let (begin, end) = window(now);
+        let claims = json!({
+            "aud": self.token_url, "iss": client_id, "sub": client_id,
+            "jti": format!("{random:032x}"), "nbf": begin, "iat": begin, "exp": end,
+        });
+        sign(&header, &claims, &pair.key)
+    }
 }
 
 /// What stands in the key file of a Google service account.
@@ -340,11 +354,6 @@ impl ServiceAccount {
             key: rsa_key(needed("private_key")?, &shown)?,
         })
     }
-}
-
-fn sign(header: &Header, claims: &serde_json::Value, key: &EncodingKey) -> Result<String, String> {
-    jsonwebtoken::encode(header, claims, key)
-        .map_err(|e| format!("the assertion cannot be signed: {e}"))
 }
 
 /// From when to when an assertion is good.
@@ -385,10 +394,6 @@ fn federated(path: &Path, now: SystemTime) -> Result<String, String> {
     Ok(token.to_owned())
 }
 
-fn text(path: &Path) -> Result<String, String> {
-    fs::read_to_string(path).map_err(|e| format!("{} cannot be read: {e}", path.display()))
-}
-
 /// application/x-www-form-urlencoded (WHATWG URL §5.2).
 pub(super) fn encoded(text: &str) -> String {
     reqwest::Url::parse_with_params("x:", [("", text)])
@@ -399,6 +404,8 @@ pub(super) fn encoded(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
     use super::*;
     use crate::mail::reply::Reply;
 

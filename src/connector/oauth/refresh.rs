@@ -3,13 +3,22 @@
 //! A rotated token is worth more than a request: it is on disk before anything uses what came with it,
 //! and what could not be written down is not forgotten.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use async_trait::async_trait;
 use tokio::{sync::Mutex, time::Instant};
 
-use super::grant::{Grant, Settings, sha256};
-use crate::secret::Secret;
+use super::{
+    grant::{Grant, Settings},
+    keys::sha256,
+};
+use crate::{
+    mail::time::{at, micros},
+    secret::Secret,
+};
 
 /// How often it is asked whether another gateway still renews it.
 const ASK_AGAIN: Duration = Duration::from_millis(250);
@@ -27,6 +36,26 @@ pub trait TokenStore: Send + Sync {
     }
     /// It is renewed, or cannot be.
     async fn give_back(&self, _key: &str) {}
+}
+
+/// When the refresh token of these settings was last used. `None`: it has none, or nobody knows.
+///
+/// # Errors
+/// The store cannot be read.
+pub async fn last_use(
+    settings: &Settings,
+    store: &Arc<dyn TokenStore>,
+) -> Result<Option<SystemTime>, String> {
+    let Some(refresh) = Refresh::of(settings, None) else {
+        return Ok(None);
+    };
+    let kept = store.load(&of_use(&refresh.key)).await?;
+    Ok(kept.and_then(|kept| kept.parse().ok()).map(at))
+}
+
+/// Where it is kept when a token was last used.
+fn of_use(key: &str) -> String {
+    format!("{key}, its use")
 }
 
 /// A refresh token and where it is kept.
@@ -119,6 +148,13 @@ impl Refresh {
     /// The configured one, where another was tried in vain.
     pub(super) fn configured_instead_of(&self, tried: &Secret) -> Option<&Secret> {
         (self.configured != *tried).then_some(&self.configured)
+    }
+
+    /// It was used: the endpoint takes it for a while from now on. It matters to nobody's mail whether that is remembered.
+    pub(super) async fn used(&self) {
+        let Some(store) = &self.store else { return };
+        let now = micros(SystemTime::now()) / 1_000_000;
+        let _ = store.save(&of_use(&self.key), now.to_string()).await;
     }
 
     /// The endpoint gave this one for next time. Returns when it is on disk.

@@ -21,6 +21,8 @@ use super::{
     arc,
     claims::Claims,
     grant::{Azure, Grant, Settings, TokenRequest, encoded},
+    keys::ApplicationPair,
+    pairs::KnownPairs,
     refresh::{Refresh, TokenStore},
 };
 use crate::{
@@ -91,6 +93,8 @@ struct Renewer {
     url: Url,
     http: Http,
     refresh: Option<Refresh>,
+    /// Of an application with a certificate.
+    pairs: Option<KnownPairs>,
     state: Mutex<TokenState>,
 }
 
@@ -157,6 +161,7 @@ impl TokenSource {
             connector: connector.to_owned(),
             url: Url::parse(&settings.token_url).map_err(|e| format!("token_url: {e}"))?,
             http,
+            pairs: KnownPairs::of(settings, store.clone()),
             refresh: Refresh::of(settings, store),
             settings: settings.clone(),
             state: Mutex::default(),
@@ -299,30 +304,44 @@ impl Renewer {
 
     /// A token, its rotated refresh token on disk.
     async fn granted(&self, until: Instant) -> Result<Granted, Obstacle> {
+        if let Some(pairs) = &self.pairs {
+            return self.granted_to(pairs, until).await;
+        }
         let Some(refresh) = &self.refresh else {
             return self
-                .ask(None, until)
+                .ask(None, None, until)
                 .await
                 .map_err(|(obstacle, _)| obstacle);
         };
-        let unkept =
-            |why: String| Obstacle::new(ObstacleKind::Down, Reply::new(451, (4, 3, 0), why));
         refresh.take(until).await.map_err(unkept)?;
         let granted = self.granted_by(refresh, until).await;
         refresh.give_back().await;
         granted
     }
 
+    /// By the first of these pairs that is taken: while one replaces another, not every part of the endpoint need know both.
+    async fn granted_to(&self, pairs: &KnownPairs, until: Instant) -> Result<Granted, Obstacle> {
+        let mut first = None;
+        for pair in pairs.now().await.map_err(unkept)? {
+            match self.ask(None, pair.as_ref(), until).await {
+                Ok(granted) => return Ok(granted),
+                Err((obstacle, _)) if obstacle.kind == ObstacleKind::Misconfigured => {
+                    first.get_or_insert(obstacle);
+                }
+                Err((obstacle, _)) => return Err(obstacle),
+            }
+        }
+        Err(first.unwrap_or_else(|| Obstacle::misconfigured("there is no certificate")))
+    }
+
     /// The same, where nobody else renews it meanwhile.
     async fn granted_by(&self, refresh: &Refresh, until: Instant) -> Result<Granted, Obstacle> {
-        let unkept =
-            |why: String| Obstacle::new(ObstacleKind::Down, Reply::new(451, (4, 3, 0), why));
         let current = refresh.current().await.map_err(unkept)?;
-        let granted = match self.ask(Some(&current), until).await {
+        let granted = match self.ask(Some(&current), None, until).await {
             // The one that was kept is dead (a store from a backup, say); the configured one may live.
             Err((_, true)) if refresh.configured_instead_of(&current).is_some() => {
                 let configured = refresh.configured_instead_of(&current);
-                self.ask(configured, until).await
+                self.ask(configured, None, until).await
             }
             granted => granted,
         };
@@ -331,6 +350,7 @@ impl Renewer {
             // Before anything uses what came with it: the endpoint may not take the old one again.
             refresh.rotated(rotated).await.map_err(unkept)?;
         }
+        refresh.used().await;
         Ok(granted)
     }
 
@@ -352,11 +372,12 @@ impl Renewer {
     async fn ask(
         &self,
         refresh: Option<&Secret>,
+        pair: Option<&ApplicationPair>,
         until: Instant,
     ) -> Result<Granted, (Obstacle, bool)> {
         let request = self
             .settings
-            .request(refresh, SystemTime::now(), fastrand::u128(..))
+            .request(refresh, pair, SystemTime::now(), fastrand::u128(..))
             .map_err(unusable)?;
         let mut answer = self.send(&request, None, until).await?;
         let mut agent = None;
@@ -371,7 +392,7 @@ impl Renewer {
             answer = self.send(&request, Some(&key), until).await?;
             agent = Some(key);
         }
-        self.read(&request, agent.as_ref(), &answer)
+        self.read(&request, agent.as_ref(), &answer, pair.is_none())
     }
 
     /// `key`: of Azure Arc's agent.
@@ -407,12 +428,13 @@ impl Renewer {
             .map_err(|fault| (fault.obstacle("token"), false))
     }
 
-    /// What came back, with what is known here beside a refusal.
+    /// What came back, with what is known here beside a refusal. `is_configured`: by the credential of the file.
     fn read(
         &self,
         request: &TokenRequest,
         key: Option<&Secret>,
         answer: &Answer,
+        is_configured: bool,
     ) -> Result<Granted, (Obstacle, bool)> {
         let read = answer::read(answer, &self.settings.grant, answer.retry_after());
         read.map_err(|refused| {
@@ -421,7 +443,8 @@ impl Renewer {
             request.mask(key, reply);
             if obstacle.kind == ObstacleKind::Misconfigured {
                 let now = SystemTime::now();
-                let also = [self.certificate(now), answer.clock(now)];
+                let own = is_configured.then(|| self.certificate(now)).flatten();
+                let also = [own, answer.clock(now)];
                 for also in also.into_iter().flatten() {
                     reply.text = format!("{}; {also}", reply.text);
                 }
@@ -429,6 +452,10 @@ impl Renewer {
             (obstacle, refused.is_grant)
         })
     }
+}
+
+fn unkept(why: String) -> Obstacle {
+    Obstacle::new(ObstacleKind::Down, Reply::new(451, (4, 3, 0), why))
 }
 
 fn unusable(text: String) -> (Obstacle, bool) {
@@ -480,6 +507,8 @@ mod tests {
         let settings = Settings {
             token_url: "http://127.0.0.1:1/token".into(),
             scope: "s".into(),
+            secret_ends: None,
+            rotation: None,
             grant: Grant::ManagedIdentity {
                 client_id: None,
                 host: Azure::Machine,

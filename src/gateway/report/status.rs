@@ -21,7 +21,7 @@ use crate::{
     },
     route::LaneId,
     view::{
-        Certificate, CheckedCertificate, ClusterView, Lane, Messages, OpenIncidents, Status,
+        CheckedCertificate, ClusterView, CredentialView, Lane, Messages, OpenIncidents, Status,
         StatusRow, StoreView, listed,
     },
     window::{WindowDb, incidents},
@@ -29,6 +29,8 @@ use crate::{
 
 /// Mail that waits longer needs somebody.
 const OLD: Duration = Duration::from_hours(1);
+/// A credential that ends in fewer days needs somebody.
+const NEAR: i64 = 7;
 
 /// All that is known of a gateway.
 #[derive(Debug)]
@@ -43,8 +45,6 @@ pub struct StatusReport<'a> {
     pub lanes: Vec<LaneRow>,
     /// The connections that are known.
     pub upstreams: UpstreamsRow,
-    /// Those in use.
-    pub certificates: Vec<CheckedCertificate>,
     /// How many incidents are open. `None`: nobody has looked.
     pub incidents: Option<OpenIncidents>,
     /// The gateways that share the queue. `None`: it is alone, or does not run.
@@ -72,12 +72,10 @@ impl<'a> StatusReport<'a> {
                 upstreams::read(store.note(UPSTREAMS_ROW).await?.as_deref()),
             ),
         };
-        let certificates = row.certificates.iter();
         let running = site.running;
         Ok(Self {
             lanes: all_lanes(site.config, &row, lanes),
             upstreams,
-            certificates: certificates.map(|c| checked(c, site.now)).collect(),
             incidents: None,
             cluster: running.and_then(|_| company::read(site.data_dir, site.now)),
             site,
@@ -92,14 +90,14 @@ impl<'a> StatusReport<'a> {
         Some(since(oldest, self.site.now))
     }
 
-    /// Whether a connector is paused, a certificate is no good or mail waits for long.
+    /// Whether a connector is paused, a credential is no good or ends within days, or mail waits for long.
     pub fn needs_somebody(&self) -> bool {
         let is_paused = |lane: &LaneRow| lane.state == LaneState::Paused;
         self.lanes.iter().any(is_paused)
-            || self
-                .certificates
-                .iter()
-                .any(|c| c.expired || c.certificate.is_early(self.site.now))
+            || self.row.credentials.iter().any(|credential| {
+                let left = credential.days(self.site.now);
+                left.is_some_and(|left| left < NEAR) || credential.is_early(self.site.now)
+            })
             || self.waits().is_some_and(|waits| waits > OLD)
             || self
                 .cluster
@@ -158,18 +156,20 @@ impl<'a> StatusReport<'a> {
                 .collect(),
             messages: self.stats.as_ref().map(Messages::from),
             oldest_seconds: self.waits().map(|w| w.as_secs()),
-            certificates: self.certificates.clone(),
+            certificates: row
+                .credentials
+                .iter()
+                .filter_map(|one| CheckedCertificate::of(one, self.site.now))
+                .collect(),
+            credentials: row
+                .credentials
+                .iter()
+                .map(|one| CredentialView::of(one, self.site.now))
+                .collect(),
             reload: row.reload,
             learning: row.learning,
             incidents: self.incidents,
         }
-    }
-}
-
-fn checked(certificate: &Certificate, now: SystemTime) -> CheckedCertificate {
-    CheckedCertificate {
-        certificate: certificate.clone(),
-        expired: certificate.ends().is_some_and(|end| end <= now),
     }
 }
 

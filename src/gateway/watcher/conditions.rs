@@ -17,7 +17,7 @@ use crate::{
         time::{human, since, span},
     },
     queue::store::LaneRow,
-    view::{ClusterView, MemberStateView, Owner, StatusRow},
+    view::{ClusterView, Credential, MemberStateView, StatusRow},
 };
 
 /// Mail that waits longer needs somebody, and at last at once.
@@ -88,6 +88,13 @@ pub(super) fn conditions(sight: &Sight) -> Vec<IncidentCondition> {
     }));
     all.extend(disk(sight));
     all.extend(ending(sight));
+    all.extend(
+        sight
+            .row
+            .credentials
+            .iter()
+            .filter_map(|one| unrotated(one, sight.now)),
+    );
     all.extend(
         sight
             .tokens
@@ -253,37 +260,57 @@ fn disk(sight: &Sight) -> Option<IncidentCondition> {
     Some(IncidentCondition::new(Kind::DiskLow, "", vec![line]))
 }
 
-/// The certificates that end soon or have ended: of each owner the first.
+/// What ends soon or has ended: of each owner the first.
 fn ending(sight: &Sight) -> impl Iterator<Item = IncidentCondition> {
     let mut first: BTreeMap<(Kind, &str), (SystemTime, &str)> = BTreeMap::new();
-    for certificate in &sight.row.certificates {
-        let Some(ends) = certificate.ends() else {
+    for credential in &sight.row.credentials {
+        let Some(ends) = credential.ends() else {
             continue;
         };
-        let name = match &certificate.owner {
-            Owner::Listener(name) => (Kind::CertificateExpires, name.as_str()),
-            Owner::Connector(name) => (Kind::CredentialExpires, name.as_str()),
+        let name = match (&credential.listener, &credential.connector) {
+            (Some(name), _) => (Kind::CertificateExpires, name.as_str()),
+            (None, Some(name)) => (Kind::CredentialExpires, name.as_str()),
+            (None, None) => continue,
         };
-        let known = first.entry(name).or_insert((ends, &certificate.file));
-        *known = (*known).min((ends, &certificate.file));
+        let what = credential.file.as_deref().unwrap_or(&credential.kind);
+        let known = first.entry(name).or_insert((ends, what));
+        *known = (*known).min((ends, what));
     }
     let now = sight.now;
     first
         .into_iter()
-        .filter_map(move |((kind, name), (ends, file))| {
+        .filter_map(move |((kind, name), (ends, what))| {
             let (severity, stage) = stage(ends, now)?;
             let past = if stage > ENDS.len() as u32 {
                 "ended"
             } else {
                 "ends"
             };
-            let line = format!("{file} {past} at {}", human(ends));
+            let line = format!("{what} {past} at {}", human(ends));
             Some(IncidentCondition {
                 severity,
                 stage,
                 ..IncidentCondition::new(kind, name, vec![line])
             })
         })
+}
+
+/// A certificate that could not be replaced: there is time for a while.
+fn unrotated(credential: &Credential, now: SystemTime) -> Option<IncidentCondition> {
+    let connector = credential.connector.as_deref()?;
+    if credential.rotation.as_deref() != Some("failed") {
+        return None;
+    }
+    let is_near = credential.days(now).is_some_and(|days| days < 30);
+    let why = credential.why.as_deref().map(evidence);
+    Some(IncidentCondition {
+        severity: if is_near {
+            Severity::Critical
+        } else {
+            Severity::Warning
+        },
+        ..IncidentCondition::new(Kind::RotationFailed, connector, why.into_iter().collect())
+    })
 }
 
 /// How near the end is: how many of the days before it are gone. `None`: far away.

@@ -32,7 +32,7 @@ use crate::{
 /// Messages that are copied or deleted together.
 const BATCH: usize = 100;
 /// Notes that all gateways have together begin so.
-const TOKENS: &str = "refresh token of ";
+const TOKENS: [&str; 2] = ["refresh token of ", "rotation "];
 
 /// What was copied.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -289,7 +289,11 @@ impl BackMove {
     /// # Errors
     /// [`StoreError`].
     pub async fn tokens(&self) -> Result<Vec<(String, String)>, StoreError> {
-        self.remote.notes(TOKENS).await
+        let mut all = Vec::new();
+        for beginning in TOKENS {
+            all.extend(self.remote.notes(beginning).await?);
+        }
+        Ok(all)
     }
 
     /// Keeps one of these here as it says, and forgets it there.

@@ -20,7 +20,9 @@ use crate::{
 };
 
 /// Notes that begin so are of all gateways together. All others are what one of them says of itself, or its own affair.
-const SHARED: &[&str] = &["refresh token of ", LEARNED];
+const SHARED: &[&str] = &["refresh token of ", ROTATION, LEARNED];
+/// Those of certificates that a gateway has replaced by itself.
+const ROTATION: &str = "rotation ";
 /// The note of the lanes as they were last seen.
 const LANES: &str = "database lanes";
 
@@ -235,6 +237,13 @@ impl SpillCore {
         };
         let away = match there {
             Ok(value) => {
+                // What a gateway replaced while it was alone is in use: whoever reads it seals it, and gives it to all.
+                if value.is_none()
+                    && key.starts_with(ROTATION)
+                    && let Some(own) = self.local.note(key).await?
+                {
+                    return Ok(Some(own));
+                }
                 self.remember(key, value.as_ref()).await?;
                 return Ok(value);
             }

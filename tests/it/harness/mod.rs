@@ -8,6 +8,7 @@ pub mod cloud_drafts;
 pub mod cloud_limits;
 pub mod cloud_token;
 pub mod delay;
+pub mod directory;
 pub mod flaky;
 pub mod gateway;
 pub mod hole;

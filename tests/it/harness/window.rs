@@ -89,6 +89,20 @@ impl Window {
         Some((status, serde_json::from_slice(&body).unwrap_or(Value::Null)))
     }
 
+    /// What Prometheus reads.
+    pub fn metrics(self) -> String {
+        let stream = TcpStream::connect(SocketAddr::from(([127, 0, 0, 1], self.port))).unwrap();
+        let mut wire = Wire::new(stream);
+        let head = format!(
+            "GET /metrics HTTP/1.1\r\nHost: 127.0.0.1:{}\r\nConnection: close\r\nAuthorization: Bearer {}\r\n\r\n",
+            self.port,
+            Self::token("metrics")
+        );
+        wire.say(head.as_bytes()).unwrap();
+        let head = wire.head().unwrap();
+        String::from_utf8(wire.body(head.length()).unwrap()).unwrap()
+    }
+
     /// As an admin.
     pub fn get(self, path: &str) -> Value {
         let (status, body) = self.try_ask("admin", "GET", path, None).unwrap();

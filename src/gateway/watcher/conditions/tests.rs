@@ -1,7 +1,7 @@
 use super::*;
 use crate::{
     route::LaneId,
-    view::{Certificate, Reload, ReloadCause},
+    view::{Credential, Reload, ReloadCause},
 };
 
 const MINUTE: u64 = 60;
@@ -89,17 +89,30 @@ fn with(change: impl FnOnce(&mut Sight)) -> Vec<String> {
     found(&sight)
 }
 
-fn ends(owner: Owner, after: i64) -> Certificate {
+fn of_connector() -> Credential {
+    Credential {
+        connector: Some("up".to_owned()),
+        ..Credential::default()
+    }
+}
+
+fn of_listener() -> Credential {
+    Credential {
+        listener: Some("lan".to_owned()),
+        ..Credential::default()
+    }
+}
+
+fn ends(owner: Credential, after: i64) -> Credential {
     let at = if after < 0 {
         at(0) - Duration::from_secs(after.unsigned_abs())
     } else {
         at(after.unsigned_abs())
     };
-    Certificate {
-        owner,
-        file: "a.pem".to_owned(),
-        not_before: None,
-        not_after: crate::mail::time::logged(at),
+    Credential {
+        file: Some("a.pem".to_owned()),
+        not_after: crate::mail::time::rfc3339(at),
+        ..owner
     }
 }
 
@@ -222,15 +235,43 @@ fn what_ends_is_said_in_steps() {
         (-100 * day, Some("critical 5")),
     ] {
         let seen = with(|sight| {
-            let owner = || Owner::Connector("up".to_owned());
             // Of two the first counts.
-            sight.row.certificates = vec![ends(owner(), 300 * day), ends(owner(), left)];
+            sight.row.credentials =
+                vec![ends(of_connector(), 300 * day), ends(of_connector(), left)];
         });
         let expected = expected.map(|expected| format!("credential_expires up {expected}"));
         assert_eq!(seen, listed(expected), "{left}");
     }
+    for (left, word, expected) in [
+        (300 * day, "failed", Some("rotation_failed up warning 0")),
+        (30 * day, "failed", Some("rotation_failed up warning 0")),
+        (300 * day, "proving", None),
+        (300 * day, "off", None),
+    ] {
+        let seen = with(|sight| {
+            let credential = Credential {
+                rotation: Some(word.to_owned()),
+                why: Some("it refused <kim@corp.example>\r\nno".to_owned()),
+                ..of_connector()
+            };
+            sight.row.credentials = vec![ends(credential, left)];
+        });
+        assert_eq!(seen, listed(expected), "{left} {word}");
+    }
     let seen = with(|sight| {
-        sight.row.certificates = vec![ends(Owner::Listener("lan".to_owned()), -1)];
+        let credential = Credential {
+            rotation: Some("failed".to_owned()),
+            ..of_connector()
+        };
+        sight.row.credentials = vec![ends(credential, 30 * day - 1)];
+    });
+    let expected = [
+        "credential_expires up warning 1",
+        "rotation_failed up critical 0",
+    ];
+    assert_eq!(seen, expected);
+    let seen = with(|sight| {
+        sight.row.credentials = vec![ends(of_listener(), -1)];
     });
     assert_eq!(seen, ["certificate_expires lan critical 5"]);
 }
