@@ -55,6 +55,7 @@ const PURE: &[&str] = &[
     "incident/catalogue.rs",
     "incident/shown.rs",
     "gateway/watcher/conditions",
+    "cli/import/",
 ];
 
 /// What a decision asks nobody for.
@@ -98,7 +99,7 @@ const BUDGETS: &[(&str, usize)] = &[
     ("config", 9_250),
     ("watch", 50),
     ("gateway", 5_700),
-    ("cli", 8_150),
+    ("cli", 13_700),
     ("lib", 50),
     ("main", 50),
 ];

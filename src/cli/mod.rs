@@ -36,6 +36,7 @@ mod explain;
 mod handover;
 mod harden;
 mod health;
+mod import;
 mod incident;
 mod learn;
 mod man;
@@ -120,6 +121,8 @@ enum CliCommand {
     Cert(cert::Arguments),
     /// Write a configuration that works for Exchange Online, Gmail or a smarthost
     Setup(setup::Arguments),
+    /// Make a configuration from that of Postfix, IIS, smtp2graph or msmtp
+    Import(import::Arguments),
     /// Describe the configuration file for an editor; show and apply what was proposed at the page
     Config(config::Arguments),
     /// Check the configuration, then have the running gateway read it again
@@ -213,6 +216,7 @@ fn dispatch(argv: Vec<OsString>) -> Ended {
         CliCommand::HashPassword => password::run(),
         CliCommand::Cert(arguments) => cert::run(&arguments),
         CliCommand::Setup(arguments) => setup::run(config, &arguments),
+        CliCommand::Import(arguments) => import::run(&arguments),
         CliCommand::Config(arguments) => config::run(config, &arguments),
         CliCommand::Reload => reload::run(config),
         CliCommand::Demo(arguments) => demo::run(&arguments),

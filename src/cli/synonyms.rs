@@ -63,6 +63,9 @@ fn meant(word: &str, of_queue: bool) -> Option<&'static str> {
         "passwd" | "password" | "hash" | "mkpasswd" => return Some("hash-password"),
         "certificate" | "certificates" | "certs" | "tls" => return Some("cert"),
         "mail" | "mailx" => return Some("send"),
+        "convert" | "migrate" | "migration" | "postfix" | "msmtp" | "smtp2graph" | "iis" => {
+            return Some("import");
+        }
         _ => return None,
     };
     let [inside, outside] = verb;

@@ -47,6 +47,7 @@ mod graph_large;
 mod health;
 mod hostile;
 mod http;
+mod import;
 mod incident;
 mod incident_kinds;
 mod json;
