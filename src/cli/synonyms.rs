@@ -62,6 +62,7 @@ fn meant(word: &str, of_queue: bool) -> Option<&'static str> {
         "why" | "simulate" | "dry-run" => return Some("explain"),
         "passwd" | "password" | "hash" | "mkpasswd" => return Some("hash-password"),
         "certificate" | "certificates" | "certs" | "tls" => return Some("cert"),
+        "init" | "configure" | "wizard" | "quickstart" | "set-up" => return Some("setup"),
         "mail" | "mailx" => return Some("send"),
         "convert" | "migrate" | "migration" | "postfix" | "msmtp" | "smtp2graph" | "iis" => {
             return Some("import");

@@ -431,6 +431,34 @@ fn beside_a_configuration_it_adds_what_that_can_take() {
     assert_eq!(place.files(), ["config.toml", "other-password"]);
 }
 
+/// What the configuration that is there needs of its surroundings is not asked for; what is new must be right all the same.
+#[test]
+fn beside_a_configuration_only_what_is_new_is_looked_at() {
+    let place = Place::new();
+    place.write("password", PASSWORD);
+    fs::create_dir(place.path("etc")).unwrap();
+    let there = basic(([127, 0, 0, 1], 25).into())
+        + "username = \"u\"\npassword = { env = \"SET_IN_THE_UNIT_ALONE\" }\n";
+    place.write("etc/config.toml", &there);
+    assert_eq!(place.postern("check").status.code(), Some(78));
+    let words = "setup smarthost --from a@other.example --username relay --password-file password";
+    let made = place.postern(&format!("{words} --service Outlook365"));
+    assert!(made.status.success(), "{}", said(&made));
+    let warned = String::from_utf8_lossy(&made.stderr).into_owned();
+    assert!(
+        warned.contains("warning: Exchange Online switches passwords"),
+        "{warned}"
+    );
+    assert!(!warned.contains("EHLO says"), "{warned}");
+    // Into a directory of its own: there is no configuration there.
+    let made = place.postern(&format!("{words} --host smtp.corp.example --out new"));
+    assert!(made.status.success(), "{}", said(&made));
+    assert_eq!(place.mode("new"), 0o750);
+    assert!(place.path("new/config.toml").exists());
+    assert!(place.path("new/smarthost-password").exists());
+    assert_eq!(place.read("etc/config.toml"), there);
+}
+
 /// Wherever it is killed: the configuration is there whole, with all that it names, or it is not there.
 #[test]
 #[ignore = "needs strace, which tests/run installs"]
@@ -486,6 +514,44 @@ fn a_kill_in_between_leaves_no_half_configuration() {
         }
     }
     assert!(killed >= 10 && whole >= 1, "{killed} {whole}");
+}
+
+/// It asks nobody anything.
+#[test]
+#[ignore = "needs strace, which tests/run installs"]
+fn it_opens_no_connection() {
+    need("strace");
+    let place = Place::new();
+    let account = google_account(place.0.path());
+    let account = format!(
+        "gmail --mailbox a@corp.example --service-account {}",
+        account.display()
+    );
+    for words in [
+        "smarthost --host smtp.corp.example --from a@corp.example --no-login",
+        "exchange --mailbox a@corp.example",
+        &account,
+    ] {
+        let output = Command::new("strace")
+            .args([
+                "-f",
+                "-qq",
+                "-o",
+                "trace",
+                "-e",
+                "trace=socket,connect,sendto",
+            ])
+            .arg(Gateway::binary())
+            .args(["-c", "none.toml", "setup"])
+            .args(words.split_whitespace())
+            .args(["--out", words.split(' ').next().unwrap()])
+            .current_dir(place.0.path())
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        stdout(&output);
+        assert_eq!(place.read("trace"), "", "{words}");
+    }
 }
 
 /// What the script is, for every way of asking for it.

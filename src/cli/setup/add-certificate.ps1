@@ -72,8 +72,8 @@ try {
     Write-Step 'ok' ('application {0}' -f $App.DisplayName)
 
     $Step = 'certificate'
-    $Ours = @($App.KeyCredentials | Where-Object { $_.DisplayName -eq $KeyName })
-    $Others = @($App.KeyCredentials | Where-Object { $_.DisplayName -ne $KeyName })
+    $Ours = @($App.KeyCredentials | Where-Object { $_ -and ($_.DisplayName -eq $KeyName) })
+    $Others = @($App.KeyCredentials | Where-Object { $_ -and ($_.DisplayName -ne $KeyName) })
     if ($Undo) {
         if ($Ours.Count -gt 0) {
             Invoke-Step ('removed: certificate {0}' -f $KeyName) { Update-MgApplication -ApplicationId $App.Id -KeyCredentials $Others -ErrorAction Stop }

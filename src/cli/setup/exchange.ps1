@@ -53,13 +53,16 @@ function Invoke-Step([string] $What, [scriptblock] $Action) {
     }
 }
 
-# What was made a moment ago is not known everywhere at once.
+# What was made a moment ago is not known everywhere at once: a minute and a half, with the first reason on the screen.
 function Invoke-Patiently([scriptblock] $Action) {
-    for ($Try = 1; $Try -lt 8; $Try++) {
+    for ($Try = 1; $Try -lt 18; $Try++) {
         try {
             return (& $Action)
         }
         catch {
+            if ($Try -eq 1) {
+                Write-Step 'wait' ('{0}: {1}' -f $script:Step, $_.Exception.Message)
+            }
             Start-Sleep -Seconds 5
         }
     }

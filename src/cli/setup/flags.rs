@@ -129,6 +129,12 @@ impl SetupFlags {
         of: Option<&Address>,
         is_beside: bool,
     ) -> Result<SiteAnswers, CommandError> {
+        if self.proxy.as_deref().is_some_and(has_login) {
+            return Err(CommandError::new(
+                Exit::Usage,
+                "--proxy: a password does not belong on a command line, where every user of this machine can read it; give the proxy without it, and write it into `proxy` of the file afterwards",
+            ));
+        }
         let domain = of.map(|address| address.domain().to_string());
         let (networks, listen) = if is_beside {
             if !self.networks.is_empty() || self.listen.is_some() {
@@ -155,7 +161,7 @@ impl SetupFlags {
         let proxy = dialog.optional(
             "--proxy URL",
             "Proxy on the way out",
-            self.proxy.as_deref().filter(|text| !has_login(text)),
+            self.proxy.as_deref(),
             |text| {
                 if has_login(text) {
                     return Err(
@@ -163,15 +169,12 @@ impl SetupFlags {
                             .to_owned(),
                     );
                 }
-                Ok(text.to_owned())
+                if text == "none" || text.starts_with("http://") || text.starts_with("socks5://") {
+                    return Ok(text.to_owned());
+                }
+                Err("write it as in http://HOST:PORT, socks5://HOST:PORT or none".to_owned())
             },
         )?;
-        if self.proxy.as_deref().is_some_and(has_login) {
-            return Err(CommandError::new(
-                Exit::Usage,
-                "--proxy: a password does not belong on a command line, where every user of this machine can read it; give the proxy without it, and write it into `proxy` of the file afterwards",
-            ));
-        }
         Ok(SiteAnswers {
             name,
             networks,

@@ -12,7 +12,7 @@ use super::{
     draft::ConfigDraft,
     staging::Staging,
 };
-use crate::config::{self, Config, Diagnostic, Environment, Secrets};
+use crate::config::{self, Config, Diagnostic, Environment, Secrets, Severity, values};
 
 /// What there is to say of it all the same.
 #[derive(Debug, Default)]
@@ -29,33 +29,45 @@ pub(super) fn whole(
     staging: &Staging,
     path: &Path,
 ) -> Result<SetupProof, CommandError> {
-    let text = draft.whole(&|name| staging.find(name));
-    let (config, notes) =
-        parse(&text, path).map_err(|why| refused(&staging.plain(&why.to_string())))?;
-    check::buildable(path, &config).map_err(|why| refused(&staging.plain(&why.text)))?;
     let note = |note: &Diagnostic| staging.plain(note.to_string().trim_end());
     Ok(SetupProof {
-        notes: notes.iter().map(note).collect(),
+        notes: look(draft, staging, path)?.iter().map(note).collect(),
         route_first: false,
     })
 }
 
-/// Checks a connector and its route beside the configuration that is there.
-pub(super) fn beside(
-    draft: &ConfigDraft,
-    staging: &Staging,
-    path: &Path,
-) -> Result<SetupProof, CommandError> {
-    config::load(path, Secrets::CheckOnly).map_err(|why| {
+/// The configuration that is there, which must be right before anything is put beside it. Its secrets are its own affair.
+pub(super) fn there(path: &Path) -> Result<Config, CommandError> {
+    let loaded = config::load(path, Secrets::Ignore).map_err(|why| {
         CommandError::new(
             Exit::Config,
             format_args!(
                 "{why}the configuration that is there must be right first; nothing was written"
             ),
         )
-    })?;
-    let there = std::fs::read_to_string(path).map_err(|why| refused(&why.to_string()))?;
-    let there: Table = there.parse().map_err(|_| refused("it is not TOML"))?;
+    });
+    loaded.map(|(config, _)| config)
+}
+
+/// Checks a connector and its route, by themselves and beside the configuration that is there.
+pub(super) fn beside(
+    draft: &ConfigDraft,
+    staging: &Staging,
+    path: &Path,
+) -> Result<SetupProof, CommandError> {
+    let config = there(path)?;
+    let mut alone = draft.clone();
+    "127.0.0.1:25".clone_into(&mut alone.site.listen);
+    alone.site.hostname = values::is_full_name(&config.hostname).then(|| config.hostname.clone());
+    let notes = look(&alone, staging, path)?
+        .iter()
+        .map(|note| sentence(note, staging))
+        .collect();
+    let text = config.text.reveal();
+    let there: Table = text
+        .trim_start_matches('\u{feff}')
+        .parse()
+        .map_err(|_| refused("it is not TOML"))?;
     let added: Table = draft
         .beside(&|name| staging.find(name))
         .parse()
@@ -63,30 +75,50 @@ pub(super) fn beside(
     let tried = |first: bool| {
         let text = together(there.clone(), &added, first);
         let text = toml::to_string(&text).map_err(|why| why.to_string())?;
-        let (config, _) = parse(&text, path).map_err(|why| {
-            // The lines of this text are those of no file.
-            let problems = why.iter().map(Diagnostic::problem);
-            let errors = problems.filter(|problem| problem.severity == "error");
-            let said: Vec<String> = errors.map(|problem| problem.message).collect();
-            staging.plain(&said.join("; "))
-        })?;
-        check::buildable(path, &config).map_err(|why| staging.plain(&why.text))
+        parse(&text, path, Secrets::Ignore).map_err(|why| {
+            let all = why.iter();
+            let errors = all.filter(|one| one.severity == Severity::Error);
+            let said: Vec<String> = errors.map(|one| sentence(one, staging)).collect();
+            said.join("\n")
+        })
     };
     // Behind one that takes everything it would never be reached.
     let route_first = tried(false).is_err();
     if route_first {
         tried(true).map_err(|why| refused(&why))?;
     }
-    Ok(SetupProof {
-        notes: Vec::new(),
-        route_first,
-    })
+    Ok(SetupProof { notes, route_first })
+}
+
+/// The warnings and notes of a whole configuration that is right.
+fn look(
+    draft: &ConfigDraft,
+    staging: &Staging,
+    path: &Path,
+) -> Result<Vec<Diagnostic>, CommandError> {
+    let text = draft.whole(&|name| staging.find(name));
+    let (config, notes) = parse(&text, path, Secrets::CheckOnly)
+        .map_err(|why| refused(&staging.plain(&why.to_string())))?;
+    check::buildable(path, &config).map_err(|why| refused(&staging.plain(&why.text)))?;
+    Ok(notes)
+}
+
+/// Without the place, of a text that is no file.
+fn sentence(diagnostic: &Diagnostic, staging: &Staging) -> String {
+    let problem = diagnostic.problem();
+    let hint = problem.hint.map(|hint| format!("\n  hint: {hint}"));
+    staging.plain(&format!(
+        "{}: {}{}",
+        problem.severity,
+        problem.message,
+        hint.unwrap_or_default()
+    ))
 }
 
 type Parsed = Result<(Config, Vec<Diagnostic>), config::Diagnostics>;
 
-fn parse(text: &str, path: &Path) -> Parsed {
-    config::parse(text, path, Secrets::CheckOnly, &Environment::of_process())
+fn parse(text: &str, path: &Path, secrets: Secrets) -> Parsed {
+    config::parse(text, path, secrets, &Environment::of_process())
 }
 
 /// Both, the new route before the others or behind them; what is rewritten stands first.

@@ -47,19 +47,18 @@ pub(super) struct Staging {
 }
 
 impl Staging {
-    /// For this directory, which is made where it is not there.
+    /// For this directory, which is made where it is not there and its parent is.
     pub(super) fn begin(to: &Path) -> Result<Self, CommandError> {
         let to = if to.as_os_str().is_empty() {
             Path::new(".")
         } else {
             to
         };
+        let group = gid(Path::new("/etc/group"), GROUP);
         let is_new = !is_there(to);
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o750)
-            .create(to)
-            .map_err(|why| cannot(to, &why))?;
+        if is_new {
+            make_directory(to, group).map_err(|why| cannot(to, &why))?;
+        }
         // Diagnostics and the check name files by it.
         let to = fs::canonicalize(to).map_err(|why| cannot(to, &why))?;
         let at = to.join(format!(".postern-setup-{}", ulid::Ulid::generate()));
@@ -71,7 +70,7 @@ impl Staging {
             to,
             at,
             names: Vec::new(),
-            group: gid(Path::new("/etc/group"), GROUP),
+            group,
             is_new,
         })
     }
@@ -145,6 +144,27 @@ impl Drop for Staging {
             // It stays where anything is in it.
             let _ = fs::remove_dir(&self.to);
         }
+    }
+}
+
+/// For the gateway and its group, whatever the umask.
+fn make_directory(path: &Path, group: Option<u32>) -> io::Result<()> {
+    fs::DirBuilder::new().mode(0o700).create(path)?;
+    // Who may not give it away keeps it.
+    let _ = std::os::unix::fs::chown(path, None, group);
+    fs::set_permissions(path, fs::Permissions::from_mode(0o750))
+}
+
+/// An error where nothing can be made in a directory that is there.
+pub(super) fn may_write(dir: &Path) -> Result<(), CommandError> {
+    let dir = if dir.as_os_str().is_empty() {
+        Path::new(".")
+    } else {
+        dir
+    };
+    match rustix::fs::access(dir, rustix::fs::Access::WRITE_OK) {
+        Err(why) if why != rustix::io::Errno::NOENT => Err(cannot(dir, &why.into())),
+        _ => Ok(()),
     }
 }
 
@@ -251,7 +271,7 @@ mod tests {
     #[test]
     fn files_have_their_modes_whatever_the_umask_and_nothing_is_left_over() {
         let dir = tempfile::tempdir().unwrap();
-        let to = dir.path().join("new/directory");
+        let to = dir.path().join("new");
         let mut staging = Staging::begin(&to).unwrap();
         staging.group = None;
         for (name, audience) in [

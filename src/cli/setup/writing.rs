@@ -38,10 +38,16 @@ impl SetupPlace {
             .unwrap_or(Path::new(""))
             .to_owned();
         let config = dir.join(file);
+        let is_beside = staging::is_there(&config);
+        if is_beside {
+            // Nobody answers a dozen questions to learn this.
+            proof::there(&config)?;
+        }
+        staging::may_write(&dir)?;
         Ok(Self {
-            is_beside: staging::is_there(&config),
             config,
             dir,
+            is_beside,
         })
     }
 
