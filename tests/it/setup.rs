@@ -406,6 +406,10 @@ fn beside_a_configuration_it_adds_what_that_can_take() {
     assert!(!said(&made).contains("hush"));
     let hint = String::from_utf8_lossy(&made.stderr).into_owned();
     assert!(hint.contains("before the others"), "{hint}");
+    assert!(
+        hint.contains("other.example is not among the senders of [allowlist]"),
+        "{hint}"
+    );
     let (route, connector) = text.split_once("\n[[connector]]").unwrap();
     let (head, tail) = there.split_once("[[route]]").unwrap();
     place.write(
@@ -697,6 +701,7 @@ fn exchange_begins_with_a_pair_and_goes_on_with_the_ids() {
     ] {
         assert_eq!(connector[key].as_str(), Some(value), "{key}");
     }
+    assert_eq!(connector["rotate"].as_bool(), Some(true));
     assert_eq!(
         read["rewrite"][0]["to"].as_str(),
         Some("o'brien@corp.example")

@@ -18,8 +18,6 @@ use super::{
 };
 use crate::mail::{address::Address, text::shown};
 
-/// Whether the configuration has Postern renew the certificate by itself.
-const ROTATES: bool = false;
 /// `--days`.
 const DAYS: u32 = 730;
 
@@ -291,10 +289,8 @@ impl ExchangeAnswers {
             ConnectorKey::Text("client_id", client_id.to_owned()),
             ConnectorKey::File("certificate", format!("{name}.pem")),
             ConnectorKey::File("key", format!("{name}.key")),
+            ConnectorKey::On("rotate"),
         ];
-        if ROTATES {
-            connector.push(ConnectorKey::On("rotate"));
-        }
         if self.cloud != "global" {
             connector.push(ConnectorKey::Text("cloud", self.cloud.clone()));
         }

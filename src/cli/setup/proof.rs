@@ -59,10 +59,15 @@ pub(super) fn beside(
     let mut alone = draft.clone();
     "127.0.0.1:25".clone_into(&mut alone.site.listen);
     alone.site.hostname = values::is_full_name(&config.hostname).then(|| config.hostname.clone());
-    let notes = look(&alone, staging, path)?
-        .iter()
-        .map(|note| sentence(note, staging))
-        .collect();
+    let found = look(&alone, staging, path)?;
+    let mut notes: Vec<String> = found.iter().map(|note| sentence(note, staging)).collect();
+    notes.extend(
+        draft
+            .site
+            .senders
+            .iter()
+            .filter_map(|one| unlisted(&config, one)),
+    );
     let text = config.text.reveal();
     let there: Table = text
         .trim_start_matches('\u{feff}')
@@ -88,6 +93,24 @@ pub(super) fn beside(
         tried(true).map_err(|why| refused(&why))?;
     }
     Ok(SetupProof { notes, route_first })
+}
+
+/// What there is to say where the list of senders that is there lets none of these pass.
+fn unlisted(config: &Config, pattern: &str) -> Option<String> {
+    let address = if pattern.contains('@') {
+        pattern.to_owned()
+    } else {
+        format!("postmaster@{pattern}")
+    };
+    // Of a pattern with a * nobody is known.
+    let address = values::address(&address).ok()?;
+    let mut listed = config.policy.allowlist.senders.iter();
+    if pattern.contains('*') || listed.any(|known| known.matches(Some(&address))) {
+        return None;
+    }
+    Some(format!(
+        "note: {pattern} is not among the senders of [allowlist], so that its mail would be refused: add it there"
+    ))
 }
 
 /// The warnings and notes of a whole configuration that is right.

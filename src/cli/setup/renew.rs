@@ -115,7 +115,9 @@ pub(super) fn run(config: Option<PathBuf>, arguments: &Arguments, connector: &st
         at("pem"),
         at("key")
     ))?;
-    place.say("\nand then: `postern doctor`, `postern reload`")?;
+    place.say(
+        "\nand then: `postern doctor`, `postern reload`. With `rotate = true` beside them the certificate replaces itself in time.",
+    )?;
     Ok(Exit::Ok)
 }
 
