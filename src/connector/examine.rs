@@ -78,8 +78,16 @@ impl Examination<'_> {
         }
         let now = SystemTime::now();
         let mut count = 0;
-        for (certificate, _) in self.settings.kind.certificates() {
+        let oauth = self.settings.kind.oauth();
+        let replaced = oauth.filter(|oauth| oauth.rotation.is_some());
+        let replaced = replaced.and_then(|oauth| oauth.grant.certificate());
+        for pair in self.settings.kind.certificates() {
+            let (certificate, _) = pair;
             count += 1;
+            // Another one may have taken its place: whether there is a token is asked below.
+            if replaced == Some(pair) {
+                continue;
+            }
             let Ok(validity) = super::keypair::validity(certificate) else {
                 continue;
             };

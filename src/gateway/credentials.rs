@@ -15,6 +15,7 @@ use super::{
     ends,
     instruments::Instruments,
     rotation::{Rotator, credentials, until},
+    tokens::StoredTokens,
 };
 use crate::{config::Config, queue::store::Store};
 
@@ -62,7 +63,11 @@ async fn look(
     let rotator = Rotator::new(config, store);
     let mut wait = LOOK;
     for credential in credentials(config) {
-        let standing = if may_act {
+        // After a change of the key that seals it the old one may be gone soon.
+        let sealed = StoredTokens::seal_anew(store, config, &credential.key).await;
+        let standing = if sealed.is_err() {
+            sealed.and(rotator.standing(&credential).await)
+        } else if may_act {
             rotator.advance(&credential, false).await
         } else {
             rotator.standing(&credential).await

@@ -159,7 +159,6 @@ impl<'a> Rotator<'a> {
         credential: &RotatedCredential,
         is_wanted: bool,
     ) -> Result<RotationStanding, String> {
-        StoredTokens::seal_anew(self.store, self.config, &credential.key).await?;
         let Some(rotation) = &credential.rotation else {
             return self.standing(credential).await;
         };

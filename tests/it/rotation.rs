@@ -612,3 +612,104 @@ fn two_gateways_replace_one_certificate_once_and_keep_it_sealed() {
     let violations = directory.violations();
     assert!(violations.is_empty(), "{violations:?}");
 }
+
+/// What a gateway replaced while it was alone is in use as well where it shares a queue, and when it is alone again.
+#[test]
+#[ignore = "needs PostgreSQL"]
+fn what_was_replaced_goes_along_to_a_shared_queue_and_back() {
+    let dir = TempDir::new().unwrap();
+    let (files, configured) = pair(dir.path(), "app", (-400, 20));
+    let directory = Directory::start(&[(&configured, "postern relay")], &LAGS);
+    let connector = directory.connector("up", &files, ROTATE);
+    let cluster = Cluster::new(
+        Postgres::shared(),
+        Box::leak(connector.clone().into_boxed_str()),
+    );
+    let shared = cluster.config("relay-a");
+    let (_, sections) = shared.split_once("[queue]").unwrap();
+    let shared = with_connector(&format!(
+        "{connector}[queue]{sections}key = {{ file = \"cluster-key\" }}\n"
+    ));
+    let back = shared.replace("store = \"postgres\"", "store = \"sqlite\"");
+    let write = |gateway: &Gateway, text: &str| fs::write(gateway.config_path(), text).unwrap();
+    fs::write(dir.path().join("config.toml"), with_connector(&connector)).unwrap();
+    fs::write(dir.path().join("cluster-key"), OLD).unwrap();
+    let mut gateway = Gateway::start_in(dir);
+    wait("the new one", || {
+        let keys = directory.keys();
+        (keys.len() == 1 && keys[0].der != configured).then_some(())
+    });
+    let sends = |gateway: &Gateway, what: &str| {
+        wait(what, || transaction(gateway.address("local"), what));
+        wait(what, || {
+            let mails = directory.mails();
+            mails
+                .iter()
+                .any(|(subject, _)| subject == what)
+                .then_some(())
+        });
+        assert!(!gateway.log().contains("paused"), "{}", gateway.log());
+    };
+    assert_eq!(gateway.terminate(), 0);
+    write(&gateway, &shared);
+    gateway.restart();
+    sends(&gateway, "shared");
+    let schema = &cluster.schema;
+    let row = format!("SELECT value FROM {schema}.note WHERE starts_with(key, 'rotation of')");
+    wait("it is sealed in the database", || {
+        Postgres::shared()
+            .sql("postern", &row)
+            .starts_with("sealed ")
+            .then_some(())
+    });
+    assert_eq!(gateway.terminate(), 0);
+    write(&gateway, &back);
+    stdout(&gateway.cli(&["queue", "move", "--from-postgres"]));
+    assert_eq!(Postgres::shared().sql("postern", &row), "");
+    gateway.restart();
+    sends(&gateway, "alone");
+    assert_eq!((directory.count(Call::Add), directory.keys().len()), (1, 1));
+}
+
+/// The refresh token of a mailbox ends ninety days after its last use, which the store remembers.
+#[tokio::test]
+async fn the_last_use_of_a_refresh_token_is_remembered() {
+    use super::harness::cloud_token::{Endpoint, granted};
+    use postern::connector::{http::HttpSettings, oauth};
+    #[derive(Default)]
+    struct Kept(Mutex<std::collections::HashMap<String, String>>);
+    #[async_trait::async_trait]
+    impl oauth::TokenStore for Kept {
+        async fn load(&self, key: &str) -> Result<Option<String>, String> {
+            Ok(self.0.lock().unwrap().get(key).cloned())
+        }
+        async fn save(&self, key: &str, value: String) -> Result<(), String> {
+            self.0.lock().unwrap().insert(key.to_owned(), value);
+            Ok(())
+        }
+    }
+    let endpoint = Endpoint::start(|_| granted("access", 3_599));
+    let settings = oauth::Settings {
+        token_url: endpoint.url("/t"),
+        scope: "s".to_owned(),
+        grant: oauth::Grant::RefreshToken {
+            client_id: "app".to_owned(),
+            client_secret: None,
+            refresh_token: postern::secret::Secret::new("configured"),
+        },
+        secret_ends: None,
+        rotation: None,
+        http: HttpSettings {
+            allowed_hosts: vec!["*".to_owned()],
+            ..HttpSettings::default()
+        },
+    };
+    let store: Arc<dyn oauth::TokenStore> = Arc::new(Kept::default());
+    assert_eq!(oauth::last_use(&settings, &store).await, Ok(None));
+    let source = oauth::TokenSource::new("up", &settings, Some(store.clone())).unwrap();
+    let soon = tokio::time::Instant::now() + Duration::from_secs(20);
+    let before = std::time::SystemTime::now() - Duration::from_secs(2);
+    source.token(soon).await.unwrap();
+    let used = oauth::last_use(&settings, &store).await.unwrap().unwrap();
+    assert!((before..=std::time::SystemTime::now()).contains(&used));
+}

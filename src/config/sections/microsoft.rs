@@ -254,7 +254,7 @@ fn rotation(
     if !is_on {
         for key in ["rotate_retire", "graph_url"] {
             let is_its_own = key == "rotate_retire" || matches!(what_for, For::Smtp(_));
-            if table.has(key) && is_its_own {
+            if table.has(key) && is_its_own && !table.has("rotate") {
                 table.error(
                     key,
                     fault!("`{key}` is about `rotate`, which is off"; "write rotate = true, or remove `{key}`"),
