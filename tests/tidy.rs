@@ -90,7 +90,7 @@ const BUDGETS: &[(&str, usize)] = &[
     ("smtp", 4_620),
     ("queue", 15_600),
     ("listener", 3_240),
-    ("connector", 11_200),
+    ("connector", 11_700),
     ("delivery", 6_700),
     ("view", 900),
     ("incident", 1_500),

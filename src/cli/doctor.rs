@@ -2,7 +2,10 @@
 //!
 //! Needs no running gateway, and sends nothing without `--send`. Connectors are looked at beside each other.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use serde_json::json;
 use tokio::task::JoinSet;
@@ -14,11 +17,12 @@ use super::{
 };
 use crate::{
     config::{self, Config, Diagnostic, Secrets, Severity, cluster::StoreSettings},
-    connector::{self, Services, examine::examine},
+    connector::{self, ExpectedMail, Recorder, Services, examine::examine},
     gateway::report::trial::{Trial, TrialEnd},
     mail::{
         address::Address,
         check::{Check, CheckState},
+        pattern::Pattern,
         text::{shown, shown_to},
     },
 };
@@ -39,6 +43,8 @@ pub(super) struct Arguments {
     json: bool,
 }
 
+/// Senders of one connector that are asked for.
+const SENDERS: usize = 5;
 /// A line of a check, in so many octets.
 const SHOWN: usize = 900;
 
@@ -51,7 +57,11 @@ pub(super) fn run(path: Option<PathBuf>, arguments: &Arguments) -> Ended {
                 .iter()
                 .map(|one| of_diagnostic(&path, one))
                 .collect();
-            print(&checks, arguments.json)?;
+            if arguments.json {
+                print_json(&checks)?;
+            } else {
+                print(&checks)?;
+            }
             return Ok(Exit::Config);
         }
     };
@@ -73,7 +83,10 @@ pub(super) fn run(path: Option<PathBuf>, arguments: &Arguments) -> Ended {
         recorder: None,
         token_store: token_store.clone(),
     };
-    checks.extend(prepare::block_on(all(&chosen, &services))?);
+    checks.extend(prepare::block_on(all(&config, &chosen, &services))?);
+    if !arguments.json {
+        print(&checks)?;
+    }
     if let Some(to) = &arguments.send {
         let to = address("--send", to)?;
         let from = arguments.from.as_deref();
@@ -91,16 +104,21 @@ pub(super) fn run(path: Option<PathBuf>, arguments: &Arguments) -> Ended {
                     config: &config,
                     settings,
                     token_store: token_store.clone(),
-                    recorder: None,
+                    recorder: (!arguments.json).then(|| Arc::new(conversation) as Recorder),
                 };
                 let sending = async { Ok(send(&trial, from.clone(), &to).await) };
                 prepare::block_on(sending)?
             };
             sent.connector = Some(name);
+            if !arguments.json {
+                print(std::slice::from_ref(&sent))?;
+            }
             checks.push(sent);
         }
     }
-    print(&checks, arguments.json)?;
+    if arguments.json {
+        print_json(&checks)?;
+    }
     let failed = checks.iter().any(|check| check.state == CheckState::Failed);
     Ok(if failed { Exit::Unavailable } else { Exit::Ok })
 }
@@ -130,13 +148,22 @@ fn chosen(config: &Config, names: &[String]) -> Result<Vec<connector::Settings>,
 
 /// Each beside the others, in their order.
 async fn all(
+    config: &Config,
     connectors: &[connector::Settings],
     services: &Services,
 ) -> Result<Vec<Check>, CommandError> {
     let mut looking = JoinSet::new();
+    let largest = config.message_size;
     for (place, settings) in connectors.iter().cloned().enumerate() {
         let services = services.clone();
-        looking.spawn(async move { (place, examine(&settings, services).await) });
+        let senders = senders(config, &settings);
+        looking.spawn(async move {
+            let mail = ExpectedMail {
+                senders: &senders,
+                largest,
+            };
+            (place, examine(&settings, mail, services).await)
+        });
     }
     let mut found = Vec::new();
     while let Some(joined) = looking.join_next().await {
@@ -144,6 +171,28 @@ async fn all(
     }
     found.sort_by_key(|(place, _)| *place);
     Ok(found.into_iter().flat_map(|(_, checks)| checks).collect())
+}
+
+/// The mailbox that all its mail leaves from; else the senders that its routes, or the allowlist, name one by one.
+fn senders(config: &Config, settings: &connector::Settings) -> Vec<Address> {
+    if let Some(mailbox) = settings.kind.mailbox() {
+        return vec![mailbox];
+    }
+    let allowed = &config.policy.allowlist.senders;
+    let login = settings
+        .kind
+        .login()
+        .and_then(|name| Address::parse(name).ok());
+    let its_routes = config.router.routes.iter();
+    let its_routes = its_routes.filter(|route| route.connectors.contains(&settings.name));
+    let named = its_routes.flat_map(|route| route.senders.as_ref().unwrap_or(allowed));
+    let mut senders: Vec<Address> = Vec::new();
+    for sender in login.into_iter().chain(named.filter_map(Pattern::literal)) {
+        if senders.len() < SENDERS && !senders.contains(&sender) {
+            senders.push(sender);
+        }
+    }
+    senders
 }
 
 /// Where mail is kept: what it would mean to open it is for the gateway, which may be running.
@@ -208,17 +257,25 @@ fn of_diagnostic(path: &Path, diagnostic: &Diagnostic) -> Check {
     };
     let text = format!("{place}: {}", problem.message);
     let found = Check::found("config", state, &text, "-");
+    // What stands there is about this very line.
     Check {
-        fix: found.fix.or(problem.hint),
+        fix: problem.hint.or(found.fix),
         ..found
     }
 }
 
-fn print(checks: &[Check], is_json: bool) -> Result<(), CommandError> {
-    if is_json {
-        let failed = |check: &Check| check.state == CheckState::Failed;
-        return output::json(&json!({ "ok": !checks.iter().any(failed), "checks": checks }));
-    }
+/// A line of what is said while a message is sent.
+fn conversation(line: &str) {
+    // If the reader has gone, the delivery still goes on.
+    let _ = output::line(format_args!("         {line}"));
+}
+
+fn print_json(checks: &[Check]) -> Result<(), CommandError> {
+    let failed = |check: &Check| check.state == CheckState::Failed;
+    output::json(&json!({ "ok": !checks.iter().any(failed), "checks": checks }))
+}
+
+fn print(checks: &[Check]) -> Result<(), CommandError> {
     let name = |check: &Check| check.connector.as_deref().map_or(1, str::len);
     let width = checks.iter().map(name).max().unwrap_or(1).min(40);
     for check in checks {

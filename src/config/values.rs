@@ -14,6 +14,7 @@ use crate::{
     connector::{Rate, Upload},
     mail::{
         address::{Address, Domain},
+        cause::Cause,
         pattern,
     },
 };
@@ -34,6 +35,12 @@ impl Fault {
             message: message.into(),
             hint: Some(hint.into()),
         }
+    }
+
+    /// A usual mistake: its word in brackets ends the message.
+    pub(super) fn of(mut self, cause: Cause) -> Self {
+        self.message = cause.marked(&self.message);
+        self
     }
 }
 

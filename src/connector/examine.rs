@@ -15,7 +15,7 @@ use super::{
     Settings,
     endpoint::Endpoint,
     http::{Http, connect},
-    interface::Services,
+    interface::{ExpectedMail, Knock, Services},
     outbound::ProxyServer,
 };
 use crate::mail::{
@@ -24,8 +24,10 @@ use crate::mail::{
     outcome::Obstacle,
 };
 
+/// For what is not over then.
+const GRACE: Duration = Duration::from_secs(2);
 /// For one step.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(8);
 
 /// The checks of one connector so far.
 struct Examination<'a> {
@@ -188,16 +190,18 @@ impl Examination<'_> {
         }
     }
 
-    async fn login(&mut self, services: Services) {
+    async fn login(&mut self, mail: ExpectedMail<'_>, services: Services) {
         if self.settings.kind.endpoints().is_empty() {
             return;
         }
         let is_of_mailboxes = self.settings.kind.counts_by_mailbox();
-        let last = if is_of_mailboxes { "token" } else { "login" };
+        let (last, asked) = if is_of_mailboxes {
+            ("token", "mailbox")
+        } else {
+            ("login", "sender")
+        };
         if !self.may(last) {
-            if is_of_mailboxes {
-                self.may("mailbox");
-            }
+            self.may(asked);
             return;
         }
         let connector = match self.settings.build(services) {
@@ -205,19 +209,41 @@ impl Examination<'_> {
             Err(why) => return self.fails("files", &why),
         };
         let by = StdInstant::now() + PATIENCE;
-        match timeout(PATIENCE * 2, connector.probe(by)).await {
-            Ok(Ok(found)) => self.add(Check::ok(last, found)),
+        match timeout(PATIENCE + GRACE, connector.probe(by)).await {
+            Ok(Ok(found)) if is_of_mailboxes => self.add(Check::ok(last, found)),
+            Ok(Ok(found)) => {
+                // Who greets stands first.
+                let (who, rest) = found.split_once(", ").unwrap_or((&found, "no login"));
+                self.add(Check::ok("greeting", who));
+                self.add(Check::ok(last, rest));
+            }
             Ok(Err(obstacle)) => self.stopped(last, &obstacle),
             Err(_) => self.fails(last, "no answer in time"),
         }
-        if is_of_mailboxes && self.may("mailbox") {
-            let by = StdInstant::now() + PATIENCE;
-            match timeout(PATIENCE * 2, connector.knock(by)).await {
-                Ok(Some(Ok(found))) => self.add(Check::ok("mailbox", found)),
-                Ok(Some(Err(obstacle))) => self.fails("mailbox", &obstacle.reply.to_string()),
-                Ok(None) => {}
-                Err(_) => self.fails("mailbox", "no answer in time"),
+        if !self.may(asked) {
+            return;
+        }
+        let by = StdInstant::now() + PATIENCE;
+        let mut too_much = self.settings.asks_too_much();
+        match timeout(PATIENCE + GRACE, connector.knock(mail, by)).await {
+            Ok(found) => {
+                for knock in found {
+                    match knock {
+                        Knock::Open(text) => self.add(Check::ok(asked, text)),
+                        Knock::Doubtful(text) => self.warns(asked, &text),
+                        Knock::Shut(text) => self.fails(asked, &text),
+                        Knock::Narrow(text) => too_much.push(text),
+                    }
+                }
             }
+            Err(_) => self.fails(asked, "no answer in time"),
+        }
+        for text in &too_much {
+            self.warns("limits", text);
+        }
+        if too_much.is_empty() {
+            let text = "no more is asked for than is known to be allowed";
+            self.add(Check::ok("limits", text));
         }
     }
 
@@ -233,6 +259,7 @@ impl Examination<'_> {
                 return self.warns("claims", &text);
             }
             Some("audience-wrong") => "claims",
+            Some("tls-mode") => "tls",
             _ if said.starts_with("TLS") || said.starts_with("STARTTLS") => "tls",
             _ if said.starts_with("no token") || said.starts_with("token") => "token",
             _ if said.starts_with("AUTH") => "login",
@@ -247,7 +274,11 @@ impl Examination<'_> {
 }
 
 /// Everything about one connector, in order.
-pub async fn examine(settings: &Settings, services: Services) -> Vec<Check> {
+pub async fn examine(
+    settings: &Settings,
+    mail: ExpectedMail<'_>,
+    services: Services,
+) -> Vec<Check> {
     let mut seen = Examination {
         settings,
         checks: Vec::new(),
@@ -257,7 +288,7 @@ pub async fn examine(settings: &Settings, services: Services) -> Vec<Check> {
     seen.files();
     seen.way(&endpoints).await;
     seen.https(&endpoints).await;
-    seen.login(services).await;
+    seen.login(mail, services).await;
     seen.checks
 }
 

@@ -13,6 +13,7 @@ use async_trait::async_trait;
 use super::{deadline::Deadline, oauth::TokenStore};
 use crate::{
     mail::{
+        address::Address,
         message::Message,
         outcome::{Obstacle, Report},
         recipient::Recipient,
@@ -38,9 +39,10 @@ pub trait Connector: Send + Sync + fmt::Debug {
     ) -> Report;
     /// Logs in and sends nothing: `check --connect`, and a paused lane's probe. The text says what was found.
     async fn probe(&self, deadline: Instant) -> Result<String, Obstacle>;
-    /// Asks whether the mailbox may be sent from, without sending anything; `None`: it cannot be asked.
-    async fn knock(&self, _deadline: Instant) -> Option<Result<String, Obstacle>> {
-        None
+    /// Asks whether mail of these senders would be taken, without sending any: of each, as far as it can be known. Where all mail leaves from
+    /// one mailbox, that one is asked for.
+    async fn knock(&self, _mail: ExpectedMail<'_>, _deadline: Instant) -> Vec<Knock> {
+        Vec::new()
     }
     /// The end is near: what waits in it for its turn goes back untouched.
     fn stop(&self) {}
@@ -56,6 +58,28 @@ pub trait Connector: Send + Sync + fmt::Debug {
     }
     /// What an earlier run found out about the same upstream.
     fn recall(&self, _memory: &Memory, _now: SystemTime) {}
+}
+
+/// The mail that is to be expected of a connector.
+#[derive(Debug, Clone, Copy)]
+pub struct ExpectedMail<'a> {
+    /// From these.
+    pub senders: &'a [Address],
+    /// In octets, the most that is taken in.
+    pub largest: u64,
+}
+
+/// What came of asking.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Knock {
+    /// The largest mail that is taken in is larger than what the upstream takes.
+    Narrow(String),
+    /// Its mail would be taken.
+    Open(String),
+    /// Something was refused that need not be refused to mail: the word says what.
+    Doubtful(String),
+    /// Its mail would wait, or come back.
+    Shut(String),
 }
 
 /// The connections of a connector at a moment.

@@ -11,7 +11,10 @@ use rustls::{
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
 };
 
-use crate::mail::time::{at, day};
+use crate::mail::{
+    cause,
+    time::{at, day},
+};
 
 /// Certificates are longer than nothing and shorter than this.
 const FILE: u64 = 1 << 20;
@@ -185,10 +188,11 @@ pub fn belongs(chain: &Path, key: &Path) -> Result<SignatureAlgorithm, Unfit> {
         .map_err(|_| Unfit::Pair(broken(chain)))?;
     let pem = read(key).map_err(Unfit::File)?;
     let unusable = || {
-        Unfit::Pair(format!(
+        let met = format!(
             "{} holds no private key that can be used: it must be in PEM form, without a passphrase (openssl pkey -in OLD -out NEW removes it)",
             key.display()
-        ))
+        );
+        Unfit::Pair(cause::KEY_UNUSABLE.marked(&met))
     };
     let private = PrivateKeyDer::from_pem_slice(&pem).map_err(|_| unusable())?;
     let provider = rustls::crypto::aws_lc_rs::default_provider();
@@ -203,11 +207,12 @@ pub fn belongs(chain: &Path, key: &Path) -> Result<SignatureAlgorithm, Unfit> {
     if is_own {
         return Ok(private.algorithm());
     }
-    Err(Unfit::Pair(format!(
+    let met = format!(
         "the key in {} does not belong to the certificate in {}",
         key.display(),
         chain.display()
-    )))
+    );
+    Err(Unfit::Pair(cause::CERTIFICATE_MISMATCH.marked(&met)))
 }
 
 /// The first certificate of a file.

@@ -32,7 +32,7 @@ mod tls;
 pub use self::{
     deadline::{Deadline, MayBegin},
     endpoint::Endpoint,
-    interface::{Connections, Connector, Learned, Memory, Recorder, Services},
+    interface::{Connections, Connector, ExpectedMail, Learned, Memory, Recorder, Services},
     outbound::{Proxy, ProxyServer, is_loopback, names},
     settings::{Auth, LaneLimits, Pipelining, Rate, SmtpSettings, Tls, Upload, Verify},
     tls::client::{tls_config, tls_trouble},
@@ -61,6 +61,49 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// In what it asks for more than the provider is known to take, a sentence each.
+    pub fn asks_too_much(&self) -> Vec<String> {
+        let mut said = Vec::new();
+        if let Some((concurrent, rate)) = self.kind.mailbox_quota() {
+            if self.max_concurrent as u64 > concurrent {
+                said.push(format!("max_concurrent = {}: Exchange Online takes {concurrent} requests at once for a mailbox", self.max_concurrent));
+            }
+            if let Some(given) = self.rate.filter(|given| given.exceeds(rate)) {
+                said.push(format!(
+                    "rate = {}/{}s: Exchange Online takes {} messages in {} s of a mailbox",
+                    given.count,
+                    given.per.as_secs(),
+                    rate.count,
+                    rate.per.as_secs()
+                ));
+            }
+        }
+        match &self.kind {
+            Kind::Graph(graph) => {
+                if graph
+                    .upload_rate
+                    .is_some_and(|given| given.exceeds(Upload::OF_MAILBOX))
+                {
+                    said.push(
+                        "upload_rate: Exchange Online takes 150 MB in 5 minutes of a mailbox"
+                            .to_owned(),
+                    );
+                }
+            }
+            Kind::Smtp(smtp) => {
+                let known = services::at(&smtp.host).and_then(services::Service::known_connections);
+                if let Some(known) = known.filter(|known| smtp.max_connections > *known) {
+                    said.push(format!(
+                        "max_connections = {}: {} takes {known} of a mailbox at once",
+                        smtp.max_connections, smtp.host
+                    ));
+                }
+            }
+            Kind::Capture { .. } | Kind::Discard => {}
+        }
+        said
+    }
+
     /// Makes the connector. It connects to nothing yet.
     ///
     /// # Errors

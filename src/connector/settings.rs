@@ -46,6 +46,21 @@ pub struct Upload {
     pub per: Duration,
 }
 
+impl Upload {
+    /// What Exchange Online takes of one mailbox (learn.microsoft.com/graph/throttling-limits).
+    pub const OF_MAILBOX: Self = Self {
+        octets: 150_000_000,
+        per: Duration::from_mins(5),
+    };
+
+    /// Whether it is more than another.
+    pub fn exceeds(self, other: Self) -> bool {
+        let over =
+            |one: Self, other: Self| u128::from(one.octets) * u128::from(other.per.as_secs());
+        over(self, other) > over(other, self)
+    }
+}
+
 /// TLS towards an upstream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tls {

@@ -285,6 +285,11 @@ impl Cause {
         named(word)
     }
 
+    /// A sentence of its own, and the word of this cause in brackets.
+    pub fn marked(&self, sentence: &str) -> String {
+        format!("{sentence} [{}]", self.word)
+    }
+
     /// What was met, before what that means: `DETAIL: says; fix [word]`.
     pub fn at(&self, met: impl fmt::Display) -> String {
         format!("{met}: {}", self.text)

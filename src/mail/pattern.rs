@@ -59,6 +59,17 @@ impl Pattern {
         })
     }
 
+    /// The one address that it names, where it names no more.
+    pub fn literal(&self) -> Option<Address> {
+        match &self.form {
+            PatternForm::Mailbox {
+                local: Local::Exactly(_),
+                domain: Names::Exactly(_),
+            } => Address::parse(&self.source).ok(),
+            _ => None,
+        }
+    }
+
     /// Whether it matches; `None` is the null sender, which only `<>` matches.
     pub fn matches(&self, address: Option<&Address>) -> bool {
         match (&self.form, address) {

@@ -553,7 +553,7 @@ async fn odd_greetings_and_endless_replies() {
         (b"220-x\r\n".repeat(100_000), "without an end"),
         (vec![0; 5000], "without an end"),
         (b"\x15\x03\x03\0\x02\x02\x28".to_vec(), "implicit"),
-        (Vec::new(), "implicit"),
+        (Vec::new(), "no reply in time at greeting"),
     ] {
         let upstream = Script::default()
             .at("banner", Act::Octets(octets))

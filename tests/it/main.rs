@@ -54,6 +54,7 @@ mod json;
 mod line;
 mod listener;
 mod members;
+mod mistakes;
 mod moving;
 mod oauth;
 mod old_tls;

@@ -13,8 +13,9 @@ use crate::{
         table::{At, Table},
         values::{Fault, fault, plain},
     },
-    connector::keypair::{self, Unfit, Validity},
+    connector::keypair::{self, Unfit, Validity, ValidityNow},
     listener::acceptor,
+    mail::cause,
 };
 
 /// A path that names something.
@@ -135,18 +136,24 @@ pub(super) fn shown_pair(
             table.error(
                 key,
                 fault!("the key of an application is an RSA key, and this one is not";
-                    "make a pair with openssl req -x509 -newkey rsa:3072 -nodes, and upload its certificate"),
+                    "make a pair with openssl req -x509 -newkey rsa:3072 -nodes, and upload its certificate")
+                .of(cause::KEY_UNUSABLE),
             );
         }
         Ok(_) | Err(Unfit::File(_)) => {}
     }
-    let said = keypair::validity(&pair.0).map(|validity| validity.said(SystemTime::now()));
-    if let Ok(Some(said)) = said {
+    let now = SystemTime::now();
+    if let Ok(validity) = keypair::validity(&pair.0)
+        && let Some(said) = validity.said(now)
+    {
         let shown = plain(&pair.0.to_string_lossy());
-        table.warning(
-            certificate,
-            Fault::new(format!("the certificate in {shown} {said}"), renew),
-        );
+        let fault = Fault::new(format!("the certificate in {shown} {said}"), renew);
+        let fault = match validity.standing(now) {
+            ValidityNow::Expired => fault.of(cause::CERTIFICATE_EXPIRED),
+            ValidityNow::NotYet => fault.of(cause::CERTIFICATE_EARLY),
+            ValidityNow::Good | ValidityNow::EndsSoon => fault,
+        };
+        table.warning(certificate, fault);
     }
     Some(pair)
 }

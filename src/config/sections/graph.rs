@@ -2,8 +2,6 @@
 //!
 //! Who logs in is read by `microsoft`; this is where the mail goes and how large it may be. It sends nothing.
 
-use std::time::Duration;
-
 use super::{
     cloud,
     context::Context,
@@ -34,13 +32,7 @@ pub(super) fn read(
     let mime_limit = table.size("mime_limit");
     let large_messages = table.choice("large_messages", [Large::Upload, Large::Refuse]);
     let upload_rate = table.parsed_or_default("upload_rate", values::upload)?;
-    let allowed = Upload {
-        octets: 150_000_000,
-        per: Duration::from_mins(5),
-    };
-    let per_window =
-        |one: Upload, other: Upload| u128::from(one.octets) * u128::from(other.per.as_secs());
-    if per_window(upload_rate, allowed) > per_window(allowed, upload_rate) {
+    if upload_rate.exceeds(Upload::OF_MAILBOX) {
         table.warning(
             "upload_rate",
             fault!("Exchange Online takes 150 MB in 5 minutes from a mailbox and refuses more";

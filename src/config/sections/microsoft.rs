@@ -20,10 +20,11 @@ use crate::{
         values::{self, Fault, fault, is_plain, plain},
     },
     connector::{
-        keypair::Validity,
+        keypair::{Validity, ValidityNow},
         oauth::{Grant, RotationSettings, Settings},
         services,
     },
+    mail::cause,
 };
 
 /// The metadata service of Azure's machines; its address is the same everywhere and never left.
@@ -232,7 +233,8 @@ fn doubt_secret(context: Context<'_>, table: &Table<'_>, client_secret: Option<&
         context.warning(
             &given.span,
             fault!("this looks like the ID of the client secret, not like its value";
-                "the portal shows the value once, when the secret is made; the ID does not log in (AADSTS7000215)"),
+                "the portal shows the value once, when the secret is made; the ID does not log in (AADSTS7000215)")
+            .of(cause::SECRET_ID),
         );
     }
 }
@@ -297,14 +299,17 @@ fn secret_ends(table: &Table<'_>) -> Option<SystemTime> {
                 "remove it; of a certificate the end is known"),
         );
     }
-    if let Some(said) = Validity::until(value).said(SystemTime::now()) {
-        table.warning(
-            "client_secret_expires",
-            Fault::new(
-                format!("the client secret {said}"),
-                "make a new one under Certificates & secrets, put its Value in the place of the old one, and its day here",
-            ),
+    let (validity, now) = (Validity::until(value), SystemTime::now());
+    if let Some(said) = validity.said(now) {
+        let fault = Fault::new(
+            format!("the client secret {said}"),
+            "make a new one under Certificates & secrets, put its Value in the place of the old one, and its day here",
         );
+        let fault = match validity.standing(now) {
+            ValidityNow::Expired => fault.of(cause::SECRET_EXPIRED),
+            _ => fault,
+        };
+        table.warning("client_secret_expires", fault);
     }
     Some(value)
 }
@@ -364,7 +369,8 @@ fn tenant(text: &str, is_delegated: bool) -> Result<String, Fault> {
         return Err(Fault::new(
             format!("an application logs in to one tenant, not to \"{text}\""),
             form,
-        ));
+        )
+        .of(cause::TENANT_COMMON));
     }
     if let Ok(id) = guid(text) {
         return Ok(id);
@@ -395,10 +401,15 @@ fn federated(context: Context<'_>, table: &Table<'_>) -> Option<std::path::PathB
     let At { value, span } = table.parsed("federated_token_file", files::path)?;
     let path = context.path(&value);
     if context.secrets != Secrets::Ignore
-        && let Err(why) = read_bounded(&path, 1 << 20)
+        && let Some(why) = read_bounded(&path, 1 << 20).map_or_else(
+            |why| Some(format!("cannot be read: {why}")),
+            |text| text.trim_ascii().is_empty().then(|| "is empty".to_owned()),
+        )
     {
+        // The platform may put it there later: until then mail waits.
         let shown = plain(&path.to_string_lossy());
-        context.error(&span, fault!("{shown} cannot be read: {why}"));
+        let fault = fault!("{shown} {}", plain(&why); "the platform's projection puts the token there and renews it; until then no mail leaves");
+        context.warning(&span, fault.of(cause::FEDERATED_FILE));
     }
     Some(path)
 }

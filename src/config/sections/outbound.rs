@@ -12,6 +12,7 @@ use crate::{
         values::{self, Fault, fault, plain},
     },
     connector::{Proxy, ProxyServer, names},
+    mail::cause,
     secret::Secret,
 };
 
@@ -39,7 +40,8 @@ impl Outbound {
             context.error(
                 span,
                 fault!("the host {} is not in [outbound] `allowed_hosts`", plain(host);
-                    "add \"{}\" to it", plain(host)),
+                    "add \"{}\" to it", plain(host))
+                .of(cause::HOST_NOT_ALLOWED),
             );
         }
     }

@@ -13,7 +13,7 @@ use crate::{
     connector::{
         Auth, Class, Override, Pipelining, SmtpSettings, Tls, Verify, is_loopback, services,
     },
-    mail::outcome::ObstacleKind,
+    mail::{cause, outcome::ObstacleKind},
     secret::Secret,
     smtp::sasl::Mechanism,
 };
@@ -211,20 +211,20 @@ fn speak_of_exchange(table: &Table<'_>, target: &Target, has_password: bool) {
         table.warning(
             key,
             fault!("{} does not answer on port 465", plain(&target.host);
-                "write port = 587 and tls = \"starttls\""),
+                "write port = 587 and tls = \"starttls\"")
+            .of(cause::PORT_465_OFFICE),
         );
     }
     if has_password {
         // Exchange team, techcommunity 4489835 (January 2026); for Outlook.com since September 2024.
-        let message = if target.host.ends_with("outlook.com") {
-            "Outlook.com has taken no passwords over SMTP since September 2024"
+        let fault = if target.host.ends_with("outlook.com") {
+            fault!("Outlook.com has taken no passwords over SMTP since September 2024";
+                "use `oauth` in place of `username` and `password`")
         } else {
-            "Exchange Online switches passwords over SMTP off at the end of December 2026 (an administrator can switch them on again for a while)"
+            fault!("Exchange Online switches passwords over SMTP off at the end of December 2026 (an administrator can switch them on again for a while)";
+                "run `postern setup exchange` for a connector of type \"graph\", or use `oauth` in place of `username` and `password`")
         };
-        table.warning("password", Fault::new(
-                message,
-                "use a connector of type \"graph\", or `oauth` in place of `username` and `password`",
-            ));
+        table.warning("password", fault.of(cause::BASIC_ENDED));
     }
 }
 

@@ -15,7 +15,11 @@ use reqwest::Method;
 use tokio::time::Instant;
 
 use crate::{
-    connector::{deadline::Deadline, http::NoAnswer, interface::Connector},
+    connector::{
+        deadline::Deadline,
+        http::NoAnswer,
+        interface::{Connector, ExpectedMail, Knock},
+    },
     mail::{
         cause::{self, Cause},
         message::Message,
@@ -158,6 +162,37 @@ impl Graph {
         obstacle
     }
 
+    async fn knock_at(&self, mailbox: &str, deadline: Instant) -> Result<Knock, Obstacle> {
+        let url = self.url(mailbox, &["sendMail"]);
+        let request = GraphRequest {
+            method: Method::POST,
+            url: &url.map_err(Obstacle::misconfigured)?,
+            kind: "application/json",
+            body: KNOCK.into(),
+            id: &ask::guid(fastrand::u128(..)),
+        };
+        let answer = match self.ask(&request, deadline).await {
+            Ok(answer) => answer,
+            Err(Silence::Token(obstacle)) => return Err(obstacle),
+            Err(Silence::Graph(fault)) => return Err(fault.obstacle("Graph")),
+        };
+        let heard = ask::heard(&answer);
+        let said = heard.said();
+        match answer::read(&heard, mailbox) {
+            Meaning::NotTried(obstacle) => Err(self.lacking(obstacle, deadline).await),
+            Meaning::Tried(Outcome::Apart(_), _) => Ok(Knock::Open(format!(
+                "Graph takes mail of {mailbox} ({said})"
+            ))),
+            Meaning::Tried(_, _) if answer.status.as_u16() == 400 => Ok(Knock::Open(format!(
+                "Graph does not refuse {mailbox} ({said}); not certain: --send makes it so"
+            ))),
+            Meaning::Tried(outcome, _) => {
+                let reply = outcome.reply().clone();
+                Err(Obstacle::new(ObstacleKind::Down, reply))
+            }
+        }
+    }
+
     fn via(&self, mailbox: &str) -> String {
         format!("{} as {mailbox}", self.base.host_str().unwrap_or_default())
     }
@@ -273,38 +308,16 @@ impl Connector for Graph {
 
     /// A message without a recipient, which nobody can get: that Graph complains of the recipients shows that mailbox and permission are
     /// there. (Whether it always looks at the permission first is not documented.)
-    async fn knock(&self, deadline: StdInstant) -> Option<Result<String, Obstacle>> {
-        let mailbox = self.settings.mailbox.as_deref()?;
-        let url = match self.url(mailbox, &["sendMail"]) {
-            Ok(url) => url,
-            Err(text) => return Some(Err(Obstacle::misconfigured(text))),
+    async fn knock(&self, mail: ExpectedMail<'_>, deadline: StdInstant) -> Vec<Knock> {
+        let mailboxes: Vec<String> = match &self.settings.mailbox {
+            Some(mailbox) => vec![mailbox.clone()],
+            None => mail.senders.iter().map(ToString::to_string).collect(),
         };
-        let request = GraphRequest {
-            method: Method::POST,
-            url: &url,
-            kind: "application/json",
-            body: KNOCK.into(),
-            id: &ask::guid(fastrand::u128(..)),
-        };
-        let deadline = Instant::from_std(deadline);
-        let answer = match self.ask(&request, deadline).await {
-            Ok(answer) => answer,
-            Err(Silence::Token(obstacle)) => return Some(Err(obstacle)),
-            Err(Silence::Graph(fault)) => return Some(Err(fault.obstacle("Graph"))),
-        };
-        let heard = ask::heard(&answer);
-        let said = heard.said();
-        Some(match answer::read(&heard, mailbox) {
-            Meaning::NotTried(obstacle) => Err(self.lacking(obstacle, deadline).await),
-            Meaning::Tried(Outcome::Apart(_), _) => {
-                Ok(format!("Graph takes mail of {mailbox} ({said})"))
-            }
-            Meaning::Tried(_, _) if answer.status.as_u16() == 400 => Ok(format!(
-                "Graph does not refuse {mailbox} ({said}); not certain: --send makes it so"
-            )),
-            Meaning::Tried(outcome, _) => {
-                Err(Obstacle::new(ObstacleKind::Down, outcome.reply().clone()))
-            }
-        })
+        let mut found = Vec::new();
+        for mailbox in mailboxes {
+            let knock = self.knock_at(&mailbox, Instant::from_std(deadline)).await;
+            found.push(knock.unwrap_or_else(|shut| Knock::Shut(shut.reply.to_string())));
+        }
+        found
     }
 }

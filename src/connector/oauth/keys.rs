@@ -7,7 +7,10 @@ use jsonwebtoken::{EncodingKey, Header};
 use rustls::pki_types::{CertificateDer, pem::PemObject as _};
 
 use super::rotation::RotatedPair;
-use crate::connector::keypair::{self, Validity};
+use crate::{
+    connector::keypair::{self, Validity},
+    mail::cause,
+};
 
 /// A certificate, and its key to sign with.
 #[derive(Clone)]
@@ -60,7 +63,9 @@ pub(super) fn sha256(octets: &[u8]) -> String {
 
 pub(super) fn rsa_key(pem: &str, shown: &str) -> Result<EncodingKey, String> {
     EncodingKey::from_rsa_pem(pem.as_bytes()).map_err(|_| {
-        format!("{shown} holds no RSA private key in PEM form without a passphrase; the certificate of an application has one")
+        cause::KEY_UNUSABLE.marked(&format!(
+            "{shown} holds no RSA private key in PEM form without a passphrase; the certificate of an application has one"
+        ))
     })
 }
 

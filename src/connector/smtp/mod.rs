@@ -7,6 +7,7 @@ mod conversation;
 mod dial;
 mod failed;
 mod handshake;
+mod knock;
 mod link;
 mod open;
 mod part;
@@ -14,6 +15,7 @@ mod pool;
 mod race;
 mod resumption;
 mod seat;
+mod silence;
 mod standing;
 mod state;
 mod stream;
@@ -38,7 +40,7 @@ use self::{
 use crate::{
     connector::{
         deadline::Deadline,
-        interface::{Connections, Connector, Memory, Services},
+        interface::{Connections, Connector, ExpectedMail, Knock, Memory, Services},
         settings::{Pipelining, SmtpSettings},
     },
     mail::{
@@ -309,6 +311,28 @@ impl Connector for Smtp {
         };
         seat.quit().await;
         Ok(text)
+    }
+
+    async fn knock(&self, mail: ExpectedMail<'_>, deadline: StdInstant) -> Vec<Knock> {
+        let deadline = Instant::from_std(deadline);
+        let Some(berth) = self.pool.place_for_probe() else {
+            return Vec::new();
+        };
+        let opener = self.pool.opener();
+        let mut link = match Box::pin(opener.open(deadline)).await {
+            Ok(opened) => opened.link,
+            Err(failed) => return vec![Knock::Shut(failed.obstacle.reply.to_string())],
+        };
+        let overrides = &opener.settings.overrides;
+        let found = knock::knock(&mut link, mail, overrides, deadline).await;
+        let seat = Seat {
+            link,
+            follower: None,
+            before: None,
+            berth,
+        };
+        seat.quit().await;
+        found
     }
 
     fn stop(&self) {

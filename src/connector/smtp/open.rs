@@ -31,7 +31,7 @@ use crate::{
     secret::Secret,
     smtp::client::{
         Stage,
-        class::{Crowding, Place, crowding},
+        class::{Place, crowding},
         opening::{Opening, OpeningOptions, OpeningStep, Upgrade},
     },
     smtp::sasl::Mechanism,
@@ -365,15 +365,16 @@ impl Opener {
                 OpeningStep::Read(stage) => {
                     let sent = link.send(stage, opening.shown(), deadline).await;
                     let heard = match sent {
-                        Ok(()) => link.read(stage, deadline).await,
+                        Ok(()) => {
+                            let by = self.hears_until(stage, deadline);
+                            link.read(stage, by).await
+                        }
                         Err(fault) => Err(fault),
                     };
-                    let reply = heard.map_err(|fault| Failed {
-                        is_silent: matches!(fault, LinkFault::Silent(_)),
-                        crowding: matches!(fault, LinkFault::Lost(Stage::Greeting, _))
-                            .then_some(Crowding::Hinted),
-                        ..Failed::new(Obstacle::down(self.name_fault(&link, &fault)), true)
-                    })?;
+                    let reply = match heard {
+                        Ok(reply) => reply,
+                        Err(fault) => return Err(self.unheard(&mut link, &fault).await),
+                    };
                     let mut out = std::mem::take(&mut link.out);
                     let next = opening.reply(&reply, &mut out);
                     link.out = out;
@@ -456,7 +457,7 @@ impl Opener {
         Ok(())
     }
 
-    fn name_fault(&self, link: &Link, fault: &LinkFault) -> String {
+    pub(super) fn name_fault(&self, link: &Link, fault: &LinkFault) -> String {
         if let (LinkFault::Lost(_, error), Some(tls), Stream::Tls(_)) =
             (fault, &self.tls, &link.stream)
             && let Some(said) = tls.explain_loss(error.as_ref(), &self.settings.host)
@@ -464,9 +465,7 @@ impl Opener {
             return said;
         }
         let hint = match fault {
-            LinkFault::Silent(Stage::Greeting) | LinkFault::Lost(Stage::Greeting, _)
-                if self.settings.tls != Tls::Implicit =>
-            {
+            LinkFault::Lost(Stage::Greeting, _) if self.settings.tls != Tls::Implicit => {
                 " (does this port speak TLS from the first octet? then set tls = \"implicit\")"
             }
             LinkFault::Unasked(Stage::StartTls, _) => "; somebody on the way injects replies",
