@@ -455,6 +455,10 @@ fn a_real_postfix_and_its_import_answer_alike() {
             0,
         ),
         (
+            "mynetworks = 127.0.0.0/26 127.0.0.65\nsmtpd_client_restrictions = check_client_access inline:{ 127.0.0.2=REJECT, 127.0.0.65=550 }, permit_mynetworks, reject",
+            0,
+        ),
+        (
             "mynetworks = ${nothing?{127.0.0.0/8}:{127.0.0.1}}\nsmtpd_recipient_restrictions = permit_mynetworks, reject_unauth_destination",
             0,
         ),

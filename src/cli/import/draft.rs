@@ -33,6 +33,8 @@ pub(super) struct ImportDraft {
     pub(super) copy_to: Vec<String>,
     /// Nothing leaves until somebody has named a way out.
     pub(super) stands_still: bool,
+    /// No listener could be carried over, and nothing is taken by the one that stands in its place.
+    pub(super) has_no_door: bool,
     pub(super) notes: ImportNotes,
 }
 

@@ -34,6 +34,8 @@ fn listeners(draft: &mut ImportDraft) {
     {
         return;
     }
+    // It asks for less than those did that are not there: neither for TLS nor for a login.
+    draft.has_no_door = true;
     let name = words::unique("this-machine", |name| {
         draft.listeners.iter().any(|l| l.name == name)
     });
@@ -158,30 +160,32 @@ fn open_relays(draft: &mut ImportDraft, around: &RenderAround) {
     }
 }
 
-/// The networks on the lines that `check` calls an open relay.
+/// The networks that `check` calls an open relay.
 fn refused_networks(draft: &ImportDraft, around: &RenderAround) -> Vec<String> {
     let text = render(draft, around);
     let lines: Vec<&str> = text.lines().collect();
     refusals(&text)
         .into_iter()
-        .filter(|(_, message)| message.starts_with("open relay"))
-        .flat_map(|(line, _)| {
-            let line = lines.get(line.wrapping_sub(1)).copied().unwrap_or_default();
-            let on_it: Vec<String> = draft
-                .clients
-                .iter()
-                .filter(|client| !client.is_barred)
-                .flat_map(|client| &client.networks)
-                .filter(|network| line.contains(&format!("\"{network}\"")))
-                .cloned()
-                .collect();
-            on_it
+        .filter(|refusal| refusal.message.starts_with("open relay"))
+        .filter_map(|refusal| {
+            let line = lines.get(refusal.line.checked_sub(1)?)?;
+            let rest: String = line.chars().skip(refusal.column.checked_sub(1)?).collect();
+            let network = rest.strip_prefix('"')?.split('"').next()?;
+            Some(network.to_owned())
         })
         .collect()
 }
 
-/// The errors of `check` in a text, without a look at any file: line and sentence.
-pub(super) fn refusals(text: &str) -> Vec<(usize, String)> {
+/// An error of `check`.
+#[derive(Debug)]
+pub(super) struct CheckRefusal {
+    line: usize,
+    column: usize,
+    message: String,
+}
+
+/// The errors of `check` in a text, without a look at any file.
+pub(super) fn refusals(text: &str) -> Vec<CheckRefusal> {
     let around = Environment {
         hostname: "relay.corp.example".to_owned(),
         ..Environment::default()
@@ -193,7 +197,11 @@ pub(super) fn refusals(text: &str) -> Vec<(usize, String)> {
             .filter(|one| one.severity == Severity::Error)
             .map(|one| {
                 let problem = one.problem();
-                (problem.line.unwrap_or_default(), problem.message)
+                CheckRefusal {
+                    line: problem.line.unwrap_or_default(),
+                    column: problem.column.unwrap_or_default(),
+                    message: problem.message,
+                }
             })
             .collect(),
     }

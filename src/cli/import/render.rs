@@ -221,8 +221,12 @@ fn allowlist(lines: &mut RenderedLines, draft: &ImportDraft) {
         ));
     }
     lines.any_list("senders", senders, &[]);
-    if draft.stands_still {
-        lines.comment("Nobody, until there is a way out; it was:");
+    if draft.stands_still || draft.has_no_door {
+        lines.comment(if draft.stands_still {
+            "Nobody, until there is a way out; it was:"
+        } else {
+            "Nobody, until a listener of the old system is there again; it was:"
+        });
         lines.is_comment = true;
         lines.any_list("recipients", recipients, &[]);
         lines.is_comment = false;

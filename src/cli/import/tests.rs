@@ -550,6 +550,102 @@ fn postfix_who_could_not_send_still_cannot() {
 }
 
 #[test]
+fn only_the_networks_that_make_an_open_relay_stand_as_comments() {
+    let found = with("mynetworks = 127.0.0.0/8 10.0.0.0/8 203.0.0.0/8 198.51.100.0/24");
+    assert!(found.decides);
+    found.must_have(&[
+        "    \"127.0.0.0/8\",\n    \"10.0.0.0/8\",\n    \"198.51.100.0/24\",\n    # \"203.0.0.0/8\",\n]",
+        "not carried over: 203.0.0.0/8",
+    ]);
+    found.must_lack(&[
+        "not carried over: 10.0.0.0/8",
+        "not carried over: 127.0.0.0/8",
+    ]);
+    // Many that are wide only together.
+    let many: Vec<String> = (0..40).map(|n| format!("{}.0.0.0/16", 20 + n)).collect();
+    let found = with(&format!("mynetworks = 10.0.0.0/8 {}", many.join(" ")));
+    assert!(
+        found.decides && found.text.contains("    \"10.0.0.0/8\",\n"),
+        "{}",
+        found.text
+    );
+}
+
+#[test]
+fn what_stands_in_for_a_listener_takes_nothing() {
+    // Each asked for TLS, or for a login, and none of them can be there.
+    for found in [
+        with("smtpd_tls_security_level = encrypt\nsmtpd_tls_cert_file = /gone"),
+        with("inet_interfaces = relay.corp.example"),
+        graph("  ipWhitelist: [127.0.0.1]\n  secure: true\n"),
+        graph(
+            "  ipWhitelist: [127.0.0.1]\n  requireAuth: true\n  users: [{username: a, password: b}]\n  listenAddress: nonsense\n",
+        ),
+        graph(
+            "  ipWhitelist: [127.0.0.1]\n  requireAuth: true\n  users: [{username: a, password: b}]\n  port: 0\n",
+        ),
+        iis_of(
+            &format!(
+                "{HOST} RelayIpList=\"{}\" AccessSSLFlags=\"AccessSSL\"",
+                relay_list(&[[127, 0, 0, 1]])
+            ),
+            "",
+        ),
+    ] {
+        assert!(found.decides, "{}", found.text);
+        found.must_have(&[
+            "address = \"127.0.0.1:25\"",
+            "# Nobody, until a listener of the old system is there again; it was:\n# recipients = [\"*\"]\nrecipients = []",
+        ]);
+    }
+}
+
+#[test]
+fn postfix_clients_that_are_refused_before_they_are_permitted() {
+    let found = with(
+        "mynetworks = 10.0.0.0/8 10.1.2.3\nsmtpd_client_restrictions = check_client_access inline:{ {10.1 = REJECT}, 10.9.9.9=REJECT, 10.0.0.1=OK }, permit_mynetworks, reject",
+    );
+    assert!(!found.decides, "{}", found.text);
+    found.must_have(&[
+        "name = \"mynetworks\"\nnetworks = [\"10.0.0.0/8\"]",
+        "name = \"refused\"\nnetworks = [\"10.1.0.0/16\", \"10.9.9.9/32\"]\nrecipients = []",
+    ]);
+    for (more, expected) in [
+        (
+            "check_client_access inline:{evil.example=REJECT}, permit_mynetworks",
+            "check_client_access: evil.example (line 4)",
+        ),
+        (
+            "check_client_access cidr:/gone, permit_mynetworks",
+            "check_client_access cidr:/gone (line 4): not there",
+        ),
+        (
+            "permit_mynetworks, check_client_access hash:/x",
+            "check_client_access hash:/x (line 4)",
+        ),
+    ] {
+        let found = with(&format!("smtpd_client_restrictions = {more}"));
+        assert!(found.decides, "{}", found.text);
+        found.must_have(&[expected]);
+    }
+    // All of it.
+    let found = with(
+        "smtpd_client_restrictions = check_client_access inline:{127.0.0.0/8=REJECT, 10=REJECT}, permit_mynetworks",
+    );
+    found.must_lack(&["name = \"mynetworks\""]);
+}
+
+#[test]
+fn a_login_that_cannot_be_read_stands_as_a_comment() {
+    let found = with("smtp_sasl_auth_enable = yes\nsmtp_sasl_password_maps = hash:/gone");
+    found.must_have(&[
+        "# username = \"USER\"\n# password = { file = \"/secrets/smarthost-password\" }",
+        "tls = \"starttls\"",
+        "the login at the smarthost is not known: not there",
+    ]);
+}
+
+#[test]
 fn postfix_services_of_master_cf() {
     let master = "smtp inet n - y - - smtpd\n\
         submission inet n - y - - smtpd\n  -o smtpd_tls_security_level=encrypt\n  -o smtpd_sasl_auth_enable=yes\n\

@@ -62,12 +62,17 @@ pub(super) fn read(
             "users are made anew: a [[user]] each with the hash of `postern hash-password`, and then auth = \"optional\" for the listener",
         );
     }
-    if services.is_some() && draft.listeners.is_empty() {
+    if services.is_some_and(|all| !all.iter().any(MasterService::takes_mail)) {
         draft.changes(
             "master.cf",
             None,
             "no service of it takes mail by SMTP; local programs use 127.0.0.1:25 now",
         );
+        draft.listeners.push(ListenerDraft {
+            name: "this-machine".to_owned(),
+            address: "127.0.0.1:25".to_owned(),
+            ..ListenerDraft::default()
+        });
     }
     Ok(())
 }

@@ -41,6 +41,7 @@ pub(super) fn import(
     limits(&parameters, &mut draft)?;
     networks(&parameters, &mut draft)?;
     let permitted = restrictions::permitted(&parameters, files, &mut draft)?;
+    refuse(&permitted.refused, &mut draft);
     draft.allowed_senders.clone_from(&permitted.senders);
     draft.allowed_recipients.clone_from(&permitted.recipients);
     listeners::read(
@@ -255,6 +256,29 @@ fn networks(main: &MainCf, draft: &mut ImportDraft) -> Result<(), NotUnderstood>
         });
     }
     Ok(())
+}
+
+/// Networks that are refused whatever `mynetworks` says: a client that may send to nobody, and nothing within it is let in.
+fn refuse(refused: &[IpNet], draft: &mut ImportDraft) {
+    let is_refused = |network: &String| {
+        let network: Option<IpNet> = network.parse().ok();
+        network.is_some_and(|network| refused.iter().any(|wide| wide.contains(&network)))
+    };
+    for client in &mut draft.clients {
+        client.networks.retain(|network| !is_refused(network));
+    }
+    draft.clients.retain(|client| !client.networks.is_empty());
+    let mut networks: Vec<String> = refused.iter().map(ToString::to_string).collect();
+    networks.sort();
+    networks.dedup();
+    if !networks.is_empty() {
+        draft.clients.push(ClientDraft {
+            name: "refused".to_owned(),
+            networks,
+            is_barred: true,
+            ..ClientDraft::default()
+        });
+    }
 }
 
 /// `sender_canonical_maps`, and behind them `smtp_generic_maps`: addresses before domains, as Postfix looks them up.

@@ -3,12 +3,14 @@
 //! Each list is walked as Postfix walks it, up to the word that ends it. What might have refused and is not understood is named; a
 //! list that Postern's patterns cannot say lets nobody send rather than too many.
 
+use ipnet::IpNet;
+
 use super::{
     super::{
         draft::ImportDraft,
         files::NamedFiles,
         note::{NotUnderstood, SourcePlace},
-        words::pattern,
+        words::{network, pattern},
     },
     main_cf::MainCf,
     maps::{self, MapEntry},
@@ -30,6 +32,8 @@ const LISTS: [&str; 7] = [
 pub(super) struct Permitted {
     pub(super) senders: Option<Vec<String>>,
     pub(super) recipients: Option<Vec<String>>,
+    /// Networks that are refused before any is permitted.
+    pub(super) refused: Vec<IpNet>,
 }
 
 /// What one list has said so far.
@@ -42,6 +46,7 @@ struct RestrictionWalk {
     /// `reject_unauth_destination` before a permit: only what Postfix is a destination for.
     only_own: bool,
     refuses_the_rest: bool,
+    refused: Vec<IpNet>,
 }
 
 /// What an entry of an access table says.
@@ -78,6 +83,7 @@ pub(super) fn permitted(
         let found = walker.conclude(walk, &relay_domains(main)?);
         all.senders = both(all.senders, found.senders);
         all.recipients = both(all.recipients, found.recipients);
+        all.refused.extend(found.refused);
     }
     Ok(all)
 }
@@ -123,6 +129,14 @@ impl Walker<'_> {
                     let Some(map) = rest.next() else { break };
                     if !is_permitted {
                         self.access(&word, map, &mut walk);
+                    }
+                }
+                "check_client_access" => {
+                    let Some(map) = rest.next() else { break };
+                    if is_permitted {
+                        self.other(&word, Some(map), true);
+                    } else {
+                        self.clients(map, &mut walk);
                     }
                 }
                 "warn_if_reject" => {
@@ -212,6 +226,47 @@ impl Walker<'_> {
         }
     }
 
+    /// Addresses and networks that are refused; names of clients are not known here.
+    fn clients(&mut self, map: &str, walk: &mut RestrictionWalk) {
+        let what = format!("{}: check_client_access", self.list);
+        let (entries, unread) = match map.strip_prefix("cidr:") {
+            Some(file) => maps::read(
+                &[format!("texthash:{file}")],
+                self.fallback,
+                self.files,
+                self.place.as_ref(),
+            ),
+            None => maps::read(
+                &[map.to_owned()],
+                self.fallback,
+                self.files,
+                self.place.as_ref(),
+            ),
+        };
+        for one in unread {
+            // A `cidr:` was asked for as a text, which it is.
+            let shown = if map.starts_with("cidr:") {
+                map
+            } else {
+                &one.map
+            };
+            self.draft
+                .lacks(format!("{what} {shown}"), self.place.clone(), one.why);
+        }
+        for entry in entries {
+            match (access_of(&entry.value), client_network(&entry.key)) {
+                // What it permits, it permits to connect, and no more.
+                (AccessWord::Yes | AccessWord::Nothing, _) => {}
+                (AccessWord::No, Some(network)) => walk.refused.push(network),
+                _ => self.draft.lacks(
+                    format!("{what}: {}", entry.key),
+                    Some(entry.place),
+                    "it may have refused a client, and is not carried over",
+                ),
+            }
+        }
+    }
+
     /// What a key of an access table stands for (access(5)).
     fn patterns(&self, entry: &MapEntry) -> Vec<String> {
         let key = entry.key.as_str();
@@ -237,7 +292,9 @@ impl Walker<'_> {
             no_recipients,
             only_own,
             refuses_the_rest,
+            refused,
         } = walk;
+        found.refused = refused;
         if refuses_the_rest {
             if yes_senders.is_empty() {
                 found.recipients = Some(self.without(yes_recipients, &no_recipients));
@@ -300,20 +357,32 @@ impl Walker<'_> {
     }
 }
 
+/// `10.20.30` stands for a network in a table of texts; an address and a network for themselves.
+fn client_network(key: &str) -> Option<IpNet> {
+    let octets = key.split('.').count();
+    let is_short = octets < 4 && key.split('.').all(|octet| octet.parse::<u8>().is_ok());
+    if is_short {
+        let zeros = ".0".repeat(4 - octets);
+        return network(&format!("{key}{zeros}/{}", octets * 8));
+    }
+    network(key)
+}
+
 fn access_of(value: &str) -> AccessWord {
     let word = value
         .split_whitespace()
         .next()
         .unwrap_or_default()
         .to_ascii_uppercase();
-    let is_code =
-        word.len() == 3 && word.bytes().all(|b| b.is_ascii_digit()) && word.starts_with(['4', '5']);
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    // A number alone is a yes, whatever number it is; a code refuses with its text.
+    let is_code = word.len() == 3 && is_number(&word) && word.starts_with(['4', '5']);
     match word.as_str() {
         "OK" | "PERMIT" => AccessWord::Yes,
         "REJECT" | "DEFER" | "DEFER_IF_PERMIT" | "DEFER_IF_REJECT" => AccessWord::No,
         "DUNNO" => AccessWord::Nothing,
+        _ if is_number(value) => AccessWord::Yes,
         _ if is_code => AccessWord::No,
-        _ if !word.is_empty() && value.bytes().all(|b| b.is_ascii_digit()) => AccessWord::Yes,
         _ => AccessWord::Other,
     }
 }

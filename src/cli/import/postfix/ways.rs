@@ -20,6 +20,8 @@ use crate::secret::Secret;
 struct Ways<'a> {
     main: &'a MainCf,
     logins: Vec<MapEntry>,
+    /// A table of logins that could not be read.
+    has_unread_logins: bool,
     tls: &'static str,
     helo: Option<String>,
     ca_file: Option<String>,
@@ -39,6 +41,7 @@ pub(super) fn read(
     let mut ways = Ways {
         main,
         logins: Vec::new(),
+        has_unread_logins: false,
         tls: tls(main, draft)?,
         helo: None,
         ca_file: None,
@@ -59,6 +62,7 @@ pub(super) fn read(
             place.as_ref(),
         );
         ways.logins = logins;
+        ways.has_unread_logins = !unread.is_empty();
         for one in unread {
             draft.leaves(
                 format!("smtp_sasl_password_maps: {}", one.map),
@@ -171,7 +175,15 @@ impl Ways<'_> {
         let name = words::unique(&base, |name| {
             draft.connectors.iter().any(|c| c.name == name)
         });
-        let login = login.and_then(|entry| Self::read_login(&entry, draft));
+        let login = match login {
+            Some(entry) => Self::read_login(&entry, draft),
+            None => self.has_unread_logins.then(|| LoginDraft {
+                beside: Some(("username", "USER".to_owned())),
+                key: "password",
+                file: "password",
+                secret: LoginSecret::Missing,
+            }),
+        };
         let mut smarthost = OldSmarthost {
             host: host.clone(),
             port,
