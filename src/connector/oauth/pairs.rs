@@ -24,10 +24,9 @@ pub fn rotation_key(settings: &Settings) -> Option<String> {
         return None;
     };
     let fingerprint = sha256(&keypair::first(certificate).ok()?);
-    let url = &settings.token_url;
-    Some(format!(
-        "rotation of {client_id} at {url} from {fingerprint}"
-    ))
+    // However the tenant is written (its ID, or one of its domains), and the ID itself: it is one application.
+    let client_id = client_id.to_ascii_lowercase();
+    Some(format!("rotation of {client_id} from {fingerprint}"))
 }
 
 /// The row of an application's certificate. `None`: there is none.
