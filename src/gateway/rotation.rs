@@ -349,7 +349,14 @@ impl<'a> Rotator<'a> {
             (None, Ok(old)) => match directory.entry(&token).await {
                 Ok(entry) => match entry.key_id(old) {
                     Some(key_id) => key_id.to_owned(),
-                    None => return row.removed(DirectoryVerdict::Gone, ends, now()),
+                    None if entry.is_whole => {
+                        return row.removed(DirectoryVerdict::Gone, ends, now());
+                    }
+                    None => {
+                        let why = "the directory names the thumbprints of some of its keys only";
+                        let verdict = DirectoryVerdict::Unreadable(why.to_owned());
+                        return row.removed(verdict, ends, now());
+                    }
                 },
                 Err(verdict) => return row.removed(verdict, ends, now()),
             },

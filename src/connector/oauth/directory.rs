@@ -53,6 +53,8 @@ pub type Prover<'a> = (&'a ApplicationPair, &'a str);
 /// What was found of the application.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DirectoryEntry {
+    /// Every key has its thumbprint: one that is not among them is not registered.
+    pub is_whole: bool,
     /// Its object ID.
     pub object_id: String,
     /// The key IDs and thumbprints of its certificates.
@@ -219,7 +221,8 @@ impl KeyDirectory {
             .await;
         let answer = answer.map_err(|fault| DirectoryVerdict::Unasked(fault.text().to_owned()))?;
         let status = answer.status.as_u16();
-        if matches!(status, 401 | 403 | 404) {
+        // A token or an entry that is not known everywhere yet is refused by other words, for a while.
+        if status == 403 {
             let why = format!("the application may not read its own entry ({status})");
             return Err(DirectoryVerdict::Unreadable(why));
         }
@@ -236,13 +239,14 @@ impl KeyDirectory {
         let word = |value: &Value, key: &str| value.get(key)?.as_str().map(str::to_owned);
         let keys = content.get("keyCredentials").and_then(Value::as_array);
         let keys = keys.ok_or_else(unclear)?;
-        // One without a thumbprint is none that we know.
-        let keys = keys
+        let named = keys
             .iter()
             .filter_map(|key| Some((word(key, "keyId")?, word(key, "customKeyIdentifier")?)));
+        let named: Vec<_> = named.collect();
         Ok(DirectoryEntry {
             object_id: word(&content, "id").ok_or_else(unclear)?,
-            keys: keys.collect(),
+            is_whole: named.len() == keys.len(),
+            keys: named,
         })
     }
 }

@@ -71,6 +71,8 @@ struct State {
     mishaps: BTreeMap<Call, VecDeque<Mishap>>,
     calls: Vec<(Call, u16)>,
     may_read: bool,
+    /// It says the thumbprints of its keys.
+    names: bool,
     /// Whom a proof must be from.
     issuer: &'static str,
     added: Vec<String>,
@@ -90,6 +92,7 @@ impl Directory {
         let mut state = State {
             lags: lags.to_vec(),
             may_read: true,
+            names: true,
             issuer: CLIENT,
             ..State::default()
         };
@@ -111,6 +114,11 @@ impl Directory {
     pub fn mishap(&self, call: Call, mishap: Mishap) {
         let mut state = self.state.lock().unwrap();
         state.mishaps.entry(call).or_default().push_back(mishap);
+    }
+
+    /// No key has its thumbprint in an answer.
+    pub fn forget_thumbprints(&self) {
+        self.state.lock().unwrap().names = false;
     }
 
     /// Nobody may read the entry.
@@ -412,6 +420,7 @@ fn read(state: &mut State) -> Said {
     if !state.may_read {
         return error(403, "Authorization_RequestDenied", "");
     }
+    let names = state.names;
     let thumbprint = |at: usize, der: &[u8]| {
         let sha1 = digest(&SHA1_FOR_LEGACY_USE_ONLY, der);
         // Both forms are seen.
@@ -429,7 +438,7 @@ fn read(state: &mut State) -> Said {
         .iter()
         .enumerate()
         .map(|(at, key)| {
-            json!({ "keyId": key.key_id, "displayName": key.name, "customKeyIdentifier": thumbprint(at, &key.der), "key": null })
+            json!({ "keyId": key.key_id, "displayName": key.name, "customKeyIdentifier": names.then(|| thumbprint(at, &key.der)), "key": null })
         })
         .collect();
     let said = json!({ "id": OBJECT, "appId": CLIENT, "keyCredentials": keys });
