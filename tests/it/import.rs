@@ -165,8 +165,10 @@ fn tables_that_are_no_files_are_named_and_not_waited_for() {
         )
         .unwrap();
         let (_, err) = imported(at, &["postfix", "main.cf"], 1);
+        // A name that is no full path may be a password.
+        let shown = if map.starts_with('/') { map } else { "…" };
         assert!(
-            err.contains(&format!("transport_maps: hash:{map} (line 3): ")) && err.contains(said),
+            err.contains(&format!("transport_maps: hash:{shown} (line 3): ")) && err.contains(said),
             "{err}"
         );
     }

@@ -117,6 +117,17 @@ impl ImportNotes {
         }
     }
 
+    /// Those that somebody has to look at.
+    pub(super) fn weighty(&self) -> impl Iterator<Item = &ImportNote> {
+        self.all.iter().filter(|note| note.decides())
+    }
+
+    /// Whether it is said of whichever place.
+    pub(super) fn has(&self, note: &ImportNote) -> bool {
+        let mut all = self.all.iter();
+        all.any(|one| one.kind == note.kind && one.what == note.what && one.why == note.why)
+    }
+
     pub(super) fn any_decides(&self) -> bool {
         self.all.iter().any(ImportNote::decides)
     }

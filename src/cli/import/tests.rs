@@ -841,7 +841,7 @@ fn iis_every_word_that_is_left_out() {
         (
             "AuthFlags=\"AuthBasic | AuthNTLM\"",
             "",
-            "AuthFlags: AuthBasic | AuthNTLM (line 17)",
+            "AuthFlags (line 17): everybody had to log in there",
         ),
         ("RelayForAuth=\"-1\"", "", "RelayForAuth (line 17)"),
         (
@@ -1498,5 +1498,173 @@ fn large_files_take_no_large_time() {
         long.clone(),
     ] {
         let _ = msmtp::import(&[source(&text)], &files).map(made);
+    }
+}
+
+/// What stands where a table, a next hop or a method belongs may be a password.
+#[test]
+fn a_password_that_stands_in_a_name_is_shown_nowhere() {
+    const PASSWORD: &str = "hunter2secret";
+    for maps in [
+        "unionmap:{static:u:PW}",
+        "randmap:{u:PW}",
+        "pcre:{{/^/ u:PW}}",
+        "proxy:unionmap:{inline:{a=u:PW}}",
+        "u:PW",
+        "PW",
+        "hash:PW",
+        "static:u:PW",
+        "inline:{a=u:PW}",
+    ] {
+        let maps = maps.replace("PW", PASSWORD);
+        for parameter in [
+            "smtp_sasl_password_maps",
+            "sender_dependent_relayhost_maps",
+            "transport_maps",
+            "smtp_generic_maps",
+        ] {
+            let made = with(&format!("{parameter} = {maps}"));
+            made.must_lack(&[PASSWORD]);
+        }
+    }
+    let relayhost = format!(
+        "mynetworks = 10.0.0.0/8\nmydestination =\nrelayhost = u:{PASSWORD}@smtp.corp.example\n"
+    );
+    made(postfix_of(&relayhost, None).unwrap()).must_lack(&[PASSWORD]);
+    let account = format!(
+        "account a\nhost smtp.corp.example\nfrom a@corp.example\nuser u\nauth {PASSWORD}\n"
+    );
+    msmtp_of(&account).must_lack(&[PASSWORD]);
+}
+
+/// Senders, recipients and tables of one list, in the order in which Postfix asks.
+#[test]
+fn nobody_is_admitted_whom_another_table_refused() {
+    // Each with who must not be among those who may send, or be sent to.
+    for (more, nobody) in [
+        (
+            "smtpd_recipient_restrictions = check_sender_access inline:{bad@corp.example=REJECT}, check_recipient_access inline:{partner.example=OK}, reject",
+            "senders = []",
+        ),
+        (
+            "smtpd_recipient_restrictions = check_recipient_access inline:{bad@corp.example=REJECT}, check_sender_access inline:{boss@corp.example=OK}, reject",
+            "recipients = []",
+        ),
+        (
+            "smtpd_recipient_restrictions = check_sender_access inline:{corp.example=REJECT}, check_sender_access inline:{boss@corp.example=OK}, reject",
+            "senders = []",
+        ),
+        (
+            "smtpd_sender_restrictions = check_sender_access inline:{.corp.example=OK}, reject",
+            "recipients = []",
+        ),
+    ] {
+        let made = with(more);
+        made.must_have(&[nobody]);
+        made.must_lack(&["\"*.corp.example\""]);
+    }
+    // One table: the narrower key is looked up first.
+    with("smtpd_sender_restrictions = check_sender_access inline:{corp.example=REJECT, boss@corp.example=OK}, reject")
+        .must_have(&["senders = [\"boss@corp.example\"]"]);
+    let made = with(
+        "smtpd_sender_restrictions = check_sender_access inline:{boss@corp.example=OK}, reject\nsender_canonical_maps = inline:{@y.example=boss@corp.example}",
+    );
+    made.must_have(&[
+        "the rewrite of y.example",
+        "might not send under its own name",
+    ]);
+    made.must_lack(&["[[rewrite]]"]);
+    assert!(made.decides);
+}
+
+/// What a service asks beyond the rest keeps its listener a comment.
+#[test]
+fn a_service_that_asks_more_is_not_opened() {
+    let main = "mynetworks = 127.0.0.0/8 10.0.0.0/8\nmydestination =\nrelayhost = [smtp.corp.example]:587\n";
+    for (master, what) in [
+        (
+            "smtp inet n - y - 1 postscreen\nsmtpd pass - - y - - smtpd\n  -o smtpd_client_restrictions=permit_sasl_authenticated,reject\n",
+            "the service smtp",
+        ),
+        (
+            "smtp inet n - y - - smtpd\n  -o smtpd_sender_restrictions=check_policy_service,unix:private/p,permit\n",
+            "check_policy_service unix:private/p of the service smtp",
+        ),
+        (
+            "smtp inet n - y - - smtpd\n  -o smtpd_sender_restrictions=check_sender_access,regexp:/x,permit\n",
+            "check_sender_access regexp:/x of the service smtp",
+        ),
+        (
+            "smtp inet n - y - - smtpd\n  -o smtpd_tls_req_ccert=yes\n",
+            "smtpd_tls_req_ccert of the service smtp",
+        ),
+        (
+            "smtp inet n - y - - smtpd\n  -o smtpd_upstream_proxy_protocol=haproxy\n",
+            "smtpd_upstream_proxy_protocol of the service smtp",
+        ),
+    ] {
+        let made = made(postfix_of(main, Some(master)).unwrap());
+        made.must_have(&[what]);
+        assert!(made.decides, "{master}");
+        let open = made
+            .text
+            .lines()
+            .filter(|line| line.starts_with("address = "));
+        assert!(
+            open.clone().all(|line| line.contains("127.0.0.1:25")),
+            "{}",
+            made.text
+        );
+    }
+}
+
+/// Its YAML and its JavaScript: a text is true, and a text that is no list lets nobody in.
+#[test]
+fn smtp2graph_takes_as_true_what_is_true_there() {
+    for word in ["yes", "on", "1", "\"yes\"", "true", "'false'"] {
+        let made = graph(&format!(
+            "  requireAuth: {word}\n  users:\n    - username: u\n      password: p-of-u\n"
+        ));
+        made.must_have(&["auth = \"required\""]);
+    }
+    for word in ["false", "0", "null", "''"] {
+        let made = graph(&format!(
+            "  requireAuth: {word}\n  users:\n    - username: u\n      password: p-of-u\n"
+        ));
+        made.must_have(&["auth = \"optional\""]);
+    }
+    let made = graph("  ipWhitelist: 10.0.0.5\n");
+    made.must_have(&["receive.ipWhitelist", "let nobody in"]);
+    made.must_lack(&["10.0.0.0/8"]);
+    assert!(made.decides);
+}
+
+/// Without "anonymous" everybody had to log in: the networks of the relay list did not send without.
+#[test]
+fn iis_that_wants_a_login_is_not_opened() {
+    let flags = |value: &str| {
+        let list = relay_list(&[[10, 0, 0, 5]]);
+        iis_of(&format!("AuthFlags=\"{value}\" RelayIpList=\"{list}\""), "")
+    };
+    for (value, is_asleep) in [
+        ("AuthNTLM", true),
+        ("AuthBasic | AuthNTLM", true),
+        ("AuthMD5", true),
+        ("2", true),
+        ("AuthAnonymous", false),
+        ("AuthAnonymous | AuthBasic", false),
+        ("3", false),
+        ("1", false),
+    ] {
+        let made = flags(value);
+        assert_eq!(
+            made.has("Everybody had to log in there"),
+            is_asleep,
+            "{value}\n{}",
+            made.text
+        );
+        if value != "AuthAnonymous" && value != "1" {
+            assert!(made.decides, "{value}");
+        }
     }
 }

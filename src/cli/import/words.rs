@@ -21,6 +21,39 @@ pub(super) fn is_fine(text: &str) -> bool {
         && text.chars().all(|c| is_printable(c) && c != '\u{fffd}')
 }
 
+/// Transports that every Postfix has.
+const TRANSPORTS: [&str; 12] = [
+    "smtp", "relay", "lmtp", "smtps", "local", "virtual", "error", "retry", "discard", "uucp",
+    "bsmtp", "maildrop",
+];
+
+/// A next hop for people, with or without its transport. What is none may be a login, and is not shown.
+pub(super) fn shown_hop(text: &str) -> String {
+    if let Some((transport, hop)) = text.split_once(':')
+        && TRANSPORTS.contains(&transport)
+    {
+        let is_fine = hop.is_empty() || is_hop(hop);
+        return format!("{transport}:{}", if is_fine { hop } else { "…" });
+    }
+    if is_hop(text) || TRANSPORTS.contains(&text) {
+        return text.to_owned();
+    }
+    let after = text.rsplit_once('@').map(|(_, host)| host);
+    match after.filter(|host| is_hop(host)) {
+        Some(host) => format!("…@{host}"),
+        None => "…".to_owned(),
+    }
+}
+
+/// `host`, `[host]`, and each with a port.
+fn is_hop(text: &str) -> bool {
+    let (name, port) = match text.rsplit_once(':') {
+        Some((name, port)) if !text.ends_with(']') => (name, Some(port)),
+        _ => (text, None),
+    };
+    host(name).is_some() && port.is_none_or(|port| port_of(port).is_some())
+}
+
 /// A password that can be kept in a file: one line, as it was.
 pub(super) fn is_password(text: &str) -> bool {
     !text.is_empty() && text.len() <= 4096 && !text.contains(['\n', '\r', '\0', '\u{fffd}'])

@@ -48,11 +48,17 @@ impl YamlNode {
         }
     }
 
+    /// As JavaScript takes what its YAML reader makes of it: `yes` is a text there, and a text is true.
     pub(super) fn flag(&self) -> Option<bool> {
+        let is_plain = matches!(&self.value, YamlValue::Scalar(_, true));
         match self.text()? {
-            "true" | "True" | "TRUE" => Some(true),
-            "false" | "False" | "FALSE" => Some(false),
-            _ => None,
+            "" => Some(false),
+            "false" | "False" | "FALSE" | "0" | "-0" | "+0" | "0.0" | ".nan" | ".NaN" | ".NAN"
+                if is_plain =>
+            {
+                Some(false)
+            }
+            _ => Some(true),
         }
     }
 

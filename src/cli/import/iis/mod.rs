@@ -178,6 +178,16 @@ fn listeners(server: &VirtualServer<'_, '_>, draft: &mut ImportDraft) -> Vec<Str
             "TLS is required there, and its certificate is in the store of the old machine",
         );
     }
+    let needs_login = server
+        .text("AuthFlags")
+        .is_some_and(|flags| !flags.trim().is_empty() && !is_anonymous(flags));
+    if needs_login {
+        draft.lacks(
+            "AuthFlags",
+            server.place("AuthFlags"),
+            "everybody had to log in there, as users of Windows: users are made anew, a [[user]] each, and then auth = \"required\"",
+        );
+    }
     for binding in text.split_whitespace().take(MOST) {
         let parts = match binding
             .strip_prefix('[')
@@ -231,12 +241,20 @@ fn listeners(server: &VirtualServer<'_, '_>, draft: &mut ImportDraft) -> Vec<Str
             require_tls: asleep.is_some(),
             certificate: asleep
                 .map(|_| ("certs/relay.pem".to_owned(), "certs/relay.key".to_owned())),
-            asleep: asleep.map(|_| {
-                "TLS is required there: name a certificate (`postern cert` makes one).".to_owned()
-            }),
+            asleep: match (asleep, needs_login) {
+                (Some(_), _) => Some(
+                    "TLS is required there: name a certificate (`postern cert` makes one)."
+                        .to_owned(),
+                ),
+                (None, true) => Some(
+                    "Everybody had to log in there: make the users, and set auth = \"required\"."
+                        .to_owned(),
+                ),
+                (None, false) => None,
+            },
             ..ListenerDraft::default()
         });
-        if asleep.is_none() {
+        if asleep.is_none() && !needs_login {
             names.push(name);
         }
     }
@@ -334,7 +352,7 @@ fn left_out(server: &VirtualServer<'_, '_>, draft: &mut ImportDraft) {
     }
     if let Some(flags) = server
         .text("AuthFlags")
-        .filter(|flags| flags.contains("NTLM") || flags.contains("Basic"))
+        .filter(|flags| is_anonymous(flags) && !is_only_anonymous(flags))
     {
         draft.lacks(
             format!("AuthFlags: {flags}"),
@@ -342,4 +360,18 @@ fn left_out(server: &VirtualServer<'_, '_>, draft: &mut ImportDraft) {
             "NTLM is not spoken, and Windows' users are not asked: users are made anew, a [[user]] each",
         );
     }
+}
+
+/// Whether clients may do without a login. It is a word each, or a sum of bits (MD_AUTH_ANONYMOUS is 1).
+fn is_anonymous(flags: &str) -> bool {
+    let is_so =
+        |word: &str| word == "AuthAnonymous" || word.parse().is_ok_and(|bits: u32| bits & 1 == 1);
+    flags.split('|').any(|word| is_so(word.trim()))
+}
+
+/// Whether they cannot log in at all.
+fn is_only_anonymous(flags: &str) -> bool {
+    flags
+        .split('|')
+        .all(|word| matches!(word.trim(), "" | "AuthAnonymous" | "0" | "1"))
 }

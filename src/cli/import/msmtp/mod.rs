@@ -243,9 +243,11 @@ fn login(what: &str, account: &Account, draft: &mut ImportDraft) -> Option<Login
     let missing = match auth {
         "" | "on" | "plain" | "login" | "cram-md5" | "digest-md5" | "scram-sha-1"
         | "scram-sha-256" => None,
-        _ => Some(format!(
+        "external" | "gssapi" | "ntlm" | "oauthbearer" | "xoauth2" => Some(format!(
             "auth {auth} is not spoken with a password; see docs/exchange-online.md for tokens"
         )),
+        // What else stands there may be a password.
+        _ => Some("its auth is no method that msmtp has".to_owned()),
     };
     let missing = missing.or_else(|| match password {
         Some(password) if words::is_password(password) => None,

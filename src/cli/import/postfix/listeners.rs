@@ -9,11 +9,19 @@ use super::{
         note::{NotUnderstood, SourcePlace},
         words,
     },
+    left_out::{self, Handling},
     main_cf::MainCf,
     master_cf::MasterService,
     restrictions::{self, Permitted},
 };
 
+/// Options of a service by which fewer clients may send.
+const STRICTER: [&str; 4] = [
+    "smtpd_tls_req_ccert",
+    "smtpd_upstream_proxy_protocol",
+    "postscreen_upstream_proxy_protocol",
+    "smtpd_sender_login_maps",
+];
 /// No more listeners are written.
 const MOST: usize = 64;
 
@@ -53,7 +61,8 @@ pub(super) fn read(
             }
             continue;
         }
-        has_logins |= service_listeners(main, service, permitted, &interfaces, files, draft)?;
+        let service = behind(service, services.unwrap_or_default());
+        has_logins |= service_listeners(main, &service, permitted, &interfaces, files, draft)?;
     }
     if has_logins {
         draft.lacks(
@@ -75,6 +84,20 @@ pub(super) fn read(
         });
     }
     Ok(())
+}
+
+/// What postscreen lets through is asked by the `smtpd` behind it: its options count.
+fn behind(service: &MasterService, all: &[MasterService]) -> MasterService {
+    let mut service = service.clone();
+    if service.command == "postscreen" {
+        let smtpd = all
+            .iter()
+            .find(|one| one.kind == "pass" && one.command == "smtpd");
+        service
+            .own
+            .extend(smtpd.into_iter().flat_map(|one| one.own.iter().cloned()));
+    }
+    service
 }
 
 /// The addresses of one service. Whether clients may log in there.
@@ -111,17 +134,35 @@ fn service_listeners(
             draft.lacks(format!("the service {}", service.name), place.clone(), why);
             manner.asleep = Some(format!("In {}: {why}.", "master.cf"));
         }
+        // What only this service asks, and Postern does not.
+        let mut usual = ImportDraft::new("Postfix");
+        restrictions::permitted(main, files, &mut usual)?;
+        let more = aside.notes.weighty().filter(|note| !usual.notes.has(note));
+        let more: Vec<_> = more.cloned().collect();
+        for note in more {
+            draft.lacks(
+                format!("{} of the service {}", note.what, service.name),
+                place.clone(),
+                note.why,
+            );
+            let why = "it asks more than Postern does";
+            manner.asleep = Some(format!("In {}: {why}.", "master.cf"));
+        }
     }
-    for (name, _) in &service.own {
-        if matches!(
-            name.as_str(),
-            "content_filter" | "smtpd_proxy_filter" | "smtpd_milters"
-        ) {
+    for (name, value) in &service.own {
+        if let Handling::Decides(why) = left_out::handling(name)
+            && !value.is_empty()
+        {
             draft.lacks(
                 format!("{name} of the service {}", service.name),
                 place.clone(),
-                "Postern asks no other program",
+                why,
             );
+            // A filter judges content; these say who is asked, and by which address.
+            if STRICTER.contains(&name.as_str()) && !matches!(value.as_str(), "no") {
+                let why = "it lets fewer clients send, or knows them by another address";
+                manner.asleep = Some(format!("In {}: {why}.", "master.cf"));
+            }
         }
     }
     let hosts = match bound_to {

@@ -9,6 +9,41 @@ use super::{
 
 /// The key of `static:VALUE`, which has the value for every key.
 pub(super) const EVERY_KEY: &str = "(every key)";
+/// Every kind of table that Postfix has (postconf -m).
+const KINDS: [&str; 32] = [
+    "btree",
+    "cdb",
+    "cidr",
+    "dbm",
+    "environ",
+    "fail",
+    "hash",
+    "inline",
+    "internal",
+    "ldap",
+    "lmdb",
+    "memcache",
+    "mongodb",
+    "mysql",
+    "netinfo",
+    "nis",
+    "nisplus",
+    "pcre",
+    "pgsql",
+    "pipemap",
+    "proxy",
+    "randmap",
+    "regexp",
+    "sdbm",
+    "socketmap",
+    "sqlite",
+    "static",
+    "tcp",
+    "texthash",
+    "unionmap",
+    "unix",
+    "debug",
+];
 /// No more entries of one table are read.
 const MOST: usize = 20_000;
 
@@ -42,12 +77,7 @@ pub(super) fn read(
             Some((kind, rest)) if !bare.starts_with('/') => (kind, rest),
             _ => (fallback, bare),
         };
-        // What stands in the name itself may be a password.
-        let shown = if matches!(kind, "inline" | "static") {
-            format!("{kind}:…")
-        } else {
-            map.clone()
-        };
+        let shown = shown(kind, rest);
         let mut refuse = |why: String| {
             unread.push(UnreadMap {
                 map: shown.clone(),
@@ -58,6 +88,9 @@ pub(super) fn read(
             "hash" | "lmdb" | "btree" | "dbm" | "cdb" | "sdbm" | "texthash" => {
                 match files.text(rest) {
                     Ok(text) => entries.extend(of_text(&text, rest)),
+                    Err(why) if !rest.is_empty() && !rest.starts_with('/') => {
+                        refuse(why.replace(rest, "…"));
+                    }
                     Err(why) => refuse(why),
                 }
             }
@@ -67,7 +100,10 @@ pub(super) fn read(
                 value: braceless(rest).to_owned(),
                 place: place.cloned().unwrap_or_default(),
             }),
-            _ => refuse(format!("tables of the kind {kind} are not read")),
+            _ if KINDS.contains(&kind) => {
+                refuse(format!("tables of the kind {kind} are not read"));
+            }
+            _ => refuse("this is no table of a kind that Postfix has".to_owned()),
         }
         if entries.len() > MOST {
             entries.truncate(MOST);
@@ -78,6 +114,17 @@ pub(super) fn read(
         }
     }
     (entries, unread)
+}
+
+/// The name of a table for people: only a path is one, all else may hold a password.
+fn shown(kind: &str, rest: &str) -> String {
+    let is_path =
+        rest.starts_with('/') && !rest.contains(|c: char| c.is_whitespace() || "{}:@".contains(c));
+    match (KINDS.contains(&kind), is_path) {
+        (true, true) => format!("{kind}:{rest}"),
+        (true, false) => format!("{kind}:…"),
+        (false, _) => "…".to_owned(),
+    }
 }
 
 fn of_text(text: &str, file: &str) -> Vec<MapEntry> {

@@ -281,6 +281,32 @@ fn refuse(refused: &[IpNet], draft: &mut ImportDraft) {
     }
 }
 
+/// The allowlist is asked about what the sender was made: whoever could not send must not be made somebody who may.
+fn keep_those_who_may(draft: &mut ImportDraft) {
+    let Some(allowed) = draft.allowed_senders.clone() else {
+        return;
+    };
+    let mut lost = Vec::new();
+    for rewrite in &mut draft.rewrites {
+        rewrite.senders.retain(|sender| {
+            let common = restrictions::both(Some(vec![sender.clone()]), Some(allowed.clone()));
+            let is_admitted = common.is_some_and(|common| common.contains(sender));
+            if !is_admitted {
+                lost.push(sender.clone());
+            }
+            is_admitted
+        });
+    }
+    draft.rewrites.retain(|rewrite| !rewrite.senders.is_empty());
+    for sender in lost {
+        draft.lacks(
+            format!("the rewrite of {sender}"),
+            None,
+            "it might not send under its own name, and would now under the other",
+        );
+    }
+}
+
 /// `sender_canonical_maps`, and behind them `smtp_generic_maps`: addresses before domains, as Postfix looks them up.
 fn rewrites(
     main: &MainCf,
@@ -312,8 +338,11 @@ fn rewrites(
                 _ => entry.value.clone(),
             };
             let (Some(sender), Some(to)) = (sender, words::address(&full)) else {
+                // What is no address may be anything.
+                let is_shown = entry.value.starts_with('@') || words::address(&full).is_some();
+                let shown = if is_shown { &entry.value } else { "…" };
                 draft.leaves(
-                    format!("{parameter}: {} {}", entry.key, entry.value),
+                    format!("{parameter}: {} {shown}", entry.key),
                     Some(entry.place),
                     "a rewrite makes one address of an address or of a whole domain",
                 );
@@ -351,6 +380,7 @@ fn rewrites(
     draft
         .rewrites
         .sort_by_key(|rewrite| rewrite.senders.iter().all(|sender| !sender.contains('@')));
+    keep_those_who_may(draft);
     let not_admitted: Vec<String> = draft
         .rewrites
         .iter()

@@ -39,15 +39,20 @@ pub(super) struct Permitted {
 /// What one list has said so far.
 #[derive(Default)]
 struct RestrictionWalk {
-    yes_senders: Vec<String>,
-    no_senders: Vec<String>,
-    yes_recipients: Vec<String>,
-    no_recipients: Vec<String>,
+    yes_senders: Vec<AccessPattern>,
+    no_senders: Vec<AccessPattern>,
+    yes_recipients: Vec<AccessPattern>,
+    no_recipients: Vec<AccessPattern>,
+    /// So many tables were read.
+    tables: usize,
     /// `reject_unauth_destination` before a permit: only what Postfix is a destination for.
     only_own: bool,
     refuses_the_rest: bool,
     refused: Vec<IpNet>,
 }
+
+/// A pattern, and of which table it is.
+type AccessPattern = (usize, String);
 
 /// What an entry of an access table says.
 enum AccessWord {
@@ -194,8 +199,15 @@ impl Walker<'_> {
             );
         }
         let is_sender = word == "check_sender_access";
+        walk.tables += 1;
+        let table = walk.tables;
         for entry in entries {
+            if self.parents && entry.key.starts_with('.') {
+                // It is never looked up (access(5)).
+                continue;
+            }
             let patterns = self.patterns(&entry);
+            let patterns: Vec<_> = patterns.into_iter().map(|text| (table, text)).collect();
             if patterns.is_empty() {
                 self.draft.lacks(
                     format!("{word}: {}", entry.key),
@@ -293,13 +305,22 @@ impl Walker<'_> {
             only_own,
             refuses_the_rest,
             refused,
+            tables: _,
         } = walk;
         found.refused = refused;
         if refuses_the_rest {
             if yes_senders.is_empty() {
                 found.recipients = Some(self.without(yes_recipients, &no_recipients));
+                if !no_senders.is_empty() {
+                    self.cannot("senders", &no_senders);
+                    found.senders = Some(Vec::new());
+                }
             } else {
                 found.senders = Some(self.without(yes_senders, &no_senders));
+                if !no_recipients.is_empty() {
+                    self.cannot("recipients", &no_recipients);
+                    found.recipients = Some(Vec::new());
+                }
                 if !yes_recipients.is_empty() {
                     self.draft.lacks(
                         format!("{}: check_recipient_access", self.list),
@@ -330,8 +351,8 @@ impl Walker<'_> {
         found
     }
 
-    fn cannot(&mut self, whose: &str, no: &[String]) {
-        let some: Vec<&str> = no.iter().take(3).map(String::as_str).collect();
+    fn cannot(&mut self, whose: &str, no: &[AccessPattern]) {
+        let some: Vec<&str> = no.iter().take(3).map(|(_, text)| text.as_str()).collect();
         self.draft.lacks(
             format!("{}: all {whose} but {}", self.list, some.join(", ")),
             self.place.clone(),
@@ -340,18 +361,22 @@ impl Walker<'_> {
     }
 
     /// Those that are not also refused in part: a pattern has no exceptions.
-    fn without(&mut self, yes: Vec<String>, no: &[String]) -> Vec<String> {
-        let (kept, gone): (Vec<String>, Vec<String>) = yes
-            .into_iter()
-            .partition(|wide| !no.iter().any(|narrow| holds(wide, narrow)));
-        for wide in gone {
+    fn without(&mut self, yes: Vec<AccessPattern>, no: &[AccessPattern]) -> Vec<String> {
+        let is_refused = |(table, text): &AccessPattern| {
+            no.iter().any(|(other, refused)| {
+                // What an earlier table refuses, no later one permits.
+                holds(text, refused) || (other < table && holds(refused, text))
+            })
+        };
+        let (gone, kept): (Vec<_>, Vec<_>) = yes.into_iter().partition(is_refused);
+        for (_, wide) in gone {
             self.draft.lacks(
                 format!("{}: {wide}", self.list),
                 self.place.clone(),
                 "a part of it is rejected, and a pattern has no exceptions",
             );
         }
-        let mut kept = kept;
+        let mut kept: Vec<String> = kept.into_iter().map(|(_, text)| text).collect();
         kept.dedup();
         kept
     }

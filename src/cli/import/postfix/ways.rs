@@ -145,7 +145,7 @@ impl Ways<'_> {
     ) -> Option<String> {
         let Some((host, port, is_host)) = next_hop(hop) else {
             draft.lacks(
-                format!("{what}: {hop}"),
+                format!("{what}: {}", words::shown_hop(hop)),
                 place.cloned(),
                 "this is no host with a port",
             );
@@ -162,7 +162,7 @@ impl Ways<'_> {
         }
         if !is_host {
             draft.changes(
-                format!("{what}: {hop}"),
+                format!("{what}: {}", words::shown_hop(hop)),
                 place.cloned(),
                 "without brackets Postfix asks DNS for its mail servers (MX); Postern takes it as the name of a host",
             );
@@ -269,7 +269,8 @@ impl Ways<'_> {
                 None => words::pattern(&entry.key),
             };
             let (kind, hop) = entry.value.split_once(':').unwrap_or((&entry.value, ""));
-            let what = format!("transport_maps: {} {}", entry.key, entry.value);
+            let shown = words::shown_hop(&entry.value);
+            let what = format!("transport_maps: {} {shown}", entry.key);
             let Some(recipient) = recipient else {
                 draft.lacks(
                     what,
@@ -371,7 +372,8 @@ impl Ways<'_> {
             let sender = words::pattern(entry.key.strip_prefix('@').unwrap_or(&entry.key));
             let what = format!(
                 "sender_dependent_relayhost_maps: {} {}",
-                entry.key, entry.value
+                entry.key,
+                words::shown_hop(&entry.value)
             );
             let Some(sender) = sender.filter(|_| entry.key.contains('@')) else {
                 draft.lacks(

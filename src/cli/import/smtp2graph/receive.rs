@@ -302,6 +302,17 @@ fn clients(receive: &YamlNode, requires: bool, has_users: bool, draft: &mut Impo
     if requires && !has_users {
         return;
     }
+    let odd = receive
+        .get("ipWhitelist")
+        .filter(|node| whitelist.is_none() && (node.text().is_some() || !node.pairs().is_empty()));
+    if let Some(node) = odd {
+        draft.lacks(
+            "receive.ipWhitelist",
+            node.place(),
+            "it is no list, which let nobody in: nobody may send",
+        );
+        return;
+    }
     let Some(list) = whitelist else {
         if requires {
             // Whoever logs in, from anywhere.
