@@ -678,3 +678,48 @@ fn the_gateway_that_meets_them_all_bounces_nothing_and_says_each() {
     assert_eq!(kept.count(), count, "{listed}");
     assert_eq!(listed.lines().count(), count + 1, "no bounce: {listed}");
 }
+
+/// The table for administrators says what the program says.
+#[test]
+fn the_page_of_mistakes_is_the_table() {
+    let mut page = String::from(
+        "# The usual mistakes\n\n\
+         One word each. It ends a line of `postern doctor`, of the log and of the state of a connector in brackets; `postern status --json`,\n\
+         `postern doctor --json` and incidents have it as `cause`. Mail waits until it is mended; only `readwrite-missing` is about one message, which\n\
+         comes back to its sender where no other connector takes it. Search this page for the word.\n",
+    );
+    for cause in postern::mail::cause::ALL {
+        let section = match cause.word {
+            "clock" => "This machine and the way out",
+            "secret-id" => "The token",
+            "role-missing" => "Exchange Online by Microsoft Graph",
+            "login-refused" => "SMTP",
+            _ => "",
+        };
+        if !section.is_empty() {
+            page += &[
+                "\n## ",
+                section,
+                "\n\n| word | what is wrong | what helps |\n|---|---|---|\n",
+            ]
+            .concat();
+        }
+        let cell = |text: &str| text.replace('|', "\\|");
+        page += &[
+            "| `",
+            cause.word,
+            "` | ",
+            &cell(cause.says),
+            " | ",
+            &cell(cause.fix),
+            " |\n",
+        ]
+        .concat();
+    }
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/mistakes.md");
+    if std::env::var_os("POSTERN_BLESS").is_some() {
+        std::fs::write(&path, &page).unwrap();
+    }
+    let written = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(written == page, "run this test with POSTERN_BLESS=1");
+}
