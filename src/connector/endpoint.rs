@@ -11,6 +11,8 @@ pub struct Endpoint {
     pub port: u16,
     /// Where it is spoken to by HTTP.
     pub url: Option<Url>,
+    /// It gives the tokens of managed identities: where nobody answers there, this machine has none.
+    pub is_metadata: bool,
 }
 
 impl Endpoint {
@@ -21,6 +23,7 @@ impl Endpoint {
             host: url.host_str()?.to_owned(),
             port: url.port_or_known_default()?,
             url: Some(url),
+            is_metadata: false,
         })
     }
 }

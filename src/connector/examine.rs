@@ -332,8 +332,14 @@ async fn resolved(Endpoint { host, port, .. }: &Endpoint) -> Result<String, Stri
     Ok(format!("{host} is {}", found.join(" and ")))
 }
 
-async fn reached(Endpoint { host, port, .. }: &Endpoint) -> Result<String, String> {
-    let failed = |why: String| cause::HOST_UNREACHABLE.at(format_args!("{host}:{port}: {why}"));
+async fn reached(endpoint: &Endpoint) -> Result<String, String> {
+    let Endpoint { host, port, .. } = endpoint;
+    let cause = if endpoint.is_metadata {
+        cause::IDENTITY_MISSING
+    } else {
+        cause::HOST_UNREACHABLE
+    };
+    let failed = |why: String| cause.at(format_args!("{host}:{port}: {why}"));
     match timeout(
         PATIENCE,
         TcpStream::connect((host.trim_matches(['[', ']']), *port)),

@@ -287,14 +287,19 @@ impl Kind {
 
     /// The hosts that are spoken to before a message can leave, in the order in which they are.
     pub fn endpoints(&self) -> Vec<Endpoint> {
-        let token = self
-            .oauth()
-            .and_then(|oauth| Endpoint::of_url(&oauth.token_url));
+        let token = self.oauth().and_then(|oauth| {
+            let is_metadata = matches!(oauth.grant, oauth::Grant::ManagedIdentity { .. });
+            Some(Endpoint {
+                is_metadata,
+                ..Endpoint::of_url(&oauth.token_url)?
+            })
+        });
         let own = match self {
             Kind::Smtp(smtp) => Some(Endpoint {
                 host: smtp.host.trim_matches(['[', ']']).to_owned(),
                 port: smtp.port,
                 url: None,
+                is_metadata: false,
             }),
             Kind::Graph(graph) => Endpoint::of_url(&graph.graph_url),
             Kind::Capture { .. } | Kind::Discard => None,

@@ -232,6 +232,12 @@ fn a_mistake_in_the_file_has_its_word_there() {
         key
     });
     drop(keys);
+    let young = rcgen::KeyPair::generate_for(&rcgen::PKCS_RSA_SHA256).unwrap();
+    let mut params = rcgen::CertificateParams::new(vec!["postern".to_owned()]).unwrap();
+    params.not_before = rcgen::date_time_ymd(2090, 1, 1);
+    params.not_after = rcgen::date_time_ymd(2091, 1, 1);
+    std::fs::write(at("young.pem"), params.self_signed(&young).unwrap().pem()).unwrap();
+    std::fs::write(at("young.key"), young.serialize_pem()).unwrap();
     let curve = rcgen::KeyPair::generate().unwrap();
     let params = rcgen::CertificateParams::new(vec!["postern".to_owned()]).unwrap();
     std::fs::write(at("curve.pem"), params.self_signed(&curve).unwrap().pem()).unwrap();
@@ -271,6 +277,7 @@ fn a_mistake_in_the_file_has_its_word_there() {
         (true, "key-unusable", pair("curve.pem", "curve.key")),
         (true, "key-unusable", pair("one.pem", "none.key")),
         (false, "certificate-expired", pair("two.pem", "two.key")),
+        (false, "certificate-early", pair("young.pem", "young.key")),
         (
             false,
             "secret-expired",

@@ -384,6 +384,22 @@ fn microsoft(asked: &Asked) -> Said {
             "Content-Type: text/html\r\n".into(),
             "<html><title>Sign in to the network</title></html>".into(),
         ),
+        ["identity", ..] => (404, String::new(), String::new()),
+        ["google", word, ..] => {
+            let (error, said) = match word {
+                "key" => ("invalid_grant", "Invalid JWT Signature."),
+                "subject" => ("invalid_grant", "Invalid email or User ID"),
+                _ => (
+                    "unauthorized_client",
+                    "Client is unauthorized to retrieve access tokens using this method, or client not authorized for any of the scopes requested.",
+                ),
+            };
+            (
+                400,
+                String::new(),
+                json!({"error": error, "error_description": said}).to_string(),
+            )
+        }
         ["roles", ..] if is_token => granted(
             &jwt(&json!({"aud": "https://graph.microsoft.com", "roles": ["User.Read.All"]})),
             3599,
@@ -478,6 +494,45 @@ impl World {
                 is_there.then(|| Act::says(said))
             });
             add(cause, check, smtp(script, more));
+        }
+        let key = KeyPair::generate_for(&rcgen::PKCS_RSA_SHA256).unwrap();
+        let account = dir.path().join("account.json");
+        let content = json!({"type": "service_account", "client_email": "sa@project.example", "private_key_id": "k", "private_key": key.serialize_pem()});
+        std::fs::write(&account, content.to_string()).unwrap();
+        for (word, cause) in [
+            ("key", "google-key"),
+            ("subject", "google-subject"),
+            ("delegation", "google-delegation"),
+        ] {
+            let oauth = format!(
+                "tls = \"off\"\noauth = {{ provider = \"google\", service_account_file = \"{}\", subject = \"erp@corp.example\", token_url = \"{}\" }}\n",
+                account.display(),
+                cloud.url(&format!("/google/{word}"))
+            );
+            let script = Script::default().offers("AUTH_XOAUTH2");
+            add(cause, "token", smtp(script, &oauth));
+        }
+        let by_token = Script::default()
+            .offers("AUTH_XOAUTH2")
+            .at("AUTH", Act::says("535 5.7.3 Authentication unsuccessful"));
+        add(
+            "smtp-sendas",
+            "login",
+            smtp(
+                by_token,
+                &format!(
+                    "tls = \"off\"\noauth = {{ provider = \"microsoft\", tenant_id = \"corp.example\", client_id = \"11111111-2222-3333-4444-555555555555\", client_secret = \"hush-hush-value\", mailbox = \"erp@corp.example\", login_url = \"{}\" }}\n",
+                    cloud.url("/graph/0")
+                ),
+            ),
+        );
+        for (at, check) in [
+            (cloud.url("/identity"), "token"),
+            ("http://127.0.0.1:1".to_owned(), "tcp"),
+        ] {
+            let keys = graph(&at, &cloud.url("/graph/0"), "relay@corp.example");
+            let keys = keys.replace("tenant_id = \"corp.example\"\nclient_id = \"11111111-2222-3333-4444-555555555555\"\nclient_secret = \"hush-hush-value\"\n", "managed_identity = true\n");
+            add("identity-missing", check, keys);
         }
         let (trusted, nosy) = (Authority::new("ours"), Authority::new("another"));
         let ca = |name: &str| dir.path().join(name).display().to_string();

@@ -317,9 +317,8 @@ fn of_identity(status: u16, shown: &str, content: &Value) -> String {
         }
         _ => {
             let line = first_line(said);
-            return format!(
-                "no token: the metadata service refuses: {line}; check that the identity is assigned to this machine, or correct managed_identity"
-            );
+            let met = format!("no token: the metadata service refuses: {line}");
+            return cause::IDENTITY_MISSING.at(met);
         }
     };
     format!("no token: {why}")

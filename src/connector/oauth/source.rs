@@ -425,7 +425,15 @@ impl Renewer {
                     .body(form(&request.form))
             })
             .await
-            .map_err(|fault| (fault.obstacle("token"), false))
+            .map_err(|fault| {
+                let mut obstacle = fault.obstacle("token");
+                if matches!(self.settings.grant, Grant::ManagedIdentity { .. }) {
+                    // No other machine than one of Azure has it.
+                    let met = format!("no token from the metadata service ({})", fault.text());
+                    obstacle.reply.text = cause::IDENTITY_MISSING.at(met);
+                }
+                (obstacle, false)
+            })
     }
 
     /// What came back, with what is known here beside a refusal. `is_configured`: by the credential of the file.
