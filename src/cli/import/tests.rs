@@ -1668,3 +1668,11 @@ fn iis_that_wants_a_login_is_not_opened() {
         }
     }
 }
+
+#[test]
+fn a_login_of_one_user_that_serves_all_is_said() {
+    let account = "account a\nhost smtp.corp.example\nfrom a@corp.example\ntls on\nauth on\nuser u\npassword p-of-u\n";
+    let made = msmtp_of(account);
+    made.must_have(&["different now: ", "sends with this login now"]);
+    assert!(!made.decides);
+}

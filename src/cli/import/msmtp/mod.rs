@@ -259,6 +259,11 @@ fn login(what: &str, account: &Account, draft: &mut ImportDraft) -> Option<Login
     });
     let secret = match (missing, password) {
         (None, Some(password)) => {
+            draft.changes(
+                format!("{what}: password"),
+                account.place("password"),
+                "it was for whoever can read that file; whatever may send by this gateway sends with this login now",
+            );
             LoginSecret::Known(Secret::new(password), account.place("password"))
         }
         (why, _) => {
