@@ -25,7 +25,8 @@
 //! - `route.rs` WHERE TO?
 //! - `smtp/` HOW IT IS SAID: `server/` (its state machine in `session/`) and `client/` (what a refusal means in `class/`,
 //!   who waits for it in `dialogue/`), bytes in, steps out, no sockets
-//! - `listener/` SOCKETS IN: `connection/` drives one session
+//! - `listener/` SOCKETS IN: `connection/` drives one session, `acceptor/` looks at what a TLS client offers and chooses who answers;
+//!   `old_tls/` is the library for old devices, below all that uses it
 //! - `queue/` NOTHING IS LOST: `store.rs` is the trait, `settling.rs` what a settlement makes of a job, `turns.rs` whose turn it is in a
 //!   lane, `sqlite/` the rows and the one writer, `postgres/` the rows that several gateways share, `spill/` both of them: what lies here while
 //!   those are away; `body.rs` has the large bodies, `lock.rs` says who has a directory
@@ -57,7 +58,7 @@
 //! # Who may import whom
 //!
 //! ```text
-//! cli │ gateway │ config │ admin │ incident │ view │ delivery │ listener, connector │ smtp, queue, window │ policy, route, telemetry │ mail, secret, systemd, watch
+//! cli │ gateway │ config │ admin │ incident │ view │ delivery │ listener, connector │ smtp, queue, window │ policy, route, telemetry │ old_tls │ mail, secret, systemd, watch
 //! ```
 //! A module imports only from rows to its right; neighbours in a row do not know each other. `config` sits above what it builds:
 //! nobody below has heard of TOML, environment variables or files. A test (`tidy`) holds this, that the decisions are pure, that files
@@ -90,6 +91,7 @@ extern crate self as postern;
 mod fixture;
 
 pub mod mail;
+pub mod old_tls;
 pub mod secret;
 
 pub mod policy;

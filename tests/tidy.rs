@@ -20,6 +20,7 @@ use std::{
 /// The layers, lowest first. A module imports only from lower rows, or from itself.
 const ROWS: &[&[&str]] = &[
     &["mail", "secret", "systemd", "watch"],
+    &["old_tls"],
     &["policy", "route", "telemetry"],
     &["smtp", "queue", "window"],
     &["listener", "connector"],
@@ -81,7 +82,8 @@ const IMPURE_WORDS: &[&str] = &[
 /// Lines of code, without tests, comments and blank lines, that a module may have. One that needs more says why in the commit that
 /// raises its row; one that has become smaller may have its row lowered.
 const BUDGETS: &[(&str, usize)] = &[
-    ("mail", 2_780),
+    ("mail", 2_900),
+    ("old_tls", 200),
     ("secret", 50),
     ("systemd", 50),
     ("policy", 800),
@@ -89,14 +91,14 @@ const BUDGETS: &[(&str, usize)] = &[
     ("telemetry", 1_700),
     ("smtp", 4_620),
     ("queue", 15_600),
-    ("listener", 3_240),
+    ("listener", 3_950),
     ("connector", 11_700),
     ("delivery", 6_700),
-    ("view", 900),
+    ("view", 940),
     ("incident", 1_500),
-    ("window", 1_300),
+    ("window", 1_360),
     ("admin", 9_400),
-    ("config", 9_250),
+    ("config", 9_500),
     ("watch", 50),
     ("gateway", 5_700),
     ("cli", 14_200),

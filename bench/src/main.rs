@@ -7,6 +7,7 @@ mod message;
 mod postgres;
 mod rest;
 mod round;
+mod shake;
 mod sink;
 mod tls;
 
@@ -36,6 +37,8 @@ enum Verb {
     /// A line over a distance: a pipe to an upstream that delays what goes through it, until standard input ends; prints its address, and
     /// at the end one line of JSON
     Delay(delay::Options),
+    /// Handshakes of TLS by STARTTLS, one a connection; prints one line of JSON
+    Shake(shake::Options),
     /// A certificate for the sink and the relays: cert.pem and key.pem in this folder
     Cert { dir: PathBuf },
 }
@@ -52,6 +55,7 @@ fn main() -> Result<()> {
         Verb::Disk(options) => println!("{}", disk::run(&options)?),
         Verb::Postgres(options) => println!("{}", postgres::run(&options)?),
         Verb::Delay(options) => delay::run(&options)?,
+        Verb::Shake(options) => println!("{}", serde_json::to_string(&shake::run(&options)?)?),
         Verb::Cert { dir } => tls::make(&dir)?,
     }
     Ok(())

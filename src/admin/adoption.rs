@@ -147,6 +147,7 @@ mod tests {
             candidate: true,
             needs: owned(needs),
             last_mail: None,
+            old_tls: None,
             names: Vec::new(),
         }
     }

@@ -12,7 +12,7 @@ use std::{
 
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose,
+    KeyUsagePurpose, PKCS_RSA_SHA256, RsaKeySize,
 };
 use time::{Duration, OffsetDateTime};
 
@@ -37,6 +37,9 @@ pub(super) struct Arguments {
     /// How long the relay's certificate is valid
     #[arg(long, default_value_t = 825, value_parser = clap::value_parser!(u32).range(1..=3650))]
     days: u32,
+    /// A certificate with an RSA key, of an RSA CA of its own, for devices with old TLS: `old_certificate` of the listener
+    #[arg(long)]
+    rsa: bool,
     /// Overwrite an existing relay certificate and key (never the CA)
     #[arg(long)]
     force: bool,
@@ -74,14 +77,28 @@ pub(super) fn run(arguments: &Arguments) -> Ended {
         });
     }
     names.extend(arguments.ip.iter().map(ToString::to_string));
-    let made = make(
-        &arguments.dir,
-        "relay",
-        &names,
-        arguments.days,
-        arguments.force,
-    )?;
+    let made = if arguments.rsa {
+        make_of(
+            &RSA,
+            &arguments.dir,
+            "rsa",
+            &names,
+            arguments.days,
+            arguments.force,
+        )?
+    } else {
+        make(
+            &arguments.dir,
+            "relay",
+            &names,
+            arguments.days,
+            arguments.force,
+        )?
+    };
     let ca = if made.kept_ca { "kept" } else { "made" };
+    if arguments.rsa {
+        return tell_rsa(ca, &made, &names);
+    }
     output::line(format_args!(
         "{ca}  {}  the CA: devices that check certificates must trust it\n\
          made  {}  the relay's certificate for {}\n\
@@ -108,6 +125,54 @@ pub(super) fn run(arguments: &Arguments) -> Ended {
     Ok(Exit::Ok)
 }
 
+/// What was made for old handshakes, and where it belongs.
+fn tell_rsa(ca: &str, made: &CertificateFiles, names: &[String]) -> Ended {
+    output::line(format_args!(
+        "{ca}  {}  the CA with an RSA key: devices that check certificates must trust it\n\
+         made  {}  a certificate with an RSA key for {}\n\
+         made  {}  its key: readable by you alone\n\n\
+         In the configuration, beside certificate and key:\n\n\
+         [[listener]]\n\
+         old_certificate = {}\n\
+         old_key = {}\n\n\
+         It is shown to the devices alone whose [[client]] has old_ciphers = true or a min_tls below 1.2, and that know nothing\n\
+         better. Keep {} off every other machine.",
+        made.ca.display(),
+        made.certificate.display(),
+        names.join(", "),
+        made.key.display(),
+        toml::Value::from(made.certificate.display().to_string()),
+        toml::Value::from(made.key.display().to_string()),
+        made.ca.with_extension("key").display(),
+    ))?;
+    Ok(Exit::Ok)
+}
+
+/// A kind of keys, with a CA of its own.
+struct KeyForm {
+    /// The file of the CA, without its ending.
+    ca: &'static str,
+    generate: fn() -> Result<KeyPair, rcgen::Error>,
+    /// What the key of a certificate is for.
+    usages: &'static [KeyUsagePurpose],
+}
+
+const ECDSA: KeyForm = KeyForm {
+    ca: "ca",
+    generate: KeyPair::generate,
+    usages: &[KeyUsagePurpose::DigitalSignature],
+};
+
+/// An RSA key takes a secret too: the old key exchange. An old device knows no other signature of a CA either.
+const RSA: KeyForm = KeyForm {
+    ca: "ca-rsa",
+    generate: || KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_2048),
+    usages: &[
+        KeyUsagePurpose::DigitalSignature,
+        KeyUsagePurpose::KeyEncipherment,
+    ],
+};
+
 /// Makes `NAME.pem` (with the CA behind it) and `NAME.key`, and `ca.pem` and `ca.key` unless they are there.
 pub(super) fn make(
     directory: &Path,
@@ -116,8 +181,19 @@ pub(super) fn make(
     days: u32,
     force: bool,
 ) -> Result<CertificateFiles, CommandError> {
+    make_of(&ECDSA, directory, file, names, days, force)
+}
+
+fn make_of(
+    form: &KeyForm,
+    directory: &Path,
+    file: &str,
+    names: &[String],
+    days: u32,
+    force: bool,
+) -> Result<CertificateFiles, CommandError> {
     let made = |kept_ca| CertificateFiles {
-        ca: directory.join("ca.pem"),
+        ca: directory.join(form.ca).with_extension("pem"),
         certificate: directory.join(file).with_extension("pem"),
         key: directory.join(file).with_extension("key"),
         kept_ca,
@@ -134,9 +210,9 @@ pub(super) fn make(
         }
     }
     fs::create_dir_all(directory).map_err(|error| cannot(directory, &error))?;
-    let (ca_pem, issuer, kept) = authority(&paths.ca)?;
+    let (ca_pem, issuer, kept) = authority(form, &paths.ca)?;
 
-    let key = KeyPair::generate().map_err(fault)?;
+    let key = (form.generate)().map_err(fault)?;
     let mut params = CertificateParams::new(names.to_vec()).map_err(fault)?;
     if let Some(name) = names.first() {
         params
@@ -147,7 +223,7 @@ pub(super) fn make(
     // From a day ago: the clocks of devices are not exact.
     params.not_before = now - Duration::days(1);
     params.not_after = now + Duration::days(i64::from(days));
-    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.key_usages = form.usages.to_vec();
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
     params.use_authority_key_identifier_extension = true;
     let certificate = params.signed_by(&key, &issuer).map_err(fault)?;
@@ -163,7 +239,10 @@ pub(super) fn make(
 }
 
 /// The CA that is there, or a new one.
-fn authority(path: &Path) -> Result<(String, Issuer<'static, KeyPair>, bool), CommandError> {
+fn authority(
+    form: &KeyForm,
+    path: &Path,
+) -> Result<(String, Issuer<'static, KeyPair>, bool), CommandError> {
     let key_path = path.with_extension("key");
     if path.exists() || key_path.exists() {
         let pem = fs::read_to_string(path).map_err(|error| unreadable(path, &error))?;
@@ -173,7 +252,7 @@ fn authority(path: &Path) -> Result<(String, Issuer<'static, KeyPair>, bool), Co
             Issuer::from_ca_cert_pem(&pem, key).map_err(|error| unreadable(path, &error))?;
         return Ok((pem, issuer, true));
     }
-    let key = KeyPair::generate().map_err(fault)?;
+    let key = (form.generate)().map_err(fault)?;
     let mut params = CertificateParams::new(Vec::new()).map_err(fault)?;
     params
         .distinguished_name

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     delivery::upstreams::UpstreamRow,
-    gateway::report::status::{StatusReport, open_incidents},
+    gateway::report::status::{StatusReport, open_incidents, with_old_tls},
     mail::{
         outcome::LaneState,
         text::{shown, shown_to},
@@ -48,6 +48,7 @@ pub(super) fn run(path: Option<PathBuf>, arguments: &Arguments) -> Ended {
         // What cannot be looked into says nothing.
         if let Some(window) = WindowDb::existing(&place.data_dir).ok().flatten() {
             report.incidents = open_incidents(&window).await;
+            report.old_tls = with_old_tls(&window, report.site.now).await;
         }
         Ok(report)
     })?;
@@ -240,6 +241,17 @@ impl PrintedStatus<'_> {
         }
         for credential in &self.report.row.credentials {
             writeln!(out, "{}", sentence(credential, self.report.site.now))?;
+        }
+        for old in &self.report.old_tls {
+            let client = old.client.as_deref().unwrap_or("-");
+            writeln!(
+                out,
+                "old tls     {} (client {}) spoke TLS {} at {}",
+                shown(&old.address),
+                shown(client),
+                shown(&old.tls),
+                moment(&old.at)
+            )?;
         }
         if let Some(open) = self.report.incidents {
             writeln!(out, "incidents   {}", open_ones(open))?;

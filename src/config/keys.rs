@@ -198,6 +198,8 @@ sections! {
         require_tls: Flag, "false", "With starttls: no mail is taken before it.";
         certificate: Is(PATH), "", "PEM file, with tls other than off; `postern cert` makes one.";
         key: Is(PATH), "", "PEM file, with tls other than off; `postern cert` makes one.";
+        old_certificate: Is(PATH), "", "PEM file for old handshakes (`min_tls` and `old_ciphers` of [[client]]), which need an RSA key; `postern cert --rsa` makes one. Default: certificate.";
+        old_key: Is(PATH), "", "PEM file, with old_certificate.";
         auth: Word(&["off", "optional", "required"]), "off", "Whether users log in.";
         plaintext_auth: Flag, "false", "Offer AUTH without TLS (loopback and trusted networks only).";
         proxy_protocol: List(NETWORK), "[]", "Networks whose connections begin with a PROXY v1/v2 header.";
@@ -213,6 +215,8 @@ sections! {
         require_auth: Flag, "false", "A login is required nevertheless.";
         any_credentials: Flag, "false", "For devices that insist on logging in: any name and password will do (PLAIN, LOGIN, CRAM-MD5), and grant nothing.";
         transcript: Flag, "false", "Log every command and reply (no bodies, no credentials).";
+        min_tls: Word(&["1.3", "1.2", "1.1", "1.0"]), "1.2", "The oldest TLS that is spoken with it. 1.1 and 1.0 are weak, and for devices that know nothing better.";
+        old_ciphers: Flag, "false", "TLS 1.2 with CBC or RSA key exchange too (Windows 8.1, Server 2012 R2, Java 7); a lower min_tls has them anyway.";
         expect_every: Duration("1m", "365d"), "", "It sends at least so often: silence for longer is an incident. Default: it may be silent.";
     }
     "user" "" needs ["name" "password"] {

@@ -136,9 +136,9 @@ fn rotated(certificate: &mut Credential, settings: &oauth::Settings, known: &Sto
 /// Of the listeners.
 pub(super) fn of_listeners(standing: &[ListenerStatus]) -> impl Iterator<Item = Credential> {
     let now = SystemTime::now();
-    standing.iter().filter_map(move |listener| {
-        let (file, begins, ends) = listener.certificate.as_ref()?;
-        Some(Credential {
+    standing.iter().flat_map(move |listener| {
+        let certificates = listener.certificates.iter();
+        certificates.map(move |(file, begins, ends)| Credential {
             listener: Some(listener.name.clone()),
             kind: "listener".to_owned(),
             file: Some(file.display().to_string()),
@@ -155,8 +155,11 @@ pub async fn all(config: &Config, store: Option<&Arc<dyn Store>>) -> Vec<Credent
     if let Some(store) = store {
         known.found(stored(config, store).await);
     }
-    let listeners = config.listeners.iter().filter_map(|listener| {
-        let (file, _) = listener.certificate.as_ref()?;
+    let files = config.listeners.iter().flat_map(|listener| {
+        let pairs = listener.certificate.iter().chain(&listener.old_certificate);
+        pairs.map(move |(file, _)| (listener, file))
+    });
+    let listeners = files.filter_map(|(listener, file)| {
         let life = keypair::validity(file).ok()?;
         let begins = Some(life.begins()).filter(|begins| *begins > SystemTime::now());
         Some(Credential {

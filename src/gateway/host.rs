@@ -21,7 +21,7 @@ use super::{
         services::services,
         site::Site,
         situation::Situation,
-        status::{StatusReport, open_incidents},
+        status::{StatusReport, open_incidents, with_old_tls},
         trial::Trial,
         verbs,
     },
@@ -146,6 +146,7 @@ impl Host for GatewayHost {
         let mut report = StatusReport::read(site, Some(self.queue.store().as_ref())).await?;
         if let Some(window) = &self.window {
             report.incidents = open_incidents(window).await;
+            report.old_tls = with_old_tls(window, report.site.now).await;
         }
         Ok(report.view())
     }

@@ -96,8 +96,8 @@ impl Instruments {
         self.metrics.know(&names(config));
         let credentials = ends::first(&self.ends.of(&config.connectors));
         let certificate = |listener: &ListenerStatus| {
-            let (_, _, end) = listener.certificate.as_ref()?;
-            Some((listener.name.clone(), *end))
+            let first = listener.certificates.iter().map(|(_, _, end)| *end).min()?;
+            Some((listener.name.clone(), first))
         };
         *self.configured() = Configured {
             is_reloaded: true,
@@ -195,6 +195,8 @@ fn names(config: &Config) -> LabelNames {
     let connectors = &config.connectors;
     let channels = config.incidents.channels.iter();
     let with_tokens = connectors.iter().filter(|c| c.kind.oauth().is_some());
+    let clients = config.policy.clients.iter();
+    let old = clients.filter(|client| client.tls.is_old());
     LabelNames {
         listeners: config.listeners.iter().map(|l| l.name.clone()).collect(),
         clients: config
@@ -203,6 +205,7 @@ fn names(config: &Config) -> LabelNames {
             .iter()
             .map(|c| c.name.clone())
             .collect(),
+        old_clients: old.map(|client| client.name.clone()).collect(),
         routes: config
             .router
             .routes

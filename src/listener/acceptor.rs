@@ -1,6 +1,7 @@
 //! TLS of listeners: PEM files to a configuration, and a socket to an encrypted stream.
 //!
-//! The only file in here that names a TLS library. A bad certificate is named before anything is bound.
+//! With `hello.rs` and `choice.rs` the only file in here that names a TLS library. A bad certificate is named before anything is
+//! bound. Who may speak an old version is the policy's to say; what of that is used, the client's hello decides.
 
 use std::{
     io,
@@ -9,94 +10,228 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use bytes::Bytes;
+use bytes::BytesMut;
 use rustls::{
-    ServerConfig,
+    ServerConfig, SupportedProtocolVersion,
+    crypto::CryptoProvider,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+    server::ResolvesServerCert,
+    sign::{CertifiedKey, SingleCertAndKey},
 };
-use tokio::time::timeout;
+use tokio::{io::AsyncReadExt as _, net::TcpStream, time::timeout};
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
+
+mod caller;
+mod choice;
+mod hello;
+mod old;
+
+use caller::HANDSHAKE;
+pub(super) use caller::TlsCaller;
+use choice::{Choice, ModernSide};
+use hello::{ClientOffer, TlsOpening};
+use old::OldSide;
 
 use super::wire::{Prefixed, SecureStream, Wire};
 
-use crate::watch::Files;
+use crate::{
+    mail::tls::{TlsFloor, TlsVersion},
+    old_tls::OldKey,
+    watch::Files,
+};
 
 /// A warning is logged when a certificate ends within this time.
 pub const EXPIRES_SOON: Duration = Duration::from_hours(30 * 24);
 
-/// A handshake, or a PROXY header, must be finished within this.
-pub(super) const HANDSHAKE: Duration = Duration::from_secs(30);
+/// A client must have said its hello within this.
+const HELLO: Duration = Duration::from_secs(10);
+/// A hello is read into so much room at first.
+const PIECE: usize = 1024;
 
 /// A loaded chain with its key.
 #[derive(Debug, Clone)]
 pub struct LoadedCertificate {
     /// For the handshake: TLS 1.2 and 1.3.
     pub config: Arc<ServerConfig>,
+    /// For clients that are held to TLS 1.3.
+    newest: Arc<ServerConfig>,
+    /// What of TLS 1.2 goes with the key.
+    modern: ModernSide,
     /// When the first certificate of the chain begins to be valid.
     pub not_before: SystemTime,
     /// When it ends.
     pub not_after: SystemTime,
 }
 
-/// A certificate of a listener, the files it comes from, and what makes an encrypted stream of a socket.
+impl LoadedCertificate {
+    /// What its key can do in an old handshake; `None`: nothing.
+    pub fn old_key(&self) -> Option<OldKey> {
+        self.modern.old_key()
+    }
+}
+
+/// The files of a listener's certificates: a chain and its key, and those for old handshakes, where they are others.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CertificatePaths {
+    /// For everybody.
+    pub own: (PathBuf, PathBuf),
+    /// For old handshakes.
+    pub old: Option<(PathBuf, PathBuf)>,
+}
+
+impl CertificatePaths {
+    fn all(&self) -> Vec<&PathBuf> {
+        let pairs = std::iter::once(&self.own).chain(&self.old);
+        pairs.flat_map(|(chain, key)| [chain, key]).collect()
+    }
+}
+
+/// The certificates of a listener, the files they come from, and what makes an encrypted stream of a socket.
 #[derive(Debug)]
 pub struct Acceptor {
-    chain: PathBuf,
-    key: PathBuf,
+    paths: CertificatePaths,
     certificate: LoadedCertificate,
+    old: OldSide,
+    /// When the one for old handshakes begins and ends, where it is another.
+    old_validity: Option<(SystemTime, SystemTime)>,
     files: Files,
 }
 
+/// Why there is no encrypted stream.
+#[derive(Debug)]
+pub(super) struct TlsFailure {
+    pub(super) error: io::Error,
+    /// What it offers and what is to be done, where that is too little.
+    pub(super) refused: Option<(String, String)>,
+}
+
+impl From<io::Error> for TlsFailure {
+    fn from(error: io::Error) -> Self {
+        Self {
+            error,
+            refused: None,
+        }
+    }
+}
+
+impl TlsFailure {
+    /// For the log.
+    pub(super) fn reason(&self) -> String {
+        match &self.refused {
+            Some((offers, hint)) => format!("it offers {offers}; {hint}"),
+            None => reason(&self.error),
+        }
+    }
+}
+
 impl Acceptor {
-    /// Loads both files.
+    /// Loads all files.
     ///
     /// # Errors
     /// A sentence that names the file and what is wrong with it.
-    pub fn open(chain: &Path, key: &Path) -> Result<Self, String> {
-        let files = Files::of(&[chain, key]);
+    pub fn open(paths: &CertificatePaths) -> Result<Self, String> {
+        let files = Files::of(&paths.all());
+        let (chain, key) = &paths.own;
         let certificate = load(chain, key)?;
+        let (old, old_validity) = match &paths.old {
+            None => (OldSide::read(chain, key, certificate.old_key())?, None),
+            Some((chain, key)) => {
+                let other = load(chain, key)?;
+                let validity = (other.not_before, other.not_after);
+                let side = OldSide::read(chain, key, other.old_key())?;
+                (side, Some(validity))
+            }
+        };
         Ok(Self {
-            chain: chain.to_owned(),
-            key: key.to_owned(),
+            paths: paths.clone(),
             certificate,
+            old,
+            old_validity,
             files,
         })
     }
 
-    /// When the certificate begins.
-    pub fn not_before(&self) -> SystemTime {
-        self.certificate.not_before
-    }
-
-    /// When the certificate ends.
-    pub fn not_after(&self) -> SystemTime {
-        self.certificate.not_after
-    }
-
-    /// The file of the chain.
-    pub fn path(&self) -> &Path {
-        &self.chain
+    /// Every certificate: its file, when it begins, and when it ends.
+    pub fn validities(&self) -> Vec<(PathBuf, SystemTime, SystemTime)> {
+        let one = &self.certificate;
+        let own = (self.paths.own.0.clone(), one.not_before, one.not_after);
+        let old = self.paths.old.as_ref().zip(self.old_validity);
+        let old = old.map(|((chain, _), (begins, ends))| (chain.clone(), begins, ends));
+        std::iter::once(own).chain(old).collect()
     }
 
     /// The server's side of a handshake over a plain socket; `head` was read of it already and comes first.
     ///
     /// # Errors
-    /// The handshake failed, or took too long; [`reason`] has words for it.
-    pub(super) async fn encrypt(&self, wire: Wire, head: Bytes) -> io::Result<Wire> {
-        let Wire::Plain(tcp) = wire else {
-            return Err(io::Error::other("encrypted already"));
+    /// The handshake failed, or took too long.
+    pub(super) async fn encrypt(
+        &self,
+        wire: Wire,
+        mut head: BytesMut,
+        caller: &TlsCaller,
+    ) -> Result<Wire, TlsFailure> {
+        let Wire::Plain(mut tcp) = wire else {
+            return Err(io::Error::other("encrypted already").into());
         };
-        let config = Arc::clone(&self.certificate.config);
-        let handshake = TlsAcceptor::from(config).accept(Prefixed { head, tcp });
-        match timeout(HANDSHAKE, Box::pin(handshake)).await {
-            Ok(stream) => Ok(Wire::Tls(Box::new(stream?))),
-            Err(_) => Err(io::ErrorKind::TimedOut.into()),
-        }
+        let opening = timeout(HELLO, opening(&mut tcp, &mut head)).await;
+        let opening = opening.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?;
+        let (choice, offer) = match opening {
+            TlsOpening::Hello(offer) => {
+                let choice = self.choose(&offer, caller.floor);
+                (choice, offer)
+            }
+            TlsOpening::Endless => {
+                return Err(io::Error::other("its hello has no end within 16 KiB").into());
+            }
+            // The library says no in its own way.
+            TlsOpening::Partial | TlsOpening::Other => (Choice::Modern, ClientOffer::default()),
+        };
+        let stream = Prefixed {
+            head: head.freeze(),
+            tcp,
+        };
+        let remedy = match choice {
+            Choice::Old(policy) => return Ok(self.old.accept(policy, stream, caller).await?),
+            Choice::Modern => None,
+            Choice::Refused(remedy) => Some(remedy),
+        };
+        let loaded = &self.certificate;
+        let config = Arc::clone(match caller.floor.min {
+            TlsVersion::V1_3 => &loaded.newest,
+            _ => &loaded.config,
+        });
+        let handshake = TlsAcceptor::from(config).accept(stream);
+        let error = match timeout(HANDSHAKE, Box::pin(handshake)).await {
+            Ok(Ok(stream)) => return Ok(Wire::Tls(Box::new(stream))),
+            Ok(Err(error)) => error,
+            Err(_) => io::ErrorKind::TimedOut.into(),
+        };
+        let is_in_client = caller.client.is_some();
+        let refused = remedy.map(|remedy| (offer.to_string(), remedy.hint(is_in_client)));
+        Err(TlsFailure { error, refused })
+    }
+
+    fn choose(&self, offer: &ClientOffer, floor: TlsFloor) -> Choice {
+        choice::choose(offer, floor, &self.certificate.modern, self.old.key())
     }
 
     /// Whether it comes from these files, and they are as they were. Blocks on the disk.
-    pub fn is_still(&self, chain: &Path, key: &Path) -> bool {
-        self.chain == chain && self.key == key && self.files == Files::of(&[chain, key])
+    pub fn is_still(&self, paths: &CertificatePaths) -> bool {
+        self.paths == *paths && self.files == Files::of(&paths.all())
+    }
+}
+
+/// Reads until it is known what it is. What was read stays in `head`.
+async fn opening(tcp: &mut TcpStream, head: &mut BytesMut) -> io::Result<TlsOpening> {
+    loop {
+        match hello::look(head) {
+            TlsOpening::Partial => {}
+            other => return Ok(other),
+        }
+        head.reserve(PIECE);
+        if tcp.read_buf(head).await? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
     }
 }
 
@@ -139,24 +274,38 @@ pub fn load(chain: &Path, key: &Path) -> Result<LoadedCertificate, String> {
         )
     })?;
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|e| e.to_string())?
-        .with_no_client_auth()
-        .with_single_cert(certificates, private)
-        .map_err(|e| match e {
-            rustls::Error::InconsistentKeys(_) => format!(
-                "the key in {} does not belong to the first certificate in {}",
-                key.display(),
-                chain.display()
-            ),
-            e => format!("{} with {}: {e}", chain.display(), key.display()),
-        })?;
+    let certified = CertifiedKey::from_der(certificates, private, &provider);
+    let certified = certified.map_err(|e| match e {
+        rustls::Error::InconsistentKeys(_) => format!(
+            "the key in {} does not belong to the first certificate in {}",
+            key.display(),
+            chain.display()
+        ),
+        e => format!("{} with {}: {e}", chain.display(), key.display()),
+    })?;
+    let modern = ModernSide::new(&provider, Arc::clone(&certified.key));
+    let resolver: Arc<dyn ResolvesServerCert> = Arc::new(SingleCertAndKey::from(certified));
+    let config = |versions| config(&provider, versions, &resolver);
     Ok(LoadedCertificate {
-        config: Arc::new(config),
+        config: config(&[&rustls::version::TLS13, &rustls::version::TLS12])?,
+        newest: config(&[&rustls::version::TLS13])?,
+        modern,
         not_before,
         not_after,
     })
+}
+
+fn config(
+    provider: &Arc<CryptoProvider>,
+    versions: &[&'static SupportedProtocolVersion],
+    resolver: &Arc<dyn ResolvesServerCert>,
+) -> Result<Arc<ServerConfig>, String> {
+    let config = ServerConfig::builder_with_provider(Arc::clone(provider))
+        .with_protocol_versions(versions)
+        .map_err(|e| e.to_string())?
+        .with_no_client_auth()
+        .with_cert_resolver(Arc::clone(resolver));
+    Ok(Arc::new(config))
 }
 
 /// Why a handshake failed, for the log: what it means for the client, not what the library calls it.
@@ -164,7 +313,7 @@ pub fn reason(error: &io::Error) -> String {
     use rustls::{AlertDescription as Alert, Error, PeerMisbehaved};
     let inner = error.get_ref().and_then(|e| e.downcast_ref::<Error>());
     let Some(inner) = inner else {
-        return error.to_string();
+        return old::reason(error).map_or_else(|| error.to_string(), str::to_owned);
     };
     let words = match inner {
         Error::AlertReceived(alert) => match alert {
@@ -290,11 +439,27 @@ mod tests {
     fn changed_files_are_seen() {
         let dir = tempfile::tempdir().unwrap();
         let (chain, key) = mint(dir.path(), "a");
-        let tls = Acceptor::open(&chain, &key).unwrap();
-        assert!(tls.is_still(&chain, &key));
-        assert!(!tls.is_still(&key, &chain));
+        let own = |chain: &PathBuf, key: &PathBuf| CertificatePaths {
+            own: (chain.clone(), key.clone()),
+            old: None,
+        };
+        let paths = own(&chain, &key);
+        let tls = Acceptor::open(&paths).unwrap();
+        assert!(tls.is_still(&paths));
+        assert!(!tls.is_still(&own(&key, &chain)));
+        let (old_chain, old_key) = mint(dir.path(), "old");
+        let both = CertificatePaths {
+            old: Some((old_chain.clone(), old_key)),
+            ..paths.clone()
+        };
+        assert!(!tls.is_still(&both));
+        let tls = Acceptor::open(&both).unwrap();
+        assert_eq!(tls.validities().len(), 2);
+        std::fs::write(&old_chain, "rubbish").unwrap();
+        assert!(!tls.is_still(&both));
+        let error = Acceptor::open(&both).unwrap_err();
+        assert!(error.contains("old.pem"), "{error}");
         std::fs::write(&chain, "rubbish").unwrap();
-        assert!(!tls.is_still(&chain, &key));
-        assert!(Acceptor::open(&chain, &key).is_err());
+        assert!(Acceptor::open(&paths).is_err());
     }
 }

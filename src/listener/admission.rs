@@ -9,7 +9,8 @@ use tokio::{net::TcpStream, time::timeout};
 use tracing::{debug, info, warn};
 
 use super::{
-    connection::{Connection, UNREAD, log_failed_tls},
+    connection::{Connection, UNREAD},
+    failed::log_failed_tls,
     permits::{ConnectionPermit, Limit},
     port::{Port, Slot, current},
     settings::TlsMode,
@@ -79,13 +80,14 @@ async fn admit(
         }
     }
     let mut counted = counted::CountedConnection::begin(&port.settings.name);
+    counted.of(shared.client_name(peer.ip()));
     if port.settings.tls == TlsMode::Implicit {
-        let head = input.split().freeze();
-        wire = match port.encrypt(wire, head).await {
+        let caller = shared.tls_caller(peer);
+        wire = match port.encrypt(wire, input.split(), &caller).await {
             Ok(wire) => wire,
-            Err(error) => {
+            Err(failure) => {
                 counted.encrypted(None);
-                log_failed_tls(&error, peer, &port, &shared);
+                log_failed_tls(&failure, &caller, &port, &shared);
                 return Ok(());
             }
         };

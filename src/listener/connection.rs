@@ -10,16 +10,16 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use tokio::{
     sync::watch,
     time::{Instant, sleep, timeout, timeout_at},
 };
-use tracing::{debug, info};
+use tracing::info;
 
 use super::{
-    acceptor,
     captures::escaped,
+    failed::log_failed_tls,
     intake::{Intake, Unlogged},
     permits::ConnectionPermit,
     port::{Port, Slot, current},
@@ -294,11 +294,11 @@ impl Connection {
             Step::StartTls(reply) => {
                 self.say(reply);
                 self.flush().await?;
-                return self.encrypt(Bytes::new()).await;
+                return self.encrypt(BytesMut::new()).await;
             }
             Step::ImplicitTls => {
                 self.flush().await?;
-                let head = self.input.split().freeze();
+                let head = self.input.split();
                 return self.encrypt(head).await;
             }
             Step::Verify(credentials) => {
@@ -386,22 +386,22 @@ impl Connection {
         written
     }
 
-    async fn encrypt(&mut self, head: Bytes) -> io::Result<Next> {
+    async fn encrypt(&mut self, head: BytesMut) -> io::Result<Next> {
         let wire = std::mem::replace(&mut self.wire, Wire::Gone);
-        match self.port.encrypt(wire, head).await {
+        let caller = self.shared.tls_caller(self.peer);
+        match self.port.encrypt(wire, head, &caller).await {
             Ok(wire) => {
                 let version = wire.version();
                 self.counted.encrypted(version);
                 self.witness.encrypted(&self.shared, version);
                 self.wire = wire;
             }
-            Err(error) => {
+            Err(failure) => {
                 self.counted.encrypted(None);
-                self.witness.note(&self.shared, || {
-                    format!("no TLS: {}", acceptor::reason(&error))
-                });
+                self.witness
+                    .note(&self.shared, || format!("no TLS: {}", failure.reason()));
                 self.witness.tls_failed();
-                log_failed_tls(&error, self.peer, &self.port, &self.shared);
+                log_failed_tls(&failure, &caller, &self.port, &self.shared);
                 return Ok(Next::End);
             }
         }
@@ -482,18 +482,5 @@ impl Connection {
         })
         .await;
         Ok(())
-    }
-}
-
-/// A client that only looks whether the port is open (health checks) is not worth a line.
-pub(super) fn log_failed_tls(error: &io::Error, peer: SocketAddr, port: &Port, shared: &Shared) {
-    if matches!(
-        error.kind(),
-        io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset
-    ) {
-        debug!(peer = %peer, error = %error, "connection ended");
-    } else if let Some(suppressed) = shared.may_log_refusal(peer.ip()) {
-        info!(event = "tls failed", listener = %port.settings.name, peer = %peer,
-            error = %logged(&acceptor::reason(error)), suppressed, "tls failed");
     }
 }

@@ -161,6 +161,7 @@ fn unseen(key: IpNet, now: SystemTime) -> DeviceRow {
         candidate: false,
         needs: Vec::new(),
         last_mail: None,
+        old_tls: None,
         names: Vec::new(),
     }
 }
@@ -299,6 +300,7 @@ impl Devices {
         if visit.accepted > 0 {
             row.last_mail = Some(now);
         }
+        row.spoke(who.tls, &session.at);
         if let Some(name) = &session.helo {
             row.add_name(name);
         }

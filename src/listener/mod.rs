@@ -22,6 +22,7 @@ pub(crate) mod bind;
 pub mod captures;
 mod connection;
 pub mod devices;
+mod failed;
 mod intake;
 pub mod learning;
 pub(crate) mod limits;

@@ -3,16 +3,16 @@
 use std::{
     io,
     net::{IpAddr, SocketAddr},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, PoisonError, RwLock},
     time::SystemTime,
 };
 
-use bytes::Bytes;
+use bytes::BytesMut;
 use tracing::{error, warn};
 
 use super::{
-    acceptor::{Acceptor, EXPIRES_SOON},
+    acceptor::{Acceptor, CertificatePaths, EXPIRES_SOON, TlsCaller, TlsFailure},
     settings::{Settings, TlsMode},
     wire::Wire,
 };
@@ -27,8 +27,8 @@ pub struct ListenerStatus {
     pub addresses: Vec<SocketAddr>,
     /// Its TLS.
     pub tls: TlsMode,
-    /// The certificate's file, beginning and end, if there is one.
-    pub certificate: Option<(PathBuf, SystemTime, SystemTime)>,
+    /// The file, beginning and end of every certificate.
+    pub certificates: Vec<(PathBuf, SystemTime, SystemTime)>,
 }
 
 /// What connections of one listener know of it; a reload puts another one in place.
@@ -54,10 +54,7 @@ impl Port {
             name: self.settings.name.clone(),
             addresses,
             tls: self.settings.tls,
-            certificate: self.acceptor.as_ref().map(|acceptor| {
-                let path = acceptor.path().to_owned();
-                (path, acceptor.not_before(), acceptor.not_after())
-            }),
+            certificates: self.validities(),
         }
     }
 
@@ -67,10 +64,16 @@ impl Port {
     /// What is wrong with the certificate.
     pub(super) fn load(settings: &Settings, known: Option<Arc<Acceptor>>) -> Result<Self, String> {
         let acceptor = match &settings.certificate {
-            Some((chain, key)) => Some(match known.filter(|known| known.is_still(chain, key)) {
-                Some(known) => known,
-                None => Arc::new(Acceptor::open(chain, key)?),
-            }),
+            Some(own) => {
+                let paths = CertificatePaths {
+                    own: own.clone(),
+                    old: settings.old_certificate.clone(),
+                };
+                Some(match known.filter(|known| known.is_still(&paths)) {
+                    Some(known) => known,
+                    None => Arc::new(Acceptor::open(&paths)?),
+                })
+            }
             None if settings.tls == TlsMode::Off => None,
             None => return Err("TLS needs `certificate` and `key`".to_owned()),
         };
@@ -82,25 +85,40 @@ impl Port {
     }
 
     /// The server's side of a TLS handshake; `head` was read of the socket already.
-    pub(super) async fn encrypt(&self, wire: Wire, head: Bytes) -> io::Result<Wire> {
+    ///
+    /// # Errors
+    /// There is no encrypted stream.
+    pub(super) async fn encrypt(
+        &self,
+        wire: Wire,
+        head: BytesMut,
+        caller: &TlsCaller,
+    ) -> Result<Wire, TlsFailure> {
         match &self.acceptor {
-            Some(acceptor) => acceptor.encrypt(wire, head).await,
-            None => Err(io::Error::other("no certificate")),
+            Some(acceptor) => acceptor.encrypt(wire, head, caller).await,
+            None => Err(io::Error::other("no certificate").into()),
         }
     }
 
-    /// Logs that the certificate has expired, ends soon or has not begun.
+    fn validities(&self) -> Vec<(PathBuf, SystemTime, SystemTime)> {
+        let acceptor = self.acceptor.as_ref();
+        acceptor.map_or_else(Vec::new, |acceptor| acceptor.validities())
+    }
+
+    /// Logs that a certificate has expired, ends soon or has not begun.
     pub(super) fn warn_of_end(&self) {
-        let Some(acceptor) = &self.acceptor else {
-            return;
-        };
-        let (name, file, end) = (&self.settings.name, acceptor.path(), acceptor.not_after());
+        for (file, begins, ends) in self.validities() {
+            self.warn_of(&file, begins, ends);
+        }
+    }
+
+    fn warn_of(&self, file: &Path, begins: SystemTime, end: SystemTime) {
+        let name = &self.settings.name;
         let Ok(left) = end.duration_since(SystemTime::now()) else {
             error!(event = "certificate expired", listener = %name, file = %file.display(),
             at = %crate::mail::time::logged(end), "certificate expired: clients that check it send nothing");
             return;
         };
-        let begins = acceptor.not_before();
         if begins > SystemTime::now() {
             error!(event = "certificate not valid", listener = %name, file = %file.display(),
             at = %crate::mail::time::logged(begins), "certificate is not valid yet: clients that check it send nothing before that");

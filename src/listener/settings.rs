@@ -49,6 +49,8 @@ pub struct Settings {
     pub require_tls: bool,
     /// PEM files of the chain and the key.
     pub certificate: Option<(PathBuf, PathBuf)>,
+    /// The same for old handshakes; `None`: as for all.
+    pub old_certificate: Option<(PathBuf, PathBuf)>,
     /// AUTH.
     pub auth: AuthMode,
     /// AUTH without TLS.

@@ -1,7 +1,7 @@
 //! What all connections share: the rules and limits in force, the queue, the password check, what is counted.
 
 use std::{
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     sync::{Arc, Mutex, PoisonError, RwLock},
     time::Instant,
 };
@@ -9,6 +9,7 @@ use std::{
 use tokio::{sync::watch, task::JoinSet};
 
 use super::{
+    acceptor::TlsCaller,
     auth::Authenticator,
     captures::Captures,
     devices::Devices,
@@ -131,6 +132,23 @@ impl Shared {
     /// The limit that is reached.
     pub(super) fn settle(&self, permit: &mut ConnectionPermit, peer: IpAddr) -> Result<(), Limit> {
         permit.settle(peer, self.is_listed(peer), &self.limits())
+    }
+
+    /// The `[[client]]` that an address is in.
+    pub(super) fn client_name(&self, peer: IpAddr) -> Option<String> {
+        let rules = self.rules();
+        rules.policy.client(peer).map(|client| client.name.clone())
+    }
+
+    /// Whose handshake a connection of this peer would be.
+    pub(super) fn tls_caller(&self, peer: SocketAddr) -> TlsCaller {
+        let rules = self.rules();
+        let client = rules.policy.client(peer.ip());
+        TlsCaller {
+            peer,
+            client: client.map(|client| client.name.clone()),
+            floor: client.map(|client| client.tls).unwrap_or_default(),
+        }
     }
 
     fn is_listed(&self, peer: IpAddr) -> bool {

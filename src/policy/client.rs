@@ -6,7 +6,10 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use crate::{mail::pattern::Pattern, secret::Secret};
+use crate::{
+    mail::{pattern::Pattern, tls::TlsFloor},
+    secret::Secret,
+};
 
 /// How much is forgiven; `smtp::server::tolerance` spells out what each level means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -43,6 +46,8 @@ pub struct Client {
     pub any_credentials: bool,
     /// Log every command and reply.
     pub transcript: bool,
+    /// The least of TLS that is spoken with it.
+    pub tls: TlsFloor,
 }
 
 /// One `[[user]]`.

@@ -11,14 +11,14 @@ use tracing::{
     info,
 };
 
-use super::metrics::{LOGINS, Metrics, TLS, TOKENS};
+use super::metrics::{LOGINS, Metrics, NO_CLIENT, TLS, TOKENS};
 use crate::mail::outcome::{ObstacleKind, Outcome, Report};
 
 /// The target of these events. It is not ours, so that the log leaves them out.
 const COUNTED: &str = "counted";
 
-/// For the texts of one event: two names of at most 64 octets, or one and words.
-const ROOM: usize = 128;
+/// For the texts of one event: two names of at most 64 octets and a word, or one and words.
+const ROOM: usize = 144;
 
 /// Whether events of this kind are counted here.
 pub(super) fn is_counted(metadata: &Metadata<'_>) -> bool {
@@ -29,6 +29,7 @@ pub(super) fn is_counted(metadata: &Metadata<'_>) -> bool {
 #[derive(Debug)]
 pub struct CountedConnection {
     listener: String,
+    client: Option<String>,
     tls: &'static str,
 }
 
@@ -39,8 +40,14 @@ impl CountedConnection {
         let [none, ..] = TLS;
         Self {
             listener: listener.to_owned(),
+            client: None,
             tls: none,
         }
+    }
+
+    /// It is of this `[[client]]`.
+    pub fn of(&mut self, client: Option<String>) {
+        self.client = client;
     }
 
     /// A handshake ended with this version; `None`: it failed.
@@ -53,7 +60,8 @@ impl CountedConnection {
 impl Drop for CountedConnection {
     fn drop(&mut self) {
         let (listener, tls) = (self.listener.as_str(), self.tls);
-        info!(name: "session ended", target: COUNTED, listener, tls);
+        let client = self.client.as_deref().unwrap_or(NO_CLIENT);
+        info!(name: "session ended", target: COUNTED, listener, client, tls);
     }
 }
 
@@ -224,7 +232,7 @@ pub(super) fn count(event: &Event<'_>, metrics: &Metrics) {
         }
         "committed" => metrics.committed(number),
         "session began" => metrics.session_began(first()),
-        "session ended" => metrics.session_ended(first(), second()),
+        "session ended" => metrics.session_ended(first(), second(), fields.text(2)),
         "refused" => metrics.refused(first(), second(), number),
         "login" => metrics.login(first(), second()),
         "failed over" => metrics.failed_over(first()),
@@ -254,6 +262,7 @@ mod tests {
         metrics.know(&LabelNames {
             listeners: vec!["lan".to_owned()],
             clients: vec!["devices".to_owned()],
+            old_clients: vec!["devices".to_owned()],
             routes: vec!["all".to_owned()],
             connectors: vec!["up".to_owned()],
             token_connectors: vec!["up".to_owned()],
@@ -275,6 +284,10 @@ mod tests {
             let open = CountedConnection::begin("lan");
             CountedConnection::begin("lan").encrypted(None);
             CountedConnection::begin("lan").encrypted(Some("1.3"));
+            let mut old = CountedConnection::begin("lan");
+            old.of(Some("devices".to_owned()));
+            old.encrypted(Some("1.0"));
+            drop(old);
             login("lan", CheckedLogin::Throttled);
             accepted("lan", "devices", Duration::from_millis(2));
             failed_over("all");
@@ -287,8 +300,9 @@ mod tests {
         });
         let expected = [
             "smtp_connections{listener=\"lan\"} 1",
-            "smtp_sessions_total{listener=\"lan\",tls=\"1.3\"} 1",
-            "smtp_sessions_total{listener=\"lan\",tls=\"failed\"} 1",
+            "smtp_sessions_total{listener=\"lan\",client=\"-\",tls=\"1.3\"} 1",
+            "smtp_sessions_total{listener=\"lan\",client=\"-\",tls=\"failed\"} 1",
+            "smtp_sessions_total{listener=\"lan\",client=\"devices\",tls=\"1.0\"} 1",
             "auth_attempts_total{listener=\"lan\",result=\"throttled\"} 1",
             "messages_accepted_total{listener=\"lan\",client=\"devices\"} 1",
             "failovers_total{route=\"all\"} 1",

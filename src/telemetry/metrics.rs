@@ -12,6 +12,8 @@ use std::{
 
 use tracing::Event;
 
+use crate::mail::tls::TlsVersion;
+
 use super::{
     day::Day,
     gauges::{Gauges, unix},
@@ -60,7 +62,7 @@ const COMMIT: &[u64] = &[
 /// What a client without a `[[client]]` is called, as in the log.
 pub(super) const NO_CLIENT: &str = "-";
 /// What a connection spoke at its end; `failed`: a handshake.
-pub(super) const TLS: [&str; 4] = ["none", "1.2", "1.3", "failed"];
+pub(super) const TLS: [&str; 6] = ["none", "1.0", "1.1", "1.2", "1.3", "failed"];
 /// What became of a name and password that were checked.
 pub(super) const LOGINS: [&str; 3] = ["accepted", "refused", "throttled"];
 /// What a call of a connector can come to. In the order of the bits of `counted::Results`.
@@ -103,6 +105,8 @@ pub struct LabelNames {
     pub listeners: Vec<String>,
     /// `[[client]]`.
     pub clients: Vec<String>,
+    /// Those of them that old TLS may be spoken with.
+    pub old_clients: Vec<String>,
     /// `[[route]]`.
     pub routes: Vec<String>,
     /// `[[connector]]`.
@@ -113,11 +117,18 @@ pub struct LabelNames {
     pub channels: Vec<String>,
 }
 
+impl LabelNames {
+    /// Whether a session of this client can have spoken that.
+    fn speaks(&self, client: &str, tls: &str) -> bool {
+        !TlsVersion::is_obsolete(tls) || self.old_clients.iter().any(|old| old == client)
+    }
+}
+
 /// All that is counted. One for each gateway; [`super::init`] has what happens counted in it.
 #[derive(Debug)]
 pub struct Metrics {
     connections: Family<Number, 1>,
-    sessions: Family<Number, 2>,
+    sessions: Family<Number, 3>,
     auth: Family<Number, 2>,
     accepted: Family<Number, 2>,
     rejections: Family<Number, 3>,
@@ -150,8 +161,8 @@ impl Default for Metrics {
             sessions: counter(
                 "postern_smtp_sessions_total",
                 "SMTP connections that have ended, by the TLS version that they spoke at last.",
-                ["listener", "tls"],
-                1,
+                ["listener", "client", "tls"],
+                2,
             ),
             auth: counter(
                 "postern_auth_attempts_total",
@@ -278,8 +289,13 @@ impl Metrics {
                     .map(move |(at, code)| [listener.as_str(), at, code])
             })
             .collect();
+        let sessions: Vec<[&str; 3]> = pairs(&names.listeners, &clients)
+            .into_iter()
+            .flat_map(|[listener, client]| TLS.map(|tls| [listener, client, tls]))
+            .filter(|[_, client, tls]| names.speaks(client, tls))
+            .collect();
         self.connections.know(&alone(&names.listeners));
-        self.sessions.know(&pairs(&names.listeners, &TLS));
+        self.sessions.know(&sessions);
         self.auth.know(&pairs(&names.listeners, &LOGINS));
         self.accepted.know(&pairs(&names.listeners, &clients));
         self.rejections.know(&refusals);
@@ -299,13 +315,13 @@ impl Metrics {
         self.connections.at([listener], one);
     }
 
-    pub(super) fn session_ended(&self, listener: &str, tls: &str) {
+    pub(super) fn session_ended(&self, listener: &str, client: &str, tls: &str) {
         self.connections.at([listener], |open| {
             // One whose listener has come and gone meanwhile began elsewhere.
             let less = |open: u64| open.checked_sub(1);
             let _ = open.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
         });
-        self.sessions.at([listener, tls], one);
+        self.sessions.at([listener, client, tls], one);
     }
 
     pub(super) fn login(&self, listener: &str, result: &str) {

@@ -29,7 +29,10 @@ pub use self::{
     },
     ready::{Readiness, ReadyChecks},
     row::{Credential, Listener, Reload, ReloadCause, STATUS_ROW, StatusRow},
-    status::{CheckedCertificate, CredentialView, Messages, Owner, Problem, ProblemPlace, Status},
+    status::{
+        CheckedCertificate, CredentialView, Messages, OldTlsView, Owner, Problem, ProblemPlace,
+        Status,
+    },
     today::{DayView, DiskView},
     trial::{Explained, ExplainedStep, LoginView, Tried},
 };

@@ -51,8 +51,24 @@ pub struct Status {
     /// That it is learned who there is, while it is.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub learning: Option<LearningView>,
+    /// Addresses that have spoken TLS below 1.2 in the last 24 hours: ten at most, the latest first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub old_tls: Vec<OldTlsView>,
     /// How many incidents are open, and not acknowledged. `None`: nobody has looked yet.
     pub incidents: Option<OpenIncidents>,
+}
+
+/// An address that speaks TLS below 1.2.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+pub struct OldTlsView {
+    /// `10.0.0.5`, `2001:db8::/64`.
+    pub address: String,
+    /// The `[[client]]` that it is in.
+    pub client: Option<String>,
+    /// `1.0`, `1.1`.
+    pub tls: String,
+    /// When its last session of that kind ended.
+    pub at: String,
 }
 
 /// A problem of the configuration.

@@ -5,7 +5,10 @@ use std::time::SystemTime;
 use rusqlite::{Transaction, params};
 use serde::{Deserialize, Serialize, Serializer};
 
-use crate::mail::time::{from_micros, micros, rfc3339};
+use crate::mail::{
+    time::{from_micros, micros, rfc3339},
+    tls::TlsVersion,
+};
 
 pub(super) const TABLES: &str = "
 CREATE TABLE IF NOT EXISTS device (
@@ -57,12 +60,25 @@ pub struct DeviceRow {
     /// When its last mail was accepted.
     #[serde(skip)]
     pub last_mail: Option<SystemTime>,
+    /// When it last spoke TLS below 1.2, and which.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub old_tls: Option<OldTlsUse>,
     /// Names that were said to HELO or EHLO, the first of them: more than one, and more than one device is behind the address.
     #[serde(skip)]
     pub names: Vec<String>,
 }
 
 impl DeviceRow {
+    /// A session has ended in this version of TLS.
+    pub fn spoke(&mut self, tls: Option<&str>, at: &str) {
+        if let Some(version) = tls.filter(|version| TlsVersion::is_obsolete(version)) {
+            self.old_tls = Some(OldTlsUse {
+                at: at.to_owned(),
+                version: version.to_owned(),
+            });
+        }
+    }
+
     /// It has greeted with this name.
     pub fn add_name(&mut self, name: &str) {
         let is_known = self.names.iter().any(|one| one.eq_ignore_ascii_case(name));
@@ -70,6 +86,15 @@ impl DeviceRow {
             self.names.push(name.to_owned());
         }
     }
+}
+
+/// A session in TLS below 1.2.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct OldTlsUse {
+    /// When it ended.
+    pub at: String,
+    /// `1.0`, `1.1`.
+    pub version: String,
 }
 
 /// A session of a device.
@@ -110,6 +135,7 @@ struct Detail {
     needs: Vec<String>,
     /// Microseconds since 1970 (UTC).
     last_mail: Option<i64>,
+    old_tls: Option<OldTlsUse>,
     names: Vec<String>,
 }
 
@@ -143,9 +169,38 @@ pub fn latest(tx: &Transaction<'_>, limit: usize) -> rusqlite::Result<Vec<Device
             refusals: detail.refusals,
             needs: detail.needs,
             last_mail: detail.last_mail.map(from_micros),
+            old_tls: detail.old_tls,
             names: detail.names,
         })
     })?
+    .collect()
+}
+
+/// The addresses that have spoken TLS below 1.2 since then, the latest first: address, client, and what it was.
+///
+/// # Errors
+/// The file cannot be read.
+pub fn with_old_tls(
+    tx: &Transaction<'_>,
+    since: SystemTime,
+    limit: usize,
+) -> rusqlite::Result<Vec<(String, Option<String>, OldTlsUse)>> {
+    // Times of RFC 3339 in UTC are in the order of their letters.
+    tx.prepare_cached(
+        "SELECT address, client, detail ->> '$.old_tls.at' AS at, detail ->> '$.old_tls.version'
+         FROM device WHERE last_seen >= ?1 AND at >= ?2 ORDER BY at DESC, address LIMIT ?3",
+    )?
+    .query_map(
+        params![
+            micros(since),
+            rfc3339(since),
+            i64::try_from(limit).unwrap_or(i64::MAX)
+        ],
+        |row| {
+            let (at, version) = (row.get(2)?, row.get(3)?);
+            Ok((row.get(0)?, row.get(1)?, OldTlsUse { at, version }))
+        },
+    )?
     .collect()
 }
 
@@ -165,6 +220,7 @@ pub fn write(tx: &Transaction<'_>, changed: &[DeviceRow], gone: &[String]) -> ru
             refusals: row.refusals.clone(),
             needs: row.needs.clone(),
             last_mail: row.last_mail.map(micros),
+            old_tls: row.old_tls.clone(),
             names: row.names.clone(),
         };
         tx.prepare_cached(

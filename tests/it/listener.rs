@@ -52,6 +52,7 @@ pub(super) fn settings(name: &str) -> Settings {
         tls: TlsMode::Off,
         require_tls: false,
         certificate: None,
+        old_certificate: None,
         auth: AuthMode::Off,
         plaintext_auth: false,
         proxy_protocol: Vec::new(),

@@ -57,6 +57,7 @@ mod members;
 mod mistakes;
 mod moving;
 mod oauth;
+mod old_clients;
 mod old_tls;
 mod operator;
 mod packages;

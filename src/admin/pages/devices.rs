@@ -388,6 +388,7 @@ mod tests {
             candidate: false,
             needs: Vec::new(),
             last_mail: None,
+            old_tls: None,
             names: Vec::new(),
         };
         for (address, helo, expected) in [

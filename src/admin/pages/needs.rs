@@ -458,6 +458,7 @@ mod tests {
                 credentials: Vec::new(),
                 reload: None,
                 learning: None,
+                old_tls: Vec::new(),
                 incidents: None,
             },
             ready,

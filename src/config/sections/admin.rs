@@ -39,7 +39,7 @@ pub(super) fn read(
     }
     let place = table.parsed_or_default("address", place)?;
     let certificate = files::pair(context, &table, "certificate", "key");
-    files::look_at_certificate(context, &table, certificate.as_ref());
+    files::look_at_certificate(context, &table, "certificate", certificate.as_ref());
     let hosts = table.list("hosts", |host| {
         if host.contains([':', '/', '@']) || host.is_empty() {
             return Err(fault!("not the name of a host"; "write a name alone, as a browser has it, without a port"));

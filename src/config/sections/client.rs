@@ -15,6 +15,7 @@ use crate::{
         table::{At, Table},
         values::{Fault, fault},
     },
+    mail::tls::{TlsFloor, TlsVersion},
     policy::client::{Client, ToleranceLevel},
 };
 
@@ -37,6 +38,8 @@ pub(super) struct Located {
     pub(super) networks: Vec<At<IpNet>>,
     /// The header of the section.
     pub(super) span: Span,
+    /// What says that old TLS is spoken with it.
+    pub(super) old_span: Option<Span>,
     /// `expect_every`.
     expected: Option<Duration>,
 }
@@ -87,17 +90,30 @@ pub(super) fn read(context: Context<'_>, root: &Table<'_>) -> Clients {
             require_auth: table.flag("require_auth"),
             any_credentials: table.flag("any_credentials"),
             transcript: table.flag("transcript"),
+            tls: TlsFloor {
+                min: table.choice("min_tls", TlsVersion::ALL),
+                old_ciphers: table.flag("old_ciphers"),
+            },
         };
+        if client.tls.old_ciphers && client.tls.min == TlsVersion::V1_3 {
+            table.warning(
+                "old_ciphers",
+                fault!("`old_ciphers` has no effect: they are of TLS 1.2, and `min_tls` is \"1.3\"";
+                    "remove one of the two"),
+            );
+        }
         if client.require_auth && client.any_credentials {
             table.error("any_credentials", Fault::from(
                     "`require_auth` asks for a login that `any_credentials` makes worthless: choose one"
                         .to_owned(),
                 ));
         }
+        let client_tls = client.tls;
         all.push(Located {
             client,
             networks,
             span: table.span.clone(),
+            old_span: old_span(&table, client_tls),
             expected: table.duration_if("expect_every"),
         });
         table.finish();
@@ -113,10 +129,21 @@ pub(super) fn read(context: Context<'_>, root: &Table<'_>) -> Clients {
             },
             networks: Vec::new(),
             span: 0..0,
+            old_span: None,
             expected: None,
         });
     }
     Clients { names, all }
+}
+
+/// Where old TLS is asked for.
+fn old_span(table: &Table<'_>, tls: TlsFloor) -> Option<Span> {
+    let key = if tls.min < TlsVersion::V1_2 {
+        "min_tls"
+    } else {
+        "old_ciphers"
+    };
+    tls.is_old().then(|| table.place_or_header(key))
 }
 
 /// The longest prefix decides; of two equal ones neither would.

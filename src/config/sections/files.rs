@@ -16,6 +16,7 @@ use crate::{
     connector::keypair::{self, Unfit, Validity, ValidityNow},
     listener::acceptor,
     mail::cause,
+    old_tls::OldKey,
 };
 
 /// A path that names something.
@@ -158,33 +159,54 @@ pub(super) fn shown_pair(
     Some(pair)
 }
 
-/// A listener's certificate: whether it goes with its key, and whether it is its time.
+/// The certificate of a listener, and the one for old handshakes: whether each goes with its key, and whether it is its time. Returns
+/// whether the key for old handshakes is an RSA key; `None`: it is not known.
+pub(super) fn look_at_old_certificate(
+    context: Context<'_>,
+    table: &Table<'_>,
+    own: Option<&(PathBuf, PathBuf)>,
+    old: Option<&(PathBuf, PathBuf)>,
+) -> Option<bool> {
+    let own = look_at_certificate(context, table, "certificate", own);
+    match old {
+        Some(_) => look_at_certificate(context, table, "old_certificate", old),
+        None if table.has("old_certificate") => None,
+        None => own,
+    }
+}
+
+/// A listener's certificate: whether it goes with its key, and whether it is its time. Returns whether the key is an RSA key,
+/// where that is known.
 pub(super) fn look_at_certificate(
     context: Context<'_>,
     table: &Table<'_>,
+    named: &'static str,
     pair: Option<&(PathBuf, PathBuf)>,
-) {
-    let Some((chain, key)) = pair.filter(|_| context.secrets != Secrets::Ignore) else {
-        return;
-    };
+) -> Option<bool> {
+    let (chain, key) = pair.filter(|_| context.secrets != Secrets::Ignore)?;
     // What is not there, or is no PEM, has been said.
     if ![chain, key].iter().all(|path| is_pem(path)) {
-        return;
+        return None;
     }
-    let span = table.place_or_header("certificate");
+    let span = table.place_or_header(named);
     let certificate = match acceptor::load(chain, key) {
         Ok(certificate) => certificate,
-        Err(why) => return context.error(&span, Fault::from(plain(&why))),
+        Err(why) => {
+            context.error(&span, Fault::from(plain(&why)));
+            return None;
+        }
     };
+    let is_rsa = Some(certificate.old_key() == Some(OldKey::Rsa));
     let now = SystemTime::now();
     let (end, shown) = (certificate.not_after, plain(&chain.to_string_lossy()));
     let validity = Validity::between(certificate.not_before, end);
     let Some(said) = validity.said(now) else {
-        return;
+        return is_rsa;
     };
     let message = format!("the certificate in {shown} {said}");
     let hint = "put a new one into the file; it is loaded by itself. If this one should be valid, check this machine's clock";
     context.warning(&span, Fault::new(message, hint));
+    is_rsa
 }
 
 fn is_pem(path: &std::path::Path) -> bool {

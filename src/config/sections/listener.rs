@@ -29,6 +29,9 @@ pub(super) struct ListenerSections {
 pub(super) struct ListenerSection {
     pub(super) settings: Settings,
     pub(super) auth_span: Span,
+    pub(super) old_span: Option<Span>,
+    /// Whether the key for old handshakes is an RSA key; `None`: it is not known.
+    pub(super) is_rsa: Option<bool>,
     /// Who may send a PROXY header.
     pub(super) proxies: Vec<At<IpNet>>,
 }
@@ -76,7 +79,7 @@ pub(super) fn read(context: Context<'_>, root: &Table<'_>) -> ListenerSections {
     for table in tables {
         let proxies = table.networks("proxy_protocol");
         let networks = proxies.iter().map(|at| at.value).collect();
-        let (settings, bind_span) = one(context, &mut names, &table, networks);
+        let (settings, bind_span, is_rsa) = one(context, &mut names, &table, networks);
         if let Some(span) = bind_span {
             if let Some((_, first)) = binds.iter().find(|(bind, _)| collide(bind, &settings.bind)) {
                 context.error(
@@ -92,6 +95,8 @@ pub(super) fn read(context: Context<'_>, root: &Table<'_>) -> ListenerSections {
         all.push(ListenerSection {
             settings,
             auth_span: table.place_or_header("auth"),
+            old_span: table.place("old_certificate"),
+            is_rsa,
             proxies,
         });
         table.finish();
@@ -104,14 +109,27 @@ fn one(
     names: &mut SectionNames,
     table: &Table<'_>,
     proxy_protocol: Vec<IpNet>,
-) -> (Settings, Option<Span>) {
+) -> (Settings, Option<Span>, Option<bool>) {
     let name = names.read(context, table);
     table.requires("address", "address = \"127.0.0.1:25\"");
     let bind = table.parsed("address", bind);
     let tls = table.choice("tls", [TlsMode::Off, TlsMode::StartTls, TlsMode::Implicit]);
     let require_tls = table.flag("require_tls");
     let certificate = files::pair(context, table, "certificate", "key");
-    files::look_at_certificate(context, table, certificate.as_ref());
+    let old_certificate = files::pair(context, table, "old_certificate", "old_key");
+    let is_rsa = files::look_at_old_certificate(
+        context,
+        table,
+        certificate.as_ref(),
+        old_certificate.as_ref(),
+    );
+    if table.has("old_certificate") && !table.has("certificate") {
+        table.error(
+            "old_certificate",
+            fault!("`old_certificate` without `certificate`: it is for old handshakes alone";
+            "add `certificate` and `key`, for all the others"),
+        );
+    }
     let has_pair = table.has("certificate") || table.has("key");
     match tls {
         TlsMode::Off if has_pair => table.warning("certificate", fault!("the certificate is not offered: `tls` is \"off\""; "add tls = \"starttls\" or tls = \"implicit\"")),
@@ -148,11 +166,12 @@ fn one(
         tls,
         require_tls,
         certificate,
+        old_certificate,
         auth,
         plaintext_auth,
         proxy_protocol,
     };
-    (settings, span)
+    (settings, span, is_rsa)
 }
 
 fn bind(text: &str) -> Result<Bind, Fault> {

@@ -33,6 +33,7 @@ mod listener;
 mod microsoft;
 mod notify;
 mod oauth;
+mod old_tls;
 mod outbound;
 mod postgres;
 mod queue;
@@ -103,6 +104,7 @@ pub(super) fn read<'a>(
     let incidents = notify::read(context, &root, &outbound, &connectors, clients.expected());
     let window = admin::read(context, &root, &top.hostname);
     relay::check(context, &listeners, &clients, &users, allowlist.as_ref());
+    old_tls::check(context, &listeners, &clients, &users);
 
     root.finish();
 

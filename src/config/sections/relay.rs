@@ -212,7 +212,7 @@ fn wide_together(networks: &[IpNet]) -> Option<Together> {
 
 /// IPv4 networks as such, in whatever form they are written: as addresses of a dual-stack socket, or behind NAT64 (RFC 6052
 /// §2.1).
-fn canonical(network: IpNet) -> IpNet {
+pub(super) fn canonical(network: IpNet) -> IpNet {
     const MAPPED: [Ipv6Addr; 2] = [
         Ipv6Addr::new(0, 0, 0, 0, 0, 0xffff, 0, 0),
         Ipv6Addr::new(0x64, 0xff9b, 0, 0, 0, 0, 0, 0),
@@ -242,7 +242,7 @@ fn is_wide_and_public(network: &IpNet) -> bool {
 }
 
 /// Whether it is not all in private networks; of canonical ones.
-fn is_public(network: &IpNet) -> bool {
+pub(super) fn is_public(network: &IpNet) -> bool {
     const PRIVATE_V4: [(Ipv4Addr, u8); 6] = [
         (Ipv4Addr::new(10, 0, 0, 0), 8),
         (Ipv4Addr::new(172, 16, 0, 0), 12),

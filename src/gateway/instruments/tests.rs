@@ -55,8 +55,8 @@ const KNOWN: &[&str] = &[
     "postern_config_reload_successful 1",
     "postern_config_reload_success_timestamp_seconds 1",
     "postern_smtp_connections{listener=\"lan\"} 0",
-    "postern_smtp_sessions_total{listener=\"lan\",tls=\"1.3\"} 0",
-    "postern_smtp_sessions_total{listener=\"lan\",tls=\"none\"} 1",
+    "postern_smtp_sessions_total{listener=\"lan\",client=\"devices\",tls=\"1.3\"} 0",
+    "postern_smtp_sessions_total{listener=\"lan\",client=\"devices\",tls=\"none\"} 1",
     "postern_auth_attempts_total{listener=\"lan\",result=\"refused\"} 0",
     "postern_messages_accepted_total{listener=\"lan\",client=\"-\"} 0",
     "postern_messages_accepted_total{listener=\"lan\",client=\"devices\"} 1",
@@ -138,7 +138,7 @@ impl AtWork {
         listeners.commit(prepared);
         let mut standing = listeners.standing();
         let end = SystemTime::UNIX_EPOCH + Duration::from_hours(24 * 47_482);
-        standing[0].certificate = Some((PathBuf::from("a.pem"), SystemTime::UNIX_EPOCH, end));
+        standing[0].certificates = vec![(PathBuf::from("a.pem"), SystemTime::UNIX_EPOCH, end)];
         instruments.took(&config, &standing);
         Self {
             instruments,

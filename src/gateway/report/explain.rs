@@ -11,7 +11,7 @@ use crate::{
     config::Config,
     gateway::rules::rules,
     listener::{self, Bind, TlsMode},
-    mail::{headers, health::Health, message::MessageId, reply::Reply, text::shown},
+    mail::{headers, health::Health, message::MessageId, reply::Reply, text::shown, tls::TlsFloor},
     policy::AuthMode,
     route::Route,
     secret::Secret,
@@ -127,6 +127,7 @@ impl<'a> Play<'a> {
             let text = "from no [[client]]: it counts against limits.unlisted_connections until it logs in";
             self.path.say("connection", text.to_owned());
         }
+        self.tls_floor();
         let mut greeting = Reply::unknown_command();
         let step = self.session.greet();
         self.carry_out(step, &mut greeting);
@@ -157,6 +158,18 @@ impl<'a> Play<'a> {
         self.say(&format!("RCPT TO:{}", bracketed(&self.question.to)))?;
         self.say("DATA")?;
         self.content()
+    }
+
+    /// What of TLS is spoken with the client, where that is another than with everybody.
+    fn tls_floor(&mut self) {
+        let client = self.config.policy.client(self.question.client);
+        let Some(client) = client.filter(|client| client.tls != TlsFloor::default()) else {
+            return;
+        };
+        if self.listener.certificate.is_some() {
+            let text = format!("{} with client {}", client.tls, client.name);
+            self.path.say("tls", text);
+        }
     }
 
     fn log_in(&mut self, offered: &Reply) -> Result<(), Reply> {

@@ -21,14 +21,17 @@ use crate::{
     },
     route::LaneId,
     view::{
-        CheckedCertificate, ClusterView, CredentialView, Lane, Messages, OpenIncidents, Status,
-        StatusRow, StoreView, listed,
+        CheckedCertificate, ClusterView, CredentialView, Lane, Messages, OldTlsView, OpenIncidents,
+        Status, StatusRow, StoreView, listed,
     },
-    window::{WindowDb, incidents},
+    window::{WindowDb, devices, incidents},
 };
 
 /// Mail that waits longer needs somebody.
 const OLD: Duration = Duration::from_hours(1);
+/// Who spoke old TLS is shown for so long, and so many of them.
+const OLD_TLS: Duration = Duration::from_hours(24);
+const OLD_TLS_SHOWN: usize = 10;
 /// A credential that ends in fewer days needs somebody.
 const NEAR: i64 = 7;
 
@@ -47,6 +50,8 @@ pub struct StatusReport<'a> {
     pub upstreams: UpstreamsRow,
     /// How many incidents are open. `None`: nobody has looked.
     pub incidents: Option<OpenIncidents>,
+    /// Addresses that speak TLS below 1.2.
+    pub old_tls: Vec<OldTlsView>,
     /// The gateways that share the queue. `None`: it is alone, or does not run.
     pub cluster: Option<ClusterView>,
 }
@@ -55,6 +60,22 @@ pub struct StatusReport<'a> {
 pub async fn open_incidents(window: &WindowDb) -> Option<OpenIncidents> {
     let open = window.read(incidents::open).await.ok()?;
     Some(counts(&open))
+}
+
+/// Addresses that have spoken TLS below 1.2 in the last 24 hours. None where that cannot be read.
+pub async fn with_old_tls(window: &WindowDb, now: SystemTime) -> Vec<OldTlsView> {
+    let since = now.checked_sub(OLD_TLS).unwrap_or(SystemTime::UNIX_EPOCH);
+    let found = window.read(move |tx| devices::with_old_tls(tx, since, OLD_TLS_SHOWN));
+    let found = found.await.unwrap_or_default();
+    found
+        .into_iter()
+        .map(|(address, client, seen)| OldTlsView {
+            address,
+            client,
+            tls: seen.version,
+            at: seen.at,
+        })
+        .collect()
 }
 
 impl<'a> StatusReport<'a> {
@@ -77,6 +98,7 @@ impl<'a> StatusReport<'a> {
             lanes: all_lanes(site.config, &row, lanes),
             upstreams,
             incidents: None,
+            old_tls: Vec::new(),
             cluster: running.and_then(|_| company::read(site.data_dir, site.now)),
             site,
             row,
@@ -168,6 +190,7 @@ impl<'a> StatusReport<'a> {
                 .collect(),
             reload: row.reload,
             learning: row.learning,
+            old_tls: self.old_tls.clone(),
             incidents: self.incidents,
         }
     }

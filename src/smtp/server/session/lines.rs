@@ -48,9 +48,14 @@ impl Session {
         }
     }
 
-    /// 0x16 is the record type of a handshake (RFC 8446 §5.1); no command begins with it.
+    /// 0x16 is the record type of a handshake (RFC 8446 §5.1); no command begins with it, nor with the length of a hello in the
+    /// dress of SSL 2.0, which has its first bit set (RFC 5246 §E.2).
     fn is_tls_hello(&self, input: &BytesMut) -> bool {
-        !self.tls && input.first() == Some(&0x16)
+        let is_hello = match input.get(..4) {
+            Some([first, _, 1, 3]) if first & 0x80 != 0 => true,
+            _ => input.first() == Some(&0x16),
+        };
+        !self.tls && is_hello
     }
 
     fn refuse_tls_hello(&mut self) {
