@@ -120,9 +120,10 @@ fn command_line(bencher: Bencher<'_, '_>, line: &str) {
 fn rcpt_argument(bencher: Bencher<'_, '_>) {
     let tolerance = Tolerance::of(ToleranceLevel::Standard);
     let rest = b"TO:<someone@corp.example>";
-    let found = command::rcpt(rest, &tolerance, None);
-    assert_eq!(found.ok(), Some(address("someone@corp.example")));
-    bencher.bench_local(|| command::rcpt(black_box(rest), &tolerance, None).is_ok());
+    let found = command::rcpt(rest, &tolerance, None, true);
+    let found = found.ok().map(|recipient| recipient.address);
+    assert_eq!(found, Some(address("someone@corp.example")));
+    bencher.bench_local(|| command::rcpt(black_box(rest), &tolerance, None, true).is_ok());
 }
 
 fn policy(entries: usize) -> Policy {
@@ -172,7 +173,7 @@ fn header_edits(bencher: Bencher<'_, '_>) {
         b"From: App <app@corp.example>\r\nTo: Ops <ops@corp.example>\r\nBcc: boss@corp.example\r\n\
         Subject: The backup of last night\r\nMIME-Version: 1.0\r\nContent-Type: text/plain\r\n";
     let (origin, sender) = (origin(), address("app@corp.example"));
-    let recipients = [address("ops@corp.example")];
+    let recipients = [address("ops@corp.example").into()];
     let who = Who {
         client: policy.client("10.1.2.3".parse().unwrap()),
         user: None,
@@ -237,6 +238,7 @@ impl Bench {
                     }),
                     recipients: recipients.clone(),
                     eight_bit: true,
+                    dsn: None,
                 };
                 let message = Message {
                     id: MessageId::new(SystemTime::UNIX_EPOCH, self.number),
@@ -291,6 +293,7 @@ impl Bench {
             in_doubt: None,
             apart: Vec::new(),
             bounces: Vec::new(),
+            receipts: Vec::new(),
             events: vec![Event {
                 at: now,
                 kind: postern::queue::store::EventKind::Delivered,

@@ -31,7 +31,7 @@
 //!   lane, `sqlite/` the rows and the one writer, `postgres/` the rows that several gateways share, `spill/` both of them: what lies here while
 //!   those are away; `body.rs` has the large bodies, `lock.rs` says who has a directory
 //! - `delivery/` SENDING: `round.rs` is the loop, `look.rs` finds what it claims; `attempt.rs` is one job, `plan.rs` (by
-//!   `verdict.rs`, for each recipient) decides what follows, `settlement.rs` writes it down and `bounce.rs` reports it; `lanes/`
+//!   `verdict.rs`, for each recipient) decides what follows, `settlement.rs` writes it down and `reports/` tells who asked; `lanes/`
 //!   gives the permits, as `gate.rs` allows; `members/` says who else is at work on the queue, and what is left for
 //!   oneself, and `member.rs` asks the store
 //! - `connector/` WAYS OUT: `smtp/`, `graph/`, capture, discard, and in its `mod.rs` what is known of each kind; `oauth/` gets access
@@ -67,7 +67,7 @@
 //! # Invariants
 //!
 //! 1. `250` after DATA is written only after `insert` returned, and `insert` returns only when it is on disk.
-//! 2. Every change to queued mail is one store transaction; a failure and its bounce are the same one.
+//! 2. Every change to queued mail is one store transaction; a failure and its bounce are the same one, and so is any other report.
 //! 3. Only `listener` and `delivery` insert; only `delivery` sends mail of the queue (`test`, `check --connect` and mail about incidents call a
 //!    connector by its name);
 //!    connectors see neither queue nor routes.

@@ -156,17 +156,17 @@ impl Router {
     }
 
     /// Recipients with their routes, made into jobs: one for each route, split at `max_recipients`.
-    pub fn jobs(&self, routed: &[(Address, RouteName)]) -> Vec<(RouteName, Vec<Recipient>)> {
+    pub fn jobs(&self, routed: &[(Recipient, RouteName)]) -> Vec<(RouteName, Vec<Recipient>)> {
         let mut jobs: Vec<(RouteName, Vec<Recipient>)> = Vec::new();
-        for (address, name) in routed {
+        for (recipient, name) in routed {
             let most = self
                 .named(name)
                 .map_or(usize::MAX, |route| route.max_recipients.max(1));
             match jobs.iter_mut().rev().find(|(route, _)| route == name) {
-                Some((_, addresses)) if addresses.len() < most => {
-                    addresses.push(address.clone().into());
+                Some((_, recipients)) if recipients.len() < most => {
+                    recipients.push(recipient.clone());
                 }
-                _ => jobs.push((name.clone(), vec![address.clone().into()])),
+                _ => jobs.push((name.clone(), vec![recipient.clone()])),
             }
         }
         jobs
@@ -300,7 +300,7 @@ mod tests {
         let router = router();
         let to = |n: usize, route: &str| {
             (
-                Address::parse(&format!("r{n}@c.com")).unwrap(),
+                Recipient::from(Address::parse(&format!("r{n}@c.com")).unwrap()),
                 RouteName::from(route),
             )
         };

@@ -28,6 +28,9 @@ start)
     [ -z "${TLS_IN:-}" ] || tls="tls_advertise_hosts = *
 tls_certificate = $CERTS/cert.pem
 tls_privatekey = $CERTS/key.pem"
+    # A test of delivery reports: they are offered.
+    [ -z "${DSN:-}" ] || tls="$tls
+dsn_advertise_hosts = *"
     [ -z "${TLS_OUT:-}" ] || secure='  hosts_require_tls = *
   tls_verify_hosts = :
   tls_try_verify_hosts = :'

@@ -347,9 +347,13 @@ async fn show(place: &QueuePlace, id: MessageId, json: bool) -> Ended {
         for recipient in &entry.recipients {
             writeln!(
                 out,
-                "  {}  {}{}",
+                "  {}  {}{}{}",
                 shown(&recipient.address),
                 recipient.state,
+                recipient.notify.map_or_else(String::new, |notify| format!(
+                    ", notify {}",
+                    notify.words().join(" ")
+                )),
                 recipient
                     .last_reply
                     .as_deref()
@@ -363,7 +367,7 @@ async fn show(place: &QueuePlace, id: MessageId, json: bool) -> Ended {
     Ok(Exit::Ok)
 }
 
-/// Client, From, To, Subject and Message-ID, decoded to be read; nothing is decided by them.
+/// Client, ENVID as it was written; From, To, Subject and Message-ID, decoded to be read. Nothing is decided by them.
 fn summary(out: &mut Vec<u8>, message: &Message) -> io::Result<()> {
     let origin = &message.origin;
     writeln!(
@@ -377,6 +381,10 @@ fn summary(out: &mut Vec<u8>, message: &Message) -> io::Result<()> {
             .as_deref()
             .map_or_else(String::new, |user| format!(", user {}", shown(user)))
     )?;
+    let wish = message.envelope.dsn.as_ref();
+    if let Some(id) = wish.and_then(|wish| wish.id.as_deref()) {
+        writeln!(out, "{:<11} {}", "ENVID", shown(id))?;
+    }
     let mut raw = message.header.to_vec();
     raw.extend_from_slice(b"\r\n");
     let Some(parsed) = MessageParser::new().parse_headers(&raw) else {

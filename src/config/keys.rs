@@ -106,6 +106,10 @@ const URL: Text = text("a URL", r"^\s*[hH][tT][tT][pP][sS]?:.+$");
 const SCOPE: Text = text("a scope", ".");
 const IDENTIFIER: Text = text("a name", "^.{1,63}$");
 const WAIT: Text = text("a duration", DURATION);
+const LONGEST: Text = text(
+    "a duration, or \"off\"",
+    "^(off|[0-9]+ *(ms|s|sec|m|min|h|d) *)$",
+);
 const RATE: Text = text(
     "a rate such as \"30/min\"",
     "^ *[+]?[0-9]+ */ *[0-9]*(s|sec|second|m|min|minute|h|hour|d|day) *$",
@@ -270,6 +274,7 @@ sections! {
         plaintext_credentials: Flag, "false", "Send the password without TLS, or where TLS is not certain.";
         max_connections: Number(1, 1000), "", "Connections at once, at most; how many there are follows the work and the upstream. Default: 20; of a service 4 or 10 (`postern services`), 3 of smtp.office365.com.";
         pipelining: Word(&["full", "commands", "off"]), "full", "full: the commands of a message follow the content of the one before in one piece. commands: they wait for its answer. off: one command at a time.";
+        dsn: Flag, "true", "What a sender asked of delivery reports (DSN) goes to a server that offers it; false: the reports are made here.";
         tls_resumption: Flag, "true", "A connection goes on with the TLS session of one before; false for servers that break on it.";
         messages_per_connection: Number(1, 1_000_000), "100", "After so many a connection is closed.";
         idle_timeout: Duration("1ms", "1h"), "30s", "How long a connection waits for the next message.";
@@ -362,7 +367,9 @@ sections! {
     "bounce" "" needs [] {
         to_sender: Flag, "true", "Tell the sender when a message has failed (RFC 3464).";
         from: Is(ADDRESS), "", "Its visible From. Default: the mailbox of the route's first connector that has one, else postmaster@ the hostname.";
-        copy_to: List(ADDRESS), "[]", "The administrators.";
+        copy_to: List(ADDRESS), "[]", "The administrators. They get the reports of failures only.";
+        delay_notice: Is(LONGEST), "off", "After this time in the queue a sender that asked for it (NOTIFY=DELAY) is told once that the message waits.";
+        full_limit: Size("0B", "10MiB"), "1MiB", "The largest message that comes back whole in the report of a failure, where its sender asked for that (RET=FULL).";
     }
     "incidents" "" needs [] {
         open_after: Duration("0s", "1d"), "2m", "How long a condition must hold to be an incident; mail that failed, and what is ours to mend, is one at once.";

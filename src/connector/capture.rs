@@ -69,7 +69,7 @@ impl Connector for Capture {
             Err(e) => return self.unusable(&e).into(),
         };
         let via = format!("capture {}", self.directory.display());
-        Report::all(recipients, &outcome, via)
+        Report::all(recipients, &outcome, via).at_its_end()
     }
 
     async fn probe(&self, _deadline: Instant) -> Result<String, Obstacle> {

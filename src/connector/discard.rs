@@ -43,7 +43,7 @@ impl Connector for Discard {
         _deadline: &Deadline,
     ) -> Report {
         let outcome = Outcome::Delivered(Reply::new(250, (2, 0, 0), "discarded"));
-        Report::all(recipients, &outcome, "discard")
+        Report::all(recipients, &outcome, "discard").at_its_end()
     }
 
     async fn probe(&self, _deadline: Instant) -> Result<String, Obstacle> {

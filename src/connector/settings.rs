@@ -155,6 +155,8 @@ pub struct SmtpSettings {
     pub max_connections: usize,
     /// Commands at once.
     pub pipelining: Pipelining,
+    /// DSN is used where it is offered.
+    pub dsn: bool,
     /// A connection may go on with the TLS session of one before.
     pub tls_resumption: bool,
     /// Then a new one.

@@ -200,6 +200,8 @@ mod tests {
                         from: fixture::address("postmaster@relay.example"),
                         is_from_given: false,
                         copy_to: Vec::new(),
+                        delay_notice: None,
+                        full_limit: 1024 * 1024,
                         hostname: "relay.example".into(),
                     },
                 },

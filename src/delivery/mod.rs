@@ -19,7 +19,6 @@ use crate::{
 
 mod among;
 mod attempt;
-pub mod bounce;
 pub mod clock;
 pub mod joining;
 pub mod lanes;
@@ -31,7 +30,7 @@ pub mod member;
 pub mod members;
 pub mod observer;
 pub mod plan;
-mod reports;
+pub mod reports;
 mod round;
 mod sender;
 mod settlement;

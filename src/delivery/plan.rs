@@ -14,7 +14,7 @@ use super::{
 use crate::{
     mail::{
         address::Address,
-        outcome::{Obstacle, ObstacleKind, Outcome, Report},
+        outcome::{Obstacle, ObstacleKind, Onward, Outcome, Report},
         recipient::Recipient,
         reply::Reply,
     },
@@ -31,7 +31,7 @@ const INTERCEPTED: Duration = Duration::from_mins(1);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
     /// Who.
-    pub recipient: Address,
+    pub recipient: Recipient,
     /// What the upstream said last.
     pub reply: Reply,
     /// It was tried until `give_up`; otherwise it was refused.
@@ -40,6 +40,17 @@ pub struct Failure {
     pub in_doubt: bool,
     /// Whether anyone is told.
     pub bounce: bool,
+}
+
+/// A recipient that was taken, of whom the sender wants to hear and nobody else tells it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Receipt {
+    /// Who.
+    pub recipient: Recipient,
+    /// What the upstream said.
+    pub reply: Reply,
+    /// It goes no further.
+    pub is_final: bool,
 }
 
 /// The sum of an attempt.
@@ -59,6 +70,8 @@ pub struct Decision {
     pub in_doubt: Option<(ConnectorName, SystemTime)>,
     /// Who was given up, for log and bounce.
     pub failures: Vec<Failure>,
+    /// Who was taken, for a report.
+    pub receipts: Vec<Receipt>,
 }
 
 /// One attempt for a job, over as many connectors as it takes.
@@ -70,7 +83,8 @@ pub struct Attempt {
     /// Nobody has answered for these yet; with what the last connector said that they were not suited to.
     open: Vec<(Recipient, Option<Reply>)>,
     /// Answered, in the order of the answers, by which connector.
-    answered: Vec<(Address, Outcome, ConnectorName)>,
+    answered: Vec<(Recipient, Outcome, ConnectorName)>,
+    receipts: Vec<Receipt>,
     blocks: Vec<Block>,
     attempted: bool,
     doubtful: Option<ConnectorName>,
@@ -91,6 +105,7 @@ impl Attempt {
             pinned: job.pinned.clone(),
             open: job.recipients.iter().map(|r| (r.clone(), None)).collect(),
             answered: Vec::new(),
+            receipts: Vec::new(),
             blocks: Vec::new(),
             attempted: false,
             doubtful: None,
@@ -121,7 +136,7 @@ impl Attempt {
     }
 
     /// By which connector and how each recipient was answered so far.
-    pub fn answered(&self) -> &[(Address, Outcome, ConnectorName)] {
+    pub fn answered(&self) -> &[(Recipient, Outcome, ConnectorName)] {
         &self.answered
     }
 
@@ -167,6 +182,7 @@ impl Attempt {
             Report::Tried {
                 mut outcomes,
                 pause,
+                onward,
                 ..
             } => {
                 // A set that is only made smaller has had no try.
@@ -192,13 +208,21 @@ impl Attempt {
                             ..
                         } => wait = wait.max(Some(*asked)),
                         Outcome::InDoubt(_) => self.doubtful = Some(connector.clone()),
+                        Outcome::Delivered(reply)
+                            if recipient.tells_success() && onward != Onward::Upstream =>
+                        {
+                            self.receipts.push(Receipt {
+                                recipient: recipient.clone(),
+                                reply: reply.clone(),
+                                is_final: onward == Onward::Final,
+                            });
+                        }
                         Outcome::Delivered(_)
                         | Outcome::Deferred { .. }
                         | Outcome::Failed(_)
                         | Outcome::Apart(_) => {}
                     }
-                    let Recipient { address, .. } = recipient;
-                    self.answered.push((address, outcome, connector.clone()));
+                    self.answered.push((recipient, outcome, connector.clone()));
                 }
                 Ok(wait)
             }
@@ -232,6 +256,7 @@ impl Attempt {
             apart: Vec::new(),
             in_doubt: None,
             failures: Vec::new(),
+            receipts: Vec::new(),
         };
         // Halves of halves: what is refused as a set is alone after a few calls, and the others have got it once.
         let is_apart = |(_, outcome, _): &&(_, Outcome, _)| matches!(outcome, Outcome::Apart(_));
@@ -251,18 +276,19 @@ impl Attempt {
             }
             decision.add(recipient, outcome.clone(), verdict);
         }
-        for (Recipient { address, .. }, unsuited) in &self.open {
+        for (recipient, unsuited) in &self.open {
             let unsuited = unsuited.as_ref();
             if let Some((outcome, verdict)) =
                 unanswered(unsuited, is_for_nobody, &held, is_pinned, &time)
             {
-                decision.add(address, outcome, verdict);
+                decision.add(recipient, outcome, verdict);
             }
         }
         let half = decision.apart.len() / 2;
         decision.apart = decision.apart.split_off(half);
         turn.is_smaller = !decision.apart.is_empty();
         (decision.next, decision.lane) = self.turn(&turn, &held, &time);
+        decision.receipts = self.receipts;
         decision
     }
 
@@ -306,12 +332,12 @@ impl Attempt {
 }
 
 impl Decision {
-    fn add(&mut self, recipient: &Address, outcome: Outcome, verdict: Verdict) {
+    fn add(&mut self, recipient: &Recipient, outcome: Outcome, verdict: Verdict) {
         let settled = match verdict {
             Verdict::Done => Settled::Done(outcome),
             Verdict::Later(_) => Settled::Waiting(outcome),
             Verdict::Smaller => {
-                self.apart.push(recipient.clone());
+                self.apart.push(recipient.address.clone());
                 Settled::Waiting(outcome)
             }
             Verdict::Doubt => Settled::InDoubt(outcome),
@@ -330,7 +356,7 @@ impl Decision {
                 Settled::Failed(outcome)
             }
         };
-        self.recipients.push((recipient.clone(), settled));
+        self.recipients.push((recipient.address.clone(), settled));
     }
 }
 
@@ -376,6 +402,7 @@ mod tests {
                     sender: Some(address("sender")),
                     recipients: recipients.clone(),
                     eight_bit: false,
+                    dsn: None,
                 },
                 origin: fixture::origin(start()),
                 header: Bytes::new(),
@@ -417,6 +444,7 @@ mod tests {
                 .collect(),
             via: String::new(),
             pause: None,
+            onward: Onward::Relayed,
         }
     }
 
@@ -460,7 +488,7 @@ mod tests {
                 .failures
                 .iter()
                 .filter(|f| f.bounce)
-                .map(|f| (f.recipient.local().to_owned(), f.in_doubt))
+                .map(|f| (f.recipient.address.local().to_owned(), f.in_doubt))
                 .collect(),
         }
     }
@@ -974,6 +1002,7 @@ mod tests {
                             })
                             .collect(),
                         via: String::new(),
+                        onward: Onward::Relayed,
                         pause: None,
                     },
                 };
@@ -1010,7 +1039,7 @@ mod tests {
                     decision
                         .recipients
                         .iter()
-                        .any(|(r, s)| *r == failure.recipient && matches!(s, Settled::Failed(_)))
+                        .any(|(r, s)| failure.recipient == *r && matches!(s, Settled::Failed(_)))
                 );
             }
         }

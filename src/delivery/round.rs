@@ -18,6 +18,7 @@ use super::{
     login,
     look::{Claim, Look, look},
     maintenance::{Maintenance, Rerouting},
+    reports::late::LateLook,
     setup::Built,
     shared::DeliveryContext,
     sweep::Sweeps,
@@ -57,6 +58,7 @@ pub(super) struct Round {
     /// When it was asked last.
     looked: Option<Instant>,
     maintenance: Maintenance,
+    late: LateLook,
     rerouting: Rerouting,
     clock: Timekeeper,
     /// Connectors that are gone, and that mail in doubt was pinned to.
@@ -78,6 +80,7 @@ impl Round {
             due: None,
             looked: None,
             maintenance: Maintenance::default(),
+            late: LateLook::default(),
             rerouting: Rerouting::default(),
             clock: Timekeeper::new(Arc::clone(&shared.clock)),
             complained: HashSet::new(),
@@ -157,6 +160,9 @@ impl Round {
         login::log_in(&mut self.logins, &shared, &built);
         let keep = self.clock.is_settled().then_some(&*built);
         self.maintenance.run(&shared.queue, keep, wall).await;
+        if keep.is_some() {
+            self.late.run(&shared.queue, &built, wall).await;
+        }
         let looked = Instant::now();
         match self.claim(&built).await {
             Ok(wait) => {

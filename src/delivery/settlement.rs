@@ -8,6 +8,7 @@ use std::{
 use super::{
     clock::{self, Moment},
     plan::{Attempt, Block, Decision},
+    reports::Reports,
     setup::Built,
     shared::DeliveryContext,
 };
@@ -79,11 +80,11 @@ impl<'a> Attempted<'a> {
         let by: Vec<(Address, ConnectorName)> = attempt
             .answered()
             .iter()
-            .map(|(recipient, _, connector)| (recipient.clone(), connector.clone()))
+            .map(|(recipient, _, connector)| (recipient.address.clone(), connector.clone()))
             .collect();
         let decision = attempt.finish(route, built.settings.in_doubt_wait, now, fastrand::f64());
-        let bounces = built.reports(&shared.queue, job, &decision, now);
-        let mut events = events(job, &decision, &by, &via, &bounces, now);
+        let reports = built.reports(&shared.queue, job, &decision, now).await;
+        let mut events = events(job, &decision, &by, &via, &reports, now);
         if let Some(withheld) = built.withheld(job, &decision, now) {
             counted::bounced("withheld");
             events.push(withheld);
@@ -109,7 +110,8 @@ impl<'a> Attempted<'a> {
                 lane: decision.lane.clone(),
                 apart: decision.apart.clone(),
                 in_doubt: decision.in_doubt.clone(),
-                bounces: bounces.clone(),
+                bounces: reports.bounces.clone(),
+                receipts: reports.receipts.iter().map(|(_, r)| r.clone()).collect(),
                 events: events.clone(),
             };
             match shared
@@ -137,15 +139,28 @@ impl<'a> Attempted<'a> {
             shared.lanes.wake_all();
         }
         log(job, &decision, &by, &via, now);
-        for bounce in &bounces {
-            if let Some(to) = bounce.message.envelope.recipients.first() {
-                maillog::bounced(job.message.id, bounce.message.id, &to.to_string());
-            }
-        }
-        if !bounces.is_empty() {
+        if log_reports(job, &reports) {
             shared.queue.wake();
         }
     }
+}
+
+/// Whether there are any.
+fn log_reports(job: &Job, reports: &Reports) -> bool {
+    let of = job.message.id;
+    for bounce in &reports.bounces {
+        maillog::bounced(of, bounce.message.id, &addressee_of(bounce));
+    }
+    for (kind, report) in &reports.receipts {
+        maillog::reported(of, report.message.id, kind.as_str(), &addressee_of(report));
+    }
+    !reports.bounces.is_empty() || !reports.receipts.is_empty()
+}
+
+/// A report has one.
+fn addressee_of(report: &Routed) -> String {
+    let to = report.message.envelope.recipients.first();
+    to.map_or_else(String::new, ToString::to_string)
 }
 
 /// What others made of the job while it was under way here.
@@ -199,7 +214,7 @@ fn events(
     decision: &Decision,
     by: &[(Address, ConnectorName)],
     via: &str,
-    bounces: &[Routed],
+    reports: &Reports,
     now: SystemTime,
 ) -> Vec<Event> {
     let mut events: Vec<Event> = Vec::new();
@@ -227,19 +242,19 @@ fn events(
             }),
         }
     }
-    for bounce in bounces {
-        events.push(Event {
-            at: now,
-            kind: EventKind::Bounced,
-            recipients: bounce
-                .message
-                .envelope
-                .recipients
-                .iter()
-                .map(ToString::to_string)
-                .collect(),
-            text: format!("report {}", bounce.message.id),
-        });
+    let reported = |kind, report: &Routed, text| Event {
+        at: now,
+        kind,
+        recipients: vec![addressee_of(report)],
+        text,
+    };
+    for bounce in &reports.bounces {
+        let text = format!("report {}", bounce.message.id);
+        events.push(reported(EventKind::Bounced, bounce, text));
+    }
+    for (kind, report) in &reports.receipts {
+        let text = format!("{}, report {}", kind.as_str(), report.message.id);
+        events.push(reported(EventKind::Reported, report, text));
     }
     events
 }

@@ -32,6 +32,10 @@ pub struct BounceSettings {
     pub is_from_given: bool,
     /// The administrators.
     pub copy_to: Vec<Address>,
+    /// After this time whoever asked is told that a message waits; `None`: nobody is.
+    pub delay_notice: Option<Duration>,
+    /// The largest message that comes back whole, in octets.
+    pub full_limit: u64,
     /// Reporting-MTA.
     pub hostname: String,
 }

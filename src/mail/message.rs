@@ -7,7 +7,10 @@ use std::{fmt, future, io, net::SocketAddr, pin::Pin, str::FromStr, sync::Arc, t
 use bytes::Bytes;
 use ulid::Ulid;
 
-use super::{address::Address, recipient::Recipient};
+use super::{
+    address::Address,
+    recipient::{Recipient, ReportWish},
+};
 
 /// Bodies up to this many octets stay in memory and in the store's own table; larger ones are files.
 /// Measured: below it rows are faster and cheaper, above it files are.
@@ -93,6 +96,8 @@ pub struct Envelope {
     pub recipients: Vec<Recipient>,
     /// The client declared `BODY=8BITMIME`.
     pub eight_bit: bool,
+    /// What the client said of reports by DSN (RFC 3461), where it did.
+    pub dsn: Option<ReportWish>,
 }
 
 /// Where the message came from; for `Received:`, routes, log and trace.

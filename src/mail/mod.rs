@@ -22,3 +22,4 @@ pub mod reply;
 pub mod text;
 pub mod time;
 pub mod tls;
+pub mod xtext;

@@ -189,6 +189,18 @@ impl fmt::Display for LaneState {
     }
 }
 
+/// Who tells the sender what it asked to be told (RFC 3461), once it is taken.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Onward {
+    /// The upstream, which was given the wishes.
+    Upstream,
+    /// We, that it was passed on: the upstream was given none.
+    #[default]
+    Relayed,
+    /// We, that it was delivered: it goes no further.
+    Final,
+}
+
 /// What a connector reports of one call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Report {
@@ -202,6 +214,8 @@ pub enum Report {
         via: String,
         /// It was answered, and nothing else is wanted before this.
         pause: Option<Duration>,
+        /// Who tells the sender of what was taken.
+        onward: Onward,
     },
 }
 
@@ -213,7 +227,17 @@ impl Report {
             outcomes: recipients.iter().map(each).collect(),
             via: via.into(),
             pause: None,
+            onward: Onward::default(),
         }
+    }
+
+    /// The same where what was taken goes no further.
+    #[must_use]
+    pub fn at_its_end(mut self) -> Self {
+        if let Report::Tried { onward, .. } = &mut self {
+            *onward = Onward::Final;
+        }
+        self
     }
 }
 

@@ -364,6 +364,7 @@ mod tests {
         mail::{
             address::Domain,
             message::{MessageId, Origin},
+            recipient::Recipient,
         },
         policy::{
             Who,
@@ -391,7 +392,7 @@ mod tests {
         client: Option<Client>,
         user: Option<User>,
         sender_given: Option<Address>,
-        recipients: Vec<Address>,
+        recipients: Vec<Recipient>,
         unquoted_names: bool,
     }
 
@@ -412,7 +413,7 @@ mod tests {
                 client: None,
                 user: None,
                 sender_given: (sender != "<>").then(|| address(sender)),
-                recipients: vec![address("to@corp.com")],
+                recipients: vec![address("to@corp.com").into()],
                 unquoted_names: false,
             }
         }
@@ -1021,7 +1022,7 @@ mod tests {
                 "{keyword}"
             );
         }
-        setting.recipients.push(address("hidden@corp.com"));
+        setting.recipients.push(address("hidden@corp.com").into());
         assert!(!top(&setting).contains("hidden") && !top(&setting).contains("for <"));
         setting.origin.peer = "[::ffff:10.0.0.9]:1".parse().unwrap();
         assert!(top(&setting).contains("([10.0.0.9])"));

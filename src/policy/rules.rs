@@ -12,6 +12,7 @@ use crate::mail::{
     address::{Address, Domain},
     message::{MessageId, Origin},
     pattern::Pattern,
+    recipient::Recipient,
 };
 
 /// Whether a listener asks for SMTP AUTH.
@@ -79,7 +80,7 @@ pub struct About<'a> {
     /// The index of the rewrite that applied.
     pub rewrite: Option<usize>,
     /// The envelope recipients (Received names it when there is one).
-    pub recipients: &'a [Address],
+    pub recipients: &'a [Recipient],
     /// For Received and a missing Message-ID.
     pub hostname: &'a str,
     /// The From that is added to a message from `<>` without one.

@@ -17,8 +17,10 @@ pub enum EventKind {
     Failed,
     /// A connector was, so that it went to another.
     PassedOver,
-    /// A report was made of it.
+    /// A report was made of a failure.
     Bounced,
+    /// A report was made of what was taken, or takes long.
+    Reported,
     /// The sender got no report.
     NotTold,
     /// By an operator, or because it cannot be read.
@@ -40,7 +42,7 @@ pub enum EventKind {
 }
 
 impl EventKind {
-    const ALL: [Self; 16] = [
+    const ALL: [Self; 17] = [
         Self::Accepted,
         Self::Delivered,
         Self::Deferred,
@@ -48,6 +50,7 @@ impl EventKind {
         Self::Failed,
         Self::PassedOver,
         Self::Bounced,
+        Self::Reported,
         Self::NotTold,
         Self::Held,
         Self::Released,
@@ -69,6 +72,7 @@ impl EventKind {
             Self::Failed => "failed",
             Self::PassedOver => "passed over",
             Self::Bounced => "bounced",
+            Self::Reported => "reported",
             Self::NotTold => "not told",
             Self::Held => "held",
             Self::Released => "released",

@@ -44,6 +44,7 @@ pub mod spill;
 pub mod sqlite;
 pub mod store;
 pub mod turns;
+mod wishes;
 mod writer_version;
 
 /// Free space is looked at so often at most.

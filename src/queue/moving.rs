@@ -23,6 +23,8 @@ pub struct MovingMessage {
     pub accepted: SystemTime,
     /// When the last of its jobs was given up, where all of them were.
     pub ended: Option<SystemTime>,
+    /// Its sender is still to be told when it takes long.
+    pub tells_late: bool,
     /// What is left to do, and what failed.
     pub jobs: Vec<MovingJob>,
     /// One for each recipient of the message, in the same order.

@@ -4,7 +4,7 @@ use std::{fmt, str::FromStr, time::SystemTime};
 
 use crate::route::LaneId;
 use crate::{
-    mail::message::MessageId,
+    mail::{message::MessageId, recipient::Notify},
     route::{ConnectorName, RouteName},
 };
 
@@ -103,6 +103,8 @@ pub struct Entry {
     pub state: JobState,
     /// `None` is `<>`.
     pub sender: Option<String>,
+    /// What its sender named it by (ENVID, RFC 3461), as it was written.
+    pub envid: Option<String>,
     /// All recipients of this route.
     pub recipients: Vec<EntryRecipient>,
     /// The most attempts of any of its jobs.
@@ -136,6 +138,8 @@ pub struct EntryRecipient {
     pub state: RecipientState,
     /// What the upstream said last, as one line.
     pub last_reply: Option<String>,
+    /// What its sender wants to hear of, where it said so.
+    pub notify: Option<Notify>,
 }
 
 /// What an operator may wish.

@@ -311,6 +311,7 @@ mod tests {
                 .any(|(_, word)| *word == "doubt")
                 .then(|| ("up".into(), at(300))),
             bounces: Vec::new(),
+            receipts: Vec::new(),
             events: Vec::new(),
         }
     }

@@ -1,4 +1,4 @@
--- The queue in one file. Times are microseconds since 1970 (UTC). Schema 6.
+-- The queue in one file. Times are microseconds since 1970 (UTC). Schema 7.
 
 CREATE TABLE message (
     key       INTEGER PRIMARY KEY,
@@ -10,10 +10,15 @@ CREATE TABLE message (
     size      INTEGER NOT NULL,            -- header, empty line, body
     body_len  INTEGER NOT NULL,
     kept      INTEGER NOT NULL,            -- 0: content deleted; 1: body in `content`; 2: body in spool/ID
-    ended     INTEGER                      -- when the last of its jobs was finished or given up
+    ended     INTEGER,                     -- when the last of its jobs was finished or given up
+    dsn       TEXT,                        -- what was asked of reports (JSON); NULL: nothing
+    tell_late INTEGER NOT NULL DEFAULT 0   -- 1: who asked is still to be told when it takes long
 ) STRICT;
 -- What failed and is kept. What was delivered is never in it, and so does not cost a page of it.
 CREATE INDEX message_failed ON message (ended) WHERE ended IS NOT NULL AND kept > 0;
+
+-- Whoever is to be told that it takes long: few asked.
+CREATE INDEX message_late ON message (accepted) WHERE tell_late = 1;
 
 -- The messages by their ids, but for the newest, which are few enough to look through: sixteen are written at once, so that
 -- not every message costs a page of it.

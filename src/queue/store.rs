@@ -206,10 +206,30 @@ pub struct Settlement {
     pub apart: Vec<Address>,
     /// The waiting recipients that are in doubt get a job of their own, pinned to this connector, due then.
     pub in_doubt: Option<(ConnectorName, SystemTime)>,
-    /// Bounces, inserted in the same transaction.
+    /// Reports of what failed, inserted in the same transaction.
     pub bounces: Vec<Routed>,
+    /// Reports of what was taken, the same way; written also where somebody else has taken over the job meanwhile.
+    pub receipts: Vec<Routed>,
     /// Lines of the life of the message, for `postern trace`.
     pub events: Vec<Event>,
+}
+
+impl Settlement {
+    /// All reports of it.
+    pub fn reports(&self) -> impl Iterator<Item = &Routed> {
+        self.bounces.iter().chain(&self.receipts)
+    }
+}
+
+/// The sender of a message is told that it takes long.
+#[derive(Debug, Clone)]
+pub struct LateNotice {
+    /// Of which message.
+    pub message: MessageId,
+    /// What tells it; none where nobody may be told.
+    pub reports: Vec<Routed>,
+    /// The line in its life, where there is one.
+    pub event: Option<Event>,
 }
 
 /// What a settlement says of one recipient.
@@ -314,6 +334,11 @@ pub trait Store: Send + Sync + fmt::Debug {
     async fn goes_by(&self, _job: &Job, _connector: &ConnectorName) -> Result<(), StoreError> {
         Ok(())
     }
+    /// Messages that were accepted by then, are not over, and whose senders asked to be told when it takes long, and were not: at most
+    /// so many.
+    async fn late(&self, by: SystemTime, limit: usize) -> Result<Vec<MessageId>, StoreError>;
+    /// They are told, once. False: they were told before, or it is over, and nothing is written.
+    async fn tell_late(&self, notice: LateNotice, now: SystemTime) -> Result<bool, StoreError>;
     /// Every route, pin and lane that has waiting jobs, and when the first of them is due.
     async fn due(&self, now: SystemTime) -> Result<Vec<Due>, StoreError>;
     /// Between two looks at what is due, at least.

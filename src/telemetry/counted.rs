@@ -113,6 +113,11 @@ pub fn bounced(result: &'static str) {
     info!(name: "bounced", target: COUNTED, result);
 }
 
+/// A report that its sender asked for: `relayed`, `delivered` or `delayed`.
+pub fn reported(kind: &'static str) {
+    info!(name: "reported", target: COUNTED, kind);
+}
+
 /// A connector has asked for an access token; the obstacle, if there was one.
 pub fn asked_for_token(connector: &str, obstacle: Option<ObstacleKind>) {
     let [granted, refused, unavailable] = TOKENS;
@@ -237,6 +242,7 @@ pub(super) fn count(event: &Event<'_>, metrics: &Metrics) {
         "login" => metrics.login(first(), second()),
         "failed over" => metrics.failed_over(first()),
         "bounced" => metrics.bounced(first()),
+        "reported" => metrics.reported(first()),
         "asked for token" => metrics.asked_for_token(first(), second()),
         _ => {}
     }
@@ -292,6 +298,7 @@ mod tests {
             accepted("lan", "devices", Duration::from_millis(2));
             failed_over("all");
             bounced("withheld");
+            reported("delayed");
             asked_for_token("up", None);
             asked_for_token("up", Some(ObstacleKind::Misconfigured));
             asked_for_token("up", Some(ObstacleKind::Down));
@@ -307,6 +314,7 @@ mod tests {
             "messages_accepted_total{listener=\"lan\",client=\"devices\"} 1",
             "failovers_total{route=\"all\"} 1",
             "bounces_total{result=\"withheld\"} 1",
+            "reports_total{kind=\"delayed\"} 1",
             "token_requests_total{connector=\"up\",result=\"granted\"} 1",
             "token_requests_total{connector=\"up\",result=\"refused\"} 1",
             "token_requests_total{connector=\"up\",result=\"unavailable\"} 1",
@@ -328,6 +336,7 @@ mod tests {
         let tried = |outcomes: Vec<Outcome>| Report::Tried {
             outcomes: outcomes.into_iter().map(to).collect(),
             via: String::new(),
+            onward: crate::mail::outcome::Onward::default(),
             pause: None,
         };
         let not_tried = |kind| Report::NotTried(Obstacle::new(kind, reply()));

@@ -185,6 +185,12 @@ pub fn bounced(id: MessageId, bounce: MessageId, to: &str) {
     info!(event = "bounced", id = %id, bounce = %bounce, to = %logged(to), "bounced");
 }
 
+/// A report about `id` that is not of a failure was queued as `report` for `to`: `relayed`, `delivered` or `delayed`.
+pub fn reported(id: MessageId, report: MessageId, kind: &'static str, to: &str) {
+    counted::reported(kind);
+    info!(event = "reported", id = %id, kind, report = %report, to = %logged(to), "reported");
+}
+
 /// A lane is closed, paused or stopped. A paused one needs a person, so it is an error; a stopped one was stopped by one.
 pub fn connector_paused(lane: &str, state: LaneState, why: &Reply) {
     // The remedy is at the end of it.

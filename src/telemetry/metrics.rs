@@ -80,6 +80,7 @@ pub(super) const RESULTS: [&str; 9] = [
 /// The bit of what is to be tried again.
 const DEFERRED: u64 = 1 << 1;
 const BOUNCES: [&str; 2] = ["queued", "withheld"];
+const REPORTS: [&str; 3] = ["relayed", "delivered", "delayed"];
 pub(super) const TOKENS: [&str; 3] = ["granted", "refused", "unavailable"];
 const ADMIN_LOGINS: [&str; 3] = ["accepted", "refused", "throttled"];
 const NOTIFICATIONS: [&str; 2] = ["taken", "failed"];
@@ -139,6 +140,7 @@ pub struct Metrics {
     last_success: Family<Number, 1>,
     failovers: Family<Number, 1>,
     bounces: Family<Number, 1>,
+    reports: Family<Number, 1>,
     tokens: Family<Number, 2>,
     commit_time: Histogram,
     notifications: Family<Number, 2>,
@@ -146,6 +148,16 @@ pub struct Metrics {
     admin_logins: Family<Number, 1>,
     noticed: Noticed,
     day: Day,
+}
+
+/// What a sender asked for; those of failures are `bounces`.
+fn reports() -> Family<Number, 1> {
+    counter(
+        "postern_reports_total",
+        "Reports that senders asked for (DSN), but for those of failures.",
+        ["kind"],
+        0,
+    )
 }
 
 impl Default for Metrics {
@@ -216,6 +228,7 @@ impl Default for Metrics {
                 ["result"],
                 0,
             ),
+            reports: reports(),
             tokens: counter(
                 "postern_token_requests_total",
                 "Access tokens that were asked for.",
@@ -304,6 +317,7 @@ impl Metrics {
         self.last_success.know(&alone(&names.connectors));
         self.failovers.know(&alone(&names.routes));
         self.bounces.know(&BOUNCES.map(|word| [word]));
+        self.reports.know(&REPORTS.map(|word| [word]));
         self.tokens.know(&pairs(&names.token_connectors, &TOKENS));
         self.notifications
             .know(&pairs(&names.channels, &NOTIFICATIONS));
@@ -375,6 +389,10 @@ impl Metrics {
         self.failovers.at([route], one);
     }
 
+    pub(super) fn reported(&self, kind: &str) {
+        self.reports.at([kind], one);
+    }
+
     pub(super) fn bounced(&self, result: &str) {
         self.bounces.at([result], one);
     }
@@ -434,6 +452,7 @@ impl Metrics {
         self.last_success.write(&mut out);
         self.failovers.write(&mut out);
         self.bounces.write(&mut out);
+        self.reports.write(&mut out);
         self.tokens.write(&mut out);
         self.notifications.write(&mut out);
         self.admin_requests.write(&mut out);

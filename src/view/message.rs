@@ -2,7 +2,10 @@
 
 use serde::Serialize;
 
-use crate::{mail::time::rfc3339, queue::store};
+use crate::{
+    mail::{recipient::Notify, time::rfc3339},
+    queue::store,
+};
 
 /// A message on one route.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
@@ -15,6 +18,9 @@ pub struct EntryView {
     pub state: &'static str,
     /// `<>` of a bounce.
     pub sender: String,
+    /// What its sender named it by (ENVID), as it was written.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub envid: Option<String>,
     /// All of this route.
     pub recipients: Vec<RecipientView>,
     /// The most that any recipient has had.
@@ -70,6 +76,9 @@ pub struct RecipientView {
     pub state: &'static str,
     /// What the upstream said last.
     pub last_reply: Option<String>,
+    /// What its sender wants to be told of, where it said so (NOTIFY): `never`, or some of `success`, `failure`, `delay`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub notify: Option<Vec<&'static str>>,
 }
 
 impl EntryView {
@@ -79,12 +88,14 @@ impl EntryView {
             address: r.address.clone(),
             state: r.state.as_str(),
             last_reply: r.last_reply.clone(),
+            notify: r.notify.map(Notify::words),
         };
         Self {
             id: entry.id.to_string(),
             route: entry.route.to_string(),
             state: entry.state.as_str(),
             sender: sender(entry),
+            envid: entry.envid.clone(),
             recipients: entry.recipients.iter().map(recipient).collect(),
             attempts: entry.attempts,
             next_attempt: entry.next_attempt.map(rfc3339),

@@ -3,7 +3,8 @@
 //! A file is a few lines `# comment`, then `key = value` lines (see [`Setting`]), then the conversation:
 //! `C: text` (CRLF is added), `C! text\r\n\x00` (exactly these octets), `S: reply` (`*` stands for anything),
 //! `S: close`, `TLS` (handshake now), `--- connection` (a new one), `reload key = value`, `sink: N` (messages accepted
-//! so far), `body: text`, `header: line`, `no-header: line` and `envelope: from to` (of the last message). `play = whole` (or `lines`, `octets`) restricts how it is played.
+//! so far), `body: text`, `header: line`, `no-header: line` `envelope: from to`
+//! and `dsn: RET= ENVID=; to NOTIFY= ORCPT=` (of the last message). `play = whole` (or `lines`, `octets`) restricts how it is played.
 
 use std::{
     collections::VecDeque,
@@ -331,6 +332,34 @@ fn matches(pattern: &str, line: &str) -> bool {
     rest.ends_with(last)
 }
 
+/// What a message says of reports, as the commands that say it.
+fn asked_of_reports(accepted: &Accepted) -> String {
+    let wish = accepted.envelope.dsn.clone().unwrap_or_default();
+    let ret = wish.content.map(|ret| format!("RET={}", ret.as_str()));
+    let mut seen: Vec<String> = ret.into_iter().collect();
+    seen.extend(wish.id.map(|id| format!("ENVID={id}")));
+    let mut all = vec![seen.join(" ")];
+    for recipient in &accepted.envelope.recipients {
+        let notify = recipient.notify().map(|notify| format!(" NOTIFY={notify}"));
+        let original = recipient.dsn.as_ref().and_then(|dsn| dsn.original.as_ref());
+        let original = original.map(|original| format!(" ORCPT={original}"));
+        all.push(format!(
+            "{recipient}{}{}",
+            notify.unwrap_or_default(),
+            original.unwrap_or_default()
+        ));
+    }
+    let of_jobs = accepted.jobs.iter().flat_map(|(_, recipients)| recipients);
+    assert!(
+        accepted
+            .envelope
+            .recipients
+            .iter()
+            .all(|r| of_jobs.clone().any(|j| j == r))
+    );
+    all.join("; ")
+}
+
 fn play(path: &Path, text: &str, way: Way, setting: &Setting) {
     let name = path.file_name().unwrap().to_string_lossy().into_owned();
     let mut setting = setting.clone();
@@ -410,6 +439,9 @@ fn play(path: &Path, text: &str, way: Way, setting: &Setting) {
                 seen = format!("{seen} {recipient}");
             }
             assert_eq!(seen, envelope, "{at}");
+        } else if let Some(wishes) = line.strip_prefix("dsn: ") {
+            let (last, _) = player.accepted.last().unwrap();
+            assert_eq!(asked_of_reports(last), wishes, "{at}");
         }
     }
     if !waiting.is_empty() {

@@ -64,7 +64,7 @@ fn passed(sender: &str, message: &[u8]) -> String {
             sender_given: sender.as_ref(),
             sender: rewrite.map_or(sender.as_ref(), |(_, rewrite)| Some(&rewrite.to)),
             rewrite: rewrite.map(|(index, _)| index),
-            recipients: &[address("to@corp.com")],
+            recipients: &[address("to@corp.com").into()],
             hostname: "relay.corp.com",
             bounce_from: &address("postmaster@relay.corp.com"),
             unquoted_names: false,

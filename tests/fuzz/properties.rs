@@ -22,6 +22,7 @@ use postern::{
         pattern::admitting,
         repair,
         reply::Reply,
+        xtext,
     },
     policy::{
         About, AuthMode, Policy, Who,
@@ -80,16 +81,28 @@ pub fn command(data: &[u8]) {
     for level in LEVELS {
         let tolerance = Tolerance::of(level);
         let _ = command::parse(data, &tolerance);
-        let _ = command::mail(data, &tolerance, None);
-        if let Ok(address) = command::rcpt(data, &tolerance, None) {
+        let _ = command::mail(data, &tolerance, None, true);
+        if let Ok(recipient) = command::rcpt(data, &tolerance, None, true) {
             reached(match level {
                 ToleranceLevel::Strict => "a recipient, strict",
                 ToleranceLevel::Standard => "a recipient, standard",
                 ToleranceLevel::Device => "a recipient, device",
             });
-            let again = format!("TO:<{address}>");
-            let read = command::rcpt(again.as_bytes(), &tolerance, None);
-            assert_eq!(read.as_ref(), Ok(&address), "{again}");
+            let mut again = format!("TO:<{recipient}>");
+            if let Some(original) = recipient.dsn.as_ref().and_then(|dsn| dsn.original.as_ref()) {
+                reached("an original recipient");
+                again = format!("{again} ORCPT={original}");
+                let shown = xtext::shown_original(original).unwrap();
+                assert!(
+                    shown.bytes().all(|b| (b' '..=b'~').contains(&b)),
+                    "{shown:?}"
+                );
+            }
+            if let Some(notify) = recipient.notify() {
+                again = format!("{again} NOTIFY={notify}");
+            }
+            let read = command::rcpt(again.as_bytes(), &tolerance, None, true);
+            assert_eq!(read.as_ref(), Ok(&recipient), "{again}");
         }
     }
 }
@@ -191,7 +204,7 @@ pub fn headers(data: &[u8]) {
         sender_given: Some(&sender),
         sender: Some(&sender),
         rewrite: None,
-        recipients: std::slice::from_ref(&sender),
+        recipients: &[sender.clone().into()],
         hostname: "gw.test",
         bounce_from: &sender,
         unquoted_names: true,

@@ -59,6 +59,8 @@ async fn told(store: &dyn Store, n: u128) -> Vec<String> {
     let hash = octets
         .iter()
         .fold(0_u64, |sum, octet| sum.rotate_left(5) ^ u64::from(*octet));
+    let late = store.late(at(100_000), 1_000).await.unwrap();
+    told.push(format!("tells late: {}", late.contains(&id(n))));
     let (envelope, origin, header) = (&message.envelope, &message.origin, &message.header);
     told.push(format!(
         "{envelope:?} {origin:?} {header:?} {} {hash}",

@@ -141,7 +141,7 @@ ok      up: ",
     let store = &found["store"];
     assert_eq!(
         (&store["ok"], &store["schema"], &store["gateways"]),
-        (&true.into(), &1.into(), &2.into()),
+        (&true.into(), &2.into(), &2.into()),
         "{found}"
     );
     // Nobody whom it trusts, nobody there, and one that does not sync.
@@ -187,7 +187,7 @@ fn the_owner_of_the_database_runs_what_is_printed() {
         hosts(&[server])
     );
     let file = config(&sink, "relay-a", &postgres);
-    let expected = "the database lacks schema 1 of Postern: have its owner run what \"postern queue schema\" prints";
+    let expected = "the database lacks schema 2 of Postern: have its owner run what \"postern queue schema\" prints";
     let refused = command(&file, &["check", "--connect"]);
     assert_eq!(refused.status.code(), Some(78));
     assert!(said(&refused).contains(expected), "{}", said(&refused));

@@ -77,7 +77,7 @@ fn a_release_works_on_while_a_newer_one_has_added_to_the_schema() {
     });
     server.sql(
         "postern",
-        &format!("{} UPDATE {schema}.schema SET version = 2;", added.concat()),
+        &format!("{} UPDATE {schema}.schema SET version = 3;", added.concat()),
     );
     // Whoever was at work before, and who starts now.
     let two = cluster.member("relay-b");
@@ -90,12 +90,12 @@ fn a_release_works_on_while_a_newer_one_has_added_to_the_schema() {
     assert!(listed.status.success(), "{}", text(&listed));
     server.sql(
         "postern",
-        &format!("UPDATE {schema}.schema SET version = 3, readable_by = 3"),
+        &format!("UPDATE {schema}.schema SET version = 4, readable_by = 4"),
     );
     let (code, said) = refused(&cluster, "relay-c");
     assert_eq!(code, Some(78), "{said}");
     assert!(
-        said.contains("the queue was written by a newer postern (schema 3"),
+        said.contains("the queue was written by a newer postern (schema 4"),
         "{said}"
     );
 }

@@ -91,6 +91,7 @@ fn message(body: Body) -> Message {
             sender: Some(Address::parse("s@corp.example").unwrap()),
             recipients: recipients(),
             eight_bit: false,
+            dsn: None,
         },
         origin: Origin {
             esmtp: false,

@@ -16,13 +16,13 @@ use postern::{
     gateway::report::verbs,
     mail::{
         message::{Body, Envelope, Message, MessageId, Origin},
-        outcome::{LaneState, Obstacle, ObstacleKind, Outcome},
-        recipient::Recipient,
+        outcome::{LaneState, Obstacle, ObstacleKind, Onward, Outcome},
+        recipient::{DsnWish, Notify, Recipient, ReportWish},
         reply::Reply,
     },
     queue::{
         Queue,
-        store::{Filter, RecipientState, Verb},
+        store::{Filter, JobState, RecipientState, Verb},
     },
     route::{Route, RouteName, Routed, Router},
 };
@@ -148,6 +148,8 @@ fn setup(connectors: &[(&str, &Arc<Scripted>)], plan: &Plan) -> Setup {
                 from: address("postmaster@relay.example"),
                 is_from_given: false,
                 copy_to: Vec::new(),
+                delay_notice: None,
+                full_limit: 1024 * 1024,
                 hostname: "relay.example".into(),
             },
         },
@@ -187,6 +189,7 @@ fn mail(recipients: &[&str], now: SystemTime) -> Routed {
                 sender: Some(address("app@corp.example")),
                 recipients: recipients.clone(),
                 eight_bit: false,
+                dsn: None,
             },
             origin: Origin {
                 listener: "local".into(),
@@ -212,6 +215,65 @@ impl World {
         let now = self.clock.wall();
         let mail = mail(recipients, now);
         self.queue.accept(mail, now).await.unwrap();
+    }
+
+    /// Of some of whom the sender wants to hear; each a job of its own.
+    async fn accept_asking(&self, recipients: &[(&str, &str)], is_apart: bool) {
+        let now = self.clock.wall();
+        let locals: Vec<&str> = recipients.iter().map(|(local, _)| *local).collect();
+        let mut mail = mail(&locals, now);
+        let message = Arc::make_mut(&mut mail.message);
+        message.envelope.dsn = Some(ReportWish {
+            content: None,
+            id: Some("QQ1".into()),
+        });
+        for (recipient, (_, notify)) in message.envelope.recipients.iter_mut().zip(recipients) {
+            recipient.dsn = Some(DsnWish {
+                notify: Notify::parse(notify),
+                original: None,
+            });
+        }
+        let all = message.envelope.recipients.clone();
+        let route = RouteName::from("all");
+        mail.jobs = if is_apart {
+            all.into_iter()
+                .map(|one| (route.clone(), vec![one]))
+                .collect()
+        } else {
+            vec![(route, all)]
+        };
+        self.queue.accept(mail, now).await.unwrap();
+    }
+
+    /// What each report says: whom it is to, its subject, and what it says of whom.
+    fn reports(&self) -> Vec<String> {
+        let mut found = Vec::new();
+        for row in self.store.rows() {
+            let message = &row.job.message;
+            if message.envelope.sender.is_some() {
+                continue;
+            }
+            let Body::Memory(body) = &message.body else {
+                panic!("in memory")
+            };
+            let body = String::from_utf8(body.to_vec()).unwrap();
+            let mut of: Vec<String> = Vec::new();
+            for line in body.split("\r\n") {
+                if let Some(to) = line.strip_prefix("Final-Recipient: rfc822; ") {
+                    of.push(to.split('@').next().unwrap().to_owned());
+                }
+                if let Some(action) = line.strip_prefix("Action: ") {
+                    let last = of.last_mut().unwrap();
+                    *last = format!("{last} {action}");
+                }
+            }
+            assert!(body.contains("Original-Envelope-Id: QQ1\r\n"), "{body}");
+            let to = &message.envelope.recipients[0];
+            assert_eq!(to.notify(), Some(Notify::NEVER), "a report asks for none");
+            found.push(format!("{}: {}", to.address.local(), of.join(", ")));
+        }
+        found.sort();
+        found
     }
 }
 
@@ -276,6 +338,149 @@ async fn each_recipient_by_itself() {
     assert_eq!(bounce.message.envelope.sender, None);
     stays_so("nothing twice", STEP * 3, || out.count() == 3).await;
     world.delivery.drain(Duration::from_secs(5)).await;
+}
+
+/// What became of them, and what was asked: one report of each kind, whoever else waits.
+#[tokio::test(start_paused = true)]
+async fn the_sender_hears_what_it_asked_for() {
+    let mixed = || {
+        vec![
+            ("no", refused()),
+            ("never", refused()),
+            ("later", deferred()),
+        ]
+    };
+    let asked = [
+        ("yes", "SUCCESS"),
+        ("also", "SUCCESS,FAILURE"),
+        ("quiet", "FAILURE"),
+        ("no", "FAILURE"),
+        ("never", "NEVER"),
+        ("later", "SUCCESS"),
+    ];
+    for (onward, expected) in [
+        (Onward::Upstream, &["app: no failed"][..]),
+        (
+            Onward::Relayed,
+            &[
+                "app: later relayed",
+                "app: no failed",
+                "app: yes relayed, also relayed",
+            ],
+        ),
+        (
+            Onward::Final,
+            &[
+                "app: later delivered",
+                "app: no failed",
+                "app: yes delivered, also delivered",
+            ],
+        ),
+    ] {
+        let out = Scripted::new("out", [Act::Mixed(mixed())]);
+        *out.onward.lock().unwrap() = onward;
+        let world = world(&[("out", &out)], &Plan::default());
+        world.accept_asking(&asked, false).await;
+        until("all settled", async || {
+            let rows = world.store.rows();
+            out.count() == 2 + expected.len() && rows.iter().all(|row| !row.is_leased())
+        })
+        .await;
+        assert_eq!(world.reports(), expected, "{onward:?}");
+        stays_so("nothing more", STEP * 5, || {
+            world.store.rows().len() == 1 + expected.len()
+        })
+        .await;
+    }
+}
+
+/// It depends on who took it, not on who was asked; each job has a report of its own.
+#[tokio::test(start_paused = true)]
+async fn a_connector_that_takes_the_wishes_and_one_that_does_not() {
+    for (takes_first, expected) in [
+        (true, &[][..]),
+        (false, &["app: a relayed", "app: b relayed"]),
+    ] {
+        let (first, second) = (Scripted::new("first", []), Scripted::new("second", []));
+        *first.onward.lock().unwrap() = Onward::Upstream;
+        if !takes_first {
+            *first.otherwise.lock().unwrap() = down();
+        }
+        let world = world(&[("first", &first), ("second", &second)], &Plan::default());
+        let asked = [("a", "SUCCESS"), ("b", "SUCCESS,DELAY"), ("c", "DELAY")];
+        world.accept_asking(&asked, true).await;
+        until("all done", async || {
+            let rows = world.store.rows();
+            rows.len() == 3 + expected.len() && rows.iter().all(|row| row.state == JobState::Done)
+        })
+        .await;
+        assert_eq!(world.reports(), expected);
+    }
+}
+
+/// In doubt is neither a success nor a failure, until the same connector says which.
+#[tokio::test(start_paused = true)]
+async fn what_is_in_doubt_is_no_news() {
+    let silent = Outcome::InDoubt(Reply::new(451, (4, 4, 2), "no answer"));
+    let out = Scripted::new("out", [Act::Mixed(vec![("a", silent)])]);
+    let world = world(&[("out", &out)], &Plan::default());
+    world
+        .accept_asking(&[("a", "SUCCESS,FAILURE")], false)
+        .await;
+    until("in doubt", async || {
+        world.store.state("a@partner.example").as_deref() == Some("in doubt")
+    })
+    .await;
+    assert!(world.reports().is_empty());
+    until("told", async || !world.reports().is_empty()).await;
+    assert_eq!(world.reports(), ["app: a relayed"]);
+}
+
+/// Whatever keeps it waiting, once a message, of all who wait and were asked for.
+#[tokio::test(start_paused = true)]
+async fn who_asked_hears_once_that_it_takes_long() {
+    for is_down in [false, true] {
+        let out = Scripted::new("out", []);
+        *out.otherwise.lock().unwrap() = if is_down {
+            down()
+        } else {
+            Act::Mixed(vec![
+                ("a", deferred()),
+                ("b", deferred()),
+                ("c", deferred()),
+            ])
+        };
+        let plan = Plan {
+            retry: Duration::from_secs(20),
+            ..Plan::default()
+        };
+        let world = world(&[("out", &out)], &plan);
+        let mut setup = setup(&[("out", &out)], &plan);
+        setup.settings.bounce.delay_notice = Some(Duration::from_mins(2));
+        world.delivery.reload(setup);
+        let asked = [
+            ("a", "DELAY"),
+            ("b", "SUCCESS,DELAY"),
+            ("c", "FAILURE"),
+            ("d", "DELAY"),
+        ];
+        world.accept_asking(&asked, true).await;
+        stays_so("not yet", Duration::from_secs(115), || {
+            world.reports().is_empty()
+        })
+        .await;
+        until("told", async || !world.reports().is_empty()).await;
+        let all = if is_down {
+            "app: a delayed, b delayed, d delayed"
+        } else {
+            "app: a delayed, b delayed"
+        };
+        assert_eq!(world.reports(), [all], "{is_down}");
+        stays_so("once", Duration::from_mins(5), || {
+            world.reports().len() == 1
+        })
+        .await;
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -776,7 +981,16 @@ async fn a_report_to_a_sender_that_only_anybody_let_in() {
         .await;
         let told = world.store.state("app@corp.example").is_some();
         assert_eq!(told, sender_is_told, "{senders} {recipients}");
-        assert_eq!(world.store.rows().len(), if told { 3 } else { 2 });
+        // Nor by any other kind of report.
+        let before = world.store.rows().len();
+        world.accept_asking(&[("b", "SUCCESS")], false).await;
+        until("done", async || {
+            world.store.state("b@partner.example").as_deref() == Some("done")
+        })
+        .await;
+        let more = world.store.rows().len() - before - 1;
+        assert_eq!(more == 1, sender_is_told, "{senders} {recipients}");
+        assert_eq!(before, if told { 3 } else { 2 });
     }
 }
 

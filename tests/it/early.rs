@@ -128,6 +128,7 @@ fn message(number: usize) -> Message {
             sender: Some(Address::parse("s@corp.example").unwrap()),
             recipients: to(),
             eight_bit: false,
+            dsn: None,
         },
         origin: fixture::origin(SystemTime::now()),
         header: format!("Subject: {number}\r\n").into(),

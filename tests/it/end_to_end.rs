@@ -21,6 +21,7 @@ fn one_message_from_client_to_upstream() {
         "PIPELINING",
         "8BITMIME",
         "ENHANCEDSTATUSCODES",
+        "DSN",
         "SIZE 36700160",
     ] {
         assert!(ehlo.contains(keyword), "{ehlo}");

@@ -103,6 +103,7 @@ async fn deliver(connector: &Smtp, number: usize) {
             sender: Some(Address::parse("s@corp.example").unwrap()),
             recipients: to.clone(),
             eight_bit: false,
+            dsn: None,
         },
         origin: fixture::origin(SystemTime::now()),
         header: format!("Subject: {number}\r\n").into(),

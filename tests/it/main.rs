@@ -37,6 +37,7 @@ mod delivery;
 mod described;
 mod devices;
 mod doctor;
+mod dsn;
 mod durability;
 mod early;
 mod end_to_end;

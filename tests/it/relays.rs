@@ -25,7 +25,7 @@ use super::harness::{
 };
 
 /// A relay of the benchmark: it takes everything from loopback and sends it on to a sink.
-struct Relay {
+pub(super) struct Relay {
     name: &'static str,
     dir: TempDir,
     port: u16,
@@ -38,6 +38,11 @@ fn script(name: &str) -> PathBuf {
 
 impl Relay {
     fn start(name: &'static str) -> Self {
+        Self::start_to(name, None, &[])
+    }
+
+    /// The same, sending on to this port of loopback, with more in the environment of its script.
+    pub(super) fn start_to(name: &'static str, next: Option<u16>, more: &[(&str, &str)]) -> Self {
         let dir = tempfile::Builder::new()
             .prefix("postern-relay")
             .tempdir_in("/tmp")
@@ -50,19 +55,35 @@ impl Relay {
             port,
             sink,
         };
-        relay.run(&["start"]);
+        let next = next.unwrap_or(relay.sink.address.port());
+        relay.run("start", Some(next), more);
         wait(name, || {
             std::net::TcpStream::connect(("127.0.0.1", port)).ok()
         });
         relay
     }
 
-    fn run(&self, verb: &[&str]) {
+    /// Where it takes mail.
+    pub(super) fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Where its files are.
+    pub(super) fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Where it sends its mail, unless that is elsewhere.
+    pub(super) fn sink(&self) -> &Upstream {
+        &self.sink
+    }
+
+    fn run(&self, verb: &str, next: Option<u16>, more: &[(&str, &str)]) {
         let dir = self.dir.path().to_str().unwrap();
         let mut command = Command::new(script(self.name));
-        command.args(verb);
-        if verb == ["start"] {
-            let (port, sink) = (self.port.to_string(), self.sink.address.port().to_string());
+        command.arg(verb).envs(more.iter().copied());
+        if let Some(next) = next {
+            let (port, sink) = (self.port.to_string(), next.to_string());
             command.arg(peers()).args([dir, &port, &sink]);
         } else {
             command.arg(dir);
@@ -72,13 +93,13 @@ impl Relay {
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .status();
-        assert!(done.unwrap().success(), "{} {verb:?}", self.name);
+        assert!(done.unwrap().success(), "{} {verb}", self.name);
     }
 }
 
 impl Drop for Relay {
     fn drop(&mut self) {
-        self.run(&["stop"]);
+        self.run("stop", None, &[]);
     }
 }
 

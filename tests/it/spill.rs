@@ -708,6 +708,7 @@ async fn a_queue_in_one_file_moves_into_the_database() {
     let raw = rusqlite::Connection::open(site.dir.path().join("data/queue.db")).unwrap();
     raw.execute_batch("DROP TABLE outcome; PRAGMA user_version = 5")
         .unwrap();
+    raw.execute_batch(crate::store::WITHOUT_DSN).unwrap();
     drop(raw);
     let store = site.open(SPILLS).await.unwrap();
     is_home(&store).await;

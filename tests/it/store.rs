@@ -14,7 +14,7 @@ use postern::{
         message::{Body, Envelope, Message, MessageId, Origin},
         outcome::{LaneState, Outcome},
         pattern::Pattern,
-        recipient::Recipient,
+        recipient::{DsnWish, Notify, Recipient, ReportWish, ReturnedContent},
         reply::Reply,
     },
     queue::{
@@ -22,8 +22,8 @@ use postern::{
         sqlite::SqliteStore,
         store::{
             Ask, CLOCK, Due, Event, Filter, GiveBack, Health, Job, JobState, KeepTimes, Kept,
-            LaneRow, NodeId, Retention, Settled, Settlement, Shift, Standing, Start, Store,
-            StoreError, Verb, Whose,
+            LaneRow, LateNotice, NodeId, Retention, Settled, Settlement, Shift, Standing, Start,
+            Store, StoreError, Verb, Whose,
         },
         turns::Pair,
     },
@@ -47,7 +47,14 @@ fn route() -> RouteName {
 }
 
 pub(crate) fn mail_with(n: u128, recipients: &[&str], body: Body) -> Routed {
-    let recipients: Vec<Recipient> = recipients.iter().map(|r| address(r).into()).collect();
+    let mut recipients: Vec<Recipient> = recipients.iter().map(|r| address(r).into()).collect();
+    // What was asked of reports has to be kept wherever a message goes.
+    if let Some(first) = recipients.first_mut() {
+        first.dsn = Some(DsnWish {
+            notify: Notify::parse("DELAY"),
+            original: Some("rfc822;\"first+2B\"@x.example".into()),
+        });
+    }
     Routed {
         message: Arc::new(Message {
             id: MessageId::new(at(0), n),
@@ -55,6 +62,10 @@ pub(crate) fn mail_with(n: u128, recipients: &[&str], body: Body) -> Routed {
                 sender: Some(address("app@corp.example")),
                 recipients: recipients.clone(),
                 eight_bit: true,
+                dsn: Some(ReportWish {
+                    content: Some(ReturnedContent::Full),
+                    id: Some("QQ+3D1".into()),
+                }),
             },
             origin: Origin {
                 listener: "local".into(),
@@ -113,6 +124,7 @@ pub(crate) fn settlement(job: &Job, recipients: Vec<(&str, Settled)>) -> Settlem
         in_doubt: None,
         apart: Vec::new(),
         bounces: Vec::new(),
+        receipts: Vec::new(),
         events: vec![Event {
             at: at(1),
             kind: EventKind::Deferred,
@@ -284,6 +296,7 @@ on_every_store!(
     lanes_and_notes,
     what_waits_for_its_turn_in_a_lane_is_claimed_for_that_lane_alone,
     deliveries_are_remembered_with_their_recipients,
+    who_waits_for_word_is_told_once,
 );
 
 /// A set that was refused becomes two jobs, both due; written twice it is still two.
@@ -1598,6 +1611,141 @@ async fn deliveries_are_remembered_with_their_recipients(store: Arc<dyn Store>) 
     assert_eq!(events[1..], [over, later, both, alone]);
 }
 
+/// Nothing is asked of these.
+fn unasked(n: u128) -> Routed {
+    let mut mail = mail(n, &["app@corp.example"]);
+    let message = Arc::make_mut(&mut mail.message);
+    message.envelope.recipients[0].dsn = None;
+    message.envelope.dsn = None;
+    mail.jobs[0].1[0].dsn = None;
+    mail
+}
+
+async fn who_waits_for_word_is_told_once(store: Arc<dyn Store>) {
+    let ids = |ns: &[u128]| -> Vec<_> { ns.iter().map(|n| MessageId::new(at(0), *n)).collect() };
+    store
+        .insert(&mail(1, &["a@x.example", "b@x.example"]), &[], at(0))
+        .await
+        .unwrap();
+    store.insert(&unasked(2), &[], at(0)).await.unwrap();
+    store
+        .insert(&mail(3, &["c@x.example"]), &[], at(50))
+        .await
+        .unwrap();
+    let mut nobodys = mail(4, &["d@x.example"]);
+    Arc::make_mut(&mut nobodys.message).envelope.sender = None;
+    store.insert(&nobodys, &[], at(0)).await.unwrap();
+    let late = async |by: u64, limit| store.late(at(by), limit).await.unwrap();
+    assert_eq!(late(49, 9).await, ids(&[1]));
+    assert_eq!(late(50, 9).await, ids(&[1, 3]));
+    assert_eq!(late(50, 1).await, ids(&[1]));
+    let entries = store
+        .list(&Filter::of(MessageId::new(at(0), 1)), at(0))
+        .await
+        .unwrap();
+    let [entry] = entries.as_slice() else {
+        panic!("{entries:?}")
+    };
+    assert_eq!(entry.envid.as_deref(), Some("QQ+3D1"));
+    let notify: Vec<_> = entry.recipients.iter().map(|one| one.notify).collect();
+    assert_eq!(notify, [Notify::parse("DELAY"), None]);
+    let notice = LateNotice {
+        message: MessageId::new(at(0), 1),
+        reports: vec![unasked(5)],
+        event: Some(Event {
+            at: at(60),
+            kind: EventKind::Reported,
+            recipients: vec!["app@corp.example".into()],
+            text: "delayed".into(),
+        }),
+    };
+    assert!(store.tell_late(notice.clone(), at(60)).await.unwrap());
+    assert!(!store.tell_late(notice.clone(), at(61)).await.unwrap());
+    assert_eq!(
+        looks(&*store, MessageId::new(at(0), 5)).await.0,
+        JobState::Waiting
+    );
+    let told = store.events(MessageId::new(at(0), 1)).await.unwrap();
+    let told: Vec<_> = told
+        .iter()
+        .filter(|event| event.kind == EventKind::Reported)
+        .collect();
+    assert_eq!((told.len(), told[0].text.as_str()), (1, "delayed"));
+    assert_eq!(late(50, 9).await, ids(&[3]));
+    // Over, it is not late, and nobody is told.
+    let jobs = store.claim(&ask(9), NODE, at(70)).await.unwrap();
+    let job = jobs
+        .iter()
+        .find(|job| job.message.id == MessageId::new(at(0), 3))
+        .unwrap();
+    let mut settled = settlement(job, vec![("c@x.example", done())]);
+    settled.receipts = vec![unasked(6)];
+    store.settle(settled, at(71)).await.unwrap();
+    assert_eq!(
+        looks(&*store, MessageId::new(at(0), 6)).await.0,
+        JobState::Waiting
+    );
+    assert_eq!(late(50, 9).await, ids(&[]));
+    let notice = LateNotice {
+        message: MessageId::new(at(0), 3),
+        reports: vec![unasked(7)],
+        event: None,
+    };
+    assert!(!store.tell_late(notice, at(72)).await.unwrap());
+    assert!(
+        store
+            .list(&Filter::of(MessageId::new(at(0), 7)), at(0))
+            .await
+            .unwrap()
+            .is_empty()
+    );
+}
+
+/// As the version before DSN left it, mail and all.
+#[tokio::test]
+async fn a_queue_of_the_schema_before_dsn_is_migrated_with_its_mail() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    store.insert(&unasked(1), &[], at(0)).await.unwrap();
+    drop(store);
+    let raw = rusqlite::Connection::open(dir.path().join("data/queue.db")).unwrap();
+    raw.execute_batch(WITHOUT_DSN).unwrap();
+    raw.pragma_update(None, "user_version", 6).unwrap();
+    drop(raw);
+    let store = open(dir.path());
+    assert!(store.late(at(9), 9).await.unwrap().is_empty());
+    let job = claim_one(&*store, at(9)).await;
+    assert_eq!(job.message.envelope, unasked(1).message.envelope);
+    store
+        .insert(&mail(2, &["a@x.example"]), &[], at(0))
+        .await
+        .unwrap();
+    assert_eq!(
+        store.late(at(9), 9).await.unwrap(),
+        [MessageId::new(at(0), 2)]
+    );
+    let job = claim_one(&*store, at(9)).await;
+    assert_eq!(
+        job.message.envelope,
+        mail(2, &["a@x.example"]).message.envelope
+    );
+    // The version before may work on it: it names the columns that it knows.
+    let raw = rusqlite::Connection::open(dir.path().join("data/queue.db")).unwrap();
+    let readable: String = raw
+        .query_row(
+            "SELECT value FROM note WHERE key = 'readable by schema'",
+            [],
+            |row| row.get(0),
+        )
+        .unwrap();
+    assert_eq!(readable, "6");
+}
+
+/// Makes of the tables those of schema 6.
+pub(crate) const WITHOUT_DSN: &str = "DROP INDEX message_late;
+    ALTER TABLE message DROP COLUMN dsn;
+    ALTER TABLE message DROP COLUMN tell_late;";
+
 #[tokio::test]
 async fn a_queue_of_another_schema_is_refused_and_left_as_it_is() {
     let dir = tempfile::tempdir().unwrap();
@@ -1608,7 +1756,7 @@ async fn a_queue_of_another_schema_is_refused_and_left_as_it_is() {
         (
             2,
             "",
-            "the store does not work: it was written by an older version of Postern (schema 2; this one knows 6)".to_owned(),
+            "the store does not work: it was written by an older version of Postern (schema 2; this one knows 7)".to_owned(),
         ),
         (
             9,
@@ -1619,7 +1767,7 @@ async fn a_queue_of_another_schema_is_refused_and_left_as_it_is() {
             9,
             "DELETE FROM note",
             format!(
-                "the queue was written by a newer postern (schema 9, where this one knows 6); this is {here}: nothing was touched"
+                "the queue was written by a newer postern (schema 9, where this one knows 7); this is {here}: nothing was touched"
             ),
         ),
     ] {
@@ -1636,7 +1784,7 @@ async fn a_queue_of_another_schema_is_refused_and_left_as_it_is() {
         let error = SqliteStore::open(&settings(dir.path())).unwrap_err();
         assert_eq!(error.to_string(), said);
         let asked = postern::queue::written_by_newer(&dir.path().join("data"));
-        assert_eq!(asked.map(|error| error.to_string()), (schema > 6).then_some(said));
+        assert_eq!(asked.map(|error| error.to_string()), (schema > 7).then_some(said));
         assert!(files() == before);
     }
 }
@@ -1649,7 +1797,7 @@ async fn a_newer_queue_that_this_program_can_read_is_opened() {
     let file = dir.path().join("data/queue.db");
     let raw = rusqlite::Connection::open(&file).unwrap();
     raw.execute_batch(
-        "PRAGMA user_version = 7; UPDATE note SET value = '0.4.0' WHERE key = 'written by'",
+        "PRAGMA user_version = 8; UPDATE note SET value = '0.4.0' WHERE key = 'written by'",
     )
     .unwrap();
     drop(raw);
@@ -1662,7 +1810,7 @@ async fn a_newer_queue_that_this_program_can_read_is_opened() {
     };
     assert_eq!(
         found("SELECT CAST(user_version AS TEXT) FROM pragma_user_version"),
-        "7"
+        "8"
     );
     assert_eq!(
         found("SELECT value FROM note WHERE key = 'written by'"),

@@ -64,6 +64,7 @@ pub(super) fn read(
         "pipelining",
         [Pipelining::Full, Pipelining::Commands, Pipelining::Off],
     );
+    let dsn = table.flag("dsn");
     let tls_resumption = table.flag("tls_resumption");
     let messages_per_connection = table.number("messages_per_connection") as u32;
     let idle_timeout = table.duration("idle_timeout");
@@ -103,6 +104,7 @@ pub(super) fn read(
         login,
         max_connections,
         pipelining,
+        dsn,
         tls_resumption,
         messages_per_connection,
         idle_timeout,

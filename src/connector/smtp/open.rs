@@ -31,6 +31,7 @@ use crate::{
     secret::Secret,
     smtp::client::{
         Stage,
+        capabilities::Capabilities,
         class::{Place, crowding},
         opening::{Opening, OpeningOptions, OpeningStep, Upgrade},
     },
@@ -322,6 +323,14 @@ impl Opener {
         link
     }
 
+    /// What is used of what was offered.
+    fn used(&self, offered: &Capabilities) -> Capabilities {
+        let mut used = offered.clone();
+        used.pipelining &= self.settings.pipelining != Pipelining::Off;
+        used.dsn &= self.settings.dsn;
+        used
+    }
+
     async fn converse_opening(
         &self,
         mut link: Link,
@@ -421,9 +430,7 @@ impl Opener {
                 }
             }
         }
-        let mut offered = opening.offered().clone();
-        offered.pipelining &= self.settings.pipelining != Pipelining::Off;
-        link.offered = Arc::new(offered);
+        link.offered = Arc::new(self.used(opening.offered()));
         Ok(Opened {
             mechanism: opening.mechanism(),
             link,

@@ -223,9 +223,34 @@ impl<'a> Play<'a> {
                 self.path.say("header", text);
             }
         }
+        let told = self.told(&accepted);
+        self.path.say("reports", told);
         let route = accepted.jobs.first();
         self.path.route = route.and_then(|(name, _)| self.config.router.named(name).cloned());
         Ok(())
+    }
+
+    /// Whether the sender would get reports of what becomes of it.
+    fn told(&self, accepted: &Accepted) -> String {
+        let bounce = &self.config.delivery.bounce;
+        let Some(sender) = &accepted.envelope.sender else {
+            return "none: there is no sender to tell".to_owned();
+        };
+        let origin = &accepted.origin;
+        let policy = &self.config.policy;
+        let who = policy.named(origin.client.as_deref(), origin.user.as_deref());
+        let after = match bounce.delay_notice {
+            Some(after) if bounce.to_sender => format!(
+                ", of delays after {} seconds where it asks for that",
+                after.as_secs()
+            ),
+            _ => String::new(),
+        };
+        match (bounce.to_sender, policy.report(who, sender)) {
+            (false, _) => "none to the sender: to_sender = false in [bounce]".to_owned(),
+            (true, false) => "none to the sender: nothing narrower than \"anybody\" admits it, and the recipient lists do not".to_owned(),
+            (true, true) => format!("to {sender}: of failures, or as it asks (DSN){after}"),
+        }
     }
 
     /// Says a line to the session and hears the answer; one that refuses is the error.

@@ -301,6 +301,7 @@ fn compose(
             sender: Some(from.clone()),
             recipients: vec![to.clone().into()],
             eight_bit: false,
+            dsn: None,
         },
         origin: Origin {
             listener: "test".to_owned(),

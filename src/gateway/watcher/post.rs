@@ -196,6 +196,7 @@ fn compose(
             sender: Some(from),
             recipients: letter.to.iter().cloned().map(Into::into).collect(),
             eight_bit: false,
+            dsn: None,
         },
         origin: Origin {
             listener: "incident".to_owned(),

@@ -27,6 +27,7 @@ use crate::{
         event::EventKind,
         store::{Ask, Job, JobId, Lease, NodeId, Whose},
         turns::Cursors,
+        wishes::KeptWishes,
     },
     route::{ConnectorName, LaneId, RouteName},
 };
@@ -45,7 +46,7 @@ const CLAIM: &str = "WITH found AS (
     UPDATE job j SET state = 0, node = $5::bigint, claim = j.claim + 1, connector = found.connector FROM found
     WHERE j.message = found.message AND j.nr = found.nr
     RETURNING j.message, j.nr, j.claim, j.route, j.pinned, j.lane, j.attempts)
-  SELECT m.id, m.sender, m.eight_bit, m.origin::text, m.size, c.header, c.body, c.kept,
+  SELECT m.id, m.sender, m.eight_bit, m.origin::text, m.size, c.header, c.body, c.kept, m.dsn,
          m.accepted, l.nr, l.claim, l.route, l.pinned, l.lane, l.attempts
   FROM leased l JOIN message m ON m.id = l.message LEFT JOIN content c ON c.message = l.message";
 
@@ -227,9 +228,14 @@ impl Claimer {
         recipients: &[Row],
         all: &mut Claimed,
     ) -> Result<(), DbFault> {
+        let mut wishes = HashMap::new();
+        for part in parts {
+            wishes.insert(part.claimed.message, part.of.wishes());
+        }
+        let none = KeptWishes::default();
         let mut lines: HashMap<MessageId, Vec<RecipientLine>> = HashMap::new();
         for row in recipients {
-            let line = RecipientLine::read(row)?;
+            let line = RecipientLine::read(row, wishes.get(&id(row, 0)?).unwrap_or(&none))?;
             lines.entry(line.message).or_default().push(line);
         }
         let mut messages: HashMap<MessageId, Result<Arc<Message>, String>> = HashMap::new();
@@ -253,7 +259,7 @@ impl Claimer {
 }
 
 fn is_of(row: &Row, job: &ClaimedJob) -> bool {
-    id(row, 0).is_ok_and(|id| id == job.message) && get::<i32>(row, 9).is_ok_and(|nr| nr == job.nr)
+    id(row, 0).is_ok_and(|id| id == job.message) && get::<i32>(row, 10).is_ok_and(|nr| nr == job.nr)
 }
 
 /// A job that was leased, and the row of its message.
@@ -273,14 +279,14 @@ impl LeasedPart {
             of: MessagePart::read(row)?,
             claimed: ClaimedJob {
                 message: id(row, 0)?,
-                nr: get(row, 9)?,
-                claim: get(row, 10)?,
+                nr: get(row, 10)?,
+                claim: get(row, 11)?,
             },
-            accepted: get(row, 8)?,
-            route: get(row, 11)?,
-            pinned: get(row, 12)?,
-            lane: get(row, 13)?,
-            attempts: get(row, 14)?,
+            accepted: get(row, 9)?,
+            route: get(row, 12)?,
+            pinned: get(row, 13)?,
+            lane: get(row, 14)?,
+            attempts: get(row, 15)?,
         })
     }
 

@@ -19,6 +19,7 @@ use crate::{
         coded::{self, WAITING},
         filter::Filter,
         operator::{Entry, EntryRecipient, JobState},
+        wishes::KeptWishes,
     },
     route::{ConnectorName, LaneId, RouteName},
 };
@@ -27,7 +28,7 @@ use crate::{
 pub(super) const SOME: usize = 500;
 
 const MESSAGES: &str = "SELECT m.id, m.place, m.sender, m.size, m.accepted, m.origin ->> 'client',
-           CASE WHEN $2::boolean THEN c.header END, n.name
+           CASE WHEN $2::boolean THEN c.header END, n.name, m.dsn
     FROM message m LEFT JOIN content c ON $2 AND c.message = m.id LEFT JOIN node n ON n.id = m.node
     WHERE m.id = ANY($1::bytea[])";
 const JOBS: &str = "SELECT j.message, j.route, j.state, j.attempts, j.due, j.pinned, j.lane, j.nr, n.name FROM job j
@@ -199,6 +200,7 @@ impl Sum {
             address: get(row, 2)?,
             state: coded::recipient_state(get::<i16>(row, 3)?.into()),
             last_reply: get(row, 4)?,
+            notify: None,
         });
         self.attempts = self.attempts.max(get::<Option<i32>>(row, 6)?.unwrap_or(0));
         self.sends(row, 7)
@@ -267,13 +269,18 @@ pub(super) async fn entries(
     Ok(all)
 }
 
-fn entry(row: &Row, route: &str, sum: Sum) -> Result<Entry, DbFault> {
+fn entry(row: &Row, route: &str, mut sum: Sum) -> Result<Entry, DbFault> {
     let header: Option<&[u8]> = get(row, 6)?;
+    let wishes = KeptWishes::read(get(row, 8)?);
+    for recipient in &mut sum.recipients {
+        recipient.notify = wishes.notify(&recipient.address);
+    }
     Ok(Entry {
         id: id(row, 0)?,
         route: RouteName::from(route),
         state: coded::state(sum.state),
         sender: get(row, 2)?,
+        envid: wishes.id(),
         recipients: sum.recipients,
         attempts: u32::try_from(sum.attempts).unwrap_or_default(),
         next_attempt: sum.next.map(from_micros),

@@ -8,7 +8,7 @@ use super::{
     durable::DurabilityFacts,
     fault::{DbFault, POOLER},
     link::{DbLink, quoted},
-    schema::{OpenError, found, may_work, missing},
+    schema::{OpenError, SCHEMA, found, may_work, missing},
     settings::Settings,
     values::get,
 };
@@ -20,6 +20,9 @@ const PAUSE: Duration = Duration::from_millis(200);
 /// Whether the schema could be made.
 const MAY_CREATE: &str = "SELECT CASE WHEN EXISTS (SELECT 1 FROM pg_namespace WHERE nspname = $1::text)
     THEN has_schema_privilege($1, 'CREATE') ELSE has_database_privilege(current_database(), 'CREATE') END";
+/// Whether older tables could be brought up to date: by their owner.
+const MAY_CHANGE: &str = "SELECT coalesce(bool_and(pg_has_role(current_user, c.relowner, 'USAGE')), false)
+    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = $1::text AND c.relname IN ('message', 'schema')";
 /// Tables that some right is missing on.
 const CLOSED: &str = "SELECT c.relname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
     WHERE n.nspname = $1::text AND c.relkind = 'r' AND NOT (has_table_privilege(c.oid, 'SELECT')
@@ -55,7 +58,10 @@ pub async fn examine(settings: Settings) -> Result<Examined, OpenError> {
     let version = found(&mut link, schema).await?;
     let mut at_work = 0;
     if let Some(version) = version {
-        may_work(&link, schema, version).await?;
+        // The next start makes of older tables those of today.
+        if version.0 >= SCHEMA || !may(&link, MAY_CHANGE, schema).await? {
+            may_work(&link, schema, version).await?;
+        }
         let closed = names(&link, CLOSED, schema).await?;
         if !closed.is_empty() {
             return Err(OpenError::Refused(format!(
@@ -66,7 +72,7 @@ pub async fn examine(settings: Settings) -> Result<Examined, OpenError> {
             )));
         }
         at_work = who_beats(&link, schema).await?;
-    } else if !may_create(&link, schema).await? {
+    } else if !may(&link, MAY_CREATE, schema).await? {
         return Err(missing());
     }
     Ok(Examined {
@@ -77,8 +83,8 @@ pub async fn examine(settings: Settings) -> Result<Examined, OpenError> {
     })
 }
 
-async fn may_create(link: &DbLink, schema: &str) -> Result<bool, DbFault> {
-    let rows = link.apart(MAY_CREATE, &[&schema]).await?;
+async fn may(link: &DbLink, question: &str, schema: &str) -> Result<bool, DbFault> {
+    let rows = link.apart(question, &[&schema]).await?;
     let may = rows.first().map(|row| get::<bool>(row, 0)).transpose()?;
     Ok(may.unwrap_or_default())
 }

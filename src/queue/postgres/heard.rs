@@ -12,6 +12,10 @@ use super::{PostgresStore, Settings, claim, insert::of, node};
 use crate::queue::store::{NodeId, NodeRow, Standing, StoreError};
 
 impl PostgresStore {
+    pub(super) fn own_node(&self) -> NodeId {
+        NodeId(self.own().unsigned_abs())
+    }
+
     /// A first word: it becomes a node.
     pub(super) async fn begin(&self, standing: &Standing) -> Result<NodeId, StoreError> {
         let (standing, token) = (standing.clone(), self.token.clone());

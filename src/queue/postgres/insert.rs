@@ -20,6 +20,7 @@ use crate::{
         coded::{SENDING, WAITING, lane, origin_to_json},
         store::{NodeId, Start, StoreError},
         turns::Pair,
+        wishes,
     },
     route::Routed,
 };
@@ -33,10 +34,11 @@ pub(super) const IN_CHUNKS: i16 = 2;
 /// In the order of their ids, so that two of these never wait for each other. Jobs are made for what is new, and for nothing else: those
 /// of a message that is there may be done.
 const INSERT: &str = "WITH new AS (
-    INSERT INTO message (id, accepted, node, sender, eight_bit, origin, size)
-    SELECT id, accepted, node, sender, eight_bit, origin::jsonb, size
-    FROM unnest($1::bytea[], $2::bigint[], $3::bigint[], $4::text[], $5::boolean[], $6::text[], $7::bigint[])
-         AS m (id, accepted, node, sender, eight_bit, origin, size) ORDER BY id
+    INSERT INTO message (id, accepted, node, sender, eight_bit, origin, size, dsn, tell_late)
+    SELECT id, accepted, node, sender, eight_bit, origin::jsonb, size, dsn, tell_late
+    FROM unnest($1::bytea[], $2::bigint[], $3::bigint[], $4::text[], $5::boolean[], $6::text[], $7::bigint[], $25::text[],
+                $26::boolean[])
+         AS m (id, accepted, node, sender, eight_bit, origin, size, dsn, tell_late) ORDER BY id
     ON CONFLICT (id) DO NOTHING RETURNING id),
   contents AS (
     INSERT INTO content (message, header, body, kept)
@@ -74,6 +76,8 @@ pub(super) struct MailRows {
     kept: Vec<i16>,
     jobs: NewJobs,
     recipients: NewRecipients,
+    dsn: Vec<Option<String>>,
+    tell_late: Vec<bool>,
 }
 
 #[derive(Default)]
@@ -136,6 +140,9 @@ impl MailRows {
             .push(sender.map(|sender| clean(&sender).into_owned()));
         self.eight_bit.push(message.envelope.eight_bit);
         self.origins.push(origin(message));
+        self.dsn.push(wishes::to_json(&message.envelope));
+        self.tell_late
+            .push(wishes::asks_of_delay(&message.envelope));
         self.sizes
             .push(i64::try_from(message.size()).unwrap_or(i64::MAX));
         self.headers.push(Octets(message.header.clone()));
@@ -213,6 +220,8 @@ impl MailRows {
                 &recipients.positions,
                 &recipients.jobs,
                 &recipients.addresses,
+                &self.dsn,
+                &self.tell_late,
             ],
         )
     }

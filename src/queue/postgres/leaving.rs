@@ -34,7 +34,8 @@ use crate::{
 const LOCK: &str =
     "SELECT pg_advisory_xact_lock(hashtext('postern node'), hashtext(current_schema()::text))";
 const AT_WORK: &str = "SELECT 1 FROM node WHERE gone IS NULL LIMIT 1";
-const MESSAGES: &str = "SELECT m.id, m.sender, m.eight_bit, m.origin::text, m.size, c.header, c.body, c.kept, m.place, m.accepted, m.ended
+const MESSAGES: &str = "SELECT m.id, m.sender, m.eight_bit, m.origin::text, m.size, c.header, c.body, c.kept, m.dsn, m.place, m.accepted, m.ended,
+        m.tell_late
     FROM message m LEFT JOIN content c ON c.message = m.id WHERE m.place > $1::bigint ORDER BY m.place LIMIT $2::bigint";
 const RECIPIENTS: &str =
     "SELECT message, job, address, state, position, reply, at, said, route, attempts
@@ -212,7 +213,7 @@ async fn page(
             Ok(message) => page.messages.push(message),
             Err(why) => page.broken.push((of, why)),
         }
-        page.last = Some(get(row, 8)?);
+        page.last = Some(get(row, 9)?);
     }
     Ok(page)
 }
@@ -235,9 +236,10 @@ fn message(
     (recipients, jobs, events): (RowsOf<'_>, RowsOf<'_>, RowsOf<'_>),
     (moments, bodies): (Moments, &RemoteBodies),
 ) -> Result<Result<MovingMessage, String>, DbFault> {
+    let wishes = part.wishes();
     let lines: Vec<RecipientLine> = recipients
         .iter()
-        .map(|row| RecipientLine::read(row))
+        .map(|row| RecipientLine::read(row, &wishes))
         .collect::<Result<_, _>>()?;
     // Of a node that is gone, and of which a claim came through later: it may have arrived.
     let mut in_doubt = HashSet::new();
@@ -277,8 +279,9 @@ fn message(
     Ok(Ok(MovingMessage {
         bare: (!part.has_content()).then(|| part.size()),
         message: Arc::new(read),
-        accepted: moments.ours(get(row, 9)?),
-        ended: get::<Option<i64>>(row, 10)?.map(|at| moments.ours(at)),
+        accepted: moments.ours(get(row, 10)?),
+        ended: get::<Option<i64>>(row, 11)?.map(|at| moments.ours(at)),
+        tells_late: get(row, 12)?,
         jobs: moving,
         recipients: every,
         events: events

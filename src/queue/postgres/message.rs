@@ -17,10 +17,11 @@ use crate::{
     queue::{
         coded::{origin_from_json, recipient_state},
         postgres::insert::{IN_CHUNKS, IN_ROW},
+        wishes::KeptWishes,
     },
 };
 
-/// The rows of a message and of its content: `id, sender, eight_bit, origin, size, header, body, kept`.
+/// The rows of a message and of its content: `id, sender, eight_bit, origin, size, header, body, kept, dsn`.
 pub(super) struct MessagePart {
     id: MessageId,
     sender: Option<String>,
@@ -30,6 +31,7 @@ pub(super) struct MessagePart {
     header: Option<Vec<u8>>,
     body: Option<Vec<u8>>,
     kept: Option<i16>,
+    dsn: Option<String>,
 }
 
 impl MessagePart {
@@ -43,6 +45,7 @@ impl MessagePart {
             header: get(row, 5)?,
             body: get(row, 6)?,
             kept: get(row, 7)?,
+            dsn: get(row, 8)?,
         })
     }
 
@@ -53,6 +56,11 @@ impl MessagePart {
     /// Octets, also of one whose content is no longer kept.
     pub(super) fn size(&self) -> u64 {
         u64::try_from(self.size).unwrap_or_default()
+    }
+
+    /// What was asked of reports.
+    pub(super) fn wishes(&self) -> KeptWishes<'_> {
+        KeptWishes::read(self.dsn.as_deref())
     }
 
     pub(super) fn has_content(&self) -> bool {
@@ -70,12 +78,16 @@ pub(super) struct RecipientLine {
 }
 
 impl RecipientLine {
-    pub(super) fn read(row: &Row) -> Result<Self, DbFault> {
-        let address = Address::parse(get(row, 2)?);
+    pub(super) fn read(row: &Row, wishes: &KeptWishes<'_>) -> Result<Self, DbFault> {
+        let text: &str = get(row, 2)?;
+        let recipient = Address::parse(text).map(|address| Recipient {
+            address,
+            dsn: wishes.of(text),
+        });
         Ok(Self {
             message: id(row, 0)?,
             job: get(row, 1)?,
-            recipient: address.map(Into::into).map_err(|error| error.to_string()),
+            recipient: recipient.map_err(|error| error.to_string()),
             is_open: recipient_state(get::<i16>(row, 3)?.into()).is_open(),
         })
     }
@@ -126,6 +138,7 @@ fn read_with(
             sender: sender.map_err(|error| error.to_string())?,
             recipients: recipients.collect::<Result<_, _>>()?,
             eight_bit: part.eight_bit,
+            dsn: part.wishes().of_message(),
         },
         origin: origin_from_json(&part.origin).ok_or("its origin cannot be read")?,
         header,

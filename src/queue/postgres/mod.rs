@@ -19,8 +19,8 @@ use super::{
     body::BodyStore,
     store::{
         Ask, Beat, CLOCK, Commanded, Due, Entry, Event, Filter, FoundEntries, Health, Inserted,
-        Job, KeepTimes, Kept, LaneRow, Maintained, NodeId, NodeRow, Retention, Search, Settlement,
-        Shift, Standing, Start, Stats, Store, StoreError, Used, Verb,
+        Job, KeepTimes, Kept, LaneRow, LateNotice, Maintained, NodeId, NodeRow, Retention, Search,
+        Settlement, Shift, Standing, Start, Stats, Store, StoreError, Used, Verb,
     },
     turns::RouteLane,
 };
@@ -42,6 +42,7 @@ mod examine;
 mod fault;
 mod heard;
 mod insert;
+mod late;
 mod leaving;
 mod link;
 mod look;
@@ -204,10 +205,6 @@ impl PostgresStore {
         self.node.load(Ordering::Acquire)
     }
 
-    fn own_node(&self) -> NodeId {
-        NodeId(self.own().unsigned_abs())
-    }
-
     fn at(&self, now: SystemTime) -> Moments {
         self.access.clock.at(now)
     }
@@ -257,6 +254,14 @@ impl Store for PostgresStore {
         let claimed = ClaimedJob::of(job);
         let (node, connector) = (of(job.lease.node), connector.to_string());
         errand!(self, true, [connector], link => claim::goes_by(link, claimed, (node, &connector)))
+    }
+
+    async fn late(&self, by: SystemTime, limit: usize) -> Result<Vec<MessageId>, StoreError> {
+        self.find_late(by, limit).await
+    }
+
+    async fn tell_late(&self, notice: LateNotice, now: SystemTime) -> Result<bool, StoreError> {
+        self.say_late(notice, now).await
     }
 
     async fn due(&self, now: SystemTime) -> Result<Vec<Due>, StoreError> {

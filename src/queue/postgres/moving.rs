@@ -17,6 +17,7 @@ use crate::{
         coded,
         moving::{MovingJob, MovingMessage, MovingRecipient},
         store::StoreError,
+        wishes,
     },
 };
 
@@ -42,10 +43,11 @@ impl PostgresStore {
 
 /// In the order of their ids, as an insert.
 const ARRIVE: &str = "WITH new AS (
-    INSERT INTO message (id, accepted, node, sender, eight_bit, origin, size, ended)
-    SELECT id, accepted, node, sender, eight_bit, origin::jsonb, size, ended
-    FROM unnest($1::bytea[], $2::bigint[], $3::bigint[], $4::text[], $5::boolean[], $6::text[], $7::bigint[], $8::bigint[])
-         AS m (id, accepted, node, sender, eight_bit, origin, size, ended) ORDER BY id
+    INSERT INTO message (id, accepted, node, sender, eight_bit, origin, size, ended, dsn, tell_late)
+    SELECT id, accepted, node, sender, eight_bit, origin::jsonb, size, ended, dsn, tell_late
+    FROM unnest($1::bytea[], $2::bigint[], $3::bigint[], $4::text[], $5::boolean[], $6::text[], $7::bigint[], $8::bigint[],
+                $33::text[], $34::boolean[])
+         AS m (id, accepted, node, sender, eight_bit, origin, size, ended, dsn, tell_late) ORDER BY id
     ON CONFLICT (id) DO NOTHING RETURNING id),
   contents AS (
     INSERT INTO content (message, header, body, kept)
@@ -83,6 +85,8 @@ struct Arriving {
     kept: Vec<i16>,
     jobs: ArrivingJobs,
     recipients: ArrivingRecipients,
+    dsn: Vec<Option<String>>,
+    tell_late: Vec<bool>,
 }
 
 #[derive(Default)]
@@ -137,6 +141,8 @@ impl Arriving {
             .push(sender.map(|sender| clean(&sender.to_string()).into_owned()));
         self.eight_bit.push(message.envelope.eight_bit);
         self.origins.push(origin(message));
+        self.dsn.push(wishes::to_json(&message.envelope));
+        self.tell_late.push(moving.tells_late);
         self.sizes
             .push(i64::try_from(message.size()).unwrap_or(i64::MAX));
         self.ended.push(moving.ended.map(|at| moments.theirs(at)));
@@ -189,6 +195,8 @@ impl Arriving {
                 &recipients.nodes,
                 &recipients.routes,
                 &recipients.attempts,
+                &self.dsn,
+                &self.tell_late,
             ],
         )
     }

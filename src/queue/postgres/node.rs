@@ -293,7 +293,7 @@ pub(super) async fn take_over_late(
         .map(|_| ())
 }
 
-/// All that a node has leased: it may have arrived, so only the same connector may try again. Wishes are obeyed.
+/// All that a node has leased: it may have arrived, so only the same connector may try again. KeptWishes are obeyed.
 async fn in_doubt(
     link: &mut DbLink,
     (node, name): (i64, Option<&str>),

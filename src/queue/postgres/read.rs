@@ -22,7 +22,7 @@ use crate::{
 };
 
 const MESSAGE: &str =
-    "SELECT m.id, m.sender, m.eight_bit, m.origin::text, m.size, c.header, c.body, c.kept
+    "SELECT m.id, m.sender, m.eight_bit, m.origin::text, m.size, c.header, c.body, c.kept, m.dsn
     FROM message m LEFT JOIN content c ON c.message = m.id WHERE m.id = $1::bytea";
 const RECIPIENTS: &str = "SELECT message, job, address, state FROM recipient WHERE message = $1::bytea ORDER BY position";
 const ACCEPTED: &str = "SELECT m.accepted, m.origin::text, n.name FROM message m
@@ -61,9 +61,10 @@ pub(super) async fn content(
     if !part.has_content() {
         return Ok(None);
     }
+    let wishes = part.wishes();
     let lines: Vec<RecipientLine> = recipients
         .iter()
-        .map(RecipientLine::read)
+        .map(|row| RecipientLine::read(row, &wishes))
         .collect::<Result<_, _>>()?;
     let read = read_message(&part, &lines, bodies);
     read.map(Some)

@@ -9,9 +9,11 @@ use super::{
 use crate::queue::writer_version::{VERSION, refusal, writer};
 
 /// What this program writes.
-pub(super) const SCHEMA: i32 = 1;
+pub(super) const SCHEMA: i32 = 2;
 /// The tables.
 const TABLES: &str = include_str!("schema.sql");
+/// What makes of older ones those.
+const STEPS: &str = include_str!("steps.sql");
 
 /// Why a queue in a database cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -43,11 +45,13 @@ impl From<Unreached> for OpenError {
     }
 }
 
-/// What the owner of a database runs where the gateway's role may not: the schema and what that role needs of it.
+/// What the owner of a database runs where the gateway's role may not, for the first time or after an update: the schema and what that
+/// role needs of it.
 pub fn script(schema: &str, role: &str) -> String {
     let (schema, role) = (quoted(schema), quoted(role));
     format!(
-        "BEGIN;\nCREATE SCHEMA IF NOT EXISTS {schema};\nSET LOCAL search_path = {schema};\n\n{TABLES}\n\
+        "BEGIN;\nCREATE SCHEMA IF NOT EXISTS {schema};\nSET LOCAL search_path = {schema};\n\n\
+         DO $tables$ BEGIN\nIF to_regclass('schema') IS NULL THEN\n{TABLES}END IF;\nEND $tables$;\n\n{STEPS}\n\
          GRANT USAGE ON SCHEMA {schema} TO {role};\n\
          GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {schema} TO {role};\n\
          GRANT USAGE ON ALL SEQUENCES IN SCHEMA {schema} TO {role};\nCOMMIT;\n"
@@ -61,9 +65,11 @@ pub(super) async fn prepare(
     migrates: bool,
 ) -> Result<(), OpenError> {
     match found(link, schema).await? {
-        Some(found) => return may_work(link, schema, found).await,
+        Some(found) if found.0 >= SCHEMA || !migrates => {
+            return may_work(link, schema, found).await;
+        }
         None if !migrates => return Err(missing()),
-        None => {}
+        Some(_) | None => {}
     }
     match make(link, schema).await {
         Ok(()) => Ok(()),
@@ -80,7 +86,7 @@ pub(super) fn missing() -> OpenError {
 
 /// A newer one may say that an older program may work on it.
 fn is_readable((version, readable_by): (i32, i32)) -> bool {
-    version <= SCHEMA || readable_by <= SCHEMA
+    version == SCHEMA || version > SCHEMA && readable_by <= SCHEMA
 }
 
 /// Whether this program may work on it; if not, which one wrote it: the last that came there with another version.
@@ -91,6 +97,9 @@ pub(super) async fn may_work(
 ) -> Result<(), OpenError> {
     if is_readable(found) {
         return Ok(());
+    }
+    if found.0 < SCHEMA {
+        return Err(missing());
     }
     let question = format!(
         "SELECT version FROM {}.node WHERE version <> $1::text ORDER BY id DESC LIMIT 1",
@@ -135,7 +144,7 @@ pub(super) async fn found(
         .transpose()?)
 }
 
-/// Two who start together: the second finds what the first has made.
+/// Makes it, or brings it up to date. Two who start together: the second finds what the first has made.
 async fn make(link: &mut DbLink, schema: &str) -> Result<(), DbFault> {
     let name = quoted(schema);
     link.begin(&[]).await?;
@@ -143,16 +152,13 @@ async fn make(link: &mut DbLink, schema: &str) -> Result<(), DbFault> {
         let lock = "SELECT pg_advisory_xact_lock(hashtext('postern schema'), hashtext($1))";
         link.apart(lock, &[&schema]).await?;
         let (has_schema, has_tables) = there(link, schema).await?;
-        if !has_tables {
-            // Who may use a schema that is there need not be allowed to make one.
-            if !has_schema {
-                link.script(&format!("CREATE SCHEMA {name}")).await?;
-            }
-            link.script(&format!("SET LOCAL search_path = {name}"))
-                .await?;
-            link.script(TABLES).await?;
+        // Who may use a schema that is there need not be allowed to make one.
+        if !has_schema {
+            link.script(&format!("CREATE SCHEMA {name}")).await?;
         }
-        Ok(())
+        link.script(&format!("SET LOCAL search_path = {name}"))
+            .await?;
+        link.script(if has_tables { STEPS } else { TABLES }).await
     }
     .await;
     match made {
@@ -171,7 +177,7 @@ mod tests {
     #[test]
     fn a_newer_schema_says_who_may_work_on_it() {
         assert!(is_readable((SCHEMA, SCHEMA)) && is_readable((SCHEMA + 1, SCHEMA)));
-        assert!(!is_readable((SCHEMA + 2, SCHEMA + 1)));
+        assert!(!is_readable((SCHEMA + 2, SCHEMA + 1)) && !is_readable((SCHEMA - 1, 1)));
     }
 
     #[test]

@@ -1,4 +1,4 @@
--- The queue of several gateways. Times are microseconds since 1970 (UTC) by the clock of this database. Schema 1.
+-- The queue of several gateways. Times are microseconds since 1970 (UTC) by the clock of this database. Schema 2.
 
 CREATE TABLE schema (
     version     int NOT NULL,
@@ -31,10 +31,13 @@ CREATE TABLE message (
     eight_bit boolean NOT NULL,
     origin    jsonb NOT NULL,
     size      bigint NOT NULL,             -- header, empty line, body
-    ended     bigint                       -- when the last of its jobs was finished or given up
+    ended     bigint,                      -- when the last of its jobs was finished or given up
+    dsn       text,                        -- what was asked of reports (JSON); NULL: nothing
+    tell_late boolean NOT NULL DEFAULT false   -- who asked is still to be told when it takes long
 ) WITH (fillfactor = 85);
 CREATE UNIQUE INDEX message_place ON message (place);
 CREATE INDEX message_ended ON message (ended) WHERE ended IS NOT NULL;
+CREATE INDEX message_late ON message (accepted) WHERE tell_late;
 
 -- Apart from `message`, so that a change of state does not write the body again. What is no longer kept has no row.
 CREATE TABLE content (
@@ -132,4 +135,4 @@ CREATE TABLE change (
     counter bigint NOT NULL
 );
 INSERT INTO change VALUES (0);
-INSERT INTO schema VALUES (1, 1);
+INSERT INTO schema VALUES (2, 1);

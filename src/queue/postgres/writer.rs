@@ -94,7 +94,7 @@ impl ToInsert {
 
 enum WriteWork {
     Insert(ToInsert),
-    Settle(ToSettle, Answering<Kept>),
+    Settle(Box<ToSettle>, Answering<Kept>),
 }
 
 impl WriteWork {
@@ -203,7 +203,8 @@ impl WriteDesk {
             moments,
             kept: Kept::Written,
         };
-        self.hand_in(WriteWork::Settle(one, answer), ticket).await?;
+        self.hand_in(WriteWork::Settle(Box::new(one), answer), ticket)
+            .await?;
         answered.await.map_err(|_| closed())?
     }
 }
@@ -362,7 +363,7 @@ async fn transaction(link: &mut DbLink, batch: &mut [Waiting]) -> Result<(), DbF
     let (mut settles, mut inserts) = (Vec::new(), Vec::new());
     for waiting in batch {
         match &mut waiting.work {
-            WriteWork::Settle(one, _) => settles.push(one),
+            WriteWork::Settle(one, _) => settles.push(&mut **one),
             WriteWork::Insert(insert) => {
                 let (node, now) = (insert.node, insert.moments.now());
                 writing.mail.add(&insert.mail, &insert.starts, node, now);

@@ -152,9 +152,9 @@ impl Writing {
                 &event.text,
             );
         }
-        for bounce in &settlement.bounces {
+        for report in settlement.reports() {
             self.mail
-                .add(bounce, &[], settlement.lease.node, moments.now());
+                .add(report, &[], settlement.lease.node, moments.now());
         }
         if let Some(wishes) = job.wishes.clone().filter(|_| one.kept == Kept::Written) {
             let mut jobs = vec![key];

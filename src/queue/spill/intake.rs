@@ -138,7 +138,7 @@ impl SpillCore {
         self.keep(settlement, now, is_unsure).await
     }
 
-    /// Until the database is back. Bounces that it may have already are sent by nobody before that is known.
+    /// Until the database is back. Reports that it may have already are sent by nobody before that is known.
     async fn keep(
         &self,
         mut settlement: Settlement,
@@ -146,7 +146,9 @@ impl SpillCore {
         is_unsure: bool,
     ) -> Result<Kept, StoreError> {
         let mut bounces = Vec::new();
-        for bounce in std::mem::take(&mut settlement.bounces) {
+        let mut reports = std::mem::take(&mut settlement.bounces);
+        reports.append(&mut settlement.receipts);
+        for bounce in reports {
             bounces.push(self.brought_here(&bounce).await?);
         }
         let sizes: Vec<u64> = bounces.iter().map(|mail| mail.message.size()).collect();

@@ -18,8 +18,8 @@ use super::{
     sqlite::SqliteStore,
     store::{
         self, Ask, Beat, Commanded, Due, Entry, Event, Filter, FoundEntries, Health, Inserted, Job,
-        Kept, LaneRow, Maintained, NodeId, NodeRow, RemoteState, Retention, Search, Settlement,
-        Shift, Standing, Start, Stats, Store, StoreError, Used, Verb,
+        Kept, LaneRow, LateNotice, Maintained, NodeId, NodeRow, RemoteState, Retention, Search,
+        Settlement, Shift, Standing, Start, Stats, Store, StoreError, Used, Verb,
     },
     turns::RouteLane,
 };
@@ -191,6 +191,27 @@ impl Store for SpillStore {
         }
         let remote = self.core.here()?;
         self.core.ask_soon(remote.goes_by(job, connector)).await
+    }
+
+    async fn late(&self, by: SystemTime, limit: usize) -> Result<Vec<MessageId>, StoreError> {
+        let core = &self.core;
+        let mut late = Vec::new();
+        if core.has_local() {
+            late = core.local.late(by, limit).await?;
+        }
+        if let Some(there) = there!(core, remote => remote.late(by, limit))? {
+            late.extend(there);
+        }
+        Ok(late)
+    }
+
+    async fn tell_late(&self, notice: LateNotice, now: SystemTime) -> Result<bool, StoreError> {
+        let core = &self.core;
+        if core.has_local() && core.local.tell_late(notice.clone(), now).await? {
+            return Ok(true);
+        }
+        let told = there!(core, remote => remote.tell_late(notice, now))?;
+        Ok(told.unwrap_or_default())
     }
 
     async fn due(&self, now: SystemTime) -> Result<Vec<Due>, StoreError> {

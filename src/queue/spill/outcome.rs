@@ -1,4 +1,4 @@
-//! What became of a job of the database, as it is kept here until that is back. Bounces are not in it: they are messages of their own.
+//! What became of a job of the database, as it is kept here until that is back. Reports are not in it: they are messages of their own.
 
 use std::time::SystemTime;
 
@@ -124,6 +124,7 @@ pub(super) fn read(kept: &KeptOutcome, now: SystemTime) -> Option<Settlement> {
             .in_doubt
             .map(|(name, at)| (ConnectorName::from(name.as_str()), due(at))),
         bounces: Vec::new(),
+        receipts: Vec::new(),
         events: row.events.into_iter().map(EventRow::event).collect(),
     })
 }
@@ -272,6 +273,7 @@ mod tests {
             lane: Some(LaneId::parse("up/m@x.example")),
             in_doubt: Some((ConnectorName::from("up"), at(300))),
             bounces: Vec::new(),
+            receipts: Vec::new(),
             events: vec![Event {
                 at: at(1),
                 kind: EventKind::PassedOver,

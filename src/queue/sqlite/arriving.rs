@@ -6,6 +6,7 @@ use rusqlite::{Connection, params};
 use super::{
     SqliteStore,
     insert::{add_event, insert_job, insert_message},
+    late,
     op::{Change, Purpose},
     rows::{self, IN_FILE, micros, recipient_state_number, state_number},
 };
@@ -115,6 +116,7 @@ fn take(change: &mut Change<'_>, one: &MovingMessage) -> rusqlite::Result<bool> 
         }
         Some(_) => return Ok(false),
     };
+    late::is_left(change, key, one.tells_late)?;
     let (first, _) = rows::job_ids(key);
     for job in &one.jobs {
         let (pinned, lane) = (job.pinned.as_ref(), rows::lane(job.lane.as_ref()));

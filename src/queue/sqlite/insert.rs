@@ -16,6 +16,7 @@ use crate::{
     queue::{
         store::{Event, JobId, Start},
         turns::Pair,
+        wishes,
     },
     route::Routed,
 };
@@ -106,6 +107,15 @@ pub(super) fn insert_message(
         change.keep.push(Arc::clone(body));
     }
     let key = conn.last_insert_rowid();
+    // Apart, so that a message of which nothing is asked pays nothing for it.
+    if let Some(wishes) = wishes::to_json(&message.envelope) {
+        conn.prepare_cached("UPDATE message SET dsn = ?2, tell_late = ?3 WHERE key = ?1")?
+            .execute(params![
+                key,
+                wishes,
+                wishes::asks_of_delay(&message.envelope)
+            ])?;
+    }
     if key % BLOCK == 0 {
         // Replaced: numbers of rows that were deleted are given again.
         conn.prepare_cached(

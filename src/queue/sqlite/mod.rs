@@ -22,8 +22,9 @@ use super::{
     body::BodyStore,
     store::{
         Ask, Beat, Commanded, Due, Entry, Event, Filter, FoundEntries, GiveBack, Health, Inserted,
-        Job, JobId, KeepTimes, Kept, LaneRow, Lease, Maintained, NodeId, NodeRow, Retention,
-        Search, Settings, Settlement, Shift, Standing, Start, Stats, Store, StoreError, Verb,
+        Job, JobId, KeepTimes, Kept, LaneRow, LateNotice, Lease, Maintained, NodeId, NodeRow,
+        Retention, Search, Settings, Settlement, Shift, Standing, Start, Stats, Store, StoreError,
+        Verb,
     },
     turns::RouteLane,
 };
@@ -37,6 +38,7 @@ mod ballast;
 mod beside;
 mod claim;
 mod insert;
+mod late;
 mod moving;
 mod op;
 mod operate;
@@ -284,6 +286,17 @@ impl Store for SqliteStore {
     async fn settle(&self, settlement: Settlement, now: SystemTime) -> Result<Kept, StoreError> {
         let settle = move |change: &mut Change<'_>| settle::settle(change, &settlement, now);
         self.submit(Purpose::Settles, settle, |()| Kept::Written)
+            .await
+    }
+
+    async fn late(&self, by: SystemTime, limit: usize) -> Result<Vec<MessageId>, StoreError> {
+        self.readers
+            .query(move |conn| late::late(conn, by, limit))
+            .await
+    }
+
+    async fn tell_late(&self, notice: LateNotice, now: SystemTime) -> Result<bool, StoreError> {
+        self.write(move |change| late::tell(change, &notice, now))
             .await
     }
 

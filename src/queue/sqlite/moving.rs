@@ -148,9 +148,9 @@ pub(super) fn read(
     let Some((message, _)) = rows::load(conn, key, bodies)? else {
         return Ok(None);
     };
-    let (accepted, ended): (i64, Option<i64>) = conn
-        .prepare_cached("SELECT accepted, ended FROM message WHERE key = ?1")?
-        .query_row([key], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let (accepted, ended, tells_late): (i64, Option<i64>, bool) = conn
+        .prepare_cached("SELECT accepted, ended, tell_late FROM message WHERE key = ?1")?
+        .query_row([key], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
     let (first, last) = rows::job_ids(key);
     let jobs: Vec<MovingJob> = conn
         .prepare_cached(
@@ -188,6 +188,7 @@ pub(super) fn read(
         message,
         accepted: time(accepted),
         ended: ended.filter(|_| is_over).map(time),
+        tells_late,
         jobs,
         recipients,
         events,

@@ -17,6 +17,7 @@ use crate::{
     queue::{
         filter::is_of,
         store::{Commanded, Entry, EntryRecipient, EventKind, Filter, JobState, Verb},
+        wishes::KeptWishes,
     },
     route::{ConnectorName, LaneId, RouteName},
 };
@@ -176,7 +177,7 @@ fn patterns_match(conn: &Connection, filter: &Filter, key: &EntryKey) -> rusqlit
         }
     }
     if let Some(pattern) = &filter.recipient {
-        let recipients = recipients(conn, key)?;
+        let recipients = recipients(conn, key, &KeptWishes::default())?;
         let is_meant = |r: &EntryRecipient| is_of(pattern, Some(&r.address));
         if !recipients.iter().any(is_meant) {
             return Ok(false);
@@ -185,14 +186,20 @@ fn patterns_match(conn: &Connection, filter: &Filter, key: &EntryKey) -> rusqlit
     Ok(!needs_entry(filter) || filter.takes(&entry(conn, key, filter.subjects)?))
 }
 
-fn recipients(conn: &Connection, key: &EntryKey) -> rusqlite::Result<Vec<EntryRecipient>> {
+fn recipients(
+    conn: &Connection,
+    key: &EntryKey,
+    wishes: &KeptWishes<'_>,
+) -> rusqlite::Result<Vec<EntryRecipient>> {
     conn.prepare_cached(
         "SELECT r.address, r.state, r.reply FROM recipient r LEFT JOIN job j ON j.id = r.job
          WHERE r.message = ?1 AND coalesce(r.route, j.route) = ?2 ORDER BY r.position",
     )?
     .query_map(params![key.0, key.1], |row| {
+        let address: String = row.get(0)?;
         Ok(EntryRecipient {
-            address: row.get(0)?,
+            notify: wishes.notify(&address),
+            address,
             state: rows::recipient_state(row.get(1)?),
             last_reply: row.get(2)?,
         })
@@ -216,7 +223,13 @@ pub(super) fn entry(
     key: &EntryKey,
     with_subject: bool,
 ) -> rusqlite::Result<Entry> {
-    let recipients = recipients(conn, key)?;
+    let dsn: Option<String> = conn
+        .prepare_cached("SELECT dsn FROM message WHERE key = ?1")?
+        .query_row([key.0], |row| row.get(0))
+        .optional()?
+        .flatten();
+    let wishes = KeptWishes::read(dsn.as_deref());
+    let recipients = recipients(conn, key, &wishes)?;
     let subject = if with_subject {
         subject(conn, key.0)?
     } else {
@@ -237,6 +250,7 @@ pub(super) fn entry(
             route: RouteName::from(key.1.as_str()),
             state: rows::state(row.get(4)?),
             sender: row.get(1)?,
+            envid: wishes.id(),
             recipients,
             attempts: row.get(5)?,
             next_attempt: row.get::<_, Option<i64>>(6)?.map(rows::time),

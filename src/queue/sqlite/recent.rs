@@ -55,7 +55,11 @@ impl RecentMail {
         let Body::Memory(body) = &message.body else {
             return;
         };
-        let addresses = message.envelope.recipients.len() * 128;
+        let to = &message.envelope.recipients;
+        let originals = to
+            .iter()
+            .filter_map(|to| to.dsn.as_ref()?.original.as_ref());
+        let addresses = to.len() * 128 + originals.map(String::len).sum::<usize>();
         let octets = ENTRY + message.header.len() + body.len() + addresses;
         let mut inner = self.lock();
         inner.tidy(now);
@@ -130,6 +134,7 @@ mod tests {
                     sender: None,
                     recipients: vec![to.clone()],
                     eight_bit: false,
+                    dsn: None,
                 },
                 origin: fixture::origin(SystemTime::UNIX_EPOCH),
                 header: Bytes::from_static(b"Subject: x\r\n"),

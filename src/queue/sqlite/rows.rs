@@ -16,7 +16,7 @@ use crate::{
         message::{Body, Envelope, Message, MessageId},
         recipient::Recipient,
     },
-    queue::{body::BodyStore, store::RecipientState},
+    queue::{body::BodyStore, store::RecipientState, wishes::KeptWishes},
 };
 
 /// The jobs of a message have the ids from `message << JOB_BITS` on: see `sqlite.sql`.
@@ -87,7 +87,7 @@ pub(super) fn load(
     let broken = |what: &str| Unread::Broken(what.to_owned());
     let row = conn
         .prepare_cached(
-            "SELECT m.id, m.sender, m.eight_bit, m.origin, m.body_len, m.kept, c.header, c.body
+            "SELECT m.id, m.sender, m.eight_bit, m.origin, m.body_len, m.kept, c.header, c.body, m.dsn
              FROM message m LEFT JOIN content c ON c.message = m.key WHERE m.key = ?1",
         )?
         .query_row([key], |row| {
@@ -100,10 +100,11 @@ pub(super) fn load(
                 row.get::<_, i64>(5)?,
                 row.get::<_, Option<Vec<u8>>>(6)?,
                 row.get::<_, Option<Vec<u8>>>(7)?,
+                row.get::<_, Option<String>>(8)?,
             ))
         })
         .optional()?;
-    let Some((id, sender, eight_bit, origin, body_len, kept, header, body)) = row else {
+    let Some((id, sender, eight_bit, origin, body_len, kept, header, body, dsn)) = row else {
         return Ok(None);
     };
     if kept != IN_TABLE && kept != IN_FILE {
@@ -121,6 +122,7 @@ pub(super) fn load(
         }
         Body::Memory(body.into())
     };
+    let wishes = KeptWishes::read(dsn.as_deref());
     let recipients = conn
         .prepare_cached(
             "SELECT address, job, state FROM recipient WHERE message = ?1 ORDER BY position",
@@ -130,9 +132,10 @@ pub(super) fn load(
         })?
         .map(|row| {
             let (address, job, state) = row?;
+            let dsn = wishes.of(&address);
             let address = Address::parse(&address).map_err(|e| Unread::Broken(e.to_string()))?;
             Ok(RecipientRow {
-                recipient: address.into(),
+                recipient: Recipient { address, dsn },
                 job,
                 state: recipient_state(state),
             })
@@ -147,6 +150,7 @@ pub(super) fn load(
                 .map_err(|e| Unread::Broken(e.to_string()))?,
             recipients: recipients.iter().map(|r| r.recipient.clone()).collect(),
             eight_bit,
+            dsn: wishes.of_message(),
         },
         origin: origin_from_json(&origin).ok_or_else(|| broken("its origin cannot be read"))?,
         header: header.into(),

@@ -16,14 +16,16 @@ use crate::{
 };
 
 /// The schema this program writes; in `user_version`.
-pub(super) const SCHEMA: i64 = 6;
+pub(super) const SCHEMA: i64 = 7;
 /// The oldest schema whose program may work on what this one writes; raised when a change to the tables would mislead it.
 const READABLE_BY: i64 = 6;
 /// The note with the version of the program that last had it open.
 const WRITTEN_BY: &str = "written by";
 /// The note with [`READABLE_BY`].
 const READABLE: &str = "readable by schema";
-/// The one before it, which has no place for what became of another store's jobs.
+/// The one before it, which has no place for what was asked of reports.
+const WITHOUT_WISHES: i64 = 6;
+/// The one before that, which has no place for what became of another store's jobs.
 const WITHOUT_OUTCOMES: i64 = 5;
 /// The one before that, whose jobs have no client and sender.
 const WITHOUT_PAIRS: i64 = 4;
@@ -46,6 +48,10 @@ const PAGE: i64 = 8192;
 const CACHE: i64 = -6144;
 /// Octets of the journal that stay when it is written from its beginning again; it is usually half as large.
 const JOURNAL: i64 = 16 * 1024 * 1024;
+/// What was asked of reports, and who is still to be told that it takes long.
+const WISHES: &str = "ALTER TABLE message ADD COLUMN dsn TEXT;
+    ALTER TABLE message ADD COLUMN tell_late INTEGER NOT NULL DEFAULT 0;
+    CREATE INDEX message_late ON message (accepted) WHERE tell_late = 1;";
 /// How long a write waits for another process's.
 const BUSY: Duration = Duration::from_secs(5);
 
@@ -149,7 +155,7 @@ fn may_work(conn: &Connection) -> Result<(), StoreError> {
     let found: i64 = conn
         .pragma_query_value(None, "user_version", |row| row.get(0))
         .map_err(unavailable)?;
-    if [0, WITHOUT_VERSIONS, WITHOUT_PAIRS, WITHOUT_OUTCOMES, SCHEMA].contains(&found) {
+    if found == 0 || (WITHOUT_VERSIONS..=SCHEMA).contains(&found) {
         return Ok(());
     }
     if found < SCHEMA {
@@ -216,6 +222,9 @@ fn schema(conn: &Connection) -> rusqlite::Result<()> {
     }
     if [WITHOUT_VERSIONS, WITHOUT_PAIRS, WITHOUT_OUTCOMES].contains(&found) {
         conn.execute_batch(OUTCOME)?;
+    }
+    if (WITHOUT_VERSIONS..=WITHOUT_WISHES).contains(&found) {
+        conn.execute_batch(WISHES)?;
     }
     if found < SCHEMA {
         conn.pragma_update(None, "user_version", SCHEMA)?;

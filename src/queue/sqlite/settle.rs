@@ -63,8 +63,8 @@ pub(super) fn settle(
     {
         add_event(change, row.key, event)?;
     }
-    for bounce in &settlement.bounces {
-        insert::insert(change, bounce, &[], now)?;
+    for report in settlement.reports() {
+        insert::insert(change, report, &[], now)?;
     }
     operate::obey(change, &jobs, row.wishes.as_deref(), now)?;
     close(change, row.key, Some((settlement.message, row.kept)), now)

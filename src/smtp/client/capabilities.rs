@@ -17,6 +17,8 @@ pub struct Capabilities {
     pub eight_bit: bool,
     /// RFC 3207.
     pub starttls: bool,
+    /// RFC 3461.
+    pub dsn: bool,
     /// RFC 2034.
     pub enhanced: bool,
     /// A word that was blotted out on the way, as it came: `XXXXXXXA`, as Cisco's PIX and ASA do it to STARTTLS. At most 16 octets.
@@ -28,7 +30,7 @@ pub struct Capabilities {
 impl Capabilities {
     /// The commands of a message are the same octets for both.
     pub fn is_written_like(&self, other: &Self) -> bool {
-        let asked = |c: &Self| (c.size, c.pipelining, c.eight_bit);
+        let asked = |c: &Self| (c.size, c.pipelining, c.eight_bit, c.dsn);
         asked(self) == asked(other)
     }
 
@@ -55,6 +57,7 @@ impl Capabilities {
                 }
                 "PIPELINING" => found.pipelining = true,
                 "8BITMIME" => found.eight_bit = true,
+                "DSN" => found.dsn = true,
                 "STARTTLS" => found.starttls = true,
                 "ENHANCEDSTATUSCODES" => found.enhanced = true,
                 "AUTH" => found.mechanisms(words),
@@ -131,12 +134,13 @@ mod tests {
         check("h\nSIZE 0", &auth(&[]));
         check("h\nSIZE 99999999999999999999999", &auth(&[]));
         check(
-            "mx.corp.example at your service\nSize 35882577\n8bitMIME\nStartTLS\nEnhancedStatusCodes\nPipelining\nSMTPUTF8\nCHUNKING",
+            "mx.corp.example at your service\nSize 35882577\n8bitMIME\nStartTLS\nEnhancedStatusCodes\nPipelining\nSMTPUTF8\nCHUNKING\ndsn",
             &Capabilities {
                 name: "mx.corp.example".into(),
                 size: Some(35_882_577),
                 pipelining: true,
                 eight_bit: true,
+                dsn: true,
                 starttls: true,
                 enhanced: true,
                 blotted: None,

@@ -3,7 +3,11 @@
 //! The order they are said in is `dialogue`'s. A command holds nothing but which one it is; its words come from the message.
 
 use super::{capabilities::Capabilities, class::Place};
-use crate::mail::{message::Envelope, recipient::Recipient};
+use crate::mail::{
+    message::Envelope,
+    recipient::{DsnWish, Recipient},
+    xtext,
+};
 
 /// The message as the dialogue sees it.
 #[derive(Debug, Clone, Copy)]
@@ -51,7 +55,15 @@ impl ClientCommand {
             ClientCommand::Data => out.write_all(b"DATA\r\n"),
             ClientCommand::Dot | ClientCommand::LoneDot => out.write_all(b".\r\n"),
             ClientCommand::Recipient(index) => match mail.recipients.get(index) {
-                Some(recipient) => write!(out, "RCPT TO:<{recipient}>\r\n"),
+                Some(recipient) => {
+                    let _ = write!(out, "RCPT TO:<{recipient}>");
+                    if offered.dsn
+                        && let Some(wish) = &recipient.dsn
+                    {
+                        write_wish(wish, recipient, out);
+                    }
+                    out.write_all(b"\r\n")
+                }
                 None => Ok(()),
             },
             ClientCommand::Mail => {
@@ -65,8 +77,32 @@ impl ClientCommand {
                 if offered.eight_bit && mail.envelope.eight_bit {
                     out.extend_from_slice(b" BODY=8BITMIME");
                 }
+                if offered.dsn
+                    && let Some(wish) = &mail.envelope.dsn
+                {
+                    if let Some(content) = wish.content {
+                        let _ = write!(out, " RET={}", content.as_str());
+                    }
+                    if let Some(id) = &wish.id {
+                        let _ = write!(out, " ENVID={id}");
+                    }
+                }
                 out.write_all(b"\r\n")
             }
         };
+    }
+}
+
+/// What is wanted of a recipient (RFC 3461 §5.2.1), as it was given. ORCPT goes with NOTIFY where it was not given: whoever reports later
+/// should name the address that the sender knows.
+fn write_wish(wish: &DsnWish, recipient: &Recipient, out: &mut Vec<u8>) {
+    use std::io::Write as _;
+    let mut original = wish.original.clone();
+    if let Some(notify) = wish.notify {
+        let _ = write!(out, " NOTIFY={notify}");
+        original = original.or_else(|| xtext::original_of(&recipient.address));
+    }
+    if let Some(original) = original {
+        let _ = write!(out, " ORCPT={original}");
     }
 }

@@ -17,7 +17,7 @@ use super::{
     mask::Mask,
 };
 use crate::mail::{
-    outcome::{Obstacle, Outcome, Report},
+    outcome::{Obstacle, Onward, Outcome, Report},
     reply::Reply,
     text::bounded,
 };
@@ -323,7 +323,12 @@ impl<'a> Dialogue<'a> {
 
     /// The report; `via` says where it went. A recipient without an outcome is deferred.
     pub fn report(self, via: String) -> Report {
-        self.outcomes.report(via)
+        let onward = if self.offered.dsn {
+            Onward::Upstream
+        } else {
+            Onward::Relayed
+        };
+        self.outcomes.report(via, onward)
     }
 
     fn next_transaction(&mut self, out: &mut Vec<u8>) -> DialogueStep {
@@ -511,6 +516,7 @@ mod tests {
             sender: Address::parse("s@corp.example").ok(),
             recipients: Vec::new(),
             eight_bit: true,
+            dsn: None,
         };
         let list: Vec<_> = (1..=recipients)
             .map(|n| Address::parse(&format!("r{n}@x.example")).unwrap().into())
@@ -661,6 +667,7 @@ mod tests {
             sender: Address::parse("s@corp.example").ok(),
             recipients: Vec::new(),
             eight_bit: false,
+            dsn: None,
         };
         let list: Vec<_> = (1..=recipients)
             .map(|n| Address::parse(&format!("r{n}@x.example")).unwrap().into())
@@ -1042,6 +1049,7 @@ mod tests {
             sender: None,
             recipients: Vec::new(),
             eight_bit: false,
+            dsn: None,
         };
         let list = [Address::parse("\"foo@evil.tld> ORCPT=a@b\"@corp.com")
             .unwrap()

@@ -5,8 +5,9 @@
 
 use crate::mail::{
     address::{Address, Domain},
+    recipient::{DsnWish, Notify, Recipient, ReportWish, ReturnedContent},
     reply::Reply,
-    text,
+    text, xtext,
 };
 
 use super::{
@@ -117,9 +118,11 @@ pub struct MailCommand {
     pub size: Option<u64>,
     /// `BODY=8BITMIME`.
     pub eight_bit: bool,
+    /// `RET=` and `ENVID=`.
+    pub dsn: Option<ReportWish>,
 }
 
-/// Reads the argument of MAIL (RFC 5321 §4.1.1.2).
+/// Reads the argument of MAIL (RFC 5321 §4.1.1.2); `esmtp`: the client said EHLO, so that it may use what was offered.
 ///
 /// # Errors
 /// 501, 553 or 555 with the reason.
@@ -127,6 +130,7 @@ pub fn mail(
     rest: &[u8],
     tolerance: &Tolerance,
     bare: Option<&Domain>,
+    esmtp: bool,
 ) -> Result<MailCommand, Reply> {
     let text = behind_colon(rest, "FROM", tolerance).map_err(PathError::sender)?;
     let (path, parameters) = path_of(&text, tolerance).map_err(PathError::sender)?;
@@ -140,6 +144,7 @@ pub fn mail(
         sender,
         size: None,
         eight_bit: false,
+        dsn: None,
     };
     for (key, value) in keywords(parameters)? {
         match (key.as_str(), value) {
@@ -151,6 +156,21 @@ pub fn mail(
             ("BODY", _) => return Err(Reply::bad_parameter("BODY is 7BIT or 8BITMIME")),
             // RFC 4954 §5: what an untrusted client says of the original sender's login counts for nothing.
             ("AUTH", Some(_)) => {}
+            ("RET", value) if esmtp => {
+                let content = value.and_then(ReturnedContent::parse);
+                let content = content.ok_or_else(|| Reply::bad_parameter("RET is FULL or HDRS"))?;
+                mail.dsn.get_or_insert_default().content = Some(content);
+            }
+            ("ENVID", value) if esmtp => {
+                let id = value
+                    .filter(|id| xtext::is_envelope_id(id))
+                    .ok_or_else(|| {
+                        Reply::bad_parameter(
+                            "ENVID is 1 to 100 octets of xtext (RFC 3461), printable",
+                        )
+                    })?;
+                mail.dsn.get_or_insert_default().id = Some(id.to_owned());
+            }
             ("RET" | "ENVID", Some(_)) | ("SMTPUTF8", None) if tolerance.foreign_parameters => {}
             _ => return Err(Reply::unknown_parameter(&key)),
         }
@@ -158,11 +178,16 @@ pub fn mail(
     Ok(mail)
 }
 
-/// Reads the argument of RCPT (RFC 5321 §4.1.1.3).
+/// Reads the argument of RCPT (RFC 5321 §4.1.1.3); `esmtp`: as for [`mail`].
 ///
 /// # Errors
 /// 501, 553 or 555 with the reason.
-pub fn rcpt(rest: &[u8], tolerance: &Tolerance, bare: Option<&Domain>) -> Result<Address, Reply> {
+pub fn rcpt(
+    rest: &[u8],
+    tolerance: &Tolerance,
+    bare: Option<&Domain>,
+    esmtp: bool,
+) -> Result<Recipient, Reply> {
     let text = behind_colon(rest, "TO", tolerance).map_err(PathError::recipient)?;
     let (path, parameters) = path_of(&text, tolerance).map_err(PathError::recipient)?;
     let address = match path {
@@ -170,13 +195,26 @@ pub fn rcpt(rest: &[u8], tolerance: &Tolerance, bare: Option<&Domain>) -> Result
         EnvelopePath::Mailbox(text) => address(text, tolerance, bare),
     }
     .map_err(PathError::recipient)?;
+    let mut dsn: Option<DsnWish> = None;
     for (key, value) in keywords(parameters)? {
         match (key.as_str(), value) {
+            ("NOTIFY", value) if esmtp => {
+                let notify = value.and_then(Notify::parse).ok_or_else(|| {
+                    Reply::bad_parameter("NOTIFY is NEVER, or a list of SUCCESS,FAILURE,DELAY")
+                })?;
+                dsn.get_or_insert_default().notify = Some(notify);
+            }
+            ("ORCPT", value) if esmtp => {
+                let original = value.filter(|text| xtext::is_original(text)).ok_or_else(|| {
+                    Reply::bad_parameter("ORCPT is a type, a semicolon and xtext (RFC 3461), printable, to 500 octets")
+                })?;
+                dsn.get_or_insert_default().original = Some(original.to_owned());
+            }
             ("NOTIFY" | "ORCPT", Some(_)) if tolerance.foreign_parameters => {}
             _ => return Err(Reply::unknown_parameter(&key)),
         }
     }
-    Ok(address)
+    Ok(Recipient { address, dsn })
 }
 
 /// The parameters behind a path, each once.
@@ -221,13 +259,14 @@ mod tests {
     use super::*;
     use crate::policy::client::ToleranceLevel::{self, Device, Standard, Strict};
 
+    /// After HELO.
     fn say(level: ToleranceLevel, verb: &str, rest: &str) -> String {
         let (tolerance, domain) = (Tolerance::of(level), Domain::parse("corp.com").unwrap());
         let rest = rest.as_bytes();
         let said = match verb {
-            "MAIL" => mail(rest, &tolerance, Some(&domain))
+            "MAIL" => mail(rest, &tolerance, Some(&domain), false)
                 .map(|m| m.sender.map_or("<>".into(), |a| a.to_string())),
-            _ => rcpt(rest, &tolerance, Some(&domain)).map(|a| a.to_string()),
+            _ => rcpt(rest, &tolerance, Some(&domain), false).map(|a| a.to_string()),
         };
         said.unwrap_or_else(|reply| {
             let (a, b, c) = reply.status();
@@ -392,7 +431,7 @@ mod tests {
         ] {
             check("RCPT", rest, expected);
         }
-        let reply = rcpt(b"TO:<root>", &Tolerance::of(Standard), None).unwrap_err();
+        let reply = rcpt(b"TO:<root>", &Tolerance::of(Standard), None, true).unwrap_err();
         assert_eq!((reply.code, reply.enhanced), (553, Some((5, 1, 3))));
         assert!(reply.text.contains("default_domain"));
     }
@@ -414,7 +453,7 @@ mod tests {
             two += usize::from(addresses == 2);
             for level in [Strict, Standard, Device] {
                 let text = format!("TO:{path}");
-                if let Ok(found) = rcpt(text.as_bytes(), &Tolerance::of(level), None) {
+                if let Ok(found) = rcpt(text.as_bytes(), &Tolerance::of(level), None, true) {
                     taken += 1;
                     assert_eq!(addresses, 1, "{text:?}: {found}");
                     // Nothing has grown together with it.
@@ -425,6 +464,105 @@ mod tests {
         assert!(taken > 500 && two > 500, "{taken} taken of {two}");
     }
 
+    /// What a command says of reports, at every level the same: after EHLO DSN is offered.
+    fn wish(verb: &str, parameters: &str) -> String {
+        let said = |level| {
+            let tolerance = Tolerance::of(level);
+            let text = match verb {
+                "MAIL" => format!("FROM:<a@corp.com> {parameters}"),
+                _ => format!("TO:<x@corp.com> {parameters}"),
+            };
+            let rest = text.as_bytes();
+            let found = match verb {
+                "MAIL" => mail(rest, &tolerance, None, true).map(|mail| {
+                    let wish = mail.dsn.unwrap_or_default();
+                    let content = wish.content.map_or("-", ReturnedContent::as_str);
+                    format!("{content} {}", wish.id.unwrap_or_default())
+                }),
+                _ => rcpt(rest, &tolerance, None, true).map(|recipient| {
+                    assert_eq!(recipient.address.to_string(), "x@corp.com");
+                    let wish = recipient.dsn.unwrap_or_default();
+                    let notify = wish.notify.map_or("-".to_owned(), |n| n.to_string());
+                    format!("{notify} {}", wish.original.unwrap_or_default())
+                }),
+            };
+            found.unwrap_or_else(|reply| {
+                let (a, b, c) = reply.status();
+                format!("{} {a}.{b}.{c}", reply.code)
+            })
+        };
+        let all = [Strict, Standard, Device].map(said);
+        assert!(
+            all[0] == all[1] && all[1] == all[2],
+            "{parameters}: {all:?}"
+        );
+        let [one, ..] = all;
+        one
+    }
+
+    #[test]
+    fn what_is_asked_of_reports() {
+        const BAD: &str = "501 5.5.4";
+        const OTHER: &str = "555 5.5.4";
+        let long = |count: usize| "x".repeat(count);
+        for (parameters, expected) in [
+            ("RET=FULL", "FULL "),
+            ("ret=hdrs ENVID=QQ+2B314", "HDRS QQ+2B314"),
+            ("envid=<a>", "- <a>"),
+            ("RET=ALL", BAD),
+            ("RET", BAD),
+            ("RET=", BAD),
+            ("RET=FULL RET=FULL", BAD),
+            ("ENVID", BAD),
+            ("ENVID=a=b", BAD),
+            ("ENVID=a+2b", BAD),
+            ("ENVID=a+0D+0Ab", BAD),
+            ("ENVID=a+00", BAD),
+            ("NOTIFY=NEVER", OTHER),
+            ("ORCPT=rfc822;a@b.example", OTHER),
+        ] {
+            assert_eq!(wish("MAIL", parameters), expected, "{parameters}");
+        }
+        assert_eq!(
+            wish("MAIL", &format!("ENVID={}", long(100))),
+            format!("- {}", long(100))
+        );
+        assert_eq!(wish("MAIL", &format!("ENVID={}", long(101))), BAD);
+        for (parameters, expected) in [
+            ("NOTIFY=NEVER", "NEVER "),
+            ("notify=delay,Success", "SUCCESS,DELAY "),
+            ("NOTIFY=FAILURE,FAILURE", "FAILURE "),
+            (
+                "NOTIFY=SUCCESS,FAILURE,DELAY ORCPT=rfc822;v@victim.tld",
+                "SUCCESS,FAILURE,DELAY rfc822;v@victim.tld",
+            ),
+            ("ORCPT=x400;<y@corp.com>", "- x400;<y@corp.com>"),
+            ("ORCPT=utf-8;\\x{FC}@corp.com", "- utf-8;\\x{FC}@corp.com"),
+            (
+                "ORCPT=rfc822;a,<b@corp.com>;(c)",
+                "- rfc822;a,<b@corp.com>;(c)",
+            ),
+            ("NOTIFY=NEVER,SUCCESS", BAD),
+            ("NOTIFY=SUCCESS,", BAD),
+            ("NOTIFY=ALWAYS", BAD),
+            ("NOTIFY", BAD),
+            ("NOTIFY=NEVER NOTIFY=NEVER", BAD),
+            ("ORCPT=y@corp.com", BAD),
+            ("ORCPT", BAD),
+            ("ORCPT=rfc822;", BAD),
+            ("ORCPT=rfc822;a+0A.", BAD),
+            ("ORCPT=rfc822;a+00", BAD),
+            ("ORCPT=utf-8;\\x{A}", BAD),
+            ("RET=FULL", OTHER),
+            ("ENVID=x", OTHER),
+        ] {
+            assert_eq!(wish("RCPT", parameters), expected, "{parameters}");
+        }
+        let of = |count: usize| format!("ORCPT=rfc822;{}", long(count - 7));
+        assert_eq!(wish("RCPT", &of(500)), format!("- {}", &of(500)[6..]));
+        assert_eq!(wish("RCPT", &of(501)), BAD);
+    }
+
     #[test]
     fn sizes() {
         for (text, expected) in [
@@ -433,7 +571,7 @@ mod tests {
             ("FROM:<> SIZE=18446744073709551616", Some(u64::MAX)),
             ("FROM:<> SIZE=184467440737095516160", None),
         ] {
-            let read = mail(text.as_bytes(), &Tolerance::of(Standard), None);
+            let read = mail(text.as_bytes(), &Tolerance::of(Standard), None, true);
             assert_eq!(read.ok().and_then(|m| m.size), expected, "{text}");
         }
     }

@@ -33,8 +33,8 @@ pub struct Tolerance {
     pub names_in_paths: bool,
     /// `RCPT TO:<a@b>;`, `<a@b,>`, `<a@b> (Name)`: a mark or a comment that form fields and mail programs leave beside the path.
     pub marks_beside_paths: bool,
-    /// RET, ENVID, NOTIFY, ORCPT and SMTPUTF8, also after HELO: read and ignored. Line-of-business software and
-    /// PHPMailer send them whatever EHLO said.
+    /// RET, ENVID, NOTIFY and ORCPT after HELO, and SMTPUTF8: read and ignored. Line-of-business software and
+    /// PHPMailer send them whatever was offered.
     pub foreign_parameters: bool,
     /// `From: Doe, Jane <a@b>`: a comma, semicolon or colon in the name of the only address, without quotes.
     pub unquoted_names: bool,
@@ -220,7 +220,8 @@ impl Tolerance {
 }
 
 /// Whether the argument of MAIL or RCPT is as the RFC has it, seen at once: so are nearly all.
-pub(super) fn is_plain_path(argument: &[u8], word: &[u8]) -> bool {
+/// `esmtp`: after EHLO, where DSN is offered.
+pub(super) fn is_plain_path(argument: &[u8], word: &[u8], esmtp: bool) -> bool {
     let Some((found, rest)) = argument.split_at_checked(word.len()) else {
         return false;
     };
@@ -239,9 +240,16 @@ pub(super) fn is_plain_path(argument: &[u8], word: &[u8]) -> bool {
         .enumerate()
         .any(|(at, octet)| *octet == b'@' && at > 0);
     let is_plain = |octet: &u8| octet.is_ascii_alphanumeric() || b"@._-+=".contains(octet);
+    let begins = |word: &[u8], keys: &[&[u8]]| {
+        let is = |key: &&[u8]| {
+            word.get(..key.len())
+                .is_some_and(|w| w.eq_ignore_ascii_case(key))
+        };
+        keys.iter().any(is)
+    };
     let is_known = |word: &[u8]| {
-        let key = word.get(..5).unwrap_or_default();
-        key.eq_ignore_ascii_case(b"SIZE=") || key.eq_ignore_ascii_case(b"BODY=")
+        begins(word, &[b"SIZE=", b"BODY="])
+            || esmtp && begins(word, &[b"RET=", b"ENVID=", b"NOTIFY=", b"ORCPT="])
     };
     let parameters = parameters.get(1..).unwrap_or_default();
     (path.is_empty() || is_mailbox && path.iter().all(is_plain))
@@ -278,7 +286,7 @@ mod tests {
             ("FROM:<a@b.example>;", "marks_beside_paths"),
         ] {
             let argument = argument.as_bytes();
-            let is_right = |t: &Tolerance| command::mail(argument, t, Some(&domain)).is_ok();
+            let is_right = |t: &Tolerance| command::mail(argument, t, Some(&domain), false).is_ok();
             assert!(is_right(&device), "{}", argument.escape_ascii());
             let needed = device
                 .needed(is_right)
@@ -287,7 +295,7 @@ mod tests {
                 .join(" ");
             assert_eq!(needed, expected, "{}", argument.escape_ascii());
             assert_eq!(
-                is_plain_path(argument, b"FROM"),
+                is_plain_path(argument, b"FROM", false),
                 expected.is_empty(),
                 "{}",
                 argument.escape_ascii()

@@ -15,8 +15,8 @@ use postern::{
         body::BodyStore,
         store::{
             Ask, Beat, Commanded, Due, Entry, Event, Filter, FoundEntries, Health, Inserted, Job,
-            Kept, LaneRow, Maintained, NodeId, NodeRow, Retention, Search, Settlement, Shift,
-            Standing, Start, Stats, Store, StoreError, Used, Verb,
+            Kept, LaneRow, LateNotice, Maintained, NodeId, NodeRow, Retention, Search, Settlement,
+            Shift, Standing, Start, Stats, Store, StoreError, Used, Verb,
         },
         turns::RouteLane,
     },
@@ -84,6 +84,12 @@ impl Store for Flaky {
     }
     async fn settle(&self, settlement: Settlement, now: SystemTime) -> Result<Kept, StoreError> {
         self.pass()?.settle(settlement, now).await
+    }
+    async fn late(&self, by: SystemTime, limit: usize) -> Result<Vec<MessageId>, StoreError> {
+        self.pass()?.late(by, limit).await
+    }
+    async fn tell_late(&self, notice: LateNotice, now: SystemTime) -> Result<bool, StoreError> {
+        self.pass()?.tell_late(notice, now).await
     }
     async fn due(&self, now: SystemTime) -> Result<Vec<Due>, StoreError> {
         self.pass()?.due(now).await

@@ -22,7 +22,7 @@ use postern::{
         address::Address,
         headers,
         message::{Message, MessageId},
-        outcome::{Obstacle, Outcome, Report},
+        outcome::{Obstacle, Onward, Outcome, Report},
         recipient::Recipient,
         reply::Reply,
     },
@@ -31,9 +31,10 @@ use postern::{
         settling::{self, Before},
         store::{
             Ask, Beat, CLOCK, Commanded, Due, Entry, EntryRecipient, Event, EventKind, Filter,
-            FoundEntries, Health, Inserted, Job, JobId, JobState, KeepTimes, Kept, LaneRow, Lease,
-            ListMark, Maintained, NodeId, NodeRow, RecipientState, Retention, Search, Settlement,
-            Shift, Standing, Start, Stats, Store, StoreError, Used, Verb, Whose,
+            FoundEntries, Health, Inserted, Job, JobId, JobState, KeepTimes, Kept, LaneRow,
+            LateNotice, Lease, ListMark, Maintained, NodeId, NodeRow, RecipientState, Retention,
+            Search, Settlement, Shift, Standing, Start, Stats, Store, StoreError, Used, Verb,
+            Whose,
         },
         turns::{Cursors, LOOKED_AT, Pair, Pairs, RouteLane},
     },
@@ -188,6 +189,7 @@ struct Mail {
     /// When the last of its jobs ended.
     ended: Option<SystemTime>,
     has_content: bool,
+    tells_late: bool,
     events: Vec<Event>,
 }
 
@@ -288,6 +290,12 @@ impl Tables {
             accepted: now,
             ended: None,
             has_content: true,
+            tells_late: message.envelope.sender.is_some()
+                && message
+                    .envelope
+                    .recipients
+                    .iter()
+                    .any(Recipient::tells_delay),
             events: Vec::new(),
         });
         let pair = Pair::of_message(message);
@@ -450,13 +458,19 @@ impl Tables {
             .filter(|e| e.kind != EventKind::Delivered);
         let mail = self.mail(settlement.message).unwrap();
         mail.events.extend(events.cloned());
-        for bounce in &settlement.bounces {
-            self.insert(bounce, &[], now);
+        for report in settlement.reports() {
+            self.insert(report, &[], now);
         }
         for wish in wishes {
             self.apply(&wish, &jobs, now);
         }
         self.close(settlement.message, now);
+    }
+
+    /// Somebody still waits for it.
+    fn is_open(&self, mail: &Mail) -> bool {
+        let mut rows = self.rows.iter().filter(|row| row.id() == mail.message.id);
+        rows.any(|row| (row.state as usize) < JobState::Failed as usize)
     }
 
     /// Ends a message whose jobs have all ended; without a failed recipient its content goes at once.
@@ -752,6 +766,7 @@ fn entry((mail, route, rows): (&Mail, RouteName, Vec<&Row>), with_subject: bool)
         id: mail.message.id,
         route,
         state: state.unwrap(),
+        envid: message.envelope.dsn.as_ref().and_then(|dsn| dsn.id.clone()),
         sender: mail
             .message
             .envelope
@@ -761,6 +776,9 @@ fn entry((mail, route, rows): (&Mail, RouteName, Vec<&Row>), with_subject: bool)
         recipients: recipients
             .into_iter()
             .map(|recipient| EntryRecipient {
+                notify: (message.envelope.recipients.iter())
+                    .find(|one| **one == recipient.address)
+                    .and_then(Recipient::notify),
                 address: recipient.address.to_string(),
                 state: recipient.state,
                 last_reply: recipient.reply.clone(),
@@ -886,6 +904,36 @@ impl Store for Memory {
     async fn settle(&self, settlement: Settlement, now: SystemTime) -> Result<Kept, StoreError> {
         self.write()?.settle(&settlement, now, self.is_strict);
         Ok(Kept::Written)
+    }
+
+    async fn late(&self, by: SystemTime, limit: usize) -> Result<Vec<MessageId>, StoreError> {
+        let tables = self.read();
+        let mut late: Vec<&Mail> = tables
+            .mails
+            .iter()
+            .filter(|mail| mail.tells_late && mail.accepted <= by && tables.is_open(mail))
+            .collect();
+        late.sort_by_key(|mail| mail.accepted);
+        let ids = late.iter().take(limit).map(|mail| mail.message.id);
+        Ok(ids.collect())
+    }
+
+    async fn tell_late(&self, notice: LateNotice, now: SystemTime) -> Result<bool, StoreError> {
+        let mut tables = self.write()?;
+        let is_open = (tables.mails.iter())
+            .any(|mail| mail.message.id == notice.message && tables.is_open(mail));
+        let Some(mail) = tables
+            .mail(notice.message)
+            .filter(|m| m.tells_late && is_open)
+        else {
+            return Ok(false);
+        };
+        mail.tells_late = false;
+        mail.events.extend(notice.event);
+        for report in &notice.reports {
+            tables.insert(report, &[], now);
+        }
+        Ok(true)
     }
 
     async fn due(&self, now: SystemTime) -> Result<Vec<Due>, StoreError> {
@@ -1110,6 +1158,8 @@ pub(crate) struct Scripted {
     script: Mutex<VecDeque<Act>>,
     pub(crate) otherwise: Mutex<Act>,
     pub(crate) calls: Mutex<Vec<Call>>,
+    /// Who tells the sender of what it takes.
+    pub(crate) onward: Mutex<Onward>,
     /// What a login finds.
     pub(crate) login: Mutex<Result<(), Obstacle>>,
     pub(crate) logins: AtomicU64,
@@ -1122,6 +1172,7 @@ impl Scripted {
             script: Mutex::new(script.into_iter().collect()),
             otherwise: Mutex::new(Act::Take),
             calls: Mutex::default(),
+            onward: Mutex::default(),
             login: Mutex::new(Ok(())),
             logins: AtomicU64::new(0),
         })
@@ -1175,6 +1226,7 @@ impl Connector for Scripted {
         Report::Tried {
             outcomes: outcomes.collect(),
             via: format!("{}.example[192.0.2.1]:25", self.name),
+            onward: *self.onward.lock().unwrap(),
             pause: None,
         }
     }

@@ -24,8 +24,8 @@ use postern::{
         postgres::{Durability, PostgresStore, Server, Settings},
         store::{
             Ask, Beat, Commanded, Due, Entry, Event, Filter, FoundEntries, Health, Inserted, Job,
-            Kept, LaneRow, Lease, Maintained, NodeId, Retention, Search, Settlement, Shift,
-            Standing, Start, Stats, Store, StoreError, Verb,
+            Kept, LaneRow, LateNotice, Lease, Maintained, NodeId, Retention, Search, Settlement,
+            Shift, Standing, Start, Stats, Store, StoreError, Verb,
         },
         turns::RouteLane,
     },
@@ -356,6 +356,12 @@ impl Store for NodeNought {
             ..settlement.lease
         };
         self.inside.settle(settlement, now).await
+    }
+    async fn late(&self, by: SystemTime, limit: usize) -> Result<Vec<MessageId>, StoreError> {
+        self.inside.late(by, limit).await
+    }
+    async fn tell_late(&self, notice: LateNotice, now: SystemTime) -> Result<bool, StoreError> {
+        self.inside.tell_late(notice, now).await
     }
     async fn due(&self, now: SystemTime) -> Result<Vec<Due>, StoreError> {
         self.inside.due(now).await

@@ -20,8 +20,8 @@ use postern::{
         spill::{SpillSettings, SpillStore},
         store::{
             Ask, Beat, Commanded, Due, Entry, Event, Filter, FoundEntries, Health, Inserted, Job,
-            JobId, Kept, LaneRow, Lease, Maintained, NodeId, RemoteState, Retention, Search,
-            Settlement, Shift, Standing, Start, Stats, Store, StoreError, Verb,
+            JobId, Kept, LaneRow, LateNotice, Lease, Maintained, NodeId, RemoteState, Retention,
+            Search, Settlement, Shift, Standing, Start, Stats, Store, StoreError, Verb,
         },
         turns::RouteLane,
     },
@@ -284,6 +284,14 @@ impl Store for SpillNought {
         let settled = self.inside.settle(settlement, now).await;
         self.site.cutter.cut(Cut::Nothing, 0);
         settled
+    }
+    async fn late(&self, by: SystemTime, limit: usize) -> Result<Vec<MessageId>, StoreError> {
+        self.turn(true).await;
+        self.inside.late(by, limit).await
+    }
+    async fn tell_late(&self, notice: LateNotice, now: SystemTime) -> Result<bool, StoreError> {
+        self.turn(true).await;
+        self.inside.tell_late(notice, now).await
     }
     async fn due(&self, now: SystemTime) -> Result<Vec<Due>, StoreError> {
         self.turn(true).await;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::{
     mail::{
-        outcome::{Obstacle, Outcome, Report},
+        outcome::{Obstacle, Onward, Outcome, Report},
         reply::Reply,
         text::bounded,
     },
@@ -160,7 +160,7 @@ impl<'a> Outcomes<'a> {
     }
 
     /// The report; `via` says where it went. A recipient without an outcome is deferred.
-    pub(super) fn report(self, via: String) -> Report {
+    pub(super) fn report(self, via: String, onward: Onward) -> Report {
         let is_settled = self
             .found
             .iter()
@@ -185,6 +185,7 @@ impl<'a> Outcomes<'a> {
             outcomes,
             via,
             pause: None,
+            onward,
         }
     }
 

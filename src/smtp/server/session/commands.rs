@@ -7,7 +7,7 @@ use std::{collections::HashSet, sync::Arc};
 use bytes::BytesMut;
 
 use crate::{
-    mail::{address::Address, health::Health, reply::Reply},
+    mail::{address::Address, health::Health, recipient::Recipient, reply::Reply},
     policy::Who,
     route::{Asked, ConnectorName, Route},
     smtp::server::{
@@ -88,7 +88,7 @@ impl Session {
         if esmtp {
             lines.push_str("\nPIPELINING\nSIZE ");
             lines.push_str(&rules.message_size.to_string());
-            lines.push_str("\n8BITMIME\nENHANCEDSTATUSCODES");
+            lines.push_str("\n8BITMIME\nENHANCEDSTATUSCODES\nDSN");
             if self.offers_starttls() {
                 lines.push_str("\nSTARTTLS");
             }
@@ -148,7 +148,7 @@ impl Session {
             return self.error(reply);
         }
         let bare = policy.default_domain.as_ref();
-        let mail = match command::mail(argument, &self.tolerance, bare) {
+        let mail = match command::mail(argument, &self.tolerance, bare, self.esmtp) {
             Ok(mail) => mail,
             Err(reply) => {
                 let given = Some(shown(argument));
@@ -156,8 +156,9 @@ impl Session {
                 return self.error(reply);
             }
         };
-        if !is_plain_path(argument, b"FROM") {
-            let is_right = |less: &Tolerance| command::mail(argument, less, bare).is_ok();
+        let esmtp = self.esmtp;
+        if !is_plain_path(argument, b"FROM", esmtp) {
+            let is_right = |less: &Tolerance| command::mail(argument, less, bare, esmtp).is_ok();
             self.forgiven.add_all(self.tolerance.needed(is_right));
         }
         let given = Some(named(mail.sender.as_ref()));
@@ -197,6 +198,7 @@ impl Session {
             sender,
             rewrite: rewrite.map(|(place, _)| place),
             eight_bit: mail.eight_bit,
+            dsn: mail.dsn,
             recipients: Vec::new(),
             seen: HashSet::new(),
             routed: Vec::new(),
@@ -247,18 +249,20 @@ impl Session {
             return self.error(Reply::bad_sequence("say MAIL first"));
         };
         let bare = rules.policy.default_domain.as_ref();
-        let recipient = match command::rcpt(argument, &self.tolerance, bare) {
+        let recipient = match command::rcpt(argument, &self.tolerance, bare, self.esmtp) {
             Ok(recipient) => recipient,
             Err(reply) => {
                 self.rejected("rcpt", Some(shown(argument)), &reply);
                 return self.error(reply);
             }
         };
-        if !is_plain_path(argument, b"TO") {
-            let is_right = |less: &Tolerance| command::rcpt(argument, less, bare).is_ok();
+        let esmtp = self.esmtp;
+        if !is_plain_path(argument, b"TO", esmtp) {
+            let is_right = |less: &Tolerance| command::rcpt(argument, less, bare, esmtp).is_ok();
             self.forgiven.add_all(self.tolerance.needed(is_right));
         }
-        if transaction.seen.contains(&recipient) {
+        // The wishes of the first one hold.
+        if transaction.seen.contains(&recipient.address) {
             return self.say(Reply::recipient_ok());
         }
         if transaction.recipients.len() >= rules.recipients {
@@ -268,7 +272,7 @@ impl Session {
             return self.say(reply);
         }
         let size = transaction.size;
-        match self.judge_recipient(&rules, &recipient) {
+        match self.judge_recipient(&rules, &recipient.address) {
             Ok(route) => {
                 if let Some(reply) = size.and_then(|size| too_big_for(route, size)) {
                     // Not an error of the client, who was told of another limit.
@@ -324,9 +328,9 @@ impl Session {
         route.ok_or_else(|| Reply::no_route(&recipient.to_string()))
     }
 
-    fn admit(&mut self, recipient: Address, route: &Route) {
+    fn admit(&mut self, recipient: Recipient, route: &Route) {
         if let Some(transaction) = &mut self.transaction {
-            transaction.seen.insert(recipient.clone());
+            transaction.seen.insert(recipient.address.clone());
             transaction.recipients.push(recipient.clone());
             transaction.routed.push((recipient, route.name.clone()));
             let limit = route.max_size.unwrap_or(u64::MAX);

@@ -8,7 +8,6 @@ use bytes::{Buf as _, Bytes, BytesMut};
 use crate::{
     mail::{
         message::{BODY_IN_MEMORY, Envelope},
-        recipient::Recipient,
         repair,
         reply::Reply,
     },
@@ -195,12 +194,9 @@ impl Session {
             id: incoming.id,
             envelope: Envelope {
                 sender: transaction.sender,
-                recipients: transaction
-                    .recipients
-                    .into_iter()
-                    .map(Recipient::from)
-                    .collect(),
+                recipients: transaction.recipients,
                 eight_bit: transaction.eight_bit,
+                dsn: transaction.dsn,
             },
             origin: incoming.origin,
             header: header.into(),

@@ -8,6 +8,7 @@ use crate::{
     mail::{
         address::Address,
         message::{MessageId, Origin},
+        recipient::{Recipient, ReportWish},
         reply::Reply,
     },
     route::RouteName,
@@ -45,9 +46,11 @@ pub(super) struct Transaction {
     pub(super) sender: Option<Address>,
     pub(super) rewrite: Option<usize>,
     pub(super) eight_bit: bool,
-    pub(super) recipients: Vec<Address>,
+    /// `RET=` and `ENVID=`.
+    pub(super) dsn: Option<ReportWish>,
+    pub(super) recipients: Vec<Recipient>,
     pub(super) seen: HashSet<Address>,
-    pub(super) routed: Vec<(Address, RouteName)>,
+    pub(super) routed: Vec<(Recipient, RouteName)>,
     /// Of `SIZE=` (RFC 1870).
     pub(super) size: Option<u64>,
     /// The largest message that any of the recipients' routes takes, in octets: a larger one would reach nobody.

@@ -1,0 +1,587 @@
+//! A delivery status notification (RFC 3464), as octets.
+//!
+//! It is what a person reads on their worst day, so it has exact tests. Who gets one is decided elsewhere, and nothing is sent
+//! here: a report is a message that goes through the queue like any other.
+
+use std::{
+    fmt::Write as _,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    time::SystemTime,
+};
+
+use bytes::Bytes;
+use memchr::memmem;
+
+use super::notice::{ReportKind, ReportedRecipient};
+use crate::mail::{
+    address::Address,
+    headers,
+    message::{Body, Envelope, Message, MessageId, Origin},
+    recipient::{DsnWish, Notify, Recipient},
+    text::quoted_printable,
+    time::rfc5322,
+    xtext,
+};
+
+/// So much of the original header is sent back.
+const MOST_HEADER: usize = 16 * 1024;
+
+/// A report on its way to being written.
+#[derive(Debug)]
+pub(super) struct ReportDraft<'a> {
+    /// What it is about.
+    pub(super) message: &'a Message,
+    /// Which kind.
+    pub(super) kind: ReportKind,
+    /// Whom it is about.
+    pub(super) recipients: &'a [ReportedRecipient],
+    /// Reporting-MTA, and the visible From.
+    pub(super) by: (&'a str, &'a Address),
+    /// The body, where the whole message goes back (RET=FULL).
+    pub(super) whole: Option<Bytes>,
+    /// Until when what waits is tried.
+    pub(super) until: Option<SystemTime>,
+    /// When it is made.
+    pub(super) now: SystemTime,
+}
+
+impl ReportDraft<'_> {
+    /// The report to one of those who are told. `id` names it.
+    pub(super) fn to(&self, to: &Address, id: MessageId) -> Message {
+        let (host, from) = self.by;
+        let boundary = format!("=_{id}");
+        let mut header = String::new();
+        // Writing to a String cannot fail.
+        let _ = write!(
+            header,
+            "From: Mail delivery <{from}>\r\nTo: <{to}>\r\nSubject: {subject}\r\nDate: {date}\r\nMessage-ID: <{id}@{host}>\r\n",
+            subject = self.subject(),
+            date = rfc5322(self.now),
+        );
+        let original = field(&self.message.header, "message-id");
+        if let Some(original) = original.filter(|value| is_plain_id(value)) {
+            let _ = write!(
+                header,
+                "In-Reply-To: {original}\r\nReferences: {original}\r\n"
+            );
+        }
+        let _ = write!(
+            header,
+            "Auto-Submitted: auto-replied\r\nMIME-Version: 1.0\r\n\
+             Content-Type: multipart/report; report-type=delivery-status;\r\n boundary=\"{boundary}\"\r\n"
+        );
+        let mut body = format!(
+            "--{boundary}\r\nContent-Type: text/plain; charset=us-ascii\r\n\r\n{}\r\n\
+             --{boundary}\r\nContent-Type: message/delivery-status\r\n\r\n{}\r\n--{boundary}\r\n",
+            self.people(),
+            self.machines(),
+        )
+        .into_bytes();
+        let eight_bit = self.bring_back(&boundary, &mut body);
+        body.extend_from_slice(format!("\r\n--{boundary}--\r\n").as_bytes());
+        if eight_bit {
+            header.push_str("Content-Transfer-Encoding: 8bit\r\n");
+        }
+        Message {
+            id,
+            envelope: Envelope {
+                sender: None,
+                recipients: vec![addressee(to)],
+                eight_bit,
+                dsn: None,
+            },
+            origin: Origin {
+                listener: "bounce".to_owned(),
+                peer: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0),
+                client: None,
+                helo: host.to_owned(),
+                tls: false,
+                esmtp: true,
+                user: None,
+                at: self.now,
+            },
+            header: Bytes::from(header),
+            body: Body::Memory(Bytes::from(body)),
+        }
+    }
+
+    fn subject(&self) -> String {
+        let begins = match (self.kind, self.recipients) {
+            (ReportKind::Failed, [one]) if one.in_doubt => "Perhaps not delivered",
+            (ReportKind::Failed, _) => "Not delivered",
+            (ReportKind::Relayed, _) => "Passed on",
+            (ReportKind::Delivered, _) => "Delivered",
+            (ReportKind::Delayed, _) => "Not yet delivered",
+        };
+        match self.recipients {
+            [one] => format!("{begins} to {}", one.recipient),
+            many => format!("{begins} to {} recipients", many.len()),
+        }
+    }
+
+    /// What became of it, in whose words, and what to do about it.
+    fn people(&self) -> String {
+        let (host, _) = self.by;
+        let mut out = format!(
+            "This is the mail relay {host}.\r\n\r\nYour message of {} {}:\r\n",
+            rfc5322(self.message.origin.at),
+            match self.kind {
+                ReportKind::Failed => "could not be delivered to",
+                ReportKind::Relayed =>
+                    "was passed on to a server that makes no reports of its own, for",
+                ReportKind::Delivered => "was delivered to",
+                ReportKind::Delayed => "waits longer than usual. It is not delivered yet to",
+            }
+        );
+        for told in self.recipients {
+            let _ = write!(out, "\r\n  {}\r\n    {}\r\n", told.recipient, told.why);
+            for line in told.said.iter().flat_map(|said| said.split('\n')).take(10) {
+                let _ = write!(out, "    > {line}\r\n");
+            }
+        }
+        let id = self.message.id;
+        let _ = match self.kind {
+            ReportKind::Failed => write!(
+                out,
+                "\r\nCheck the addresses and what the answers say. Then send it again{},\r\n\
+                 or ask whoever looks after this relay: the number of the message is\r\n{id}.\r\n",
+                if self.recipients.iter().any(|told| told.in_doubt) {
+                    " if it did not arrive"
+                } else {
+                    ""
+                },
+            ),
+            ReportKind::Relayed => write!(
+                out,
+                "\r\nYou asked to be told. Whether it reached the mailbox is not known here. The number\r\n\
+                 of the message is {id}.\r\n"
+            ),
+            ReportKind::Delivered => write!(
+                out,
+                "\r\nYou asked to be told. The number of the message is {id}.\r\n"
+            ),
+            ReportKind::Delayed => write!(
+                out,
+                "\r\nYou need not send it again: this relay goes on trying{}.\r\nThe number of the message is {id}.\r\n",
+                self.until
+                    .map_or_else(String::new, |at| format!(" until\r\n{}", rfc5322(at))),
+            ),
+        };
+        out
+    }
+
+    /// RFC 3464 §2.2 and §2.3: the fields for the message, then a group for each recipient.
+    fn machines(&self) -> String {
+        let (host, _) = self.by;
+        let message = self.message;
+        let mut out = String::new();
+        // RFC 3461 §6.2: decoded, which leaves printable ASCII.
+        let envid = message
+            .envelope
+            .dsn
+            .as_ref()
+            .and_then(|dsn| dsn.id.as_ref());
+        if let Some(envid) = envid.and_then(|id| xtext::decode(id)) {
+            let _ = write!(out, "Original-Envelope-Id: {envid}\r\n");
+        }
+        let _ = write!(
+            out,
+            "Reporting-MTA: dns; {host}\r\nX-Postern-Queue-ID: {}\r\nArrival-Date: {}\r\n",
+            message.id,
+            rfc5322(message.origin.at)
+        );
+        for told in self.recipients {
+            out.push_str("\r\n");
+            let original = told
+                .recipient
+                .dsn
+                .as_ref()
+                .and_then(|dsn| dsn.original.as_ref());
+            if let Some(original) = original.and_then(|text| xtext::shown_original(text)) {
+                let _ = write!(out, "Original-Recipient: {original}\r\n");
+            }
+            let _ = write!(
+                out,
+                "Final-Recipient: rfc822; {}\r\nAction: {}\r\nStatus: {}\r\n",
+                told.recipient,
+                self.kind.as_str(),
+                told.status,
+            );
+            if let Some(said) = &told.said {
+                let _ = write!(
+                    out,
+                    "Diagnostic-Code: smtp; {}\r\n",
+                    said.replace('\n', "\r\n  ")
+                );
+                // Of what waits it is not known here when it was tried.
+                if self.kind != ReportKind::Delayed {
+                    let _ = write!(out, "Last-Attempt-Date: {}\r\n", rfc5322(self.now));
+                }
+            }
+            if let Some(until) = self.until {
+                let _ = write!(out, "Will-Retry-Until: {}\r\n", rfc5322(until));
+            }
+        }
+        out
+    }
+
+    /// What comes back of the message; whether it is 8-bit.
+    fn bring_back(&self, boundary: &str, out: &mut Vec<u8>) -> bool {
+        let header = &self.message.header;
+        let end = memmem::Finder::new(boundary.as_bytes());
+        if let Some(body) = &self.whole
+            // A boundary in it would end the part early.
+            && end.find(header).is_none()
+            && end.find(body).is_none()
+        {
+            let eight_bit = !header.is_ascii() || !body.is_ascii();
+            out.extend_from_slice(b"Content-Type: message/rfc822\r\n");
+            if eight_bit {
+                out.extend_from_slice(b"Content-Transfer-Encoding: 8bit\r\n");
+            }
+            for piece in [b"\r\n", &header[..], b"\r\n", &body[..]] {
+                out.extend_from_slice(piece);
+            }
+            return eight_bit;
+        }
+        let (original, is_encoded) = original(header);
+        out.extend_from_slice(b"Content-Type: text/rfc822-headers\r\n");
+        if is_encoded {
+            out.extend_from_slice(b"Content-Transfer-Encoding: quoted-printable\r\n");
+        }
+        out.extend_from_slice(b"\r\n");
+        out.extend_from_slice(original.as_bytes());
+        false
+    }
+}
+
+/// One who is told, and wants to hear of nothing (RFC 3461 §6.1, §5.2.9).
+pub(super) fn addressee(to: &Address) -> Recipient {
+    Recipient {
+        address: to.clone(),
+        dsn: Some(DsnWish {
+            notify: Some(Notify::NEVER),
+            original: None,
+        }),
+    }
+}
+
+/// The original header up to a whole field within the bound, and whether it had to be encoded to be 7-bit with lines of
+/// bearable length (RFC 2045 §6.7).
+fn original(header: &[u8]) -> (String, bool) {
+    let mut end = header.len();
+    if end > MOST_HEADER {
+        let cut = header.get(..MOST_HEADER).unwrap_or_default();
+        end = cut
+            .windows(3)
+            .rposition(|w| matches!(w, [b'\r', b'\n', next] if *next != b' ' && *next != b'\t'))
+            .map_or(0, |at| at + 2);
+    }
+    let header = header.get(..end).unwrap_or_default();
+    let plain = header
+        .split(|b| *b == b'\n')
+        .all(|line| line.len() <= 998 && line.iter().all(|b| *b < 128 && *b != 0));
+    // A boundary in it would end the part early; encoded, a line cannot begin with `--=_`.
+    if plain && memmem::find(header, b"--=_").is_none() {
+        return (String::from_utf8_lossy(header).into_owned(), false);
+    }
+    (quoted_printable(header), true)
+}
+
+/// The unfolded value of the first field of that name; ASCII only.
+pub(super) fn field(header: &[u8], name: &str) -> Option<String> {
+    let value = headers::unfold(headers::value_of(header, name)?);
+    let text = str::from_utf8(&value).ok().filter(|text| text.is_ascii())?;
+    Some(text.trim().to_owned())
+}
+
+/// `<x@y>` that may be repeated in a field of ours as it is.
+fn is_plain_id(id: &str) -> bool {
+    id.len() <= 250
+        && id.starts_with('<')
+        && id.ends_with('>')
+        && id.bytes().all(|b| b.is_ascii_graphic())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{path::Path, time::Duration};
+
+    use super::*;
+    use crate::{
+        delivery::plan::{Failure, Receipt},
+        fixture::{self, address},
+        mail::{recipient::ReportWish, reply::Reply},
+    };
+
+    fn at() -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000)
+    }
+
+    fn message(header: &[u8], envid: Option<&str>) -> Message {
+        Message {
+            id: MessageId::new(at(), 1),
+            envelope: Envelope {
+                sender: Some(address("app@corp.example")),
+                recipients: vec![address("x@partner.example").into()],
+                eight_bit: true,
+                dsn: envid.map(|id| ReportWish {
+                    content: None,
+                    id: Some(id.to_owned()),
+                }),
+            },
+            origin: fixture::origin(at()),
+            header: Bytes::copy_from_slice(header),
+            body: Body::Memory(Bytes::from_static(b"secret\r\n")),
+        }
+    }
+
+    fn to(text: &str, original: Option<&str>) -> Recipient {
+        Recipient {
+            address: address(text),
+            dsn: original.map(|original| DsnWish {
+                notify: None,
+                original: Some(original.to_owned()),
+            }),
+        }
+    }
+
+    fn failure(recipient: &str, reply: Reply, gave_up: bool, in_doubt: bool) -> ReportedRecipient {
+        ReportedRecipient::failed(&Failure {
+            recipient: to(recipient, None),
+            reply,
+            gave_up,
+            in_doubt,
+            bounce: true,
+        })
+    }
+
+    fn taken(recipient: Recipient, reply: Reply, is_final: bool) -> ReportedRecipient {
+        ReportedRecipient::taken(&Receipt {
+            recipient,
+            reply,
+            is_final,
+        })
+    }
+
+    const HEADER: &[u8] = b"From: App <app@corp.example>\r\nTo: x@partner.example\r\nSubject: Report\r\n of the day\r\nMessage-ID:\r\n <1@corp.example>\r\n";
+
+    fn draft<'a>(
+        message: &'a Message,
+        kind: ReportKind,
+        recipients: &'a [ReportedRecipient],
+        from: &'a Address,
+    ) -> ReportDraft<'a> {
+        ReportDraft {
+            message,
+            kind,
+            recipients,
+            by: ("relay.corp.example", from),
+            whole: None,
+            until: None,
+            now: at() + Duration::from_hours(2),
+        }
+    }
+
+    /// The octets against the file of that name; `POSTERN_BLESS=1` writes the files anew.
+    fn check(name: &str, draft: &ReportDraft<'_>) -> String {
+        let id = MessageId::new(at(), 2);
+        let app = address("app@corp.example");
+        let made = draft.to(&app, id);
+        assert_eq!(
+            made.envelope.sender, None,
+            "<>, so that it never comes back"
+        );
+        assert_eq!(made.envelope.recipients, [addressee(&app)]);
+        let Body::Memory(body) = &made.body else {
+            panic!("in memory")
+        };
+        let octets = [&made.header[..], b"\r\n", &body[..]].concat();
+        let text = String::from_utf8(octets).unwrap();
+        assert_eq!(text.is_ascii(), !made.envelope.eight_bit);
+        assert!(text.lines().all(|line| line.len() <= 998));
+        assert!(
+            text.split("\r\n").all(|l| !l.contains(['\r', '\n'])),
+            "CRLF only"
+        );
+        assert_eq!(text.contains("secret"), draft.whole.is_some());
+        let parsed = mail_parser::MessageParser::default()
+            .parse(text.as_bytes())
+            .unwrap();
+        assert_eq!(parsed.parts.len(), 4, "report and three parts");
+        let file =
+            Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/messages/dsn/{name}.eml"));
+        if std::env::var_os("POSTERN_BLESS").is_some() {
+            std::fs::write(&file, &text).unwrap();
+        }
+        let expected = std::fs::read_to_string(&file).unwrap();
+        // A checkout may have changed the line endings of the file.
+        assert_eq!(
+            text.replace("\r\n", "\n"),
+            expected.replace("\r\n", "\n"),
+            "{name}"
+        );
+        text
+    }
+
+    fn failed(name: &str, header: &[u8], recipients: &[ReportedRecipient]) -> String {
+        let (message, from) = (message(header, None), address("postmaster@corp.example"));
+        check(
+            name,
+            &draft(&message, ReportKind::Failed, recipients, &from),
+        )
+    }
+
+    #[test]
+    fn golden_refused() {
+        let text = "no such user\nsee https://partner.example/5.1.1";
+        let reply = Reply::new(550, (5, 1, 1), text);
+        failed(
+            "refused",
+            HEADER,
+            &[failure("x@partner.example", reply, false, false)],
+        );
+    }
+
+    #[test]
+    fn golden_mixed() {
+        failed(
+            "mixed",
+            HEADER,
+            &[
+                failure(
+                    "x@partner.example",
+                    Reply::new(450, (4, 2, 1), "later"),
+                    true,
+                    false,
+                ),
+                failure(
+                    "y@partner.example",
+                    Reply::plain(451, "connection lost"),
+                    true,
+                    true,
+                ),
+                failure(
+                    "\"a b\"@partner.example",
+                    Reply::plain(571, "\n\nno"),
+                    false,
+                    true,
+                ),
+            ],
+        );
+    }
+
+    #[test]
+    fn golden_eight_bit() {
+        let no = Reply::new(550, (5, 0, 0), "no");
+        let header = "Subject: Gr\u{fc}\u{df}e \u{202e}\r\nX: trailing \r\n".as_bytes();
+        let text = failed(
+            "eight-bit",
+            header,
+            &[failure("x@partner.example", no, false, false)],
+        );
+        assert!(text.contains("quoted-printable"));
+    }
+
+    #[test]
+    fn golden_relayed() {
+        let (message, from) = (
+            message(HEADER, Some("QQ+3D1+20x")),
+            address("postmaster@corp.example"),
+        );
+        let ok = Reply::new(250, (2, 6, 0), "queued as 77");
+        let all = [
+            taken(
+                to("x@partner.example", Some("rfc822;y+2Bz@corp.example")),
+                ok,
+                false,
+            ),
+            taken(
+                to("z@partner.example", Some("utf-8;\\x{FC}@corp.example")),
+                Reply::plain(202, "Accepted"),
+                false,
+            ),
+        ];
+        check(
+            "relayed",
+            &draft(&message, ReportKind::Relayed, &all, &from),
+        );
+    }
+
+    #[test]
+    fn golden_delivered() {
+        let (message, from) = (message(HEADER, None), address("postmaster@corp.example"));
+        let kept = Reply::new(250, (2, 0, 0), "kept as 1.eml");
+        let all = [taken(to("x@partner.example", None), kept, true)];
+        check(
+            "delivered",
+            &draft(&message, ReportKind::Delivered, &all, &from),
+        );
+    }
+
+    #[test]
+    fn golden_delayed() {
+        let (message, from) = (message(HEADER, None), address("postmaster@corp.example"));
+        let all = [
+            ReportedRecipient::delayed(to("x@partner.example", None), Some("450 4.2.1 later")),
+            ReportedRecipient::delayed(to("y@partner.example", None), None),
+        ];
+        let until = Some(at() + Duration::from_hours(48));
+        let draft = draft(&message, ReportKind::Delayed, &all, &from);
+        check("delayed", &ReportDraft { until, ..draft });
+    }
+
+    #[test]
+    fn golden_whole() {
+        let from = address("postmaster@corp.example");
+        let no = Reply::new(550, (5, 0, 0), "no");
+        let all = [failure("x@partner.example", no, false, false)];
+        for (name, body) in [
+            ("whole", "secret\r\n"),
+            ("whole-eight-bit", "secret gr\u{fc}n\r\n"),
+        ] {
+            let message = message(HEADER, None);
+            let draft = draft(&message, ReportKind::Failed, &all, &from);
+            let whole = Some(Bytes::copy_from_slice(body.as_bytes()));
+            let text = check(name, &ReportDraft { whole, ..draft });
+            assert!(text.contains("Content-Type: message/rfc822"));
+        }
+    }
+
+    #[test]
+    fn a_message_that_knows_the_boundary_does_not_come_back_whole() {
+        let from = address("postmaster@corp.example");
+        let no = Reply::new(550, (5, 0, 0), "no");
+        let all = [failure("x@partner.example", no, false, false)];
+        let id = MessageId::new(at(), 2);
+        let message = message(HEADER, None);
+        let draft = draft(&message, ReportKind::Failed, &all, &from);
+        let whole = Some(Bytes::from(format!("x\r\n--=_{id}--\r\nevil\r\n")));
+        let made = ReportDraft { whole, ..draft }.to(&address("a@b.example"), id);
+        let Body::Memory(body) = &made.body else {
+            panic!("in memory")
+        };
+        let text = String::from_utf8(body.to_vec()).unwrap();
+        assert!(!text.contains("evil") && text.contains("text/rfc822-headers"));
+    }
+
+    #[test]
+    fn a_header_cannot_end_its_part_and_is_bounded() {
+        let no = Reply::new(550, (5, 0, 0), "no");
+        let one = [failure("x@partner.example", no, false, false)];
+        let id = MessageId::new(at(), 2);
+        let mut header = format!("X: a\r\n --=_{id}--\r\n").into_bytes();
+        for _ in 0..2000 {
+            header.extend_from_slice(b"Received: from somewhere\r\n\tby somewhere\r\n");
+        }
+        let message = message(&header, None);
+        let from = address("postmaster@corp.example");
+        let made = draft(&message, ReportKind::Failed, &one, &from).to(&address("a@b.c"), id);
+        assert!(made.body.len() < 40 * 1024);
+        let Body::Memory(body) = &made.body else {
+            panic!("in memory")
+        };
+        let text = String::from_utf8(body.to_vec()).unwrap();
+        assert_eq!(text.matches(&format!("--=_{id}--")).count(), 1);
+    }
+}
