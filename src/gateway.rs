@@ -49,6 +49,7 @@ pub mod instruments;
 mod letter;
 mod process;
 pub mod pulse;
+mod quotas;
 pub mod report;
 pub mod rotation;
 pub mod rules;
@@ -159,6 +160,7 @@ async fn serve(
         config.limits,
         Authenticator::default(),
     );
+    quotas::recall(store.as_ref(), &shared).await;
     let window = window::open(&config).await;
     // Everything is bound before anything is accepted: `commit` comes when delivery is ready to take it.
     let listeners = Listeners::new(Arc::clone(&shared))
@@ -188,6 +190,7 @@ async fn serve(
         Arc::clone(&instruments),
         config.data_dir.clone(),
     ));
+    health.spawn(quotas::keep(Arc::clone(&store), Arc::clone(&shared)));
     match &member {
         Some(member) => {
             let (member, store) = (Arc::clone(member), Arc::clone(&store));
@@ -430,6 +433,8 @@ impl Gateway {
             mut listeners,
             delivery,
             window,
+            store,
+            shared,
             ..
         } = self;
         let drain = async {
@@ -438,6 +443,7 @@ impl Gateway {
         };
         tokio::select! {
             cut = drain => {
+                quotas::write(store.as_ref(), &shared).await;
                 window.finish().await;
                 info!(event = "stopped", cut, "stopped");
             }

@@ -37,6 +37,9 @@ macro_rules! name {
 name!(RouteName);
 name!(ConnectorName);
 
+/// What the name of a holder begins with.
+pub const HOLDER: &str = "quota ";
+
 /// A lane: the connector, the mailbox that sends, and a From other than it. What is limited, closed and paused. It prints and
 /// parses itself as `connector`, `connector/mailbox` or `connector/mailbox/from`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -66,6 +69,18 @@ impl LaneId {
             from: None,
             ..self.clone()
         }
+    }
+
+    /// Where what a quota holds lies, and where it goes when it was held for too long; `holder`: `quota NAME`. No connector has a blank in
+    /// its name, and so nobody sends from there.
+    pub fn held_by(holder: &str) -> Self {
+        Self::of(&ConnectorName::from(holder))
+    }
+
+    /// The quota that holds what lies there, as [`LaneId::held_by`] was given it.
+    pub fn holder(&self) -> Option<&str> {
+        let name = self.connector.as_str();
+        name.starts_with(HOLDER).then_some(name)
     }
 
     /// From the way it displays.
@@ -174,6 +189,23 @@ impl Router {
 }
 
 impl Route {
+    /// A route of this name that leads nowhere.
+    pub fn nowhere(name: RouteName) -> Self {
+        Self {
+            name,
+            senders: None,
+            recipients: None,
+            clients: None,
+            users: None,
+            listeners: None,
+            connectors: Vec::new(),
+            retry: Vec::new(),
+            give_up: Duration::ZERO,
+            max_recipients: 1,
+            max_size: None,
+        }
+    }
+
     fn matches(&self, asked: Asked<'_>) -> bool {
         fn named(names: Option<&Vec<String>>, name: Option<&str>) -> bool {
             names.is_none_or(|names| name.is_some_and(|name| names.iter().any(|n| n == name)))

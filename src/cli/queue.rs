@@ -29,6 +29,7 @@ use crate::{
         text::{shown, shown_to},
         time::human,
     },
+    policy::quota::holder,
     queue::store::{Entry, Filter, JobState, Verb},
     route::RouteName,
 };
@@ -124,6 +125,9 @@ pub(super) struct Which {
     /// Only those on this route
     #[arg(long, value_name = "NAME")]
     route: Option<String>,
+    /// Only those that this [[quota]] holds
+    #[arg(long, value_name = "NAME")]
+    quota: Option<String>,
     /// Only those accepted longer ago than this, e.g. 1h
     #[arg(long, value_name = "DURATION", value_parser = age)]
     older: Option<Duration>,
@@ -146,6 +150,7 @@ impl Which {
             sender: self.sender.clone(),
             recipient: self.recipient.clone(),
             route: self.route.as_deref().map(RouteName::from),
+            held_by: self.quota.as_deref().map(holder),
             older: self
                 .older
                 .and_then(|older| output::now().checked_sub(older)),
@@ -160,6 +165,7 @@ impl Which {
             || self.sender.is_some()
             || self.recipient.is_some()
             || self.route.is_some()
+            || self.quota.is_some()
             || self.older.is_some()
     }
 }
@@ -193,7 +199,7 @@ pub(super) fn run(path: Option<PathBuf>, arguments: Arguments) -> Ended {
     if !which.says_something() {
         return Err(CommandError::new(
             Exit::Usage,
-            "say which messages: an id, a filter (--state, --sender, --recipient, --route, --older), or --all",
+            "say which messages: an id, a filter (--state, --sender, --recipient, --route, --quota, --older), or --all",
         ));
     }
     let store = find()?.existing_store()?;
@@ -256,6 +262,10 @@ fn list(place: &QueuePlace, which: &Which, limit: Option<usize>, json: bool) -> 
                         (None, Some(at)) => output::ahead(at, now),
                         (None, None) => String::new(),
                     },
+                    (JobState::Held, _) => {
+                        let holder = entry.held_by.as_deref();
+                        holder.map_or_else(String::new, |holder| format!("held by {holder}"))
+                    }
                     _ => String::new(),
                 };
                 vec![

@@ -229,6 +229,11 @@ impl PrintedStatus<'_> {
                 }
             )?;
         }
+        for full in &self.report.quotas {
+            let (count, quota) = (full.full, shown(&full.quota));
+            let some = shown(&full.named.join(", "));
+            writeln!(out, "quota       {quota} is used up for {count}: {some}")?;
+        }
         if let Some(stats) = &self.report.stats {
             writeln!(
                 out,

@@ -165,6 +165,8 @@ sections! {
         user: Sections, "", "Who may log in; a listener with `auth` is needed for it.";
         allowlist: Form::Section, "", "What may pass at all.";
         rewrite: Sections, "", "Gives a message another sender, before the lists are asked; the first that matches.";
+        header: Sections, "", "Changes the header of a message before it is judged: all that match, in order. An absent key matches anything.";
+        quota: Sections, "", "How many recipients, of whom, in which time; all that match count. An absent key matches anything.";
         route: Sections, "", "Which connectors take a message: the first route that matches. An absent key matches anything.";
         connector: Sections, "", "A way to send mail out.";
         queue: Form::Section, "", "How long a message is tried and kept.";
@@ -238,6 +240,28 @@ sections! {
         senders: List(PATTERN), "", "Which senders: the envelope's, and each address of From and Sender.";
         to: Is(ADDRESS), "", "What they become.";
         reply_to: Word(&["original", "keep"]), "original", "original: the replaced From becomes Reply-To.";
+    }
+    "header" "" needs [] {
+        senders: List(PATTERN), "", "Which senders.";
+        recipients: List(PATTERN), "", "Where one of its recipients is one of these: all of them get the same header.";
+        clients: List(NAME), "", "Names of clients.";
+        users: List(ANY), "", "Names of users.";
+        listeners: List(NAME), "", "Names of listeners.";
+        subject_prefix: Is(text("a prefix", "^[^ ].*$")), "", "What the subject begins with, unless it stands there already; \"[TEST] \" with the blank that follows it.";
+        add: List(text("a header field", r"^[!-9;-~]+:.*[^ ].*$")), "", "Fields to put in, each as in \"X-Environment: staging\"; never who, to whom, when, or how the body is read.";
+        remove: List(text("the name of a header field", "^[!-9;-~]+$")), "", "Names of fields that go, before others come.";
+    }
+    "quota" "" needs ["name" "per" "max" "over"] {
+        name: Is(NAME), "", "Its name, in replies, in the log and in the queue.";
+        senders: List(PATTERN), "", "Which senders.";
+        recipients: List(PATTERN), "", "Which recipients.";
+        clients: List(NAME), "", "Names of clients.";
+        users: List(ANY), "", "Names of users.";
+        listeners: List(NAME), "", "Names of listeners.";
+        per: Word(&["sender", "user", "client", "route"]), "", "Whose recipients are counted together: those of a sender, of who has logged in, of a client's address (IPv6: of a /64), of a route.";
+        max: Is(RATE), "", "Recipients in any window of that length, as in \"200/h\".";
+        over: Word(&["hold", "refuse", "alert"]), "", "What becomes of mail beyond it: accepted and held until it is released, refused with 450, or only told.";
+        hold_for: Duration("1m", "365d"), "2d", "With hold: what is not released then has failed, and is bounced.";
     }
     "route" "" needs ["name" "connectors"] {
         name: Is(NAME), "", "Its name, in the log and in the queue.";

@@ -61,6 +61,12 @@ top: messagesizelimit maxmessagesize -> did you mean [limits] `message_size`?
 top: loglevel -> did you mean [log] `level`?
 top: relaydomains -> did you mean [allowlist] `recipients`?
 top: users -> did you mean [[user]]?
+quota: rate limit most maximum -> write max = "200/h"
+quota: key by count -> did you mean `per`?
+quota: action then exceed onexceed -> did you mean `over`?
+header: prefix subject subjecttag tag -> did you mean `subject_prefix`?
+header: set append insert addheader headers -> write add = ["X-Environment: staging"]
+header: delete drop strip removeheader -> did you mean `remove`?
 route: via relay smarthost host target transport use -> write connectors = ["NAME"], the names of [[connector]] sections
 route allowlist: domain domains -> write `senders` or `recipients`; a domain alone is a pattern
 route rewrite allowlist: from -> did you mean `senders`?

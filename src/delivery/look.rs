@@ -17,6 +17,9 @@ use crate::{
     route::{ConnectorName, LaneId, Route, RouteName},
 };
 
+/// Messages of a quota that are given up together.
+const EXPIRED: usize = 50;
+
 /// Mail of one route, pin and lane that is due.
 pub(super) struct Claim {
     pub(super) ask: Ask,
@@ -48,6 +51,8 @@ pub(super) struct Look {
     pub(super) wait: Option<Duration>,
     /// Something is due and waits for a permit.
     pub(super) wants_work: bool,
+    /// What quotas have held for too long: it is given up.
+    pub(super) expired: Vec<Ask>,
     /// Lanes that one gateway at a time sends from, and not this one so far.
     pub(super) unheld: Vec<LaneId>,
 }
@@ -67,6 +72,21 @@ pub(super) fn look(
         let is_early = !later.is_zero() && due.lane.as_ref().is_some_and(is_wished);
         if !later.is_zero() && !is_early {
             found.wait_for(later);
+            continue;
+        }
+        if due
+            .lane
+            .as_ref()
+            .is_some_and(|lane| lane.holder().is_some())
+        {
+            found.expired.push(Ask {
+                route: due.route.clone(),
+                pinned: due.pinned.clone(),
+                lane: due.lane.clone(),
+                whose: due.whose,
+                connector: None,
+                limit: EXPIRED,
+            });
             continue;
         }
         found.backlog.insert((due.route.clone(), due.lane.clone()));

@@ -20,6 +20,7 @@ use crate::{
 mod among;
 mod attempt;
 pub mod clock;
+mod expiry;
 pub mod joining;
 pub mod lanes;
 mod learned;

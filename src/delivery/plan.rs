@@ -229,6 +229,14 @@ impl Attempt {
         }
     }
 
+    /// It is not sent at all: whoever is open has failed, by this word.
+    pub fn fail(&mut self, by: &ConnectorName, reply: &Reply) {
+        for (recipient, _) in self.open.drain(..) {
+            let outcome = Outcome::Failed(reply.clone());
+            self.answered.push((recipient, outcome, by.clone()));
+        }
+    }
+
     /// No connector is left, or nobody is open any more. `jitter` is in 0..1, `in_doubt_wait` as configured.
     pub fn finish(
         self,

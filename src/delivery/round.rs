@@ -14,6 +14,7 @@ use super::{
     among,
     attempt::{self, Task},
     clock::Moment,
+    expiry::{self, Expiry},
     lanes::gate::PAUSE_PROBE,
     login,
     look::{Claim, Look, look},
@@ -60,6 +61,7 @@ pub(super) struct Round {
     maintenance: Maintenance,
     late: LateLook,
     rerouting: Rerouting,
+    expiry: Expiry,
     clock: Timekeeper,
     /// Connectors that are gone, and that mail in doubt was pinned to.
     complained: HashSet<ConnectorName>,
@@ -82,6 +84,7 @@ impl Round {
             maintenance: Maintenance::default(),
             late: LateLook::default(),
             rerouting: Rerouting::default(),
+            expiry: Expiry::default(),
             clock: Timekeeper::new(Arc::clone(&shared.clock)),
             complained: HashSet::new(),
             sweeps: Sweeps::default(),
@@ -162,6 +165,7 @@ impl Round {
         self.maintenance.run(&shared.queue, keep, wall).await;
         if keep.is_some() {
             self.late.run(&shared.queue, &built, wall).await;
+            self.expiry.look(&shared.queue, &built, wall).await;
         }
         let looked = Instant::now();
         match self.claim(&built).await {
@@ -287,6 +291,7 @@ impl Round {
             backlog,
             wait,
             mut wants_work,
+            expired,
             unheld,
         } = look(&due, built, &shared.lanes, now);
         *shared.backlog() = backlog;
@@ -294,6 +299,9 @@ impl Round {
             self.rerouting
                 .reroute(&shared.queue, built, route, now.1)
                 .await?;
+        }
+        for ask in expired {
+            expiry::give_up(&shared, built, ask, moment).await?;
         }
         self.complain_of(lost_pins);
         for claim in &sweeps {

@@ -22,12 +22,13 @@ use crate::{
     config::Config,
     delivery::observer::Observer,
     listener::{ListenerStatus, Shared},
+    policy::ledger::QuotaStanding,
     queue::{
         Queue,
         store::{Health, Stats, StoreError},
     },
     telemetry::{
-        gauges::{ConnectorGauges, Gauges, QueueGauges},
+        gauges::{ConnectorGauges, Gauges, QueueGauges, QuotaGauges},
         metrics::{LabelNames, Metrics},
     },
     view::{Readiness, ReadyChecks},
@@ -155,6 +156,13 @@ impl Instruments {
             certificates: configured.certificates.clone(),
             is_store_healthy: self.queue.is_healthy(),
             free_octets: self.queue.free_octets(),
+            quotas: self
+                .shared
+                .quotas
+                .standing()
+                .into_iter()
+                .map(of_quota)
+                .collect(),
             incidents: [0; 3],
         })
     }
@@ -176,6 +184,17 @@ impl Instruments {
                 && free.is_none_or(|free| free >= self.shared.limits().free_disk),
             draining: is_draining,
         })
+    }
+}
+
+fn of_quota(quota: QuotaStanding) -> QuotaGauges {
+    QuotaGauges {
+        name: quota.name.to_string(),
+        counted: quota.counted,
+        beyond: quota.beyond,
+        forgotten: quota.forgotten,
+        keys: quota.keys,
+        full: quota.full,
     }
 }
 

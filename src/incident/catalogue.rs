@@ -53,6 +53,8 @@ pub enum IncidentKind {
     SentTwice,
     /// Two gateways of the queue do different things with the same mail.
     ConfigurationsDiffer,
+    /// Somebody has overrun a quota.
+    QuotaUsedUp,
     /// Many at once.
     Storm,
 }
@@ -421,6 +423,20 @@ const TEXTS: &[IncidentText] = &[
                  certificates and cluster.name) and run `postern reload` on each.",
     },
     IncidentText {
+        kind: Kind::QuotaUsedUp,
+        word: "quota_used_up",
+        severity: Warning,
+        at_once: true,
+        title: "The quota {} is used up",
+        causes: &[
+            "an application or a device sends more than it should: a loop, an error that is told again and again, a stolen login",
+            "there is more to send than the quota was made for",
+        ],
+        remedy: "The evidence names who has no room; `postern queue list --quota NAME` shows what is held. Look for what sends it and stop that; then \
+                 drop what nobody should get (`postern queue drop --quota NAME`) and let the rest go (`postern queue release --quota NAME`). Where \
+                 it is all as it should be, raise max in [[quota]].",
+    },
+    IncidentText {
         kind: Kind::Storm,
         word: "storm",
         severity: Warning,
@@ -513,6 +529,7 @@ mod tests {
             "member_taken_over",
             "sent_twice",
             "configurations_differ",
+            "quota_used_up",
             "storm",
         ];
         assert_eq!(words, known.into());

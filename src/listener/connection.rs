@@ -316,12 +316,13 @@ impl Connection {
                 }
             }
             Step::Unspool => self.intake.discard(),
-            Step::Enqueue(accepted) => {
+            Step::Enqueue(mut accepted) => {
                 self.flush().await?;
+                let tally = std::mem::take(&mut accepted.tally);
                 let sender = accepted.envelope.sender.clone();
                 let enqueued = self.intake.enqueue(&self.shared.queue, *accepted);
                 let result = Box::pin(enqueued).await.map(|unlogged| {
-                    self.shared.count_message(self.peer.ip());
+                    self.shared.count_message(self.peer.ip(), &tally);
                     self.unlogged = Some(unlogged);
                     let tls = self.wire.version();
                     self.witness.accepted(sender.as_ref());

@@ -102,7 +102,8 @@ impl Intake {
         };
         let mut routes: Vec<_> = mail.jobs.iter().map(|(route, _)| route.clone()).collect();
         routes.dedup();
-        let stored = timeout(STORE, queue.accept(mail, SystemTime::now())).await;
+        let stored = queue.accept(mail, &accepted.held, SystemTime::now());
+        let stored = timeout(STORE, stored).await;
         match stored {
             Ok(Ok(())) => Ok(Unlogged {
                 message,

@@ -29,6 +29,7 @@ pub(crate) mod limits;
 mod owner;
 mod permits;
 mod port;
+pub mod quotas;
 mod rate;
 pub mod refused;
 mod settings;

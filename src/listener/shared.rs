@@ -16,9 +16,11 @@ use super::{
     learning::Learning,
     limits::{MessageRate, RefusalLog},
     permits::{ConnectionPermit, Limit, Permits},
+    quotas::QuotaDesk,
     settings::Limits,
 };
 use crate::{
+    policy::quota::QuotaTally,
     queue::Queue,
     smtp::server::session::{Conditions, Rules},
 };
@@ -40,12 +42,16 @@ pub struct Shared {
     pub captures: Captures,
     /// Whether it is learned who there is.
     pub learning: Learning,
+    /// What the quotas have counted.
+    pub quotas: QuotaDesk,
     drain: watch::Sender<bool>,
 }
 
 impl Shared {
     /// For mail that goes to `queue`.
     pub fn new(queue: Arc<Queue>, rules: Rules, limits: Limits, auth: Authenticator) -> Arc<Self> {
+        let quotas = QuotaDesk::default();
+        quotas.adopt(&rules.policy.quotas);
         Arc::new(Self {
             queue,
             auth,
@@ -58,12 +64,14 @@ impl Shared {
             devices: Devices::default(),
             captures: Captures::default(),
             learning: Learning::default(),
+            quotas,
             drain: watch::Sender::new(false),
         })
     }
 
     /// From the next MAIL on these rules judge; the limits hold from now on.
     pub fn swap(&self, rules: Rules, limits: Limits) {
+        self.quotas.adopt(&rules.policy.quotas);
         *self.rules.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(rules);
         *self.limits.write().unwrap_or_else(PoisonError::into_inner) = limits;
     }
@@ -97,8 +105,10 @@ impl Shared {
         let limits = self.limits();
         let now = Instant::now();
         let rules = self.rules();
+        let has_quotas = !rules.policy.quotas.is_empty();
         Conditions {
             learned: self.learning.client(peer, &rules.policy, &self.devices),
+            quotas: has_quotas.then(|| self.quotas.view()),
             rules,
             store: self.queue.health(limits.free_disk),
             throttled: self
@@ -107,8 +117,9 @@ impl Shared {
         }
     }
 
-    /// One more message from this address.
-    pub(super) fn count_message(&self, peer: IpAddr) {
+    /// One more message from this address, and what it holds of the quotas.
+    pub(super) fn count_message(&self, peer: IpAddr, tally: &QuotaTally) {
+        self.quotas.count(tally);
         let limit = self.limits().messages_per_minute;
         self.messages.count(peer, limit, Instant::now());
     }

@@ -119,6 +119,8 @@ pub struct Origin {
     pub user: Option<String>,
     /// When DATA began.
     pub at: SystemTime,
+    /// What rules made of it on its way in, one each, for the log and for its life.
+    pub rules: Vec<String>,
 }
 
 /// One accepted message. What goes out is `header`, CRLF, `body`.

@@ -387,6 +387,18 @@ impl Reply {
             format!("more than {limit} recipients; send the rest in another message"),
         )
     }
+    /// A `[[quota]]` has no room; `most`: `200 recipients an hour`.
+    pub fn quota_used_up(quota: &str, most: &str) -> Self {
+        Self::new(450, (4, 7, 1), format!("quota {quota}: {most} are used up"))
+    }
+    /// Held by a `[[quota]]` for as long as it holds anything, and not released.
+    pub fn not_released(holder: &str, held_for: &str) -> Self {
+        Self::new(
+            550,
+            (5, 7, 1),
+            format!("held by {holder} and not released within {held_for}"),
+        )
+    }
     /// No `[[route]]` matches.
     pub fn no_route(recipient: &str) -> Self {
         let recipient: String = recipient.chars().take(200).collect();

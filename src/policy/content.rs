@@ -9,6 +9,7 @@ use std::borrow::Cow;
 use memchr::memchr2;
 
 use super::{
+    alter,
     grants::{self, Party},
     received,
     rewrite::{self, rewrite_value},
@@ -27,6 +28,8 @@ use crate::mail::{
 pub(super) fn header(policy: &Policy, raw: &[u8], about: &About<'_>) -> Result<Vec<u8>, Reply> {
     let raw = &*repair::tidied(raw);
     one_reading(raw)?;
+    let altered = alter::altered(&policy.header_rules, raw, about.posted(), about.recipients);
+    let raw = &*altered;
     let mut out = Vec::with_capacity(raw.len() + 512);
     received::compose(&mut out, about);
     let mut seen = Seen::default();
@@ -409,6 +412,7 @@ mod tests {
                     esmtp: true,
                     user: None,
                     at: SystemTime::UNIX_EPOCH + Duration::from_hours(498_732),
+                    rules: Vec::new(),
                 },
                 client: None,
                 user: None,

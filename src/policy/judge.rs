@@ -5,7 +5,7 @@
 use std::net::IpAddr;
 
 use super::{
-    content,
+    alter, content,
     grants::{self, Party},
     rewrite::{self, Rewrite},
     rules::{About, AuthMode, Policy, Who},
@@ -152,6 +152,13 @@ impl Policy {
     /// The reply that names the rule.
     pub fn header(&self, raw: &[u8], about: &About<'_>) -> Result<Vec<u8>, Reply> {
         content::header(self, raw, about)
+    }
+
+    /// The `[[header]]` rules that change the header of this message, each as it is told: its place, and what it does.
+    pub fn header_rules(&self, about: &About<'_>) -> Vec<String> {
+        alter::meant(&self.header_rules, about.posted(), about.recipients)
+            .map(|(place, rule)| format!("[[header]] {}: {}", place + 1, rule.words()))
+            .collect()
     }
 
     /// Whether a report about a message of this sender (after rewriting) may go to it: a pattern of the allowlist, the client or

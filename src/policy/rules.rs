@@ -5,8 +5,11 @@
 use std::net::IpAddr;
 
 use super::{
+    alter::HeaderRule,
     client::{self, Client, User},
+    quota::Quota,
     rewrite::Rewrite,
+    scope::Posted,
 };
 use crate::mail::{
     address::{Address, Domain},
@@ -49,6 +52,10 @@ pub struct Policy {
     pub allowlist: Allowlist,
     /// `[[rewrite]]`, first match wins.
     pub rewrites: Vec<Rewrite>,
+    /// `[[header]]`, all that are for a message, in order.
+    pub header_rules: Vec<HeaderRule>,
+    /// `[[quota]]`, all that are for a recipient count it.
+    pub quotas: Vec<Quota>,
     /// `limits.received_headers`.
     pub received_headers: usize,
     /// `default_domain`.
@@ -87,6 +94,18 @@ pub struct About<'a> {
     pub bounce_from: &'a Address,
     /// A name whose quotes were left out gets them (`From: Doe, Jane <a@b>`).
     pub unquoted_names: bool,
+}
+
+impl<'a> About<'a> {
+    /// Whose mail it is.
+    pub(super) fn posted(&self) -> Posted<'a> {
+        Posted {
+            sender: self.sender,
+            client: self.origin.client.as_deref(),
+            user: self.origin.user.as_deref(),
+            listener: &self.origin.listener,
+        }
+    }
 }
 
 impl Policy {

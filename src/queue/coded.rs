@@ -100,6 +100,8 @@ struct OriginRow<'a> {
     esmtp: bool,
     user: Option<Cow<'a, str>>,
     at: i64,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    rules: Vec<Cow<'a, str>>,
 }
 
 pub(super) fn origin_to_json(origin: &Origin) -> String {
@@ -112,6 +114,7 @@ pub(super) fn origin_to_json(origin: &Origin) -> String {
         esmtp: origin.esmtp,
         user: origin.user.as_deref().map(Cow::Borrowed),
         at: micros(origin.at),
+        rules: origin.rules.iter().map(Cow::from).collect(),
     };
     // It has no part that cannot be written as JSON.
     serde_json::to_string(&row).unwrap_or_default()
@@ -128,7 +131,18 @@ pub(super) fn origin_from_json(text: &str) -> Option<Origin> {
         esmtp: row.esmtp,
         user: row.user.map(Cow::into_owned),
         at: time(row.at),
+        rules: row.rules.into_iter().map(Cow::into_owned).collect(),
     })
+}
+
+/// That a message was accepted, in the line of its life: from where, and what rules made of it.
+pub(super) fn accepted_words(origin: &Origin) -> String {
+    let mut words = format!("from {} by listener {}", origin.peer, origin.listener);
+    for rule in &origin.rules {
+        words.push_str("; ");
+        words.push_str(rule);
+    }
+    words
 }
 
 /// The client's name in a column of origins; nothing else of it is read.

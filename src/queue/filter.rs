@@ -33,6 +33,8 @@ pub struct Filter {
     pub connector: Option<OfConnector>,
     /// The `[[client]]` that sent it, by name.
     pub client: Option<String>,
+    /// Those that are held by this: `quota NAME`.
+    pub held_by: Option<String>,
     /// In the id, the sender, a recipient or what was last said of one; in the subject where `subjects` says so.
     pub text: Option<Needle>,
     /// Accepted at that time or later.
@@ -125,6 +127,22 @@ impl Filter {
         }
     }
 
+    /// Whether it can be judged only of the entry as it is shown.
+    pub fn needs_entry(&self) -> bool {
+        self.connector.is_some()
+            || self.client.is_some()
+            || self.held_by.is_some()
+            || self.text.is_some()
+    }
+
+    /// Whether the rows of jobs alone can judge it.
+    pub fn is_plain(&self) -> bool {
+        self.sender.is_none()
+            && self.recipient.is_none()
+            && self.limit.is_none()
+            && !self.needs_entry()
+    }
+
     /// Whether it takes this entry; of `limit` it knows nothing.
     pub fn takes(&self, entry: &Entry) -> bool {
         (self.ids.is_empty() || self.ids.contains(&entry.id))
@@ -137,6 +155,10 @@ impl Filter {
                 .client
                 .as_ref()
                 .is_none_or(|client| entry.client.as_ref() == Some(client))
+            && self
+                .held_by
+                .as_ref()
+                .is_none_or(|holder| entry.held_by.as_ref() == Some(holder))
             && !(self.but_failed_reports
                 && entry.state == JobState::Failed
                 && entry.sender.is_none())

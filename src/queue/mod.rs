@@ -24,7 +24,7 @@ use store::{Health, Inserted, Job, NodeId, Standing, Start, Store, StoreError};
 
 use crate::{
     mail::message::{Ids, MessageId},
-    route::{ConnectorName, LaneId, Routed},
+    route::{ConnectorName, LaneId, RouteName, Routed},
 };
 
 pub mod body;
@@ -283,19 +283,34 @@ impl Queue {
         *self.reserve.write().unwrap_or_else(PoisonError::into_inner) = reserve;
     }
 
-    /// Makes the message durable; then hands it to delivery, or wakes it.
+    /// Makes the message durable; then hands it to delivery, or wakes it. What goes by the routes of `held` waits for its release, each
+    /// where it is held by whom ([`LaneId::held_by`]).
     ///
     /// # Errors
     /// [`StoreError`]; nothing was kept.
-    pub async fn accept(&self, mail: Routed, now: SystemTime) -> Result<(), StoreError> {
-        let placed = self.reserve(&mail);
+    pub async fn accept(
+        &self,
+        mail: Routed,
+        held: &[(RouteName, String)],
+        now: SystemTime,
+    ) -> Result<(), StoreError> {
+        // Nothing that is held goes out at once.
+        let placed = match held {
+            [] => self.reserve(&mail),
+            _ => Placement::Anywhere,
+        };
         let node = self.node();
         let start = match &placed {
             Placement::Now(reserved) => Start::Now(node, reserved.connector.clone()),
             Placement::In(lane) => Start::In(lane.clone()),
             Placement::Anywhere => Start::Any,
         };
-        let starts = vec![start; mail.jobs.len()];
+        let mut starts = vec![start; mail.jobs.len()];
+        for (start, (route, _)) in starts.iter_mut().zip(&mail.jobs) {
+            if let Some((_, holder)) = held.iter().find(|(held, _)| held == route) {
+                *start = Start::Held(LaneId::held_by(holder));
+            }
+        }
         let inserted = self.store.insert(&mail, &starts, now).await;
         if matches!(inserted, Err(StoreError::Full)) {
             self.ask_for_space();

@@ -119,6 +119,8 @@ pub struct Entry {
     pub size: u64,
     /// When.
     pub accepted: SystemTime,
+    /// Who holds it, where that is no operator: `quota NAME`.
+    pub held_by: Option<String>,
     /// The `[[client]]` that sent it, by name.
     pub client: Option<String>,
     /// To be read; only where it was asked for and the message is still kept.
@@ -151,6 +153,8 @@ pub enum Verb {
     Hold,
     /// Undo hold.
     Release,
+    /// What a quota has held for too long goes where it is given up, with a report. Delivery's own.
+    Expire,
     /// Give up now: to `failed`, no bounce.
     Fail,
     /// Gone, with its body; history keeps the line.
@@ -184,6 +188,7 @@ impl fmt::Display for Verb {
             Verb::Retry => "retry",
             Verb::Hold => "hold",
             Verb::Release => "release",
+            Verb::Expire => "expire",
             Verb::Fail => "fail",
             Verb::Drop => "drop",
             Verb::Reroute(route) => return write!(f, "reroute {route}"),
@@ -198,6 +203,7 @@ impl FromStr for Verb {
             "retry" => Verb::Retry,
             "hold" => Verb::Hold,
             "release" => Verb::Release,
+            "expire" => Verb::Expire,
             "fail" => Verb::Fail,
             "drop" => Verb::Drop,
             _ => {

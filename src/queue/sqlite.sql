@@ -41,7 +41,7 @@ CREATE TABLE job (
     message  INTEGER NOT NULL,
     route    TEXT NOT NULL,
     pinned   TEXT NOT NULL,                -- '': any connector of the route
-    lane     TEXT NOT NULL DEFAULT '',     -- connector/mailbox whose turn it waits for; '': of none
+    lane     TEXT NOT NULL DEFAULT '',     -- connector/mailbox whose turn it waits for; '': of none; `quota NAME`: that holds it, or held it too long
     state    INTEGER NOT NULL,             -- 0 sending, 1 held, 2 waiting, 3 failed; + 8: on its way into another store
     due      INTEGER NOT NULL,
     attempts INTEGER NOT NULL,

@@ -80,6 +80,8 @@ pub enum Start {
     In(LaneId),
     /// It waits for whoever has a permit.
     Any,
+    /// It is held there by a quota ([`LaneId::held_by`]).
+    Held(LaneId),
 }
 
 /// What became of a settlement.

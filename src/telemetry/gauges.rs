@@ -24,6 +24,8 @@ pub struct Gauges {
     pub is_store_healthy: bool,
     /// Octets that are free on the disk of the queue. `None`: it cannot be seen.
     pub free_octets: Option<u64>,
+    /// Every quota.
+    pub quotas: Vec<QuotaGauges>,
     /// Incidents that are open: `info`, `warning`, `critical`.
     pub incidents: [u64; 3],
 }
@@ -43,6 +45,23 @@ pub struct QueueGauges {
     pub in_doubt: u64,
     /// When the oldest that waits was accepted.
     pub oldest: Option<SystemTime>,
+}
+
+/// What a quota has counted, since the start.
+#[derive(Debug, Clone)]
+pub struct QuotaGauges {
+    /// Its name.
+    pub name: String,
+    /// Recipients that were counted.
+    pub counted: u64,
+    /// Recipients that found no room.
+    pub beyond: u64,
+    /// Keys that were forgotten since there were too many.
+    pub forgotten: u64,
+    /// Keys that are counted now.
+    pub keys: u64,
+    /// Those of them that have no room.
+    pub full: u64,
 }
 
 /// A connector at this moment.
@@ -70,6 +89,7 @@ impl Gauges {
         write_queue(&self.queue, out);
         write_connectors(&self.connectors, out);
         write_ends(self, out);
+        write_quotas(&self.quotas, out);
         let name = "postern_store_healthy";
         let help = "Whether what is sent can be written down.";
         gauge(name, help, u64::from(self.is_store_healthy), out);
@@ -154,6 +174,47 @@ fn write_connectors(connectors: &[ConnectorGauges], out: &mut String) {
         ] {
             let labels = labels(&["connector", "state"], &[&connector.name, state.as_str()]);
             line(name, &labels, u8::from(connector.state == state), out);
+        }
+    }
+}
+
+fn write_quotas(quotas: &[QuotaGauges], out: &mut String) {
+    let families: [(&str, &str, &str, fn(&QuotaGauges) -> u64); 5] = [
+        (
+            "postern_quota_recipients_total",
+            "counter",
+            "Recipients that the quota has counted.",
+            |quota| quota.counted,
+        ),
+        (
+            "postern_quota_over_total",
+            "counter",
+            "Recipients that found no room in the quota.",
+            |quota| quota.beyond,
+        ),
+        (
+            "postern_quota_forgotten_total",
+            "counter",
+            "Senders, users, clients or routes that were forgotten since there were too many.",
+            |quota| quota.forgotten,
+        ),
+        (
+            "postern_quota_keys",
+            "gauge",
+            "Senders, users, clients or routes that the quota counts.",
+            |quota| quota.keys,
+        ),
+        (
+            "postern_quota_full",
+            "gauge",
+            "Those of them that have overrun it and have no room.",
+            |quota| quota.full,
+        ),
+    ];
+    for (name, kind, help, part) in families {
+        head(name, kind, help, out);
+        for quota in quotas {
+            line(name, &labels(&["quota"], &[&quota.name]), part(quota), out);
         }
     }
 }

@@ -48,6 +48,7 @@ pub fn accepted(
     if envelope.recipients.len() > NAMED {
         recipients.push_str(",…");
     }
+    let rules = (!origin.rules.is_empty()).then(|| logged(&origin.rules.join("; ")));
     info!(
         event = "accepted",
         id = %id,
@@ -62,6 +63,7 @@ pub fn accepted(
         count = envelope.recipients.len(),
         size,
         routes = %routes.join(","),
+        rules = rules.as_deref(),
         ms = took.as_millis() as u64,
         "accepted"
     );

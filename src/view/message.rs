@@ -31,6 +31,9 @@ pub struct EntryView {
     pub blocked_by: Option<String>,
     /// The lane whose turn it waits for.
     pub waits_for: Option<String>,
+    /// What holds it, where that is no operator: `quota NAME`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub held_by: Option<String>,
     /// Octets.
     pub size: u64,
     /// When it was accepted.
@@ -101,6 +104,7 @@ impl EntryView {
             next_attempt: entry.next_attempt.map(rfc3339),
             blocked_by,
             waits_for: entry.lane.as_ref().map(ToString::to_string),
+            held_by: entry.held_by.clone(),
             size: entry.size,
             accepted_at: rfc3339(entry.accepted),
             accepted_by: entry.accepted_by.clone(),

@@ -10,6 +10,7 @@ mod form;
 mod incident;
 mod lane;
 mod message;
+mod quota;
 mod ready;
 mod row;
 mod status;
@@ -27,6 +28,7 @@ pub use self::{
         EntryView, EventView, FoundMessages, Life, ListedMessage, RecipientView, ShownMessage,
         sender,
     },
+    quota::{FullQuota, QUOTAS_ROW},
     ready::{Readiness, ReadyChecks},
     row::{Credential, Listener, Reload, ReloadCause, STATUS_ROW, StatusRow},
     status::{

@@ -8,6 +8,7 @@ use super::{
     cluster::{MemberView, StoreView},
     incident::OpenIncidents,
     lane::Lane,
+    quota::FullQuota,
     row::{Credential, Listener, Reload},
 };
 use crate::{listener::learning::LearningView, queue::store};
@@ -54,6 +55,9 @@ pub struct Status {
     /// Addresses that have spoken TLS below 1.2 in the last 24 hours: ten at most, the latest first.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub old_tls: Vec<OldTlsView>,
+    /// The quotas that somebody has overrun.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub quotas: Vec<FullQuota>,
     /// How many incidents are open, and not acknowledged. `None`: nobody has looked yet.
     pub incidents: Option<OpenIncidents>,
 }

@@ -3,8 +3,9 @@
 //! A file is a few lines `# comment`, then `key = value` lines (see [`Setting`]), then the conversation:
 //! `C: text` (CRLF is added), `C! text\r\n\x00` (exactly these octets), `S: reply` (`*` stands for anything),
 //! `S: close`, `TLS` (handshake now), `--- connection` (a new one), `reload key = value`, `sink: N` (messages accepted
-//! so far), `body: text`, `header: line`, `no-header: line` `envelope: from to`
-//! and `dsn: RET= ENVID=; to NOTIFY= ORCPT=` (of the last message). `play = whole` (or `lines`, `octets`) restricts how it is played.
+//! so far), `body: text`, `header: line`, `no-header: line`, `envelope: from to`, `held: ROUTE by QUOTA` (or `held: no`)
+//! and `dsn: RET= ENVID=; to NOTIFY= ORCPT=` (of the last message). `later: 1h` moves the clock of the quotas. `play = whole` (or `lines`,
+//! `octets`) restricts how it is played.
 
 use std::{
     collections::VecDeque,
@@ -17,6 +18,7 @@ use std::{
 
 use bytes::BytesMut;
 use postern::{
+    config::values,
     mail::{
         address::{Address, Domain},
         health::Health,
@@ -25,8 +27,12 @@ use postern::{
     },
     policy::{
         AuthMode,
+        alter::{AddedField, FieldName, HeaderRule, SubjectPrefix},
         client::{ToleranceLevel, User},
+        ledger::{Ledger, QuotaView},
+        quota::{Beyond, CountedBy, Quota},
         rewrite::{ReplyTo, Rewrite},
+        scope::Scope,
     },
     secret::Secret,
     smtp::server::session::{
@@ -134,6 +140,52 @@ impl Setting {
                     reply_to: ReplyTo::Original,
                 });
             }
+            // add NAME: VALUE | remove NAME | prefix "TEXT", several with ` & ` between them
+            "header" => {
+                let mut rule = HeaderRule::default();
+                for part in value.split(" & ") {
+                    match part.split_once(' ').unwrap() {
+                        ("add", field) => rule.add.push(AddedField::parse(field).unwrap()),
+                        ("remove", name) => rule.remove.push(FieldName::parse(name).unwrap()),
+                        ("prefix", text) => {
+                            let prefix = SubjectPrefix::parse(text.trim_matches('"'));
+                            rule.subject_prefix = Some(prefix.unwrap());
+                        }
+                        ("from", senders) => rule.scope.senders = Some(patterns(senders)),
+                        ("to", recipients) => rule.scope.recipients = Some(patterns(recipients)),
+                        (name, _) => panic!("unknown part {name}"),
+                    }
+                }
+                self.rules.policy.header_rules.push(rule);
+            }
+            // NAME per KEY max RATE over WORD [from PATTERNS]
+            "quota" => {
+                let words: Vec<&str> = value.split(' ').collect();
+                let [name, "per", per, "max", max, "over", over, rest @ ..] = words.as_slice()
+                else {
+                    panic!("not a quota: {value}")
+                };
+                let rate = values::rate(max).unwrap();
+                let by = CountedBy::ALL.into_iter().find(|by| by.as_str() == *per);
+                let all = [Beyond::Alert, Beyond::Hold, Beyond::Refuse];
+                let mut scope = Scope::default();
+                if let [key, patterns @ ..] = rest {
+                    let found = Some(fixture::patterns(&patterns.join(" ")));
+                    match *key {
+                        "from" => scope.senders = found,
+                        _ => scope.recipients = found,
+                    }
+                }
+                self.rules.policy.quotas.push(Quota {
+                    name: (*name).into(),
+                    scope,
+                    per: by.unwrap(),
+                    most: rate.count,
+                    window: rate.per,
+                    over: all.into_iter().find(|word| word.as_str() == *over).unwrap(),
+                    hold_for: Duration::from_hours(48),
+                });
+            }
             "default_domain" => {
                 self.rules.policy.default_domain = Some(Domain::parse(value).unwrap());
             }
@@ -162,6 +214,7 @@ impl Setting {
     fn conditions(&self) -> Conditions {
         Conditions {
             learned: None,
+            quotas: None,
             rules: Arc::new(self.rules.clone()),
             store: self.store,
             throttled: self.throttled,
@@ -183,8 +236,11 @@ struct Player {
 }
 
 impl Player {
-    fn new(setting: &Setting) -> Self {
-        let conditions = setting.conditions();
+    /// `view`: what the sessions before have counted.
+    fn new(setting: &Setting, view: &QuotaView) -> Self {
+        view.ledger.adopt(&setting.rules.policy.quotas);
+        let mut conditions = setting.conditions();
+        conditions.quotas = Some(view.clone());
         let listener = Arc::new(setting.listener.clone());
         Self {
             session: Session::new(listener, setting.peer, setting.implicit, conditions.clone()),
@@ -255,6 +311,9 @@ impl Player {
             Step::Spool(piece) => self.spool.extend_from_slice(&piece),
             Step::Unspool => self.spool.clear(),
             Step::Enqueue(accepted) => {
+                if let Some(view) = &self.conditions.quotas {
+                    view.ledger.count(&accepted.tally, view.now);
+                }
                 let body = accepted
                     .body
                     .as_ref()
@@ -363,7 +422,11 @@ fn asked_of_reports(accepted: &Accepted) -> String {
 fn play(path: &Path, text: &str, way: Way, setting: &Setting) {
     let name = path.file_name().unwrap().to_string_lossy().into_owned();
     let mut setting = setting.clone();
-    let mut player = Player::new(&setting);
+    let mut view = QuotaView {
+        ledger: Arc::new(Ledger::default()),
+        now: Duration::from_hours(24),
+    };
+    let mut player = Player::new(&setting, &view);
     let mut accepted = 0;
     let mut waiting: Vec<u8> = Vec::new();
     for (number, line) in text.lines().enumerate() {
@@ -405,11 +468,29 @@ fn play(path: &Path, text: &str, way: Way, setting: &Setting) {
         } else if line == "--- connection" {
             accepted += player.accepted.len();
             assert!(player.lines.is_empty(), "{at}: unread {:?}", player.lines);
-            player = Player::new(&setting);
+            player = Player::new(&setting, &view);
         } else if let Some(change) = line.strip_prefix("reload ") {
             let (key, value) = change.split_once('=').unwrap();
             setting.set(key.trim(), value.trim());
             player.conditions = setting.conditions();
+            view.ledger.adopt(&setting.rules.policy.quotas);
+            player.conditions.quotas = Some(view.clone());
+        } else if let Some(time) = line.strip_prefix("later: ") {
+            view.now += values::duration(time).unwrap();
+            player.conditions.quotas = Some(view.clone());
+        } else if let Some(held) = line.strip_prefix("held: ") {
+            let (last, _) = player.accepted.last().unwrap();
+            let all: Vec<String> = last
+                .held
+                .iter()
+                .map(|(route, by)| format!("{route} by {by}"))
+                .collect();
+            let said = if all.is_empty() {
+                "no".into()
+            } else {
+                all.join(", ")
+            };
+            assert_eq!(said, held, "{at}");
         } else if let Some(count) = line.strip_prefix("sink: ") {
             let seen = accepted + player.accepted.len();
             assert_eq!(seen.to_string(), count, "{at}: messages");

@@ -17,6 +17,7 @@ use postern::{
     },
     policy::{
         About, Policy, Who,
+        alter::{HeaderRule, SubjectPrefix},
         rewrite::{ReplyTo, Rewrite},
     },
 };
@@ -31,11 +32,42 @@ pub fn leaves_as_written(file: &Path) {
         .and_then(|rest| rest.split_once('\n'))
         .unwrap();
     let message = message.replace('\n', "\r\n").into_bytes();
-    assert_eq!(passed(sender, &message), expected);
+    let (written, _) = passed(sender, &message, Vec::new());
+    assert_eq!(written, expected);
+    is_marked(sender, &message, &expected);
 }
 
-fn passed(sender: &str, message: &[u8]) -> String {
+/// Whatever the text, a prefix of the subject changes nothing but the subject, and twice is once.
+fn is_marked(sender: &str, message: &[u8], expected: &str) {
+    let rule = HeaderRule {
+        subject_prefix: Some(SubjectPrefix::parse("[TEST] ").unwrap()),
+        ..HeaderRule::default()
+    };
+    let (marked, Some(header)) = passed(sender, message, vec![rule.clone()]) else {
+        return assert_eq!(passed(sender, message, vec![rule]).0, expected);
+    };
+    assert!(headers::subject(&header).unwrap().starts_with("[TEST]"));
+    let without = |text: &str| {
+        let (header, body) = text.split_once("\n\n").unwrap();
+        let header = format!("{header}\n").replace('\n', "\r\n");
+        (
+            headers::remove(header.as_bytes(), &["Subject"]),
+            body.to_owned(),
+        )
+    };
+    assert_eq!(without(&marked), without(expected));
+    let (twice, _) = passed(sender, message, vec![rule.clone(), rule]);
+    assert_eq!(twice, marked);
+}
+
+/// What leaves, and the header of that unless it was refused.
+fn passed(
+    sender: &str,
+    message: &[u8],
+    header_rules: Vec<HeaderRule>,
+) -> (String, Option<Vec<u8>>) {
     let policy = Policy {
+        header_rules,
         rewrites: vec![Rewrite {
             senders: patterns("*@localhost root@*"),
             to: address("noreply@corp.com"),
@@ -75,8 +107,11 @@ fn passed(sender: &str, message: &[u8]) -> String {
             let mut out = headers::remove(&header, &["Received"]);
             out.extend_from_slice(b"\r\n");
             out.extend_from_slice(&message[end.body..]);
-            String::from_utf8(out).unwrap().replace("\r\n", "\n")
+            (
+                String::from_utf8(out).unwrap().replace("\r\n", "\n"),
+                Some(header),
+            )
         }
-        Err(reply) => format!("{reply}\n"),
+        Err(reply) => (format!("{reply}\n"), None),
     }
 }

@@ -264,6 +264,7 @@ pub fn conversation(data: &[u8]) -> usize {
     };
     rules.router.routes[0].max_recipients = 3;
     let conditions = Conditions {
+        quotas: None,
         learned: None,
         rules: Arc::new(rules),
         store: Health::Fine,

@@ -418,6 +418,23 @@ recipients = ["corp.example", "*.partner.example"]
 [[rewrite]]
 senders = ["*@localhost", "root@*"]
 to = "noreply@corp.example"
+[[header]]
+senders = ["*@staging.corp.example"]
+recipients = ["*"]
+clients = ["printers"]
+listeners = ["local"]
+subject_prefix = "[TEST] "
+add = ["X-Environment: staging"]
+remove = ["X-Originating-IP"]
+[[quota]]
+name = "printers"
+senders = ["printer@corp.example"]
+recipients = ["*"]
+clients = ["printers"]
+listeners = ["local"]
+per = "sender"
+max = "200/h"
+over = "hold"
 [[route]]
 name = "billing"
 senders = ["billing@corp.example"]

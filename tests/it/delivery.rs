@@ -17,12 +17,17 @@ use postern::{
     mail::{
         message::{Body, Envelope, Message, MessageId, Origin},
         outcome::{LaneState, Obstacle, ObstacleKind, Onward, Outcome},
+        pattern::Pattern,
         recipient::{DsnWish, Notify, Recipient, ReportWish},
         reply::Reply,
     },
+    policy::{
+        quota::{Beyond, CountedBy, Quota},
+        scope::Scope,
+    },
     queue::{
         Queue,
-        store::{Filter, JobState, RecipientState, Verb},
+        store::{Filter, JobState, RecipientState, Store, Verb},
     },
     route::{Route, RouteName, Routed, Router},
 };
@@ -200,6 +205,7 @@ fn mail(recipients: &[&str], now: SystemTime) -> Routed {
                 esmtp: true,
                 user: None,
                 at: now,
+                rules: Vec::new(),
             },
             header: Bytes::from_static(
                 b"From: app@corp.example\r\nMessage-ID: <1@corp.example>\r\n",
@@ -214,7 +220,7 @@ impl World {
     async fn accept(&self, recipients: &[&str]) {
         let now = self.clock.wall();
         let mail = mail(recipients, now);
-        self.queue.accept(mail, now).await.unwrap();
+        self.queue.accept(mail, &[], now).await.unwrap();
     }
 
     /// Of some of whom the sender wants to hear; each a job of its own.
@@ -242,7 +248,7 @@ impl World {
         } else {
             vec![(route, all)]
         };
-        self.queue.accept(mail, now).await.unwrap();
+        self.queue.accept(mail, &[], now).await.unwrap();
     }
 
     /// What each report says: whom it is to, its subject, and what it says of whom.
@@ -298,6 +304,75 @@ fn deferred() -> Outcome {
 
 fn refused() -> Outcome {
     Outcome::Failed(Reply::new(550, (5, 1, 1), "no such user"))
+}
+
+/// What a quota holds is never sent by itself: released it goes out, and what nobody releases in time has failed, and its sender is told.
+#[tokio::test(start_paused = true)]
+async fn what_a_quota_holds_is_released_or_bounced_in_the_end() {
+    let out = Scripted::new("out", []);
+    let plan = Plan::default();
+    let mut setup = setup(&[("out", &out)], &plan);
+    setup.policy.quotas = vec![Quota {
+        name: "erp".into(),
+        scope: Scope::default(),
+        per: CountedBy::Sender,
+        most: 1,
+        window: Duration::from_hours(1),
+        over: Beyond::Hold,
+        hold_for: Duration::from_mins(3),
+    }];
+    let store = Memory::strict();
+    let queue = Arc::new(Queue::new(Arc::clone(&store) as Arc<dyn Store>));
+    let clock = PausedClock::new();
+    let by = Arc::clone(&clock) as Arc<dyn Clock>;
+    let delivery = Delivery::start_by(by, Arc::clone(&queue), setup);
+    let hold = async |local: &str, quota: &str| {
+        let now = clock.wall();
+        let held = [(RouteName::from("all"), format!("quota {quota}"))];
+        let mail = mail(&[local], now);
+        queue.accept(mail, &held, now).await.unwrap();
+    };
+    hold("released", "erp").await;
+    hold("kept", "erp").await;
+    // Of one that is no longer configured nobody knows for how long.
+    hold("gone", "gone").await;
+    stays_so("nothing is sent", Duration::from_mins(2), || {
+        out.count() == 0
+    })
+    .await;
+    let filter = Filter {
+        recipient: Some(Pattern::parse("released@*").unwrap()),
+        held_by: Some("quota erp".into()),
+        ..Filter::default()
+    };
+    let released = store.command(&filter, &Verb::Release, clock.wall()).await;
+    assert_eq!(released.unwrap(), 1);
+    queue.was_operated();
+    until("released", async || {
+        store.state("released@partner.example").as_deref() == Some("done")
+    })
+    .await;
+    assert_eq!(out.count(), 1);
+    until("a bounce", async || out.count() == 2).await;
+    assert_eq!(store.state("kept@partner.example").unwrap(), "failed");
+    let calls = out.calls.lock().unwrap().clone();
+    let bounce = &calls[1].message;
+    assert_eq!(calls[1].recipients, ["app@corp.example"]);
+    assert_eq!(bounce.envelope.sender, None);
+    let Body::Memory(body) = &bounce.body else {
+        panic!()
+    };
+    let body = String::from_utf8_lossy(body);
+    for words in [
+        "Status: 5.7.1",
+        "held by quota erp and not released within 3m",
+        "kept@partner.example",
+    ] {
+        assert!(body.contains(words), "{words}: {body}");
+    }
+    stays_so("and no more", Duration::from_mins(10), || out.count() == 2).await;
+    assert_eq!(store.state("gone@partner.example").unwrap(), "waiting");
+    delivery.drain(Duration::from_secs(5)).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -1043,7 +1118,7 @@ async fn a_store_that_fails_stops_delivery_and_loses_no_outcome() {
     assert!(
         world
             .queue
-            .accept(mail(&["b"], world.clock.wall()), world.clock.wall())
+            .accept(mail(&["b"], world.clock.wall()), &[], world.clock.wall())
             .await
             .is_err()
     );
@@ -1236,10 +1311,10 @@ async fn over_sqlite() {
     patient.settings.in_doubt_wait = Duration::from_secs(2);
     let delivery = Delivery::start(Arc::clone(&queue), patient);
     let now = SystemTime::now();
-    queue.accept(mail(&["doubt"], now), now).await.unwrap();
+    queue.accept(mail(&["doubt"], now), &[], now).await.unwrap();
     until("the first", async || out.count() == 1).await;
     queue
-        .accept(mail(&["yes", "no", "later"], now), now)
+        .accept(mail(&["yes", "no", "later"], now), &[], now)
         .await
         .unwrap();
     until("a retry, a bounce, and what was in doubt", async || {

@@ -75,11 +75,35 @@ const SEEDED: &[(IncidentKind, fn())] = &[
         IncidentKind::SentTwice,
         cluster_incidents::a_message_that_two_send,
     ),
+    (IncidentKind::QuotaUsedUp, a_quota_that_is_used_up),
     (IncidentKind::Storm, many_at_once),
 ];
 
 /// Nothing replaces a credential by itself yet.
 const NOBODY_MAKES: &[IncidentKind] = &[IncidentKind::RotationFailed];
+
+#[test]
+fn a_quota_that_is_used_up() {
+    let sink = Upstream::start();
+    let quota =
+        "\n[[quota]]\nname = \"app\"\nper = \"sender\"\nmax = \"2/10s\"\nover = \"refuse\"\n";
+    let watched = Watched::start(&(basic(sink.address) + quota));
+    for _ in 0..2 {
+        send(&watched.gateway);
+    }
+    let mut client = watched.gateway.connect("local");
+    client.expect("EHLO app", "250");
+    client.expect("MAIL FROM:<erp@corp.example>", "250");
+    client.expect("RCPT TO:<x@corp.example>", "450");
+    let open = watched.opened("quota_used_up");
+    assert_eq!(open["object"], "app");
+    assert!(
+        open["evidence"].to_string().contains("…@corp.example"),
+        "{open}"
+    );
+    watched.recovered("quota_used_up");
+    watched.exactly(&[("quota_used_up", "app")]);
+}
 
 #[test]
 fn every_kind_is_seeded() {

@@ -70,6 +70,7 @@ mod postgres_server;
 mod postgres_standby;
 mod proposals;
 mod proxy;
+mod quotas;
 mod readers;
 mod refusals;
 mod relays;

@@ -22,8 +22,8 @@ use postern::{
         sqlite::SqliteStore,
         store::{
             Ask, CLOCK, Due, Event, Filter, GiveBack, Health, Job, JobState, KeepTimes, Kept,
-            LaneRow, LateNotice, NodeId, Retention, Settled, Settlement, Shift, Standing, Start,
-            Store, StoreError, Verb, Whose,
+            LaneRow, LateNotice, NodeId, Retention, Search, Settled, Settlement, Shift, Standing,
+            Start, Store, StoreError, Verb, Whose,
         },
         turns::Pair,
     },
@@ -76,6 +76,7 @@ pub(crate) fn mail_with(n: u128, recipients: &[&str], body: Body) -> Routed {
                 esmtp: true,
                 user: None,
                 at: at(0),
+                rules: Vec::new(),
             },
             header: "Subject: x\r\n".into(),
             body,
@@ -290,6 +291,7 @@ on_every_store!(
     a_settlement_may_be_written_twice,
     a_wish_waits_for_the_settlement,
     verbs_take_what_the_filter_says,
+    what_a_quota_holds,
     retention,
     history_goes_whatever_the_clock_did_and_numbers_are_given_again,
     a_job_split_off_never_has_the_number_of_one_that_is_done,
@@ -736,6 +738,160 @@ async fn a_wish_waits_for_the_settlement(store: Arc<dyn Store>) {
         );
         store.command(&filter, &Verb::Drop, at(3)).await.unwrap();
     }
+}
+
+/// It is claimed by nobody, is found by who holds it, and is released, or goes where alone it is given up; whatever a verb or a crash makes of
+/// it, nobody else ever finds it there.
+async fn what_a_quota_holds(store: Arc<dyn Store>) {
+    let lane = LaneId::held_by("quota erp");
+    for n in 1..=7 {
+        let sent = mail(n, &["a@x.example", "b@x.example"]);
+        let start = match n {
+            6 => Start::Held(LaneId::held_by("quota other")),
+            7 => Start::Any,
+            _ => Start::Held(lane.clone()),
+        };
+        let now = at(n as u64);
+        store.insert(&sent, &[start], now).await.unwrap();
+    }
+    let id = |n| mail(n, &[]).message.id;
+    let of = |quota: &str| Filter {
+        held_by: Some(format!("quota {quota}")),
+        ..Filter::default()
+    };
+    let held = async |quota: &str| -> Vec<MessageId> {
+        let entries = store.list(&of(quota), at(9)).await.unwrap();
+        assert!(entries.iter().all(|entry| entry.state == JobState::Held));
+        entries.iter().map(|entry| entry.id).collect()
+    };
+    assert_eq!(held("erp").await, [1, 2, 3, 4, 5].map(id));
+    assert_eq!(held("other").await, [6].map(id));
+    assert!(held("er").await.is_empty());
+    let search = Search {
+        filter: of("erp"),
+        limit: 10,
+        ..Search::default()
+    };
+    assert_eq!(store.search(&search).await.unwrap().entries.len(), 5);
+    assert_eq!(store.stats().await.unwrap().held, 6);
+    // Nothing of it is due, and a retry does not release it.
+    let sent = store.claim(&ask(10), NODE, at(9)).await.unwrap();
+    assert_eq!(sent.len(), 1);
+    assert_eq!(sent[0].message.id, id(7));
+    let retried = store.command(&of("erp"), &Verb::Retry, at(9)).await;
+    assert_eq!(retried.unwrap(), 0);
+    // Released, it is like any other.
+    assert_eq!(
+        store
+            .command(&only(id(1)), &Verb::Release, at(9))
+            .await
+            .unwrap(),
+        1
+    );
+    let job = claim_one(&*store, at(9)).await;
+    assert_eq!((job.message.id, job.lane.clone()), (id(1), None));
+    let done = vec![("a@x.example", done()), ("b@x.example", done())];
+    store.settle(settlement(&job, done), at(9)).await.unwrap();
+    // Given up by an operator and brought back, too.
+    assert_eq!(
+        store
+            .command(&only(id(2)), &Verb::Fail, at(9))
+            .await
+            .unwrap(),
+        1
+    );
+    assert_eq!(
+        store
+            .command(&only(id(2)), &Verb::Retry, at(9))
+            .await
+            .unwrap(),
+        1
+    );
+    let job = claim_one(&*store, at(9)).await;
+    assert_eq!((job.message.id, job.lane.clone()), (id(2), None));
+    let done = vec![("a@x.example", self::done()), ("b@x.example", self::done())];
+    store.settle(settlement(&job, done), at(9)).await.unwrap();
+    // To another route it is still held.
+    let to = Verb::Reroute(route());
+    assert_eq!(store.command(&only(id(3)), &to, at(9)).await.unwrap(), 1);
+    assert_eq!(held("erp").await, [3, 4, 5].map(id));
+    // What was held for too long.
+    let old = Filter {
+        states: vec![JobState::Held],
+        older: Some(at(4)),
+        ..of("erp")
+    };
+    assert_eq!(store.command(&old, &Verb::Expire, at(10)).await.unwrap(), 2);
+    assert_eq!(store.command(&old, &Verb::Expire, at(10)).await.unwrap(), 0);
+    assert_eq!(held("erp").await, [5].map(id));
+    assert!(
+        store
+            .claim(&ask(10), NODE, at(11))
+            .await
+            .unwrap()
+            .is_empty()
+    );
+    assert!(
+        store
+            .due(at(11))
+            .await
+            .unwrap()
+            .iter()
+            .any(|due| due.lane == Some(lane.clone()))
+    );
+    let ask = Ask {
+        lane: Some(lane.clone()),
+        whose: Whose::InTurns,
+        ..ask(10).remove(0)
+    };
+    let jobs = store
+        .claim(std::slice::from_ref(&ask), NODE, at(11))
+        .await
+        .unwrap();
+    assert_eq!(jobs.len(), 2);
+    // A crash before it is settled: it is there again, and nowhere else.
+    store.beat(&Standing::default()).await.unwrap();
+    assert!(
+        store
+            .claim(&self::ask(10), NODE, at(12))
+            .await
+            .unwrap()
+            .iter()
+            .all(|job| job.message.id == id(7))
+    );
+    let jobs = store.claim(&[ask], NODE, at(12)).await.unwrap();
+    assert_eq!(jobs.len(), 2);
+    for job in &jobs {
+        let failed = vec![("a@x.example", failed()), ("b@x.example", self::failed())];
+        let mut settled = settlement(job, failed);
+        settled.bounces = vec![mail(
+            100 + u128::from(job.message.id == id(4)),
+            &["app@corp.example"],
+        )];
+        store.settle(settled, at(12)).await.unwrap();
+    }
+    assert_eq!(looks(&*store, id(4)).await.0, JobState::Failed);
+    // Brought back by the operator it is sent, and held by nobody.
+    assert_eq!(
+        store
+            .command(&only(id(4)), &Verb::Retry, at(13))
+            .await
+            .unwrap(),
+        1
+    );
+    let entry = store.list(&only(id(4)), at(13)).await.unwrap().remove(0);
+    assert_eq!(
+        (entry.state, entry.lane, entry.held_by),
+        (JobState::Waiting, None, None)
+    );
+    assert_eq!(
+        store
+            .command(&of("erp"), &Verb::Drop, at(13))
+            .await
+            .unwrap(),
+        1
+    );
+    assert!(held("erp").await.is_empty());
 }
 
 async fn verbs_take_what_the_filter_says(store: Arc<dyn Store>) {
@@ -1433,7 +1589,7 @@ async fn accept_hands_over_or_rings() {
     let dir = tempfile::tempdir().unwrap();
     let queue = Queue::new(open(dir.path()));
     queue
-        .accept(mail(1, &["a@x.example"]), at(0))
+        .accept(mail(1, &["a@x.example"]), &[], at(0))
         .await
         .unwrap();
     queue.changed().await;
@@ -1447,7 +1603,7 @@ async fn accept_hands_over_or_rings() {
         })
     })));
     queue
-        .accept(mail(2, &["b@x.example"]), at(0))
+        .accept(mail(2, &["b@x.example"]), &[], at(0))
         .await
         .unwrap();
     let job = got.lock().unwrap().remove(0);
@@ -1459,14 +1615,14 @@ async fn accept_hands_over_or_rings() {
     // An insert that fails keeps the reservation from being used.
     assert!(
         queue
-            .accept(mail(2, &["b@x.example"]), at(0))
+            .accept(mail(2, &["b@x.example"]), &[], at(0))
             .await
             .is_err()
     );
     assert!(got.lock().unwrap().is_empty());
     queue.set_reserve(None);
     queue
-        .accept(mail(3, &["b@x.example"]), at(0))
+        .accept(mail(3, &["b@x.example"]), &[], at(0))
         .await
         .unwrap();
     queue.changed().await;

@@ -26,6 +26,7 @@ use crate::{
         settings::{Role, ShownContent},
     },
     mail::{message::MessageId, pattern::Pattern, text::shown_to},
+    policy::quota::holder,
     queue::{
         eml::Eml,
         store::{Filter, JobState, Needle, Search, StoreError},
@@ -40,6 +41,7 @@ const KEYS: &[&str] = &[
     "route",
     "connector",
     "client",
+    "quota",
     "sender",
     "recipient",
     "text",
@@ -59,6 +61,7 @@ const PATIENCE: Duration = Duration::from_millis(250);
         ("route" = Option<String>, Query, description = "On this route"),
         ("connector" = Option<String>, Query, description = "That wait for this connector, or may go by it"),
         ("client" = Option<String>, Query, description = "Sent by this [[client]]"),
+        ("quota" = Option<String>, Query, description = "Held by this [[quota]]"),
         ("sender" = Option<String>, Query, description = "From this address or pattern"),
         ("recipient" = Option<String>, Query, description = "To this address or pattern"),
         ("text" = Option<String>, Query, description = "With this in id, sender, recipients or replies; in the subject where it is shown"),
@@ -135,6 +138,7 @@ pub(in crate::admin) fn filter(
             .get("connector")
             .map(|name| app.host.of_connector(name)),
         client: params.get("client").map(str::to_owned),
+        held_by: params.get("quota").map(holder),
         text: params.get("text").map(Needle::new),
         since: params.time("since")?,
         older: params.time("until")?,

@@ -27,11 +27,12 @@ use crate::{
 };
 
 /// The keys of a filter.
-const KEYS: [&str; 10] = [
+const KEYS: [&str; 11] = [
     "state",
     "route",
     "connector",
     "client",
+    "quota",
     "sender",
     "recipient",
     "text",
@@ -111,6 +112,7 @@ fn form(params: &Params) -> FilterForm {
         route: given("route"),
         connector: given("connector"),
         client: given("client"),
+        quota: given("quota"),
         sender: given("sender"),
         recipient: given("recipient"),
         text: given("text"),

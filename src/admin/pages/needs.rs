@@ -436,6 +436,7 @@ mod tests {
         };
         SeenNow {
             status: view::Status {
+                quotas: Vec::new(),
                 running: true,
                 pid: None,
                 data_dir: String::new(),

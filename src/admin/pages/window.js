@@ -146,6 +146,7 @@ function fillMessage(row, entry) {
 	put(slot(row, "size"), size(entry.size));
 	const parts = [];
 	if (entry.blocked_by) parts.push(element("span", "", `Connector ${shown(entry.blocked_by, 80)} is shut.`));
+	if (entry.held_by) parts.push(" ", element("span", "", `Held by ${shown(entry.held_by, 80)}.`));
 	if (entry.waits_for) parts.push(" ", element("span", "", `Its turn in ${shown(entry.waits_for, 120)}.`));
 	if (entry.state === "waiting" && !entry.blocked_by && entry.next_attempt) {
 		const next = element("span", "", "Next try ");

@@ -28,6 +28,7 @@ mod context;
 mod files;
 mod google;
 mod graph;
+mod header;
 mod limits;
 mod listener;
 mod microsoft;
@@ -37,9 +38,11 @@ mod old_tls;
 mod outbound;
 mod postgres;
 mod queue;
+mod quota;
 mod relay;
 mod rewrite;
 mod route;
+mod scope;
 mod secret;
 mod smtp;
 mod token;
@@ -77,6 +80,13 @@ pub(super) fn read<'a>(
     let users = user::read(context, &root);
     let allowlist = allowlist::read(context, &root);
     let rewrites = rewrite::read(context, &root);
+    let names = scope::ScopeNames {
+        listeners: &listeners.names,
+        clients: &clients.names,
+        users: &users.names,
+    };
+    let header_rules = header::read(context, &root, names);
+    let quotas = quota::read(context, &root, names);
     let own_addresses = listeners.addresses();
     let connectors = connector::read(context, &root, &outbound, &top.hostname, &own_addresses);
     let store = store(context, &root, queue.is_shared.as_ref(), &connectors);
@@ -113,6 +123,8 @@ pub(super) fn read<'a>(
         users: users.list(),
         allowlist: allowlist?,
         rewrites,
+        header_rules,
+        quotas,
         received_headers: limits.received_headers,
         default_domain: top.default_domain.clone(),
     };

@@ -99,6 +99,7 @@ impl ReportDraft<'_> {
                 esmtp: true,
                 user: None,
                 at: self.now,
+                rules: Vec::new(),
             },
             header: Bytes::from(header),
             body: Body::Memory(Bytes::from(body)),

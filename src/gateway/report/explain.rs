@@ -102,6 +102,7 @@ impl<'a> Play<'a> {
     fn new(config: &'a Config, listener: &'a listener::Settings, question: &'a Question) -> Self {
         let conditions = Conditions {
             learned: None,
+            quotas: None,
             rules: Arc::new(rules(config)),
             store: Health::Fine,
             throttled: false,

@@ -21,8 +21,8 @@ use crate::{
     },
     route::LaneId,
     view::{
-        CheckedCertificate, ClusterView, CredentialView, Lane, Messages, OldTlsView, OpenIncidents,
-        Status, StatusRow, StoreView, listed,
+        CheckedCertificate, ClusterView, CredentialView, FullQuota, Lane, Messages, OldTlsView,
+        OpenIncidents, QUOTAS_ROW, Status, StatusRow, StoreView, listed,
     },
     window::{WindowDb, devices, incidents},
 };
@@ -48,6 +48,8 @@ pub struct StatusReport<'a> {
     pub lanes: Vec<LaneRow>,
     /// The connections that are known.
     pub upstreams: UpstreamsRow,
+    /// The quotas that somebody has overrun.
+    pub quotas: Vec<FullQuota>,
     /// How many incidents are open. `None`: nobody has looked.
     pub incidents: Option<OpenIncidents>,
     /// Addresses that speak TLS below 1.2.
@@ -94,7 +96,13 @@ impl<'a> StatusReport<'a> {
             ),
         };
         let running = site.running;
+        let quotas = match store.filter(|_| running.is_some()) {
+            Some(store) => store.note(QUOTAS_ROW).await?,
+            None => None,
+        };
+        let quotas = quotas.and_then(|text| serde_json::from_str(&text).ok());
         Ok(Self {
+            quotas: quotas.unwrap_or_default(),
             lanes: all_lanes(site.config, &row, lanes),
             upstreams,
             incidents: None,
@@ -191,6 +199,7 @@ impl<'a> StatusReport<'a> {
             reload: row.reload,
             learning: row.learning,
             old_tls: self.old_tls.clone(),
+            quotas: self.quotas.clone(),
             incidents: self.incidents,
         }
     }

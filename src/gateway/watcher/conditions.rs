@@ -16,6 +16,7 @@ use crate::{
         outcome::LaneState,
         time::{human, since, span},
     },
+    policy::ledger::QuotaStanding,
     queue::store::LaneRow,
     view::{ClusterView, Credential, MemberStateView, StatusRow},
 };
@@ -66,6 +67,8 @@ pub(super) struct Sight {
     pub(super) cluster: Option<ClusterView>,
     /// Messages that two gateways have sent.
     pub(super) twice: u64,
+    /// How the quotas stand.
+    pub(super) quotas: Vec<QuotaStanding>,
 }
 
 /// What needs somebody.
@@ -149,6 +152,13 @@ pub(super) fn conditions(sight: &Sight) -> Vec<IncidentCondition> {
         let lines = vec![counted(sight.twice, "message")];
         all.push(IncidentCondition::new(Kind::SentTwice, "", lines));
     }
+    all.extend(
+        sight
+            .quotas
+            .iter()
+            .filter(|quota| quota.full > 0)
+            .map(used_up),
+    );
     if !sight.window.is_empty() {
         all.push(IncidentCondition::new(
             Kind::WindowFailing,
@@ -157,6 +167,16 @@ pub(super) fn conditions(sight: &Sight) -> Vec<IncidentCondition> {
         ));
     }
     all
+}
+
+/// Who has no room, as far as they are named. What is said of it does not change with every look.
+fn used_up(quota: &QuotaStanding) -> IncidentCondition {
+    let mut lines: Vec<String> = quota.named.iter().map(|(key, _)| evidence(key)).collect();
+    let more = quota.full.saturating_sub(lines.len() as u64);
+    if more > 0 {
+        lines.push(format!("and {more} more"));
+    }
+    IncidentCondition::new(Kind::QuotaUsedUp, quota.name.as_ref(), lines)
 }
 
 /// Of the database, and of the other gateways.

@@ -178,8 +178,9 @@ impl WatchRound {
         self.watched.metrics.day().put_aside(Instant::now());
         let store = self.watched.host.store();
         let listeners = self.watched.host.listeners();
-        let devices = &listeners.devices;
-        let mut sight = self.eyes.look(&config, &store, devices, noticed, now).await;
+        let of_listeners = (&listeners.devices, &listeners.quotas);
+        let eyes = &mut self.eyes;
+        let mut sight = eyes.look(&config, &store, of_listeners, noticed, now).await;
         let failing = self.watched.window.read(incidents::failing).await;
         let failing = failing.unwrap_or_default();
         let is_known = |(name, _): &(String, String)| config.incidents.channel(name).is_some();

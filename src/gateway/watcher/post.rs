@@ -207,6 +207,7 @@ fn compose(
             esmtp: true,
             user: None,
             at,
+            rules: Vec::new(),
         },
         header: mail.slice(..end + 2),
         body: Body::Memory(mail.slice(end + 4..)),

@@ -11,7 +11,7 @@ use crate::{
     config::Config,
     delivery::clock::Moment,
     gateway::{company, report::site::status_row},
-    listener::devices::Devices,
+    listener::{devices::Devices, quotas::QuotaDesk},
     mail::time::since,
     queue::store::{EventKind, Filter, JobState, OfConnector, RecipientState, Store, StoreError},
     route::{ConnectorName, RouteName},
@@ -92,7 +92,7 @@ impl Eyes {
         &mut self,
         config: &Config,
         store: &Arc<dyn Store>,
-        devices: &Devices,
+        (devices, quotas): (&Devices, &QuotaDesk),
         noticed: NoticedSince,
         now: Moment,
     ) -> Sight {
@@ -138,6 +138,7 @@ impl Eyes {
             window: self.window.clone(),
             cluster: company::read(&config.data_dir, now.wall),
             twice: self.twice,
+            quotas: quotas.standing(),
         }
     }
 

@@ -55,7 +55,7 @@ const RECIPIENTS: &str =
     ORDER BY message, position";
 
 /// Those of them that are still claimed so.
-const STILL: &str = "SELECT j.message, j.nr, j.route, j.state, j.wishes, true
+const STILL: &str = "SELECT j.message, j.nr, j.route, j.state, j.wishes, true, false
     FROM unnest($1::bytea[], $2::int[], $3::int[]) AS a (message, nr, claim)
     JOIN job j ON j.message = a.message AND j.nr = a.nr
     WHERE j.state = 0 AND j.node = $4::bigint AND j.claim = a.claim
@@ -64,11 +64,14 @@ const STILL: &str = "SELECT j.message, j.nr, j.route, j.state, j.wishes, true
 const GOES_BY: &str = "UPDATE job SET connector = $5::text
     WHERE message = $1::bytea AND nr = $2::int AND state = 0 AND node = $3::bigint AND claim = $4::int";
 const CLAIMED: &str = "SELECT message, nr FROM job WHERE state = 0 AND node = $1::bigint ORDER BY message, nr LIMIT 1000";
-const OF_NODE: &str = "SELECT j.message, j.nr, j.route, j.state, j.wishes, true
+const OF_NODE: &str = "SELECT j.message, j.nr, j.route, j.state, j.wishes, true, false
     FROM unnest($1::bytea[], $2::int[]) AS a (message, nr) JOIN job j ON j.message = a.message AND j.nr = a.nr
     WHERE j.state = 0 AND j.node = $3::bigint
     ORDER BY j.message, j.nr FOR UPDATE OF j";
 
+/// Put aside it is an operator's, whoever held it.
+const ASIDE: &str = "UPDATE job j SET state = $3::smallint, node = NULL, connector = NULL, wishes = NULL, lane = ''
+    FROM unnest($1::bytea[], $2::int[]) AS a (message, nr) WHERE j.message = a.message AND j.nr = a.nr";
 const FREE: &str = "UPDATE job j SET state = $3::smallint, node = NULL, connector = NULL, wishes = NULL
     FROM unnest($1::bytea[], $2::int[]) AS a (message, nr) WHERE j.message = a.message AND j.nr = a.nr";
 
@@ -336,7 +339,7 @@ pub(super) async fn quarantine(
         lines.add(job.message, now, EventKind::Held, &[], &text);
     }
     let held = 1_i16;
-    let free: Spoken<'_> = (FREE, vec![&numbers.messages, &numbers.nrs, &held]);
+    let free: Spoken<'_> = (ASIDE, vec![&numbers.messages, &numbers.nrs, &held]);
     link.whole(&[free, lines.spoken()]).await.map(|_| ())
 }
 

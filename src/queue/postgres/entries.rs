@@ -16,12 +16,12 @@ use crate::{
         time::{from_micros, micros},
     },
     queue::{
-        coded::{self, WAITING},
+        coded::{self, HELD, WAITING},
         filter::Filter,
         operator::{Entry, EntryRecipient, JobState},
         wishes::KeptWishes,
     },
-    route::{ConnectorName, LaneId, RouteName},
+    route::{ConnectorName, HOLDER, LaneId, RouteName},
 };
 
 /// Messages whose entries are read at once.
@@ -156,6 +156,7 @@ struct Sum {
     next: Option<i64>,
     pinned: Option<String>,
     lane: Option<String>,
+    held_by: Option<String>,
     sent_by: Option<String>,
     recipients: Vec<EntryRecipient>,
 }
@@ -169,6 +170,7 @@ impl Default for Sum {
             next: None,
             pinned: None,
             lane: None,
+            held_by: None,
             sent_by: None,
             recipients: Vec::new(),
         }
@@ -184,6 +186,9 @@ impl Sum {
         let (pinned, lane): (&str, &str) = (get(row, 5)?, get(row, 6)?);
         if state <= WAITING && !pinned.is_empty() {
             self.pinned = Some(pinned.to_owned());
+        }
+        if state == HELD && lane.starts_with(HOLDER) {
+            self.held_by = Some(lane.to_owned());
         }
         if state == WAITING {
             let due: i64 = get(row, 4)?;
@@ -286,6 +291,7 @@ fn entry(row: &Row, route: &str, mut sum: Sum) -> Result<Entry, DbFault> {
         next_attempt: sum.next.map(from_micros),
         pinned: sum.pinned.as_deref().map(ConnectorName::from),
         lane: sum.lane.as_deref().map(LaneId::parse),
+        held_by: sum.held_by.filter(|_| sum.state == HELD),
         size: u64::try_from(get::<i64>(row, 3)?).unwrap_or_default(),
         accepted: from_micros(get(row, 4)?),
         client: get(row, 5)?,

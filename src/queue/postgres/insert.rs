@@ -17,7 +17,7 @@ use crate::{
         recipient::Recipient,
     },
     queue::{
-        coded::{SENDING, WAITING, lane, origin_to_json},
+        coded::{HELD, SENDING, WAITING, lane, origin_to_json},
         store::{NodeId, Start, StoreError},
         turns::Pair,
         wishes,
@@ -158,6 +158,7 @@ impl MailRows {
                 Some(Start::Now(node, connector)) => (SENDING, None, Some((node, connector))),
                 Some(Start::In(lane)) => (WAITING, Some(lane), None),
                 Some(Start::Any) | None => (WAITING, None, None),
+                Some(Start::Held(lane)) => (HELD, Some(lane), None),
             };
             let jobs = &mut self.jobs;
             jobs.messages.push(key.clone());

@@ -66,7 +66,8 @@ const DOUBT: &str =
     "UPDATE recipient r SET state = 1 FROM unnest($1::bytea[], $2::int[]) AS a (message, nr)
     WHERE r.message = a.message AND r.job = a.nr AND r.state = 0";
 /// The node stays: so a late settlement finds what became of its claim.
-const PIN: &str = "UPDATE job j SET state = 2, pinned = coalesce(nullif(j.pinned, ''), j.connector, ''), lane = '',
+const PIN: &str = "UPDATE job j SET state = 2, pinned = coalesce(nullif(j.pinned, ''), j.connector, ''),
+        lane = CASE WHEN j.lane LIKE 'quota %' THEN j.lane ELSE '' END,
         due = $3::bigint, wishes = NULL
     FROM unnest($1::bytea[], $2::int[]) AS a (message, nr) WHERE j.message = a.message AND j.nr = a.nr";
 /// Of lanes given back so long ago that no window reaches there.

@@ -13,7 +13,7 @@ use crate::{
         time::from_micros,
     },
     queue::{
-        coded::{origin_from_json, some},
+        coded::{accepted_words, origin_from_json, some},
         event::{Event, EventKind},
         operator::Stats,
         turns::RouteLane,
@@ -98,8 +98,7 @@ pub(super) async fn events(link: &mut DbLink, message: MessageId) -> Result<Vec<
         kind: EventKind::Accepted,
         recipients: Vec::new(),
         text: origin_from_json(get(accepted, 1)?).map_or_else(String::new, |origin| {
-            let text = format!("from {} by listener {}", origin.peer, origin.listener);
-            by(text, accepted, 2)
+            by(accepted_words(&origin), accepted, 2)
         }),
     }];
     for row in told {

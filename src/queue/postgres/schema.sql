@@ -64,7 +64,7 @@ CREATE TABLE job (
     nr        int,                         -- a number within the message
     route     text COLLATE "C" NOT NULL,
     pinned    text COLLATE "C" NOT NULL,   -- '': any connector of the route
-    lane      text COLLATE "C" NOT NULL,   -- connector/mailbox whose turn it waits for; '': of none
+    lane      text COLLATE "C" NOT NULL,   -- connector/mailbox whose turn it waits for; '': of none; `quota NAME`: that holds it, or held it too long
     client    smallint NOT NULL,           -- whose turn it waits for, and of which of its senders: numbers made of their names
     sender    smallint NOT NULL,
     state     smallint NOT NULL,           -- 0 sending, 1 held, 2 waiting, 3 failed

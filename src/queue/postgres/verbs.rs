@@ -27,12 +27,12 @@ pub(super) const LOCK: &str =
     "SELECT id FROM message WHERE id = ANY($1::bytea[]) ORDER BY id FOR NO KEY UPDATE";
 /// Picks jobs by their numbers.
 const PICK: &str = "SELECT j.message, j.nr, j.route, j.state, j.wishes,
-           EXISTS (SELECT 1 FROM content c WHERE c.message = j.message)
+           EXISTS (SELECT 1 FROM content c WHERE c.message = j.message), j.lane LIKE 'quota %'
     FROM unnest($1::bytea[], $2::int[]) AS a (message, nr) JOIN job j ON j.message = a.message AND j.nr = a.nr
     ORDER BY j.message, j.nr FOR UPDATE OF j";
 /// Picks the jobs of entries.
 pub(super) const PICK_ENTRIES: &str = "SELECT j.message, j.nr, j.route, j.state, j.wishes,
-           EXISTS (SELECT 1 FROM content c WHERE c.message = j.message)
+           EXISTS (SELECT 1 FROM content c WHERE c.message = j.message), j.lane LIKE 'quota %'
     FROM unnest($1::bytea[], $2::text[]) AS a (message, route) JOIN job j ON j.message = a.message AND j.route = a.route
     ORDER BY j.message, j.nr FOR UPDATE OF j";
 /// In flight: the wish waits for the settlement. Said twice it is kept once.
@@ -42,6 +42,10 @@ const WISH: &str = "UPDATE job j SET wishes = CASE
         ELSE j.wishes || chr(10) || $3 END
     FROM unnest($1::bytea[], $2::int[]) AS a (message, nr) WHERE j.message = a.message AND j.nr = a.nr";
 const JOBS: &str = "UPDATE job j SET state = $3::smallint, due = coalesce($4::bigint, j.due)
+    FROM unnest($1::bytea[], $2::int[]) AS a (message, nr) WHERE j.message = a.message AND j.nr = a.nr";
+/// The same; a quota does not hold them any more.
+const LET_GO: &str = "UPDATE job j SET state = $3::smallint,
+        lane = CASE WHEN j.lane LIKE 'quota %' THEN '' ELSE j.lane END
     FROM unnest($1::bytea[], $2::int[]) AS a (message, nr) WHERE j.message = a.message AND j.nr = a.nr";
 const RECIPIENTS: &str = "UPDATE recipient r SET state = $3::smallint
     FROM unnest($1::bytea[], $2::int[]) AS a (message, nr)
@@ -55,7 +59,8 @@ const DELETE: &str = "DELETE FROM job j USING unnest($1::bytea[], $2::int[]) AS 
 const BEGIN_AGAIN: &str =
     "UPDATE message SET ended = NULL WHERE id = ANY($1::bytea[]) AND ended IS NOT NULL";
 /// A pin names a connector that the old route had; the operator has taken that decision.
-const REROUTE: &str = "UPDATE job j SET route = $3::text, pinned = '', lane = ''
+const REROUTE: &str = "UPDATE job j SET route = $3::text, pinned = '',
+        lane = CASE WHEN j.lane LIKE 'quota %' THEN j.lane ELSE '' END
     FROM unnest($1::bytea[], $2::int[]) AS a (message, nr) WHERE j.message = a.message AND j.nr = a.nr";
 /// Messages whose jobs have all ended;
 const END: &str =
@@ -76,6 +81,8 @@ pub(super) struct PickedJob {
     state: i64,
     pub(super) wishes: Option<String>,
     has_content: bool,
+    /// It lies where a quota holds it.
+    is_of_quota: bool,
 }
 
 impl PickedJob {
@@ -87,6 +94,7 @@ impl PickedJob {
             state: get::<i16>(row, 3)?.into(),
             wishes: get(row, 4)?,
             has_content: get(row, 5)?,
+            is_of_quota: get(row, 6)?,
         })
     }
 
@@ -101,6 +109,7 @@ impl PickedJob {
             Verb::Hold => [SENDING, WAITING].contains(&self.state),
             // In flight there is something to release only after a wish to hold.
             Verb::Release => self.state == HELD || (self.state == SENDING && self.wishes.is_some()),
+            Verb::Expire => self.state == HELD && self.is_of_quota,
             Verb::Fail => self.state != FAILED,
             Verb::Drop | Verb::Reroute(_) => true,
         }
@@ -199,10 +208,11 @@ async fn act(link: &mut DbLink, jobs: &Numbers, verb: &Verb, now: i64) -> Result
             (BEGIN_AGAIN, vec![messages]),
         ],
         Verb::Hold => vec![(JOBS, vec![messages, nrs, &one, &as_it_was])],
-        Verb::Release => vec![(JOBS, vec![messages, nrs, &two, &as_it_was])],
+        Verb::Release => vec![(LET_GO, vec![messages, nrs, &two])],
+        Verb::Expire => vec![(JOBS, vec![messages, nrs, &two, &is_now])],
         Verb::Fail => vec![
             (RECIPIENTS, vec![messages, nrs, &two, &zero, &one]),
-            (JOBS, vec![messages, nrs, &three, &as_it_was]),
+            (LET_GO, vec![messages, nrs, &three]),
         ],
         Verb::Drop => vec![
             (RECIPIENTS, vec![messages, nrs, &four, &zero, &two]),
@@ -224,6 +234,7 @@ fn lines(taken: &[&PickedJob], verb: &Verb, (now, node): (i64, i64)) -> LifeLine
         Verb::Retry => (EventKind::Retried, "by the operator, route "),
         Verb::Hold => (EventKind::Held, "by the operator, route "),
         Verb::Release => (EventKind::Released, "by the operator, route "),
+        Verb::Expire => (EventKind::Held, "for too long, route "),
         Verb::Fail => (EventKind::Failed, "given up by the operator, route "),
         Verb::Drop => (EventKind::Dropped, "by the operator, route "),
         Verb::Reroute(_) => (EventKind::Rerouted, "by the operator, from route "),

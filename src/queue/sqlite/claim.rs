@@ -353,7 +353,7 @@ pub(super) fn quarantine(
 ) -> rusqlite::Result<()> {
     change
         .conn
-        .prepare_cached("UPDATE job SET state = 1 WHERE id = ?1 AND state = 0")?
+        .prepare_cached("UPDATE job SET state = 1, lane = '' WHERE id = ?1 AND state = 0")?
         .execute([job])?;
     let event = Event {
         at: now,

@@ -6,7 +6,9 @@ use rusqlite::params;
 
 use super::{
     op::Change,
-    rows::{self, BLOCK, IN_FILE, IN_TABLE, JOB_BITS, SENDING, WAITING, micros, origin_to_json},
+    rows::{
+        self, BLOCK, HELD, IN_FILE, IN_TABLE, JOB_BITS, SENDING, WAITING, micros, origin_to_json,
+    },
 };
 use crate::{
     mail::{
@@ -58,6 +60,7 @@ pub(super) fn insert(
             Some(Start::Now(..)) => (SENDING, None),
             Some(Start::In(lane)) => (WAITING, Some(lane)),
             Some(Start::Any) | None => (WAITING, None),
+            Some(Start::Held(lane)) => (HELD, Some(lane)),
         };
         let lane = rows::lane(lane);
         let of = (route.as_str(), "", lane.as_str());

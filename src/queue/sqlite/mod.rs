@@ -346,7 +346,7 @@ impl Store for SqliteStore {
         expect: Option<u64>,
         now: SystemTime,
     ) -> Result<Commanded, StoreError> {
-        let found = if operate::is_plain(filter) {
+        let found = if filter.is_plain() {
             None
         } else {
             // Patterns take long on many rows: they are compared before the write lock is taken.

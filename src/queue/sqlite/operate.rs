@@ -104,19 +104,6 @@ impl Condition {
     }
 }
 
-/// Whether SQL alone can judge the filter.
-pub(super) fn is_plain(filter: &Filter) -> bool {
-    filter.sender.is_none()
-        && filter.recipient.is_none()
-        && filter.limit.is_none()
-        && !needs_entry(filter)
-}
-
-/// Whether it can be judged only of the entry as it is shown.
-fn needs_entry(filter: &Filter) -> bool {
-    filter.connector.is_some() || filter.client.is_some() || filter.text.is_some()
-}
-
 /// The keys of messages, oldest first; of those that are there.
 pub(super) fn keys(conn: &Connection, ids: &[MessageId]) -> rusqlite::Result<Vec<i64>> {
     let mut keys = Vec::with_capacity(ids.len());
@@ -183,7 +170,7 @@ fn patterns_match(conn: &Connection, filter: &Filter, key: &EntryKey) -> rusqlit
             return Ok(false);
         }
     }
-    Ok(!needs_entry(filter) || filter.takes(&entry(conn, key, filter.subjects)?))
+    Ok(!filter.needs_entry() || filter.takes(&entry(conn, key, filter.subjects)?))
 }
 
 fn recipients(
@@ -240,7 +227,8 @@ pub(super) fn entry(
                 max(coalesce(max(j.attempts), 0),
                     (SELECT coalesce(max(attempts), 0) FROM recipient WHERE message = ?1 AND route = ?2)),
                 min(CASE WHEN j.state = 2 THEN j.due END), max(CASE WHEN j.state < 3 THEN j.pinned END),
-                max(CASE WHEN j.state = 2 THEN j.lane END), m.origin
+                max(CASE WHEN j.state = 2 THEN j.lane END), m.origin,
+                CASE WHEN min(j.state) % 8 = 1 THEN max(CASE WHEN j.state % 8 = 1 AND j.lane LIKE 'quota %' THEN j.lane END) END
          FROM message m LEFT JOIN job j ON j.id BETWEEN m.key << 20 AND (m.key << 20) + 1048575 AND j.route = ?2
          WHERE m.key = ?1 GROUP BY m.key",
     )?
@@ -262,6 +250,7 @@ pub(super) fn entry(
                 .get::<_, Option<String>>(8)?
                 .filter(|lane| !lane.is_empty())
                 .map(|lane| LaneId::parse(&lane)),
+            held_by: row.get(10)?,
             size: u64::try_from(row.get::<_, i64>(2)?).unwrap_or(0),
             accepted: rows::time(row.get(3)?),
             client: rows::client_of(row.get_ref(9)?.as_str()?),
@@ -389,7 +378,15 @@ fn rule(verb: &Verb) -> Rule {
             "state = 1 OR (state = 0 AND (SELECT wishes FROM job WHERE id = picked.job) IS NOT NULL)",
             EventKind::Released,
             "by the operator, route ",
-            &[jobs!("state = 2")],
+            &[jobs!(
+                "state = 2, lane = CASE WHEN lane LIKE 'quota %' THEN '' ELSE lane END"
+            )],
+        ),
+        Verb::Expire => (
+            "state = 1 AND (SELECT lane FROM job WHERE id = picked.job) LIKE 'quota %'",
+            EventKind::Held,
+            "for too long, route ",
+            &[jobs!("state = 2, due = :now")],
         ),
         Verb::Fail => (
             "state IN (0, 1, 2)",
@@ -397,7 +394,7 @@ fn rule(verb: &Verb) -> Rule {
             "given up by the operator, route ",
             &[
                 recipients!("state = 2 WHERE state < 2 AND"),
-                jobs!("state = 3"),
+                jobs!("state = 3, lane = CASE WHEN lane LIKE 'quota %' THEN '' ELSE lane END"),
             ],
         ),
         Verb::Drop => (
@@ -418,7 +415,9 @@ fn rule(verb: &Verb) -> Rule {
             EventKind::Rerouted,
             "by the operator, from route ",
             // A pin names a connector that the old route had; the operator has taken that decision.
-            &[jobs!("route = :route, pinned = '', lane = ''")],
+            &[jobs!(
+                "route = :route, pinned = '', lane = CASE WHEN lane LIKE 'quota %' THEN lane ELSE '' END"
+            )],
         ),
     };
     Rule {

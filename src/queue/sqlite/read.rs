@@ -16,6 +16,7 @@ use crate::{
     mail::message::MessageId,
     queue::{
         body::BodyStore,
+        coded::accepted_words,
         store::{Due, Event, EventKind, Job, Stats, Whose},
         turns::{LOOKED_AT, Pair, RouteLane},
     },
@@ -204,9 +205,9 @@ pub(super) fn events(conn: &Connection, id: MessageId) -> rusqlite::Result<Vec<E
         at: time(accepted),
         kind: EventKind::Accepted,
         recipients: Vec::new(),
-        text: rows::origin_from_json(&origin).map_or_else(String::new, |origin| {
-            format!("from {} by listener {}", origin.peer, origin.listener)
-        }),
+        text: rows::origin_from_json(&origin)
+            .as_ref()
+            .map_or_else(String::new, accepted_words),
     }];
     let mut statement = conn.prepare_cached(
         "SELECT at, kind, recipients, text FROM event WHERE message = ?1 ORDER BY id",

@@ -9,6 +9,7 @@ mod commands;
 mod interface;
 mod lines;
 mod login;
+mod quotas;
 mod receive;
 mod state;
 
@@ -236,6 +237,7 @@ impl Session {
             esmtp: self.esmtp,
             user: self.user.as_ref().map(|u| u.name.clone()),
             at: now,
+            rules: Vec::new(),
         };
         self.phase = Phase::Data(Box::new(Incoming::new(id, origin, self.leniency())));
         Step::Reply(Reply::go_ahead())

@@ -86,6 +86,18 @@ impl Row {
         self.state == JobState::Sending
     }
 
+    fn is_of_quota(&self) -> bool {
+        let lane = self.job.lane.as_ref();
+        lane.is_some_and(|lane| lane.holder().is_some())
+    }
+
+    /// No quota holds it any more.
+    fn let_go(&mut self) {
+        if self.is_of_quota() {
+            self.job.lane = None;
+        }
+    }
+
     /// What a verb means something to.
     fn takes(&self, verb: &Verb, has_content: bool) -> bool {
         match (verb, self.state) {
@@ -97,6 +109,7 @@ impl Row {
             // In flight there is something to release only after a wish to hold.
             (Verb::Release, JobState::Sending) => !self.wishes.is_empty(),
             (Verb::Release, state) => state == JobState::Held,
+            (Verb::Expire, state) => state == JobState::Held && self.is_of_quota(),
             (Verb::Hold | Verb::Fail, state) => state != JobState::Failed,
             (Verb::Drop | Verb::Reroute(_), _) => true,
         }
@@ -118,10 +131,15 @@ impl Row {
                 (self.state, self.due) = (JobState::Waiting, now);
             }
             Verb::Hold => self.state = JobState::Held,
-            Verb::Release => self.state = JobState::Waiting,
+            Verb::Release => {
+                self.state = JobState::Waiting;
+                self.let_go();
+            }
+            Verb::Expire => (self.state, self.due) = (JobState::Waiting, now),
             Verb::Fail => {
                 turn(&RecipientState::is_open, RecipientState::Failed);
                 self.state = JobState::Failed;
+                self.let_go();
             }
             Verb::Drop => {
                 turn(
@@ -132,7 +150,10 @@ impl Row {
             }
             Verb::Reroute(route) => {
                 self.job.route = route.clone();
-                (self.job.pinned, self.job.lane) = (None, None);
+                self.job.pinned = None;
+                if !self.is_of_quota() {
+                    self.job.lane = None;
+                }
             }
         }
     }
@@ -305,6 +326,7 @@ impl Tables {
             let (state, lane) = match starts.get(at) {
                 Some(Start::Now(..)) => (JobState::Sending, None),
                 Some(Start::In(lane)) => (JobState::Waiting, Some(lane.clone())),
+                Some(Start::Held(lane)) => (JobState::Held, Some(lane.clone())),
                 _ => (JobState::Waiting, None),
             };
             let position = |recipient| {
@@ -561,6 +583,7 @@ impl Tables {
             Verb::Retry => ("retried", "by the operator, route "),
             Verb::Hold => ("held", "by the operator, route "),
             Verb::Release => ("released", "by the operator, route "),
+            Verb::Expire => ("held", "for too long, route "),
             Verb::Fail => ("failed", "given up by the operator, route "),
             Verb::Drop => ("dropped", "by the operator, route "),
             Verb::Reroute(_) => ("rerouted", "by the operator, from route "),
@@ -791,6 +814,10 @@ fn entry((mail, route, rows): (&Mail, RouteName, Vec<&Row>), with_subject: bool)
             .filter(is_open)
             .find_map(|row| row.job.pinned.clone()),
         lane: waiting().find_map(|row| row.job.lane.clone()),
+        held_by: rows
+            .iter()
+            .filter(|row| state == Some(JobState::Held) && row.state == JobState::Held)
+            .find_map(|row| Some(row.job.lane.as_ref()?.holder()?.to_owned())),
         size: mail.message.size(),
         accepted: mail.accepted,
         client: message.origin.client.clone(),

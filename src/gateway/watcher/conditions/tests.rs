@@ -14,6 +14,7 @@ fn at(seconds: u64) -> SystemTime {
 /// Nothing is wrong.
 fn calm() -> Sight {
     Sight {
+        quotas: Vec::new(),
         now: at(0),
         connectors: ["up", "graph"].map(str::to_owned).into(),
         lanes: vec![

@@ -8,7 +8,7 @@ use bytes::BytesMut;
 
 use crate::{
     mail::{address::Address, health::Health, recipient::Recipient, reply::Reply},
-    policy::Who,
+    policy::{Who, quota::QuotaTally},
     route::{Asked, ConnectorName, Route},
     smtp::server::{
         command::{self, Command},
@@ -204,6 +204,8 @@ impl Session {
             routed: Vec::new(),
             size: mail.size,
             route_size_limit: 0,
+            tally: QuotaTally::default(),
+            held: Vec::new(),
         }));
         self.say(Reply::sender_ok());
     }
@@ -276,6 +278,11 @@ impl Session {
             Ok(route) => {
                 if let Some(reply) = size.and_then(|size| too_big_for(route, size)) {
                     // Not an error of the client, who was told of another limit.
+                    self.rejected("rcpt", Some(recipient.to_string()), &reply);
+                    return self.say(reply);
+                }
+                if let Err(reply) = self.count_recipient(&rules, &recipient.address, route) {
+                    // Not an error of the client, who may come again.
                     self.rejected("rcpt", Some(recipient.to_string()), &reply);
                     return self.say(reply);
                 }

@@ -12,7 +12,7 @@ use crate::{
         recipient::Recipient,
         reply::Reply,
     },
-    policy::{AuthMode, Policy, client::Client},
+    policy::{AuthMode, Policy, client::Client, ledger::QuotaView, quota::QuotaTally},
     route::{RouteName, Router},
     secret::Secret,
 };
@@ -64,6 +64,8 @@ pub struct Conditions {
     pub learned: Option<Arc<Client>>,
     /// This address has sent more than `limits.messages_per_minute`.
     pub throttled: bool,
+    /// What the quotas have counted. `None`: there is none, or a session is only played.
+    pub quotas: Option<QuotaView>,
 }
 
 /// A name and password to check against `Rules::policy.users`.
@@ -101,6 +103,10 @@ pub struct Accepted {
     pub body: Option<Bytes>,
     /// Jobs by route.
     pub jobs: Vec<(RouteName, Vec<Recipient>)>,
+    /// To be counted once it is on disk.
+    pub tally: QuotaTally,
+    /// The routes whose jobs are held, and who holds them.
+    pub held: Vec<(RouteName, String)>,
 }
 
 /// What the driver does next. Replies are collected and written in one go when [`super::Session::feed`] wants more input or

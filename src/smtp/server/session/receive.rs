@@ -53,6 +53,7 @@ impl Session {
         let size = incoming.decoder.size();
         let fault = incoming.decoder.fault().map(fault_reply);
         let mut unspool = false;
+        let was_judged = incoming.header.is_some();
         if let Some(reply) = &fault {
             // It ends the session, whatever else is wrong.
             unspool |= incoming.refuse(reply.clone());
@@ -72,6 +73,11 @@ impl Session {
             && let Err(reply) = self.judge(&mut incoming, end.is_some())
         {
             unspool |= incoming.refuse(reply);
+        }
+        if !was_judged && incoming.header.is_some() {
+            for rule in &incoming.origin.rules {
+                self.findings.add("header", || rule.clone());
+            }
         }
         if unspool {
             self.push(Step::Unspool);
@@ -152,6 +158,10 @@ impl Session {
             };
             incoming.has_unquoted_name = policy.header(raw, &strict).is_err();
         }
+        if !policy.header_rules.is_empty() {
+            let rules = policy.header_rules(&about);
+            incoming.origin.rules.extend(rules);
+        }
         incoming.header = Some(header);
         let body = found.body.min(incoming.kept.len());
         incoming.kept.advance(body);
@@ -190,6 +200,12 @@ impl Session {
             close,
         };
         let jobs = self.rules.router.jobs(&transaction.routed);
+        let mut origin = incoming.origin;
+        for (route, holder) in &transaction.held {
+            origin
+                .rules
+                .push(format!("held by {holder} on route {route}"));
+        }
         self.push(Step::Enqueue(Box::new(Accepted {
             id: incoming.id,
             envelope: Envelope {
@@ -198,10 +214,12 @@ impl Session {
                 eight_bit: transaction.eight_bit,
                 dsn: transaction.dsn,
             },
-            origin: incoming.origin,
+            origin,
             header: header.into(),
             body,
             jobs,
+            tally: transaction.tally,
+            held: transaction.held,
         })));
     }
 

@@ -11,6 +11,7 @@ use crate::{
         recipient::{Recipient, ReportWish},
         reply::Reply,
     },
+    policy::quota::QuotaTally,
     route::RouteName,
     smtp::data::{Decoder, Leniency},
 };
@@ -55,6 +56,10 @@ pub(super) struct Transaction {
     pub(super) size: Option<u64>,
     /// The largest message that any of the recipients' routes takes, in octets: a larger one would reach nobody.
     pub(super) route_size_limit: u64,
+    /// What it holds of the quotas.
+    pub(super) tally: QuotaTally,
+    /// The routes whose jobs are held, and who holds them.
+    pub(super) held: Vec<(RouteName, String)>,
 }
 
 /// What the next line of the client is.

@@ -7,6 +7,7 @@ use crate::{fixture, policy::client::ToleranceLevel};
 
 fn conditions() -> Conditions {
     Conditions {
+        quotas: None,
         learned: None,
         rules: Arc::new(Rules {
             recipients: 10,
