@@ -51,6 +51,7 @@ mod process;
 pub mod pulse;
 mod quotas;
 pub mod report;
+pub mod rotated;
 pub mod rotation;
 pub mod rules;
 mod sealing;

@@ -26,7 +26,8 @@ use crate::{
     config::{Config, Secrets},
     gateway::{
         ends,
-        rotation::{RotatedCredential, RotationStanding, Rotator, credentials},
+        rotated::{RotatedCredential, credentials},
+        rotation::{RotationStanding, Rotator},
     },
     mail::{
         text::shown,

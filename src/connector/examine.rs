@@ -29,6 +29,9 @@ const GRACE: Duration = Duration::from_secs(2);
 /// For one step.
 const PATIENCE: Duration = Duration::from_secs(8);
 
+/// What the question whether it takes mail needs.
+const NOBODY: &str = "an address: its routes and the sender allowlist name patterns alone, and it logs in by none (--send TO --from ADDRESS tries one)";
+
 /// The checks of one connector so far.
 struct Examination<'a> {
     settings: &'a Settings,
@@ -222,6 +225,10 @@ impl Examination<'_> {
         }
         if !self.may(asked) {
             return;
+        }
+        if mail.senders.is_empty() {
+            // A pattern is nobody to ask with; what else the upstream says is heard all the same.
+            self.add(Check::skipped(asked, NOBODY));
         }
         let by = StdInstant::now() + PATIENCE;
         let mut too_much = self.settings.asks_too_much();

@@ -14,7 +14,8 @@ use tracing::warn;
 use super::{
     ends,
     instruments::Instruments,
-    rotation::{Rotator, credentials, until},
+    rotated::credentials,
+    rotation::{Rotator, until},
     tokens::StoredTokens,
 };
 use crate::{config::Config, queue::store::Store};

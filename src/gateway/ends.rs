@@ -13,7 +13,8 @@ use tokio::sync::Notify;
 use tracing::{error, warn};
 
 use super::{
-    rotation::{RotatedCredential, RotationStanding, Rotator, credentials},
+    rotated::{RotatedCredential, credentials},
+    rotation::{RotationStanding, Rotator},
     tokens::StoredTokens,
 };
 use crate::{

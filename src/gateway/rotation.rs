@@ -18,11 +18,10 @@ use tokio::{
 };
 use tracing::{info, warn};
 
-use super::tokens::StoredTokens;
+use super::{rotated::RotatedCredential, tokens::StoredTokens};
 use crate::{
     config::Config,
     connector::{
-        Settings,
         keypair::Validity,
         newpair,
         oauth::{
@@ -53,18 +52,6 @@ const LEASE: Duration = Duration::from_mins(12);
 /// The stamp of this installation, which gateways share.
 const INSTANCE: &str = "rotation instance";
 
-/// A certificate of an application, and all connectors that have it.
-#[derive(Debug, Clone)]
-pub struct RotatedCredential {
-    /// Where its row is.
-    pub(super) key: String,
-    /// The connectors.
-    pub connectors: Vec<String>,
-    settings: oauth::Settings,
-    /// `None`: `rotate = false`.
-    rotation: Option<RotationSettings>,
-}
-
 /// How it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RotationStanding {
@@ -80,37 +67,6 @@ pub struct RotationStanding {
     pub has_failed: bool,
     /// When there is something to do.
     pub next: Option<i64>,
-}
-
-/// The certificates of a configuration.
-pub fn credentials(config: &Config) -> Vec<RotatedCredential> {
-    let mut all: Vec<RotatedCredential> = Vec::new();
-    for settings in &config.connectors {
-        let Some((key, oauth)) = of(settings) else {
-            continue;
-        };
-        let name = settings.name.to_string();
-        match all.iter_mut().find(|known| known.key == key) {
-            Some(known) => {
-                known.connectors.push(name);
-                if known.rotation.is_none() && oauth.rotation.is_some() {
-                    (known.settings, known.rotation) = (oauth.clone(), oauth.rotation.clone());
-                }
-            }
-            None => all.push(RotatedCredential {
-                key,
-                connectors: vec![name],
-                settings: oauth.clone(),
-                rotation: oauth.rotation.clone(),
-            }),
-        }
-    }
-    all
-}
-
-fn of(settings: &Settings) -> Option<(String, &oauth::Settings)> {
-    let oauth = settings.kind.oauth()?;
-    Some((oauth::rotation_key(oauth)?, oauth))
 }
 
 /// A process at work on rows, with what it needs.
@@ -201,7 +157,8 @@ impl<'a> Rotator<'a> {
         mut is_wanted: bool,
     ) -> Result<RotationStanding, String> {
         // Somebody else may have been at work on it until now.
-        let mut row = match self.row(credential).await? {
+        let mut seen = self.tokens.load(&credential.key).await?;
+        let mut row = match oauth::rotation_row_in(seen.as_deref())? {
             Some(row) => row,
             None => RotationRow::new(self.instance().await?),
         };
@@ -222,7 +179,7 @@ impl<'a> Rotator<'a> {
                     is_wanted = false;
                     let new = make(&self.config.hostname, RotationRow::days(life)).await?;
                     let made = row.made(new);
-                    self.keep(credential, &made).await?;
+                    self.keep(credential, &mut seen, &made).await?;
                     self.add(&directory, &pair, &made, true).await
                 }
                 RotationDue::Recover => {
@@ -235,15 +192,28 @@ impl<'a> Rotator<'a> {
             // Somebody who wants it wants it once.
             is_wanted &= next.trouble.is_none();
             say(credential, &row, &next);
-            self.keep(credential, &next).await?;
+            self.keep(credential, &mut seen, &next).await?;
             row = next;
         }
         Ok(standing(credential, Some(&row), None))
     }
 
-    async fn keep(&self, credential: &RotatedCredential, row: &RotationRow) -> Result<(), String> {
+    /// Writes it over what was `seen`; what somebody else has written since stays, and ends the work here.
+    async fn keep(
+        &self,
+        credential: &RotatedCredential,
+        seen: &mut Option<String>,
+        row: &RotationRow,
+    ) -> Result<(), String> {
         let text = row.written().reveal().to_owned();
-        self.tokens.save(&credential.key, text).await
+        let kept = self
+            .tokens
+            .replace(&credential.key, seen.take(), text.clone());
+        if !kept.await? {
+            return Err("somebody else has gone on with it meanwhile".to_owned());
+        }
+        *seen = Some(text);
+        Ok(())
     }
 
     /// Made once.
@@ -445,18 +415,6 @@ fn standing(
         why: row.and_then(|row| row.why().map(str::to_owned)),
         has_failed: credential.rotation.is_some() && row.is_some_and(RotationRow::has_failed),
         next: next.or(due),
-    }
-}
-
-impl RotatedCredential {
-    /// Whether the gateway is to replace it.
-    pub fn is_rotated(&self) -> bool {
-        self.rotation.is_some()
-    }
-
-    /// The configured certificate and key.
-    pub fn files(&self) -> Option<(&Path, &Path)> {
-        self.settings.grant.certificate()
     }
 }
 

@@ -43,17 +43,14 @@ impl StoredTokens {
         if own.is_by_first(key).await? || !own.take(key).await? {
             return Ok(());
         }
-        let sealed = match own.is_by_first(key).await {
-            // Read again: now nobody else writes it.
-            Ok(false) => match own.load(key).await {
-                Ok(Some(value)) => own.save(key, value).await,
-                Ok(None) => Ok(()),
-                Err(why) => Err(why),
-            },
-            other => other.map(drop),
+        // Whoever had it until now may have written it; and where this gateway is stopped here for longer than it has it, somebody
+        // else may: both is seen, and theirs stays.
+        let sealed = match own.load(key).await {
+            Ok(Some(value)) => own.replace(key, Some(value.clone()), value).await,
+            other => other.map(|_| true),
         };
         own.give_back(key).await;
-        sealed
+        sealed.map(drop)
     }
 
     async fn is_by_first(&self, key: &str) -> Result<bool, String> {
@@ -93,6 +90,26 @@ impl TokenStore for StoredTokens {
         let sealed = seal(&self.keys, key, &value)?;
         let saved = self.store.set_note(key, sealed).await;
         saved.map_err(|e| e.to_string())
+    }
+
+    async fn replace(
+        &self,
+        key: &str,
+        seen: Option<String>,
+        value: String,
+    ) -> Result<bool, String> {
+        let kept = self.store.note(key).await.map_err(|e| e.to_string())?;
+        let known = match &kept {
+            Some(kept) => Some(open(&self.keys, key, kept)?.value),
+            None => None,
+        };
+        if known != seen {
+            return Ok(false);
+        }
+        // No two sealings of one value are the same: between the look and this nobody else has written it.
+        let sealed = seal(&self.keys, key, &value)?;
+        let replaced = self.store.replace_note(key, kept, sealed).await;
+        replaced.map_err(|e| e.to_string())
     }
 
     async fn take(&self, key: &str) -> Result<bool, String> {

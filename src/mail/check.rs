@@ -14,7 +14,7 @@ pub enum CheckState {
     Failed,
     /// Mail may go all the same.
     Warning,
-    /// It could not be looked at, since what it needs has failed.
+    /// It could not be looked at: what it needs has failed, or is not there.
     Skipped,
 }
 
@@ -53,7 +53,7 @@ impl Check {
         Self::plain(check, CheckState::Ok, text)
     }
 
-    /// It needs what has failed.
+    /// It needs what has failed, or what is not there.
     pub fn skipped(check: &'static str, needs: &str) -> Self {
         Self::plain(check, CheckState::Skipped, format!("needs {needs}"))
     }

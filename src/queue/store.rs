@@ -394,6 +394,14 @@ pub trait Store: Send + Sync + fmt::Debug {
     async fn note(&self, key: &str) -> Result<Option<String>, StoreError>;
     /// Writes one.
     async fn set_note(&self, key: &str, value: String) -> Result<(), StoreError>;
+    /// Writes one over what was `seen` of it, or where nothing was. False: something else is there now, and stays; the value itself is
+    /// nothing else, so it can be asked again where the answer was lost.
+    async fn replace_note(
+        &self,
+        key: &str,
+        seen: Option<String>,
+        value: String,
+    ) -> Result<bool, StoreError>;
     /// The notes that others share, and whose keys begin so; of a store of one gateway none.
     async fn shared_notes(&self, _beginning: &str) -> Result<Vec<(String, String)>, StoreError> {
         Ok(Vec::new())

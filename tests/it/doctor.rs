@@ -172,6 +172,15 @@ fn a_smarthost_is_asked_whether_it_takes_the_sender() {
     );
     assert!(!asked.contains("DATA") && !asked.contains("<f@"), "{asked}");
     assert_eq!(upstream.count(), 0, "nothing is sent");
+    // Patterns alone are nobody to ask with; that is said, and the limits are looked at all the same.
+    let route = "[[route]]\nname = \"some\"\nsenders = [\"*@x.example\"]\nconnectors = [\"up\"]\n";
+    let (code, text, json) = doctor(&routed(&connector, route), &[]);
+    assert_eq!((code, failed(&json).0.as_str()), (0, "-"), "{text}");
+    let checks = json["checks"].as_array().unwrap();
+    let of = |name: &str| checks.iter().find(|check| check["check"] == name).unwrap();
+    assert_eq!(of("sender")["state"], "skipped", "{text}");
+    assert_eq!(of("limits")["state"], "warning", "{text}");
+    assert!(text.contains("needs an address: its routes"), "{text}");
 }
 
 #[test]

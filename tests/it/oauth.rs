@@ -708,6 +708,18 @@ impl TokenStore for Notes {
         self.saved.lock().unwrap().insert(key.to_owned(), value);
         Ok(())
     }
+    async fn replace(
+        &self,
+        key: &str,
+        seen: Option<String>,
+        value: String,
+    ) -> Result<bool, String> {
+        let is_ours = self.load(key).await? == seen;
+        if is_ours {
+            self.save(key, value).await?;
+        }
+        Ok(is_ours)
+    }
 }
 
 #[tokio::test]

@@ -1157,6 +1157,19 @@ async fn lanes_and_notes(store: Arc<dyn Store>) {
     store.set_note("k", "1".into()).await.unwrap();
     store.set_note("k", "2".into()).await.unwrap();
     assert_eq!(store.note("k").await.unwrap().as_deref(), Some("2"));
+    // Over what was seen, and over nothing else; what stands there already was written by whoever asks again.
+    let replace = async |key: &str, seen: Option<&str>, value: &str| {
+        let seen = seen.map(str::to_owned);
+        store.replace_note(key, seen, value.into()).await.unwrap()
+    };
+    assert!(!replace("k", None, "3").await && !replace("k", Some("1"), "3").await);
+    assert_eq!(store.note("k").await.unwrap().as_deref(), Some("2"));
+    assert!(replace("k", Some("2"), "3").await && replace("k", Some("2"), "3").await);
+    assert_eq!(store.note("k").await.unwrap().as_deref(), Some("3"));
+    assert!(!replace("gone", Some("1"), "2").await);
+    assert_eq!(store.note("gone").await.unwrap(), None);
+    assert!(replace("new", None, "1").await && !replace("new", None, "2").await);
+    assert_eq!(store.note("new").await.unwrap().as_deref(), Some("1"));
 }
 
 #[tokio::test]

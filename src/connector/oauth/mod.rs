@@ -18,6 +18,6 @@ pub use claims::Claims;
 pub(crate) use claims::EXCHANGE;
 pub use grant::{Azure, Grant, RotationSettings, Settings};
 pub use keys::ApplicationPair;
-pub use pairs::{rotation_key, rotation_row};
+pub use pairs::{rotation_key, rotation_row, rotation_row_in};
 pub use refresh::{TokenStore, last_use};
 pub use source::{Token, TokenSource};

@@ -37,13 +37,25 @@ pub async fn rotation_row(
     store: &dyn TokenStore,
     key: &str,
 ) -> Result<Option<RotationRow>, String> {
-    let unread = |why: String| format!("what is kept of the certificate cannot be read: {why}");
-    let Some(kept) = store.load(key).await.map_err(unread)? else {
+    let kept = store.load(key).await.map_err(|why| unread(&why))?;
+    rotation_row_in(kept.as_deref())
+}
+
+/// The row of what is kept.
+///
+/// # Errors
+/// It is not for this program.
+pub fn rotation_row_in(kept: Option<&str>) -> Result<Option<RotationRow>, String> {
+    let Some(kept) = kept else {
         return Ok(None);
     };
-    RotationRow::read(&kept)
+    RotationRow::read(kept)
         .map(Some)
-        .ok_or_else(|| unread("a newer program has written it".to_owned()))
+        .ok_or_else(|| unread("a newer program has written it"))
+}
+
+fn unread(why: &str) -> String {
+    format!("what is kept of the certificate cannot be read: {why}")
 }
 
 /// The pairs of a token source.

@@ -30,6 +30,9 @@ pub trait TokenStore: Send + Sync {
     async fn load(&self, key: &str) -> Result<Option<String>, String>;
     /// Returns when it is on disk.
     async fn save(&self, key: &str, value: String) -> Result<(), String>;
+    /// Saves it over what was `seen` of it, or where nothing was. False: somebody else has written it since, and that stays.
+    async fn replace(&self, key: &str, seen: Option<String>, value: String)
+    -> Result<bool, String>;
     /// Whether this process may renew it now: where others share it, one at a time does, for a while.
     async fn take(&self, _key: &str) -> Result<bool, String> {
         Ok(true)

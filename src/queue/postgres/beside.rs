@@ -37,6 +37,12 @@ const NOTES: &str =
     "SELECT key, value FROM note WHERE starts_with(key, $1::text) ORDER BY key LIMIT 1000";
 const SET_NOTE: &str = "INSERT INTO note (key, value, node) VALUES ($1::text, $2::text, $3::bigint)
     ON CONFLICT (key) DO UPDATE SET value = excluded.value, node = excluded.node";
+/// Nothing is inserted for one that was seen and is gone.
+const REPLACE_NOTE: &str = "INSERT INTO note (key, value, node)
+    SELECT $1::text, $2::text, $3::bigint
+    WHERE $4::text IS NULL OR EXISTS (SELECT 1 FROM note WHERE key = $1::text)
+    ON CONFLICT (key) DO UPDATE SET value = excluded.value, node = excluded.node
+    WHERE note.value = $4::text OR note.value = excluded.value RETURNING 1";
 /// The value is until when.
 const TAKE_NOTE: &str = "INSERT INTO note (key, value, node) VALUES ($1::text, $2::bigint::text, $3::bigint)
     ON CONFLICT (key) DO UPDATE SET value = excluded.value, node = excluded.node
@@ -134,6 +140,20 @@ pub(super) async fn set_note(
     link.whole(&[spoken_note(&key, &value, &node)])
         .await
         .map(|_| ())
+}
+
+/// Whether it is written: what was seen of it is still there.
+pub(super) async fn replace_note(
+    link: &mut DbLink,
+    key: &str,
+    (seen, value): (Option<&str>, &str),
+    node: i64,
+) -> Result<bool, DbFault> {
+    let (seen, value) = (seen.map(clean), clean(value).into_owned());
+    let found = link
+        .whole(&[(REPLACE_NOTE, vec![&key, &value, &node, &seen])])
+        .await?;
+    Ok(found.iter().any(|rows| !rows.is_empty()))
 }
 
 /// Those whose keys begin so.

@@ -293,3 +293,18 @@ async fn carry_out(access: &Access, link: &mut Option<DbLink>, mut errand: Erran
         }
     }
 }
+
+/// Has something done on a connection, with values of its own for each try.
+macro_rules! errand {
+    ($store:expr, $repeats:expr, [$($own:ident),*], $link:ident => $work:expr) => {
+        {
+            $(let $own = $own.clone();)*
+            let work = $store.crew.on($repeats, move |$link| {
+                $(let $own = $own.clone();)*
+                Box::pin(async move { $work.await })
+            });
+            work.await
+        }
+    };
+}
+pub(super) use errand;

@@ -72,7 +72,7 @@ use beside::LaneToSet;
 use body::RemoteBodies;
 use claim::{Claimer, SharedCursors};
 use clock::Moments;
-use crew::{Access, Crew};
+use crew::{Access, Crew, errand};
 pub use durable::DurabilityFacts;
 pub use examine::{Examined, examine};
 use fault::POOLER;
@@ -83,20 +83,6 @@ pub use ticket::{Withdrawn, WriteTicket};
 use unheard::{ClaimedJob, Unheard};
 pub use writer::WriteFault;
 use writer::{Scribe, WriteDesk};
-
-/// Has something done on a connection, with values of its own for each try.
-macro_rules! errand {
-    ($store:expr, $repeats:expr, [$($own:ident),*], $link:ident => $work:expr) => {
-        {
-            $(let $own = $own.clone();)*
-            let work = $store.crew.on($repeats, move |$link| {
-                $(let $own = $own.clone();)*
-                Box::pin(async move { $work.await })
-            });
-            work.await
-        }
-    };
-}
 
 /// The store of `store = "postgres"`.
 #[derive(Debug)]
@@ -343,6 +329,16 @@ impl Store for PostgresStore {
     async fn set_note(&self, key: &str, value: String) -> Result<(), StoreError> {
         let (key, node) = (key.to_owned(), self.own());
         errand!(self, true, [key, value], link => beside::set_note(link, (&key, &value), node))
+    }
+
+    async fn replace_note(
+        &self,
+        key: &str,
+        seen: Option<String>,
+        value: String,
+    ) -> Result<bool, StoreError> {
+        let (key, node) = (key.to_owned(), self.own());
+        errand!(self, true, [key, seen, value], link => beside::replace_note(link, &key, (seen.as_deref(), &value), node))
     }
 
     async fn shared_notes(&self, beginning: &str) -> Result<Vec<(String, String)>, StoreError> {

@@ -266,6 +266,31 @@ impl SpillCore {
         self.remember(key, Some(&value)).await
     }
 
+    pub(super) async fn replace_note(
+        &self,
+        key: &str,
+        seen: Option<String>,
+        value: String,
+    ) -> Result<bool, StoreError> {
+        if !is_shared(key) {
+            return self.local.replace_note(key, seen, value).await;
+        }
+        let remote = self.here()?;
+        // What a gateway brings from the time when it was alone was never there.
+        let own = self.local.note(key).await?;
+        let is_own = seen.is_some() && seen == own;
+        let replaced = remote.replace_note(key, seen, value.clone());
+        let mut is_replaced = self.ask_soon(replaced).await?;
+        if !is_replaced && is_own {
+            let brought = remote.replace_note(key, None, value.clone());
+            is_replaced = self.ask_soon(brought).await?;
+        }
+        if is_replaced {
+            self.remember(key, Some(&value)).await?;
+        }
+        Ok(is_replaced)
+    }
+
     async fn remember(&self, key: &str, value: Option<&String>) -> Result<(), StoreError> {
         let (key, text) = (seen(key), serde_json::to_string(&value).unwrap_or_default());
         if self.local.note(&key).await?.as_ref() == Some(&text) {

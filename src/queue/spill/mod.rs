@@ -304,6 +304,15 @@ impl Store for SpillStore {
         self.core.set_note(key, value).await
     }
 
+    async fn replace_note(
+        &self,
+        key: &str,
+        seen: Option<String>,
+        value: String,
+    ) -> Result<bool, StoreError> {
+        self.core.replace_note(key, seen, value).await
+    }
+
     async fn shared_notes(&self, beginning: &str) -> Result<Vec<(String, String)>, StoreError> {
         let remote = self.core.here()?;
         self.core.ask_soon(remote.shared_notes(beginning)).await

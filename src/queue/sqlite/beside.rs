@@ -61,6 +61,20 @@ pub(super) fn note(conn: &Connection, key: &str) -> rusqlite::Result<Option<Stri
         .optional()
 }
 
+pub(super) fn replace_note(
+    change: &Change<'_>,
+    key: &str,
+    seen: Option<&str>,
+    value: &str,
+) -> rusqlite::Result<bool> {
+    let there = note(change.conn, key)?;
+    let is_ours = there.as_deref() == seen || there.as_deref() == Some(value);
+    if is_ours {
+        set_note(change, key, value)?;
+    }
+    Ok(is_ours)
+}
+
 pub(super) fn set_note(change: &Change<'_>, key: &str, value: &str) -> rusqlite::Result<()> {
     change
         .conn

@@ -388,6 +388,17 @@ impl Store for SqliteStore {
             .await
     }
 
+    async fn replace_note(
+        &self,
+        key: &str,
+        seen: Option<String>,
+        value: String,
+    ) -> Result<bool, StoreError> {
+        let key = key.to_owned();
+        self.write(move |change| beside::replace_note(change, &key, seen.as_deref(), &value))
+            .await
+    }
+
     async fn set_note(&self, key: &str, value: String) -> Result<(), StoreError> {
         let key = key.to_owned();
         self.write(move |change| beside::set_note(change, &key, &value))

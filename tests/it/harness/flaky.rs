@@ -130,6 +130,14 @@ impl Store for Flaky {
     async fn note(&self, key: &str) -> Result<Option<String>, StoreError> {
         self.pass_for(key)?.note(key).await
     }
+    async fn replace_note(
+        &self,
+        key: &str,
+        seen: Option<String>,
+        value: String,
+    ) -> Result<bool, StoreError> {
+        self.pass_for(key)?.replace_note(key, seen, value).await
+    }
     async fn set_note(&self, key: &str, value: String) -> Result<(), StoreError> {
         self.pass_for(key)?.set_note(key, value).await
     }

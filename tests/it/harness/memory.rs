@@ -1070,6 +1070,21 @@ impl Store for Memory {
         Ok(self.read().notes.get(key).cloned())
     }
 
+    async fn replace_note(
+        &self,
+        key: &str,
+        seen: Option<String>,
+        value: String,
+    ) -> Result<bool, StoreError> {
+        let mut write = self.write()?;
+        let there = write.notes.get(key);
+        let is_ours = there == seen.as_ref() || there == Some(&value);
+        if is_ours {
+            write.notes.insert(key.to_owned(), value);
+        }
+        Ok(is_ours)
+    }
+
     async fn set_note(&self, key: &str, value: String) -> Result<(), StoreError> {
         self.write()?.notes.insert(key.to_owned(), value);
         Ok(())

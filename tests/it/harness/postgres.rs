@@ -402,6 +402,14 @@ impl Store for NodeNought {
     async fn note(&self, key: &str) -> Result<Option<String>, StoreError> {
         self.inside.note(key).await
     }
+    async fn replace_note(
+        &self,
+        key: &str,
+        seen: Option<String>,
+        value: String,
+    ) -> Result<bool, StoreError> {
+        self.inside.replace_note(key, seen, value).await
+    }
     async fn set_note(&self, key: &str, value: String) -> Result<(), StoreError> {
         self.inside.set_note(key, value).await
     }
