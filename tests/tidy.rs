@@ -89,7 +89,7 @@ const BUDGETS: &[(&str, usize)] = &[
     ("policy", 1_600),
     ("route", 170),
     ("telemetry", 1_830),
-    ("smtp", 4_930),
+    ("smtp", 5_400),
     ("queue", 15_600),
     ("listener", 4_080),
     ("connector", 11_700),

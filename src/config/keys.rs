@@ -208,6 +208,7 @@ sections! {
         old_key: Is(PATH), "", "PEM file, with old_certificate.";
         auth: Word(&["off", "optional", "required"]), "off", "Whether users log in.";
         plaintext_auth: Flag, "false", "Offer AUTH without TLS (loopback and trusted networks only).";
+        chunking: Flag, "false", "Offer CHUNKING (BDAT). Nobody needs it to send.";
         proxy_protocol: List(NETWORK), "[]", "Networks whose connections begin with a PROXY v1/v2 header.";
     }
     "client" "" needs ["name" "networks"] {

@@ -308,13 +308,14 @@ impl Connection {
             Step::Data => {
                 let now = SystemTime::now();
                 let id = self.intake.begin(&self.shared.queue, now);
-                return Ok(Next::Step(self.session.data(id, now)));
+                return Ok(self.session.data(id, now).map_or(Next::Feed, Next::Step));
             }
             Step::Spool(piece) => {
                 if let Err(state) = self.intake.spool(&self.shared.queue, &piece).await {
                     self.session.spool_failed(state);
                 }
             }
+            Step::Chunk => {}
             Step::Unspool => self.intake.discard(),
             Step::Enqueue(mut accepted) => {
                 self.flush().await?;

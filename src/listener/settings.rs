@@ -55,6 +55,8 @@ pub struct Settings {
     pub auth: AuthMode,
     /// AUTH without TLS.
     pub plaintext_auth: bool,
+    /// BDAT (RFC 3030).
+    pub chunking: bool,
     /// Networks whose connections begin with a PROXY header.
     pub proxy_protocol: Vec<IpNet>,
 }
@@ -69,6 +71,7 @@ impl Settings {
             certificate: self.certificate.is_some(),
             auth: self.auth,
             plaintext_auth: self.plaintext_auth,
+            chunking: self.chunking,
         }
     }
 }

@@ -283,6 +283,10 @@ impl Reply {
     pub fn no_recipients() -> Self {
         Self::new(554, (5, 5, 1), "no valid recipients")
     }
+    /// A chunk that is not the last is there (RFC 3030 §2).
+    pub fn chunk_taken(size: u64) -> Self {
+        Self::new(250, (2, 0, 0), format!("{size} octets"))
+    }
     /// A message was sent although DATA was refused, or a command before the greeting.
     pub fn out_of_step(why: &str) -> Self {
         Self::new(554, (5, 5, 0), why)

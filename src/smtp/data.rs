@@ -1,4 +1,4 @@
-//! The content between 354 and the final dot: dots, line endings, size; both directions, any chunking.
+//! The content between 354 and the final dot, or in chunks: dots, line endings, size; both directions, cut anywhere.
 //!
 //! Smuggling lives here (CVE-2023-51764 and its kin), so what ends a message is decided
 //! by one piece of code that can be tested against every cut. It knows nothing of commands and keeps no content.
@@ -63,6 +63,8 @@ enum LineState {
 #[derive(Debug)]
 pub struct Decoder {
     leniency: Leniency,
+    /// Dots are stuffed, and one alone is the end; in chunks neither.
+    is_dotted: bool,
     at: LineState,
     /// What ended the line before; the CRLF of the DATA command counts (RFC 5321 §4.1.1.4).
     before: Ending,
@@ -80,6 +82,7 @@ impl Decoder {
     pub fn new(leniency: Leniency) -> Self {
         Self {
             leniency,
+            is_dotted: true,
             at: LineState::Start,
             before: Ending::Crlf,
             fault: None,
@@ -88,6 +91,34 @@ impl Decoder {
             taken: 0,
             given: 0,
         }
+    }
+
+    /// A decoder for the octets of chunks (RFC 3030 §2), which end where [`Decoder::finish`] says: a dot is text.
+    pub fn of_chunks(leniency: Leniency) -> Self {
+        Self {
+            is_dotted: false,
+            ..Self::new(leniency)
+        }
+    }
+
+    /// The last octet of the last chunk was taken: a line without an end gets one.
+    pub fn finish(&mut self, out: &mut impl BufMut) {
+        let before = out.remaining_mut();
+        match self.at {
+            LineState::Start => {}
+            LineState::Text => out.put_slice(b"\r\n"),
+            LineState::Dot => {
+                if self.before != Ending::Crlf {
+                    self.blame(ContentFault::FramedDot);
+                }
+                out.put_slice(b".\r\n");
+            }
+            LineState::Cr { dot, run } => {
+                self.behind_crs(dot, run, Ending::Cr, out);
+            }
+        }
+        self.at = LineState::Start;
+        self.given += (before - out.remaining_mut()) as u64;
     }
 
     /// Takes octets from the front of `input`, appends content to `out`, and says how many it took. It takes all, or,
@@ -187,13 +218,17 @@ impl Decoder {
                     b'\n' => {
                         i += 1;
                         run = i;
-                        if let Some(end) = self.dot_line(Ending::Lf) {
+                        if let Some(end) = self.dot_line(Ending::Lf, out) {
                             return (i, Some(end));
                         }
                         self.line(Ending::Lf);
                     }
                     // The dot was stuffing (RFC 5321 §4.5.2).
-                    _ => self.at = LineState::Text,
+                    _ if self.is_dotted => self.at = LineState::Text,
+                    _ => {
+                        out.put_slice(b".");
+                        self.at = LineState::Text;
+                    }
                 },
                 LineState::Cr { dot, run: crs } => {
                     if octet == b'\r' {
@@ -243,7 +278,7 @@ impl Decoder {
             if ending == Ending::Crlf && crs > 1 {
                 // `<CR><LF>.<CR><CR><LF>` ends no message (CVE-2023-51764), whatever reads it as one.
                 self.blame(ContentFault::FramedDot);
-            } else if let Some(end) = self.dot_line(ending) {
+            } else if let Some(end) = self.dot_line(ending, out) {
                 return Some(end);
             }
         }
@@ -260,9 +295,13 @@ impl Decoder {
     }
 
     /// A line that is one dot has ended.
-    fn dot_line(&mut self, ending: Ending) -> Option<End> {
+    fn dot_line(&mut self, ending: Ending, out: &mut impl BufMut) -> Option<End> {
         match (self.before, ending) {
-            (Ending::Crlf, Ending::Crlf) => Some(End::Strict),
+            (Ending::Crlf, Ending::Crlf) if self.is_dotted => Some(End::Strict),
+            (Ending::Crlf, Ending::Crlf) => {
+                out.put_slice(b".\r\n");
+                None
+            }
             (Ending::Crlf | Ending::Lf, Ending::Crlf | Ending::Lf) if self.leniency.lf_only => {
                 Some(End::Loose)
             }
@@ -511,6 +550,79 @@ mod tests {
             strict(9),
         );
         check("no end", PLAIN, Some("no end"), None, None);
+    }
+
+    /// The content of these chunks, however each of them is cut, and the fault.
+    fn chunks(wire: &str, leniency: Leniency) -> (String, Option<ContentFault>) {
+        let decode = |size: usize| {
+            let mut decoder = Decoder::of_chunks(leniency);
+            let mut out = Vec::new();
+            for piece in wire.as_bytes().chunks(size) {
+                assert_eq!(
+                    decoder.decode(piece, &mut out),
+                    (piece.len(), None),
+                    "{wire:?}"
+                );
+            }
+            decoder.finish(&mut out);
+            assert_eq!(decoder.content_size(), out.len() as u64, "{wire:?}");
+            (String::from_utf8(out).unwrap(), decoder.fault())
+        };
+        let whole = decode(wire.len().max(1));
+        for size in 1..=wire.len() {
+            let cut = decode(size);
+            assert_eq!(cut.1, whole.1, "{wire:?} in pieces of {size}");
+            if whole.1.is_none() {
+                assert_eq!(cut.0, whole.0, "{wire:?} in pieces of {size}");
+            }
+        }
+        whole
+    }
+
+    #[test]
+    fn in_chunks_a_dot_is_text() {
+        for (wire, content) in [
+            ("", ""),
+            ("a\r\n", "a\r\n"),
+            ("no end", "no end\r\n"),
+            ("a\nb\n", "a\r\nb\r\n"),
+            (".\r\n", ".\r\n"),
+            (".", ".\r\n"),
+            ("a\r\n.\r\nQUIT\r\n", "a\r\n.\r\nQUIT\r\n"),
+            ("a\r\n..\r\n.b\r\n...", "a\r\n..\r\n.b\r\n...\r\n"),
+            ("a\r\n.\r\n.\r\n.", "a\r\n.\r\n.\r\n.\r\n"),
+            ("a\r\r\n.\r\n", "a\r\n.\r\n"),
+            ("a\r\n.x\ny", "a\r\n.x\r\ny\r\n"),
+        ] {
+            assert_eq!(chunks(wire, PLAIN), (content.to_owned(), None), "{wire:?}");
+        }
+    }
+
+    #[test]
+    fn in_chunks_what_could_be_read_as_an_end_is_a_fault() {
+        for (wire, fault) in [
+            ("a\n.\n", ContentFault::FramedDot),
+            ("a\n.\r\n", ContentFault::FramedDot),
+            ("a\r\n.\n", ContentFault::FramedDot),
+            ("a\n.", ContentFault::FramedDot),
+            ("a\r\n.\r\r\n", ContentFault::FramedDot),
+            ("a\r.\r\n", ContentFault::BareCr),
+            ("a\r\n.\r", ContentFault::BareCr),
+            ("a\r", ContentFault::BareCr),
+            ("a\rb", ContentFault::BareCr),
+            ("a\r\n\0.\r\n", ContentFault::Nul),
+            ("\0", ContentFault::Nul),
+        ] {
+            assert_eq!(chunks(wire, PLAIN).1, Some(fault), "{wire:?}");
+            // What a device is forgiven with its DATA is no end of a chunk.
+            let lf_only = Leniency {
+                lf_only: false,
+                ..LF
+            };
+            assert_eq!(chunks(wire, lf_only).1, Some(fault), "{wire:?}");
+        }
+        assert_eq!(chunks("a\rb\r", DEVICE), ("a\r\nb\r\n".to_owned(), None));
+        assert_eq!(chunks("a\r.\r", DEVICE).1, Some(ContentFault::FramedDot));
     }
 
     #[test]

@@ -109,6 +109,7 @@ impl Setting {
             "require_tls" => self.listener.require_tls = yes,
             "certificate" => self.listener.certificate = yes,
             "plaintext_auth" => self.listener.plaintext_auth = yes,
+            "chunking" => self.listener.chunking = yes,
             "implicit" => self.implicit = yes,
             "auth" => {
                 self.listener.auth = match value {
@@ -306,9 +307,12 @@ impl Player {
                 let step = self
                     .session
                     .data(MessageId::new(now, self.accepted.len() as u128), now);
-                self.perform(step);
+                if let Some(step) = step {
+                    self.perform(step);
+                }
             }
             Step::Spool(piece) => self.spool.extend_from_slice(&piece),
+            Step::Chunk => {}
             Step::Unspool => self.spool.clear(),
             Step::Enqueue(accepted) => {
                 if let Some(view) = &self.conditions.quotas {

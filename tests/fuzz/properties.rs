@@ -279,6 +279,7 @@ pub fn conversation(data: &[u8]) -> usize {
             AuthMode::Off
         },
         plaintext_auth: true,
+        chunking: first & 1 == 1,
         ..fixture::listener()
     };
     let mut session = Session::new(Arc::new(listener), origin().peer, false, conditions.clone());
@@ -305,7 +306,7 @@ pub fn conversation(data: &[u8]) -> usize {
                     buffer.clear();
                     session.tls_started()
                 }
-                Step::Data => Some(session.data(id(), origin().at)),
+                Step::Data => session.data(id(), origin().at),
                 Step::Verify(_) => {
                     reached("a login");
                     Some(session.verified(Authentication::Refused))
@@ -328,6 +329,10 @@ pub fn conversation(data: &[u8]) -> usize {
                     assert_eq!(routed, accepted.envelope.recipients.len());
                     taken += 1;
                     Some(session.enqueued(Ok(())))
+                }
+                Step::Chunk => {
+                    reached("a chunk");
+                    None
                 }
                 Step::Pause(_) | Step::Spool(_) | Step::Unspool | Step::Rejected(_) => None,
             };

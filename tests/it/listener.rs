@@ -55,6 +55,7 @@ pub(super) fn settings(name: &str) -> Settings {
         old_certificate: None,
         auth: AuthMode::Off,
         plaintext_auth: false,
+        chunking: false,
         proxy_protocol: Vec::new(),
     }
 }
@@ -258,6 +259,7 @@ async fn failed_logins_are_throttled_by_address() {
     let gate = Gate::open(limits(), |_| Settings {
         auth: AuthMode::Optional,
         plaintext_auth: true,
+        chunking: false,
         ..settings("one")
     });
     let mut refused = 0;

@@ -57,6 +57,7 @@ fn with_logins() -> Settings {
     Settings {
         auth: AuthMode::Optional,
         plaintext_auth: true,
+        chunking: false,
         ..settings("one")
     }
 }

@@ -19,7 +19,7 @@ use tempfile::TempDir;
 
 use super::harness::{
     delay::delay,
-    gateway::{Gateway, basic, stdout, wait},
+    gateway::{Client, Gateway, basic, stdout, wait},
     peers::{free_port, peers},
     upstream::Upstream,
 };
@@ -47,7 +47,6 @@ impl Relay {
             .prefix("postern-relay")
             .tempdir_in("/tmp")
             .unwrap();
-        let sink = Upstream::start();
         let port = free_port();
         let relay = Self {
             name,
@@ -185,4 +184,60 @@ fn a_postfix_that_takes_two_connections_is_given_two() {
         said.contains("(the upstream takes 2 at once)")
             .then_some(())
     });
+}
+
+/// Exim sends by BDAT wherever it may; what it sends arrives as it was written, dots, long lines and all.
+#[test]
+#[ignore = "needs Exim, which tests/run gets"]
+fn exim_sends_in_chunks() {
+    let sink = Upstream::start();
+    let config = basic(sink.address).replace(
+        "address = \"127.0.0.1:0\"",
+        "address = \"127.0.0.1:0\"\nchunking = true",
+    ) + "[[client]]\nname = \"here\"\nnetworks = [\"127.0.0.0/8\"]\ntranscript = true\n";
+    let gateway = Gateway::start(&config);
+    let relay = Relay::start_to("exim", Some(gateway.address("local").port()), &[]);
+    let large = (0..20_000).map(|n| format!(".{n} {}\r\n", "y".repeat(n % 70)));
+    let bodies = [
+        ".\r\n..\r\nMAIL FROM:<evil@corp.example>\r\n.x\r\n".to_owned(),
+        String::new(),
+        large.collect(),
+        format!("{}\r\n", "z".repeat(900)),
+    ];
+    let mut client = Client::connect(([127, 0, 0, 1], relay.port()).into());
+    assert!(client.reply().starts_with("220"));
+    client.expect("EHLO app", "250");
+    for (n, body) in bodies.iter().enumerate() {
+        let stuffed = body.replace("\r\n.", "\r\n..");
+        let stuffed = match stuffed.strip_prefix('.') {
+            Some(rest) => format!("..{rest}"),
+            None => stuffed,
+        };
+        let text = format!("From: app@corp.example\r\nSubject: number {n}\r\n\r\n{stuffed}");
+        client.mail("app@corp.example", &["x@corp.example"], &text);
+    }
+    wait("all of them", || {
+        (sink.mails().len() >= bodies.len()).then_some(())
+    });
+    let mails = sink.mails();
+    for (n, body) in bodies.iter().enumerate() {
+        let subject = format!("Subject: number {n}\r\n");
+        let mail = mails.iter().find(|mail| mail.text().contains(&subject));
+        let text = mail.unwrap().text();
+        let (_, arrived) = text.split_once("\r\n\r\n").unwrap();
+        assert!(
+            arrived == body,
+            "number {n}: {} of {}",
+            arrived.len(),
+            body.len()
+        );
+    }
+    assert_eq!(mails.len(), bodies.len());
+    let log = gateway.log();
+    let chunks = log.lines().filter(|line| line.contains("line=\"BDAT "));
+    assert!(chunks.count() >= bodies.len(), "{log}");
+    assert!(
+        !log.contains("line=DATA") && !log.contains("rejected"),
+        "{log}"
+    );
 }

@@ -160,6 +160,7 @@ fn one(
         Some(At { value, span }) => (value, Some(span)),
         None => (Bind::Address(SocketAddr::from(([127, 0, 0, 1], 0))), None),
     };
+    let chunking = table.flag("chunking");
     let settings = Settings {
         name,
         bind,
@@ -169,6 +170,7 @@ fn one(
         old_certificate,
         auth,
         plaintext_auth,
+        chunking,
         proxy_protocol,
     };
     (settings, span, is_rsa)

@@ -294,7 +294,7 @@ impl<'a> Play<'a> {
             }
             Step::Data => {
                 let id = MessageId::from_bytes([0; 16]);
-                Some(self.session.data(id, SystemTime::UNIX_EPOCH))
+                self.session.data(id, SystemTime::UNIX_EPOCH)
             }
             Step::Enqueue(accepted) => {
                 self.accepted = Some(accepted);

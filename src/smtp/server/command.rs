@@ -47,8 +47,8 @@ pub enum Command<'a> {
     StartTls(&'a [u8]),
     /// AUTH: mechanism and initial response.
     Auth(&'a [u8]),
-    /// BDAT: what follows it would be read as commands.
-    Bdat,
+    /// BDAT and what follows it, for [`chunk`]; what follows the line is no command.
+    Bdat(&'a [u8]),
     /// EXPN, ETRN, TURN and their like: known, not done here.
     NotImplemented,
     /// A browser, a proxy or a scanner.
@@ -94,7 +94,7 @@ pub fn parse<'a>(line: &'a [u8], tolerance: &Tolerance) -> Result<Command<'a>, R
         b"QUIT" => Command::Quit,
         b"STARTTLS" => Command::StartTls(rest),
         b"AUTH" => Command::Auth(rest),
-        b"BDAT" => Command::Bdat,
+        b"BDAT" => Command::Bdat(rest),
         b"EXPN" | b"ETRN" | b"TURN" | b"ATRN" | b"SEND" | b"SOML" | b"SAML" => {
             Command::NotImplemented
         }
@@ -152,6 +152,10 @@ pub fn mail(
             ("BODY", Some(value)) if value.eq_ignore_ascii_case("7BIT") => {}
             ("BODY", Some(value)) if value.eq_ignore_ascii_case("8BITMIME") => {
                 mail.eight_bit = true;
+            }
+            // RFC 3030 §3: nobody takes it onwards, and a recoded body breaks what was signed.
+            ("BODY", Some(value)) if value.eq_ignore_ascii_case("BINARYMIME") => {
+                return Err(Reply::unknown_parameter("BODY=BINARYMIME"));
             }
             ("BODY", _) => return Err(Reply::bad_parameter("BODY is 7BIT or 8BITMIME")),
             // RFC 4954 §5: what an untrusted client says of the original sender's login counts for nothing.
@@ -217,6 +221,29 @@ pub fn rcpt(
     Ok(Recipient { address, dsn })
 }
 
+/// Reads the argument of BDAT (RFC 3030 §2): how many octets follow, and whether they are the last.
+///
+/// # Errors
+/// 501: nobody can say where the chunk ends.
+pub fn chunk(rest: &[u8]) -> Result<(u64, bool), Reply> {
+    let fault = || Reply::bad_argument("BDAT takes a number of octets, and LAST");
+    let mut words = rest
+        .split(|octet| b" \t".contains(octet))
+        .filter(|word| !word.is_empty());
+    let digits = words.next().ok_or_else(fault)?;
+    if digits.len() > 20 || !digits.iter().all(u8::is_ascii_digit) {
+        return Err(fault());
+    }
+    let size = std::str::from_utf8(digits).ok();
+    let size = size.and_then(|digits| digits.parse().ok());
+    let size = size.ok_or_else(fault)?;
+    match (words.next(), words.next()) {
+        (None, _) => Ok((size, false)),
+        (Some(last), None) if last.eq_ignore_ascii_case(b"LAST") => Ok((size, true)),
+        _ => Err(fault()),
+    }
+}
+
 /// The parameters behind a path, each once.
 fn keywords(parameters: &str) -> Result<Vec<(String, Option<&str>)>, Reply> {
     let mut seen: Vec<(String, Option<&str>)> = Vec::new();
@@ -277,6 +304,37 @@ mod tests {
     fn check(verb: &str, rest: &str, expected: [&str; 3]) {
         for (level, expected) in [Strict, Standard, Device].into_iter().zip(expected) {
             assert_eq!(say(level, verb, rest), expected, "{verb} {rest} {level:?}");
+        }
+    }
+
+    #[test]
+    fn chunks() {
+        for (rest, expected) in [
+            ("0", Ok((0, false))),
+            ("0 LAST", Ok((0, true))),
+            ("12 last", Ok((12, true))),
+            ("  12   LAST ", Ok((12, true))),
+            ("00000000000000000012", Ok((12, false))),
+            ("18446744073709551615", Ok((u64::MAX, false))),
+            ("18446744073709551616", Err(())),
+            ("000000000000000000012", Err(())),
+            ("", Err(())),
+            ("LAST", Err(())),
+            ("x", Err(())),
+            ("-1", Err(())),
+            ("+1", Err(())),
+            ("0x10", Err(())),
+            ("1.0", Err(())),
+            ("12 FIRST", Err(())),
+            ("12 LAST LAST", Err(())),
+            ("12,LAST", Err(())),
+            ("1 2", Err(())),
+            ("\u{661}", Err(())),
+        ] {
+            let read = chunk(rest.as_bytes()).map_err(|reply| {
+                assert_eq!((reply.code, reply.status()), (501, (5, 5, 4)), "{rest:?}");
+            });
+            assert_eq!(read, expected, "{rest:?}");
         }
     }
 
@@ -358,7 +416,8 @@ mod tests {
             ("FROM:<a@corp.com> SIZE=abc", ["501 5.5.4"; 3]),
             ("FROM:<a@corp.com> SIZE=", ["501 5.5.4"; 3]),
             ("FROM:<a@corp.com> SIZE", ["501 5.5.4"; 3]),
-            ("FROM:<a@corp.com> BODY=BINARYMIME", ["501 5.5.4"; 3]),
+            ("FROM:<a@corp.com> BODY=BINARYMIME", ["555 5.5.4"; 3]),
+            ("FROM:<a@corp.com> BODY=9BIT", ["501 5.5.4"; 3]),
             ("FROM:<\u{e4}@corp.com>", ["553 5.6.7"; 3]),
         ] {
             check("MAIL", rest, expected);

@@ -2,9 +2,11 @@
 //!
 //! No socket and no clock, so every dialogue can be played in memory, cut at any octet. It asks `policy` and the router and carries
 //! out nothing itself: TLS, password checks, files and the queue are the driver's. What the two tell each other is in `interface`.
-//! Octets become lines in `lines`; the commands are in `commands`, AUTH in `login`, the content in `receive`.
+//! Octets become lines in `lines`; the commands are in `commands`, AUTH in `login`, the content in `receive`
+//! and `chunk`.
 
 mod answers;
+mod chunk;
 mod commands;
 mod interface;
 mod lines;
@@ -33,7 +35,8 @@ use crate::{
 };
 
 use super::tolerance::{Forgiven, Tolerance};
-use state::{Incoming, Phase, Transaction};
+use crate::smtp::data::{Decoder, Leniency};
+use state::{ChunkGoal, Incoming, Phase, Transaction};
 
 pub use interface::{
     Accepted, Authentication, Conditions, Credentials, InputStage, ListenerRules, Rejection, Rules,
@@ -75,6 +78,8 @@ pub struct Session {
     skipped: Option<usize>,
     /// DATA was just refused: what comes next may be the message all the same.
     data_refused: bool,
+    /// A chunk was refused, and those behind it may be on their way: until the next MAIL they are no errors.
+    chunks_refused: bool,
     /// Why it answered as it did, where somebody wants to know.
     findings: Findings,
 }
@@ -116,6 +121,7 @@ impl Session {
             auth_failures: 0,
             skipped: None,
             data_refused: false,
+            chunks_refused: false,
             findings: Findings::default(),
         }
     }
@@ -190,11 +196,13 @@ impl Session {
                     return None;
                 }
                 Phase::Data(_) | Phase::Fresh if input.is_empty() => return None,
+                Phase::Chunk(ref chunk) if chunk.left > 0 && input.is_empty() => return None,
                 Phase::Verifying(_)
-                | Phase::Opening
+                | Phase::Opening(_)
                 | Phase::Storing { .. }
                 | Phase::Handshake { .. } => return None,
                 Phase::Data(_) => self.receive(input),
+                Phase::Chunk(_) => self.receive_chunk(input),
                 Phase::Fresh => self.first_octets(input),
                 Phase::Command | Phase::Refused(_) | Phase::Auth(_) => {
                     if !self.line(input) {
@@ -226,8 +234,8 @@ impl Session {
         self.next()
     }
 
-    /// After [`Step::Data`]: the 354.
-    pub fn data(&mut self, id: MessageId, now: SystemTime) -> Step {
+    /// After [`Step::Data`]: the 354. `None` for a chunk, which comes unasked.
+    pub fn data(&mut self, id: MessageId, now: SystemTime) -> Option<Step> {
         let origin = Origin {
             listener: self.listener.name.clone(),
             peer: self.peer,
@@ -239,8 +247,18 @@ impl Session {
             at: now,
             rules: Vec::new(),
         };
-        self.phase = Phase::Data(Box::new(Incoming::new(id, origin, self.leniency())));
-        Step::Reply(Reply::go_ahead())
+        if let Phase::Opening(Some(head)) = self.phase {
+            let decoder = Decoder::of_chunks(Leniency {
+                lf_only: false,
+                ..self.leniency()
+            });
+            let incoming = Incoming::new(id, origin, decoder);
+            self.open_chunk(head, ChunkGoal::Message(Box::new(incoming)));
+            return None;
+        }
+        let decoder = Decoder::new(self.leniency());
+        self.phase = Phase::Data(Box::new(Incoming::new(id, origin, decoder)));
+        Some(Step::Reply(Reply::go_ahead()))
     }
 
     /// The spool file could not be written: the rest of the message is read and dropped, the answer is 452 or 451.
@@ -274,15 +292,16 @@ impl Session {
     /// Which time-out applies.
     pub fn stage(&self) -> InputStage {
         match self.phase {
-            Phase::Data(_) => InputStage::Data,
+            Phase::Data(_) | Phase::Chunk(_) => InputStage::Data,
             _ => InputStage::Command,
         }
     }
 
-    /// Octets of the message that is coming in; 0 outside DATA.
+    /// Octets of the message, or the chunk, that is coming in; 0 outside both.
     pub fn received(&self) -> u64 {
         match &self.phase {
             Phase::Data(incoming) => incoming.size(),
+            Phase::Chunk(chunk) => chunk.head.size - chunk.left,
             _ => 0,
         }
     }

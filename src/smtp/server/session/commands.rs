@@ -30,6 +30,10 @@ impl Session {
             self.rejected("connect", None, &reply);
             return self.error(reply);
         }
+        if self.has_chunks() && !may_stand_between_chunks(command) {
+            let reply = Reply::bad_sequence("BDAT has begun: more of it, or RSET");
+            return self.error(reply);
+        }
         match command {
             Command::Helo(argument) => self.hello(argument, false),
             Command::Ehlo(argument) => self.hello(argument, true),
@@ -40,7 +44,7 @@ impl Session {
                 self.error(Reply::bad_argument("RSET takes no argument"));
             }
             Command::Rset(_) => {
-                self.transaction = None;
+                self.abandon();
                 self.answer(Reply::okay());
             }
             Command::Noop => self.answer(Reply::okay()),
@@ -49,8 +53,7 @@ impl Session {
             Command::Quit => self.close(Some(Reply::bye())),
             Command::StartTls(argument) => self.start_tls(argument, rest),
             Command::Auth(argument) => self.auth(argument),
-            // Its payload follows at once and must not be read as commands.
-            Command::Bdat => self.close(Some(Reply::bad_sequence("CHUNKING is not offered"))),
+            Command::Bdat(argument) => self.chunk(argument),
             Command::Http => {
                 let reply = Reply::not_http();
                 self.rejected("connect", None, &reply);
@@ -80,7 +83,7 @@ impl Session {
             self.forgiven.add(Quirk::EmptyHelo);
         }
         // RFC 5321 §4.1.4: EHLO clears the transaction; the login stays.
-        self.transaction = None;
+        self.abandon();
         self.helo = Some(command::helo_name(argument));
         self.esmtp = esmtp;
         let rules = Arc::clone(&self.conditions.rules);
@@ -89,6 +92,9 @@ impl Session {
             lines.push_str("\nPIPELINING\nSIZE ");
             lines.push_str(&rules.message_size.to_string());
             lines.push_str("\n8BITMIME\nENHANCEDSTATUSCODES\nDSN");
+            if self.listener.chunking {
+                lines.push_str("\nCHUNKING");
+            }
             if self.offers_starttls() {
                 lines.push_str("\nSTARTTLS");
             }
@@ -206,7 +212,9 @@ impl Session {
             route_size_limit: 0,
             tally: QuotaTally::default(),
             held: Vec::new(),
+            chunks: None,
         }));
+        self.chunks_refused = false;
         self.say(Reply::sender_ok());
     }
 
@@ -357,7 +365,7 @@ impl Session {
         };
         match ready {
             Ok(()) => {
-                self.phase = Phase::Opening;
+                self.phase = Phase::Opening(None);
                 self.push(Step::Data);
             }
             Err(_) if !rest.is_empty() => {
@@ -398,7 +406,19 @@ fn may_precede_tls(command: Command<'_>) -> bool {
             | Command::StartTls(_)
             | Command::Blank
             | Command::Http
-            | Command::Bdat
+            | Command::Bdat(_)
+    )
+}
+
+/// What would mix two ways of sending content, or change whose it is (RFC 3030 §2).
+fn may_stand_between_chunks(command: Command<'_>) -> bool {
+    !matches!(
+        command,
+        Command::Mail(_)
+            | Command::Rcpt(_)
+            | Command::Data(_)
+            | Command::StartTls(_)
+            | Command::Auth(_)
     )
 }
 

@@ -51,6 +51,8 @@ pub struct ListenerRules {
     pub auth: AuthMode,
     /// AUTH without TLS.
     pub plaintext_auth: bool,
+    /// BDAT is offered.
+    pub chunking: bool,
 }
 
 /// How things are outside the session, told before every [`super::Session::feed`].
@@ -125,8 +127,10 @@ pub enum Step {
     ImplicitTls,
     /// Check, then call [`super::Session::verified`].
     Verify(Credentials),
-    /// DATA may begin: make an id and call [`super::Session::data`].
+    /// DATA, or the first chunk, may begin: make an id and call [`super::Session::data`].
     Data,
+    /// What comes next is content, not a line: go on feeding.
+    Chunk,
     /// Append these octets of the body to the spool file of this message (created at the first piece). If that fails call
     /// [`super::Session::spool_failed`].
     Spool(Bytes),
@@ -158,6 +162,6 @@ pub struct Rejection {
 pub enum InputStage {
     /// Waiting for a command: `limits.command_timeout`.
     Command,
-    /// Inside DATA: `limits.data_timeout`, and the least rate.
+    /// Inside DATA, or a chunk: `limits.data_timeout`, and the least rate.
     Data,
 }

@@ -20,13 +20,13 @@ use crate::{
 
 use super::{
     Accepted, Session, Step,
-    state::{Incoming, Phase},
+    state::{ChunkGoal, Incoming, Phase},
 };
 
 /// A header beyond this is refused.
 const HEADER_LIMIT: usize = 256 * 1024;
 /// Octets looked at in one turn, and the size of the pieces that go to the spool.
-const PIECE: usize = 64 * 1024;
+pub(super) const PIECE: usize = 64 * 1024;
 
 impl Session {
     pub(super) fn leniency(&self) -> Leniency {
@@ -42,49 +42,12 @@ impl Session {
             return;
         };
         let piece = input.get(..PIECE).unwrap_or(input);
-        if incoming.kept.is_empty() && incoming.refused.is_none() {
-            // Room for all of it at once, where all of it is there.
-            incoming.kept.reserve(piece.len());
-        }
-        let (taken, end) = incoming.decoder.decode(piece, &mut incoming.kept);
+        let (taken, end) = self.take_in(&mut incoming, piece, false);
         input.advance(taken);
-
         let limit = self.rules.message_size;
-        let size = incoming.decoder.size();
-        let fault = incoming.decoder.fault().map(fault_reply);
-        let mut unspool = false;
-        let was_judged = incoming.header.is_some();
-        if let Some(reply) = &fault {
-            // It ends the session, whatever else is wrong.
-            unspool |= incoming.refuse(reply.clone());
-            incoming.refused = Some(reply.clone());
-        } else if incoming.decoder.content_size() > limit {
-            unspool |= incoming.refuse(Reply::message_too_big(limit));
-        } else if let Some(transaction) = &self.transaction
-            && incoming.decoder.content_size() > transaction.route_size_limit
-        {
-            // Better said now than in a bounce.
-            let limit = transaction.route_size_limit;
-            unspool |= incoming.refuse(Reply::too_big_for("any connector of its route", limit));
-        }
-        if incoming.refused.is_some() {
-            incoming.kept.clear();
-        } else if incoming.header.is_none()
-            && let Err(reply) = self.judge(&mut incoming, end.is_some())
-        {
-            unspool |= incoming.refuse(reply);
-        }
-        if !was_judged && incoming.header.is_some() {
-            for rule in &incoming.origin.rules {
-                self.findings.add("header", || rule.clone());
-            }
-        }
-        if unspool {
-            self.push(Step::Unspool);
-        }
         match end {
-            Some(end) => self.ended(*incoming, end, fault.is_some()),
-            None if size > limit.saturating_add(limit / 2) => {
+            Some(end) => self.ended(*incoming, end),
+            None if incoming.size() > limit.saturating_add(limit / 2) => {
                 // A client that does not stop is not read any further.
                 let reply = incoming
                     .refused
@@ -100,6 +63,57 @@ impl Session {
                 self.phase = Phase::Data(incoming);
             }
         }
+    }
+
+    /// Decodes a piece and looks at what it makes of the message; `is_last`: it is the end of the last chunk. Says how much of the piece
+    /// was taken, and whether the message is complete.
+    pub(super) fn take_in(
+        &mut self,
+        incoming: &mut Incoming,
+        piece: &[u8],
+        is_last: bool,
+    ) -> (usize, Option<End>) {
+        if incoming.kept.is_empty() && incoming.refused.is_none() {
+            // Room for all of it at once, where all of it is there.
+            incoming.kept.reserve(piece.len());
+        }
+        let (taken, mut end) = incoming.decoder.decode(piece, &mut incoming.kept);
+        if is_last {
+            incoming.decoder.finish(&mut incoming.kept);
+            end = Some(End::Strict);
+        }
+        let limit = self.rules.message_size;
+        let mut unspool = false;
+        let was_judged = incoming.header.is_some();
+        if let Some(reply) = incoming.decoder.fault().map(fault_reply) {
+            // It ends the session, whatever else is wrong.
+            unspool |= incoming.refuse(reply.clone());
+            incoming.refused = Some(reply);
+        } else if incoming.decoder.content_size() > limit {
+            unspool |= incoming.refuse(Reply::message_too_big(limit));
+        } else if let Some(transaction) = &self.transaction
+            && incoming.decoder.content_size() > transaction.route_size_limit
+        {
+            // Better said now than in a bounce.
+            let limit = transaction.route_size_limit;
+            unspool |= incoming.refuse(Reply::too_big_for("any connector of its route", limit));
+        }
+        if incoming.refused.is_some() {
+            incoming.kept.clear();
+        } else if incoming.header.is_none()
+            && let Err(reply) = self.judge(incoming, end.is_some())
+        {
+            unspool |= incoming.refuse(reply);
+        }
+        if !was_judged && incoming.header.is_some() {
+            for rule in &incoming.origin.rules {
+                self.findings.add("header", || rule.clone());
+            }
+        }
+        if unspool {
+            self.push(Step::Unspool);
+        }
+        (taken, end)
     }
 
     fn note_content(&mut self, incoming: &Incoming, end: End) {
@@ -168,10 +182,10 @@ impl Session {
         Ok(())
     }
 
-    /// The final dot.
-    fn ended(&mut self, mut incoming: Incoming, end: End, fault: bool) {
+    /// The final dot, or the end of the last chunk.
+    pub(super) fn ended(&mut self, mut incoming: Incoming, end: End) {
         // What stands behind a loose end could be smuggled: it is not read.
-        let close = fault || end == End::Loose;
+        let close = incoming.decoder.fault().is_some() || end == End::Loose;
         self.note_content(&incoming, end);
         if let Some(reply) = incoming.refused {
             self.rejected("data", None, &reply);
@@ -227,13 +241,20 @@ impl Session {
     pub(super) fn cannot_spool(&mut self, reply: Reply) {
         self.pending
             .retain(|step| !matches!(step, Step::Spool(_) | Step::Enqueue(_)));
-        match &mut self.phase {
-            Phase::Data(incoming) => {
+        let chunks = self.transaction.as_mut().and_then(|t| t.chunks.as_mut());
+        match (&mut self.phase, chunks) {
+            (Phase::Data(incoming), _) | (Phase::Command, Some(incoming)) => {
                 // The driver may have made the file before it failed.
                 incoming.refuse(reply);
                 self.push(Step::Unspool);
             }
-            Phase::Storing { close, .. } => {
+            (Phase::Chunk(chunk), _) => {
+                if let ChunkGoal::Message(incoming) = &mut chunk.goal {
+                    incoming.refuse(reply);
+                }
+                self.push(Step::Unspool);
+            }
+            (Phase::Storing { close, .. }, _) => {
                 let close = *close;
                 self.push(Step::Unspool);
                 self.rejected("data", None, &reply);
@@ -256,7 +277,7 @@ impl Session {
 }
 
 /// What of the body goes to the spool now: nothing up to the threshold, then pieces of a fair size.
-fn spoolable(incoming: &mut Incoming) -> Option<Bytes> {
+pub(super) fn spoolable(incoming: &mut Incoming) -> Option<Bytes> {
     incoming.header.as_ref()?;
     let enough = if incoming.spooled {
         incoming.kept.len() >= PIECE

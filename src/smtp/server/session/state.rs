@@ -13,7 +13,7 @@ use crate::{
     },
     policy::quota::QuotaTally,
     route::RouteName,
-    smtp::data::{Decoder, Leniency},
+    smtp::data::Decoder,
 };
 
 #[derive(Debug)]
@@ -28,10 +28,12 @@ pub(super) enum Phase {
     Auth(Exchange),
     /// The driver checks this user's password.
     Verifying(String),
-    /// The driver makes an id.
-    Opening,
+    /// The driver makes an id, for DATA or for the first of some chunks.
+    Opening(Option<ChunkHead>),
     /// Inside DATA.
     Data(Box<Incoming>),
+    /// Inside a chunk.
+    Chunk(Box<Chunk>),
     /// The driver makes it durable; whether the session ends after that.
     Storing { id: MessageId, close: bool },
     /// The driver does the handshake; whether the greeting is still to come.
@@ -40,7 +42,32 @@ pub(super) enum Phase {
     Closed,
 }
 
-/// From MAIL to the end of DATA.
+/// What BDAT announces.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ChunkHead {
+    /// Octets, of the wire.
+    pub(super) size: u64,
+    pub(super) is_last: bool,
+}
+
+/// A chunk on its way in.
+#[derive(Debug)]
+pub(super) struct Chunk {
+    pub(super) head: ChunkHead,
+    /// Octets that are still to come.
+    pub(super) left: u64,
+    pub(super) goal: ChunkGoal,
+}
+
+/// What becomes of the octets of a chunk.
+#[derive(Debug)]
+pub(super) enum ChunkGoal {
+    Message(Box<Incoming>),
+    /// They are read, so that they are no commands, and dropped; then this is said.
+    Nothing(Reply),
+}
+
+/// From MAIL to the end of the content.
 #[derive(Debug)]
 pub(super) struct Transaction {
     pub(super) given: Option<Address>,
@@ -60,6 +87,8 @@ pub(super) struct Transaction {
     pub(super) tally: QuotaTally,
     /// The routes whose jobs are held, and who holds them.
     pub(super) held: Vec<(RouteName, String)>,
+    /// What came in chunks so far, where the last is still to come.
+    pub(super) chunks: Option<Box<Incoming>>,
 }
 
 /// What the next line of the client is.
@@ -98,11 +127,11 @@ pub(super) struct Incoming {
 }
 
 impl Incoming {
-    pub(super) fn new(id: MessageId, origin: Origin, leniency: Leniency) -> Self {
+    pub(super) fn new(id: MessageId, origin: Origin, decoder: Decoder) -> Self {
         Self {
             id,
             origin,
-            decoder: Decoder::new(leniency),
+            decoder,
             kept: BytesMut::new(),
             looked: 0,
             header_octets: (0, 0),

@@ -38,10 +38,13 @@ fn feed_more(session: &mut Session, input: &mut BytesMut, octets: &[u8]) -> Vec<
     let mut steps = Vec::new();
     while let Some(step) = session.feed(input) {
         let step = match step {
-            Step::Data => session.data(
-                MessageId::from_bytes([1; 16]),
-                SystemTime::UNIX_EPOCH + Duration::from_secs(1),
-            ),
+            Step::Data => {
+                let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1);
+                match session.data(MessageId::from_bytes([1; 16]), now) {
+                    Some(step) => step,
+                    None => continue,
+                }
+            }
             other => other,
         };
         steps.push(name(&step));
@@ -56,6 +59,7 @@ fn name(step: &Step) -> String {
         Step::StartTls(_) | Step::ImplicitTls => "tls".into(),
         Step::Verify(_) => "verify".into(),
         Step::Data => "data".into(),
+        Step::Chunk => "chunk".into(),
         Step::Spool(_) => "spool".into(),
         Step::Unspool => "unspool".into(),
         Step::Enqueue(_) => "enqueue".into(),
@@ -207,4 +211,65 @@ fn refusals_without_a_transaction_are_told() {
         feed(&mut early, b"GET / HTTP/1.1\r\n"),
         ["rejected connect", "close 421"]
     );
+}
+
+/// A disk that is full between two chunks: the message is refused, whenever that is found out, and the session goes on.
+#[test]
+fn a_spool_file_that_fails_between_chunks_refuses_the_message() {
+    for left in [0, 10] {
+        let mut session = chunked();
+        let first = format!(
+            "BDAT {}\r\nA: b\r\n\r\n{}",
+            90_008 + left,
+            "x".repeat(90_000)
+        );
+        let steps = feed(&mut session, first.as_bytes());
+        assert_eq!(
+            steps.first().map(String::as_str),
+            Some("spool"),
+            "{steps:?}"
+        );
+        assert_eq!(steps.last().map(String::as_str) == Some("250"), left == 0);
+        session.spool_failed(Health::Full);
+        let rest = format!("{}BDAT 0 LAST\r\n", "y".repeat(left));
+        let steps = feed(&mut session, rest.as_bytes()).join(" ");
+        assert!(
+            steps.starts_with("unspool") && steps.contains("rejected data 452"),
+            "{steps}"
+        );
+        assert!(
+            !steps.contains("enqueue") && !steps.contains("close"),
+            "{steps}"
+        );
+        let again = b"MAIL FROM:<a@b.c>\r\nRCPT TO:<d@e.f>\r\nBDAT 8 LAST\r\nA: b\r\n\r\n";
+        assert_eq!(feed(&mut session, again), ["250", "250", "enqueue"]);
+    }
+}
+
+/// What went out of a message that is given up is taken back.
+#[test]
+fn a_message_in_chunks_that_is_given_up_leaves_no_file() {
+    for last in ["RSET\r\n", "EHLO a\r\n", "BDAT 2000000\r\n"] {
+        let mut session = chunked();
+        let first = format!("BDAT 90008\r\nA: b\r\n\r\n{}", "x".repeat(90_000));
+        let steps = feed(&mut session, first.as_bytes());
+        assert_eq!(steps.last().map(String::as_str), Some("250"), "{steps:?}");
+        let steps = feed(&mut session, last.as_bytes());
+        let is_taken_back = steps.iter().any(|step| step == "unspool");
+        let is_over = steps.iter().any(|step| step == "close 552");
+        assert!(is_taken_back || is_over, "{last} {steps:?}");
+    }
+}
+
+fn chunked() -> Session {
+    let listener = ListenerRules {
+        chunking: true,
+        ..fixture::listener()
+    };
+    let peer = "127.0.0.1:9".parse().unwrap();
+    let mut session = Session::new(Arc::new(listener), peer, false, conditions());
+    let _ = session.greet();
+    let open = b"EHLO a\r\nMAIL FROM:<a@b.c>\r\nRCPT TO:<d@e.f>\r\n";
+    assert_eq!(feed(&mut session, open), ["250", "250", "250"]);
+    session
 }
