@@ -269,7 +269,7 @@ fn authority(
 }
 
 /// Creates the file with its mode from the start: a key is never readable by others, not even for a moment.
-fn write(path: &Path, text: &str, mode: u32, replace: bool) -> Result<(), CommandError> {
+pub(super) fn write(path: &Path, text: &str, mode: u32, replace: bool) -> Result<(), CommandError> {
     if replace {
         match fs::remove_file(path) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -291,7 +291,7 @@ fn write(path: &Path, text: &str, mode: u32, replace: bool) -> Result<(), Comman
         .map_err(|error| cannot(path, &error))
 }
 
-fn cannot(path: &Path, error: &std::io::Error) -> CommandError {
+pub(super) fn cannot(path: &Path, error: &std::io::Error) -> CommandError {
     CommandError::new(
         Exit::CannotCreate,
         format_args!("cannot write {}: {error}", path.display()),

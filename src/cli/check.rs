@@ -9,7 +9,7 @@ use serde_json::json;
 use tokio::task::JoinSet;
 
 use super::{
-    database,
+    database, dkim,
     exit::{CommandError, Ended, Exit},
     output, prepare,
 };
@@ -20,7 +20,10 @@ use crate::{
         database::settings as database_settings,
         report::login::{LoginFault, log_in},
     },
-    mail::text::{shown, shown_to},
+    mail::{
+        address::Domain,
+        text::{shown, shown_to},
+    },
     queue,
     route::ConnectorName,
     view::{LoginView, Problem},
@@ -94,6 +97,11 @@ pub(super) fn run(path: Option<PathBuf>, arguments: &Arguments) -> Ended {
         }
         _ => None,
     };
+    let unsigned = if arguments.connect {
+        Some(dkim::unsigned(&config)?)
+    } else {
+        None
+    };
     let logins = if arguments.connect {
         let token_store = prepare::token_store(&config)?;
         Some(prepare::block_on(connect(config.connectors, token_store))?)
@@ -112,23 +120,39 @@ pub(super) fn run(path: Option<PathBuf>, arguments: &Arguments) -> Ended {
             "listeners": listeners, "routes": routes, "connectors": connectors,
             "store": database.as_ref().map(database::view),
             "connect": logins.map(|logins| logins.iter().map(login_view).collect::<Vec<_>>()),
+            "unsigned": unsigned.map(|all| all.iter().map(unsigned_view).collect::<Vec<_>>()),
         }))?;
     } else {
         if let Some(looked) = &database {
             database::print(looked)?;
         }
-        for (name, result) in logins.into_iter().flatten() {
-            match result {
-                Ok(found) => {
-                    output::line(format_args!("ok      {name}: {}", shown(&found)))?;
-                }
-                Err(LoginFault { why, .. }) => {
-                    output::line(format_args!("failed  {name}: {}", shown_to(&why, SHOWN)))?;
-                }
+        show(logins.into_iter().flatten(), unsigned.into_iter().flatten())?;
+    }
+    Ok(exit)
+}
+
+/// What came of every login, and whose mail leaves unsigned.
+fn show(
+    logins: impl Iterator<Item = Login>,
+    unsigned: impl Iterator<Item = (Domain, u64)>,
+) -> Result<(), CommandError> {
+    for (name, result) in logins {
+        match result {
+            Ok(found) => {
+                output::line(format_args!("ok      {name}: {}", shown(&found)))?;
+            }
+            Err(LoginFault { why, .. }) => {
+                output::line(format_args!("failed  {name}: {}", shown_to(&why, SHOWN)))?;
             }
         }
     }
-    Ok(exit)
+    for (domain, messages) in unsigned {
+        let messages = output::count(messages, "message");
+        output::line(format_args!(
+            "unsigned  {domain}: {messages} in the last day, and no [[dkim]] signs for it (`postern dkim new {domain} --selector NAME`)"
+        ))?;
+    }
+    Ok(())
 }
 
 /// A connector, and how its login went.
@@ -145,6 +169,10 @@ fn login_view((name, result): &Login) -> LoginView {
         state: state.to_owned(),
         text: text.clone(),
     }
+}
+
+fn unsigned_view((domain, messages): (&Domain, &u64)) -> serde_json::Value {
+    json!({ "domain": domain.as_str(), "messages": messages })
 }
 
 /// What shows only when a connector is built from its files: a key that does not belong to the certificate, say; and a queue that only a newer

@@ -30,6 +30,7 @@ mod credentials;
 mod database;
 mod demo;
 mod devices;
+mod dkim;
 mod doctor;
 mod elsewhere;
 mod explain;
@@ -119,6 +120,8 @@ enum CliCommand {
     HashPassword,
     /// Make a private CA and a certificate for the listeners
     Cert(cert::Arguments),
+    /// Make a key that signs mail (DKIM), and print the records that publish the configured ones
+    Dkim(dkim::Arguments),
     /// Write a configuration that works for Exchange Online, Gmail or a smarthost
     Setup(setup::Arguments),
     /// Make a configuration from that of Postfix, IIS, smtp2graph or msmtp
@@ -215,6 +218,7 @@ fn dispatch(argv: Vec<OsString>) -> Ended {
         CliCommand::Services(arguments) => services::run(&arguments),
         CliCommand::HashPassword => password::run(),
         CliCommand::Cert(arguments) => cert::run(&arguments),
+        CliCommand::Dkim(arguments) => dkim::run(config, arguments),
         CliCommand::Setup(arguments) => setup::run(config, &arguments),
         CliCommand::Import(arguments) => import::run(&arguments),
         CliCommand::Config(arguments) => config::run(config, &arguments),

@@ -169,6 +169,7 @@ sections! {
         quota: Sections, "", "How many recipients, of whom, in which time; all that match count. An absent key matches anything.";
         route: Sections, "", "Which connectors take a message: the first route that matches. An absent key matches anything.";
         connector: Sections, "", "A way to send mail out.";
+        dkim: Sections, "", "A key that signs the mail of a domain (DKIM), where a connector has `dkim = true`.";
         queue: Form::Section, "", "How long a message is tried and kept.";
         postgres: Form::Section, "", "The database that several gateways share, where `store` of [queue] is \"postgres\".";
         cluster: Form::Section, "", "This gateway among those that share the database.";
@@ -305,6 +306,7 @@ sections! {
         idle_timeout: Duration("1ms", "1h"), "30s", "How long a connection waits for the next message.";
         helo: Is(HOST), "", "The name said in EHLO. Default: hostname.";
         overrides: Inners, "", "Replies that mean something else on this server.";
+        dkim: Flag, "false", "Mail is signed with the keys of [[dkim]] as it leaves.";
         max_concurrent: Number(1, 10_000), "", "Deliveries at once. Default: three times max_connections, so that a message always waits behind each connection.";
         max_recipients: Number(1, 100_000), "100", "Recipients of one delivery.";
     }
@@ -352,6 +354,13 @@ sections! {
         enhanced: Is(text("a code such as \"5.4.5\"", r"^[+]?0*[45](\.[+]?[0-9]+){2}$")), "", "And its enhanced status code.";
         text: Is(text("a part of the reply", ".")), "", "And a part of its text, in any case.";
         class: Word(&["deferred", "failed", "down", "misconfigured", "mailbox refused", "throttled", "crowded"]), "", "What it means. crowded: too many connections.";
+    }
+    "dkim" "" needs ["domain" "selector" "key"] {
+        domain: Is(DOMAIN), "", "The domain of From whose mail it signs, or one above it.";
+        selector: Is(text("a selector", r"^[^@\s]+$")), "", "The name that the key is published under: SELECTOR._domainkey.DOMAIN.";
+        key: Secret, "", "PKCS #8 in PEM form, RSA of 2048 bits or more, or Ed25519; `postern dkim new` makes one.";
+        active_from: Day, "", "The first day on which it signs, UTC.";
+        active_until: Day, "", "The last day on which it signs, UTC.";
     }
     "queue" "" needs [] {
         store: Word(&["sqlite", "postgres"]), "sqlite", "Where mail is kept: in data_dir, or in a database that several gateways share. A change needs a restart.";

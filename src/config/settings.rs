@@ -60,6 +60,8 @@ pub struct Config {
     pub delivery: delivery::Settings,
     /// `bounce.from`.
     pub bounce_from: Address,
+    /// `[[dkim]]`.
+    pub dkim: Vec<connector::dkim::DkimKey>,
     /// `[admin] [[admin_user]] [[admin_token]]`.
     pub window: Option<WindowSettings>,
     /// `[incidents] [[notify]]`, `expect_every`.

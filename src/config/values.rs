@@ -330,6 +330,21 @@ pub fn domain(text: &str) -> Result<Domain, Fault> {
     pattern::domain_from_file(text).map_err(|why| fault!("not a domain: {}", plain(&why)))
 }
 
+/// Octets of a name in the DNS, as it is written (RFC 1035 §2.3.4).
+pub const LONGEST_NAME: usize = 253;
+
+/// A name below `_domainkey` (RFC 6376 §3.1).
+///
+/// # Errors
+/// A [`Fault`] with the rule that is broken.
+pub fn selector(text: &str) -> Result<String, Fault> {
+    match Domain::parse(text) {
+        Ok(name) if !name.is_literal() && !text.ends_with('.') => Ok(name.to_string()),
+        _ => Err(fault!("\"{}\" cannot be a selector", plain(text);
+            "it is letters, digits and hyphens, as in \"p2026\"")),
+    }
+}
+
 /// A name that EHLO may say (RFC 5321 §2.3.5): of several labels of letters, digits and hyphens, and not one that every machine has.
 pub fn is_full_name(name: &str) -> bool {
     let labels: Vec<&str> = name.split('.').collect();

@@ -35,6 +35,10 @@ connector connector.oauth: secret appsecret applicationsecret -> did you mean `c
 connector connector.oauth: tenant directoryid -> did you mean `tenant_id`?
 connector connector.oauth: appid applicationid client -> did you mean `client_id`?
 connector connector.oauth: userid userprincipalname upn -> did you mean `mailbox`?
+connector/graph: dkim -> Exchange Online signs what it sends, with keys that are set in Microsoft 365
+dkim: d domains signingdomain -> did you mean `domain`?
+dkim: s name -> did you mean `selector`?
+dkim: keyfile privatekey privatekeyfile file -> write key = { file = "path" }
 listener: port bind host listen ip interface addresses -> the port is part of the address: address = "127.0.0.1:25"
 listener: cert certfile certificatefile tlscert sslcert tlscertificate -> did you mean `certificate`?
 listener: keyfile privatekey tlskey sslkey tlsprivatekey -> did you mean `key`?

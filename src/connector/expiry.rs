@@ -5,11 +5,19 @@
 //! store remembers; it is not looked up here.
 
 use std::{
+    borrow::Cow,
+    collections::BTreeMap,
     path::PathBuf,
     time::{Duration, SystemTime},
 };
 
-use super::{Settings, keypair, oauth::Grant};
+use super::{
+    Settings,
+    dkim::{self, DkimKey},
+    keypair,
+    oauth::Grant,
+};
+use crate::mail::address::Domain;
 
 /// Microsoft takes a refresh token for so long after its last use (learn.microsoft.com/entra/identity-platform/refresh-tokens).
 pub const REFRESH_TOKEN: Duration = Duration::from_hours(90 * 24);
@@ -23,8 +31,9 @@ const MICROSOFT: [&str; 3] = [
 /// Something that ends.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CredentialEnd {
-    /// The key that says it: `certificate`, `client_certificate`, `client_secret`, `ca_file`.
-    pub kind: &'static str,
+    /// The key that says it: `certificate`, `client_certificate`, `client_secret`, `ca_file`; `dkim` with the domain whose mail is not signed
+    /// any more then.
+    pub kind: Cow<'static, str>,
     /// Where it is kept, if it is in a file.
     pub file: Option<PathBuf>,
     /// When it begins, where that is known.
@@ -41,7 +50,7 @@ pub fn ends(settings: &Settings) -> Vec<CredentialEnd> {
         let Some(file) = file else { continue };
         if let Ok(validity) = keypair::validity(file) {
             all.push(CredentialEnd {
-                kind,
+                kind: kind.into(),
                 file: Some(file.to_owned()),
                 begins: Some(validity.begins()),
                 ends: validity.ends(),
@@ -51,7 +60,7 @@ pub fn ends(settings: &Settings) -> Vec<CredentialEnd> {
     let oauth = settings.kind.oauth();
     let secret = oauth.and_then(|oauth| oauth.secret_ends);
     all.extend(secret.map(|ends| CredentialEnd {
-        kind: "client_secret",
+        kind: "client_secret".into(),
         file: None,
         begins: None,
         ends,
@@ -59,12 +68,31 @@ pub fn ends(settings: &Settings) -> Vec<CredentialEnd> {
     let roots = roots.into_iter().chain(token_roots);
     let roots = roots.filter_map(|file| Some((keypair::roots(file)?.ends(), file)));
     all.extend(roots.min().map(|(ends, file)| CredentialEnd {
-        kind: "ca_file",
+        kind: "ca_file".into(),
         file: Some(file.to_owned()),
         begins: None,
         ends,
     }));
+    all.extend(signing_ends(settings.kind.dkim().unwrap_or_default()));
     all
+}
+
+/// When the dates of the keys of a domain run out.
+fn signing_ends(keys: &[DkimKey]) -> Vec<CredentialEnd> {
+    let mut domains: BTreeMap<&Domain, Vec<&DkimKey>> = BTreeMap::new();
+    for key in keys {
+        domains.entry(&key.domain).or_default().push(key);
+    }
+    let now = SystemTime::now();
+    let ends = domains.into_iter().filter_map(|(domain, keys)| {
+        Some(CredentialEnd {
+            kind: format!("dkim {domain}").into(),
+            file: None,
+            begins: None,
+            ends: dkim::runs_out(&keys, now)?,
+        })
+    });
+    ends.collect()
 }
 
 /// Whether it has a refresh token that ends some time after its last use.

@@ -14,6 +14,7 @@ use crate::{mail::address::Address, route::ConnectorName};
 pub mod capture;
 mod deadline;
 pub mod discard;
+pub mod dkim;
 mod endpoint;
 pub mod examine;
 pub mod expiry;
@@ -175,6 +176,14 @@ impl Kind {
             Kind::Smtp(smtp) => smtp.oauth.as_ref().map(|(oauth, _)| oauth),
             Kind::Graph(graph) => Some(&graph.oauth),
             Kind::Capture { .. } | Kind::Discard => None,
+        }
+    }
+
+    /// The keys that sign its mail, where it signs any.
+    pub fn dkim(&self) -> Option<&[dkim::DkimKey]> {
+        match self {
+            Kind::Smtp(smtp) => smtp.dkim.as_deref(),
+            Kind::Graph(_) | Kind::Capture { .. } | Kind::Discard => None,
         }
     }
 

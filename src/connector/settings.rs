@@ -4,7 +4,7 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use super::{oauth, outbound::Proxy};
+use super::{dkim::DkimKey, oauth, outbound::Proxy};
 use crate::{
     secret::Secret,
     smtp::{client::class::Override, sasl::Mechanism},
@@ -169,6 +169,8 @@ pub struct SmtpSettings {
     pub helo: String,
     /// Corrections, the configured ones before the service's built-in ones.
     pub overrides: Vec<Override>,
+    /// The keys that sign the mail as it leaves. `None`: it is not to be signed.
+    pub dkim: Option<Vec<DkimKey>>,
     /// Addresses that would be ourselves (our own listeners): connecting there is a loop.
     pub own_addresses: Vec<SocketAddr>,
 }

@@ -80,7 +80,7 @@ fn of_connector(settings: &Settings, name: String, known: &StoredEnd) -> Vec<Cre
         .into_iter()
         .map(|one| Credential {
             connector: Some(name.clone()),
-            kind: one.kind.to_owned(),
+            kind: one.kind.into_owned(),
             file: one.file.map(|file| file.display().to_string()),
             not_before: one
                 .begins

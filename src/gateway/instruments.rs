@@ -216,6 +216,7 @@ fn names(config: &Config) -> LabelNames {
     let with_tokens = connectors.iter().filter(|c| c.kind.oauth().is_some());
     let clients = config.policy.clients.iter();
     let old = clients.filter(|client| client.tls.is_old());
+    let that_sign = connectors.iter().filter(|c| c.kind.dkim().is_some());
     LabelNames {
         listeners: config.listeners.iter().map(|l| l.name.clone()).collect(),
         clients: config
@@ -233,6 +234,7 @@ fn names(config: &Config) -> LabelNames {
             .collect(),
         connectors: connectors.iter().map(|c| c.name.to_string()).collect(),
         token_connectors: with_tokens.map(|c| c.name.to_string()).collect(),
+        signing_connectors: that_sign.map(|c| c.name.to_string()).collect(),
         channels: channels.map(|channel| channel.name.clone()).collect(),
     }
 }

@@ -236,9 +236,12 @@ const TEXTS: &[IncidentText] = &[
         severity: Warning,
         at_once: true,
         title: "A credential of the connector {} ends soon, or has ended",
-        causes: &["every client secret and certificate has an end, and this one's is near"],
+        causes: &[
+            "every client secret and certificate has an end, and this one's is near",
+            "the last [[dkim]] of a domain ends with its `active_until`, and no other follows",
+        ],
         remedy: "Make a new one at the provider, put it in the place of the old one and run `postern reload` (a file is taken by itself). \
-                 Delete the old one at the provider only when mail flows by the new one.",
+                 Delete the old one at the provider only when mail flows by the new one. The next DKIM key is made by `postern dkim new`.",
     },
     IncidentText {
         kind: Kind::CertificateExpires,

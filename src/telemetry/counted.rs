@@ -11,7 +11,7 @@ use tracing::{
     info,
 };
 
-use super::metrics::{LOGINS, Metrics, NO_CLIENT, TLS, TOKENS};
+use super::metrics::{LOGINS, Metrics, NO_CLIENT, SIGNING, TLS, TOKENS};
 use crate::mail::outcome::{ObstacleKind, Outcome, Report};
 
 /// The target of these events. It is not ours, so that the log leaves them out.
@@ -129,6 +129,13 @@ pub fn asked_for_token(connector: &str, obstacle: Option<ObstacleKind>) {
     info!(name: "asked for token", target: COUNTED, connector, result);
 }
 
+/// A connector that signs has looked for the keys of a message.
+pub fn signed(connector: &str, is_signed: bool) {
+    let [signed, no_key] = SIGNING;
+    let result = if is_signed { signed } else { no_key };
+    info!(name: "signed", target: COUNTED, connector, result);
+}
+
 /// A transaction of the store is on disk.
 pub fn committed(took: Duration) {
     info!(name: "committed", target: COUNTED, took = micros(took));
@@ -243,6 +250,7 @@ pub(super) fn count(event: &Event<'_>, metrics: &Metrics) {
         "failed over" => metrics.failed_over(first()),
         "bounced" => metrics.bounced(first()),
         "reported" => metrics.reported(first()),
+        "signed" => metrics.signed(first(), second()),
         "asked for token" => metrics.asked_for_token(first(), second()),
         _ => {}
     }
@@ -272,6 +280,7 @@ mod tests {
             routes: vec!["all".to_owned()],
             connectors: vec!["up".to_owned()],
             token_connectors: vec!["up".to_owned()],
+            signing_connectors: vec!["up".to_owned()],
             channels: Vec::new(),
         });
         tracing::subscriber::with_default(counting(&metrics), happens);
@@ -302,6 +311,8 @@ mod tests {
             asked_for_token("up", None);
             asked_for_token("up", Some(ObstacleKind::Misconfigured));
             asked_for_token("up", Some(ObstacleKind::Down));
+            signed("up", true);
+            signed("up", false);
             committed(Duration::from_millis(3));
             std::mem::forget(open);
         });
@@ -318,6 +329,8 @@ mod tests {
             "token_requests_total{connector=\"up\",result=\"granted\"} 1",
             "token_requests_total{connector=\"up\",result=\"refused\"} 1",
             "token_requests_total{connector=\"up\",result=\"unavailable\"} 1",
+            "dkim_messages_total{connector=\"up\",result=\"no_key\"} 1",
+            "dkim_messages_total{connector=\"up\",result=\"signed\"} 1",
             "accept_duration_seconds_sum 0.002",
             "accept_duration_seconds_count 1",
             "store_commit_duration_seconds_sum 0.003",

@@ -18,7 +18,7 @@ use super::{
     day::Day,
     gauges::{Gauges, unix},
     noticed::{self, Noticed},
-    series::{DeliveryTimes, Family, Histogram, Number, head},
+    series::{DeliveryTimes, Family, Histogram, Number, counter, head},
 };
 
 /// From the end of DATA to the disk.
@@ -82,6 +82,8 @@ const DEFERRED: u64 = 1 << 1;
 const BOUNCES: [&str; 2] = ["queued", "withheld"];
 const REPORTS: [&str; 3] = ["relayed", "delivered", "delayed"];
 pub(super) const TOKENS: [&str; 3] = ["granted", "refused", "unavailable"];
+/// Whether a key of `[[dkim]]` signed.
+pub(super) const SIGNING: [&str; 2] = ["signed", "no_key"];
 const ADMIN_LOGINS: [&str; 3] = ["accepted", "refused", "throttled"];
 const NOTIFICATIONS: [&str; 2] = ["taken", "failed"];
 /// Refusals that are usual, so that the first of them is seen as one more than none.
@@ -114,6 +116,8 @@ pub struct LabelNames {
     pub connectors: Vec<String>,
     /// Those of them that ask for tokens.
     pub token_connectors: Vec<String>,
+    /// Those of them that sign mail.
+    pub signing_connectors: Vec<String>,
     /// `[[notify]]`.
     pub channels: Vec<String>,
 }
@@ -142,6 +146,7 @@ pub struct Metrics {
     bounces: Family<Number, 1>,
     reports: Family<Number, 1>,
     tokens: Family<Number, 2>,
+    signing: Family<Number, 2>,
     commit_time: Histogram,
     notifications: Family<Number, 2>,
     admin_requests: Family<Number, 1>,
@@ -235,6 +240,7 @@ impl Default for Metrics {
                 ["connector", "result"],
                 1,
             ),
+            signing: signing(),
             commit_time: Histogram::new(COMMIT),
             notifications: counter(
                 "postern_notifications_total",
@@ -262,13 +268,13 @@ impl Default for Metrics {
     }
 }
 
-fn counter<const N: usize>(
-    name: &'static str,
-    help: &'static str,
-    labels: [&'static str; N],
-    names: usize,
-) -> Family<Number, N> {
-    Family::new(name, "counter", help, labels, names)
+fn signing() -> Family<Number, 2> {
+    counter(
+        "postern_dkim_messages_total",
+        "Attempts at a message by a connector that signs; no_key: no [[dkim]] is for its From.",
+        ["connector", "result"],
+        1,
+    )
 }
 
 /// Each name with each word.
@@ -319,6 +325,8 @@ impl Metrics {
         self.bounces.know(&BOUNCES.map(|word| [word]));
         self.reports.know(&REPORTS.map(|word| [word]));
         self.tokens.know(&pairs(&names.token_connectors, &TOKENS));
+        self.signing
+            .know(&pairs(&names.signing_connectors, &SIGNING));
         self.notifications
             .know(&pairs(&names.channels, &NOTIFICATIONS));
         self.admin_requests.know(&[["200"]]);
@@ -397,6 +405,10 @@ impl Metrics {
         self.bounces.at([result], one);
     }
 
+    pub(super) fn signed(&self, connector: &str, result: &str) {
+        self.signing.at([connector, result], one);
+    }
+
     pub(super) fn asked_for_token(&self, connector: &str, result: &str) {
         self.tokens.at([connector, result], one);
     }
@@ -454,6 +466,7 @@ impl Metrics {
         self.bounces.write(&mut out);
         self.reports.write(&mut out);
         self.tokens.write(&mut out);
+        self.signing.write(&mut out);
         self.notifications.write(&mut out);
         self.admin_requests.write(&mut out);
         self.admin_logins.write(&mut out);

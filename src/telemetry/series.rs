@@ -259,6 +259,16 @@ fn find<V, const N: usize>(series: &Series<V, N>, labels: [&str; N]) -> Result<u
     series.binary_search_by(|(known, _)| known.iter().map(AsRef::as_ref).cmp(labels))
 }
 
+/// One that only grows, whose first labels are names of the configuration: so many of them.
+pub(super) fn counter<const N: usize>(
+    name: &'static str,
+    help: &'static str,
+    labels: [&'static str; N],
+    names: usize,
+) -> Family<Number, N> {
+    Family::new(name, "counter", help, labels, names)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -36,6 +36,7 @@ mod credentials;
 mod delivery;
 mod described;
 mod devices;
+mod dkim;
 mod doctor;
 mod dsn;
 mod durability;

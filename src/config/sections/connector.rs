@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
 use super::{
     capture,
     context::{Context, SectionNames},
+    dkim::DkimKeys,
     graph,
     outbound::Outbound,
     smtp,
@@ -42,6 +43,12 @@ impl Connectors {
             .into_iter()
             .filter_map(|(_, settings)| settings)
             .collect()
+    }
+
+    /// Whether one of them signs mail.
+    pub(super) fn sign(&self) -> bool {
+        let mut all = self.all.iter().filter_map(|(_, one)| one.as_ref());
+        all.any(|settings| settings.kind.dkim().is_some())
     }
 
     /// The sections of those whose refresh token or certificate is renewed from time to time.
@@ -127,13 +134,15 @@ fn needs_send_as(settings: &Settings, own: &Address, bounce: &BounceSettings) ->
         "leave `from` out, so that bounces come from the mailbox, or grant Send As")
 }
 
-pub(super) fn read(
-    context: Context<'_>,
-    root: &Table<'_>,
-    outbound: &Outbound,
-    hostname: &str,
-    own_addresses: &[SocketAddr],
-) -> Connectors {
+/// What the rest of the file says that connectors need.
+pub(super) struct Surroundings<'a> {
+    pub(super) outbound: &'a Outbound,
+    pub(super) hostname: &'a str,
+    pub(super) own_addresses: &'a [SocketAddr],
+    pub(super) dkim: &'a DkimKeys,
+}
+
+pub(super) fn read(context: Context<'_>, root: &Table<'_>, rest: &Surroundings<'_>) -> Connectors {
     let mut connectors = Connectors {
         names: SectionNames::new("connector"),
         all: Vec::new(),
@@ -146,7 +155,7 @@ pub(super) fn read(
     for table in root.tables("connector") {
         let name = connectors.names.read(context, &table);
         let before = context.files.borrow().len();
-        let settings = one(context, &table, outbound, hostname, own_addresses, &name);
+        let settings = one(context, &table, rest, &name);
         let files = context.files.borrow().get(before..).map(<[_]>::to_vec);
         connectors.files.insert(
             ConnectorName::from(name.as_str()),
@@ -161,23 +170,22 @@ pub(super) fn read(
 fn one(
     context: Context<'_>,
     table: &Table<'_>,
-    outbound: &Outbound,
-    hostname: &str,
-    own_addresses: &[SocketAddr],
+    rest: &Surroundings<'_>,
     name: &str,
 ) -> Option<Settings> {
     table.requires("type", "type = \"smtp\"");
     let word = table.parsed("type", kind_of)?.value;
     table.set_kind(word);
-    let proxy = outbound.proxy_for(context, table);
+    let proxy = rest.outbound.proxy_for(context, table);
     let reach = Reach {
-        outbound,
+        outbound: rest.outbound,
         proxy: &proxy,
     };
     let rest = smtp::SmtpContext {
         reach,
-        hostname,
-        own_addresses,
+        hostname: rest.hostname,
+        own_addresses: rest.own_addresses,
+        dkim: rest.dkim,
     };
     let kind = match word {
         "smtp" => smtp::read(context, table, &rest).map(|smtp| Kind::Smtp(Box::new(smtp))),

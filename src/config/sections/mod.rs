@@ -25,6 +25,7 @@ mod cloud;
 mod cluster;
 mod connector;
 mod context;
+mod dkim;
 mod files;
 mod google;
 mod graph;
@@ -88,7 +89,18 @@ pub(super) fn read<'a>(
     let header_rules = header::read(context, &root, names);
     let quotas = quota::read(context, &root, names);
     let own_addresses = listeners.addresses();
-    let connectors = connector::read(context, &root, &outbound, &top.hostname, &own_addresses);
+    let dkim = dkim::read(context, &root);
+    let connectors = connector::read(
+        context,
+        &root,
+        &connector::Surroundings {
+            outbound: &outbound,
+            hostname: &top.hostname,
+            own_addresses: &own_addresses,
+            dkim: &dkim,
+        },
+    );
+    dkim.check_use(context, connectors.sign());
     let store = store(context, &root, queue.is_shared.as_ref(), &connectors);
     let router = route::read(
         context,
@@ -154,6 +166,7 @@ pub(super) fn read<'a>(
             bounce,
         },
         bounce_from,
+        dkim: dkim.list(),
         window,
         incidents,
         files: files.into_inner(),

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::{context::Context, files, oauth, outbound, secret, token::Reach};
+use super::{context::Context, dkim::DkimKeys, files, oauth, outbound, secret, token::Reach};
 use crate::{
     config::{
         diagnostic::Span,
@@ -23,6 +23,7 @@ pub(super) struct SmtpContext<'a> {
     pub(super) reach: Reach<'a>,
     pub(super) hostname: &'a str,
     pub(super) own_addresses: &'a [SocketAddr],
+    pub(super) dkim: &'a DkimKeys,
 }
 
 /// Where it goes.
@@ -70,6 +71,14 @@ pub(super) fn read(
     let idle_timeout = table.duration("idle_timeout");
     let overrides = overrides(table);
     let helo = helo(table, rest.hostname);
+    let signs = table.flag("dkim");
+    if signs && !rest.dkim.are_there() {
+        table.warning(
+            "dkim",
+            fault!("there is no [[dkim]], so that nothing is signed";
+                "make a key with `postern dkim new DOMAIN --selector NAME`, and add the section that it prints"),
+        );
+    }
 
     let target = target?;
     rest.reach
@@ -111,6 +120,7 @@ pub(super) fn read(
         says_address: helo.is_none(),
         helo: helo.unwrap_or_else(|| rest.hostname.to_owned()),
         overrides,
+        dkim: signs.then(|| rest.dkim.list()),
         own_addresses: rest.own_addresses.to_vec(),
         oauth,
         plaintext_credentials,

@@ -18,12 +18,27 @@ use crate::{
 /// A body is read and written in pieces of so many octets.
 const BLOCK: usize = 64 * 1024;
 
+/// A message, and the fields that were made to stand above its own.
+#[derive(Clone, Copy)]
+pub(super) struct Leaving<'a> {
+    /// Complete lines.
+    pub(super) above: &'a [u8],
+    pub(super) message: &'a Message,
+}
+
+impl Leaving<'_> {
+    /// Octets of all of it.
+    pub(super) fn size(&self) -> u64 {
+        self.above.len() as u64 + self.message.size()
+    }
+}
+
 /// Delivers. `early`: the commands up to DATA are written already.
 pub(super) async fn converse(
     pool: &Pool,
     seat: &mut Seat,
     dialogue: &mut Dialogue<'_>,
-    message: &Message,
+    leaving: Leaving<'_>,
     early: bool,
     limits: &Deadline,
 ) {
@@ -52,7 +67,7 @@ pub(super) async fn converse(
                 }
                 let mut begun = false;
                 let next = dialogue.is_last().then_some(pool);
-                let sent = content(seat, message, next, &mut begun, limits).await;
+                let sent = content(seat, leaving, next, &mut begun, limits).await;
                 let link = &mut seat.link;
                 if let Err(cause) = sent {
                     // An upstream that has had enough, and closes as a rule: its reply is there to be read.
@@ -100,15 +115,17 @@ pub(super) async fn converse(
 /// one write. `Ok` when the dot was handed to the network.
 async fn content(
     seat: &mut Seat,
-    message: &Message,
+    leaving: Leaving<'_>,
     next: Option<&Pool>,
     begun: &mut bool,
     limits: &Deadline,
 ) -> Result<(), String> {
     let deadline = limits.at();
     let link = &mut seat.link;
-    link.record(|| format!("> <message, {} octets>", message.size()));
+    link.record(|| format!("> <message, {} octets>", leaving.size()));
+    let message = leaving.message;
     let mut stuffer = DotStuffer::default();
+    stuffer.encode(leaving.above, &mut link.out);
     stuffer.encode(&message.header, &mut link.out);
     stuffer.encode(b"\r\n", &mut link.out);
     let unreadable = |e: std::io::Error| format!("the stored body: {e}");

@@ -5,6 +5,7 @@
 
 mod conversation;
 mod dial;
+mod dkim;
 mod failed;
 mod handshake;
 mod knock;
@@ -31,7 +32,7 @@ use async_trait::async_trait;
 use tokio::time::{Instant, timeout_at};
 
 use self::{
-    conversation::converse,
+    conversation::{Leaving, converse},
     open::{Opened, Opener},
     pool::Pool,
     seat::{Group, Lent, Seat},
@@ -48,15 +49,20 @@ use crate::{
         outcome::{Obstacle, ObstacleKind, Outcome, Report},
         recipient::Recipient,
         reply::Reply,
+        text::bounded,
     },
     route::{ConnectorName, LaneId},
     smtp::client::{
         class::Narrow,
         dialogue::{Dialogue, DialogueStep, Mail, Reuse},
     },
+    telemetry::counted,
 };
 
-pub use self::link::Timeouts;
+pub use self::{
+    dkim::{Signatures, Signer},
+    link::Timeouts,
+};
 
 /// A message whose turn was lost so often is deferred the next time.
 const LOST_TURNS: usize = 3;
@@ -74,6 +80,8 @@ pub struct Smtp {
     max_recipients: usize,
     pool: Pool,
     standing: Reputation,
+    /// `dkim = true`.
+    signer: Option<Signer>,
 }
 
 impl std::fmt::Debug for Smtp {
@@ -98,11 +106,13 @@ impl Smtp {
         services: Services,
     ) -> Result<Self, String> {
         let opener = Opener::new(name.clone(), settings, timeouts, services)?;
+        let signer = settings.dkim.as_deref().map(Signer::new).transpose()?;
         Ok(Self {
             name,
             max_recipients,
             pool: Pool::new(opener),
             standing: Reputation::default(),
+            signer,
         })
     }
 
@@ -136,10 +146,15 @@ impl Smtp {
         &self,
         mut seat: Seat,
         mut dialogue: Dialogue<'_>,
-        mail: Mail<'_>,
+        (mail, signed_by): (Mail<'_>, &str),
         deadline: Instant,
     ) -> Report {
         let mut via = seat.link.via.clone();
+        if !signed_by.is_empty() {
+            via.push_str(" (DKIM ");
+            via.push_str(signed_by);
+            via.push(')');
+        }
         if mail.envelope.eight_bit && !seat.link.offered.eight_bit {
             // Sent as it is all the same; whoever looks into garbled characters finds this.
             via.push_str(" (8-bit content, no 8BITMIME)");
@@ -168,31 +183,19 @@ impl Smtp {
         report
     }
 
-    /// It waited, or its turn was lost: nothing was tried, and nobody else need wait.
-    fn not_yet(why: &str) -> Report {
-        let reply = Reply::new(451, (4, 3, 2), why);
-        let obstacle = Obstacle::new(ObstacleKind::Throttled, reply);
-        obstacle.after(Some(Duration::ZERO)).into()
-    }
-}
-
-#[async_trait]
-impl Connector for Smtp {
-    fn lane(&self, _message: &Message) -> LaneId {
-        LaneId::of(&self.name)
-    }
-
-    async fn deliver(
+    /// Waits for a connection, and delivers by it.
+    async fn carry(
         &self,
-        message: &Message,
+        leaving: Leaving<'_>,
+        signed_by: &str,
         recipients: &[Recipient],
         deadline: &Deadline,
     ) -> Report {
         let settings = &self.pool.opener().settings;
         let mail = Mail {
-            envelope: &message.envelope,
+            envelope: &leaving.message.envelope,
             recipients,
-            size: message.size(),
+            size: leaving.size(),
         };
         let (mut lost_turns, mut crowded) = (0, 0);
         for round in 0_u32.. {
@@ -237,7 +240,7 @@ impl Connector for Smtp {
                 &self.pool,
                 &mut seat,
                 &mut dialogue,
-                message,
+                leaving,
                 early,
                 deadline,
             );
@@ -274,9 +277,56 @@ impl Connector for Smtp {
                 drop(idle);
                 continue;
             }
+            let mail = (mail, signed_by);
             return self.conclude(seat, dialogue, mail, deadline.at()).await;
         }
         Self::not_yet("there is no end of turns")
+    }
+
+    /// The body is not there to be signed, and would not be to be sent.
+    fn unreadable(&self, recipients: &[Recipient], error: &std::io::Error) -> Report {
+        let text = format!("the stored body: {error}");
+        let outcome = Outcome::deferred(Reply::new(451, (4, 3, 0), bounded(&text)));
+        Report::all(recipients, &outcome, &self.pool.opener().settings.host)
+    }
+
+    /// It waited, or its turn was lost: nothing was tried, and nobody else need wait.
+    fn not_yet(why: &str) -> Report {
+        let reply = Reply::new(451, (4, 3, 2), why);
+        let obstacle = Obstacle::new(ObstacleKind::Throttled, reply);
+        obstacle.after(Some(Duration::ZERO)).into()
+    }
+}
+
+#[async_trait]
+impl Connector for Smtp {
+    fn lane(&self, _message: &Message) -> LaneId {
+        LaneId::of(&self.name)
+    }
+
+    async fn deliver(
+        &self,
+        message: &Message,
+        recipients: &[Recipient],
+        deadline: &Deadline,
+    ) -> Report {
+        // Before there is a connection: what MAIL says of the size holds, and no upstream waits while a body is read.
+        let signatures = match &self.signer {
+            None => Signatures::default(),
+            Some(signer) => match signer.sign(message, SystemTime::now()).await {
+                Ok(signatures) => {
+                    counted::signed(self.name.as_str(), !signatures.by.is_empty());
+                    signatures
+                }
+                Err(error) => return self.unreadable(recipients, &error),
+            },
+        };
+        let leaving = Leaving {
+            above: &signatures.fields,
+            message,
+        };
+        let by = &signatures.by;
+        self.carry(leaving, by, recipients, deadline).await
     }
 
     async fn probe(&self, deadline: StdInstant) -> Result<String, Obstacle> {

@@ -85,6 +85,7 @@ const KNOWN: &[&str] = &[
     "postern_failovers_total{route=\"all\"} 1",
     "postern_bounces_total{result=\"queued\"} 0",
     "# TYPE postern_token_requests_total counter",
+    "# TYPE postern_dkim_messages_total counter",
     "# TYPE postern_credential_expiry_timestamp_seconds gauge",
     "postern_certificate_expiry_timestamp_seconds{listener=\"lan\"} 4102444800",
     "postern_store_healthy 1",

@@ -9,11 +9,12 @@ use bytes::BytesMut;
 
 use crate::{
     config::Config,
+    connector::dkim::{self, DkimKey},
     gateway::rules::rules,
     listener::{self, Bind, TlsMode},
     mail::{headers, health::Health, message::MessageId, reply::Reply, text::shown, tls::TlsFloor},
     policy::AuthMode,
-    route::Route,
+    route::{ConnectorName, Route},
     secret::Secret,
     smtp::{
         sasl,
@@ -228,6 +229,7 @@ impl<'a> Play<'a> {
         self.path.say("reports", told);
         let route = accepted.jobs.first();
         self.path.route = route.and_then(|(name, _)| self.config.router.named(name).cloned());
+        self.signatures(&accepted.header);
         Ok(())
     }
 
@@ -251,6 +253,22 @@ impl<'a> Play<'a> {
             (false, _) => "none to the sender: to_sender = false in [bounce]".to_owned(),
             (true, false) => "none to the sender: nothing narrower than \"anybody\" admits it, and the recipient lists do not".to_owned(),
             (true, true) => format!("to {sender}: of failures, or as it asks (DSN){after}"),
+        }
+    }
+
+    /// Which keys sign it today, at each connector of its route that signs.
+    fn signatures(&mut self, header: &[u8]) {
+        let connectors = self.path.route.iter().flat_map(|route| &route.connectors);
+        let settings = connectors.filter_map(|name| {
+            let mut all = self.config.connectors.iter();
+            all.find(|one| one.name == *name)
+        });
+        let keys = settings.filter_map(|one| Some((&one.name, one.kind.dkim()?)));
+        let lines: Vec<String> = keys
+            .map(|(name, keys)| signed_by(name, keys, header))
+            .collect();
+        for line in lines {
+            self.path.say("dkim", line);
         }
     }
 
@@ -329,6 +347,22 @@ impl Walk {
 
     fn say(&mut self, what: &'static str, text: String) {
         self.steps.push((what, text));
+    }
+}
+
+fn signed_by(connector: &ConnectorName, keys: &[DkimKey], header: &[u8]) -> String {
+    let Some(from) = dkim::domain_of_from(header) else {
+        return format!("{connector} does not sign: there is no domain in From");
+    };
+    let signing = dkim::signing(keys, &from, SystemTime::now());
+    let selectors: Vec<&str> = signing.iter().map(|key| key.selector.as_str()).collect();
+    match signing.first() {
+        Some(key) => format!(
+            "{connector} signs as {} with {}",
+            key.domain,
+            selectors.join(" and ")
+        ),
+        None => format!("{connector} does not sign: no [[dkim]] is for {from} today"),
     }
 }
 
