@@ -161,7 +161,7 @@ impl Instruments {
                 .quotas
                 .standing()
                 .into_iter()
-                .map(of_quota)
+                .map(|quota| of_quota(&quota))
                 .collect(),
             incidents: [0; 3],
         })
@@ -187,7 +187,7 @@ impl Instruments {
     }
 }
 
-fn of_quota(quota: QuotaStanding) -> QuotaGauges {
+fn of_quota(quota: &QuotaStanding) -> QuotaGauges {
     QuotaGauges {
         name: quota.name.to_string(),
         counted: quota.counted,

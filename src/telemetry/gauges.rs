@@ -178,8 +178,11 @@ fn write_connectors(connectors: &[ConnectorGauges], out: &mut String) {
     }
 }
 
+/// One figure of a quota.
+type QuotaFigure = fn(&QuotaGauges) -> u64;
+
 fn write_quotas(quotas: &[QuotaGauges], out: &mut String) {
-    let families: [(&str, &str, &str, fn(&QuotaGauges) -> u64); 5] = [
+    let families: [(&str, &str, &str, QuotaFigure); 5] = [
         (
             "postern_quota_recipients_total",
             "counter",

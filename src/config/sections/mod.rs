@@ -113,16 +113,14 @@ pub(super) fn read<'a>(
             patience: &queue.patience,
         },
     );
-    if let Some(bounce) = &bounce {
-        let table = root.table("bounce");
-        connectors.note_bounces(context, &router, bounce, table.place("from").as_ref());
-        if bounce.to_sender
-            && let Some(allowlist) = &allowlist
-        {
-            let place = root.table("allowlist").place("senders");
-            allowlist::note_strangers(context, allowlist, place.as_ref());
-        }
-    }
+    look_at_bounces(
+        context,
+        &root,
+        bounce.as_ref(),
+        &connectors,
+        &router,
+        allowlist.as_ref(),
+    );
     let incidents = notify::read(context, &root, &outbound, &connectors, clients.expected());
     let window = admin::read(context, &root, &top.hostname);
     relay::check(context, &listeners, &clients, &users, allowlist.as_ref());
@@ -172,6 +170,28 @@ pub(super) fn read<'a>(
         files: files.into_inner(),
         text: crate::secret::Secret::new(source.text()),
     })
+}
+
+/// Whether reports can leave, and whom they would reach.
+fn look_at_bounces(
+    context: Context<'_>,
+    root: &Table<'_>,
+    bounce: Option<&crate::delivery::BounceSettings>,
+    connectors: &connector::Connectors,
+    router: &crate::route::Router,
+    allowlist: Option<&crate::policy::Allowlist>,
+) {
+    let Some(bounce) = bounce else {
+        return;
+    };
+    let table = root.table("bounce");
+    connectors.note_bounces(context, router, bounce, table.place("from").as_ref());
+    if bounce.to_sender
+        && let Some(allowlist) = allowlist
+    {
+        let place = root.table("allowlist").place("senders");
+        allowlist::note_strangers(context, allowlist, place.as_ref());
+    }
 }
 
 /// Where mail is kept. Both sections are read in any case, so that what is wrong in them is said before they are needed.
