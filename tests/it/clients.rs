@@ -601,10 +601,10 @@ fn who_talks_before_the_greeting_gets_one_answer() {
         seen
     };
     let mut gateway = Gateway::start(&config);
-    assert_eq!(answers(&gateway), ["220 250 250 250 250 250 250 221"]);
+    assert_eq!(answers(&gateway), ["220 250 250 250 250 250 250 250 221"]);
     gateway.kill();
     for (tolerance, expected) in [
-        ("device", "220 250 250 250 250 250 250 221"),
+        ("device", "220 250 250 250 250 250 250 250 221"),
         ("strict", "554"),
     ] {
         let client = format!(

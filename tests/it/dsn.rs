@@ -266,8 +266,11 @@ fn a_delay_is_told_once_across_a_crash() {
     // One that was being sent at the crash may have come twice, and is the same one.
     let told = reports(&sink, "Action: delayed");
     let ids: BTreeSet<String> = (told.iter())
-        .flat_map(|mail| mail.text().lines().map(str::to_owned).collect::<Vec<_>>())
-        .filter(|line| line.starts_with("Message-ID: "))
+        .filter_map(|mail| {
+            let text = mail.text();
+            let id = text.lines().find(|line| line.starts_with("Message-ID: "))?;
+            Some(id.to_owned())
+        })
         .collect();
     assert_eq!(ids.len(), 1, "{ids:?}");
     let trace = stdout(&gateway.cli(&["trace", &id]));
