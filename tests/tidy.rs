@@ -98,7 +98,7 @@ const BUDGETS: &[(&str, usize)] = &[
     ("incident", 1_520),
     ("window", 1_360),
     ("admin", 9_400),
-    ("config", 9_930),
+    ("config", 10_200),
     ("watch", 50),
     ("gateway", 5_930),
     ("cli", 14_350),
