@@ -313,7 +313,9 @@ mod tests {
                     model.push((now, recipients));
                 }
                 let since = |reach: Duration| -> u32 {
-                    let within = model.iter().filter(|(at, _)| now - *at < reach);
+                    let within = model
+                        .iter()
+                        .filter(|(at, _)| now.saturating_sub(*at) < reach);
                     within.map(|(_, recipients)| recipients).sum()
                 };
                 let used = ledger.used(&quota, "a", now);
@@ -324,7 +326,12 @@ mod tests {
                 assert_eq!(has_room, used < 100);
             }
             // A clock that somebody else read a moment before.
-            count(&ledger, "a", 1, now - Duration::from_millis(5));
+            count(
+                &ledger,
+                "a",
+                1,
+                now.saturating_sub(Duration::from_millis(5)),
+            );
             assert_eq!(ledger.used(&quota, "a", now + window * 2), 0);
             let windows = ledger.windows();
             assert!(windows["erp"].keys["a"].parts.len() <= PARTS as usize + 2);

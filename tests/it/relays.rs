@@ -47,6 +47,7 @@ impl Relay {
             .prefix("postern-relay")
             .tempdir_in("/tmp")
             .unwrap();
+        let sink = Upstream::start();
         let port = free_port();
         let relay = Self {
             name,

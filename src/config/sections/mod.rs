@@ -88,31 +88,24 @@ pub(super) fn read<'a>(
     };
     let header_rules = header::read(context, &root, names);
     let quotas = quota::read(context, &root, names);
-    let own_addresses = listeners.addresses();
     let dkim = dkim::read(context, &root);
-    let connectors = connector::read(
-        context,
-        &root,
-        &connector::Surroundings {
-            outbound: &outbound,
-            hostname: &top.hostname,
-            own_addresses: &own_addresses,
-            dkim: &dkim,
-        },
-    );
+    let surroundings = connector::Surroundings {
+        outbound: &outbound,
+        hostname: &top.hostname,
+        own_addresses: &listeners.addresses(),
+        dkim: &dkim,
+    };
+    let connectors = connector::read(context, &root, &surroundings);
     dkim.check_use(context, connectors.sign());
     let store = store(context, &root, queue.is_shared.as_ref(), &connectors);
-    let router = route::read(
-        context,
-        &root,
-        &route::RouteContext {
-            listeners: &listeners.names,
-            clients: &clients.names,
-            users: &users.names,
-            connectors: &connectors,
-            patience: &queue.patience,
-        },
-    );
+    let known = route::RouteContext {
+        listeners: &listeners.names,
+        clients: &clients.names,
+        users: &users.names,
+        connectors: &connectors,
+        patience: &queue.patience,
+    };
+    let router = route::read(context, &root, &known);
     look_at_bounces(
         context,
         &root,
