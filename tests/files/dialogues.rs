@@ -82,6 +82,7 @@ impl Setting {
         }
     }
 
+    #[expect(clippy::too_many_lines, reason = "one arm a key")]
     fn set(&mut self, key: &str, value: &str) {
         let client = self.rules.policy.clients.first_mut();
         let yes = value == "true";
@@ -286,7 +287,7 @@ impl Player {
     fn perform(&mut self, step: Step) {
         match step {
             Step::Reply(reply) => self.say(&reply),
-            Step::Pause(_) | Step::Rejected(_) => {}
+            Step::Pause(_) | Step::Rejected(_) | Step::Chunk => {}
             Step::StartTls(reply) => {
                 assert!(self.input.is_empty(), "nothing may be left before TLS");
                 self.say(&reply);
@@ -312,7 +313,6 @@ impl Player {
                 }
             }
             Step::Spool(piece) => self.spool.extend_from_slice(&piece),
-            Step::Chunk => {}
             Step::Unspool => self.spool.clear(),
             Step::Enqueue(accepted) => {
                 if let Some(view) = &self.conditions.quotas {
@@ -423,6 +423,7 @@ fn asked_of_reports(accepted: &Accepted) -> String {
     all.join("; ")
 }
 
+#[expect(clippy::too_many_lines, reason = "one arm a kind of line")]
 fn play(path: &Path, text: &str, way: Way, setting: &Setting) {
     let name = path.file_name().unwrap().to_string_lossy().into_owned();
     let mut setting = setting.clone();

@@ -3,6 +3,7 @@
 
 use std::{
     collections::BTreeMap,
+    fmt::Write as _,
     fs,
     path::{Path, PathBuf},
     process::Command,
@@ -94,7 +95,7 @@ fn message(header: impl Into<Vec<u8>>, body: Body) -> Message {
 }
 
 async fn deliver(connector: &Smtp, message: &Message) -> String {
-    let deadline = (Instant::now() + Duration::from_secs(60)).into();
+    let deadline = (Instant::now() + Duration::from_mins(1)).into();
     let recipients = &message.envelope.recipients;
     let report = connector.deliver(message, recipients, &deadline).await;
     let Report::Tried { outcomes, via, .. } = report else {
@@ -341,7 +342,7 @@ fn random_text(random: &mut fastrand::Rng) -> (String, Vec<u8>) {
             .skip(1)
             .any(|line| line.trim().is_empty());
         if !blank {
-            header.push_str(&format!("{name}:{value}\r\n"));
+            write!(header, "{name}:{value}\r\n").unwrap();
         }
     }
     let parts = [
