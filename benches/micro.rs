@@ -31,7 +31,7 @@ use postern::{
         recipient::Recipient,
         reply::Reply,
     },
-    policy::{About, Policy, Who, client::ToleranceLevel, judge::Findings},
+    policy::{About, Policy, Who, client::ToleranceLevel, judge::Findings, redirect::Redirected},
     queue::{
         Settings,
         sqlite::SqliteStore,
@@ -229,6 +229,7 @@ fn header_edits(bencher: Bencher<'_, '_>) {
         sender: Some(&sender),
         rewrite: None,
         recipients: &recipients,
+        redirected: &Redirected::default(),
         hostname: "relay.corp.example",
         bounce_from: &sender,
         unquoted_names: false,

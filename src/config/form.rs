@@ -46,6 +46,47 @@ pub(super) struct Text {
     pub(super) pattern: &'static str,
 }
 
+/// One that is no kind of its own.
+pub(super) const fn text(wanted: &'static str, pattern: &'static str) -> Text {
+    Text { wanted, pattern }
+}
+
+pub(super) const ANY: Text = text("a string", ".");
+pub(super) const NAME: Text = text("a string", "^[A-Za-z0-9._-]{1,64}$");
+pub(super) const DOMAIN: Text = text("a domain", r"^[^@\s]+$");
+pub(super) const HOST: Text = text("a name", r"^[^@\s/]+$");
+/// Names a file or a directory.
+pub(super) const PATH: Text = text("a path", ".");
+pub(super) const ADDRESS: Text = text("an address", "^[^<>]+@[^<>@]+$");
+pub(super) const PATTERN: Text = text("a pattern", r"^(\*|<>|.*[@.].*)$");
+pub(super) const NETWORK: Text = text("a network", "^[0-9a-fA-F:.]+(/[0-9]{1,3})?$");
+pub(super) const HOSTS: Text = text("a host", r"^[^@\s]+$");
+pub(super) const PROXY: Text = text(
+    "a proxy such as \"http://proxy:3128\"",
+    "^(none|http://.+|socks5h?://.+)$",
+);
+pub(super) const URL: Text = text("a URL", r"^\s*[hH][tT][tT][pP][sS]?:.+$");
+pub(super) const SCOPE: Text = text("a scope", ".");
+pub(super) const IDENTIFIER: Text = text("a name", "^.{1,63}$");
+pub(super) const WAIT: Text = text("a duration", DURATION);
+pub(super) const LONGEST: Text = text(
+    "a duration, or \"off\"",
+    "^(off|[0-9]+ *(ms|s|sec|m|min|h|d) *)$",
+);
+pub(super) const RATE: Text = text(
+    "a rate such as \"30/min\"",
+    "^ *[+]?[0-9]+ */ *[0-9]*(s|sec|second|m|min|minute|h|hour|d|day) *$",
+);
+pub(super) const UPLOAD: Text = text(
+    "an upload rate such as \"150MB/5min\"",
+    "^ *[0-9]+ *([kKmMgG][iI]?)?[bB] */ *[0-9]*(s|sec|second|m|min|minute|h|hour|d|day) *$",
+);
+
+/// How a duration is written.
+pub(super) const DURATION: &str = "^[0-9]+ *(ms|s|sec|m|min|h|d) *$";
+/// How a size is written.
+pub(super) const SIZE: &str = "^[0-9]+ *([kKmMgG][iI]?)?[bB] *$";
+
 /// One key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Key {

@@ -4,9 +4,12 @@
 //! What a value means is said in `sections`; here is how one is written. Patterns are regular expressions that refuse
 //! nothing the reader takes.
 
+use super::form::{
+    ADDRESS, ANY, DOMAIN, HOST, HOSTS, IDENTIFIER, LONGEST, NAME, NETWORK, PATTERN, PROXY, RATE,
+    SCOPE, UPLOAD, URL, WAIT, text,
+};
+pub(super) use super::form::{DURATION, Form, Key, PATH, SIZE, Section, Text};
 use super::words::{foreign, nearest};
-
-pub(super) use super::form::{Form, Key, Section, Text};
 
 /// The keys of a section with this `type` or `provider`; what the kind says of a key goes before what the section says.
 pub(super) fn of(section: &str, kind: &str) -> impl Iterator<Item = &'static Key> {
@@ -84,48 +87,8 @@ pub(super) fn is_repeated(section: &str) -> bool {
     of("", "").any(|key| key.name == section && key.form == Form::Sections)
 }
 
-const fn text(wanted: &'static str, pattern: &'static str) -> Text {
-    Text { wanted, pattern }
-}
-
-const ANY: Text = text("a string", ".");
-const NAME: Text = text("a string", "^[A-Za-z0-9._-]{1,64}$");
-const DOMAIN: Text = text("a domain", r"^[^@\s]+$");
-const HOST: Text = text("a name", r"^[^@\s/]+$");
-/// Names a file or a directory.
-pub(super) const PATH: Text = text("a path", ".");
-const ADDRESS: Text = text("an address", "^[^<>]+@[^<>@]+$");
-const PATTERN: Text = text("a pattern", r"^(\*|<>|.*[@.].*)$");
-const NETWORK: Text = text("a network", "^[0-9a-fA-F:.]+(/[0-9]{1,3})?$");
-const HOSTS: Text = text("a host", r"^[^@\s]+$");
-const PROXY: Text = text(
-    "a proxy such as \"http://proxy:3128\"",
-    "^(none|http://.+|socks5h?://.+)$",
-);
-const URL: Text = text("a URL", r"^\s*[hH][tT][tT][pP][sS]?:.+$");
-const SCOPE: Text = text("a scope", ".");
-const IDENTIFIER: Text = text("a name", "^.{1,63}$");
-const WAIT: Text = text("a duration", DURATION);
-const LONGEST: Text = text(
-    "a duration, or \"off\"",
-    "^(off|[0-9]+ *(ms|s|sec|m|min|h|d) *)$",
-);
-const RATE: Text = text(
-    "a rate such as \"30/min\"",
-    "^ *[+]?[0-9]+ */ *[0-9]*(s|sec|second|m|min|minute|h|hour|d|day) *$",
-);
-const UPLOAD: Text = text(
-    "an upload rate such as \"150MB/5min\"",
-    "^ *[0-9]+ *([kKmMgG][iI]?)?[bB] */ *[0-9]*(s|sec|second|m|min|minute|h|hour|d|day) *$",
-);
-
 /// Where everything is kept when the file does not say.
 pub(super) const DATA_DIR: &str = "/var/lib/postern";
-
-/// How a duration is written.
-pub(super) const DURATION: &str = "^[0-9]+ *(ms|s|sec|m|min|h|d) *$";
-/// How a size is written.
-pub(super) const SIZE: &str = "^[0-9]+ *([kKmMgG][iI]?)?[bB] *$";
 
 /// Sections that have a place in the design but not in this version.
 pub(super) const LATER: [&str; 1] = ["alert"];
@@ -165,6 +128,7 @@ sections! {
         user: Sections, "", "Who may log in; a listener with `auth` is needed for it.";
         allowlist: Form::Section, "", "What may pass at all.";
         rewrite: Sections, "", "Gives a message another sender, before the lists are asked; the first that matches.";
+        redirect: Sections, "", "Sends mail for some recipients to somebody else; the first that matches. An absent key matches anything.";
         header: Sections, "", "Changes the header of a message before it is judged: all that match, in order. An absent key matches anything.";
         quota: Sections, "", "How many recipients, of whom, in which time; all that match count. An absent key matches anything.";
         route: Sections, "", "Which connectors take a message: the first route that matches. An absent key matches anything.";
@@ -242,6 +206,16 @@ sections! {
         senders: List(PATTERN), "", "Which senders: the envelope's, and each address of From and Sender.";
         to: Is(ADDRESS), "", "What they become.";
         reply_to: Word(&["original", "keep"]), "original", "original: the replaced From becomes Reply-To.";
+    }
+    "redirect" "" needs ["name" "to"] {
+        name: Is(NAME), "", "Its name, in the log.";
+        senders: List(PATTERN), "", "Which senders.";
+        recipients: List(PATTERN), "", "Which recipients.";
+        clients: List(NAME), "", "Names of clients.";
+        users: List(ANY), "", "Names of users.";
+        listeners: List(NAME), "", "Names of listeners.";
+        to: List(ADDRESS), "", "Who gets it in their place; `recipients` of [allowlist] must admit them.";
+        except: List(PATTERN), "", "Recipients that are delivered to as addressed, if the lists let them pass.";
     }
     "header" "" needs [] {
         senders: List(PATTERN), "", "Which senders.";

@@ -68,6 +68,10 @@ top: users -> did you mean [[user]]?
 quota: rate limit most maximum -> write max = "200/h"
 quota: key by count -> did you mean `per`?
 quota: action then exceed onexceed -> did you mean `over`?
+redirect: target targets address addresses rewrite -> write to = ["qa@corp.example"]
+redirect: exclude unless exceptions allow -> did you mean `except`?
+redirect: from -> did you mean `senders`?
+redirect: rcpt -> did you mean `recipients`?
 header: prefix subject subjecttag tag -> did you mean `subject_prefix`?
 header: set append insert addheader headers -> write add = ["X-Environment: staging"]
 header: delete drop strip removeheader -> did you mean `remove`?

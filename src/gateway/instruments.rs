@@ -235,6 +235,9 @@ fn names(config: &Config) -> LabelNames {
         connectors: connectors.iter().map(|c| c.name.to_string()).collect(),
         token_connectors: with_tokens.map(|c| c.name.to_string()).collect(),
         signing_connectors: that_sign.map(|c| c.name.to_string()).collect(),
+        redirects: (config.policy.redirects.iter())
+            .map(|one| one.name.to_string())
+            .collect(),
         channels: channels.map(|channel| channel.name.clone()).collect(),
     }
 }

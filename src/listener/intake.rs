@@ -21,7 +21,7 @@ use crate::{
     queue::{Queue, body::BodyWriter, store::StoreError},
     route::{RouteName, Routed},
     smtp::server::session::Accepted,
-    telemetry::maillog,
+    telemetry::{counted, maillog},
 };
 
 /// When the store has not answered by then, the client is told to come back: clients wait five minutes at least (RFC 5321
@@ -105,11 +105,16 @@ impl Intake {
         let stored = queue.accept(mail, &accepted.held, SystemTime::now());
         let stored = timeout(STORE, stored).await;
         match stored {
-            Ok(Ok(())) => Ok(Unlogged {
-                message,
-                routes,
-                took: began.elapsed(),
-            }),
+            Ok(Ok(())) => {
+                for (redirect, recipients) in &accepted.redirected {
+                    counted::redirected(redirect, *recipients);
+                }
+                Ok(Unlogged {
+                    message,
+                    routes,
+                    took: began.elapsed(),
+                })
+            }
             Ok(Err(error)) => {
                 error!(event = "not stored", id = %id, error = %error, "not stored");
                 Err(match error {

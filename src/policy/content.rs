@@ -11,7 +11,7 @@ use memchr::memchr2;
 use super::{
     alter,
     grants::{self, Party},
-    received,
+    received, redirect,
     rewrite::{self, rewrite_value},
     rules::{About, Policy},
 };
@@ -32,6 +32,7 @@ pub(super) fn header(policy: &Policy, raw: &[u8], about: &About<'_>) -> Result<V
     let raw = &*altered;
     let mut out = Vec::with_capacity(raw.len() + 512);
     received::compose(&mut out, about);
+    about.redirected.compose(&mut out);
     let mut seen = Seen::default();
     for field in fields(raw) {
         seen.field(policy, about, field, &mut out)?;
@@ -239,8 +240,16 @@ fn recipients(
         Err(error) => return Err(Reply::not_understood(name, error.0)),
     };
     let value = changed(given, &mut found, &[]);
+    // Nobody gets anything there.
+    found.retain(|mailbox| !is_redirected(policy, about, &mailbox.address));
     admitted(policy, about, Party::Recipient, &found, name)?;
     Ok(value)
+}
+
+/// Whether mail to that recipient would go to somebody else.
+fn is_redirected(policy: &Policy, about: &About<'_>, recipient: &Address) -> bool {
+    let found = redirect::first(&policy.redirects, about.posted(), recipient);
+    matches!(found, Some((_, None))) && grants::is_any_mailbox(policy, about.who, recipient)
 }
 
 /// A field that gives no right, with its bare local parts completed. What is not understood stays as it is.
@@ -372,6 +381,7 @@ mod tests {
         policy::{
             Who,
             client::{Client, User},
+            redirect::Redirected,
             rewrite::{ReplyTo, Rewrite},
         },
         secret::Secret,
@@ -438,6 +448,7 @@ mod tests {
                     sender: rule.map_or(self.sender_given.as_ref(), |(_, r)| Some(&r.to)),
                     rewrite: rule.map(|(index, _)| index),
                     recipients: &self.recipients,
+                    redirected: &Redirected::default(),
                     hostname: "relay.corp.com",
                     bounce_from: &bounce_from,
                     unquoted_names: self.unquoted_names,

@@ -96,6 +96,12 @@ pub(super) fn refusal<'a>(
         })
 }
 
+/// Whether it is a recipient that can be dealt with at all, whoever gets its mail: none whose local part a next hop may read a route out
+/// of, unless the lists let it pass.
+pub(super) fn is_any_mailbox(policy: &Policy, who: Who<'_>, recipient: &Address) -> bool {
+    !recipient.is_risky() || refusal(policy, who, Party::Recipient, Some(recipient)).is_none()
+}
+
 /// Whether a report about mail of this sender may go to it. A sender that only "anybody" let in may be a stranger's address in
 /// somebody else's mouth: its report leaves only where other mail could leave to.
 pub(super) fn may_be_told(policy: &Policy, who: Who<'_>, sender: &Address) -> bool {

@@ -7,8 +7,10 @@ use std::net::IpAddr;
 use super::{
     alter, content,
     grants::{self, Party},
+    redirect::{self, Redirect},
     rewrite::{self, Rewrite},
     rules::{About, AuthMode, Policy, Who},
+    scope::Posted,
 };
 use crate::mail::{
     address::Address,
@@ -128,6 +130,38 @@ impl Policy {
         self.lists(who, Party::Sender, sender, findings);
         grants::refusal(self, who, Party::Sender, sender)
             .map_or(Ok(()), |refusal| Err(refusal.at_mail()))
+    }
+
+    /// At RCPT, first: the redirect that takes this recipient, whatever the recipient lists say of it. One whose local part may be read as a
+    /// route is taken only where they let it pass.
+    pub fn redirect(
+        &self,
+        who: Who<'_>,
+        mail: Posted<'_>,
+        recipient: &Address,
+        findings: &mut Findings,
+    ) -> Option<&Redirect> {
+        let (redirect, exception) = redirect::first(&self.redirects, mail, recipient)?;
+        let name = &redirect.name;
+        if let Some(pattern) = exception {
+            findings.add("redirect", || {
+                format!("[[redirect]] {name} leaves {recipient} as addressed by \"{pattern}\"")
+            });
+            return None;
+        }
+        if !grants::is_any_mailbox(self, who, recipient) {
+            findings.add("redirect", || {
+                format!("[[redirect]] {name} does not take such a local part")
+            });
+            return None;
+        }
+        findings.add("redirect", || {
+            format!(
+                "[[redirect]] {name}: mail for {recipient} goes to {}",
+                redirect.shown()
+            )
+        });
+        Some(redirect)
     }
 
     /// At RCPT: a recipient against allowlist, client and user.

@@ -11,6 +11,7 @@ pub mod judge;
 pub mod ledger;
 pub mod quota;
 mod received;
+pub mod redirect;
 pub mod rewrite;
 mod rules;
 pub mod scope;

@@ -8,6 +8,7 @@ use super::{
     alter::HeaderRule,
     client::{self, Client, User},
     quota::Quota,
+    redirect::{Redirect, Redirected},
     rewrite::Rewrite,
     scope::Posted,
 };
@@ -52,6 +53,8 @@ pub struct Policy {
     pub allowlist: Allowlist,
     /// `[[rewrite]]`, first match wins.
     pub rewrites: Vec<Rewrite>,
+    /// `[[redirect]]`, first match wins.
+    pub redirects: Vec<Redirect>,
     /// `[[header]]`, all that are for a message, in order.
     pub header_rules: Vec<HeaderRule>,
     /// `[[quota]]`, all that are for a recipient count it.
@@ -88,6 +91,8 @@ pub struct About<'a> {
     pub rewrite: Option<usize>,
     /// The envelope recipients (Received names it when there is one).
     pub recipients: &'a [Recipient],
+    /// Those that others stand for.
+    pub redirected: &'a Redirected,
     /// For Received and a missing Message-ID.
     pub hostname: &'a str,
     /// The From that is added to a message from `<>` without one.

@@ -103,6 +103,11 @@ pub fn attempted(connector: &str, report: &Report, took: Duration, waited: Durat
     info!(name: "attempted", target: COUNTED, connector, results, took, waited);
 }
 
+/// A `[[redirect]]` has replaced so many recipients of a message that is on disk.
+pub fn redirected(redirect: &str, recipients: u64) {
+    info!(name: "redirected", target: COUNTED, redirect, recipients);
+}
+
 /// A connector of this route is called since those before it took nothing.
 pub fn failed_over(route: &str) {
     info!(name: "failed over", target: COUNTED, route);
@@ -247,6 +252,7 @@ pub(super) fn count(event: &Event<'_>, metrics: &Metrics) {
         "session ended" => metrics.session_ended(first(), second(), fields.text(2)),
         "refused" => metrics.refused(first(), second(), number),
         "login" => metrics.login(first(), second()),
+        "redirected" => metrics.redirected(first(), number),
         "failed over" => metrics.failed_over(first()),
         "bounced" => metrics.bounced(first()),
         "reported" => metrics.reported(first()),
@@ -281,6 +287,7 @@ mod tests {
             connectors: vec!["up".to_owned()],
             token_connectors: vec!["up".to_owned()],
             signing_connectors: vec!["up".to_owned()],
+            redirects: vec!["staging".to_owned()],
             channels: Vec::new(),
         });
         tracing::subscriber::with_default(counting(&metrics), happens);
@@ -306,6 +313,8 @@ mod tests {
             login("lan", CheckedLogin::Throttled);
             accepted("lan", "devices", Duration::from_millis(2));
             failed_over("all");
+            redirected("staging", 3);
+            redirected("another", 2);
             bounced("withheld");
             reported("delayed");
             asked_for_token("up", None);
@@ -331,6 +340,7 @@ mod tests {
             "token_requests_total{connector=\"up\",result=\"unavailable\"} 1",
             "dkim_messages_total{connector=\"up\",result=\"no_key\"} 1",
             "dkim_messages_total{connector=\"up\",result=\"signed\"} 1",
+            "redirected_recipients_total{redirect=\"staging\"} 3",
             "accept_duration_seconds_sum 0.002",
             "accept_duration_seconds_count 1",
             "store_commit_duration_seconds_sum 0.003",

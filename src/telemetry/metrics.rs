@@ -12,14 +12,16 @@ use std::{
 
 use tracing::Event;
 
-use crate::mail::tls::TlsVersion;
-
 use super::{
+    copies::CopyCounts,
     day::Day,
     gauges::{Gauges, unix},
+    labels::{alone, pairs},
     noticed::{self, Noticed},
     series::{DeliveryTimes, Family, Histogram, Number, counter, head},
 };
+
+pub use super::labels::LabelNames;
 
 /// From the end of DATA to the disk.
 const ACCEPT: &[u64] = &[
@@ -101,34 +103,6 @@ const REFUSALS: &[(&str, &str)] = &[
     ("data", "552"),
 ];
 
-/// The names that labels may have: those of the configuration.
-#[derive(Debug, Clone, Default)]
-pub struct LabelNames {
-    /// `[[listener]]`.
-    pub listeners: Vec<String>,
-    /// `[[client]]`.
-    pub clients: Vec<String>,
-    /// Those of them that old TLS may be spoken with.
-    pub old_clients: Vec<String>,
-    /// `[[route]]`.
-    pub routes: Vec<String>,
-    /// `[[connector]]`.
-    pub connectors: Vec<String>,
-    /// Those of them that ask for tokens.
-    pub token_connectors: Vec<String>,
-    /// Those of them that sign mail.
-    pub signing_connectors: Vec<String>,
-    /// `[[notify]]`.
-    pub channels: Vec<String>,
-}
-
-impl LabelNames {
-    /// Whether a session of this client can have spoken that.
-    fn speaks(&self, client: &str, tls: &str) -> bool {
-        !TlsVersion::is_obsolete(tls) || self.old_clients.iter().any(|old| old == client)
-    }
-}
-
 /// All that is counted. One for each gateway; [`super::init`] has what happens counted in it.
 #[derive(Debug)]
 pub struct Metrics {
@@ -147,6 +121,7 @@ pub struct Metrics {
     reports: Family<Number, 1>,
     tokens: Family<Number, 2>,
     signing: Family<Number, 2>,
+    copies: CopyCounts,
     commit_time: Histogram,
     notifications: Family<Number, 2>,
     admin_requests: Family<Number, 1>,
@@ -241,6 +216,7 @@ impl Default for Metrics {
                 1,
             ),
             signing: signing(),
+            copies: CopyCounts::default(),
             commit_time: Histogram::new(COMMIT),
             notifications: counter(
                 "postern_notifications_total",
@@ -275,18 +251,6 @@ fn signing() -> Family<Number, 2> {
         ["connector", "result"],
         1,
     )
-}
-
-/// Each name with each word.
-fn pairs<'a>(names: &'a [String], words: &[&'a str]) -> Vec<[&'a str; 2]> {
-    let each = |name: &'a String| words.iter().map(move |word| [name.as_str(), *word]);
-    names.iter().flat_map(each).collect()
-}
-
-fn alone<'a>(
-    names: impl IntoIterator<Item = &'a (impl AsRef<str> + ?Sized + 'a)>,
-) -> Vec<[&'a str; 1]> {
-    names.into_iter().map(|name| [name.as_ref()]).collect()
 }
 
 fn one(number: &AtomicU64) {
@@ -327,6 +291,7 @@ impl Metrics {
         self.tokens.know(&pairs(&names.token_connectors, &TOKENS));
         self.signing
             .know(&pairs(&names.signing_connectors, &SIGNING));
+        self.copies.redirected.know(&alone(&names.redirects));
         self.notifications
             .know(&pairs(&names.channels, &NOTIFICATIONS));
         self.admin_requests.know(&[["200"]]);
@@ -409,6 +374,10 @@ impl Metrics {
         self.signing.at([connector, result], one);
     }
 
+    pub(super) fn redirected(&self, redirect: &str, recipients: u64) {
+        self.copies.redirected(redirect, recipients);
+    }
+
     pub(super) fn asked_for_token(&self, connector: &str, result: &str) {
         self.tokens.at([connector, result], one);
     }
@@ -467,6 +436,7 @@ impl Metrics {
         self.reports.write(&mut out);
         self.tokens.write(&mut out);
         self.signing.write(&mut out);
+        self.copies.write(&mut out);
         self.notifications.write(&mut out);
         self.admin_requests.write(&mut out);
         self.admin_logins.write(&mut out);

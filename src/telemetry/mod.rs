@@ -32,9 +32,11 @@ use crate::mail::{text, time};
 use metrics::Metrics;
 use sorted::SortedEvents;
 
+mod copies;
 pub mod counted;
 pub mod day;
 pub mod gauges;
+mod labels;
 pub mod maillog;
 pub mod metrics;
 pub mod noticed;

@@ -3,7 +3,7 @@
 //! A file is a few lines `# comment`, then `key = value` lines (see [`Setting`]), then the conversation:
 //! `C: text` (CRLF is added), `C! text\r\n\x00` (exactly these octets), `S: reply` (`*` stands for anything),
 //! `S: close`, `TLS` (handshake now), `--- connection` (a new one), `reload key = value`, `sink: N` (messages accepted
-//! so far), `body: text`, `header: line`, `no-header: line`, `envelope: from to`, `held: ROUTE by QUOTA` (or `held: no`)
+//! so far), `body: text`, `header: line`, `no-header: line`, `envelope: from to`, `rules: what rules made of it`, `held: ROUTE by QUOTA` (or `held: no`)
 //! and `dsn: RET= ENVID=; to NOTIFY= ORCPT=` (of the last message). `later: 1h` moves the clock of the quotas. `play = whole` (or `lines`,
 //! `octets`) restricts how it is played.
 
@@ -31,6 +31,7 @@ use postern::{
         client::{ToleranceLevel, User},
         ledger::{Ledger, QuotaView},
         quota::{Beyond, CountedBy, Quota},
+        redirect::Redirect,
         rewrite::{ReplyTo, Rewrite},
         scope::Scope,
     },
@@ -142,6 +143,9 @@ impl Setting {
                     reply_to: ReplyTo::Original,
                 });
             }
+            // NAME to ADDRESSES [from PATTERNS] [for PATTERNS] [except PATTERNS] [client NAME]
+            "redirect" => self.rules.policy.redirects.push(redirect(value)),
+            "header_recipients" => self.rules.policy.allowlist.header_recipients = yes,
             // add NAME: VALUE | remove NAME | prefix "TEXT", several with ` & ` between them
             "header" => {
                 let mut rule = HeaderRule::default();
@@ -222,6 +226,32 @@ impl Setting {
             throttled: self.throttled,
         }
     }
+}
+
+fn redirect(text: &str) -> Redirect {
+    let (name, rest) = text.split_once(' ').unwrap();
+    let mut redirect = Redirect {
+        name: name.into(),
+        scope: Scope::default(),
+        to: Vec::new(),
+        except: Vec::new(),
+    };
+    let mut key = "";
+    for word in rest.split(' ') {
+        let more = |list: &mut Option<Vec<_>>| {
+            list.get_or_insert_default().extend(patterns(word));
+        };
+        match (key, word) {
+            (_, "to" | "from" | "for" | "except" | "client") => key = word,
+            ("to", _) => redirect.to.push(Address::parse(word).unwrap()),
+            ("from", _) => more(&mut redirect.scope.senders),
+            ("for", _) => more(&mut redirect.scope.recipients),
+            ("except", _) => redirect.except.extend(patterns(word)),
+            ("client", _) => redirect.scope.clients = Some(vec![word.to_owned()]),
+            _ => panic!("not a redirect: {text}"),
+        }
+    }
+    redirect
 }
 
 /// A session with its driver.
@@ -496,6 +526,10 @@ fn play(path: &Path, text: &str, way: Way, setting: &Setting) {
                 all.join(", ")
             };
             assert_eq!(said, held, "{at}");
+        } else if let Some(rules) = line.strip_prefix("rules: ") {
+            let (last, _) = player.accepted.last().unwrap();
+            let said = last.origin.rules.join("; ");
+            assert!(matches(rules, &said), "{at}: {said}");
         } else if let Some(count) = line.strip_prefix("sink: ") {
             let seen = accepted + player.accepted.len();
             assert_eq!(seen.to_string(), count, "{at}: messages");

@@ -18,6 +18,7 @@ use postern::{
     policy::{
         About, Policy, Who,
         alter::{HeaderRule, SubjectPrefix},
+        redirect::Redirected,
         rewrite::{ReplyTo, Rewrite},
     },
 };
@@ -97,6 +98,7 @@ fn passed(
             sender: rewrite.map_or(sender.as_ref(), |(_, rewrite)| Some(&rewrite.to)),
             rewrite: rewrite.map(|(index, _)| index),
             recipients: &[address("to@corp.com").into()],
+            redirected: &Redirected::default(),
             hostname: "relay.corp.com",
             bounce_from: &address("postmaster@relay.corp.com"),
             unquoted_names: false,

@@ -27,6 +27,7 @@ use postern::{
     policy::{
         About, AuthMode, Policy, Who,
         client::{Client, ToleranceLevel},
+        redirect::Redirected,
     },
     smtp::{
         data::{Decoder, DotStuffer, End, Leniency},
@@ -205,6 +206,7 @@ pub fn headers(data: &[u8]) {
         sender: Some(&sender),
         rewrite: None,
         recipients: &[sender.clone().into()],
+        redirected: &Redirected::default(),
         hostname: "gw.test",
         bounce_from: &sender,
         unquoted_names: true,

@@ -31,6 +31,7 @@ mod cluster_seen;
 mod commands;
 mod config;
 mod connector;
+mod copies;
 mod crash;
 mod credentials;
 mod delivery;

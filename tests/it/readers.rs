@@ -22,6 +22,7 @@ use postern::{
     },
     policy::{
         About, Policy, Who,
+        redirect::Redirected,
         rewrite::{ReplyTo, Rewrite},
     },
 };
@@ -303,6 +304,7 @@ fn judged(policy: &Policy, raw: &[u8], unquoted_names: bool) -> Result<Vec<u8>, 
             sender: Some(&sender),
             rewrite: None,
             recipients: &[sender.clone().into()],
+            redirected: &Redirected::default(),
             hostname: "gw.test",
             bounce_from: &sender,
             unquoted_names,

@@ -40,6 +40,7 @@ mod outbound;
 mod postgres;
 mod queue;
 mod quota;
+mod redirect;
 mod relay;
 mod rewrite;
 mod route;
@@ -80,14 +81,12 @@ pub(super) fn read<'a>(
     let clients = client::read(context, &root);
     let users = user::read(context, &root);
     let allowlist = allowlist::read(context, &root);
-    let rewrites = rewrite::read(context, &root);
     let names = scope::ScopeNames {
         listeners: &listeners.names,
         clients: &clients.names,
         users: &users.names,
     };
-    let header_rules = header::read(context, &root, names);
-    let quotas = quota::read(context, &root, names);
+    let rules = rules(context, &root, names, allowlist.as_ref());
     let dkim = dkim::read(context, &root);
     let surroundings = connector::Surroundings {
         outbound: &outbound,
@@ -125,11 +124,9 @@ pub(super) fn read<'a>(
         clients: clients.list(),
         users: users.list(),
         allowlist: allowlist?,
-        rewrites,
-        header_rules,
-        quotas,
         received_headers: limits.received_headers,
         default_domain: top.default_domain.clone(),
+        ..rules
     };
     let (store, former) = store?;
     let bounce = bounce?;
@@ -163,6 +160,22 @@ pub(super) fn read<'a>(
         files: files.into_inner(),
         text: crate::secret::Secret::new(source.text()),
     })
+}
+
+/// What changes mail, or counts it: without who may send, and to whom.
+fn rules(
+    context: Context<'_>,
+    root: &Table<'_>,
+    names: scope::ScopeNames<'_>,
+    allowlist: Option<&crate::policy::Allowlist>,
+) -> crate::policy::Policy {
+    crate::policy::Policy {
+        rewrites: rewrite::read(context, root),
+        redirects: redirect::read(context, root, names, allowlist),
+        header_rules: header::read(context, root, names),
+        quotas: quota::read(context, root, names),
+        ..crate::policy::Policy::default()
+    }
 }
 
 /// Whether reports can leave, and whom they would reach.

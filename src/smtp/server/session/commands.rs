@@ -8,7 +8,13 @@ use bytes::BytesMut;
 
 use crate::{
     mail::{address::Address, health::Health, recipient::Recipient, reply::Reply},
-    policy::{Who, quota::QuotaTally},
+    policy::{
+        Who,
+        judge::Findings,
+        quota::QuotaTally,
+        redirect::{Redirect, Redirected},
+        scope::Posted,
+    },
     route::{Asked, ConnectorName, Route},
     smtp::server::{
         command::{self, Command},
@@ -21,6 +27,9 @@ use super::{
     answers::named,
     state::{Phase, Transaction},
 };
+
+/// Who gets the mail for a recipient, each by its route.
+type Targets<'a> = Vec<(Recipient, &'a Route)>;
 
 impl Session {
     /// One command; `rest` is what the client has sent behind it.
@@ -207,6 +216,7 @@ impl Session {
             dsn: mail.dsn,
             recipients: Vec::new(),
             seen: HashSet::new(),
+            redirected: Redirected::default(),
             routed: Vec::new(),
             size: mail.size,
             route_size_limit: 0,
@@ -252,7 +262,7 @@ impl Session {
         true
     }
 
-    /// RCPT: sequence, form, twice, limit, policy, route.
+    /// RCPT: sequence, form, twice, limit, redirect or policy, route, quotas.
     fn rcpt(&mut self, argument: &[u8]) {
         let rules = Arc::clone(&self.rules);
         let Some(transaction) = &self.transaction else {
@@ -272,29 +282,32 @@ impl Session {
             self.forgiven.add_all(self.tolerance.needed(is_right));
         }
         // The wishes of the first one hold.
-        if transaction.seen.contains(&recipient.address) {
+        let redirected = &transaction.redirected;
+        if transaction.seen.contains(&recipient.address) || redirected.has(&recipient.address) {
             return self.say(Reply::recipient_ok());
         }
-        if transaction.recipients.len() >= rules.recipients {
+        let recipients = transaction.recipients.len();
+        if recipients.max(redirected.given(recipients)) >= rules.recipients {
             // Not an error of the client, who cannot know (RFC 5321 §4.5.3.1.10).
             let reply = Reply::too_many_recipients(rules.recipients);
             self.rejected("rcpt", Some(recipient.to_string()), &reply);
             return self.say(reply);
         }
         let size = transaction.size;
-        match self.judge_recipient(&rules, &recipient.address) {
-            Ok(route) => {
-                if let Some(reply) = size.and_then(|size| too_big_for(route, size)) {
+        match self.judge_recipient(&rules, &recipient) {
+            Ok((redirect, routed)) => {
+                let sized = |(_, route): &(_, &Route)| too_big_for(route, size?);
+                if let Some(reply) = routed.iter().find_map(sized) {
                     // Not an error of the client, who was told of another limit.
                     self.rejected("rcpt", Some(recipient.to_string()), &reply);
                     return self.say(reply);
                 }
-                if let Err(reply) = self.count_recipient(&rules, &recipient.address, route) {
+                if let Err(reply) = self.count_recipients(&rules, &routed) {
                     // Not an error of the client, who may come again.
                     self.rejected("rcpt", Some(recipient.to_string()), &reply);
                     return self.say(reply);
                 }
-                self.admit(recipient, route);
+                self.admit(&recipient.address, redirect, routed);
             }
             Err(reply) => {
                 self.rejected("rcpt", Some(recipient.to_string()), &reply);
@@ -303,55 +316,56 @@ impl Session {
         }
     }
 
-    /// Whether mail may go there, and which route takes it.
+    /// Whether mail may go there, or to whom it goes in its place: the redirect, and which route takes each of those who do not get it
+    /// yet.
     fn judge_recipient<'a>(
         &mut self,
         rules: &'a Rules,
-        recipient: &Address,
-    ) -> Result<&'a Route, Reply> {
+        recipient: &Recipient,
+    ) -> Result<(Option<&'a Redirect>, Targets<'a>), Reply> {
         let who = Who {
             client: self.client.as_ref(),
             user: self.user.as_ref(),
         };
-        rules.policy.rcpt(who, recipient, &mut self.findings)?;
-        let sender = self.transaction.as_ref().and_then(|t| t.sender.as_ref());
-        let route = rules.router.route(Asked {
-            sender,
-            recipient,
-            client: who
-                .client
-                .filter(|_| !self.is_learned)
-                .map(|client| client.name.as_str()),
+        let transaction = self.transaction.as_ref();
+        let client = who.client.filter(|_| !self.is_learned);
+        let mail = Posted {
+            sender: transaction.and_then(|t| t.sender.as_ref()),
+            client: client.map(|client| client.name.as_str()),
             user: who.user.map(|user| user.name.as_str()),
             listener: &self.listener.name,
+        };
+        let (policy, findings) = (&rules.policy, &mut self.findings);
+        let redirect = policy.redirect(who, mail, &recipient.address, findings);
+        let mut targets = if let Some(redirect) = redirect {
+            redirect.instead_of(recipient)
+        } else {
+            policy.rcpt(who, &recipient.address, findings)?;
+            vec![recipient.clone()]
+        };
+        targets.retain(|to| transaction.is_none_or(|t| !t.seen.contains(&to.address)));
+        let routed = targets.into_iter().map(|target| {
+            let route = route_of(rules, mail, &target.address, findings)?;
+            Ok((target, route))
         });
-        self.findings.add("route", || match route {
-            Some(route) => format!("{}: {}, in this order", route.name, connectors(route)),
-            None => "no [[route]] takes this sender and recipient".to_owned(),
-        });
-        if let Some(route) = route {
-            self.findings.add("size", || match route.max_size {
-                Some(limit) if limit < rules.message_size => {
-                    format!(
-                        "at most {limit} octets, the most that {} takes",
-                        connectors(route)
-                    )
-                }
-                _ => format!("at most {} octets, limits.message_size", rules.message_size),
-            });
-        }
-        route.ok_or_else(|| Reply::no_route(&recipient.to_string()))
+        Ok((redirect, routed.collect::<Result<_, Reply>>()?))
     }
 
-    fn admit(&mut self, recipient: Recipient, route: &Route) {
-        if let Some(transaction) = &mut self.transaction {
+    fn admit(&mut self, given: &Address, redirect: Option<&Redirect>, routed: Targets<'_>) {
+        let Some(transaction) = &mut self.transaction else {
+            return;
+        };
+        if let Some(redirect) = redirect {
+            transaction.redirected.add(given, redirect, routed.len());
+        }
+        for (recipient, route) in routed {
             transaction.seen.insert(recipient.address.clone());
             transaction.recipients.push(recipient.clone());
             transaction.routed.push((recipient, route.name.clone()));
             let limit = route.max_size.unwrap_or(u64::MAX);
             transaction.route_size_limit = transaction.route_size_limit.max(limit);
-            self.say(Reply::recipient_ok());
         }
+        self.say(Reply::recipient_ok());
     }
 
     fn open_data(&mut self, argument: &[u8], rest: &BytesMut) {
@@ -380,6 +394,38 @@ impl Session {
             }
         }
     }
+}
+
+/// Which route takes mail there.
+fn route_of<'a>(
+    rules: &'a Rules,
+    mail: Posted<'_>,
+    recipient: &Address,
+    findings: &mut Findings,
+) -> Result<&'a Route, Reply> {
+    let route = rules.router.route(Asked {
+        sender: mail.sender,
+        recipient,
+        client: mail.client,
+        user: mail.user,
+        listener: mail.listener,
+    });
+    findings.add("route", || match route {
+        Some(route) => format!("{}: {}, in this order", route.name, connectors(route)),
+        None => "no [[route]] takes this sender and recipient".to_owned(),
+    });
+    if let Some(route) = route {
+        findings.add("size", || match route.max_size {
+            Some(limit) if limit < rules.message_size => {
+                format!(
+                    "at most {limit} octets, the most that {} takes",
+                    connectors(route)
+                )
+            }
+            _ => format!("at most {} octets, limits.message_size", rules.message_size),
+        });
+    }
+    route.ok_or_else(|| Reply::no_route(&recipient.to_string()))
 }
 
 /// The refusal of a message that no connector of the route would take.

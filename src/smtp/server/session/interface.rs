@@ -107,6 +107,8 @@ pub struct Accepted {
     pub jobs: Vec<(RouteName, Vec<Recipient>)>,
     /// To be counted once it is on disk.
     pub tally: QuotaTally,
+    /// The same: how many recipients each redirect has replaced.
+    pub redirected: Vec<(Arc<str>, u64)>,
     /// The routes whose jobs are held, and who holds them.
     pub held: Vec<(RouteName, String)>,
 }

@@ -5,7 +5,7 @@
 use std::{net::IpAddr, sync::Arc};
 
 use crate::{
-    mail::{address::Address, reply::Reply},
+    mail::{address::Address, recipient::Recipient, reply::Reply},
     policy::{
         quota::{Addressed, Beyond, Quota, holder},
         scope::Posted,
@@ -16,11 +16,37 @@ use crate::{
 use super::{Rules, Session};
 
 impl Session {
+    /// More recipients, with their routes: all of them, or none.
+    ///
+    /// # Errors
+    /// 450 4.7.1: a quota that refuses has no room for one of them.
+    pub(super) fn count_recipients(
+        &mut self,
+        rules: &Rules,
+        routed: &[(Recipient, &Route)],
+    ) -> Result<(), Reply> {
+        let before = match &self.transaction {
+            Some(transaction) if routed.len() > 1 && !rules.policy.quotas.is_empty() => {
+                Some((transaction.tally.clone(), transaction.held.clone()))
+            }
+            _ => None,
+        };
+        for (recipient, route) in routed {
+            if let Err(reply) = self.count_recipient(rules, &recipient.address, route) {
+                if let (Some(transaction), Some((tally, held))) = (&mut self.transaction, before) {
+                    (transaction.tally, transaction.held) = (tally, held);
+                }
+                return Err(reply);
+            }
+        }
+        Ok(())
+    }
+
     /// One more recipient, whose route this is.
     ///
     /// # Errors
     /// 450 4.7.1: a quota that refuses has no room for it.
-    pub(super) fn count_recipient(
+    fn count_recipient(
         &mut self,
         rules: &Rules,
         recipient: &Address,

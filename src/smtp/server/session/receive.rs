@@ -158,6 +158,7 @@ impl Session {
             sender: transaction.sender.as_ref(),
             rewrite: transaction.rewrite,
             recipients: &transaction.recipients,
+            redirected: &transaction.redirected,
             hostname: &self.rules.hostname,
             bounce_from: &self.rules.bounce_from,
             unquoted_names: self.tolerance.unquoted_names,
@@ -215,6 +216,7 @@ impl Session {
         };
         let jobs = self.rules.router.jobs(&transaction.routed);
         let mut origin = incoming.origin;
+        origin.rules.extend(transaction.redirected.words());
         for (route, holder) in &transaction.held {
             origin
                 .rules
@@ -233,6 +235,7 @@ impl Session {
             body,
             jobs,
             tally: transaction.tally,
+            redirected: transaction.redirected.counts().to_vec(),
             held: transaction.held,
         })));
     }

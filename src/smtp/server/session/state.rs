@@ -11,7 +11,7 @@ use crate::{
         recipient::{Recipient, ReportWish},
         reply::Reply,
     },
-    policy::quota::QuotaTally,
+    policy::{quota::QuotaTally, redirect::Redirected},
     route::RouteName,
     smtp::data::Decoder,
 };
@@ -78,6 +78,8 @@ pub(super) struct Transaction {
     pub(super) dsn: Option<ReportWish>,
     pub(super) recipients: Vec<Recipient>,
     pub(super) seen: HashSet<Address>,
+    /// Those that others stand for.
+    pub(super) redirected: Redirected,
     pub(super) routed: Vec<(Recipient, RouteName)>,
     /// Of `SIZE=` (RFC 1870).
     pub(super) size: Option<u64>,
