@@ -17,12 +17,14 @@ use super::{
 };
 use crate::{
     config::{self, Config, Diagnostic, Secrets, Severity, cluster::StoreSettings},
-    connector::{self, ExpectedMail, Recorder, Services, examine::examine},
-    gateway::report::trial::{Trial, TrialEnd},
+    connector::{self, Recorder, Services},
+    gateway::report::{
+        examined::examined,
+        trial::{Trial, TrialEnd},
+    },
     mail::{
         address::Address,
         check::{Check, CheckState},
-        pattern::Pattern,
         text::{shown, shown_to},
     },
 };
@@ -43,8 +45,6 @@ pub(super) struct Arguments {
     json: bool,
 }
 
-/// Senders of one connector that are asked for.
-const SENDERS: usize = 5;
 /// A line of a check, in so many octets.
 const SHOWN: usize = 900;
 
@@ -153,17 +153,9 @@ async fn all(
     services: &Services,
 ) -> Result<Vec<Check>, CommandError> {
     let mut looking = JoinSet::new();
-    let largest = config.message_size;
-    for (place, settings) in connectors.iter().cloned().enumerate() {
-        let services = services.clone();
-        let senders = senders(config, &settings);
-        looking.spawn(async move {
-            let mail = ExpectedMail {
-                senders: &senders,
-                largest,
-            };
-            (place, examine(&settings, mail, services).await)
-        });
+    for (place, settings) in connectors.iter().enumerate() {
+        let looked = examined(config, settings, services.clone());
+        looking.spawn(async move { (place, looked.await) });
     }
     let mut found = Vec::new();
     while let Some(joined) = looking.join_next().await {
@@ -171,28 +163,6 @@ async fn all(
     }
     found.sort_by_key(|(place, _)| *place);
     Ok(found.into_iter().flat_map(|(_, checks)| checks).collect())
-}
-
-/// The mailbox that all its mail leaves from; else the senders that its routes, or the allowlist, name one by one.
-fn senders(config: &Config, settings: &connector::Settings) -> Vec<Address> {
-    if let Some(mailbox) = settings.kind.mailbox() {
-        return vec![mailbox];
-    }
-    let allowed = &config.policy.allowlist.senders;
-    let login = settings
-        .kind
-        .login()
-        .and_then(|name| Address::parse(name).ok());
-    let its_routes = config.router.routes.iter();
-    let its_routes = its_routes.filter(|route| route.connectors.contains(&settings.name));
-    let named = its_routes.flat_map(|route| route.senders.as_ref().unwrap_or(allowed));
-    let mut senders: Vec<Address> = Vec::new();
-    for sender in login.into_iter().chain(named.filter_map(Pattern::literal)) {
-        if senders.len() < SENDERS && !senders.contains(&sender) {
-            senders.push(sender);
-        }
-    }
-    senders
 }
 
 /// Where mail is kept: what it would mean to open it is for the gateway, which may be running.

@@ -439,7 +439,7 @@ impl Host for GatewayHost {
             recorder: None,
         };
         let Some(to) = to else {
-            return Ok(trial.log_in().await);
+            return Ok(trial.examine().await);
         };
         let to = Address::parse(to)
             .map_err(|why| unfit(format!("{:?} is no address: {why}", shown_to(to, 100))))?;

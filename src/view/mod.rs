@@ -36,5 +36,5 @@ pub use self::{
         Status,
     },
     today::{DayView, DiskView},
-    trial::{Explained, ExplainedStep, LoginView, Tried},
+    trial::{CheckView, Explained, ExplainedStep, LoginView, Tried},
 };

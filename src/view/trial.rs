@@ -44,8 +44,25 @@ pub struct Tried {
     pub text: String,
     /// Through which host; empty: none.
     pub via: String,
+    /// Of a connector that is not saved and was sent nothing by: what was looked at, in order. Else empty.
+    pub checks: Vec<CheckView>,
     /// Line by line, secrets masked.
     pub conversation: Vec<String>,
+}
+
+/// A finding of `postern doctor`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+pub struct CheckView {
+    /// What was looked at: `files`, `dns`, `token`, …
+    pub check: String,
+    /// `ok`, `failed`, `warning` or `skipped`.
+    pub state: String,
+    /// The word of the usual mistake that it is.
+    pub cause: Option<String>,
+    /// What was found.
+    pub text: String,
+    /// What helps.
+    pub fix: Option<String>,
 }
 
 /// A login of `postern check --connect`.

@@ -284,6 +284,9 @@ describe("the tasks of a change", () => {
 				await field(page, "plaintext_credentials").selectOption("true");
 				await button(page, "Test").click();
 				assert.match(await page.getByTestId("conversation").innerText(), /535/);
+				const checks = await page.getByTestId("checks").innerText();
+				assert.match(checks, /greeting|tcp/);
+				assert.match(checks, /failed\s+login/);
 				assert.match(await page.getByRole("status").first().innerText(), /^misconfigured|^paused/);
 				assert.equal(await field(page, "port").inputValue(), String(site.upstream.port));
 				assert.equal(await field(page, "password").inputValue(), "");

@@ -596,6 +596,18 @@ fn a_draft_is_tried_before_it_is_saved() {
         (&json!(true), &json!("open"))
     );
     assert_eq!(tried["connector"], "new");
+    // Step by step, as `postern doctor` has it.
+    let looked = |tried: &Value, state: &str| -> Vec<String> {
+        let all = tried["checks"].as_array().unwrap().iter();
+        let all = all.filter(|check| check["state"] == state);
+        all.map(|check| check["check"].as_str().unwrap().to_owned())
+            .collect()
+    };
+    assert_eq!(
+        looked(&tried, "ok"),
+        ["files", "dns", "tcp", "greeting", "login", "limits"]
+    );
+    assert_eq!(looked(&tried, "skipped"), ["sender"]);
     assert!(
         tried["conversation"].as_array().unwrap().len() > 2,
         "{tried}"
@@ -630,6 +642,9 @@ fn a_draft_is_tried_before_it_is_saved() {
     );
     let (status, body) = with("port", json!(1));
     assert_eq!((status, &body["ok"]), (200, &json!(false)), "{body}");
+    assert_eq!(body["outcome"], "down");
+    assert_eq!(looked(&body, "failed"), ["tcp"]);
+    assert_eq!(looked(&body, "skipped"), ["login", "sender"]);
     let mut more = json!({ "connector": draft });
     more["more"] = 1.into();
     assert_eq!(

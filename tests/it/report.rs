@@ -100,7 +100,7 @@ async fn a_connector_that_is_not_saved_is_tried() {
         token_store: None,
         recorder: None,
     };
-    let tried = trial.log_in().await;
+    let tried = trial.examine().await;
     assert!(tried.ok && !tried.conversation.is_empty(), "{tried:?}");
     let said = (tried.connector.as_str(), tried.outcome.as_str(), tried.to);
     assert_eq!(said, ("draft", "open", None));

@@ -3,6 +3,7 @@
 //! Nothing here prints, and nothing opens a store or asks who holds it: the caller says what it looks at.
 
 pub mod composed;
+pub mod examined;
 pub mod explain;
 pub mod life;
 pub mod login;

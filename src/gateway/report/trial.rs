@@ -10,19 +10,20 @@ use std::{
 
 use bytes::Bytes;
 
-use super::login::{LoginFault, log_in, said};
+use super::{examined::examined, login::said};
 use crate::{
     config::Config,
     connector::{self, Deadline, Recorder, Services, oauth::TokenStore},
     mail::{
         address::Address,
+        check::{Check, CheckState},
         message::{Body, Envelope, Message, MessageId, Origin},
         outcome::{ObstacleKind, Outcome, Report},
         reply::Reply,
         text::shown_to,
     },
     policy::{Who, judge::Findings},
-    view::Tried,
+    view::{CheckView, Tried},
 };
 
 /// Lines of a conversation that are kept, and octets of each.
@@ -132,18 +133,17 @@ impl Trial<'_> {
         Ok(TrialReport { report, end, view })
     }
 
-    /// Logs in and sends nothing.
-    pub async fn log_in(&self) -> Tried {
+    /// Looks at everything on the way, logs in and sends nothing.
+    pub async fn examine(&self) -> Tried {
         let conversation = Conversation::default();
-        let found = log_in(self.settings, self.services(&conversation)).await;
-        let (ok, outcome, text) = match found {
-            Ok(found) => (true, "open", found),
-            Err(LoginFault { state, why }) => (false, state, why),
-        };
+        let services = self.services(&conversation);
+        let checks = examined(self.config, self.settings, services).await;
+        let (outcome, text) = found(&checks);
         Tried {
-            ok,
+            ok: outcome == "open",
             outcome: outcome.to_owned(),
             text,
+            checks: checks.into_iter().map(shown_check).collect(),
             ..self.tried(&conversation)
         }
     }
@@ -165,8 +165,40 @@ impl Trial<'_> {
             outcome: String::new(),
             text: String::new(),
             via: String::new(),
+            checks: Vec::new(),
             conversation: conversation.lines(),
         }
+    }
+}
+
+/// The state that a connector with these checks would be in, and what says so.
+fn found(checks: &[Check]) -> (&'static str, String) {
+    let failed = checks
+        .iter()
+        .find(|check| check.state == CheckState::Failed);
+    let Some(failed) = failed else {
+        let last = ["login", "token", "files"];
+        let last = last.iter().find_map(|name| {
+            checks
+                .iter()
+                .find(|check| check.check == *name && check.state == CheckState::Ok)
+        });
+        return ("open", last.map_or_else(String::new, |c| c.text.clone()));
+    };
+    let state = match failed.check {
+        "proxy" | "dns" | "tcp" | "tls" | "clock" | "greeting" => "down",
+        _ => "misconfigured",
+    };
+    (state, format!("{}: {}", failed.check, failed.text))
+}
+
+fn shown_check(check: Check) -> CheckView {
+    CheckView {
+        check: check.check.to_owned(),
+        state: check.state.as_str().to_owned(),
+        cause: check.cause.map(str::to_owned),
+        text: check.text,
+        fix: check.fix,
     }
 }
 
