@@ -6,6 +6,7 @@ use std::{
     fs,
     path::Path,
     process::{Command, Stdio},
+    time::Duration,
 };
 
 use serde_json::Value;
@@ -13,8 +14,10 @@ use serde_json::Value;
 use super::{
     harness::{
         client::{Client, queued_id},
+        cloud::Tenant,
         gateway::{Gateway, basic, stdout, wait},
         peers::{need, run},
+        time::stays,
         upstream::{Act, Received, Script, Upstream},
     },
     relays::Relay,
@@ -147,6 +150,43 @@ fn without_dsn_upstream_the_sender_is_told_from_here() {
             assert!(!sink.was_told(word), "{word}");
         }
     }
+}
+
+/// Graph takes mail and no wishes: whoever asked hears from here that it was handed on, and nobody else hears anything.
+#[test]
+fn where_graph_takes_the_mail_the_sender_is_told_from_here() {
+    let tenant = Tenant::start(|_, _| None);
+    let base = basic(([127, 0, 0, 1], 1).into());
+    let (front, _) = base.split_once("[[connector]]").unwrap();
+    let gateway = Gateway::start(&format!("{front}{}", tenant.connector()));
+    let to = [
+        (
+            "x@partner.example",
+            "NOTIFY=SUCCESS,FAILURE ORCPT=rfc822;victim@elsewhere.example",
+        ),
+        ("z@partner.example", "NOTIFY=FAILURE"),
+    ];
+    let id = asked(&gateway, "RET=FULL ENVID=QQ1", &to);
+    let taken = tenant.wait(2);
+    let of =
+        |n: usize| -> BTreeSet<&str> { taken[n].recipients.iter().map(String::as_str).collect() };
+    assert_eq!(of(0), ["x@partner.example", "z@partner.example"].into());
+    assert_eq!(of(1), ["app@corp.example"].into());
+    let text = &taken[1].content;
+    for words in [
+        "Original-Envelope-Id: QQ1\r\n",
+        "Original-Recipient: rfc822;victim@elsewhere.example\r\nFinal-Recipient: rfc822; x@partner.example\r\nAction: relayed\r\n",
+    ] {
+        assert!(text.contains(words), "{words}: {text}");
+    }
+    assert!(
+        !text.contains("z@partner") && !text.contains("the body"),
+        "{text}"
+    );
+    traced(&gateway, &id, "reported");
+    stays("no more than these", Duration::from_secs(1), || {
+        tenant.mails().len() == 2
+    });
 }
 
 #[test]
