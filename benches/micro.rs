@@ -163,10 +163,14 @@ fn command_line(bencher: Bencher<'_, '_>, line: &str) {
 fn rcpt_argument(bencher: Bencher<'_, '_>) {
     let tolerance = Tolerance::of(ToleranceLevel::Standard);
     let rest = b"TO:<someone@corp.example>";
-    let found = command::rcpt(rest, &tolerance, None, true);
+    let extensions = command::Extensions {
+        esmtp: true,
+        utf8: false,
+    };
+    let found = command::rcpt(rest, &tolerance, None, extensions);
     let found = found.ok().map(|recipient| recipient.address);
     assert_eq!(found, Some(address("someone@corp.example")));
-    bencher.bench_local(|| command::rcpt(black_box(rest), &tolerance, None, true).is_ok());
+    bencher.bench_local(|| command::rcpt(black_box(rest), &tolerance, None, extensions).is_ok());
 }
 
 fn policy(entries: usize) -> Policy {

@@ -174,6 +174,7 @@ sections! {
         auth: Word(&["off", "optional", "required"]), "off", "Whether users log in.";
         plaintext_auth: Flag, "false", "Offer AUTH without TLS (loopback and trusted networks only).";
         chunking: Flag, "false", "Offer CHUNKING (BDAT). Nobody needs it to send.";
+        smtputf8: Flag, "false", "Offer SMTPUTF8: addresses may be other than ASCII (büro@corp.example). An smtp connector needs a server that offers it, too.";
         proxy_protocol: List(NETWORK), "[]", "Networks whose connections begin with a PROXY v1/v2 header.";
     }
     "client" "" needs ["name" "networks"] {

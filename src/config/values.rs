@@ -15,7 +15,7 @@ use crate::{
     mail::{
         address::{Address, Domain},
         cause::Cause,
-        pattern,
+        pattern, unicode,
     },
 };
 
@@ -388,7 +388,8 @@ pub fn address(text: &str) -> Result<Address, Fault> {
     let (local, name) = text
         .rsplit_once('@')
         .ok_or_else(|| Fault::new("not an address: it has no @domain", form))?;
-    Address::complete(local, &domain(name)?)
+    // A file may have it in another form than the wire.
+    Address::complete(&unicode::composed(local), &domain(name)?)
         .map_err(|why| Fault::new(format!("not an address: {why}"), form))
 }
 

@@ -17,7 +17,10 @@ use crate::{
     listener::{Bind, TlsMode},
     mail::{reply::Reply, text::shown},
     policy::Who,
-    smtp::{client::reply::Replies, data::DotStuffer},
+    smtp::{
+        client::{capabilities::Capabilities, reply::Replies},
+        data::DotStuffer,
+    },
 };
 
 /// So long may nothing come; after the final dot the gateway syncs to disk.
@@ -88,6 +91,8 @@ pub struct GreetedConnection {
     stream: TcpStream,
     replies: Replies,
     address: String,
+    /// SMTPUTF8 is offered.
+    utf8: bool,
 }
 
 /// Connects to `host:port`.
@@ -122,6 +127,7 @@ impl GreetedConnection {
             stream: dial(address)?,
             replies: Replies::default(),
             address: address.to_owned(),
+            utf8: false,
         };
         line.expect("greeting", 220)?;
         let name: String = name
@@ -129,7 +135,8 @@ impl GreetedConnection {
             .filter(|c| c.is_ascii_alphanumeric() || "-.".contains(*c))
             .collect();
         let name = if name.is_empty() { "localhost" } else { &name };
-        line.command("EHLO", &format!("EHLO {name}"), 250)?;
+        let offered = line.command("EHLO", &format!("EHLO {name}"), 250)?;
+        line.utf8 = Capabilities::parse(&offered.text).utf8;
         Ok(line)
     }
 
@@ -140,7 +147,17 @@ impl GreetedConnection {
         recipients: &[String],
         content: &[u8],
     ) -> Result<Taken, Unsent> {
-        self.command("MAIL", &format!("MAIL FROM:<{sender}>"), 250)?;
+        let mut addresses = recipients.iter().map(String::as_str).chain([sender]);
+        let header = memchr::memmem::find(content, b"\r\n\r\n").unwrap_or(content.len());
+        let header = content.get(..header).unwrap_or_default();
+        let is_ascii = addresses.all(str::is_ascii) && header.is_ascii();
+        // Where it is not offered the gateway says what is wrong.
+        let utf8 = if self.utf8 && !is_ascii {
+            " SMTPUTF8"
+        } else {
+            ""
+        };
+        self.command("MAIL", &format!("MAIL FROM:<{sender}>{utf8}"), 250)?;
         let mut refused = Vec::new();
         let mut accepted = 0_usize;
         for recipient in recipients {

@@ -57,6 +57,8 @@ pub struct Settings {
     pub plaintext_auth: bool,
     /// BDAT (RFC 3030).
     pub chunking: bool,
+    /// SMTPUTF8 (RFC 6531).
+    pub smtputf8: bool,
     /// Networks whose connections begin with a PROXY header.
     pub proxy_protocol: Vec<IpNet>,
 }
@@ -72,6 +74,7 @@ impl Settings {
             auth: self.auth,
             plaintext_auth: self.plaintext_auth,
             chunking: self.chunking,
+            smtputf8: self.smtputf8,
         }
     }
 }

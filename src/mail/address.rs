@@ -1,17 +1,19 @@
 //! Addresses in their one canonical form: what policy judges is what the queue holds and what the wire carries.
 //!
 //! Every other module relies on that form. The canonical form: the domain in lower case without a
-//! trailing dot, the local part without needless quotes and with its case kept. ASCII only (SMTPUTF8 is not offered).
-//! Finding an address inside a command or a header is done elsewhere (`smtp::server::command`, `mailboxes`).
+//! trailing dot and in A-labels, the local part without needless quotes and with its case kept. A local part that is not ASCII has one
+//! form (`unicode`); whether a client may use it at all is asked where it is read. Finding an address inside a command or a header is done elsewhere (`smtp::server::command`, `mailboxes`).
 
 use std::{fmt, net::IpAddr};
+
+use super::unicode;
 
 /// Why a text is not an address.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AddressError {
-    /// An octet above 127: SMTPUTF8 is not offered (553 5.6.7).
-    #[error("only ASCII addresses are accepted")]
-    NotAscii,
+    /// Not ASCII, and not in the one form of such an address, with the reason (553 5.6.7).
+    #[error("{0}")]
+    Unicode(&'static str),
     /// Not `local@domain` by RFC 5321 §4.1.2, with the reason.
     #[error("{0}")]
     Syntax(&'static str),
@@ -22,14 +24,22 @@ pub enum AddressError {
 pub struct Domain(Box<str>);
 
 impl Domain {
-    /// Reads a domain (RFC 5321 §4.1.2; underscores allowed, since they occur) or an address literal.
+    /// Reads a domain (RFC 5321 §4.1.2; underscores allowed, since they occur) or an address literal. U-labels become A-labels
+    /// (RFC 6531 §3.2); A-labels stay as they are.
     ///
     /// # Errors
     /// [`AddressError`] with the rule that is broken.
     pub fn parse(text: &str) -> Result<Self, AddressError> {
-        if !text.is_ascii() {
-            return Err(AddressError::NotAscii);
+        if text.is_ascii() {
+            return Self::parse_ascii(text);
         }
+        let ascii = unicode::to_ascii(text).map_err(AddressError::Unicode)?;
+        Self::parse_ascii(&ascii).map_err(|error| match error {
+            AddressError::Syntax(why) | AddressError::Unicode(why) => AddressError::Unicode(why),
+        })
+    }
+
+    fn parse_ascii(text: &str) -> Result<Self, AddressError> {
         if let Some(inner) = text.strip_prefix('[') {
             let inner = inner
                 .strip_suffix(']')
@@ -110,17 +120,31 @@ impl Address {
     /// # Errors
     /// [`AddressError`] with the rule that is broken.
     pub fn parse(text: &str) -> Result<Self, AddressError> {
-        if !text.is_ascii() {
-            return Err(AddressError::NotAscii);
+        if !text.is_ascii() && text.len() > unicode::LONGEST {
+            return Err(TOO_LONG);
         }
         let (local, rest) = split_local(text)?;
         let domain = rest
             .strip_prefix('@')
             .ok_or(AddressError::Syntax("the address has no @domain"))?;
-        Ok(Self {
+        Self::joined(local, Domain::parse(domain)?)
+    }
+
+    /// The domain of a local part that is not ASCII is in A-labels that decode: whoever gets the one decodes the other, too.
+    fn joined(local: String, domain: Domain) -> Result<Self, AddressError> {
+        let address = Self {
             local: local.into(),
-            domain: Domain::parse(domain)?,
-        })
+            domain,
+        };
+        if address.needs_utf8() {
+            if address.local.len() + 1 + address.domain.as_str().len() > unicode::LONGEST {
+                return Err(TOO_LONG);
+            }
+            if address.domain.as_str().contains("xn--") {
+                unicode::to_ascii(address.domain.as_str()).map_err(AddressError::Unicode)?;
+            }
+        }
+        Ok(address)
     }
 
     /// A bare local part such as `root`, completed.
@@ -128,17 +152,11 @@ impl Address {
     /// # Errors
     /// [`AddressError`] when it is not a local part alone.
     pub fn complete(local: &str, domain: &Domain) -> Result<Self, AddressError> {
-        if !local.is_ascii() {
-            return Err(AddressError::NotAscii);
-        }
         let (local, rest) = split_local(local)?;
         if !rest.is_empty() {
             return Err(AddressError::Syntax("not a local part"));
         }
-        Ok(Self {
-            local: local.into(),
-            domain: domain.clone(),
-        })
+        Self::joined(local, domain.clone())
     }
 
     /// An address from its parts; `local` is the unquoted content.
@@ -147,10 +165,12 @@ impl Address {
     /// [`AddressError`] when the content cannot be a local part, quoted or not.
     pub fn from_parts(local: &str, domain: Domain) -> Result<Self, AddressError> {
         check_local(local)?;
-        Ok(Self {
-            local: local.into(),
-            domain,
-        })
+        Self::joined(local.to_owned(), domain)
+    }
+
+    /// Its local part is not ASCII: only a server with SMTPUTF8 takes it (RFC 6531 §3.2).
+    pub fn needs_utf8(&self) -> bool {
+        !self.local.is_ascii()
     }
 
     /// The local part without quotes, case kept.
@@ -166,16 +186,16 @@ impl Address {
     /// The next hop may read another route out of such a local part: `@ % ! < >` inside, or `.`, `/`, `|` first, or
     /// `/../` inside, or `=?`, which some decode as an encoded word; `-` first is an option to programs that deliver by a
     /// command line, and Exchange decodes what begins with `IMCEA` into an address of any kind (its encapsulated addresses).
-    /// Only a pattern that names it literally admits it.
+    /// Only a pattern that names it literally admits it. The same as a hop sees it that normalises by NFKC.
     pub fn is_risky(&self) -> bool {
-        self.local.contains(['@', '%', '!', '<', '>'])
-            || self.local.contains("=?")
-            || self.local.starts_with(['.', '/', '|', '-'])
-            || self
-                .local
+        let local = unicode::folded(&self.local);
+        local.contains(['@', '%', '!', '<', '>'])
+            || local.contains("=?")
+            || local.starts_with(['.', '/', '|', '-'])
+            || local
                 .get(..5)
                 .is_some_and(|start| start.eq_ignore_ascii_case("IMCEA"))
-            || self.local.contains("/../")
+            || local.contains("/../")
     }
 }
 
@@ -205,19 +225,30 @@ pub(crate) fn is_atext(b: u8) -> bool {
 
 fn is_dot_string(local: &str) -> bool {
     // Dots at the end or in a row go unquoted, as those who have such a name write it themselves.
-    !local.is_empty() && !local.starts_with('.') && local.bytes().all(|b| b == b'.' || is_atext(b))
+    // RFC 6531 §3.3: what is not ASCII is atext.
+    !local.is_empty()
+        && !local.starts_with('.')
+        && local.bytes().all(|b| b == b'.' || b >= 128 || is_atext(b))
 }
+
+const TOO_LONG: AddressError = AddressError::Unicode("the address is longer than 254 octets");
 
 fn check_local(local: &str) -> Result<(), AddressError> {
     if local.is_empty() {
         return Err(AddressError::Syntax("the local part is empty"));
     }
     if local.len() > 64 {
-        return Err(AddressError::Syntax(
-            "the local part is longer than 64 octets",
-        ));
+        let why = "the local part is longer than 64 octets";
+        return Err(if local.is_ascii() {
+            AddressError::Syntax(why)
+        } else {
+            AddressError::Unicode(why)
+        });
     }
-    if !local.bytes().all(|b| (32..127).contains(&b)) {
+    if !local.is_ascii() {
+        unicode::check_local(local).map_err(AddressError::Unicode)?;
+    }
+    if local.bytes().any(|b| b < 32 || b == 127) {
         return Err(AddressError::Syntax(
             "the local part has a control character",
         ));
@@ -324,13 +355,79 @@ mod tests {
                 "{input}"
             );
         }
-        check("\u{e4}@corp.com", Err(AddressError::NotAscii));
-        check("a@c\u{43e}rp.com", Err(AddressError::NotAscii));
         assert!(Address::parse(&format!("{}@corp.com", "l".repeat(64))).is_ok());
         assert!(Address::parse(&format!("{}@corp.com", "l".repeat(65))).is_err());
         assert!(Address::parse(&format!("a@{}.com", "l".repeat(63))).is_ok());
         assert!(Address::parse(&format!("a@{}.com", "l".repeat(64))).is_err());
         assert!(Address::parse(&format!("a@{}", vec!["abcdefg"; 32].join("."))).is_err());
+    }
+
+    #[test]
+    fn addresses_that_are_not_ascii() {
+        let unit = "\u{fc}";
+        for (input, output) in [
+            ("b\u{fc}ro@corp.com", "b\u{fc}ro@corp.com"),
+            ("B\u{dc}RO@CORP.com.", "B\u{dc}RO@corp.com"),
+            ("a@b\u{fc}cher.example", "a@xn--bcher-kva.example"),
+            ("\u{fc}@B\u{dc}cher.example", "\u{fc}@xn--bcher-kva.example"),
+            (
+                "\u{fc}@XN--bcher-kva.example",
+                "\u{fc}@xn--bcher-kva.example",
+            ),
+            ("\"b\u{fc} x\"@corp.com", "\"b\u{fc} x\"@corp.com"),
+            ("\"b\u{fc}\"@corp.com", "b\u{fc}@corp.com"),
+            ("\u{fc}@[10.0.0.5]", "\u{fc}@[10.0.0.5]"),
+        ] {
+            check(input, Ok(output));
+            check(output, Ok(output));
+            let address = Address::parse(input).unwrap();
+            assert_eq!(address.needs_utf8(), !output.is_ascii(), "{input}");
+            assert!(!address.is_risky(), "{input}");
+        }
+        let long = format!("{}@corp.com", unit.repeat(32));
+        check(&long, Ok(&long));
+        let domain = |octets: usize| {
+            let labels = "abcdefg.".repeat(40);
+            format!(
+                "\u{fc}@x{}",
+                &labels[labels.len() + 3 - octets..labels.len() - 1]
+            )
+        };
+        assert_eq!(domain(254).len(), 254);
+        assert!(Address::parse(&domain(254)).is_ok());
+        for bad in [
+            format!("a{}@corp.com", unit.repeat(32)),
+            domain(255),
+            "a\u{ff20}evil.tld@corp.com".into(),
+            "b\u{fc}@corp\u{ff20}evil.tld".into(),
+            "bu\u{308}ro@corp.com".into(),
+            "a@c\u{ff0e}b\u{fc}rp.com".into(),
+            "\u{fc}@xn--a.com".into(),
+            "a@\u{fc}..com".into(),
+            "a@-\u{fc}.com".into(),
+            "\"\u{338}\"@corp.com".into(),
+        ] {
+            let read = Address::parse(&bad);
+            assert!(
+                matches!(read, Err(AddressError::Unicode(_))),
+                "{bad}: {read:?}"
+            );
+        }
+        for bad in [
+            "b\u{fc}ro",
+            "\u{fc} x@corp.com",
+            "\u{fc}@",
+            "\"\u{fc}\n\"@corp.com",
+        ] {
+            let read = Address::parse(bad);
+            assert!(
+                matches!(read, Err(AddressError::Syntax(_))),
+                "{bad}: {read:?}"
+            );
+        }
+        // Full-width letters are letters, and still no way around what Exchange decodes.
+        let address = Address::parse("\u{ff29}\u{ff2d}\u{ff23}\u{ff25}\u{ff21}x@corp.com");
+        assert!(address.unwrap().is_risky());
     }
 
     #[test]

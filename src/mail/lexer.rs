@@ -25,8 +25,23 @@ const COMMENT_DEPTH: usize = 16;
 
 /// Why a field cannot be understood.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct MailboxError(pub &'static str);
+pub enum MailboxError {
+    /// It can be read in two ways, or in none.
+    #[error("{0}")]
+    Syntax(&'static str),
+    /// An address that is not ASCII, where none may be, or not in the one form of such an address.
+    #[error("{0}")]
+    Unicode(&'static str),
+}
+
+impl MailboxError {
+    /// The reason.
+    pub fn why(self) -> &'static str {
+        match self {
+            Self::Syntax(why) | Self::Unicode(why) => why,
+        }
+    }
+}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum TokenKind {
@@ -125,9 +140,11 @@ impl<'a> Lexer<'a> {
                         TokenKind::Atom
                     }
                     b')' | b']' | b'\\' => {
-                        return Err(MailboxError("a bracket or backslash where none may be"));
+                        return Err(MailboxError::Syntax(
+                            "a bracket or backslash where none may be",
+                        ));
                     }
-                    _ => return Err(MailboxError("a control character")),
+                    _ => return Err(MailboxError::Syntax("a control character")),
                 }
             }
         };
@@ -159,7 +176,7 @@ impl<'a> Lexer<'a> {
                 self.at += 3;
                 Ok(())
             }
-            _ => Err(MailboxError("a line end inside the field")),
+            _ => Err(MailboxError::Syntax("a line end inside the field")),
         }
     }
 
@@ -168,7 +185,7 @@ impl<'a> Lexer<'a> {
         let mut depth = 0;
         loop {
             match self.peek() {
-                None => return Err(MailboxError("a comment has no end")),
+                None => return Err(MailboxError::Syntax("a comment has no end")),
                 Some(b'(') => {
                     self.odd_comment |= depth > 0;
                     depth += 1;
@@ -178,7 +195,7 @@ impl<'a> Lexer<'a> {
                     self.odd_comment = true;
                     self.at += 1;
                     if !self.peek().is_some_and(|b| b >= b' ' && b != 127) {
-                        return Err(MailboxError("a comment has no end"));
+                        return Err(MailboxError::Syntax("a comment has no end"));
                     }
                 }
                 Some(b'\r' | b'\n') => {
@@ -187,10 +204,12 @@ impl<'a> Lexer<'a> {
                     continue;
                 }
                 // Readers that do not know comments find an address in it.
-                Some(b'<' | b'>' | b'@') => return Err(MailboxError("an address in a comment")),
+                Some(b'<' | b'>' | b'@') => {
+                    return Err(MailboxError::Syntax("an address in a comment"));
+                }
                 Some(b'"') => self.odd_comment = true,
                 Some(b) if b < b' ' && b != b'\t' || b == 127 => {
-                    return Err(MailboxError("a control character"));
+                    return Err(MailboxError::Syntax("a control character"));
                 }
                 Some(_) => {}
             }
@@ -199,7 +218,7 @@ impl<'a> Lexer<'a> {
                 return Ok(());
             }
             if depth > COMMENT_DEPTH {
-                return Err(MailboxError("comments are nested too deep"));
+                return Err(MailboxError::Syntax("comments are nested too deep"));
             }
         }
     }
@@ -209,13 +228,13 @@ impl<'a> Lexer<'a> {
         let (mut escaped_quote, mut address) = (false, false);
         loop {
             match self.peek() {
-                None => return Err(MailboxError("a quoted string has no end")),
+                None => return Err(MailboxError::Syntax("a quoted string has no end")),
                 Some(b'"') => {
                     self.at += 1;
                     self.addresses += usize::from(address);
                     // Readers that do not know `\"` find the address outside the quotes.
                     return if escaped_quote && address {
-                        Err(MailboxError("an address beside an escaped quote"))
+                        Err(MailboxError::Syntax("an address beside an escaped quote"))
                     } else {
                         Ok(())
                     };
@@ -228,7 +247,7 @@ impl<'a> Lexer<'a> {
                             escaped_quote |= b == b'"';
                             address |= matches!(b, b'<' | b'>' | b'@');
                         }
-                        _ => return Err(MailboxError("a quoted string has no end")),
+                        _ => return Err(MailboxError::Syntax("a quoted string has no end")),
                     }
                     self.at += 1;
                 }
@@ -237,7 +256,7 @@ impl<'a> Lexer<'a> {
                     self.fold()?;
                 }
                 Some(b) if b < b' ' && b != b'\t' || b == 127 => {
-                    return Err(MailboxError("a control character"));
+                    return Err(MailboxError::Syntax("a control character"));
                 }
                 Some(b) => {
                     address |= matches!(b, b'<' | b'>' | b'@');
@@ -257,7 +276,7 @@ impl<'a> Lexer<'a> {
                     return Ok(());
                 }
                 Some(b) if is_word(b) || b" .:".contains(&b) => self.at += 1,
-                _ => return Err(MailboxError("a [ without ]")),
+                _ => return Err(MailboxError::Syntax("a [ without ]")),
             }
         }
     }

@@ -9,7 +9,7 @@
 use std::ops::Range;
 
 use super::{
-    address::{Address, Domain},
+    address::{Address, AddressError, Domain},
     lexer::{Lexeme, Lexer, TokenKind, looked_at},
 };
 
@@ -38,9 +38,9 @@ pub struct Mailbox {
 
 /// A line ends inside a quoted string or a comment. Without that line end ([`unfolded_inside`]) the value has one reading.
 pub(crate) const FOLDED: MailboxError =
-    MailboxError("a line ends inside a quoted string or a comment");
+    MailboxError::Syntax("a line ends inside a quoted string or a comment");
 
-const NO_ADDRESS: MailboxError = MailboxError("words that are no address");
+const NO_ADDRESS: MailboxError = MailboxError::Syntax("words that are no address");
 
 /// Which single words without `<` and `>` are bare local parts. Between them every bare local part is one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,6 +63,8 @@ pub struct FieldRules<'a> {
     pub words: Words,
     /// Whether it may hold groups (RFC 5322 §3.4): some readers take a group in From for one address.
     pub groups: bool,
+    /// Whether an address may be other than ASCII (RFC 6532 §3.2): the client asked for SMTPUTF8.
+    pub utf8: bool,
 }
 
 /// Reads a field value (still folded) as a list of mailboxes; groups are flattened, so the list may be empty.
@@ -128,10 +130,12 @@ impl<'a> Reader<'a> {
                     self.plain()?;
                     closed = false;
                     match (token.kind, in_group) {
-                        (TokenKind::End, true) => return Err(MailboxError("a group has no end")),
+                        (TokenKind::End, true) => {
+                            return Err(MailboxError::Syntax("a group has no end"));
+                        }
                         (TokenKind::End, false) => return self.finish(),
                         (TokenKind::Semicolon, false) => {
-                            return Err(MailboxError("a semicolon outside a group"));
+                            return Err(MailboxError::Syntax("a semicolon outside a group"));
                         }
                         (TokenKind::Semicolon, true) => {
                             in_group = false;
@@ -141,7 +145,9 @@ impl<'a> Reader<'a> {
                     }
                 }
                 _ if closed => {
-                    return Err(MailboxError("something follows an address or a group"));
+                    return Err(MailboxError::Syntax(
+                        "something follows an address or a group",
+                    ));
                 }
                 TokenKind::Colon => {
                     looked_at(self.words.len());
@@ -149,10 +155,10 @@ impl<'a> Reader<'a> {
                         || self.words.is_empty()
                         || self.words.iter().any(|w| w.kind == TokenKind::At)
                     {
-                        return Err(MailboxError("a colon where none may be"));
+                        return Err(MailboxError::Syntax("a colon where none may be"));
                     }
                     if self.kind.is_some_and(|kind| !kind.groups) {
-                        return Err(MailboxError("a group where none may be"));
+                        return Err(MailboxError::Syntax("a group where none may be"));
                     }
                     self.whole_strings(0)?;
                     self.words.clear();
@@ -163,7 +169,7 @@ impl<'a> Reader<'a> {
                     self.angle(token.start)?;
                     closed = true;
                 }
-                TokenKind::Close => return Err(MailboxError("a > without <")),
+                TokenKind::Close => return Err(MailboxError::Syntax("a > without <")),
                 _ => self.words.push(token),
             }
         }
@@ -177,13 +183,13 @@ impl<'a> Reader<'a> {
             return Err(FOLDED);
         }
         if self.lexer.odd_comment {
-            return Err(MailboxError(
+            return Err(MailboxError::Syntax(
                 "a comment with a comment, a quote or a backslash in it, which others end elsewhere",
             ));
         }
         // Who knows no `\"` takes the quotes the other way round, here and in what follows.
         if self.lexer.addresses > 0 && self.lexer.escapes {
-            return Err(MailboxError(
+            return Err(MailboxError::Syntax(
                 "an address in a quoted string, and a backslash beside it",
             ));
         }
@@ -246,9 +252,9 @@ impl<'a> Reader<'a> {
                     routed = true;
                     words.clear();
                 }
-                TokenKind::End => return Err(MailboxError("a < without >")),
+                TokenKind::End => return Err(MailboxError::Syntax("a < without >")),
                 TokenKind::Comma | TokenKind::Colon | TokenKind::Semicolon | TokenKind::Open => {
-                    return Err(MailboxError("not one address between < and >"));
+                    return Err(MailboxError::Syntax("not one address between < and >"));
                 }
                 _ => words.push(token),
             }
@@ -261,7 +267,9 @@ impl<'a> Reader<'a> {
                 .to_string()
                 .eq_ignore_ascii_case(&address.to_string())
         {
-            return Err(MailboxError("another address in the name of an address"));
+            return Err(MailboxError::Syntax(
+                "another address in the name of an address",
+            ));
         }
         self.mailboxes.extend(in_name);
         self.mailboxes.push(Mailbox {
@@ -288,7 +296,7 @@ impl<'a> Reader<'a> {
             let plain =
                 |w: &Lexeme| matches!(w.kind, TokenKind::Atom | TokenKind::Dot | TokenKind::At);
             if !joined || !self.words.iter().all(plain) || self.lexer.comments > self.comments {
-                return Err(MailboxError(
+                return Err(MailboxError::Syntax(
                     "a name with an @ outside quotes that is not the address behind it",
                 ));
             }
@@ -298,7 +306,7 @@ impl<'a> Reader<'a> {
             if run.iter().any(|w| w.kind == TokenKind::At) {
                 let mut inner = run.to_vec();
                 strip_apostrophes(self.value, &mut inner);
-                let (address, span) = addr_spec(self.value, &inner)?;
+                let (address, span) = self.addr_spec(&inner)?;
                 // Readers that know no such apostrophes take them for a part of it: they go, too.
                 let span = match (self.kind, run.first(), run.last()) {
                     (Some(_), Some(first), Some(last)) => first.start..last.end,
@@ -330,7 +338,7 @@ impl<'a> Reader<'a> {
             return Ok(());
         }
         if self.words.len() > most || self.lexer.comments > self.comments {
-            return Err(MailboxError(
+            return Err(MailboxError::Syntax(
                 "an address in a quoted string that is not the whole name",
             ));
         }
@@ -341,19 +349,48 @@ impl<'a> Reader<'a> {
     fn address(&self, words: &[Lexeme]) -> Result<(Address, Range<usize>), MailboxError> {
         looked_at(words.len());
         let (Some(kind), Some(first), Some(last)) = (self.kind, words.first(), words.last()) else {
-            return addr_spec(self.value, words);
+            return self.addr_spec(words);
         };
         if words.iter().any(|w| w.kind == TokenKind::At) {
-            return addr_spec(self.value, words);
+            return self.addr_spec(words);
         }
         let local = dotted(self.value, words, TokenKind::Quoted).ok_or(NO_ADDRESS)?;
-        let domain = kind.default_domain.ok_or(MailboxError(
+        let domain = kind.default_domain.ok_or(MailboxError::Syntax(
             "an address has no @domain and no default_domain is configured",
         ))?;
         no_encoded_word(local)?;
-        let text = str::from_utf8(local).map_err(|_| NOT_ASCII)?;
-        let address = Address::complete(text, domain).map_err(|_| NOT_VALID)?;
+        let address = Address::complete(self.text(local)?, domain)?;
         Ok((address, first.start..last.end))
+    }
+
+    /// RFC 5322 §3.4.1, comments and white space only around the `@` and at the borders.
+    fn addr_spec(&self, words: &[Lexeme]) -> Result<(Address, Range<usize>), MailboxError> {
+        let at = words
+            .iter()
+            .position(|w| w.kind == TokenKind::At)
+            .ok_or(NO_ADDRESS)?;
+        let (local, domain) = (&words[..at], &words[at + 1..]);
+        let local_text = dotted(self.value, local, TokenKind::Quoted).ok_or(NO_ADDRESS)?;
+        let domain_text = dotted(self.value, domain, TokenKind::Literal).ok_or(NO_ADDRESS)?;
+        no_encoded_word(local_text)?;
+        let text = [local_text, b"@", domain_text].concat();
+        let address = Address::parse(self.text(&text)?)?;
+        match (words.first(), words.last()) {
+            (Some(first), Some(last)) => Ok((address, first.start..last.end)),
+            _ => Err(NO_ADDRESS),
+        }
+    }
+
+    /// The text of an address, or of a part of one.
+    fn text<'t>(&self, octets: &'t [u8]) -> Result<&'t str, MailboxError> {
+        let text = str::from_utf8(octets)
+            .map_err(|_| MailboxError::Unicode("an address that is not valid UTF-8"))?;
+        if !text.is_ascii() && self.kind.is_some_and(|kind| !kind.utf8) {
+            return Err(MailboxError::Unicode(
+                "an address that is not ASCII, and MAIL was said without SMTPUTF8",
+            ));
+        }
+        Ok(text)
     }
 }
 
@@ -417,32 +454,19 @@ fn strip_apostrophes(value: &[u8], run: &mut [Lexeme]) {
     }
 }
 
-const NOT_ASCII: MailboxError = MailboxError("an address that is not ASCII");
-const NOT_VALID: MailboxError = MailboxError("not a valid address");
-
-/// RFC 5322 §3.4.1, comments and white space only around the `@` and at the borders.
-fn addr_spec(value: &[u8], words: &[Lexeme]) -> Result<(Address, Range<usize>), MailboxError> {
-    let at = words
-        .iter()
-        .position(|w| w.kind == TokenKind::At)
-        .ok_or(NO_ADDRESS)?;
-    let (local, domain) = (&words[..at], &words[at + 1..]);
-    let local_text = dotted(value, local, TokenKind::Quoted).ok_or(NO_ADDRESS)?;
-    let domain_text = dotted(value, domain, TokenKind::Literal).ok_or(NO_ADDRESS)?;
-    no_encoded_word(local_text)?;
-    let text = [local_text, b"@", domain_text].concat();
-    let text = str::from_utf8(&text).map_err(|_| NOT_ASCII)?;
-    let address = Address::parse(text).map_err(|_| NOT_VALID)?;
-    match (words.first(), words.last()) {
-        (Some(first), Some(last)) => Ok((address, first.start..last.end)),
-        _ => Err(NO_ADDRESS),
+impl From<AddressError> for MailboxError {
+    fn from(error: AddressError) -> Self {
+        match error {
+            AddressError::Syntax(_) => Self::Syntax("not a valid address"),
+            AddressError::Unicode(why) => Self::Unicode(why),
+        }
     }
 }
 
 /// Readers that decode before they parse find another address in it.
 fn no_encoded_word(local: &[u8]) -> Result<(), MailboxError> {
     if local.windows(2).any(|w| w == b"=?") {
-        return Err(MailboxError("an encoded word in an address"));
+        return Err(MailboxError::Syntax("an encoded word in an address"));
     }
     Ok(())
 }
@@ -566,8 +590,9 @@ mod tests {
             "a@corp.com\0",
             "a\u{1b}b <a@corp.com>",
             "\"a\u{7}\" <a@corp.com>",
-            "c\u{e4}@corp.com",
-            "a@c\u{43e}rp.com",
+            "bu\u{308}ro@corp.com",
+            "ceo\u{ff20}evil.tld@corp.com",
+            "a@corp\u{ff0e}com",
             "=?utf-8?q?ceo=40evil.tld=3e?=@corp.com",
             "x@[corp.com]",
             "[ceo@evil.tld] <a@corp.com>",
@@ -596,6 +621,7 @@ mod tests {
             default_domain: domain.as_ref(),
             words,
             groups,
+            utf8: false,
         };
         let found = judged(value.as_bytes(), kind).ok()?;
         let seen: Vec<String> = found
@@ -730,11 +756,71 @@ mod tests {
     }
 
     #[test]
+    fn addresses_that_are_not_ascii() {
+        let read = |value: &[u8], utf8| {
+            let kind = FieldRules {
+                default_domain: None,
+                words: Words::Beside,
+                groups: false,
+                utf8,
+            };
+            let found = judged(value, kind);
+            found.map(|all| {
+                let all = all.iter().map(|m| m.address.to_string());
+                all.collect::<Vec<_>>().join(" ")
+            })
+        };
+        for (value, expected) in [
+            ("B\u{fc}ro <b\u{fc}ro@corp.com>", "b\u{fc}ro@corp.com"),
+            ("b\u{fc}ro@corp.com, A <a@b.c>", "b\u{fc}ro@corp.com a@b.c"),
+            ("\"\u{fc} x\"@corp.com", "\"\u{fc} x\"@corp.com"),
+            (
+                "b\u{fc}ro@corp.com <b\u{fc}ro@Corp.com>",
+                "b\u{fc}ro@corp.com b\u{fc}ro@corp.com",
+            ),
+            ("a@c\u{43e}rp.com", "a@xn--crp-sed.com"),
+        ] {
+            assert_eq!(
+                read(value.as_bytes(), true).as_deref(),
+                Ok(expected),
+                "{value}"
+            );
+            let without = read(value.as_bytes(), false);
+            assert!(
+                matches!(without, Err(MailboxError::Unicode(_))),
+                "{value}: {without:?}"
+            );
+        }
+        for value in [
+            "bu\u{308}ro@corp.com".as_bytes(),
+            "<\u{338}x@corp.com>".as_bytes(),
+            "a\u{ff20}evil.tld@corp.com".as_bytes(),
+            "a@b\u{fc}cher\u{3002}com".as_bytes(),
+            b"b\xfcro@corp.com",
+        ] {
+            let found = read(value, true);
+            assert!(
+                matches!(found, Err(MailboxError::Unicode(_))),
+                "{value:?}: {found:?}"
+            );
+        }
+        // A name is no address, whatever it is written in.
+        for utf8 in [false, true] {
+            for value in [&b"B\xfcro <a@b.c>"[..], "\u{fc}\u{202e} <a@b.c>".as_bytes()] {
+                assert_eq!(read(value, utf8).as_deref(), Ok("a@b.c"));
+            }
+        }
+        let other = read("b\u{fc}ro@evil.tld <b\u{fc}ro@corp.com>".as_bytes(), true);
+        assert!(matches!(other, Err(MailboxError::Syntax(_))), "{other:?}");
+    }
+
+    #[test]
     fn the_worst_header_costs_a_few_steps_for_each_octet() {
         let kind = FieldRules {
             default_domain: None,
             words: Words::All,
             groups: true,
+            utf8: false,
         };
         for piece in [
             "(", "\"", "<", "a@b,", "a ", ",", "a@b ", "(x)", "[", "\\\\", "<@a,", "x:;,",

@@ -115,6 +115,8 @@ pub struct Origin {
     pub tls: bool,
     /// The client said EHLO.
     pub esmtp: bool,
+    /// The client said SMTPUTF8 in MAIL (RFC 6531 §3.4): addresses may be other than ASCII.
+    pub utf8: bool,
     /// The `[[user]]` that logged in.
     pub user: Option<String>,
     /// When DATA began.

@@ -22,4 +22,6 @@ pub mod reply;
 pub mod text;
 pub mod time;
 pub mod tls;
+pub mod unicode;
+pub mod utf8_header;
 pub mod xtext;

@@ -6,7 +6,10 @@
 
 use std::fmt;
 
-use super::address::{Address, Domain};
+use super::{
+    address::{Address, Domain},
+    unicode,
+};
 
 /// One pattern.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -166,8 +169,8 @@ impl Local {
     fn matches(&self, local: &str) -> bool {
         match self {
             Local::Any => true,
-            Local::Exactly(name) => name.eq_ignore_ascii_case(local),
-            Local::Glob(pieces) => glob(pieces, &local.to_ascii_lowercase()),
+            Local::Exactly(name) => *name == unicode::lower(local),
+            Local::Glob(pieces) => glob(pieces, &unicode::lower(local)),
         }
     }
 }
@@ -217,14 +220,13 @@ fn local_part(text: &str) -> Result<Local, String> {
     if is_stars(text) {
         return Ok(Local::Any);
     }
-    if !text.is_ascii() {
-        return Err("a local part is ASCII".into());
-    }
+    // A file may have it in another form than the wire.
+    let text = &*unicode::composed(text);
     if text.starts_with('"') {
         // A quoted local part is taken as it is; a star in it is a star.
         let domain = Domain::parse("x").map_err(|e| e.to_string())?;
         let address = Address::complete(text, &domain).map_err(|e| e.to_string())?;
-        return Ok(Local::Exactly(address.local().to_ascii_lowercase()));
+        return Ok(Local::Exactly(unicode::lower(address.local()).into_owned()));
     }
     if text.is_empty() {
         return Err("the local part is empty; write \"*@domain\" or just the domain".into());
@@ -235,15 +237,13 @@ fn local_part(text: &str) -> Result<Local, String> {
     {
         return Err("the local part has a character that must be quoted".into());
     }
+    // What no address may have matches none.
+    unicode::check_characters(text)?;
+    let lower = unicode::lower(text);
     if text.contains('*') {
-        return Ok(Local::Glob(
-            text.to_ascii_lowercase()
-                .split('*')
-                .map(str::to_owned)
-                .collect(),
-        ));
+        return Ok(Local::Glob(lower.split('*').map(str::to_owned).collect()));
     }
-    Ok(Local::Exactly(text.to_ascii_lowercase()))
+    Ok(Local::Exactly(lower.into_owned()))
 }
 
 /// Two stars say no more than one.
@@ -429,6 +429,18 @@ mod tests {
             ("corp.com", "\"v@victim.tld\"@corp.com", false),
             ("b\u{fc}cher.example", "a@xn--bcher-kva.example", true),
             ("corp.com.", "a@corp.com", true),
+            ("B\u{dc}ro@corp.com", "b\u{fc}RO@corp.com", true),
+            ("bu\u{308}ro@corp.com", "b\u{fc}ro@corp.com", true),
+            ("buro@corp.com", "b\u{fc}ro@corp.com", false),
+            ("b\u{fc}*@corp.com", "B\u{dc}ro@corp.com", true),
+            (
+                "*\u{3a3}@corp.com",
+                "\u{3bf}\u{3b4}\u{3bf}\u{3c3}@corp.com",
+                true,
+            ),
+            ("\"B\u{dc} x\"@corp.com", "\"b\u{fc} x\"@corp.com", true),
+            ("corp.com", "b\u{fc}ro@corp.com", true),
+            ("kelvin@corp.com", "\u{17f}elvin@corp.com", false),
             ("*", "a@[10.0.0.5]", true),
             ("corp.com", "a@[10.0.0.5]", false),
             ("[10.0.0.5]", "a@[10.0.0.5]", true),
@@ -447,6 +459,9 @@ mod tests {
             "a b@corp.com",
             "a@b c",
             "a@<>",
+            "a\u{ff20}b@corp.com",
+            "b\u{202e}\u{fc}@corp.com",
+            "*\u{e000}@corp.com",
         ] {
             assert!(Pattern::parse(bad).is_err(), "{bad}");
         }

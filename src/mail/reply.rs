@@ -251,9 +251,17 @@ impl Reply {
         let key: String = key.chars().take(40).collect();
         Self::new(555, (5, 5, 4), format!("parameter {key} is not offered"))
     }
-    /// An octet above 127 in an address.
+    /// An octet above 127 in a command of a transaction without SMTPUTF8.
     pub fn not_ascii() -> Self {
         Self::new(553, (5, 6, 7), "only ASCII addresses are accepted")
+    }
+    /// An address that is not ASCII, and not in the one form of such an address.
+    pub fn not_one_form(why: &str) -> Self {
+        Self::new(553, (5, 6, 7), why)
+    }
+    /// The same in a field of the header, or an address there that may not be other than ASCII.
+    pub fn not_ascii_in(field: &str, why: &str) -> Self {
+        Self::new(550, (5, 6, 7), format!("{field}: {why}"))
     }
     /// A path behind MAIL FROM that is not well-formed.
     pub fn bad_sender(why: &str) -> Self {

@@ -3,9 +3,9 @@
 //!
 //! It is a client's word and nothing more: nobody judges, routes or trusts by it.
 
-use std::fmt::Write as _;
+use std::{borrow::Cow, fmt::Write as _};
 
-use super::address::Address;
+use super::{address::Address, unicode};
 
 /// Octets of ENVID, as written (RFC 3461 §4.4).
 const ENVID: usize = 100;
@@ -14,12 +14,17 @@ const ORCPT: usize = 500;
 
 /// What an xtext stands for. `None`: it is none, or holds something else than printable ASCII and blanks.
 pub fn decode(text: &str) -> Option<String> {
+    decode_utf8(text).filter(|text| text.is_ascii())
+}
+
+/// The same, and it may hold what may stand in an address that is not ASCII.
+fn decode_utf8(text: &str) -> Option<String> {
     let hex = |digit: u8| match digit {
         b'0'..=b'9' => Some(digit - b'0'),
         b'A'..=b'F' => Some(digit - b'A' + 10),
         _ => None,
     };
-    let mut out = String::with_capacity(text.len());
+    let mut out = Vec::with_capacity(text.len());
     let mut octets = text.bytes();
     while let Some(octet) = octets.next() {
         let octet = match octet {
@@ -28,11 +33,13 @@ pub fn decode(text: &str) -> Option<String> {
             b'!'..=b'~' => octet,
             _ => return None,
         };
-        if !matches!(octet, b' '..=b'~') {
+        if !matches!(octet, b' '..=b'~' | 128..) {
             return None;
         }
-        out.push(char::from(octet));
+        out.push(octet);
     }
+    let out = String::from_utf8(out).ok()?;
+    unicode::check_characters(&out).ok()?;
     Some(out)
 }
 
@@ -41,13 +48,28 @@ pub fn is_envelope_id(text: &str) -> bool {
     (1..=ENVID).contains(&text.len()) && decode(text).is_some()
 }
 
-/// Whether it may be the value of ORCPT: a type, a semicolon and xtext (RFC 3461 §4.2; of the type `utf-8` RFC 6533 §3).
-pub fn is_original(text: &str) -> bool {
-    let Some((kind, xtext)) = text.split_once(';') else {
+/// Whether it may be the value of ORCPT: a type, a semicolon and xtext (RFC 3461 §4.2; of the type `utf-8` RFC 6533 §3, where
+/// characters that are not ASCII may also stand as they are). `utf8`: MAIL was said with SMTPUTF8, after which Postfix writes
+/// such an address as xtext of the type `rfc822`.
+pub fn is_original(text: &str, utf8: bool) -> bool {
+    let Some((kind, given)) = text.split_once(';') else {
         return false;
     };
+    let xtext = if is_utf8(kind) {
+        if unicode::check_characters(given).is_err() {
+            return false;
+        }
+        &*embedded(given)
+    } else {
+        given
+    };
     let is_atom = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-/?^_`{|}~".contains(&b);
-    let Some(decoded) = decode(xtext) else {
+    let coded = if utf8 && kind.eq_ignore_ascii_case("rfc822") {
+        decode_utf8(xtext)
+    } else {
+        decode(xtext)
+    };
+    let Some(decoded) = coded else {
         return false;
     };
     text.len() <= ORCPT
@@ -81,17 +103,69 @@ fn is_unicode(text: &str) -> bool {
 }
 
 /// The value of ORCPT as a report prints it in Original-Recipient (RFC 3461 §6.3): decoded, but that of `utf-8` stays as it was
-/// written.
-pub fn shown_original(text: &str) -> Option<String> {
+/// written, or in ASCII where that is asked for.
+pub fn shown_original(text: &str, ascii: bool) -> Option<String> {
     let (kind, xtext) = text.split_once(';')?;
     if is_utf8(kind) {
-        return Some(text.to_owned());
+        return Some(if ascii {
+            embedded(text).into_owned()
+        } else {
+            text.to_owned()
+        });
     }
-    Some(format!("{kind};{}", decode(xtext)?))
+    let decoded = decode_utf8(xtext)?;
+    if decoded.is_ascii() {
+        return Some(format!("{kind};{decoded}"));
+    }
+    let shown = if ascii {
+        embedded(&decoded)
+    } else {
+        decoded.into()
+    };
+    Some(format!("utf-8;{shown}"))
 }
 
-/// The value of ORCPT that says that a recipient was this address before (RFC 3461 §5.2.7.1). `None`: it would be too long.
+/// With each character that is not ASCII as `\x{…}` (RFC 6533 §3), for servers without SMTPUTF8.
+pub fn embedded(text: &str) -> Cow<'_, str> {
+    if text.is_ascii() {
+        return Cow::Borrowed(text);
+    }
+    let mut out = String::with_capacity(text.len() * 2);
+    for c in text.chars() {
+        append_embedded(c, c.is_ascii(), &mut out);
+    }
+    Cow::Owned(out)
+}
+
+fn append_embedded(c: char, as_it_is: bool, out: &mut String) {
+    if as_it_is {
+        out.push(c);
+    } else {
+        // Writing to a String cannot fail.
+        let _ = write!(out, "\\x{{{:X}}}", u32::from(c));
+    }
+}
+
+/// The value of ORCPT as it goes to an upstream: as it was given, but in ASCII to one that was not told SMTPUTF8. `None`: it would be
+/// too long then.
+pub fn sent_original(text: &str, utf8: bool) -> Option<Cow<'_, str>> {
+    if utf8 {
+        return Some(Cow::Borrowed(text));
+    }
+    Some(embedded(text)).filter(|text| text.len() <= ORCPT)
+}
+
+/// The value of ORCPT that says that a recipient was this address before (RFC 3461 §5.2.7.1); of one that is not ASCII by RFC 6533
+/// §3. `None`: it would be too long.
 pub fn original_of(address: &Address) -> Option<String> {
+    if address.needs_utf8() {
+        let mut out = String::from("utf-8;");
+        for c in address.to_string().chars() {
+            let is_plain = matches!(c, '!'..='~') && !matches!(c, '+' | '=' | '\\');
+            append_embedded(c, is_plain, &mut out);
+        }
+        return (out.len() <= ORCPT).then_some(out);
+    }
     let mut out = String::from("rfc822;");
     for octet in address.to_string().bytes() {
         if matches!(octet, b'!'..=b'~') && octet != b'+' && octet != b'=' {
@@ -137,7 +211,7 @@ mod tests {
         assert!(is_envelope_id(&"x".repeat(100)) && !is_envelope_id(&"x".repeat(101)));
         assert!(!is_envelope_id(""));
         let of = |len: usize| format!("rfc822;{}", "x".repeat(len - 7));
-        assert!(is_original(&of(500)) && !is_original(&of(501)));
+        assert!(is_original(&of(500), false) && !is_original(&of(501), false));
     }
 
     #[test]
@@ -151,6 +225,14 @@ mod tests {
                 "utf-8;\\x{20AC}@b.example",
                 Some("utf-8;\\x{20AC}@b.example"),
             ),
+            (
+                "utf-8;\u{20ac}@b.example",
+                Some("utf-8;\\x{20AC}@b.example"),
+            ),
+            ("utf-8;a\u{85}@b.example", None),
+            ("utf-8;a\u{202e}@b.example", None),
+            ("utf-8;a\u{ff20}b.example", None),
+            ("rfc822;\u{20ac}@b.example", None),
             ("utf-8;a\\x{D}@b.example", None),
             ("utf-8;a+5Cx{0A}", None),
             ("utf-8;a\\x{85}", None),
@@ -167,8 +249,31 @@ mod tests {
             ("rf(c;a@b", None),
             ("rfc822;a+0Db", None),
         ] {
-            let shown = is_original(text).then(|| shown_original(text).unwrap());
+            let shown = is_original(text, false).then(|| shown_original(text, true).unwrap());
             assert_eq!(shown.as_deref(), expected, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn what_postfix_makes_of_an_address_that_is_not_ascii() {
+        let given = "rfc822;b+C3+BCro@b.example";
+        assert!(is_original(given, true) && !is_original(given, false));
+        assert_eq!(
+            shown_original(given, false).as_deref(),
+            Some("utf-8;b\u{fc}ro@b.example")
+        );
+        assert_eq!(
+            shown_original(given, true).as_deref(),
+            Some("utf-8;b\\x{FC}ro@b.example")
+        );
+        for bad in [
+            "rfc822;b+FCro@b.example",
+            "rfc822;+C2+85@b.example",
+            "rfc822;a+E2+80+AEb@b.example",
+            "rfc822;+0D@b.example",
+            "x400;b+C3+BCro",
+        ] {
+            assert!(!is_original(bad, true), "{bad}");
         }
     }
 
@@ -176,8 +281,31 @@ mod tests {
     fn an_address_becomes_an_original_and_is_read_back() {
         for text in ["a+b=c@x.example", "\"a b\"@x.example", "plain@x.example"] {
             let made = original_of(&Address::parse(text).unwrap()).unwrap();
-            assert!(is_original(&made), "{made}");
-            assert_eq!(shown_original(&made), Some(format!("rfc822;{text}")));
+            assert!(is_original(&made, false), "{made}");
+            assert_eq!(shown_original(&made, true), Some(format!("rfc822;{text}")));
         }
+        for (text, expected) in [
+            ("b\u{fc}ro@x.example", "utf-8;b\\x{FC}ro@x.example"),
+            (
+                "\u{1f4ee}+a=b@x.example",
+                "utf-8;\\x{1F4EE}\\x{2B}a\\x{3D}b@x.example",
+            ),
+            (
+                "\"\u{fc} x\"@x.example",
+                "utf-8;\"\\x{FC}\\x{20}x\"@x.example",
+            ),
+        ] {
+            let made = original_of(&Address::parse(text).unwrap()).unwrap();
+            assert_eq!(made, expected);
+            assert!(is_original(&made, false), "{made}");
+        }
+        let given = "utf-8;\u{fc}@x.example";
+        assert_eq!(sent_original(given, true).as_deref(), Some(given));
+        assert_eq!(
+            sent_original(given, false).as_deref(),
+            Some("utf-8;\\x{FC}@x.example")
+        );
+        let long = format!("utf-8;{}", "\u{fc}".repeat(240));
+        assert!(is_original(&long, true) && sent_original(&long, false).is_none());
     }
 }

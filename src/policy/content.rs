@@ -97,7 +97,7 @@ impl Seen {
         }
         if field.is("Reply-To") {
             self.reply_to = true;
-            value = completed(policy, field.value);
+            value = completed(policy, about, field.value);
         }
         if field.is("Received") {
             self.received += 1;
@@ -145,6 +145,7 @@ impl Seen {
                 Words::Alone
             },
             groups: false,
+            utf8: about.origin.utf8,
         };
         let (given, found) = read(field.value, kind, about.unquoted_names);
         let mut found = match found {
@@ -154,8 +155,10 @@ impl Seen {
                     .then(|| repair::complete_mailbox(field.value, own_address(about)))
                     .flatten();
                 let Some(value) = completed else {
-                    let reason = other.map_or_else(|e| e.0, |_| "it has no address");
-                    return Err(Reply::not_understood(name, reason));
+                    return Err(other.map_or_else(
+                        |error| not_understood(name, error),
+                        |_| Reply::not_understood(name, "it has no address"),
+                    ));
                 };
                 if name == "From" {
                     self.replace_given(policy, about);
@@ -230,14 +233,14 @@ fn recipients(
     name: &str,
 ) -> Result<Option<Vec<u8>>, Reply> {
     if !policy.allowlist.header_recipients {
-        return Ok(completed(policy, field.value));
+        return Ok(completed(policy, about, field.value));
     }
-    let (given, found) = read(field.value, anybody(policy), false);
+    let (given, found) = read(field.value, anybody(policy, about), false);
     let mut found = match found {
         Ok(found) => found,
         // `undisclosed-recipients` and the like name nobody.
         Err(_) if !field.value.iter().any(|b| matches!(b, b'@' | b'<')) => return Ok(None),
-        Err(error) => return Err(Reply::not_understood(name, error.0)),
+        Err(error) => return Err(not_understood(name, error)),
     };
     let value = changed(given, &mut found, &[]);
     // Nobody gets anything there.
@@ -252,13 +255,32 @@ fn is_redirected(policy: &Policy, about: &About<'_>, recipient: &Address) -> boo
     matches!(found, Some((_, None))) && grants::is_any_mailbox(policy, about.who, recipient)
 }
 
-/// A field that gives no right, with its bare local parts completed. What is not understood stays as it is.
-fn completed(policy: &Policy, value: &[u8]) -> Option<Vec<u8>> {
-    policy.default_domain.as_ref()?;
-    let found = mailboxes::judged(value, anybody(policy)).ok()?;
+/// A field whose addresses cannot be read.
+fn not_understood(name: &str, error: MailboxError) -> Reply {
+    match error {
+        MailboxError::Syntax(why) => Reply::not_understood(name, why),
+        MailboxError::Unicode(why) => Reply::not_ascii_in(name, why),
+    }
+}
+
+/// A field that gives no right, with its bare local parts completed and its domains in A-labels. What is not understood stays as
+/// it is.
+fn completed(policy: &Policy, about: &About<'_>, value: &[u8]) -> Option<Vec<u8>> {
+    let is_utf8 = about.origin.utf8 && !value.is_ascii();
+    if policy.default_domain.is_none() && !is_utf8 {
+        return None;
+    }
+    let found = mailboxes::judged(value, anybody(policy, about)).ok()?;
+    // Whoever knows no U-labels can send it then, where the local part is ASCII.
+    let is_mapped = |mailbox: &Mailbox| {
+        let given = value.get(mailbox.span.clone()).unwrap_or_default();
+        is_utf8
+            && !given.is_ascii()
+            && !given.eq_ignore_ascii_case(mailbox.address.to_string().as_bytes())
+    };
     let changes: Vec<_> = found
         .into_iter()
-        .filter(|mailbox| mailbox.bare)
+        .filter(|mailbox| mailbox.bare || is_mapped(mailbox))
         .map(|mailbox| (mailbox.span, mailbox.address.to_string()))
         .collect();
     mailboxes::substitute(value, &changes)
@@ -306,11 +328,12 @@ fn changed(
 }
 
 /// What may stand in a field that names no sender.
-fn anybody(policy: &Policy) -> FieldRules<'_> {
+fn anybody<'a>(policy: &'a Policy, about: &About<'_>) -> FieldRules<'a> {
     FieldRules {
         default_domain: policy.default_domain.as_ref(),
         words: Words::All,
         groups: true,
+        utf8: about.origin.utf8,
     }
 }
 
@@ -420,6 +443,7 @@ mod tests {
                     helo: "device".into(),
                     tls: false,
                     esmtp: true,
+                    utf8: false,
                     user: None,
                     at: SystemTime::UNIX_EPOCH + Duration::from_hours(498_732),
                     rules: Vec::new(),

@@ -8,7 +8,7 @@ use crate::mail::{text::word, time};
 /// A HELO name in Received is cut here; longer ones are no names (RFC 5321 §4.5.3.1.2).
 const HELO_LENGTH: usize = 255;
 
-/// Appends the field (RFC 5321 §4.4); the keyword is RFC 3848's. `for` stands only where there is one recipient, so that nobody learns of
+/// Appends the field (RFC 5321 §4.4); the keyword is RFC 3848's, or that of RFC 6531 §4.3. `for` stands only where there is one recipient, so that nobody learns of
 /// a blind copy.
 pub(super) fn compose(out: &mut Vec<u8>, about: &About<'_>) {
     let origin = about.origin;
@@ -17,20 +17,23 @@ pub(super) fn compose(out: &mut Vec<u8>, about: &About<'_>) {
     let client = about.who.client.map_or_else(String::new, |client| {
         format!("{} ", word(client.name.chars(), HELO_LENGTH))
     });
-    let with = match (origin.esmtp, origin.tls, origin.user.is_some()) {
-        (false, false, false) => "SMTP",
-        (true, false, false) => "ESMTP",
-        (_, true, false) => "ESMTPS",
-        (_, false, true) => "ESMTPA",
-        (_, true, true) => "ESMTPSA",
+    let with = match (origin.utf8, origin.esmtp) {
+        (true, _) => "UTF8SMTP",
+        (false, false) if !origin.tls && origin.user.is_none() => "SMTP",
+        (false, _) => "ESMTP",
     };
+    let encrypted = if origin.tls { "S" } else { "" };
+    let logged_in = if origin.user.is_some() { "A" } else { "" };
     let mut parts = vec![
         format!("from {}", word(origin.helo.chars(), HELO_LENGTH)),
         format!("({client}[{tag}{ip}])"),
         format!("by {}", about.hostname),
-        format!("with {with} id {}", about.id),
+        format!("with {with}{encrypted}{logged_in} id {}", about.id),
     ];
-    if let [recipient] = about.recipients {
+    // An address that is not ASCII would keep out the servers without SMTPUTF8, whoever the message is for in the end.
+    if let [recipient] = about.recipients
+        && !recipient.address.needs_utf8()
+    {
         parts.push(format!("for <{recipient}>"));
     }
     if let Some(last) = parts.last_mut() {

@@ -98,6 +98,8 @@ struct OriginRow<'a> {
     helo: Cow<'a, str>,
     tls: bool,
     esmtp: bool,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    utf8: bool,
     user: Option<Cow<'a, str>>,
     at: i64,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -112,6 +114,7 @@ pub(super) fn origin_to_json(origin: &Origin) -> String {
         helo: Cow::Borrowed(&origin.helo),
         tls: origin.tls,
         esmtp: origin.esmtp,
+        utf8: origin.utf8,
         user: origin.user.as_deref().map(Cow::Borrowed),
         at: micros(origin.at),
         rules: origin.rules.iter().map(Cow::from).collect(),
@@ -129,6 +132,7 @@ pub(super) fn origin_from_json(text: &str) -> Option<Origin> {
         helo: row.helo.into_owned(),
         tls: row.tls,
         esmtp: row.esmtp,
+        utf8: row.utf8,
         user: row.user.map(Cow::into_owned),
         at: time(row.at),
         rules: row.rules.into_iter().map(Cow::into_owned).collect(),

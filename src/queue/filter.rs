@@ -12,7 +12,7 @@ use super::{
     turns::RouteLane,
 };
 use crate::{
-    mail::{address::Address, message::MessageId, pattern::Pattern},
+    mail::{address::Address, message::MessageId, pattern::Pattern, unicode},
     route::{ConnectorName, LaneId, RouteName, Router},
 };
 
@@ -99,7 +99,8 @@ pub struct Needle(String);
 impl Needle {
     /// To look for this; an empty one is everywhere.
     pub fn new(text: &str) -> Self {
-        Self(text.to_lowercase())
+        // A form may have it decomposed, which no address is.
+        Self(unicode::composed(text).to_lowercase())
     }
 
     /// Whether it is in there.

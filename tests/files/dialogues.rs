@@ -112,6 +112,7 @@ impl Setting {
             "certificate" => self.listener.certificate = yes,
             "plaintext_auth" => self.listener.plaintext_auth = yes,
             "chunking" => self.listener.chunking = yes,
+            "smtputf8" => self.listener.smtputf8 = yes,
             "implicit" => self.implicit = yes,
             "auth" => {
                 self.listener.auth = match value {

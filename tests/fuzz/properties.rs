@@ -22,7 +22,7 @@ use postern::{
         pattern::admitting,
         repair,
         reply::Reply,
-        xtext,
+        text, utf8_header, xtext,
     },
     policy::{
         About, AuthMode, Policy, Who,
@@ -32,11 +32,17 @@ use postern::{
     smtp::{
         data::{Decoder, DotStuffer, End, Leniency},
         server::{
-            command, proxy,
+            command::{self, Extensions},
+            proxy,
             session::{Authentication, Conditions, ListenerRules, Rules, Session, Step},
             tolerance::Tolerance,
         },
     },
+};
+
+const ALL: Extensions = Extensions {
+    esmtp: true,
+    utf8: true,
 };
 
 const LEVELS: [ToleranceLevel; 3] = [
@@ -69,10 +75,12 @@ pub fn address(data: &[u8]) {
         if printed.starts_with('"') {
             reached("a quoted address");
         }
-        assert!(
-            !printed.bytes().any(|b| !(b' '..=b'~').contains(&b)),
-            "{printed:?}"
-        );
+        if address.needs_utf8() {
+            reached("an address that is not ASCII");
+            assert!(printed.len() <= 400, "{printed:?}");
+        }
+        assert!(address.domain().as_str().is_ascii());
+        assert!(printed.chars().all(text::is_printable), "{printed:?}");
         assert_eq!(Address::parse(&printed).as_ref(), Ok(&address));
     }
 }
@@ -82,8 +90,11 @@ pub fn command(data: &[u8]) {
     for level in LEVELS {
         let tolerance = Tolerance::of(level);
         let _ = command::parse(data, &tolerance);
-        let _ = command::mail(data, &tolerance, None, true);
-        if let Ok(recipient) = command::rcpt(data, &tolerance, None, true) {
+        let _ = command::mail(data, &tolerance, None, ALL);
+        if let Ok(recipient) = command::rcpt(data, &tolerance, None, ALL) {
+            let ascii = Extensions { utf8: false, ..ALL };
+            let without = command::rcpt(data, &tolerance, None, ascii);
+            assert_eq!(without.is_ok(), data.is_ascii(), "{}", data.escape_ascii());
             reached(match level {
                 ToleranceLevel::Strict => "a recipient, strict",
                 ToleranceLevel::Standard => "a recipient, standard",
@@ -93,16 +104,22 @@ pub fn command(data: &[u8]) {
             if let Some(original) = recipient.dsn.as_ref().and_then(|dsn| dsn.original.as_ref()) {
                 reached("an original recipient");
                 again = format!("{again} ORCPT={original}");
-                let shown = xtext::shown_original(original).unwrap();
+                let shown = xtext::shown_original(original, true).unwrap();
                 assert!(
                     shown.bytes().all(|b| (b' '..=b'~').contains(&b)),
                     "{shown:?}"
                 );
+                if let Some(sent) = xtext::sent_original(original, false) {
+                    assert!(
+                        sent.is_ascii() && xtext::is_original(&sent, true),
+                        "{sent:?}"
+                    );
+                }
             }
             if let Some(notify) = recipient.notify() {
                 again = format!("{again} NOTIFY={notify}");
             }
-            let read = command::rcpt(again.as_bytes(), &tolerance, None, true);
+            let read = command::rcpt(again.as_bytes(), &tolerance, None, ALL);
             assert_eq!(read.as_ref(), Ok(&recipient), "{again}");
         }
     }
@@ -195,8 +212,14 @@ pub fn headers(data: &[u8]) {
         panic!("no more is to come, and no end was found");
     };
     assert!(end.start <= end.end && end.end <= end.body && end.body <= raw.len());
+    for utf8 in [false, true] {
+        judged(&raw[end.start..end.end], utf8);
+    }
+}
+
+fn judged(raw: &[u8], utf8: bool) {
     let policy = policy(ToleranceLevel::Standard);
-    let origin = origin();
+    let origin = Origin { utf8, ..origin() };
     let sender = listed();
     let about = About {
         who: Who::default(),
@@ -211,7 +234,7 @@ pub fn headers(data: &[u8]) {
         bounce_from: &sender,
         unquoted_names: true,
     };
-    let Ok(header) = policy.header(&raw[end.start..end.end], &about) else {
+    let Ok(header) = policy.header(raw, &about) else {
         return;
     };
     assert!(header.ends_with(b"\r\n"));
@@ -231,6 +254,10 @@ pub fn headers(data: &[u8]) {
             }
             for mailbox in found {
                 let address = Some(&mailbox.address);
+                if mailbox.address.needs_utf8() {
+                    reached("a sender that is not ASCII");
+                    assert!(utf8 && utf8_header::needs_utf8(&header, utf8));
+                }
                 assert!(
                     admitting(&policy.allowlist.senders, address).is_some(),
                     "{}",
@@ -282,6 +309,7 @@ pub fn conversation(data: &[u8]) -> usize {
         },
         plaintext_auth: true,
         chunking: first & 1 == 1,
+        smtputf8: first & 16 == 16,
         ..fixture::listener()
     };
     let mut session = Session::new(Arc::new(listener), origin().peer, false, conditions.clone());

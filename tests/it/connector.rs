@@ -95,6 +95,7 @@ fn message(body: Body) -> Message {
         },
         origin: Origin {
             esmtp: false,
+            utf8: false,
             ..fixture::origin(SystemTime::now())
         },
         header: "Subject: x\r\n".into(),

@@ -203,6 +203,7 @@ fn mail(recipients: &[&str], now: SystemTime) -> Routed {
                 helo: "app".into(),
                 tls: false,
                 esmtp: true,
+                utf8: false,
                 user: None,
                 at: now,
                 rules: Vec::new(),

@@ -52,6 +52,13 @@ const GRAINS: &[&str] = &[
     "corp.test",
     "[127.0.0.1]",
     "\u{e4}",
+    "\u{308}",
+    "\u{ff20}",
+    "\u{202e}",
+    "\u{fc}@corp.test",
+    "RCPT TO:<\u{fc}@corp.test>\r\n",
+    " SMTPUTF8\r\n",
+    "MAIL FROM:<\u{fc}@corp.test> SMTPUTF8\r\n",
     "=?utf-8?q?x?=",
     "PROXY TCP4 1.2.3.4 5.6.7.8 1 2\r\n",
     "PROXY UNKNOWN\r\n",
@@ -105,8 +112,17 @@ fn address() {
             b"\"a b\"@corp.test",
             b"a@[127.0.0.1]",
             b"a.b+c@x",
+            "\u{fc}@corp.test".as_bytes(),
+            "\"\u{fc} x\"@b\u{fc}cher.test".as_bytes(),
+            "bu\u{308}@corp.test".as_bytes(),
+            "a\u{ff20}b@corp.test".as_bytes(),
+            "\u{fc}@xn--bcher-kva.test".as_bytes(),
         ],
-        &["an address", "a quoted address"],
+        &[
+            "an address",
+            "a quoted address",
+            "an address that is not ASCII",
+        ],
     );
 }
 
@@ -121,8 +137,11 @@ fn command() {
             b"\nTo:\n\nvvvvvvvv@v",
             b"TO: b@corp.test",
             b"to:<b@[127.0.0.1]> ",
+            "TO:<\u{fc}@b\u{fc}cher.test> ORCPT=utf-8;\u{fc}\\x{FC}@x".as_bytes(),
+            "TO:<b\u{308}@corp.test>".as_bytes(),
         ],
         &[
+            "an original recipient",
             "a recipient, strict",
             "a recipient, standard",
             "a recipient, device",
@@ -156,8 +175,10 @@ fn headers() {
         &[
             b"From: a@corp.test\nSender: A <a@corp.test>\n\nbody",
             b"From: a@corp.test, \"B\" <b@corp.test>\nSender: a@corp.test\n",
+            "From: \u{fc}@corp.test\nTo: \u{fc}@b\u{fc}cher.test\n".as_bytes(),
         ],
         &[
+            "a sender that is not ASCII",
             "a From that was accepted",
             "a Sender that was accepted",
             "several addresses in one field",

@@ -56,6 +56,7 @@ pub(super) fn settings(name: &str) -> Settings {
         auth: AuthMode::Off,
         plaintext_auth: false,
         chunking: false,
+        smtputf8: false,
         proxy_protocol: Vec::new(),
     }
 }
@@ -260,6 +261,7 @@ async fn failed_logins_are_throttled_by_address() {
         auth: AuthMode::Optional,
         plaintext_auth: true,
         chunking: false,
+        smtputf8: false,
         ..settings("one")
     });
     let mut refused = 0;

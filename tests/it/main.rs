@@ -87,6 +87,7 @@ mod spill;
 mod stopped;
 mod store;
 mod turns;
+mod utf8;
 mod width;
 mod window;
 mod window_bounds;

@@ -20,6 +20,7 @@ use crate::fixture::address;
 on_every_store!(
     pages_follow_each_other_whatever_comes_in,
     each_key_of_a_filter,
+    addresses_that_are_not_ascii_are_kept_and_found_whatever_their_case,
     a_verb_takes_what_is_expected_or_nothing,
     five_hundred_ids_are_one_command,
 );
@@ -130,6 +131,66 @@ async fn pages_follow_each_other_whatever_comes_in(store: Arc<dyn Store>) {
     assert_eq!(all, expected[4..]);
     let none = store.search(&of(Filter::default(), 0)).await.unwrap();
     assert!(none.entries.is_empty());
+}
+
+type SetFilter = fn(&mut Filter);
+
+/// As they came, through every way that a store has: SQL of none may know another lower case than ours.
+async fn addresses_that_are_not_ascii_are_kept_and_found_whatever_their_case(
+    store: Arc<dyn Store>,
+) {
+    let to = [
+        "\u{41f}\u{43e}\u{447}\u{442}\u{430}@x.example",
+        "\"\u{fc} \u{1f4ee}\"@xn--bcher-kva.example",
+    ];
+    let mut first = letter(1, "B\u{dc}RO@corp.example", None, "one", &to);
+    Arc::make_mut(&mut first.message).origin.utf8 = true;
+    store.insert(&first, &[], at(1)).await.unwrap();
+    let second = letter(2, "buro@corp.example", None, "two", &["a@x.example"]);
+    store.insert(&second, &[], at(2)).await.unwrap();
+    let cases: [(SetFilter, &[u128]); 6] = [
+        (|f| f.sender = Some(pattern("b\u{fc}ro@corp.example")), &[1]),
+        (
+            |f| f.recipient = Some(pattern("\u{43f}\u{43e}\u{447}*@x.example")),
+            &[1],
+        ),
+        (|f| f.recipient = Some(pattern("b\u{fc}cher.example")), &[1]),
+        (
+            |f| f.text = Some(Needle::new("\u{41f}\u{41e}\u{427}\u{422}\u{410}")),
+            &[1],
+        ),
+        (|f| f.text = Some(Needle::new("bu\u{308}ro@")), &[1]),
+        (|f| f.text = Some(Needle::new("buro")), &[2]),
+    ];
+    for (n, (set, expected)) in cases.into_iter().enumerate() {
+        let mut filter = Filter::default();
+        set(&mut filter);
+        assert_eq!(numbers(&*store, &filter).await, expected, "case {n}");
+    }
+    let other = Filter::of(id(2));
+    store.command(&other, &Verb::Hold, at(3)).await.unwrap();
+    let job = claim_one(&*store, at(3)).await;
+    assert_eq!(job.message.id, id(1));
+    assert!(job.message.origin.utf8);
+    assert_eq!(job.message.envelope, first.message.envelope);
+    let outcomes = to.iter().map(|to| (*to, done())).collect();
+    store
+        .settle(settlement(&job, outcomes), at(4))
+        .await
+        .unwrap();
+    let entry = store
+        .list(&Filter::of(id(1)), at(5))
+        .await
+        .unwrap()
+        .remove(0);
+    assert_eq!(entry.sender.as_deref(), Some("B\u{dc}RO@corp.example"));
+    let addresses: Vec<_> = entry
+        .recipients
+        .iter()
+        .map(|r| r.address.as_str())
+        .collect();
+    assert_eq!(addresses, to);
+    assert_eq!(entry.state, JobState::Done);
 }
 
 /// Six messages, each in another state.

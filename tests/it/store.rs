@@ -74,6 +74,7 @@ pub(crate) fn mail_with(n: u128, recipients: &[&str], body: Body) -> Routed {
                 helo: "printer".into(),
                 tls: false,
                 esmtp: true,
+                utf8: false,
                 user: None,
                 at: at(0),
                 rules: Vec::new(),

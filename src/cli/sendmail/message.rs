@@ -213,7 +213,8 @@ impl Element {
         let element = std::mem::take(self);
         let in_brackets = element.angle.is_some();
         let text = element.angle.unwrap_or(element.words);
-        let text = str::from_utf8(text.trim_ascii()).map_err(|_| "an address that is not ASCII")?;
+        let text =
+            str::from_utf8(text.trim_ascii()).map_err(|_| "an address that is not valid UTF-8")?;
         let text = match text.rsplit_once(':') {
             // RFC 5321 §4.1.2: a source route is dropped.
             Some((route, mailbox)) if in_brackets && route.starts_with('@') => mailbox.trim(),
@@ -226,7 +227,7 @@ impl Element {
             found.push(address.to_string());
             return Ok(());
         }
-        let speakable = |b: u8| b.is_ascii_graphic() && !matches!(b, b'<' | b'>');
+        let speakable = |b: u8| (b.is_ascii_graphic() && !matches!(b, b'<' | b'>')) || b >= 128;
         if !text.bytes().all(speakable) {
             return Err("words that are not an address");
         }
@@ -378,6 +379,7 @@ mod tests {
             ("\"a b\"@c.d", &["\"a b\"@c.d"]),
             ("<root> <a@b.c>", &["root", "a@b.c"]),
             ("A@B.C.", &["A@b.c"]),
+            ("B\u{fc}ro <\u{e4}@b.c>, \u{fc}", &["\u{e4}@b.c", "\u{fc}"]),
             ("", &[]),
             ("<>", &[]),
         ] {
@@ -394,7 +396,7 @@ mod tests {
             "<<a@b.c>>",
             "a@b.c: d@e.f",
             "a b@c.d",
-            "\u{e4}@b.c",
+            "<\u{e4} x>",
         ] {
             assert!(addresses(list.as_bytes()).is_err(), "{list}");
         }

@@ -18,7 +18,7 @@ const LONGEST: Duration = Duration::from_hours(365 * 24);
 pub(super) fn read(root: &Table<'_>, hostname: &str) -> Option<BounceSettings> {
     let postmaster = || Address::parse(&format!("postmaster@{hostname}")).ok();
     let table = root.table("bounce");
-    let from = table.parsed("from", values::address).map(|from| from.value);
+    let from = table.parsed("from", visible).map(|from| from.value);
     let bounce = BounceSettings {
         to_sender: table.flag("to_sender"),
         is_from_given: from.is_some(),
@@ -30,6 +30,18 @@ pub(super) fn read(root: &Table<'_>, hostname: &str) -> Option<BounceSettings> {
     };
     table.finish();
     Some(bounce)
+}
+
+/// It stands in every report, and a report has to reach everybody.
+fn visible(text: &str) -> Result<Address, Fault> {
+    let address = values::address(text)?;
+    if address.needs_utf8() {
+        return Err(Fault::new(
+            "the address of reports is ASCII: no report could leave by a server without SMTPUTF8 (RFC 6531)",
+            "write from = \"postmaster@corp.example\"",
+        ));
+    }
+    Ok(address)
 }
 
 /// Longer than a moment, and not `off`.

@@ -161,6 +161,7 @@ fn one(
         None => (Bind::Address(SocketAddr::from(([127, 0, 0, 1], 0))), None),
     };
     let chunking = table.flag("chunking");
+    let smtputf8 = table.flag("smtputf8");
     let settings = Settings {
         name,
         bind,
@@ -171,6 +172,7 @@ fn one(
         auth,
         plaintext_auth,
         chunking,
+        smtputf8,
         proxy_protocol,
     };
     (settings, span, is_rsa)

@@ -232,6 +232,11 @@ impl Connector for Graph {
             return Report::all(to, &Outcome::Failed(reply), "");
         };
         let via = self.via(&mailbox);
+        if recipients::has_utf8_sender(&message.header) {
+            let text = "Graph: no mailbox of Exchange Online has an address like that of From or Sender, which is not ASCII";
+            let outcome = Outcome::Unsuited(Reply::new(550, (5, 6, 7), text));
+            return Report::all(to, &outcome, via);
+        }
         let large = message.size() > self.settings.mime_limit;
         if large && self.settings.large_messages == Large::Refuse {
             let text =

@@ -88,6 +88,16 @@ pub fn mailbox_of(header: &[u8]) -> Option<Address> {
     one("From").or_else(|| one("Sender"))
 }
 
+/// Whether an address of From or Sender is not ASCII.
+pub fn has_utf8_sender(header: &[u8]) -> bool {
+    let mut fields = headers::fields(header).filter(|f| f.is("From") || f.is("Sender"));
+    fields.any(|field| {
+        !field.value.is_ascii()
+            && mailboxes::parse(field.value)
+                .is_ok_and(|found| found.iter().any(|mailbox| mailbox.address.needs_utf8()))
+    })
+}
+
 /// Whether a header is from another mailbox than this one.
 pub fn is_foreign(header: &[u8], mailbox: &str) -> bool {
     mailbox_of(header).is_some_and(|from| !from.to_string().eq_ignore_ascii_case(mailbox))

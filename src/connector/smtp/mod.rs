@@ -50,6 +50,7 @@ use crate::{
         recipient::Recipient,
         reply::Reply,
         text::bounded,
+        utf8_header,
     },
     route::{ConnectorName, LaneId},
     smtp::client::{
@@ -196,6 +197,10 @@ impl Smtp {
             envelope: &leaving.message.envelope,
             recipients,
             size: leaving.size(),
+            utf8_header: utf8_header::needs_utf8(
+                &leaving.message.header,
+                leaving.message.origin.utf8,
+            ),
         };
         let (mut lost_turns, mut crowded) = (0, 0);
         for round in 0_u32.. {
@@ -352,7 +357,12 @@ impl Connector for Smtp {
             || "states no size limit".into(),
             |size| format!("takes up to {size} octets per message"),
         );
-        let text = format!("{}{certificate}, {login}, {size}", link.via);
+        let utf8 = if link.offered.utf8 {
+            ", offers SMTPUTF8"
+        } else {
+            ""
+        };
+        let text = format!("{}{certificate}, {login}, {size}{utf8}", link.via);
         let seat = Seat {
             link,
             follower: None,

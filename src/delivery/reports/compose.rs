@@ -18,11 +18,13 @@ use crate::mail::{
     headers,
     message::{Body, Envelope, Message, MessageId, Origin},
     recipient::{DsnWish, Notify, Recipient},
-    text::quoted_printable,
+    text::{encoded_words, quoted_printable},
     time::rfc5322,
     xtext,
 };
 
+/// Behind the type of a part.
+const EIGHT_BIT: &str = "\r\nContent-Transfer-Encoding: 8bit";
 /// So much of the original header is sent back.
 const MOST_HEADER: usize = 16 * 1024;
 
@@ -50,12 +52,13 @@ impl ReportDraft<'_> {
     pub(super) fn to(&self, to: &Address, id: MessageId) -> Message {
         let (host, from) = self.by;
         let boundary = format!("=_{id}");
+        let is_global = self.is_global(to);
         let mut header = String::new();
         // Writing to a String cannot fail.
         let _ = write!(
             header,
             "From: Mail delivery <{from}>\r\nTo: <{to}>\r\nSubject: {subject}\r\nDate: {date}\r\nMessage-ID: <{id}@{host}>\r\n",
-            subject = self.subject(),
+            subject = plain_words(self.subject()),
             date = rfc5322(self.now),
         );
         let original = field(&self.message.header, "message-id");
@@ -70,14 +73,19 @@ impl ReportDraft<'_> {
             "Auto-Submitted: auto-replied\r\nMIME-Version: 1.0\r\n\
              Content-Type: multipart/report; report-type=delivery-status;\r\n boundary=\"{boundary}\"\r\n"
         );
+        let (charset, kind, encoding) = if is_global {
+            ("utf-8", "global-delivery-status", EIGHT_BIT)
+        } else {
+            ("us-ascii", "delivery-status", "")
+        };
         let mut body = format!(
-            "--{boundary}\r\nContent-Type: text/plain; charset=us-ascii\r\n\r\n{}\r\n\
-             --{boundary}\r\nContent-Type: message/delivery-status\r\n\r\n{}\r\n--{boundary}\r\n",
+            "--{boundary}\r\nContent-Type: text/plain; charset={charset}{encoding}\r\n\r\n{}\r\n\
+             --{boundary}\r\nContent-Type: message/{kind}{encoding}\r\n\r\n{}\r\n--{boundary}\r\n",
             self.people(),
-            self.machines(),
+            self.machines(is_global),
         )
         .into_bytes();
-        let eight_bit = self.bring_back(&boundary, &mut body);
+        let eight_bit = self.bring_back(&boundary, is_global, &mut body) || is_global;
         body.extend_from_slice(format!("\r\n--{boundary}--\r\n").as_bytes());
         if eight_bit {
             header.push_str("Content-Transfer-Encoding: 8bit\r\n");
@@ -97,6 +105,7 @@ impl ReportDraft<'_> {
                 helo: host.to_owned(),
                 tls: false,
                 esmtp: true,
+                utf8: is_global,
                 user: None,
                 at: self.now,
                 rules: Vec::new(),
@@ -104,6 +113,16 @@ impl ReportDraft<'_> {
             header: Bytes::from(header),
             body: Body::Memory(Bytes::from(body)),
         }
+    }
+
+    /// An address in it is not ASCII (RFC 6533 §3): its parts are of the types for that then.
+    fn is_global(&self, to: &Address) -> bool {
+        let is_utf8 = |told: &ReportedRecipient| {
+            let Recipient { address, dsn } = &told.recipient;
+            let original = dsn.as_ref().and_then(|dsn| dsn.original.as_ref());
+            address.needs_utf8() || original.is_some_and(|text| !text.is_ascii())
+        };
+        to.needs_utf8() || self.recipients.iter().any(is_utf8)
     }
 
     fn subject(&self) -> String {
@@ -172,7 +191,7 @@ impl ReportDraft<'_> {
     }
 
     /// RFC 3464 §2.2 and §2.3: the fields for the message, then a group for each recipient.
-    fn machines(&self) -> String {
+    fn machines(&self, is_global: bool) -> String {
         let (host, _) = self.by;
         let message = self.message;
         let mut out = String::new();
@@ -198,12 +217,18 @@ impl ReportDraft<'_> {
                 .dsn
                 .as_ref()
                 .and_then(|dsn| dsn.original.as_ref());
-            if let Some(original) = original.and_then(|text| xtext::shown_original(text)) {
+            let original = original.and_then(|text| xtext::shown_original(text, !is_global));
+            if let Some(original) = original {
                 let _ = write!(out, "Original-Recipient: {original}\r\n");
             }
+            let kind = if told.recipient.address.needs_utf8() {
+                "utf-8"
+            } else {
+                "rfc822"
+            };
             let _ = write!(
                 out,
-                "Final-Recipient: rfc822; {}\r\nAction: {}\r\nStatus: {}\r\n",
+                "Final-Recipient: {kind}; {}\r\nAction: {}\r\nStatus: {}\r\n",
                 told.recipient,
                 self.kind.as_str(),
                 told.status,
@@ -227,8 +252,10 @@ impl ReportDraft<'_> {
     }
 
     /// What comes back of the message; whether it is 8-bit.
-    fn bring_back(&self, boundary: &str, out: &mut Vec<u8>) -> bool {
+    fn bring_back(&self, boundary: &str, is_global: bool, out: &mut Vec<u8>) -> bool {
         let header = &self.message.header;
+        // RFC 6533 §5: a header in UTF-8 has a type of its own.
+        let is_utf8 = is_global && !header.is_ascii() && str::from_utf8(header).is_ok();
         let end = memmem::Finder::new(boundary.as_bytes());
         if let Some(body) = &self.whole
             // A boundary in it would end the part early.
@@ -236,7 +263,8 @@ impl ReportDraft<'_> {
             && end.find(body).is_none()
         {
             let eight_bit = !header.is_ascii() || !body.is_ascii();
-            out.extend_from_slice(b"Content-Type: message/rfc822\r\n");
+            let kind = if is_utf8 { "global" } else { "rfc822" };
+            out.extend_from_slice(format!("Content-Type: message/{kind}\r\n").as_bytes());
             if eight_bit {
                 out.extend_from_slice(b"Content-Transfer-Encoding: 8bit\r\n");
             }
@@ -244,6 +272,14 @@ impl ReportDraft<'_> {
                 out.extend_from_slice(piece);
             }
             return eight_bit;
+        }
+        let header = beginning(header);
+        if is_utf8 && has_bearable_lines(header) && end.find(header).is_none() {
+            out.extend_from_slice(
+                b"Content-Type: message/global-headers\r\nContent-Transfer-Encoding: 8bit\r\n\r\n",
+            );
+            out.extend_from_slice(header);
+            return true;
         }
         let (original, is_encoded) = original(header);
         out.extend_from_slice(b"Content-Type: text/rfc822-headers\r\n");
@@ -267,9 +303,17 @@ pub(super) fn addressee(to: &Address) -> Recipient {
     }
 }
 
-/// The original header up to a whole field within the bound, and whether it had to be encoded to be 7-bit with lines of
-/// bearable length (RFC 2045 §6.7).
-fn original(header: &[u8]) -> (String, bool) {
+/// A subject of our own, with an address in it that may not be ASCII.
+fn plain_words(text: String) -> String {
+    if text.is_ascii() {
+        text
+    } else {
+        encoded_words(&text)
+    }
+}
+
+/// The original header up to a whole field within the bound.
+fn beginning(header: &[u8]) -> &[u8] {
     let mut end = header.len();
     if end > MOST_HEADER {
         let cut = header.get(..MOST_HEADER).unwrap_or_default();
@@ -278,10 +322,19 @@ fn original(header: &[u8]) -> (String, bool) {
             .rposition(|w| matches!(w, [b'\r', b'\n', next] if *next != b' ' && *next != b'\t'))
             .map_or(0, |at| at + 2);
     }
-    let header = header.get(..end).unwrap_or_default();
-    let plain = header
+    header.get(..end).unwrap_or_default()
+}
+
+/// RFC 5322 §2.1.1.
+fn has_bearable_lines(header: &[u8]) -> bool {
+    header
         .split(|b| *b == b'\n')
-        .all(|line| line.len() <= 998 && line.iter().all(|b| *b < 128 && *b != 0));
+        .all(|line| line.len() <= 998 && !line.contains(&0))
+}
+
+/// A header, and whether it had to be encoded to be 7-bit with lines of bearable length (RFC 2045 §6.7).
+fn original(header: &[u8]) -> (String, bool) {
+    let plain = header.is_ascii() && has_bearable_lines(header);
     // A boundary in it would end the part early; encoded, a line cannot begin with `--=_`.
     if plain && memmem::find(header, b"--=_").is_none() {
         return (String::from_utf8_lossy(header).into_owned(), false);
@@ -482,6 +535,59 @@ mod tests {
             &[failure("x@partner.example", no, false, false)],
         );
         assert!(text.contains("quoted-printable"));
+    }
+
+    #[test]
+    fn golden_global() {
+        let no = || Reply::new(550, (5, 1, 1), "no such user");
+        let header = "From: B\u{fc}ro <app@corp.example>\r\nTo: <\u{43f}\u{43e}\u{447}\u{442}\u{430}@xn--80a1acny.example>\r\nSubject: \u{43e}\u{442}\u{447}\u{451}\u{442}\r\n";
+        let utf8 = "\u{43f}\u{43e}\u{447}\u{442}\u{430}@xn--80a1acny.example";
+        let all = [
+            failure(utf8, no(), false, false),
+            failure("y@partner.example", no(), false, false),
+        ];
+        let text = failed("global", header.as_bytes(), &all);
+        assert!(text.contains("message/global-headers"));
+        let one = [failure(utf8, no(), false, false)];
+        failed("global-ascii-header", HEADER, &one);
+        let (message, from) = (
+            message(header.as_bytes(), None),
+            address("postmaster@corp.example"),
+        );
+        let draft = draft(&message, ReportKind::Failed, &one, &from);
+        let whole = Some(Bytes::from_static(b"secret\r\n"));
+        check("global-whole", &ReportDraft { whole, ..draft });
+    }
+
+    #[test]
+    fn a_report_to_an_address_that_is_not_ascii_is_of_those_types_and_so_is_one_of_such_an_original()
+     {
+        let (message, from) = (message(HEADER, None), address("postmaster@corp.example"));
+        let no = Reply::new(550, (5, 0, 0), "no");
+        let one = [failure("x@partner.example", no.clone(), false, false)];
+        let original = "utf-8;b\u{fc}ro@corp.example";
+        let mut named = failure("x@partner.example", no, false, false);
+        named.recipient = to("x@partner.example", Some(original));
+        let id = MessageId::new(at(), 2);
+        for (to, all) in [
+            ("b\u{fc}ro@corp.example", &one),
+            ("a@corp.example", &[named]),
+        ] {
+            let to = address(to);
+            let made = draft(&message, ReportKind::Failed, all, &from).to(&to, id);
+            let Body::Memory(body) = &made.body else {
+                panic!("in memory")
+            };
+            let body = str::from_utf8(body).unwrap();
+            assert!(made.origin.utf8 && made.envelope.eight_bit);
+            assert!(
+                body.contains(
+                    "message/global-delivery-status\r\nContent-Transfer-Encoding: 8bit\r\n"
+                )
+            );
+            assert!(body.contains("Final-Recipient: rfc822; x@partner.example"));
+            assert_eq!(body.contains(original), !to.needs_utf8());
+        }
     }
 
     #[test]

@@ -153,13 +153,36 @@ impl<'a> Play<'a> {
             .question
             .size
             .map_or_else(String::new, |size| format!(" SIZE={size}"));
+        let utf8 = self.asks_for_utf8(&offered);
         self.say(&format!(
-            "MAIL FROM:{}{size}",
+            "MAIL FROM:{}{size}{utf8}",
             bracketed(&self.question.from)
         ))?;
         self.say(&format!("RCPT TO:{}", bracketed(&self.question.to)))?;
         self.say("DATA")?;
         self.content()
+    }
+
+    /// The parameter of MAIL where an address of the question is not ASCII, and it is offered.
+    fn asks_for_utf8(&mut self, offered: &Reply) -> &'static str {
+        let Question {
+            from,
+            to,
+            header_from,
+            ..
+        } = &self.question;
+        let mut said = [from, to].into_iter().chain(header_from);
+        if said.all(|text| text.is_ascii()) {
+            return "";
+        }
+        let is_offered = offers(offered, "SMTPUTF8");
+        let text = if is_offered {
+            "asked for: something in the question is not ASCII"
+        } else {
+            "not offered: smtputf8 = false on this listener"
+        };
+        self.path.say("smtputf8", text.to_owned());
+        if is_offered { " SMTPUTF8" } else { "" }
     }
 
     /// What of TLS is spoken with the client, where that is another than with everybody.

@@ -342,6 +342,7 @@ fn compose(
             helo: config.hostname.clone(),
             tls: false,
             esmtp: true,
+            utf8: from.needs_utf8() || to.needs_utf8(),
             user: None,
             at,
             rules: Vec::new(),

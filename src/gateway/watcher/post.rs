@@ -205,6 +205,7 @@ fn compose(
             helo: config.hostname.clone(),
             tls: false,
             esmtp: true,
+            utf8: false,
             user: None,
             at,
             rules: Vec::new(),

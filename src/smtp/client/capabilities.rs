@@ -19,6 +19,8 @@ pub struct Capabilities {
     pub starttls: bool,
     /// RFC 3461.
     pub dsn: bool,
+    /// RFC 6531.
+    pub utf8: bool,
     /// RFC 2034.
     pub enhanced: bool,
     /// A word that was blotted out on the way, as it came: `XXXXXXXA`, as Cisco's PIX and ASA do it to STARTTLS. At most 16 octets.
@@ -30,7 +32,7 @@ pub struct Capabilities {
 impl Capabilities {
     /// The commands of a message are the same octets for both.
     pub fn is_written_like(&self, other: &Self) -> bool {
-        let asked = |c: &Self| (c.size, c.pipelining, c.eight_bit, c.dsn);
+        let asked = |c: &Self| (c.size, c.pipelining, c.eight_bit, c.dsn, c.utf8);
         asked(self) == asked(other)
     }
 
@@ -58,6 +60,7 @@ impl Capabilities {
                 "PIPELINING" => found.pipelining = true,
                 "8BITMIME" => found.eight_bit = true,
                 "DSN" => found.dsn = true,
+                "SMTPUTF8" => found.utf8 = true,
                 "STARTTLS" => found.starttls = true,
                 "ENHANCEDSTATUSCODES" => found.enhanced = true,
                 "AUTH" => found.mechanisms(words),
@@ -141,6 +144,7 @@ mod tests {
                 pipelining: true,
                 eight_bit: true,
                 dsn: true,
+                utf8: true,
                 starttls: true,
                 enhanced: true,
                 blotted: None,

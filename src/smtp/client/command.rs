@@ -4,6 +4,7 @@
 
 use super::{capabilities::Capabilities, class::Place};
 use crate::mail::{
+    address::Address,
     message::Envelope,
     recipient::{DsnWish, Recipient},
     xtext,
@@ -18,6 +19,23 @@ pub struct Mail<'a> {
     pub recipients: &'a [Recipient],
     /// Octets of the content, for SIZE.
     pub size: u64,
+    /// A field of the header names an address that is not ASCII ([`crate::mail::utf8_header`]).
+    pub utf8_header: bool,
+}
+
+impl Mail<'_> {
+    /// Nobody without SMTPUTF8 can take it, whoever it is for (RFC 6531 §3.2).
+    pub(super) fn needs_utf8(&self) -> bool {
+        let sender = self.envelope.sender.as_ref();
+        self.utf8_header || sender.is_some_and(Address::needs_utf8)
+    }
+
+    /// MAIL is said with SMTPUTF8.
+    fn asks_for_utf8(&self, offered: &Capabilities) -> bool {
+        let mut recipients = self.recipients.iter();
+        offered.utf8
+            && (self.needs_utf8() || recipients.any(|recipient| recipient.address.needs_utf8()))
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,7 +78,8 @@ impl ClientCommand {
                     if offered.dsn
                         && let Some(wish) = &recipient.dsn
                     {
-                        write_wish(wish, recipient, out);
+                        let utf8 = mail.asks_for_utf8(offered);
+                        write_wish(wish, recipient, utf8, out);
                     }
                     out.write_all(b"\r\n")
                 }
@@ -76,6 +95,9 @@ impl ClientCommand {
                 }
                 if offered.eight_bit && mail.envelope.eight_bit {
                     out.extend_from_slice(b" BODY=8BITMIME");
+                }
+                if mail.asks_for_utf8(offered) {
+                    out.extend_from_slice(b" SMTPUTF8");
                 }
                 if offered.dsn
                     && let Some(wish) = &mail.envelope.dsn
@@ -95,12 +117,15 @@ impl ClientCommand {
 
 /// What is wanted of a recipient (RFC 3461 §5.2.1), as it was given. ORCPT goes with NOTIFY where it was not given: whoever reports later
 /// should name the address that the sender knows.
-fn write_wish(wish: &DsnWish, recipient: &Recipient, out: &mut Vec<u8>) {
+fn write_wish(wish: &DsnWish, recipient: &Recipient, utf8: bool, out: &mut Vec<u8>) {
     use std::io::Write as _;
-    let mut original = wish.original.clone();
+    let given = wish.original.as_deref();
+    let mut original = given.and_then(|given| xtext::sent_original(given, utf8));
     if let Some(notify) = wish.notify {
         let _ = write!(out, " NOTIFY={notify}");
-        original = original.or_else(|| xtext::original_of(&recipient.address));
+        if given.is_none() {
+            original = xtext::original_of(&recipient.address).map(Into::into);
+        }
     }
     if let Some(original) = original {
         let _ = write!(out, " ORCPT={original}");

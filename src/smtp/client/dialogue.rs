@@ -5,6 +5,7 @@
 
 mod outcomes;
 mod step;
+mod suited;
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -112,20 +113,14 @@ impl<'a> Dialogue<'a> {
 
     /// Begins.
     pub fn begin(&mut self, out: &mut Vec<u8>) -> DialogueStep {
-        if let Some(limit) = self.offered.size
-            && self.mail.size > limit
-        {
-            let reply = Reply::new(
-                552,
-                (5, 3, 4),
-                format!(
-                    "the message has {} octets, the upstream takes {limit}",
-                    self.mail.size
-                ),
-            );
+        if let Some(reply) = suited::to_nobody(self.mail, self.offered) {
             self.later.clear();
             self.outcomes.fill(&Outcome::Unsuited(reply));
             return DialogueStep::Done;
+        }
+        for (index, reply) in suited::not_to(self.mail, self.offered) {
+            self.later.retain(|later| *later != index);
+            self.outcomes.set(index, Outcome::Unsuited(reply));
         }
         self.next_transaction(out)
     }
@@ -532,6 +527,7 @@ mod tests {
             envelope: &envelope,
             recipients: &list,
             size: 100,
+            utf8_header: false,
         };
         let mut work = Dialogue::new(mail, &offered, &gmail, 2, false);
         let mut pieces = script.as_bytes().chunks(chunk);
@@ -677,6 +673,7 @@ mod tests {
             envelope: &envelope,
             recipients: &list,
             size: 100,
+            utf8_header: false,
         };
         let mut work = Dialogue::new(mail, &offered, &[], 3, false);
         let mut turns = Turns::new();
@@ -1066,6 +1063,7 @@ mod tests {
                 envelope: &envelope,
                 recipients: &list,
                 size: 100,
+                utf8_header: false,
             };
             let mut out = Vec::new();
             let mut work = Dialogue::new(mail, &offered, &[], 100, false);

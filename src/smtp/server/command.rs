@@ -118,11 +118,22 @@ pub struct MailCommand {
     pub size: Option<u64>,
     /// `BODY=8BITMIME`.
     pub eight_bit: bool,
+    /// `SMTPUTF8`.
+    pub utf8: bool,
     /// `RET=` and `ENVID=`.
     pub dsn: Option<ReportWish>,
 }
 
-/// Reads the argument of MAIL (RFC 5321 §4.1.1.2); `esmtp`: the client said EHLO, so that it may use what was offered.
+/// Which extensions the client may use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Extensions {
+    /// It said EHLO: those that are always offered.
+    pub esmtp: bool,
+    /// For MAIL: SMTPUTF8 was offered. For RCPT: MAIL asked for it.
+    pub utf8: bool,
+}
+
+/// Reads the argument of MAIL (RFC 5321 §4.1.1.2).
 ///
 /// # Errors
 /// 501, 553 or 555 with the reason.
@@ -130,10 +141,13 @@ pub fn mail(
     rest: &[u8],
     tolerance: &Tolerance,
     bare: Option<&Domain>,
-    esmtp: bool,
+    Extensions { esmtp, utf8 }: Extensions,
 ) -> Result<MailCommand, Reply> {
-    let text = behind_colon(rest, "FROM", tolerance).map_err(PathError::sender)?;
+    let text = behind_colon(rest, "FROM", tolerance, utf8).map_err(PathError::sender)?;
     let (path, parameters) = path_of(&text, tolerance).map_err(PathError::sender)?;
+    if !text.is_ascii() && !has_keyword(parameters, "SMTPUTF8") {
+        return Err(PathError::NotAscii.sender());
+    }
     let sender = match path {
         EnvelopePath::Null => None,
         EnvelopePath::Mailbox(text) => {
@@ -144,6 +158,7 @@ pub fn mail(
         sender,
         size: None,
         eight_bit: false,
+        utf8: false,
         dsn: None,
     };
     for (key, value) in keywords(parameters)? {
@@ -175,6 +190,10 @@ pub fn mail(
                     })?;
                 mail.dsn.get_or_insert_default().id = Some(id.to_owned());
             }
+            ("SMTPUTF8", None) if utf8 => mail.utf8 = true,
+            ("SMTPUTF8", Some(_)) if utf8 => {
+                return Err(Reply::bad_parameter("SMTPUTF8 takes no value"));
+            }
             ("RET" | "ENVID", Some(_)) | ("SMTPUTF8", None) if tolerance.foreign_parameters => {}
             _ => return Err(Reply::unknown_parameter(&key)),
         }
@@ -182,7 +201,7 @@ pub fn mail(
     Ok(mail)
 }
 
-/// Reads the argument of RCPT (RFC 5321 §4.1.1.3); `esmtp`: as for [`mail`].
+/// Reads the argument of RCPT (RFC 5321 §4.1.1.3).
 ///
 /// # Errors
 /// 501, 553 or 555 with the reason.
@@ -190,9 +209,9 @@ pub fn rcpt(
     rest: &[u8],
     tolerance: &Tolerance,
     bare: Option<&Domain>,
-    esmtp: bool,
+    Extensions { esmtp, utf8 }: Extensions,
 ) -> Result<Recipient, Reply> {
-    let text = behind_colon(rest, "TO", tolerance).map_err(PathError::recipient)?;
+    let text = behind_colon(rest, "TO", tolerance, utf8).map_err(PathError::recipient)?;
     let (path, parameters) = path_of(&text, tolerance).map_err(PathError::recipient)?;
     let address = match path {
         EnvelopePath::Null => Err(PathError::Syntax("<> is no recipient")),
@@ -209,7 +228,7 @@ pub fn rcpt(
                 dsn.get_or_insert_default().notify = Some(notify);
             }
             ("ORCPT", value) if esmtp => {
-                let original = value.filter(|text| xtext::is_original(text)).ok_or_else(|| {
+                let original = value.filter(|text| xtext::is_original(text, utf8)).ok_or_else(|| {
                     Reply::bad_parameter("ORCPT is a type, a semicolon and xtext (RFC 3461), printable, to 500 octets")
                 })?;
                 dsn.get_or_insert_default().original = Some(original.to_owned());
@@ -242,6 +261,13 @@ pub fn chunk(rest: &[u8]) -> Result<(u64, bool), Reply> {
         (Some(last), None) if last.eq_ignore_ascii_case(b"LAST") => Ok((size, true)),
         _ => Err(fault()),
     }
+}
+
+/// Whether a parameter without a value is among those behind a path.
+fn has_keyword(parameters: &str, word: &str) -> bool {
+    parameters
+        .split_ascii_whitespace()
+        .any(|parameter| parameter.eq_ignore_ascii_case(word))
 }
 
 /// The parameters behind a path, each once.
@@ -286,14 +312,23 @@ mod tests {
     use super::*;
     use crate::policy::client::ToleranceLevel::{self, Device, Standard, Strict};
 
+    const HELO: Extensions = Extensions {
+        esmtp: false,
+        utf8: false,
+    };
+    const EHLO: Extensions = Extensions {
+        esmtp: true,
+        utf8: false,
+    };
+
     /// After HELO.
     fn say(level: ToleranceLevel, verb: &str, rest: &str) -> String {
         let (tolerance, domain) = (Tolerance::of(level), Domain::parse("corp.com").unwrap());
         let rest = rest.as_bytes();
         let said = match verb {
-            "MAIL" => mail(rest, &tolerance, Some(&domain), false)
+            "MAIL" => mail(rest, &tolerance, Some(&domain), HELO)
                 .map(|m| m.sender.map_or("<>".into(), |a| a.to_string())),
-            _ => rcpt(rest, &tolerance, Some(&domain), false).map(|a| a.to_string()),
+            _ => rcpt(rest, &tolerance, Some(&domain), HELO).map(|a| a.to_string()),
         };
         said.unwrap_or_else(|reply| {
             let (a, b, c) = reply.status();
@@ -336,6 +371,108 @@ mod tests {
             });
             assert_eq!(read, expected, "{rest:?}");
         }
+    }
+
+    #[test]
+    fn with_smtputf8() {
+        let both = Extensions {
+            esmtp: true,
+            utf8: true,
+        };
+        let say = |level, verb: &str, rest: &[u8]| {
+            let (tolerance, domain) = (Tolerance::of(level), Domain::parse("corp.com").unwrap());
+            let said = match verb {
+                "MAIL" => mail(rest, &tolerance, Some(&domain), both).map(|m| {
+                    let sender = m.sender.map_or("<>".into(), |a| a.to_string());
+                    format!("{sender} {}", m.utf8)
+                }),
+                _ => rcpt(rest, &tolerance, Some(&domain), both).map(|a| a.to_string()),
+            };
+            said.unwrap_or_else(|reply| {
+                let (a, b, c) = reply.status();
+                format!("{} {a}.{b}.{c}", reply.code)
+            })
+        };
+        for (verb, rest, expected) in [
+            (
+                "MAIL",
+                "FROM:<b\u{fc}ro@corp.com> SMTPUTF8",
+                "b\u{fc}ro@corp.com true",
+            ),
+            (
+                "MAIL",
+                "FROM:<b\u{fc}ro@corp.com> SIZE=1 smtputf8",
+                "b\u{fc}ro@corp.com true",
+            ),
+            ("MAIL", "FROM:<a@corp.com> SMTPUTF8", "a@corp.com true"),
+            ("MAIL", "FROM:<> SMTPUTF8", "<> true"),
+            ("MAIL", "FROM:<a@corp.com>", "a@corp.com false"),
+            (
+                "MAIL",
+                "FROM:<a@b\u{fc}cher.example> SMTPUTF8",
+                "a@xn--bcher-kva.example true",
+            ),
+            ("MAIL", "FROM:<b\u{fc}ro@corp.com>", "553 5.6.7"),
+            ("MAIL", "FROM:<a@b\u{fc}cher.example>", "553 5.6.7"),
+            ("MAIL", "FROM:<b\u{fc}ro@corp.com> XSMTPUTF8", "553 5.6.7"),
+            ("MAIL", "FROM:<\"b\u{fc}> SMTPUTF8\"@corp.com>", "553 5.6.7"),
+            ("MAIL", "FROM:<b\u{fc}ro@corp.com> SMTPUTF8=1", "553 5.6.7"),
+            ("MAIL", "FROM:<a@corp.com> SMTPUTF8=1", "501 5.5.4"),
+            ("MAIL", "FROM:<a@corp.com> SMTPUTF8=", "501 5.5.4"),
+            ("MAIL", "FROM:<a@corp.com> SMTPUTF8 SMTPUTF8", "501 5.5.4"),
+            ("MAIL", "FROM:<a@corp.com> SMTPUTF8 X\u{fc}=1", "501 5.5.4"),
+            (
+                "MAIL",
+                "FROM:<a@corp.com> SMTPUTF8 ENVID=\u{fc}",
+                "501 5.5.4",
+            ),
+            ("RCPT", "TO:<b\u{fc}ro@corp.com>", "b\u{fc}ro@corp.com"),
+            ("RCPT", "TO:<b\u{fc}ro@corp.com> SMTPUTF8", "555 5.5.4"),
+            (
+                "RCPT",
+                "TO:<b\u{fc}ro\u{ff20}evil.tld@corp.com>",
+                "553 5.6.7",
+            ),
+            ("RCPT", "TO:<bu\u{308}ro@corp.com>", "553 5.6.7"),
+            (
+                "RCPT",
+                "TO:<a@corp.com> ORCPT=utf-8;b\u{fc}ro@corp.com",
+                "a@corp.com",
+            ),
+            (
+                "RCPT",
+                "TO:<a@corp.com> ORCPT=rfc822;b\u{fc}ro@corp.com",
+                "501 5.5.4",
+            ),
+            (
+                "RCPT",
+                "TO:<a@corp.com> ORCPT=utf-8;b\u{202e}@corp.com",
+                "501 5.5.4",
+            ),
+        ] {
+            for level in [Strict, Standard, Device] {
+                assert_eq!(
+                    say(level, verb, rest.as_bytes()),
+                    expected,
+                    "{verb} {rest} {level:?}"
+                );
+            }
+        }
+        for (verb, rest) in [
+            ("MAIL", &b"FROM:<b\xfcro@corp.com> SMTPUTF8"[..]),
+            ("RCPT", b"TO:<b\xc0\xaero@corp.com>"),
+            ("RCPT", b"TO:<\xed\xa0\x80@corp.com>"),
+            ("RCPT", b"TO:<\xf5\x80\x80\x80@corp.com>"),
+        ] {
+            assert_eq!(
+                say(Standard, verb, rest),
+                "553 5.6.7",
+                "{}",
+                rest.escape_ascii()
+            );
+        }
+        let bare = say(Standard, "RCPT", "TO:<b\u{fc}ro>".as_bytes());
+        assert_eq!(bare, "b\u{fc}ro@corp.com");
     }
 
     #[test]
@@ -490,7 +627,7 @@ mod tests {
         ] {
             check("RCPT", rest, expected);
         }
-        let reply = rcpt(b"TO:<root>", &Tolerance::of(Standard), None, true).unwrap_err();
+        let reply = rcpt(b"TO:<root>", &Tolerance::of(Standard), None, EHLO).unwrap_err();
         assert_eq!((reply.code, reply.enhanced), (553, Some((5, 1, 3))));
         assert!(reply.text.contains("default_domain"));
     }
@@ -512,7 +649,7 @@ mod tests {
             two += usize::from(addresses == 2);
             for level in [Strict, Standard, Device] {
                 let text = format!("TO:{path}");
-                if let Ok(found) = rcpt(text.as_bytes(), &Tolerance::of(level), None, true) {
+                if let Ok(found) = rcpt(text.as_bytes(), &Tolerance::of(level), None, EHLO) {
                     taken += 1;
                     assert_eq!(addresses, 1, "{text:?}: {found}");
                     // Nothing has grown together with it.
@@ -533,12 +670,12 @@ mod tests {
             };
             let rest = text.as_bytes();
             let found = match verb {
-                "MAIL" => mail(rest, &tolerance, None, true).map(|mail| {
+                "MAIL" => mail(rest, &tolerance, None, EHLO).map(|mail| {
                     let wish = mail.dsn.unwrap_or_default();
                     let content = wish.content.map_or("-", ReturnedContent::as_str);
                     format!("{content} {}", wish.id.unwrap_or_default())
                 }),
-                _ => rcpt(rest, &tolerance, None, true).map(|recipient| {
+                _ => rcpt(rest, &tolerance, None, EHLO).map(|recipient| {
                     assert_eq!(recipient.address.to_string(), "x@corp.com");
                     let wish = recipient.dsn.unwrap_or_default();
                     let notify = wish.notify.map_or("-".to_owned(), |n| n.to_string());
@@ -630,7 +767,7 @@ mod tests {
             ("FROM:<> SIZE=18446744073709551616", Some(u64::MAX)),
             ("FROM:<> SIZE=184467440737095516160", None),
         ] {
-            let read = mail(text.as_bytes(), &Tolerance::of(Standard), None, true);
+            let read = mail(text.as_bytes(), &Tolerance::of(Standard), None, EHLO);
             assert_eq!(read.ok().and_then(|m| m.size), expected, "{text}");
         }
     }

@@ -21,7 +21,10 @@ pub(super) enum EnvelopePath<'a> {
 /// Why there is no address.
 pub(super) enum PathError {
     Syntax(&'static str),
+    /// An octet above 127, and MAIL was said without SMTPUTF8.
     NotAscii,
+    /// Not in the one form of an address that is not ASCII.
+    Unicode(&'static str),
     Bare,
 }
 
@@ -38,6 +41,7 @@ impl PathError {
         match self {
             PathError::Syntax(why) => bad_syntax(why),
             PathError::NotAscii => Reply::not_ascii(),
+            PathError::Unicode(why) => Reply::not_one_form(why),
             PathError::Bare => Reply::bare_local_part(),
         }
     }
@@ -46,24 +50,26 @@ impl PathError {
 impl From<AddressError> for PathError {
     fn from(error: AddressError) -> Self {
         match error {
-            AddressError::NotAscii => PathError::NotAscii,
+            AddressError::Unicode(why) => PathError::Unicode(why),
             AddressError::Syntax(why) => PathError::Syntax(why),
         }
     }
 }
 
-/// What stands behind `FROM:` or `TO:`.
+/// What stands behind `FROM:` or `TO:`; `utf8`: it may be other than ASCII.
 pub(super) fn behind_colon<'a>(
     rest: &'a [u8],
     word: &str,
     tolerance: &Tolerance,
+    utf8: bool,
 ) -> Result<Cow<'a, str>, PathError> {
     const FORM: PathError =
         PathError::Syntax("the form is MAIL FROM:<address> or RCPT TO:<address>");
-    if !rest.is_ascii() {
+    if !utf8 && !rest.is_ascii() {
         return Err(PathError::NotAscii);
     }
-    let text = std::str::from_utf8(rest).map_err(|_| PathError::NotAscii)?;
+    let text = std::str::from_utf8(rest)
+        .map_err(|_| PathError::Unicode("the command is not valid UTF-8"))?;
     let forgive = |text: &'a str| {
         if tolerance.blanks {
             text.trim_ascii_start()

@@ -243,6 +243,7 @@ impl Session {
             helo: self.helo.clone().unwrap_or_else(|| "unknown".into()),
             tls: self.tls,
             esmtp: self.esmtp,
+            utf8: self.transaction.as_ref().is_some_and(|t| t.utf8),
             user: self.user.as_ref().map(|u| u.name.clone()),
             at: now,
             rules: Vec::new(),

@@ -286,7 +286,11 @@ mod tests {
             ("FROM:<a@b.example>;", "marks_beside_paths"),
         ] {
             let argument = argument.as_bytes();
-            let is_right = |t: &Tolerance| command::mail(argument, t, Some(&domain), false).is_ok();
+            let helo = command::Extensions {
+                esmtp: false,
+                utf8: false,
+            };
+            let is_right = |t: &Tolerance| command::mail(argument, t, Some(&domain), helo).is_ok();
             assert!(is_right(&device), "{}", argument.escape_ascii());
             let needed = device
                 .needed(is_right)

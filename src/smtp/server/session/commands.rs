@@ -17,7 +17,7 @@ use crate::{
     },
     route::{Asked, ConnectorName, Route},
     smtp::server::{
-        command::{self, Command},
+        command::{self, Command, Extensions},
         tolerance::{Quirk, Tolerance, is_plain_path},
     },
 };
@@ -101,6 +101,9 @@ impl Session {
             lines.push_str("\nPIPELINING\nSIZE ");
             lines.push_str(&rules.message_size.to_string());
             lines.push_str("\n8BITMIME\nENHANCEDSTATUSCODES\nDSN");
+            if self.listener.smtputf8 {
+                lines.push_str("\nSMTPUTF8");
+            }
             if self.listener.chunking {
                 lines.push_str("\nCHUNKING");
             }
@@ -163,7 +166,11 @@ impl Session {
             return self.error(reply);
         }
         let bare = policy.default_domain.as_ref();
-        let mail = match command::mail(argument, &self.tolerance, bare, self.esmtp) {
+        let extensions = Extensions {
+            esmtp: self.esmtp,
+            utf8: self.esmtp && self.listener.smtputf8,
+        };
+        let mail = match command::mail(argument, &self.tolerance, bare, extensions) {
             Ok(mail) => mail,
             Err(reply) => {
                 let given = Some(shown(argument));
@@ -171,9 +178,9 @@ impl Session {
                 return self.error(reply);
             }
         };
-        let esmtp = self.esmtp;
-        if !is_plain_path(argument, b"FROM", esmtp) {
-            let is_right = |less: &Tolerance| command::mail(argument, less, bare, esmtp).is_ok();
+        if !is_plain_path(argument, b"FROM", self.esmtp) {
+            let is_right =
+                |less: &Tolerance| command::mail(argument, less, bare, extensions).is_ok();
             self.forgiven.add_all(self.tolerance.needed(is_right));
         }
         let given = Some(named(mail.sender.as_ref()));
@@ -213,6 +220,7 @@ impl Session {
             sender,
             rewrite: rewrite.map(|(place, _)| place),
             eight_bit: mail.eight_bit,
+            utf8: mail.utf8,
             dsn: mail.dsn,
             recipients: Vec::new(),
             seen: HashSet::new(),
@@ -269,16 +277,20 @@ impl Session {
             return self.error(Reply::bad_sequence("say MAIL first"));
         };
         let bare = rules.policy.default_domain.as_ref();
-        let recipient = match command::rcpt(argument, &self.tolerance, bare, self.esmtp) {
+        let extensions = Extensions {
+            esmtp: self.esmtp,
+            utf8: transaction.utf8,
+        };
+        let recipient = match command::rcpt(argument, &self.tolerance, bare, extensions) {
             Ok(recipient) => recipient,
             Err(reply) => {
                 self.rejected("rcpt", Some(shown(argument)), &reply);
                 return self.error(reply);
             }
         };
-        let esmtp = self.esmtp;
-        if !is_plain_path(argument, b"TO", esmtp) {
-            let is_right = |less: &Tolerance| command::rcpt(argument, less, bare, esmtp).is_ok();
+        if !is_plain_path(argument, b"TO", self.esmtp) {
+            let is_right =
+                |less: &Tolerance| command::rcpt(argument, less, bare, extensions).is_ok();
             self.forgiven.add_all(self.tolerance.needed(is_right));
         }
         // The wishes of the first one hold.

@@ -53,6 +53,8 @@ pub struct ListenerRules {
     pub plaintext_auth: bool,
     /// BDAT is offered.
     pub chunking: bool,
+    /// SMTPUTF8 is offered.
+    pub smtputf8: bool,
 }
 
 /// How things are outside the session, told before every [`super::Session::feed`].

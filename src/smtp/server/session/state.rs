@@ -74,6 +74,8 @@ pub(super) struct Transaction {
     pub(super) sender: Option<Address>,
     pub(super) rewrite: Option<usize>,
     pub(super) eight_bit: bool,
+    /// `SMTPUTF8`.
+    pub(super) utf8: bool,
     /// `RET=` and `ENVID=`.
     pub(super) dsn: Option<ReportWish>,
     pub(super) recipients: Vec<Recipient>,
