@@ -298,6 +298,7 @@ impl Bench {
                 Routed {
                     message: Arc::new(message),
                     jobs: vec![(RouteName::from("main"), recipients.clone())],
+                    copies: Vec::new(),
                 }
             })
             .collect()
@@ -548,6 +549,7 @@ fn store_drain(bencher: Bencher<'_, '_>, senders: u128) {
                     let mail = Routed {
                         message: job.message,
                         jobs: Vec::new(),
+                        copies: Vec::new(),
                     };
                     (mail, job.id)
                 })

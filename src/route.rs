@@ -37,6 +37,21 @@ macro_rules! name {
 name!(RouteName);
 name!(ConnectorName);
 
+/// What the name of the way of an archive's copies begins with; no name in the configuration has a blank.
+const ARCHIVE: &str = "archive ";
+
+impl RouteName {
+    /// The way of the copies of the `[[archive]]` of this name.
+    pub fn of_archive(name: &str) -> Self {
+        Self(format!("{ARCHIVE}{name}").into())
+    }
+
+    /// The `[[archive]]` whose copies go that way; `None`: it is a `[[route]]`.
+    pub fn archive(&self) -> Option<&str> {
+        self.0.strip_prefix(ARCHIVE)
+    }
+}
+
 /// What the name of a holder begins with.
 pub const HOLDER: &str = "quota ";
 
@@ -157,6 +172,8 @@ pub struct Asked<'a> {
 pub struct Router {
     /// First match wins.
     pub routes: Vec<Route>,
+    /// The ways of the copies for archives ([`RouteName::of_archive`]), which no other mail goes.
+    pub archives: Vec<Route>,
 }
 
 impl Router {
@@ -167,7 +184,12 @@ impl Router {
 
     /// By name.
     pub fn named(&self, name: &RouteName) -> Option<&Route> {
-        self.routes.iter().find(|route| route.name == *name)
+        self.all().find(|route| route.name == *name)
+    }
+
+    /// The routes, and the ways of copies.
+    pub fn all(&self) -> impl Iterator<Item = &Route> {
+        self.routes.iter().chain(&self.archives)
     }
 
     /// Recipients with their routes, made into jobs: one for each route, split at `max_recipients`.
@@ -228,6 +250,16 @@ pub struct Routed {
     pub message: Arc<Message>,
     /// One row of the queue each.
     pub jobs: Vec<(RouteName, Vec<Recipient>)>,
+    /// Messages of their own that are written with it, or not at all: its copies for archives. None of them has any.
+    pub copies: Vec<Routed>,
+}
+
+impl Routed {
+    /// The message and its copies.
+    pub fn messages(&self) -> impl Iterator<Item = &Arc<Message>> {
+        let copies = self.copies.iter().map(|copy| &copy.message);
+        std::iter::once(&self.message).chain(copies)
+    }
 }
 
 #[cfg(test)]
@@ -282,6 +314,7 @@ mod tests {
                     ..route("any")
                 },
             ],
+            archives: vec![Route::nowhere(RouteName::of_archive("any"))],
         }
     }
 

@@ -331,6 +331,9 @@ async fn show(place: &QueuePlace, id: MessageId, json: bool) -> Ended {
                 .as_deref()
                 .map_or_else(|| "<>".to_owned(), shown)
         )?;
+        if let Some(original) = entry.copy_of {
+            writeln!(out, "copy of     {original}, for {}", entry.route)?;
+        }
     }
     match &message {
         Some(message) => summary(&mut out, message)?,

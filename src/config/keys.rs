@@ -129,6 +129,7 @@ sections! {
         allowlist: Form::Section, "", "What may pass at all.";
         rewrite: Sections, "", "Gives a message another sender, before the lists are asked; the first that matches.";
         redirect: Sections, "", "Sends mail for some recipients to somebody else; the first that matches. An absent key matches anything.";
+        archive: Sections, "", "Copies mail for somebody else by a way of its own: all that match. An absent key matches anything.";
         header: Sections, "", "Changes the header of a message before it is judged: all that match, in order. An absent key matches anything.";
         quota: Sections, "", "How many recipients, of whom, in which time; all that match count. An absent key matches anything.";
         route: Sections, "", "Which connectors take a message: the first route that matches. An absent key matches anything.";
@@ -217,6 +218,17 @@ sections! {
         listeners: List(NAME), "", "Names of listeners.";
         to: List(ADDRESS), "", "Who gets it in their place; `recipients` of [allowlist] must admit them.";
         except: List(PATTERN), "", "Recipients that are delivered to as addressed, if the lists let them pass.";
+    }
+    "archive" "" needs ["name" "to" "connectors"] {
+        name: Is(NAME), "", "Its name, in the log and in the queue.";
+        senders: List(PATTERN), "", "Which senders.";
+        recipients: List(PATTERN), "", "Where one of its recipients is one of these; those that a redirect has put in.";
+        clients: List(NAME), "", "Names of clients.";
+        users: List(ANY), "", "Names of users.";
+        listeners: List(NAME), "", "Names of listeners.";
+        to: Is(ADDRESS), "", "Who gets the copies; `recipients` of [allowlist] must admit it.";
+        connectors: List(NAME), "", "Names of connectors, tried in this order, for the copies alone.";
+        form: Word(&["copy", "attached"]), "copy", "copy: as the message leaves; attached: to a small message that says what the envelope was, and all that a graph connector can do.";
     }
     "header" "" needs [] {
         senders: List(PATTERN), "", "Which senders.";

@@ -68,6 +68,10 @@ top: users -> did you mean [[user]]?
 quota: rate limit most maximum -> write max = "200/h"
 quota: key by count -> did you mean `per`?
 quota: action then exceed onexceed -> did you mean `over`?
+archive: bcc alwaysbcc address mailbox recipient -> did you mean `to`?
+archive: via relay smarthost host target transport use connector -> write connectors = ["NAME"], the names of [[connector]] sections
+archive: from -> did you mean `senders`?
+archive: format type mode -> did you mean `form`?
 redirect: target targets address addresses rewrite -> write to = ["qa@corp.example"]
 redirect: exclude unless exceptions allow -> did you mean `except`?
 redirect: from -> did you mean `senders`?

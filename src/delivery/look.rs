@@ -210,7 +210,10 @@ mod tests {
                 fixture::route("s", &["b"]),
             ];
             let built = Built::new(Setup {
-                router: Router { routes },
+                router: Router {
+                    routes,
+                    ..Router::default()
+                },
                 policy: fixture::policy("*", "*"),
                 connectors: connectors.into(),
                 settings: Settings {

@@ -145,6 +145,16 @@ impl Rerouting {
             return Ok(());
         }
         self.tried.insert(old.clone(), Instant::now());
+        // Nobody chose the routes of other mail for copies.
+        if let Some(archive) = old.archive() {
+            if self.complained.insert(old.clone()) {
+                tracing::error!(
+                    archive,
+                    "copies wait for an archive that is no longer configured"
+                );
+            }
+            return Ok(());
+        }
         let store = queue.store();
         let filter = Filter {
             states: vec![JobState::Waiting],

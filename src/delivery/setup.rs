@@ -81,8 +81,7 @@ impl Built {
                 .collect(),
             routes: setup
                 .router
-                .routes
-                .iter()
+                .all()
                 .map(|route| (route.name.clone(), Arc::new(route.clone())))
                 .collect(),
             router: setup.router,
@@ -100,7 +99,7 @@ impl Built {
 
     /// Nothing waits longer than this before it is looked at again.
     pub(super) fn longest_wait(&self) -> Duration {
-        let steps = self.router.routes.iter().flat_map(|route| &route.retry);
+        let steps = self.router.all().flat_map(|route| &route.retry);
         // Drawn at its longest.
         let longest = steps.map(|step| step.saturating_add(*step / 5)).max();
         longest
@@ -111,8 +110,7 @@ impl Built {
 
     /// When a connector that is closed is probed.
     pub(super) fn probe_times(&self, connector: &connector::Settings) -> ProbeTimes {
-        let routes = self.router.routes.iter();
-        let retry = routes
+        let retry = (self.router.all())
             .filter(|route| route.connectors.contains(&connector.name))
             .map(|route| route.retry.as_slice());
         ProbeTimes::new(retry, connector.probe)

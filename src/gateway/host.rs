@@ -163,7 +163,7 @@ impl Host for GatewayHost {
 
     fn names(&self) -> (Vec<String>, Vec<String>) {
         let config = self.current();
-        let routes = config.router.routes.iter();
+        let routes = config.router.all();
         let connectors = config.connectors.iter();
         (
             routes.map(|route| route.name.to_string()).collect(),

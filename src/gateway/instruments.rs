@@ -226,15 +226,13 @@ fn names(config: &Config) -> LabelNames {
             .map(|c| c.name.clone())
             .collect(),
         old_clients: old.map(|client| client.name.clone()).collect(),
-        routes: config
-            .router
-            .routes
-            .iter()
-            .map(|r| r.name.to_string())
-            .collect(),
+        routes: config.router.all().map(|r| r.name.to_string()).collect(),
         connectors: connectors.iter().map(|c| c.name.to_string()).collect(),
         token_connectors: with_tokens.map(|c| c.name.to_string()).collect(),
         signing_connectors: that_sign.map(|c| c.name.to_string()).collect(),
+        archives: (config.policy.archives.iter())
+            .map(|one| one.name.to_string())
+            .collect(),
         redirects: (config.policy.redirects.iter())
             .map(|one| one.name.to_string())
             .collect(),

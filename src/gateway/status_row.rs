@@ -31,7 +31,7 @@ pub(super) fn of(
             tls: tls.to_owned(),
         })
     });
-    let routes = config.router.routes.iter().map(|route| {
+    let routes = config.router.all().map(|route| {
         let connectors = route.connectors.iter().map(ToString::to_string);
         (route.name.to_string(), connectors.collect())
     });

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+pub use super::severity::IncidentSeverity;
+
 /// What needs somebody.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum IncidentKind {
@@ -55,38 +57,10 @@ pub enum IncidentKind {
     ConfigurationsDiffer,
     /// Somebody has overrun a quota.
     QuotaUsedUp,
+    /// A copy for an archive was given up.
+    Archive,
     /// Many at once.
     Storm,
-}
-
-/// How bad it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum IncidentSeverity {
-    /// To be known.
-    Info,
-    /// To be looked at today.
-    Warning,
-    /// To be looked at now.
-    Critical,
-}
-
-impl IncidentSeverity {
-    /// From the least on.
-    pub const ALL: [Self; 3] = [Self::Info, Self::Warning, Self::Critical];
-
-    /// The word in the configuration and in JSON.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Info => "info",
-            Self::Warning => "warning",
-            Self::Critical => "critical",
-        }
-    }
-
-    /// From the word.
-    pub fn parse(word: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|one| one.as_str() == word)
-    }
 }
 
 /// The words of a kind. `{}` in the title stands for the object.
@@ -440,6 +414,19 @@ const TEXTS: &[IncidentText] = &[
                  it is all as it should be, raise max in [[quota]].",
     },
     IncidentText {
+        kind: Kind::Archive,
+        word: "archive",
+        severity: Warning,
+        at_once: true,
+        title: "Copies for the archive {} could not be delivered and were given up",
+        causes: &[
+            "the archive refused the copy for good: its address is wrong, it is full, or the message is too large for it",
+            "it was tried for as long as `give_up` of [queue] says",
+        ],
+        remedy: "The archive is incomplete; the mail itself went its own way. `postern queue list --route \"archive NAME\" --state failed` shows the \
+                 copies. Once the cause is gone, `postern queue retry ID` sends one; they are kept as long as `keep_failed` says.",
+    },
+    IncidentText {
         kind: Kind::Storm,
         word: "storm",
         severity: Warning,
@@ -533,6 +520,7 @@ mod tests {
             "sent_twice",
             "configurations_differ",
             "quota_used_up",
+            "archive",
             "storm",
         ];
         assert_eq!(words, known.into());

@@ -8,4 +8,5 @@ pub mod catalogue;
 pub mod channels;
 pub mod outbox;
 pub mod settings;
+mod severity;
 pub mod shown;

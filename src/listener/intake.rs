@@ -12,12 +12,14 @@ use bytes::Bytes;
 use tokio::time::{Instant, timeout};
 use tracing::{error, warn};
 
+use super::copies;
 use crate::{
     mail::{
         health::Health,
         message::{Body, Message, MessageId},
         reply::Reply,
     },
+    policy::archive::Archive,
     queue::{Queue, body::BodyWriter, store::StoreError},
     route::{RouteName, Routed},
     smtp::server::session::Accepted,
@@ -81,24 +83,24 @@ impl Intake {
             (None, None) => Body::Memory(Bytes::new()),
             (None, Some(body)) => match body.finish().await {
                 Ok(body) => body,
-                Err(error) => {
-                    return Err(match failed(queue, id, &error) {
-                        Health::Full => Reply::storage_full(),
-                        _ => Reply::storage_failing(),
-                    });
-                }
+                Err(error) => return Err(not_spooled(queue, id, &error)),
             },
         };
-        let message = Arc::new(Message {
+        let mut message = Message {
             id,
             envelope: accepted.envelope,
             origin: accepted.origin,
             header: accepted.header,
             body,
-        });
+        };
+        let copies = copies::made(queue, &mut message, &accepted.archives).await;
+        let copies = copies.map_err(|error| not_spooled(queue, id, &error))?;
+        let message = Arc::new(message);
+        let copied: Vec<Arc<Message>> = copies.iter().map(|c| Arc::clone(&c.message)).collect();
         let mail = Routed {
             message: Arc::clone(&message),
             jobs: accepted.jobs,
+            copies,
         };
         let mut routes: Vec<_> = mail.jobs.iter().map(|(route, _)| route.clone()).collect();
         routes.dedup();
@@ -111,6 +113,7 @@ impl Intake {
                 }
                 Ok(Unlogged {
                     message,
+                    copies: accepted.archives.into_iter().zip(copied).collect(),
                     routes,
                     took: began.elapsed(),
                 })
@@ -133,6 +136,14 @@ impl Intake {
     }
 }
 
+/// The reply where the disk has failed.
+fn not_spooled(queue: &Queue, id: MessageId, error: &io::Error) -> Reply {
+    match failed(queue, id, error) {
+        Health::Full => Reply::storage_full(),
+        _ => Reply::storage_failing(),
+    }
+}
+
 /// Logs that the disk failed, and says what that makes of the store.
 fn failed(queue: &Queue, id: MessageId, error: &io::Error) -> Health {
     warn!(event = "spool failed", id = %id, error = %error, "spool failed");
@@ -148,6 +159,7 @@ fn failed(queue: &Queue, id: MessageId, error: &io::Error) -> Health {
 /// A message that is on disk; when dropped it writes its line to the log.
 pub(super) struct Unlogged {
     message: Arc<Message>,
+    copies: Vec<(Arc<Archive>, Arc<Message>)>,
     routes: Vec<RouteName>,
     took: Duration,
 }
@@ -163,5 +175,14 @@ impl Drop for Unlogged {
             &names,
             self.took,
         );
+        for (archive, copy) in &self.copies {
+            maillog::archived(
+                copy.id,
+                self.message.id,
+                &archive.name,
+                &archive.to,
+                copy.size(),
+            );
+        }
     }
 }

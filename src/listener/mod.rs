@@ -21,6 +21,7 @@ pub mod auth;
 pub(crate) mod bind;
 pub mod captures;
 mod connection;
+mod copies;
 pub mod devices;
 mod failed;
 mod intake;

@@ -123,6 +123,8 @@ pub struct Origin {
     pub at: SystemTime,
     /// What rules made of it on its way in, one each, for the log and for its life.
     pub rules: Vec<String>,
+    /// It is a copy for an archive, of this message, and all else here is that one's.
+    pub copy_of: Option<MessageId>,
 }
 
 /// One accepted message. What goes out is `header`, CRLF, `body`.

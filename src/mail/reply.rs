@@ -465,11 +465,11 @@ impl Reply {
         )
     }
     /// Too many Received fields (RFC 5321 §6.3).
-    pub fn mail_loop(limit: usize) -> Self {
+    pub fn mail_loop(limit: usize, of_what: &str) -> Self {
         Self::new(
             554,
             (5, 4, 6),
-            format!("mail loop: more than {limit} Received fields"),
+            format!("mail loop: more than {limit} Received fields{of_what}"),
         )
     }
 }

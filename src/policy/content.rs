@@ -102,7 +102,7 @@ impl Seen {
         if field.is("Received") {
             self.received += 1;
             if self.received > policy.received_headers {
-                return Err(Reply::mail_loop(policy.received_headers));
+                return Err(Reply::mail_loop(policy.received_headers, ""));
             }
         }
         for (name, present) in [
@@ -447,6 +447,7 @@ mod tests {
                     user: None,
                     at: SystemTime::UNIX_EPOCH + Duration::from_hours(498_732),
                     rules: Vec::new(),
+                    copy_of: None,
                 },
                 client: None,
                 user: None,

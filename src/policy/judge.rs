@@ -2,10 +2,12 @@
 //!
 //! What was found on the way to each answer is kept where somebody wants to know, for `postern explain`.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::Arc};
 
 use super::{
-    alter, content,
+    alter,
+    archive::{self, Archive, LOOP},
+    content,
     grants::{self, Party},
     redirect::{self, Redirect},
     rewrite::{self, Rewrite},
@@ -186,6 +188,26 @@ impl Policy {
     /// The reply that names the rule.
     pub fn header(&self, raw: &[u8], about: &About<'_>) -> Result<Vec<u8>, Reply> {
         content::header(self, raw, about)
+    }
+
+    /// Then the archives that take a copy of it; `raw` as it came. A copy that has come back, which is from `<>`, is not copied again.
+    ///
+    /// # Errors
+    /// 554 5.4.6: it is to be copied, and has been here too often.
+    pub fn archives(&self, raw: &[u8], about: &About<'_>) -> Result<Vec<Arc<Archive>>, Reply> {
+        let taking = archive::taking(&self.archives, about.posted(), about.recipients);
+        let taking: Vec<_> = taking.cloned().collect();
+        if taking.is_empty() {
+            return Ok(taking);
+        }
+        match archive::passes(raw, about.hostname) {
+            LOOP.. => Err(Reply::mail_loop(
+                LOOP - 1,
+                " of ours, and it is to be copied",
+            )),
+            1.. if about.sender.is_none() => Ok(Vec::new()),
+            _ => Ok(taking),
+        }
     }
 
     /// The `[[header]]` rules that change the header of this message, each as it is told: its place, and what it does.

@@ -4,6 +4,7 @@
 //! anything or knows of TOML and sockets.
 
 pub mod alter;
+pub mod archive;
 pub mod client;
 mod content;
 mod grants;

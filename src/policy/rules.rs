@@ -2,10 +2,11 @@
 //!
 //! What every file in here needs to know of the others; the answers are given in `judge`.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::Arc};
 
 use super::{
     alter::HeaderRule,
+    archive::Archive,
     client::{self, Client, User},
     quota::Quota,
     redirect::{Redirect, Redirected},
@@ -55,6 +56,8 @@ pub struct Policy {
     pub rewrites: Vec<Rewrite>,
     /// `[[redirect]]`, first match wins.
     pub redirects: Vec<Redirect>,
+    /// `[[archive]]`, all that are for a message get a copy.
+    pub archives: Vec<Arc<Archive>>,
     /// `[[header]]`, all that are for a message, in order.
     pub header_rules: Vec<HeaderRule>,
     /// `[[quota]]`, all that are for a recipient count it.

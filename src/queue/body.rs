@@ -74,10 +74,19 @@ impl BodyStore {
 
     /// The body of a message, which stands in this directory from now on as well. Who has the first keeps it as long as he likes.
     pub(super) fn take_in(&self, id: MessageId, from: &BodyStore, len: u64) -> io::Result<Body> {
-        let (there, here) = (from.path(id), self.path(id));
+        self.take_as(id, &from.path(id), len)
+    }
+
+    /// The body of a message as that of another one, which has it for itself.
+    pub(super) fn second(&self, of: MessageId, id: MessageId, len: u64) -> io::Result<Body> {
+        self.take_as(id, &self.path(of), len)
+    }
+
+    fn take_as(&self, id: MessageId, there: &Path, len: u64) -> io::Result<Body> {
+        let here = self.path(id);
         // Not every file system gives a file a second name.
-        if std::fs::hard_link(&there, &here).is_err() {
-            std::fs::copy(&there, &here)?;
+        if std::fs::hard_link(there, &here).is_err() {
+            std::fs::copy(there, &here)?;
             File::open(&here)?.sync_data()?;
         }
         let body = Body::Stored(Arc::new(BodyFile {

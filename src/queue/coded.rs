@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::store::{JobState, RecipientState};
 use crate::{
     mail::{
-        message::Origin,
+        message::{MessageId, Origin},
         time::{from_micros as time, micros},
     },
     route::LaneId,
@@ -104,6 +104,9 @@ struct OriginRow<'a> {
     at: i64,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     rules: Vec<Cow<'a, str>>,
+    /// An older program does not read it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    copy_of: Option<Cow<'a, str>>,
 }
 
 pub(super) fn origin_to_json(origin: &Origin) -> String {
@@ -118,6 +121,7 @@ pub(super) fn origin_to_json(origin: &Origin) -> String {
         user: origin.user.as_deref().map(Cow::Borrowed),
         at: micros(origin.at),
         rules: origin.rules.iter().map(Cow::from).collect(),
+        copy_of: origin.copy_of.map(|id| id.to_string().into()),
     };
     // It has no part that cannot be written as JSON.
     serde_json::to_string(&row).unwrap_or_default()
@@ -136,6 +140,7 @@ pub(super) fn origin_from_json(text: &str) -> Option<Origin> {
         user: row.user.map(Cow::into_owned),
         at: time(row.at),
         rules: row.rules.into_iter().map(Cow::into_owned).collect(),
+        copy_of: row.copy_of.and_then(|id| id.parse().ok()),
     })
 }
 
@@ -158,4 +163,15 @@ pub(super) fn client_of(origin: &str) -> Option<String> {
     }
     let row: ClientRow<'_> = serde_json::from_str(origin).ok()?;
     row.client.map(Cow::into_owned)
+}
+
+/// The same of the message that it is a copy of.
+pub(super) fn copy_of(origin: &str) -> Option<MessageId> {
+    #[derive(Deserialize)]
+    struct CopyRow<'a> {
+        #[serde(borrow, default)]
+        copy_of: Option<Cow<'a, str>>,
+    }
+    let row: CopyRow<'_> = serde_json::from_str(origin).ok()?;
+    row.copy_of?.parse().ok()
 }

@@ -63,7 +63,7 @@ impl OfConnector {
     /// The one of this name, with the routes that are configured now.
     pub fn new(name: &str, router: &Router) -> Self {
         let name = ConnectorName::from(name);
-        let routes = router.routes.iter();
+        let routes = router.all();
         let routes = routes.filter(|route| route.connectors.contains(&name));
         let routes = routes.map(|route| route.name.clone()).collect();
         Self { name, routes }

@@ -23,7 +23,7 @@ pub use store::Settings;
 use store::{Health, Inserted, Job, NodeId, Standing, Start, Store, StoreError};
 
 use crate::{
-    mail::message::{Ids, MessageId},
+    mail::message::{Body, Ids, MessageId},
     route::{ConnectorName, LaneId, RouteName, Routed},
 };
 
@@ -241,6 +241,19 @@ impl Queue {
         self.store.bodies().writer(id)
     }
 
+    /// The body of a message that arrives as that of a copy of it, which has it for itself from then on.
+    ///
+    /// # Errors
+    /// As any write of a file.
+    pub async fn second_body(&self, of: MessageId, body: &Body, id: MessageId) -> io::Result<Body> {
+        let Body::Stored(stored) = body else {
+            return Ok(body.clone());
+        };
+        let (bodies, len) = (self.store.bodies().clone(), stored.len());
+        let made = tokio::task::spawn_blocking(move || bodies.second(of, id, len));
+        made.await.unwrap_or_else(|e| Err(io::Error::other(e)))
+    }
+
     /// Whether what is sent can be recorded.
     pub fn is_healthy(&self) -> bool {
         self.store.health() != Health::Failing
@@ -311,6 +324,7 @@ impl Queue {
                 *start = Start::Held(LaneId::held_by(holder));
             }
         }
+        let has_copies = !mail.copies.is_empty();
         let inserted = self.store.insert(&mail, &starts, now).await;
         if matches!(inserted, Err(StoreError::Full)) {
             self.ask_for_space();
@@ -332,6 +346,9 @@ impl Queue {
                     attempts: 0,
                     accepted: now,
                 });
+                if has_copies {
+                    self.wake();
+                }
             }
             _ => self.wake(),
         }

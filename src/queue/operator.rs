@@ -123,6 +123,8 @@ pub struct Entry {
     pub held_by: Option<String>,
     /// The `[[client]]` that sent it, by name.
     pub client: Option<String>,
+    /// The message that it is a copy of, for an archive.
+    pub copy_of: Option<MessageId>,
     /// To be read; only where it was asked for and the message is still kept.
     pub subject: Option<String>,
     /// The gateway that took it in, among several.

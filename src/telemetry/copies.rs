@@ -2,12 +2,16 @@
 
 use std::sync::atomic::Ordering;
 
-use super::series::{Family, Number, counter};
+use super::{
+    labels::{LabelNames, alone},
+    series::{Family, Number, counter},
+};
 
 /// Both counts, by the name of the rule.
 #[derive(Debug)]
 pub(super) struct CopyCounts {
-    pub(super) redirected: Family<Number, 1>,
+    redirected: Family<Number, 1>,
+    pub(super) archived: Family<Number, 1>,
 }
 
 impl Default for CopyCounts {
@@ -17,6 +21,12 @@ impl Default for CopyCounts {
                 "postern_redirected_recipients_total",
                 "Recipients of accepted messages that a [[redirect]] replaced.",
                 ["redirect"],
+                1,
+            ),
+            archived: counter(
+                "postern_archive_copies_total",
+                "Copies of accepted messages that an [[archive]] has made.",
+                ["archive"],
                 1,
             ),
         }
@@ -30,7 +40,13 @@ impl CopyCounts {
         });
     }
 
+    pub(super) fn know(&self, names: &LabelNames) {
+        self.redirected.know(&alone(&names.redirects));
+        self.archived.know(&alone(&names.archives));
+    }
+
     pub(super) fn write(&self, out: &mut String) {
         self.redirected.write(out);
+        self.archived.write(out);
     }
 }

@@ -108,6 +108,11 @@ pub fn redirected(redirect: &str, recipients: u64) {
     info!(name: "redirected", target: COUNTED, redirect, recipients);
 }
 
+/// A copy of a message for this `[[archive]]` is on disk.
+pub(super) fn archived(archive: &str) {
+    info!(name: "archived", target: COUNTED, archive);
+}
+
 /// A connector of this route is called since those before it took nothing.
 pub fn failed_over(route: &str) {
     info!(name: "failed over", target: COUNTED, route);
@@ -253,6 +258,7 @@ pub(super) fn count(event: &Event<'_>, metrics: &Metrics) {
         "refused" => metrics.refused(first(), second(), number),
         "login" => metrics.login(first(), second()),
         "redirected" => metrics.redirected(first(), number),
+        "archived" => metrics.archived(first()),
         "failed over" => metrics.failed_over(first()),
         "bounced" => metrics.bounced(first()),
         "reported" => metrics.reported(first()),
@@ -288,6 +294,7 @@ mod tests {
             token_connectors: vec!["up".to_owned()],
             signing_connectors: vec!["up".to_owned()],
             redirects: vec!["staging".to_owned()],
+            archives: vec!["journal".to_owned()],
             channels: Vec::new(),
         });
         tracing::subscriber::with_default(counting(&metrics), happens);
@@ -315,6 +322,7 @@ mod tests {
             failed_over("all");
             redirected("staging", 3);
             redirected("another", 2);
+            archived("journal");
             bounced("withheld");
             reported("delayed");
             asked_for_token("up", None);
@@ -341,6 +349,7 @@ mod tests {
             "dkim_messages_total{connector=\"up\",result=\"no_key\"} 1",
             "dkim_messages_total{connector=\"up\",result=\"signed\"} 1",
             "redirected_recipients_total{redirect=\"staging\"} 3",
+            "archive_copies_total{archive=\"journal\"} 1",
             "accept_duration_seconds_sum 0.002",
             "accept_duration_seconds_count 1",
             "store_commit_duration_seconds_sum 0.003",

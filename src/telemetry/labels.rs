@@ -21,6 +21,8 @@ pub struct LabelNames {
     pub signing_connectors: Vec<String>,
     /// `[[redirect]]`.
     pub redirects: Vec<String>,
+    /// `[[archive]]`.
+    pub archives: Vec<String>,
     /// `[[notify]]`.
     pub channels: Vec<String>,
 }

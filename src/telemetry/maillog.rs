@@ -69,6 +69,20 @@ pub fn accepted(
     );
 }
 
+/// A copy of a message for an archive is on disk with it.
+pub fn archived(id: MessageId, of: MessageId, archive: &str, to: &Address, size: u64) {
+    counted::archived(archive);
+    info!(
+        event = "archived",
+        id = %id,
+        of = %of,
+        archive,
+        recipient = %logged(&to.to_string()),
+        size,
+        "archived"
+    );
+}
+
 /// What was refused, to whom.
 #[derive(Debug, Clone, Copy)]
 pub struct Rejected<'a> {

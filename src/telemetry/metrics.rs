@@ -291,7 +291,7 @@ impl Metrics {
         self.tokens.know(&pairs(&names.token_connectors, &TOKENS));
         self.signing
             .know(&pairs(&names.signing_connectors, &SIGNING));
-        self.copies.redirected.know(&alone(&names.redirects));
+        self.copies.know(names);
         self.notifications
             .know(&pairs(&names.channels, &NOTIFICATIONS));
         self.admin_requests.know(&[["200"]]);
@@ -376,6 +376,10 @@ impl Metrics {
 
     pub(super) fn redirected(&self, redirect: &str, recipients: u64) {
         self.copies.redirected(redirect, recipients);
+    }
+
+    pub(super) fn archived(&self, archive: &str) {
+        self.copies.archived.at([archive], one);
     }
 
     pub(super) fn asked_for_token(&self, connector: &str, result: &str) {

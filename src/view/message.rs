@@ -38,6 +38,9 @@ pub struct EntryView {
     pub size: u64,
     /// When it was accepted.
     pub accepted_at: String,
+    /// The message that it is a copy of, for the archive that the route names: `archive NAME`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub copy_of: Option<String>,
     /// The gateway that took it in, where several share the queue.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub accepted_by: Option<String>,
@@ -107,6 +110,7 @@ impl EntryView {
             held_by: entry.held_by.clone(),
             size: entry.size,
             accepted_at: rfc3339(entry.accepted),
+            copy_of: entry.copy_of.map(|id| id.to_string()),
             accepted_by: entry.accepted_by.clone(),
             sent_by: entry.sent_by.clone(),
         }

@@ -3,7 +3,7 @@
 //! A file is a few lines `# comment`, then `key = value` lines (see [`Setting`]), then the conversation:
 //! `C: text` (CRLF is added), `C! text\r\n\x00` (exactly these octets), `S: reply` (`*` stands for anything),
 //! `S: close`, `TLS` (handshake now), `--- connection` (a new one), `reload key = value`, `sink: N` (messages accepted
-//! so far), `body: text`, `header: line`, `no-header: line`, `envelope: from to`, `rules: what rules made of it`, `held: ROUTE by QUOTA` (or `held: no`)
+//! so far), `body: text`, `header: line`, `no-header: line`, `envelope: from to`, `rules: what rules made of it`, `archives: who gets a copy` (or `none`), `held: ROUTE by QUOTA` (or `held: no`)
 //! and `dsn: RET= ENVID=; to NOTIFY= ORCPT=` (of the last message). `later: 1h` moves the clock of the quotas. `play = whole` (or `lines`,
 //! `octets`) restricts how it is played.
 
@@ -28,6 +28,7 @@ use postern::{
     policy::{
         AuthMode,
         alter::{AddedField, FieldName, HeaderRule, SubjectPrefix},
+        archive::{Archive, ArchiveForm},
         client::{ToleranceLevel, User},
         ledger::{Ledger, QuotaView},
         quota::{Beyond, CountedBy, Quota},
@@ -146,6 +147,22 @@ impl Setting {
             }
             // NAME to ADDRESSES [from PATTERNS] [for PATTERNS] [except PATTERNS] [client NAME]
             "redirect" => self.rules.policy.redirects.push(redirect(value)),
+            // NAME to ADDRESS [from PATTERNS] [for PATTERNS] [client NAME]
+            "archive" => {
+                let Redirect {
+                    name, scope, to, ..
+                } = redirect(value);
+                let to = to.into_iter().next().unwrap();
+                let by = (to.clone(), "gw.corp.com".to_owned());
+                let form = ArchiveForm::Copy;
+                self.rules.policy.archives.push(Arc::new(Archive {
+                    name,
+                    scope,
+                    to,
+                    form,
+                    by,
+                }));
+            }
             "header_recipients" => self.rules.policy.allowlist.header_recipients = yes,
             // add NAME: VALUE | remove NAME | prefix "TEXT", several with ` & ` between them
             "header" => {
@@ -527,6 +544,15 @@ fn play(path: &Path, text: &str, way: Way, setting: &Setting) {
                 all.join(", ")
             };
             assert_eq!(said, held, "{at}");
+        } else if let Some(names) = line.strip_prefix("archives: ") {
+            let (last, _) = player.accepted.last().unwrap();
+            let all: Vec<&str> = last.archives.iter().map(|one| &*one.name).collect();
+            let said = if all.is_empty() {
+                "none".into()
+            } else {
+                all.join(" ")
+            };
+            assert_eq!(said, names, "{at}");
         } else if let Some(rules) = line.strip_prefix("rules: ") {
             let (last, _) = player.accepted.last().unwrap();
             let said = last.origin.rules.join("; ");

@@ -128,6 +128,7 @@ fn setup(connectors: &[(&str, &Arc<Scripted>)], plan: &Plan) -> Setup {
                 give_up: plan.give_up,
                 ..route(plan.route, &names)
             }],
+            archives: Vec::new(),
         },
         connectors: connectors
             .iter()
@@ -207,6 +208,7 @@ fn mail(recipients: &[&str], now: SystemTime) -> Routed {
                 user: None,
                 at: now,
                 rules: Vec::new(),
+                copy_of: None,
             },
             header: Bytes::from_static(
                 b"From: app@corp.example\r\nMessage-ID: <1@corp.example>\r\n",
@@ -214,6 +216,7 @@ fn mail(recipients: &[&str], now: SystemTime) -> Routed {
             body: Body::Memory(Bytes::from_static(b"hello\r\n")),
         }),
         jobs: vec![(RouteName::from("all"), recipients)],
+        copies: Vec::new(),
     }
 }
 

@@ -76,6 +76,7 @@ const SEEDED: &[(IncidentKind, fn())] = &[
         cluster_incidents::a_message_that_two_send,
     ),
     (IncidentKind::QuotaUsedUp, a_quota_that_is_used_up),
+    (IncidentKind::Archive, a_copy_that_failed),
     (IncidentKind::Storm, many_at_once),
 ];
 
@@ -103,6 +104,23 @@ fn a_quota_that_is_used_up() {
     );
     watched.recovered("quota_used_up");
     watched.exactly(&[("quota_used_up", "app")]);
+}
+
+#[test]
+fn a_copy_that_failed() {
+    let upstream = Upstream::scripted(|line| {
+        let is_refused = line.starts_with("RCPT") && line.contains("archive@");
+        is_refused.then(|| "550 5.2.2 full".to_owned())
+    });
+    let archive =
+        "\n[[archive]]\nname = \"journal\"\nto = \"archive@corp.example\"\nconnectors = [\"up\"]\n";
+    let watched = Watched::start(&(basic(upstream.address) + archive));
+    send(&watched.gateway);
+    let open = watched.is("archive", "open");
+    assert_eq!(open["object"], "journal");
+    assert!(open["evidence"].to_string().contains("5.2.2"), "{open}");
+    watched.recovered("archive");
+    watched.exactly(&[("archive", "journal")]);
 }
 
 #[test]

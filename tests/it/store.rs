@@ -78,11 +78,13 @@ pub(crate) fn mail_with(n: u128, recipients: &[&str], body: Body) -> Routed {
                 user: None,
                 at: at(0),
                 rules: Vec::new(),
+                copy_of: None,
             },
             header: "Subject: x\r\n".into(),
             body,
         }),
         jobs: vec![(route(), recipients)],
+        copies: Vec::new(),
     }
 }
 
@@ -300,6 +302,7 @@ on_every_store!(
     what_waits_for_its_turn_in_a_lane_is_claimed_for_that_lane_alone,
     deliveries_are_remembered_with_their_recipients,
     who_waits_for_word_is_told_once,
+    copies_go_in_with_their_message,
 );
 
 /// A set that was refused becomes two jobs, both due; written twice it is still two.
@@ -359,6 +362,81 @@ async fn what_goes_in_comes_out(store: Arc<dyn Store>) {
     let events = store.events(sent.message.id).await.unwrap();
     assert_eq!(events[0].kind, EventKind::Accepted);
     assert_eq!(events[1].recipients, ["a@x.example", "b@x.example"]);
+}
+
+/// A copy of a message for an archive, with a body in a file where that is large.
+async fn copy_for(store: &dyn Store, sent: &Routed, n: u128, octets: usize) -> Routed {
+    let mut copy = mail(n, &["archive@x.example"]);
+    copy.jobs[0].0 = RouteName::of_archive("journal");
+    let message = Arc::make_mut(&mut copy.message);
+    message.envelope.sender = None;
+    message.origin.copy_of = Some(sent.message.id);
+    message.origin.rules = vec![format!("a copy of {}", sent.message.id)];
+    if octets > 0 {
+        let body = vec![b'x'; octets];
+        let mut writer = store.bodies().writer(message.id);
+        writer.append(&body).await.unwrap();
+        // The double in memory has no directory.
+        let written = writer.finish().await;
+        message.body = written.unwrap_or_else(|_| Body::Memory(body.into()));
+    }
+    copy
+}
+
+/// All of them or none, and what becomes of one is nothing to the others.
+async fn copies_go_in_with_their_message(store: Arc<dyn Store>) {
+    let store = &*store;
+    let to_archive = || {
+        let [ask] = <[Ask; 1]>::try_from(ask(9)).unwrap();
+        let route = RouteName::of_archive("journal");
+        [Ask { route, ..ask }]
+    };
+    let mut sent = mail(1, &["a@x.example"]);
+    let small = copy_for(store, &sent, 2, 0).await;
+    let large = copy_for(store, &sent, 3, 100_000).await;
+    sent.copies = vec![small, large];
+    let inserted = store.insert(&sent, &[at_once()], at(0)).await.unwrap();
+    assert_eq!(inserted.jobs.len(), 1, "jobs of the message itself");
+    // The id of the message decides of all.
+    let mut again = mail(1, &["a@x.example"]);
+    again.copies = vec![copy_for(store, &sent, 4, 0).await];
+    assert!(store.insert(&again, &[], at(0)).await.is_err());
+    let ids = |n| MessageId::new(at(0), n);
+    assert!(store.list(&only(ids(4)), at(0)).await.unwrap().is_empty());
+    let jobs = store.claim(&to_archive(), NODE, at(1)).await.unwrap();
+    let mut found: Vec<_> = jobs.iter().map(|job| job.message.id).collect();
+    found.sort();
+    assert_eq!(
+        found,
+        [ids(2), ids(3)],
+        "the message itself is sent already"
+    );
+    for (job, copy) in [(0, 0), (1, 1)] {
+        let job = jobs.iter().find(|j| j.message.id == found[job]).unwrap();
+        let copy = &sent.copies[copy].message;
+        assert_eq!(job.message.envelope, copy.envelope);
+        assert_eq!(job.message.origin, copy.origin);
+        assert_eq!(job.message.size(), copy.size());
+        let entry = store.list(&only(copy.id), at(1)).await.unwrap().remove(0);
+        assert_eq!(entry.copy_of, Some(ids(1)));
+        let events = store.events(copy.id).await.unwrap();
+        assert!(events[0].text.contains("a copy of "), "{}", events[0].text);
+    }
+    let of_large = jobs.iter().find(|job| job.message.id == ids(3)).unwrap();
+    let mut body = of_large.message.body.open().await.unwrap();
+    let mut octets = 0;
+    while let Some(piece) = body.next().await.unwrap() {
+        octets += piece.len();
+    }
+    assert_eq!(octets, 100_000);
+    let entry = store.list(&only(ids(1)), at(1)).await.unwrap().remove(0);
+    assert_eq!((entry.copy_of, entry.state), (None, JobState::Sending));
+    let settled = settlement(of_large, vec![("archive@x.example", failed())]);
+    store.settle(settled, at(2)).await.unwrap();
+    let state = async |n| looks(store, ids(n)).await.0;
+    assert_eq!(state(3).await, JobState::Failed);
+    assert_eq!(state(2).await, JobState::Sending);
+    assert_eq!(state(1).await, JobState::Sending);
 }
 
 async fn the_course_of_mail(store: Arc<dyn Store>) {

@@ -61,6 +61,7 @@ fn mail_of(n: u128, client: &str, sender: &str) -> Routed {
             body,
         }),
         jobs: sent.jobs,
+        copies: Vec::new(),
     }
 }
 

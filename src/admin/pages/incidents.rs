@@ -26,6 +26,7 @@ use crate::{
         params::Params,
         problem::ApiError,
     },
+    route::RouteName,
     view,
     window::audit::AuditRow,
 };
@@ -181,6 +182,13 @@ fn about(incident: &view::IncidentView) -> Option<(String, String)> {
         "mail_failed" => (
             format!("failed mail of the route {object}"),
             format!("/messages?state=failed&route={}", path_part(object)),
+        ),
+        "archive" => (
+            format!("failed copies for the archive {object}"),
+            format!(
+                "/messages?state=failed&route={}",
+                path_part(RouteName::of_archive(object).as_str())
+            ),
         ),
         "login_attack" => (
             format!("device {object}"),

@@ -73,6 +73,28 @@ impl Connectors {
             .map(|settings| settings.max_recipients)
     }
 
+    fn named(&self, name: &ConnectorName) -> Option<&Settings> {
+        let mut all = self.all.iter().filter_map(|(_, one)| one.as_ref());
+        all.find(|settings| settings.name == *name)
+    }
+
+    /// Whether it is one of Microsoft Graph, which has no envelope.
+    pub(super) fn is_graph(&self, name: &ConnectorName) -> bool {
+        self.named(name)
+            .is_some_and(|settings| matches!(settings.kind, Kind::Graph(_)))
+    }
+
+    /// Whether all that leaves by it is sent from its From.
+    pub(super) fn sends_as_from(&self, name: &ConnectorName) -> bool {
+        self.named(name)
+            .is_some_and(|settings| settings.kind.sends_as_from())
+    }
+
+    /// The mailbox that all mail leaves from, where it has one.
+    pub(super) fn mailbox(&self, name: &ConnectorName) -> Option<Address> {
+        self.named(name)?.kind.mailbox()
+    }
+
     /// Above this many octets the connector refuses a message, whatever happens.
     pub(super) fn max_size(&self, name: &str) -> Option<u64> {
         let settings = self

@@ -22,7 +22,7 @@ pub(super) fn read(
 ) -> Vec<HeaderRule> {
     let mut rules = Vec::new();
     for table in root.tables("header") {
-        let scope = scope::read(context, &table, names, "header rule");
+        let scope = scope::read(context, &table, names, "a header rule");
         let add = table.list("add", |text| {
             AddedField::parse(text).map_err(|e| added(&e, text))
         });

@@ -2,7 +2,7 @@
 //!
 //! `table` knows TOML and no meaning, the modules know their settings and no TOML.
 
-use std::{cell::RefCell, path::Path};
+use std::{cell::RefCell, path::Path, sync::Arc};
 
 use toml::{Spanned, de::DeTable};
 
@@ -17,6 +17,7 @@ use super::{
 
 mod admin;
 mod allowlist;
+mod archive;
 mod azure;
 mod bounce;
 mod capture;
@@ -97,14 +98,13 @@ pub(super) fn read<'a>(
     let connectors = connector::read(context, &root, &surroundings);
     dkim.check_use(context, connectors.sign());
     let store = store(context, &root, queue.is_shared.as_ref(), &connectors);
-    let known = route::RouteContext {
-        listeners: &listeners.names,
-        clients: &clients.names,
-        users: &users.names,
-        connectors: &connectors,
-        patience: &queue.patience,
-    };
-    let router = route::read(context, &root, &known);
+    let (router, archives) = ways(
+        context,
+        &root,
+        names,
+        (&connectors, &queue.patience),
+        (&rules.redirects, allowlist.as_ref(), bounce.as_ref()),
+    );
     look_at_bounces(
         context,
         &root,
@@ -124,6 +124,7 @@ pub(super) fn read<'a>(
         clients: clients.list(),
         users: users.list(),
         allowlist: allowlist?,
+        archives,
         received_headers: limits.received_headers,
         default_domain: top.default_domain.clone(),
         ..rules
@@ -176,6 +177,39 @@ fn rules(
         quotas: quota::read(context, root, names),
         ..crate::policy::Policy::default()
     }
+}
+
+/// The routes with the ways of copies, and the archives that these are for.
+fn ways(
+    context: Context<'_>,
+    root: &Table<'_>,
+    names: scope::ScopeNames<'_>,
+    (connectors, patience): (&connector::Connectors, &queue::Patience),
+    (redirects, allowlist, bounce): (
+        &[crate::policy::redirect::Redirect],
+        Option<&crate::policy::Allowlist>,
+        Option<&crate::delivery::BounceSettings>,
+    ),
+) -> (
+    crate::route::Router,
+    Vec<Arc<crate::policy::archive::Archive>>,
+) {
+    let known = route::RouteContext {
+        listeners: names.listeners,
+        clients: names.clients,
+        users: names.users,
+        connectors,
+        patience,
+    };
+    let rest = archive::ArchiveContext {
+        allowlist,
+        redirects,
+        bounce,
+    };
+    let archives = archive::read(context, root, names, &known, &rest);
+    let mut router = route::read(context, root, &known, &archives.ways);
+    router.archives = archives.ways;
+    (router, archives.list)
 }
 
 /// Whether reports can leave, and whom they would reach.

@@ -17,7 +17,7 @@ pub(super) fn read(context: Context<'_>, root: &Table<'_>, known: ScopeNames<'_>
     let mut quotas = Vec::new();
     for table in root.tables("quota") {
         let name = names.read(context, &table);
-        let scope = scope::read(context, &table, known, "quota");
+        let scope = scope::read(context, &table, known, "a quota");
         table.requires("per", "per = \"sender\"");
         table.requires("max", "max = \"200/h\"");
         table.requires("over", "over = \"hold\"");

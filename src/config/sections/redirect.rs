@@ -24,7 +24,7 @@ pub(super) fn read(
     let mut redirects = Vec::new();
     for table in root.tables("redirect") {
         let name = names.read(context, &table);
-        let scope = scope::read(context, &table, known, "redirect");
+        let scope = scope::read(context, &table, known, "a redirect");
         table.requires("to", "to = [\"qa@corp.example\"]");
         let mut to: Vec<Address> = Vec::new();
         for At { value, span } in table

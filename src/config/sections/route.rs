@@ -24,7 +24,13 @@ pub(super) struct RouteContext<'a> {
     pub(super) patience: &'a Patience,
 }
 
-pub(super) fn read(context: Context<'_>, root: &Table<'_>, known: &RouteContext<'_>) -> Router {
+/// `others`: the connectors that are named elsewhere.
+pub(super) fn read(
+    context: Context<'_>,
+    root: &Table<'_>,
+    known: &RouteContext<'_>,
+    others: &[Route],
+) -> Router {
     if !root.has("route") {
         context.whole(
             fault!("there is no [[route]], so every recipient would be refused";
@@ -33,7 +39,8 @@ pub(super) fn read(context: Context<'_>, root: &Table<'_>, known: &RouteContext<
     }
     let mut names = SectionNames::new("route");
     let mut routes: Vec<(Route, Span)> = Vec::new();
-    let mut used: Vec<String> = Vec::new();
+    let others = others.iter().flat_map(|route| &route.connectors);
+    let mut used: Vec<String> = others.map(ToString::to_string).collect();
     for table in root.tables("route") {
         let route = one(context, &mut names, &table, known, &mut used);
         if let Some((first, span)) = routes.iter().find(|(first, _)| covers(first, &route)) {
@@ -53,6 +60,7 @@ pub(super) fn read(context: Context<'_>, root: &Table<'_>, known: &RouteContext<
     }
     Router {
         routes: routes.into_iter().map(|(route, _)| route).collect(),
+        archives: Vec::new(),
     }
 }
 
@@ -82,13 +90,43 @@ fn one(
         let list = bare(table.list(key, |text| names.lookup(text))?.value);
         (!list.is_empty()).then_some(list)
     };
+    let (senders, recipients) = (patterns("senders"), patterns("recipients"));
+    let way = way(
+        context,
+        table,
+        known,
+        RouteName::from(name.as_str()),
+        "a route",
+    );
+    used.extend(way.connectors.iter().map(ToString::to_string));
+    let Patience { retry, give_up } = queue::patience(context, table, Some(known.patience));
+    Route {
+        senders,
+        recipients,
+        clients: named("clients", known.clients),
+        users: named("users", known.users),
+        listeners: named("listeners", known.listeners),
+        retry,
+        give_up,
+        ..way
+    }
+}
+
+/// The connectors of a route, or of another section of that `kind`, with what they take; for anybody's mail, as patient as `[queue]`.
+pub(super) fn way(
+    context: Context<'_>,
+    table: &Table<'_>,
+    known: &RouteContext<'_>,
+    name: RouteName,
+    kind: &str,
+) -> Route {
     table.requires("connectors", "connectors = [\"smarthost\"]");
     let mut connectors: Vec<String> = Vec::new();
     if let Some(At { value, span }) =
         table.list("connectors", |text| known.connectors.names.lookup(text))
     {
         if table.is_empty_list("connectors") {
-            context.error(&span, fault!("a route without connectors leads nowhere"));
+            context.error(&span, fault!("{kind} without connectors leads nowhere"));
         }
         for At { value, span } in value {
             if connectors.contains(&value) {
@@ -98,15 +136,7 @@ fn one(
             connectors.push(value);
         }
     }
-    used.extend(connectors.iter().cloned());
-    let Patience { retry, give_up } = queue::patience(context, table, Some(known.patience));
     Route {
-        name: RouteName::from(name.as_str()),
-        senders: patterns("senders"),
-        recipients: patterns("recipients"),
-        clients: named("clients", known.clients),
-        users: named("users", known.users),
-        listeners: named("listeners", known.listeners),
         // Any connector that takes it, takes it.
         max_size: connectors
             .iter()
@@ -122,8 +152,9 @@ fn one(
             .iter()
             .map(|name| ConnectorName::from(name.as_str()))
             .collect(),
-        retry,
-        give_up,
+        retry: known.patience.retry.clone(),
+        give_up: known.patience.give_up,
+        ..Route::nowhere(name)
     }
 }
 
@@ -144,7 +175,7 @@ fn takes_any_recipient(route: &Route) -> bool {
 }
 
 /// Whether the first takes everything the second would, as far as that is easily seen.
-fn covers(first: &Route, second: &Route) -> bool {
+pub(super) fn covers(first: &Route, second: &Route) -> bool {
     fn patterns(first: Option<&Vec<Pattern>>, second: Option<&Vec<Pattern>>) -> bool {
         let Some(first) = first else { return true };
         let anybody =

@@ -17,7 +17,7 @@ pub(super) struct ScopeNames<'a> {
     pub(super) users: &'a SectionNames,
 }
 
-/// `kind`: what the section is, for people.
+/// `kind`: what the section is, for people, with its article.
 pub(super) fn read(
     context: Context<'_>,
     table: &Table<'_>,
@@ -32,7 +32,7 @@ pub(super) fn read(
         if table.is_empty_list(key) {
             context.error(
                 &table.place_or_header(key),
-                fault!("a {kind} with no {key} is for nobody";
+                fault!("{kind} with no {key} is for nobody";
                     "leave `{key}` out: an absent key matches anything"),
             );
         }

@@ -109,6 +109,7 @@ impl ReportDraft<'_> {
                 user: None,
                 at: self.now,
                 rules: Vec::new(),
+                copy_of: None,
             },
             header: Bytes::from(header),
             body: Body::Memory(Bytes::from(body)),

@@ -206,6 +206,7 @@ fn routed(queue: &Queue, draft: &ReportDraft<'_>, to: &Address, route: &RouteNam
     Routed {
         message: Arc::new(draft.to(to, id)),
         jobs: vec![(route.clone(), vec![addressee(to)])],
+        copies: Vec::new(),
     }
 }
 

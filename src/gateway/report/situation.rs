@@ -154,7 +154,7 @@ impl Routes {
             return Self(row.routes);
         }
         Self(site.config.map(|config| {
-            let routes = config.router.routes.iter().map(|route| {
+            let routes = config.router.all().map(|route| {
                 let connectors = route.connectors.iter().map(ToString::to_string);
                 (route.name.to_string(), connectors.collect())
             });

@@ -346,6 +346,7 @@ fn compose(
             user: None,
             at,
             rules: Vec::new(),
+            copy_of: None,
         },
         header: mail.slice(..end + 2),
         body: Body::Memory(mail.slice(end + 4..)),

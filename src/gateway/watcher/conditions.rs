@@ -18,6 +18,7 @@ use crate::{
     },
     policy::ledger::QuotaStanding,
     queue::store::LaneRow,
+    route::RouteName,
     view::{ClusterView, Credential, MemberStateView, StatusRow},
 };
 
@@ -87,7 +88,10 @@ pub(super) fn conditions(sight: &Sight) -> Vec<IncidentCondition> {
     }));
     all.extend(sight.failed_mail.iter().map(|(route, (count, said))| {
         let lines = vec![counted(*count, "recipient"), evidence(said)];
-        IncidentCondition::new(Kind::MailFailed, route, lines)
+        match RouteName::from(route.as_str()).archive() {
+            Some(archive) => IncidentCondition::new(Kind::Archive, archive, lines),
+            None => IncidentCondition::new(Kind::MailFailed, route, lines),
+        }
     }));
     all.extend(disk(sight));
     all.extend(ending(sight));

@@ -28,7 +28,7 @@ use crate::{
 pub(super) const SOME: usize = 500;
 
 const MESSAGES: &str = "SELECT m.id, m.place, m.sender, m.size, m.accepted, m.origin ->> 'client',
-           CASE WHEN $2::boolean THEN c.header END, n.name, m.dsn
+           CASE WHEN $2::boolean THEN c.header END, n.name, m.dsn, m.origin ->> 'copy_of'
     FROM message m LEFT JOIN content c ON $2 AND c.message = m.id LEFT JOIN node n ON n.id = m.node
     WHERE m.id = ANY($1::bytea[])";
 const JOBS: &str = "SELECT j.message, j.route, j.state, j.attempts, j.due, j.pinned, j.lane, j.nr, n.name FROM job j
@@ -295,6 +295,7 @@ fn entry(row: &Row, route: &str, mut sum: Sum) -> Result<Entry, DbFault> {
         size: u64::try_from(get::<i64>(row, 3)?).unwrap_or_default(),
         accepted: from_micros(get(row, 4)?),
         client: get(row, 5)?,
+        copy_of: get::<Option<&str>>(row, 9)?.and_then(|id| id.parse().ok()),
         subject: header.and_then(headers::subject),
         accepted_by: get::<Option<String>>(row, 7)?.filter(|name| !name.is_empty()),
         sent_by: sum.sent_by,

@@ -32,13 +32,14 @@ pub(super) const IN_ROW: i16 = 1;
 pub(super) const IN_CHUNKS: i16 = 2;
 
 /// In the order of their ids, so that two of these never wait for each other. Jobs are made for what is new, and for nothing else: those
-/// of a message that is there may be done.
+/// of a message that is there may be done. Copies come with their message or not at all.
 const INSERT: &str = "WITH new AS (
     INSERT INTO message (id, accepted, node, sender, eight_bit, origin, size, dsn, tell_late)
     SELECT id, accepted, node, sender, eight_bit, origin::jsonb, size, dsn, tell_late
     FROM unnest($1::bytea[], $2::bigint[], $3::bigint[], $4::text[], $5::boolean[], $6::text[], $7::bigint[], $25::text[],
-                $26::boolean[])
-         AS m (id, accepted, node, sender, eight_bit, origin, size, dsn, tell_late) ORDER BY id
+                $26::boolean[], $27::bytea[])
+         AS m (id, accepted, node, sender, eight_bit, origin, size, dsn, tell_late, with_message)
+    WHERE with_message IS NULL OR NOT EXISTS (SELECT FROM message there WHERE there.id = with_message) ORDER BY id
     ON CONFLICT (id) DO NOTHING RETURNING id),
   contents AS (
     INSERT INTO content (message, header, body, kept)
@@ -78,6 +79,8 @@ pub(super) struct MailRows {
     recipients: NewRecipients,
     dsn: Vec<Option<String>>,
     tell_late: Vec<bool>,
+    /// Of copies: their message.
+    with: Vec<Option<Vec<u8>>>,
 }
 
 #[derive(Default)]
@@ -123,8 +126,17 @@ impl tokio_postgres::types::ToSql for Octets {
 }
 
 impl MailRows {
-    /// One more, of this node, accepted `now`.
+    /// One more with its copies, of this node, accepted `now`.
     pub(super) fn add(&mut self, mail: &Routed, starts: &[Start], node: NodeId, now: i64) {
+        self.add_alone(mail, starts, node, now);
+        self.with.push(None);
+        for copy in &mail.copies {
+            self.add_alone(copy, &[], node, now);
+            self.with.push(Some(mail.message.id.to_bytes().to_vec()));
+        }
+    }
+
+    fn add_alone(&mut self, mail: &Routed, starts: &[Start], node: NodeId, now: i64) {
         let message = &mail.message;
         let key = message.id.to_bytes().to_vec();
         let (kept, body) = match &message.body {
@@ -223,6 +235,7 @@ impl MailRows {
                 &recipients.addresses,
                 &self.dsn,
                 &self.tell_late,
+                &self.with,
             ],
         )
     }

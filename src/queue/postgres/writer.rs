@@ -26,7 +26,7 @@ use super::{
     writing::Writing,
 };
 use crate::{
-    mail::message::Body,
+    mail::message::{Body, Message},
     queue::store::{JobId, Kept, NodeId, Settlement, Start, StoreError},
     route::Routed,
     telemetry::counted,
@@ -75,7 +75,8 @@ struct ToInsert {
 impl ToInsert {
     /// Its body goes into rows of its own.
     fn is_large(&self) -> bool {
-        matches!(self.mail.message.body, Body::Stored(_))
+        let is_stored = |message: &Arc<Message>| matches!(message.body, Body::Stored(_));
+        self.mail.messages().any(is_stored)
     }
 
     /// What it is leased by.
@@ -398,7 +399,11 @@ async fn large(link: &mut DbLink, insert: &mut ToInsert) -> Result<(), DbFault> 
         .collect();
     insert.was_there = !new_ids(&rows)?.contains(&insert.mail.message.id);
     if !insert.was_there {
-        copy(link, &insert.mail.message).await?;
+        for message in insert.mail.messages() {
+            if matches!(message.body, Body::Stored(_)) {
+                copy(link, message).await?;
+            }
+        }
     }
     link.commit(&[]).await.map(|_| ())
 }

@@ -67,7 +67,8 @@ impl SpillCore {
         now: SystemTime,
         is_unsure: bool,
     ) -> Result<Inserted, StoreError> {
-        let size = mail.message.size();
+        let sizes: Vec<u64> = mail.messages().map(|message| message.size()).collect();
+        let size = sizes.iter().sum();
         if self.count().octets.saturating_add(size) > self.spill.size {
             return Err(StoreError::Full);
         }
@@ -83,31 +84,40 @@ impl SpillCore {
             let starts: Vec<Start> = starts.iter().cloned().map(start_here).collect();
             self.local.insert(&mail, &starts, now).await?
         };
-        self.was_put(Some(size), now);
+        for size in sizes {
+            self.was_put(Some(size), now);
+        }
         Ok(inserted)
     }
 
-    /// With a large body among those of the local store.
+    /// With large bodies among those of the local store.
     async fn brought_here(&self, mail: &Routed) -> Result<Routed, StoreError> {
-        let message = &mail.message;
+        let mut here = Routed {
+            message: self.message_here(&mail.message).await?,
+            ..mail.clone()
+        };
+        for copy in &mut here.copies {
+            copy.message = self.message_here(&copy.message).await?;
+        }
+        Ok(here)
+    }
+
+    async fn message_here(&self, message: &Arc<Message>) -> Result<Arc<Message>, StoreError> {
         let Body::Stored(body) = &message.body else {
-            return Ok(mail.clone());
+            return Ok(Arc::clone(message));
         };
         let (here, from) = (self.local.bodies().clone(), self.incoming.clone());
         let (id, len) = (message.id, body.len());
         let taken = tokio::task::spawn_blocking(move || here.take_in(id, &from, len)).await;
         let taken = taken.unwrap_or_else(|error| Err(std::io::Error::other(error)));
         let body = taken.map_err(|e| StoreError::Unavailable(format!("the body of {id}: {e}")))?;
-        Ok(Routed {
-            message: Arc::new(Message {
-                id,
-                envelope: message.envelope.clone(),
-                origin: message.origin.clone(),
-                header: message.header.clone(),
-                body,
-            }),
-            jobs: mail.jobs.clone(),
-        })
+        Ok(Arc::new(Message {
+            id,
+            envelope: message.envelope.clone(),
+            origin: message.origin.clone(),
+            header: message.header.clone(),
+            body,
+        }))
     }
 
     pub(super) async fn settle(

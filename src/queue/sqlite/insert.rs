@@ -23,8 +23,24 @@ use crate::{
     route::Routed,
 };
 
-/// A message with its content and jobs. `None`: the store has one of this id.
+/// A message with its content and jobs, and its copies. `None`: the store has one of this id, and nothing is written.
 pub(super) fn insert(
+    change: &mut Change<'_>,
+    mail: &Routed,
+    starts: &[Start],
+    now: SystemTime,
+) -> rusqlite::Result<Option<Vec<JobId>>> {
+    let jobs = insert_alone(change, mail, starts, now)?;
+    if jobs.is_some() {
+        for copy in &mail.copies {
+            insert_alone(change, copy, &[], now)?;
+        }
+    }
+    Ok(jobs)
+}
+
+/// The same without its copies.
+pub(super) fn insert_alone(
     change: &mut Change<'_>,
     mail: &Routed,
     starts: &[Start],

@@ -224,6 +224,9 @@ impl Store for SqliteStore {
             StoreError::Unavailable("a message with this id is already there".to_owned())
         })?;
         leases.handed_over();
+        for copy in &mail.copies {
+            self.rota.waits(&copy.message);
+        }
         if !leased {
             self.rota.waits(&mail.message);
             self.recent.put(mail, &jobs, Instant::now());

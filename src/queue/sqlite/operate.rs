@@ -254,6 +254,7 @@ pub(super) fn entry(
             size: u64::try_from(row.get::<_, i64>(2)?).unwrap_or(0),
             accepted: rows::time(row.get(3)?),
             client: rows::client_of(row.get_ref(9)?.as_str()?),
+            copy_of: rows::copy_of(row.get_ref(9)?.as_str()?),
             subject,
             accepted_by: None,
             sent_by: None,

@@ -141,6 +141,7 @@ mod tests {
                 body: Body::Memory(Bytes::from(vec![b'x'; octets])),
             }),
             jobs: vec![(RouteName::from("r"), vec![to])],
+            copies: Vec::new(),
         }
     }
 

@@ -7,8 +7,8 @@ use rusqlite::{Connection, OptionalExtension as _};
 
 pub(super) use crate::mail::time::{from_micros as time, micros};
 pub(super) use crate::queue::coded::{
-    FAILED, HELD, SENDING, WAITING, before, client_of, lane, origin_from_json, origin_to_json,
-    recipient_state, recipient_state_number, some, state, state_number,
+    FAILED, HELD, SENDING, WAITING, before, client_of, copy_of, lane, origin_from_json,
+    origin_to_json, recipient_state, recipient_state_number, some, state, state_number,
 };
 use crate::{
     mail::{

@@ -7,7 +7,7 @@ use rusqlite::params;
 
 use super::{
     SqliteStore,
-    insert::insert,
+    insert::{insert, insert_alone},
     op::{Change, Purpose},
     rows::{self, micros, time},
 };
@@ -175,11 +175,14 @@ impl SqliteStore {
     }
 }
 
-/// Inserts a message whose jobs are on their way. Whether it is new here.
+/// Inserts a message and its copies, whose jobs are on their way. Whether it is new here.
 fn insert_apart(change: &mut Change<'_>, mail: &Routed, now: SystemTime) -> rusqlite::Result<bool> {
-    let Some(jobs) = insert(change, mail, &[], now)? else {
+    let Some(mut jobs) = insert_alone(change, mail, &[], now)? else {
         return Ok(false);
     };
+    for copy in &mail.copies {
+        jobs.extend(insert_alone(change, copy, &[], now)?.unwrap_or_default());
+    }
     let mut mark = change
         .conn
         .prepare_cached("UPDATE job SET state = state + ?2 WHERE id = ?1")?;

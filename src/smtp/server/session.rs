@@ -247,6 +247,7 @@ impl Session {
             user: self.user.as_ref().map(|u| u.name.clone()),
             at: now,
             rules: Vec::new(),
+            copy_of: None,
         };
         if let Phase::Opening(Some(head)) = self.phase {
             let decoder = Decoder::of_chunks(Leniency {

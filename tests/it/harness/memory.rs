@@ -362,6 +362,9 @@ impl Tables {
             });
             jobs.push(id);
         }
+        for copy in &routed.copies {
+            self.insert(copy, &[], now);
+        }
         Some(jobs)
     }
 
@@ -740,11 +743,16 @@ impl Tables {
     fn events(&self, id: MessageId) -> Option<Vec<Event>> {
         let mail = self.mails.iter().find(|mail| mail.message.id == id)?;
         let origin = &mail.message.origin;
+        let from = format!("from {} by listener {}", origin.peer, origin.listener);
+        let rules = origin.rules.iter().cloned();
         let mut events = vec![Event {
             at: mail.accepted,
             kind: EventKind::Accepted,
             recipients: Vec::new(),
-            text: format!("from {} by listener {}", origin.peer, origin.listener),
+            text: std::iter::once(from)
+                .chain(rules)
+                .collect::<Vec<_>>()
+                .join("; "),
         }];
         events.extend(mail.events.iter().cloned());
         let of_it = self.rows.iter().filter(|row| row.id() == id);
@@ -821,6 +829,7 @@ fn entry((mail, route, rows): (&Mail, RouteName, Vec<&Row>), with_subject: bool)
         size: mail.message.size(),
         accepted: mail.accepted,
         client: message.origin.client.clone(),
+        copy_of: message.origin.copy_of,
         subject: headers::subject(&message.header).filter(|_| is_kept),
         accepted_by: None,
         sent_by: None,

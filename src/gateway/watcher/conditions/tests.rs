@@ -172,6 +172,11 @@ fn each_fault_is_its_own_kind() {
         sight.failed_mail.insert("all".to_owned(), failed);
     });
     assert_eq!(seen, ["mail_failed all warning 0"]);
+    let seen = with(|sight| {
+        let failed = (1, said.to_owned());
+        sight.failed_mail.insert("archive all".to_owned(), failed);
+    });
+    assert_eq!(seen, ["archive all warning 0"]);
     assert_eq!(
         with(|sight| sight.health = Health::Failing),
         ["store_failing  critical 0"]

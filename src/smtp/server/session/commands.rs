@@ -447,7 +447,7 @@ fn too_big_for(route: &Route, size: u64) -> Option<Reply> {
 }
 
 /// The connectors of a route, for people.
-fn connectors(route: &Route) -> String {
+pub(super) fn connectors(route: &Route) -> String {
     let names: Vec<_> = route.connectors.iter().map(ConnectorName::as_str).collect();
     names.join(", ")
 }

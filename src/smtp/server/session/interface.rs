@@ -12,7 +12,9 @@ use crate::{
         recipient::Recipient,
         reply::Reply,
     },
-    policy::{AuthMode, Policy, client::Client, ledger::QuotaView, quota::QuotaTally},
+    policy::{
+        AuthMode, Policy, archive::Archive, client::Client, ledger::QuotaView, quota::QuotaTally,
+    },
     route::{RouteName, Router},
     secret::Secret,
 };
@@ -111,6 +113,8 @@ pub struct Accepted {
     pub tally: QuotaTally,
     /// The same: how many recipients each redirect has replaced.
     pub redirected: Vec<(Arc<str>, u64)>,
+    /// Who gets a copy.
+    pub archives: Vec<Arc<Archive>>,
     /// The routes whose jobs are held, and who holds them.
     pub held: Vec<(RouteName, String)>,
 }

@@ -11,7 +11,8 @@ use crate::{
         repair,
         reply::Reply,
     },
-    policy::About,
+    policy::{About, archive::Archive},
+    route::{Route, RouteName},
     smtp::{
         data::{ContentFault, End, Leniency},
         server::tolerance::Quirk,
@@ -20,6 +21,7 @@ use crate::{
 
 use super::{
     Accepted, Session, Step,
+    commands::connectors,
     state::{ChunkGoal, Incoming, Phase},
 };
 
@@ -109,6 +111,13 @@ impl Session {
             for rule in &incoming.origin.rules {
                 self.findings.add("header", || rule.clone());
             }
+            for archive in &incoming.archives {
+                let way = self
+                    .rules
+                    .router
+                    .named(&RouteName::of_archive(&archive.name));
+                self.findings.add("archive", || told(archive, way));
+            }
         }
         if unspool {
             self.push(Step::Unspool);
@@ -166,6 +175,7 @@ impl Session {
         let policy = &self.rules.policy;
         incoming.header_octets = (raw.len() as u64, found.body as u64);
         let header = policy.header(raw, &about)?;
+        incoming.archives = policy.archives(raw, &about)?;
         if about.unquoted_names {
             let strict = About {
                 unquoted_names: false,
@@ -236,6 +246,7 @@ impl Session {
             jobs,
             tally: transaction.tally,
             redirected: transaction.redirected.counts().to_vec(),
+            archives: incoming.archives,
             held: transaction.held,
         })));
     }
@@ -292,6 +303,17 @@ pub(super) fn spoolable(incoming: &mut Incoming) -> Option<Bytes> {
     }
     incoming.spooled = true;
     Some(incoming.kept.split().freeze())
+}
+
+/// For `explain`.
+fn told(archive: &Archive, way: Option<&Route>) -> String {
+    format!(
+        "[[archive]] {}: a copy goes to {} by {}, in this order, as form = \"{}\"",
+        archive.name,
+        archive.to,
+        way.map(connectors).unwrap_or_default(),
+        archive.form.as_str()
+    )
 }
 
 fn fault_reply(fault: ContentFault) -> Reply {

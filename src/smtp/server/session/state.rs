@@ -1,6 +1,6 @@
 //! Where a session stands: between which commands, in which transaction, how far into the content or the login.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, sync::Arc};
 
 use bytes::BytesMut;
 
@@ -11,7 +11,7 @@ use crate::{
         recipient::{Recipient, ReportWish},
         reply::Reply,
     },
-    policy::{quota::QuotaTally, redirect::Redirected},
+    policy::{archive::Archive, quota::QuotaTally, redirect::Redirected},
     route::RouteName,
     smtp::data::Decoder,
 };
@@ -126,6 +126,8 @@ pub(super) struct Incoming {
     pub(super) header: Option<Vec<u8>>,
     /// The answer, when it is decided already; the rest is read and dropped.
     pub(super) refused: Option<Reply>,
+    /// Who gets a copy.
+    pub(super) archives: Vec<Arc<Archive>>,
     /// Pieces went out.
     pub(super) spooled: bool,
 }
@@ -142,6 +144,7 @@ impl Incoming {
             has_unquoted_name: false,
             header: None,
             refused: None,
+            archives: Vec::new(),
             spooled: false,
         }
     }
