@@ -51,9 +51,9 @@
 //! - `gateway.rs` builds everything from a configuration; run, reload, drain (`gateway/` writes the status row and the health file
 //!   that commands read); `instruments.rs` shows what there is, `watcher/` looks for what needs somebody, `report/` finds out what is
 //!   shown, and tries what is to be tried; `watch.rs` sees which files have changed
-//! - `cli/` one file for each command: arguments, print, exit status (`queue/` has the .eml); `demo/` holds the stand-in smarthost, `sendmail/`
-//!   what becomes of the text, `setup/` what the three kinds of a first configuration share, `import/` what the files of other programs
-//!   become (`postfix/`, `iis/`, `smtp2graph/`, `msmtp/`)
+//! - `cli/` one file for each command: arguments, print, exit status (`queue/` has the .eml, `cert/` what another server shows); `demo/`
+//!   holds the stand-in smarthost, `sendmail/` what becomes of the text, `setup/` what the three kinds of a first configuration share,
+//!   `import/` what the files of other programs become (`postfix/`, `iis/`, `smtp2graph/`, `msmtp/`)
 //!
 //! # Who may import whom
 //!

@@ -83,7 +83,7 @@ const IMPURE_WORDS: &[&str] = &[
 /// raises its row; one that has become smaller may have its row lowered.
 const BUDGETS: &[(&str, usize)] = &[
     ("mail", 3_280),
-    ("old_tls", 200),
+    ("old_tls", 420),
     ("secret", 50),
     ("systemd", 50),
     ("policy", 2_150),
@@ -92,7 +92,7 @@ const BUDGETS: &[(&str, usize)] = &[
     ("smtp", 5_400),
     ("queue", 15_600),
     ("listener", 4_150),
-    ("connector", 12_100),
+    ("connector", 12_400),
     ("delivery", 7_170),
     ("view", 960),
     ("incident", 1_560),
@@ -101,7 +101,7 @@ const BUDGETS: &[(&str, usize)] = &[
     ("config", 10_400),
     ("watch", 50),
     ("gateway", 6_020),
-    ("cli", 14_320),
+    ("cli", 14_700),
     ("lib", 50),
     ("main", 50),
 ];

@@ -23,8 +23,14 @@ use super::{
 use crate::mail::address::Domain;
 use crate::mail::text::shown;
 
+mod fetch;
+mod offer;
+
 #[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub(super) struct Arguments {
+    #[command(subcommand)]
+    command: Option<CertCommand>,
     /// Where the files go
     #[arg(long, value_name = "DIRECTORY", default_value = "certs")]
     dir: PathBuf,
@@ -45,6 +51,12 @@ pub(super) struct Arguments {
     force: bool,
 }
 
+#[derive(Debug, clap::Subcommand)]
+enum CertCommand {
+    /// Print the certificate that a server shows, in PEM, to be pinned as `ca_file`; and its SHA-256, to be compared
+    Fetch(fetch::FetchArguments),
+}
+
 /// Where everything was put.
 #[derive(Debug)]
 pub(super) struct CertificateFiles {
@@ -55,6 +67,9 @@ pub(super) struct CertificateFiles {
 }
 
 pub(super) fn run(arguments: &Arguments) -> Ended {
+    if let Some(CertCommand::Fetch(arguments)) = &arguments.command {
+        return fetch::run(arguments);
+    }
     let mut names = Vec::new();
     for name in &arguments.name {
         let bare = name.strip_prefix("*.").unwrap_or(name);

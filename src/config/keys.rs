@@ -280,6 +280,8 @@ sections! {
         ca_file: Is(PATH), "", "PEM file whose certificates are the roots, in place of the system's.";
         client_certificate: Is(PATH), "", "PEM file.";
         client_key: Is(PATH), "", "PEM file.";
+        min_tls: Word(&["1.3", "1.2", "1.1", "1.0"]), "1.2", "The oldest TLS that is spoken with it. 1.1 and 1.0 are weak, and for a server that knows nothing better.";
+        old_ciphers: Flag, "false", "TLS 1.2 with CBC or RSA key exchange too; a lower min_tls has them anyway.";
         auth: Word(&["auto", "plain", "login", "xoauth2", "oauthbearer", "none"]), "auto", "How to log in; xoauth2 and oauthbearer with the table `oauth`.";
         username: Is(text("a string", "^.{1,1000}$")), "", "The name to log in with.";
         password: Secret, "", "The password to log in with.";

@@ -3,7 +3,7 @@
 //!
 //! Configuration, commands and the connector share it. It signs octets, and knows no message.
 
-use std::{borrow::Borrow, fmt::Write as _, time::SystemTime};
+use std::{borrow::Borrow, time::SystemTime};
 
 use aws_lc_rs::{
     digest,
@@ -16,7 +16,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use rustls::pki_types::{PrivateKeyDer, pem::PemObject as _};
 
 use crate::{
-    mail::{address::Domain, headers, mailboxes},
+    mail::{address::Domain, headers, mailboxes, text::pem},
     secret::Secret,
 };
 
@@ -191,12 +191,12 @@ impl DkimPair {
         if is_ed25519 {
             let pair = Ed25519KeyPair::generate().ok()?;
             // The first version of the form, which OpenSSL reads as well.
-            let text = pem(pair.to_pkcs8v1().ok()?.as_ref());
+            let text = Secret::new(pem("PRIVATE KEY", pair.to_pkcs8v1().ok()?.as_ref()));
             return Some((Self::Ed25519(Box::new(pair)), text));
         }
         let pair = RsaKeyPair::generate(KeySize::Rsa2048).ok()?;
         let der: Pkcs8V1Der<'_> = pair.as_der().ok()?;
-        let text = pem(der.as_ref());
+        let text = Secret::new(pem("PRIVATE KEY", der.as_ref()));
         Some((Self::Rsa(Box::new(pair)), text))
     }
 
@@ -239,16 +239,6 @@ impl DkimPair {
             }
         })
     }
-}
-
-fn pem(der: &[u8]) -> Secret {
-    let mut text = String::from("-----BEGIN PRIVATE KEY-----\n");
-    let encoded = STANDARD.encode(der);
-    for line in encoded.as_bytes().chunks(64) {
-        let _ = writeln!(text, "{}", String::from_utf8_lossy(line));
-    }
-    text.push_str("-----END PRIVATE KEY-----\n");
-    Secret::new(text)
 }
 
 /// The record as a zone file has it: in strings of at most 255 octets each, which are read as one.

@@ -9,7 +9,10 @@ use std::{
     time::Duration,
 };
 
-use crate::{mail::address::Address, route::ConnectorName};
+use crate::{
+    mail::{address::Address, tls::TlsFloor},
+    route::ConnectorName,
+};
 
 pub mod capture;
 mod deadline;
@@ -322,6 +325,14 @@ impl Kind {
             Kind::Smtp(smtp) => Some(&smtp.proxy),
             Kind::Graph(graph) => Some(&graph.oauth.http.proxy),
             Kind::Capture { .. } | Kind::Discard => None,
+        }
+    }
+
+    /// The least of TLS that is spoken with the server, where it is an SMTP server and TLS is spoken at all.
+    pub fn tls_floor(&self) -> Option<TlsFloor> {
+        match self {
+            Kind::Smtp(smtp) => (smtp.tls != Tls::Off).then_some(smtp.tls_floor),
+            Kind::Graph(_) | Kind::Capture { .. } | Kind::Discard => None,
         }
     }
 

@@ -6,6 +6,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use super::{dkim::DkimKey, oauth, outbound::Proxy};
 use crate::{
+    mail::tls::TlsFloor,
     secret::Secret,
     smtp::{client::class::Override, sasl::Mechanism},
 };
@@ -137,6 +138,8 @@ pub struct SmtpSettings {
     pub proxy: Proxy,
     /// TLS.
     pub tls: Tls,
+    /// The least of it.
+    pub tls_floor: TlsFloor,
     /// What is checked.
     pub verify: Verify,
     /// Own roots (PEM) in place of the system's.

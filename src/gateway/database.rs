@@ -9,6 +9,7 @@ use crate::{
         ClusterSettings, DatabaseDurability, DatabaseHost, DatabaseTls, PostgresSettings,
     },
     connector::{tls_config, tls_trouble},
+    mail::tls::TlsVersion,
     queue::postgres::{Durability, Server, Settings},
 };
 
@@ -59,7 +60,8 @@ fn tls_words(error: &rustls::Error, host: &str) -> String {
 fn tls(settings: &DatabaseTls) -> Result<Arc<rustls::ClientConfig>, String> {
     let pair = settings.client_certificate.as_ref();
     let pair = pair.map(|(chain, key)| (chain.as_path(), key.as_path()));
-    tls_config(settings.verify, settings.ca_file.as_deref(), pair)
+    let ca_file = settings.ca_file.as_deref();
+    tls_config(settings.verify, ca_file, pair, TlsVersion::V1_2)
         .map(Arc::new)
         .map_err(|why| format!("[postgres]: {why}"))
 }

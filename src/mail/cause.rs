@@ -83,7 +83,7 @@ causes! {
         "its owner must renew it; if it is still valid, this machine's clock is wrong";
     TLS_OLD = "tls-old",
         "it speaks no TLS 1.2 with a key exchange that is safe",
-        "update the server";
+        "update the server; if you must, set min_tls or old_ciphers of the connector";
     TLS_MODE = "tls-mode",
         "it does not speak TLS there as `tls` expects",
         "set tls = \"starttls\" where it greets in plain text (port 587), tls = \"implicit\" where TLS is spoken at once (port 465)";

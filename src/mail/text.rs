@@ -189,6 +189,22 @@ pub fn hex(octets: &[u8]) -> String {
     })
 }
 
+/// A PEM file (RFC 7468) of DER: `CERTIFICATE`, lines of 64.
+pub fn pem(label: &str, der: &[u8]) -> String {
+    let text = STANDARD.encode(der);
+    let mut out = format!("-----BEGIN {label}-----\n");
+    let mut rest = text.as_str();
+    while !rest.is_empty() {
+        // It is ASCII.
+        let (line, after) = rest.split_at(rest.len().min(64));
+        out.push_str(line);
+        out.push('\n');
+        rest = after;
+    }
+    let _ = writeln!(out, "-----END {label}-----");
+    out
+}
+
 /// Quoted-printable (RFC 2045 §6.7): lines of at most 76 octets, each with CRLF; blanks at their ends are encoded.
 pub fn quoted_printable(octets: &[u8]) -> String {
     let mut out = String::new();

@@ -1,4 +1,5 @@
-//! A connection that speaks old TLS, over s2n-tls: the server's side, and what its faults mean. Nothing else names that library.
+//! A connection that speaks old TLS, over s2n-tls: the server's side, and what its faults mean. But for the client's side beside it,
+//! nothing else names that library.
 //!
 //! A peer that breaks the rules waits for 10 to 30 s before the connection ends, as the library asks for against whoever measures
 //! times; each fault is told only then.
@@ -22,7 +23,7 @@ use super::policy::OldPolicy;
 use crate::mail::tls::TlsVersion;
 
 /// The library's names of them, each the least of a load balancer's that has what it should.
-fn name(policy: OldPolicy) -> &'static str {
+pub(super) fn policy_name(policy: OldPolicy) -> &'static str {
     match policy {
         OldPolicy::From12 => "ELBSecurityPolicy-TLS-1-2-Ext-2018-06",
         OldPolicy::From11 => "ELBSecurityPolicy-TLS-1-1-2017-01",
@@ -44,7 +45,7 @@ impl OldServer {
         let build = || -> Result<Config, Error> {
             let mut builder = Builder::new();
             builder.with_system_certs(false)?;
-            builder.set_security_policy(&Policy::from_version(name(policy))?)?;
+            builder.set_security_policy(&Policy::from_version(policy_name(policy))?)?;
             builder.load_pem(chain, key)?;
             builder.build()
         };
@@ -63,10 +64,7 @@ impl OldServer {
         S: AsyncRead + AsyncWrite + Unpin,
     {
         let inner = self.acceptor.accept(stream).await?;
-        Ok(OldStream {
-            inner,
-            failed: None,
-        })
+        Ok(OldStream::new(inner))
     }
 }
 
@@ -88,6 +86,32 @@ where
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> OldStream<S> {
+    /// The handshake is done.
+    pub(super) fn new(inner: TlsStream<S>) -> Self {
+        Self {
+            inner,
+            failed: None,
+        }
+    }
+
+    /// What is below.
+    pub fn below(&self) -> &S {
+        self.inner.get_ref()
+    }
+
+    /// `ECDHE-RSA-AES128-SHA`.
+    pub fn cipher(&self) -> String {
+        let suite = self.inner.as_ref().cipher_suite();
+        suite.unwrap_or_default().to_owned()
+    }
+
+    /// The server's own certificate, in DER; of a server's side there is none.
+    pub fn certificate(&self) -> Option<Vec<u8>> {
+        let chain = self.inner.as_ref().peer_cert_chain().ok()?;
+        let own = chain.iter().next()?.ok()?;
+        Some(own.der().ok()?.to_vec())
+    }
+
     /// What is spoken. Older than every version that a policy has, there is none.
     pub fn version(&self) -> TlsVersion {
         match self.inner.as_ref().actual_protocol_version() {

@@ -62,6 +62,7 @@ mod moving;
 mod oauth;
 mod old_clients;
 mod old_tls;
+mod old_upstreams;
 mod operator;
 mod packages;
 mod pages;

@@ -681,3 +681,72 @@ fn attack_hellos_without_an_end() {
     assert!(!matches!(answer(&mut rubbish), Answer::Hello(..)));
     assert_eq!(world.old(), 0);
 }
+
+/// What is not refused, and probably not meant: no key for it, and passwords over it.
+#[test]
+fn what_is_warned_of() {
+    let dir = tempfile::TempDir::new().unwrap();
+    for more in [&[][..], &["--rsa"]] {
+        let made = Command::new(Gateway::binary())
+            .args(["cert", "--ip", "127.0.0.1", "--dir", "certs"])
+            .args(more)
+            .current_dir(dir.path())
+            .output()
+            .unwrap();
+        assert!(made.status.success(), "{made:?}");
+    }
+    let mut hash = Command::new(Gateway::binary())
+        .arg("hash-password")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    hash.stdin.take().unwrap().write_all(b"secret\n").unwrap();
+    let hash = hash.wait_with_output().unwrap().stdout;
+    let hash = String::from_utf8(hash).unwrap();
+    let user = format!(
+        "[[user]]\nname = \"erp\"\npassword = \"{}\"\n",
+        hash.trim().lines().last().unwrap()
+    );
+    let rsa = "old_certificate = \"certs/rsa.pem\"\nold_key = \"certs/rsa.key\"\n";
+    let no_key = "TLS 1.0 needs an RSA key, for nearly every device, and no listener has one\n";
+    let passwords = "passwords travel under TLS 1.0 from 10.20.3.0/24, 10.20.4.0/24\n";
+    for (old, auth, expected) in [
+        ("", "", vec![no_key]),
+        (rsa, "", vec![]),
+        ("", "auth = \"optional\"\n", vec![no_key, passwords]),
+        (rsa, "auth = \"optional\"\n", vec![passwords]),
+    ] {
+        let users = if auth.is_empty() { "" } else { &user };
+        let config = basic(([127, 0, 0, 1], 25).into()).replace(
+            "address = \"127.0.0.1:0\"\n",
+            &format!(
+                "address = \"127.0.0.1:0\"\ntls = \"starttls\"\ncertificate = \"certs/relay.pem\"\nkey = \"certs/relay.key\"\n{old}{auth}\n\
+                 [[client]]\nname = \"old\"\nnetworks = [\"10.20.3.0/24\", \"10.20.4.0/24\"]\nmin_tls = \"1.0\"\n{users}"
+            ),
+        );
+        fs::write(dir.path().join("config.toml"), config).unwrap();
+        let said = Command::new(Gateway::binary())
+            .args(["check", "-c", "config.toml"])
+            .current_dir(dir.path())
+            .output()
+            .unwrap();
+        assert!(said.status.success(), "{said:?}");
+        let said = String::from_utf8(said.stderr).unwrap();
+        for words in [no_key, passwords] {
+            assert_eq!(said.contains(words), expected.contains(&words), "{said}");
+        }
+        if expected.contains(&no_key) {
+            assert!(
+                said.contains("`postern cert --rsa` makes a certificate with one"),
+                "{said}"
+            );
+        }
+        if expected.contains(&passwords) {
+            assert!(
+                said.contains("give these devices users of their own"),
+                "{said}"
+            );
+        }
+    }
+}

@@ -47,13 +47,13 @@ while True:
     threading.Thread(target=serve, args=(conn,), daemon=True).start()
 "#;
 
-struct Server {
+pub(super) struct Server {
     child: Child,
-    port: u16,
+    pub(super) port: u16,
 }
 
 impl Server {
-    fn start(dir: &Path, name: &str, implicit: bool, change: &str) -> Self {
+    pub(super) fn start(dir: &Path, name: &str, implicit: bool, change: &str) -> Self {
         let file = |end: &str| dir.join(format!("{name}.{end}")).display().to_string();
         let root = dir.join("root.crt").display().to_string();
         let mut child = Command::new("python3")
@@ -89,13 +89,23 @@ impl Drop for Server {
 
 /// What `postern test` says of it: does it leave, and in which words.
 fn try_it(dir: &Path, server: &Server, implicit: bool, keys: &str) -> (bool, String) {
+    try_at(dir, "127.0.0.1", server.port, implicit, keys)
+}
+
+/// The same, of a server by its name.
+pub(super) fn try_at(
+    dir: &Path,
+    host: &str,
+    port: u16,
+    implicit: bool,
+    keys: &str,
+) -> (bool, String) {
     let tls = if implicit { "implicit" } else { "starttls" };
     let config = dir.join("config.toml");
     let text = format!(
         "hostname = \"relay.corp.example\"\ndata_dir = \"data\"\n\n[[listener]]\nname = \"local\"\naddress = \"127.0.0.1:0\"\n\n\
          [allowlist]\nsenders = [\"corp.example\"]\nrecipients = [\"corp.example\"]\n\n[[route]]\nname = \"all\"\nconnectors = [\"up\"]\n\n\
-         [[connector]]\nname = \"up\"\ntype = \"smtp\"\nhost = \"127.0.0.1\"\nport = {}\ntls = \"{tls}\"\n{keys}",
-        server.port
+         [[connector]]\nname = \"up\"\ntype = \"smtp\"\nhost = \"{host}\"\nport = {port}\ntls = \"{tls}\"\n{keys}"
     );
     fs::write(&config, text).unwrap();
     let config = config.display().to_string();
@@ -120,12 +130,12 @@ fn try_it(dir: &Path, server: &Server, implicit: bool, keys: &str) -> (bool, Str
 }
 
 /// A certificate authority, and certificates: `name`, `openssl x509` extensions, key, days from and to.
-struct Pki {
-    dir: tempfile::TempDir,
+pub(super) struct Pki {
+    pub(super) dir: tempfile::TempDir,
 }
 
 impl Pki {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let pki = Self {
             dir: tempfile::tempdir().unwrap(),
         };
@@ -133,12 +143,19 @@ impl Pki {
         pki
     }
 
-    fn path(&self, name: &str) -> String {
+    pub(super) fn path(&self, name: &str) -> String {
         self.dir.path().join(name).display().to_string()
     }
 
     /// Signed by `signer`, or by itself. No extensions at all: version 1.
-    fn make(&self, name: &str, signer: Option<&str>, key: &str, extensions: &str, days: i32) {
+    pub(super) fn make(
+        &self,
+        name: &str,
+        signer: Option<&str>,
+        key: &str,
+        extensions: &str,
+        days: i32,
+    ) {
         let at = |end: &str| self.path(&format!("{name}.{end}"));
         fs::write(at("cnf"), "[req]\ndistinguished_name=dn\n[dn]\n").unwrap();
         run(
@@ -190,10 +207,10 @@ impl Pki {
     }
 }
 
-const SAN: &str = "subjectAltName=IP:127.0.0.1\nbasicConstraints=critical,CA:FALSE\nextendedKeyUsage=serverAuth\n";
+pub(super) const SAN: &str = "subjectAltName=IP:127.0.0.1\nbasicConstraints=critical,CA:FALSE\nextendedKeyUsage=serverAuth\n";
 
 /// Names of the library's variants that people must not read.
-fn is_plain(text: &str) -> bool {
+pub(super) fn is_plain(text: &str) -> bool {
     ![
         "DnsName(",
         "BadSignature",
@@ -312,13 +329,13 @@ fn what_the_upstream_lacks_or_wants_is_named() {
         (
             "context.minimum_version = ssl.TLSVersion.TLSv1; context.maximum_version = ssl.TLSVersion.TLSv1_1",
             &ca,
-            "TLS 1.2",
+            "speaks no TLS 1.2: it is an old server, to be updated or put behind a newer one; min_tls = \"1.0\" if you must",
             "client certificate",
         ),
         (
             "context.maximum_version = ssl.TLSVersion.TLSv1_2; context.set_ciphers('AES256-GCM-SHA384:AES128-SHA:@SECLEVEL=0')",
             &ca,
-            "cipher",
+            "shares no cipher with us; old_ciphers = true if you must",
             "client certificate",
         ),
         (

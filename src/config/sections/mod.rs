@@ -48,6 +48,7 @@ mod route;
 mod scope;
 mod secret;
 mod smtp;
+mod smtp_tls;
 mod token;
 mod top;
 mod user;

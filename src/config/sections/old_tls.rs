@@ -67,7 +67,7 @@ pub(super) fn check(
 }
 
 /// What is weak in what is spoken.
-fn spoken(tls: TlsFloor) -> String {
+pub(super) fn spoken(tls: TlsFloor) -> String {
     if tls.min < TlsVersion::V1_2 {
         tls.min.to_string()
     } else {

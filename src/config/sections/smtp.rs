@@ -2,7 +2,9 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::{context::Context, dkim::DkimKeys, files, oauth, outbound, secret, token::Reach};
+use super::{
+    context::Context, dkim::DkimKeys, files, oauth, outbound, secret, smtp_tls, token::Reach,
+};
 use crate::{
     config::{
         diagnostic::Span,
@@ -67,6 +69,7 @@ pub(super) fn read(
     );
     let dsn = table.flag("dsn");
     let tls_resumption = table.flag("tls_resumption");
+    let tls_floor = smtp_tls::floor(table);
     let messages_per_connection = table.number("messages_per_connection") as u32;
     let idle_timeout = table.duration("idle_timeout");
     let overrides = overrides(table);
@@ -90,6 +93,7 @@ pub(super) fn read(
         (None, None) => None,
     };
     doubt_privacy(context, table, &target, verify, bearer);
+    smtp_tls::check(table, tls_floor, target.tls, &target.host, verify, bearer);
     let by_token = oauth.is_some()
         || table.has("oauth")
         || auth.as_ref().is_some_and(|auth| auth.value.bears_token());
@@ -103,6 +107,7 @@ pub(super) fn read(
         port: target.port,
         proxy: rest.reach.proxy.clone(),
         tls: target.tls,
+        tls_floor,
         verify,
         ca_file,
         client_certificate,

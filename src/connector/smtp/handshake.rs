@@ -2,15 +2,19 @@
 //!
 //! Whom it trusts and in which words a failure is reported, `tls` says.
 
-use std::{
-    io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof},
-    net::SocketAddr,
-};
+use std::net::SocketAddr;
 
 use tokio::time::{Instant, timeout_at};
-use tokio_rustls::{TlsConnector, rustls};
+use tokio_rustls::rustls::pki_types::ServerName;
 
-use super::{dial, failed::Failed, link::Link, stream::Stream, tls};
+use super::{
+    dial,
+    encrypted::{Facts, Towards},
+    failed::Failed,
+    link::Link,
+    stream::Stream,
+    tls,
+};
 use crate::{
     connector::settings::{SmtpSettings, Tls},
     mail::outcome::Obstacle,
@@ -24,12 +28,9 @@ pub(super) async fn handshake(
     link: &mut Link,
     peer: Option<SocketAddr>,
     deadline: Instant,
-) -> Result<tls::Facts, Failed> {
+) -> Result<Facts, Failed> {
     let host = settings.host.trim_matches(['[', ']']);
-    let (Some(tls), Ok(name)) = (
-        client,
-        rustls::pki_types::ServerName::try_from(host.to_owned()),
-    ) else {
+    let (Some(tls), Ok(name)) = (client, ServerName::try_from(host.to_owned())) else {
         let text = format!("TLS: {host} is no name that a certificate could have");
         return Err(Obstacle::misconfigured(text).into());
     };
@@ -37,10 +38,13 @@ pub(super) async fn handshake(
         return Err(Obstacle::down("TLS: begun twice").into());
     };
     let until = dial::slice(deadline, link.timeouts.tls);
-    let connector = TlsConnector::from(tls.config.clone());
-    tls.begins();
-    let implicit = settings.tls == Tls::Implicit;
-    let stream = match timeout_at(until, connector.connect(name, tcp)).await {
+    let towards = Towards {
+        host,
+        name,
+        implicit: settings.tls == Tls::Implicit,
+        proxied: peer.is_none(),
+    };
+    let (stream, facts) = match timeout_at(until, Box::pin(tls.connect(&towards, tcp))).await {
         Err(_) => {
             return Err(Failed {
                 is_silent: true,
@@ -51,27 +55,20 @@ pub(super) async fn handshake(
                 )
             });
         }
-        Ok(Err(e)) => {
-            let inner = e.get_ref().and_then(|e| e.downcast_ref());
-            // A certificate that was looked at and does not do is no reason to do without.
-            let is_refused = matches!(inner, Some(rustls::Error::InvalidCertificate(_)));
+        Ok(Err(no)) => {
             // Met in the handshake, where others meet it before the greeting.
-            let ends = [UnexpectedEof, ConnectionReset, BrokenPipe];
-            let is_shut = implicit && ends.contains(&e.kind());
+            let is_shut = towards.implicit && no.is_shut;
             return Err(Failed {
                 crowding: is_shut.then_some(Crowding::Hinted),
-                is_tls: !is_refused,
-                ..Failed::new(
-                    Obstacle::down(tls.explain(&e, host, implicit, peer.is_none())),
-                    true,
-                )
+                // A certificate that was looked at and does not do is no reason to do without.
+                is_tls: !no.is_of_certificate,
+                ..Failed::new(Obstacle::down(no.text), true)
             });
         }
-        Ok(Ok(stream)) => stream,
+        Ok(Ok(done)) => done,
     };
-    let facts = tls::facts(stream.get_ref().1);
     link.record(|| format!("* {}", facts.line));
     link.via = format!("{} {}", link.via, facts.version);
-    link.stream = Stream::Tls(Box::new(stream));
+    link.stream = Stream::Tls(stream);
     Ok(facts)
 }

@@ -6,10 +6,13 @@
 mod conversation;
 mod dial;
 mod dkim;
+mod encrypted;
 mod failed;
 mod handshake;
 mod knock;
 mod link;
+#[cfg(feature = "old-tls")]
+mod old;
 mod open;
 mod part;
 mod pool;

@@ -12,6 +12,7 @@ use tokio::{net::TcpStream, time::Instant};
 
 use super::{
     dial::{self, Hop},
+    encrypted::Facts,
     failed::{Failed, together},
     handshake::handshake,
     link::{Link, Timeouts},
@@ -41,7 +42,7 @@ use crate::{
 /// What an opened connection is, for `probe`.
 pub(super) struct Opened {
     pub(super) link: Link,
-    pub(super) tls: Option<tls::Facts>,
+    pub(super) tls: Option<Facts>,
     pub(super) mechanism: Option<Mechanism>,
 }
 

@@ -14,9 +14,8 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
 };
-use tokio_rustls::client::TlsStream;
 
-use super::tls;
+use super::{encrypted::EncryptedStream, tls};
 use crate::smtp::client::{
     Stage,
     reply::BadReply,
@@ -56,7 +55,7 @@ impl std::fmt::Display for LinkFault {
                 write!(f, "the upstream closed the connection at {stage}")
             }
             LinkFault::Lost(stage, Some(e)) => {
-                write!(f, "the connection was lost at {stage}: {}", tls::words(e))
+                write!(f, "the connection was lost at {stage}: {}", tls::said(e))
             }
             LinkFault::Broken(stage, why, said) if said.is_empty() || *why == BadReply::Tls => {
                 write!(f, "at {stage} came {why}")
@@ -83,7 +82,7 @@ pub(super) enum Stream {
     /// Plain.
     Plain(TcpStream),
     /// Encrypted.
-    Tls(Box<TlsStream<TcpStream>>),
+    Tls(Box<dyn EncryptedStream>),
     /// Between the two, and after a failed handshake.
     Gone,
 }
@@ -92,7 +91,7 @@ impl Stream {
     fn read(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self {
             Stream::Plain(s) => Pin::new(s).poll_read(cx, buf),
-            Stream::Tls(s) => Pin::new(s.as_mut()).poll_read(cx, buf),
+            Stream::Tls(s) => Pin::new(s).poll_read(cx, buf),
             Stream::Gone => Poll::Ready(Ok(())),
         }
     }
@@ -100,7 +99,7 @@ impl Stream {
     pub(super) fn write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match self {
             Stream::Plain(s) => Pin::new(s).poll_write(cx, bytes),
-            Stream::Tls(s) => Pin::new(s.as_mut()).poll_write(cx, bytes),
+            Stream::Tls(s) => Pin::new(s).poll_write(cx, bytes),
             Stream::Gone => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
         }
     }
@@ -108,7 +107,7 @@ impl Stream {
     pub(super) fn flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Stream::Plain(_) | Stream::Gone => Poll::Ready(Ok(())),
-            Stream::Tls(s) => Pin::new(s.as_mut()).poll_flush(cx),
+            Stream::Tls(s) => Pin::new(s).poll_flush(cx),
         }
     }
 
@@ -117,7 +116,7 @@ impl Stream {
     fn acknowledge_at_once(&self) {
         let tcp = match self {
             Stream::Plain(s) => s,
-            Stream::Tls(s) => s.get_ref().0,
+            Stream::Tls(s) => s.tcp(),
             Stream::Gone => return,
         };
         let _ = tcp.set_quickack(true);
@@ -128,7 +127,7 @@ impl Stream {
     fn has_octets(&self) -> io::Result<bool> {
         let tcp = match self {
             Stream::Plain(s) => s,
-            Stream::Tls(s) => s.get_ref().0,
+            Stream::Tls(s) => s.tcp(),
             Stream::Gone => return Ok(false),
         };
         let at_once = Timespec::default();

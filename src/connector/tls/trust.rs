@@ -209,6 +209,7 @@ impl ServerCertVerifier for Judge {
     }
 }
 
+/// Our own reading of a certificate.
 fn read<'a>(certificate: &'a CertificateDer<'_>) -> Result<X509Certificate<'a>, Error> {
     X509Certificate::from_der(certificate)
         .map(|(_, parsed)| parsed)
@@ -237,6 +238,16 @@ fn check_dates(certificate: &X509Certificate<'_>, now: UnixTime) -> Result<(), E
         .into());
     }
     Ok(())
+}
+
+/// Whether a certificate that is trusted, in DER, is for this name, as [`check_name`] says of a pinned one. Where an old server's was
+/// issued, a common name was its only name.
+///
+/// # Errors
+/// It is not.
+#[cfg(feature = "old-tls")]
+pub(in crate::connector) fn is_for(der: &[u8], wanted: &ServerName<'_>) -> Result<(), Error> {
+    check_name(&read(&CertificateDer::from(der))?, wanted)
 }
 
 /// The name of a pinned certificate: one of its alternative names (RFC 9525 §6), and where it has none, as in version 1, the common

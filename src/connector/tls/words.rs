@@ -215,15 +215,14 @@ pub(in crate::connector) fn problem(fault: &CertificateError, host: &str, proxie
 
 /// Why there is no TLS, in words; `host` and `proxied` as for [`problem`].
 pub(in crate::connector) fn trouble(error: &Error, host: &str, proxied: bool) -> String {
+    match lack(error) {
+        Some(Lack::Version) => return OLD.into(),
+        Some(Lack::Cipher) => return NO_CIPHER.into(),
+        None => {}
+    }
     match error {
         Error::InvalidCertificate(fault) => problem(fault, host, proxied),
         Error::AlertReceived(alert) => alarm(*alert, host),
-        Error::PeerIncompatible(
-            PeerIncompatible::ServerDoesNotSupportTls12Or13
-            | PeerIncompatible::ServerTlsVersionIsDisabledByOurConfig
-            | PeerIncompatible::SupportedVersionsExtensionRequired,
-        ) => OLD.into(),
-        Error::PeerIncompatible(_) => NO_CIPHER.into(),
         Error::NoCertificatesPresented => "the upstream shows no certificate".into(),
         Error::InvalidMessage(_) => cause::TLS_MODE.at("what the upstream sends is not TLS"),
         Error::InconsistentKeys(_) => "the key is not the certificate's".into(),
@@ -260,18 +259,40 @@ fn is_of_a_cloud(host: &str) -> bool {
     })
 }
 
+/// What an upstream is short of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::connector) enum Lack {
+    /// A version that is spoken here.
+    Version,
+    /// A cipher, a group or a signature.
+    Cipher,
+}
+
+/// Whether there is nothing in common with the upstream.
+pub(in crate::connector) fn lack(error: &Error) -> Option<Lack> {
+    match error {
+        Error::PeerIncompatible(
+            PeerIncompatible::ServerDoesNotSupportTls12Or13
+            | PeerIncompatible::ServerTlsVersionIsDisabledByOurConfig
+            | PeerIncompatible::SupportedVersionsExtensionRequired,
+        )
+        | Error::AlertReceived(
+            AlertDescription::ProtocolVersion | AlertDescription::InappropriateFallback,
+        ) => Some(Lack::Version),
+        Error::PeerIncompatible(_)
+        | Error::AlertReceived(
+            AlertDescription::HandshakeFailure | AlertDescription::InsufficientSecurity,
+        ) => Some(Lack::Cipher),
+        _ => None,
+    }
+}
+
 const OLD: &str = "the upstream speaks neither TLS 1.2 nor 1.3, and nothing below 1.2 is safe: it is an old server, to be updated or put behind a newer one; tls = \"off\" sends in the clear [tls-old]";
 const NO_CIPHER: &str = "the upstream has no cipher in common with this gateway, which wants a key exchange by ECDHE: an old server that knows only RSA or small Diffie-Hellman groups, to be updated (TLS 1.2 with ECDHE) or put behind a newer one [tls-old]";
 
 /// What the upstream complains of (RFC 8446 §6.2, RFC 5246 §7.2.2).
 fn alarm(alert: AlertDescription, host: &str) -> String {
     let why = match alert {
-        AlertDescription::ProtocolVersion | AlertDescription::InappropriateFallback => {
-            return OLD.into();
-        }
-        AlertDescription::HandshakeFailure | AlertDescription::InsufficientSecurity => {
-            return NO_CIPHER.into();
-        }
         AlertDescription::CertificateRequired | AlertDescription::NoCertificate => {
             return "the upstream wants a client certificate: set client_certificate and client_key".into();
         }
@@ -388,7 +409,7 @@ mod tests {
             (CertificateRequired, "client_certificate", true),
             (UnknownCA, "client_certificate", true),
         ] {
-            let said = alarm(alert, "x");
+            let said = trouble(&Error::AlertReceived(alert), "x", false);
             assert!(said.contains(words), "{said}");
             assert_eq!(said.contains("certificate"), is_certificate, "{said}");
         }

@@ -9,7 +9,10 @@ use bytes::BytesMut;
 
 use crate::{
     config::Config,
-    connector::dkim::{self, DkimKey},
+    connector::{
+        self,
+        dkim::{self, DkimKey},
+    },
     gateway::rules::rules,
     listener::{self, Bind, TlsMode},
     mail::{headers, health::Health, message::MessageId, reply::Reply, text::shown, tls::TlsFloor},
@@ -253,7 +256,31 @@ impl<'a> Play<'a> {
         let route = accepted.jobs.first();
         self.path.route = route.and_then(|(name, _)| self.config.router.named(name).cloned());
         self.signatures(&accepted.header);
+        self.old_ways();
         Ok(())
+    }
+
+    /// The connectors of its route that are allowed another TLS than everybody.
+    fn old_ways(&mut self) {
+        let lines: Vec<String> = self
+            .ways()
+            .filter_map(|one| {
+                let floor = one.kind.tls_floor().filter(|f| *f != TlsFloor::default())?;
+                Some(format!("{floor} to {}", one.name))
+            })
+            .collect();
+        for line in lines {
+            self.path.say("tls", line);
+        }
+    }
+
+    /// The connectors of its route.
+    fn ways(&self) -> impl Iterator<Item = &connector::Settings> {
+        let connectors = self.path.route.iter().flat_map(|route| &route.connectors);
+        connectors.filter_map(|name| {
+            let mut all = self.config.connectors.iter();
+            all.find(|one| one.name == *name)
+        })
     }
 
     /// Whether the sender would get reports of what becomes of it.
@@ -281,12 +308,9 @@ impl<'a> Play<'a> {
 
     /// Which keys sign it today, at each connector of its route that signs.
     fn signatures(&mut self, header: &[u8]) {
-        let connectors = self.path.route.iter().flat_map(|route| &route.connectors);
-        let settings = connectors.filter_map(|name| {
-            let mut all = self.config.connectors.iter();
-            all.find(|one| one.name == *name)
-        });
-        let keys = settings.filter_map(|one| Some((&one.name, one.kind.dkim()?)));
+        let keys = self
+            .ways()
+            .filter_map(|one| Some((&one.name, one.kind.dkim()?)));
         let lines: Vec<String> = keys
             .map(|(name, keys)| signed_by(name, keys, header))
             .collect();
