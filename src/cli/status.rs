@@ -369,7 +369,13 @@ fn indented(out: &mut Vec<u8>, text: &str) -> std::io::Result<()> {
 /// What there is to say of something that ends.
 pub(super) fn sentence(held: &Credential, now: SystemTime) -> String {
     let (name, kind) = match (&held.listener, &held.connector) {
-        (Some(listener), _) => (format!("listener {}", shown(listener)), "certificate"),
+        (Some(listener), _) => {
+            let kind = match held.kind.as_str() {
+                "listener" => "certificate",
+                kind => kind,
+            };
+            (format!("listener {}", shown(listener)), kind)
+        }
         (None, connector) => (
             shown(connector.as_deref().unwrap_or_default()),
             held.kind.as_str(),
@@ -384,6 +390,12 @@ pub(super) fn sentence(held: &Credential, now: SystemTime) -> String {
         ),
         None => "put a new one in its place".to_owned(),
     };
+    if held.is_list() {
+        return match left {
+            ..0 => format!("{whose} should have been followed by another on {end}: {instead}"),
+            _ => format!("{whose} is followed by another by {end}"),
+        };
+    }
     if held.is_early(now) {
         let begin = on(held.not_before.as_deref().unwrap_or_default());
         return format!(

@@ -172,6 +172,9 @@ sections! {
         key: Is(PATH), "", "PEM file, with tls other than off; `postern cert` makes one.";
         old_certificate: Is(PATH), "", "PEM file for old handshakes (`min_tls` and `old_ciphers` of [[client]]), which need an RSA key; `postern cert --rsa` makes one. Default: certificate.";
         old_key: Is(PATH), "", "PEM file, with old_certificate.";
+        client_certificates: Word(&["off", "optional", "required"]), "off", "Whether clients are asked for a certificate: optional logs in who shows one of a [[user]], required refuses a handshake without one.";
+        client_ca: Is(PATH), "", "PEM file of the authorities that clients' certificates are held to; with client_certificates.";
+        client_crl: Is(PATH), "", "PEM file of revocation lists of these authorities.";
         auth: Word(&["off", "optional", "required"]), "off", "Whether users log in.";
         plaintext_auth: Flag, "false", "Offer AUTH without TLS (loopback and trusted networks only).";
         chunking: Flag, "false", "Offer CHUNKING (BDAT). Nobody needs it to send.";
@@ -193,9 +196,10 @@ sections! {
         old_ciphers: Flag, "false", "TLS 1.2 with CBC or RSA key exchange too (Windows 8.1, Server 2012 R2, Java 7); a lower min_tls has them anyway.";
         expect_every: Duration("1m", "365d"), "", "It sends at least so often: silence for longer is an incident. Default: it may be silent.";
     }
-    "user" "" needs ["name" "password"] {
+    "user" "" needs ["name"] {
         name: Is(text("a string", "^.{1,255}$")), "", "The name to log in with.";
-        password: Secret, "", "What `postern hash-password` prints.";
+        password: Secret, "", "What `postern hash-password` prints; needed where there is no certificate.";
+        certificate: List(text("a name in a certificate", "^(dns|email|cn|sha256):.+$")), "", "Who shows a certificate with one of these (client_certificates of [[listener]]) is this user.";
         senders: List(PATTERN), "", "Narrows the allowlist; absent = all of it.";
         recipients: List(PATTERN), "", "Narrows the allowlist; absent = all of it.";
     }

@@ -24,7 +24,7 @@ use crate::{
         keypair::{self, Validity, ValidityNow},
         oauth,
     },
-    listener::ListenerStatus,
+    listener::{CertificateEnd, ListenerStatus, look_at_client_trust},
     mail::time,
     queue::store::Store,
     view::Credential,
@@ -139,15 +139,19 @@ pub(super) fn of_listeners(standing: &[ListenerStatus]) -> impl Iterator<Item = 
     let now = SystemTime::now();
     standing.iter().flat_map(move |listener| {
         let certificates = listener.certificates.iter();
-        certificates.map(move |(file, begins, ends)| Credential {
-            listener: Some(listener.name.clone()),
-            kind: "listener".to_owned(),
-            file: Some(file.display().to_string()),
-            not_before: (*begins > now).then(|| time::rfc3339(*begins)),
-            not_after: time::rfc3339(*ends),
-            ..Credential::default()
-        })
+        certificates.map(move |end| of_listener(&listener.name, end, now))
     })
+}
+
+fn of_listener(name: &str, end: &CertificateEnd, now: SystemTime) -> Credential {
+    Credential {
+        listener: Some(name.to_owned()),
+        kind: end.kind.to_owned(),
+        file: Some(end.file.display().to_string()),
+        not_before: (end.begins > now).then(|| time::rfc3339(end.begins)),
+        not_after: time::rfc3339(end.ends),
+        ..Credential::default()
+    }
 }
 
 /// All of a configuration, whether or not a gateway runs with it; of its listeners what their files say. What the store does not say is left out.
@@ -172,7 +176,15 @@ pub async fn all(config: &Config, store: Option<&Arc<dyn Store>>) -> Vec<Credent
             ..Credential::default()
         })
     });
-    listeners.chain(known.of(&config.connectors)).collect()
+    let now = SystemTime::now();
+    let trusts = config.listeners.iter().flat_map(|listener| {
+        let ends = listener.clients.as_ref().map(look_at_client_trust);
+        let ends = ends.and_then(Result::ok).unwrap_or_default();
+        let of = move |end| of_listener(&listener.name, &end, now);
+        ends.into_iter().map(of)
+    });
+    let connectors = known.of(&config.connectors);
+    listeners.chain(trusts).chain(connectors).collect()
 }
 
 /// What the store remembers of all connectors.

@@ -97,7 +97,9 @@ impl Instruments {
         self.metrics.know(&names(config));
         let credentials = ends::first(&self.ends.of(&config.connectors));
         let certificate = |listener: &ListenerStatus| {
-            let first = listener.certificates.iter().map(|(_, _, end)| *end).min()?;
+            let own = listener.certificates.iter();
+            let own = own.filter(|end| end.kind == "listener");
+            let first = own.map(|end| end.ends).min()?;
             Some((listener.name.clone(), first))
         };
         *self.configured() = Configured {

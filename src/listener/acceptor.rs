@@ -15,7 +15,7 @@ use rustls::{
     ServerConfig, SupportedProtocolVersion,
     crypto::CryptoProvider,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
-    server::ResolvesServerCert,
+    server::{NoServerSessionStorage, ResolvesServerCert},
     sign::{CertifiedKey, SingleCertAndKey},
 };
 use tokio::{io::AsyncReadExt as _, net::TcpStream, time::timeout};
@@ -23,12 +23,19 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 mod caller;
 mod choice;
+mod clients;
+mod ends;
 mod hello;
 mod old;
 
 use caller::HANDSHAKE;
 pub(super) use caller::TlsCaller;
-use choice::{Choice, ModernSide};
+use choice::{Choice, ModernSide, TlsRemedy};
+pub(super) use clients::ShownCertificate;
+use clients::{CertificateVerdict, ClientTrust};
+pub use clients::{ClientTrustPaths, look_at_client_trust};
+pub use ends::CertificateEnd;
+use ends::validity;
 use hello::{ClientOffer, TlsOpening};
 use old::OldSide;
 
@@ -42,6 +49,9 @@ use crate::{
 
 /// A warning is logged when a certificate ends within this time.
 pub const EXPIRES_SOON: Duration = Duration::from_hours(30 * 24);
+
+const MODERN: &[&SupportedProtocolVersion] = &[&rustls::version::TLS13, &rustls::version::TLS12];
+const NEWEST: &[&SupportedProtocolVersion] = &[&rustls::version::TLS13];
 
 /// A client must have said its hello within this.
 const HELLO: Duration = Duration::from_secs(10);
@@ -57,6 +67,7 @@ pub struct LoadedCertificate {
     newest: Arc<ServerConfig>,
     /// What of TLS 1.2 goes with the key.
     modern: ModernSide,
+    resolver: Arc<dyn ResolvesServerCert>,
     /// When the first certificate of the chain begins to be valid.
     pub not_before: SystemTime,
     /// When it ends.
@@ -70,19 +81,25 @@ impl LoadedCertificate {
     }
 }
 
-/// The files of a listener's certificates: a chain and its key, and those for old handshakes, where they are others.
+/// The files of a listener's certificates: a chain and its key, those for old handshakes, where they are others, and what clients'
+/// certificates are held to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CertificatePaths {
     /// For everybody.
     pub own: (PathBuf, PathBuf),
     /// For old handshakes.
     pub old: Option<(PathBuf, PathBuf)>,
+    /// For clients, where they are asked for one.
+    pub clients: Option<ClientTrustPaths>,
 }
 
 impl CertificatePaths {
     fn all(&self) -> Vec<&PathBuf> {
         let pairs = std::iter::once(&self.own).chain(&self.old);
-        pairs.flat_map(|(chain, key)| [chain, key]).collect()
+        let pairs = pairs.flat_map(|(chain, key)| [chain, key]);
+        let clients = self.clients.iter();
+        let clients = clients.flat_map(|one| std::iter::once(&one.ca).chain(&one.crl));
+        pairs.chain(clients).collect()
     }
 }
 
@@ -94,7 +111,18 @@ pub struct Acceptor {
     old: OldSide,
     /// When the one for old handshakes begins and ends, where it is another.
     old_validity: Option<(SystemTime, SystemTime)>,
+    /// What clients' certificates are held to, where they are asked for one.
+    clients: Option<Arc<ClientTrust>>,
+    provider: Arc<CryptoProvider>,
     files: Files,
+}
+
+/// A handshake is done.
+#[derive(Debug)]
+pub(super) struct Encrypted {
+    pub(super) wire: Wire,
+    /// What the client has shown, where it was asked for a certificate and has one.
+    pub(super) certificate: Option<ShownCertificate>,
 }
 
 /// Why there is no encrypted stream.
@@ -142,22 +170,37 @@ impl Acceptor {
                 (side, Some(validity))
             }
         };
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let clients = paths.clients.as_ref();
+        let clients = clients.map(|paths| ClientTrust::read(paths, &provider).map(Arc::new));
         Ok(Self {
             paths: paths.clone(),
             certificate,
             old,
             old_validity,
+            clients: clients.transpose()?,
+            provider,
             files,
         })
     }
 
-    /// Every certificate: its file, when it begins, and when it ends.
-    pub fn validities(&self) -> Vec<(PathBuf, SystemTime, SystemTime)> {
+    /// When each certificate ends, and what clients' certificates are held to.
+    pub fn ends(&self) -> Vec<CertificateEnd> {
         let one = &self.certificate;
-        let own = (self.paths.own.0.clone(), one.not_before, one.not_after);
+        let of = |(chain, _): &(PathBuf, PathBuf), begins, ends| CertificateEnd {
+            kind: "listener",
+            file: chain.clone(),
+            begins,
+            ends,
+        };
+        let own = of(&self.paths.own, one.not_before, one.not_after);
         let old = self.paths.old.as_ref().zip(self.old_validity);
-        let old = old.map(|((chain, _), (begins, ends))| (chain.clone(), begins, ends));
-        std::iter::once(own).chain(old).collect()
+        let old = old.map(|(pair, (begins, ends))| of(pair, begins, ends));
+        let clients = self.clients.iter().flat_map(|trust| trust.ends());
+        std::iter::once(own)
+            .chain(old)
+            .chain(clients.cloned())
+            .collect()
     }
 
     /// The server's side of a handshake over a plain socket; `head` was read of it already and comes first.
@@ -169,7 +212,7 @@ impl Acceptor {
         wire: Wire,
         mut head: BytesMut,
         caller: &TlsCaller,
-    ) -> Result<Wire, TlsFailure> {
+    ) -> Result<Encrypted, TlsFailure> {
         let Wire::Plain(mut tcp) = wire else {
             return Err(io::Error::other("encrypted already").into());
         };
@@ -191,18 +234,27 @@ impl Acceptor {
             tcp,
         };
         let remedy = match choice {
-            Choice::Old(policy) => return Ok(self.old.accept(policy, stream, caller).await?),
+            Choice::Old(policy) => {
+                return Ok(Encrypted {
+                    wire: self.old.accept(policy, stream, caller).await?,
+                    certificate: None,
+                });
+            }
             Choice::Modern => None,
             Choice::Refused(remedy) => Some(remedy),
         };
-        let loaded = &self.certificate;
-        let config = Arc::clone(match caller.floor.min {
-            TlsVersion::V1_3 => &loaded.newest,
-            _ => &loaded.config,
-        });
+        let verdict = self.clients.as_ref().map(ClientTrust::ask);
+        let config = self.config(caller.floor, verdict.clone())?;
         let handshake = TlsAcceptor::from(config).accept(stream);
         let error = match timeout(HANDSHAKE, Box::pin(handshake)).await {
-            Ok(Ok(stream)) => return Ok(Wire::Tls(Box::new(stream))),
+            Ok(Ok(stream)) => {
+                let shown = stream.get_ref().1.peer_certificates();
+                let own = shown.and_then(<[_]>::first);
+                return Ok(Encrypted {
+                    certificate: verdict.and_then(|verdict| verdict.of(own)),
+                    wire: Wire::Tls(Box::new(stream)),
+                });
+            }
             Ok(Err(error)) => error,
             Err(_) => io::ErrorKind::TimedOut.into(),
         };
@@ -211,8 +263,34 @@ impl Acceptor {
         Err(TlsFailure { error, refused })
     }
 
+    fn config(
+        &self,
+        floor: TlsFloor,
+        verdict: Option<Arc<CertificateVerdict>>,
+    ) -> io::Result<Arc<ServerConfig>> {
+        let loaded = &self.certificate;
+        let is_newest = floor.min == TlsVersion::V1_3;
+        if verdict.is_none() {
+            let config = if is_newest {
+                &loaded.newest
+            } else {
+                &loaded.config
+            };
+            return Ok(Arc::clone(config));
+        }
+        let versions = if is_newest { NEWEST } else { MODERN };
+        let made = config(&self.provider, versions, &loaded.resolver, verdict);
+        made.map(Arc::new).map_err(io::Error::other)
+    }
+
     fn choose(&self, offer: &ClientOffer, floor: TlsFloor) -> Choice {
-        choice::choose(offer, floor, &self.certificate.modern, self.old.key())
+        let choice = choice::choose(offer, floor, &self.certificate.modern, self.old.key());
+        let asks = self.clients.as_ref().is_some_and(|c| c.is_required());
+        match choice {
+            // Nobody is asked for a certificate in an old handshake.
+            Choice::Old(_) if asks => Choice::Refused(TlsRemedy::Certificate),
+            choice => choice,
+        }
     }
 
     /// Whether it comes from these files, and they are as they were. Blocks on the disk.
@@ -285,11 +363,12 @@ pub fn load(chain: &Path, key: &Path) -> Result<LoadedCertificate, String> {
     })?;
     let modern = ModernSide::new(&provider, Arc::clone(&certified.key));
     let resolver: Arc<dyn ResolvesServerCert> = Arc::new(SingleCertAndKey::from(certified));
-    let config = |versions| config(&provider, versions, &resolver);
+    let config = |versions| config(&provider, versions, &resolver, None).map(Arc::new);
     Ok(LoadedCertificate {
-        config: config(&[&rustls::version::TLS13, &rustls::version::TLS12])?,
-        newest: config(&[&rustls::version::TLS13])?,
+        config: config(MODERN)?,
+        newest: config(NEWEST)?,
         modern,
+        resolver,
         not_before,
         not_after,
     })
@@ -299,13 +378,21 @@ fn config(
     provider: &Arc<CryptoProvider>,
     versions: &[&'static SupportedProtocolVersion],
     resolver: &Arc<dyn ResolvesServerCert>,
-) -> Result<Arc<ServerConfig>, String> {
-    let config = ServerConfig::builder_with_provider(Arc::clone(provider))
+    verdict: Option<Arc<CertificateVerdict>>,
+) -> Result<ServerConfig, String> {
+    let builder = ServerConfig::builder_with_provider(Arc::clone(provider))
         .with_protocol_versions(versions)
-        .map_err(|e| e.to_string())?
-        .with_no_client_auth()
-        .with_cert_resolver(Arc::clone(resolver));
-    Ok(Arc::new(config))
+        .map_err(|e| e.to_string())?;
+    let Some(verdict) = verdict else {
+        let builder = builder.with_no_client_auth();
+        return Ok(builder.with_cert_resolver(Arc::clone(resolver)));
+    };
+    let builder = builder.with_client_cert_verifier(verdict);
+    let mut config = builder.with_cert_resolver(Arc::clone(resolver));
+    // A session that is gone on with looks at no certificate: what has been revoked or has ended since would still log in.
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.send_tls13_tickets = 0;
+    Ok(config)
 }
 
 /// Why a handshake failed, for the log: what it means for the client, not what the library calls it.
@@ -332,6 +419,10 @@ pub fn reason(error: &io::Error) -> String {
             Alert::CloseNotify | Alert::UserCanceled => "the client broke it off",
             other => return format!("the client ended it with TLS alert {}", u8::from(*other)),
         },
+        Error::InvalidCertificate(_) => return clients::unfit(inner),
+        Error::NoCertificatesPresented => {
+            "the client showed no certificate, and client_certificates = \"required\""
+        }
         Error::PeerIncompatible(_) => {
             "the client and this gateway have no version or cipher of TLS in common (1.2 and 1.3 are spoken here)"
         }
@@ -344,21 +435,6 @@ pub fn reason(error: &io::Error) -> String {
         _ => "it could not be done",
     };
     words.to_owned()
-}
-
-fn validity(certificate: &CertificateDer<'_>) -> Result<(SystemTime, SystemTime), String> {
-    let (_, parsed) =
-        x509_parser::parse_x509_certificate(certificate).map_err(|e| e.to_string())?;
-    let time = |seconds: i64| {
-        SystemTime::UNIX_EPOCH
-            .checked_add(Duration::from_secs(seconds.max(0) as u64))
-            .ok_or_else(|| "its end is too far in the future".to_owned())
-    };
-    let validity = parsed.validity();
-    Ok((
-        time(validity.not_before.timestamp())?,
-        time(validity.not_after.timestamp())?,
-    ))
 }
 
 #[cfg(test)]
@@ -442,6 +518,7 @@ mod tests {
         let own = |chain: &PathBuf, key: &PathBuf| CertificatePaths {
             own: (chain.clone(), key.clone()),
             old: None,
+            clients: None,
         };
         let paths = own(&chain, &key);
         let tls = Acceptor::open(&paths).unwrap();
@@ -454,7 +531,7 @@ mod tests {
         };
         assert!(!tls.is_still(&both));
         let tls = Acceptor::open(&both).unwrap();
-        assert_eq!(tls.validities().len(), 2);
+        assert_eq!(tls.ends().len(), 2);
         std::fs::write(&old_chain, "rubbish").unwrap();
         assert!(!tls.is_still(&both));
         let error = Acceptor::open(&both).unwrap_err();

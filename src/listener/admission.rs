@@ -81,16 +81,19 @@ async fn admit(
     }
     let mut counted = counted::CountedConnection::begin(&port.settings.name);
     counted.of(shared.client_name(peer.ip()));
+    let mut certificate = None;
     if port.settings.tls == TlsMode::Implicit {
         let caller = shared.tls_caller(peer);
-        wire = match port.encrypt(wire, input.split(), &caller).await {
-            Ok(wire) => wire,
+        let encrypted = match port.encrypt(wire, input.split(), &caller).await {
+            Ok(encrypted) => encrypted,
             Err(failure) => {
                 counted.encrypted(None);
                 log_failed_tls(&failure, &caller, &port, &shared);
                 return Ok(());
             }
         };
+        wire = encrypted.wire;
+        certificate = encrypted.certificate;
         counted.encrypted(wire.version());
     }
     let session = Session::new(
@@ -102,6 +105,7 @@ async fn admit(
     let mut connection = Connection::new(
         session, wire, input, peer, port, slot, shared, permit, counted,
     );
+    connection.has_shown(certificate);
     connection.converse().await
 }
 

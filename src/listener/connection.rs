@@ -18,11 +18,13 @@ use tokio::{
 use tracing::info;
 
 use super::{
+    acceptor::{Encrypted, ShownCertificate},
     captures::escaped,
     failed::log_failed_tls,
     intake::{Intake, Unlogged},
     permits::ConnectionPermit,
     port::{Port, Slot, current},
+    presented,
     rate::InputRate,
     shared::Shared,
     wire::Wire,
@@ -392,11 +394,12 @@ impl Connection {
         let wire = std::mem::replace(&mut self.wire, Wire::Gone);
         let caller = self.shared.tls_caller(self.peer);
         match self.port.encrypt(wire, head, &caller).await {
-            Ok(wire) => {
+            Ok(Encrypted { wire, certificate }) => {
                 let version = wire.version();
                 self.counted.encrypted(version);
                 self.witness.encrypted(&self.shared, version);
                 self.wire = wire;
+                self.has_shown(certificate);
             }
             Err(failure) => {
                 self.counted.encrypted(None);
@@ -410,6 +413,14 @@ impl Connection {
         // Nothing said in the clear counts any more.
         self.input = BytesMut::new();
         Ok(self.session.tls_started().map_or(Next::Feed, Next::Step))
+    }
+
+    /// What the client has shown in the handshake: is it somebody's?
+    pub(super) fn has_shown(&mut self, certificate: Option<ShownCertificate>) {
+        let (listener, peer) = (&self.port.settings.name, self.peer);
+        if presented::is_login(certificate, &mut self.session, listener, peer, &self.shared) {
+            self.permit.logged_in();
+        }
     }
 
     async fn verify(&mut self, credentials: &Credentials) -> Step {

@@ -30,6 +30,7 @@ pub(crate) mod limits;
 mod owner;
 mod permits;
 mod port;
+mod presented;
 pub mod quotas;
 mod rate;
 pub mod refused;
@@ -37,6 +38,7 @@ mod settings;
 mod shared;
 mod wire;
 
+pub use acceptor::{CertificateEnd, ClientTrustPaths, look_at_client_trust};
 use bind::bind;
 pub use port::ListenerStatus;
 use port::{Port, Slot, current};

@@ -3,7 +3,7 @@
 use std::{
     io,
     net::{IpAddr, SocketAddr},
-    path::{Path, PathBuf},
+    path::Path,
     sync::{Arc, PoisonError, RwLock},
     time::SystemTime,
 };
@@ -12,7 +12,9 @@ use bytes::BytesMut;
 use tracing::{error, warn};
 
 use super::{
-    acceptor::{Acceptor, CertificatePaths, EXPIRES_SOON, TlsCaller, TlsFailure},
+    acceptor::{
+        Acceptor, CertificateEnd, CertificatePaths, EXPIRES_SOON, Encrypted, TlsCaller, TlsFailure,
+    },
     settings::{Settings, TlsMode},
     wire::Wire,
 };
@@ -27,8 +29,8 @@ pub struct ListenerStatus {
     pub addresses: Vec<SocketAddr>,
     /// Its TLS.
     pub tls: TlsMode,
-    /// The file, beginning and end of every certificate.
-    pub certificates: Vec<(PathBuf, SystemTime, SystemTime)>,
+    /// When each certificate ends, and what clients' certificates are held to.
+    pub certificates: Vec<CertificateEnd>,
 }
 
 /// What connections of one listener know of it; a reload puts another one in place.
@@ -54,7 +56,7 @@ impl Port {
             name: self.settings.name.clone(),
             addresses,
             tls: self.settings.tls,
-            certificates: self.validities(),
+            certificates: self.ends(),
         }
     }
 
@@ -68,6 +70,7 @@ impl Port {
                 let paths = CertificatePaths {
                     own: own.clone(),
                     old: settings.old_certificate.clone(),
+                    clients: settings.clients.clone(),
                 };
                 Some(match known.filter(|known| known.is_still(&paths)) {
                     Some(known) => known,
@@ -93,22 +96,44 @@ impl Port {
         wire: Wire,
         head: BytesMut,
         caller: &TlsCaller,
-    ) -> Result<Wire, TlsFailure> {
+    ) -> Result<Encrypted, TlsFailure> {
         match &self.acceptor {
             Some(acceptor) => acceptor.encrypt(wire, head, caller).await,
             None => Err(io::Error::other("no certificate").into()),
         }
     }
 
-    fn validities(&self) -> Vec<(PathBuf, SystemTime, SystemTime)> {
+    fn ends(&self) -> Vec<CertificateEnd> {
         let acceptor = self.acceptor.as_ref();
-        acceptor.map_or_else(Vec::new, |acceptor| acceptor.validities())
+        acceptor.map_or_else(Vec::new, |acceptor| acceptor.ends())
     }
 
     /// Logs that a certificate has expired, ends soon or has not begun.
     pub(super) fn warn_of_end(&self) {
-        for (file, begins, ends) in self.validities() {
-            self.warn_of(&file, begins, ends);
+        for end in self.ends() {
+            match end.kind {
+                "listener" => self.warn_of(&end.file, end.begins, end.ends),
+                _ => self.warn_of_trust(&end),
+            }
+        }
+    }
+
+    /// What clients' certificates are held to.
+    fn warn_of_trust(&self, end: &CertificateEnd) {
+        let (name, file) = (&self.settings.name, end.file.display());
+        let CertificateEnd { kind, ends, .. } = end;
+        let at = crate::mail::time::logged(*ends);
+        match ends.duration_since(SystemTime::now()) {
+            Err(_) if *kind == "client_crl" => {
+                warn!(event = "crl overdue", listener = %name, file = %file, at = %at, "the next revocation list is due: what was revoked since is not known");
+            }
+            Err(_) => {
+                error!(event = "certificate expired", listener = %name, file = %file, at = %at, "an authority in client_ca has expired: the certificates of its clients verify no more");
+            }
+            Ok(left) if *kind == "client_ca" && left < EXPIRES_SOON => {
+                warn!(event = "certificate ends", listener = %name, file = %file, at = %at, days = left.as_secs() / 86_400, "an authority in client_ca ends soon");
+            }
+            Ok(_) => {}
         }
     }
 

@@ -4,7 +4,11 @@ use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
 
 use ipnet::IpNet;
 
-use crate::{policy::AuthMode, smtp::server::session::ListenerRules};
+use super::acceptor::ClientTrustPaths;
+use crate::{
+    policy::{AuthMode, certificate::ClientCertificates},
+    smtp::server::session::ListenerRules,
+};
 
 /// Where a listener listens.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -59,11 +63,22 @@ pub struct Settings {
     pub chunking: bool,
     /// SMTPUTF8 (RFC 6531).
     pub smtputf8: bool,
+    /// What clients' certificates are held to; `None`: nobody is asked for one.
+    pub clients: Option<ClientTrustPaths>,
     /// Networks whose connections begin with a PROXY header.
     pub proxy_protocol: Vec<IpNet>,
 }
 
 impl Settings {
+    /// Whether clients are asked for a certificate.
+    pub fn client_certificates(&self) -> ClientCertificates {
+        match &self.clients {
+            None => ClientCertificates::Off,
+            Some(paths) if paths.is_required => ClientCertificates::Required,
+            Some(_) => ClientCertificates::Optional,
+        }
+    }
+
     /// What a session needs to know of the listener it came in by.
     pub(crate) fn rules(&self) -> ListenerRules {
         ListenerRules {
@@ -73,6 +88,7 @@ impl Settings {
             certificate: self.certificate.is_some(),
             auth: self.auth,
             plaintext_auth: self.plaintext_auth,
+            client_certificates: self.client_certificates(),
             chunking: self.chunking,
             smtputf8: self.smtputf8,
         }

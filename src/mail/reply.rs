@@ -339,6 +339,14 @@ impl Reply {
     pub fn auth_failed() -> Self {
         Self::new(535, (5, 7, 8), "user name or password is wrong")
     }
+    /// EXTERNAL of who has shown no certificate that is his.
+    pub fn no_such_certificate() -> Self {
+        Self::new(
+            535,
+            (5, 7, 8),
+            "no certificate was shown that is this user's alone",
+        )
+    }
     /// Too many failed AUTH from this address.
     pub fn auth_throttled() -> Self {
         Self::new(454, (4, 7, 0), "too many failed logins; try again later")

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
+use super::certificate::CertificatePattern;
 use crate::{
     mail::{pattern::Pattern, tls::TlsFloor},
     secret::Secret,
@@ -55,8 +56,10 @@ pub struct Client {
 pub struct User {
     /// The name that SMTP AUTH gives.
     pub name: String,
-    /// The argon2id hash, a PHC string that was checked at load.
+    /// The argon2id hash, a PHC string that was checked at load; empty where there is no password.
     pub password: Secret,
+    /// A certificate with one of these is as good as the password.
+    pub certificates: Vec<CertificatePattern>,
     /// Narrows the allowlist.
     pub senders: Option<Vec<Pattern>>,
     /// Narrows the allowlist.

@@ -697,6 +697,7 @@ mod tests {
         setting.user = Some(User {
             name: "erp".into(),
             password: Secret::default(),
+            certificates: Vec::new(),
             senders: Some(patterns("both@corp.com")),
             recipients: None,
         });

@@ -282,6 +282,7 @@ mod tests {
             users: vec![User {
                 name: "erp".into(),
                 password: Secret::new("x"),
+                certificates: Vec::new(),
                 senders: Some(patterns("erp@corp.com")),
                 recipients: Some(patterns("*.partner.com")),
             }],

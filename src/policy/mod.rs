@@ -5,11 +5,13 @@
 
 pub mod alter;
 pub mod archive;
+pub mod certificate;
 pub mod client;
 mod content;
 mod grants;
 pub mod judge;
 pub mod ledger;
+pub mod owner;
 pub mod quota;
 mod received;
 pub mod redirect;

@@ -97,6 +97,11 @@ impl Credential {
         time::parsed(&self.not_after)
     }
 
+    /// A list of what is revoked, which is followed by another every few days: its end is news only when it has passed.
+    pub fn is_list(&self) -> bool {
+        self.kind == "client_crl"
+    }
+
     /// Whole days until it ends; below 0: it has ended.
     pub fn days(&self, now: SystemTime) -> Option<i64> {
         const DAY: i64 = 86_400_000_000;

@@ -29,6 +29,7 @@ use postern::{
         AuthMode,
         alter::{AddedField, FieldName, HeaderRule, SubjectPrefix},
         archive::{Archive, ArchiveForm},
+        certificate::{CertificateNames, CertificatePattern, ClientCertificates},
         client::{ToleranceLevel, User},
         ledger::{Ledger, QuotaView},
         quota::{Beyond, CountedBy, Quota},
@@ -60,6 +61,8 @@ struct Setting {
     store: Health,
     throttled: bool,
     implicit: bool,
+    /// What the client shows in the handshake, where it is asked for a certificate.
+    shows: Option<CertificateNames>,
     ways: Vec<Way>,
 }
 
@@ -70,6 +73,7 @@ impl Setting {
         rules.policy.users = vec![User {
             name: "erp".into(),
             password: Secret::new("hash-1"),
+            certificates: Vec::new(),
             senders: Some(patterns("erp@corp.com")),
             recipients: None,
         }];
@@ -80,6 +84,7 @@ impl Setting {
             store: Health::Fine,
             throttled: false,
             implicit: false,
+            shows: None,
             ways: vec![Way::Lines, Way::Whole, Way::Octets],
         }
     }
@@ -121,6 +126,39 @@ impl Setting {
                     "optional" => AuthMode::Optional,
                     _ => AuthMode::Off,
                 }
+            }
+            "client_certificates" => {
+                self.listener.client_certificates = match value {
+                    "required" => ClientCertificates::Required,
+                    "optional" => ClientCertificates::Optional,
+                    _ => ClientCertificates::Off,
+                }
+            }
+            // Of the user erp, and of another one by the name of scan.
+            "user_certificate" => {
+                let one = CertificatePattern::parse(value).unwrap();
+                self.rules.policy.users[0].certificates = vec![one];
+            }
+            "second_certificate" => {
+                let one = CertificatePattern::parse(value).unwrap();
+                let second = User {
+                    name: "scan".into(),
+                    password: Secret::default(),
+                    certificates: vec![one],
+                    ..self.rules.policy.users[0].clone()
+                };
+                self.rules.policy.users.push(second);
+            }
+            "no_user" => self.rules.policy.users.retain(|user| user.name != value),
+            // dns:NAME … with blanks between them
+            "shows" => {
+                let of = |kind: &str| {
+                    let all = value.split_whitespace();
+                    all.filter_map(|name| Some(name.strip_prefix(kind)?.to_owned()))
+                        .collect()
+                };
+                let names = CertificateNames::new(of("dns:"), of("email:"), of("cn:"), [7; 32]);
+                self.shows = Some(names);
             }
             "hash" => self.rules.policy.users[0].password = Secret::new(value),
             "senders" => self.rules.policy.allowlist.senders = patterns(value),
@@ -275,6 +313,7 @@ fn redirect(text: &str) -> Redirect {
 /// A session with its driver.
 struct Player {
     session: Session,
+    shows: Option<CertificateNames>,
     conditions: Conditions,
     input: BytesMut,
     lines: VecDeque<String>,
@@ -292,8 +331,15 @@ impl Player {
         let mut conditions = setting.conditions();
         conditions.quotas = Some(view.clone());
         let listener = Arc::new(setting.listener.clone());
+        let mut session =
+            Session::new(listener, setting.peer, setting.implicit, conditions.clone());
+        let shows = setting.shows.clone();
+        if let (true, Some(names)) = (setting.implicit, shows.clone()) {
+            session.shown(names);
+        }
         Self {
-            session: Session::new(listener, setting.peer, setting.implicit, conditions.clone()),
+            session,
+            shows,
             conditions,
             input: BytesMut::new(),
             lines: VecDeque::new(),
@@ -388,6 +434,9 @@ impl Player {
         assert!(self.handshake, "no handshake was asked for");
         self.handshake = false;
         self.input.clear();
+        if let Some(names) = self.shows.clone() {
+            self.session.shown(names);
+        }
         if let Some(step) = self.session.tls_started() {
             self.perform(step);
         }

@@ -27,6 +27,7 @@ pub(super) fn rules() -> Rules {
     rules.policy.users = vec![User {
         name: "erp".to_owned(),
         password: Secret::new(cheap.hash_password(b"right").unwrap().to_string()),
+        certificates: Vec::new(),
         senders: None,
         recipients: None,
     }];
@@ -53,6 +54,7 @@ pub(super) fn settings(name: &str) -> Settings {
         require_tls: false,
         certificate: None,
         old_certificate: None,
+        clients: None,
         auth: AuthMode::Off,
         plaintext_auth: false,
         chunking: false,

@@ -15,6 +15,7 @@ mod back;
 mod behind;
 mod big;
 mod cli;
+mod client_certificates;
 mod clients;
 mod clock;
 mod cloud;

@@ -32,6 +32,7 @@ pub(super) fn path(text: &str) -> Result<String, Fault> {
 pub(super) enum Pem {
     Certificate,
     Key,
+    RevocationList,
 }
 
 /// A PEM file named by `key`.
@@ -54,6 +55,7 @@ pub(super) fn pem(
             let (mark, what) = match holds {
                 Pem::Certificate => ("-----BEGIN CERTIFICATE-----", "certificate"),
                 Pem::Key => ("PRIVATE KEY-----", "private key"),
+                Pem::RevocationList => ("-----BEGIN X509 CRL-----", "revocation list"),
             };
             if memchr::memmem::find(&octets, mark.as_bytes()).is_none() {
                 // A SEQUENCE of ASN.1: DER, or PKCS #12 (.pfx, .p12).
@@ -61,7 +63,7 @@ pub(super) fn pem(
                 context.error(&span, Fault {
                         message: format!("{shown} holds no {what} in PEM form"),
                         hint: is_binary.then(|| {
-                            "it looks like DER or PKCS #12 (PFX): convert it with openssl x509 or pkey -inform DER, or with openssl pkcs12 -nodes".to_owned()
+                            "it looks like DER or PKCS #12 (PFX): convert it with openssl x509, pkey or crl -inform DER, or with openssl pkcs12 -nodes".to_owned()
                         }),
                     });
             }
@@ -209,7 +211,8 @@ pub(super) fn look_at_certificate(
     is_rsa
 }
 
-fn is_pem(path: &std::path::Path) -> bool {
+/// Whether it is one, of whatever kind.
+pub(super) fn is_pem(path: &std::path::Path) -> bool {
     read_bounded(path, 1 << 20)
         .is_ok_and(|octets| memchr::memmem::find(&octets, b"-----BEGIN ").is_some())
 }

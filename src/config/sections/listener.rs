@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use ipnet::IpNet;
 
 use super::{
+    client_ca,
     context::{Context, SectionNames},
     files,
 };
@@ -32,6 +33,8 @@ pub(super) struct ListenerSection {
     pub(super) old_span: Option<Span>,
     /// Whether the key for old handshakes is an RSA key; `None`: it is not known.
     pub(super) is_rsa: Option<bool>,
+    /// What asks clients for a certificate.
+    pub(super) certificates_span: Option<Span>,
     /// Who may send a PROXY header.
     pub(super) proxies: Vec<At<IpNet>>,
 }
@@ -97,6 +100,7 @@ pub(super) fn read(context: Context<'_>, root: &Table<'_>) -> ListenerSections {
             auth_span: table.place_or_header("auth"),
             old_span: table.place("old_certificate"),
             is_rsa,
+            certificates_span: table.place("client_certificates"),
             proxies,
         });
         table.finish();
@@ -162,6 +166,7 @@ fn one(
     };
     let chunking = table.flag("chunking");
     let smtputf8 = table.flag("smtputf8");
+    let clients = client_ca::read(context, table, tls);
     let settings = Settings {
         name,
         bind,
@@ -173,6 +178,7 @@ fn one(
         plaintext_auth,
         chunking,
         smtputf8,
+        clients,
         proxy_protocol,
     };
     (settings, span, is_rsa)

@@ -22,6 +22,8 @@ mod azure;
 mod bounce;
 mod capture;
 mod client;
+mod client_ca;
+mod client_owner;
 mod cloud;
 mod cluster;
 mod connector;

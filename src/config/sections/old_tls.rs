@@ -17,7 +17,7 @@ use crate::{
     },
     mail::tls::{TlsFloor, TlsVersion},
     old_tls,
-    policy::AuthMode,
+    policy::{AuthMode, certificate::ClientCertificates},
 };
 
 /// Public addresses of one client that may speak it.
@@ -107,9 +107,19 @@ fn keys(context: Context<'_>, listeners: &[ListenerSection], span: &Span, tls: T
         spoken(tls),
         listeners
             .iter()
+            // Where a certificate is required there is no old TLS.
             .filter(|l| l.settings.certificate.is_some())
+            .filter(|l| l.settings.client_certificates() != ClientCertificates::Required)
             .collect(),
     );
+    if with.is_empty() && listeners.iter().any(|l| l.settings.certificate.is_some()) {
+        context.warning(
+            span,
+            fault!("every listener with TLS requires a certificate of its clients, which {spoken} does not show here, so nobody can speak it";
+                "write client_certificates = \"optional\", or give these devices a [[listener]] of their own"),
+        );
+        return;
+    }
     if with.is_empty() {
         context.warning(
             span,

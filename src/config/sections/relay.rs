@@ -6,6 +6,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::{
     client::{Clients, Located},
+    client_owner,
     context::Context,
     listener::{ListenerSection, ListenerSections},
     user::Users,
@@ -28,6 +29,7 @@ pub(super) fn check(
     allowlist: Option<&Allowlist>,
 ) {
     logins(context, listeners, clients, users);
+    client_owner::check(context, listeners, users);
     if !allowlist.is_some_and(|list| is_the_world(&list.recipients)) {
         return;
     }
@@ -47,8 +49,9 @@ pub(super) fn check(
 
 fn logins(context: Context<'_>, listeners: &ListenerSections, clients: &Clients, users: &Users) {
     let any_credentials = clients.all.iter().any(|c| c.client.any_credentials);
-    let offers = |l: &ListenerSection| l.settings.auth != AuthMode::Off;
-    for listener in listeners.all.iter().filter(|l| offers(l)) {
+    let offers_auth = |l: &ListenerSection| l.settings.auth != AuthMode::Off;
+    let offers = |l: &ListenerSection| offers_auth(l) || l.certificates_span.is_some();
+    for listener in listeners.all.iter().filter(|l| offers_auth(l)) {
         let settings = &listener.settings;
         if settings.tls == TlsMode::Off && !settings.plaintext_auth && !any_credentials {
             context.error(

@@ -3,16 +3,17 @@
 use argon2::{Params, PasswordHash};
 
 use super::{
+    client_ca,
     context::{Context, SectionNames},
     secret,
 };
 use crate::{
     config::{
         diagnostic::Span,
-        table::Table,
+        table::{At, Table},
         values::{Fault, plain},
     },
-    policy::client::User,
+    policy::{certificate::CertificatePattern, client::User},
 };
 
 /// All users.
@@ -20,6 +21,8 @@ use crate::{
 pub(super) struct Users {
     pub(super) names: SectionNames,
     all: Vec<User>,
+    /// What a certificate has that is one's, with the name of the user.
+    pub(super) certificates: Vec<(String, At<CertificatePattern>)>,
     /// The first section.
     pub(super) span: Option<Span>,
 }
@@ -33,14 +36,18 @@ impl Users {
 pub(super) fn read(context: Context<'_>, root: &Table<'_>) -> Users {
     let mut names = SectionNames::new("user");
     let mut all = Vec::new();
+    let mut certificates = Vec::new();
     let mut first = None;
     for table in root.tables("user") {
         first.get_or_insert(table.span.clone());
         let name = names.read(context, &table);
-        table.requires(
-            "password",
-            "password = \"$argon2id$…\", which `postern hash-password` prints",
-        );
+        let found = client_ca::patterns(context, &table);
+        if !table.has("certificate") {
+            table.requires(
+                "password",
+                "password = \"$argon2id$…\", which `postern hash-password` prints",
+            );
+        }
         let password = secret::read(context, &table, "password");
         if let Some(given) = &password
             && given.known
@@ -48,9 +55,11 @@ pub(super) fn read(context: Context<'_>, root: &Table<'_>) -> Users {
         {
             context.error(&given.span, fault);
         }
+        certificates.extend(found.iter().cloned().map(|at| (name.clone(), at)));
         all.push(User {
             name,
             password: password.map(|given| given.secret).unwrap_or_default(),
+            certificates: found.iter().map(|at| at.value.clone()).collect(),
             senders: table.patterns("senders"),
             recipients: table.patterns("recipients"),
         });
@@ -59,6 +68,7 @@ pub(super) fn read(context: Context<'_>, root: &Table<'_>) -> Users {
     Users {
         names,
         all,
+        certificates,
         span: first,
     }
 }

@@ -22,7 +22,7 @@ use crate::{
     config::{self, Secrets},
     delivery::Delivery,
     gateway::{connectors, rules, setup},
-    listener::{Listeners, auth::Authenticator},
+    listener::{CertificateEnd, Listeners, auth::Authenticator},
     queue, telemetry,
 };
 
@@ -139,7 +139,12 @@ impl AtWork {
         listeners.commit(prepared);
         let mut standing = listeners.standing();
         let end = SystemTime::UNIX_EPOCH + Duration::from_hours(24 * 47_482);
-        standing[0].certificates = vec![(PathBuf::from("a.pem"), SystemTime::UNIX_EPOCH, end)];
+        standing[0].certificates = vec![CertificateEnd {
+            kind: "listener",
+            file: PathBuf::from("a.pem"),
+            begins: SystemTime::UNIX_EPOCH,
+            ends: end,
+        }];
         instruments.took(&config, &standing);
         Self {
             instruments,

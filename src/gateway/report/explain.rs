@@ -16,7 +16,7 @@ use crate::{
     gateway::rules::rules,
     listener::{self, Bind, TlsMode},
     mail::{headers, health::Health, message::MessageId, reply::Reply, text::shown, tls::TlsFloor},
-    policy::AuthMode,
+    policy::{AuthMode, certificate::ClientCertificates},
     route::{ConnectorName, Route},
     secret::Secret,
     smtp::{
@@ -134,6 +134,9 @@ impl<'a> Play<'a> {
         }
         self.tls_floor();
         let mut greeting = Reply::unknown_command();
+        if self.listener.tls == TlsMode::Implicit {
+            self.show_certificate();
+        }
         let step = self.session.greet();
         self.carry_out(step, &mut greeting);
         self.heard(greeting)?;
@@ -200,6 +203,25 @@ impl<'a> Play<'a> {
         }
     }
 
+    /// Whether the user that is asked about logs in by a certificate: where the listener asks for one, or there is no password.
+    fn shows_certificate(&self) -> bool {
+        let name = self.question.user.as_deref();
+        let user = name.and_then(|name| self.config.policy.user(name));
+        self.listener.clients.is_some() && user.is_some_and(|user| !user.certificates.is_empty())
+    }
+
+    /// One that has what the configuration names of the user that is asked about, and nothing else.
+    fn show_certificate(&mut self) {
+        if !self.shows_certificate() {
+            return;
+        }
+        let name = self.question.user.as_deref();
+        let user = name.and_then(|name| self.config.policy.user(name));
+        if let Some(one) = user.and_then(|user| user.certificates.first()) {
+            self.session.shown(one.example());
+        }
+    }
+
     fn log_in(&mut self, offered: &Reply) -> Result<(), Reply> {
         let client = self.config.policy.client(self.question.client);
         let any = client.filter(|client| client.any_credentials);
@@ -210,6 +232,11 @@ impl<'a> Play<'a> {
             }
             return Ok(());
         };
+        if self.shows_certificate() && self.session.user() == Some(name) {
+            let text = format!("logged in as [[user]] {name} by a certificate");
+            self.path.say("user", text);
+            return Ok(());
+        }
         let result = self.say(&auth(name));
         let text = match (&result, any) {
             (Ok(_), Some(client)) => format!(
@@ -347,6 +374,7 @@ impl<'a> Play<'a> {
             }
             Step::StartTls(reply) => {
                 *answer = reply;
+                self.show_certificate();
                 self.session.tls_started()
             }
             Step::Verify(credentials) => {
@@ -452,7 +480,12 @@ fn describe(listener: &listener::Settings) -> String {
         AuthMode::Optional => "AUTH offered",
         AuthMode::Required => "AUTH required",
     };
-    format!("{} at {at} ({tls}, {auth})", listener.name)
+    let certificates = match listener.client_certificates() {
+        ClientCertificates::Off => "",
+        ClientCertificates::Optional => ", client certificates optional",
+        ClientCertificates::Required => ", client certificates required",
+    };
+    format!("{} at {at} ({tls}, {auth}{certificates})", listener.name)
 }
 
 fn names<'a>(names: impl Iterator<Item = &'a str>) -> String {

@@ -126,7 +126,8 @@ impl<'a> StatusReport<'a> {
         self.lanes.iter().any(is_paused)
             || self.row.credentials.iter().any(|credential| {
                 let left = credential.days(self.site.now);
-                left.is_some_and(|left| left < NEAR) || credential.is_early(self.site.now)
+                let near = if credential.is_list() { 0 } else { NEAR };
+                left.is_some_and(|left| left < near) || credential.is_early(self.site.now)
             })
             || self.waits().is_some_and(|waits| waits > OLD)
             || self

@@ -291,6 +291,9 @@ fn ending(sight: &Sight) -> impl Iterator<Item = IncidentCondition> {
         let Some(ends) = credential.ends() else {
             continue;
         };
+        if credential.is_list() && ends > sight.now {
+            continue;
+        }
         let name = match (&credential.listener, &credential.connector) {
             (Some(name), _) => (Kind::CertificateExpires, name.as_str()),
             (None, Some(name)) => (Kind::CredentialExpires, name.as_str()),

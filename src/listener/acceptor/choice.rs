@@ -87,6 +87,8 @@ pub(super) enum TlsRemedy {
     Key(&'static str),
     /// A certificate with an RSA key, and perhaps a key of its `[[client]]`.
     Rsa(Option<&'static str>),
+    /// A certificate of the client's is asked for, which it has no way to show.
+    Certificate,
     /// Another build.
     Build,
     /// Nothing here.
@@ -112,6 +114,10 @@ impl TlsRemedy {
                     Some(key) => format!("{certificate}, and {}", set(key)),
                     None => certificate.to_owned(),
                 }
+            }
+            Self::Certificate => {
+                "client_certificates = \"required\" on this listener: clients of old TLS show none"
+                    .to_owned()
             }
             Self::Build => "this program was built without old TLS (feature old-tls)".to_owned(),
             Self::Nothing => {

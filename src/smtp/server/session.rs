@@ -29,8 +29,10 @@ use crate::{
         reply::Reply,
     },
     policy::{
+        certificate::CertificateNames,
         client::{Client, ToleranceLevel, User},
         judge::Findings,
+        owner::CertificateOwner,
     },
 };
 
@@ -39,8 +41,8 @@ use crate::smtp::data::{Decoder, Leniency};
 use state::{ChunkGoal, Incoming, Phase, Transaction};
 
 pub use interface::{
-    Accepted, Authentication, Conditions, Credentials, InputStage, ListenerRules, Rejection, Rules,
-    Step,
+    Accepted, Authentication, CertificateLogin, Conditions, Credentials, InputStage, ListenerRules,
+    Rejection, Rules, Step,
 };
 
 /// One session.
@@ -67,6 +69,12 @@ pub struct Session {
     esmtp: bool,
     logged_in: bool,
     user: Option<User>,
+    /// What the client has shown in the handshake, and was verified.
+    certificate: Option<CertificateNames>,
+    /// The login rests on the certificate.
+    is_by_certificate: bool,
+    /// AUTH has succeeded. Without it somebody may be logged in by the certificate alone, and AUTH follow.
+    has_authenticated: bool,
     phase: Phase,
     transaction: Option<Box<Transaction>>,
     /// Steps that are decided but not taken yet.
@@ -113,6 +121,9 @@ impl Session {
             esmtp: false,
             logged_in: false,
             user: None,
+            certificate: None,
+            is_by_certificate: false,
+            has_authenticated: false,
             phase: Phase::Fresh,
             transaction: None,
             pending: VecDeque::new(),
@@ -140,7 +151,7 @@ impl Session {
     /// wants to look at the first octets (see [`Session::looks_before_greeting`]).
     pub fn greet(&mut self) -> Step {
         let rules = Arc::clone(&self.rules);
-        let (ip, auth) = (self.peer.ip(), self.listener.auth);
+        let (ip, auth) = (self.peer.ip(), self.listener.logins());
         let allowed = rules.policy.connect(ip, auth, &mut self.findings);
         match allowed {
             Err(reply) if self.client.is_none() => {
@@ -213,7 +224,26 @@ impl Session {
         }
     }
 
-    /// After [`Step::StartTls`] (`None`) or [`Step::ImplicitTls`] (the greeting). Everything said before is forgotten.
+    /// The client has shown a certificate, and it was verified: who it is one user's is logged in. Called right after the handshake, before
+    /// [`Session::greet`] or [`Session::tls_started`].
+    pub fn shown(&mut self, names: CertificateNames) -> CertificateLogin {
+        let rules = Arc::clone(&self.conditions.rules);
+        let found = match rules.policy.owner(&names) {
+            CertificateOwner::Nobody => CertificateLogin::Nobody,
+            CertificateOwner::User(user) => CertificateLogin::User(user.name.clone()),
+            CertificateOwner::Several(one, two) => {
+                CertificateLogin::Several(one.name.clone(), two.name.clone())
+            }
+        };
+        self.certificate = Some(names);
+        if self.tls {
+            self.log_in_by_certificate();
+        }
+        found
+    }
+
+    /// After [`Step::StartTls`] (`None`) or [`Step::ImplicitTls`] (the greeting). Everything said before is forgotten, but for the
+    /// certificate that was shown in the handshake.
     pub fn tls_started(&mut self) -> Option<Step> {
         let greet = matches!(self.phase, Phase::Handshake { greet: true });
         // RFC 3207 §4.2: nothing from before the handshake counts.
@@ -222,9 +252,12 @@ impl Session {
         self.esmtp = false;
         self.logged_in = false;
         self.user = None;
+        self.is_by_certificate = false;
+        self.has_authenticated = false;
         self.transaction = None;
         self.pending.clear();
         self.phase = Phase::Command;
+        self.log_in_by_certificate();
         greet.then(|| self.greet())
     }
 

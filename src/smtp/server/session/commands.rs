@@ -110,12 +110,7 @@ impl Session {
             if self.offers_starttls() {
                 lines.push_str("\nSTARTTLS");
             }
-            if self.offers_auth() {
-                lines.push_str("\nAUTH PLAIN LOGIN");
-                if self.any_credentials() {
-                    lines.push_str(" CRAM-MD5");
-                }
-            }
+            lines.push_str(&self.mechanisms());
         }
         self.answer(Reply::hello(&lines));
     }
@@ -255,17 +250,11 @@ impl Session {
         let level = client.as_ref().map(|c| c.tolerance).unwrap_or_default();
         self.tolerance = Tolerance::of(level);
         self.client = client;
-        if let Some(old) = self.user.take() {
-            match self.rules.policy.user(&old.name) {
-                Some(new) if new.password == old.password => self.user = Some(new.clone()),
-                _ => {
-                    self.logged_in = false;
-                    let reply = Reply::login_again();
-                    self.rejected("mail", None, &reply);
-                    self.error(reply);
-                    return false;
-                }
-            }
+        if !self.is_still_logged_in() {
+            let reply = Reply::login_again();
+            self.rejected("mail", None, &reply);
+            self.error(reply);
+            return false;
         }
         true
     }

@@ -13,7 +13,8 @@ use crate::{
         reply::Reply,
     },
     policy::{
-        AuthMode, Policy, archive::Archive, client::Client, ledger::QuotaView, quota::QuotaTally,
+        AuthMode, Policy, archive::Archive, certificate::ClientCertificates, client::Client,
+        ledger::QuotaView, quota::QuotaTally,
     },
     route::{RouteName, Router},
     secret::Secret,
@@ -53,10 +54,35 @@ pub struct ListenerRules {
     pub auth: AuthMode,
     /// AUTH without TLS.
     pub plaintext_auth: bool,
+    /// Whether clients are asked for a certificate.
+    pub client_certificates: ClientCertificates,
     /// BDAT is offered.
     pub chunking: bool,
     /// SMTPUTF8 is offered.
     pub smtputf8: bool,
+}
+
+impl ListenerRules {
+    /// Whether somebody can log in here at all: who shows a certificate can where there is no AUTH.
+    pub(super) fn logins(&self) -> AuthMode {
+        match (self.auth, self.client_certificates) {
+            (AuthMode::Off, ClientCertificates::Optional | ClientCertificates::Required) => {
+                AuthMode::Optional
+            }
+            (auth, _) => auth,
+        }
+    }
+}
+
+/// What came of a certificate that a client has shown, for the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CertificateLogin {
+    /// It is this user's, who is logged in now.
+    User(String),
+    /// It is nobody's.
+    Nobody,
+    /// It fits these two, or more, and so it is nobody's.
+    Several(String, String),
 }
 
 /// How things are outside the session, told before every [`super::Session::feed`].

@@ -1,10 +1,13 @@
-//! AUTH PLAIN and LOGIN inside a session (RFC 4954), and CRAM-MD5 where any password will do: offered when, asked how, counted.
+//! AUTH PLAIN and LOGIN inside a session (RFC 4954), CRAM-MD5 where any password will do, and EXTERNAL for who has shown a certificate:
+//! offered when, asked how, counted.
 //!
 //! A dialogue within the dialogue. It checks no password; what a name and password are worth is the driver's answer.
 
+use std::sync::Arc;
+
 use crate::{
     mail::reply::Reply,
-    policy::AuthMode,
+    policy::{AuthMode, certificate::ClientCertificates, owner::CertificateOwner},
     secret::Secret,
     smtp::{
         sasl::{self, Malformed},
@@ -26,24 +29,55 @@ impl Session {
         self.client.as_ref().is_some_and(|c| c.any_credentials)
     }
 
-    /// Whether EHLO announces AUTH: never where it cannot be used.
-    pub(super) fn offers_auth(&self) -> bool {
+    /// The line of EHLO about AUTH: only what can be used.
+    pub(super) fn mechanisms(&self) -> String {
+        let mut names = String::new();
+        if self.is_by_certificate && !self.has_authenticated {
+            names.push_str(" EXTERNAL");
+        }
+        if self.offers_auth() {
+            names.push_str(" PLAIN LOGIN");
+            if self.any_credentials() {
+                names.push_str(" CRAM-MD5");
+            }
+        }
+        if names.is_empty() {
+            return names;
+        }
+        format!("\nAUTH{names}")
+    }
+
+    /// Whether a name and a password are taken. Who is logged in by a certificate may still be somebody else by his word.
+    fn offers_auth(&self) -> bool {
         let covered = self.tls || self.listener.plaintext_auth;
         let tls_first = self.listener.require_tls && !self.tls;
-        !self.logged_in
+        !self.has_authenticated
             && !tls_first
             && (self.any_credentials() || (self.listener.auth != AuthMode::Off && covered))
     }
 
     /// The AUTH command. The blob of a refused one is neither looked at nor kept.
     pub(super) fn auth(&mut self, argument: &[u8]) {
-        if self.logged_in {
+        if self.has_authenticated {
             return self.error(Reply::bad_sequence("already logged in"));
         }
         if self.transaction.is_some() {
             return self.error(Reply::bad_sequence("not inside a transaction"));
         }
-        if !self.offers_auth() {
+        let argument = argument.trim_ascii();
+        let end = argument
+            .iter()
+            .position(|b| b" \t".contains(b))
+            .unwrap_or(argument.len());
+        let (name, initial) = argument.split_at(end);
+        let is_external = self.listener.client_certificates != ClientCertificates::Off
+            && name.eq_ignore_ascii_case(b"EXTERNAL");
+        if is_external && !self.tls {
+            let reply = Reply::auth_needs_tls();
+            self.rejected("auth", None, &reply);
+            return self.error(reply);
+        }
+        if !is_external && !self.offers_auth() {
             let reply = if self.listener.auth == AuthMode::Off {
                 Reply::not_implemented()
             } else {
@@ -58,12 +92,6 @@ impl Session {
         if self.helo.is_none() {
             self.forgiven.add(Quirk::NoHelo);
         }
-        let argument = argument.trim_ascii();
-        let end = argument
-            .iter()
-            .position(|b| b" \t".contains(b))
-            .unwrap_or(argument.len());
-        let (name, initial) = argument.split_at(end);
         let initial = Some(initial.trim_ascii()).filter(|i| !i.is_empty());
         if name.is_empty() {
             return self.error(Reply::bad_argument("the form is AUTH MECHANISM"));
@@ -77,6 +105,7 @@ impl Session {
                 let challenge = sasl::cram_challenge(&self.conditions.rules.hostname);
                 (Exchange::Digest, challenge)
             }
+            b"EXTERNAL" if is_external => (Exchange::External, String::new()),
             _ => return self.error(Reply::unknown_mechanism()),
         };
         match initial {
@@ -102,6 +131,9 @@ impl Session {
     }
 
     fn respond(&mut self, exchange: Exchange, line: &[u8]) {
+        if matches!(exchange, Exchange::External) {
+            return self.external(line);
+        }
         if self.any_credentials() {
             return self.accept_any(&exchange);
         }
@@ -113,7 +145,7 @@ impl Session {
                 Ok(None)
             }
             Exchange::Password { user } => Ok(Some((user, response))),
-            Exchange::Digest => Err(Malformed::Never),
+            Exchange::Digest | Exchange::External => Err(Malformed::Never),
         });
         match read {
             Ok(None) => {}
@@ -130,7 +162,69 @@ impl Session {
             return self.ask(Exchange::Password { user }, sasl::LOGIN_PASSWORD);
         }
         self.logged_in = true;
+        self.has_authenticated = true;
         self.say(Reply::logged_in());
+    }
+
+    /// RFC 4422, appendix A: who it is, the certificate has said; the client may say it once more.
+    fn external(&mut self, line: &[u8]) {
+        let Ok(identity) = sasl::response(line) else {
+            return self.failed(Reply::malformed_auth());
+        };
+        let rules = Arc::clone(&self.conditions.rules);
+        let names = self.certificate.as_ref();
+        let owner = names.map(|names| rules.policy.owner(names));
+        let Some(CertificateOwner::User(user)) = owner else {
+            return self.failed(Reply::no_such_certificate());
+        };
+        let identity = identity.reveal();
+        if !identity.is_empty() && identity != user.name {
+            return self.failed(Reply::no_such_certificate());
+        }
+        self.user = Some(user.clone());
+        self.logged_in = true;
+        self.is_by_certificate = true;
+        self.has_authenticated = true;
+        self.say(Reply::logged_in());
+    }
+
+    /// At once, where the certificate is one user's.
+    pub(super) fn log_in_by_certificate(&mut self) {
+        let rules = Arc::clone(&self.conditions.rules);
+        let names = self.certificate.as_ref();
+        let owner = names.map(|names| rules.policy.owner(names));
+        if let Some(CertificateOwner::User(user)) = owner {
+            self.user = Some(user.clone());
+            self.logged_in = true;
+            self.is_by_certificate = true;
+        }
+    }
+
+    /// By new rules: a user that is gone, or has another hash, or whose certificate it is no longer, is logged out. Who has shown a
+    /// certificate that has become a user's is logged in.
+    pub(super) fn is_still_logged_in(&mut self) -> bool {
+        let Some(old) = self.user.take() else {
+            if !self.logged_in {
+                self.log_in_by_certificate();
+            }
+            return true;
+        };
+        let new = self.rules.policy.user(&old.name).filter(|new| {
+            if self.is_by_certificate {
+                let names = self.certificate.as_ref();
+                let owner = names.map(|names| self.rules.policy.owner(names));
+                owner == Some(CertificateOwner::User(new))
+            } else {
+                new.password == old.password
+            }
+        });
+        self.user = new.cloned();
+        if self.user.is_none() {
+            self.logged_in = false;
+            self.is_by_certificate = false;
+            self.has_authenticated = false;
+        }
+        self.user.is_some()
     }
 
     fn present(&mut self, user: String, password: Secret) {
@@ -152,6 +246,8 @@ impl Session {
         match (authentication, user) {
             (Authentication::Accepted, Some(user)) => {
                 self.logged_in = true;
+                self.is_by_certificate = false;
+                self.has_authenticated = true;
                 self.user = Some(user);
                 self.say(Reply::logged_in());
             }

@@ -106,6 +106,8 @@ pub(super) enum Exchange {
     Password { user: String },
     /// Whatever is said to the challenge of CRAM-MD5.
     Digest,
+    /// Who it is, for EXTERNAL, or nothing.
+    External,
 }
 
 /// A message on its way in.
