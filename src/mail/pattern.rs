@@ -237,11 +237,14 @@ fn local_part(text: &str) -> Result<Local, String> {
     {
         return Err("the local part has a character that must be quoted".into());
     }
-    // What no address may have matches none.
-    unicode::check_characters(text)?;
     let lower = unicode::lower(text);
     if text.contains('*') {
+        // What no address may have matches none.
+        unicode::check_characters(text)?;
         return Ok(Local::Glob(lower.split('*').map(str::to_owned).collect()));
+    }
+    if !text.is_ascii() {
+        unicode::check_local(text)?;
     }
     Ok(Local::Exactly(lower.into_owned()))
 }
@@ -462,6 +465,7 @@ mod tests {
             "a\u{ff20}b@corp.com",
             "b\u{202e}\u{fc}@corp.com",
             "*\u{e000}@corp.com",
+            "\u{338}x@corp.com",
         ] {
             assert!(Pattern::parse(bad).is_err(), "{bad}");
         }

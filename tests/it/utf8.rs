@@ -1,7 +1,10 @@
 //! Addresses in UTF-8 (RFC 6531 to 6533) through the real gateway: clients of Python and Postfix, upstreams that offer SMTPUTF8 and
 //! such that do not, Postfix among them.
 
-use std::process::Command;
+use std::{
+    io::Write as _,
+    process::{Command, Stdio},
+};
 
 use serde_json::Value;
 
@@ -289,6 +292,51 @@ fn explain_asks_with_it_and_the_commands_use_it() {
         mail.text().contains(OFFICE) && mail.text().contains(POST),
         "{}",
         mail.text()
+    );
+}
+
+/// The drop-in for local programs, and `send`.
+#[test]
+fn local_programs_send_by_it() {
+    let sink = Script::default().offers(WITH).start();
+    let gateway = Gateway::start(&offering(&basic(sink.address)));
+    let at = gateway.address("local").to_string();
+    let send = |args: &[&str], text: &str| {
+        let mut child = Command::new(Gateway::binary())
+            .args(args)
+            .env("POSTERN_SMTP", &at)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        child
+            .stdin
+            .take()
+            .unwrap()
+            .write_all(text.as_bytes())
+            .unwrap();
+        let ended = child.wait_with_output().unwrap();
+        assert!(ended.status.success(), "{ended:?}");
+    };
+    let text = format!("From: {OFFICE}\nTo: {POST}\nSubject: s\n\nx\n");
+    send(&["sendmail", "-t", "-f", OFFICE], &text);
+    let mail = sink.wait(1).remove(0);
+    assert_eq!(
+        (mail.from.as_str(), &mail.to[..]),
+        (OFFICE, &[POST.to_owned()][..])
+    );
+    // An address of the header alone is enough.
+    let text = format!("From: {OFFICE}\nSubject: s\n\nx\n");
+    send(
+        &["sendmail", "-f", "app@corp.example", "a@partner.example"],
+        &text,
+    );
+    assert_eq!(sink.wait(2)[1].from, "app@corp.example");
+    let mails = said(&sink, "MAIL");
+    assert!(
+        mails.iter().all(|line| line.ends_with(" SMTPUTF8")),
+        "{mails:?}"
     );
 }
 
