@@ -50,8 +50,9 @@ pub(super) struct ClientOffer {
     pub(super) has_plain_points: bool,
 }
 
-/// Looks at what has come so far.
+/// Looks at what has come so far; never beyond the limit, however much of it came at once.
 pub(super) fn look(head: &[u8]) -> TlsOpening {
+    let head = &head[..head.len().min(LIMIT)];
     let found = match head {
         [] => return TlsOpening::Partial,
         [0x16, ..] => modern(head),
@@ -408,6 +409,7 @@ mod tests {
         let long = records(&message(&body(0x0303, &[0x002f; 8170], &[])), 4096);
         assert_eq!(look(&long[..LIMIT - 1]), TlsOpening::Partial);
         assert_eq!(look(&long[..LIMIT]), TlsOpening::Endless);
+        assert_eq!(look(&long), TlsOpening::Endless, "all at once");
         let slow = records(&message(&body(0x0303, &[0x002f; 4000], &[])), 1);
         assert_eq!(look(&slow[..LIMIT]), TlsOpening::Endless);
         assert_eq!(look(&[0xff; 64]), TlsOpening::Other);
