@@ -14,7 +14,7 @@ use super::{
 use crate::{
     mail::{
         address::Address,
-        outcome::{Obstacle, ObstacleKind, Onward, Outcome, Report},
+        outcome::{Obstacle, ObstacleKind, Outcome, Report},
         recipient::Recipient,
         reply::Reply,
     },
@@ -208,19 +208,17 @@ impl Attempt {
                             ..
                         } => wait = wait.max(Some(*asked)),
                         Outcome::InDoubt(_) => self.doubtful = Some(connector.clone()),
-                        Outcome::Delivered(reply)
-                            if recipient.tells_success() && onward != Onward::Upstream =>
-                        {
-                            self.receipts.push(Receipt {
-                                recipient: recipient.clone(),
-                                reply: reply.clone(),
-                                is_final: onward == Onward::Final,
-                            });
+                        Outcome::Delivered(reply) => {
+                            let told = onward.is_final_for(&recipient.address);
+                            if let Some(is_final) = told.filter(|_| recipient.tells_success()) {
+                                self.receipts.push(Receipt {
+                                    recipient: recipient.clone(),
+                                    reply: reply.clone(),
+                                    is_final,
+                                });
+                            }
                         }
-                        Outcome::Delivered(_)
-                        | Outcome::Deferred { .. }
-                        | Outcome::Failed(_)
-                        | Outcome::Apart(_) => {}
+                        Outcome::Deferred { .. } | Outcome::Failed(_) | Outcome::Apart(_) => {}
                     }
                     self.answered.push((recipient, outcome, connector.clone()));
                 }
@@ -382,7 +380,10 @@ mod tests {
     use crate::{
         delivery::verdict::step,
         fixture,
-        mail::message::{Body, Envelope, Message, MessageId},
+        mail::{
+            message::{Body, Envelope, Message, MessageId},
+            outcome::Onward,
+        },
         queue::store::{JobId, Lease},
         route::RouteName,
     };

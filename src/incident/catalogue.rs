@@ -424,7 +424,7 @@ const TEXTS: &[IncidentText] = &[
             "it was tried for as long as `give_up` of [queue] says",
         ],
         remedy: "The archive is incomplete; the mail itself went its own way. `postern queue list --route \"archive NAME\" --state failed` shows the \
-                 copies. Once the cause is gone, `postern queue retry ID` sends one; they are kept as long as `keep_failed` says.",
+                 copies. Once the cause is gone, `postern queue retry --route \"archive NAME\"` sends them; they are kept as long as `keep_failed` says.",
     },
     IncidentText {
         kind: Kind::Storm,

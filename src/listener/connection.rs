@@ -236,12 +236,13 @@ impl Connection {
     async fn read(&mut self) -> io::Result<Got> {
         let limits = self.shared.limits();
         let inside = self.session.stage() == InputStage::Data;
-        let silence = if inside {
-            limits.data_timeout
-        } else {
+        // Between two chunks a message is under way as well: many small ones are no way to be slow.
+        let is_message = inside || self.session.has_chunks();
+        if !is_message {
             self.data = InputRate::default();
-            limits.command_timeout
-        };
+        }
+        let [of_data, of_commands] = [limits.data_timeout, limits.command_timeout];
+        let silence = if inside { of_data } else { of_commands };
         let began = Instant::now();
         let mut until = began + silence;
         if !inside && (!self.input.is_empty() || self.session.is_within_line()) {
@@ -271,7 +272,7 @@ impl Connection {
         if octets == 0 {
             return Ok(Got::End);
         }
-        if inside
+        if is_message
             && !self
                 .data
                 .keeps_up(began.elapsed(), octets, limits.data_timeout)

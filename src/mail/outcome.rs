@@ -190,15 +190,26 @@ impl fmt::Display for LaneState {
 }
 
 /// Who tells the sender what it asked to be told (RFC 3461), once it is taken.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Onward {
-    /// The upstream, which was given the wishes.
-    Upstream,
+    /// The upstream, which was given the wishes of all but these: of them we tell that they were passed on.
+    Upstream(Vec<Address>),
     /// We, that it was passed on: the upstream was given none.
     #[default]
     Relayed,
     /// We, that it was delivered: it goes no further.
     Final,
+}
+
+impl Onward {
+    /// What of `recipient` is ours to tell: whether it is at its end. `None`: nothing is.
+    pub fn is_final_for(&self, recipient: &Address) -> Option<bool> {
+        match self {
+            Onward::Upstream(untold) => untold.contains(recipient).then_some(false),
+            Onward::Relayed => Some(false),
+            Onward::Final => Some(true),
+        }
+    }
 }
 
 /// What a connector reports of one call.

@@ -3,7 +3,7 @@
 //! A copy is a message like any other from there on; that nobody bounces, redirects or copies one follows from what it is: it is from
 //! `<>`, and comes by no session. Nothing is stored here.
 
-use std::{fmt::Write as _, sync::Arc};
+use std::{fmt::Write as _, io::Write as _, sync::Arc};
 
 use bytes::Bytes;
 
@@ -70,12 +70,13 @@ pub(super) fn taking<'a>(
 pub(super) fn passes(raw: &[u8], hostname: &str) -> usize {
     let is_ours = |value: &[u8]| {
         let value = headers::unfold(value);
-        let mut words = value
-            .split(u8::is_ascii_whitespace)
-            .skip_while(|word| !word.eq_ignore_ascii_case(b"by"));
-        let by = words.nth(1).unwrap_or_default();
-        let by = by.strip_suffix(b";").unwrap_or(by);
-        by.eq_ignore_ascii_case(hostname.as_bytes())
+        let words = value.split(u8::is_ascii_whitespace);
+        let words: Vec<&[u8]> = words.filter(|word| !word.is_empty()).collect();
+        // Whoever sent it may have said "by" as its name: any of them may be the one that counts.
+        words.array_windows().any(|[by, host]| {
+            let host = host.strip_suffix(b";").unwrap_or(host);
+            by.eq_ignore_ascii_case(b"by") && host.eq_ignore_ascii_case(hostname.as_bytes())
+        })
     };
     fields(raw)
         .filter(|field| field.is("Received") && is_ours(field.value))
@@ -144,9 +145,19 @@ impl Archive {
         } else {
             "rfc822"
         };
-        let header = format!(
-            "Received: by {hostname} id {id};\r\n\t{date}\r\n\
-             From: Mail archive <{from}>\r\nTo: undisclosed-recipients:;\r\nSubject: Copy of mail from {sender}\r\n\
+        // Where the message has been, its copy has been: else nobody could see that they go round in a circle.
+        let mut header: Vec<u8> = fields(&message.header)
+            .filter(|field| field.is("Received"))
+            .flat_map(|field| field.raw)
+            .copied()
+            .collect();
+        if passes(&header, hostname) == 0 {
+            let date = time::rfc5322(origin.at);
+            let _ = write!(header, "Received: by {hostname} id {id};\r\n\t{date}\r\n");
+        }
+        let _ = write!(
+            header,
+            "From: Mail archive <{from}>\r\nTo: undisclosed-recipients:;\r\nSubject: Copy of mail from {sender}\r\n\
              Date: {date}\r\nMessage-ID: <{id}@{hostname}>\r\nAuto-Submitted: auto-generated\r\nMIME-Version: 1.0\r\n\
              Content-Type: multipart/mixed; boundary=\"{boundary}\"\r\n{encoding}",
             date = time::rfc5322(origin.at),
@@ -260,6 +271,15 @@ mod tests {
         assert!(!wrapping.eight_bit);
         let header = String::from_utf8(wrapping.header.to_vec()).unwrap();
         assert_eq!(passes(header.as_bytes(), "GW.corp.com"), 1, "{header}");
+        // Where the message has been, the copy has been.
+        let been = b"Received: from a by gw.corp.com with ESMTP\r\n\tid 2; date\r\nFrom: a@corp.com\r\nReceived: from b\r\n by\r\n gw.corp.com; date\r\nReceived: by other\r\n";
+        let looped = Message {
+            header: Bytes::from_static(been),
+            ..message.clone()
+        };
+        let wrapped = archive().wrapping(&looped, copy).header;
+        assert_eq!(passes(&wrapped, "gw.corp.com"), 2);
+        assert_eq!(fields(&wrapped).filter(|one| one.is("Received")).count(), 3);
         assert!(!header.contains("archive@"), "{header}");
         assert!(header.contains("From: Mail archive <postmaster@corp.com>\r\n"));
         let before = String::from_utf8(wrapping.before).unwrap();
@@ -320,6 +340,11 @@ mod tests {
             ("received: from a\r\n\tBY\r\n\tGW.CORP.COM; date\r\n", 1),
             ("Received: from gw.corp.com by mx.corp.com; date\r\n", 0),
             ("Received: by gw.corp.com.evil; date\r\n", 0),
+            // Whoever sent it has said "by" for its name.
+            (
+                "Received: from by (x [127.0.0.1]) by gw.corp.com; date\r\n",
+                1,
+            ),
             (
                 "Received: by\r\nReceived:\r\nX-Received: by gw.corp.com\r\n",
                 0,

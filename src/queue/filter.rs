@@ -162,7 +162,8 @@ impl Filter {
                 .is_none_or(|holder| entry.held_by.as_ref() == Some(holder))
             && !(self.but_failed_reports
                 && entry.state == JobState::Failed
-                && entry.sender.is_none())
+                && entry.sender.is_none()
+                && entry.copy_of.is_none())
             && self.takes_sender(entry.sender.as_deref())
             && self.recipient.as_ref().is_none_or(|pattern| {
                 let mut recipients = entry.recipients.iter();

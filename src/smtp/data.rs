@@ -306,7 +306,8 @@ impl Decoder {
                 Some(End::Loose)
             }
             (before, ending) => {
-                self.loose_dot |= before != Ending::Cr && ending != Ending::Cr;
+                // Of chunks, `lf_only` means nothing.
+                self.loose_dot |= self.is_dotted && before != Ending::Cr && ending != Ending::Cr;
                 self.blame(ContentFault::FramedDot);
                 None
             }
@@ -565,6 +566,7 @@ mod tests {
                 );
             }
             decoder.finish(&mut out);
+            assert!(!decoder.had_loose_dot(), "{wire:?}");
             assert_eq!(decoder.content_size(), out.len() as u64, "{wire:?}");
             (String::from_utf8(out).unwrap(), decoder.fault())
         };

@@ -1,6 +1,14 @@
 //! Mail that goes to somebody else, or to an archive as well, through the real gateway.
 
-use std::{collections::HashSet, fs, time::Duration};
+use std::{
+    collections::HashSet,
+    fs,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use super::harness::{
     cloud::Tenant,
@@ -216,8 +224,10 @@ fn both_are_on_disk_after_the_250_and_one_does_not_wait_for_the_other() {
 #[test]
 fn a_copy_that_fails_is_kept_and_nobody_gets_a_bounce() {
     let sink = Upstream::start();
-    let vault = Upstream::scripted(|line| {
-        line.starts_with("RCPT")
+    let is_full = Arc::new(AtomicBool::new(true));
+    let full = Arc::clone(&is_full);
+    let vault = Upstream::scripted(move |line| {
+        (line.starts_with("RCPT") && full.load(Ordering::Relaxed))
             .then(|| "550 5.2.2 full".to_owned())
     });
     let told = "\n[bounce]\ncopy_to = [\"admin@corp.example\"]\n";
@@ -231,6 +241,43 @@ fn a_copy_that_fails_is_kept_and_nobody_gets_a_bounce() {
         shown.contains(&copy) && !shown.contains(&format!("\"id\": \"{id}\"")),
         "{shown}"
     );
+    // A copy is no report: whoever means all copies of the archive, means those.
+    is_full.store(false, Ordering::Relaxed);
+    let said = stdout(&gateway.cli(&["queue", "retry", "--route", "archive journal"]));
+    assert!(!said.contains("report"), "{said}");
+    assert_eq!(vault.wait(1)[0].to, ["archive@corp.example"]);
+}
+
+#[test]
+fn attack_an_archive_that_sends_each_attached_copy_back() {
+    let sink = Upstream::start();
+    let vault = Upstream::start();
+    let archive = journal(vault.address, "form = \"attached\"").replacen(
+        "senders = [\"app@corp.example\"]\n",
+        "",
+        1,
+    );
+    let gateway = Gateway::start(
+        &(basic(sink.address) + &archive + "\n[bounce]\nfrom = \"p@corp.example\"\n"),
+    );
+    mail(&gateway, &["x@corp.example"]);
+    let mut client = gateway.connect("local");
+    client.expect("EHLO app", "250");
+    // Its mailbox forwards what it gets, from an address of its own.
+    for round in 1..=4 {
+        let copy = vault.wait(round).remove(round - 1).text();
+        let back = format!(
+            "Received: from vault by mx.corp.example; today\r\n{}\r\n",
+            copy.trim_end()
+        );
+        queued_id(&client.mail("fwd@corp.example", &["x@corp.example"], &back));
+    }
+    let copy = vault.wait(5).remove(4).text();
+    client.expect("MAIL FROM:<fwd@corp.example>", "250");
+    client.expect("RCPT TO:<x@corp.example>", "250");
+    client.expect("DATA", "354");
+    client.expect(&format!("{}\r\n.", copy.trim_end()), "554 5.4.6");
+    assert_eq!((vault.count(), sink.count()), (5, 5));
 }
 
 #[test]

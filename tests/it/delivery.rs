@@ -438,7 +438,7 @@ async fn the_sender_hears_what_it_asked_for() {
         ("later", "SUCCESS"),
     ];
     for (onward, expected) in [
-        (Onward::Upstream, &["app: no failed"][..]),
+        (Onward::Upstream(Vec::new()), &["app: no failed"][..]),
         (
             Onward::Relayed,
             &[
@@ -457,7 +457,7 @@ async fn the_sender_hears_what_it_asked_for() {
         ),
     ] {
         let out = Scripted::new("out", [Act::Mixed(mixed())]);
-        *out.onward.lock().unwrap() = onward;
+        *out.onward.lock().unwrap() = onward.clone();
         let world = world(&[("out", &out)], &Plan::default());
         world.accept_asking(&asked, false).await;
         until("all settled", async || {
@@ -481,7 +481,7 @@ async fn a_connector_that_takes_the_wishes_and_one_that_does_not() {
         (false, &["app: a relayed", "app: b relayed"]),
     ] {
         let (first, second) = (Scripted::new("first", []), Scripted::new("second", []));
-        *first.onward.lock().unwrap() = Onward::Upstream;
+        *first.onward.lock().unwrap() = Onward::Upstream(Vec::new());
         if !takes_first {
             *first.otherwise.lock().unwrap() = down();
         }

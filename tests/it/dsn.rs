@@ -152,6 +152,64 @@ fn without_dsn_upstream_the_sender_is_told_from_here() {
     }
 }
 
+/// One that offers it and refuses what is said by it: nobody loses mail by that, and the reports are ours.
+#[test]
+fn an_upstream_that_refuses_what_it_offers_gets_the_mail_without() {
+    for refused in [" ENVID=", " NOTIFY=", " ORCPT="] {
+        let sink = Script::default()
+            .offers(WITH)
+            .when(move |at| {
+                let is_so = at.line.contains(refused);
+                is_so.then(|| Act::says("501 5.5.4 what is that"))
+            })
+            .start();
+        let gateway = Gateway::start(&basic(sink.address));
+        let to = [
+            (
+                "x@partner.example",
+                "NOTIFY=SUCCESS ORCPT=rfc822;y@corp.example",
+            ),
+            ("z@partner.example", ""),
+        ];
+        let id = asked(&gateway, "ENVID=QQ1", &to);
+        traced(&gateway, &id, "reported");
+        let mut got: Vec<_> = sink.wait(2).iter().map(|mail| mail.to.join(" ")).collect();
+        got.retain(|to| to.contains("partner"));
+        let got = got.join(" ");
+        assert!(got.contains("x@") && got.contains("z@"), "{refused}: {got}");
+        // The report is asked for with NOTIFY=NEVER, and is no less welcome without.
+        let report = wait("the report", || reports(&sink, "Action: relayed").pop());
+        assert_eq!(report.to, ["app@corp.example"]);
+        assert!(
+            report
+                .text()
+                .contains("Final-Recipient: rfc822; x@partner.example")
+        );
+        let failed = stdout(&gateway.cli(&["queue", "list", "--state", "failed"]));
+        assert!(!failed.contains('@'), "{failed}");
+    }
+}
+
+/// What is too large for its way out is not sent back whole by the same way.
+#[test]
+fn the_report_of_what_was_too_large_brings_back_the_header_alone() {
+    let sink = taker("SIZE_20000 DSN");
+    let gateway = Gateway::start(&basic(sink.address));
+    let text = TEXT.to_owned() + &"twenty octets of it.\r\n".repeat(1_500);
+    let mut client = gateway.connect("local");
+    client.expect("EHLO app", "250");
+    ask(
+        &mut client,
+        "RET=FULL",
+        &[("x@partner.example", "NOTIFY=FAILURE")],
+        &text,
+    );
+    let report = wait("the report", || reports(&sink, "Action: failed").pop());
+    let report = report.text();
+    assert!(report.contains("Status: 5.3.4") && report.contains("text/rfc822-headers"));
+    assert!(!report.contains("twenty octets"), "{report}");
+}
+
 /// Graph takes mail and no wishes: whoever asked hears from here that it was handed on, and nobody else hears anything.
 #[test]
 fn where_graph_takes_the_mail_the_sender_is_told_from_here() {

@@ -314,6 +314,38 @@ async fn silence_and_trickle_end_a_session() {
     assert!(told.starts_with("421 4.4.2"), "{told}");
 }
 
+/// A message in small chunks is no slower a way to keep a connection than one by DATA.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_trickle_of_chunks_ends_a_session() {
+    let short = Limits {
+        data_timeout: Duration::from_millis(600),
+        ..limits()
+    };
+    let chunking = |name| Settings {
+        chunking: true,
+        ..settings(name)
+    };
+    let gate = Gate::open(short, move |_| chunking("one"));
+    let mut tcp = gate.connect().await;
+    say(&mut tcp, "EHLO x\r\n").await;
+    let envelope = BATCH.replace("DATA\r\n", "");
+    assert!(say(&mut tcp, &envelope).await.contains("250"));
+    let mut told = String::new();
+    for _ in 0..60 {
+        if tcp.write_all(b"BDAT 1\r\nx").await.is_err() {
+            break;
+        }
+        let mut buffer = [0; 512];
+        let read = timeout(Duration::from_millis(100), tcp.read(&mut buffer)).await;
+        told = String::from_utf8_lossy(&buffer[..read.unwrap().unwrap()]).into_owned();
+        if !told.starts_with("250") {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert!(told.starts_with("421 4.4.2"), "{told}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_command_in_crumbs_ends_a_session() {
     let short = Limits {

@@ -62,7 +62,9 @@ pub(super) fn read(
         table.finish();
         if let Some(At { value: to, span }) = to {
             must_be_admitted(context, rest.allowlist, &to, &span);
-            if let Some(redirect) = rest.redirects.iter().find(|one| takes(one, &scope, &to)) {
+            // The first that matches decides.
+            let first = rest.redirects.iter().find(|one| is_for(one, &scope, &to));
+            if let Some(redirect) = first.filter(|one| takes(one, &to)) {
                 context.error(&span, fault!(
                     "the redirect \"{}\" would take <{to}>, and all mail that this archive copies", redirect.name;
                     "add \"{to}\" to the `except` of that redirect"));
@@ -123,8 +125,13 @@ fn look_at_graph(
     Some(bounce.from.clone())
 }
 
-/// Whether a redirect is for all mail that an archive copies, and would take whoever gets the copies.
-fn takes(redirect: &Redirect, archive: &Scope, to: &Address) -> bool {
+/// Whether a redirect would take mail for whoever gets the copies, to somebody else.
+fn takes(redirect: &Redirect, to: &Address) -> bool {
+    find(&redirect.except, Some(to)).is_none() && redirect.to.iter().any(|other| other != to)
+}
+
+/// Whether a redirect is for all mail that an archive copies, and for whoever gets the copies.
+fn is_for(redirect: &Redirect, archive: &Scope, to: &Address) -> bool {
     let whose = |scope: &Scope| Route {
         senders: scope
             .senders
@@ -135,7 +142,5 @@ fn takes(redirect: &Redirect, archive: &Scope, to: &Address) -> bool {
         listeners: scope.listeners.clone(),
         ..Route::nowhere(RouteName::from(""))
     };
-    route::covers(&whose(&redirect.scope), &whose(archive))
-        && redirect.scope.takes_recipient(to)
-        && find(&redirect.except, Some(to)).is_none()
+    route::covers(&whose(&redirect.scope), &whose(archive)) && redirect.scope.takes_recipient(to)
 }

@@ -41,8 +41,6 @@ pub(super) struct ReportDraft<'a> {
     pub(super) by: (&'a str, &'a Address),
     /// The body, where the whole message goes back (RET=FULL).
     pub(super) whole: Option<Bytes>,
-    /// Until when what waits is tried.
-    pub(super) until: Option<SystemTime>,
     /// When it is made.
     pub(super) now: SystemTime,
 }
@@ -126,6 +124,11 @@ impl ReportDraft<'_> {
         to.needs_utf8() || self.recipients.iter().any(is_utf8)
     }
 
+    /// Until when all that waits is tried.
+    fn until(&self) -> Option<SystemTime> {
+        self.recipients.iter().filter_map(|told| told.until).min()
+    }
+
     fn subject(&self) -> String {
         let begins = match (self.kind, self.recipients) {
             (ReportKind::Failed, [one]) if one.in_doubt => "Perhaps not delivered",
@@ -181,12 +184,17 @@ impl ReportDraft<'_> {
                 out,
                 "\r\nYou asked to be told. The number of the message is {id}.\r\n"
             ),
-            ReportKind::Delayed => write!(
-                out,
-                "\r\nYou need not send it again: this relay goes on trying{}.\r\nThe number of the message is {id}.\r\n",
-                self.until
-                    .map_or_else(String::new, |at| format!(" until\r\n{}", rfc5322(at))),
-            ),
+            ReportKind::Delayed => match self.until() {
+                Some(until) => write!(
+                    out,
+                    "\r\nYou need not send it again: this relay goes on trying until\r\n{}.\r\nThe number of the message is {id}.\r\n",
+                    rfc5322(until),
+                ),
+                None => write!(
+                    out,
+                    "\r\nYou need not send it again. Ask whoever looks after this relay: the number of the message\r\nis {id}.\r\n"
+                ),
+            },
         };
         out
     }
@@ -245,7 +253,7 @@ impl ReportDraft<'_> {
                     let _ = write!(out, "Last-Attempt-Date: {}\r\n", rfc5322(self.now));
                 }
             }
-            if let Some(until) = self.until {
+            if let Some(until) = told.until {
                 let _ = write!(out, "Will-Retry-Until: {}\r\n", rfc5322(until));
             }
         }
@@ -433,7 +441,6 @@ mod tests {
             recipients,
             by: ("relay.corp.example", from),
             whole: None,
-            until: None,
             now: at() + Duration::from_hours(2),
         }
     }
@@ -630,13 +637,34 @@ mod tests {
     #[test]
     fn golden_delayed() {
         let (message, from) = (message(HEADER, None), address("postmaster@corp.example"));
+        let tried = |mut told: ReportedRecipient, hours| {
+            told.until = Some(at() + Duration::from_hours(hours));
+            told
+        };
+        let later = Some("450 4.2.1 later");
         let all = [
-            ReportedRecipient::delayed(to("x@partner.example", None), Some("450 4.2.1 later")),
-            ReportedRecipient::delayed(to("y@partner.example", None), None),
+            tried(
+                ReportedRecipient::delayed(to("x@partner.example", None), later, false),
+                48,
+            ),
+            tried(
+                ReportedRecipient::delayed(to("y@partner.example", None), None, false),
+                120,
+            ),
+            ReportedRecipient::delayed(to("z@partner.example", None), later, true),
         ];
-        let until = Some(at() + Duration::from_hours(48));
         let draft = draft(&message, ReportKind::Delayed, &all, &from);
-        check("delayed", &ReportDraft { until, ..draft });
+        check("delayed", &draft);
+        let held = [ReportedRecipient::delayed(
+            to("z@partner.example", None),
+            None,
+            true,
+        )];
+        let draft = ReportDraft {
+            recipients: &held,
+            ..draft
+        };
+        check("delayed-held", &draft);
     }
 
     #[test]

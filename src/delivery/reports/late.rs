@@ -9,7 +9,7 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::{ReportDraft, ReportKind, ReportedRecipient, routed, teller};
+use super::{ReportKind, ReportedRecipient, routed, teller};
 use crate::{
     delivery::setup::Built,
     mail::{
@@ -53,7 +53,7 @@ impl LateLook {
             Ok(told) => {
                 self.failed = false;
                 // There may be more.
-                if told == SOME {
+                if told >= SOME {
                     self.looked = None;
                 }
             }
@@ -118,7 +118,6 @@ impl Built {
             .map(|recipient| (recipient.to_string(), recipient))
             .collect();
         let mut recipients = Vec::new();
-        let mut until: Option<SystemTime> = None;
         for entry in entries {
             let open = entry.recipients.iter().filter(|one| one.state.is_open());
             for one in open {
@@ -126,11 +125,11 @@ impl Built {
                     continue;
                 };
                 let said = one.last_reply.as_deref();
-                recipients.push(ReportedRecipient::delayed((*recipient).clone(), said));
-                if let Some(route) = self.routes.get(&entry.route) {
-                    let end = entry.accepted + route.give_up;
-                    until = Some(until.map_or(end, |until| until.min(end)));
-                }
+                let is_held = entry.state == JobState::Held;
+                let told = ReportedRecipient::delayed((*recipient).clone(), said, is_held);
+                let route = self.routes.get(&entry.route).filter(|_| !is_held);
+                let until = route.map(|route| entry.accepted + route.give_up);
+                recipients.push(ReportedRecipient { until, ..told });
             }
         }
         let mut notice = LateNotice {
@@ -149,7 +148,7 @@ impl Built {
             return notice;
         }
         let draft = self.draft(&entry.route, message, ReportKind::Delayed, &recipients, now);
-        let report = routed(queue, &ReportDraft { until, ..draft }, sender, &entry.route);
+        let report = routed(queue, &draft, sender, &entry.route);
         notice.event = Some(Event {
             at: now,
             kind: EventKind::Reported,

@@ -25,6 +25,7 @@ use crate::{
         address::Address,
         message::{Message, MessageId},
         recipient::ReturnedContent,
+        reply::Reply,
     },
     queue::{
         Queue,
@@ -32,6 +33,9 @@ use crate::{
     },
     route::{RouteName, Routed},
 };
+
+/// Octets that a report has around what it brings back, with room to spare.
+const AROUND: u64 = 64 * 1024;
 
 /// Reports that are to be written with a settlement.
 #[derive(Debug, Default)]
@@ -97,8 +101,10 @@ impl Built {
             .collect();
         for (to, recipients) in bounced(message, &told, settings, admitted) {
             let is_sender = message.envelope.sender.as_ref() == Some(to);
-            let whole = if is_sender {
-                whole(message, settings.full_limit).await
+            // What was too large for the way out would be so on its way back.
+            let was_too_large = (decision.failures.iter()).any(|one| is_about_size(&one.reply));
+            let whole = if is_sender && !was_too_large {
+                whole(message, self.most_that_comes_back(&job.route)).await
             } else {
                 None
             };
@@ -138,9 +144,16 @@ impl Built {
             recipients,
             by: (&self.settings.bounce.hostname, self.reporter(route)),
             whole: None,
-            until: None,
             now,
         }
+    }
+
+    /// Octets of the largest message that comes back whole by that route.
+    fn most_that_comes_back(&self, route: &RouteName) -> u64 {
+        let limit = self.settings.bounce.full_limit;
+        let route = self.routes.get(route);
+        let most = route.and_then(|route| route.max_size);
+        most.map_or(limit, |most| limit.min(most.saturating_sub(AROUND)))
     }
 
     /// The line that says why the sender gets no report, where the lists are the reason.
@@ -228,6 +241,14 @@ async fn whole(message: &Message, limit: u64) -> Option<Bytes> {
     Some(Bytes::from(body))
 }
 
+/// Whether a refusal says that the message is too large (RFC 3463 §3.4; RFC 1870 §6.1).
+fn is_about_size(reply: &Reply) -> bool {
+    match reply.enhanced {
+        Some(code) => code == (5, 3, 4) || code == (5, 2, 3),
+        None => reply.code == 552,
+    }
+}
+
 /// RFC 3834 §5: `auto-replied` with or without parameters. What is merely generated (monitoring, cron) does want to know.
 fn is_auto_replied(header: &[u8]) -> bool {
     field(header, "auto-submitted").is_some_and(|value| {
@@ -247,7 +268,6 @@ mod tests {
         mail::{
             message::{Body, Envelope},
             recipient::{DsnWish, Notify, Recipient, ReportWish},
-            reply::Reply,
         },
     };
 
@@ -382,6 +402,24 @@ mod tests {
             let all = [format!("app {}", wishes.len())];
             assert_eq!(told(&message, &failures, &both, true), all, "{wishes:?}");
             assert_eq!(told(&message, &failures, &both, false), all, "{wishes:?}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_for_its_size_is_known() {
+        for (code, enhanced, expected) in [
+            (552, Some((5, 3, 4)), true),
+            (550, Some((5, 2, 3)), true),
+            (552, None, true),
+            (552, Some((5, 2, 2)), false),
+            (550, Some((5, 1, 1)), false),
+            (550, None, false),
+        ] {
+            let reply = match enhanced {
+                Some(enhanced) => Reply::new(code, enhanced, "no"),
+                None => Reply::plain(code, "no"),
+            };
+            assert_eq!(is_about_size(&reply), expected, "{reply}");
         }
     }
 

@@ -2,7 +2,7 @@
 //!
 //! `plan` and the store tell what became of somebody; here it is put into words of a report. Who is told is `reports`' to decide.
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, time::SystemTime};
 
 use crate::{
     delivery::plan::{Failure, Receipt},
@@ -59,6 +59,8 @@ pub struct ReportedRecipient {
     pub said: Option<String>,
     /// It may have arrived.
     pub in_doubt: bool,
+    /// Until when it is tried; `None` where that is over, not known, or where it is held.
+    pub until: Option<SystemTime>,
 }
 
 impl ReportedRecipient {
@@ -86,6 +88,7 @@ impl ReportedRecipient {
             status,
             said: Some(said(&failure.reply)),
             in_doubt: failure.in_doubt,
+            until: None,
         }
     }
 
@@ -100,19 +103,24 @@ impl ReportedRecipient {
             },
             said: Some(said(&receipt.reply)),
             in_doubt: false,
+            until: None,
         }
     }
 
-    /// One that still waits; `said`: the last answer, as lists show it.
-    pub fn delayed(recipient: Recipient, said: Option<&str>) -> Self {
+    /// One that still waits; `said`: the last answer, as lists show it. `is_held`: nobody tries it.
+    pub fn delayed(recipient: Recipient, said: Option<&str>, is_held: bool) -> Self {
         let said = said
             .map(|said| lines(&printed(said)))
             .filter(|said| !said.is_empty());
         Self {
             recipient,
-            why: match said {
-                Some(_) => "The last answer:",
-                None => "It was not tried yet.",
+            why: match (&said, is_held) {
+                (Some(_), false) => "The last answer:",
+                (None, false) => "It was not tried yet.",
+                (Some(_), true) => {
+                    "It is held here, and not tried until it is let go. The last answer:"
+                }
+                (None, true) => "It is held here, and not tried until it is let go.",
             },
             status: said
                 .as_deref()
@@ -120,6 +128,7 @@ impl ReportedRecipient {
                 .unwrap_or("4.0.0".to_owned()),
             said,
             in_doubt: false,
+            until: None,
         }
     }
 }
@@ -183,9 +192,12 @@ mod tests {
             (Some("451 4.4.1.2 x"), "4.0.0", Some("451 4.4.1.2 x")),
             (Some("451 x\r\n\ny\u{202e}"), "4.0.0", Some("451 x?\ny?")),
         ] {
-            let one = ReportedRecipient::delayed(address("x@y.example").into(), said);
+            let one = ReportedRecipient::delayed(address("x@y.example").into(), said, false);
+            assert!(!one.why.contains("held"));
             assert_eq!(one.status, status, "{said:?}");
             assert_eq!(one.said.as_deref(), shown, "{said:?}");
+            let held = ReportedRecipient::delayed(address("x@y.example").into(), said, true);
+            assert!(held.why.starts_with("It is held here"));
         }
     }
 }

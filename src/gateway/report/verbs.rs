@@ -141,5 +141,7 @@ pub async fn failed_reports(
         but_failed_reports: false,
         ..filter.clone()
     };
-    Ok(store.list(&failed, now).await?.len() as u64)
+    let failed = store.list(&failed, now).await?;
+    let reports = failed.iter().filter(|entry| entry.copy_of.is_none());
+    Ok(reports.count() as u64)
 }

@@ -69,7 +69,7 @@ impl Condition {
         }
         if filter.but_failed_reports {
             jobs.push_str(
-                " AND NOT (j.state = 3 AND (SELECT sender FROM message WHERE key = j.message) IS NULL)",
+                " AND NOT (j.state = 3 AND (SELECT coalesce(sender, origin ->> 'copy_of') FROM message WHERE key = j.message) IS NULL)",
             );
         }
         if let Some(route) = &filter.route {

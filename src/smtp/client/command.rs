@@ -63,8 +63,26 @@ impl ClientCommand {
         }
     }
 
-    /// Appends its line.
-    pub(super) fn write(self, mail: Mail<'_>, offered: &Capabilities, out: &mut Vec<u8>) {
+    /// Whether the sender wishes anything that goes with it (RFC 3461).
+    pub(super) fn has_wishes(self, mail: Mail<'_>) -> bool {
+        match self {
+            ClientCommand::Mail => mail.envelope.dsn.is_some(),
+            ClientCommand::Recipient(index) => {
+                let recipient = mail.recipients.get(index);
+                recipient.is_some_and(|recipient| recipient.dsn.is_some())
+            }
+            _ => false,
+        }
+    }
+
+    /// Appends its line; `with_wishes`: and what the sender wishes to hear (RFC 3461).
+    pub(super) fn write(
+        self,
+        mail: Mail<'_>,
+        offered: &Capabilities,
+        with_wishes: bool,
+        out: &mut Vec<u8>,
+    ) {
         use std::io::Write as _;
         // Writing to a Vec cannot fail. `Address` prints itself quoted where it must be, and holds no control
         // character, so it cannot leave its brackets.
@@ -75,9 +93,7 @@ impl ClientCommand {
             ClientCommand::Recipient(index) => match mail.recipients.get(index) {
                 Some(recipient) => {
                     let _ = write!(out, "RCPT TO:<{recipient}>");
-                    if offered.dsn
-                        && let Some(wish) = &recipient.dsn
-                    {
+                    if with_wishes && let Some(wish) = &recipient.dsn {
                         let utf8 = mail.asks_for_utf8(offered);
                         write_wish(wish, recipient, utf8, out);
                     }
@@ -99,9 +115,7 @@ impl ClientCommand {
                 if mail.asks_for_utf8(offered) {
                     out.extend_from_slice(b" SMTPUTF8");
                 }
-                if offered.dsn
-                    && let Some(wish) = &mail.envelope.dsn
-                {
+                if with_wishes && let Some(wish) = &mail.envelope.dsn {
                     if let Some(content) = wish.content {
                         let _ = write!(out, " RET={}", content.as_str());
                     }

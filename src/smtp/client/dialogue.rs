@@ -6,10 +6,11 @@
 mod outcomes;
 mod step;
 mod suited;
+mod wishes;
 
 use std::{collections::VecDeque, sync::Arc};
 
-use self::outcomes::Outcomes;
+use self::{outcomes::Outcomes, wishes::SaidWishes};
 use super::{
     Stage,
     capabilities::Capabilities,
@@ -18,7 +19,7 @@ use super::{
     mask::Mask,
 };
 use crate::mail::{
-    outcome::{Obstacle, Onward, Outcome, Report},
+    outcome::{Obstacle, Outcome, Report},
     reply::Reply,
     text::bounded,
 };
@@ -54,6 +55,7 @@ pub struct Dialogue<'a> {
     is_out_of_turn: bool,
     /// MAIL was answered with 503.
     is_thread_lost: bool,
+    wishes: SaidWishes,
     /// Those whose outcome is the answer to a final dot.
     by_dot: Vec<usize>,
     reuse: Reuse,
@@ -87,6 +89,7 @@ impl<'a> Dialogue<'a> {
             is_early: false,
             is_out_of_turn: false,
             is_thread_lost: false,
+            wishes: SaidWishes::new(offered.dsn),
             by_dot: Vec::new(),
             reuse: if reset {
                 Reuse::AfterReset
@@ -318,12 +321,7 @@ impl<'a> Dialogue<'a> {
 
     /// The report; `via` says where it went. A recipient without an outcome is deferred.
     pub fn report(self, via: String) -> Report {
-        let onward = if self.offered.dsn {
-            Onward::Upstream
-        } else {
-            Onward::Relayed
-        };
-        self.outcomes.report(via, onward)
+        self.outcomes.report(via, self.wishes.onward(self.mail))
     }
 
     fn next_transaction(&mut self, out: &mut Vec<u8>) -> DialogueStep {
@@ -361,7 +359,8 @@ impl<'a> Dialogue<'a> {
                 self.to_send.clear();
             }
             while let Some(command) = self.to_send.pop_front() {
-                command.write(self.mail, self.offered, out);
+                let with_wishes = self.wishes.go_with(command);
+                command.write(self.mail, self.offered, with_wishes, out);
                 self.to_answer.push_back(command);
                 if !self.offered.pipelining {
                     break;
@@ -377,17 +376,24 @@ impl<'a> Dialogue<'a> {
     }
 
     fn mail_refused(&mut self, reply: &Reply) {
-        // The sender or the message: it holds for the transactions to come as well.
-        self.later.clear();
-        let outcome = self.outcomes.judge(reply, Place::Mail);
-        self.outcomes.fill(&outcome);
+        if self
+            .wishes
+            .are_refused(ClientCommand::Mail, self.mail, reply)
+        {
+            self.later.extend(&self.batch);
+        } else {
+            // The sender or the message: it holds for the transactions to come as well.
+            self.later.clear();
+            let outcome = self.outcomes.judge(reply, Place::Mail);
+            self.outcomes.fill(&outcome);
+        }
         if !self.offered.pipelining {
             self.to_send.clear();
         }
     }
 
     fn recipient(&mut self, index: usize, reply: &Reply) {
-        if self.outcomes.is_settled(index) {
+        if self.outcomes.is_settled(index) || self.later.contains(&index) {
             // MAIL was refused; what is said of its recipients counts for nothing, but for 354 to DATA.
             return;
         }
@@ -401,7 +407,8 @@ impl<'a> Dialogue<'a> {
         let too_many = matches!(reply.code, 452 | 552)
             && !self.accepted.is_empty()
             && reply.enhanced.is_none_or(|(_, subject, _)| subject != 2);
-        if too_many {
+        let command = ClientCommand::Recipient(index);
+        if too_many || self.wishes.are_refused(command, self.mail, reply) {
             self.later.push_back(index);
             return;
         }
@@ -415,7 +422,7 @@ impl<'a> Dialogue<'a> {
                 self.in_content = true;
                 return DialogueStep::Content;
             }
-            ClientCommand::LoneDot.write(self.mail, self.offered, out);
+            ClientCommand::LoneDot.write(self.mail, self.offered, false, out);
             self.to_answer.push_back(ClientCommand::LoneDot);
             return DialogueStep::Read(Stage::Dot);
         }
@@ -433,7 +440,7 @@ impl<'a> Dialogue<'a> {
         if self.is_early || self.batch.iter().any(|i| self.outcomes.is_failed(*i)) {
             // Had one reply too many come among those to RCPT, a good recipient would have got a bad one's. Then the true
             // answer to DATA is yet to come, and it is never a 2xx.
-            ClientCommand::Verify.write(self.mail, self.offered, out);
+            ClientCommand::Verify.write(self.mail, self.offered, false, out);
             self.to_answer.push_back(ClientCommand::Verify);
             return DialogueStep::Read(Stage::Envelope);
         }

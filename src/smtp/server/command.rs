@@ -194,7 +194,7 @@ pub fn mail(
             ("SMTPUTF8", Some(_)) if utf8 => {
                 return Err(Reply::bad_parameter("SMTPUTF8 takes no value"));
             }
-            ("RET" | "ENVID", Some(_)) | ("SMTPUTF8", None) if tolerance.foreign_parameters => {}
+            ("RET" | "ENVID", _) | ("SMTPUTF8", None) if tolerance.foreign_parameters => {}
             _ => return Err(Reply::unknown_parameter(&key)),
         }
     }
@@ -233,7 +233,7 @@ pub fn rcpt(
                 })?;
                 dsn.get_or_insert_default().original = Some(original.to_owned());
             }
-            ("NOTIFY" | "ORCPT", Some(_)) if tolerance.foreign_parameters => {}
+            ("NOTIFY" | "ORCPT", _) if tolerance.foreign_parameters => {}
             _ => return Err(Reply::unknown_parameter(&key)),
         }
     }

@@ -1277,7 +1277,7 @@ impl Connector for Scripted {
         Report::Tried {
             outcomes: outcomes.collect(),
             via: format!("{}.example[192.0.2.1]:25", self.name),
-            onward: *self.onward.lock().unwrap(),
+            onward: self.onward.lock().unwrap().clone(),
             pause: None,
         }
     }

@@ -21,7 +21,7 @@ const TINY: u64 = 512;
 
 impl Session {
     /// Whether a message has begun to come in chunks.
-    pub(super) fn has_chunks(&self) -> bool {
+    pub fn has_chunks(&self) -> bool {
         let transaction = self.transaction.as_ref();
         transaction.is_some_and(|transaction| transaction.chunks.is_some())
     }

@@ -41,7 +41,10 @@ impl Session {
         }
         if self.has_chunks() && !may_stand_between_chunks(command) {
             let reply = Reply::bad_sequence("BDAT has begun: more of it, or RSET");
-            return self.error(reply);
+            return match command {
+                Command::Data(_) => self.refuse_data(reply, rest),
+                _ => self.error(reply),
+            };
         }
         match command {
             Command::Helo(argument) => self.hello(argument, false),
@@ -383,16 +386,20 @@ impl Session {
                 self.phase = Phase::Opening(None);
                 self.push(Step::Data);
             }
-            Err(_) if !rest.is_empty() => {
-                // DATA ends a pipelined group (RFC 2920 §3.1): what stands behind it is the message, not commands.
-                let reply = Reply::out_of_step("DATA was refused and more was sent; closing");
-                self.rejected("data", None, &reply);
-                self.close(Some(reply));
-            }
-            Err(reply) => {
-                self.data_refused = true;
-                self.error(reply);
-            }
+            Err(reply) => self.refuse_data(reply, rest),
+        }
+    }
+
+    /// There will be no 354.
+    pub(super) fn refuse_data(&mut self, reply: Reply, rest: &BytesMut) {
+        if rest.is_empty() {
+            self.data_refused = true;
+            self.error(reply);
+        } else {
+            // DATA ends a pipelined group (RFC 2920 §3.1): what stands behind it is the message, not commands.
+            let reply = Reply::out_of_step("DATA was refused and more was sent; closing");
+            self.rejected("data", None, &reply);
+            self.close(Some(reply));
         }
     }
 }

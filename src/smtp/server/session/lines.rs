@@ -103,6 +103,13 @@ impl Session {
                 true
             }
             None if input.len() < limit => false,
+            _ if !in_auth && announced(input).is_some() => {
+                // Content may stand behind it.
+                let reply = Reply::line_too_long();
+                self.rejected("data", None, &reply);
+                self.close(Some(reply));
+                true
+            }
             _ => {
                 // Too long: nothing of it is kept, its end is still to come (or found at the next turn).
                 self.skipped = Some(0);
@@ -145,9 +152,18 @@ impl Session {
             self.close(Some(Reply::out_of_step("DATA was refused; closing")));
             return;
         }
-        match parsed {
-            Ok(command) => self.command(command, rest),
-            Err(reply) => self.error(reply),
+        let reply = match parsed {
+            Ok(Command::Unknown) => Reply::unknown_command(),
+            Ok(command) => return self.command(command, rest),
+            Err(reply) => reply,
+        };
+        match announced(line) {
+            Some(Announced::Chunk) => {
+                self.rejected("data", None, &reply);
+                self.close(Some(reply));
+            }
+            Some(Announced::Message) => self.refuse_data(reply, rest),
+            None => self.error(reply),
         }
     }
 
@@ -168,6 +184,28 @@ impl Session {
         } else {
             self.say(reply);
         }
+    }
+}
+
+/// What stands behind a line that could not be read, where the client waits for no answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Announced {
+    /// A client that sends BDAT never waits.
+    Chunk,
+    /// One that sends DATA should.
+    Message,
+}
+
+/// What the verb announces that a line begins with, though the line is no command. None of it may be read as commands.
+fn announced(line: &[u8]) -> Option<Announced> {
+    let (verb, rest) = line.trim_ascii_start().split_at_checked(4)?;
+    if rest.first().is_some_and(u8::is_ascii_alphanumeric) {
+        None
+    } else if verb.eq_ignore_ascii_case(b"BDAT") {
+        Some(Announced::Chunk)
+    } else {
+        verb.eq_ignore_ascii_case(b"DATA")
+            .then_some(Announced::Message)
     }
 }
 

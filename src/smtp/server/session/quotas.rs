@@ -2,7 +2,7 @@
 //!
 //! The windows are the driver's, since all sessions share them; without any (`explain`) it is only said which quotas would count.
 
-use std::{net::IpAddr, sync::Arc};
+use std::net::IpAddr;
 
 use crate::{
     mail::{address::Address, recipient::Recipient, reply::Reply},
@@ -77,7 +77,7 @@ impl Session {
             .filter(|quota| quota.scope.takes(mail) && quota.scope.takes_recipient(recipient))
             .filter_map(|quota| Some((quota, quota.key(of)?)))
             .collect();
-        let mut holds: Option<Arc<str>> = None;
+        let mut holds: Option<&Quota> = None;
         let mut refusal: Option<Reply> = None;
         for (quota, key) in &meant {
             let held = transaction.tally.of(&quota.name, key);
@@ -90,8 +90,11 @@ impl Session {
                 _ if has_room => {}
                 // It is told by whoever looks at the windows.
                 Beyond::Alert => {}
+                // Of several the strictest.
                 Beyond::Hold => {
-                    holds.get_or_insert_with(|| Arc::clone(&quota.name));
+                    if holds.is_none_or(|other| quota.hold_for < other.hold_for) {
+                        holds = Some(quota);
+                    }
                 }
                 Beyond::Refuse => {
                     refusal
@@ -111,7 +114,9 @@ impl Session {
         if let Some(quota) = holds
             && !transaction.held.iter().any(|(held, _)| *held == route.name)
         {
-            transaction.held.push((route.name.clone(), holder(&quota)));
+            transaction
+                .held
+                .push((route.name.clone(), holder(&quota.name)));
         }
         Ok(())
     }
