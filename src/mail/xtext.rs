@@ -146,25 +146,36 @@ fn append_embedded(c: char, as_it_is: bool, out: &mut String) {
     }
 }
 
-/// The value of ORCPT as it goes to an upstream: as it was given, but in ASCII to one that was not told SMTPUTF8. `None`: it would be
-/// too long then.
+/// The value of ORCPT as it goes to an upstream: as it was given, but in ASCII to one that was not told SMTPUTF8, and of the type `utf-8`
+/// where it is not ASCII as `rfc822`, which nobody has to understand. `None`: it would be too long then.
 pub fn sent_original(text: &str, utf8: bool) -> Option<Cow<'_, str>> {
+    if let Some((kind, xtext)) = text.split_once(';')
+        && kind.eq_ignore_ascii_case("rfc822")
+        && let Some(address) = decode_utf8(xtext).filter(|address| !address.is_ascii())
+    {
+        return unicode_original(&address, utf8).map(Cow::Owned);
+    }
     if utf8 {
         return Some(Cow::Borrowed(text));
     }
     Some(embedded(text)).filter(|text| text.len() <= ORCPT)
 }
 
+/// An address of the type `utf-8` (RFC 6533 §3). `utf8`: characters that are not ASCII may stand as they are.
+fn unicode_original(address: &str, utf8: bool) -> Option<String> {
+    let mut out = String::from("utf-8;");
+    for c in address.chars() {
+        let is_plain = matches!(c, '!'..='~') && !matches!(c, '+' | '=' | '\\');
+        append_embedded(c, is_plain || utf8 && !c.is_ascii(), &mut out);
+    }
+    (out.len() <= ORCPT).then_some(out)
+}
+
 /// The value of ORCPT that says that a recipient was this address before (RFC 3461 §5.2.7.1); of one that is not ASCII by RFC 6533
 /// §3. `None`: it would be too long.
 pub fn original_of(address: &Address) -> Option<String> {
     if address.needs_utf8() {
-        let mut out = String::from("utf-8;");
-        for c in address.to_string().chars() {
-            let is_plain = matches!(c, '!'..='~') && !matches!(c, '+' | '=' | '\\');
-            append_embedded(c, is_plain, &mut out);
-        }
-        return (out.len() <= ORCPT).then_some(out);
+        return unicode_original(&address.to_string(), false);
     }
     let mut out = String::from("rfc822;");
     for octet in address.to_string().bytes() {
@@ -275,6 +286,30 @@ mod tests {
         ] {
             assert!(!is_original(bad, true), "{bad}");
         }
+        for (given, told, not_told) in [
+            (
+                "rfc822;b+C3+BCro@b.example",
+                "utf-8;b\u{fc}ro@b.example",
+                "utf-8;b\\x{FC}ro@b.example",
+            ),
+            (
+                "RFC822;+C3+BC+2Bx+3D+20y@b.example",
+                "utf-8;\u{fc}\\x{2B}x\\x{3D}\\x{20}y@b.example",
+                "utf-8;\\x{FC}\\x{2B}x\\x{3D}\\x{20}y@b.example",
+            ),
+            (
+                "rfc822;a+2Bb@b.example",
+                "rfc822;a+2Bb@b.example",
+                "rfc822;a+2Bb@b.example",
+            ),
+        ] {
+            assert_eq!(sent_original(given, true).as_deref(), Some(told));
+            assert_eq!(sent_original(given, false).as_deref(), Some(not_told));
+            assert!(is_original(told, true) && is_original(not_told, false));
+        }
+        let long = format!("rfc822;+C3+BC{}", "+2B".repeat(160));
+        assert!(is_original(&long, true));
+        assert!(sent_original(&long, true).is_none() && sent_original(&long, false).is_none());
     }
 
     #[test]
