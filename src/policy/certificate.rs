@@ -4,7 +4,7 @@
 
 use std::fmt;
 
-use crate::mail::text::hex;
+use crate::mail::{text::hex, unicode};
 
 /// Whether a listener asks its clients for a certificate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -46,7 +46,10 @@ impl CertificateNames {
         common: Vec<String>,
         sha256: [u8; 32],
     ) -> Self {
-        let lower = |names: Vec<String>| names.iter().map(|name| name.to_lowercase()).collect();
+        let lower = |names: Vec<String>| {
+            let lower = |name: &String| unicode::lower(name).into_owned();
+            names.iter().map(lower).collect()
+        };
         Self {
             dns: lower(dns),
             emails: lower(emails),
@@ -112,7 +115,7 @@ impl CertificatePattern {
             "dns" => Ok(Self::Dns(value.to_lowercase())),
             "email" if !value.contains('@') => Err("this is not an address: it has no `@`"),
             "email" => Ok(Self::Email(value.to_lowercase())),
-            "cn" => Ok(Self::Common(value.to_lowercase())),
+            "cn" => Ok(Self::Common(unicode::lower(value).into_owned())),
             "sha256" => sha256(value)
                 .map(Self::Sha256)
                 .ok_or("a SHA-256 has 64 hexadecimal digits, with or without colons between"),

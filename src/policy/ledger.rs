@@ -236,6 +236,25 @@ mod tests {
     }
 
     #[test]
+    fn a_sender_is_one_in_whatever_case_as_for_patterns() {
+        for given in [
+            "\u{39f}\u{394}\u{39f}\u{3a3}@gr.example",
+            "\u{3bf}\u{3b4}\u{3bf}\u{3c3}@gr.example",
+        ] {
+            let sender = address(given);
+            let of = Addressed {
+                sender: Some(&sender),
+                user: None,
+                peer: "10.0.0.1".parse().unwrap(),
+                route: "default",
+            };
+            let key = quota(CountedBy::Sender, 1, HOUR).key(of).unwrap();
+            assert_eq!(key, "\u{3bf}\u{3b4}\u{3bf}\u{3c3}@gr.example");
+            assert!(crate::fixture::patterns(&key)[0].matches(Some(&sender)));
+        }
+    }
+
+    #[test]
     fn whose_recipients_are_counted_together() {
         let sender = address("Erp@Corp.com");
         let of = |peer: &str, user| Addressed {

@@ -10,7 +10,7 @@ use std::{
 };
 
 use super::scope::Scope;
-use crate::mail::{address::Address, time::span};
+use crate::mail::{address::Address, time::span, unicode};
 
 /// Whose recipients are counted together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,7 +100,7 @@ impl Quota {
         match self.per {
             CountedBy::Sender => Some(of.sender.map_or_else(
                 || "<>".to_owned(),
-                |sender| sender.to_string().to_lowercase(),
+                |sender| unicode::lower(&sender.to_string()).into_owned(),
             )),
             CountedBy::User => of.user.map(str::to_owned),
             CountedBy::Client => Some(match of.peer.to_canonical() {

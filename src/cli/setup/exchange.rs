@@ -16,7 +16,7 @@ use super::{
     staging::{NewFile, is_there},
     writing::SetupPlace,
 };
-use crate::mail::{address::Address, text::shown};
+use crate::mail::{address::Address, text::shown, unicode};
 
 /// `--days`.
 const DAYS: u32 = 730;
@@ -164,7 +164,7 @@ fn ask(
     };
     let mut seen = Vec::new();
     mailboxes.retain(|one| {
-        let key = one.to_string().to_lowercase();
+        let key = unicode::lower(&one.to_string()).into_owned();
         let is_new = !seen.contains(&key);
         seen.push(key);
         is_new

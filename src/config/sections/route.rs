@@ -11,7 +11,7 @@ use crate::{
         table::{At, Table, bare},
         values::fault,
     },
-    mail::pattern::Pattern,
+    mail::{pattern::Pattern, unicode},
     route::{ConnectorName, Route, RouteName, Router},
 };
 
@@ -205,11 +205,9 @@ fn includes(wide: &Pattern, narrow: &Pattern) -> bool {
     if wide.is_anything() {
         return !narrow.is_null();
     }
-    let (wide, narrow) = (
-        wide.to_string().to_lowercase(),
-        narrow.to_string().to_lowercase(),
-    );
-    let domain = wide.strip_prefix("*@").unwrap_or(&wide);
+    let (wide, narrow) = (wide.to_string(), narrow.to_string());
+    let (wide, narrow) = (&*unicode::lower(&wide), &*unicode::lower(&narrow));
+    let domain = wide.strip_prefix("*@").unwrap_or(wide);
     wide == narrow
         || (!domain.contains('@') && narrow.rsplit('@').next() == Some(domain) && domain != "<>")
 }

@@ -9,7 +9,7 @@ use super::{
     smarthost::{self, OldSmarthost},
     words,
 };
-use crate::secret::Secret;
+use crate::{mail::unicode, secret::Secret};
 use account::Account;
 
 mod account;
@@ -292,7 +292,7 @@ fn route(connector: &str, account: &Account, draft: &mut ImportDraft) {
     let pattern = if from.contains(['%', '?', '[']) || !from.contains('@') {
         None
     } else {
-        words::pattern(&from.to_lowercase())
+        words::pattern(&unicode::lower(from))
     };
     let Some(pattern) = pattern else {
         draft.leaves(

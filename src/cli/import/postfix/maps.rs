@@ -6,6 +6,7 @@ use super::{
     super::{files::NamedFiles, note::SourcePlace},
     main_cf::{logical_lines, words},
 };
+use crate::mail::unicode;
 
 /// The key of `static:VALUE`, which has the value for every key.
 pub(super) const EVERY_KEY: &str = "(every key)";
@@ -134,7 +135,7 @@ fn of_text(text: &str, file: &str) -> Vec<MapEntry> {
             // A key in quotes may hold blanks; nobody's does here.
             let (key, value) = text.split_once(char::is_whitespace).unwrap_or((&text, ""));
             Some(MapEntry {
-                key: key.trim_matches('"').to_lowercase(),
+                key: unicode::lower(key.trim_matches('"')).into_owned(),
                 value: value.trim().to_owned(),
                 place: SourcePlace {
                     file: Some(file.to_owned()),
@@ -162,7 +163,7 @@ fn of_braces(text: &str, place: Option<&SourcePlace>) -> Vec<MapEntry> {
             let word = word.trim_start_matches('{').trim_end_matches('}');
             let (key, value) = word.split_once('=')?;
             Some(MapEntry {
-                key: key.trim().to_lowercase(),
+                key: unicode::lower(key.trim()).into_owned(),
                 value: value.trim().to_owned(),
                 place: place.cloned().unwrap_or_default(),
             })

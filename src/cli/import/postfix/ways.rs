@@ -14,7 +14,7 @@ use super::{
     main_cf::MainCf,
     maps::{self, MapEntry},
 };
-use crate::secret::Secret;
+use crate::{mail::unicode, secret::Secret};
 
 /// What all connectors of a Postfix share.
 struct Ways<'a> {
@@ -123,13 +123,13 @@ impl Ways<'_> {
     /// The login for a next hop: Postfix asks for the sender (where it is told to), the next hop as it is written, and its host.
     fn login(&self, sender: Option<&str>, hop: &str, host: &str) -> Option<&MapEntry> {
         let keys = [
-            sender.unwrap_or_default().to_lowercase(),
-            hop.to_lowercase(),
-            host.to_lowercase(),
+            unicode::lower(sender.unwrap_or_default()),
+            unicode::lower(hop),
+            unicode::lower(host),
         ];
         keys.iter()
             .filter(|key| !key.is_empty())
-            .map(String::as_str)
+            .map(|key| &**key)
             .chain([maps::EVERY_KEY])
             .find_map(|key| self.logins.iter().find(|entry| entry.key == key))
     }
