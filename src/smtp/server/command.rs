@@ -263,11 +263,12 @@ pub fn chunk(rest: &[u8]) -> Result<(u64, bool), Reply> {
     }
 }
 
-/// Whether a parameter without a value is among those behind a path.
+/// Whether a parameter is among those behind a path, rightly or with a value that it must not have.
 fn has_keyword(parameters: &str, word: &str) -> bool {
     parameters
         .split_ascii_whitespace()
-        .any(|parameter| parameter.eq_ignore_ascii_case(word))
+        .filter_map(|parameter| parameter.split('=').next())
+        .any(|key| key.eq_ignore_ascii_case(word))
 }
 
 /// The parameters behind a path, each once.
@@ -416,7 +417,9 @@ mod tests {
             ("MAIL", "FROM:<a@b\u{fc}cher.example>", "553 5.6.7"),
             ("MAIL", "FROM:<b\u{fc}ro@corp.com> XSMTPUTF8", "553 5.6.7"),
             ("MAIL", "FROM:<\"b\u{fc}> SMTPUTF8\"@corp.com>", "553 5.6.7"),
-            ("MAIL", "FROM:<b\u{fc}ro@corp.com> SMTPUTF8=1", "553 5.6.7"),
+            ("MAIL", "FROM:<b\u{fc}ro@corp.com> SMTPUTF8=1", "501 5.5.4"),
+            ("MAIL", "FROM:<b\u{fc}ro@corp.com> SMTPUTF8=", "501 5.5.4"),
+            ("MAIL", "FROM:<b\u{fc}ro@corp.com> SMTPUTF8X", "553 5.6.7"),
             ("MAIL", "FROM:<a@corp.com> SMTPUTF8=1", "501 5.5.4"),
             ("MAIL", "FROM:<a@corp.com> SMTPUTF8=", "501 5.5.4"),
             ("MAIL", "FROM:<a@corp.com> SMTPUTF8 SMTPUTF8", "501 5.5.4"),
