@@ -20,9 +20,20 @@ pub fn needs_utf8(header: &[u8], utf8: bool) -> bool {
         let is = |name: &&str| field.is(name);
         !field.value.is_ascii()
             && (SENDERS.iter().any(is) || utf8 && RECIPIENTS.iter().any(is))
-            && mailboxes::parse(field.value)
-                .is_ok_and(|found| found.iter().any(|mailbox| mailbox.address.needs_utf8()))
+            && names_utf8(field.value, utf8)
     })
+}
+
+/// Whether an address there is not ASCII as it stands: a local part, or a domain that nobody has made A-labels of. What cannot be read may hold
+/// one where the message came with SMTPUTF8, and is sent as it is; what has no `@` names nobody.
+fn names_utf8(value: &[u8], utf8: bool) -> bool {
+    match mailboxes::parse(value) {
+        Ok(found) => found.into_iter().any(|mailbox| {
+            let given = value.get(mailbox.span).unwrap_or_default();
+            mailbox.address.needs_utf8() || !given.is_ascii()
+        }),
+        Err(_) => utf8 && value.contains(&b'@'),
+    }
 }
 
 #[cfg(test)]
@@ -42,7 +53,10 @@ mod tests {
             ("Sender: b\u{fc}ro@b.example\r\n", true, true),
             ("To: x@y.example, B <b\u{fc}ro@b.example>\r\n", true, false),
             ("Resent-Cc:\r\n b\u{fc}ro@b.example\r\n", true, false),
-            ("To: a@b\u{fc}cher.example\r\n", false, false),
+            ("To: a@b\u{fc}cher.example\r\n", true, false),
+            ("To: \"a\r\n b\" <x@b\u{fc}cher.example>\r\n", true, false),
+            ("To: b\u{fc}ro@x.example (k <x>)\r\n", true, false),
+            ("To: B\u{fc}ro (k\r\n", false, false),
             ("Reply-To: b\u{fc}ro@b.example\r\n", false, false),
             ("To: b\u{fc}ro\r\n", false, false),
             (

@@ -270,7 +270,8 @@ fn completed(policy: &Policy, about: &About<'_>, value: &[u8]) -> Option<Vec<u8>
     if policy.default_domain.is_none() && !is_utf8 {
         return None;
     }
-    let found = mailboxes::judged(value, anybody(policy, about)).ok()?;
+    let (value, found) = read(value, anybody(policy, about), false);
+    let found = found.ok()?;
     // Whoever knows no U-labels can send it then, where the local part is ASCII.
     let is_mapped = |mailbox: &Mailbox| {
         let given = value.get(mailbox.span.clone()).unwrap_or_default();
@@ -283,7 +284,7 @@ fn completed(policy: &Policy, about: &About<'_>, value: &[u8]) -> Option<Vec<u8>
         .filter(|mailbox| mailbox.bare || is_mapped(mailbox))
         .map(|mailbox| (mailbox.span, mailbox.address.to_string()))
         .collect();
-    mailboxes::substitute(value, &changes)
+    mailboxes::substitute(&value, &changes)
 }
 
 /// The mailboxes of a field, and the value they stand in: without the folds that could be read in two ways, and with
@@ -1098,6 +1099,63 @@ mod tests {
             ),
             "550 5.7.1 From <ceo@evil.tld> is not in the allowlist",
         );
+    }
+
+    #[test]
+    fn domains_become_a_labels_where_a_name_is_folded_too() {
+        let mut setting = Setting::new("me@corp.com");
+        setting.origin.utf8 = true;
+        for (given, expected) in [
+            (
+                "To: \"a\r\n b\" <x@b\u{fc}cher.example>\r\n",
+                "To: \"a b\" <x@xn--bcher-kva.example>\r\n",
+            ),
+            (
+                "Cc: (a\r\n b) x@b\u{fc}cher.example\r\n",
+                "Cc: (a b) x@xn--bcher-kva.example\r\n",
+            ),
+            // Nothing is to be changed in it, and so not its folds either.
+            (
+                "To: \"a\r\n b\" <b\u{fc}ro@x.example>\r\n",
+                "To: \"a\r\n b\" <b\u{fc}ro@x.example>\r\n",
+            ),
+            (
+                "To: b\u{fc}ro@x.example (k <x>)\r\n",
+                "To: b\u{fc}ro@x.example (k <x>)\r\n",
+            ),
+        ] {
+            let raw = format!("From: me@corp.com\r\n{given}");
+            let expected = format!("From: me@corp.com\r\n{expected}");
+            assert_eq!(setting.rest(raw.as_bytes()), expected);
+        }
+    }
+
+    #[test]
+    fn a_reply_to_of_ours_needs_no_smtputf8() {
+        let raw = "From: b\u{fc}ro@h\r\n";
+        for (to, sender, expected) in [
+            (
+                "noreply@corp.com",
+                "me@corp.com",
+                "From: noreply@corp.com\r\n",
+            ),
+            (
+                "n\u{f6}@corp.com",
+                "me@corp.com",
+                "From: n\u{f6}@corp.com\r\nReply-To: b\u{fc}ro@h\r\n",
+            ),
+        ] {
+            let mut setting = Setting::new(sender);
+            setting.origin.utf8 = true;
+            setting.policy.rewrites[0].senders = patterns("*@h");
+            setting.policy.rewrites[0].to = address(to);
+            assert_eq!(setting.rest(raw.as_bytes()), expected);
+        }
+        // As little where we fill in From.
+        let mut setting = Setting::new("b\u{fc}ro@h");
+        setting.origin.utf8 = true;
+        setting.policy.rewrites[0].senders = patterns("*@h");
+        assert_eq!(setting.rest(b""), "From: noreply@corp.com\r\n");
     }
 
     #[test]

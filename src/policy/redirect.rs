@@ -138,7 +138,9 @@ impl Redirected {
     pub(super) fn compose(&self, out: &mut Vec<u8>) {
         const FIELD: &str = "X-Original-To";
         for (address, _) in &self.named {
-            headers::append(out, FIELD, address.to_string().as_bytes());
+            // One that is not ASCII must not keep out the servers without SMTPUTF8: nothing of it is sent there.
+            let text = address.to_string();
+            headers::append(out, FIELD, xtext::embedded(&text).as_bytes());
         }
         if self.unnamed() > 0 {
             let mut more = String::new();
@@ -146,5 +148,31 @@ impl Redirected {
             let _ = write!(more, "and {} more", self.unnamed());
             headers::append(out, FIELD, more.as_bytes());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture::address;
+
+    #[test]
+    fn whom_it_was_for_is_said_in_ascii() {
+        let redirect = Redirect {
+            name: "test".into(),
+            scope: Scope::default(),
+            to: vec![address("dev@corp.com")],
+            except: Vec::new(),
+        };
+        let mut redirected = Redirected::default();
+        for given in ["b\u{fc}ro@x.example", "a@x.example"] {
+            redirected.add(&address(given), &redirect, 1);
+        }
+        let mut out = Vec::new();
+        redirected.compose(&mut out);
+        assert_eq!(
+            String::from_utf8(out).unwrap(),
+            "X-Original-To: b\\x{FC}ro@x.example\r\nX-Original-To: a@x.example\r\n"
+        );
     }
 }

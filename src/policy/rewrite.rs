@@ -36,11 +36,13 @@ impl Rewrite {
         self.senders.iter().any(|p| p.matches(Some(sender)))
     }
 
-    /// Whether a replaced From becomes the Reply-To: nobody can answer to `localhost`.
+    /// Whether a replaced From becomes the Reply-To: nobody can answer to `localhost`, and one that is not ASCII would stand in mail that
+    /// leaves without SMTPUTF8.
     pub(super) fn keeps_for_reply(&self, replaced: &Address) -> bool {
         let domain = replaced.domain().as_str();
         self.reply_to == ReplyTo::Original
             && *replaced != self.to
+            && (self.to.needs_utf8() || !replaced.needs_utf8())
             && domain != "localhost"
             && domain != "localhost.localdomain"
     }
