@@ -149,7 +149,7 @@ fn show(
     for (domain, messages) in unsigned {
         let messages = output::count(messages, "message");
         output::line(format_args!(
-            "unsigned  {domain}: {messages} in the last day, and no [[dkim]] signs for it (`postern dkim new {domain} --selector NAME`)"
+            "unsigned  {domain}: {messages} in the last day by envelope sender, and no [[dkim]] signs for it (`postern dkim new {domain} --selector NAME`)"
         ))?;
     }
     Ok(())

@@ -23,12 +23,14 @@ use crate::{
         text::shown,
         time,
     },
-    queue::store::Filter,
+    queue::store::{Event, Filter},
     route::RouteName,
 };
 
 /// Messages of the last day that are looked at.
 const LOOKED_AT: usize = 10_000;
+/// Of those whose envelope sender has no key, so many are asked for their From, or whether they were signed.
+const LOOKED_INTO: usize = 1_000;
 const DAY: Duration = Duration::from_hours(24);
 
 #[derive(Debug, clap::Args)]
@@ -125,7 +127,7 @@ fn new(domain: &str, selector: &str, is_ed25519: bool, dir: &Path) -> Ended {
 
 /// The record, where the key is known here: one that systemd hands over to the unit is not.
 fn record(key: &DkimKey) -> Option<(&'static str, String)> {
-    let pair = DkimPair::read(&key.key).ok()?;
+    let pair = DkimPair::read(key.key.as_ref()?).ok()?;
     Some((pair.algorithm(), pair.record()?))
 }
 
@@ -191,8 +193,9 @@ fn standing(key: &DkimKey, now: SystemTime) -> String {
 }
 
 /// The domains of senders whose mail of the last day left by a connector that signs, and that no key signs today, with how many messages there were.
+/// From decides, but it is gone with what was delivered: there the envelope sender stands for it, unless the message was signed.
 pub(super) fn unsigned(config: &Config) -> Result<BTreeMap<Domain, u64>, CommandError> {
-    let mut found = BTreeMap::new();
+    let mut found: BTreeMap<Domain, u64> = BTreeMap::new();
     let that_sign: Vec<_> = config
         .connectors
         .iter()
@@ -218,23 +221,44 @@ pub(super) fn unsigned(config: &Config) -> Result<BTreeMap<Domain, u64>, Command
         limit: Some(LOOKED_AT),
         ..Filter::default()
     };
-    let entries = prepare::block_on(async { Ok(store.list(&filter, now).await?) })?;
-    for entry in entries {
-        let sender = entry.sender.as_deref().map(Address::parse);
-        if let Some(Ok(sender)) = sender
-            && signs(&entry.route)
-            && dkim::signing(&config.dkim, sender.domain(), now).is_empty()
-        {
-            *found.entry(sender.domain().clone()).or_default() += 1;
+    let has_key = |domain: &Domain| !dkim::signing(&config.dkim, domain, now).is_empty();
+    prepare::block_on(async {
+        let mut looked_into = 0;
+        for entry in store.list(&filter, now).await? {
+            let Some(Ok(sender)) = entry.sender.as_deref().map(Address::parse) else {
+                continue;
+            };
+            let mut domain = sender.domain().clone();
+            if !signs(&entry.route) || has_key(&domain) {
+                continue;
+            }
+            if looked_into < LOOKED_INTO {
+                looked_into += 1;
+                match store.content(entry.id).await? {
+                    Some(message) => {
+                        domain = dkim::domain_of_from(&message.header).unwrap_or(domain);
+                    }
+                    None if was_signed(&store.events(entry.id).await?) => continue,
+                    None => {}
+                }
+                if has_key(&domain) {
+                    continue;
+                }
+            }
+            *found.entry(domain).or_default() += 1;
         }
-    }
-    Ok(found)
+        Ok(found)
+    })
+}
+
+/// Whether an upstream got it with a signature of ours.
+fn was_signed(life: &[Event]) -> bool {
+    life.iter().any(|event| event.text.contains(" (DKIM "))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::secret::Secret;
 
     #[test]
     fn what_a_key_does_today() {
@@ -242,7 +266,7 @@ mod tests {
         let key = |from: Option<u64>, until: Option<u64>| DkimKey {
             domain: Domain::parse("corp.example").unwrap(),
             selector: "p".to_owned(),
-            key: Secret::default(),
+            key: None,
             from: from.map(at),
             until: until.map(at),
         };

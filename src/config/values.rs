@@ -339,7 +339,9 @@ pub const LONGEST_NAME: usize = 253;
 /// A [`Fault`] with the rule that is broken.
 pub fn selector(text: &str) -> Result<String, Fault> {
     match Domain::parse(text) {
-        Ok(name) if !name.is_literal() && !text.ends_with('.') => Ok(name.to_string()),
+        Ok(name) if text.is_ascii() && !name.is_literal() && !text.ends_with('.') => {
+            Ok(name.to_string())
+        }
         _ => Err(fault!("\"{}\" cannot be a selector", plain(text);
             "it is letters, digits and hyphens, as in \"p2026\"")),
     }

@@ -30,8 +30,8 @@ pub struct DkimKey {
     pub domain: Domain,
     /// The name under which it is published: `s=`, in lower case.
     pub selector: String,
-    /// PKCS #8 in PEM form.
-    pub key: Secret,
+    /// PKCS #8 in PEM form. `None`: nobody asked for its value, or only the unit that is handed it knows it; whatever delivers mail does.
+    pub key: Option<Secret>,
     /// It signs from this moment on.
     pub from: Option<SystemTime>,
     /// From this moment on it signs no more.
@@ -85,9 +85,19 @@ fn above(domain: &Domain) -> impl Iterator<Item = &str> {
     std::iter::successors(Some(domain.as_str()), |name| Some(name.split_once('.')?.1)).take(steps)
 }
 
-/// When mail of a domain is not signed any more, by the dates of its keys: from now on where none of them signs, and one has. `None`: one
-/// signs for as long as anybody knows, or none has begun.
-pub fn runs_out(keys: &[&DkimKey], now: SystemTime) -> Option<SystemTime> {
+/// When mail of a domain is not signed any more, by the dates of the keys that [`signing`] looks at, its own and those of the domains above it:
+/// from now on where none of them signs, and one has. `None`: one signs for as long as anybody knows, or none has begun.
+pub fn runs_out<K: Borrow<DkimKey>>(
+    keys: &[K],
+    domain: &Domain,
+    now: SystemTime,
+) -> Option<SystemTime> {
+    let names: Vec<&str> = above(domain).collect();
+    let keys: Vec<&DkimKey> = keys
+        .iter()
+        .map(Borrow::borrow)
+        .filter(|key: &&DkimKey| names.contains(&key.domain.as_str()))
+        .collect();
     let mut signed_until = now;
     loop {
         let covering = keys.iter().filter(|key| key.signs_at(signed_until));

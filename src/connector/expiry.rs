@@ -6,7 +6,7 @@
 
 use std::{
     borrow::Cow,
-    collections::BTreeMap,
+    collections::BTreeSet,
     path::PathBuf,
     time::{Duration, SystemTime},
 };
@@ -79,17 +79,14 @@ pub fn ends(settings: &Settings) -> Vec<CredentialEnd> {
 
 /// When the dates of the keys of a domain run out.
 fn signing_ends(keys: &[DkimKey]) -> Vec<CredentialEnd> {
-    let mut domains: BTreeMap<&Domain, Vec<&DkimKey>> = BTreeMap::new();
-    for key in keys {
-        domains.entry(&key.domain).or_default().push(key);
-    }
+    let domains: BTreeSet<&Domain> = keys.iter().map(|key| &key.domain).collect();
     let now = SystemTime::now();
-    let ends = domains.into_iter().filter_map(|(domain, keys)| {
+    let ends = domains.into_iter().filter_map(|domain| {
         Some(CredentialEnd {
             kind: format!("dkim {domain}").into(),
             file: None,
             begins: None,
-            ends: dkim::runs_out(&keys, now)?,
+            ends: dkim::runs_out(keys, domain, now)?,
         })
     });
     ends.collect()

@@ -139,7 +139,7 @@ pub fn asked_for_token(connector: &str, obstacle: Option<ObstacleKind>) {
     info!(name: "asked for token", target: COUNTED, connector, result);
 }
 
-/// A connector that signs has looked for the keys of a message.
+/// An upstream took a message of a connector that signs.
 pub fn signed(connector: &str, is_signed: bool) {
     let [signed, no_key] = SIGNING;
     let result = if is_signed { signed } else { no_key };

@@ -247,7 +247,7 @@ impl Default for Metrics {
 fn signing() -> Family<Number, 2> {
     counter(
         "postern_dkim_messages_total",
-        "Attempts at a message by a connector that signs; no_key: no [[dkim]] is for its From.",
+        "Messages that an upstream took of a connector that signs; no_key: no [[dkim]] is for its From.",
         ["connector", "result"],
         1,
     )

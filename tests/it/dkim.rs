@@ -53,7 +53,7 @@ impl Published {
             let key = DkimKey {
                 domain: Domain::parse(domain).unwrap(),
                 selector: (*selector).to_owned(),
-                key,
+                key: Some(key),
                 from: None,
                 until: None,
             };
@@ -742,12 +742,18 @@ fn a_domain_without_a_key_is_named() {
             &format!("From: {from}\r\nSubject: one\r\n\r\nx\r\n"),
         );
     }
-    let mails = upstream.wait(3);
+    // From decides, and not the envelope.
+    client.mail(
+        "bounces@lists.corp.example",
+        &["b@corp.example"],
+        "From: a@sub.corp.example\r\nSubject: one\r\n\r\nx\r\n",
+    );
+    let mails = upstream.wait(4);
     let signed: Vec<bool> = mails
         .iter()
         .map(|mail| mail.text().contains("DKIM-Signature: "))
         .collect();
-    assert_eq!(signed.iter().filter(|is_signed| **is_signed).count(), 1);
+    assert_eq!(signed.iter().filter(|is_signed| **is_signed).count(), 2);
     wait("all to be done", || {
         let listed = stdout(&gateway.cli(&["queue", "list"]));
         (!listed.contains("corp.example")).then_some(())
@@ -755,7 +761,7 @@ fn a_domain_without_a_key_is_named() {
     let checked = gateway.cli(&["check", "--connect"]);
     let said = stdout(&checked);
     assert!(checked.status.success(), "{said}");
-    let line = "unsigned  corp.example: 2 messages in the last day, and no [[dkim]] signs for it";
+    let line = "unsigned  corp.example: 2 messages in the last day by envelope sender, and no [[dkim]] signs for it";
     assert!(said.contains(line), "{said}");
     assert_eq!(said.matches("unsigned").count(), 1, "{said}");
     let json = stdout(&gateway.cli(&["check", "--connect", "--json"]));
@@ -771,6 +777,103 @@ fn a_domain_without_a_key_is_named() {
     assert!(
         explained.contains("up does not sign: no [[dkim]] is for corp.example today"),
         "{explained}"
+    );
+}
+
+/// Whoever checks a configuration by hand is not the unit that is handed its credentials.
+#[test]
+fn a_configuration_whose_secrets_the_unit_alone_knows_passes() {
+    let dir = TempDir::new().unwrap();
+    let secrets = r#"username = "u"
+password = { credential = "password" }
+dkim = true
+
+[[dkim]]
+domain = "corp.example"
+selector = "p"
+key = { credential = "dkim" }
+
+[[user]]
+name = "erp"
+password = { credential = "erp" }
+
+[admin]
+address = "127.0.0.1:0"
+
+[[admin_user]]
+name = "kim"
+password = { credential = "kim" }
+role = "viewer"
+
+[[notify]]
+name = "oncall"
+type = "webhook"
+url = { credential = "url" }
+secret = { credential = "secret" }
+
+[[notify]]
+name = "phone"
+type = "ntfy"
+url = "https://ntfy.corp.example"
+topic = "postern"
+token = { credential = "token" }
+
+[[connector]]
+name = "graph"
+type = "graph"
+tenant_id = "00000000-0000-0000-0000-000000000001"
+client_id = "00000000-0000-0000-0000-000000000002"
+client_secret = { credential = "graph" }
+
+[[connector]]
+name = "gmail"
+type = "smtp"
+service = "Gmail"
+auth = "xoauth2"
+[connector.oauth]
+provider = "google"
+client_id = "123.apps.googleusercontent.com"
+client_secret = { credential = "google" }
+refresh_token = { credential = "refresh" }
+mailbox = "printer@corp.example"
+
+[cluster]
+name = "relay-a"
+key = { credential = "cluster" }
+
+[queue]
+store = "postgres"
+
+[postgres]
+hosts = ["db1.corp.example"]
+password = { credential = "postgres" }
+"#;
+    let config = basic("127.0.0.1:25".parse().unwrap())
+        .replace("[\"up\"]", "[\"up\", \"graph\", \"gmail\"]");
+    let path = dir.path().join("config.toml");
+    fs::write(&path, config + secrets).unwrap();
+    let postern = |args: &[&str]| {
+        Command::new(Gateway::binary())
+            .args(args)
+            .arg("-c")
+            .arg(&path)
+            .env_remove("CREDENTIALS_DIRECTORY")
+            .output()
+            .unwrap()
+    };
+    let output = postern(&["check"]);
+    let notes = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{notes}");
+    assert_eq!(
+        notes.matches("known to the unit only").count(),
+        secrets.matches("{ credential = ").count(),
+        "{notes}"
+    );
+    assert!(!notes.contains("error"), "{notes}");
+    let shown = stdout(&postern(&["dkim", "show"]));
+    assert!(
+        shown.contains("p._domainkey.corp.example: the key is a credential of the unit"),
+        "{shown}"
     );
 }
 

@@ -138,7 +138,8 @@ fn one(context: Context<'_>, table: &Table<'_>) -> Option<DkimKey> {
     Some(DkimKey {
         domain,
         selector: selector.value,
-        key: key?.secret,
+        // Of one that is known to the unit only nothing is read.
+        key: key.map(|given| given.known.then_some(given.secret))?,
         from,
         until,
     })
@@ -146,14 +147,11 @@ fn one(context: Context<'_>, table: &Table<'_>) -> Option<DkimKey> {
 
 /// Says of each domain that its mail is not signed any more, or will not be soon.
 fn doubt_dates(context: Context<'_>, all: &[(DkimKey, Span)], now: SystemTime) {
-    let mut domains: BTreeMap<&Domain, (Vec<&DkimKey>, &Span)> = BTreeMap::new();
-    for (key, span) in all {
-        let of_it = domains.entry(&key.domain).or_insert((Vec::new(), span));
-        of_it.0.push(key);
-        of_it.1 = span;
-    }
-    for (domain, (keys, span)) in domains {
-        let Some(end) = runs_out(&keys, now) else {
+    let domains: BTreeMap<&Domain, &Span> =
+        all.iter().map(|(key, span)| (&key.domain, span)).collect();
+    let keys: Vec<&DkimKey> = all.iter().map(|(key, _)| key).collect();
+    for (domain, span) in domains {
+        let Some(end) = runs_out(&keys, domain, now) else {
             continue;
         };
         let message = if end <= now {

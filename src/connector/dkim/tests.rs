@@ -14,7 +14,7 @@ fn key(domain: &str, selector: &str, from: Option<u32>, until: Option<u32>) -> D
     DkimKey {
         domain: Domain::parse(domain).unwrap(),
         selector: selector.to_owned(),
-        key: Secret::default(),
+        key: None,
         from: from.map(day),
         until: until.map(day),
     }
@@ -65,8 +65,7 @@ fn when_the_dates_run_out() {
             .iter()
             .map(|(from, until)| key("corp.example", "s", *from, *until))
             .collect();
-        let keys: Vec<&DkimKey> = keys.iter().collect();
-        runs_out(&keys, day(on))
+        runs_out(&keys, &Domain::parse("corp.example").unwrap(), day(on))
     };
     for (dates, on, expected) in [
         (&[][..], 5, None),
@@ -87,6 +86,57 @@ fn when_the_dates_run_out() {
         (&[(Some(20), Some(30))], 12, None),
     ] {
         assert_eq!(out(dates, on), expected.map(day), "{dates:?} on {on}");
+    }
+}
+
+#[test]
+fn where_a_domain_has_no_key_any_more_those_above_it_sign() {
+    let sub = |until| key("erp.corp.example", "sub", None, until);
+    for (keys, domain, on, expected) in [
+        (
+            vec![sub(Some(9)), key("corp.example", "s", None, None)],
+            "erp.corp.example",
+            12,
+            None,
+        ),
+        (
+            vec![sub(Some(9)), key("example", "s", Some(9), Some(20))],
+            "erp.corp.example",
+            5,
+            Some(20),
+        ),
+        (
+            vec![sub(Some(9)), key("corp.example", "s", Some(10), None)],
+            "erp.corp.example",
+            5,
+            Some(9),
+        ),
+        (
+            vec![sub(Some(9)), key("corp.example", "s", None, Some(11))],
+            "erp.corp.example",
+            12,
+            Some(11),
+        ),
+        // Not the other way round, and not those of a neighbour.
+        (
+            vec![sub(None), key("corp.example", "s", None, Some(11))],
+            "corp.example",
+            12,
+            Some(11),
+        ),
+        (
+            vec![sub(Some(9)), key("p.example", "s", None, None)],
+            "erp.corp.example",
+            5,
+            Some(9),
+        ),
+    ] {
+        let domain = Domain::parse(domain).unwrap();
+        assert_eq!(
+            runs_out(&keys, &domain, day(on)),
+            expected.map(day),
+            "{domain} on {on}"
+        );
     }
 }
 

@@ -82,18 +82,22 @@ pub struct Signatures {
 }
 
 impl Signer {
-    /// Reads the keys.
+    /// Reads the keys. One whose value is not known here is left out: where a configuration is only looked at, nothing is sent.
     ///
     /// # Errors
     /// A sentence: which of them cannot be used.
     pub fn new(keys: &[DkimKey]) -> Result<Self, String> {
         let read = |key: &DkimKey| {
-            let pair = DkimPair::read(&key.key)
+            let Some(secret) = &key.key else {
+                return Ok(None);
+            };
+            let pair = DkimPair::read(secret)
                 .map_err(|why| format!("the DKIM key {} {why}", key.record_name()))?;
             let key = key.clone();
-            Ok(LoadedKey { key, pair })
+            Ok(Some(LoadedKey { key, pair }))
         };
-        let keys = keys.iter().map(read).collect::<Result<_, String>>()?;
+        let keys = keys.iter().map(read).filter_map(Result::transpose);
+        let keys = keys.collect::<Result<_, String>>()?;
         Ok(Self { keys })
     }
 

@@ -169,6 +169,9 @@ impl Smtp {
         }
         conversation::shrink(&mut seat);
         let (reuse, is_taken) = (dialogue.reuse(), dialogue.is_taken());
+        if is_taken && self.signer.is_some() {
+            counted::signed(self.name.as_str(), !signed_by.is_empty());
+        }
         // What follows is answered in the same breath.
         if let Some(fits) = self.pool.done_with(seat, reuse, is_taken)
             && let Ok(Ok(false)) = timeout_at(deadline.min(Instant::now() + BREATH), fits).await
@@ -322,10 +325,7 @@ impl Connector for Smtp {
         let signatures = match &self.signer {
             None => Signatures::default(),
             Some(signer) => match signer.sign(message, SystemTime::now()).await {
-                Ok(signatures) => {
-                    counted::signed(self.name.as_str(), !signatures.by.is_empty());
-                    signatures
-                }
+                Ok(signatures) => signatures,
                 Err(error) => return self.unreadable(recipients, &error),
             },
         };

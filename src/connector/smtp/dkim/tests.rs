@@ -185,7 +185,7 @@ fn key(domain: &str, selector: &str, is_ed25519: bool) -> DkimKey {
     DkimKey {
         domain: Domain::parse(domain).unwrap(),
         selector: selector.to_owned(),
-        key: DkimPair::generate(is_ed25519).unwrap().1,
+        key: Some(DkimPair::generate(is_ed25519).unwrap().1),
         from: None,
         until: None,
     }
@@ -306,7 +306,7 @@ async fn both_kinds_sign_side_by_side_within_their_days() {
 #[test]
 fn a_key_that_is_none_is_named() {
     let broken = DkimKey {
-        key: Secret::new("hunter2"),
+        key: Some(Secret::new("hunter2")),
         ..key("corp.example", "p", true)
     };
     let why = Signer::new(&[broken]).err().unwrap();
