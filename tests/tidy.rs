@@ -82,7 +82,7 @@ const IMPURE_WORDS: &[&str] = &[
 /// Lines of code, without tests, comments and blank lines, that a module may have. One that needs more says why in the commit that
 /// raises its row; one that has become smaller may have its row lowered.
 const BUDGETS: &[(&str, usize)] = &[
-    ("mail", 3_280),
+    ("mail", 3_310),
     ("old_tls", 420),
     ("secret", 50),
     ("systemd", 50),
