@@ -118,7 +118,7 @@ fn dkim_rsa_2048(bencher: Bencher<'_, '_>, octets: usize) {
     let key = DkimKey {
         domain: Domain::parse("corp.example").unwrap(),
         selector: "p2026".to_owned(),
-        key,
+        key: Some(key),
         from: None,
         until: None,
     };
