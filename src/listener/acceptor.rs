@@ -27,6 +27,7 @@ mod clients;
 mod ends;
 mod hello;
 mod old;
+mod revocation;
 
 use caller::HANDSHAKE;
 pub(super) use caller::TlsCaller;
