@@ -222,13 +222,15 @@ const TEXTS: &[IncidentText] = &[
         word: "certificate_expires",
         severity: Warning,
         at_once: true,
-        title: "The certificate of the listener {} ends soon, or has ended",
+        title: "A certificate or list of the listener {} ends soon, or has ended",
         causes: &[
             "nothing renews the file",
             "it is renewed elsewhere and not copied to the path in the configuration",
+            "an authority in `client_ca` ends, or the list in `client_crl` was not followed by another",
         ],
-        remedy: "Put a new certificate and key in the place of the old files; they are taken within ten seconds. `postern cert` makes one \
-                 of a private CA.",
+        remedy: "The evidence names the file. Put the new certificate and key in the place of the old files (`postern cert` makes one of a \
+                 private CA), the authority that follows beside the one in `client_ca`, the next list into `client_crl`: all are taken within \
+                 ten seconds. A list that is overdue stays in force.",
     },
     IncidentText {
         kind: Kind::RotationFailed,

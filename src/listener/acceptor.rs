@@ -33,7 +33,7 @@ use caller::HANDSHAKE;
 pub(super) use caller::TlsCaller;
 use choice::{Choice, ModernSide, TlsRemedy};
 pub(super) use clients::ShownCertificate;
-use clients::{CertificateVerdict, ClientTrust};
+use clients::{CertificateVerdict, ClientTrust, short_key};
 pub use clients::{ClientTrustPaths, look_at_client_trust};
 pub use ends::CertificateEnd;
 use ends::validity;
@@ -353,12 +353,17 @@ pub fn load(chain: &Path, key: &Path) -> Result<LoadedCertificate, String> {
         )
     })?;
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let certified = CertifiedKey::from_der(certificates, private, &provider);
+    let certified = CertifiedKey::from_der(certificates.clone(), private, &provider);
     let certified = certified.map_err(|e| match e {
         rustls::Error::InconsistentKeys(_) => format!(
             "the key in {} does not belong to the first certificate in {}",
             key.display(),
             chain.display()
+        ),
+        // The library has no words for it.
+        _ if short_key(first).is_some() => format!(
+            "the RSA key in {} is too short: it needs 2048 bits",
+            key.display()
         ),
         e => format!("{} with {}: {e}", chain.display(), key.display()),
     })?;

@@ -601,6 +601,29 @@ fn commands_know_of_client_certificates() {
             && said.contains("client certificates optional"),
         "{said}"
     );
+    // Who has none does not get through the handshake, nor past it in the clear.
+    for (listener, more, words) in [
+        ("required-implicit", &[][..], "the handshake ends"),
+        ("required", &[], "the handshake ends"),
+        ("required", &["--no-tls"], "530 5.7.0"),
+    ] {
+        let asked = [
+            "explain",
+            "--from",
+            "app@corp.example",
+            "--to",
+            "b@corp.example",
+            "--client",
+            "127.0.0.1",
+            "--listener",
+            listener,
+        ];
+        let said = stdout(&world.gateway.cli(&[&asked[..], more].concat()));
+        assert!(
+            said.contains("refused") && said.contains(words),
+            "{listener}: {said}"
+        );
+    }
     for command in ["status", "credentials"] {
         let said = stdout(&world.gateway.cli(&[command, "--json"]));
         assert!(

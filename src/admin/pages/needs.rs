@@ -101,6 +101,8 @@ pub(super) struct EndsOn {
     pub(super) what: String,
     /// The kind of the incident about it.
     kind: &'static str,
+    /// A list of what is revoked, which counts on when it is overdue.
+    is_list: bool,
     /// The listener or the connector.
     name: String,
     /// The day.
@@ -346,6 +348,8 @@ fn of_file(status: &view::Status) -> Option<OpenNeed> {
 
 fn of_ending(ending: &EndsOn) -> Option<OpenNeed> {
     let (severity, what) = match ending.days {
+        None if ending.is_list => ("warning", format!("{} is overdue", ending.what)),
+        Some(_) if ending.is_list => return None,
         None => ("critical", format!("{} has expired", ending.what)),
         Some(0) => ("critical", format!("{} ends today", ending.what)),
         Some(1) => ("warning", format!("{} ends in 1 day", ending.what)),
@@ -371,6 +375,9 @@ fn endings(status: &view::Status, now: SystemTime) -> Vec<EndsOn> {
             "client_secret" => "Client secret",
             "refresh_token" => "Refresh token",
             "ca_file" => "Root certificate",
+            "client_ca" => "Authority for clients",
+            "client_crl" => "List of revoked certificates",
+            "old_certificate" => "Certificate for old TLS",
             _ => "Certificate",
         };
         let at = credential.not_after.clone();
@@ -378,6 +385,7 @@ fn endings(status: &view::Status, now: SystemTime) -> Vec<EndsOn> {
         Some(EndsOn {
             what: format!("{what} of {owner} {name}"),
             kind,
+            is_list: credential.kind == "client_crl",
             name: name.clone(),
             at,
             days: left.map(|left| left.as_secs() / 86_400),

@@ -4,10 +4,10 @@
 //! would, then as an old one, so that a server is reached which only `min_tls` and `old_ciphers` can speak to.
 
 use std::{
-    io::{self, BufRead as _, BufReader, Read as _, Write as _},
+    io::{self, BufRead as _, BufReader, Read, Write},
     net::{IpAddr, TcpStream, ToSocketAddrs as _},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use aws_lc_rs::{digest, rand};
@@ -29,6 +29,8 @@ use crate::{
 
 /// Connecting, and each wait for octets.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// All of one conversation.
+const WHOLE: Duration = Duration::from_secs(30);
 /// Octets of a handshake that are looked at: a chain of many certificates has less.
 const MOST: usize = 128 * 1024;
 /// Lines of a reply, and octets of all of them.
@@ -49,6 +51,68 @@ struct FetchTarget {
     host: String,
     port: u16,
     starttls: bool,
+}
+
+/// A connection that waits for so long and no longer, however the other side spreads its octets.
+struct Patient {
+    tcp: TcpStream,
+    until: Instant,
+}
+
+impl Patient {
+    fn new(tcp: TcpStream) -> Self {
+        let until = Instant::now() + WHOLE;
+        Self { tcp, until }
+    }
+
+    fn left(&self) -> io::Result<Option<Duration>> {
+        match self.until.saturating_duration_since(Instant::now()) {
+            Duration::ZERO => Err(late(io::ErrorKind::TimedOut.into())),
+            left => Ok(Some(left.min(PATIENCE))),
+        }
+    }
+}
+
+impl Read for Patient {
+    fn read(&mut self, octets: &mut [u8]) -> io::Result<usize> {
+        self.tcp.set_read_timeout(self.left()?)?;
+        self.tcp.read(octets).map_err(late)
+    }
+}
+
+impl Write for Patient {
+    fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
+        self.tcp.set_write_timeout(self.left()?)?;
+        self.tcp.write(octets).map_err(late)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.tcp.flush()
+    }
+}
+
+fn late(error: io::Error) -> io::Error {
+    match error.kind() {
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
+            io::Error::new(io::ErrorKind::TimedOut, "there was no answer in time")
+        }
+        _ => error,
+    }
+}
+
+/// The words for a connection that broke off in a handshake.
+fn broken(error: &io::Error, server: &FetchTarget) -> String {
+    let hint = if server.starttls {
+        "without a word"
+    } else {
+        "without a word: if it begins in the clear, as on ports 25 and 587, ask with --starttls"
+    };
+    match error.kind() {
+        io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset => {
+            format!("the server closed the connection {hint}")
+        }
+        _ => error.to_string(),
+    }
 }
 
 /// Why there is no certificate.
@@ -130,29 +194,24 @@ fn tell(server: &FetchTarget, der: &[u8]) -> Ended {
 }
 
 fn fetch(server: &FetchTarget, hello: Option<OldHello>) -> Result<Vec<u8>, FetchFault> {
-    let mut tcp = connect(server).map_err(FetchFault::Before)?;
+    let mut link = connect(server).map_err(FetchFault::Before)?;
     if server.starttls {
-        starttls(&mut tcp).map_err(FetchFault::Before)?;
+        starttls(&mut link).map_err(FetchFault::Before)?;
     }
     match hello {
-        None => modern(server, &mut tcp),
-        Some(hello) => old(server, hello, &mut tcp),
+        None => modern(server, &mut link),
+        Some(hello) => old(server, hello, &mut link),
     }
 }
 
-fn connect(server: &FetchTarget) -> Result<TcpStream, String> {
+fn connect(server: &FetchTarget) -> Result<Patient, String> {
     let FetchTarget { host, port, .. } = server;
     let found = (host.as_str(), *port).to_socket_addrs();
     let found = found.map_err(|e| format!("{host} is not found: {e}"))?;
     let mut why = format!("{host} has no address");
     for address in found {
         match TcpStream::connect_timeout(&address, PATIENCE) {
-            Ok(tcp) => {
-                let limited = tcp
-                    .set_read_timeout(Some(PATIENCE))
-                    .and_then(|()| tcp.set_write_timeout(Some(PATIENCE)));
-                return limited.map(|()| tcp).map_err(|e| e.to_string());
-            }
+            Ok(tcp) => return Ok(Patient::new(tcp)),
             Err(e) => why = format!("connect to {address}: {e}"),
         }
     }
@@ -160,20 +219,23 @@ fn connect(server: &FetchTarget) -> Result<TcpStream, String> {
 }
 
 /// Greeting, EHLO, STARTTLS. What came behind the reply to STARTTLS is dropped with the reader: it is nothing that would be believed.
-fn starttls(tcp: &mut TcpStream) -> Result<(), String> {
+fn starttls(link: &mut Patient) -> Result<(), String> {
     let lost = |e: io::Error| format!("the connection was lost before TLS: {e}");
-    let name = match tcp.local_addr().map(|a| a.ip().to_canonical()) {
+    let name = match link.tcp.local_addr().map(|a| a.ip().to_canonical()) {
         Ok(IpAddr::V6(ip)) => format!("[IPv6:{ip}]"),
         Ok(IpAddr::V4(ip)) => format!("[{ip}]"),
         Err(e) => return Err(lost(e)),
     };
-    let mut heard = BufReader::new(tcp.try_clone().map_err(lost)?);
+    let mut heard = BufReader::new(Patient {
+        tcp: link.tcp.try_clone().map_err(lost)?,
+        until: link.until,
+    });
     for (says, wants, at) in [
         (String::new(), "220", "the greeting"),
         (format!("EHLO {name}\r\n"), "250", "EHLO"),
         ("STARTTLS\r\n".to_owned(), "220", "STARTTLS"),
     ] {
-        tcp.write_all(says.as_bytes()).map_err(lost)?;
+        link.write_all(says.as_bytes()).map_err(lost)?;
         let last = reply(&mut heard).map_err(lost)?;
         if !last.starts_with(wants) {
             return Err(format!("{at} was answered: {}", shown(&last)));
@@ -183,7 +245,7 @@ fn starttls(tcp: &mut TcpStream) -> Result<(), String> {
 }
 
 /// The last line of a reply.
-fn reply(heard: &mut BufReader<TcpStream>) -> io::Result<String> {
+fn reply(heard: &mut BufReader<Patient>) -> io::Result<String> {
     let mut heard = heard.take(REPLY);
     loop {
         let mut line = Vec::new();
@@ -197,7 +259,7 @@ fn reply(heard: &mut BufReader<TcpStream>) -> io::Result<String> {
 }
 
 /// As everybody is spoken to, but that every certificate would do.
-fn modern(server: &FetchTarget, tcp: &mut TcpStream) -> Result<Vec<u8>, FetchFault> {
+fn modern(server: &FetchTarget, link: &mut Patient) -> Result<Vec<u8>, FetchFault> {
     let config = tls_config(Verify::None, None, None, TlsVersion::V1_2);
     let config = config.map_err(FetchFault::Before)?;
     let name = ServerName::try_from(server.host.clone());
@@ -205,12 +267,12 @@ fn modern(server: &FetchTarget, tcp: &mut TcpStream) -> Result<Vec<u8>, FetchFau
     let mut connection = ClientConnection::new(Arc::new(config), name)
         .map_err(|e| FetchFault::Tls(tls_trouble(&e, &server.host)))?;
     while connection.is_handshaking() {
-        if let Err(error) = connection.complete_io(tcp) {
+        if let Err(error) = connection.complete_io(link) {
             let inner = error.get_ref().and_then(|e| e.downcast_ref());
             // A certificate may have come all the same.
             if connection.peer_certificates().is_none() {
                 return Err(FetchFault::Tls(inner.map_or_else(
-                    || error.to_string(),
+                    || broken(&error, server),
                     |e| tls_trouble(e, &server.host),
                 )));
             }
@@ -223,19 +285,24 @@ fn modern(server: &FetchTarget, tcp: &mut TcpStream) -> Result<Vec<u8>, FetchFau
 }
 
 /// As an old client would ask; the handshake is not gone on with.
-fn old(server: &FetchTarget, which: OldHello, tcp: &mut TcpStream) -> Result<Vec<u8>, FetchFault> {
-    let lost = |e: io::Error| FetchFault::Tls(format!("an older hello was not answered: {e}"));
+fn old(server: &FetchTarget, which: OldHello, link: &mut Patient) -> Result<Vec<u8>, FetchFault> {
+    let lost = |e: io::Error| {
+        FetchFault::Tls(format!(
+            "an older hello was not answered: {}",
+            broken(&e, server)
+        ))
+    };
     let mut random = [0; 32];
     rand::fill(&mut random)
         .map_err(|_| FetchFault::Before("there are no random numbers".into()))?;
     let is_name = server.host.parse::<IpAddr>().is_err();
     let name = is_name.then_some(server.host.as_str());
-    tcp.write_all(&offer::hello(which, random, name))
+    link.write_all(&offer::hello(which, random, name))
         .map_err(lost)?;
     let mut octets = Vec::new();
     let mut piece = [0; 4096];
     while octets.len() < MOST {
-        let n = tcp.read(&mut piece).map_err(lost)?;
+        let n = link.read(&mut piece).map_err(lost)?;
         if n == 0 {
             return Err(lost(io::ErrorKind::UnexpectedEof.into()));
         }

@@ -167,6 +167,9 @@ fn one(
     let chunking = table.flag("chunking");
     let smtputf8 = table.flag("smtputf8");
     let clients = client_ca::read(context, table, tls);
+    // Who leaves out TLS shows no certificate either.
+    let is_required = clients.as_ref().is_some_and(|clients| clients.is_required);
+    let require_tls = require_tls || is_required && tls == TlsMode::StartTls;
     let settings = Settings {
         name,
         bind,

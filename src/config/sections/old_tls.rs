@@ -1,5 +1,7 @@
 //! Old TLS of clients: only for small or private networks, and only where a listener can speak it.
 
+use std::collections::HashSet;
+
 use ipnet::IpNet;
 
 use super::{
@@ -78,6 +80,8 @@ pub(super) fn spoken(tls: TlsFloor) -> String {
 /// The network that is too wide by itself, or makes the sum too large.
 fn too_many(networks: &[At<IpNet>]) -> Option<&At<IpNet>> {
     let (mut four, mut six) = (0u64, 0u64);
+    // Single addresses of a /64 are no more than the whole of it.
+    let mut places: HashSet<u128> = HashSet::new();
     networks.iter().find(|at| {
         let network = canonical(at.value);
         if !is_public(&network) {
@@ -88,14 +92,17 @@ fn too_many(networks: &[At<IpNet>]) -> Option<&At<IpNet>> {
                 four = four.saturating_add(1 << (32 - network.prefix_len()));
                 four > ADDRESSES
             }
-            // Single addresses of a /64 are no more than the whole of it.
             IpNet::V6(network) => {
-                let networks = match network.prefix_len() {
-                    65.. => 0,
-                    length => 1u64.checked_shl(u32::from(64 - length)).unwrap_or(u64::MAX),
-                };
-                six = six.saturating_add(networks);
-                six > 1
+                match network.prefix_len() {
+                    64.. => {
+                        places.insert(network.network().to_bits() >> 64);
+                    }
+                    length => {
+                        let inside = 1u64.checked_shl(u32::from(64 - length));
+                        six = six.saturating_add(inside.unwrap_or(u64::MAX));
+                    }
+                }
+                six.saturating_add(places.len() as u64) > 1
             }
         }
     })
@@ -148,7 +155,8 @@ fn passwords(
 ) {
     let is_asked =
         |l: &ListenerSection| l.settings.auth != AuthMode::Off && l.settings.certificate.is_some();
-    if users.span.is_none() || located.client.any_credentials || !listeners.iter().any(is_asked) {
+    if !users.have_passwords() || located.client.any_credentials || !listeners.iter().any(is_asked)
+    {
         return;
     }
     let networks: Vec<String> = located
@@ -178,6 +186,10 @@ mod tests {
         for (networks, expected) in [
             ("10.0.0.0/8 fc00::/7 192.168.0.0/16", None),
             ("192.0.2.0/24", None),
+            ("2a00::1/128 2a00::2/128 2a00::ffff/128", None),
+            ("2a00::1/128 2a01::1/128", Some("2a01::1/128")),
+            ("2a00::/64 2a00::1/128", None),
+            ("2a00::/63", Some("2a00::/63")),
             ("192.0.2.0/23", Some("192.0.2.0/23")),
             ("0.0.0.0/0", Some("0.0.0.0/0")),
             ("192.0.2.0/25 10.0.0.0/8 198.51.100.0/25", None),

@@ -28,6 +28,13 @@ pub(super) struct Users {
 }
 
 impl Users {
+    /// Whether anybody logs in by one.
+    pub(super) fn have_passwords(&self) -> bool {
+        self.all
+            .iter()
+            .any(|user| !user.password.reveal().is_empty())
+    }
+
     pub(super) fn list(self) -> Vec<User> {
         self.all
     }

@@ -135,6 +135,7 @@ impl<'a> Play<'a> {
         self.tls_floor();
         let mut greeting = Reply::unknown_command();
         if self.listener.tls == TlsMode::Implicit {
+            self.handshake()?;
             self.show_certificate();
         }
         let step = self.session.greet();
@@ -150,6 +151,7 @@ impl<'a> Play<'a> {
             };
             self.path.say("tls", text.to_owned());
             if use_it {
+                self.handshake()?;
                 self.say("STARTTLS")?;
                 offered = self.say("EHLO explain")?;
             }
@@ -208,6 +210,16 @@ impl<'a> Play<'a> {
         let name = self.question.user.as_deref();
         let user = name.and_then(|name| self.config.policy.user(name));
         self.listener.clients.is_some() && user.is_some_and(|user| !user.certificates.is_empty())
+    }
+
+    /// Who must show a certificate and has none does not get through it.
+    fn handshake(&self) -> Result<(), Reply> {
+        let is_required = self.listener.client_certificates() == ClientCertificates::Required;
+        if !is_required || self.shows_certificate() {
+            return Ok(());
+        }
+        let why = "there is no answer: the handshake ends, since client_certificates = \"required\" and nobody's certificate is shown (--user NAME shows that of a [[user]])";
+        Err(Reply::new(554, (5, 7, 0), why))
     }
 
     /// One that has what the configuration names of the user that is asked about, and nothing else.

@@ -286,7 +286,7 @@ fn disk(sight: &Sight) -> Option<IncidentCondition> {
 
 /// What ends soon or has ended: of each owner the first.
 fn ending(sight: &Sight) -> impl Iterator<Item = IncidentCondition> {
-    let mut first: BTreeMap<(Kind, &str), (SystemTime, &str)> = BTreeMap::new();
+    let mut first: BTreeMap<(Kind, &str), (bool, SystemTime, &str)> = BTreeMap::new();
     for credential in &sight.row.credentials {
         let Some(ends) = credential.ends() else {
             continue;
@@ -300,14 +300,19 @@ fn ending(sight: &Sight) -> impl Iterator<Item = IncidentCondition> {
             (None, None) => continue,
         };
         let what = credential.file.as_deref().unwrap_or(&credential.kind);
-        let known = first.entry(name).or_insert((ends, what));
-        *known = (*known).min((ends, what));
+        // What stops mail first; a list that is overdue is still in force.
+        let found = (credential.is_list(), ends, what);
+        let known = first.entry(name).or_insert(found);
+        *known = (*known).min(found);
     }
     let now = sight.now;
     first
         .into_iter()
-        .filter_map(move |((kind, name), (ends, what))| {
-            let (severity, stage) = stage(ends, now)?;
+        .filter_map(move |((kind, name), (is_list, ends, what))| {
+            let (severity, stage) = match stage(ends, now)? {
+                (_, stage) if is_list => (Severity::Warning, stage),
+                found => found,
+            };
             let past = if stage > ENDS.len() as u32 {
                 "ended"
             } else {

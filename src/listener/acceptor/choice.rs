@@ -162,17 +162,20 @@ pub(super) fn choose(
     let remedy = match (old.and_then(least), least(OldKey::Rsa)) {
         (None, None) => TlsRemedy::Nothing,
         _ if !old_tls::IS_BUILT => TlsRemedy::Build,
-        (Some(policy), _) => TlsRemedy::Key(key_of(policy)),
+        (Some(policy), _) => TlsRemedy::Key(key_of(policy, floor)),
         (None, Some(policy)) => {
             let is_allowed = allowed.is_some_and(|allowed| takes(allowed, OldKey::Rsa));
-            TlsRemedy::Rsa((!is_allowed).then(|| key_of(policy)))
+            TlsRemedy::Rsa((!is_allowed).then(|| key_of(policy, floor)))
         }
     };
     Choice::Refused(remedy)
 }
 
-fn key_of(policy: OldPolicy) -> &'static str {
+fn key_of(policy: OldPolicy, floor: TlsFloor) -> &'static str {
     match policy {
+        OldPolicy::From12 if floor.min > TlsVersion::V1_2 => {
+            "min_tls = \"1.2\" and old_ciphers = true"
+        }
         OldPolicy::From12 => "old_ciphers = true",
         OldPolicy::From11 => "min_tls = \"1.1\"",
         OldPolicy::From10 => "min_tls = \"1.0\"",
@@ -334,6 +337,12 @@ mod tests {
                 v(V1_2),
                 Some(Rsa),
                 key("old_ciphers = true"),
+            ),
+            (
+                old(0x0303, &[0x002f]),
+                v(V1_3),
+                Some(Rsa),
+                key("min_tls = \"1.2\" and old_ciphers = true"),
             ),
             // 3DES is spoken from 1.0 on alone.
             (

@@ -186,7 +186,7 @@ fn look_at_pinned(der: &CertificateDer<'_>, now: UnixTime) -> Result<(), Error> 
 }
 
 /// The bits of an RSA key that are too few: no proof by it can be verified.
-fn short_key(der: &CertificateDer<'_>) -> Option<usize> {
+pub(super) fn short_key(der: &CertificateDer<'_>) -> Option<usize> {
     let (_, certificate) = parse_x509_certificate(der).ok()?;
     match certificate.public_key().parsed() {
         Ok(PublicKey::RSA(key)) => Some(key.key_size()).filter(|bits| *bits < LEAST_RSA),
