@@ -618,7 +618,8 @@ fn commands_know_of_client_certificates() {
             "--listener",
             listener,
         ];
-        let said = stdout(&world.gateway.cli(&[&asked[..], more].concat()));
+        let said = world.gateway.cli(&[&asked[..], more].concat());
+        let said = String::from_utf8_lossy(&said.stdout).into_owned();
         assert!(
             said.contains("refused") && said.contains(words),
             "{listener}: {said}"

@@ -7,17 +7,18 @@ use std::{net::IpAddr, sync::Arc, time::SystemTime};
 
 use bytes::BytesMut;
 
+use super::lines::{describe, signed_by};
 use crate::{
     config::Config,
-    connector::{
-        self,
-        dkim::{self, DkimKey},
-    },
+    connector,
     gateway::rules::rules,
-    listener::{self, Bind, TlsMode},
+    listener::{self, TlsMode},
     mail::{headers, health::Health, message::MessageId, reply::Reply, text::shown, tls::TlsFloor},
-    policy::{AuthMode, certificate::ClientCertificates},
-    route::{ConnectorName, Route},
+    policy::{
+        AuthMode,
+        certificate::{CertificatePattern, ClientCertificates},
+    },
+    route::Route,
     secret::Secret,
     smtp::{
         sasl,
@@ -207,9 +208,14 @@ impl<'a> Play<'a> {
 
     /// Whether the user that is asked about logs in by a certificate: where the listener asks for one, or there is no password.
     fn shows_certificate(&self) -> bool {
-        let name = self.question.user.as_deref();
-        let user = name.and_then(|name| self.config.policy.user(name));
-        self.listener.clients.is_some() && user.is_some_and(|user| !user.certificates.is_empty())
+        self.certificate().is_some()
+    }
+
+    fn certificate(&self) -> Option<&'a CertificatePattern> {
+        let name = self.question.user.as_deref()?;
+        let user = self.config.policy.user(name)?;
+        let first = user.certificates.first();
+        first.filter(|_| self.listener.clients.is_some())
     }
 
     /// Who must show a certificate and has none does not get through it.
@@ -224,12 +230,7 @@ impl<'a> Play<'a> {
 
     /// One that has what the configuration names of the user that is asked about, and nothing else.
     fn show_certificate(&mut self) {
-        if !self.shows_certificate() {
-            return;
-        }
-        let name = self.question.user.as_deref();
-        let user = name.and_then(|name| self.config.policy.user(name));
-        if let Some(one) = user.and_then(|user| user.certificates.first()) {
+        if let Some(one) = self.certificate() {
             self.session.shown(one.example());
         }
     }
@@ -437,22 +438,6 @@ impl Walk {
     }
 }
 
-fn signed_by(connector: &ConnectorName, keys: &[DkimKey], header: &[u8]) -> String {
-    let Some(from) = dkim::domain_of_from(header) else {
-        return format!("{connector} does not sign: there is no domain in From");
-    };
-    let signing = dkim::signing(keys, &from, SystemTime::now());
-    let selectors: Vec<&str> = signing.iter().map(|key| key.selector.as_str()).collect();
-    match signing.first() {
-        Some(key) => format!(
-            "{connector} signs as {} with {}",
-            key.domain,
-            selectors.join(" and ")
-        ),
-        None => format!("{connector} does not sign: no [[dkim]] is for {from} today"),
-    }
-}
-
 /// Whether an answer to EHLO offers this extension.
 fn offers(answer: &Reply, extension: &str) -> bool {
     let mut lines = answer.text.split('\n').skip(1);
@@ -474,30 +459,6 @@ fn bracketed(text: &str) -> String {
     } else {
         format!("<{text}>")
     }
-}
-
-fn describe(listener: &listener::Settings) -> String {
-    let at = match &listener.bind {
-        Bind::Address(address) => address.to_string(),
-        Bind::Inherited(name) => format!("socket:{name}"),
-    };
-    let tls = match (listener.tls, listener.require_tls) {
-        (TlsMode::Off, _) => "no TLS",
-        (TlsMode::StartTls, false) => "STARTTLS offered",
-        (TlsMode::StartTls, true) => "STARTTLS required",
-        (TlsMode::Implicit, _) => "implicit TLS",
-    };
-    let auth = match listener.auth {
-        AuthMode::Off => "no AUTH",
-        AuthMode::Optional => "AUTH offered",
-        AuthMode::Required => "AUTH required",
-    };
-    let certificates = match listener.client_certificates() {
-        ClientCertificates::Off => "",
-        ClientCertificates::Optional => ", client certificates optional",
-        ClientCertificates::Required => ", client certificates required",
-    };
-    format!("{} at {at} ({tls}, {auth}{certificates})", listener.name)
 }
 
 fn names<'a>(names: impl Iterator<Item = &'a str>) -> String {

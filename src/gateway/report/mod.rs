@@ -6,6 +6,7 @@ pub mod composed;
 pub mod examined;
 pub mod explain;
 pub mod life;
+mod lines;
 pub mod login;
 pub mod services;
 pub mod site;
