@@ -303,7 +303,7 @@ impl ClientCertVerifier for CertificateVerdict {
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
         let verified = self.trust.verify(end_entity, intermediates, now);
-        let mut found = verified.as_ref().map(|()| ()).map_err(unfit);
+        let mut found = verified.as_ref().copied().map_err(unfit);
         // Where a certificate must verify, its proof will not, which ends the handshake with the same words.
         if let (Ok(()), Some(bits), false) = (&found, short_key(end_entity), self.trust.is_required)
         {
