@@ -91,7 +91,7 @@ const BUDGETS: &[(&str, usize)] = &[
     ("telemetry", 1_930),
     ("smtp", 5_520),
     ("queue", 15_600),
-    ("listener", 4_830),
+    ("listener", 4_860),
     ("connector", 12_400),
     ("delivery", 7_220),
     ("view", 960),
@@ -101,7 +101,7 @@ const BUDGETS: &[(&str, usize)] = &[
     ("config", 10_640),
     ("watch", 50),
     ("gateway", 6_110),
-    ("cli", 14_740),
+    ("cli", 14_760),
     ("lib", 50),
     ("main", 50),
 ];

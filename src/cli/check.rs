@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     config::{self, Config, Diagnostic, Secrets, cluster::StoreSettings},
-    connector::{self, Services, oauth::TokenStore},
+    connector::{self, Services, oauth::TokenStore, smtp::OFFERS_UTF8},
     gateway::{
         database::settings as database_settings,
         report::login::{LoginFault, log_in},
@@ -102,6 +102,7 @@ pub(super) fn run(path: Option<PathBuf>, arguments: &Arguments) -> Ended {
     } else {
         None
     };
+    let wants_utf8 = wants_utf8(&config);
     let logins = if arguments.connect {
         let token_store = prepare::token_store(&config)?;
         Some(prepare::block_on(connect(config.connectors, token_store))?)
@@ -126,20 +127,39 @@ pub(super) fn run(path: Option<PathBuf>, arguments: &Arguments) -> Ended {
         if let Some(looked) = &database {
             database::print(looked)?;
         }
-        show(logins.into_iter().flatten(), unsigned.into_iter().flatten())?;
+        show(
+            logins.into_iter().flatten(),
+            &wants_utf8,
+            unsigned.into_iter().flatten(),
+        )?;
     }
     Ok(exit)
 }
 
-/// What came of every login, and whose mail leaves unsigned.
+/// The SMTP connectors, where a listener takes addresses in UTF-8.
+fn wants_utf8(config: &Config) -> Vec<ConnectorName> {
+    let are_taken = config.listeners.iter().any(|listener| listener.smtputf8);
+    let all = config.connectors.iter();
+    let all = all.filter(|one| are_taken && one.kind.may_lack_utf8());
+    all.map(|one| one.name.clone()).collect()
+}
+
+/// What came of every login, which upstreams have no SMTPUTF8 where it is wanted, and whose mail leaves unsigned.
 fn show(
     logins: impl Iterator<Item = Login>,
+    wants_utf8: &[ConnectorName],
     unsigned: impl Iterator<Item = (Domain, u64)>,
 ) -> Result<(), CommandError> {
     for (name, result) in logins {
         match result {
             Ok(found) => {
                 output::line(format_args!("ok      {name}: {}", shown(&found)))?;
+                if wants_utf8.contains(&name) && !found.ends_with(OFFERS_UTF8) {
+                    output::line(format_args!(
+                        "note    {name}: a listener has smtputf8 = true, but this upstream does not offer SMTPUTF8: mail that needs it goes to \
+                         the next connector of its route, or fails with 5.6.7"
+                    ))?;
+                }
             }
             Err(LoginFault { why, .. }) => {
                 output::line(format_args!("failed  {name}: {}", shown_to(&why, SHOWN)))?;

@@ -182,6 +182,11 @@ impl Kind {
         }
     }
 
+    /// Whether it depends on its upstream if it takes an address in UTF-8.
+    pub fn may_lack_utf8(&self) -> bool {
+        matches!(self, Self::Smtp(_))
+    }
+
     /// The keys that sign its mail, where it signs any.
     pub fn dkim(&self) -> Option<&[dkim::DkimKey]> {
         match self {

@@ -232,6 +232,59 @@ fn where_it_is_not_offered_that_recipient_alone_goes_on_or_fails() {
 }
 
 #[test]
+fn an_original_recipient_as_postfix_writes_it_leaves_as_utf_8() {
+    const DSN: &str = "PIPELINING 8BITMIME SIZE_52428800 DSN";
+    const DSN_UTF8: &str = "PIPELINING 8BITMIME SIZE_52428800 DSN SMTPUTF8";
+    for (offered, header, expected) in [
+        (
+            DSN,
+            "From: app@corp.example\r\n",
+            "utf-8;b\\x{FC}ro@corp.example",
+        ),
+        (
+            DSN_UTF8,
+            "From: app@corp.example\r\n",
+            "utf-8;b\\x{FC}ro@corp.example",
+        ),
+        (
+            DSN_UTF8,
+            "From: app@corp.example\r\nTo: b\u{fc}ro@corp.example\r\n",
+            "utf-8;b\u{fc}ro@corp.example",
+        ),
+    ] {
+        let sink = Script::default().offers(offered).start();
+        let gateway = Gateway::start(&offering(&basic(sink.address)));
+        let mut client = gateway.connect("local");
+        client.expect("EHLO app", "250");
+        client.expect("MAIL FROM:<app@corp.example> SMTPUTF8", "250");
+        client.expect(
+            "RCPT TO:<b@partner.example> ORCPT=rfc822;b+C3+BCro@corp.example",
+            "250",
+        );
+        client.expect("DATA", "354");
+        client.send(format!("{header}\r\nthe body\r\n").as_bytes());
+        let id = queued_id(&client.say("."));
+        traced(&gateway, &id, "delivered");
+        let rcpt = said(&sink, "RCPT");
+        assert_eq!(
+            rcpt,
+            [format!("RCPT TO:<b@partner.example> ORCPT={expected}")]
+        );
+    }
+}
+
+#[test]
+fn the_check_names_an_upstream_without_it() {
+    for (offered, is_noted) in [(WITH, false), (WITHOUT, true)] {
+        let sink = Script::default().offers(offered).start();
+        let gateway = Gateway::start(&offering(&basic(sink.address)));
+        let said = stdout(&gateway.cli(&["check", "--connect"]));
+        let note = "note    up: a listener has smtputf8 = true, but this upstream does not offer";
+        assert_eq!(said.contains(note), is_noted, "{said}");
+    }
+}
+
+#[test]
 fn without_the_key_everything_is_as_before() {
     let sink = Script::default().offers(WITH).start();
     let gateway = Gateway::start(&basic(sink.address));

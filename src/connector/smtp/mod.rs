@@ -68,6 +68,8 @@ pub use self::{
     link::Timeouts,
 };
 
+/// How what was found at an upstream ends where it offers that.
+pub const OFFERS_UTF8: &str = ", offers SMTPUTF8";
 /// A message whose turn was lost so often is deferred the next time.
 const LOST_TURNS: usize = 3;
 /// A message that so many connections were refused for is deferred by the next.
@@ -360,11 +362,7 @@ impl Connector for Smtp {
             || "states no size limit".into(),
             |size| format!("takes up to {size} octets per message"),
         );
-        let utf8 = if link.offered.utf8 {
-            ", offers SMTPUTF8"
-        } else {
-            ""
-        };
+        let utf8 = if link.offered.utf8 { OFFERS_UTF8 } else { "" };
         let text = format!("{}{certificate}, {login}, {size}{utf8}", link.via);
         let seat = Seat {
             link,

@@ -6,6 +6,7 @@ use std::{fmt, io, path::Path};
 #[cfg(feature = "old-tls")]
 use std::{sync::OnceLock, time::Duration};
 
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
 #[cfg(feature = "old-tls")]
 use tokio::time::timeout;
 #[cfg(feature = "old-tls")]
@@ -21,6 +22,7 @@ use crate::{
 };
 use crate::{
     listener::wire::{Prefixed, Wire},
+    mail::text::pem,
     old_tls::{OldKey, OldPolicy},
     secret::Secret,
 };
@@ -52,12 +54,23 @@ impl OldSide {
     /// # Errors
     /// A sentence that names the file.
     pub(super) fn read(chain: &Path, key: &Path, kind: Option<OldKey>) -> Result<Self, String> {
-        let read = |path: &Path| {
-            std::fs::read(path).map_err(|e| format!("{} cannot be read: {e}", path.display()))
+        // Written anew: the old library stumbles over whatever else stands in a file, such as the key beside the certificate.
+        let cannot =
+            |path: &Path, e: &dyn fmt::Display| format!("{} cannot be read: {e}", path.display());
+        let mut certificates = String::new();
+        for found in CertificateDer::pem_file_iter(chain).map_err(|e| cannot(chain, &e))? {
+            let der = found.map_err(|e| cannot(chain, &e))?;
+            certificates.push_str(&pem("CERTIFICATE", &der));
+        }
+        let private = PrivateKeyDer::from_pem_file(key).map_err(|e| cannot(key, &e))?;
+        let label = match &private {
+            PrivateKeyDer::Pkcs1(_) => "RSA PRIVATE KEY",
+            PrivateKeyDer::Sec1(_) => "EC PRIVATE KEY",
+            _ => "PRIVATE KEY",
         };
         Ok(Self {
-            chain: read(chain)?,
-            private: Secret::new(String::from_utf8_lossy(&read(key)?)),
+            chain: certificates.into_bytes(),
+            private: Secret::new(pem(label, private.secret_der())),
             key: kind,
             #[cfg(feature = "old-tls")]
             servers: [const { OnceLock::new() }; OldPolicy::ALL.len()],
@@ -138,4 +151,29 @@ pub(super) fn reason(error: &io::Error) -> Option<&'static str> {
 #[cfg(not(feature = "old-tls"))]
 pub(super) fn reason(_: &io::Error) -> Option<&'static str> {
     None
+}
+
+#[cfg(feature = "old-tls")]
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_with_all_in_it_does_for_both() {
+        let dir = tempfile::TempDir::new().unwrap();
+        let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+        let (certificate, key) = (made.cert.pem(), made.signing_key.serialize_pem());
+        for text in [
+            format!("{certificate}{key}"),
+            format!("{key}{certificate}"),
+            format!("Bag Attributes\n  friendlyName: relay\n{key}\n{certificate}{certificate}"),
+        ] {
+            let file = dir.path().join("all.pem");
+            std::fs::write(&file, text).unwrap();
+            let side = OldSide::read(&file, &file, Some(OldKey::Ecdsa)).unwrap();
+            for policy in OldPolicy::ALL {
+                assert!(side.server(policy).is_ok(), "{policy:?}");
+            }
+        }
+    }
 }
