@@ -1230,6 +1230,37 @@ fn the_examples_of_the_page_on_exchange_load() {
     }
 }
 
+/// The pages show parts of a file, which say nothing of what they leave out; but no key that there is not, and no value that cannot be.
+#[test]
+fn the_examples_of_every_page_can_be_written() {
+    let mut count = 0;
+    for page in fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs")).unwrap() {
+        let page = page.unwrap().path();
+        let Ok(text) = fs::read_to_string(&page) else {
+            continue;
+        };
+        for block in text.split("```toml\n").skip(1) {
+            count += 1;
+            let block = block.split("```").next().unwrap();
+            let environment = environment();
+            let found = config::parse(block, Path::new("c.toml"), Secrets::Ignore, &environment);
+            let said = found.err().map_or_else(String::new, |why| why.to_string());
+            for words in [
+                "cannot be a name",
+                "unknown key",
+                "unknown section",
+                "takes ",
+            ] {
+                let is_said = said
+                    .lines()
+                    .any(|line| line.contains("error") && line.contains(words));
+                assert!(!is_said, "{}: {block}\n{said}", page.display());
+            }
+        }
+    }
+    assert!(count >= 25, "{count}");
+}
+
 /// No way of writing a password wrongly shows it.
 #[test]
 fn a_mistake_near_a_password_does_not_show_it() {
