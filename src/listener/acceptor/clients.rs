@@ -137,10 +137,13 @@ impl ClientTrust {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<(), Error> {
+        let fault = |fault: CertificateError| Err(Error::InvalidCertificate(fault));
         if self.pinned.iter().any(|pinned| pinned == end_entity) {
+            if self.revoked.name(end_entity) {
+                return fault(CertificateError::Revoked);
+            }
             return look_at_pinned(end_entity, now);
         }
-        let fault = |fault: CertificateError| Err(Error::InvalidCertificate(fault));
         let Some(verifier) = &self.verifier else {
             return fault(CertificateError::UnknownIssuer);
         };
@@ -579,6 +582,23 @@ mod tests {
             assert_eq!(verdict(&trust, &bad), REVOKED);
         }
         assert_eq!(verdict(&trust(&[&ca], &[&before]).unwrap(), &bad), "ok");
+    }
+
+    #[test]
+    fn attack_a_certificate_that_stands_in_the_file_itself_and_was_revoked() {
+        let (ca, by) = authority("devices");
+        let mut params = params("erp.corp.example", 11);
+        params.use_authority_key_identifier_extension = true;
+        let made = params
+            .signed_by(&KeyPair::generate().unwrap(), &by)
+            .unwrap();
+        let (own, revoked) = (made.pem(), list(&by, 1, &[11], None));
+        for ca in [&[&*own][..], &[&own, &ca], &[&ca, &own]] {
+            let found = |lists: &[&str]| verdict(&trust(ca, lists).unwrap(), made.der());
+            assert_eq!(found(&[]), "ok");
+            assert_eq!(found(&[&list(&by, 1, &[12], None)]), "ok");
+            assert_eq!(found(&[&revoked]), REVOKED);
+        }
     }
 
     #[test]

@@ -127,6 +127,17 @@ impl RevocationLists {
         Ok((Self(kept), end))
     }
 
+    /// Whether a list of that issuer's name has a certificate on it. Where no way to an authority was looked for it is not known which key
+    /// has signed it, and one that may have been revoked is.
+    pub(super) fn name(&self, der: &CertificateDer<'_>) -> bool {
+        EndEntityCert::try_from(der).is_ok_and(|certificate| {
+            self.0.iter().any(|list| {
+                list.list.issuer() == certificate.issuer()
+                    && !matches!(list.list.find_serial(certificate.serial()), Ok(None))
+            })
+        })
+    }
+
     /// Whether every way from a certificate to an authority leads over one that was revoked. That there is a way was found before.
     pub(super) fn revoke(
         &self,
