@@ -26,6 +26,9 @@ schema = "${schema}"
 [cluster]
 name = "${name}"
 dead_after = "10s"
+
+[incidents]
+open_after = "5s"
 `;
 /** The database is told something. */
 async function database(line) {
@@ -175,7 +178,7 @@ test("the database goes away and comes back, and mail is spilled meanwhile", asy
 	await one.send({ to: "ben@partner.example" });
 	await says(page, store, /\b1 message, the oldest for/);
 	// An outage is an incident when it lasts.
-	await says(page, page.locator("#needs"), /database/i, 120);
+	await says(page, page.locator("#needs"), /database/i, 60);
 	await both("away");
 	await looksRight(one, { kind: "away", role: "admin", colorScheme: "light" }, [["/messages", "messages"], ["/connectors", "connectors"], ["/incidents", "incidents"]]);
 	await database("start");

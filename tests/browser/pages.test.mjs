@@ -1,6 +1,6 @@
 // Every page of the window, in a real browser: as each role, light and dark, with script and without, wide and narrow.
 //
-// Needs POSTERN (the binary) and, of Node's packages, playwright-core and @axe-core/playwright; CHROMIUM is where the browser is.
+// Needs POSTERN (the binary) and, of Node's packages, playwright-core and axe-core; CHROMIUM is where the browser is.
 // PICTURES is a directory that every page is drawn into.
 
 import assert from "node:assert/strict";

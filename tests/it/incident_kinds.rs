@@ -401,8 +401,10 @@ fn a_store_that_fails() {
         if !reply.starts_with("250 ") {
             return reply;
         }
-        client.expect("RSET", "250");
-        client.mail("erp@corp.example", &["x@corp.example"], content)
+        client.expect("RCPT TO:<x@corp.example>", "250");
+        client.expect("DATA", "354");
+        client.send(content.as_bytes());
+        client.say(".")
     };
     wait("nothing is taken", || {
         let reply = mail();
